@@ -1,0 +1,1 @@
+"""The key service: account holders create and delete API keys here."""

@@ -1,0 +1,1 @@
+"""The data plane: verifies signed requests and forwards what may pass."""

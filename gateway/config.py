@@ -1,0 +1,338 @@
+"""Settings: one frozen value, read from TOML, validated whole, every problem named at once.
+
+Nothing here opens a connection or compiles a route; ``admin.config`` builds on the same helpers.
+"""
+
+import hashlib
+import os
+import re
+import tomllib
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from gateway.errors import ConfigError, ConfigProblem
+
+
+class Address(NamedTuple):
+    """Where to listen: host as text (IPv6 without brackets) and TCP port (0: any free one)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Rate(NamedTuple):
+    """``units`` in ``period_ms`` milliseconds, written ``"1200/minute"``."""
+
+    units: int
+    period_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.units}/{_PERIOD_NAMES.get(self.period_ms, f'{self.period_ms} ms')}"
+
+
+_PERIODS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+_PERIOD_NAMES = {milliseconds: name for name, milliseconds in _PERIODS.items()}
+_RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value)
+        if match is None:
+            raise ValueError('write a rate as "COUNT/second", "/minute", "/hour" or "/day", e.g. "1200/minute"')
+        return Rate(int(match[1]), _PERIODS[match[2]])
+    return value
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str):
+        match = _ADDRESS.fullmatch(value)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError('write an address as "HOST:PORT", IPv6 in brackets, e.g. "127.0.0.1:8080" or "[::1]:8080"')
+        return Address(match[1] or match[2], int(match[3]))
+    return value
+
+
+def _network(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return ip_network(value, strict=True)
+        except ValueError as error:
+            raise ValueError(f'{error}; write a network as "10.0.0.0/8" or "2001:db8::/32"') from None
+    return value
+
+
+def _server(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        port_ok = url.port is None or url.port > 0
+    except ValueError:
+        port_ok = False
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or not port_ok
+        or url.path not in ("", "/")
+        or url.query
+        or url.fragment
+        or url.username
+    ):
+        raise ValueError('write a server as "http://HOST:PORT" or "https://HOST:PORT", without a path or user')
+    return value.rstrip("/")
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("not a header field name (RFC 9110 §5.1)")
+    return value
+
+
+RateField = Annotated[Rate, BeforeValidator(_rate)]
+AddressField = Annotated[Address, BeforeValidator(_address)]
+NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+ServerField = Annotated[str, AfterValidator(_server)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys refused, nothing coerced from another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+class Tls(Section):
+    certificate: Path
+    key: Path
+
+
+class Listen(Section):
+    public: AddressField = Address("0.0.0.0", 8080)
+    ops: AddressField = Address("127.0.0.1", 8081)
+    workers: int = Field(1, ge=1, le=128)
+    tls: Tls | None = None
+    drain_timeout_ms: Milliseconds = 30_000
+    """How long requests in flight may go on after SIGTERM."""
+
+
+class Stores(Section):
+    postgres: SecretStr
+    redis: SecretStr
+
+
+class Vault(Section):
+    keys: SecretStr
+
+
+class ClientIp(Section):
+    trusted_proxies: tuple[NetworkField, ...] = ()
+    header: HeaderName = "X-Forwarded-For"
+    proxy_protocol: bool = False
+
+
+class Auth(Section):
+    dialects: tuple[Literal["mobee", "binance", "rfc9421"], ...] = Field(("mobee", "binance", "rfc9421"), min_length=1)
+    clock_window_ms: Milliseconds = 5_000
+    max_clock_window_ms: Milliseconds = 60_000
+    replay_outage: Literal["deny", "allow"] = "deny"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.dialects)) != len(self.dialects):
+            raise ValueError("dialects: each one once")
+        if self.max_clock_window_ms < self.clock_window_ms:
+            raise ValueError("max_clock_window_ms must be at least clock_window_ms")
+        return self
+
+
+class Cache(Section):
+    local_ttl_ms: Milliseconds = 5_000
+    redis_ttl_ms: Milliseconds = 60_000
+    stale_limit_ms: Milliseconds = 30_000
+    local_entries: int = Field(100_000, ge=1, le=10_000_000)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.stale_limit_ms < self.local_ttl_ms:
+            raise ValueError("stale_limit_ms must be at least local_ttl_ms")
+        return self
+
+
+class Limits(Section):
+    per_key: RateField = Rate(1200, 60_000)
+    per_ip_failures: RateField = Rate(60, 60_000)
+    max_body_bytes: int = Field(1_048_576, ge=0, le=1 << 30)
+    max_header_bytes: int = Field(16_384, ge=1_024, le=1 << 20)
+    max_connections: int = Field(10_000, ge=1, le=1_000_000)
+    max_connections_per_address: int = Field(1_000, ge=1, le=1_000_000)
+    header_timeout_ms: Milliseconds = 10_000
+    body_timeout_ms: Milliseconds = 30_000
+    """From the end of the header section to the end of a buffered body."""
+    idle_timeout_ms: Milliseconds = 75_000
+
+
+class Health(Section):
+    path: str = Field(pattern=r"^/[!-~]*$")
+    interval_ms: Milliseconds = 2_000
+    timeout_ms: Milliseconds = 1_000
+
+
+class UpstreamTls(Section):
+    ca: Path | None = None
+    """PEM bundle to verify servers with; the system's when absent."""
+    server_name: str | None = None
+    """Name to send and verify (SNI); the server's host when absent."""
+
+
+class Upstream(Section):
+    servers: tuple[ServerField, ...] = Field(min_length=1)
+    connect_timeout_ms: Milliseconds = 1_000
+    response_timeout_ms: Milliseconds = 10_000
+    health: Health | None = None
+    tls: UpstreamTls | None = None
+    max_connections: int = Field(1_024, ge=1, le=100_000)
+    """Per server and worker."""
+    max_idle_connections: int = Field(256, ge=0, le=100_000)
+    keep_alive_ms: Milliseconds = 60_000
+    """How long an idle pooled connection is kept."""
+
+
+class RouteConfig(Section):
+    """One route as written. Its pattern is compiled by ``admission.routes``, which also finds conflicts."""
+
+    match: str
+    scope: Literal["public", "any", "read", "trade"]
+    upstream: str
+    weight: int = Field(1, ge=0, le=100_000)
+    replay: Literal["strict", "off"] | None = None
+    websocket: bool = False
+
+    @property
+    def strict_replay(self) -> bool:
+        """Strict unless said otherwise for ``trade``; off unless said otherwise for the rest."""
+        return self.replay == "strict" if self.replay is not None else self.scope == "trade"
+
+
+class Assertion(Section):
+    """The JWT that tells an upstream that it was the gate."""
+
+    issuer: str = "gerbang"
+    ttl_ms: int = Field(60_000, ge=5_000, le=60_000)
+    keys: Path | None = None
+    """Folder of signing keys, made on the first start; ``None``: a key for this process's lifetime only."""
+    rotate_after_ms: int = Field(30 * 86_400_000, ge=120_000)
+
+
+class Telemetry(Section):
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    access_log: float = Field(0.0, ge=0.0, le=1.0)
+    """Share of admitted requests that are logged; refusals are logged whenever this is above 0."""
+
+
+class GatewaySettings(Section):
+    """The whole of ``gateway.toml``."""
+
+    listen: Listen = Listen()
+    stores: Stores
+    vault: Vault
+    client_ip: ClientIp = ClientIp()
+    auth: Auth = Auth()
+    cache: Cache = Cache()
+    limits: Limits = Limits()
+    assertion: Assertion = Assertion()
+    telemetry: Telemetry = Telemetry()
+    upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Upstream] = {}
+    routes: tuple[RouteConfig, ...] = ()
+
+
+SettingsT = TypeVar("SettingsT", bound=Section)
+
+
+def load(path: Path, model: type[SettingsT]) -> SettingsT:
+    """Read, resolve and validate one configuration file.
+
+    :param model: the settings class, :class:`GatewaySettings` or the admin service's
+    :raises ConfigError: with every problem found; no message contains a resolved secret
+    """
+    source = str(path)
+    try:
+        text = path.read_bytes().decode()
+        raw = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError([ConfigProblem("", f"cannot be read: {error.strerror}")], source) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([ConfigProblem("", f"not UTF-8 at byte {error.start}")], source) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([ConfigProblem("", f"not TOML: {error}")], source) from None
+    problems: list[ConfigProblem] = []
+    resolved = _resolve(raw, path.parent, "", problems)
+    problems += unknown_upstreams(raw)
+    settings: SettingsT | None = None
+    try:
+        settings = model.model_validate(resolved)
+    except ValidationError as error:
+        unresolved = {problem.path for problem in problems}
+        problems += [problem for problem in map(_problem, error.errors()) if problem.path not in unresolved]
+    if problems or settings is None:
+        raise ConfigError(problems, source)
+    return settings
+
+
+def version_of(path: Path) -> str:
+    """Short hash of a configuration file's bytes: what ``/config`` and the metrics call its version."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+
+
+def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
+    """Routes that name an upstream which is not there. Works on the raw file, so that it is told beside other problems."""
+    upstreams, routes = raw.get("upstreams", {}), raw.get("routes", [])
+    if not isinstance(upstreams, dict) or not isinstance(routes, list):
+        return []
+    return [
+        ConfigProblem(f"routes[{index}].upstream", f"there is no [upstreams.{route['upstream']}]")
+        for index, route in enumerate(routes)
+        if isinstance(route, dict) and isinstance(route.get("upstream"), str) and route["upstream"] not in upstreams
+    ]
+
+
+def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]) -> Any:
+    """Replace every ``env:NAME`` and ``file:PATH`` string; a relative path is taken from the file's own folder."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, folder, f"{where}.{key}" if where else str(key), problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, folder, f"{where}[{index}]", problems) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if value.startswith("env:"):
+        name = value[4:]
+        if name not in os.environ:
+            problems.append(ConfigProblem(where, f"the environment variable {name} is not set"))
+            return value
+        return os.environ[name]
+    if value.startswith("file:"):
+        target = folder / value[5:]
+        try:
+            return target.read_text().strip()
+        except OSError as error:
+            problems.append(ConfigProblem(where, f"{target} cannot be read: {error.strerror}"))
+        except UnicodeDecodeError:
+            problems.append(ConfigProblem(where, f"{target} is not UTF-8 text"))
+    return value
+
+
+def _problem(error: ErrorDetails) -> ConfigProblem:
+    path = ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    message = error["msg"].removeprefix("Value error, ")
+    return ConfigProblem(path, "not a known key" if error["type"] == "extra_forbidden" else message)

@@ -1,0 +1,183 @@
+"""Refusals: every reason for which the gate answers for itself, as a tree of exceptions.
+
+    GerbangError                    what this package raises on purpose
+    ├── ConfigError                 a configuration that cannot be used; carries every problem at once
+    ├── StoreUnavailable            PostgreSQL or Redis did not answer (never reaches a client as such)
+    └── Refusal                     an answer to the client: status, code, detail, extras
+        ├── MalformedRequest 400 …  one class per code of the contract
+        └── …
+
+``detail`` and ``extras`` are told to the public; ``reason`` is for the log alone.
+Bodies are built from these values in ``admission.answers``; nothing else turns a refusal into bytes.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, NamedTuple
+
+
+class GerbangError(Exception):
+    """Base of everything this package raises on purpose."""
+
+
+class ConfigProblem(NamedTuple):
+    """One thing wrong with a configuration: where (``limits.per_key``, ``routes[3].match``) and what to do."""
+
+    path: str
+    message: str
+
+
+class ConfigError(GerbangError):
+    """A configuration that cannot be used. Carries every problem found, not the first."""
+
+    def __init__(self, problems: list[ConfigProblem], source: str = "") -> None:
+        self.problems = problems
+        self.source = source
+        lines = [f"{problem.path}: {problem.message}" if problem.path else problem.message for problem in problems]
+        super().__init__("\n".join(([source + ":"] if source else []) + lines))
+
+
+class StoreUnavailable(GerbangError):
+    """PostgreSQL or Redis did not answer in time, or refused. ``str()`` never contains a DSN."""
+
+
+class Refusal(GerbangError):
+    """An answer that the gate gives instead of the upstream.
+
+    :param detail: for the caller, says what to do next
+    :param reason: for the log alone; defaults to ``detail``
+    :param headers: field lines to add to the answer, e.g. ``Retry-After``
+    :param close: whether the connection is closed after the answer (framing can no longer be trusted)
+    :param extras: further members of the problem (RFC 9457 §3.2)
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    title: ClassVar[str] = "Internal error"
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        reason: str = "",
+        headers: tuple[tuple[bytes, bytes], ...] = (),
+        close: bool = False,
+        extras: Mapping[str, object] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.reason = reason or detail
+        self.headers = headers
+        self.close = close
+        self.extras: Mapping[str, object] = extras or {}
+
+
+class InternalError(Refusal):
+    """A defect of the gate itself; logged with its traceback, told without one."""
+
+
+class MalformedRequest(Refusal):
+    status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class AmbiguousPath(Refusal):
+    status, code, title = 400, "ambiguous_path", "Ambiguous path"
+
+
+class AmbiguousCredentials(Refusal):
+    status, code, title = 400, "ambiguous_credentials", "Ambiguous credentials"
+
+
+class UnsignedQuery(Refusal):
+    status, code, title = 400, "unsigned_query", "Query is not covered by the signature"
+
+
+class MissingCredentials(Refusal):
+    status, code, title = 401, "missing_credentials", "Missing credentials"
+
+
+class InvalidCredentials(Refusal):
+    """Unknown key and wrong signature alike: same body, same work."""
+
+    status, code, title = 401, "invalid_credentials", "Invalid credentials"
+
+
+class TimestampOutOfWindow(Refusal):
+    status, code, title = 401, "timestamp_out_of_window", "Timestamp out of window"
+
+
+class KeyExpired(Refusal):
+    status, code, title = 401, "key_expired", "Key expired"
+
+
+class IpNotAllowed(Refusal):
+    status, code, title = 403, "ip_not_allowed", "IP address not allowed"
+
+
+class ScopeNotGranted(Refusal):
+    status, code, title = 403, "scope_not_granted", "Scope not granted"
+
+
+class AccountFrozen(Refusal):
+    status, code, title = 403, "account_frozen", "Account frozen"
+
+
+class NoRoute(Refusal):
+    status, code, title = 404, "no_route", "No such route"
+
+
+class MethodNotAllowed(Refusal):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class RequestTimeout(Refusal):
+    status, code, title = 408, "request_timeout", "Request not received in time"
+
+
+class ReplayedRequest(Refusal):
+    status, code, title = 409, "replayed_request", "Replayed request"
+
+
+class BodyTooLarge(Refusal):
+    status, code, title = 413, "body_too_large", "Body too large"
+
+
+class ExpectationFailed(Refusal):
+    status, code, title = 417, "expectation_failed", "Expectation failed"
+
+
+class RateLimited(Refusal):
+    status, code, title = 429, "rate_limited", "Rate limited"
+
+
+class HeadersTooLarge(Refusal):
+    status, code, title = 431, "headers_too_large", "Headers too large"
+
+
+class UpstreamUnreachable(Refusal):
+    """No connection could be made, or it broke before an answer that can be framed."""
+
+    status, code, title = 502, "upstream_unreachable", "Upstream unreachable"
+
+
+class UpstreamUnavailable(Refusal):
+    """Every server of the pool is known to be down; nothing was tried."""
+
+    status, code, title = 503, "upstream_unavailable", "Upstream unavailable"
+
+
+class KeyStoreUnavailable(Refusal):
+    status, code, title = 503, "key_store_unavailable", "Key store unavailable"
+
+
+class ReplayGuardUnavailable(Refusal):
+    status, code, title = 503, "replay_guard_unavailable", "Replay guard unavailable"
+
+
+class Overloaded(Refusal):
+    """A bound on concurrent work was reached, or the gate is shutting down."""
+
+    status, code, title = 503, "overloaded", "Overloaded"
+
+
+class UpstreamTimeout(Refusal):
+    status, code, title = 504, "upstream_timeout", "Upstream timeout"

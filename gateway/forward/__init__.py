@@ -1,0 +1,1 @@
+"""The upstream side: pools, balancing, health, header hygiene, identity, tunnels."""

@@ -1,0 +1,44 @@
+"""The frozen record of one API key: what admission decides by. Pure: no I/O, no clock."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv6Address
+
+from gateway.keys.secret import Secret
+
+
+class Scope(StrEnum):
+    """What a key may do. ``READ`` can change nothing; ``TRADE`` places and cancels orders. Neither includes the other."""
+
+    READ = "read"
+    TRADE = "trade"
+
+
+class Algorithm(StrEnum):
+    """How a key signs. The key's own algorithm decides, never the request."""
+
+    HMAC_SHA256 = "hmac-sha256"
+    ED25519 = "ed25519"
+    RSA_SHA256 = "rsa-sha256"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRecord:
+    """One key as the gate sees it. Immutable, as the key itself is."""
+
+    key_id: str
+    account_id: str
+    label: str
+    scopes: frozenset[Scope]
+    algorithm: Algorithm
+    secret: Secret | None = field(repr=False)
+    """The UTF-8 bytes of the secret as it was shown (``hmac-sha256``), else ``None``."""
+    public_key: bytes | None = field(repr=False)
+    """SubjectPublicKeyInfo in DER (``ed25519``, ``rsa-sha256``), else ``None``."""
+    ip_allowlist: tuple[IPv4Address | IPv6Address, ...] | None
+    """At most three public addresses; ``None`` is unrestricted."""
+    created_ms: int
+    expires_ms: int | None
+    """Unix milliseconds from which the key is refused; ``None`` is never."""
+    frozen: bool
+    """The account is frozen, or its KYC was revoked."""

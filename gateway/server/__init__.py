@@ -1,0 +1,1 @@
+"""The client's connection: bytes to a frozen request, and an answer back to bytes."""
