@@ -1,0 +1,13 @@
+"""Logs and metrics, of the gateway and of the admin service.
+
+How a room uses them:
+
+    log = structlog.get_logger(__name__);  log.warning("listener_lost", channel="redis")     an event's name, then values
+    metrics.admitted[route] += 1;  metrics.connections += 1                                 see :class:`Metrics` for what there is
+    if access.enabled: access.refused(…)                                                    the access log, free when off
+"""
+
+from gateway.telemetry.logs import AccessLog, configure_logging
+from gateway.telemetry.metrics import Histogram, Metrics, Snapshot, merge, render
+
+__all__ = ["AccessLog", "Histogram", "Metrics", "Snapshot", "configure_logging", "merge", "render"]

@@ -1,0 +1,177 @@
+"""Structured logs: one JSON object a line on standard error, without a secret, a signature or a query string.
+
+Everything logged, by structlog or by a library through ``logging``, passes :func:`redact`. A line that cannot be written (a full
+disk, a closed pipe) is dropped and counted: a log never stops a request.
+"""
+
+import logging
+import os
+import re
+from collections.abc import MutableMapping
+from typing import Any, ClassVar
+
+import structlog
+
+HIDDEN = frozenset(
+    "secret signature authorization cookie set_cookie password passwd token id_token query dsn body totp recovery_code".split()
+)
+"""Names of values that are never shown, in lower case with ``_`` for ``-``."""
+
+_SECRET = re.compile(r"gbs_[0-9A-Za-z]+")
+_USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
+_QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
+_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+_log = structlog.get_logger("access")
+
+
+def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A structlog processor: hides values by name, and secrets, passwords in URLs and query strings inside any text."""
+    return {name: "***" if name.lower().replace("-", "_") in HIDDEN else _clean(value) for name, value in event.items()}
+
+
+def _clean(value: Any) -> Any:
+    if isinstance(value, str):
+        return _QUERY.sub("?***", _USERINFO.sub("***@", _SECRET.sub("gbs_***", value)))
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, bytes):
+        return _clean(value.decode("latin-1"))
+    if isinstance(value, dict):
+        return redact(None, "", {str(name): item for name, item in value.items()})
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_clean(item) for item in value]
+    return _clean(str(value))
+
+
+class LineSink:
+    """Writes whole lines to a file descriptor and survives whatever that does."""
+
+    dropped: ClassVar[int] = 0
+    """Lines given up by this process; a probe copies it into the metrics."""
+
+    def __init__(self, descriptor: int = 2) -> None:
+        self._descriptor = descriptor
+
+    def msg(self, line: str) -> None:
+        """Write one line in one call, so that lines of several processes do not mix."""
+        try:
+            os.write(self._descriptor, line.encode(errors="backslashreplace") + b"\n")
+        except OSError:
+            LineSink.dropped += 1
+
+    log = debug = info = warning = warn = error = critical = exception = fatal = msg
+
+
+class _Bridge(logging.Handler):
+    """Hands what libraries log through ``logging`` to structlog, so that one form and one redaction hold for all."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
+
+
+def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> None:
+    """Set up logging of this process.
+
+    :param level: ``debug``, ``info``, ``warning`` or ``error``
+    :param always: values on every line, e.g. ``service="gateway", worker=0``
+    """
+
+    def common(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        return {**always, **event}
+
+    structlog.configure(
+        processors=[
+            common,
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            redact,
+            structlog.processors.JSONRenderer(default=str),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        logger_factory=lambda *_args: LineSink(descriptor),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(level=max(_LEVELS[level], logging.INFO), handlers=[_Bridge()], force=True)
+
+
+class AccessLog:
+    """One line per request: every refusal, and the configured share of what was admitted.
+
+    Callers ask :attr:`enabled` (refusals) or :meth:`sampled` (admitted) before they gather anything, so that off costs nothing.
+    """
+
+    __slots__ = ("_credit", "_share", "enabled")
+
+    def __init__(self, share: float) -> None:
+        self._share = share
+        self._credit = 0.0
+        self.enabled = share > 0.0
+
+    def sampled(self) -> bool:
+        """Whether the present admitted request is among the share: every n-th, without a random number."""
+        self._credit += self._share
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+    def admitted(
+        self,
+        *,
+        request_id: str,
+        route: str,
+        method: bytes,
+        path: bytes,
+        status: int,
+        key_id: str | None,
+        account_id: str | None,
+        client_ip: str,
+        upstream_ms: float,
+        total_ms: float,
+    ) -> None:
+        """Log an exchange that ended: ``upstream_ms`` to the response's header section, ``total_ms`` to its last byte."""
+        _log.info(
+            "request",
+            outcome="admitted",
+            request_id=request_id,
+            route=route,
+            method=method,
+            path=path,
+            status=status,
+            key_id=key_id,
+            account_id=account_id,
+            client_ip=client_ip,
+            upstream_ms=round(upstream_ms, 3),
+            total_ms=round(total_ms, 3),
+        )
+
+    def refused(
+        self,
+        *,
+        request_id: str,
+        route: str | None,
+        method: bytes | None,
+        path: bytes | None,
+        status: int,
+        code: str,
+        reason: str,
+        key_id: str | None,
+        account_id: str | None,
+        client_ip: str,
+    ) -> None:
+        """Log a refusal with the reason that the client is not told. What is not known yet is ``None``."""
+        _log.info(
+            "request",
+            outcome=code,
+            request_id=request_id,
+            route=route,
+            method=method,
+            path=path,
+            status=status,
+            reason=reason,
+            key_id=key_id,
+            account_id=account_id,
+            client_ip=client_ip,
+        )

@@ -1,0 +1,231 @@
+"""Metrics: plain integers on the hot path, merged over workers and rendered for Prometheus only when asked.
+
+:class:`Metrics` is the one table of what is counted: each field declares its metric name, kind, labels and help. Counting is
+``metrics.admitted[route] += 1`` or ``metrics.connections += 1``: a dict or an attribute, no lock, no call. Labels are bounded by the
+configuration (routes, upstreams) or by this program (codes, channels), never by what a client sends.
+
+Nothing here knows a room of the gateway; rooms count, or let a probe copy their own integers.
+"""
+
+import dataclasses
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+"""Upper bounds of the histograms' buckets; the last one, without bound, is implied."""
+
+Counts = defaultdict[str, int]
+"""One label."""
+PairCounts = defaultdict[tuple[str, str], int]
+"""Two labels."""
+Sample = tuple[tuple[str, ...], list[float]]
+"""Label values, and one number, or for a histogram the count of each bucket followed by the sum."""
+Snapshot = dict[str, list[Sample]]
+"""Field name to samples: what a worker sends to its parent (tuples arrive as lists from JSON, which is as good)."""
+
+
+class Histogram:
+    """Counts of durations in the buckets of :data:`SECONDS`."""
+
+    __slots__ = ("counts", "total")
+
+    def __init__(self) -> None:
+        self.counts = [0] * (len(SECONDS) + 1)
+        self.total = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self.counts[bisect_left(SECONDS, seconds)] += 1
+        self.total += seconds
+
+
+class Family(NamedTuple):
+    """How one field is told to Prometheus, and how workers' values of it become one."""
+
+    name: str
+    help: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    merge: Literal["sum", "max", "min"]
+
+
+def _field(family: Family) -> Any:
+    if family.kind == "histogram":
+        return dataclasses.field(default_factory=lambda: defaultdict(Histogram), metadata={"family": family})
+    if family.labels:
+        return dataclasses.field(default_factory=lambda: defaultdict(int), metadata={"family": family})
+    return dataclasses.field(default=0, metadata={"family": family})
+
+
+def _counter(name: str, text: str, *labels: str) -> Any:
+    return _field(Family(f"gerbang_{name}_total", text, "counter", labels, "sum"))
+
+
+def _gauge(name: str, text: str, *labels: str, merge: Literal["sum", "max", "min"] = "sum") -> Any:
+    return _field(Family(f"gerbang_{name}", text, "gauge", labels, merge))
+
+
+def _histogram(name: str, text: str, label: str) -> Any:
+    return _field(Family(f"gerbang_{name}_seconds", text, "histogram", (label,), "sum"))
+
+
+@dataclasses.dataclass(slots=True)
+class Metrics:
+    """Everything one process counts. One object per process, alive as long as the process, so reloads lose no count."""
+
+    # Admission. Route is the route as written in the configuration, code that of the contract.
+    admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
+    refused: Counts = _counter("requests_refused", "Requests that the gate answered with a refusal.", "code")
+
+    # Clients' connections.
+    connections: int = _gauge("connections", "Client connections that are open.")
+    connections_accepted: int = _counter("connections_accepted", "Client connections accepted.")
+    connections_refused: Counts = _counter("connections_refused", "Client connections closed at once.", "reason")
+    timeouts: Counts = _counter("client_timeouts", "Client connections closed by a time limit.", "kind")
+    aborted: int = _counter("client_aborts", "Exchanges given up because the client went away.")
+    tunnels: int = _gauge("tunnels", "WebSocket tunnels that are open.")
+    tunnels_closed: Counts = _counter("tunnels_closed", "WebSocket tunnels that ended.", "reason")
+
+    # Upstreams.
+    upstream_latency: defaultdict[str, Histogram] = _histogram(
+        "upstream_response", "From sending a request to the end of the response's header section.", "upstream"
+    )
+    upstream_responses: PairCounts = _counter("upstream_responses", "Responses by class of status.", "upstream", "class")
+    upstream_errors: PairCounts = _counter("upstream_errors", "Exchanges that failed.", "upstream", "kind")
+    upstream_retries: Counts = _counter("upstream_retries", "Requests sent again on another connection.", "upstream")
+    upstream_connections: Counts = _gauge("upstream_connections", "Upstream connections that are open.", "upstream")
+    upstream_opened: Counts = _counter("upstream_connections_opened", "Upstream connections opened.", "upstream")
+    upstream_servers: Counts = _gauge("upstream_servers", "Servers configured.", "upstream", merge="max")
+    upstream_healthy: Counts = _gauge("upstream_servers_healthy", "Servers in use, by the worst worker.", "upstream", merge="min")
+
+    # Keys: caches, stores, invalidation.
+    cache_lookups: Counts = _counter("key_cache_lookups", "Process cache look-ups: hit, absent, miss.", "result")
+    cache_entries: int = _gauge("key_cache_entries", "Keys in process memory.")
+    key_fetches: PairCounts = _counter("key_fetches", "Keys asked of a store.", "store", "outcome")
+    key_refreshes: int = _counter("key_refreshes", "Keys refreshed ahead of their expiry in the background.")
+    stale_served: int = _counter("key_stale_served", "Keys used past their freshness because no store answered.")
+    invalidations: Counts = _counter("key_invalidations", "Invalidations received.", "channel")
+    revocation_delay: defaultdict[str, Histogram] = _histogram(
+        "revocation_delay", "From the publishing of an invalidation to its effect here.", "channel"
+    )
+    listener_up: Counts = _gauge("listener_up", "1 while the invalidation channel is connected in every worker.", "channel", merge="min")
+
+    # Limits and replay.
+    limit_settlements: Counts = _counter("limit_settlements", "Exchanges of the limiter with Redis.", "outcome")
+    limit_keys: int = _gauge("limit_keys", "Keys whose limit is tracked in process memory.")
+    limits_local: int = _gauge("limits_local", "1 while limits are kept per process because Redis is away.", merge="max")
+    replay_claims: Counts = _counter("replay_claims", "Claims of the replay guard.", "outcome")
+    replay_round_trips: int = _counter("replay_round_trips", "Redis round trips of the replay guard.")
+
+    # Usage statistics and logs.
+    usage_flushes: Counts = _counter("usage_flushes", "Flushes of usage counts to Redis.", "outcome")
+    usage_dropped: int = _counter("usage_dropped", "Usage counts given up because memory for them was full.")
+    log_lines_dropped: int = _counter("log_lines_dropped", "Log lines that could not be written.")
+
+    # The process itself.
+    resident_bytes: Counts = _gauge("worker_resident_bytes", "Resident memory.", "worker", merge="max")
+    loop_lag: Counts = _gauge("worker_loop_lag_milliseconds", "Latest lateness of the event loop.", "worker", merge="max")
+
+    # Counted by the parent alone.
+    workers: int = _gauge("workers", "Workers that serve.")
+    worker_restarts: int = _counter("worker_restarts", "Workers started again after they died.")
+    reloads: Counts = _counter("reloads", "Attempts to reload: applied, unchanged, refused.", "outcome")
+    config: Counts = _gauge("config_info", "1 for the configuration in force.", "version", merge="max")
+    config_loaded_ms: int = _gauge("config_loaded_timestamp_milliseconds", "When the configuration in force was loaded.", merge="max")
+
+    probes: list[Callable[["Metrics"], None]] = dataclasses.field(default_factory=list)
+    """Called before a snapshot: a room that keeps integers of its own copies them here, e.g. ``metrics.cache_entries = len(cache)``."""
+
+    def snapshot(self) -> Snapshot:
+        """All values, as JSON can carry them."""
+        for probe in self.probes:
+            probe(self)
+        return {name: list(_samples(getattr(self, name))) for name in FAMILIES}
+
+    def forget_routes(self, known: Iterable[str]) -> None:
+        """Drop counts of routes that the configuration no longer has, so that reloads do not pile up labels."""
+        keep = set(known)
+        for route in [route for route in self.admitted if route not in keep]:
+            del self.admitted[route]
+
+
+FAMILIES: dict[str, Family] = {field.name: field.metadata["family"] for field in dataclasses.fields(Metrics) if "family" in field.metadata}
+"""Every metric by its field's name."""
+
+
+def _samples(value: Any) -> Iterator[Sample]:
+    if isinstance(value, int | float):
+        yield (), [value]
+        return
+    for label, item in value.items():
+        labels = label if isinstance(label, tuple) else (label,)
+        yield labels, [*item.counts, item.total] if isinstance(item, Histogram) else [item]
+
+
+def merge(snapshots: Sequence[Snapshot], *, counters_only: bool = False) -> Snapshot:
+    """One snapshot of several processes'.
+
+    :param counters_only: leave gauges out: what remains of a worker that has ended, so that no counter ever falls
+    """
+    merged: Snapshot = {}
+    for name, family in FAMILIES.items():
+        if counters_only and family.kind == "gauge":
+            continue
+        values: dict[tuple[str, ...], list[float]] = {}
+        for snapshot in snapshots:
+            for labels, numbers in snapshot.get(name, ()):
+                key = tuple(labels)
+                known = values.get(key)
+                values[key] = list(numbers) if known is None else [_combine(family, *pair) for pair in zip(known, numbers, strict=True)]
+        merged[name] = list(values.items())
+    return merged
+
+
+def _combine(family: Family, one: float, other: float) -> float:
+    return one + other if family.merge == "sum" else max(one, other) if family.merge == "max" else min(one, other)
+
+
+class _Exposition(Collector):
+    """A merged snapshot in the form that ``prometheus_client`` renders."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self._snapshot = snapshot
+
+    def collect(self) -> Iterator[Metric]:
+        for name, family in FAMILIES.items():
+            yield _metric(family, self._snapshot.get(name, []))
+
+
+def _metric(family: Family, samples: list[Sample]) -> Metric:
+    if family.kind == "histogram":
+        histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
+        for labels, numbers in samples:
+            histogram.add_metric(labels, _buckets(numbers), numbers[-1])
+        return histogram
+    build = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = build(family.name, family.help, labels=family.labels)
+    for labels, numbers in samples:
+        metric.add_metric(labels, numbers[0])
+    return metric
+
+
+def _buckets(numbers: list[float]) -> list[tuple[str, float]]:
+    """Prometheus' buckets are cumulative."""
+    below = 0.0
+    buckets = []
+    for bound, count in zip((*map(str, SECONDS), "+Inf"), numbers, strict=False):
+        below += count
+        buckets.append((bound, below))
+    return buckets
+
+
+def render(snapshots: Sequence[Snapshot]) -> bytes:
+    """Prometheus text exposition format of several processes' snapshots."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Exposition(merge(snapshots)))
+    return generate_latest(registry)
