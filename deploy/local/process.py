@@ -1,0 +1,94 @@
+"""A child process that cannot outlive its parent: start, stop, kill, freeze, thaw. Knows nothing of what it runs."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from gateway.errors import GerbangError
+
+_LAUNCH = Path(__file__).with_name("launch.py")
+
+
+class StartError(GerbangError):
+    """A part of the local stack did not start; ``str()`` is one line for whoever started it."""
+
+
+class Child:
+    """One running program with its output in a file.
+
+    It lives in its own session, so that Ctrl-C in a terminal reaches the parent alone, which then stops its children in order;
+    if the parent is killed, the kernel sends ``death_signal`` (see ``launch.py``).
+    """
+
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        log: Path,
+        death_signal: signal.Signals = signal.SIGKILL,
+        user: str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        self.name = name
+        self.log = log
+        wrapped = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-", *command]
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs, never a user's words
+                wrapped,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                env=None if env is None else dict(env),
+                cwd=cwd,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def running(self) -> bool:
+        return self._process.poll() is None
+
+    def last_words(self) -> str:
+        """The last line of its output, for an error message."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1] if lines else f"{self.name} wrote nothing to {self.log}"
+
+    def wait(self) -> int:
+        """Its exit status, when it has ended."""
+        return self._process.wait()
+
+    def send(self, number: signal.Signals) -> None:
+        if self.running():
+            self._process.send_signal(number)
+
+    def stop(self, *, signal_number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
+        """Ask it to end and wait; kill it when it has not ended after ``seconds``. Returns its exit status."""
+        self.send(signal.SIGCONT)
+        self.send(signal_number)
+        try:
+            return self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End it at once, with whatever it started in its session."""
+        self._send_group(signal.SIGKILL)
+        return self._process.wait()
+
+    def freeze(self) -> None:
+        """Stop it from running without ending it: a server that hangs. Reaches its whole process group."""
+        self._send_group(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._send_group(signal.SIGCONT)
+
+    def _send_group(self, number: signal.Signals) -> None:
+        if self.running():
+            os.killpg(self._process.pid, number)

@@ -1,0 +1,33 @@
+"""Where a Unix socket can live: in the data folder, or, when its path would be too long, in a private folder below /tmp."""
+
+import hashlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from deploy.local.process import StartError
+
+_LONGEST = 103  # sun_path holds 108 bytes on Linux, 104 on macOS, with the terminating zero (unix(7))
+
+
+def socket_folder(data: Path, socket_name: str, *, owner: int | None = None) -> Path:
+    """A folder only ``owner`` may enter whose path leaves room for ``socket_name``; the same one for the same ``data`` each time.
+
+    :param owner: user id that will make the socket, when that is not ours (PostgreSQL, started by root)
+    :raises StartError: somebody else owns the folder below /tmp
+    """
+    data = data.resolve()
+    if len(os.fsencode(data / socket_name)) <= _LONGEST:
+        return data
+    digest = hashlib.sha256(os.fsencode(data)).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"gerbang-{os.geteuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    found = folder.lstat()
+    if owner is not None and found.st_uid == os.geteuid() != owner:
+        os.chown(folder, owner, -1, follow_symlinks=False)
+        found = folder.lstat()
+    # Anybody may make a folder of this name first (or a link): then our sockets would be theirs.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != (os.geteuid() if owner is None else owner) or stat.S_IMODE(found.st_mode) & 0o077:
+        raise StartError(f"{folder} is needed for sockets (the path of {data} is too long), but is not ours alone: remove it")
+    return folder

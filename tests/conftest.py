@@ -1,0 +1,60 @@
+"""Fixtures for every test: real PostgreSQL and Redis on Unix sockets, one of each per pytest process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from deploy.local.postgres import PostgresServer
+from deploy.local.redis import RedisServer
+from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database, start_migrated, start_redis
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgresServer]:
+    """A server shared by every test of this process; take ``database`` to write to it."""
+    server = start_migrated(tmp_path_factory.mktemp("postgres") / "data")
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def database(postgres: PostgresServer) -> Iterator[Database]:
+    """A migrated database of this test's own."""
+    with fresh_database(postgres) as fresh:
+        yield fresh
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server shared by every test of this process; take ``redis_url`` to have it empty."""
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """URL of an empty Redis."""
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.flushall()
+    return redis_server.url
+
+
+@pytest.fixture
+def own_postgres(tmp_path: Path) -> Iterator[OwnPostgres]:
+    """A PostgreSQL server for this test alone, to stop, kill, freeze and start again."""
+    server = start_migrated(tmp_path / "postgres")
+    yield OwnPostgres(server, TEMPLATE)
+    server.thaw()
+    server.stop()
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis server for this test alone, to stop, kill, freeze and start again."""
+    server = start_redis(tmp_path / "redis")
+    yield server
+    server.thaw()
+    server.stop()

@@ -1,0 +1,76 @@
+"""deploy.local.postgres: the embedded server starts, survives what may happen to it, and says what is wrong."""
+
+import stat
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from deploy.local.postgres import PostgresServer
+from deploy.local.process import StartError
+from tests.support.stack import Database, OwnPostgres, sql
+
+
+def test_a_killed_server_starts_again_with_its_data(tmp_path: Path):
+    server = PostgresServer(tmp_path / "data")
+    server.start()
+    sql(server, "CREATE TABLE kept AS SELECT 42 AS answer")
+    server.kill()
+    assert not server.running()
+    server.start()
+    try:
+        assert sql(server, "SELECT answer FROM kept").strip() == "42"
+    finally:
+        server.stop()
+
+
+def test_an_interrupted_initdb_is_made_again(tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "half").write_text("made")
+    server = PostgresServer(data, durable=False)
+    server.start()
+    server.stop()
+    assert (data / "PG_VERSION").exists()
+
+
+def test_a_path_too_long_for_a_socket_still_works(tmp_path: Path):
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    server = PostgresServer(folder / "data", durable=False)
+    server.start()
+    try:
+        assert sql(server, "SELECT 1").strip() == "1"
+        assert server.dsn() == PostgresServer(folder / "data").dsn()
+    finally:
+        server.stop()
+
+
+def test_no_network_port_is_opened_and_only_the_owner_may_enter(postgres: PostgresServer):
+    assert sql(postgres, "SHOW listen_addresses").strip() == ""
+    assert stat.S_IMODE(postgres.data.stat().st_mode) == 0o700
+
+
+def test_a_folder_of_another_cluster_version_is_told_in_one_line(tmp_path: Path):
+    server = PostgresServer(tmp_path / "data", durable=False)
+    server.start()
+    server.stop()
+    (tmp_path / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(StartError, match=r"PostgreSQL did not start: .*version") as raised:
+        server.start()
+    assert "\n" not in str(raised.value)
+
+
+async def test_each_test_has_a_database_of_its_own(database: Database):
+    connection = await asyncpg.connect(database.owner_dsn)
+    assert await connection.fetchval("SELECT current_database()") == database.name
+    await connection.close()
+
+
+async def test_a_frozen_server_answers_nothing_until_it_is_thawed(own_postgres: OwnPostgres):
+    connection = await asyncpg.connect(own_postgres.owner_dsn)
+    own_postgres.freeze()
+    with pytest.raises(TimeoutError):
+        await connection.fetchval("SELECT 1", timeout=0.1)
+    own_postgres.thaw()
+    await connection.close()
