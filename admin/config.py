@@ -1,0 +1,145 @@
+"""The admin service's settings: one frozen value on the helpers of ``gateway.config``. Nothing here opens a connection."""
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, model_validator
+
+from gateway.config import Address, AddressField, Milliseconds, NetworkField, Rate, RateField, Section, Stores, Telemetry, Tls, Vault, load
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def _web_address(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        usable = bool(url.hostname) and (url.port is None or url.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or url.scheme not in ("http", "https") or url.query or url.fragment or url.username:
+        raise ValueError('write an address as "https://HOST[:PORT][/PATH]", without a user, query or fragment')
+    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+        raise ValueError("http is for this machine alone: use https, tokens and keys travel there")
+    return value
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value()) < 24:
+        raise ValueError("at least 24 characters: this token can freeze accounts and revoke keys")
+    return value
+
+
+WebAddress = Annotated[str, AfterValidator(_web_address)]
+
+
+class AdminListen(Section):
+    """Where the two sides of the service listen. They never share a port."""
+
+    public: AddressField = Address("0.0.0.0", 8090)
+    internal: AddressField = Address("127.0.0.1", 8093)
+    tls: Tls | None = None
+    """For the public port."""
+    drain_timeout_ms: Milliseconds = 10_000
+    """How long requests in flight may go on after SIGTERM."""
+
+
+class Oidc(Section):
+    """The identity provider whose tokens are believed."""
+
+    issuer: WebAddress
+    """Exactly as the provider writes it in ``iss``; its discovery document is at ``{issuer}/.well-known/openid-configuration``."""
+    audience: str = Field(min_length=1)
+    """What ``aud`` of a token must hold: the client id of this service."""
+    client_secret: SecretStr | None = None
+    """For the browser's login; a public client with PKCE when absent."""
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"], ...] = Field(
+        ("RS256",), min_length=1
+    )
+    """Signature algorithms accepted. The token's own header never widens this."""
+    leeway_ms: int = Field(5_000, ge=0, le=60_000)
+    """How far the provider's clock and this one may be apart."""
+    keys_ttl_ms: Milliseconds = 3_600_000
+    """How long the provider's published keys are used before they are read again."""
+    refetch_after_ms: Milliseconds = 30_000
+    """A token signed by an unknown key makes the keys be read again, at most once in this time."""
+    timeout_ms: Milliseconds = 5_000
+
+
+class Kyc(Section):
+    """Where a token says whether the customer's identity is verified."""
+
+    claim: str = Field("kyc", min_length=1)
+    verified: str | bool = "verified"
+    """The one value that means so; anything else, or no claim, means not verified."""
+    help_url: WebAddress | None = None
+    """Where a customer goes to be verified; told in the refusal."""
+
+
+class Internal(Section):
+    """The back office's side."""
+
+    token: Annotated[SecretStr, AfterValidator(_token)]
+
+
+class Keys(Section):
+    """What an account may have."""
+
+    per_account: int = Field(30, ge=1, le=1_000)
+
+
+class StepUp(Section):
+    """Proving it again."""
+
+    issuer_name: str = Field("Gerbang", min_length=1, max_length=64, pattern=r"^[^:]+$")
+    """The name that an authenticator app shows."""
+    first_factor_within_ms: Milliseconds = 600_000
+    """The first factor may be enrolled only this shortly after a login."""
+
+
+class AdminLimits(Section):
+    """Bounds per process."""
+
+    per_account: RateField = Rate(120, 60_000)
+    per_ip_failures: RateField = Rate(60, 60_000)
+    """Requests without a valid token from one address (IPv6: one /64) before 429."""
+    max_body_bytes: int = Field(65_536, ge=4_096, le=1 << 20)
+    request_timeout_ms: Milliseconds = 15_000
+    """From the end of the header section to the answer."""
+    idle_timeout_ms: Milliseconds = 30_000
+
+
+class AdminClientIp(Section):
+    """Whom to believe about the customer's address: for the audit and the limits."""
+
+    trusted_proxies: tuple[NetworkField, ...] = ()
+    """Peers whose ``X-Forwarded-For`` is read from the right, up to the first address that is not one of these."""
+
+
+class AdminSettings(Section):
+    """The whole of ``admin.toml``."""
+
+    listen: AdminListen = AdminListen()
+    public_url: WebAddress
+    """How browsers reach the public port: origin checks and links are made from it."""
+    stores: Stores
+    vault: Vault
+    oidc: Oidc
+    kyc: Kyc = Kyc()
+    internal: Internal
+    keys: Keys = Keys()
+    step_up: StepUp = StepUp()
+    limits: AdminLimits = AdminLimits()
+    client_ip: AdminClientIp = AdminClientIp()
+    telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.listen.public == self.listen.internal and self.listen.public.port:
+            raise ValueError("listen.public and listen.internal must differ")
+        return self
+
+
+def load_settings(path: Path) -> AdminSettings:
+    """:raises ConfigError: with every problem found"""
+    return load(path, AdminSettings)
