@@ -13,7 +13,23 @@ from typing import Any, ClassVar
 import structlog
 
 HIDDEN = frozenset(
-    "secret signature authorization cookie set_cookie password passwd token id_token query dsn body totp recovery_code".split()
+    {
+        "secret",
+        "signature",
+        "authorization",
+        "cookie",
+        "set_cookie",
+        "password",
+        "passwd",
+        "token",
+        "id_token",
+        "query",
+        "dsn",
+        "body",
+        "totp",
+        "recovery_code",
+        "assertion",
+    }
 )
 """Names of values that are never shown, in lower case with ``_`` for ``-``."""
 

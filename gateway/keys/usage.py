@@ -1,0 +1,278 @@
+"""What each key did lately: counts per minute, last use, recent refusals. Written by the gateway, read by the admin service.
+
+The gateway counts in memory (:class:`UsageCounts`: two dict operations a request) and :class:`UsageWriter` adds that to Redis every few
+seconds. Losing Redis loses minutes of statistics, never a request. All keys of Redis carry the key id as hash tag:
+
+    gerbang:{<key id>}:usage:<hour>   hash, field "<minute of the hour> <admitted | code of the refusal>" → count; kept 25 h past its hour
+    gerbang:{<key id>}:last           sorted set, client IP → Unix ms of its latest admitted request; the latest ten addresses
+    gerbang:{<key id>}:refusals       list of JSON [Unix ms, code, client IP], latest first; at most fifty
+
+For the admin service: :func:`read_last_use` (many keys, one round trip), :func:`read_minutes`, :func:`read_hours`,
+:func:`read_refusals`, and :func:`forget` when a key is deleted. All raise :class:`gateway.errors.StoreUnavailable`; statistics
+are worth an empty cell on the page, never an error page.
+"""
+
+import asyncio
+import json
+from collections import defaultdict, deque
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import structlog
+from redis.exceptions import RedisError
+
+from gateway import clock
+from gateway.errors import StoreUnavailable
+from gateway.tasks import spawn
+from gateway.telemetry import Metrics
+
+ADMITTED = "admitted"
+MINUTE_MS = 60_000
+HOUR_MS = 3_600_000
+
+_USAGE_TTL_S = 26 * 3600
+_LAST_TTL_S = 400 * 86_400
+_REFUSALS_TTL_S = 7 * 86_400
+_REFUSALS_KEPT = 50
+_ADDRESSES_KEPT = 10
+_CHUNK = 50
+"""Keys written in one round trip: few enough that preparing them does not hold up the event loop."""
+_log = structlog.get_logger(__name__)
+
+
+class LastUse(NamedTuple):
+    """When (Unix ms) and from where a key was last admitted."""
+
+    at_ms: int
+    client_ip: str
+
+
+class Refused(NamedTuple):
+    """One refused request of a key: when (Unix ms), the contract's code, and the address the gate saw."""
+
+    at_ms: int
+    code: str
+    client_ip: str
+
+
+class UsagePeriod(NamedTuple):
+    """Counts of one minute or hour: its start (Unix ms), admitted, and refused by code."""
+
+    start_ms: int
+    admitted: int
+    refused: dict[str, int]
+
+
+class _Entry:
+    """One key between two flushes."""
+
+    __slots__ = ("admitted", "client_ip", "last_ms", "recent", "refused")
+
+    def __init__(self) -> None:
+        self.admitted = 0
+        self.last_ms = 0
+        self.client_ip = ""
+        self.refused: dict[str, int] = defaultdict(int)
+        self.recent: deque[Refused] = deque(maxlen=_REFUSALS_KEPT)
+
+
+class UsageCounts:
+    """Counts in memory, for keys that exist: callers never pass a key id that was not found, so strangers cannot fill this.
+
+    :param limit: keys tracked between two flushes; a use of further keys is only counted in :attr:`dropped`
+    """
+
+    __slots__ = ("_entries", "_limit", "dropped")
+
+    def __init__(self, *, limit: int = 100_000) -> None:
+        self._entries: dict[str, _Entry] = {}
+        self._limit = limit
+        self.dropped = 0
+
+    def admitted(self, key_id: str, client_ip: str, now_ms: int) -> None:
+        """Count an admitted request; on the hot path."""
+        entry = self._entries.get(key_id) or self._enter(key_id)
+        if entry is not None:
+            entry.admitted += 1
+            entry.last_ms = now_ms
+            entry.client_ip = client_ip
+
+    def refused(self, key_id: str, code: str, client_ip: str, now_ms: int) -> None:
+        """Count a request that was refused for one of the contract's codes."""
+        entry = self._entries.get(key_id) or self._enter(key_id)
+        if entry is not None:
+            entry.refused[code] += 1
+            entry.recent.append(Refused(now_ms, code, client_ip))
+
+    def _enter(self, key_id: str) -> _Entry | None:
+        if len(self._entries) >= self._limit:
+            self.dropped += 1
+            return None
+        entry = self._entries[key_id] = _Entry()
+        return entry
+
+    def take(self) -> dict[str, _Entry]:
+        """Everything counted since the last call, which starts from nothing."""
+        entries, self._entries = self._entries, {}
+        return entries
+
+
+class UsageWriter:
+    """Adds the counts to Redis every ``interval_ms`` and at the turn of each minute, so that a minute's count is that minute's."""
+
+    def __init__(self, counts: UsageCounts, redis: Any, metrics: Metrics, *, interval_ms: int = 5_000) -> None:
+        self._counts = counts
+        self._redis = redis
+        self._metrics = metrics
+        self._interval_ms = interval_ms
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begin to flush in the background."""
+        self._task = spawn(self._run(), name="usage-writer")
+
+    async def stop(self) -> None:
+        """Flush what is left and end."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+        await self.flush(clock.now_ms())
+
+    async def _run(self) -> None:
+        while True:
+            counting_ms = clock.now_ms()
+            await asyncio.sleep(min(self._interval_ms, MINUTE_MS - counting_ms % MINUTE_MS) / 1000)
+            await self.flush(counting_ms)
+
+    async def flush(self, counted_ms: int) -> None:
+        """Add to Redis what was counted in the minute of ``counted_ms``. What Redis does not take is given up: never counted twice."""
+        entries = list(self._counts.take().items())
+        self._metrics.usage_dropped = self._counts.dropped
+        for start in range(0, len(entries), _CHUNK):
+            try:
+                pipeline = self._redis.pipeline(transaction=False)
+                for key_id, entry in entries[start : start + _CHUNK]:
+                    _add(pipeline, key_id, entry, counted_ms)
+                await pipeline.execute(raise_on_error=True)
+            except (RedisError, OSError, TimeoutError) as error:
+                self._metrics.usage_flushes["failed"] += 1
+                _log.warning("usage_not_written", keys=len(entries) - start, error=type(error).__name__)
+                return
+            self._metrics.usage_flushes["ok"] += 1
+
+
+def _add(pipeline: Any, key_id: str, entry: _Entry, counted_ms: int) -> None:
+    hour, minute = divmod(counted_ms // MINUTE_MS, 60)
+    usage = _usage_key(key_id, hour)
+    for outcome, count in ((ADMITTED, entry.admitted), *entry.refused.items()):
+        if count:
+            pipeline.execute_command("HINCRBY", usage, f"{minute} {outcome}", count)
+    pipeline.execute_command("EXPIRE", usage, _USAGE_TTL_S)
+    if entry.admitted:
+        last = _last_key(key_id)
+        # GT: of several workers' flushes the latest use wins, in whatever order they arrive.
+        pipeline.execute_command("ZADD", last, "GT", entry.last_ms, entry.client_ip)
+        pipeline.execute_command("ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1)
+        pipeline.execute_command("EXPIRE", last, _LAST_TTL_S)
+    if entry.recent:
+        refusals = _refusals_key(key_id)
+        pipeline.execute_command("LPUSH", refusals, *(json.dumps(refused) for refused in entry.recent))
+        pipeline.execute_command("LTRIM", refusals, 0, _REFUSALS_KEPT - 1)
+        pipeline.execute_command("EXPIRE", refusals, _REFUSALS_TTL_S)
+
+
+def _usage_key(key_id: str, hour: int) -> str:
+    return f"gerbang:{{{key_id}}}:usage:{hour}"
+
+
+def _last_key(key_id: str) -> str:
+    return f"gerbang:{{{key_id}}}:last"
+
+
+def _refusals_key(key_id: str) -> str:
+    return f"gerbang:{{{key_id}}}:refusals"
+
+
+async def read_last_use(redis: Any, key_ids: Sequence[str]) -> dict[str, LastUse]:
+    """The last admitted request of each of these keys; a key never used (or not for 400 days) is left out."""
+    answers = await _ask(redis, [("ZREVRANGE", _last_key(key_id), 0, 0, "WITHSCORES") for key_id in key_ids])
+    return {key_id: _last_use(answer) for key_id, answer in zip(key_ids, answers, strict=True) if answer}
+
+
+def _last_use(answer: list[Any]) -> LastUse:
+    # RESP2 answers [member, score], RESP3 and redis-py's own parsing [[member, score]].
+    address, at_ms = answer[0] if isinstance(answer[0], list | tuple) else answer
+    return LastUse(int(float(at_ms)), _text(address))
+
+
+async def read_minutes(redis: Any, key_id: str, *, now_ms: int, hours: int = 24) -> list[UsagePeriod]:
+    """Minutes with any request in the last ``hours`` hours (at most 24), oldest first; quiet minutes are left out."""
+    since_ms = now_ms - hours * HOUR_MS
+    first, last = since_ms // HOUR_MS, now_ms // HOUR_MS
+    answers = await _ask(redis, [("HGETALL", _usage_key(key_id, hour)) for hour in range(first, last + 1)])
+    periods: dict[int, UsagePeriod] = {}
+    for hour, answer in zip(range(first, last + 1), answers, strict=True):
+        for field, count in _pairs(answer):
+            minute, outcome = _text(field).split(" ", 1)
+            start_ms = hour * HOUR_MS + int(minute) * MINUTE_MS
+            _count(periods, start_ms, outcome, int(count))
+    return [periods[start_ms] for start_ms in sorted(periods) if start_ms > since_ms - MINUTE_MS]
+
+
+async def read_hours(redis: Any, key_id: str, *, now_ms: int, hours: int = 24) -> list[UsagePeriod]:
+    """The last ``hours`` hours up to the present minute, oldest first, quiet ones included: a bar chart's data.
+
+    The hours are counted back from the end of the present minute, so that the last bar is as full as the others.
+    """
+    end_ms = (now_ms // MINUTE_MS + 1) * MINUTE_MS
+    starts = [end_ms - back * HOUR_MS for back in range(hours, 0, -1)]
+    periods = {start_ms: UsagePeriod(start_ms, 0, {}) for start_ms in starts}
+    for minute in await read_minutes(redis, key_id, now_ms=now_ms, hours=hours):
+        start_ms = end_ms - ((end_ms - 1 - minute.start_ms) // HOUR_MS + 1) * HOUR_MS
+        if start_ms in periods:
+            for outcome, count in ((ADMITTED, minute.admitted), *minute.refused.items()):
+                _count(periods, start_ms, outcome, count)
+    return [periods[start_ms] for start_ms in starts]
+
+
+def _count(periods: dict[int, UsagePeriod], start_ms: int, outcome: str, count: int) -> None:
+    period = periods.get(start_ms) or UsagePeriod(start_ms, 0, {})
+    if outcome == ADMITTED:
+        period = period._replace(admitted=period.admitted + count)
+    else:
+        period.refused[outcome] = period.refused.get(outcome, 0) + count
+    periods[start_ms] = period
+
+
+async def read_refusals(redis: Any, key_id: str) -> list[Refused]:
+    """Recent refusals of this key, latest first, at most fifty."""
+    (answer,) = await _ask(redis, [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1)])
+    return sorted((Refused(*json.loads(item)) for item in answer), reverse=True)
+
+
+async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
+    """Remove everything kept about a key: it was deleted."""
+    hours = range(now_ms // HOUR_MS - 26, now_ms // HOUR_MS + 1)
+    keys = [_last_key(key_id), _refusals_key(key_id), *(_usage_key(key_id, hour) for hour in hours)]
+    await _ask(redis, [("UNLINK", key) for key in keys])
+
+
+async def _ask(redis: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
+    try:
+        pipeline = redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=True)
+    except (RedisError, OSError, TimeoutError) as error:
+        raise StoreUnavailable(f"usage statistics: {type(error).__name__}") from None
+    return answers
+
+
+def _pairs(answer: Any) -> Iterable[tuple[Any, Any]]:
+    return answer.items() if isinstance(answer, dict) else zip(answer[::2], answer[1::2], strict=True)
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode() if isinstance(value, bytes) else value

@@ -1,0 +1,143 @@
+"""Usage: what the gateway counted is what the admin service reads, from real Redis."""
+
+import pytest
+import redis.asyncio
+
+from gateway.errors import StoreUnavailable
+from gateway.keys import usage
+from gateway.keys.usage import LastUse, Refused, UsageCounts, UsagePeriod, UsageWriter
+from gateway.telemetry import Metrics
+
+KEY, OTHER = "gbk_" + "a" * 28, "gbk_" + "b" * 28
+NOON = 1_800_000_000_000 // usage.HOUR_MS * usage.HOUR_MS
+
+
+@pytest.fixture
+async def client(redis_url):
+    async with redis.asyncio.Redis.from_url(redis_url) as connected:
+        yield connected
+
+
+@pytest.fixture
+def counts():
+    return UsageCounts()
+
+
+@pytest.fixture
+def writer(counts, client):
+    return UsageWriter(counts, client, Metrics())
+
+
+async def test_counts_of_a_minute_come_back(counts, writer, client):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    counts.admitted(KEY, "8.8.8.8", NOON + 1)
+    counts.refused(KEY, "ip_not_allowed", "9.9.9.9", NOON + 2)
+    await writer.flush(NOON)
+    assert await usage.read_minutes(client, KEY, now_ms=NOON) == [UsagePeriod(NOON, 2, {"ip_not_allowed": 1})]
+    assert await usage.read_minutes(client, OTHER, now_ms=NOON) == []
+
+
+async def test_flushes_and_workers_add_up(counts, writer, client):
+    other_counts = UsageCounts()
+    for each, flusher in ((counts, writer), (other_counts, UsageWriter(other_counts, client, Metrics())), (counts, writer)):
+        each.admitted(KEY, "8.8.8.8", NOON)
+        await flusher.flush(NOON)
+    assert await usage.read_minutes(client, KEY, now_ms=NOON) == [UsagePeriod(NOON, 3, {})]
+
+
+async def test_nothing_is_written_twice(counts, writer, client):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    await writer.flush(NOON)
+    await writer.flush(NOON)
+    assert (await usage.read_minutes(client, KEY, now_ms=NOON))[0].admitted == 1
+
+
+async def test_the_latest_use_wins_whatever_order_flushes_arrive_in(client):
+    late, early = UsageCounts(), UsageCounts()
+    late.admitted(KEY, "8.8.8.8", NOON + 500)
+    early.admitted(KEY, "8.8.8.8", NOON)
+    early.admitted(OTHER, "2001:db8::1", NOON + 7)
+    for each in (late, early):
+        await UsageWriter(each, client, Metrics()).flush(NOON)
+    assert await usage.read_last_use(client, [KEY, OTHER, "gbk_" + "c" * 28]) == {
+        KEY: LastUse(NOON + 500, "8.8.8.8"),
+        OTHER: LastUse(NOON + 7, "2001:db8::1"),
+    }
+
+
+async def test_a_refusal_is_no_use(counts, writer, client):
+    counts.refused(KEY, "invalid_credentials", "9.9.9.9", NOON)
+    await writer.flush(NOON)
+    assert await usage.read_last_use(client, [KEY]) == {}
+
+
+async def test_recent_refusals_come_latest_first_and_are_bounded(counts, writer, client):
+    for number in range(60):
+        counts.refused(KEY, "ip_not_allowed", "9.9.9.9", NOON + number)
+    await writer.flush(NOON)
+    counts.refused(KEY, "rate_limited", "8.8.8.8", NOON + 100)
+    await writer.flush(NOON)
+    refusals = await usage.read_refusals(client, KEY)
+    assert len(refusals) == 50
+    assert refusals[:2] == [Refused(NOON + 100, "rate_limited", "8.8.8.8"), Refused(NOON + 59, "ip_not_allowed", "9.9.9.9")]
+
+
+async def test_hours_count_back_from_now_and_include_quiet_ones(counts, writer, client):
+    for minutes_ago in (0, 59, 60, 23 * 60 + 59, 24 * 60 + 1):
+        at_ms = NOON - minutes_ago * usage.MINUTE_MS
+        counts.admitted(KEY, "8.8.8.8", at_ms)
+        await writer.flush(at_ms)
+    hours = await usage.read_hours(client, KEY, now_ms=NOON)
+    assert len(hours) == 24
+    assert hours[-1].start_ms + usage.HOUR_MS == NOON + usage.MINUTE_MS
+    assert [hour.admitted for hour in hours] == [1] + [0] * 21 + [1, 2]
+
+
+async def test_everything_kept_expires(counts, writer, client):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
+    await writer.flush(NOON)
+    keys = await client.keys("*")
+    assert len(keys) == 3
+    assert all([await client.ttl(key) > 25 * 3600 for key in keys])
+
+
+async def test_a_deleted_key_is_forgotten(counts, writer, client):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
+    await writer.flush(NOON)
+    await usage.forget(client, KEY, now_ms=NOON)
+    assert await client.keys("*") == []
+
+
+def test_memory_is_bounded_and_says_what_it_dropped():
+    counts = UsageCounts(limit=2)
+    for number in range(5):
+        counts.admitted(f"gbk_{number}", "8.8.8.8", NOON)
+    counts.admitted("gbk_0", "8.8.8.8", NOON)
+    assert set(counts.take()) == {"gbk_0", "gbk_1"}
+    assert counts.dropped == 3
+
+
+async def test_without_redis_counts_are_given_up_and_readers_say_so(own_redis):
+    metrics, counts = Metrics(), UsageCounts()
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        writer = UsageWriter(counts, client, metrics)
+        own_redis.stop()
+        counts.admitted(KEY, "8.8.8.8", NOON)
+        await writer.flush(NOON)
+        assert metrics.usage_flushes == {"failed": 1}
+        assert counts.take() == {}
+        with pytest.raises(StoreUnavailable):
+            await usage.read_last_use(client, [KEY])
+        own_redis.start()
+        counts.admitted(KEY, "8.8.8.8", NOON)
+        await writer.flush(NOON)
+        assert (await usage.read_minutes(client, KEY, now_ms=NOON))[0].admitted == 1
+
+
+async def test_stopping_writes_what_is_left(counts, writer, client):
+    writer.start()
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    await writer.stop()
+    assert set(await usage.read_last_use(client, [KEY])) == {KEY}
