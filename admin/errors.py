@@ -1,0 +1,138 @@
+"""The admin service's refusals: the contract's codes as a tree under ``gateway.errors.Refusal``.
+
+    Refusal
+    ├── InvalidJson 400 · NoEndpoint 404 · NotFound 404 · WrongMethod 405 · UnsupportedMediaType 415 · TooSlow 408
+    ├── Unauthenticated 401
+    ├── KycRequired · FactorRequired · StepUpRequired · StepUpFailed · LoginTooOld 403
+    ├── ImmutableKey 405
+    ├── KeyLimitReached · LastFactor · FactorLimitReached 409
+    ├── InvalidRequest 422     every field error at once
+    └── ServiceUnavailable · IdentityProviderUnavailable 503
+
+``detail`` and ``extras`` are told to the caller and never hold a secret, a code or a pasted key.
+"""
+
+from typing import NamedTuple, Self
+
+from gateway.errors import Refusal
+
+
+class FieldError(NamedTuple):
+    """One thing wrong with one member of a body: ``ip_allowlist[2]``, a code to translate by, and a sentence in English."""
+
+    field: str
+    code: str
+    message: str
+
+
+class InvalidJson(Refusal):
+    status, code, title = 400, "malformed_request", "Malformed request"
+
+
+class Unauthenticated(Refusal):
+    """No valid token or session. RFC 6750 §3: a challenge comes with it."""
+
+    status, code, title = 401, "unauthenticated", "Log in first"
+
+    @classmethod
+    def because(cls, detail: str, *, token_given: bool, reason: str = "") -> Self:
+        """:param detail: ASCII without quotes: it also stands in ``WWW-Authenticate``"""
+        challenge = 'Bearer realm="gerbang"'
+        if token_given:
+            challenge += f', error="invalid_token", error_description="{detail}"'
+        return cls(detail, reason=reason, headers=((b"WWW-Authenticate", challenge.encode("ascii")),))
+
+
+class KycRequired(Refusal):
+    status, code, title = 403, "kyc_required", "Verify your identity first"
+
+
+class AccountIsFrozen(Refusal):
+    status, code, title = 403, "account_frozen", "Account frozen"
+
+
+class FactorRequired(Refusal):
+    status, code, title = 403, "factor_required", "Enrol a second factor first"
+
+
+class StepUpRequired(Refusal):
+    status, code, title = 403, "step_up_required", "Prove it again first"
+
+
+class StepUpFailed(Refusal):
+    """Wrong, used, expired, or another intent; the extra ``reason`` says which, to the account's own holder."""
+
+    status, code, title = 403, "step_up_failed", "The proof was not accepted"
+
+
+class LoginTooOld(Refusal):
+    """The first factor is enrolled by the login alone, so the login must be fresh."""
+
+    status, code, title = 403, "login_too_old", "Log in again first"
+
+
+class NoEndpoint(Refusal):
+    status, code, title = 404, "not_found", "No such endpoint"
+
+
+class NotFound(Refusal):
+    status, code, title = 404, "not_found", "Not found"
+
+
+class WrongMethod(Refusal):
+    status, code, title = 405, "method_not_allowed", "Method not allowed"
+
+
+class ImmutableKey(Refusal):
+    status, code, title = 405, "immutable_key", "A key cannot be changed"
+
+
+class TooSlow(Refusal):
+    status, code, title = 408, "request_timeout", "Request not received in time"
+
+
+class KeyLimitReached(Refusal):
+    status, code, title = 409, "key_limit_reached", "Key limit reached"
+
+
+class LastFactor(Refusal):
+    """An account that holds keys keeps at least one factor, so that a login alone never governs keys."""
+
+    status, code, title = 409, "last_factor", "The last factor stays while there are keys"
+
+
+class FactorLimitReached(Refusal):
+    status, code, title = 409, "factor_limit_reached", "Factor limit reached"
+
+
+class TooLarge(Refusal):
+    status, code, title = 413, "body_too_large", "Body too large"
+
+
+class UnsupportedMediaType(Refusal):
+    status, code, title = 415, "unsupported_media_type", "Send application/json"
+
+
+class InvalidRequest(Refusal):
+    """A body that is JSON but not what the endpoint takes."""
+
+    status, code, title = 422, "invalid_request", "Invalid request"
+
+    def __init__(self, errors: list[FieldError]) -> None:
+        self.errors = errors
+        fields = ", ".join(dict.fromkeys(error.field for error in errors if error.field))
+        super().__init__(
+            f"Correct these and send again: {fields}." if fields else "Correct the body and send it again.",
+            reason=", ".join(f"{error.field}: {error.code}" for error in errors),
+            extras={"errors": [error._asdict() for error in errors]},
+        )
+
+
+class ServiceUnavailable(Refusal):
+    """PostgreSQL or Redis did not answer, or the service is stopping. Nothing was done."""
+
+    status, code, title = 503, "service_unavailable", "Service unavailable"
+
+
+class IdentityProviderUnavailable(Refusal):
+    status, code, title = 503, "identity_provider_unavailable", "Identity provider unavailable"

@@ -1,0 +1,1 @@
+"""Who is asking: bearer tokens, sessions, and what is known of the account."""

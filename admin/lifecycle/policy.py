@@ -1,0 +1,157 @@
+"""What a key may be: the rules for a creation, every broken one told at once. Pure: no I/O, no clock.
+
+Shapes and types are the request model's business (``api.models``); these are the rules behind them, shared with the pages.
+"""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TypeVar
+
+from admin.errors import FieldError, InvalidRequest
+from admin.lifecycle.addresses import IpAddress, parse_allowlist
+from admin.lifecycle.public_keys import parse_public_key, private_key_error
+from gateway.keys.record import Algorithm, Scope
+
+MAX_LABEL = 64
+MAX_EXPIRY_DAYS = 3_650
+
+ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
+
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and symbols by category, but nothing to see: Hangul fillers, the blank Braille pattern.
+_INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyDraft:
+    """A creation as asked for: types are right, rules are not checked yet."""
+
+    label: str
+    scopes: Sequence[str]
+    ip_access: str
+    ip_allowlist: Sequence[str] = ()
+    algorithm: str = Algorithm.HMAC_SHA256.value
+    public_key: str | None = None
+    expires_in_days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """A creation that keeps the rules. What a step-up is bound to, and what is stored."""
+
+    label: str
+    scopes: frozenset[Scope]
+    ip_allowlist: tuple[IpAddress, ...] | None
+    """``None`` is unrestricted."""
+    algorithm: Algorithm
+    public_key: bytes | None
+    """DER, for ``ed25519`` and ``rsa-sha256``."""
+    expires_in_days: int | None
+
+
+def check(draft: KeyDraft) -> NewKey:
+    """:raises InvalidRequest: with every rule that the draft breaks"""
+    errors: list[FieldError] = []
+    label = _label(draft.label, errors)
+    scopes = _scopes(draft.scopes, errors)
+    allowlist = _ip_access(draft.ip_access, draft.ip_allowlist, errors)
+    algorithm = _choice(Algorithm, "algorithm", draft.algorithm, errors)
+    public_key = _public_key(draft.public_key, algorithm, errors) if algorithm is not None else None
+    expires_in_days = _expiry(draft.expires_in_days, errors)
+    if errors or algorithm is None:
+        raise InvalidRequest(errors)
+    return NewKey(
+        label=label,
+        scopes=scopes,
+        ip_allowlist=allowlist,
+        algorithm=algorithm,
+        public_key=public_key,
+        expires_in_days=expires_in_days,
+    )
+
+
+def clean_label(text: str) -> str:
+    """The text as it will be kept: composed (NFC), without white space around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def label_error(text: str, *, field: str = "label") -> FieldError | None:
+    """What is wrong with a cleaned label, or with a factor's name."""
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
+        return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
+    if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
+        return FieldError(field, "required", "Give it a name that you will recognise later.")
+    if len(text) > MAX_LABEL:
+        return FieldError(field, "too_long", f"At most {MAX_LABEL} characters; this has {len(text)}.")
+    return None
+
+
+def _label(text: str, errors: list[FieldError]) -> str:
+    label = clean_label(text)
+    error = label_error(label)
+    if error is not None:
+        errors.append(error)
+    return label
+
+
+def _scopes(names: Sequence[str], errors: list[FieldError]) -> frozenset[Scope]:
+    if not names:
+        errors.append(FieldError("scopes", "required", "Choose at least one permission: read, trade."))
+    scopes: set[Scope] = set()
+    for index, name in enumerate(names[: 2 * len(Scope)]):
+        scope = _choice(Scope, f"scopes[{index}]", name, errors)
+        if scope in scopes:
+            errors.append(FieldError(f"scopes[{index}]", "duplicate", f"{name} is already in the list."))
+        elif scope is not None:
+            scopes.add(scope)
+    return frozenset(scopes)
+
+
+def _ip_access(access: str, texts: Sequence[str], errors: list[FieldError]) -> tuple[IpAddress, ...] | None:
+    if access == "whitelisted":
+        addresses, problems = parse_allowlist(texts)
+        errors += problems
+        if not texts:
+            errors.append(FieldError("ip_allowlist", "required", "Enter at least one address, or choose unrestricted access."))
+        return addresses
+    if access != "unrestricted":
+        errors.append(FieldError("ip_access", "not_a_choice", "Choose whitelisted or unrestricted."))
+    elif texts:
+        errors.append(
+            FieldError("ip_allowlist", "unexpected", "Unrestricted access takes no addresses: choose whitelisted, or remove them.")
+        )
+    return None
+
+
+def _public_key(pem: str | None, algorithm: Algorithm, errors: list[FieldError]) -> bytes | None:
+    if algorithm is Algorithm.HMAC_SHA256:
+        if pem is not None:
+            unexpected = FieldError("public_key", "unexpected", "hmac-sha256 takes no public key: we make the secret.")
+            errors.append(private_key_error(pem) or unexpected)
+        return None
+    if not pem:
+        errors.append(FieldError("public_key", "required", f"{algorithm} needs your public key in PEM."))
+        return None
+    parsed = parse_public_key(pem, algorithm)
+    if isinstance(parsed, FieldError):
+        errors.append(parsed)
+        return None
+    return parsed
+
+
+def _expiry(days: int | None, errors: list[FieldError]) -> int | None:
+    if days is not None and not 1 <= days <= MAX_EXPIRY_DAYS:
+        errors.append(
+            FieldError("expires_in_days", "out_of_range", f"Between 1 and {MAX_EXPIRY_DAYS} days, or null for a key that never expires.")
+        )
+    return days
+
+
+def _choice(kind: type[ChoiceT], field: str, value: str, errors: list[FieldError]) -> ChoiceT | None:
+    try:
+        return kind(value)
+    except ValueError:
+        errors.append(FieldError(field, "not_a_choice", f"Choose from: {', '.join(kind)}."))
+        return None

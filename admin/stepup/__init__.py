@@ -1,0 +1,1 @@
+"""Prove it again: factors, and one-use challenges bound to one intent."""
