@@ -17,6 +17,8 @@ import sys
 
 PR_SET_PDEATHSIG = 1
 PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
@@ -35,6 +37,8 @@ def become(libc: ctypes.CDLL, user: str) -> None:
     """Change to ``user``, keeping CAP_DAC_OVERRIDE across the exec (capabilities(7), ambient set) where the kernel allows it."""
     entry = pwd.getpwnam(user)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+    # access(2), by which initdb looks for its neighbours, forgets the capability without this.
+    libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
     os.setresuid(entry.pw_uid, entry.pw_uid, entry.pw_uid)
