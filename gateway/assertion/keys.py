@@ -1,0 +1,150 @@
+"""Signing keys: made on first start, rotated by age, kept in a folder that several gates may share.
+
+A key's file is ``<created, Unix ms>-<kid>.pem`` (PKCS #8, mode 0600). A new key is published in the JWKS before it signs, and an old one
+stays published after it last signed, so that no verifier's cached JWKS is ever behind. What is due is decided by :func:`plan`.
+"""
+
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+from joserfc.jwk import OKPKey
+
+from gateway.errors import GerbangError
+
+PUBLISHED_AHEAD_MS = 60_000
+"""How long a key is in the JWKS before it signs; longer than :data:`JWKS_MAX_AGE_S`."""
+PUBLISHED_AFTER_MS = 600_000
+"""How long it stays there after its successor signs: an assertion's life (at most 60 s), with room for clocks and caches."""
+JWKS_MAX_AGE_S = 30
+"""``Cache-Control`` of the JWKS."""
+
+_FILE = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{43})\.pem")
+
+
+class SigningKeysUnusable(GerbangError):
+    """The folder of signing keys cannot be made, read or written; says which path and why."""
+
+
+class SigningKey(NamedTuple):
+    """One Ed25519 key. ``repr`` does not show it: cryptography's key objects print no bytes."""
+
+    created_ms: int
+    kid: str
+    """RFC 7638 thumbprint of the public key."""
+    private: Ed25519PrivateKey
+
+    @classmethod
+    def new(cls, now_ms: int) -> "SigningKey":
+        """A fresh key."""
+        return cls.of(Ed25519PrivateKey.generate(), now_ms)
+
+    @classmethod
+    def of(cls, private: Ed25519PrivateKey, created_ms: int) -> "SigningKey":
+        """This key, with its kid computed."""
+        return cls(created_ms, OKPKey.import_key(private.public_key()).thumbprint(), private)
+
+    def public_jwk(self) -> dict[str, Any]:
+        """The public half as a JWK (RFC 8037 §2)."""
+        public = OKPKey.import_key(self.private.public_key()).as_dict(private=False)
+        return {**public, "kid": self.kid, "alg": "EdDSA", "use": "sig"}
+
+
+class Plan(NamedTuple):
+    """What is due for keys of these ages: which one signs (``None``: there is none), whether to make one, which to drop."""
+
+    signing: int | None
+    make: bool
+    drop: tuple[int, ...]
+
+
+def plan(created: Sequence[int], now_ms: int, rotate_after_ms: int) -> Plan:
+    """Decide by age. ``created`` is sorted, oldest first; the answers are positions in it.
+
+    The newest key that has been published long enough signs; where none has, the oldest does: on the first start there is no verifier
+    yet, and after a clock that stepped back the longest-known key is the safest.
+    """
+    ripe = [position for position, at_ms in enumerate(created) if at_ms + PUBLISHED_AHEAD_MS <= now_ms]
+    signing = ripe[-1] if ripe else 0 if created else None
+    make = not created or created[-1] + rotate_after_ms <= now_ms
+    drop = tuple(position for position in range(signing or 0) if created[position + 1] + PUBLISHED_AHEAD_MS + PUBLISHED_AFTER_MS <= now_ms)
+    return Plan(signing, make, drop)
+
+
+class KeyRing:
+    """The keys of one gate: from a folder, or in memory when there is none.
+
+    :param folder: made with mode 0700 when missing; ``None``: keys of this process's lifetime only
+    """
+
+    def __init__(self, folder: Path | None, *, rotate_after_ms: int) -> None:
+        self._folder = folder
+        self.rotate_after_ms = rotate_after_ms
+        self._keys: list[SigningKey] = []
+
+    def refresh(self, now_ms: int) -> SigningKey:
+        """Read the folder, make and drop what is due, and return the key that signs now.
+
+        :raises SigningKeysUnusable: nothing was changed in memory
+        """
+        keys = self._keys if self._folder is None else _read(self._folder)
+        due = plan([key.created_ms for key in keys], now_ms, self.rotate_after_ms)
+        if due.make:
+            fresh = SigningKey.new(now_ms)
+            if self._folder is not None:
+                _write(self._folder, fresh)
+            keys = [*keys, fresh]
+        if self._folder is not None:
+            for position in due.drop:
+                _path(self._folder, keys[position]).unlink(missing_ok=True)
+        self._keys = [key for position, key in enumerate(keys) if position not in due.drop]
+        return keys[due.signing or 0]
+
+    def jwks(self) -> dict[str, Any]:
+        """The public keys as of the last refresh (RFC 7517 §5)."""
+        return {"keys": [key.public_jwk() for key in self._keys]}
+
+
+def _path(folder: Path, key: SigningKey) -> Path:
+    return folder / f"{key.created_ms}-{key.kid}.pem"
+
+
+def _read(folder: Path) -> list[SigningKey]:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = [(path, match) for path in folder.iterdir() if (match := _FILE.fullmatch(path.name))]
+    except OSError as error:
+        raise SigningKeysUnusable(f"{folder}: {error.strerror}") from None
+    keys = []
+    for path, match in found:
+        try:
+            private = load_pem_private_key(path.read_bytes(), password=None)
+        except FileNotFoundError:
+            continue  # another gate that shares the folder has just dropped it
+        except (OSError, ValueError, TypeError) as error:
+            raise SigningKeysUnusable(f"{path}: {getattr(error, 'strerror', None) or 'not a PEM private key'}") from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise SigningKeysUnusable(f"{path}: not an Ed25519 key")
+        keys.append(SigningKey.of(private, int(match[1])))
+    return sorted(keys, key=lambda key: key.created_ms)
+
+
+def _write(folder: Path, key: SigningKey) -> None:
+    """Write a whole file or none: under a name of its own first, then renamed."""
+    draft = folder / f".{secrets.token_hex(8)}"
+    pem = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(pem)
+            file.flush()
+            os.fsync(file.fileno())
+        draft.rename(_path(folder, key))
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise SigningKeysUnusable(f"{folder}: {error.strerror}") from None

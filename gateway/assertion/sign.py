@@ -1,0 +1,49 @@
+"""Signing: one assertion per identity, audience and period; whoever asks keeps it for the period. No cache here, no I/O."""
+
+import json
+from base64 import urlsafe_b64encode
+
+from gateway.assertion.keys import SigningKey
+from gateway.message import Identity
+
+
+class Signer:
+    """Makes assertions with the key that :meth:`use` last named.
+
+    :param ttl_ms: life of an assertion, at most 60 s
+    """
+
+    def __init__(self, key: SigningKey, *, issuer: str, ttl_ms: int) -> None:
+        self.period_ms = ttl_ms // 2
+        """How long the caller may go on using one assertion: what it hands out has at least half of its life left."""
+        self._issuer = issuer
+        self._ttl_s = ttl_ms // 1000
+        self.use(key)
+
+    def use(self, key: SigningKey) -> None:
+        """Sign with this key from now on. Assertions already made stay good: their key stays in the JWKS."""
+        self._key = key
+        self._header = _segment({"alg": "EdDSA", "typ": "JWT", "kid": key.kid}) + b"."
+
+    def assertion(self, identity: Identity, audience: str, now_ms: int) -> bytes:
+        """A compact JWS (RFC 7515 §7.1) saying who the request is from, for the upstream of this name."""
+        issued = now_ms // 1000
+        claims = {
+            "iss": self._issuer,
+            "aud": audience,
+            "sub": identity.account_id,
+            "key_id": identity.key_id,
+            "scopes": list(identity.scopes),
+            "iat": issued,
+            "exp": issued + self._ttl_s,
+        }
+        signed = self._header + _segment(claims)
+        return signed + b"." + _base64url(self._key.private.sign(signed))
+
+
+def _segment(value: dict[str, object]) -> bytes:
+    return _base64url(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _base64url(value: bytes) -> bytes:
+    return urlsafe_b64encode(value).rstrip(b"=")

@@ -1,0 +1,178 @@
+"""For upstreams: check the gate's assertion, by a plain function or by an aiohttp middleware.
+
+    web.Application(middlewares=[require_assertion("http://127.0.0.1:8081/.well-known/jwks.json", expected_audience="spot")])
+    …
+    async def orders(request):
+        account = request[ASSERTED].account_id
+
+Nothing here is used by the gate itself.
+"""
+
+import asyncio
+import json
+from base64 import urlsafe_b64decode
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, NamedTuple
+
+import aiohttp
+from aiohttp import web
+from joserfc import jwt
+from joserfc.errors import JoseError, UnsupportedAlgorithmError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
+
+from gateway import clock
+from gateway.errors import GerbangError
+
+MAX_LIFE_S = 60
+"""The longest life the gate gives an assertion; a longer one is not the gate's."""
+LEEWAY_MS = 5_000
+"""How far this machine's clock and the gate's may be apart."""
+REFRESH_MS = 300_000
+"""Age at which a cached JWKS is fetched again."""
+RETRY_MS = 1_000
+"""The least time between two fetches that unknown key ids cause."""
+
+
+class AssertionRefused(GerbangError):
+    """The assertion does not prove what was expected; the text says why, for the upstream's log."""
+
+
+class Asserted(NamedTuple):
+    """Who the gate says the request is from."""
+
+    account_id: str
+    key_id: str
+    scopes: frozenset[str]
+
+
+ASSERTED: web.RequestKey[Asserted] = web.RequestKey("gerbang.asserted", Asserted)
+"""Where :func:`require_assertion` leaves the identity: ``request[ASSERTED]``."""
+
+
+class _EdDSAOnly(JWSRegistry):
+    """Pins the one algorithm of the contract. (RFC 9864 renames it to ``Ed25519``; joserfc warns about the old name.)"""
+
+    def get_alg(self, name: str) -> Any:
+        if name != "EdDSA":
+            raise UnsupportedAlgorithmError(f"Algorithm of '{name}' is not allowed")
+        return self.algorithms[name]
+
+
+def verify(token: str | bytes, *, expected_audience: str, expected_issuer: str, jwks: Mapping[str, Any] | KeySet, now_ms: int) -> Asserted:
+    """Check an ``X-Gateway-Assertion``.
+
+    :param expected_audience: this upstream's name in the gate's configuration
+    :param jwks: the JSON of ``/.well-known/jwks.json``, or a key set imported from it
+    :raises AssertionRefused: on any doubt
+    """
+    try:
+        keys = jwks if isinstance(jwks, KeySet) else KeySet.import_key_set(jwks)  # type: ignore[arg-type]  # a TypedDict's shape is checked by it
+        claims = jwt.decode(token, keys, registry=_EdDSAOnly()).claims
+    except (JoseError, ValueError, KeyError, TypeError) as error:
+        raise AssertionRefused(f"signature: {error}") from None
+    if claims.get("iss") != expected_issuer:
+        raise AssertionRefused("iss: not the expected issuer")
+    if claims.get("aud") != expected_audience:
+        raise AssertionRefused("aud: made for another upstream")
+    _check_times(claims.get("iat"), claims.get("exp"), now_ms)
+    account_id, key_id, scopes = claims.get("sub"), claims.get("key_id"), claims.get("scopes")
+    if not (isinstance(account_id, str) and account_id and isinstance(key_id, str) and key_id):
+        raise AssertionRefused("sub, key_id: missing")
+    if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
+        raise AssertionRefused("scopes: not a list of strings")
+    return Asserted(account_id, key_id, frozenset(scopes))
+
+
+def _check_times(issued: object, expires: object, now_ms: int) -> None:
+    if type(issued) is not int or type(expires) is not int:  # a bool is an int to isinstance
+        raise AssertionRefused("iat, exp: missing")
+    if not 0 < expires - issued <= MAX_LIFE_S:
+        raise AssertionRefused("exp: lives longer than the gate's assertions do")
+    if issued * 1000 > now_ms + LEEWAY_MS:
+        raise AssertionRefused("iat: in the future")
+    if expires * 1000 + LEEWAY_MS <= now_ms:
+        raise AssertionRefused("exp: expired")
+
+
+class JwksCache:
+    """The gate's public keys, fetched when needed, again when old, and at once (but not more than once a second) for an unknown key id."""
+
+    def __init__(self, url: str, *, timeout_ms: int = 3_000) -> None:
+        self._url = url
+        self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
+        self._keys: KeySet | None = None
+        self._tried_ms: int | None = None
+        self._lock = asyncio.Lock()
+
+    async def keys_for(self, token: str, now_ms: int) -> KeySet:
+        """A key set that holds the token's key, if the gate has it. ``now_ms`` is monotonic.
+
+        :raises AssertionRefused: the gate's keys were never reached
+        """
+        kid = _kid_of(token)
+        if self._due(kid, now_ms):
+            async with self._lock:  # whoever waited finds it done
+                if self._due(kid, now_ms):
+                    self._tried_ms = now_ms
+                    self._keys = await self._fetch() or self._keys
+        if self._keys is None:
+            raise AssertionRefused("the gate's public keys cannot be fetched")
+        return self._keys
+
+    def _due(self, kid: object, now_ms: int) -> bool:
+        if self._tried_ms is None:
+            return True
+        known = self._keys is not None and any(key.kid == kid for key in self._keys.keys)
+        return now_ms - self._tried_ms >= (REFRESH_MS if known else RETRY_MS)
+
+    async def _fetch(self) -> KeySet | None:
+        try:
+            async with aiohttp.ClientSession(timeout=self._timeout) as session, session.get(self._url) as response:
+                response.raise_for_status()
+                return KeySet.import_key_set(await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, OSError, JoseError, ValueError, KeyError, TypeError):
+            return None
+
+
+def _kid_of(token: str) -> object:
+    """The key id that an unverified token names; only chooses whether to fetch."""
+    header = token.partition(".")[0]
+    try:
+        return json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def require_assertion(
+    jwks_url: str,
+    *,
+    expected_audience: str,
+    expected_issuer: str = "gerbang",
+    header: str = "X-Gateway-Assertion",
+    exempt: Callable[[web.Request], bool] = lambda _request: False,
+) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
+    """An aiohttp middleware that answers 401 to whatever did not come through the gate, and leaves who it is from in ``request[ASSERTED]``.
+
+    :param exempt: requests that need none: health checks, and what the gate routes as ``public`` (for it no one is asserted)
+    """
+    cache = JwksCache(jwks_url)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not exempt(request):
+            try:
+                (token,) = request.headers.getall(header, [])
+                keys = await cache.keys_for(token, clock.monotonic_ms())
+                request[ASSERTED] = verify(
+                    token, expected_audience=expected_audience, expected_issuer=expected_issuer, jwks=keys, now_ms=clock.now_ms()
+                )
+            except (AssertionRefused, ValueError):  # ValueError: no such header, or several
+                problem = {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": f"no valid {header}"}
+                return web.json_response(problem, status=401, content_type="application/problem+json")
+        return await handler(request)
+
+    return middleware

@@ -1,0 +1,121 @@
+"""Signing keys: made once, rotated by age, never missing from the JWKS while somebody may need them."""
+
+import json
+import stat
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.assertion.keys import PUBLISHED_AFTER_MS, PUBLISHED_AHEAD_MS, KeyRing, Plan, SigningKeysUnusable, plan
+
+DAY = 86_400_000
+NOW = 1_800_000_000_000
+
+
+def kids(ring):
+    return [key["kid"] for key in ring.jwks()["keys"]]
+
+
+@pytest.mark.parametrize(
+    ("created", "expected"),
+    [
+        ([], Plan(None, make=True, drop=())),
+        ([NOW], Plan(0, make=False, drop=())),
+        ([NOW + DAY], Plan(0, make=False, drop=())),
+        ([NOW - 30 * DAY], Plan(0, make=True, drop=())),
+        ([NOW - 30 * DAY, NOW], Plan(0, make=False, drop=())),
+        ([NOW - 30 * DAY, NOW - PUBLISHED_AHEAD_MS], Plan(1, make=False, drop=())),
+        ([NOW - 30 * DAY, NOW - PUBLISHED_AHEAD_MS - PUBLISHED_AFTER_MS], Plan(1, make=False, drop=(0,))),
+        ([NOW - 90 * DAY, NOW - 60 * DAY, NOW - 30 * DAY], Plan(2, make=True, drop=(0, 1))),
+    ],
+)
+def test_what_is_due_follows_from_ages(created, expected):
+    assert plan(created, NOW, 30 * DAY) == expected
+
+
+@settings(max_examples=200)
+@given(steps=st.lists(st.integers(1, 120_000), min_size=1, max_size=200), rotate_ms=st.integers(120_000, 2_000_000))
+def test_a_verifier_that_fetched_within_a_minute_always_knows_the_signing_key(steps, rotate_ms):
+    ring, now_ms, fetched = KeyRing(None, rotate_after_ms=rotate_ms), NOW, []
+    for step in steps:
+        signing = ring.refresh(now_ms)
+        fetched = [(at_ms, known) for at_ms, known in fetched if now_ms - at_ms < PUBLISHED_AHEAD_MS]
+        assert all(signing.kid in known for at_ms, known in fetched)
+        assert signing.kid in kids(ring)
+        fetched.append((now_ms, kids(ring)))
+        now_ms += step
+
+
+def test_the_first_start_makes_one_key_that_only_its_owner_reads(tmp_path):
+    folder = tmp_path / "assertion"
+    KeyRing(folder, rotate_after_ms=DAY).refresh(NOW)
+    (file,) = folder.iterdir()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+
+
+def test_a_restart_signs_with_the_same_key(tmp_path):
+    first = KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW)
+    again = KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW + 1)
+    assert (first.kid, first.created_ms) == (again.kid, again.created_ms)
+
+
+def test_rotation_publishes_then_signs_then_drops(tmp_path):
+    ring = KeyRing(tmp_path, rotate_after_ms=DAY)
+    old = ring.refresh(NOW).kid
+    assert ring.refresh(NOW + DAY).kid == old
+    assert len(kids(ring)) == 2
+    new = ring.refresh(NOW + DAY + PUBLISHED_AHEAD_MS).kid
+    assert new != old
+    assert set(kids(ring)) == {old, new}
+    ring.refresh(NOW + DAY + PUBLISHED_AHEAD_MS + PUBLISHED_AFTER_MS)
+    assert kids(ring) == [new]
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_gates_that_share_a_folder_publish_each_others_keys(tmp_path):
+    one, other = KeyRing(tmp_path, rotate_after_ms=DAY), KeyRing(tmp_path, rotate_after_ms=DAY)
+    one.refresh(NOW)
+    other.refresh(NOW)
+    one.refresh(NOW)
+    assert kids(one) == kids(other)
+
+
+def test_the_jwks_shows_public_halves_alone(tmp_path):
+    ring = KeyRing(tmp_path, rotate_after_ms=DAY)
+    ring.refresh(NOW)
+    (key,) = json.loads(json.dumps(ring.jwks()))["keys"]
+    assert set(key) == {"kty", "crv", "x", "kid", "alg", "use"}
+
+
+def test_a_file_that_is_no_key_is_named(tmp_path):
+    KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW)
+    (file,) = tmp_path.iterdir()
+    file.write_text("half a file")
+    with pytest.raises(SigningKeysUnusable, match=f"{file.name}: not a PEM"):
+        KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW)
+
+
+def test_a_key_of_another_kind_is_named(tmp_path):
+    KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW)
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(generate_private_key(65537, 2048).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    with pytest.raises(SigningKeysUnusable, match="not an Ed25519 key"):
+        KeyRing(tmp_path, rotate_after_ms=DAY).refresh(NOW)
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SigningKeysUnusable, match="file/keys: Not a directory"):
+        KeyRing(tmp_path / "file" / "keys", rotate_after_ms=DAY).refresh(NOW)
+
+
+def test_other_files_in_the_folder_are_left_alone(tmp_path):
+    (tmp_path / "README").write_text("keys of the gate")
+    ring = KeyRing(tmp_path, rotate_after_ms=DAY)
+    ring.refresh(NOW)
+    assert len(kids(ring)) == 1
+    assert (tmp_path / "README").exists()
