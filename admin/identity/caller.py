@@ -1,0 +1,36 @@
+"""Who sent this request, whichever way they proved it: what bearer tokens and sessions both come down to."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from aiohttp import web
+
+
+class Kyc(StrEnum):
+    """Whether the customer's identity is verified. ``REVOKED`` is said by the back office alone."""
+
+    VERIFIED = "verified"
+    UNVERIFIED = "unverified"
+    REVOKED = "revoked"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An authenticated account holder. Frozen: made once per request (or once per login, for a session)."""
+
+    account_id: str
+    """The provider's ``sub``."""
+    email: str | None
+    kyc: Kyc
+    """What the provider's claim says: ``VERIFIED`` or ``UNVERIFIED``. The account may be stricter."""
+    authenticated_ms: int
+    """When the customer last logged in (``auth_time``, else ``iat``)."""
+    issued_ms: int
+    """When the claims were made: older claims never undo newer ones."""
+    session_id: str | None = None
+    """What a step-up challenge is bound to besides the account; ``None`` for a bearer token."""
+
+
+Authenticator = Callable[[web.Request, int], Awaitable[Caller | None]]
+"""Takes the request and the time (Unix ms). ``None``: no credentials of this kind; raises ``Unauthenticated`` for wrong ones."""

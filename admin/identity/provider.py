@@ -1,0 +1,177 @@
+"""The OpenID provider: its discovery document and published keys, fetched, kept, and fetched again when they rotate.
+
+Nothing here looks into a token. Sources: OpenID Connect Discovery 1.0 §4, RFC 7517.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+import structlog
+from joserfc.errors import JoseError
+from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
+
+from admin.config import Oidc
+from admin.errors import IdentityProviderUnavailable
+
+_MAX_DOCUMENT = 262_144
+_RETRY_AFTER_FAILURE_MS = 1_000
+_STALE_LIMIT_MS = 86_400_000  # keys are used so long while the provider cannot be reached: then a withdrawn one must not count
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    """What the provider publishes about itself. The endpoints are for the browser's login."""
+
+    issuer: str
+    jwks_uri: str
+    authorization_endpoint: str | None = None
+    token_endpoint: str | None = None
+    end_session_endpoint: str | None = None
+
+
+class _Unusable(Exception):
+    """The provider answered with something else than it should."""
+
+
+class Provider:
+    """One issuer. Times are of the monotonic clock, in milliseconds.
+
+    :param http: used for two GETs at a time, of a bounded size, without redirects
+    """
+
+    def __init__(self, http: aiohttp.ClientSession, settings: Oidc) -> None:
+        self._http = http
+        self._settings = settings
+        self._discovery: Discovery | None = None
+        self._keys: tuple[Key, ...] = ()
+        self._fetched_ms = 0
+        self._attempted_ms: int | None = None
+        self._refreshing = asyncio.Lock()
+
+    async def discovery(self, now_ms: int) -> Discovery:
+        """:raises IdentityProviderUnavailable: when it was never read and cannot be now"""
+        if self._discovery is None or self._expired(now_ms):
+            await self._refresh(now_ms)
+        if self._discovery is None:
+            raise _unavailable()
+        return self._discovery
+
+    async def keys(self, kid: str | None, now_ms: int) -> list[Key]:
+        """Keys that a token naming ``kid`` may be signed with; empty when the provider publishes none of that name.
+
+        An unknown ``kid`` makes the keys be read again, but not more often than ``refetch_after_ms``: strangers can invent names.
+
+        :raises IdentityProviderUnavailable: when no keys are at hand
+        """
+        if self._discovery is None or self._expired(now_ms):
+            await self._refresh(now_ms)
+        matching = self._matching(kid)
+        if not matching and self._attempt_is_old(now_ms, self._settings.refetch_after_ms):
+            await self._refresh(now_ms)
+            matching = self._matching(kid)
+        if not self._keys or now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS:
+            raise _unavailable()
+        return matching
+
+    def _matching(self, kid: str | None) -> list[Key]:
+        # Without a name there must be only one key to mean (OpenID Connect Core §10.1).
+        return [key for key in self._keys if key.kid == kid or (kid is None and len(self._keys) == 1)]
+
+    def _expired(self, now_ms: int) -> bool:
+        return now_ms - self._fetched_ms >= self._settings.keys_ttl_ms
+
+    def _attempt_is_old(self, now_ms: int, age_ms: int) -> bool:
+        return self._attempted_ms is None or now_ms - self._attempted_ms >= age_ms
+
+    async def _refresh(self, now_ms: int) -> None:
+        """Read both documents, once for all that wait. On a failure what is known stays."""
+        before = self._fetched_ms, self._discovery
+        async with self._refreshing:
+            if (self._fetched_ms, self._discovery) != before or not self._attempt_is_old(now_ms, _RETRY_AFTER_FAILURE_MS):
+                return
+            self._attempted_ms = now_ms
+            try:
+                discovery = _read_discovery(await self._get(self._discovery_url()), self._settings.issuer)
+                keys = _read_keys(await self._get(discovery.jwks_uri))
+            except (aiohttp.ClientError, TimeoutError, OSError, _Unusable) as error:
+                _log.warning("identity_provider_unusable", error=f"{type(error).__name__}: {error}", keys_kept=len(self._keys))
+                return
+            self._discovery, self._keys, self._fetched_ms = discovery, keys, now_ms
+
+    def _discovery_url(self) -> str:
+        return self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
+
+    async def _get(self, url: str) -> dict[str, Any]:
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
+        async with self._http.get(url, allow_redirects=False, timeout=timeout, headers={"Accept": "application/json"}) as response:
+            if response.status != 200:
+                raise _Unusable(f"{url} answered {response.status}")
+            body = b""
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MAX_DOCUMENT:
+                    raise _Unusable(f"{url} answered more than {_MAX_DOCUMENT} bytes")
+        try:
+            document = json.loads(body)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise _Unusable(f"{url} is not a JSON object")
+        return document
+
+
+def _unavailable() -> IdentityProviderUnavailable:
+    return IdentityProviderUnavailable(
+        "The identity provider's keys cannot be read at the moment. Try again shortly.", headers=((b"Retry-After", b"5"),)
+    )
+
+
+def _read_discovery(document: dict[str, Any], expected_issuer: str) -> Discovery:
+    # Discovery §4.3: the two MUST be identical, or one provider could speak for another.
+    if document.get("issuer") != expected_issuer:
+        raise _Unusable(f"the discovery document is of another issuer than {expected_issuer}")
+    secure = urlsplit(expected_issuer).scheme == "https"
+    jwks_uri = _endpoint(document, "jwks_uri", secure=secure)
+    if jwks_uri is None:
+        raise _Unusable("the discovery document has no usable jwks_uri")
+    return Discovery(
+        issuer=expected_issuer,
+        jwks_uri=jwks_uri,
+        authorization_endpoint=_endpoint(document, "authorization_endpoint", secure=secure),
+        token_endpoint=_endpoint(document, "token_endpoint", secure=secure),
+        end_session_endpoint=_endpoint(document, "end_session_endpoint", secure=secure),
+    )
+
+
+def _endpoint(document: dict[str, Any], name: str, *, secure: bool) -> str | None:
+    value = document.get(name)
+    if not isinstance(value, str) or not value.startswith("https://" if secure else ("https://", "http://")):
+        return None
+    return value
+
+
+def _read_keys(document: dict[str, Any]) -> tuple[Key, ...]:
+    """The public signature keys of a JWK Set; what is not understood is skipped (RFC 7517 §5)."""
+    published = document.get("keys")
+    if not isinstance(published, list):
+        raise _Unusable("the key set has no keys")
+    keys: list[Key] = []
+    for item in published:
+        if not isinstance(item, dict) or item.get("use", "sig") != "sig":
+            continue
+        try:
+            key = JWKRegistry.import_key(item)
+        except (JoseError, ValueError, TypeError, KeyError):
+            continue
+        # A symmetric key that everybody can read signs nothing.
+        if isinstance(key, RSAKey | ECKey | OKPKey):
+            keys.append(key)
+    if not keys:
+        raise _Unusable("the key set has no key that can be used")
+    return tuple(keys)

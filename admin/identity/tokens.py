@@ -1,0 +1,131 @@
+"""Bearer tokens: a JWT of the issuer in, a :class:`Caller` out. Sources: RFC 7519, RFC 6750, OpenID Connect Core §3.1.3.7."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import web
+from joserfc import jws, jwt
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
+from joserfc.jwk import KeySet
+from joserfc.jws import JWSRegistry
+
+from admin.config import Kyc as KycSettings
+from admin.config import Oidc
+from admin.errors import Unauthenticated
+from admin.identity.caller import Caller, Kyc
+from admin.identity.provider import Provider
+from gateway import clock
+
+_SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
+_TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)
+_MAX_EMAIL = 320
+# joserfc and the JSON reader under it raise these on hostile bytes; each means that this is no token.
+_UNREADABLE = (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
+
+
+class TokenVerifier:
+    """Checks signature, issuer, audience, times; algorithms are pinned by the configuration."""
+
+    def __init__(self, provider: Provider, oidc: Oidc, kyc: KycSettings) -> None:
+        self._provider = provider
+        self._oidc = oidc
+        self._kyc = kyc
+        self._registry = JWSRegistry(algorithms=list(oidc.algorithms), strict_check_header=False)
+
+    async def bearer(self, request: web.Request, now_ms: int) -> Caller | None:
+        """An :data:`~admin.identity.caller.Authenticator` for ``Authorization: Bearer``."""
+        values = request.headers.getall("Authorization", [])
+        if not values:
+            return None
+        scheme, _, token = values[0].partition(" ")
+        if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+            raise Unauthenticated.because("Send one header: Authorization: Bearer TOKEN.", token_given=True)
+        return await self.verify(token.strip(), now_ms=now_ms)
+
+    async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None) -> Caller:
+        """The account holder that the token speaks for.
+
+        :param now_ms: Unix milliseconds
+        :param expected_nonce: for an ID token that answers a login of ours
+        :raises Unauthenticated: saying what is wrong, without repeating the token
+        :raises IdentityProviderUnavailable: when the issuer's keys are not at hand
+        """
+        kid = _header(token)
+        keys = await self._provider.keys(kid, clock.monotonic_ms())
+        if not keys:
+            raise Unauthenticated.because("The token is signed by a key that the issuer does not publish.", token_given=True)
+        try:
+            claims = jwt.decode(token, KeySet(keys), registry=self._registry).claims
+        except _UNREADABLE as error:
+            raise Unauthenticated.because(
+                "The token's signature or algorithm is not accepted.", token_given=True, reason=f"token: {type(error).__name__}"
+            ) from None
+        self._check_claims(claims, now_ms, expected_nonce)
+        return self._caller(claims)
+
+    def _check_claims(self, claims: Mapping[str, Any], now_ms: int, expected_nonce: str | None) -> None:
+        registry = jwt.JWTClaimsRegistry(
+            now=now_ms // 1000,
+            leeway=self._oidc.leeway_ms // 1000,
+            iss={"essential": True, "value": self._oidc.issuer},
+            aud={"essential": True, "value": self._oidc.audience},
+            sub={"essential": True},
+            exp={"essential": True},
+            iat={"essential": True},
+        )
+        try:
+            registry.validate(dict(claims))
+        except ExpiredTokenError:
+            raise Unauthenticated.because("The token has expired: log in again.", token_given=True) from None
+        except MissingClaimError as error:
+            raise Unauthenticated.because(f"The token has no {error.claim}.", token_given=True) from None
+        except InvalidClaimError as error:
+            raise Unauthenticated.because(_WRONG_CLAIM.get(error.claim, "A claim of the token is wrong."), token_given=True) from None
+        several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
+        if claims.get("azp", None if several else self._oidc.audience) != self._oidc.audience:
+            raise Unauthenticated.because("The token was issued to another client.", token_given=True)
+        if expected_nonce is not None and claims.get("nonce") != expected_nonce:
+            raise Unauthenticated.because("The token answers another login.", token_given=True)
+
+    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+        subject, email, issued, authenticated = claims["sub"], claims.get("email"), claims["iat"], claims.get("auth_time")
+        if not _SUBJECT.fullmatch(subject):
+            raise Unauthenticated.because("The token's sub is not 1 to 255 visible ASCII characters.", token_given=True)
+        if isinstance(authenticated, bool) or not isinstance(authenticated, int | float) or not 0 <= authenticated <= issued:
+            authenticated = issued
+        told = claims.get(self._kyc.claim)
+        # Without the types, true would equal 1.
+        verified = type(told) is type(self._kyc.verified) and told == self._kyc.verified
+        return Caller(
+            account_id=subject,
+            email=email if isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() else None,
+            kyc=Kyc.VERIFIED if verified else Kyc.UNVERIFIED,
+            authenticated_ms=int(authenticated * 1000),
+            issued_ms=int(issued * 1000),
+        )
+
+
+_WRONG_CLAIM = {
+    "iss": "The token is of another issuer.",
+    "aud": "The token is for another audience.",
+    "nbf": "The token is not valid yet.",
+    "iat": "The token was issued in the future: check the clocks.",
+    "sub": "The token names no account.",
+    "exp": "The token has no usable expiry.",
+}
+
+
+def _header(token: str) -> str | None:
+    """The key id that the token names. Nothing is believed yet."""
+    try:
+        header = jws.extract_compact(token.encode("ascii")).headers()
+        kid, kind = header.get("kid"), header.get("typ", "JWT")
+        readable = (kid is None or isinstance(kid, str)) and isinstance(kind, str)
+    except _UNREADABLE:
+        readable = False
+    if not readable:
+        raise Unauthenticated.because("The token is not a JWT.", token_given=True)
+    if kind.lower().removeprefix("application/") not in _TYPES:
+        raise Unauthenticated.because("The token is of another type than an ID token or access token.", token_given=True)
+    return kid

@@ -1,0 +1,198 @@
+"""Bearer tokens: only a fresh token of the configured issuer, for this audience, by a pinned algorithm."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from joserfc.jwk import ECKey, OctKey, RSAKey
+from multidict import CIMultiDict
+
+from admin.config import Kyc as KycSettings
+from admin.config import Oidc
+from admin.errors import IdentityProviderUnavailable, Unauthenticated
+from admin.identity.caller import Kyc
+from admin.identity.provider import Provider
+from admin.identity.tokens import TokenVerifier, _header
+from gateway import clock
+from tests.support.issuer import AUDIENCE, Issuer, running_issuer
+
+FOREIGN = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})
+
+
+@pytest.fixture
+async def issuer() -> AsyncIterator[Issuer]:
+    async with running_issuer() as issuer:
+        yield issuer
+
+
+@pytest.fixture
+async def verifier(issuer: Issuer) -> AsyncIterator[TokenVerifier]:
+    async with aiohttp.ClientSession() as http:
+        oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, leeway_ms=2000)
+        yield TokenVerifier(Provider(http, oidc), oidc, KycSettings())
+
+
+async def refusal(verifier: TokenVerifier, token: str, **expected: str) -> Unauthenticated:
+    with pytest.raises(Unauthenticated) as caught:
+        await verifier.verify(token, now_ms=clock.now_ms(), **expected)
+    challenge = dict(caught.value.headers)[b"WWW-Authenticate"].decode()
+    assert challenge.startswith('Bearer realm="gerbang", error="invalid_token", error_description="')
+    assert challenge.count('"') == 6
+    for part in token.split("."):
+        assert len(part) < 8 or part not in f"{caught.value.detail} {caught.value.reason} {challenge}"
+    return caught.value
+
+
+async def test_a_good_token_names_its_account(issuer: Issuer, verifier: TokenVerifier) -> None:
+    now = clock.now_ms()
+    caller = await verifier.verify(issuer.token("alice", auth_time=now // 1000 - 50), now_ms=now)
+    assert (caller.account_id, caller.email, caller.kyc) == ("alice", "alice@example.com", Kyc.VERIFIED)
+    assert caller.authenticated_ms == (now // 1000 - 50) * 1000
+    assert caller.session_id is None
+
+
+@pytest.mark.parametrize("claim", ["unverified", "revoked", None, True, 1, "", ["verified"], {"verified": True}])
+async def test_only_the_one_value_means_verified(issuer: Issuer, verifier: TokenVerifier, claim: object) -> None:
+    assert (await verifier.verify(issuer.token(kyc=claim), now_ms=clock.now_ms())).kyc is Kyc.UNVERIFIED
+
+
+@pytest.mark.parametrize("auth_time", [None, "yesterday", True, -5, 2**60, float("inf")])
+async def test_an_unusable_login_time_falls_back_to_the_time_of_issue(issuer: Issuer, verifier: TokenVerifier, auth_time: object) -> None:
+    caller = await verifier.verify(issuer.token(auth_time=auth_time), now_ms=clock.now_ms())
+    assert caller.authenticated_ms == caller.issued_ms
+
+
+@pytest.mark.parametrize(
+    ("claims", "told"),
+    [
+        ({"iss": "https://evil.example"}, "issuer"),
+        ({"iss": None}, "no iss"),
+        ({"aud": "another"}, "audience"),
+        ({"aud": None}, "no aud"),
+        ({"aud": []}, "audience"),
+        ({"aud": [AUDIENCE, "another"]}, "another client"),
+        ({"azp": "another"}, "another client"),
+        ({"exp": 1}, "expired"),
+        ({"exp": None}, "no exp"),
+        ({"exp": "soon"}, "expiry"),
+        ({"exp": float("nan")}, "expiry"),
+        ({"iat": None}, "no iat"),
+        ({"iat": 2**40}, "future"),
+        ({"nbf": 2**40}, "not valid yet"),
+        ({"sub": None}, "no sub"),
+        ({"sub": ""}, "no account"),
+        ({"sub": 5}, "no account"),
+        ({"sub": "a b"}, "visible ASCII"),
+        ({"sub": "a\r\nX-Key-Id: b"}, "visible ASCII"),
+        ({"sub": "x" * 256}, "visible ASCII"),
+    ],
+)
+async def test_a_wrong_claim_is_told(issuer: Issuer, verifier: TokenVerifier, claims: dict[str, object], told: str) -> None:
+    assert told in (await refusal(verifier, issuer.token(**claims))).detail
+
+
+async def test_a_token_is_refused_at_its_expiry_plus_the_leeway(issuer: Issuer, verifier: TokenVerifier) -> None:
+    exp = clock.now_ms() // 1000 + 10
+    token = issuer.token(exp=exp)
+    assert await verifier.verify(token, now_ms=(exp + 1) * 1000)
+    with pytest.raises(Unauthenticated):
+        await verifier.verify(token, now_ms=(exp + 2) * 1000)
+
+
+async def test_several_audiences_need_this_client_as_authorised_party(issuer: Issuer, verifier: TokenVerifier) -> None:
+    assert await verifier.verify(issuer.token(aud=[AUDIENCE, "another"], azp=AUDIENCE), now_ms=clock.now_ms())
+
+
+async def test_a_foreign_signature_under_a_known_key_id_is_refused(issuer: Issuer, verifier: TokenVerifier) -> None:
+    assert "signature" in (await refusal(verifier, issuer.token(key=FOREIGN))).detail
+
+
+@pytest.mark.parametrize("alg", ["none", "HS256", "RS512", "PS256"])
+async def test_an_algorithm_that_is_not_pinned_is_refused(issuer: Issuer, verifier: TokenVerifier, alg: str) -> None:
+    secret = OctKey.import_key(json.dumps(issuer.published[0]).encode(), {"kid": "first"})
+    _, body, _ = issuer.token().split(".")
+    if alg == "none":
+        forged = base64.urlsafe_b64encode(b'{"alg":"none","kid":"first"}').rstrip(b"=").decode()
+        token = f"{forged}.{body}."
+    else:
+        token = issuer.token(key=secret if alg == "HS256" else None, header={"alg": alg, "kid": "first"})
+    assert "algorithm" in (await refusal(verifier, token)).detail
+
+
+async def test_a_key_of_another_type_does_not_serve_a_pinned_algorithm(issuer: Issuer, verifier: TokenVerifier) -> None:
+    key = ECKey.generate_key("P-256", {"kid": "curve", "use": "sig"})
+    issuer.published.append(key.as_dict(private=False))
+    await refusal(verifier, issuer.token(key=key, header={"alg": "ES256"}))
+
+
+@pytest.mark.parametrize("kind", ["logout+jwt", "secevent+jwt", "dpop+jwt"])
+async def test_a_token_of_another_kind_is_refused(issuer: Issuer, verifier: TokenVerifier, kind: str) -> None:
+    assert "another type" in (await refusal(verifier, issuer.token(header={"typ": kind}))).detail
+
+
+async def test_a_changed_payload_is_refused(issuer: Issuer, verifier: TokenVerifier) -> None:
+    head, body, signature = issuer.token().split(".")
+    claims = json.loads(base64.urlsafe_b64decode(body + "=="))
+    changed = base64.urlsafe_b64encode(json.dumps({**claims, "sub": "mallory"}).encode()).rstrip(b"=").decode()
+    await refusal(verifier, f"{head}.{changed}.{signature}")
+
+
+async def test_an_id_token_for_another_login_is_refused(issuer: Issuer, verifier: TokenVerifier) -> None:
+    token = issuer.token(nonce="theirs")
+    assert "another login" in (await refusal(verifier, token, expected_nonce="ours")).detail
+    assert await verifier.verify(token, now_ms=clock.now_ms(), expected_nonce="theirs")
+
+
+@pytest.mark.parametrize("token", ["", "x", "a.b", "a.b.c", "..", "a.b.c.d.e", "é.é.é", "eyJhbGciOjV9..", "W10..", "bnVsbA..", "NQ.."])
+async def test_what_is_no_jwt_is_refused(verifier: TokenVerifier, token: str) -> None:
+    await refusal(verifier, token)
+
+
+@given(st.one_of(st.text(max_size=60), st.binary(max_size=60).map(lambda b: base64.urlsafe_b64encode(b).decode().rstrip("=") + ".e30.")))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+def test_any_text_as_a_token_is_refused_or_read_and_never_breaks(token: str) -> None:
+    with suppress(Unauthenticated):
+        assert _header(token) is None or isinstance(_header(token), str)
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.text(max_size=5), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
+)
+@settings(max_examples=100)
+def test_any_json_as_a_header_is_refused_or_read(value: object) -> None:
+    for header in (value, {"alg": value}, {"alg": "RS256", "kid": value}, {"alg": "RS256", "typ": value}):
+        encoded = base64.urlsafe_b64encode(json.dumps(header).encode()).rstrip(b"=").decode()
+        with suppress(Unauthenticated):
+            _header(f"{encoded}.e30.")
+
+
+def with_headers(*values: str):
+    return SimpleNamespace(headers=CIMultiDict([("Authorization", value) for value in values]))
+
+
+async def test_no_header_is_not_mine(verifier: TokenVerifier) -> None:
+    assert await verifier.bearer(with_headers(), clock.now_ms()) is None
+
+
+async def test_the_scheme_is_read_in_any_case(issuer: Issuer, verifier: TokenVerifier) -> None:
+    caller = await verifier.bearer(with_headers(f"bEARER  {issuer.token()}"), clock.now_ms())
+    assert caller is not None
+    assert caller.account_id == "alice"
+
+
+@pytest.mark.parametrize("values", [("Basic YTpi",), ("Bearer",), ("Bearer ",), ("Bearer a", "Bearer b")])
+async def test_a_header_that_is_no_single_bearer_token_is_refused(verifier: TokenVerifier, values: tuple[str, ...]) -> None:
+    with pytest.raises(Unauthenticated):
+        await verifier.bearer(with_headers(*values), clock.now_ms())
+
+
+async def test_without_keys_nobody_is_believed_and_nobody_is_called_a_liar(issuer: Issuer, verifier: TokenVerifier) -> None:
+    issuer.fail_with = 500
+    with pytest.raises(IdentityProviderUnavailable):
+        await verifier.verify(issuer.token(), now_ms=clock.now_ms())

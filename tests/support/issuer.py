@@ -1,0 +1,87 @@
+"""An OpenID issuer on loopback: real discovery, real keys, tokens signed for whoever a test says."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from joserfc import jwt
+from joserfc.jwk import ECKey, RSAKey
+from joserfc.jws import JWSRegistry
+
+from gateway import clock
+
+AUDIENCE = "gerbang"
+_PARAMETERS = {"use": "sig"}
+_FIRST = RSAKey.generate_key(2048, {**_PARAMETERS, "kid": "first"})
+
+
+class Issuer:
+    """``published`` is the key set it shows; ``signing`` the key it signs with; ``requests`` counts what was asked."""
+
+    def __init__(self) -> None:
+        self.signing: RSAKey | ECKey = _FIRST
+        self.published: list[Any] = [_FIRST.as_dict(private=False)]
+        self.url = ""
+        self.discovery: dict[str, Any] = {}
+        self.requests: list[str] = []
+        self.fail_with: int | None = None
+        self.answer: bytes | None = None
+
+    def rotate(self, kid: str = "second") -> None:
+        """Sign with a new key from now on, and publish it alone."""
+        self.signing = RSAKey.generate_key(2048, {**_PARAMETERS, "kid": kid, "alg": "RS256"})
+        self.published = [self.signing.as_dict(private=False)]
+
+    def token(self, account: str = "alice", *, key: Any = None, header: dict[str, Any] | None = None, **claims: Any) -> str:
+        """A token as the provider makes them; a claim given as ``None`` is left out."""
+        now = clock.now_ms() // 1000
+        body = {
+            "iss": self.url,
+            "aud": AUDIENCE,
+            "sub": account,
+            "email": f"{account}@example.com",
+            "kyc": "verified",
+            "iat": now,
+            "exp": now + 3600,
+            "auth_time": now,
+            **claims,
+        }
+        key = key or self.signing
+        head = {"alg": "RS256", "kid": key.kid, **(header or {})}
+        head = {name: value for name, value in head.items() if value is not None}
+        registry = JWSRegistry(algorithms=list(JWSRegistry.algorithms), strict_check_header=False)
+        return jwt.encode(head, {name: value for name, value in body.items() if value is not None}, key, registry=registry)
+
+    def bearer(self, account: str = "alice", **claims: Any) -> dict[str, str]:
+        """Request headers of a caller."""
+        return {"Authorization": f"Bearer {self.token(account, **claims)}"}
+
+    async def _discovery(self, request: web.Request) -> web.Response:
+        self.requests.append(request.path)
+        if self.fail_with is not None:
+            return web.Response(status=self.fail_with)
+        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **self.discovery})
+
+    async def _jwks(self, request: web.Request) -> web.Response:
+        self.requests.append(request.path)
+        if self.answer is not None:
+            return web.Response(body=self.answer)
+        return web.json_response({"keys": self.published})
+
+
+@asynccontextmanager
+async def running_issuer() -> AsyncIterator[Issuer]:
+    """An issuer that answers until the block ends."""
+    issuer = Issuer()
+    application = web.Application()
+    application.router.add_get("/.well-known/openid-configuration", issuer._discovery)
+    application.router.add_get("/jwks", issuer._jwks)
+    server = TestServer(application)
+    await server.start_server()
+    issuer.url = str(server.make_url("")).rstrip("/")
+    try:
+        yield issuer
+    finally:
+        await server.close()
