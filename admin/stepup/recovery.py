@@ -1,0 +1,27 @@
+"""Recovery codes: shown once, kept as hashes, for when the phone is lost. Pure."""
+
+import hashlib
+import secrets
+
+COUNT = 10
+
+# Crockford's Base32: no letter that is taken for a digit or another letter.
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_MISREAD = str.maketrans("OIL", "011", " -\t\n")
+_CHARACTERS = 16  # 80 bits: a plain hash of it cannot be searched
+_DOMAIN = b"gerbang recovery code 1\x00"
+
+
+def new_codes() -> tuple[str, ...]:
+    """Ten codes, ``XXXX-XXXX-XXXX-XXXX``."""
+    return tuple(_grouped("".join(secrets.choice(_ALPHABET) for _ in range(_CHARACTERS))) for _ in range(COUNT))
+
+
+def digest(account_id: str, code: str) -> bytes:
+    """What is stored, and what a code that is entered is found by, however it was typed."""
+    typed = code.upper().translate(_MISREAD)
+    return hashlib.sha256(_DOMAIN + account_id.encode() + b"\x00" + typed.encode(errors="replace")).digest()
+
+
+def _grouped(text: str) -> str:
+    return "-".join(text[start : start + 4] for start in range(0, len(text), 4))

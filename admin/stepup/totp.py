@@ -1,0 +1,55 @@
+"""Time-based one-time passwords (RFC 6238): SHA-1, six digits, steps of 30 s, one step of drift either way. Pure."""
+
+import hmac
+import secrets
+from base64 import b32decode, b32encode
+
+import pyotp
+
+from admin.stepup.proof import Wrong
+from gateway.keys.secret import Secret
+
+STEP_MS = 30_000
+DIGITS = 6
+_DRIFT = 1
+_SECRET_BYTES = 20  # RFC 4226 §4 R6 recommends 160 bits
+
+
+def new_secret() -> Secret:
+    """160 random bits."""
+    return Secret(secrets.token_bytes(_SECRET_BYTES))
+
+
+def base32(secret: Secret) -> str:
+    """The secret as authenticator apps take it: shown once, at enrolment."""
+    return b32encode(secret.reveal()).decode()
+
+
+def secret_of(text: str) -> Secret:
+    """The inverse of :func:`base32`."""
+    return Secret(b32decode(text))
+
+
+def otpauth_uri(secret: Secret, *, account_name: str, issuer_name: str) -> str:
+    """What an authenticator app scans."""
+    # The app splits its label at the first colon.
+    return pyotp.TOTP(base32(secret)).provisioning_uri(name=account_name.replace(":", "_"), issuer_name=issuer_name)
+
+
+def accepted_step(secret: Secret, code: str, *, now_ms: int, last_step: int) -> int | Wrong:
+    """The time step that the code belongs to, which must be kept, or why it is refused.
+
+    :param code: six digits; white space is ignored, as apps show it in groups
+    :param last_step: the last step accepted (−1 for none): a code of it or of an earlier one is refused, whether it was
+        that very code or not (RFC 6238 §5.2)
+    """
+    digits = "".join(code.split())
+    if len(digits) != DIGITS or not digits.isascii() or not digits.isdigit():
+        return Wrong.WRONG_CODE
+    totp = pyotp.TOTP(base32(secret), digits=DIGITS)
+    current = now_ms // STEP_MS
+    steps = [step for step in range(current - _DRIFT, current + _DRIFT + 1) if hmac.compare_digest(totp.generate_otp(step), digits)]
+    if not steps:
+        return Wrong.WRONG_CODE
+    newer = [step for step in steps if step > last_step]
+    return newer[0] if newer else Wrong.CODE_ALREADY_USED

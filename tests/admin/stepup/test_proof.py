@@ -1,0 +1,26 @@
+"""Lock-out: a few slips are free, then each wrong proof costs more time."""
+
+from admin.stepup.proof import FREE_FAILURES, Wrong, lock_out_ms
+
+
+def test_the_first_slips_are_free() -> None:
+    assert [lock_out_ms(failures) for failures in range(FREE_FAILURES)] == [0] * FREE_FAILURES
+
+
+def test_the_delay_grows_and_is_bounded() -> None:
+    delays = [lock_out_ms(failures) for failures in range(FREE_FAILURES, 30)]
+    assert delays[:3] == [30_000, 60_000, 120_000]
+    assert delays == sorted(delays)
+    assert delays[-1] == lock_out_ms(10**6) == 3_600_000
+
+
+def test_a_day_of_guessing_gets_less_than_fifty_tries() -> None:
+    elapsed, failures = 0, 0
+    while elapsed < 86_400_000:
+        failures += 1
+        elapsed += lock_out_ms(failures)
+    assert failures < 50
+
+
+def test_every_reason_says_what_to_do() -> None:
+    assert all(wrong.detail for wrong in Wrong)
