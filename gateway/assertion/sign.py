@@ -25,18 +25,15 @@ class Signer:
         self._key = key
         self._header = _segment({"alg": "EdDSA", "typ": "JWT", "kid": key.kid}) + b"."
 
-    def assertion(self, identity: Identity, audience: str, now_ms: int) -> bytes:
-        """A compact JWS (RFC 7515 §7.1) saying who the request is from, for the upstream of this name."""
+    def assertion(self, identity: Identity | None, audience: str, now_ms: int) -> bytes:
+        """A compact JWS (RFC 7515 §7.1) saying who the request is from, for the upstream of this name.
+
+        :param identity: ``None`` on a public route: the assertion then says only that the request came through the gate
+        """
         issued = now_ms // 1000
-        claims = {
-            "iss": self._issuer,
-            "aud": audience,
-            "sub": identity.account_id,
-            "key_id": identity.key_id,
-            "scopes": list(identity.scopes),
-            "iat": issued,
-            "exp": issued + self._ttl_s,
-        }
+        claims: dict[str, object] = {"iss": self._issuer, "aud": audience, "iat": issued, "exp": issued + self._ttl_s}
+        if identity is not None:
+            claims |= {"sub": identity.account_id, "key_id": identity.key_id, "scopes": list(identity.scopes)}
         signed = self._header + _segment(claims)
         return signed + b"." + _base64url(self._key.private.sign(signed))
 

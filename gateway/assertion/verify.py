@@ -39,7 +39,7 @@ class AssertionRefused(GerbangError):
 
 
 class Asserted(NamedTuple):
-    """Who the gate says the request is from."""
+    """Who the gate says the request is from; all empty for a public route's request, which has no sender."""
 
     account_id: str
     key_id: str
@@ -59,15 +59,24 @@ class _EdDSAOnly(JWSRegistry):
         return self.algorithms[name]
 
 
-def verify(token: str | bytes, *, expected_audience: str, expected_issuer: str, jwks: Mapping[str, Any] | KeySet, now_ms: int) -> Asserted:
+def verify(
+    token: str | bytes,
+    *,
+    expected_audience: str,
+    expected_issuer: str,
+    jwks: Mapping[str, Any] | KeySet,
+    now_ms: int,
+    allow_anonymous: bool = False,
+) -> Asserted:
     """Check an ``X-Gateway-Assertion``.
 
     :param expected_audience: this upstream's name in the gate's configuration
     :param jwks: the JSON of ``/.well-known/jwks.json``, or a key set imported from it
+    :param allow_anonymous: also accept the proof that a request of a public route came through the gate
     :raises AssertionRefused: on any doubt
     """
     try:
-        keys = jwks if isinstance(jwks, KeySet) else KeySet.import_key_set(jwks)  # type: ignore[arg-type]  # a TypedDict's shape is checked by it
+        keys = jwks if isinstance(jwks, KeySet) else KeySet.import_key_set(jwks)  # type: ignore[arg-type]  # it checks the shape
         claims = jwt.decode(token, keys, registry=_EdDSAOnly()).claims
     except (JoseError, ValueError, KeyError, TypeError) as error:
         raise AssertionRefused(f"signature: {error}") from None
@@ -76,7 +85,12 @@ def verify(token: str | bytes, *, expected_audience: str, expected_issuer: str, 
     if claims.get("aud") != expected_audience:
         raise AssertionRefused("aud: made for another upstream")
     _check_times(claims.get("iat"), claims.get("exp"), now_ms)
-    account_id, key_id, scopes = claims.get("sub"), claims.get("key_id"), claims.get("scopes")
+    if allow_anonymous and claims.keys().isdisjoint({"sub", "key_id", "scopes"}):
+        return Asserted("", "", frozenset())
+    return _asserted(claims.get("sub"), claims.get("key_id"), claims.get("scopes"))
+
+
+def _asserted(account_id: object, key_id: object, scopes: object) -> Asserted:
     if not (isinstance(account_id, str) and account_id and isinstance(key_id, str) and key_id):
         raise AssertionRefused("sub, key_id: missing")
     if not (isinstance(scopes, list) and all(isinstance(scope, str) for scope in scopes)):
@@ -153,11 +167,13 @@ def require_assertion(
     expected_audience: str,
     expected_issuer: str = "gerbang",
     header: str = "X-Gateway-Assertion",
+    public: Callable[[web.Request], bool] = lambda _request: False,
     exempt: Callable[[web.Request], bool] = lambda _request: False,
 ) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
     """An aiohttp middleware that answers 401 to whatever did not come through the gate, and leaves who it is from in ``request[ASSERTED]``.
 
-    :param exempt: requests that need none: health checks, and what the gate routes as ``public`` (for it no one is asserted)
+    :param public: requests that the gate routes as ``public``: they must come through it too, but may be from nobody
+    :param exempt: requests that need no assertion: the gate's health checks
     """
     cache = JwksCache(jwks_url)
 
@@ -168,7 +184,12 @@ def require_assertion(
                 (token,) = request.headers.getall(header, [])
                 keys = await cache.keys_for(token, clock.monotonic_ms())
                 request[ASSERTED] = verify(
-                    token, expected_audience=expected_audience, expected_issuer=expected_issuer, jwks=keys, now_ms=clock.now_ms()
+                    token,
+                    expected_audience=expected_audience,
+                    expected_issuer=expected_issuer,
+                    jwks=keys,
+                    now_ms=clock.now_ms(),
+                    allow_anonymous=public(request),
                 )
             except (AssertionRefused, ValueError):  # ValueError: no such header, or several
                 problem = {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": f"no valid {header}"}

@@ -51,3 +51,8 @@ def test_a_new_key_signs_from_now_on(key):
     fresh = SigningKey.new(NOW)
     signer.use(fresh)
     assert parts(signer.assertion(IDENTITY, "spot", NOW))[0]["kid"] == fresh.kid
+
+
+def test_a_public_request_is_asserted_to_be_from_nobody(key):
+    _header, claims, _signature = parts(Signer(key, issuer="gerbang", ttl_ms=60_000).assertion(None, "spot", NOW))
+    assert set(claims) == {"iss", "aud", "iat", "exp"}

@@ -97,6 +97,16 @@ def test_it_holds_until_its_end_and_the_leeway_and_no_longer():
         check(TOKEN, now_ms=NOW + 60_000 + LEEWAY_MS)
 
 
+def test_an_assertion_of_nobody_is_accepted_only_where_it_is_allowed():
+    token = Signer(KEY, issuer="gerbang", ttl_ms=60_000).assertion(None, "spot", NOW)
+    known = {"expected_audience": "spot", "expected_issuer": "gerbang", "jwks": JWKS, "now_ms": NOW}
+    assert verify(token, **known, allow_anonymous=True) == Asserted("", "", frozenset())
+    with pytest.raises(AssertionRefused, match="sub"):
+        verify(token, **known)
+    with pytest.raises(AssertionRefused, match="sub"):
+        verify(forged({key: value for key, value in CLAIMS.items() if key != "sub"}), **known, allow_anonymous=True)
+
+
 @pytest.mark.parametrize("jwks", [{}, {"keys": []}, {"keys": [{"kty": "oct"}]}, {"keys": [1]}, []])
 def test_an_unusable_key_set_refuses(jwks):
     with pytest.raises(AssertionRefused):
@@ -185,10 +195,18 @@ async def test_the_middleware_lets_through_what_came_through_the_gate(gate, aioh
         return web.json_response(request[ASSERTED].account_id if ASSERTED in request else None)
 
     app = web.Application(
-        middlewares=[require_assertion(gate.url, expected_audience="spot", exempt=lambda request: request.path == "/health")]
+        middlewares=[
+            require_assertion(
+                gate.url,
+                expected_audience="spot",
+                public=lambda request: request.path == "/markets",
+                exempt=lambda request: request.path == "/health",
+            )
+        ]
     )
     app.router.add_get("/orders", who)
     app.router.add_get("/health", who)
+    app.router.add_get("/markets", who)
     client = await aiohttp_client(app)
     token = token_of(gate, clock.now_ms())
 
@@ -197,7 +215,11 @@ async def test_the_middleware_lets_through_what_came_through_the_gate(gate, aioh
             return response.status, json.loads(await response.read())
 
     assert await get("/orders", token) == (200, "account-1")
+    nobody = Signer(gate.ring.refresh(NOW), issuer="gerbang", ttl_ms=60_000).assertion(None, "spot", clock.now_ms()).decode()
     assert await get("/health") == (200, None)
+    assert await get("/markets", nobody) == (200, "")
+    assert (await get("/markets"))[0] == 401
+    assert (await get("/orders", nobody))[0] == 401
     for refused in ((), (token, token), ("x",), (token_of(gate, clock.now_ms(), "futures"),)):
         status, problem = await get("/orders", *refused)
         assert (status, problem["status"]) == (401, 401)
