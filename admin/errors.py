@@ -4,6 +4,7 @@
     ├── InvalidJson 400 · NoEndpoint 404 · NotFound 404 · WrongMethod 405 · UnsupportedMediaType 415 · TooSlow 408
     ├── Unauthenticated 401
     ├── KycRequired · FactorRequired · StepUpRequired · StepUpFailed · LoginTooOld 403
+    ├── CrossSite 403          a browser's request that our own pages did not make
     ├── ImmutableKey 405
     ├── KeyLimitReached · LastFactor · FactorLimitReached 409
     ├── InvalidRequest 422     every field error at once
@@ -69,6 +70,12 @@ class LoginTooOld(Refusal):
     """The first factor is enrolled by the login alone, so the login must be fresh."""
 
     status, code, title = 403, "login_too_old", "Log in again first"
+
+
+class CrossSite(Refusal):
+    """An unsafe request with a session cookie, from another origin or without the page's token."""
+
+    status, code, title = 403, "cross_site_request", "Not from this site's own pages"
 
 
 class NoEndpoint(Refusal):

@@ -1,0 +1,115 @@
+"""A browser's requests: the session cookie, and proof that a request was made by our own pages.
+
+What lives here: cookies, the Origin check, the CSRF token. What must not: storage (``sessions``), HTML.
+
+Cookies are ``__Host-`` and Secure everywhere, also for ``gerbang up`` over plain HTTP: Chromium and Firefox count
+``http://localhost`` and ``http://127.0.0.1`` as trustworthy and keep such cookies, so that no setting exists that could
+weaken a real installation by mistake. (Safari does not; there the demo needs another browser.)
+"""
+
+import hmac
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from admin.errors import CrossSite
+from admin.identity.caller import Caller
+from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore
+from gateway import clock
+
+SESSION_COOKIE = "__Host-gerbang"
+LOGIN_COOKIE = "__Host-gerbang-login"
+CSRF_HEADER = "X-CSRF-Token"
+CSRF_FIELD = "csrf_token"
+
+SESSION = web.RequestKey("browser_session", Session)
+
+_SAFE_METHODS = frozenset({"GET", "HEAD"})
+
+
+class Browsers:
+    """Sessions as requests bring them.
+
+    :param public_url: the only origin whose pages may send unsafe requests
+    """
+
+    def __init__(self, store: SessionStore, public_url: str) -> None:
+        self.store = store
+        self.origin = origin_of(public_url)
+
+    async def session(self, request: web.Request, now_ms: int) -> Session | None:
+        """The live session of the request's cookie. Looked up once per request.
+
+        :raises StoreUnavailable: Redis did not answer
+        """
+        if SESSION not in request:
+            token = request.cookies.get(SESSION_COOKIE)
+            session = await self.store.find(token, now_ms) if token else None
+            if session is None:
+                return None
+            request[SESSION] = session
+        return request[SESSION]
+
+    async def authenticate(self, request: web.Request, now_ms: int) -> Caller | None:
+        """An :data:`~admin.identity.caller.Authenticator` for the JSON API called by our pages.
+
+        :raises CrossSite: an unsafe request that does not come from them
+        """
+        session = await self.session(request, now_ms)
+        if session is None:
+            return None
+        if request.method not in _SAFE_METHODS:
+            self.check_origin(request)
+            check_csrf(request.headers.get(CSRF_HEADER, ""), session)
+        return session.caller
+
+    def check_origin(self, request: web.Request) -> None:
+        """:raises CrossSite: for an unsafe request from elsewhere, or from who does not say (browsers do, Fetch §3.1)"""
+        if request.headers.getall("Origin", []) != [self.origin]:
+            raise CrossSite("This request did not come from this site's own pages.")
+
+    async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, now_ms: int) -> None:
+        """Begin a session with a cookie of its own. What the browser had before ends: no one can be given a session beforehand."""
+        await self.close(request, response)
+        token, _ = await self.store.open(caller, now_ms)
+        set_cookie(response, SESSION_COOKIE, token)
+
+    async def rotate(self, request: web.Request, response: web.StreamResponse) -> None:
+        """A new cookie value after a proof of presence; does nothing for a request without a session."""
+        token, session = request.cookies.get(SESSION_COOKIE), request.get(SESSION)
+        if token and session is not None:
+            set_cookie(response, SESSION_COOKIE, await self.store.rotate(token, session, clock.now_ms()))
+
+    async def close(self, request: web.Request, response: web.StreamResponse) -> None:
+        """End the session, here and in the browser."""
+        token = request.cookies.get(SESSION_COOKIE)
+        if token:
+            await self.store.close(token)
+        drop_cookie(response, SESSION_COOKIE)
+
+
+def check_csrf(given: str, session: Session) -> None:
+    """:raises CrossSite: without the token that this session's pages carry"""
+    if not hmac.compare_digest(given.encode(), session.csrf_token.encode()):
+        raise CrossSite("The page is of another session: load it again.")
+
+
+def origin_of(url: str) -> str:
+    """Scheme, host and port as a browser writes them in ``Origin`` (RFC 6454 §6.2: no default port, lower case)."""
+    parts = urlsplit(url)
+    default = {"http": 80, "https": 443}[parts.scheme]
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
+
+
+def set_login_cookie(response: web.StreamResponse, token: str) -> None:
+    set_cookie(response, LOGIN_COOKIE, token, max_age_s=LOGIN_TTL_MS // 1000)
+
+
+def set_cookie(response: web.StreamResponse, name: str, value: str, *, max_age_s: int | None = None) -> None:
+    # Lax: the provider's redirect back to us is a top-level GET and must carry the cookies (RFC 6265bis §5.6.7).
+    response.set_cookie(name, value, max_age=max_age_s, path="/", secure=True, httponly=True, samesite="Lax")
+
+
+def drop_cookie(response: web.StreamResponse, name: str) -> None:
+    response.del_cookie(name, path="/", secure=True, httponly=True, samesite="Lax")

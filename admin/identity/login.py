@@ -1,0 +1,193 @@
+"""Log in by the browser: the OpenID Connect authorization code flow with PKCE, state and nonce.
+
+What lives here: the two steps of the flow, from "log in" to a believed ID token. What must not: cookies, pages, and what
+the customer may do afterwards. Sources: OpenID Connect Core §3.1, RFC 7636 (PKCE), RFC 9207 (``iss`` in the answer), RFC 9700.
+"""
+
+import base64
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
+
+import aiohttp
+
+from admin.config import Oidc
+from admin.errors import IdentityProviderUnavailable, Unauthenticated
+from admin.identity.caller import Caller
+from admin.identity.provider import Provider
+from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
+from admin.identity.tokens import TokenVerifier
+from gateway import clock
+from gateway.tasks import spawn
+
+CALLBACK_PATH = "/login/callback"
+
+_LOCAL_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
+_MAX_ANSWER = 65_536
+
+
+class LoginFailed(Exception):
+    """The customer is not logged in. ``outcome`` is what the page says: ``denied``, ``stale`` or ``failed``; the text is for the log."""
+
+    def __init__(self, outcome: str, reason: str) -> None:
+        super().__init__(reason)
+        self.outcome = outcome
+
+
+class Started(NamedTuple):
+    """Where to send the browser, and what it must bring back in its own cookie."""
+
+    url: str
+    browser_token: str
+
+
+class Login:
+    """The flow for one provider and one client.
+
+    :param http: for the one call to the token endpoint
+    :param public_url: how browsers reach this service; the callback's address is made from it
+    """
+
+    def __init__(
+        self, *, provider: Provider, verifier: TokenVerifier, store: SessionStore, http: aiohttp.ClientSession, oidc: Oidc, public_url: str
+    ) -> None:
+        self._provider = provider
+        self._verifier = verifier
+        self._store = store
+        self._http = http
+        self._oidc = oidc
+        self._public_url = public_url.rstrip("/")
+
+    async def start(self, return_to: str, *, prompt_again: bool = False) -> Started:
+        """:param prompt_again: ask the provider to authenticate the customer now, whatever session it still has
+
+        :raises IdentityProviderUnavailable: the provider publishes no address to log in at, or cannot be reached
+        :raises StoreUnavailable: Redis did not answer
+        """
+        discovery = await self._provider.discovery(clock.monotonic_ms())
+        if discovery.authorization_endpoint is None or discovery.token_endpoint is None:
+            raise IdentityProviderUnavailable("The identity provider publishes no endpoints for a login.")
+        state, browser_token = new_token(), new_token()
+        attempt = LoginAttempt(
+            browser_digest=digest(browser_token), nonce=new_token(), code_verifier=new_token(), return_to=local_path(return_to)
+        )
+        await self._store.begin_login(state, attempt)
+        query = {
+            "response_type": "code",
+            "client_id": self._oidc.audience,
+            "redirect_uri": self._redirect_uri,
+            "scope": "openid email",
+            "state": state,
+            "nonce": attempt.nonce,
+            "code_challenge": _s256(attempt.code_verifier),
+            "code_challenge_method": "S256",
+        } | ({"prompt": "login"} if prompt_again else {})
+        joint = "&" if "?" in discovery.authorization_endpoint else "?"
+        return Started(discovery.authorization_endpoint + joint + urlencode(query), browser_token)
+
+    async def finish(self, answer: Mapping[str, str], browser_token: str, now_ms: int) -> tuple[Caller, str]:
+        """Who logged in, and where they wanted to go.
+
+        :param answer: the query with which the provider sent the browser back
+        :param browser_token: from the cookie set at :meth:`start`
+        :raises LoginFailed: whatever the provider or the browser brought back that does not fit
+        :raises IdentityProviderUnavailable: the provider did not answer
+        :raises StoreUnavailable: Redis did not answer
+        """
+        attempt = await self._store.take_login(answer.get("state", ""))
+        if attempt is None:
+            raise LoginFailed("stale", "unknown, used or expired state")
+        if not hmac.compare_digest(digest(browser_token), attempt.browser_digest):
+            raise LoginFailed("stale", "the state belongs to another browser")
+        if answer.get("iss", self._oidc.issuer) != self._oidc.issuer:
+            raise LoginFailed("failed", "the answer is of another issuer (RFC 9207)")
+        if "error" in answer:
+            outcome = "denied" if answer["error"] == "access_denied" else "failed"
+            raise LoginFailed(outcome, f"the provider answered {answer['error'][:64]!r}")
+        if not answer.get("code"):
+            raise LoginFailed("failed", "no code in the answer")
+        id_token = await self._redeem(answer["code"], attempt.code_verifier)
+        try:
+            caller = await self._verifier.verify(id_token, now_ms=now_ms, expected_nonce=attempt.nonce)
+        except Unauthenticated as refused:
+            raise LoginFailed("failed", f"ID token: {refused.detail}") from refused
+        return caller, attempt.return_to
+
+    async def logout_url(self) -> str | None:
+        """Where the provider's own session ends (OpenID Connect RP-Initiated Logout §2); ``None`` when it says no such place."""
+        try:
+            discovery = await self._provider.discovery(clock.monotonic_ms())
+        except IdentityProviderUnavailable:
+            return None  # the session here has ended all the same
+        if discovery.end_session_endpoint is None:
+            return None
+        query = {"client_id": self._oidc.audience, "post_logout_redirect_uri": f"{self._public_url}/login"}
+        return discovery.end_session_endpoint + ("&" if "?" in discovery.end_session_endpoint else "?") + urlencode(query)
+
+    @property
+    def _redirect_uri(self) -> str:
+        return self._public_url + CALLBACK_PATH
+
+    async def _redeem(self, code: str, code_verifier: str) -> str:
+        """The ID token for a code. A code works once, so a browser that goes away must not cut this off half-way."""
+        id_token: str = await spawn(self._ask_for_token(code, code_verifier), name="oidc-code")
+        return id_token
+
+    async def _ask_for_token(self, code: str, code_verifier: str) -> str:
+        discovery = await self._provider.discovery(clock.monotonic_ms())
+        form = {
+            "grant_type": "authorization_code",
+            "code": code,
+            "redirect_uri": self._redirect_uri,
+            "client_id": self._oidc.audience,
+            "code_verifier": code_verifier,
+        }
+        headers = {"Accept": "application/json"} | _client_authentication(self._oidc)
+        timeout = aiohttp.ClientTimeout(total=self._oidc.timeout_ms / 1000)
+        try:
+            async with self._http.post(
+                str(discovery.token_endpoint), data=form, headers=headers, timeout=timeout, allow_redirects=False
+            ) as response:
+                body = await response.content.read(_MAX_ANSWER)
+                status = response.status
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise IdentityProviderUnavailable(
+                "The identity provider did not answer. Try again shortly.", reason=f"token endpoint: {type(error).__name__}"
+            ) from None
+        return _id_token(status, body)
+
+
+def local_path(text: str) -> str:
+    """``text`` when it is a plain path of this site, else the list of keys: nobody is sent elsewhere after a login."""
+    return text if _LOCAL_PATH.fullmatch(text) else "/keys"
+
+
+def _s256(code_verifier: str) -> str:
+    """RFC 7636 §4.2."""
+    return base64.urlsafe_b64encode(hashlib.sha256(code_verifier.encode("ascii")).digest()).decode("ascii").rstrip("=")
+
+
+def _client_authentication(oidc: Oidc) -> dict[str, str]:
+    """RFC 6749 §2.3.1: both parts are form-encoded before they are joined."""
+    if oidc.client_secret is None:
+        return {}
+    pair = f"{quote(oidc.audience, safe='')}:{quote(oidc.client_secret.get_secret_value(), safe='')}"
+    return {"Authorization": "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")}
+
+
+def _id_token(status: int, body: bytes) -> str:
+    try:
+        answer: Any = json.loads(body)
+    except (ValueError, RecursionError):
+        answer = None
+    if status != 200 or not isinstance(answer, dict):
+        named = answer.get("error") if isinstance(answer, dict) else None
+        raise LoginFailed("failed", f"token endpoint answered {status} {str(named)[:64]!r}")
+    id_token = answer.get("id_token")
+    if not isinstance(id_token, str):
+        raise LoginFailed("failed", "token endpoint gave no ID token")
+    return id_token

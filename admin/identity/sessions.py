@@ -1,0 +1,192 @@
+"""Browser sessions: an opaque cookie for the browser, a sealed record in Redis, and the two limits on its life.
+
+What lives here: sessions and the one-use records of logins under way. What must not: who may do what (``identity`` and
+``lifecycle`` decide that), HTML.
+
+``aiohttp-session`` was looked at and left: its lifetime starts again with each write, so that no absolute limit holds; an
+id cannot be changed and the old record is not deleted; and the cookie's own value is the Redis key, so that whoever reads
+Redis holds every session. Here Redis sees a hash of the cookie and a sealed record (``architecture.md``, decision 3).
+"""
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import asdict, dataclass, replace
+from typing import Any, TypeVar
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from admin.identity.caller import Caller, Kyc
+from gateway.errors import StoreUnavailable
+from gateway.keys.vault import SealBroken, Vault
+
+LOGIN_TTL_MS = 600_000
+"""How long the customer may take at the identity provider."""
+
+_TOUCH_MS = 30_000  # "seen" is written at most this often: a page with ten requests costs one write
+
+_TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Session:
+    """A logged-in browser. Frozen: what changes goes through the store."""
+
+    account_id: str
+    email: str | None
+    kyc: str
+    authenticated_ms: int
+    issued_ms: int
+    login_id: str
+    """Names this login and stays when the cookie is rotated: what a step-up challenge is bound to."""
+    csrf_token: str
+    created_ms: int
+    seen_ms: int
+
+    @property
+    def caller(self) -> Caller:
+        """Who logged in, as the provider said at that login."""
+        return Caller(
+            account_id=self.account_id,
+            email=self.email,
+            kyc=Kyc(self.kyc),
+            authenticated_ms=self.authenticated_ms,
+            issued_ms=self.issued_ms,
+            session_id=self.login_id,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoginAttempt:
+    """What is remembered while the customer is away at the identity provider."""
+
+    browser_digest: str
+    """Hash of a cookie that only the browser which started the login holds, so that no other can be logged in by its link."""
+    nonce: str
+    code_verifier: str
+    return_to: str
+
+
+_Record = TypeVar("_Record", Session, LoginAttempt)
+
+
+class SessionStore:
+    """Sessions and login attempts in Redis.
+
+    :param idle_ms: a session unused for so long is over
+    :param absolute_ms: a session is over so long after its login, used or not
+
+    Every method raises ``StoreUnavailable`` when Redis cannot answer.
+    """
+
+    def __init__(self, redis: "Redis", vault: Vault, *, idle_ms: int, absolute_ms: int) -> None:
+        self._redis = redis
+        self._vault = vault
+        self._idle_ms = idle_ms
+        self._absolute_ms = absolute_ms
+
+    async def open(self, caller: Caller, now_ms: int) -> tuple[str, Session]:
+        """A new session and the cookie value that stands for it (43 characters, 256 random bits)."""
+        session = Session(
+            account_id=caller.account_id,
+            email=caller.email,
+            kyc=caller.kyc.value,
+            authenticated_ms=caller.authenticated_ms,
+            issued_ms=caller.issued_ms,
+            login_id=secrets.token_urlsafe(16),
+            csrf_token=new_token(),
+            created_ms=now_ms,
+            seen_ms=now_ms,
+        )
+        token = new_token()
+        await self._write(token, session, now_ms)
+        return token, session
+
+    async def find(self, token: str, now_ms: int) -> Session | None:
+        """The live session behind a cookie; ``None`` for a malformed, unknown, tampered or outlived one."""
+        if not _TOKEN.fullmatch(token):
+            return None
+        session = self._unseal(await self._get(_key("session", token)), Session, digest(token))
+        if session is None or self._remaining_ms(session, now_ms) <= 0:
+            return None
+        if now_ms - session.seen_ms >= _TOUCH_MS:
+            session = replace(session, seen_ms=now_ms)
+            # XX: a session that was closed or rotated in the meantime must not come back
+            await self._write(token, session, now_ms, only_existing=True)
+        return session
+
+    async def rotate(self, token: str, session: Session, now_ms: int) -> str:
+        """Give the session a new cookie value; the old one is dead when this returns. Call after each proof of presence."""
+        fresh = new_token()
+        await self._write(fresh, replace(session, seen_ms=now_ms), now_ms)
+        await self.close(token)
+        return fresh
+
+    async def close(self, token: str) -> None:
+        try:
+            await self._redis.delete(_key("session", token))
+        except RedisError as error:
+            raise StoreUnavailable("Redis did not answer") from error
+
+    async def begin_login(self, state: str, attempt: LoginAttempt) -> None:
+        sealed = self._seal(attempt, digest(state))
+        try:
+            await self._redis.set(_key("login", state), sealed, px=LOGIN_TTL_MS)
+        except RedisError as error:
+            raise StoreUnavailable("Redis did not answer") from error
+
+    async def take_login(self, state: str) -> LoginAttempt | None:
+        """The attempt that ``state`` stands for, once: a second call finds nothing."""
+        if not _TOKEN.fullmatch(state):
+            return None
+        try:
+            sealed = await self._redis.getdel(_key("login", state))
+        except RedisError as error:
+            raise StoreUnavailable("Redis did not answer") from error
+        return self._unseal(sealed, LoginAttempt, digest(state))
+
+    async def _get(self, key: str) -> Any:
+        try:
+            return await self._redis.get(key)
+        except RedisError as error:
+            raise StoreUnavailable("Redis did not answer") from error
+
+    async def _write(self, token: str, session: Session, now_ms: int, *, only_existing: bool = False) -> None:
+        remaining_ms = self._remaining_ms(session, now_ms)
+        if remaining_ms <= 0:
+            return
+        try:
+            await self._redis.set(_key("session", token), self._seal(session, digest(token)), px=remaining_ms, xx=only_existing)
+        except RedisError as error:
+            raise StoreUnavailable("Redis did not answer") from error
+
+    def _remaining_ms(self, session: Session, now_ms: int) -> int:
+        return min(session.seen_ms + self._idle_ms, session.created_ms + self._absolute_ms) - now_ms
+
+    def _seal(self, record: Session | LoginAttempt, name: str) -> bytes:
+        return self._vault.seal(json.dumps(asdict(record)).encode(), context=f"{type(record).__name__}:{name}")
+
+    def _unseal(self, sealed: object, kind: type[_Record], name: str) -> _Record | None:
+        if not isinstance(sealed, bytes):
+            return None
+        try:
+            return kind(**json.loads(self._vault.open(sealed, context=f"{kind.__name__}:{name}")))
+        except (SealBroken, ValueError, TypeError):
+            # Written by somebody else, or by a version of this service with other fields: nobody is logged in by it.
+            return None
+
+
+def new_token() -> str:
+    """256 random bits as 43 URL-safe characters: cookie values, ``state``, ``nonce``, PKCE verifiers (RFC 7636 §4.1)."""
+    return secrets.token_urlsafe(32)
+
+
+def digest(token: str) -> str:
+    """What is stored in place of a value that only its holder may know."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _key(kind: str, token: str) -> str:
+    return f"gerbang:{kind}:{digest(token)}"

@@ -1,0 +1,216 @@
+"""WebAuthn ceremonies as pure functions: options for the browser, and the verdict on what it sends back.
+
+What lives here: the relying party's rules (WebAuthn Level 2 §7.1, §7.2). What must not: storage, sessions, which
+intent a challenge stands for. The cryptography and the parsing are the ``webauthn`` package's.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import webauthn
+from webauthn.helpers import base64url_to_bytes, parse_registration_credential_json
+from webauthn.helpers.exceptions import WebAuthnException
+from webauthn.helpers.structs import (
+    AuthenticatorSelectionCriteria,
+    AuthenticatorTransport,
+    PublicKeyCredentialDescriptor,
+    ResidentKeyRequirement,
+    UserVerificationRequirement,
+)
+
+CEREMONY_MS = 120_000
+"""How long the browser waits for the customer: as long as the challenge lives."""
+
+CHALLENGE_BYTES = 32
+
+_MAX_CREDENTIAL_ID = 1023  # WebAuthn §4, "Credential ID"
+
+
+class PasskeyRefused(Exception):
+    """The browser's answer does not prove what it should. The text is for the log, never for the client."""
+
+
+class RelyingParty(NamedTuple):
+    """Who asks: bound into every signature by the browser, so that no other site can make use of it."""
+
+    id: str
+    """Registrable domain, e.g. ``exchange.example``; ``localhost`` on one machine. Never an IP address (WebAuthn §5.1.2)."""
+    origin: str
+    """The one origin whose pages may ask, e.g. ``https://exchange.example``."""
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passkey:
+    """One registered credential. Holds no secret: the private half never leaves the authenticator."""
+
+    credential_id: bytes
+    public_key: bytes
+    """COSE_Key (RFC 9052 §7)."""
+    sign_count: int
+    """The counter last seen; 0 from authenticators that do not count."""
+    transports: tuple[str, ...] = ()
+    """How the browser reaches it (``internal``, ``hybrid``, ``usb`` …): a hint, trusted for nothing."""
+
+    def to_json(self) -> str:
+        """Text for the store; ``from_json`` reads it."""
+        return json.dumps(
+            {
+                "credential_id": self.credential_id.hex(),
+                "public_key": self.public_key.hex(),
+                "sign_count": self.sign_count,
+                "transports": list(self.transports),
+            }
+        )
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> "Passkey":
+        """:raises ValueError, KeyError, TypeError: for anything that ``to_json`` did not write."""
+        stored = json.loads(text)
+        return cls(
+            credential_id=bytes.fromhex(stored["credential_id"]),
+            public_key=bytes.fromhex(stored["public_key"]),
+            sign_count=int(stored["sign_count"]),
+            transports=tuple(stored["transports"]),
+        )
+
+
+def registration_options(
+    relying_party: RelyingParty, *, account_id: str, user_name: str, challenge: bytes, existing: Iterable[Passkey]
+) -> dict[str, Any]:
+    """``PublicKeyCredentialCreationOptionsJSON`` for ``navigator.credentials.create``.
+
+    ``existing`` makes an authenticator that already holds a passkey of this account say so instead of making a second.
+    """
+    options = webauthn.generate_registration_options(
+        rp_id=relying_party.id,
+        rp_name=relying_party.name,
+        user_id=user_handle(account_id),
+        user_name=user_name or account_id,
+        challenge=challenge,
+        timeout=CEREMONY_MS,
+        authenticator_selection=AuthenticatorSelectionCriteria(
+            resident_key=ResidentKeyRequirement.PREFERRED, user_verification=UserVerificationRequirement.REQUIRED
+        ),
+        exclude_credentials=_descriptors(existing),
+    )
+    return _as_json(options)
+
+
+def verify_registration(response: Mapping[str, Any], *, expected_challenge: bytes, relying_party: RelyingParty) -> Passkey:
+    """The new passkey (WebAuthn §7.1).
+
+    :param response: ``RegistrationResponseJSON`` as the browser's ``toJSON()`` gives it
+    :raises PasskeyRefused: for anything else than a fresh credential, made for this origin and relying party by a verified user
+    """
+    # Foreign exceptions end here: the parsers underneath also raise ValueError, KeyError and cbor2's own on hostile bytes.
+    try:
+        credential = parse_registration_credential_json(dict(response))
+        verified = webauthn.verify_registration_response(
+            credential=credential,
+            expected_challenge=expected_challenge,
+            expected_rp_id=relying_party.id,
+            expected_origin=relying_party.origin,
+            require_user_verification=True,
+        )
+    except Exception as error:
+        raise PasskeyRefused(_reason(error)) from error
+    if len(verified.credential_id) > _MAX_CREDENTIAL_ID:
+        raise PasskeyRefused("credential id too long")
+    return Passkey(
+        credential_id=verified.credential_id,
+        public_key=verified.credential_public_key,
+        sign_count=verified.sign_count,
+        transports=tuple(transport.value for transport in credential.response.transports or ()),
+    )
+
+
+def assertion_options(relying_party: RelyingParty, *, challenge: bytes, allowed: Iterable[Passkey]) -> dict[str, Any]:
+    """``PublicKeyCredentialRequestOptionsJSON`` for ``navigator.credentials.get``."""
+    options = webauthn.generate_authentication_options(
+        rp_id=relying_party.id,
+        challenge=challenge,
+        timeout=CEREMONY_MS,
+        allow_credentials=_descriptors(allowed),
+        user_verification=UserVerificationRequirement.REQUIRED,
+    )
+    return _as_json(options)
+
+
+def claimed_credential_id(response: Mapping[str, Any]) -> bytes:
+    """Which credential the browser says it used: to find the passkey to verify with, proving nothing yet.
+
+    :raises PasskeyRefused: when the response names none
+    """
+    claimed = response.get("id")
+    if not isinstance(claimed, str) or not claimed.isascii() or len(claimed) > 2 * _MAX_CREDENTIAL_ID:
+        raise PasskeyRefused("no credential id")
+    try:
+        return base64url_to_bytes(claimed)
+    except ValueError as error:
+        raise PasskeyRefused("credential id is not base64url") from error
+
+
+def verify_assertion(
+    response: Mapping[str, Any], *, expected_challenge: bytes, relying_party: RelyingParty, passkey: Passkey, expected_account: str
+) -> int:
+    """The signature counter to keep (WebAuthn §7.2). It must be stored before the step-up counts.
+
+    :param response: ``AuthenticationResponseJSON`` as the browser's ``toJSON()`` gives it
+    :raises PasskeyRefused: another challenge, origin, relying party, credential or account; user not verified;
+        a counter that did not grow (§6.1.1: the authenticator may have been cloned); a wrong signature
+    """
+    if claimed_credential_id(response) != passkey.credential_id:
+        raise PasskeyRefused("another credential")
+    try:
+        _check_user_handle(response, expected_account)
+        verified = webauthn.verify_authentication_response(
+            credential=dict(response),
+            expected_challenge=expected_challenge,
+            expected_rp_id=relying_party.id,
+            expected_origin=relying_party.origin,
+            credential_public_key=passkey.public_key,
+            credential_current_sign_count=passkey.sign_count,
+            require_user_verification=True,
+        )
+    except PasskeyRefused:
+        raise
+    except Exception as error:  # as in verify_registration
+        raise PasskeyRefused(_reason(error)) from error
+    return verified.new_sign_count
+
+
+def user_handle(account_id: str) -> bytes:
+    """What an authenticator files the account under: stable, and telling nothing about the customer (WebAuthn §14.6.1)."""
+    return hashlib.sha256(b"gerbang passkey user\0" + account_id.encode()).digest()
+
+
+def _check_user_handle(response: Mapping[str, Any], expected_account: str) -> None:
+    # WebAuthn §7.2 step 6: optional for credentials named in allowCredentials, but when present it must be the account's.
+    inner = response.get("response")
+    handle = inner.get("userHandle") if isinstance(inner, Mapping) else None
+    if isinstance(handle, str) and handle and base64url_to_bytes(handle) != user_handle(expected_account):
+        raise PasskeyRefused("user handle of another account")
+
+
+def _descriptors(passkeys: Iterable[Passkey]) -> list[PublicKeyCredentialDescriptor]:
+    known = {transport.value: transport for transport in AuthenticatorTransport}
+    return [
+        PublicKeyCredentialDescriptor(
+            id=passkey.credential_id,
+            transports=[known[name] for name in passkey.transports if name in known] or None,
+        )
+        for passkey in passkeys
+    ]
+
+
+def _as_json(options: Any) -> dict[str, Any]:
+    rendered: dict[str, Any] = json.loads(webauthn.options_to_json(options))
+    return rendered
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, WebAuthnException) else type(error).__name__

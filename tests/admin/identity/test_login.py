@@ -1,0 +1,236 @@
+"""The authorization code flow against a real token endpoint: what is believed, and what a stranger cannot bring about."""
+
+import base64
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+import redis.asyncio
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from hypothesis import given
+from hypothesis import strategies as st
+
+from admin.config import Kyc as KycSettings
+from admin.config import Oidc
+from admin.errors import IdentityProviderUnavailable
+from admin.identity.login import Login, LoginFailed, local_path
+from admin.identity.provider import Provider
+from admin.identity.sessions import SessionStore, new_token
+from admin.identity.tokens import TokenVerifier
+from gateway import clock
+from gateway.keys.vault import Vault, new_entry
+from tests.support.issuer import AUDIENCE, Issuer, running_issuer
+
+PUBLIC_URL = "https://keys.exchange.example"
+SECRET = "s3cret/with+odd:signs"
+
+
+@dataclass
+class World:
+    """A login, its provider, and what the token endpoint was asked and shall answer."""
+
+    login: Login
+    issuer: Issuer
+    asked: list[tuple[dict[str, str], str]] = field(default_factory=list)
+    claims: dict[str, Any] = field(default_factory=dict)
+    answer: web.Response | None = None
+
+    async def token(self, request: web.Request) -> web.Response:
+        self.asked.append((dict(await request.post()), request.headers.get("Authorization", "")))
+        return self.answer or web.json_response({"token_type": "Bearer", "id_token": self.issuer.token("budi", **self.claims)})
+
+    async def begin(self, return_to: str = "/keys/new") -> tuple[dict[str, str], str]:
+        """What the provider is asked, and the browser's cookie; the ID token will carry the right nonce."""
+        started = await self.login.start(return_to)
+        query = {name: values[0] for name, values in parse_qs(urlsplit(started.url).query).items()}
+        self.claims.setdefault("nonce", query["nonce"])
+        return query, started.browser_token
+
+    async def finish(self, answer: dict[str, str], cookie: str):
+        return await self.login.finish(answer, cookie, clock.now_ms())
+
+
+@pytest.fixture
+async def world(redis_url: str) -> AsyncIterator[World]:
+    async with running_issuer() as issuer, aiohttp.ClientSession() as http, redis.asyncio.Redis.from_url(redis_url) as client:
+        world = World(login=None, issuer=issuer)  # type: ignore[arg-type]
+        application = web.Application()
+        application.router.add_post("/token", world.token)
+        server = TestServer(application)
+        await server.start_server()
+        issuer.discovery = {
+            "authorization_endpoint": f"{issuer.url}/authorize?tenant=1",
+            "token_endpoint": str(server.make_url("/token")),
+            "end_session_endpoint": f"{issuer.url}/logout",
+        }
+        oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, client_secret=SECRET, timeout_ms=2_000)
+        provider = Provider(http, oidc)
+        world.login = Login(
+            provider=provider,
+            verifier=TokenVerifier(provider, oidc, KycSettings()),
+            store=SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=60_000, absolute_ms=600_000),
+            http=http,
+            oidc=oidc,
+            public_url=PUBLIC_URL + "/",
+        )
+        yield world
+        await server.close()
+
+
+async def test_the_provider_is_asked_for_a_code_with_pkce_state_and_nonce(world):
+    query, cookie = await world.begin()
+    assert query["response_type"] == "code"
+    assert query["client_id"] == AUDIENCE
+    assert query["redirect_uri"] == PUBLIC_URL + "/login/callback"
+    assert "openid" in query["scope"].split()
+    assert query["code_challenge_method"] == "S256"
+    assert query["tenant"] == "1", "what the endpoint's own address holds stays"
+    assert len({query["state"], query["nonce"], query["code_challenge"], cookie}) == 4
+    assert all(len(query[name]) == 43 for name in ("state", "nonce", "code_challenge"))
+    assert "prompt" not in query
+    assert "prompt=login" in (await world.login.start("/keys", prompt_again=True)).url
+
+
+async def test_a_code_becomes_the_caller_of_the_id_token(world):
+    query, cookie = await world.begin()
+    caller, return_to = await world.finish({"state": query["state"], "code": "c0de", "iss": world.issuer.url}, cookie)
+    assert (caller.account_id, caller.kyc, return_to) == ("budi", "verified", "/keys/new")
+    form, authorization = world.asked[0]
+    assert form["code"] == "c0de"
+    assert form["redirect_uri"] == query["redirect_uri"]
+    challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode().rstrip("=")
+    assert challenge == query["code_challenge"]
+    assert base64.b64decode(authorization.removeprefix("Basic ")) == b"gerbang:s3cret%2Fwith%2Bodd%3Asigns"
+
+
+async def test_a_state_works_once_and_only_if_it_is_ours(world):
+    query, cookie = await world.begin()
+    await world.finish({"state": query["state"], "code": "c"}, cookie)
+    for state in (query["state"], new_token(), "", "x" * 5000):
+        with pytest.raises(LoginFailed) as failed:
+            await world.finish({"state": state, "code": "c"}, cookie)
+        assert failed.value.outcome == "stale"
+    assert len(world.asked) == 1, "no code of a stranger reaches the provider"
+
+
+async def test_nobody_is_logged_in_by_the_link_of_another_browser(world):
+    query, cookie = await world.begin()
+    for other in ("", new_token()):
+        with pytest.raises(LoginFailed, match="another browser"):
+            await world.finish({"state": query["state"], "code": "c"}, other)
+        query, cookie = await world.begin()
+    assert world.asked == []
+    await world.login.start("/keys")
+    assert cookie
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"nonce": "another"},
+        {"nonce": None},
+        {"aud": "another-client"},
+        {"iss": "https://evil.example"},
+        {"exp": 1},
+    ],
+    ids=str,
+)
+async def test_an_id_token_that_does_not_answer_this_login_is_refused(world, claims):
+    world.claims = {**claims}
+    query, cookie = await world.begin()
+    if "nonce" not in claims:
+        world.claims["nonce"] = query["nonce"]
+    with pytest.raises(LoginFailed) as failed:
+        await world.finish({"state": query["state"], "code": "c"}, cookie)
+    assert failed.value.outcome == "failed"
+
+
+async def test_an_answer_of_another_issuer_is_refused_before_its_code_is_used(world):
+    query, cookie = await world.begin()
+    with pytest.raises(LoginFailed, match="RFC 9207"):
+        await world.finish({"state": query["state"], "code": "c", "iss": "https://evil.example"}, cookie)
+    assert world.asked == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "outcome"), [({"error": "access_denied"}, "denied"), ({"error": "server_error"}, "failed"), ({}, "failed")]
+)
+async def test_what_the_provider_says_instead_of_a_code_is_told_apart(world, answer, outcome):
+    query, cookie = await world.begin()
+    with pytest.raises(LoginFailed) as failed:
+        await world.finish({"state": query["state"], **answer}, cookie)
+    assert failed.value.outcome == outcome
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: web.json_response({"error": "invalid_grant"}, status=400),
+        lambda: web.json_response({"access_token": "x"}),
+        lambda: web.json_response(["id_token"]),
+        lambda: web.Response(text="<html>"),
+        lambda: web.Response(status=302, headers={"Location": "http://evil.example/"}),
+        lambda: web.json_response({"id_token": "a.b.c"}),
+    ],
+)
+async def test_whatever_the_token_endpoint_answers_wrongly_ends_in_no_login(world, answer):
+    world.answer = answer()
+    query, cookie = await world.begin()
+    with pytest.raises(LoginFailed):
+        await world.finish({"state": query["state"], "code": "c"}, cookie)
+
+
+async def test_a_provider_without_login_endpoints_or_out_of_reach_is_said_to_be_unavailable(world):
+    world.issuer.discovery = {}
+    with pytest.raises(IdentityProviderUnavailable):
+        await world.login.start("/keys")
+
+
+async def test_keys_that_rotated_between_two_logins_are_found(world):
+    query, cookie = await world.begin()
+    await world.finish({"state": query["state"], "code": "c"}, cookie)
+    world.issuer.rotate()
+    world.claims.clear()
+    world.login._provider._attempted_ms = None  # half a minute later
+    query, cookie = await world.begin()
+    caller, _ = await world.finish({"state": query["state"], "code": "c"}, cookie)
+    assert caller.account_id == "budi"
+
+
+async def test_logging_out_leads_to_the_provider_and_back(world):
+    url = await world.login.logout_url()
+    assert url is not None
+    assert url.startswith(
+        f"{world.issuer.url}/logout?client_id=gerbang&post_logout_redirect_uri=https%3A%2F%2Fkeys.exchange.example%2Flogin"
+    )
+
+
+@pytest.mark.parametrize(
+    ("asked", "path"),
+    [
+        ("/", "/"),
+        ("/keys/new", "/keys/new"),
+        ("/security", "/security"),
+        ("//evil.example", "/keys"),
+        ("/\\evil.example", "/keys"),
+        ("https://evil.example", "/keys"),
+        ("/keys\n", "/keys"),
+        ("/keys?x=//evil", "/keys"),
+        ("", "/keys"),
+        ("keys", "/keys"),
+        ("/../x", "/keys"),
+    ],
+)
+def test_after_a_login_only_plain_paths_of_this_site_are_gone_to(asked, path):
+    assert local_path(asked) == path
+
+
+@given(st.text() | st.text(alphabet="/\\.:@?#%aA\n "))
+def test_no_text_leads_to_another_host(text):
+    assert urlsplit("https://keys.exchange.example" + local_path(text)).hostname == "keys.exchange.example"
+    assert not local_path(text).startswith("//")

@@ -1,0 +1,131 @@
+"""Sessions on real Redis: what lives, what is over, and what Redis itself must not be able to do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+
+import pytest
+import redis.asyncio
+
+from admin.identity.caller import Caller, Kyc
+from admin.identity.sessions import LoginAttempt, SessionStore, new_token
+from gateway.errors import StoreUnavailable
+from gateway.keys.vault import Vault, new_entry
+
+NOW = 1_700_000_000_000
+IDLE = 600_000
+ABSOLUTE = 3_600_000
+CALLER = Caller(account_id="budi", email="budi@example.com", kyc=Kyc.VERIFIED, authenticated_ms=NOW - 5, issued_ms=NOW - 3)
+ATTEMPT = LoginAttempt(browser_digest="b", nonce="n", code_verifier="v", return_to="/keys")
+
+
+@pytest.fixture
+async def client(redis_url: str) -> AsyncIterator[redis.asyncio.Redis]:
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        yield client
+
+
+@pytest.fixture
+def store(client) -> SessionStore:
+    return SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=IDLE, absolute_ms=ABSOLUTE)
+
+
+async def test_a_session_is_found_by_its_cookie_alone(store):
+    token, session = await store.open(CALLER, NOW)
+    found = await store.find(token, NOW + 1)
+    assert found == session
+    assert found.caller == Caller(
+        account_id="budi",
+        email="budi@example.com",
+        kyc=Kyc.VERIFIED,
+        authenticated_ms=NOW - 5,
+        issued_ms=NOW - 3,
+        session_id=session.login_id,
+    )
+    for other in ("", "x", new_token(), token[:-1], token + "A", token + "\n", "gerbang:*"):
+        assert await store.find(other, NOW + 1) is None
+
+
+async def test_an_idle_session_is_over(store):
+    token, _ = await store.open(CALLER, NOW)
+    assert await store.find(token, NOW + IDLE - 1) is not None
+    assert await store.find(token, NOW + IDLE - 1 + IDLE) is None
+
+
+async def test_use_keeps_a_session_alive_but_not_beyond_the_absolute_limit(store):
+    token, _ = await store.open(CALLER, NOW)
+    for at in range(NOW, NOW + ABSOLUTE, IDLE // 2):
+        assert await store.find(token, at) is not None
+    assert await store.find(token, NOW + ABSOLUTE - 1) is not None
+    assert await store.find(token, NOW + ABSOLUTE) is None
+
+
+async def test_redis_forgets_a_session_by_itself(store, client):
+    await store.open(CALLER, NOW)
+    (key,) = await client.keys()
+    assert 0 < await client.pttl(key) <= IDLE
+
+
+async def test_a_rotated_cookie_kills_the_old_one_and_keeps_what_challenges_are_bound_to(store):
+    token, session = await store.open(CALLER, NOW)
+    fresh = await store.rotate(token, session, NOW + 10)
+    assert await store.find(token, NOW + 11) is None
+    found = await store.find(fresh, NOW + 11)
+    assert (found.login_id, found.csrf_token, found.created_ms) == (session.login_id, session.csrf_token, NOW)
+
+
+async def test_a_closed_session_does_not_come_back_by_a_request_that_was_under_way(store):
+    token, session = await store.open(CALLER, NOW)
+    await store.close(token)
+    await store._write(token, session, NOW + 60_000, only_existing=True)
+    assert await store.find(token, NOW + 60_001) is None
+
+
+async def test_redis_holds_neither_cookies_nor_readable_sessions(store, client):
+    token, session = await store.open(CALLER, NOW)
+    state = new_token()
+    await store.begin_login(state, ATTEMPT)
+    dump = b"".join([key + await client.get(key) for key in await client.keys()])
+    for secret in (token, session.csrf_token, session.login_id, state, "budi"):
+        assert secret.encode() not in dump
+
+
+async def test_who_can_write_to_redis_can_make_no_session(store, client):
+    token, _ = await store.open(CALLER, NOW)
+    (key,) = await client.keys()
+    sealed = await client.get(key)
+    foreign = SessionStore(client, Vault.parse(new_entry("k2")), idle_ms=IDLE, absolute_ms=ABSOLUTE)
+    foreign_token, _ = await foreign.open(CALLER, NOW)
+    assert await store.find(foreign_token, NOW) is None, "sealed by another vault"
+    others_token, _ = await store.open(replace(CALLER, account_id="siti"), NOW)
+    for name in await client.keys():
+        await client.set(name, sealed)
+    assert await store.find(others_token, NOW) is None, "budi's record under the key of siti's session"
+    for forged in (b"", b"{}", sealed[:-1], bytes(100)):
+        await client.set(key, forged)
+        assert await store.find(token, NOW) is None
+
+
+async def test_a_login_attempt_is_taken_once_also_by_many_at_once(store):
+    state = new_token()
+    await store.begin_login(state, ATTEMPT)
+    taken = await asyncio.gather(*(store.take_login(state) for _ in range(8)))
+    assert [attempt for attempt in taken if attempt] == [ATTEMPT]
+    assert await store.take_login("no such state") is None
+
+
+async def test_without_redis_every_call_says_so(own_redis):
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        store = SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=IDLE, absolute_ms=ABSOLUTE)
+        token, session = await store.open(CALLER, NOW)
+        own_redis.stop()
+        for call in (
+            store.find(token, NOW),
+            store.open(CALLER, NOW),
+            store.rotate(token, session, NOW),
+            store.close(token),
+            store.begin_login(new_token(), ATTEMPT),
+            store.take_login(new_token()),
+        ):
+            with pytest.raises(StoreUnavailable):
+                await call
