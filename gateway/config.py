@@ -3,7 +3,6 @@
 Nothing here opens a connection or compiles a route; ``admin.config`` builds on the same helpers.
 """
 
-import hashlib
 import os
 import re
 import tomllib
@@ -12,7 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from gateway.errors import ConfigError, ConfigProblem
@@ -91,6 +100,12 @@ def _server(value: str) -> str:
     return value.rstrip("/")
 
 
+def _path(value: Path, info: ValidationInfo) -> Path:
+    """A relative path is taken from the configuration file's own folder, like that of a ``file:`` reference."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / value
+
+
 def _header_name(value: str) -> str:
     if not _HEADER_NAME.fullmatch(value):
         raise ValueError("not a header field name (RFC 9110 §5.1)")
@@ -101,6 +116,7 @@ RateField = Annotated[Rate, BeforeValidator(_rate)]
 AddressField = Annotated[Address, BeforeValidator(_address)]
 NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 ServerField = Annotated[str, AfterValidator(_server)]
+PathField = Annotated[Path, AfterValidator(_path)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
@@ -112,8 +128,8 @@ class Section(BaseModel):
 
 
 class Tls(Section):
-    certificate: Path
-    key: Path
+    certificate: PathField
+    key: PathField
 
 
 class Listen(Section):
@@ -188,7 +204,7 @@ class Health(Section):
 
 
 class UpstreamTls(Section):
-    ca: Path | None = None
+    ca: PathField | None = None
     """PEM bundle to verify servers with; the system's when absent."""
     server_name: str | None = None
     """Name to send and verify (SNI); the server's host when absent."""
@@ -228,7 +244,7 @@ class Assertion(Section):
 
     issuer: str = "gerbang"
     ttl_ms: int = Field(60_000, ge=5_000, le=60_000)
-    keys: Path | None = None
+    keys: PathField | None = None
     """Folder of signing keys, made on the first start; ``None``: a key for this process's lifetime only."""
     rotate_after_ms: int = Field(30 * 86_400_000, ge=120_000)
 
@@ -258,11 +274,28 @@ class GatewaySettings(Section):
 SettingsT = TypeVar("SettingsT", bound=Section)
 
 
+class Raw(NamedTuple):
+    """A configuration file as read: every reference resolved, nothing validated. JSON can carry it to a worker."""
+
+    source: str
+    """The file's path: paths inside it are relative to its folder."""
+    values: dict[str, Any]
+    problems: list[ConfigProblem]
+
+
 def load(path: Path, model: type[SettingsT]) -> SettingsT:
     """Read, resolve and validate one configuration file.
 
     :param model: the settings class, :class:`GatewaySettings` or the admin service's
     :raises ConfigError: with every problem found; no message contains a resolved secret
+    """
+    return validate(read(path), model)
+
+
+def read(path: Path) -> Raw:
+    """Read a file and resolve its references; what cannot be resolved is a problem for :func:`validate` to tell beside the others.
+
+    :raises ConfigError: the file cannot be read at all, or is not TOML
     """
     source = str(path)
     try:
@@ -275,22 +308,24 @@ def load(path: Path, model: type[SettingsT]) -> SettingsT:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([ConfigProblem("", f"not TOML: {error}")], source) from None
     problems: list[ConfigProblem] = []
-    resolved = _resolve(raw, path.parent, "", problems)
-    problems += unknown_upstreams(raw)
+    return Raw(source, _resolve(raw, path.parent, "", problems), problems)
+
+
+def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
+    """Settings of what was read.
+
+    :raises ConfigError: with every problem found, those of reading first
+    """
+    problems = raw.problems + unknown_upstreams(raw.values)
     settings: SettingsT | None = None
     try:
-        settings = model.model_validate(resolved)
+        settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
     except ValidationError as error:
         unresolved = {problem.path for problem in problems}
         problems += [problem for problem in map(_problem, error.errors()) if problem.path not in unresolved]
     if problems or settings is None:
-        raise ConfigError(problems, source)
+        raise ConfigError(problems, raw.source)
     return settings
-
-
-def version_of(path: Path) -> str:
-    """Short hash of a configuration file's bytes: what ``/config`` and the metrics call its version."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12]
 
 
 def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
