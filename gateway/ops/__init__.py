@@ -1,1 +1,1 @@
-"""The operators' port: health, readiness, metrics, reload, public keys."""
+"""The operators' port."""

@@ -1,0 +1,98 @@
+"""The operators' port: health, readiness, metrics, reload, configuration and public keys. Thin: the answers come from the supervisor.
+
+GET  /health                  200 {"status": "alive"} as long as the process lives
+GET  /ready                   200 or 503 {"status": "ready" | "degraded" | "unready", "missing": […], "degraded": […], "workers": […]}
+GET  /metrics                 Prometheus text
+POST /reload                  200 {"outcome": "applied" | "unchanged", "version", "previous_version", "changes": […]}
+                              or 422 with code ``reload_refused`` and "problems": [{"path", "message"}]
+GET  /config                  {"version", "loaded_at", "settings"}, without a secret
+GET  /.well-known/jwks.json   RFC 7517
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import hdrs, web
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from gateway.assertion.keys import JWKS_MAX_AGE_S
+from gateway.ops.report import Operated, Readiness, ReloadReport
+
+MAX_BODY_BYTES = 1_024
+"""No call of this port has a body worth reading."""
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def create_app(operated: Operated) -> web.Application:
+    """The ops application; it holds no state of its own."""
+    app = web.Application(middlewares=[_problems], client_max_size=MAX_BODY_BYTES)
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def ready(_request: web.Request) -> web.Response:
+        return _readiness(await operated.readiness())
+
+    async def metrics(_request: web.Request) -> web.Response:
+        return web.Response(body=await operated.metrics(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+
+    async def reload(request: web.Request) -> web.Response:
+        if hdrs.ORIGIN in request.headers:
+            # A web page open on the operator's machine can reach a loopback port, but cannot leave this header out (Fetch §3.2).
+            raise web.HTTPForbidden(text="not for browsers")
+        return _reloaded(await operated.reload())
+
+    async def configuration(_request: web.Request) -> web.Response:
+        return web.json_response(operated.configuration())
+
+    async def jwks(_request: web.Request) -> web.Response:
+        return web.json_response(operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
+
+    app.add_routes(
+        [
+            web.get("/health", health),
+            web.get("/ready", ready),
+            web.get("/metrics", metrics),
+            web.post("/reload", reload),
+            web.get("/config", configuration),
+            web.get("/.well-known/jwks.json", jwks),
+        ]
+    )
+    return app
+
+
+def _readiness(readiness: Readiness) -> web.Response:
+    status = "unready" if readiness.missing else "degraded" if readiness.degraded else "ready"
+    body = {"status": status, "missing": readiness.missing, "degraded": readiness.degraded, "workers": readiness.workers}
+    return web.json_response(body, status=503 if readiness.missing else 200)
+
+
+def _reloaded(report: ReloadReport) -> web.Response:
+    body: dict[str, Any] = {
+        "outcome": report.outcome,
+        "version": report.version,
+        "previous_version": report.previous,
+        "changes": [change._asdict() for change in report.changes],
+    }
+    if report.outcome != "refused":
+        return web.json_response(body)
+    detail = f"nothing was changed; version {report.version} stays in force"
+    return _problem(422, "reload_refused", "Reload refused", detail, problems=[problem._asdict() for problem in report.problems], **body)
+
+
+@web.middleware
+async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Every refusal of this port as a problem (RFC 9457)."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        refusal = _problem(error.status, error.reason.lower().replace(" ", "_"), error.reason, f"{request.method} {request.path}")
+        if hdrs.ALLOW in error.headers:
+            refusal.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
+        return refusal
+
+
+def _problem(status: int, code: str, title: str, detail: str, **extras: Any) -> web.Response:
+    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extras}
+    return web.json_response(body, status=status, content_type="application/problem+json")

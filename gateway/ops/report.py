@@ -1,0 +1,50 @@
+"""What the ops port asks of the running gateway, and the values it is answered with. The supervisor is the one implementation."""
+
+from typing import Any, Literal, NamedTuple, Protocol
+
+from gateway.changes import Change
+from gateway.errors import ConfigProblem
+
+
+class Readiness(NamedTuple):
+    """Whether the gate can serve now."""
+
+    missing: tuple[str, ...]
+    """Why it cannot: ``worker 1: starting``, ``worker 0: no key store``; empty when it can."""
+    degraded: tuple[str, ...]
+    """What is away though requests are served: ``redis``, ``postgres``, ``upstream spot``, ``limits are per process`` …"""
+    workers: tuple[dict[str, Any], ...]
+    """What each worker said of itself."""
+
+
+class ReloadReport(NamedTuple):
+    """How an attempt to reload ended: for all workers alike."""
+
+    outcome: Literal["applied", "unchanged", "refused"]
+    version: str
+    """The version in force now."""
+    previous: str
+    """The version in force before; the same unless applied."""
+    changes: tuple[Change, ...]
+    """What was changed, or would have been."""
+    problems: tuple[ConfigProblem, ...]
+    """Why it was refused: every problem of the file, every key path that needs a restart, or every worker that could not apply it."""
+
+
+class Operated(Protocol):
+    """A running gateway as its operators see it."""
+
+    async def readiness(self) -> Readiness:
+        """Ask every worker how it is."""
+
+    async def metrics(self) -> bytes:
+        """Prometheus text of parent and workers together."""
+
+    async def reload(self) -> ReloadReport:
+        """Read the configuration again and apply it everywhere, or nowhere."""
+
+    def configuration(self) -> dict[str, Any]:
+        """``version``, ``loaded_at`` and the settings in force, without a secret."""
+
+    def jwks(self) -> dict[str, Any]:
+        """The public keys of the assertion."""

@@ -1,0 +1,128 @@
+"""The ops port: what an operator reads, from a gateway that says this or that."""
+
+import pytest
+from aiohttp.test_utils import TestClient, TestServer
+
+from gateway.changes import Change, Kind
+from gateway.errors import ConfigProblem
+from gateway.ops.app import create_app
+from gateway.ops.report import Readiness, ReloadReport
+
+
+class Gateway:
+    """A gateway that says what the test wants."""
+
+    says = Readiness((), (), ({"worker": 0},))
+    report = ReloadReport("unchanged", "v1", "v1", (), ())
+    reloads = 0
+
+    async def readiness(self):
+        return self.says
+
+    async def metrics(self):
+        return b"gerbang_workers 1.0\n"
+
+    async def reload(self):
+        self.reloads += 1
+        return self.report
+
+    def configuration(self):
+        return {"version": "v1"}
+
+    def jwks(self):
+        return {"keys": []}
+
+
+@pytest.fixture
+def gateway():
+    return Gateway()
+
+
+@pytest.fixture
+async def client(gateway):
+    async with TestClient(TestServer(create_app(gateway))) as client:
+        yield client
+
+
+async def test_health_says_that_the_process_lives(client):
+    async with client.get("/health") as response:
+        assert (response.status, await response.json()) == (200, {"status": "alive"})
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "word"),
+    [
+        (Readiness((), (), ()), 200, "ready"),
+        (Readiness((), ("redis",), ()), 200, "degraded"),
+        (Readiness(("worker 0: no key store",), ("redis",), ()), 503, "unready"),
+    ],
+)
+async def test_ready_tells_what_is_missing(client, gateway, says, status, word):
+    gateway.says = says
+    async with client.get("/ready") as response:
+        answer = await response.json()
+    assert (response.status, answer["status"]) == (status, word)
+    assert answer["missing"] == list(says.missing)
+    assert answer["degraded"] == list(says.degraded)
+
+
+async def test_metrics_are_prometheus_text(client):
+    async with client.get("/metrics") as response:
+        assert response.headers["Content-Type"].startswith("text/plain; version=")
+        assert await response.text() == "gerbang_workers 1.0\n"
+
+
+async def test_a_reload_tells_what_it_changed(client, gateway):
+    gateway.report = ReloadReport("applied", "v2", "v1", (Change(Kind.CHANGED, "limits.per_key", "1/second", "2/second"),), ())
+    async with client.post("/reload") as response:
+        assert response.status == 200
+        assert await response.json() == {
+            "outcome": "applied",
+            "version": "v2",
+            "previous_version": "v1",
+            "changes": [{"kind": "changed", "path": "limits.per_key", "before": "1/second", "after": "2/second"}],
+        }
+
+
+async def test_a_refused_reload_tells_every_problem(client, gateway):
+    gateway.report = ReloadReport(
+        "refused", "v1", "v1", (), (ConfigProblem("routes[3].match", "conflicts"), ConfigProblem("", "worker 1: is gone"))
+    )
+    async with client.post("/reload") as response:
+        assert (response.status, response.content_type) == (422, "application/problem+json")
+        answer = await response.json()
+    assert (answer["code"], answer["outcome"], answer["version"]) == ("reload_refused", "refused", "v1")
+    assert answer["problems"] == [{"path": "routes[3].match", "message": "conflicts"}, {"path": "", "message": "worker 1: is gone"}]
+
+
+async def test_a_web_page_cannot_make_it_reload(client, gateway):
+    async with client.post("/reload", headers={"Origin": "https://evil.example"}) as response:
+        assert response.status == 403
+    assert gateway.reloads == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "code"),
+    [("GET", "/nothing", 404, "not_found"), ("GET", "/reload", 405, "method_not_allowed"), ("POST", "/health", 405, "method_not_allowed")],
+)
+async def test_refusals_are_problems(client, method, path, status, code):
+    async with client.request(method, path) as response:
+        answer = await response.json()
+        assert (response.status, response.content_type, answer["status"], answer["code"]) == (
+            status,
+            "application/problem+json",
+            status,
+            code,
+        )
+        assert ("Allow" in response.headers) == (status == 405)
+
+
+async def test_public_keys_may_be_cached_for_a_moment(client):
+    async with client.get("/.well-known/jwks.json") as response:
+        assert await response.json() == {"keys": []}
+        assert response.headers["Cache-Control"] == "public, max-age=30"
+
+
+async def test_configuration_is_told(client):
+    async with client.get("/config") as response:
+        assert await response.json() == {"version": "v1"}
