@@ -41,4 +41,15 @@ class KeyRecord:
     expires_ms: int | None
     """Unix milliseconds from which the key is refused; ``None`` is never."""
     frozen: bool
-    """The account is frozen, or its KYC was revoked."""
+    """The account is frozen, or its KYC does not say ``verified`` (any more)."""
+
+    def __post_init__(self) -> None:
+        """Refuse a record that could not have been issued: it would be decided on by guesswork later.
+
+        :raises ValueError: no scope, no address in an allow list, or not exactly the material that the algorithm needs
+        """
+        if not self.scopes or self.ip_allowlist == ():
+            raise ValueError("a key without any scope, or with an empty allow list")
+        symmetric = self.algorithm is Algorithm.HMAC_SHA256
+        if (self.secret is not None) is not symmetric or (self.public_key is not None) is symmetric:
+            raise ValueError(f"{self.algorithm} with the wrong kind of key material")
