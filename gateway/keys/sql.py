@@ -1,0 +1,46 @@
+"""Every statement on ``accounts`` and ``api_keys`` that the gateway and the shared store use, by name. Nothing else.
+
+Statements of the gateway's role read the columns it was granted, and no others (migration 0001).
+"""
+
+# -- gateway: SELECT only ---------------------------------------------------------------------------------------------
+
+FIND_KEY = """
+    SELECT k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
+           k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen
+      FROM api_keys k JOIN accounts a ON a.id = k.account_id
+     WHERE k.id = $1 AND k.revoked_at IS NULL
+"""
+
+# -- admin ------------------------------------------------------------------------------------------------------------
+
+INSERT_KEY = """
+    INSERT INTO api_keys (id, account_id, label, scopes, algorithm, sealed_secret, public_key, ip_allowlist, created_at, expires_at)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+
+_LISTED = """
+    SELECT id, account_id, label, scopes, algorithm, public_key, ip_allowlist, created_at, expires_at, revoked_at, revoked_reason
+      FROM api_keys
+"""
+
+LIST_KEYS = _LISTED + " WHERE account_id = $1 ORDER BY created_at, id"
+
+GET_KEY = _LISTED + " WHERE id = $1"
+
+COUNT_KEYS = "SELECT count(*) FROM api_keys WHERE account_id = $1"
+
+DELETE_KEY = "DELETE FROM api_keys WHERE id = $1 AND account_id = $2"
+
+REVOKE_KEY = """
+    UPDATE api_keys SET revoked_at = $2, revoked_reason = $3, sealed_secret = NULL WHERE id = $1 AND revoked_at IS NULL
+"""
+
+# -- re-sealing -------------------------------------------------------------------------------------------------------
+
+SEALED_AFTER = """
+    SELECT id, sealed_secret FROM api_keys WHERE id > $1 AND sealed_secret IS NOT NULL ORDER BY id LIMIT $2
+"""
+
+# Only if nobody changed the row meanwhile: a revocation that wiped the secret must not be undone.
+RESEAL = "UPDATE api_keys SET sealed_secret = $3 WHERE id = $1 AND sealed_secret = $2"

@@ -1,0 +1,215 @@
+"""API keys in PostgreSQL. Gateway side: :class:`KeyStore`, which only reads. Admin side: functions on the caller's connection.
+
+The functions take a connection so that they join the caller's transaction (the audit row stands or falls with them). Whoever
+changes a key publishes its invalidation after the commit, never before: ``invalidation.publish``.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any
+
+from gateway.errors import StoreUnavailable
+from gateway.keys import sql
+from gateway.keys.codec import RecordUnreadable
+from gateway.keys.postgres import COMMAND_SECONDS, AnyConnection, Pool, translated
+from gateway.keys.record import Algorithm, KeyRecord, Scope
+from gateway.keys.secret import Secret
+from gateway.keys.vault import SealBroken, Vault
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
+
+
+class KeyStore:
+    """The gateway's view of the keys: one look-up at a time and key, a bounded number of them, bounded in time.
+
+    Ids that nobody has seen exist get a part of the connections only, so that guessed ids never keep a known key waiting.
+
+    :param concurrency: statements at once for all ids; for ids not known to exist, half of them
+    :param waiting: how many look-ups of unknown ids may stand in line before more are turned away
+    :param seconds: bound on one look-up, standing in line included
+    """
+
+    def __init__(self, pool: Pool, vault: Vault, *, concurrency: int = 8, waiting: int = 1_000, seconds: float = COMMAND_SECONDS) -> None:
+        self._pool = pool
+        self._vault = vault
+        self._seconds = seconds
+        self._connections = asyncio.Semaphore(concurrency)
+        self._for_unknown = asyncio.Semaphore(max(1, concurrency // 2))
+        self._unknown = 0
+        self._most_unknown = waiting
+
+    async def find(self, key_id: str, *, known: bool = False) -> KeyRecord | None:
+        """The key as committed now; ``None`` when there is none, or an operator revoked it.
+
+        :param known: the caller has seen this key exist
+        :raises StoreUnavailable: PostgreSQL did not answer in time, or too many unknown ids are being looked up
+        :raises RecordUnreadable: the row is there and cannot be used; concerns this key alone
+        """
+        try:
+            async with asyncio.timeout(self._seconds):
+                row = await (self._fetch(key_id) if known else self._fetch_unknown(key_id))
+        except TimeoutError:
+            raise StoreUnavailable(f"PostgreSQL did not answer within {self._seconds} s") from None
+        return None if row is None else record_of(row, self._vault)
+
+    async def _fetch_unknown(self, key_id: str) -> Any:
+        if self._unknown >= self._most_unknown:
+            raise StoreUnavailable("too many unknown key ids are being looked up")
+        self._unknown += 1
+        try:
+            async with self._for_unknown:
+                return await self._fetch(key_id)
+        finally:
+            self._unknown -= 1
+
+    async def _fetch(self, key_id: str) -> Any:
+        with translated():
+            async with self._connections:
+                return await self._pool.fetchrow(sql.FIND_KEY, key_id)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredKey:
+    """One key as its owner and operators see it: everything but the secret."""
+
+    key_id: str
+    account_id: str
+    label: str
+    scopes: frozenset[Scope]
+    algorithm: Algorithm
+    public_key: bytes | None
+    ip_allowlist: tuple[IPv4Address | IPv6Address, ...] | None
+    created_ms: int
+    expires_ms: int | None
+    revoked_ms: int | None
+    """When an operator revoked it: it stays listed, its secret wiped, until its owner deletes it."""
+    revoked_reason: str | None
+
+
+async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> None:
+    """Add a key; its account must be there.
+
+    :raises StoreUnavailable: PostgreSQL did not answer; whether the row is there is decided by the caller's transaction
+    :raises asyncpg.IntegrityConstraintViolationError: the caller's checks let something through that the schema refuses
+    """
+    with translated():
+        await connection.execute(
+            sql.INSERT_KEY,
+            record.key_id,
+            record.account_id,
+            record.label,
+            sorted(record.scopes),
+            record.algorithm.value,
+            None if record.secret is None else vault.seal(record.secret.reveal(), context=record.key_id),
+            record.public_key,
+            None if record.ip_allowlist is None else list(record.ip_allowlist),
+            _datetime(record.created_ms),
+            None if record.expires_ms is None else _datetime(record.expires_ms),
+        )
+
+
+async def list_for_account(connection: AnyConnection, account_id: str) -> list[StoredKey]:
+    """Every key of an account, oldest first, revoked ones too.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        return [_stored(row) for row in await connection.fetch(sql.LIST_KEYS, account_id)]
+
+
+async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:
+    """One key of any account; the caller checks whose it is.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        row = await connection.fetchrow(sql.GET_KEY, key_id)
+    return None if row is None else _stored(row)
+
+
+async def count(connection: AnyConnection, account_id: str) -> int:
+    """How many keys an account has, revoked ones too. Two creations at once are kept apart by the caller's row lock on the account.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        return int(await connection.fetchval(sql.COUNT_KEYS, account_id))
+
+
+async def delete(connection: AnyConnection, key_id: str, *, account_id: str) -> bool:
+    """Delete a key of this account; False when the account has no such key.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        return bool(await connection.execute(sql.DELETE_KEY, key_id, account_id) == "DELETE 1")
+
+
+async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms: int) -> bool:
+    """An operator's revocation: wipes the secret, keeps the row for its owner to see. False when absent or revoked before.
+
+    :param reason: 1–500 characters, shown to the owner
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        return bool(await connection.execute(sql.REVOKE_KEY, key_id, _datetime(now_ms), reason) == "UPDATE 1")
+
+
+def record_of(row: Any, vault: Vault) -> KeyRecord:
+    """The record of a row of ``sql.FIND_KEY``.
+
+    :raises RecordUnreadable: the secret does not open, or a value is none that the schema allows
+    """
+    try:
+        sealed = row["sealed_secret"]
+        return KeyRecord(
+            key_id=row["id"],
+            account_id=row["account_id"],
+            label=row["label"],
+            scopes=frozenset(map(Scope, row["scopes"])),
+            algorithm=Algorithm(row["algorithm"]),
+            secret=None if sealed is None else Secret(vault.open(sealed, context=row["id"])),
+            public_key=row["public_key"],
+            ip_allowlist=_addresses(row["ip_allowlist"]),
+            created_ms=_milliseconds(row["created_at"]),
+            expires_ms=None if row["expires_at"] is None else _milliseconds(row["expires_at"]),
+            frozen=row["frozen"],
+        )
+    except (SealBroken, ValueError, TypeError) as error:
+        raise RecordUnreadable(str(error)) from None
+
+
+def _stored(row: Any) -> StoredKey:
+    return StoredKey(
+        key_id=row["id"],
+        account_id=row["account_id"],
+        label=row["label"],
+        scopes=frozenset(map(Scope, row["scopes"])),
+        algorithm=Algorithm(row["algorithm"]),
+        public_key=row["public_key"],
+        ip_allowlist=_addresses(row["ip_allowlist"]),
+        created_ms=_milliseconds(row["created_at"]),
+        expires_ms=None if row["expires_at"] is None else _milliseconds(row["expires_at"]),
+        revoked_ms=None if row["revoked_at"] is None else _milliseconds(row["revoked_at"]),
+        revoked_reason=row["revoked_reason"],
+    )
+
+
+def _addresses(values: list[object] | None) -> tuple[IPv4Address | IPv6Address, ...] | None:
+    if values is None:
+        return None
+    addresses = tuple(value for value in values if type(value) in (IPv4Address, IPv6Address))
+    if len(addresses) != len(values):  # asyncpg gives an IPv4Interface for a value with a mask: a network, or NULL
+        raise ValueError("the allow list holds something that is not an address")
+    return addresses  # type: ignore[return-value]  # mypy does not narrow on type()
+
+
+def _datetime(milliseconds: int) -> datetime:
+    return _EPOCH + milliseconds * _MILLISECOND
+
+
+def _milliseconds(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MILLISECOND

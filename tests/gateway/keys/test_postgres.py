@@ -1,0 +1,87 @@
+"""DSNs, and what an unreachable or refusing PostgreSQL looks like."""
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ConfigError, StoreUnavailable
+from gateway.keys.postgres import check_dsn, connect, create_pool, translated
+
+
+@pytest.mark.parametrize(
+    ("dsn", "message"),
+    [
+        ("", "does not start with postgresql://"),
+        ("localhost/db", "does not start with postgresql://"),
+        ("mysql://u:hunter2@h/db", "does not start with postgresql://"),
+        ("postgresql://u:hunter2@h:port/db", "port that is not a number"),
+        ("postgresql://u:hunter2@h:99999/db", "port that is not a number"),
+        ("postgresql://u:hunter2@h1:5432,h2:x/db", "port that is not a number"),
+        ("postgresql://u:hun@ter2@h/db", "not percent-encoded"),
+        ("postgresql://u:hunter2#@h/db", "not percent-encoded"),
+        ("postgresql://u:hunter2@[::1/db", "not a URL"),
+        ("postgresql://u:hunter2@h/db?sslmode", "not a URL"),
+    ],
+)
+async def test_a_malformed_dsn_says_what_is_wrong_and_never_shows_a_password(dsn, message):
+    with pytest.raises(ConfigError, match=message) as refusal:
+        await create_pool(dsn)
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("option", ["sslmode=hunter2", "target_session_attrs=hunter2"])
+async def test_an_option_that_the_driver_refuses_is_a_config_error_without_its_value(option):
+    with pytest.raises(ConfigError) as refusal:
+        await connect(f"postgresql://u@localhost/db?{option}")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "dsn",
+    [
+        "postgresql://u@/db?host=/run/postgresql",
+        "postgres://u:p%40ss@h1:5432,h2:5433/db?target_session_attrs=read-write",
+        "postgresql://[::1]:5432/db",
+    ],
+)
+def test_a_dsn_of_every_useful_form_passes(dsn):
+    check_dsn(dsn)
+
+
+@given(st.text() | st.text().map(lambda text: f"postgresql://u:hunter2hunter2@{text}"))
+def test_any_text_is_a_dsn_or_a_config_error_without_the_password(dsn):
+    told = ""
+    try:
+        check_dsn(dsn)
+    except ConfigError as error:
+        told = str(error)
+    assert "hunter2hunter2" not in told
+
+
+async def test_a_server_that_is_not_there_is_unavailable(tmp_path):
+    with pytest.raises(StoreUnavailable, match="PostgreSQL did not answer") as refusal:
+        await connect(f"postgresql://u:hunter2@/db?host={tmp_path}")
+    assert "hunter2" not in str(refusal.value)
+
+
+async def test_a_refused_login_is_unavailable(database):
+    with pytest.raises(StoreUnavailable, match="SQLSTATE"):
+        await connect(database.server.dsn(database.name, "nobody_known"))
+    with pytest.raises(StoreUnavailable, match="SQLSTATE"):
+        await connect(database.server.dsn("no_such_database"))
+
+
+async def test_a_pool_is_made_while_the_server_is_down(tmp_path):
+    async with await create_pool(f"postgresql://u@/db?host={tmp_path}") as pool:
+        with pytest.raises(StoreUnavailable), translated():
+            await pool.fetchval("SELECT 1")
+
+
+async def test_a_defect_is_not_called_an_outage(database):
+    connection = await connect(database.owner_dsn)
+    try:
+        with pytest.raises(asyncpg.UndefinedTableError), translated():
+            await connection.fetchval("SELECT * FROM nowhere")
+    finally:
+        await connection.close()
