@@ -49,6 +49,24 @@ class SigningKey(NamedTuple):
         """This key, with its kid computed."""
         return cls(created_ms, OKPKey.import_key(private.public_key()).thumbprint(), private)
 
+    def pem(self) -> str:
+        """PKCS #8, not encrypted: for its file, and for handing it to a worker."""
+        return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+    @classmethod
+    def from_pem(cls, pem: str, created_ms: int) -> "SigningKey":
+        """The key of :meth:`pem`.
+
+        :raises ValueError: not a PEM private key, or not an Ed25519 one
+        """
+        try:
+            private = load_pem_private_key(pem.encode(), password=None)
+        except (ValueError, TypeError):
+            raise ValueError("not a PEM private key") from None
+        if not isinstance(private, Ed25519PrivateKey):
+            raise ValueError("not an Ed25519 key")  # noqa: TRY004 - it is the file's content that is wrong
+        return cls.of(private, created_ms)
+
     def public_jwk(self) -> dict[str, Any]:
         """The public half as a JWK (RFC 8037 §2)."""
         public = OKPKey.import_key(self.private.public_key()).as_dict(private=False)
@@ -123,25 +141,21 @@ def _read(folder: Path) -> list[SigningKey]:
     keys = []
     for path, match in found:
         try:
-            private = load_pem_private_key(path.read_bytes(), password=None)
+            keys.append(SigningKey.from_pem(path.read_text(), int(match[1])))
         except FileNotFoundError:
             continue  # another gate that shares the folder has just dropped it
-        except (OSError, ValueError, TypeError) as error:
-            raise SigningKeysUnusable(f"{path}: {getattr(error, 'strerror', None) or 'not a PEM private key'}") from None
-        if not isinstance(private, Ed25519PrivateKey):
-            raise SigningKeysUnusable(f"{path}: not an Ed25519 key")
-        keys.append(SigningKey.of(private, int(match[1])))
+        except (OSError, ValueError) as error:
+            raise SigningKeysUnusable(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return sorted(keys, key=lambda key: key.created_ms)
 
 
 def _write(folder: Path, key: SigningKey) -> None:
     """Write a whole file or none: under a name of its own first, then renamed."""
     draft = folder / f".{secrets.token_hex(8)}"
-    pem = key.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(pem)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(key.pem())
             file.flush()
             os.fsync(file.fileno())
         draft.rename(_path(folder, key))
