@@ -1,0 +1,123 @@
+"""deploy.local.exchange.app: it believes the gate's assertion and nothing else, and its errors say what is wrong."""
+
+from decimal import Decimal
+
+import pytest
+from aiohttp import web
+
+from deploy.local.exchange.app import application
+from gateway import clock
+from gateway.assertion import Signer, SigningKey
+from gateway.message import Identity
+
+KEY = SigningKey.new(0)
+ORDER = {"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "900000000", "quantity": "0.001"}
+
+
+@pytest.fixture
+async def exchange(aiohttp_client, aiohttp_server):
+    async def jwks(_request):
+        return web.json_response({"keys": [KEY.public_jwk()]})
+
+    ops = web.Application()
+    ops.router.add_get("/jwks", jwks)
+    server = await aiohttp_server(ops)
+    return await aiohttp_client(application(str(server.make_url("/jwks"))))
+
+
+def gate(account="budi", *, audience="spot", key=KEY, issuer="gerbang"):
+    identity = Identity(account, "gbk_test", ("read", "trade")) if account else None
+    token = Signer(key, issuer=issuer, ttl_ms=60_000).assertion(identity, audience, clock.now_ms())
+    return {"X-Gateway-Assertion": token.decode()}
+
+
+async def test_an_order_is_placed_listed_and_cancelled(exchange):
+    placed = await exchange.post("/v1/orders", json=ORDER, headers=gate())
+    order = await placed.json()
+    assert (placed.status, order["status"]) == (201, "open")
+    listed = await (await exchange.get("/v1/orders?status=open", headers=gate())).json()
+    assert [each["id"] for each in listed["orders"]] == [order["id"]]
+    shown = await (await exchange.get(f"/v1/orders/{order['id']}", headers=gate())).json()
+    assert shown == order
+    cancelled = await exchange.delete(f"/v1/orders/{order['id']}", headers=gate())
+    assert (cancelled.status, (await cancelled.json())["status"]) == (200, "cancelled")
+
+
+async def test_a_market_order_is_filled_and_moves_the_balances(exchange):
+    order = {"symbol": "ETH-IDR", "side": "sell", "type": "market", "quantity": "2"}
+    filled = await (await exchange.post("/v1/orders", json=order, headers=gate())).json()
+    assert (filled["status"], filled["filled_quantity"]) == ("filled", "2")
+    wallets = (await (await exchange.get("/v1/wallets", headers=gate())).json())["wallets"]
+    available = {wallet["currency"]: Decimal(wallet["available"]) for wallet in wallets}
+    assert available["ETH"] == 8
+    assert available["IDR"] == 1_000_000_000 + 2 * Decimal(filled["average_price"])
+
+
+async def test_each_account_sees_its_own_orders_only(exchange):
+    order = await (await exchange.post("/v1/orders", json=ORDER, headers=gate("budi"))).json()
+    assert (await exchange.get(f"/v1/orders/{order['id']}", headers=gate("siti"))).status == 404
+    assert (await exchange.delete(f"/v1/orders/{order['id']}", headers=gate("siti"))).status == 404
+    assert (await (await exchange.get("/v1/orders", headers=gate("siti"))).json())["orders"] == []
+
+
+@pytest.mark.parametrize("path", ["/v1/markets/summary", "/v1/markets/BTC-IDR/summary", "/v1/markets/BTC-IDR/bid-ask-price"])
+async def test_market_data_is_for_whoever_comes_through_the_gate_even_nobody(exchange, path):
+    assert (await exchange.get(path, headers=gate(account=None))).status == 200
+    assert (await exchange.get(path)).status == 401
+
+
+async def test_health_is_told_to_everybody(exchange):
+    assert (await exchange.get("/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"X-Account-Id": "budi", "X-Key-Scopes": "read trade"},
+        {"X-Gateway-Assertion": "made.up.text"},
+        gate(audience="other"),
+        gate(issuer="other"),
+        gate(key=SigningKey.new(0)),
+        gate(account=None),
+    ],
+)
+async def test_who_did_not_come_through_the_gate_is_refused(exchange, headers):
+    for path in ("/v1/wallets", "/v1/orders", "/v1/orders/1"):
+        assert (await exchange.get(path, headers=headers)).status == 401
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        (b"", 400, "invalid_json"),
+        (b"[1]", 400, "invalid_json"),
+        (b"[" * 100_000, 400, "invalid_json"),
+        ({"symbol": "BTC-EUR"}, 404, "unknown_symbol"),
+        ({"symbol": ["BTC-IDR"]}, 404, "unknown_symbol"),
+        ({"side": "hold"}, 422, "invalid_side"),
+        ({"type": "stop"}, 422, "invalid_type"),
+        ({"price": 900000000}, 422, "invalid_price"),
+        ({"price": "1e9"}, 422, "invalid_price"),
+        ({"price": None}, 422, "invalid_price"),
+        ({"quantity": "NaN"}, 422, "invalid_quantity"),
+        ({"quantity": "-1"}, 422, "invalid_quantity"),
+        ({"leverage": "5"}, 422, "unknown_member"),
+        ({"client_order_id": "x" * 65}, 422, "invalid_client_order_id"),
+        ({"quantity": "1000"}, 422, "insufficient_balance"),
+    ],
+)
+async def test_a_wrong_order_says_what_is_wrong_with_it(exchange, body, status, code):
+    data = {"data": body} if isinstance(body, bytes) else {"json": ORDER | body}
+    answer = await exchange.post("/v1/orders", headers=gate(), **data)
+    assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)
+
+
+async def test_an_unknown_market_is_404(exchange):
+    assert (await exchange.get("/v1/markets/NOPE/summary", headers=gate(None))).status == 404
+
+
+async def test_the_stream_tells_every_markets_price(exchange):
+    async with exchange.ws_connect("/v1/stream/tickers", headers=gate(None)) as stream:
+        told = [await stream.receive_json() for _ in range(4)]
+    assert {each["symbol"] for each in told} == {"BTC-IDR", "ETH-IDR", "USDT-IDR", "BTC-USDT"}
