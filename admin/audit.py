@@ -49,16 +49,22 @@ class Actor(StrEnum):
     PROVIDER = "provider"
 
 
+class Occasion(NamedTuple):
+    """When and from where: captured once per request."""
+
+    now_ms: int
+    client_ip: str | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One event before it has its place in the chain."""
 
-    at_ms: int
+    occasion: Occasion
     event: Event
     actor: Actor
     account_id: str
     key_id: str | None = None
-    client_ip: str | None = None
     detail: Mapping[str, object] = field(default_factory=dict)
     """JSON values."""
 
@@ -95,9 +101,9 @@ async def append(connection: Connection, entry: Entry) -> None:
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         last = await connection.fetchrow("SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1")
         seq, previous = (last["seq"] + 1, last["hash"]) if last is not None else (1, GENESIS)
-        event = Recorded(
-            seq, entry.at_ms, entry.event, entry.actor, entry.account_id, entry.key_id, entry.client_ip, _canonical(dict(entry.detail))
-        )
+        at_ms, client_ip = entry.occasion
+        detail = _canonical(dict(entry.detail))
+        event = Recorded(seq, at_ms, entry.event, entry.actor, entry.account_id, entry.key_id, client_ip, detail)
         digest = chained(previous, event)
         await connection.execute(_INSERT, *event, previous, digest)
     # Who keeps the log lines elsewhere can compare them with the table's end (``verify(expected=…)``).

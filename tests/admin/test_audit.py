@@ -6,14 +6,20 @@ import asyncpg
 import pytest
 
 from admin import audit
-from admin.audit import Actor, Entry, Event
+from admin.audit import Actor, Entry, Event, Occasion
 from tests.support.stack import Database
 
 TAMPERING = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only;"
 
 
 def entry(number: int = 0, account: str = "alice") -> Entry:
-    return Entry(at_ms=1_000 + number, event=Event.KEY_CREATED, actor=Actor.ACCOUNT, account_id=account, detail={"label": f"bot {number}"})
+    return Entry(
+        occasion=Occasion(1_000 + number, "8.8.8.8"),
+        event=Event.KEY_CREATED,
+        actor=Actor.ACCOUNT,
+        account_id=account,
+        detail={"label": f"bot {number}"},
+    )
 
 
 async def filled(database: Database, count: int = 5) -> asyncpg.Connection:

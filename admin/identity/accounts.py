@@ -1,0 +1,159 @@
+"""Accounts: what the provider claims and what the back office decided, the stricter one wins.
+
+Changes that stop or release keys are audited in their own transaction and told to the gateways after it.
+"""
+
+from dataclasses import dataclass, replace
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.errors import NotFound
+from admin.identity.caller import Caller, Kyc
+from admin.stores import Stores
+from gateway.keys import store
+from gateway.keys.postgres import Connection, translated
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """One account as stored."""
+
+    id: str
+    email: str | None
+    kyc: Kyc
+    frozen: bool
+    claims_ms: int
+    proof_failures: int
+    locked_until_ms: int
+
+    def kyc_for(self, caller: Caller) -> Kyc:
+        """The stricter of what is stored and what the caller's own claims say."""
+        return self.kyc if self.kyc is not Kyc.VERIFIED else caller.kyc
+
+
+async def find(connection: Connection, account_id: str) -> Account | None:
+    """:raises StoreUnavailable: PostgreSQL did not answer"""
+    return await _fetch(connection, _FIND, account_id)
+
+
+async def lock(connection: Connection, account_id: str) -> Account:
+    """The account, locked until the transaction ends: what counts or changes anything of one account stands in line here.
+
+    The lock keeps out other writers of this account, not the gateways' reads nor the foreign keys' checks.
+
+    :raises NotFound: there is no such account
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    account = await _fetch(connection, _FIND + " FOR NO KEY UPDATE", account_id)
+    if account is None:
+        raise _no_account()
+    return account
+
+
+class Accounts:
+    """Accounts, with the audit and the gateways kept informed."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    async def see(self, caller: Caller, occasion: Occasion) -> Account:
+        """The caller's account, made on the first call, with newer claims noted. ``kyc`` is the stricter of both.
+
+        :raises StoreUnavailable: PostgreSQL did not answer
+        """
+        touched: list[str] = []
+        async with self._stores.transaction() as connection:
+            account = await find(connection, caller.account_id)
+            if account is None or _is_news(account, caller):
+                account, touched = await _note_claims(connection, caller, occasion)
+        await self._stores.invalidate(touched)
+        return replace(account, kyc=account.kyc_for(caller))
+
+    async def get(self, account_id: str) -> tuple[Account, list[store.StoredKey]]:
+        """:raises NotFound: there is no such account"""
+        async with self._stores.transaction() as connection:
+            account = await find(connection, account_id)
+            if account is None:
+                raise _no_account()
+            return account, await store.list_for_account(connection, account_id)
+
+    async def set_kyc(self, account_id: str, kyc: Kyc, occasion: Occasion) -> None:
+        """The back office's word. An account that was never seen is made, so that a revocation also holds for its first login."""
+        async with self._stores.transaction() as connection:
+            await connection.execute(_ENSURE, account_id)
+            before = await lock(connection, account_id)
+            touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, occasion)
+        await self._stores.invalidate(touched)
+
+    async def set_frozen(self, account_id: str, frozen: bool, occasion: Occasion) -> None:
+        """Freeze or thaw; doing it again changes nothing.
+
+        :raises NotFound: there is no such account
+        """
+        touched: list[str] = []
+        async with self._stores.transaction() as connection:
+            before = await lock(connection, account_id)
+            if before.frozen != frozen:
+                await connection.execute("UPDATE accounts SET frozen = $2 WHERE id = $1", account_id, frozen)
+                touched = await _key_ids(connection, account_id)
+                event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
+                await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=account_id))
+        await self._stores.invalidate(touched)
+
+
+def _is_news(account: Account, caller: Caller) -> bool:
+    """Whether the caller's claims are newer than those noted, or as old and stricter. Older ones never undo newer ones."""
+    if account.claims_ms == caller.issued_ms:
+        return account.kyc is Kyc.VERIFIED and caller.kyc is not Kyc.VERIFIED
+    return account.claims_ms < caller.issued_ms
+
+
+async def _note_claims(connection: Connection, caller: Caller, occasion: Occasion) -> tuple[Account, list[str]]:
+    touched: list[str] = []
+    with translated():
+        await connection.execute(_ENSURE, caller.account_id)
+        account = await lock(connection, caller.account_id)
+        if _is_news(account, caller):
+            await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms)
+            if account.kyc is not Kyc.REVOKED:  # the back office's word is stricter than any claim
+                touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, occasion)
+        noted = await find(connection, caller.account_id)
+    if noted is None:
+        raise _no_account()
+    return noted, touched
+
+
+async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Actor, occasion: Occasion) -> list[str]:
+    """Key ids that the change concerns."""
+    if before.kyc is kyc:
+        return []
+    await connection.execute("UPDATE accounts SET kyc = $2 WHERE id = $1", before.id, kyc.value)
+    touched = await _key_ids(connection, before.id)
+    entry = Entry(
+        occasion=occasion,
+        event=Event.KYC_CHANGED,
+        actor=actor,
+        account_id=before.id,
+        detail={"from": before.kyc.value, "to": kyc.value},
+    )
+    await audit.append(connection, entry)
+    return touched
+
+
+async def _key_ids(connection: Connection, account_id: str) -> list[str]:
+    return [key.key_id for key in await store.list_for_account(connection, account_id)]
+
+
+async def _fetch(connection: Connection, statement: str, account_id: str) -> Account | None:
+    with translated():
+        row = await connection.fetchrow(statement, account_id)
+    return None if row is None else Account(**{**row, "kyc": Kyc(row["kyc"])})
+
+
+def _no_account() -> NotFound:
+    return NotFound("There is no such account.")
+
+
+_FIND = "SELECT id, email, kyc, frozen, claims_ms, proof_failures, locked_until_ms FROM accounts WHERE id = $1"
+_ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
+_NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3 WHERE id = $1"

@@ -1,0 +1,190 @@
+"""Factors and recovery codes in PostgreSQL, secrets sealed by the vault. Functions on the caller's connection; no rules."""
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from admin.stepup import recovery
+from gateway.keys.postgres import Connection, translated
+from gateway.keys.vault import Vault
+
+
+class Kind(StrEnum):
+    """What a factor can be."""
+
+    TOTP = "totp"
+    PASSKEY = "passkey"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Factor:
+    """One factor. What it is made of stays sealed until it is needed."""
+
+    id: str
+    account_id: str
+    kind: Kind
+    name: str
+    sealed: bytes = field(repr=False)
+    counter: int = -1
+    """TOTP: the last accepted time step. Passkey: the signature counter last seen."""
+    proven: bool
+    """Enrolment was begun with a step-up."""
+    created_ms: int
+    confirmed_ms: int | None
+    """``None``: enrolment was begun and not ended."""
+    last_used_ms: int | None = None
+
+    def open(self, vault: Vault) -> bytes:
+        """:raises SealBroken: the vault's ring lacks its key, or somebody changed it"""
+        return vault.open(self.sealed, context=_context(self.kind, self.id))
+
+
+def new_factor(
+    account_id: str, kind: Kind, name: str, plaintext: bytes, vault: Vault, *, proven: bool, created_ms: int, confirmed_ms: int | None
+) -> Factor:
+    """A factor that is not stored yet, its content sealed for its own id."""
+    factor_id = f"fac_{secrets.token_urlsafe(12)}"
+    return Factor(
+        id=factor_id,
+        account_id=account_id,
+        kind=kind,
+        name=name,
+        sealed=vault.seal(plaintext, context=_context(kind, factor_id)),
+        proven=proven,
+        created_ms=created_ms,
+        confirmed_ms=confirmed_ms,
+    )
+
+
+async def insert(connection: Connection, factor: Factor, *, credential_digest: bytes | None = None) -> None:
+    """:raises asyncpg.UniqueViolationError: the credential is some account's already, or an enrolment is under way"""
+    with translated():
+        await connection.execute(
+            _INSERT,
+            factor.id,
+            factor.account_id,
+            factor.kind.value,
+            factor.name,
+            factor.sealed,
+            factor.counter,
+            credential_digest,
+            factor.proven,
+            factor.created_ms,
+            factor.confirmed_ms,
+        )
+
+
+async def confirmed(connection: Connection, account_id: str) -> list[Factor]:
+    """The factors that count, oldest first."""
+    with translated():
+        rows = await connection.fetch(_SELECT + " WHERE account_id = $1 AND confirmed_ms IS NOT NULL ORDER BY created_ms, id", account_id)
+    return [_factor(row) for row in rows]
+
+
+async def pending(connection: Connection, account_id: str, factor_id: str) -> Factor | None:
+    """The enrolment under way, if it is this one."""
+    with translated():
+        row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND id = $2 AND confirmed_ms IS NULL", account_id, factor_id)
+    return None if row is None else _factor(row)
+
+
+async def drop_pending(connection: Connection, account_id: str) -> None:
+    with translated():
+        await connection.execute("DELETE FROM factors WHERE account_id = $1 AND confirmed_ms IS NULL", account_id)
+
+
+async def confirm(connection: Connection, factor_id: str, *, counter: int, now_ms: int) -> None:
+    with translated():
+        await connection.execute("UPDATE factors SET confirmed_ms = $3, counter = $2 WHERE id = $1", factor_id, counter, now_ms)
+
+
+async def remove(connection: Connection, account_id: str, factor_id: str) -> bool:
+    """False when the account has no such factor."""
+    with translated():
+        return bool(await connection.execute("DELETE FROM factors WHERE id = $1 AND account_id = $2", factor_id, account_id) == "DELETE 1")
+
+
+async def advance(connection: Connection, factor_id: str, *, counter: int, now_ms: int) -> bool:
+    """Keep a newer counter, in one statement: of any number at once with the same one, one gets True."""
+    with translated():
+        return bool(await connection.fetchval(_ADVANCE, factor_id, counter, now_ms) is not None)
+
+
+async def touch(connection: Connection, factor: Factor, *, sealed: bytes, now_ms: int) -> None:
+    """Store a factor's new content (a passkey's counter is part of it) and that it was used."""
+    with translated():
+        await connection.execute("UPDATE factors SET sealed = $2, last_used_ms = $3 WHERE id = $1", factor.id, sealed, now_ms)
+
+
+async def replace_recovery_codes(connection: Connection, account_id: str, codes: tuple[str, ...]) -> None:
+    """Only these codes count from now on; none, when there are none."""
+    with translated():
+        await connection.execute("DELETE FROM recovery_codes WHERE account_id = $1", account_id)
+        await connection.executemany(
+            "INSERT INTO recovery_codes (account_id, digest) VALUES ($1, $2)",
+            [(account_id, recovery.digest(account_id, code)) for code in codes],
+        )
+
+
+async def recovery_codes_left(connection: Connection, account_id: str) -> int | None:
+    """How many are unused; ``None`` when none were ever given."""
+    with translated():
+        row = await connection.fetchrow(_CODES_LEFT, account_id)
+    return None if row is None or not row["given"] else int(row["unused"])
+
+
+async def use_recovery_code(connection: Connection, account_id: str, code: str, *, now_ms: int) -> bool | None:
+    """True: used now. False: used before. ``None``: no such code."""
+    digest = recovery.digest(account_id, code)
+    with translated():
+        if await connection.fetchval(_USE_CODE, account_id, digest, now_ms) is not None:
+            return True
+        known = await connection.fetchval("SELECT 1 FROM recovery_codes WHERE account_id = $1 AND digest = $2", account_id, digest)
+    return None if known is None else False
+
+
+async def reseal(connection: Connection, vault: Vault, *, batch: int = 500) -> int:
+    """Seal every factor anew that the vault's first key did not seal; how many there were.
+
+    :raises SealBroken: one does not open; those before it are done
+    """
+    after, count = "", 0
+    while True:
+        with translated():
+            rows = await connection.fetch(_SELECT + " WHERE id > $1 ORDER BY id LIMIT $2", after, batch)
+        for factor in map(_factor, rows):
+            if not vault.is_current(factor.sealed):
+                sealed = vault.seal(factor.open(vault), context=_context(factor.kind, factor.id))
+                with translated():
+                    # Only if nobody changed it meanwhile: a passkey's counter must not go back.
+                    await connection.execute(
+                        "UPDATE factors SET sealed = $3 WHERE id = $1 AND sealed = $2", factor.id, factor.sealed, sealed
+                    )
+                count += 1
+        if len(rows) < batch:
+            return count
+        after = rows[-1]["id"]
+
+
+def seal(factor: Factor, plaintext: bytes, vault: Vault) -> bytes:
+    """New content for a stored factor."""
+    return vault.seal(plaintext, context=_context(factor.kind, factor.id))
+
+
+def _context(kind: Kind, factor_id: str) -> str:
+    return f"{kind.value}:{factor_id}"
+
+
+def _factor(row: object) -> Factor:
+    values = dict(row)  # type: ignore[call-overload]  # an asyncpg.Record is a mapping that the stubs do not call one
+    return Factor(**{**values, "kind": Kind(values["kind"])})
+
+
+_SELECT = "SELECT id, account_id, kind, name, sealed, counter, proven, created_ms, confirmed_ms, last_used_ms FROM factors"
+_INSERT = """
+    INSERT INTO factors (id, account_id, kind, name, sealed, counter, credential_digest, proven, created_ms, confirmed_ms)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+"""
+_ADVANCE = "UPDATE factors SET counter = $2, last_used_ms = $3 WHERE id = $1 AND counter < $2 RETURNING id"
+_CODES_LEFT = "SELECT count(*) AS given, count(*) FILTER (WHERE used_ms IS NULL) AS unused FROM recovery_codes WHERE account_id = $1"
+_USE_CODE = "UPDATE recovery_codes SET used_ms = $3 WHERE account_id = $1 AND digest = $2 AND used_ms IS NULL RETURNING digest"
