@@ -1,0 +1,121 @@
+"""From a template and its values to an answer, in the language of the request, under a strict content security policy."""
+
+from collections.abc import Mapping
+from urllib.parse import urlsplit
+
+import aiohttp_jinja2
+import jinja2
+from aiohttp import web
+from markupsafe import Markup
+
+from admin.identity.browser import SESSION
+from admin.pages import texts
+from admin.pages.assets import Assets
+from admin.pages.i18n import LANGUAGES, Language, choose, load_languages
+
+LANGUAGE_COOKIE = "gerbang-language"
+_LANGUAGE_COOKIE_S = 400 * 86_400  # as long as browsers keep any (RFC 6265bis §5.5)
+
+_ENVIRONMENTS = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
+_CHOSEN = web.RequestKey("language", str)
+
+POLICY = {
+    "default-src": "'none'",
+    "script-src": "'self'",
+    "style-src": "'self'",
+    "img-src": "'self' blob:",  # a QR code, which must have no address of its own
+    "connect-src": "'self'",
+    "base-uri": "'none'",
+    "frame-ancestors": "'none'",
+    "require-trusted-types-for": "'script'",
+    "trusted-types": "'none'",
+}
+
+
+class Renderer:
+    """Templates of all languages.
+
+    :param issuer: where the form "sign out" may end up: browsers apply ``form-action`` to redirects too
+    """
+
+    def __init__(self, application: web.Application, assets: Assets, *, issuer: str, secure: bool) -> None:
+        self.languages = load_languages()
+        self._headers = _headers(issuer, secure=secure)
+        loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
+        for code, language in self.languages.items():
+            environment = aiohttp_jinja2.setup(
+                application,
+                app_key=_ENVIRONMENTS[code],
+                loader=loader,
+                extensions=["jinja2.ext.i18n"],
+                trim_blocks=True,
+                lstrip_blocks=True,
+                undefined=jinja2.StrictUndefined,
+                auto_reload=False,
+            )
+            environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # by the extension
+            environment.globals.update(_globals(language, assets))
+
+    def language(self, request: web.Request, account: str | None = None) -> Language:
+        """Decided once per request."""
+        if _CHOSEN not in request:
+            request[_CHOSEN] = choose(
+                account=account,
+                cookie=request.cookies.get(LANGUAGE_COOKIE),
+                accept_language=request.headers.get("Accept-Language", ""),
+            )
+        return self.languages[request[_CHOSEN]]
+
+    def page(self, request: web.Request, template: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
+        """One page, never kept by any cache: what it shows is one customer's."""
+        language = self.language(request)
+        frame = {
+            "language": language.code,
+            "session": request.get(SESSION),
+            "here": request.path,
+            "section": "",
+            "account_name": "",
+        }
+        response = aiohttp_jinja2.render_template(
+            template, request, {**frame, **values}, app_key=_ENVIRONMENTS[language.code], status=status
+        )
+        response.headers.update(self._headers)
+        response.headers["Content-Language"] = language.code
+        response.headers["Vary"] = "Accept-Language, Cookie"
+        return response
+
+
+def remember_language(response: web.StreamResponse, code: str) -> None:
+    """For this browser, signed in or not. No secret, but also of no use to scripts."""
+    response.set_cookie(LANGUAGE_COOKIE, code, max_age=_LANGUAGE_COOKIE_S, path="/", httponly=True, samesite="Lax")
+
+
+def _headers(issuer: str, *, secure: bool) -> dict[str, str]:
+    parts = urlsplit(issuer)
+    policy = {**POLICY, "form-action": f"'self' {parts.scheme}://{parts.netloc}"}
+    headers = {
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Cache-Control": "no-store",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Permissions-Policy": "camera=(), geolocation=(), microphone=(), payment=()",
+        # Not "no-referrer": with it browsers send "Origin: null" with our own forms (Fetch §3.1).
+        "Referrer-Policy": "same-origin",
+        "X-Content-Type-Options": "nosniff",
+    }
+    return headers | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
+
+
+def _globals(language: Language, assets: Assets) -> dict[str, object]:
+    translate = language.translations.gettext
+    return {
+        "asset": assets.url,
+        "number": language.number,
+        "time": lambda at_ms: _time(language, at_ms),
+        "texts": texts.labels(translate),
+        "script_texts": lambda: texts.scripts(translate),
+    }
+
+
+def _time(language: Language, at_ms: int) -> Markup:
+    return Markup('<time datetime="{}">{}</time>').format(language.iso(at_ms), language.time(at_ms))

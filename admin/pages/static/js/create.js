@@ -1,0 +1,223 @@
+// Create a key: form, summary with proof, secret. Three stages of one page, so that the secret exists in this page's memory alone.
+
+import { call, Refused } from "./api.js";
+import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
+import { download } from "./page.js";
+import { challenge, prove } from "./stepup.js";
+import { text } from "./texts.js";
+
+const form = document.getElementById("key-form");
+const formError = document.getElementById("form-error");
+const panel = document.querySelector("[data-step-up]");
+const rows = [...document.querySelectorAll(".address-rows > li")];
+const addressesField = document.getElementById("addresses");
+const warning = document.getElementById("unrestricted-trading");
+const add = document.getElementById("add-address");
+
+function show(stage) {
+  for (const section of document.querySelectorAll("[data-stage]")) section.hidden = section.dataset.stage !== stage;
+  document.querySelector(`[data-stage="${stage}"] h1`).focus();
+  scrollTo(0, 0);
+}
+
+const chosen = (name) => new FormData(form).get(name);
+const inputOf = (row) => row.querySelector("input");
+const shownRows = () => rows.filter((row) => !row.hidden);
+
+/** The intent as the API takes it. Empty rows count for nothing; `positions` says which row each address came from. */
+function draft() {
+  const data = new FormData(form);
+  const whitelisted = data.get("ip_access") === "whitelisted";
+  const filled = whitelisted ? shownRows().filter((row) => inputOf(row).value.trim()) : [];
+  const algorithm = data.get("algorithm");
+  return {
+    positions: filled.map((row) => rows.indexOf(row)),
+    intent: {
+      action: "create_key",
+      label: data.get("label"),
+      scopes: data.getAll("scopes"),
+      ip_access: data.get("ip_access"),
+      ip_allowlist: filled.map((row) => inputOf(row).value.trim()),
+      algorithm,
+      public_key: algorithm === "hmac-sha256" ? null : data.get("public_key").trim() || null,
+      expires_in_days: data.get("expires_in_days") ? Number(data.get("expires_in_days")) : null,
+    },
+  };
+}
+
+/** The API numbers the addresses that were sent; the form numbers its rows. */
+function atRows(errors, positions) {
+  return errors.map((error) => ({
+    ...error,
+    field: error.field.replace(/^ip_allowlist\[(\d+)\]$/, (whole, index) => (index in positions ? `ip_allowlist[${positions[index]}]` : whole)),
+  }));
+}
+
+function arrange() {
+  const whitelisted = chosen("ip_access") === "whitelisted";
+  addressesField.hidden = !whitelisted;
+  warning.hidden = whitelisted || !new FormData(form).getAll("scopes").includes("trade");
+  document.getElementById("public-key-field").hidden = chosen("algorithm") === "hmac-sha256";
+  add.hidden = shownRows().length === rows.length;
+  for (const button of addressesField.querySelectorAll("[data-clear-address]")) button.hidden = shownRows().length === 1;
+}
+
+function nextRow() {
+  const empty = shownRows().find((row) => !inputOf(row).value.trim());
+  if (empty) return empty;
+  const hidden = rows.find((row) => row.hidden);
+  if (hidden) hidden.hidden = false;
+  arrange();
+  return hidden;
+}
+
+// Live checks: the server's own rules, for the address that was just left.
+async function checkAddress(row) {
+  clearErrors(row);
+  if (!inputOf(row).value.trim()) return;
+  const { intent, positions } = draft();
+  try {
+    const answer = await call("POST", "/keys/check", intent);
+    const mine = atRows(answer.errors, positions).filter((error) => error.field === row.dataset.field);
+    for (const error of mine) showError(form, error.field, text(`errors.ip_allowlist.${error.code}`) ?? text(`errors.${error.code}`) ?? error.message);
+  } catch {
+    // The form is checked again when it is sent.
+  }
+}
+
+for (const row of rows) {
+  inputOf(row).addEventListener("change", () => checkAddress(row));
+  row.querySelector("[data-clear-address]").addEventListener("click", () => {
+    const values = shownRows().filter((other) => other !== row).map((other) => inputOf(other).value);
+    rows.forEach((other, index) => {
+      inputOf(other).value = values[index] ?? "";
+      other.hidden = index >= Math.max(values.length, 1);
+      clearErrors(other);
+    });
+    arrange();
+    inputOf(rows[Math.max(values.length - 1, 0)]).focus();
+  });
+}
+
+add.addEventListener("click", () => inputOf(nextRow()).focus());
+
+document.getElementById("use-current").addEventListener("click", ({ currentTarget }) => {
+  const note = document.getElementById("current-note");
+  if (currentTarget.dataset.unusable) return (note.textContent = currentTarget.dataset.unusable);
+  const already = shownRows().find((row) => inputOf(row).value.trim() === currentTarget.dataset.address);
+  const row = already ?? nextRow();
+  if (!row) return (note.textContent = text("errors.too_many"));
+  inputOf(row).value = currentTarget.dataset.address;
+  inputOf(row).focus();
+  checkAddress(row);
+});
+
+form.addEventListener("change", arrange);
+arrange();
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  clearErrors(form);
+  hide(formError);
+  const { intent, positions } = draft();
+  whileBusy(form, async () => {
+    let ready = null;
+    let refused = null;
+    try {
+      ready = await challenge(intent);
+    } catch (error) {
+      if (!(error instanceof Refused)) throw error;
+      refused = error;
+      refused.errors = atRows(refused.errors, positions);
+    }
+    return { ready, refused };
+  }).then(({ ready, refused }) => {
+    const unconfirmed = !warning.hidden && !document.getElementById("confirm_unrestricted").checked;
+    const input = unconfirmed ? showError(form, "confirm_unrestricted", text("errors.confirm_unrestricted")) : null;
+    if (refused) showRefusal(form, refused, formError);
+    else if (input) input.focus();
+    else confirm(intent, ready);
+  });
+});
+
+async function confirm(intent, ready) {
+  summarise(intent);
+  show("confirm");
+  const created = await prove({
+    panel,
+    intent,
+    first: ready,
+    act: (stepUp) => call("POST", "/api/v1/keys", { ...withoutAction(intent), step_up: stepUp }),
+    onOther: (refused) => {
+      show("form");
+      showRefusal(form, refused, formError);
+    },
+  });
+  reveal(created);
+}
+
+function withoutAction({ action, ...members }) {
+  return members;
+}
+
+document.getElementById("edit").addEventListener("click", () => show("form"));
+
+/** What is about to be made, from the very intent that the challenge covers. */
+function summarise(intent) {
+  const value = {
+    label: intent.label.trim(),
+    scopes: intent.scopes.map((scope) => text(`scope.${scope}`)).join(", "),
+    ip: intent.ip_access === "whitelisted" ? intent.ip_allowlist.join(", ") : text("unrestricted"),
+    algorithm: text(`algorithm.${intent.algorithm}`),
+    public_key: intent.public_key,
+    expires: form.elements.expires_in_days.selectedOptions[0].textContent,
+  };
+  for (const row of document.querySelectorAll("[data-summary]")) {
+    row.querySelector("dd").textContent = value[row.dataset.summary] ?? "";
+    row.hidden = value[row.dataset.summary] === null;
+  }
+  document.getElementById("summary-danger").hidden = warning.hidden;
+}
+
+function reveal({ key, secret }) {
+  const id = document.getElementById("new-id");
+  const shown = document.getElementById("new-secret");
+  const example = document.getElementById("example");
+  const done = document.getElementById("done");
+  const saved = document.getElementById("saved");
+  id.textContent = key.id;
+  shown.textContent = secret ?? "";
+  for (const element of document.querySelectorAll("[data-hmac]")) element.hidden = !secret;
+  for (const element of document.querySelectorAll("[data-public-key]")) element.hidden = Boolean(secret);
+  const template = document.querySelector(`[data-example="${key.algorithm}"]`);
+  document.getElementById("try").hidden = template === null;
+  if (template) example.textContent = template.content.textContent.replace("KEY_ID", key.id).replace("'SECRET'", () => `'${secret}'`);
+  done.disabled = Boolean(secret);
+  saved.onchange = () => (done.disabled = !saved.checked);
+  document.getElementById("download").onclick = () => {
+    const file = { key_id: key.id, secret, scopes: key.scopes, dialect: "mobee" };
+    download(`${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "gerbang"}-key.json`, `${JSON.stringify(file, null, 2)}\n`, "application/json");
+  };
+  // The form behind must not be one "back" away from being sent again, nor the secret from being seen again.
+  form.reset();
+  show("secret");
+  const warn = (event) => {
+    if (secret && !saved.checked) event.preventDefault();
+  };
+  const forget = () => {
+    removeEventListener("beforeunload", warn);
+    secret = null;
+    for (const place of [id, shown, example]) place.textContent = "";
+  };
+  addEventListener("beforeunload", warn);
+  // Also when the browser keeps the page for its back button.
+  addEventListener("pagehide", forget);
+  done.onclick = () => {
+    forget();
+    location.replace("/keys");
+  };
+}
+
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});

@@ -1,0 +1,64 @@
+// Errors beside their fields, and one place for those that belong to none.
+
+import { fieldError, problem } from "./texts.js";
+
+/** Remove every error of a form. */
+export function clearErrors(form) {
+  for (const place of form.querySelectorAll("[data-error]")) hide(place);
+  for (const input of form.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+}
+
+/** Show what is wrong with one field, which is found by its data-field. Returns its first input, or null when there is no such field. */
+export function showError(form, name, sentence) {
+  const field = form.querySelector(`[data-field="${CSS.escape(name)}"]`);
+  if (!field) return null;
+  const own = [...field.querySelectorAll("[data-error]")].filter((place) => place.closest("[data-field]") === field);
+  const place = own[0];
+  place.textContent = place.hidden ? sentence : `${place.textContent} ${sentence}`;
+  place.hidden = false;
+  const inputs = [...field.querySelectorAll("input, textarea, select")].filter((input) => input.closest("[data-field]") === field);
+  for (const input of inputs) input.setAttribute("aria-invalid", "true");
+  return inputs[0] ?? field.querySelector("input, textarea, select");
+}
+
+/** Show every field error of a refusal, each beside its field, and move to the first. What belongs to no field goes to `rest`. */
+export function showRefusal(form, refused, rest) {
+  const homeless = [];
+  let first = null;
+  for (const error of refused.errors ?? []) {
+    const names = [error.field, error.field.replace(/\[\d+\]$/, "")];
+    const sentence = fieldError(error);
+    const input = names.reduce((found, name) => found ?? showError(form, name, sentence), null);
+    if (input === null) homeless.push(sentence);
+    else first ??= input;
+  }
+  if (!refused.errors?.length) homeless.push(problem(refused.problem ?? {}));
+  if (homeless.length) say(rest, homeless.join(" "));
+  const target = first ?? rest;
+  target.closest("details")?.setAttribute("open", "");
+  target.focus();
+}
+
+/** Fill and show an element that is a live region. */
+export function say(place, sentence) {
+  place.textContent = sentence;
+  place.hidden = false;
+}
+
+export function hide(place) {
+  place.textContent = "";
+  place.hidden = true;
+}
+
+/** Run `work` with the form's buttons disabled, so that nothing is sent twice. */
+export async function whileBusy(form, work) {
+  const buttons = [...form.querySelectorAll("button")].filter((button) => !button.disabled);
+  for (const button of buttons) button.disabled = true;
+  form.setAttribute("aria-busy", "true");
+  try {
+    return await work();
+  } finally {
+    for (const button of buttons) button.disabled = false;
+    form.removeAttribute("aria-busy");
+  }
+}

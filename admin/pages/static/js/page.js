@@ -1,0 +1,59 @@
+// On every page: copying, times in the customer's own zone, and the account menu.
+
+import { text } from "./texts.js";
+
+const toast = document.getElementById("toast");
+let clearing;
+
+/** Say something in passing. */
+export function tell(sentence) {
+  toast.textContent = sentence;
+  clearTimeout(clearing);
+  clearing = setTimeout(() => (toast.textContent = ""), 4_000);
+}
+
+/** Copy, and say so. Web views without clipboard access get a selection to copy from. */
+export async function copy(value, element) {
+  try {
+    await navigator.clipboard.writeText(value);
+    tell(text("copied"));
+  } catch {
+    if (element) getSelection().selectAllChildren(element);
+    tell(text("copy_failed"));
+  }
+}
+
+/** Hand a text to the customer as a file; it never leaves the browser. */
+export function download(name, content, type) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([content], { type }));
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy], [data-copy-from]");
+  if (button?.dataset.copy) copy(button.dataset.copy, button.parentElement.querySelector("code"));
+  else if (button) {
+    const source = document.getElementById(button.dataset.copyFrom);
+    copy(source.textContent, source);
+  }
+  const menu = document.querySelector(".account[open]");
+  if (menu && !menu.contains(event.target)) menu.removeAttribute("open");
+});
+
+document.addEventListener("keydown", (event) => {
+  const menu = document.querySelector(".account[open]");
+  if (event.key === "Escape" && menu) {
+    menu.removeAttribute("open");
+    menu.querySelector("summary").focus();
+  }
+});
+
+const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
+for (const time of document.querySelectorAll("time[datetime]")) {
+  const exact = time.textContent;
+  time.textContent = format.format(new Date(time.dateTime));
+  time.title = exact;
+}

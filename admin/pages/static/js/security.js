@@ -1,0 +1,141 @@
+// Factors: add, name and remove them. Whatever needs a proof with an existing factor asks for it first.
+
+import { call, picture, Refused } from "./api.js";
+import { clearErrors, hide, say, showRefusal, whileBusy } from "./forms.js";
+import { copy, download } from "./page.js";
+import * as passkeys from "./passkeys.js";
+import { challenge, prove } from "./stepup.js";
+import { problem, text } from "./texts.js";
+
+const pageError = document.getElementById("page-error");
+const stepUpCard = document.getElementById("step-up-card");
+const panel = stepUpCard.querySelector("[data-step-up]");
+const passkeyForm = document.getElementById("passkey-form");
+const totpForm = document.getElementById("totp-form");
+const enrol = document.getElementById("totp-enrol");
+const confirmForm = document.getElementById("totp-confirm");
+const hasFactors = document.querySelector("[data-factor]") !== null;
+
+/** Prove it first when there is a factor to prove it with; the first factor needs only the fresh login. */
+async function withProof(intent, what, act) {
+  if (!hasFactors) return act(null);
+  const first = await challenge(intent);
+  stepUpCard.hidden = false;
+  stepUpCard.querySelector("#step-up-what strong").textContent = what;
+  stepUpCard.scrollIntoView({ block: "start" });
+  panel.querySelector("h2").focus();
+  try {
+    return await new Promise((resolve, reject) => {
+      document.getElementById("cancel-step-up").onclick = () => reject(new DOMException("", "AbortError"));
+      prove({ panel, intent, first, act, onOther: reject }).then(resolve, reject);
+    });
+  } finally {
+    stepUpCard.hidden = true;
+  }
+}
+
+function submitting(form, work) {
+  form?.addEventListener("submit", (event) => {
+    event.preventDefault();
+    clearErrors(form);
+    hide(pageError);
+    whileBusy(form, work).catch((error) => refuse(form, error));
+  });
+}
+
+function refuse(form, error) {
+  if (error instanceof DOMException) {
+    if (error.name !== "AbortError") {
+      say(pageError, text(`passkey.register.${error.name}`) ?? text(`passkey.${error.name}`) ?? text("passkey.failed"));
+      pageError.focus();
+    }
+  } else if (error instanceof Refused && form && error.errors.length) {
+    showRefusal(form, error, pageError);
+  } else if (error instanceof Refused) {
+    say(pageError, problem(error.problem));
+    pageError.focus();
+  } else {
+    throw error;
+  }
+}
+
+function added(answer) {
+  if (!answer.recovery_codes?.length) return location.reload();
+  for (const id of ["add-passkey", "add-totp"]) document.getElementById(id).hidden = true;
+  const list = document.getElementById("recovery-codes");
+  list.replaceChildren(
+    ...answer.recovery_codes.map((code) => {
+      const item = document.createElement("li");
+      item.textContent = code;
+      return item;
+    }),
+  );
+  document.getElementById("recovery").hidden = false;
+  document.getElementById("recovery").scrollIntoView({ block: "start" });
+  document.getElementById("recovery-heading").focus();
+  const all = `${answer.recovery_codes.join("\n")}\n`;
+  document.getElementById("copy-codes").onclick = () => copy(all, list);
+  document.getElementById("download-codes").onclick = () => download("gerbang-recovery-codes.txt", all, "text/plain");
+  const done = () => {
+    list.replaceChildren();
+    location.replace("/security");
+  };
+  document.getElementById("codes-done").onclick = done;
+  addEventListener("pagehide", () => list.replaceChildren());
+}
+
+if (passkeyForm && !passkeys.possible) {
+  passkeyForm.hidden = true;
+  const sorry = document.createElement("p");
+  sorry.textContent = text("passkey.unsupported");
+  passkeyForm.after(sorry);
+}
+
+submitting(passkeyForm, async () => {
+  const name = passkeyForm.elements.name.value;
+  const intent = { action: "add_factor", kind: "passkey", name };
+  const registration = await withProof(intent, text("adding_passkey"), (stepUp) =>
+    call("POST", "/api/v1/factors/passkeys/options", { name, step_up: stepUp }),
+  );
+  const credential = await passkeys.register(registration.options);
+  added(await call("POST", "/api/v1/factors/passkeys", { registration_id: registration.registration_id, credential }));
+});
+
+let enrolling = null;
+
+submitting(totpForm, async () => {
+  const name = totpForm.elements.name.value;
+  const intent = { action: "add_factor", kind: "totp", name };
+  enrolling = await withProof(intent, text("adding_totp"), (stepUp) => call("POST", "/api/v1/factors/totp", { name, step_up: stepUp }));
+  document.getElementById("totp-secret").textContent = enrolling.secret.replace(/(.{4})(?=.)/g, "$1 ");
+  const qr = document.getElementById("totp-qr");
+  qr.src = URL.createObjectURL(await picture("/security/qr", { otpauth_uri: enrolling.otpauth_uri }));
+  qr.onload = () => URL.revokeObjectURL(qr.src);
+  totpForm.hidden = true;
+  enrol.hidden = false;
+  document.getElementById("totp-scan").focus();
+});
+
+submitting(confirmForm, async () => {
+  const code = confirmForm.elements.code.value.replace(/\s/g, "");
+  added(await call("POST", `/api/v1/factors/totp/${enrolling.id}/confirm`, { code }));
+});
+
+for (const button of document.querySelectorAll("[data-remove]")) {
+  button.addEventListener("click", async () => {
+    hide(pageError);
+    const factor = button.dataset.remove;
+    try {
+      await withProof({ action: "remove_factor", factor_id: factor }, text("removing", { name: button.dataset.name }), (stepUp) =>
+        call("DELETE", `/api/v1/factors/${factor}`, { step_up: stepUp }),
+      );
+      location.reload();
+    } catch (error) {
+      refuse(null, error);
+    }
+  });
+}
+
+addEventListener("pageshow", (event) => {
+  if (event.persisted) location.reload();
+});

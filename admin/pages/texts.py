@@ -1,0 +1,166 @@
+"""Sentences that are chosen by a code: statuses, field errors, refusals, audit events. Everything else stands in the templates.
+
+Each function takes ``_`` of one language; the names of codes are those of ``lifecycle.policy``, ``errors`` and ``audit``.
+"""
+
+from pathlib import Path
+
+from admin.pages.i18n import Translate
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+Sentences = dict[str, str]
+
+
+def labels(_: Translate) -> dict[str, Sentences]:
+    """Names of things, by kind and code."""
+    return {
+        "status": {"active": _("Active"), "expired": _("Expired"), "frozen": _("Frozen"), "revoked": _("Revoked by the exchange")},
+        "scope": {"read": _("Read only"), "trade": _("Spot trading")},
+        "algorithm": {"hmac-sha256": _("HMAC with a secret"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
+        "factor": {"totp": _("Authenticator app"), "passkey": _("Passkey")},
+    }
+
+
+def field_errors(_: Translate) -> Sentences:
+    """What is wrong with a field: ``field.code`` before ``code``."""
+    return {
+        "required": _("Please fill this in."),
+        "label.required": _("Give the key a name that you will recognise later."),
+        "name.required": _("Give it a name that you will recognise later."),
+        "scopes.required": _("Choose at least one permission."),
+        "ip_allowlist.required": _("Enter at least one address, or choose unrestricted access."),
+        "public_key.required": _("Paste your public key."),
+        "too_long": _("At most 64 characters."),
+        "not_printable": _("Letters, digits, spaces and symbols only: no control or invisible characters."),
+        "not_an_address": _("Not an IP address. Write one like 8.8.8.8 or 2606:4700::1111, without port or network."),
+        "not_public": _("Not a public address. Enter the one that your bot's requests come from, as seen from the internet."),
+        "duplicate": _("Already in the list."),
+        "too_many": _("At most 3 addresses."),
+        "unexpected": _("Leave this empty for what you chose above."),
+        "not_a_choice": _("Choose one of the options."),
+        "out_of_range": _("Between 1 and 3,650 days."),
+        "not_a_public_key": _("Not a public key in PEM. Paste everything from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----."),
+        "wrong_key_type": _("A key of another kind than the signature chosen above."),
+        "weak_key": _("This key is too weak. Use a new Ed25519 key, or RSA with 2048 to 4096 bits and exponent 65537."),
+        "private_key": _("This is your private key! We did not keep it, but make a new pair now and paste only the public half."),
+        "wrong_code": _("The code is wrong. Enter the one that the app shows now, and check the clock of your phone."),
+        "code_already_used": _("This code was already used. Wait for the next one."),
+        "other_label": _("This is not the label of the key."),
+        "confirm_unrestricted": _("Tick this if you really want a key that can trade from everywhere, or list your addresses."),
+        "invalid": _("This cannot be used here."),
+    }
+
+
+def problems(_: Translate) -> Sentences:
+    """What to say about a refusal as a whole: ``code.reason`` before ``code``."""
+    return {
+        "unknown": _("Something went wrong on our side. Please try again."),
+        "offline": _("The service cannot be reached. Check your connection and try again."),
+        "unauthenticated": _("Your session has ended. Please sign in again."),
+        "cross_site_request": _("This page is out of date. Please reload it."),
+        "kyc_required": _("API keys are for customers whose identity is verified. Please verify yours first."),
+        "account_frozen": _("Your account is frozen. Please contact support."),
+        "factor_required": _("Set up a passkey or an authenticator app first, on the Security page."),
+        "step_up_required": _("Confirm with a passkey or a code first."),
+        "step_up_failed": _("That did not prove that it is you. Please try again."),
+        "step_up_failed.wrong_code": _("The code is wrong. Enter the one that the app shows now, and check the clock of your phone."),
+        "step_up_failed.code_already_used": _("This code was already used. Wait for the next one."),
+        "step_up_failed.wrong_passkey": _("This passkey was not accepted. Try again, or use another way."),
+        "step_up_failed.challenge_expired": _("The two minutes are over. Please confirm once more."),
+        "step_up_failed.challenge_used": _("This confirmation was already used. Please confirm once more."),
+        "step_up_failed.challenge_unknown": _("This confirmation belongs to another session. Please confirm once more."),
+        "step_up_failed.other_intent": _("Something was changed after the confirmation. Please check and confirm once more."),
+        "step_up_failed.method_not_allowed": _("This way to confirm cannot be used here. Use another one."),
+        "login_too_old": _("Your sign-in was too long ago for this. Sign out, sign in again, and then set up your first way to confirm."),
+        "key_limit_reached": _("You have as many keys as an account may have. Delete one to make another."),
+        "last_factor": _("This is your last way to confirm. Add another one first, or delete your keys."),
+        "factor_limit_reached": _("You have as many ways to confirm as an account may have. Remove one first."),
+        "invalid_request": _("Please correct what is marked."),
+        "not_found": _("It is no longer there. Please reload the page."),
+        "rate_limited": _("Too many tries. Please wait a little and try again."),
+        "service_unavailable": _("The service is not available at the moment, and nothing was changed. Please try again shortly."),
+        "identity_provider_unavailable": _("Signing in is not possible at the moment. Please try again shortly."),
+    }
+
+
+def refusals(_: Translate) -> Sentences:
+    """Why the gate refused a request of a key, by the contract's code."""
+    return {
+        "ip_not_allowed": _("Address not in the list of this key"),
+        "scope_not_granted": _("Permission missing"),
+        "invalid_credentials": _("Signature did not match"),
+        "timestamp_out_of_window": _("Clock of the bot too far off"),
+        "replayed_request": _("The same request sent twice"),
+        "rate_limited": _("Too many requests"),
+        "key_expired": _("Key expired"),
+        "account_frozen": _("Account frozen"),
+        "unsigned_query": _("Query not covered by the signature"),
+    }
+
+
+def advice(_: Translate) -> Sentences:
+    """What the owner of a key can do about a refusal."""
+    return {
+        "ip_not_allowed": _(
+            "Was this you? Then this is the address to list: a key cannot be changed, so create a new one with it and delete this one. "
+            "If it was not you, delete this key now: somebody else has it."
+        ),
+        "scope_not_granted": _("The bot tried something that this key may not do. If it should, create a key with that permission."),
+        "invalid_credentials": _("Check that the bot uses the secret of this key, unchanged. The answer that it got says what was signed."),
+        "timestamp_out_of_window": _("Let the bot's machine set its clock from the internet (NTP)."),
+        "replayed_request": _("The bot must sign each request anew, also when it tries again."),
+        "rate_limited": _("Let the bot send fewer requests; the answer says when it may go on."),
+        "key_expired": _("Create a new key and delete this one."),
+    }
+
+
+def events(_: Translate) -> Sentences:
+    """The audit's events, as the account's holder reads them."""
+    return {
+        "login": _("Signed in"),
+        "kyc_changed": _("Identity verification changed"),
+        "account_frozen": _("Account frozen by the exchange"),
+        "account_thawed": _("Account released by the exchange"),
+        "factor_added": _("Way to confirm added"),
+        "factor_removed": _("Way to confirm removed"),
+        "recovery_codes_renewed": _("New recovery codes made"),
+        "step_up_failed": _("Confirmation failed"),
+        "key_created": _("Key created"),
+        "key_creation_refused": _("Creation of a key refused"),
+        "key_deleted": _("Key deleted"),
+        "key_revoked": _("Key revoked by the exchange"),
+    }
+
+
+def login_outcomes(_: Translate) -> Sentences:
+    """Why the customer is back on the sign-in page."""
+    return {
+        "denied": _("You did not sign in. Try again when you are ready."),
+        "stale": _("This sign-in took too long or was started elsewhere. Please sign in again."),
+        "failed": _("Signing in did not work. Please try again; if it keeps failing, contact support."),
+    }
+
+
+def scripts(_: Translate) -> dict[str, object]:
+    """What the page's own scripts say."""
+    return {
+        "errors": field_errors(_),
+        "problems": problems(_),
+        **{kind: names for kind, names in labels(_).items() if kind in ("scope", "algorithm")},
+        "unrestricted": _("Unrestricted"),
+        "copied": _("Copied."),
+        "copy_failed": _("Copying is not possible here: it is selected, copy it yourself."),
+        "removing": _("Removing {name}"),
+        "adding_passkey": _("Adding a passkey"),
+        "adding_totp": _("Adding an authenticator app"),
+        "renewing_codes": _("Making new recovery codes"),
+        "passkey": {
+            "NotAllowedError": _("Nothing was confirmed: it was cancelled, or took too long. Try again when you are ready."),
+            "SecurityError": _("Passkeys cannot be used at this address of the site."),
+            "NotSupportedError": _("This device cannot make a passkey."),
+            "failed": _("The passkey could not be used. Try again, or use another way."),
+            "unsupported": _("This browser cannot use passkeys. An authenticator app works everywhere."),
+            "register": {"InvalidStateError": _("This device already holds a passkey for your account.")},
+        },
+    }
