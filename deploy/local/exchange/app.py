@@ -79,7 +79,8 @@ async def _stream(request: web.Request) -> web.WebSocketResponse:
 
 
 async def _close_streams(app: web.Application) -> None:
-    for stream in tuple(app[_SOCKETS]):
+    streams: list[web.WebSocketResponse] = app[_SOCKETS]
+    for stream in tuple(streams):
         with contextlib.suppress(ConnectionError):
             await stream.close(code=WSCloseCode.GOING_AWAY)
 
