@@ -15,7 +15,7 @@
 
 from typing import NamedTuple, Self
 
-from gateway.errors import Refusal
+from gateway.errors import RateLimited, Refusal
 
 
 class FieldError(NamedTuple):
@@ -143,3 +143,9 @@ class ServiceUnavailable(Refusal):
 
 class IdentityProviderUnavailable(Refusal):
     status, code, title = 503, "identity_provider_unavailable", "Identity provider unavailable"
+
+
+def rate_limited(detail: str, retry_after_ms: int) -> RateLimited:
+    """429 with both forms of "when again"."""
+    seconds = str(-(-retry_after_ms // 1000)).encode()
+    return RateLimited(detail, headers=((b"Retry-After", seconds),), extras={"retry_after_ms": retry_after_ms})

@@ -12,6 +12,7 @@ from typing import TypeVar
 from admin.errors import FieldError, InvalidRequest
 from admin.lifecycle.addresses import IpAddress, parse_allowlist
 from admin.lifecycle.public_keys import parse_public_key, private_key_error
+from admin.stepup.intent import Action, Intent
 from gateway.keys.record import Algorithm, Scope
 
 MAX_LABEL = 64
@@ -49,6 +50,18 @@ class NewKey:
     public_key: bytes | None
     """DER, for ``ed25519`` and ``rsa-sha256``."""
     expires_in_days: int | None
+
+    def intent(self) -> Intent:
+        """What a step-up for this creation is bound to: every member, and the order of addresses does not matter."""
+        members = {
+            "label": self.label,
+            "scopes": sorted(self.scopes),
+            "ip_allowlist": None if self.ip_allowlist is None else sorted(map(str, self.ip_allowlist)),
+            "algorithm": self.algorithm.value,
+            "public_key": None if self.public_key is None else self.public_key.hex(),
+            "expires_in_days": self.expires_in_days,
+        }
+        return Intent(Action.CREATE_KEY, members)
 
 
 def check(draft: KeyDraft) -> NewKey:

@@ -1,0 +1,222 @@
+"""API keys as their owner creates, sees and deletes them: each change in one transaction with its proof and its audit row.
+
+After the commit the gateways are told; a failure to tell them by Redis fails nothing, the database's trigger tells them too.
+"""
+
+from dataclasses import dataclass, field
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.errors import AccountIsFrozen, FactorRequired, KeyLimitReached, KycRequired, NotFound
+from admin.identity import accounts
+from admin.identity.accounts import Account
+from admin.identity.caller import Caller, Kyc
+from admin.lifecycle.policy import KeyDraft, NewKey, check
+from admin.stepup.intent import Intent, delete_key
+from admin.stepup.service import Attempt, Proof, StepUp
+from admin.stores import Stores
+from gateway.errors import Refusal
+from gateway.keys import store
+from gateway.keys.ids import is_key_id, new_key_id, new_secret
+from gateway.keys.postgres import Connection
+from gateway.keys.record import Algorithm, KeyRecord
+from gateway.keys.secret import Secret
+from gateway.keys.store import StoredKey
+from gateway.keys.usage import LastUse
+from gateway.keys.vault import Vault
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyView:
+    """One key as its owner sees it."""
+
+    key: StoredKey
+    status: str
+    """``active``, ``expired``, ``suspended`` (account frozen, or identity not verified) or ``revoked`` (by an operator)."""
+    last_use: LastUse | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Created:
+    """A new key, and its secret, which is shown once and never again."""
+
+    view: KeyView
+    secret: Secret | None = field(repr=False)
+
+
+class KeyService:
+    """The keys of an account.
+
+    :param key_limit: keys an account may have, revoked and expired ones counted until they are deleted
+    :param kyc_help_url: where a customer whose identity is not verified goes
+    """
+
+    def __init__(self, stores: Stores, vault: Vault, step_up: StepUp, *, key_limit: int, kyc_help_url: str | None = None) -> None:
+        self._stores = stores
+        self._vault = vault
+        self._step_up = step_up
+        self.key_limit = key_limit
+        self._kyc_help_url = kyc_help_url
+
+    async def list(self, caller: Caller, now_ms: int) -> list[KeyView]:
+        """Every key, oldest first."""
+        async with self._stores.transaction() as connection:
+            account = await accounts.find(connection, caller.account_id)
+            keys = await store.list_for_account(connection, caller.account_id)
+        used = await self._stores.last_use([key.key_id for key in keys])
+        suspended = account is None or account.frozen or account.kyc is not Kyc.VERIFIED
+        return [_view(key, suspended, now_ms, used.get(key.key_id)) for key in keys]
+
+    async def show(self, caller: Caller, key_id: str, now_ms: int) -> KeyView:
+        """:raises NotFound: the account has no such key"""
+        views = {view.key.key_id: view for view in await self.list(caller, now_ms)}
+        if key_id not in views:
+            raise _no_key()
+        return views[key_id]
+
+    async def check_creation(self, connection: Connection, account: Account, caller: Caller, draft: KeyDraft) -> Intent:
+        """The intent of a creation that would be allowed, were it proven now.
+
+        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: it would not
+        """
+        new = check(draft)
+        await self._check_account(connection, account, caller)
+        return new.intent()
+
+    async def check_deletion(self, connection: Connection, caller: Caller, key_id: str) -> Intent:
+        """:raises NotFound: the account has no such key"""
+        await self._own(connection, caller, key_id)
+        return delete_key(key_id)
+
+    async def create(self, caller: Caller, draft: KeyDraft, proof: Proof | None, occasion: Occasion) -> Created:
+        """A new key, committed together with its audit row and the use of its proof, or none of them.
+
+        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: before any code is spent
+        :raises StepUpRequired, StepUpFailed, RateLimited: no (right) proof for exactly this key
+        :raises StoreUnavailable: PostgreSQL did not answer
+        """
+        new = check(draft)
+        try:
+            async with self._stores.transaction() as connection:
+                account = await accounts.lock(connection, caller.account_id)
+                await self._check_account(connection, account, caller)
+                refused = await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, occasion))
+                if refused is None:
+                    record = _record(new, account.id, occasion.now_ms)
+                    await store.insert(connection, record, self._vault)
+                    await audit.append(connection, _created(record, new, occasion))
+        except (KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached) as refusal:
+            await self.note_refusal(caller, refusal, occasion)
+            raise
+        if refused is not None:
+            raise refused
+        await self._stores.invalidate([record.key_id])  # a gateway may have looked for it, and noted that it is absent
+        return Created(view=_view(_stored(record), False, occasion.now_ms, None), secret=record.secret)
+
+    async def delete(self, caller: Caller, key_id: str, proof: Proof | None, occasion: Occasion) -> None:
+        """Gone when this returns, and the gateways told.
+
+        :raises NotFound, FactorRequired, StepUpRequired, StepUpFailed, RateLimited: it stays
+        """
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            key = await self._own(connection, caller, key_id)
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, delete_key(key_id), proof, occasion))
+            if refused is None:
+                await store.delete(connection, key_id, account_id=account.id)
+                await audit.append(connection, _entry(Event.KEY_DELETED, account.id, occasion, key_id, label=key.label))
+        if refused is not None:
+            raise refused
+        await self._stores.invalidate([key_id])
+        await self._stores.forget_usage(key_id, occasion.now_ms)
+
+    async def note_refusal(self, caller: Caller, refusal: Refusal, occasion: Occasion) -> None:
+        """Put a refused creation into the audit."""
+        async with self._stores.transaction() as connection:
+            await audit.append(connection, _entry(Event.KEY_CREATION_REFUSED, caller.account_id, occasion, None, code=refusal.code))
+
+    async def _own(self, connection: Connection, caller: Caller, key_id: str) -> StoredKey:
+        key = await store.get(connection, key_id) if is_key_id(key_id) else None
+        if key is None or key.account_id != caller.account_id:
+            raise _no_key()
+        return key
+
+    async def _check_account(self, connection: Connection, account: Account, caller: Caller) -> None:
+        kyc = account.kyc_for(caller)
+        if kyc is not Kyc.VERIFIED:
+            where = f" at {self._kyc_help_url}" if self._kyc_help_url else ""
+            help_url = {"help_url": self._kyc_help_url} if self._kyc_help_url else {}
+            revoked = "Your identity verification was withdrawn: contact support" if kyc is Kyc.REVOKED else None
+            raise KycRequired(
+                f"{revoked or 'API keys are for customers whose identity is verified. Verify yours'}{where}, then log in again.",
+                extras={"kyc": kyc.value, **help_url},
+            )
+        if account.frozen:
+            raise AccountIsFrozen("This account is frozen: contact support.")
+        await self._step_up.owned(connection, account)
+        count = await store.count(connection, account.id)
+        if count >= self.key_limit:
+            raise KeyLimitReached(
+                f"An account has at most {self.key_limit} keys, and this one has {count}. Delete one that you no longer use.",
+                extras={"key_limit": self.key_limit},
+            )
+
+
+def status_of(key: StoredKey, *, suspended: bool, now_ms: int) -> str:
+    """Why a key works or not, the most final reason first."""
+    if key.revoked_ms is not None:
+        return "revoked"
+    if key.expires_ms is not None and key.expires_ms <= now_ms:
+        return "expired"
+    return "suspended" if suspended else "active"
+
+
+def _view(key: StoredKey, suspended: bool, now_ms: int, last_use: LastUse | None) -> KeyView:
+    return KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=last_use)
+
+
+def _record(new: NewKey, account_id: str, now_ms: int) -> KeyRecord:
+    return KeyRecord(
+        key_id=new_key_id(),
+        account_id=account_id,
+        label=new.label,
+        scopes=new.scopes,
+        algorithm=new.algorithm,
+        secret=new_secret() if new.algorithm is Algorithm.HMAC_SHA256 else None,
+        public_key=new.public_key,
+        ip_allowlist=new.ip_allowlist,
+        created_ms=now_ms,
+        expires_ms=None if new.expires_in_days is None else now_ms + new.expires_in_days * _DAY_MS,
+        frozen=False,
+    )
+
+
+def _stored(record: KeyRecord) -> StoredKey:
+    return StoredKey(
+        key_id=record.key_id,
+        account_id=record.account_id,
+        label=record.label,
+        scopes=record.scopes,
+        algorithm=record.algorithm,
+        public_key=record.public_key,
+        ip_allowlist=record.ip_allowlist,
+        created_ms=record.created_ms,
+        expires_ms=record.expires_ms,
+        revoked_ms=None,
+        revoked_reason=None,
+    )
+
+
+def _created(record: KeyRecord, new: NewKey, occasion: Occasion) -> Entry:
+    members = dict(new.intent().members)
+    return _entry(Event.KEY_CREATED, record.account_id, occasion, record.key_id, **members)
+
+
+def _entry(event: Event, account_id: str, occasion: Occasion, key_id: str | None, **detail: object) -> Entry:
+    return Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id, key_id=key_id, detail=detail)
+
+
+def _no_key() -> NotFound:
+    return NotFound("This account has no such key.")

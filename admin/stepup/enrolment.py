@@ -1,0 +1,195 @@
+"""Adding and removing factors.
+
+The rules. The first factor is enrolled by a login alone, so the login must be fresh; every later change needs a step-up with a
+factor the account has (or a recovery code). An account that holds keys keeps at least one factor, so that a login alone never
+governs keys. Recovery codes come with the first factor, go with the last, and can be renewed with a step-up.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.config import StepUp as StepUpSettings
+from admin.errors import FactorLimitReached, FactorRequired, InvalidRequest, LastFactor, LoginTooOld, NotFound, StepUpFailed
+from admin.identity import accounts
+from admin.identity.accounts import Account
+from admin.identity.caller import Caller
+from admin.lifecycle.policy import clean_label, label_error
+from admin.stepup import factors, recovery, totp
+from admin.stepup.factors import Factor, Kind
+from admin.stepup.intent import Action, Intent, add_factor, remove_factor, renew_recovery_codes
+from admin.stepup.proof import Wrong
+from admin.stepup.service import Attempt, Proof, StepUp
+from admin.stores import Stores
+from gateway.errors import Refusal
+from gateway.keys import store
+from gateway.keys.postgres import Connection
+from gateway.keys.secret import Secret
+from gateway.keys.vault import Vault
+
+MAX_FACTORS = 10
+PENDING_MS = 600_000
+"""How long an enrolment that was begun can be confirmed."""
+
+
+class TotpStarted(NamedTuple):
+    """What an authenticator app needs; shown once."""
+
+    id: str
+    secret: Secret
+    otpauth_uri: Secret
+
+
+class Enrolment:
+    """The factors of an account, as its holder changes them."""
+
+    def __init__(self, stores: Stores, vault: Vault, step_up: StepUp, settings: StepUpSettings) -> None:
+        self._stores = stores
+        self._vault = vault
+        self._step_up = step_up
+        self._settings = settings
+
+    async def factors(self, account_id: str) -> tuple[list[Factor], int | None]:
+        """Confirmed factors, and how many recovery codes are left (``None``: none were ever given)."""
+        async with self._stores.transaction() as connection:
+            return await factors.confirmed(connection, account_id), await factors.recovery_codes_left(connection, account_id)
+
+    async def check(self, connection: Connection, account: Account, intent: Intent) -> None:
+        """Whether an intent about factors would be allowed, were it proven.
+
+        :raises NotFound, LastFactor, FactorLimitReached, FactorRequired: it would not
+        """
+        owned = await factors.confirmed(connection, account.id)
+        if intent.action is Action.ADD_FACTOR and len(owned) >= MAX_FACTORS:
+            raise FactorLimitReached(f"An account has at most {MAX_FACTORS} factors. Remove one first.")
+        if intent.action is Action.REMOVE_FACTOR:
+            await self._check_removal(connection, account, owned, str(intent.members["factor_id"]))
+        if intent.action is Action.RENEW_RECOVERY_CODES and not owned:
+            raise FactorRequired("Recovery codes come with the first factor: enrol one.")
+
+    async def authorise(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
+        """May a factor be added now? ``None`` is yes; a refusal that is returned is raised after the commit (see ``service``).
+
+        :param account: locked in this transaction
+        :param attempt: with the intent :func:`~admin.stepup.intent.add_factor`
+        :raises FactorLimitReached, LoginTooOld, StepUpRequired, RateLimited: no, and nothing was written
+        """
+        await self.check(connection, account, attempt.intent)
+        if await factors.confirmed(connection, account.id):
+            return await self._step_up.redeem(connection, account, attempt)
+        if attempt.occasion.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
+            minutes = self._settings.first_factor_within_ms // 60_000
+            raise LoginTooOld(
+                f"The first factor can be enrolled only within {minutes} minutes of a login: log out, log in, and try again.",
+                extras={"max_age_ms": self._settings.first_factor_within_ms},
+            )
+        return None
+
+    async def begin_totp(self, caller: Caller, name: str | None, proof: Proof | None, occasion: Occasion) -> TotpStarted:
+        """A new authenticator app, which counts once its first code is confirmed. Replaces an enrolment under way."""
+        label = checked_name(name or "Authenticator")
+        secret = totp.new_secret()
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            attempt = Attempt(caller, add_factor(Kind.TOTP.value), proof, occasion)
+            refused = await self.authorise(connection, account, attempt)
+            if refused is None:
+                started = factors.new_factor(
+                    account.id,
+                    Kind.TOTP,
+                    label,
+                    secret.reveal(),
+                    self._vault,
+                    proven=proof is not None,
+                    created_ms=occasion.now_ms,
+                    confirmed_ms=None,
+                )
+                await factors.drop_pending(connection, account.id)
+                await factors.insert(connection, started)
+        if refused is not None:
+            raise refused
+        uri = totp.otpauth_uri(secret, account_name=account.email or account.id, issuer_name=self._settings.issuer_name)
+        return TotpStarted(started.id, Secret(totp.base32(secret).encode()), Secret(uri.encode()))
+
+    async def confirm_totp(self, caller: Caller, factor_id: str, code: str, occasion: Occasion) -> tuple[str, ...]:
+        """The factor counts from now on. Recovery codes when it is the first, else none.
+
+        :raises NotFound: no such enrolment is under way
+        :raises StepUpFailed: a wrong code; the enrolment goes on
+        """
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            started = await factors.pending(connection, account.id, factor_id)
+            if started is None or occasion.now_ms - started.created_ms > PENDING_MS:
+                raise NotFound("There is no such enrolment under way: begin again at POST /api/v1/factors/totp.")
+            if not started.proven and await factors.confirmed(connection, account.id):
+                # Begun when there was no factor. Now there is one, and an enrolment without its word does not stand.
+                raise NotFound("Another factor was enrolled meanwhile: begin again at POST /api/v1/factors/totp.")
+            step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=occasion.now_ms, last_step=started.counter)
+            if isinstance(step, Wrong):
+                raise StepUpFailed(step.detail, reason=step.value, extras={"reason": step.value})
+            await factors.confirm(connection, started.id, counter=step, now_ms=occasion.now_ms)
+            return await self.added(connection, started, occasion)
+
+    async def added(self, connection: Connection, factor: Factor, occasion: Occasion) -> tuple[str, ...]:
+        """What follows when a factor counts: recovery codes for the first one, and the audit row, which must come last."""
+        codes: tuple[str, ...] = ()
+        if await factors.recovery_codes_left(connection, factor.account_id) is None:
+            codes = recovery.new_codes()
+            await factors.replace_recovery_codes(connection, factor.account_id, codes)
+        await audit.append(connection, _entry(Event.FACTOR_ADDED, factor.account_id, occasion, factor))
+        return codes
+
+    async def remove(self, caller: Caller, factor_id: str, proof: Proof | None, occasion: Occasion) -> None:
+        """:raises NotFound, LastFactor, StepUpRequired, StepUpFailed, RateLimited: it stays"""
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            owned = await factors.confirmed(connection, account.id)
+            removed = await self._check_removal(connection, account, owned, factor_id)
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, remove_factor(factor_id), proof, occasion))
+            if refused is None:
+                await factors.remove(connection, account.id, factor_id)
+                if len(owned) == 1:
+                    await factors.replace_recovery_codes(connection, account.id, ())
+                await audit.append(connection, _entry(Event.FACTOR_REMOVED, account.id, occasion, removed))
+        if refused is not None:
+            raise refused
+
+    async def renew_recovery_codes(self, caller: Caller, proof: Proof | None, occasion: Occasion) -> tuple[str, ...]:
+        """Ten new codes; the old ones are void."""
+        codes = recovery.new_codes()
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, renew_recovery_codes(), proof, occasion))
+            if refused is None:
+                await factors.replace_recovery_codes(connection, account.id, codes)
+                await audit.append(connection, _entry(Event.RECOVERY_CODES_RENEWED, account.id, occasion))
+        if refused is not None:
+            raise refused
+        return codes
+
+    async def _check_removal(self, connection: Connection, account: Account, owned: Sequence[Factor], factor_id: str) -> Factor:
+        removed = next((factor for factor in owned if factor.id == factor_id), None)
+        if removed is None:
+            raise NotFound("This account has no such factor.")
+        if len(owned) == 1 and await store.count(connection, account.id):
+            raise LastFactor("This is the last factor of an account that holds keys: add another first, or delete the keys.")
+        return removed
+
+
+def checked_name(text: str) -> str:
+    """A factor's name, cleaned; the same rules as a key's label.
+
+    :raises InvalidRequest: it breaks them
+    """
+    name = clean_label(text)
+    error = label_error(name, field="name")
+    if error is not None:
+        raise InvalidRequest([error])
+    return name
+
+
+def _entry(event: Event, account_id: str, occasion: Occasion, factor: Factor | None = None) -> Entry:
+    detail = {} if factor is None else {"factor_id": factor.id, "kind": factor.kind.value, "name": factor.name}
+    return Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id, detail=detail)

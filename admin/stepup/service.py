@@ -1,0 +1,210 @@
+"""Step-up: open a challenge for an intent, and accept or refuse the proof for it.
+
+Both work in the caller's transaction. :meth:`StepUp.redeem` hands a refusal back instead of raising it, because what it wrote (the
+count of failures, the audit row) must be committed while nothing else is: callers commit, then raise.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.errors import FactorRequired, StepUpFailed, StepUpRequired, rate_limited
+from admin.identity.accounts import Account
+from admin.identity.caller import Caller
+from admin.stepup import challenges, factors, totp
+from admin.stepup.challenges import Challenge
+from admin.stepup.factors import Factor, Kind
+from admin.stepup.intent import Action, Intent
+from admin.stepup.proof import Wrong, lock_out_ms
+from gateway.errors import Refusal
+from gateway.keys.postgres import Connection, translated
+from gateway.keys.secret import Secret
+from gateway.keys.vault import Vault
+
+RECOVERY_CODE = "recovery_code"
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What the customer sent for a challenge: one method's answer."""
+
+    challenge_id: str
+    method: str
+    """``totp``, ``passkey`` or ``recovery_code``."""
+    answer: Any
+    """A code as text, or the browser's WebAuthn response as JSON."""
+
+
+class Attempt(NamedTuple):
+    """Who wants what, with which proof."""
+
+    caller: Caller
+    intent: Intent
+    proof: Proof | None
+    occasion: Occasion
+
+
+class Offer(NamedTuple):
+    """A challenge and the ways to answer it."""
+
+    challenge: Challenge
+    methods: tuple[str, ...]
+    passkey: Mapping[str, Any] | None
+    """``PublicKeyCredentialRequestOptionsJSON``, when the account has passkeys."""
+
+
+class Method(Protocol):
+    """One way of proving it with a factor of one kind."""
+
+    kind: Kind
+
+    def options(self, challenge: Challenge, owned: Sequence[Factor]) -> Mapping[str, Any] | None:
+        """What the customer's device needs to answer, or ``None``."""
+
+    async def accept(self, connection: Connection, challenge: Challenge, owned: Sequence[Factor], answer: Any, now_ms: int) -> Wrong | None:
+        """``None``: proven, and what makes it work only once is written.
+
+        :param owned: the account's confirmed factors of this kind
+        """
+
+
+class TotpMethod:
+    """Codes of authenticator apps."""
+
+    kind = Kind.TOTP
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def options(self, challenge: Challenge, owned: Sequence[Factor]) -> None:  # noqa: ARG002  # the app needs nothing
+        return None
+
+    async def accept(self, connection: Connection, challenge: Challenge, owned: Sequence[Factor], answer: Any, now_ms: int) -> Wrong | None:
+        del challenge  # a code is bound to its time, and to the intent by the challenge that comes with it
+        verdict = Wrong.WRONG_CODE
+        for factor in owned:
+            accepted = totp.accepted_step(Secret(factor.open(self._vault)), str(answer), now_ms=now_ms, last_step=factor.counter)
+            if isinstance(accepted, int):
+                return None if await factors.advance(connection, factor.id, counter=accepted, now_ms=now_ms) else Wrong.CODE_ALREADY_USED
+            if accepted is Wrong.CODE_ALREADY_USED:
+                verdict = accepted
+        return verdict
+
+
+class StepUp:
+    """Challenges and proofs for every action.
+
+    :param methods: one per kind of factor that can be enrolled
+    """
+
+    def __init__(self, methods: Sequence[Method]) -> None:
+        self._methods = {method.kind: method for method in methods}
+
+    async def begin(self, connection: Connection, account: Account, caller: Caller, intent: Intent, now_ms: int) -> Offer:
+        """A challenge for an intent that the caller has checked to be allowed.
+
+        :raises FactorRequired: the account has nothing to prove it with
+        :raises RateLimited: too many wrong proofs, for now
+        """
+        _check_not_locked(account, now_ms)
+        owned = await self.owned(connection, account)
+        challenge = await challenges.open_challenge(connection, caller, intent, now_ms)
+        methods = [kind.value for kind in self._methods if any(factor.kind is kind for factor in owned)]
+        if takes_recovery_codes(intent.action) and await factors.recovery_codes_left(connection, account.id):
+            methods.append(RECOVERY_CODE)
+        passkeys = [factor for factor in owned if factor.kind is Kind.PASSKEY]
+        method = self._methods.get(Kind.PASSKEY)
+        return Offer(challenge, tuple(methods), method.options(challenge, passkeys) if method is not None and passkeys else None)
+
+    async def owned(self, connection: Connection, account: Account) -> list[Factor]:
+        """:raises FactorRequired: the account has no confirmed factor"""
+        owned = await factors.confirmed(connection, account.id)
+        if not owned:
+            raise FactorRequired("Enrol an authenticator app or a passkey first: POST /api/v1/factors/totp, shortly after a login.")
+        return owned
+
+    async def redeem(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
+        """``None``: proven, and challenge and code are used up, if the caller commits. Otherwise commit, then raise what is returned.
+
+        :param account: locked in this transaction (``accounts.lock``), which keeps guesses in line
+        :raises FactorRequired, StepUpRequired, RateLimited: nothing was tried, nothing is to be committed
+        """
+        owned = await self.owned(connection, account)
+        if attempt.proof is None:
+            raise StepUpRequired(
+                "Prove it again: ask for a challenge at POST /api/v1/step-up with this very intent, and send step_up with its answer.",
+                extras={"action": attempt.intent.action.value},
+            )
+        _check_not_locked(account, attempt.occasion.now_ms)
+        wrong = await self._try(connection, attempt, attempt.proof, owned)
+        if wrong is not None:
+            return await _refuse(connection, account, attempt, wrong)
+        if account.proof_failures:
+            await _note_failures(connection, account.id, 0, 0)
+        return None
+
+    async def _try(self, connection: Connection, attempt: Attempt, proof: Proof, owned: list[Factor]) -> Wrong | None:
+        caller, intent, now_ms = attempt.caller, attempt.intent, attempt.occasion.now_ms
+        challenge = await challenges.read(connection, caller, intent, proof.challenge_id, now_ms)
+        if isinstance(challenge, Wrong):
+            return challenge
+        if proof.method == RECOVERY_CODE:
+            wrong = await _accept_recovery_code(connection, attempt, proof)
+        else:
+            wrong = await self._accept(connection, challenge, proof, owned, now_ms)
+        if wrong is None and not await challenges.use(connection, caller, intent, challenge.id, now_ms):
+            wrong = Wrong.CHALLENGE_USED
+        return wrong
+
+    async def _accept(self, connection: Connection, challenge: Challenge, proof: Proof, owned: list[Factor], now_ms: int) -> Wrong | None:
+        for kind, method in self._methods.items():
+            mine = [factor for factor in owned if factor.kind is kind]
+            if kind.value == proof.method and mine:
+                return await method.accept(connection, challenge, mine, proof.answer, now_ms)
+        return Wrong.METHOD_NOT_ALLOWED
+
+
+def takes_recovery_codes(action: Action) -> bool:
+    """A recovery code brings a customer back to their factors, and can always take rights away; it never makes a key."""
+    return action is not Action.CREATE_KEY
+
+
+def _check_not_locked(account: Account, now_ms: int) -> None:
+    if account.locked_until_ms > now_ms:
+        raise rate_limited("Too many wrong codes in a row: wait, then try again.", account.locked_until_ms - now_ms)
+
+
+async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof: Proof) -> Wrong | None:
+    if not takes_recovery_codes(attempt.intent.action):
+        return Wrong.METHOD_NOT_ALLOWED
+    account_id, now_ms = attempt.caller.account_id, attempt.occasion.now_ms
+    used = await factors.use_recovery_code(connection, account_id, str(proof.answer), now_ms=now_ms)
+    if used is None:
+        return Wrong.WRONG_CODE
+    return None if used else Wrong.CODE_ALREADY_USED
+
+
+async def _refuse(connection: Connection, account: Account, attempt: Attempt, wrong: Wrong) -> Refusal:
+    failures = account.proof_failures + wrong.is_guess
+    if wrong.is_guess:
+        delay_ms = lock_out_ms(failures)
+        await _note_failures(connection, account.id, failures, attempt.occasion.now_ms + delay_ms if delay_ms else 0)
+    method = attempt.proof.method if attempt.proof is not None else None
+    entry = Entry(
+        occasion=attempt.occasion,
+        event=Event.STEP_UP_FAILED,
+        actor=Actor.ACCOUNT,
+        account_id=account.id,
+        detail={"action": attempt.intent.action.value, "method": method, "reason": wrong.value, "failures": failures},
+    )
+    await audit.append(connection, entry)
+    return StepUpFailed(wrong.detail, reason=wrong.value, extras={"reason": wrong.value})
+
+
+async def _note_failures(connection: Connection, account_id: str, failures: int, locked_until_ms: int) -> None:
+    with translated():
+        await connection.execute(
+            "UPDATE accounts SET proof_failures = $2, locked_until_ms = $3 WHERE id = $1", account_id, failures, locked_until_ms
+        )
