@@ -1,6 +1,7 @@
 """The only place that asks what time it is; everything else takes the time as an argument."""
 
 import time
+from collections.abc import Callable
 
 
 def now_ms() -> int:
@@ -11,3 +12,7 @@ def now_ms() -> int:
 def monotonic_ms() -> int:
     """Milliseconds of a clock that never steps: timeouts, cache freshness, rate limits within one process."""
     return time.monotonic_ns() // 1_000_000
+
+
+stopwatch: Callable[[], float] = time.perf_counter
+"""Seconds of a fine clock with no fixed beginning: for durations that are measured, not for limits."""
