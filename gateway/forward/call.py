@@ -1,0 +1,218 @@
+"""One request on its way to an upstream: choose a server, send, try again where that is safe, report to the receiver.
+
+Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is idempotent, nothing of a response was passed on, and the
+whole request is still at hand. Everything else fails once and for all.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from gateway import clock
+from gateway.errors import Overloaded, Refusal, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.forward.response import ResponseHead
+
+if TYPE_CHECKING:
+    from gateway.forward.connection import UpstreamConnection
+    from gateway.forward.pool import Pool
+    from gateway.forward.upstream_server import UpstreamServer
+
+IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+
+
+class Receiver(Protocol):
+    """Who asked. Called synchronously from the upstream connection, in this order: head, data…, end; or failed; or broken."""
+
+    def response_interim(self, head: ResponseHead) -> None:
+        """A 1xx head; the final one is still to come."""
+
+    def response_head(self, head: ResponseHead) -> None:
+        """The final head."""
+
+    def response_data(self, data: bytes) -> None:
+        """Content, coding removed; to be kept until :meth:`response_flush` or :meth:`response_end`."""
+
+    def response_flush(self) -> None:
+        """All that one read of the network brought has been handed over, and more is to come."""
+
+    def response_end(self) -> None:
+        """The response is whole."""
+
+    def response_switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
+        """A 101; the connection and what came behind the head are the receiver's from now on."""
+
+    def response_failed(self, refusal: Refusal) -> None:
+        """There will be no response; nothing was handed over before."""
+
+    def response_broken(self) -> None:
+        """The response ends in its middle."""
+
+    def request_pause(self) -> None:
+        """Content of the request is not taken as fast as it comes."""
+
+    def request_resume(self) -> None:
+        """It is again."""
+
+
+class Call:
+    """See the module.
+
+    :param line: the request line with its CRLF
+    :param lines: all field lines but Host, each with its CRLF
+    :param body: the whole content, or ``b""`` when it is streamed
+    :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
+    :param upgrade: a 101 is an answer that was asked for
+    """
+
+    __slots__ = (
+        "_body", "_fresh", "_line", "_lines", "_pending", "_refusal", "_streamed", "_tried", "cancelled", "connection", "head_only",
+        "method", "pool", "receiver", "sent_at", "server", "upgrade", "waiting_until_ms", "whole",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: "Pool",
+        receiver: Receiver,
+        *,
+        method: bytes,
+        line: bytes,
+        lines: bytes,
+        body: bytes,
+        streamed: bool = False,
+        upgrade: bool = False,
+    ) -> None:
+        self.pool = pool
+        self.receiver = receiver
+        self.method = method
+        self.head_only = method == b"HEAD"
+        self.upgrade = upgrade
+        self.server: UpstreamServer | None = None
+        self.connection: UpstreamConnection | None = None
+        self.cancelled = False
+        self.whole = not streamed
+        """The request has been handed over to its end."""
+        self.waiting_until_ms = 0
+        self.sent_at = 0.0
+        self._line = line
+        self._lines = lines
+        self._body = body
+        self._streamed = streamed
+        self._pending: list[bytes] | None = [] if streamed else None
+        self._tried: tuple[UpstreamServer, ...] = ()
+        self._fresh = False
+        self._refusal: Refusal | None = None
+
+    def start(self) -> None:
+        """Send it, now or as soon as there is a connection. Reports to the receiver, even before this returns; never raises."""
+        server = self.pool.choose(self._tried)
+        if server is None:
+            self.receiver.response_failed(self._refusal or UpstreamUnavailable("no server of this service is up; try again later"))
+            return
+        self.server = server
+        server.active += 1
+        connection = None if self._fresh else server.take(certain=self.method not in IDEMPOTENT)
+        if connection is not None:
+            self.send_on(connection)
+        elif not server.open_for(self):
+            self._leave(kind="overload")
+            self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
+
+    def send_on(self, connection: "UpstreamConnection") -> None:
+        """Called with a connection that is free."""
+        self.connection = connection
+        self.sent_at = clock.stopwatch()
+        connection.begin(self, self._line + connection.server.host_line + self._lines + b"\r\n" + self._body)
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            for piece in pending:
+                connection.write(piece)
+            self.receiver.request_resume()
+
+    def feed(self, piece: bytes, *, last: bool) -> None:
+        """More of a streamed request, in the coding that its field lines announce."""
+        self.whole = last
+        if self._pending is not None:
+            self._pending.append(piece)
+            self.receiver.request_pause()
+        elif self.connection is not None:
+            self.connection.write(piece)
+
+    def cancel(self) -> None:
+        """Nobody waits for the response any more."""
+        self.cancelled = True
+        connection = self.connection
+        if connection is not None:
+            connection.abandon()
+        elif self.server is not None:
+            self.server.forget(self)
+        self._leave()
+
+    def finished(self) -> None:
+        """The response is whole and the connection given back."""
+        if self.server is not None:
+            self.server.condition.succeeded()
+        self._leave()
+        self.receiver.response_end()
+
+    def switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
+        """The connection has become a tunnel, which counts as one request on its server until it is closed."""
+        if self.server is not None:
+            self.server.condition.succeeded()
+        self.server = self.connection = None
+        self.receiver.response_switched(head, connection, rest)
+
+    def unconnected(self, reason: str) -> None:
+        """No connection to the chosen server could be made, so no byte was sent."""
+        self._elsewhere(UpstreamUnreachable("the service cannot be reached; try again", reason=reason), kind="connect")
+
+    def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
+        """The connection broke, or the response on it cannot be framed.
+
+        :param reused: it had served before and not a byte of the response came: most likely the server was just closing it
+        """
+        self.connection = None
+        refusal = UpstreamUnreachable("the connection to the service broke before it answered", reason=reason)
+        if head_seen:
+            self._leave(kind=kind)
+            self.receiver.response_broken()
+        elif self._streamed or self.upgrade or self.method not in IDEMPOTENT:
+            self._leave(kind=kind, blame=not reused)
+            self.receiver.response_failed(refusal)
+        elif reused:
+            self._leave()
+            self._fresh = True
+            self.pool.metrics.upstream_retries[self.pool.name] += 1
+            self.start()
+        else:
+            self._elsewhere(refusal, kind=kind)
+
+    def timed_out(self, *, head_seen: bool) -> None:
+        """The response did not come, or stopped coming, within the limit."""
+        self._leave(kind="timeout")
+        if head_seen:
+            self.receiver.response_broken()
+        else:
+            self.receiver.response_failed(UpstreamTimeout("the service did not answer in time"))
+
+    def waited_too_long(self) -> None:
+        """No connection became free within the limit."""
+        self._leave(kind="overload", blame=False)
+        self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
+
+    def _elsewhere(self, refusal: Refusal, *, kind: str) -> None:
+        if self.server is not None:
+            self._tried += (self.server,)
+        self._leave(kind=kind)
+        self._refusal = refusal
+        if len(self._tried) < len(self.pool.servers):
+            self.pool.metrics.upstream_retries[self.pool.name] += 1
+        self.start()
+
+    def _leave(self, *, kind: str = "", blame: bool = True) -> None:
+        """No longer on any server; ``kind`` names the failure, if it was one, ``blame`` says whether the server is held to it."""
+        server, self.server, self.connection = self.server, None, None
+        if server is None:
+            return
+        server.active -= 1
+        if kind:
+            self.pool.metrics.upstream_errors[(self.pool.name, kind)] += 1
+            if blame and kind != "overload":
+                server.failed()

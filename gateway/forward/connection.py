@@ -1,0 +1,282 @@
+"""One keep-alive connection to an upstream server: a request's bytes out, one response by llhttp in, and back to the pool.
+
+What cannot be framed beyond doubt ends the connection; a byte that nobody asked for does, too (RFC 9112 §9.3, §11.1).
+"""
+
+import asyncio
+import select
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import httptools
+import structlog
+
+from gateway.forward.headers import Field
+from gateway.forward.response import SPECIAL, UNTIL_CLOSE, ResponseHead, Unframable, read_head
+from gateway.ticker import NEVER
+
+if TYPE_CHECKING:
+    from gateway.forward.call import Call
+    from gateway.forward.upstream_server import UpstreamServer
+
+_log = structlog.get_logger(__name__)
+
+MAX_RESPONSE_HEAD = 65_536
+"""Bytes of all heads of one response."""
+
+
+class Far(Protocol):
+    """The other end of a tunnel, once this connection has become one."""
+
+    def upstream_data(self, data: bytes) -> None: ...
+    def upstream_closed(self) -> None: ...
+    def upstream_full(self) -> None: ...
+    def upstream_drained(self) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """See the module. ``call`` is the exchange in progress, ``None`` while idle."""
+
+    __slots__ = (
+        "_ended", "_feed", "_fields", "_head", "_head_bytes", "_paused", "_poll", "_reused", "_special", "_start", "_status",
+        "_switching", "_tunnelling", "_version", "call", "deadline_ms", "far", "server", "transport",
+    )  # fmt: skip
+
+    def __init__(self, server: "UpstreamServer") -> None:
+        self.server = server
+        self.call: Call | None = None
+        self.far: Far | None = None
+        self.deadline_ms = NEVER
+        self.transport: asyncio.Transport = cast("asyncio.Transport", None)
+        self._poll: select.poll | None = None
+        self._reused = self._paused = self._tunnelling = False
+        self._renew_parser()
+
+    # -- what the pool and the call ask of it
+
+    def begin(self, call: "Call", request: bytes) -> None:
+        """Send a request and await its response."""
+        self.call = call
+        self._head: ResponseHead | None = None
+        self._switching: ResponseHead | None = None
+        self._ended = False
+        self._start = b""
+        self._head_bytes = 0
+        self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        self.transport.write(request)
+
+    def write(self, piece: bytes) -> None:
+        """More of a streamed request, or of a tunnel."""
+        if self.deadline_ms != NEVER:
+            self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        self.transport.write(piece)
+
+    def is_surely_open(self) -> bool:
+        """Asks the kernel whether the server has closed it or sent anything: for requests that must not be sent twice."""
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
+        return not self._poll.poll(0)
+
+    def pause(self) -> None:
+        """The client reads slower than the server sends: stop reading, and do not hold that against the server."""
+        self.deadline_ms = NEVER
+        self._paused = True
+        self.transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+            if self.far is None:
+                self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+
+    def park(self, until_ms: int) -> None:
+        """Now idle, kept until then."""
+        self.resume()
+        self._reused = True
+        self.deadline_ms = until_ms
+
+    def abandon(self) -> None:
+        """The exchange is of no more use, and so is a connection in its middle."""
+        self.call = self.far = None
+        self.transport.abort()
+
+    def close(self) -> None:
+        self.transport.close()
+
+    def expired(self) -> None:
+        """Its deadline has passed."""
+        self.deadline_ms = NEVER
+        call, self.call = self.call, None
+        if call is None:
+            self.transport.close()
+            return
+        self.transport.abort()
+        call.timed_out(head_seen=self._head is not None)
+
+    # -- asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self.far is not None:
+            self.far.upstream_data(data)
+            return
+        if self.call is None:
+            self.transport.abort()
+            return
+        if self._head is None:
+            self._start = self._start or data[:9]
+            self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._switch(data[upgrade.args[0] :])
+            return
+        except httptools.HttpParserError as error:
+            self._refused(error)
+            return
+        if self._ended:
+            self._finish(reusable=True)
+        elif self._head is not None:
+            self._more()
+        elif self._head_bytes > MAX_RESPONSE_HEAD:
+            self._fail("response head is too large")
+
+    def eof_received(self) -> None:
+        if self.call is not None and self._head is not None and self._head.length == UNTIL_CLOSE:
+            self._finish(reusable=False)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.server.gone(self)
+        if self._tunnelling:
+            self.server.active -= 1
+        far, self.far = self.far, None
+        call, self.call = self.call, None
+        if far is not None:
+            far.upstream_closed()
+        elif call is not None:
+            reused = self._reused and self._head_bytes == 0
+            call.lost(f"connection lost: {exc or 'closed by the server'}", kind="broken", reused=reused, head_seen=self._head is not None)
+
+    def pause_writing(self) -> None:
+        if self.far is not None:
+            self.far.upstream_full()
+        elif self.call is not None:
+            self.call.receiver.request_pause()
+
+    def resume_writing(self) -> None:
+        if self.far is not None:
+            self.far.upstream_drained()
+        elif self.call is not None:
+            self.call.receiver.request_resume()
+
+    # -- llhttp's callbacks; what they raise ends the connection
+
+    def on_message_begin(self) -> None:
+        if self._ended:
+            raise Unframable("bytes behind the response")
+        self._fields: list[Field] = []
+        self._special: list[Field] = []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self._head is not None:
+            return  # a trailer: dropped
+        name = name.lower()
+        if value[-1:] <= b" ":
+            value = value.rstrip(b" \t")
+        field = (name, value)
+        self._fields.append(field)
+        if name in SPECIAL:
+            self._special.append(field)
+
+    def on_headers_complete(self) -> None:
+        call = self.call
+        if call is None:
+            raise Unframable("nothing was asked")
+        head = read_head(self._status(), self._fields, self._special, http10=self._is_http10(), head_only=call.head_only)
+        if head.status < 200:
+            if head.status == 101:
+                self._check_switch(call)
+                self._switching = head
+            else:
+                call.receiver.response_interim(head)
+                self._start = b""
+            return
+        self._head = head
+        self.server.observe(call, head.status)
+        call.receiver.response_head(head)
+        if call.head_only:
+            self._ended = True
+
+    def on_body(self, data: bytes) -> None:
+        if self._ended or self.call is None:
+            raise Unframable("content behind a response that has none")
+        self.call.receiver.response_data(data)
+
+    def on_message_complete(self) -> None:
+        if self._head is not None:
+            self._ended = True
+
+    # -- steps
+
+    def _renew_parser(self) -> None:
+        parser: Any = httptools.HttpResponseParser(self)
+        self._feed = parser.feed_data
+        self._status = parser.get_status_code
+        self._version = parser.get_http_version
+
+    def _is_http10(self) -> bool:
+        """:raises Unframable: it is neither HTTP/1.1 nor HTTP/1.0"""
+        if self._start == b"HTTP/1.1 ":
+            return False
+        version = self._version()
+        if version not in ("1.0", "1.1") or not b"HTTP/1.0 HTTP/1.1 ".find(self._start) % 9 == 0:
+            raise Unframable("the protocol is not HTTP/1.1")
+        return bool(version == "1.0")
+
+    def _check_switch(self, call: "Call") -> None:
+        if not call.upgrade or (b"upgrade", b"websocket") not in [(name, value.lower()) for name, value in self._fields]:
+            raise Unframable("a switch of protocols that was not asked for")
+
+    def _more(self) -> None:
+        if self.deadline_ms != NEVER:
+            self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        if self.call is not None:
+            self.call.receiver.response_flush()
+
+    def _finish(self, *, reusable: bool) -> None:
+        call, self.call = self.call, None
+        if call is None or self._head is None:
+            return
+        if call.head_only:
+            self._renew_parser()  # llhttp still waits for the content that a HEAD's answer announces
+        self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole)
+        call.finished()
+
+    def _switch(self, rest: bytes) -> None:
+        call, head = self.call, self._switching
+        if call is None or head is None:
+            self.transport.abort()
+            return
+        self.deadline_ms = NEVER
+        self.call = None
+        self._tunnelling = True
+        call.switched(head, self, rest)
+
+    def _refused(self, error: httptools.HttpParserError) -> None:
+        """llhttp or one of the callbacks above stopped."""
+        cause = error.__context__
+        if cause is not None and not isinstance(cause, Unframable):
+            _log.error("response_failed", exc_info=cause)
+        if self._ended:
+            self._finish(reusable=False)  # whole, but followed by bytes that nobody asked for
+        else:
+            self._fail(f"response cannot be framed: {cause or error}")
+
+    def _fail(self, reason: str) -> None:
+        call, self.call = self.call, None
+        self.transport.abort()
+        if call is not None:
+            call.lost(reason, kind="unframable", reused=False, head_seen=self._head is not None)

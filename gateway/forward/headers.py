@@ -1,0 +1,81 @@
+"""Header hygiene, both ways: what may pass, what the gate alone may say. Pure.
+
+Order (architecture decision 7): hop-by-hop fields and whatever ``Connection`` names go first, then every field the gate owns, then
+credentials; only then the gate writes its own. So nothing a client sends can remove or shadow what the gate sets.
+"""
+
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
+Field = tuple[bytes, bytes]
+
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+        b"http2-settings",
+    }
+)
+"""RFC 9110 §7.6.1, with the obsolete ones that are still sent."""
+
+OWNED = frozenset(
+    {
+        b"x-account-id",
+        b"x-key-id",
+        b"x-key-scopes",
+        b"x-client-ip",
+        b"x-request-id",
+        b"x-forwarded-for",
+        b"x-forwarded-proto",
+        b"x-forwarded-host",
+        b"x-gateway-assertion",
+        # Other names under which services look for the same facts; the gate sets none of them, so nobody may.
+        b"forwarded",
+        b"x-forwarded-port",
+        b"x-forwarded-server",
+        b"x-real-ip",
+    }
+)
+"""What only the gate may tell an upstream."""
+
+REGENERATED = frozenset({b"host", b"content-length", b"expect"})
+"""Written anew for the next connection, or dealt with here."""
+
+REQUEST_DROP = HOP_BY_HOP | OWNED | REGENERATED
+RESPONSE_DROP = HOP_BY_HOP | {b"content-length"}
+RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
+
+
+def shadows(name: bytes) -> bool:
+    """Whether a name with ``_`` becomes one of the gate's where ``_`` and ``-`` are folded (CGI, WSGI: RFC 3875 §4.1.18)."""
+    return name.replace(b"_", b"-") in REQUEST_DROP
+
+
+@lru_cache(maxsize=64)
+def dropped_with(credentials: frozenset[bytes], more: frozenset[bytes]) -> frozenset[bytes]:
+    """Everything removed from a request whose credentials stand in these fields; few distinct arguments, so computed once each."""
+    return REQUEST_DROP | credentials | more
+
+
+def request_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
+    """The client's field lines that may go on, each ended by CRLF."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in fields if name not in drop])
+
+
+def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
+    """What the ``Connection`` fields name, in lower case (RFC 9110 §7.6.1)."""
+    return frozenset(
+        option for name, value in fields if name == b"connection" for part in value.lower().split(b",") if (option := part.strip(b" \t"))
+    )
+
+
+def response_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
+    """The upstream's field lines that may go to the client, each ended by CRLF."""
+    return b"".join([name + b": " + value + b"\r\n" for name, value in fields if name not in drop])

@@ -1,0 +1,54 @@
+"""What the upstream is told about who asks, rendered once per key, upstream and period instead of once per request."""
+
+from typing import Protocol
+from urllib.parse import quote
+
+from gateway.message import Identity
+
+_VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+
+
+class Signer(Protocol):
+    """Makes the assertion that an upstream verifies (``X-Gateway-Assertion``)."""
+
+    def assertion(self, identity: Identity | None, audience: str, now_ms: int) -> bytes:
+        """A signed JWT that ``identity`` (``None``: nobody, a public route) came through the gate to ``audience``."""
+
+
+class IdentityLines:
+    """Rendered identity field lines for one upstream.
+
+    :param audience: the upstream's name
+    :param period_ms: how long one assertion is used; its own lifetime must be longer
+    :param max_entries: identities kept; when full, all are dropped and made again as they come
+    """
+
+    __slots__ = ("_audience", "_cache", "_max_entries", "_period_ms", "_signer")
+
+    def __init__(self, signer: Signer, audience: str, *, period_ms: int, max_entries: int = 100_000) -> None:
+        self._signer = signer
+        self._audience = audience
+        self._period_ms = period_ms
+        self._max_entries = max_entries
+        self._cache: dict[Identity | None, tuple[int, bytes]] = {}
+
+    def at(self, identity: Identity | None, now_ms: int) -> bytes:
+        """The lines for a request of this moment, each ended by CRLF."""
+        cached = self._cache.get(identity)
+        if cached is not None and cached[0] <= now_ms < cached[0] + self._period_ms:
+            return cached[1]
+        if len(self._cache) >= self._max_entries:
+            self._cache.clear()
+        lines = _render(identity, self._signer.assertion(identity, self._audience, now_ms))
+        self._cache[identity] = (now_ms, lines)
+        return lines
+
+
+def _render(identity: Identity | None, assertion: bytes) -> bytes:
+    proof = b"x-gateway-assertion: " + assertion + b"\r\n"
+    if identity is None:
+        return proof
+    # An account id is whatever the identity provider calls its user: escaped, so that it cannot end a line (RFC 9110 §5.5).
+    account = quote(identity.account_id, safe=_VISIBLE)
+    scopes = ",".join(identity.scopes)
+    return f"x-account-id: {account}\r\nx-key-id: {identity.key_id}\r\nx-key-scopes: {scopes}\r\n".encode() + proof

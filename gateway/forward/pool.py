@@ -1,0 +1,56 @@
+"""An upstream: its servers behind one name, from which each request takes the best."""
+
+import ssl
+from collections.abc import Collection
+
+from gateway.config import Upstream
+from gateway.forward.balance import choose
+from gateway.forward.identity import IdentityLines, Signer
+from gateway.forward.upstream_server import UpstreamServer
+from gateway.telemetry import Metrics
+from gateway.ticker import Ticker
+
+
+class Pool:
+    """See the module. Built without any I/O, so that it can be thrown away when a configuration is refused."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: Upstream,
+        *,
+        tls: ssl.SSLContext | None,
+        signer: Signer,
+        assertion_period_ms: int,
+        ticker: Ticker,
+        metrics: Metrics,
+    ) -> None:
+        self.name = name
+        self.settings = settings
+        self.metrics = metrics
+        self.identity_lines = IdentityLines(signer, name, period_ms=assertion_period_ms)
+        self.servers = tuple(
+            UpstreamServer(url, settings, upstream=name, tls=tls, ticker=ticker, metrics=metrics) for url in settings.servers
+        )
+        self._ticker = ticker
+        self._turn = 0
+
+    def choose(self, tried: Collection[UpstreamServer]) -> UpstreamServer | None:
+        """See :func:`gateway.forward.balance.choose`."""
+        self._turn += 1
+        return choose(self.servers, tried, self._ticker.now_ms, self._turn)
+
+    def sweep(self, now_ms: int) -> None:
+        for server in self.servers:
+            server.sweep(now_ms)
+
+    def usable_servers(self) -> int:
+        return sum(server.condition.usable(self._ticker.now_ms) for server in self.servers)
+
+    def retire(self) -> None:
+        for server in self.servers:
+            server.retire()
+
+    def abort(self) -> None:
+        for server in self.servers:
+            server.abort()

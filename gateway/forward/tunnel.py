@@ -1,0 +1,192 @@
+"""WebSocket tunnels: bytes both ways with back-pressure, until an end closes or the key that opened it may not pass any more.
+
+Pings, idle limits and the meaning of frames are left to the ends. The gate follows frame boundaries only, so that its own Close frame
+never lands inside another.
+"""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import structlog
+
+from gateway import clock
+from gateway.forward.connection import UpstreamConnection
+from gateway.forward.frames import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
+from gateway.tasks import spawn
+from gateway.telemetry import Metrics
+from gateway.ticker import NEVER
+
+_log = structlog.get_logger(__name__)
+
+FRAME_END_MS = 400
+"""How long a Close frame waits for the frame in progress to end, before the connection is cut without one."""
+
+
+class Near(Protocol):
+    """The client's side of a tunnel."""
+
+    def write(self, data: bytes) -> None: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Tunnel:
+    """Two connections joined. ``key_id`` is ``None`` on a public route, ``expires_ms`` (Unix) when its key does not expire."""
+
+    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "key_id")
+
+    def __init__(
+        self, near: Near, upstream: UpstreamConnection, registry: "Tunnels", *, key_id: str | None, expires_ms: int | None
+    ) -> None:
+        self._near = near
+        self._upstream = upstream
+        self._registry = registry
+        self._down = FrameTracker()
+        self._up = FrameTracker()
+        self._closing = b""
+        self.key_id = key_id
+        self.expires_ms = expires_ms
+        self.deadline_ms = NEVER
+
+    # -- from the client
+
+    def client_data(self, data: bytes) -> None:
+        if not self._closing:
+            self._up.follow(data)
+            self._upstream.write(data)
+
+    def client_full(self) -> None:
+        self._upstream.pause()
+
+    def client_drained(self) -> None:
+        self._upstream.resume()
+
+    def client_closed(self) -> None:
+        self._ended("client")
+        self._upstream.far = None
+        self._upstream.close()
+
+    # -- from the upstream
+
+    def upstream_data(self, data: bytes) -> None:
+        if not self._closing:
+            self._down.follow(data)
+            self._near.write(data)
+            return
+        rest = self._down.until_frame_end(data)
+        self._near.write(data[:rest])
+        if self._down.between_frames:
+            self._finish()
+
+    def upstream_full(self) -> None:
+        self._near.pause_reading()
+
+    def upstream_drained(self) -> None:
+        self._near.resume_reading()
+
+    def upstream_closed(self) -> None:
+        self._ended("upstream")
+        self._near.close()
+
+    # -- from the gate
+
+    def close(self, code: int, reason: str, *, now_ms: int) -> None:
+        """Send a Close frame both ways as soon as the frame in progress has ended, then close.
+
+        :param now_ms: of the ticker
+        """
+        if self._closing:
+            return
+        self._ended(reason)
+        self._closing = close_frame(code, reason)
+        if self._up.between_frames:
+            self._upstream.write(close_frame(code, reason, mask=secrets.token_bytes(4)))
+        if self._down.between_frames:
+            self._finish()
+        else:
+            self.deadline_ms = now_ms + FRAME_END_MS
+            self._registry.ending.add(self)
+
+    def cut(self) -> None:
+        """The frame in progress did not end in time."""
+        self._upstream.abandon()
+        self._near.abort()
+
+    def _finish(self) -> None:
+        self._registry.ending.discard(self)
+        self._upstream.far = None
+        self._upstream.close()
+        self._near.write(self._closing)
+        self._near.close()
+
+    def _ended(self, reason: str) -> None:
+        self._registry.ending.discard(self)
+        self._registry.remove(self, reason)
+
+
+class Tunnels:
+    """All tunnels of a worker, by the key that opened them.
+
+    :param still_valid: whether a key may still pass (exists, not frozen, not expired); may raise when no store answers
+    """
+
+    def __init__(self, still_valid: Callable[[str], Awaitable[bool]], metrics: Metrics) -> None:
+        self.ending: set[Tunnel] = set()
+        self._still_valid = still_valid
+        self._metrics = metrics
+        self._by_key: dict[str | None, set[Tunnel]] = {}
+
+    def add(self, tunnel: Tunnel) -> None:
+        self._by_key.setdefault(tunnel.key_id, set()).add(tunnel)
+        self._metrics.tunnels += 1
+
+    def remove(self, tunnel: Tunnel, reason: str) -> None:
+        group = self._by_key.get(tunnel.key_id, set())
+        if tunnel not in group:
+            return
+        group.remove(tunnel)
+        if not group:
+            del self._by_key[tunnel.key_id]
+        self._metrics.tunnels -= 1
+        self._metrics.tunnels_closed[reason] += 1
+
+    def invalidated(self, key_id: str | None) -> None:
+        """Something about this key has changed (``None``: about any key). Looks each up again and closes what may not go on."""
+        changed = list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []
+        for known in changed:
+            if known is not None:
+                spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
+
+    def close_key(self, key_id: str, *, reason: str = "key no longer valid") -> None:
+        """Close its tunnels with 1008."""
+        for tunnel in list(self._by_key.get(key_id, ())):
+            tunnel.close(POLICY_VIOLATION, reason, now_ms=clock.monotonic_ms())
+
+    def close_all(self) -> None:
+        """The gate is shutting down."""
+        for group in list(self._by_key.values()):
+            for tunnel in list(group):
+                tunnel.close(GOING_AWAY, "shutting down", now_ms=clock.monotonic_ms())
+
+    def sweep(self, now_ms: int) -> None:
+        """Close what has expired; cut what did not end in time."""
+        for tunnel in [tunnel for tunnel in self.ending if tunnel.deadline_ms <= now_ms]:
+            self.ending.discard(tunnel)
+            tunnel.cut()
+        if self._by_key:
+            now = clock.now_ms()
+            for group in list(self._by_key.values()):
+                for tunnel in [tunnel for tunnel in group if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:
+                    tunnel.close(POLICY_VIOLATION, "key expired", now_ms=now_ms)
+
+    async def _check(self, key_id: str, *, certain: bool) -> None:
+        try:
+            valid = await self._still_valid(key_id)
+        except Exception as error:  # noqa: BLE001 - whatever the reason, the key could not be confirmed
+            _log.warning("tunnel_key_unconfirmed", key_id=key_id, error=str(error))
+            valid = not certain
+        if not valid:
+            self.close_key(key_id)

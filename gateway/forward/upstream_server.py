@@ -1,0 +1,180 @@
+"""One server of an upstream, as one worker sees it: its connections, who waits for one, and its condition."""
+
+import asyncio
+import ssl
+from collections import deque
+from urllib.parse import urlsplit
+
+import structlog
+
+from gateway import clock
+from gateway.config import Upstream
+from gateway.forward.balance import Condition
+from gateway.forward.call import Call
+from gateway.forward.connection import UpstreamConnection
+from gateway.tasks import spawn
+from gateway.telemetry import Metrics
+from gateway.ticker import Ticker
+
+_log = structlog.get_logger(__name__)
+
+
+class UpstreamServer:
+    """See the module.
+
+    :param url: ``http://HOST:PORT`` or ``https://HOST:PORT``
+    :param tls: for ``https``, else ``None``
+    """
+
+    def __init__(
+        self, url: str, settings: Upstream, *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, metrics: Metrics
+    ) -> None:
+        parts = urlsplit(url)
+        self.url = url
+        self.host = parts.hostname or ""
+        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        self.authority = parts.netloc
+        self.host_line = b"host: " + parts.netloc.encode() + b"\r\n"
+        self.tls = tls if parts.scheme == "https" else None
+        self.server_name = ((settings.tls and settings.tls.server_name) or self.host) if self.tls else None
+        self.settings = settings
+        self.upstream = upstream
+        self.ticker = ticker
+        self.metrics = metrics
+        self.condition = Condition()
+        self.active = 0
+        self.retired = False
+        self._connections: set[UpstreamConnection] = set()
+        self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
+        self._opening = 0
+        self._waiting: deque[Call] = deque()
+
+    # -- for a call
+
+    def take(self, *, certain: bool) -> UpstreamConnection | None:
+        """An idle connection, if there is one.
+
+        :param certain: look whether the server has closed it: the request must not be sent twice
+        """
+        idle = self._idle
+        while idle:
+            connection = idle.popitem()[0]
+            if connection.transport.is_closing():
+                continue
+            if certain and not connection.is_surely_open():
+                connection.close()
+                continue
+            return connection
+        return None
+
+    def open_for(self, call: Call) -> bool:
+        """Open a connection for this call, or let it wait for one; false when too many wait already."""
+        if len(self._connections) + self._opening < self.settings.max_connections:
+            self._opening += 1
+            spawn(self._open(call), name="connect to upstream")
+            return True
+        if len(self._waiting) >= self.settings.max_connections:
+            return False
+        call.waiting_until_ms = self.ticker.now_ms + self.settings.response_timeout_ms
+        self._waiting.append(call)
+        return True
+
+    def forget(self, call: Call) -> None:
+        """It does not wait any more."""
+        if call in self._waiting:
+            self._waiting.remove(call)
+
+    # -- for a connection
+
+    def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
+        """Its exchange has ended."""
+        if not reusable or self.retired or connection.transport.is_closing():
+            connection.close()
+        elif self._waiting:
+            connection.park(self.ticker.now_ms)
+            self._waiting.popleft().send_on(connection)
+        elif len(self._idle) < self.settings.max_idle_connections:
+            connection.park(self.ticker.now_ms + self.settings.keep_alive_ms)
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def gone(self, connection: UpstreamConnection) -> None:
+        """It is closed."""
+        self._connections.discard(connection)
+        self._idle.pop(connection, None)
+        self.metrics.upstream_connections[self.upstream] -= 1
+        if self._waiting:
+            call = self._waiting.popleft()
+            self._opening += 1
+            spawn(self._open(call), name="connect to upstream")
+
+    def observe(self, call: Call, status: int) -> None:
+        """Count a response whose head has come."""
+        self.metrics.upstream_latency[self.upstream].observe(clock.stopwatch() - call.sent_at)
+        self.metrics.upstream_responses[(self.upstream, _CLASSES[status // 100])] += 1
+
+    def failed(self) -> None:
+        """A request to it failed by its fault."""
+        was_out = self.condition.ejected(self.ticker.now_ms)
+        self.condition.failed(self.ticker.now_ms)
+        if not was_out and self.condition.ejected(self.ticker.now_ms):
+            _log.warning("upstream_server_ejected", upstream=self.upstream, server=self.url)
+
+    # -- for the pool
+
+    def sweep(self, now_ms: int) -> None:
+        """Act on every deadline that has passed."""
+        for connection in [connection for connection in self._connections if connection.deadline_ms <= now_ms]:
+            self._idle.pop(connection, None)
+            connection.expired()
+        while self._waiting and self._waiting[0].waiting_until_ms <= now_ms:
+            self._waiting.popleft().waited_too_long()
+
+    def retire(self) -> None:
+        """No longer configured: idle connections are closed now, busy ones when they become idle."""
+        self.retired = True
+        for connection in list(self._idle):
+            connection.close()
+        self._idle.clear()
+
+    def abort(self) -> None:
+        """Drop every connection."""
+        self.retire()
+        for connection in list(self._connections):
+            connection.transport.abort()
+
+    async def connect(self) -> UpstreamConnection:
+        """A new connection.
+
+        :raises OSError: it cannot be made, its certificate is not the server's, or it takes too long
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_ms / 1000):
+                _, connection = await loop.create_connection(
+                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name
+                )
+        except TimeoutError:
+            raise ConnectionError(f"no connection within {self.settings.connect_timeout_ms} ms") from None
+        self._connections.add(connection)
+        self.metrics.upstream_connections[self.upstream] += 1
+        self.metrics.upstream_opened[self.upstream] += 1
+        return connection
+
+    async def _open(self, call: Call) -> None:
+        try:
+            connection = await self.connect()
+        except OSError as error:  # ssl.SSLError is one, too
+            self._opening -= 1
+            if not call.cancelled:
+                call.unconnected(f"{self.url}: {error.strerror or error}")
+            return
+        self._opening -= 1
+        if call.cancelled:
+            self.release(connection, reusable=True)
+        else:
+            call.send_on(connection)
+
+
+_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}

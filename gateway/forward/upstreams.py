@@ -1,0 +1,118 @@
+"""All upstreams of a worker: built from settings, swapped at a reload, swept for deadlines, closed at the end."""
+
+import asyncio
+import ssl
+from collections.abc import Mapping
+
+from gateway.config import Health, Upstream, UpstreamTls
+from gateway.errors import ConfigError, ConfigProblem
+from gateway.forward.health import watch
+from gateway.forward.identity import Signer
+from gateway.forward.pool import Pool
+from gateway.forward.upstream_server import UpstreamServer
+from gateway.tasks import spawn
+from gateway.telemetry import Metrics
+from gateway.ticker import Ticker
+
+Pools = Mapping[str, Pool]
+
+
+class Upstreams:
+    """See the module. ``pools`` is replaced whole; who holds a pool may go on using it after that.
+
+    :param assertion_period_ms: how long one assertion is sent before a new one is signed
+    """
+
+    def __init__(self, *, signer: Signer, assertion_period_ms: int, ticker: Ticker, metrics: Metrics) -> None:
+        self.pools: Pools = {}
+        self._signer = signer
+        self._assertion_period_ms = assertion_period_ms
+        self._ticker = ticker
+        self._metrics = metrics
+        self._retired: list[Pool] = []
+        self._watchers: dict[str, list[asyncio.Task[None]]] = {}
+        ticker.subscribe(self.sweep)
+        metrics.probes.append(self._count)
+
+    def prepare(self, settings: Mapping[str, Upstream]) -> Pools:
+        """The pools for these settings. An unchanged upstream keeps its pool with every connection; nothing is started or stopped.
+
+        :raises ConfigError: a file that verification needs cannot be used
+        """
+        problems: list[ConfigProblem] = []
+        pools = {name: self._pool(name, upstream, problems) for name, upstream in settings.items()}
+        if problems:
+            raise ConfigError(problems)
+        return pools
+
+    def commit(self, pools: Pools) -> None:
+        """Use what :meth:`prepare` made. Needs a running loop."""
+        old, self.pools = self.pools, pools
+        for name, pool in old.items():
+            if pools.get(name) is not pool:
+                for task in self._watchers.pop(name, []):
+                    task.cancel()
+                pool.retire()
+                self._retired.append(pool)
+        for name, pool in pools.items():
+            if old.get(name) is not pool and pool.settings.health is not None:
+                self._watchers[name] = [
+                    spawn(watch(server, pool.settings.health), name=f"health of {server.url}") for server in pool.servers
+                ]
+
+    def rebuild(self, settings: Mapping[str, Upstream]) -> None:
+        """:meth:`prepare` and :meth:`commit` in one."""
+        self.commit(self.prepare(settings))
+
+    def sweep(self, now_ms: int) -> None:
+        for pool in self.pools.values():
+            pool.sweep(now_ms)
+        for pool in self._retired:
+            pool.sweep(now_ms)
+        self._retired = [pool for pool in self._retired if any(server.active for server in pool.servers)]
+
+    def close(self) -> None:
+        """Stop everything at once."""
+        for tasks in self._watchers.values():
+            for task in tasks:
+                task.cancel()
+        self._watchers.clear()
+        for pool in (*self.pools.values(), *self._retired):
+            pool.abort()
+
+    def _pool(self, name: str, settings: Upstream, problems: list[ConfigProblem]) -> Pool:
+        known = self.pools.get(name)
+        if known is not None and known.settings == settings:
+            return known
+        tls = None
+        if any(url.startswith("https:") for url in settings.servers):
+            try:
+                tls = _client_context(settings.tls or UpstreamTls())
+            except (OSError, ssl.SSLError) as error:
+                problems.append(ConfigProblem(f"upstreams.{name}.tls.ca", f"cannot be used: {error.strerror or error}"))
+        return Pool(
+            name,
+            settings,
+            tls=tls,
+            signer=self._signer,
+            assertion_period_ms=self._assertion_period_ms,
+            ticker=self._ticker,
+            metrics=self._metrics,
+        )
+
+    def _count(self, metrics: Metrics) -> None:
+        for name, pool in self.pools.items():
+            metrics.upstream_servers[name] = len(pool.servers)
+            metrics.upstream_healthy[name] = pool.usable_servers()
+
+
+def _watch(server: UpstreamServer, health: Health) -> asyncio.Task[None]:
+    return spawn(watch(server, health), name=f"health of {server.url}")
+
+
+def _client_context(settings: UpstreamTls) -> ssl.SSLContext:
+    """Verifies the server's certificate and name; TLS 1.2 or later."""
+    context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    return context
