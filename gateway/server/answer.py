@@ -1,0 +1,105 @@
+"""Answers to bytes: the gate's own, and the head of an upstream's. Pure; the time is an argument."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+
+from gateway.forward.headers import HOP_BY_HOP, RATE_LIMIT, RESPONSE_DROP, response_lines
+from gateway.forward.response import ResponseHead
+from gateway.message import Answer
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+_CLOSE = b"connection: close\r\n\r\n"
+_KEEP_ALIVE = b"connection: keep-alive\r\n\r\n"
+_END = b"\r\n"
+_WITHOUT_CONTENT = frozenset({204, 304})
+_DROP = RESPONSE_DROP | {b"x-request-id"}
+_DROP_LIMITED = _DROP | RATE_LIMIT
+
+STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+class DateLine:
+    """The ``Date`` field line (RFC 9110 §6.6.1), formatted once a second."""
+
+    __slots__ = ("_line", "_until_ms")
+
+    def __init__(self) -> None:
+        self._until_ms = 0
+        self._line = b""
+
+    def at(self, now_ms: int) -> bytes:
+        if now_ms >= self._until_ms or now_ms < self._until_ms - 1000:
+            second = now_ms // 1000
+            self._until_ms = (second + 1) * 1000
+            self._line = f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+        return self._line
+
+
+def connection_end(*, keep_alive: bool, http10: bool) -> bytes:
+    """The ``Connection`` field where one is needed, and the empty line that ends a head."""
+    if not keep_alive:
+        return _CLOSE
+    return _KEEP_ALIVE if http10 else _END
+
+
+def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: bool, head_only: bool) -> bytes:
+    """An answer of the gate itself, whole.
+
+    :param more: rendered field lines to add
+    :param head_only: the request was a HEAD: the same head, no content (RFC 9110 §9.3.2)
+    """
+    lines = b"".join([name + b": " + value + b"\r\n" for name, value in answer.headers])
+    bare = answer.status in _WITHOUT_CONTENT
+    length = b"" if bare else b"content-length: %d\r\n" % len(answer.body)
+    end = connection_end(keep_alive=keep_alive, http10=http10)
+    return status_line(answer.status) + date + lines + more + length + end + (b"" if head_only or bare else answer.body)
+
+
+def has_content(status: int, *, head_only: bool) -> bool:
+    """RFC 9112 §6.3, rule 1."""
+    return not head_only and status >= 200 and status not in _WITHOUT_CONTENT
+
+
+def relayed(head: ResponseHead, *, date: bytes, more: bytes, limited: bool, framing: bytes, keep_alive: bool, http10: bool) -> bytes:
+    """The head of an upstream's answer as the client gets it.
+
+    :param more: rendered field lines of the gate (its limits, the request id)
+    :param limited: ``more`` speaks of the rate limit, so the upstream may not
+    :param framing: the field line that says how the content ends, or ``b""``
+    """
+    drop = _DROP_LIMITED if limited else _DROP
+    if head.options:
+        drop = drop | head.options
+    lines = response_lines(head.headers, drop)
+    if not head.dated:
+        lines += date
+    return status_line(head.status) + lines + more + framing + connection_end(keep_alive=keep_alive, http10=http10)
+
+
+def interim(head: ResponseHead) -> bytes:
+    """A 1xx answer (RFC 9110 §15.2), passed on as it is."""
+    return status_line(head.status) + response_lines(head.headers, HOP_BY_HOP | {b"content-length"}) + _END
+
+
+def switching(head: ResponseHead, *, more: bytes) -> bytes:
+    """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2)."""
+    lines = response_lines(head.headers, _DROP | head.options)
+    return status_line(101) + lines + more + b"upgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
+
+
+def framing_line(head: ResponseHead, *, http10: bool, head_only: bool) -> tuple[bytes, bool, bool]:
+    """How the client learns where the content ends: field line, whether to send it chunked, whether the connection must close."""
+    if not has_content(head.status, head_only=head_only):
+        known = head.declared_length is not None and head.status != 204
+        return (b"content-length: %d\r\n" % head.declared_length if known else b""), False, False  # type: ignore[str-format]
+    if head.length >= 0:
+        return b"content-length: %d\r\n" % head.length, False, False
+    if http10:
+        return b"", False, True
+    return b"transfer-encoding: chunked\r\n", True, False

@@ -1,0 +1,378 @@
+"""One request and its answer, from the head to the last byte.
+
+The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → admit (a key that is
+not in memory is looked up first; a trade is claimed at the replay guard) → forward or answer → relay the response. On the read path of a
+known key all of it happens inside one call from the event loop: no task, no await.
+"""
+
+import asyncio
+from enum import Enum, auto
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway import clock
+from gateway.admission.gate import Admitted, Gate, KeyNeeded
+from gateway.admission.routes import Route
+from gateway.errors import BodyTooLarge, InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
+from gateway.forward.call import Call
+from gateway.forward.connection import UpstreamConnection
+from gateway.forward.headers import dropped_with, request_lines
+from gateway.forward.response import ResponseHead
+from gateway.forward.tunnel import Tunnel
+from gateway.message import Answer, Request
+from gateway.server import answer
+from gateway.server.framing import CHUNKED, Framing
+from gateway.tasks import spawn
+
+if TYPE_CHECKING:
+    from gateway.server.connection import ClientConnection
+    from gateway.server.plane import Plane
+
+_log = structlog.get_logger(__name__)
+
+BUFFER_ANYWAY = 65_536
+"""Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
+DISCARD_AT_MOST = 65_536
+"""Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
+MAX_LOOKUPS = 3
+"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
+_WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
+_KEPT_OPTIONS = frozenset({b"close", b"keep-alive"})
+
+
+class Content(Enum):
+    """What happens to the request's content as it comes."""
+
+    NONE = auto()
+    BUFFERED = auto()
+    STREAMED = auto()
+    DISCARDED = auto()
+
+
+class Exchange:
+    """See the module. Receives the upstream's response as a :class:`gateway.forward.call.Receiver`."""
+
+    __slots__ = (
+        "_admitted", "_answered", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
+        "_keep_alive", "_lookups", "_out", "_pieces", "_plane", "_pools", "_received", "_request", "_route", "_whole",
+    )  # fmt: skip
+
+    def __init__(self, plane: "Plane", connection: "ClientConnection", request: Request, framing: Framing) -> None:
+        self._plane = plane
+        self._connection = connection
+        self._request = request
+        self._framing = framing
+        self._keep_alive = framing.keep_alive and not framing.upgrade
+        self._gate: Gate = plane.current()
+        self._pools = plane.upstreams.pools
+        self._route: Route | None = None
+        self._admitted: Admitted | None = None
+        self._call: Call | None = None
+        self._content = Content.NONE
+        self._whole = framing.length == 0
+        self._pieces: list[bytes] = []
+        self._received = 0
+        self._lookups = 0
+        self._out: list[bytes] = []
+        self._chunked = self._head_sent = self._answered = self._gone = False
+
+    # -- the request, as it comes
+
+    def start(self) -> None:
+        """The head is complete."""
+        try:
+            self._route = route = self._gate.route(self._request)
+            if self._whole:
+                self._admit()
+                return
+            self._check_size(max(self._framing.length, 0))
+        except Refusal as refusal:
+            self.fail(refusal)
+            return
+        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+            self._defect(error)
+            return
+        streamed = route.scope == "public" and not 0 <= self._framing.length <= BUFFER_ANYWAY
+        self._content = Content.STREAMED if streamed else Content.BUFFERED
+        if streamed:
+            self._admit()
+        if self._framing.expects_continue and not self._answered:
+            self._connection.write(answer.CONTINUE)
+
+    def content(self, data: bytes, *, last: bool) -> None:
+        """More of the content, coding removed."""
+        self._received += len(data)
+        self._whole = last
+        if self._content is Content.STREAMED:
+            self._stream(data, last=last)
+        elif self._content is Content.DISCARDED:
+            if last and self._answered:
+                self._connection.finish(keep_alive=self._keep_alive)
+        elif data and self._received > self._plane.limits.max_body_bytes:
+            self.fail(self._too_large())
+        else:
+            self._pieces.append(data)
+            if last:
+                self._request = self._request._replace(body=b"".join(self._pieces), received_ms=clock.now_ms())
+                self._pieces.clear()
+                self._admit()
+
+    @property
+    def streaming(self) -> bool:
+        return self._content is Content.STREAMED
+
+    def _check_size(self, length: int) -> None:
+        if length > self._plane.limits.max_body_bytes:
+            raise self._too_large()
+
+    def _too_large(self) -> BodyTooLarge:
+        limit = self._plane.limits.max_body_bytes
+        return BodyTooLarge(f"the content is over {limit} bytes", close=True, extras={"limit": limit})
+
+    def _stream(self, data: bytes, *, last: bool) -> None:
+        if self._received > self._plane.limits.max_body_bytes:
+            self.fail(self._too_large())
+            return
+        if self._framing.length == CHUNKED:
+            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+            data += answer.LAST_CHUNK if last else b""
+        if self._call is not None:
+            self._call.feed(data, last=last)
+
+    # -- may it pass?
+
+    def _admit(self) -> None:
+        gate, route = self._gate, self._route
+        if route is None or self._gone:
+            return
+        try:
+            self._admitted = admitted = gate.admit(self._request, route)
+            if admitted.replay is None:
+                self._passed(admitted)
+            else:
+                gate.claim(admitted).add_done_callback(self._claimed)
+        except KeyNeeded as needed:
+            spawn(self._look_up(needed), name="look up a key")
+        except Refusal as refusal:
+            self.fail(refusal)
+        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+            self._defect(error)
+
+    async def _look_up(self, needed: KeyNeeded) -> None:
+        """The key is not in this process's memory."""
+        self._lookups += 1
+        try:
+            if self._lookups > MAX_LOOKUPS:
+                raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
+            await self._gate.resolve(needed)
+        except Refusal as refusal:
+            self.fail(refusal)
+        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+            self._defect(error)
+        else:
+            self._admit()
+
+    def _claimed(self, claim: "asyncio.Future[None]") -> None:
+        """The replay guard has answered."""
+        if self._gone or claim.cancelled() or self._admitted is None:
+            return
+        error = claim.exception()
+        if error is None:
+            try:
+                self._passed(self._admitted)
+            except Exception as defect:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+                self._defect(defect)
+        elif isinstance(error, Refusal):
+            self.fail(error)
+        else:
+            self._defect(error)
+
+    # -- it may
+
+    def _passed(self, admitted: Admitted) -> None:
+        route = admitted.route
+        self._plane.metrics.admitted[route.pattern] += 1
+        if route.builtin:
+            self._give(self._gate.answer(admitted, self._request), more=admitted.answer_headers)
+        else:
+            self._forward(admitted)
+
+    def _forward(self, admitted: Admitted) -> None:
+        """Strip first, set last (architecture decision 7)."""
+        request, framing, route = self._request, self._framing, admitted.route
+        pool = self._pools.get(route.upstream)
+        if pool is None:
+            raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
+        upgrade = route.websocket and framing.upgrade == b"websocket"
+        drop = dropped_with(admitted.strip, self._plane.client_ip_header)
+        named = framing.options - _KEPT_OPTIONS
+        lines = (
+            request_lines(request.headers, drop | named if named else drop)
+            + pool.identity_lines.at(admitted.identity, request.received_ms)
+            + self._connection.client_lines(admitted.client_ip, framing.host)
+            + b"x-request-id: " + request.request_id.encode() + b"\r\n"
+            + (b"connection: Upgrade\r\nupgrade: websocket\r\n" if upgrade else self._content_line())
+        )  # fmt: skip
+        self._call = call = Call(
+            pool, self, method=request.method, line=request.method + b" " + request.target + b" HTTP/1.1\r\n", lines=lines,
+            body=request.body, streamed=self._content is Content.STREAMED, upgrade=upgrade,
+        )  # fmt: skip
+        call.start()
+
+    def _content_line(self) -> bytes:
+        if self._content is Content.STREAMED:
+            length = self._framing.length
+            return b"transfer-encoding: chunked\r\n" if length == CHUNKED else b"content-length: %d\r\n" % length
+        body = self._request.body
+        return b"content-length: %d\r\n" % len(body) if body or self._request.method in _WITH_CONTENT else b""
+
+    # -- the response (gateway.forward.call.Receiver)
+
+    def response_interim(self, head: ResponseHead) -> None:
+        if head.status != 100 and not self._framing.http10:
+            self._connection.write(answer.interim(head))
+
+    def response_head(self, head: ResponseHead) -> None:
+        admitted, http10, head_only = self._admitted, self._framing.http10, self._request.method == b"HEAD"
+        if admitted is None:
+            return
+        line, self._chunked, must_close = answer.framing_line(head, http10=http10, head_only=head_only)
+        if must_close or not self._whole or self._plane.draining:
+            self._keep_alive = False
+        self._head_sent = True
+        limits = admitted.answer_headers
+        self._out.append(
+            answer.relayed(
+                head, date=self._plane.date, more=limits, limited=bool(limits), framing=line,
+                keep_alive=self._keep_alive, http10=http10,
+            )
+        )  # fmt: skip
+        if self._plane.access.enabled and self._plane.access.sampled():
+            self._log_admitted(admitted, head.status)
+
+    def response_data(self, data: bytes) -> None:
+        self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def response_flush(self) -> None:
+        if self._out:
+            out, self._out = b"".join(self._out), []
+            self._connection.write(out)
+
+    def response_end(self) -> None:
+        self._call = None
+        self._answered = True
+        if self._chunked:
+            self._out.append(answer.LAST_CHUNK)
+        out = self._out
+        self._connection.write(out[0] if len(out) == 1 else b"".join(out))
+        self._connection.finish(keep_alive=self._keep_alive)
+
+    def response_switched(self, head: ResponseHead, connection: UpstreamConnection, rest: bytes) -> None:
+        self._call = None
+        admitted, tunnels = self._admitted, self._plane.tunnels
+        if admitted is None or self._gone:
+            connection.abandon()
+            return
+        key_id = admitted.identity.key_id if admitted.identity is not None else None
+        tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
+        self._connection.write(answer.switching(head, more=admitted.answer_headers))
+        connection.far = tunnel
+        tunnels.add(tunnel)
+        self._connection.become(tunnel)
+        if rest:
+            tunnel.upstream_data(rest)
+
+    def response_failed(self, refusal: Refusal) -> None:
+        self._call = None
+        self.fail(refusal)
+
+    def response_broken(self) -> None:
+        """The client has part of a response: only cutting the connection tells it so."""
+        self._call = None
+        self._connection.abort()
+
+    def request_pause(self) -> None:
+        if not self._whole:
+            self._connection.pause_content()
+
+    def request_resume(self) -> None:
+        if not self._whole:
+            self._connection.resume_content()
+
+    # -- the client's side
+
+    def pause(self) -> None:
+        """The client does not read as fast as the upstream sends."""
+        if self._call is not None and self._call.connection is not None:
+            self._call.connection.pause()
+
+    def resume(self) -> None:
+        if self._call is not None and self._call.connection is not None:
+            self._call.connection.resume()
+
+    def client_gone(self) -> None:
+        self._gone = True
+        self._drop_call()
+        if not self._answered:
+            self._plane.metrics.aborted += 1
+
+    # -- it may not
+
+    def fail(self, refusal: Refusal) -> None:
+        """Answer with a refusal, once; a response that has begun is cut off instead."""
+        self._drop_call()
+        if self._gone or self._answered:
+            if self._answered:
+                self._connection.close()
+            return
+        if self._head_sent:
+            self._connection.abort()
+            return
+        self._plane.refused(refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
+        self._give(self._gate.render(refusal, self._request), close=refusal.close)
+
+    def _defect(self, error: BaseException) -> None:
+        _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)
+        self.fail(InternalError("the gate failed; the request id tells us where", close=True))
+
+    def _give(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
+        """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""
+        framing = self._framing
+        if close or self._plane.draining or not (self._whole or self._may_discard()):
+            self._keep_alive = False
+        self._answered = True
+        self._connection.write(
+            answer.own(
+                given, date=self._plane.date, more=more, keep_alive=self._keep_alive,
+                http10=framing.http10, head_only=self._request.method == b"HEAD",
+            )
+        )  # fmt: skip
+        if self._whole or not self._keep_alive:
+            self._connection.finish(keep_alive=self._keep_alive)
+        else:
+            self._content = Content.DISCARDED
+
+    def _may_discard(self) -> bool:
+        """Whether what is left of the content is small enough to wait for, and will surely come."""
+        return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
+
+    def _drop_call(self) -> None:
+        call, self._call = self._call, None
+        if call is not None:
+            call.cancel()
+
+    def _log_admitted(self, admitted: Admitted, status: int) -> None:
+        request, identity, call = self._request, admitted.identity, self._call
+        self._plane.access.admitted(
+            request_id=request.request_id,
+            route=admitted.route.pattern,
+            method=request.method,
+            path=request.path,
+            status=status,
+            key_id=identity.key_id if identity is not None else None,
+            account_id=identity.account_id if identity is not None else None,
+            client_ip=admitted.client_ip,
+            upstream_ms=(clock.stopwatch() - call.sent_at) * 1000 if call is not None else 0.0,
+            total_ms=clock.now_ms() - request.received_ms,
+        )

@@ -1,0 +1,139 @@
+"""Where a request begins and ends, and who may be fooled about it: the checks that llhttp leaves to its user. Pure.
+
+llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a repeated or
+malformed Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2).
+"""
+
+import re
+from typing import NamedTuple
+
+from gateway.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
+from gateway.forward.headers import shadows
+
+Field = tuple[bytes, bytes]
+
+CHUNKED = -1
+"""As a length: the content ends where the chunked coding says so."""
+
+SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+"""The fields that say something about framing; all others are none of this module's business."""
+
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+_ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
+
+
+class Framing(NamedTuple):
+    """How to read one request, and what to do with the connection after it."""
+
+    length: int
+    """Bytes of content, or :data:`CHUNKED`."""
+    keep_alive: bool
+    http10: bool
+    host: bytes
+    """The one Host field's value; ``b""`` when an HTTP/1.0 client sent none."""
+    options: frozenset[bytes]
+    """What ``Connection`` names, in lower case."""
+    expects_continue: bool = False
+    upgrade: bytes = b""
+    """The Upgrade field's value in lower case when ``Connection`` names it too, else ``b""``."""
+
+
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+
+
+def frame(head: bytes, method: bytes, target: bytes, special: list[Field]) -> Framing:
+    """Check one head that llhttp has accepted.
+
+    :param head: its bytes as received, without an empty line before the request line
+    :param special: those of its fields that are in :data:`SPECIAL`, names in lower case
+    :raises MalformedRequest, MethodNotAllowed, ExpectationFailed: all of them close the connection
+    """
+    http10 = _check_request_line(head, method, target)
+    host: bytes | None = None
+    length = 0
+    has_length = chunked = False
+    options = _NO_OPTIONS
+    expect = upgrade = b""
+    for name, value in special:
+        if name == b"host":
+            if host is not None:
+                raise _malformed("the Host field is repeated")
+            host = value
+        elif name == b"content-length":
+            length, has_length = _content_length(value, repeated=has_length), True
+        elif name == b"transfer-encoding":
+            _check_coding(value, repeated=chunked, http10=http10)
+            chunked = True
+        elif name == b"connection":
+            options |= {option for part in value.lower().split(b",") if (option := part.strip(b" \t"))}
+        elif name == b"expect":
+            expect = value.lower() if not expect else b"repeated"
+        else:
+            upgrade = value.lower() if not upgrade else b"repeated"
+    if chunked and has_length:
+        raise _malformed("both Content-Length and Transfer-Encoding are given")
+    if expect and (expect != b"100-continue"):
+        raise ExpectationFailed("the only expectation supported is 100-continue", close=True)
+    upgrade = upgrade if b"upgrade" in options else b""
+    if upgrade and (chunked or length):
+        raise _malformed("a request that upgrades the connection must not have content")
+    return Framing(
+        length=CHUNKED if chunked else length,
+        keep_alive=(b"keep-alive" in options and b"close" not in options) if http10 else b"close" not in options,
+        http10=http10,
+        host=_check_host(host, http10=http10),
+        options=options,
+        expects_continue=bool(expect) and not http10,
+        upgrade=upgrade,
+    )
+
+
+def check_field_name(name: bytes) -> None:
+    """Refuse a name (lower case, with ``_``) that an upstream may take for one the gate owns."""
+    if shadows(name):
+        raise _malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
+
+
+def _check_request_line(head: bytes, method: bytes, target: bytes) -> bool:
+    """Whether the version is HTTP/1.0. The line must be exactly what was parsed: one space, no other protocol (RFC 9112 §3)."""
+    line = method + b" " + target + b" HTTP/1."
+    if not head.startswith(line):
+        raise _malformed("the request line must be METHOD SP target SP HTTP/1.1")
+    minor = head[len(line) : len(line) + 3]
+    if minor not in (b"1\r\n", b"0\r\n"):
+        raise _malformed("the version must be HTTP/1.1 or HTTP/1.0")
+    if method in (b"CONNECT", b"TRACE"):
+        raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
+    if target[:1] != b"/":
+        raise _malformed("the target must be in origin form, beginning with /")
+    return minor == b"0\r\n"
+
+
+def _content_length(value: bytes, *, repeated: bool) -> int:
+    if repeated or not _LENGTH.fullmatch(value):
+        raise _malformed("Content-Length must be given once, in digits")
+    return int(value)
+
+
+def _check_coding(value: bytes, *, repeated: bool, http10: bool) -> None:
+    """RFC 9112 §6.1: what is not exactly ``chunked`` cannot be framed the same way by everybody."""
+    if repeated or value.lower() != b"chunked":
+        raise _malformed("Transfer-Encoding must be given once and be exactly chunked")
+    if http10:
+        raise _malformed("Transfer-Encoding does not exist in HTTP/1.0")
+
+
+def _check_host(host: bytes | None, *, http10: bool) -> bytes:
+    """RFC 9112 §3.2; only an HTTP/1.0 client may leave it out."""
+    if host is None:
+        if http10:
+            return b""
+        raise _malformed("the Host field is missing")
+    if not _HOST.fullmatch(host):
+        raise _malformed("the Host field is not a host with an optional port")
+    return host
+
+
+def _malformed(detail: str) -> MalformedRequest:
+    return MalformedRequest(detail, close=True)

@@ -1,0 +1,193 @@
+"""The data plane of one worker: listens, counts its connections, watches their deadlines, and drains.
+
+``app.py`` makes one, hands it sockets, and at a reload gives it new settings beside a new gate; who may pass is not decided here.
+"""
+
+import asyncio
+import secrets
+import socket
+from collections import Counter
+from collections.abc import Callable, Sequence
+from ipaddress import ip_address
+
+from gateway import clock
+from gateway.admission.gate import Admitted, Gate
+from gateway.config import GatewaySettings
+from gateway.errors import Refusal
+from gateway.forward.tunnel import Tunnels
+from gateway.forward.upstreams import Upstreams
+from gateway.message import Request
+from gateway.server.answer import DateLine
+from gateway.server.connection import ClientConnection
+from gateway.server.proxy_protocol import ProxyProtocolListener
+from gateway.server.tls import ServerTls
+from gateway.telemetry import AccessLog, Metrics
+from gateway.ticker import Ticker
+
+BACKLOG = 1_024
+
+
+class Plane:
+    """See the module.
+
+    :param current: the gate in force; asked once for every request
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        *,
+        current: Callable[[], Gate],
+        upstreams: Upstreams,
+        tunnels: Tunnels,
+        ticker: Ticker,
+        metrics: Metrics,
+        access: AccessLog,
+    ) -> None:
+        self.current = current
+        self.upstreams = upstreams
+        self.tunnels = tunnels
+        self.ticker = ticker
+        self.metrics = metrics
+        self.access = access
+        self.draining = False
+        self._dates = DateLine()
+        self.date = self._dates.at(clock.now_ms())
+        self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
+        self._connections: set[ClientConnection] = set()
+        self._per_address: Counter[str] = Counter()
+        self._refused: set[ClientConnection] = set()
+        self._servers: list[asyncio.Server | ProxyProtocolListener] = []
+        self._empty: asyncio.Event | None = None
+        self._id_prefix = secrets.token_hex(6)
+        self._id_count = 0
+        self.apply(settings)
+        ticker.subscribe(self._sweep)
+
+    def apply(self, settings: GatewaySettings) -> None:
+        """Take over what a reload may change. Open connections go on under the new limits."""
+        self.limits = settings.limits
+        self.client_ip_header = frozenset({settings.client_ip.header.lower().encode()})
+        self._trusted = settings.client_ip.trusted_proxies
+        self._proxy_protocol = settings.client_ip.proxy_protocol
+        limits = settings.limits
+        self.ticker.fit(
+            [limits.header_timeout_ms, limits.body_timeout_ms, limits.idle_timeout_ms]
+            + [timeout for upstream in settings.upstreams.values() for timeout in (upstream.response_timeout_ms, upstream.keep_alive_ms)]
+        )
+
+    # -- serving
+
+    async def serve(self, sockets: Sequence[socket.socket]) -> None:
+        """Accept on these bound sockets until :meth:`drain` or :meth:`close`."""
+        loop = asyncio.get_running_loop()
+        context = self.tls.context if self.tls is not None else None
+        for listening in sockets:
+            if self._proxy_protocol:
+                self._servers.append(ProxyProtocolListener(listening, self, context))
+            else:
+                self._servers.append(await loop.create_server(lambda: ClientConnection(self), sock=listening, ssl=context, backlog=BACKLOG))
+
+    async def drain(self, timeout_ms: int) -> bool:
+        """Take no new connections, let what is in flight finish, close everything.
+
+        :return: whether all of it finished in time
+        """
+        self.draining = True
+        for server in self._servers:
+            server.close()
+        self.tunnels.close_all()
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.close()
+        self._empty = asyncio.Event()
+        if not self._connections:
+            self._empty.set()
+        try:
+            async with asyncio.timeout(timeout_ms / 1000):
+                await self._empty.wait()
+        except TimeoutError:
+            self.close()
+            return False
+        return True
+
+    def close(self) -> None:
+        """Drop everything at once."""
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
+        for connection in [*self._connections, *self._refused]:
+            connection.abort()
+
+    # -- for connections and exchanges
+
+    def opened(self, connection: ClientConnection) -> str:
+        """Count a new connection; a reason when there are too many."""
+        peer = connection.peer or ""
+        limits, metrics = self.limits, self.metrics
+        metrics.connections_accepted += 1
+        reason = ""
+        if len(self._connections) >= limits.max_connections:
+            reason = "in all"
+        elif self._per_address[peer] >= limits.max_connections_per_address and not self.is_trusted(peer):
+            reason = "from your address"
+        if reason:
+            metrics.connections_refused[reason] += 1
+            self._refused.add(connection)
+            return reason
+        metrics.connections += 1
+        self._connections.add(connection)
+        self._per_address[peer] += 1
+        return ""
+
+    def closed(self, connection: ClientConnection) -> None:
+        """Forget a connection."""
+        if connection in self._refused:
+            self._refused.discard(connection)
+            return
+        self.metrics.connections -= 1
+        self._connections.discard(connection)
+        peer = connection.peer or ""
+        self._per_address[peer] -= 1
+        if not self._per_address[peer]:
+            del self._per_address[peer]
+        if self._empty is not None and not self._connections:
+            self._empty.set()
+
+    def is_trusted(self, peer: str) -> bool:
+        """Whether many clients may stand behind this address, and its PROXY header be believed."""
+        try:
+            address = ip_address(peer)
+        except ValueError:
+            return False
+        return any(address in network for network in self._trusted)
+
+    def next_request_id(self) -> str:
+        """Unique over all workers and restarts; says nothing and is no secret."""
+        self._id_count += 1
+        return f"{self._id_prefix}{self._id_count:010x}"
+
+    def refused(self, refusal: Refusal, request: Request | None, route: str | None = None, admitted: Admitted | None = None) -> None:
+        """Count and log a refusal."""
+        self.metrics.refused[refusal.code] += 1
+        if not self.access.enabled:
+            return
+        identity = admitted.identity if admitted is not None else None
+        self.access.refused(
+            request_id=request.request_id if request is not None else "",
+            route=route,
+            method=request.method if request is not None else None,
+            path=request.path if request is not None else None,
+            status=refusal.status,
+            code=refusal.code,
+            reason=refusal.reason,
+            key_id=identity.key_id if identity is not None else None,
+            account_id=identity.account_id if identity is not None else None,
+            client_ip=admitted.client_ip if admitted is not None else request.peer if request is not None else "",
+        )
+
+    def _sweep(self, now_ms: int) -> None:
+        self.date = self._dates.at(clock.now_ms())
+        for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:
+            connection.expired()
+        self.tunnels.sweep(now_ms)
