@@ -1,0 +1,220 @@
+"""What is refused before anything else looks at it: 400 (or 405, 417, 431), a closed connection, and not one byte to the upstream."""
+
+import pytest
+
+from tests.support.plane import serving
+from tests.support.wire import recording_upstream
+
+HOST = b"Host: gate.example\r\n"
+
+
+def get(*lines: bytes, host: bytes = HOST) -> bytes:
+    return b"GET /read HTTP/1.1\r\n" + host + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+
+
+def post(*lines: bytes, body: bytes = b"") -> bytes:
+    return b"POST /trade HTTP/1.1\r\n" + HOST + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+
+
+CHUNKED = b"Transfer-Encoding: chunked"
+
+REFUSED = {
+    # Length, RFC 9112 §6
+    "both Content-Length and Transfer-Encoding": post(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
+    "both, the other way round": post(CHUNKED, b"Content-Length: 5", body=b"0\r\n\r\n"),
+    "repeated Content-Length": post(b"Content-Length: 1", b"Content-Length: 1", body=b"x"),
+    "differing Content-Length": post(b"Content-Length: 1", b"Content-Length: 2", body=b"xx"),
+    "Content-Length list": post(b"Content-Length: 1, 1", body=b"x"),
+    "Content-Length with a sign": post(b"Content-Length: +1", body=b"x"),
+    "negative Content-Length": post(b"Content-Length: -1", body=b"x"),
+    "empty Content-Length": post(b"Content-Length:", body=b"x"),
+    "hexadecimal Content-Length": post(b"Content-Length: 0x1", body=b"x"),
+    "Content-Length with a blank inside": post(b"Content-Length: 1 1", body=b"x"),
+    "Content-Length beyond all sizes": post(b"Content-Length: 99999999999999999999999", body=b"x"),
+    "Transfer-Encoding identity": post(b"Transfer-Encoding: identity", body=b"x"),
+    "identity, chunked": post(b"Transfer-Encoding: identity, chunked", body=b"0\r\n\r\n"),
+    "gzip, chunked": post(b"Transfer-Encoding: gzip, chunked", body=b"0\r\n\r\n"),
+    "chunked, identity": post(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n"),
+    "xchunked": post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
+    "chunked twice in one field": post(b"Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n"),
+    "chunked in two fields": post(CHUNKED, CHUNKED, body=b"0\r\n\r\n"),
+    "chunked behind a vertical tab": post(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n"),
+    "quoted chunked": post(b'Transfer-Encoding: "chunked"', body=b"0\r\n\r\n"),
+    "empty Transfer-Encoding": post(b"Transfer-Encoding:", body=b""),
+    "Transfer-Encoding on HTTP/1.0": b"POST /trade HTTP/1.0\r\n" + HOST + CHUNKED + b"\r\n\r\n0\r\n\r\n",
+    # Host, RFC 9112 §3.2
+    "missing Host": get(host=b""),
+    "repeated Host": get(HOST[:-2]),
+    "two different Hosts": get(b"Host: evil.example"),
+    "empty Host": get(host=b"Host:\r\n"),
+    "Host with a path": get(host=b"Host: gate.example/x\r\n"),
+    "Host with user information": get(host=b"Host: user@gate.example\r\n"),
+    "Host list": get(host=b"Host: a.example, b.example\r\n"),
+    "Host with a blank": get(host=b"Host: gate example\r\n"),
+    "Host with a bad port": get(host=b"Host: gate.example:8x\r\n"),
+    # Target, RFC 9112 §3.2
+    "absolute-form target": b"GET http://gate.example/read HTTP/1.1\r\n" + HOST + b"\r\n",
+    "authority-form target": b"GET gate.example:80 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "asterisk-form target": b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n",
+    "control byte in the target": b"GET /read\x01 HTTP/1.1\r\n" + HOST + b"\r\n",
+    "byte over 127 in the target": b"GET /read\xff HTTP/1.1\r\n" + HOST + b"\r\n",
+    "tab in the target": b"GET /read\tx HTTP/1.1\r\n" + HOST + b"\r\n",
+    # Request line and version, RFC 9112 §3
+    "HTTP/0.9": b"GET /read\r\n\r\n",
+    "HTTP/2.0": b"GET /read HTTP/2.0\r\n" + HOST + b"\r\n",
+    "HTTP/1.2": b"GET /read HTTP/1.2\r\n" + HOST + b"\r\n",
+    "HTTP/0.9 spelled out": b"GET /read HTTP/0.9\r\n" + HOST + b"\r\n",
+    "RTSP/1.0": b"GET /read RTSP/1.0\r\n" + HOST + b"\r\n",
+    "ICE/1.0": b"SOURCE /read ICE/1.0\r\n" + HOST + b"\r\n",
+    "lower-case version": b"GET /read http/1.1\r\n" + HOST + b"\r\n",
+    "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+    "TLS hello on the plain port": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    "two blanks before the target": b"GET  /read HTTP/1.1\r\n" + HOST + b"\r\n",
+    "two blanks before the version": b"GET /read  HTTP/1.1\r\n" + HOST + b"\r\n",
+    "blank behind the version": b"GET /read HTTP/1.1 \r\n" + HOST + b"\r\n",
+    "tab instead of a blank": b"GET\t/read HTTP/1.1\r\n" + HOST + b"\r\n",
+    "unknown method": b"BREW /read HTTP/1.1\r\n" + HOST + b"\r\n",
+    "lower-case method": b"get /read HTTP/1.1\r\n" + HOST + b"\r\n",
+    "two empty lines in front": b"\r\n\r\n" + get(),
+    "bare LF in front": b"\n" + get(),
+    # Field lines, RFC 9112 §5 and RFC 9110 §5
+    "bare LF behind the request line": b"GET /read HTTP/1.1\nHost: gate.example\n\n",
+    "bare LF behind a field": b"GET /read HTTP/1.1\r\nHost: gate.example\n\r\n",
+    "bare LF ends the head": b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\n",
+    "bare CR in a value": get(b"X-A: b\rX-B: c"),
+    "bare CR as a line end": b"GET /read HTTP/1.1\rHost: gate.example\r\r",
+    "obs-fold": get(b"X-A: b", b" c"),
+    "obs-fold with a tab": get(b"X-A: b", b"\tc"),
+    "white space before the first field": b"GET /read HTTP/1.1\r\n X-A: b\r\n" + HOST + b"\r\n",
+    "blank before the colon": get(b"X-A : b"),
+    "tab before the colon": get(b"X-A\t: b"),
+    "Content-Length with a blank before the colon": post(b"Content-Length : 1", body=b"x"),
+    "no colon": get(b"X-A"),
+    "empty name": get(b": b"),
+    "NUL in a value": get(b"X-A: b\x00"),
+    "control byte in a value": get(b"X-A: b\x01c"),
+    "DEL in a value": get(b"X-A: b\x7f"),
+    "control byte in a name": get(b"X\x01A: b"),
+    "byte over 127 in a name": get(b"X\xffA: b"),
+    "separator in a name": get(b"X(A): b"),
+    # Names that fold onto the gate's own
+    "X_Account_Id": get(b"X_Account_Id: 7"),
+    "x-key_id": get(b"x-key_id: 7"),
+    "X_Forwarded_For": get(b"X_Forwarded_For: 1.1.1.1"),
+    "X_GATEWAY_ASSERTION": get(b"X_GATEWAY_ASSERTION: x"),
+    "Content_Length": post(b"Content_Length: 3", b"Content-Length: 1", body=b"x"),
+    "Transfer_Encoding": post(b"Transfer_Encoding: chunked", b"Content-Length: 1", body=b"x"),
+    # Chunked coding, RFC 9112 §7.1
+    "chunk size without digits": post(CHUNKED, body=b"\r\nx\r\n0\r\n\r\n"),
+    "chunk size not hexadecimal": post(CHUNKED, body=b"g\r\nx\r\n0\r\n\r\n"),
+    "chunk size with a sign": post(CHUNKED, body=b"-1\r\nx\r\n0\r\n\r\n"),
+    "chunk size with 0x": post(CHUNKED, body=b"0x1\r\nx\r\n0\r\n\r\n"),
+    "chunk size behind a blank": post(CHUNKED, body=b" 1\r\nx\r\n0\r\n\r\n"),
+    "chunk size before a blank": post(CHUNKED, body=b"1 \r\nx\r\n0\r\n\r\n"),
+    "chunk size beyond all sizes": post(CHUNKED, body=b"ffffffffffffffffff\r\nx\r\n0\r\n\r\n"),
+    "chunk longer than its size": post(CHUNKED, body=b"1\r\nxy\r\n0\r\n\r\n"),
+    "chunk size ended by a bare LF": post(CHUNKED, body=b"1\nx\r\n0\r\n\r\n"),
+    "chunk ended by a bare LF": post(CHUNKED, body=b"1\r\nx\n0\r\n\r\n"),
+    "bare CR in a chunk line": post(CHUNKED, body=b"1;a\rb\r\nx\r\n0\r\n\r\n"),
+    "long chunk extension": post(CHUNKED, body=b"1;" + b"a" * 300 + b"\r\nx\r\n0\r\n\r\n"),
+    "long chunk extension that does not end": post(CHUNKED, body=b"1;" + b"a" * 300),
+    "control byte in a chunk extension": post(CHUNKED, body=b"1;a=\x00\r\nx\r\n0\r\n\r\n"),
+    "bare LF ends the trailers": post(CHUNKED, body=b"0\r\n\n"),
+    "trailer without a colon": post(CHUNKED, body=b"0\r\nx\r\n\r\n"),
+    "folded trailer": post(CHUNKED, body=b"0\r\nX-A: b\r\n c\r\n\r\n"),
+    # Upgrades with content would leave two readings of what follows
+    "upgrade with content": get(b"Connection: upgrade", b"Upgrade: websocket", b"Content-Length: 5") + b"hello",
+}
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED.keys())
+async def test_what_cannot_be_framed_is_refused_and_the_connection_closed(request_bytes: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        response = await client.ask(request_bytes)
+        assert response.status == 400
+        assert response.header("connection") == "close"
+        assert await client.rest() == b""
+        assert upstream.sides == []
+        assert served.gate.admitted == []
+
+
+@pytest.mark.parametrize("request_bytes", REFUSED.values(), ids=REFUSED.keys())
+async def test_it_is_refused_as_well_when_it_comes_byte_by_byte_behind_a_good_request(request_bytes: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(get())).status == 200
+        before = upstream.raw
+        for index in range(len(request_bytes)):
+            client.send(request_bytes[index : index + 1])
+            if index % 16 == 0:
+                await client.writer.drain()
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (400, "close")
+        assert upstream.raw == before
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (b"CONNECT gate.example:443 HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+        (b"TRACE /read HTTP/1.1\r\n" + HOST + b"\r\n", 405),
+        (post(b"Expect: 200-ok", b"Content-Length: 1"), 417),
+        (post(b"Expect: 100-continue", b"Expect: 100-continue", b"Content-Length: 1"), 417),
+        (get(b"X-Long: " + b"a" * 20_000), 431),
+        (b"GET /read HTTP/1.1\r\nX-Long: " + b"a" * 20_000, 431),
+        (b"GET /" + b"a" * 20_000, 431),
+        (post(CHUNKED, body=b"0\r\n" + b"X-A: b\r\n" * 3_000 + b"\r\n"), 431),
+    ],
+)
+async def test_other_refusals_of_the_head_close_the_connection_too(request_bytes: bytes, status: int) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        response = await client.ask(request_bytes)
+        assert (response.status, response.header("connection")) == (status, "close")
+        assert await client.rest() == b""
+        assert upstream.sides == []
+
+
+ACCEPTED = {
+    "Host with a port": get(host=b"Host: gate.example:8080\r\n"),
+    "IPv6 Host": get(host=b"Host: [2001:db8::1]:8080\r\n"),
+    "HTTP/1.0 without Host": b"GET /read HTTP/1.0\r\n\r\n",
+    "one empty line in front": b"\r\n" + get(),
+    "upper-case field names": get(b"ACCEPT: */*"),
+    "white space around a value": get(b"X-A: \t b \t "),
+    "empty value": get(b"X-A:"),
+    "bytes over 127 in a value": get(b"X-A: \xc3\xa9"),
+    "chunk extension": post(CHUNKED, body=b'1;a="b"\r\nx\r\n0\r\n\r\n'),
+    "Chunked in capitals": post(b"Transfer-Encoding: Chunked", body=b"1\r\nx\r\n0\r\n\r\n"),
+    "underscore in a name that is not the gate's": get(b"X_Custom: 1"),
+    "Content-Length of 0": post(b"Content-Length: 0"),
+}
+
+
+@pytest.mark.parametrize("request_bytes", ACCEPTED.values(), ids=ACCEPTED.keys())
+async def test_what_is_unusual_but_unambiguous_passes(request_bytes: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(request_bytes)).status == 200
+        assert len(upstream.requests) == 1
+
+
+async def test_trailers_are_dropped_and_never_become_headers() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        body = b"3\r\nabc\r\n0\r\nX-Account-Id: evil\r\nX-Trailer: v\r\n\r\n"
+        assert (await client.ask(post(CHUNKED, body=body))).status == 200
+        received = upstream.requests[0]
+        assert received.body == b"abc"
+        assert b"evil" not in received.raw
+        assert received.values(b"x-trailer") == []
+        assert served.gate.admitted[0].body == b"abc"
+
+
+async def test_a_request_smuggled_inside_a_body_is_body() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        inner = b"GET /read?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
+        assert (await client.ask(post(b"Content-Length: %d" % len(inner), body=inner))).status == 200
+        assert [received.body for received in upstream.requests] == [inner]

@@ -1,0 +1,173 @@
+"""A data plane in this process, with a gate that admits by script: server and upstream side are under test, not who may pass."""
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gateway.admission.gate import Admitted, KeyNeeded
+from gateway.config import GatewaySettings
+from gateway.errors import NoRoute, Refusal
+from gateway.forward.tunnel import Tunnels
+from gateway.forward.upstreams import Upstreams
+from gateway.message import Answer, Identity, Request
+from gateway.server.plane import Plane
+from gateway.telemetry import AccessLog, Metrics
+from gateway.ticker import Ticker
+from tests.support.wire import TIMEOUT, RawClient, RecordingUpstream
+
+IDENTITY = Identity("account-1", "gbk_test", ("read", "trade"))
+
+
+@dataclass(frozen=True)
+class ScriptedRoute:
+    """What the server looks at of a route."""
+
+    pattern: str
+    scope: str = "read"
+    upstream: str = "spot"
+    websocket: bool = False
+    builtin: str | None = None
+
+
+@dataclass
+class ScriptedGate:
+    """Routes by the first path segment; says yes unless told otherwise."""
+
+    refuse: Refusal | None = None
+    unknown_keys: int = 0
+    """How many times a key has to be looked up before it is in memory."""
+    claim_result: "asyncio.Future[None] | None" = None
+    expires_ms: int | None = None
+    answer_headers: bytes = b"ratelimit-limit: 10\r\n"
+    routed: list[Request] = field(default_factory=list)
+    admitted: list[Request] = field(default_factory=list)
+    looked_up: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when look-ups may end."""
+    routes: dict[bytes, ScriptedRoute] = field(
+        default_factory=lambda: {
+            b"read": ScriptedRoute("GET /read"),
+            b"trade": ScriptedRoute("POST /trade", scope="trade"),
+            b"public": ScriptedRoute("POST /public", scope="public"),
+            b"ws": ScriptedRoute("GET /ws", websocket=True),
+            b"time": ScriptedRoute("GET /time", scope="public", builtin="time"),
+            b"other": ScriptedRoute("GET /other", upstream="other"),
+        }
+    )
+
+    def route(self, head: Request) -> Any:
+        self.routed.append(head)
+        route = self.routes.get(head.path.split(b"/")[1])
+        if route is None:
+            raise NoRoute("no such route")
+        return route
+
+    def admit(self, request: Request, route: Any) -> Admitted:
+        if self.unknown_keys:
+            self.unknown_keys -= 1
+            raise KeyNeeded("gbk_test")
+        if self.refuse is not None:
+            raise self.refuse
+        self.admitted.append(request)
+        public = route.scope == "public"
+        return Admitted(
+            route=route,
+            identity=None if public else IDENTITY,
+            client_ip=request.peer,
+            answer_headers=b"" if public else self.answer_headers,
+            replay="claim" if self.claim_result is not None else None,
+            expires_ms=self.expires_ms,
+            strip=frozenset({b"x-api-key", b"x-request-signature", b"x-request-timestamp"}),
+        )
+
+    async def resolve(self, _needed: Any) -> None:
+        await self.looked_up.wait()
+
+    def claim(self, _admitted: Admitted) -> "asyncio.Future[None]":
+        assert self.claim_result is not None
+        return self.claim_result
+
+    def answer(self, _admitted: Admitted, _request: Request) -> Answer:
+        return Answer(200, ((b"content-type", b"application/json"),), b'{"time_ms":1}')
+
+    def render(self, refusal: Refusal, _request: Request | None) -> Answer:
+        return Answer(refusal.status, ((b"content-type", b"application/problem+json"), *refusal.headers), refusal.code.encode())
+
+
+class StaticSigner:
+    """An assertion that can be recognised."""
+
+    def assertion(self, identity: Identity | None, audience: str, now_ms: int) -> bytes:
+        return f"proof.{identity.key_id if identity else 'nobody'}.{audience}".encode()
+
+
+@dataclass
+class Served:
+    """A plane that serves, with what a test wants to reach."""
+
+    plane: Plane
+    gate: ScriptedGate
+    upstreams: Upstreams
+    tunnels: Tunnels
+    metrics: Metrics
+    port: int
+    valid_keys: set[str]
+    clients: list[RawClient]
+    ssl: Any = None
+
+    async def client(self, **how: Any) -> RawClient:
+        async with asyncio.timeout(TIMEOUT):
+            client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22, **how))
+        self.clients.append(client)
+        return client
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for something that the event loop brings about."""
+        async with asyncio.timeout(TIMEOUT):
+            while not condition():  # noqa: ASYNC110 - what is waited for has no event
+                await asyncio.sleep(0.002)
+
+
+def settings(upstreams: dict[str, Any], **sections: Any) -> GatewaySettings:
+    """Complete settings around what a test cares for."""
+    return GatewaySettings.model_validate(
+        {"stores": {"postgres": "unused", "redis": "unused"}, "vault": {"keys": "unused"}, "upstreams": upstreams, **sections}
+    )
+
+
+@asynccontextmanager
+async def serving(
+    *servers: RecordingUpstream | str, spot: dict[str, Any] | None = None, gate: ScriptedGate | None = None, **sections: Any
+) -> AsyncIterator[Served]:
+    """A plane on a free port.
+
+    :param servers: those of the upstream ``spot``, whose other settings are in ``spot``
+    """
+    urls = tuple(server if isinstance(server, str) else server.url for server in servers)
+    made = settings({"spot": {"servers": urls, **(spot or {})}} if urls else {}, **sections)
+    valid_keys = {IDENTITY.key_id}
+
+    async def still_valid(key_id: str) -> bool:
+        return key_id in valid_keys
+
+    gate = gate or ScriptedGate()
+    metrics, ticker = Metrics(), Ticker()
+    upstreams = Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=ticker, metrics=metrics)
+    tunnels = Tunnels(still_valid, metrics)
+    plane = Plane(made, current=lambda: gate, upstreams=upstreams, tunnels=tunnels, ticker=ticker, metrics=metrics, access=AccessLog(0.0))
+    upstreams.rebuild(made.upstreams)
+    ticker.start()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        await plane.serve([listening])
+        served = Served(plane, gate, upstreams, tunnels, metrics, listening.getsockname()[1], valid_keys, [])
+        try:
+            yield served
+        finally:
+            ticker.stop()
+            plane.close()
+            upstreams.close()
+            for client in served.clients:
+                await client.close()
+            await asyncio.sleep(0)
