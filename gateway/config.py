@@ -322,7 +322,7 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
         settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
     except ValidationError as error:
         unresolved = {problem.path for problem in problems}
-        problems += [problem for problem in map(_problem, error.errors()) if problem.path not in unresolved]
+        problems += [problem for problem in map(_problem, _own_errors(error)) if problem.path not in unresolved]
     if problems or settings is None:
         raise ConfigError(problems, raw.source)
     return settings
@@ -363,6 +363,13 @@ def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]
         except UnicodeDecodeError:
             problems.append(ConfigProblem(where, f"{target} is not UTF-8 text"))
     return value
+
+
+def _own_errors(error: ValidationError) -> list[ErrorDetails]:
+    """Without the complaint that a list is too short which pydantic adds when an item of it is refused."""
+    found = error.errors()
+    inside = {item["loc"][:length] for item in found for length in range(len(item["loc"]))}
+    return [item for item in found if not (item["type"] == "too_short" and item["loc"] in inside)]
 
 
 def _problem(error: ErrorDetails) -> ConfigProblem:
