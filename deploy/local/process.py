@@ -68,6 +68,10 @@ class Child:
         if self.running():
             self._process.send_signal(number)
 
+    def terminate(self) -> None:
+        """Ask it to end, without waiting."""
+        self.send(signal.SIGTERM)
+
     def stop(self, *, signal_number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
         """Ask it to end and wait; kill it when it has not ended after ``seconds``. Returns its exit status."""
         self.send(signal.SIGCONT)

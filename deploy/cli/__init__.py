@@ -1,0 +1,45 @@
+"""The ``gerbang`` command line. Each module here holds commands that belong together; nothing heavy is imported before one runs.
+
+Exit status: 0 success, 1 a refusal explained in one line on standard error, 2 wrong usage.
+"""
+
+from typing import Any
+
+import click
+
+from deploy.cli.audit import audit
+from deploy.cli.call import call
+from deploy.cli.checking import check
+from deploy.cli.operator import accounts, keys
+from deploy.cli.services import admin, gateway, migrate, reload
+from deploy.cli.up import up
+from deploy.cli.vault import vault
+from gateway.errors import GerbangError
+
+
+class _Commands(click.Group):
+    """Turns what the project raises on purpose into one explained line, and keeps the order in which commands are listed."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GerbangError as error:
+            raise click.ClickException(str(error)) from None
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx  # the order of the table below, not of the alphabet
+        return list(self.commands)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="gerbang")
+def main() -> None:
+    r"""API keys for an exchange's customers, and the gate that lets a signed request through only when everything about it is right.
+
+    \b
+    Example: gerbang up
+    """
+
+
+for _command in (up, gateway, admin, check, reload, migrate, call, keys, accounts, vault, audit):
+    main.add_command(_command)

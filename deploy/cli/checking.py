@@ -1,0 +1,126 @@
+"""``gerbang check``: validate a configuration, and explain what becomes of one request."""
+
+import os
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from gateway.config import GatewaySettings
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--explain", metavar='"METHOD /path"', help="Print the route, scope, upstream and limits of this request.")
+@click.option("--strict", is_flag=True, help="An environment variable that is not set here is an error, not a note.")
+def check(file: Path, explain: str | None, strict: bool) -> None:
+    r"""Validate a gateway's or an admin service's configuration: every error at once, each with its key's path.
+
+    A configuration is often checked elsewhere than it runs: an "env:NAME" whose variable is not set here gives a note, and the
+    rest is checked with a stand-in for it.
+
+    \b
+    Example: gerbang check config/gateway.toml --explain "GET /v1/markets/BTC-IDR/summary"
+    """
+    raw = _raw(file)
+    with _stand_ins(raw, strict=strict) as notes:
+        for note in notes:
+            click.echo(f"note: {note}", err=True)
+        if _is_admin(raw):
+            from admin.config import load_settings
+
+            if explain is not None:
+                raise click.UsageError("--explain is about a gateway's routes, and this is an admin service's configuration")
+            load_settings(file)
+            click.echo(f"{file}: a valid admin configuration")
+            return
+        from gateway.app import check as check_gateway
+
+        from gateway.config import GatewaySettings, load
+
+        check_gateway(file)
+        settings = load(file, GatewaySettings)
+    if explain is None:
+        click.echo(f"{file}: a valid gateway configuration, {len(settings.routes)} routes")
+        return
+    for name, value in _explained(settings, explain):
+        click.echo(f"{name:10}{value}")
+
+
+def _explained(settings: "GatewaySettings", request: str) -> list[tuple[str, str]]:
+    """Route, scope, upstream and limits of one request, as lines to print.
+
+    :raises Refusal: as the gate would
+    """
+    from gateway.admission.routes import RouteTable
+
+    from gateway.errors import Refusal
+
+    method, _, path = request.strip().partition(" ")
+    path = path.strip()
+    if not method.isascii() or not method.isalpha() or not path.startswith("/") or not path.isascii() or " " in path:
+        raise click.UsageError('write the request as "METHOD /path", e.g. --explain "GET /v1/wallets"')
+    try:
+        route = RouteTable.compile(settings.routes).match(method.upper().encode(), path.partition("?")[0].encode())
+    except Refusal as refusal:
+        raise click.ClickException(f"{refusal.status} {refusal.code}: {refusal.detail}") from None
+    limits = settings.limits
+    if route.builtin:
+        return [("route", str(route.pattern)), ("scope", str(route.scope)), ("answered", "by the gate itself")]
+    return [
+        ("route", f"{route.pattern} (routes[{route.index}])"),
+        ("scope", str(route.scope)),
+        ("upstream", f"{route.upstream}: {', '.join(settings.upstreams[route.upstream].servers)}"),
+        ("weight", f"{route.weight} of {limits.per_key} per key"),
+        ("replay", "strict" if route.strict_replay else "off"),
+        ("body", f"at most {limits.max_body_bytes} bytes"),
+        *([("websocket", "yes")] if route.websocket else []),
+    ]
+
+
+def _raw(file: Path) -> dict[str, Any]:
+    """The file's tables, or nothing when it cannot be read: whoever validates it says so better."""
+    try:
+        return tomllib.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _is_admin(raw: dict[str, Any]) -> bool:
+    return not {"routes", "upstreams"} & raw.keys() and bool({"oidc", "internal", "public_url"} & raw.keys())
+
+
+@contextmanager
+def _stand_ins(raw: dict[str, Any], *, strict: bool) -> Iterator[list[str]]:
+    """Set what the file asks of the environment and is not there, for the time of the check; yields a note on each."""
+    wanted = {} if strict else {name: where for where, name in _environment(raw, "") if name and name not in os.environ}
+    os.environ.update({name: _stand_in(where) for name, where in wanted.items()})
+    try:
+        yield [f"{where}: the environment variable {name} is not set here" for name, where in wanted.items()]
+    finally:
+        for name in wanted:
+            del os.environ[name]
+
+
+def _environment(value: Any, where: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _environment(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            yield from _environment(item, f"{where}[{index}]")
+    elif isinstance(value, str) and value.startswith("env:"):
+        yield where, value[4:]
+
+
+def _stand_in(where: str) -> str:
+    """A value of the right form for the secrets that have one."""
+    if where == "vault.keys":
+        from gateway.keys.vault import new_entry
+
+        return new_entry("unset")
+    return {"stores.postgres": "postgresql://unset@localhost/unset", "stores.redis": "redis://localhost"}.get(where, "unset-" + "x" * 24)

@@ -1,0 +1,68 @@
+"""The services in the foreground, and what an operator tells them: reload, migrate."""
+
+from pathlib import Path
+
+import click
+
+_CONFIG = click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file (TOML).")
+
+
+@click.command()
+@_CONFIG
+def gateway(path: Path) -> None:
+    r"""Run the gateway in the foreground.
+
+    SIGTERM drains and ends it, SIGHUP re-reads the configuration.
+
+    \b
+    Example: gerbang gateway --config config/gateway.toml
+    """
+    from gateway.supervisor import run
+
+    raise SystemExit(run(path))
+
+
+@click.command()
+@_CONFIG
+def admin(path: Path) -> None:
+    r"""Run the admin service in the foreground.
+
+    \b
+    Example: gerbang admin --config config/admin.toml
+    """
+    from admin.app import run
+
+    raise SystemExit(run(path))
+
+
+@click.command()
+@click.option("--ops", default="http://127.0.0.1:8081", show_default=True, help="URL of the gateway's ops port.")
+def reload(ops: str) -> None:
+    r"""Ask a running gateway to re-read its configuration; print what changed, or why it was refused.
+
+    \b
+    Example: gerbang reload --ops http://127.0.0.1:8081
+    """
+    from deploy.client import ask, told
+
+    reply = ask("POST", f"{ops.rstrip('/')}/reload", seconds=60)
+    if reply.status != 200 or not isinstance(reply.content, dict):
+        raise click.ClickException(told(reply))
+    answer = reply.content
+    click.echo(f"{answer['outcome']}: version {answer['version']}")
+    for change in answer["changes"]:
+        click.echo("  " + " ".join(f"{name}={value}" for name, value in change.items()))
+
+
+@click.command()
+@click.option("--dsn", required=True, envvar="GERBANG_DSN", help="postgresql://… of the database's owner.")
+def migrate(dsn: str) -> None:
+    r"""Bring the database's schema up to date. Doing it twice changes nothing.
+
+    \b
+    Example: gerbang migrate --dsn postgresql://owner@db.internal/gerbang
+    """
+    from gateway.keys.migrate import head, upgrade
+
+    upgrade(dsn)
+    click.echo(f"schema is at {head()}")

@@ -1,0 +1,56 @@
+"""``gerbang vault``: the key-encryption keys."""
+
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def vault() -> None:
+    """Key-encryption keys: make one; re-seal every secret with the first of the ring."""
+
+
+@vault.command("new-key")
+@click.option("--id", "entry_id", required=True, help="Its name in the ring, e.g. the year and month.")
+def new_key(entry_id: str) -> None:
+    r"""Print a new entry for vault.keys. Put it first to seal with it; leave the old ones behind it to open what they sealed.
+
+    \b
+    Example: gerbang vault new-key --id 2026-11
+    """
+    from gateway.keys.vault import new_entry
+
+    try:
+        click.echo(new_entry(entry_id))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+
+
+@vault.command()
+@click.option("--dsn", required=True, envvar="GERBANG_DSN", help="postgresql://… of the admin service's role.")
+@click.option("--keys", required=True, envvar="GERBANG_VAULT_KEYS", help="The ring, or file:PATH of it.")
+def reseal(dsn: str, keys: str) -> None:
+    r"""Re-seal every stored secret with the first key of the ring. Afterwards the other keys can be removed from it.
+
+    \b
+    Example: GERBANG_VAULT_KEYS=file:/etc/gerbang/vault gerbang vault reseal --dsn postgresql://gerbang_admin@db.internal/gerbang
+    """
+    import asyncio
+
+    from deploy.reseal import reseal as run
+    from gateway.keys.vault import Vault
+
+    ring = Vault.parse(_content(keys))
+    secrets, factors = asyncio.run(run(dsn, ring))
+    click.echo(f"sealed anew: {secrets} keys' secrets, {factors} second factors")
+
+
+def _content(value: str) -> str:
+    if not value.startswith("file:"):
+        return value
+    try:
+        return Path(value[5:]).read_text(encoding="utf-8")
+    except OSError as error:
+        raise click.ClickException(f"{value[5:]} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{value[5:]} is not UTF-8 text") from None

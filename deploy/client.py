@@ -1,0 +1,75 @@
+"""JSON calls to this installation's own services, for the command line and the local stack. Blocking."""
+
+import json
+import urllib.error
+import urllib.request
+from typing import Any, NamedTuple
+
+from gateway.errors import GerbangError
+
+# A proxy has no business with the tokens that travel here.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class Unanswered(GerbangError):
+    """There is no answer: the service is away, slow, or the URL is none. One line."""
+
+
+class Reply(NamedTuple):
+    status: int
+    content: Any
+    """Parsed JSON, or text when it is not JSON."""
+
+
+def ask(method: str, url: str, *, body: object = None, form: bytes | None = None, token: str | None = None, seconds: float = 15) -> Reply:
+    """One call.
+
+    :param body: sent as JSON
+    :param form: sent as it is, ``application/x-www-form-urlencoded``
+    :param token: sent as a bearer token
+    :raises Unanswered: there is no answer; a refusal is an answer
+    """
+    if not url.startswith(("http://", "https://")) or not url.isascii() or not url.isprintable():
+        raise Unanswered(f"{url!r} is not an http:// or https:// URL")
+    headers = {"Accept": "application/json"}
+    if token is not None:
+        headers["Authorization"] = f"Bearer {token}"
+    data = form
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        data = json.dumps(body).encode()
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # the scheme was looked at
+    try:
+        with _OPENER.open(request, timeout=seconds) as answer:
+            return Reply(answer.status, _parsed(answer.read()))
+    except urllib.error.HTTPError as error:
+        with error:
+            return Reply(error.code, _parsed(error.read()))
+    except TimeoutError:
+        raise Unanswered(f"{url} did not answer within {seconds:.0f} s") from None
+    except urllib.error.URLError as error:
+        raise Unanswered(f"{url} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}") from None
+    except (OSError, ValueError) as error:
+        raise Unanswered(f"{url} cannot be asked: {error}") from None
+
+
+def _parsed(raw: bytes) -> Any:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw.decode(errors="replace").strip()
+
+
+def told(reply: Reply) -> str:
+    """A refusal in words: its detail, then every problem that it lists."""
+    answer = reply.content
+    if not isinstance(answer, dict):
+        return f"{reply.status} {answer}".strip()
+    lines = [str(answer.get("detail") or answer.get("title") or answer.get("code") or answer)]
+    for problem in answer.get("problems") or answer.get("errors") or []:
+        if isinstance(problem, dict):
+            where = problem.get("path") or problem.get("field")
+            lines.append(f"{where}: {problem.get('message', '')}" if where else str(problem.get("message", problem)))
+        else:
+            lines.append(str(problem))
+    return "\n".join(lines)

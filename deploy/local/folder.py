@@ -1,0 +1,135 @@
+"""The data folder of ``gerbang up``: who holds it, its secrets, and the two configurations in it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import secrets
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from deploy.local.files import write_private
+from deploy.local.process import StartError
+from gateway.keys.vault import new_entry
+
+_TEMPLATES = Path(__file__).with_name("templates")
+
+
+class Ports(NamedTuple):
+    """Where everything listens, on 127.0.0.1."""
+
+    gateway: int
+    ops: int
+    admin: int
+    identity: int
+    exchange: int
+    internal: int
+
+    @classmethod
+    def after(cls, first: int) -> "Ports":
+        return cls(first, first + 1, first + 10, first + 11, first + 12, first + 13)
+
+
+class DataFolder:
+    """One folder, held by one ``gerbang up`` at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self._lock: int | None = None
+
+    def hold(self) -> bool:
+        """Make the folder if need be and keep every other instance out until this process ends.
+
+        :returns: whether the last one to hold it ended by itself, rather than being killed
+        :raises StartError: it cannot be used, or another instance uses it
+        """
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / "logs").mkdir(mode=0o700, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise StartError(f"the data folder {self.path} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            holder = os.pread(self._lock, 32, 0).decode(errors="replace").strip() or "?"
+            raise StartError(f"the data folder {self.path} is used by another gerbang up (process {holder})") from None
+        clean = not os.pread(self._lock, 32, 0)
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, str(os.getpid()).encode(), 0)
+        return clean
+
+    def release(self) -> None:
+        """Everything has ended: the next instance need not wait for anything."""
+        if self._lock is not None:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._lock, 0)
+            os.close(self._lock)
+            self._lock = None
+
+    def log(self, name: str) -> Path:
+        """A fresh log file; the one of the last run is kept beside it."""
+        path = self.path / "logs" / f"{name}.log"
+        if path.exists():
+            path.replace(path.with_name(f"{name}.previous.log"))
+        return path
+
+    @property
+    def demo_key(self) -> Path:
+        return self.path / "demo-key.json"
+
+    @property
+    def gateway_config(self) -> Path:
+        return self.path / "gateway.toml"
+
+    @property
+    def admin_config(self) -> Path:
+        return self.path / "admin.toml"
+
+    def secret(self, name: str) -> Path:
+        return self.path / "secrets" / name
+
+    def write_secrets(self, *, database_exists: bool, stores: dict[str, str]) -> None:
+        """Make the secrets that are not there, and note where the stores are now.
+
+        :param stores: file name to DSN or URL; written each time, for the folder may have been moved
+        :raises StartError: the vault's keys are gone while there is a database: no stored secret could be opened
+        """
+        vault = self.secret("vault-keys")
+        if not vault.exists():
+            if database_exists:
+                raise StartError(f"{vault} is gone, and no key in the database can be used without it: put it back")
+            write_private(vault, new_entry("first") + "\n")
+        if not self.secret("internal-token").exists():
+            write_private(self.secret("internal-token"), secrets.token_urlsafe(32) + "\n")
+        for name, value in stores.items():
+            write_private(self.secret(name), value + "\n")
+
+    def write_configurations(self, ports: Ports) -> None:
+        """On the first start write both configurations; later only follow a changed port or a moved folder."""
+        state = self.path / "state.json"
+        now = {"port": ports.gateway, "folder": str(self.path)}
+        for path, template in ((self.gateway_config, "gateway.toml"), (self.admin_config, "admin.toml")):
+            if not path.exists():
+                values = {"folder": json.dumps(str(self.path))[1:-1]} | {name: str(port) for name, port in ports._asdict().items()}
+                write_private(path, Template((_TEMPLATES / template).read_text()).substitute(values))
+            elif (then := _state(state)) and then != now:
+                self._follow(path, then, ports)
+        write_private(state, json.dumps(now))
+
+    def _follow(self, path: Path, then: dict[str, object], ports: Ports) -> None:
+        """Replace the addresses and the folder that a former start wrote, and nothing else of what is the user's to edit."""
+        text = path.read_text()
+        for old, new in zip(Ports.after(int(str(then["port"]))), ports, strict=True):
+            text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:new-{new}")
+        text = text.replace("127.0.0.1:new-", "127.0.0.1:")
+        write_private(path, text.replace(str(then["folder"]), str(self.path)))
+
+
+def _state(path: Path) -> dict[str, object] | None:
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text())
+        if isinstance(found, dict) and isinstance(found.get("port"), int) and isinstance(found.get("folder"), str):
+            return found
+    return None

@@ -1,0 +1,81 @@
+"""``gerbang up``: hold the folder, start the system, say so, wait for the end, stop the system."""
+
+import os
+import shlex
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+
+from deploy.local.folder import DataFolder, Ports
+from deploy.local.process import StartError
+from deploy.local.system import System
+
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_LEFTOVERS_S = 8
+
+
+class _Stopped(BaseException):
+    """A signal asked for the end; not an Exception, so that nothing on the way takes it for a failure."""
+
+
+def run(data: Path, port: int) -> int:
+    """Run the system until a signal or a failure. Returns the exit status.
+
+    :raises StartError: in one line, what could not be started or has ended
+    """
+    folder = DataFolder(data)
+    clean = folder.hold()
+    system = System(folder, Ports.after(port))
+    try:
+        for number in _STOPPING:
+            signal.signal(number, _stop)
+        started = time.monotonic()
+        system.start(patience_s=0 if clean else _LEFTOVERS_S)
+        _greet(system, folder, port, time.monotonic() - started)
+        while (ended := system.ended()) is None:
+            time.sleep(0.25)
+        raise StartError(f"{ended} Everything was stopped.")
+    except _Stopped:
+        return 0
+    finally:
+        system.stop()
+        folder.release()
+
+
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)  # the end goes on to its end
+    raise _Stopped
+
+
+def _greet(system: System, folder: DataFolder, port: int, seconds: float) -> None:
+    gerbang = shlex.quote(_nearby(Path(sys.executable).with_name("gerbang")))
+    key = shlex.quote(_nearby(folder.demo_key))
+    order = '{"symbol":"BTC-IDR","side":"buy","type":"limit","price":"900000000","quantity":"0.001"}'
+    lines = [
+        f"ready: {system.gateway_url} {system.admin_url}",
+        "",
+        f"Started in {seconds:.1f} s; everything is in {folder.path}. Ctrl-C stops it. To try, in another terminal:",
+        "",
+        "  # the price of a bitcoin: public, nothing is signed",
+        f"  {gerbang} call GET {system.gateway_url}/v1/markets/BTC-IDR/summary",
+        "  # the demo account's balances: needs the scope read",
+        f"  {gerbang} call GET {system.gateway_url}/v1/wallets --key {key}",
+        "  # an order: needs the scope trade",
+        f"  {gerbang} call POST {system.gateway_url}/v1/orders --key {key} \\",
+        f"    --data '{order}'",
+        f"  {gerbang} call GET {system.gateway_url}/v1/orders --key {key}",
+        "  # what would become of a request, by the configuration",
+        f"  {gerbang} check {shlex.quote(_nearby(folder.gateway_config))} --explain 'POST /v1/orders'",
+    ]
+    if port != 8080:
+        lines += ["  # the operator's tools need to know the ports", f"  export GERBANG_INTERNAL_URL=http://127.0.0.1:{port + 13}"]
+    print("\n".join(lines), flush=True)
+
+
+def _nearby(path: Path) -> str:
+    """The path as somebody in the present folder would write it."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative
