@@ -97,6 +97,19 @@ class StepUp(Section):
     """The first factor may be enrolled only this shortly after a login."""
 
 
+class Pages(Section):
+    """What browsers get."""
+
+    site_name: str = Field("Gerbang", min_length=1, max_length=64)
+    """What a device shows when it asks for a passkey."""
+    gateway_url: WebAddress | None = None
+    """How bots reach the gateway: for the signed example beside a new key; none is shown when absent."""
+    idle_timeout_ms: int = Field(1_800_000, ge=60_000, le=86_400_000)
+    """A session not used for so long is over."""
+    absolute_timeout_ms: int = Field(43_200_000, ge=60_000, le=604_800_000)
+    """A session is over so long after its login, used or not."""
+
+
 class AdminLimits(Section):
     """Bounds per process."""
 
@@ -129,6 +142,7 @@ class AdminSettings(Section):
     internal: Internal
     keys: Keys = Keys()
     step_up: StepUp = StepUp()
+    pages: Pages = Pages()
     limits: AdminLimits = AdminLimits()
     client_ip: AdminClientIp = AdminClientIp()
     telemetry: Telemetry = Telemetry()

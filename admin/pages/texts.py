@@ -15,7 +15,7 @@ Sentences = dict[str, str]
 def labels(_: Translate) -> dict[str, Sentences]:
     """Names of things, by kind and code."""
     return {
-        "status": {"active": _("Active"), "expired": _("Expired"), "frozen": _("Frozen"), "revoked": _("Revoked by the exchange")},
+        "status": {"active": _("Active"), "expired": _("Expired"), "suspended": _("Suspended"), "revoked": _("Revoked by the exchange")},
         "scope": {"read": _("Read only"), "trade": _("Spot trading")},
         "algorithm": {"hmac-sha256": _("HMAC with a secret"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
         "factor": {"totp": _("Authenticator app"), "passkey": _("Passkey")},

@@ -88,6 +88,13 @@ async def pending(connection: Connection, account_id: str, factor_id: str) -> Fa
     return None if row is None else _factor(row)
 
 
+async def under_way(connection: Connection, account_id: str) -> Factor | None:
+    """The enrolment that was begun and not ended; an account has at most one."""
+    with translated():
+        row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND confirmed_ms IS NULL", account_id)
+    return None if row is None else _factor(row)
+
+
 async def drop_pending(connection: Connection, account_id: str) -> None:
     with translated():
         await connection.execute("DELETE FROM factors WHERE account_id = $1 AND confirmed_ms IS NULL", account_id)

@@ -6,8 +6,10 @@ intent a challenge stands for. The cryptography and the parsing are the ``webaut
 
 import hashlib
 import json
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import webauthn
@@ -23,8 +25,6 @@ from webauthn.helpers.structs import (
 
 CEREMONY_MS = 120_000
 """How long the browser waits for the customer: as long as the challenge lives."""
-
-CHALLENGE_BYTES = 32
 
 _MAX_CREDENTIAL_ID = 1023  # WebAuthn §4, "Credential ID"
 
@@ -76,6 +76,20 @@ class Passkey:
             sign_count=int(stored["sign_count"]),
             transports=tuple(stored["transports"]),
         )
+
+
+def possible_at(host: str) -> bool:
+    """Whether pages at this host can use passkeys: an IP address is no relying party (WebAuthn §5.1.2)."""
+    try:
+        ip_address(host)
+    except ValueError:
+        return True
+    return False
+
+
+def new_challenge() -> bytes:
+    """32 random bytes (WebAuthn §13.4.3)."""
+    return secrets.token_bytes(32)
 
 
 def registration_options(

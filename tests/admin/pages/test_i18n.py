@@ -82,7 +82,7 @@ def test_every_code_of_the_services_has_a_sentence():
     translate = load_languages()["id"].translations.gettext
     found = codes_of_field_errors()
     assert {"not_public", "too_many", "required", "weak_key"} <= found
-    assert found - set(texts.field_errors(translate)) - {"malformed"} == set()
+    assert found - set(texts.field_errors(translate)) - {"malformed", "wrong_type"} == set()
     # What only a program can run into: our own pages send no such request.
     programs = {"malformed_request", "method_not_allowed", "request_timeout", "immutable_key", "body_too_large", "unsupported_media_type"}
     assert codes_of_refusals() - programs - set(texts.problems(translate)) == set()

@@ -4,7 +4,7 @@ import { call, Refused } from "./api.js";
 import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
 import { download } from "./page.js";
 import { challenge, prove } from "./stepup.js";
-import { text } from "./texts.js";
+import { fieldError, text } from "./texts.js";
 
 const form = document.getElementById("key-form");
 const formError = document.getElementById("form-error");
@@ -77,9 +77,9 @@ async function checkAddress(row) {
   if (!inputOf(row).value.trim()) return;
   const { intent, positions } = draft();
   try {
-    const answer = await call("POST", "/keys/check", intent);
+    const answer = await call("POST", "/keys/check-addresses", { ip_allowlist: intent.ip_allowlist });
     const mine = atRows(answer.errors, positions).filter((error) => error.field === row.dataset.field);
-    for (const error of mine) showError(form, error.field, text(`errors.ip_allowlist.${error.code}`) ?? text(`errors.${error.code}`) ?? error.message);
+    for (const error of mine) showError(form, error.field, fieldError(error));
   } catch {
     // The form is checked again when it is sent.
   }

@@ -93,20 +93,19 @@ if (passkeyForm && !passkeys.possible) {
 
 submitting(passkeyForm, async () => {
   const name = passkeyForm.elements.name.value;
-  const intent = { action: "add_factor", kind: "passkey", name };
-  const registration = await withProof(intent, text("adding_passkey"), (stepUp) =>
+  const options = await withProof({ action: "add_factor", kind: "passkey" }, text("adding_passkey"), (stepUp) =>
     call("POST", "/api/v1/factors/passkeys/options", { name, step_up: stepUp }),
   );
-  const credential = await passkeys.register(registration.options);
-  added(await call("POST", "/api/v1/factors/passkeys", { registration_id: registration.registration_id, credential }));
+  added(await call("POST", "/api/v1/factors/passkeys", await passkeys.register(options)));
 });
 
 let enrolling = null;
 
 submitting(totpForm, async () => {
   const name = totpForm.elements.name.value;
-  const intent = { action: "add_factor", kind: "totp", name };
-  enrolling = await withProof(intent, text("adding_totp"), (stepUp) => call("POST", "/api/v1/factors/totp", { name, step_up: stepUp }));
+  enrolling = await withProof({ action: "add_factor", kind: "totp" }, text("adding_totp"), (stepUp) =>
+    call("POST", "/api/v1/factors/totp", { name, step_up: stepUp }),
+  );
   document.getElementById("totp-secret").textContent = enrolling.secret.replace(/(.{4})(?=.)/g, "$1 ");
   const qr = document.getElementById("totp-qr");
   qr.src = URL.createObjectURL(await picture("/security/qr", { otpauth_uri: enrolling.otpauth_uri }));
@@ -135,6 +134,15 @@ for (const button of document.querySelectorAll("[data-remove]")) {
     }
   });
 }
+
+document.getElementById("renew-codes")?.addEventListener("click", async () => {
+  hide(pageError);
+  try {
+    added(await withProof({ action: "renew_recovery_codes" }, text("renewing_codes"), (stepUp) => call("POST", "/api/v1/recovery-codes", { step_up: stepUp })));
+  } catch (error) {
+    refuse(null, error);
+  }
+});
 
 addEventListener("pageshow", (event) => {
   if (event.persisted) location.reload();

@@ -61,8 +61,10 @@ export function prove({ panel, intent, first, act, onOther }) {
   }
 
   const button = panel.querySelector("[data-passkey]");
+  // What the server takes for this very intent: a recovery code, for one, never makes a key.
+  for (const element of panel.querySelectorAll("[data-method]")) element.hidden = !first.methods.includes(element.dataset.method);
   if (button) {
-    button.hidden = !passkeys.possible;
+    if (!passkeys.possible) button.hidden = true;
     button.onclick = () => attempt(null, async (current) => ({ passkey: await passkeys.assert(current.passkey) }));
   }
   withCode(panel.querySelector("[data-totp]"), "totp", (typed) => typed.replace(/\s/g, ""));

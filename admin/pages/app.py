@@ -1,0 +1,29 @@
+"""The pages of one process: put into the admin service's application by :func:`setup`."""
+
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from admin.pages.account import AccountPages
+from admin.pages.assets import Assets
+from admin.pages.context import Context, PageServices, see_other
+from admin.pages.entrance import Entrance
+from admin.pages.keys import KeyPages
+from admin.pages.render import Renderer
+
+
+def setup(application: web.Application, services: PageServices) -> None:
+    """Add every page, and the files they are made with."""
+    settings = services.settings
+    assets = Assets()
+    secure = urlsplit(settings.public_url).scheme == "https"
+    renderer = Renderer(application, assets, issuer=settings.oidc.issuer, secure=secure)
+    context = Context(services, renderer)
+    for section in (Entrance(context), KeyPages(context), AccountPages(context)):
+        application.add_routes(section.routes())
+    application.router.add_get("/", _home)
+    application.router.add_get("/static/{version}/{name:.+}", assets.serve)
+
+
+async def _home(request: web.Request) -> web.Response:  # noqa: ARG001  # a handler's shape
+    return see_other("/keys")

@@ -1,0 +1,167 @@
+"""What every page needs: the services, the session, the language, and refusals turned into pages."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+from urllib.parse import quote
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from admin.audit import Occasion
+from admin.config import AdminSettings
+from admin.errors import ServiceUnavailable
+from admin.identity.accounts import Account, Accounts
+from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
+from admin.identity.caller import Caller
+from admin.identity.login import Login
+from admin.identity.sessions import Session
+from admin.lifecycle.service import KeyService
+from admin.pages import texts
+from admin.pages.i18n import Language
+from admin.pages.models import AccountView, account_view
+from admin.pages.render import Renderer
+from admin.stepup.enrolment import Enrolment
+from admin.stepup.factors import Factor
+from admin.stores import Stores
+from gateway import clock
+from gateway.errors import Refusal, StoreUnavailable
+from gateway.keys.postgres import translated
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageServices:
+    """Everything that the pages call; made once by ``admin.app``."""
+
+    settings: AdminSettings
+    stores: Stores
+    browsers: Browsers
+    login: Login
+    accounts: Accounts
+    keys: KeyService
+    enrolment: Enrolment
+    client_ip: Callable[[web.Request], str | None]
+
+
+class Visit(NamedTuple):
+    """One request of somebody who is logged in."""
+
+    request: web.Request
+    session: Session
+    caller: Caller
+    account: Account
+    occasion: Occasion
+    language: Language
+
+
+PageHandler = Callable[[Visit], Awaitable[web.StreamResponse]]
+
+
+class Context:
+    """The services and the renderer, and the two kinds of handlers made with them."""
+
+    def __init__(self, services: PageServices, renderer: Renderer) -> None:
+        self.services = services
+        self.renderer = renderer
+
+    def open(self, handler: Handler) -> Handler:
+        """A page for anybody: refusals become pages."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except Refusal as refusal:
+                return self._refused(request, refusal)
+            except StoreUnavailable as error:
+                return self._refused(request, ServiceUnavailable("A store did not answer.", reason=str(error)))
+
+        return answer
+
+    def private(self, handler: PageHandler) -> Handler:
+        """A page for who is logged in; an unsafe request must come from one of our own pages, with its token."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            now_ms = clock.now_ms()
+            session = await self.services.browsers.session(request, now_ms)
+            if session is None:
+                return to_login(request)
+            if request.method == "POST":
+                self.services.browsers.check_origin(request)
+                check_csrf(await _token(request), session)
+            return await handler(await self._visit(request, session, now_ms))
+
+        return self.open(answer)
+
+    async def overview(self, visit: Visit, key_count: int) -> tuple[AccountView, list[Factor], int | None]:
+        """The account for a template, its factors, and how many recovery codes are left."""
+        owned, codes_left = await self.services.enrolment.factors(visit.account.id)
+        view = account_view(
+            visit.account,
+            owned,
+            help_url=self.services.settings.kyc.help_url,
+            key_limit=self.services.keys.key_limit,
+            key_count=key_count,
+        )
+        return view, owned, codes_left
+
+    def page(self, visit: Visit, template: str, *, section: str, **values: object) -> web.Response:
+        """A page of somebody who is logged in."""
+        frame = {"section": section, "account_name": visit.account.email or visit.account.id}
+        return self.renderer.page(visit.request, template, {**frame, **values})
+
+    async def _visit(self, request: web.Request, session: Session, now_ms: int) -> Visit:
+        occasion = Occasion(now_ms, self.services.client_ip(request))
+        account = await self.services.accounts.see(session.caller, occasion)
+        language = self.renderer.language(request, await read_language(self.services.stores, account.id))
+        return Visit(request, session, session.caller, account, occasion, language)
+
+    def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
+        if request.content_type == "application/json":
+            raise refusal  # a script asked: it reads the problem as JSON
+        _log.info("page_refused", path=request.path, code=refusal.code, reason=refusal.reason)
+        _ = self.renderer.language(request).translations.gettext
+        sentences = texts.problems(_)
+        values = {
+            "heading": _("That did not work"),
+            "text": sentences.get(refusal.code, sentences["unknown"]),
+            "way_out": {"path": "/keys", "text": _("To your keys")},
+        }
+        response = self.renderer.page(request, "problem.html", values, status=refusal.status)
+        for name, value in refusal.headers:
+            response.headers[name.decode("ascii")] = value.decode("ascii")
+        return response
+
+
+async def read_language(stores: Stores, account_id: str) -> str | None:
+    """The language that the account's holder chose."""
+    async with stores.transaction() as connection:
+        with translated():
+            chosen: str | None = await connection.fetchval("SELECT language FROM accounts WHERE id = $1", account_id)
+    return chosen
+
+
+async def write_language(stores: Stores, account_id: str, code: str) -> None:
+    async with stores.transaction() as connection:
+        with translated():
+            await connection.execute("UPDATE accounts SET language = $2 WHERE id = $1", account_id, code)
+
+
+def to_login(request: web.Request) -> web.Response:
+    """Where a request without a session goes; a page is come back to."""
+    query = f"?return_to={quote(request.path)}" if request.method == "GET" and request.path != "/keys" else ""
+    return see_other(f"/login{query}")
+
+
+def see_other(where: str) -> web.Response:
+    return web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
+
+
+async def _token(request: web.Request) -> str:
+    """From the header that scripts send, or the field that forms carry."""
+    if CSRF_HEADER in request.headers:
+        return request.headers[CSRF_HEADER]
+    given = (await request.post()).get(CSRF_FIELD, "")
+    return given if isinstance(given, str) else ""

@@ -1,0 +1,92 @@
+"""In and out: the sign-in page, the way to the identity provider and back, signing out, and the choice of language."""
+
+import structlog
+from aiohttp import web
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.identity import browser
+from admin.identity.browser import LOGIN_COOKIE
+from admin.identity.login import CALLBACK_PATH, LoginFailed, local_path
+from admin.pages import texts
+from admin.pages.context import Context, Visit, read_language, see_other, write_language
+from admin.pages.i18n import LANGUAGES
+from admin.pages.render import remember_language
+from gateway import clock
+
+_log = structlog.get_logger(__name__)
+
+
+class Entrance:
+    """Handlers; each is one step."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._services = context.services
+
+    def routes(self) -> list[web.RouteDef]:
+        around = self._context
+        return [
+            web.get("/login", around.open(self.sign_in)),
+            web.get("/login/start", around.open(self.start)),
+            web.get(CALLBACK_PATH, around.open(self.callback)),
+            web.post("/logout", around.private(self.sign_out)),
+            web.post("/language", around.open(self.choose_language)),
+        ]
+
+    async def sign_in(self, request: web.Request) -> web.StreamResponse:
+        session = await self._services.browsers.session(request, clock.now_ms())
+        return_to = local_path(request.query.get("return_to", ""))
+        if session is not None:
+            return see_other(return_to)
+        _ = self._context.renderer.language(request).translations.gettext
+        said = texts.login_outcomes(_).get(request.query.get("outcome", ""))
+        message = {"kind": "warn", "text": said} if said else None
+        return self._context.renderer.page(request, "login.html", {"message": message, "return_to": return_to})
+
+    async def start(self, request: web.Request) -> web.StreamResponse:
+        """To the provider. ``again`` makes it ask for the password although it knows the customer: for steps that need a fresh login."""
+        started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)
+        response = see_other(started.url)
+        browser.set_login_cookie(response, started.browser_token)
+        return response
+
+    async def callback(self, request: web.Request) -> web.StreamResponse:
+        now_ms = clock.now_ms()
+        try:
+            caller, return_to = await self._services.login.finish(request.query, request.cookies.get(LOGIN_COOKIE, ""), now_ms)
+        except LoginFailed as failed:
+            _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
+            response = see_other(f"/login?outcome={failed.outcome}")
+        else:
+            occasion = Occasion(now_ms, self._services.client_ip(request))
+            await self._services.accounts.see(caller, occasion)
+            async with self._services.stores.transaction() as connection:
+                entry = Entry(occasion=occasion, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
+                await audit.append(connection, entry)
+            response = see_other(return_to)
+            await self._services.browsers.open(request, response, caller, now_ms)
+            chosen = await read_language(self._services.stores, caller.account_id)
+            if chosen is not None:
+                remember_language(response, chosen)
+        browser.drop_cookie(response, LOGIN_COOKIE)
+        return response
+
+    async def sign_out(self, visit: Visit) -> web.StreamResponse:
+        response = see_other(await self._services.login.logout_url() or "/login")
+        await self._services.browsers.close(visit.request, response)
+        return response
+
+    async def choose_language(self, request: web.Request) -> web.StreamResponse:
+        """For the browser, and for the account when somebody is logged in. Harmless, but asked from our own pages alone."""
+        self._services.browsers.check_origin(request)
+        form = await request.post()
+        code, return_to = str(form.get("language", "")), local_path(str(form.get("return_to", "")))
+        response = see_other(return_to)
+        if code in LANGUAGES:
+            remember_language(response, code)
+            session = await self._services.browsers.session(request, clock.now_ms())
+            if session is not None:
+                browser.check_csrf(str(form.get(browser.CSRF_FIELD, "")), session)
+                await write_language(self._services.stores, session.account_id, code)
+        return response

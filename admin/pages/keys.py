@@ -1,0 +1,89 @@
+"""The pages about keys: list, create, delete. What they send goes to the JSON API, from the page's own scripts."""
+
+import asyncio
+from ipaddress import ip_address
+
+from aiohttp import web
+
+from admin.errors import FieldError, InvalidRequest
+from admin.lifecycle.addresses import MAX_ADDRESSES, parse_allowlist, why_not_public
+from admin.lifecycle.service import KeyView
+from admin.pages import models
+from admin.pages.context import Context, Visit
+from admin.pages.examples import signed_requests
+from admin.pages.models import KeyCard
+from gateway.errors import StoreUnavailable
+from gateway.keys import usage
+
+
+class KeyPages:
+    """Handlers of the section "API keys"."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._services = context.services
+
+    def routes(self) -> list[web.RouteDef]:
+        private = self._context.private
+        return [
+            web.get("/keys", private(self.list)),
+            web.get("/keys/new", private(self.create)),
+            web.post("/keys/check-addresses", private(self.check_addresses)),
+            web.get("/keys/{key_id}/delete", private(self.delete)),
+        ]
+
+    async def list(self, visit: Visit) -> web.StreamResponse:
+        views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
+        account, _, _ = await self._context.overview(visit, len(views))
+        cards = await asyncio.gather(*(self._card(view, visit) for view in reversed(views)))
+        return self._context.page(visit, "keys.html", section="/keys", account=account, keys=cards)
+
+    async def create(self, visit: Visit) -> web.StreamResponse:
+        views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
+        account, _, _ = await self._context.overview(visit, len(views))
+        gateway_url = self._services.settings.pages.gateway_url
+        return self._context.page(
+            visit,
+            "create.html",
+            section="/keys",
+            account=account,
+            current_address=_current_address(visit),
+            examples=signed_requests(gateway_url) if gateway_url else {},
+        )
+
+    async def check_addresses(self, visit: Visit) -> web.StreamResponse:
+        """The rules for addresses, for one that was just typed. Takes and gives what the API does; changes nothing."""
+        body = await visit.request.json()
+        texts = body.get("ip_allowlist") if isinstance(body, dict) else None
+        if not isinstance(texts, list) or len(texts) > MAX_ADDRESSES or not all(isinstance(text, str) for text in texts):
+            raise InvalidRequest([FieldError("ip_allowlist", "malformed", "Send a list of at most three texts.")])
+        _, errors = parse_allowlist(texts)
+        return web.json_response({"errors": [error._asdict() for error in errors]}, headers={"Cache-Control": "no-store"})
+
+    async def delete(self, visit: Visit) -> web.StreamResponse:
+        view = await self._services.keys.show(visit.caller, visit.request.match_info["key_id"], visit.occasion.now_ms)
+        account, _, _ = await self._context.overview(visit, 0)
+        return self._context.page(visit, "delete.html", section="/keys", account=account, key=models.key_card(view))
+
+    async def _card(self, view: KeyView, visit: Visit) -> KeyCard:
+        """With its last day and refusals; without them when Redis cannot say: statistics are not worth an error page."""
+        card, redis = models.key_card(view), self._services.stores.redis
+        try:
+            hours, refused = await asyncio.gather(
+                usage.read_hours(redis, card.id, now_ms=visit.occasion.now_ms), usage.read_refusals(redis, card.id)
+            )
+        except StoreUnavailable:
+            return card
+        return card._replace(chart=models.chart(hours, visit.language), refusals=models.refusal_rows(refused, visit.language))
+
+
+def _current_address(visit: Visit) -> dict[str, object]:
+    """Where the customer is now, for the button that enters it."""
+    _ = visit.language.translations.gettext
+    text = visit.occasion.client_ip
+    if text is None:
+        return {"text": "", "usable": False, "why": _("Your present address is not known here.")}
+    if why_not_public(ip_address(text)) is not None:
+        why = _("You are here from %(address)s, which is not a public address: it cannot be listed.")
+        return {"text": text, "usable": False, "why": why % {"address": text}}
+    return {"text": text, "usable": True, "why": ""}
