@@ -1,0 +1,129 @@
+"""The command line as a whole: every command has help with an example, and wrong input ends in one clear line, never in a traceback."""
+
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import main
+from gateway.keys.vault import Vault
+
+
+def commands(group, path=()):
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name)
+
+
+def run(*arguments):
+    return CliRunner().invoke(main, [str(each) for each in arguments])
+
+
+def test_the_contracts_commands_are_there():
+    assert {" ".join(path) for path in commands(main)} >= {
+        *("up", "gateway", "admin", "check", "reload", "migrate", "call"),
+        *("keys list", "keys show", "keys revoke", "accounts show", "accounts freeze", "accounts thaw"),
+        *("vault new-key", "vault reseal", "audit verify"),
+    }
+
+
+@pytest.mark.parametrize("path", list(commands(main)), ids=" ".join)
+def test_every_command_has_help_with_an_example(path):
+    result = run(*path, "--help")
+    assert result.exit_code == 0
+    assert "Example: " in result.output
+    assert f"gerbang {' '.join(path)}" in result.output.split("Example:")[1]
+
+
+@pytest.mark.parametrize(
+    "arguments", [("nonsense",), ("call",), ("check",), ("up", "--port", "http"), ("up", "--port", "70000"), ("--nope",)]
+)
+def test_wrong_usage_is_status_2(arguments):
+    assert run(*arguments).exit_code == 2
+
+
+def test_help_imports_no_service():
+    code = "import sys, deploy.cli; print([m for m in ('aiohttp', 'asyncpg', 'pydantic', 'cryptography') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
+
+
+KEY = {"key_id": "gbk_x", "secret": "gbs_topsecret", "dialect": "mobee"}
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        ("{", "is not JSON"),
+        ("[]", "holds no key"),
+        (json.dumps({"key_id": 5}), "holds no key"),
+        (json.dumps({"key_id": "gbk_x"}), 'neither "secret" nor "private_key"'),
+        (json.dumps(KEY | {"dialect": "morse"}), "dialect must be one of"),
+        (json.dumps(KEY | {"secret": "topsecret\n"}), "secret is not text as it was shown"),
+        (json.dumps(KEY | {"key_id": "x\r\ny: z"}), "key_id is not text as it was shown"),
+        (json.dumps({"key_id": "gbk_x", "private_key": "-----BEGIN"}), "not an unencrypted PEM private key"),
+    ],
+)
+def test_a_key_file_that_is_none_is_told_in_one_line_without_its_secret(tmp_path, content, told):
+    file = tmp_path / "key.json"
+    if content is not None:
+        file.write_text(content)
+    result = run("call", "GET", "http://127.0.0.1:9/x", "--key", file)
+    assert result.exit_code == 1
+    assert told in result.stderr
+    assert len(result.stderr.splitlines()) == 1
+    assert "topsecret" not in result.output
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://x/", "127.0.0.1:8080/x", "http://", "http://h:99999/", "http://h/a b", "http://h/é", "http://h/x#y", "http://[/"]
+)
+def test_a_url_that_is_none_is_wrong_usage(url):
+    result = run("call", "GET", url)
+    assert result.exit_code == 2
+    assert "URL" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("call", "GET", "http://127.0.0.1:9/"),
+        ("reload", "--ops", "http://127.0.0.1:9"),
+        ("reload", "--ops", "file:///etc/passwd"),
+        ("keys", "show", "gbk_x", "--url", "http://127.0.0.1:9"),
+        ("accounts", "freeze", "a/../b", "--url", "http://127.0.0.1:9"),
+        ("migrate", "--dsn", "nonsense"),
+        ("migrate", "--dsn", "postgresql://u:topsecret@127.0.0.1:9/x"),
+        ("audit", "verify", "--dsn", "postgresql://u:topsecret@127.0.0.1:9/x"),
+        ("vault", "reseal", "--dsn", "postgresql://u:topsecret@127.0.0.1:9/x", "--keys", "a:b"),
+        ("vault", "reseal", "--dsn", "postgresql://u@127.0.0.1:9/x", "--keys", "file:/nowhere"),
+        ("check", "/nowhere.toml"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_done_is_explained_with_status_1_and_no_traceback(arguments, monkeypatch):
+    monkeypatch.setenv("GERBANG_INTERNAL_TOKEN", "t" * 24)
+    result = run(*arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert isinstance(result.exception, SystemExit)
+    assert "topsecret" not in result.output
+
+
+def test_the_service_token_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
+    result = run("keys", "show", "gbk_x", "--token-file", tmp_path / "none")
+    assert result.exit_code == 1
+    assert "cannot be read" in result.stderr
+
+
+def test_a_new_vault_key_is_a_ring_that_can_be_used():
+    entry = run("vault", "new-key", "--id", "2026-11").output.strip()
+    ring = Vault.parse(entry)
+    assert ring.open(ring.seal(b"x", context="c"), context="c") == b"x"
+    assert run("vault", "new-key", "--id", "a b").exit_code == 2
