@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gateway.config import GatewaySettings
+    from gateway.compiled import Compiled
 
 
 @click.command()
@@ -38,26 +38,21 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
             load_settings(file)
             click.echo(f"{file}: a valid admin configuration")
             return
-        from gateway.app import check as check_gateway
+        from gateway.app import check as compile_gateway
 
-        from gateway.config import GatewaySettings, load
-
-        check_gateway(file)
-        settings = load(file, GatewaySettings)
+        compiled = compile_gateway(file)
     if explain is None:
-        click.echo(f"{file}: a valid gateway configuration, {len(settings.routes)} routes")
+        click.echo(f"{file}: a valid gateway configuration, {len(compiled.settings.routes)} routes")
         return
-    for name, value in _explained(settings, explain):
+    for name, value in _explained(compiled, explain):
         click.echo(f"{name:10}{value}")
 
 
-def _explained(settings: "GatewaySettings", request: str) -> list[tuple[str, str]]:
+def _explained(compiled: "Compiled", request: str) -> list[tuple[str, str]]:
     """Route, scope, upstream and limits of one request, as lines to print.
 
-    :raises Refusal: as the gate would
+    :raises ClickException: the refusal that the gate would give
     """
-    from gateway.admission.routes import RouteTable
-
     from gateway.errors import Refusal
 
     method, _, path = request.strip().partition(" ")
@@ -65,10 +60,10 @@ def _explained(settings: "GatewaySettings", request: str) -> list[tuple[str, str
     if not method.isascii() or not method.isalpha() or not path.startswith("/") or not path.isascii() or " " in path:
         raise click.UsageError('write the request as "METHOD /path", e.g. --explain "GET /v1/wallets"')
     try:
-        route = RouteTable.compile(settings.routes).match(method.upper().encode(), path.partition("?")[0].encode())
+        route = compiled.routes.match(method.upper().encode(), path.partition("?")[0].encode())
     except Refusal as refusal:
         raise click.ClickException(f"{refusal.status} {refusal.code}: {refusal.detail}") from None
-    limits = settings.limits
+    settings, limits = compiled.settings, compiled.settings.limits
     if route.builtin:
         return [("route", str(route.pattern)), ("scope", str(route.scope)), ("answered", "by the gate itself")]
     return [

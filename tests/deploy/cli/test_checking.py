@@ -1,0 +1,102 @@
+"""gerbang check: a good configuration passes, a bad one names everything that is wrong with it, a request is explained."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import main
+
+CONFIG = Path(__file__).parents[3] / "config"
+EXAMPLE = CONFIG / "gateway.toml"
+
+
+def check(*arguments):
+    return CliRunner().invoke(main, ["check", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("name", ["gateway.toml", "admin.toml"])
+def test_the_shipped_examples_pass_and_say_which_variables_a_service_will_need(name, monkeypatch):
+    monkeypatch.delenv("GERBANG_REDIS", raising=False)
+    result = check(CONFIG / name)
+    assert (result.exit_code, result.stderr.count("GERBANG_REDIS is not set here")) == (0, 1), result.output
+    assert "valid" in result.stdout
+
+
+def test_strict_makes_an_unset_variable_an_error(monkeypatch):
+    monkeypatch.delenv("GERBANG_REDIS", raising=False)
+    result = check(EXAMPLE, "--strict")
+    assert result.exit_code == 1
+    assert "stores.redis: the environment variable GERBANG_REDIS is not set" in result.stderr
+
+
+def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
+    broken = tmp_path / "gateway.toml"
+    text = EXAMPLE.read_text()
+    for old, new in (
+        ('per_key = "1200/minute"', 'per_key = "fast"'),
+        ('"10.0.0.0/8"', '"10.0.0.1/8"'),
+        ("workers = 1 ", "worker = 1 "),
+        ('match = "GET /v1/wallets"\nscope = "read"\nupstream = "spot"', 'match = "GET /v1/wallets"\nscope = "read"\nupstream = "nope"'),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    broken.write_text(text)
+    result = check(broken)
+    assert result.exit_code == 1
+    for path in ("limits.per_key", "client_ip.trusted_proxies[2]", "listen.worker", "routes[3].upstream"):
+        assert f"\n{path}: " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(b"\xff", "not UTF-8"), (b"a = = 1", "not TOML"), (b"", "stores: Field required")],
+)
+def test_a_file_that_is_no_configuration_is_told(tmp_path, content, told):
+    file = tmp_path / "x.toml"
+    file.write_bytes(content)
+    result = check(file)
+    assert (result.exit_code, told in result.stderr) == (1, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("request_line", "lines"),
+    [
+        (
+            "GET /v1/wallets",
+            ["GET /v1/wallets (routes[3])", "scope     read", "spot: http://127.0.0.1:8092", "5 of 1200/minute"],
+        ),
+        ("delete /v1/orders/17?x=1", ["DELETE /v1/orders/{id} (routes[7])", "scope     trade", "replay    strict"]),
+        ("GET /gateway/v1/time", ["by the gate itself"]),
+    ],
+)
+def test_a_request_is_explained(request_line, lines):
+    result = check(EXAMPLE, "--explain", request_line)
+    assert result.exit_code == 0, result.stderr
+    for line in lines:
+        assert line in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "told"),
+    [
+        ("GET /nowhere", 1, "404 no_route"),
+        ("PUT /v1/orders", 1, "405 method_not_allowed"),
+        ("GET /v1//orders", 1, "400 ambiguous_path"),
+        ("/v1/orders", 2, "METHOD /path"),
+        ("GET v1", 2, "METHOD /path"),
+    ],
+)
+def test_a_request_that_would_not_pass_is_told_as_the_gate_would(request_line, status, told):
+    result = check(EXAMPLE, "--explain", request_line)
+    assert (result.exit_code, told in result.stderr) == (status, True), result.stderr
+
+
+def test_file_references_are_read_beside_the_file(tmp_path, monkeypatch):
+    copy = tmp_path / "gateway.toml"
+    shutil.copy(EXAMPLE, copy)
+    copy.write_text(copy.read_text().replace("env:GERBANG_REDIS", "file:redis-url"))
+    assert "redis-url cannot be read" in check(copy).stderr
+    (tmp_path / "redis-url").write_text("redis://localhost\n")
+    assert check(copy).exit_code == 0
