@@ -138,7 +138,7 @@ for (const button of document.querySelectorAll("[data-remove]")) {
 document.getElementById("renew-codes")?.addEventListener("click", async () => {
   hide(pageError);
   try {
-    added(await withProof({ action: "renew_recovery_codes" }, text("renewing_codes"), (stepUp) => call("POST", "/api/v1/recovery-codes", { step_up: stepUp })));
+    added(await withProof({ action: "renew_recovery_codes" }, text("renewing_codes"), (stepUp) => call("POST", "/api/v1/factors/recovery-codes", { step_up: stepUp })));
   } catch (error) {
     refuse(null, error);
   }
