@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.admission.gate import Admitted, KeyNeeded
+
 from gateway.config import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.forward.tunnel import Tunnels

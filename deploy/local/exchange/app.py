@@ -8,7 +8,7 @@ from typing import cast
 from aiohttp import WSCloseCode, web
 from aiohttp.typedefs import Middleware
 
-from deploy.local.exchange import mobee
+from deploy.local.exchange import binance, mobee
 from deploy.local.exchange.account import OrderRefused, text
 from deploy.local.exchange.market import MARKETS, STEP_MS
 from deploy.local.exchange.state import Exchange, now_quote
@@ -36,7 +36,8 @@ def application(jwks_url: str) -> web.Application:
     app = web.Application(middlewares=[cast("Middleware", gate_only), _refusals])
     exchange = Exchange()
     app[_SOCKETS] = []
-    app.add_routes([web.get("/health", _health), web.get("/v1/stream/tickers", _stream), *mobee.MobeeRoutes(exchange).routes()])
+    app.add_routes([web.get("/health", _health), web.get("/v1/stream/tickers", _stream)])
+    app.add_routes([*mobee.MobeeRoutes(exchange).routes(), *binance.BinanceRoutes(exchange).routes()])
     app.on_shutdown.append(_close_streams)
     return app
 
@@ -54,7 +55,7 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except OrderRefused as error:
-        return mobee.refusal(error)
+        return binance.refusal(error) if request.path.startswith("/api/v3/") else mobee.refusal(error)
 
 
 async def _health(_request: web.Request) -> web.Response:

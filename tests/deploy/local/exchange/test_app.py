@@ -3,66 +3,45 @@
 from decimal import Decimal
 
 import pytest
-from aiohttp import web
 
-from deploy.local.exchange.app import application
-from gateway import clock
-from gateway.assertion import Signer, SigningKey
-from gateway.message import Identity
+from gateway.assertion import SigningKey
+from tests.support.gate import assertion
 
-KEY = SigningKey.new(0)
 ORDER = {"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "900000000", "quantity": "0.001"}
 
 
-@pytest.fixture
-async def exchange(aiohttp_client, aiohttp_server):
-    async def jwks(_request):
-        return web.json_response({"keys": [KEY.public_jwk()]})
-
-    ops = web.Application()
-    ops.router.add_get("/jwks", jwks)
-    server = await aiohttp_server(ops)
-    return await aiohttp_client(application(str(server.make_url("/jwks"))))
-
-
-def gate(account="budi", *, audience="spot", key=KEY, issuer="gerbang"):
-    identity = Identity(account, "gbk_test", ("read", "trade")) if account else None
-    token = Signer(key, issuer=issuer, ttl_ms=60_000).assertion(identity, audience, clock.now_ms())
-    return {"X-Gateway-Assertion": token.decode()}
-
-
 async def test_an_order_is_placed_listed_and_cancelled(exchange):
-    placed = await exchange.post("/v1/orders", json=ORDER, headers=gate())
+    placed = await exchange.post("/v1/orders", json=ORDER, headers=assertion())
     order = await placed.json()
     assert (placed.status, order["status"]) == (201, "open")
-    listed = await (await exchange.get("/v1/orders?status=open", headers=gate())).json()
+    listed = await (await exchange.get("/v1/orders?status=open", headers=assertion())).json()
     assert [each["id"] for each in listed["orders"]] == [order["id"]]
-    shown = await (await exchange.get(f"/v1/orders/{order['id']}", headers=gate())).json()
+    shown = await (await exchange.get(f"/v1/orders/{order['id']}", headers=assertion())).json()
     assert shown == order
-    cancelled = await exchange.delete(f"/v1/orders/{order['id']}", headers=gate())
+    cancelled = await exchange.delete(f"/v1/orders/{order['id']}", headers=assertion())
     assert (cancelled.status, (await cancelled.json())["status"]) == (200, "cancelled")
 
 
 async def test_a_market_order_is_filled_and_moves_the_balances(exchange):
     order = {"symbol": "ETH-IDR", "side": "sell", "type": "market", "quantity": "2"}
-    filled = await (await exchange.post("/v1/orders", json=order, headers=gate())).json()
+    filled = await (await exchange.post("/v1/orders", json=order, headers=assertion())).json()
     assert (filled["status"], filled["filled_quantity"]) == ("filled", "2")
-    wallets = (await (await exchange.get("/v1/wallets", headers=gate())).json())["wallets"]
+    wallets = (await (await exchange.get("/v1/wallets", headers=assertion())).json())["wallets"]
     available = {wallet["currency"]: Decimal(wallet["available"]) for wallet in wallets}
     assert available["ETH"] == 8
     assert available["IDR"] == 1_000_000_000 + 2 * Decimal(filled["average_price"])
 
 
 async def test_each_account_sees_its_own_orders_only(exchange):
-    order = await (await exchange.post("/v1/orders", json=ORDER, headers=gate("budi"))).json()
-    assert (await exchange.get(f"/v1/orders/{order['id']}", headers=gate("siti"))).status == 404
-    assert (await exchange.delete(f"/v1/orders/{order['id']}", headers=gate("siti"))).status == 404
-    assert (await (await exchange.get("/v1/orders", headers=gate("siti"))).json())["orders"] == []
+    order = await (await exchange.post("/v1/orders", json=ORDER, headers=assertion("budi"))).json()
+    assert (await exchange.get(f"/v1/orders/{order['id']}", headers=assertion("siti"))).status == 404
+    assert (await exchange.delete(f"/v1/orders/{order['id']}", headers=assertion("siti"))).status == 404
+    assert (await (await exchange.get("/v1/orders", headers=assertion("siti"))).json())["orders"] == []
 
 
 @pytest.mark.parametrize("path", ["/v1/markets/summary", "/v1/markets/BTC-IDR/summary", "/v1/markets/BTC-IDR/bid-ask-price"])
 async def test_market_data_is_for_whoever_comes_through_the_gate_even_nobody(exchange, path):
-    assert (await exchange.get(path, headers=gate(account=None))).status == 200
+    assert (await exchange.get(path, headers=assertion(account=None))).status == 200
     assert (await exchange.get(path)).status == 401
 
 
@@ -76,10 +55,10 @@ async def test_health_is_told_to_everybody(exchange):
         {},
         {"X-Account-Id": "budi", "X-Key-Scopes": "read trade"},
         {"X-Gateway-Assertion": "made.up.text"},
-        gate(audience="other"),
-        gate(issuer="other"),
-        gate(key=SigningKey.new(0)),
-        gate(account=None),
+        assertion(audience="other"),
+        assertion(issuer="other"),
+        assertion(key=SigningKey.new(0)),
+        assertion(account=None),
     ],
 )
 async def test_who_did_not_come_through_the_gate_is_refused(exchange, headers):
@@ -109,15 +88,15 @@ async def test_who_did_not_come_through_the_gate_is_refused(exchange, headers):
 )
 async def test_a_wrong_order_says_what_is_wrong_with_it(exchange, body, status, code):
     data = {"data": body} if isinstance(body, bytes) else {"json": ORDER | body}
-    answer = await exchange.post("/v1/orders", headers=gate(), **data)
+    answer = await exchange.post("/v1/orders", headers=assertion(), **data)
     assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)
 
 
 async def test_an_unknown_market_is_404(exchange):
-    assert (await exchange.get("/v1/markets/NOPE/summary", headers=gate(None))).status == 404
+    assert (await exchange.get("/v1/markets/NOPE/summary", headers=assertion(None))).status == 404
 
 
 async def test_the_stream_tells_every_markets_price(exchange):
-    async with exchange.ws_connect("/v1/stream/tickers", headers=gate(None)) as stream:
+    async with exchange.ws_connect("/v1/stream/tickers", headers=assertion(None)) as stream:
         told = [await stream.receive_json() for _ in range(4)]
     assert {each["symbol"] for each in told} == {"BTC-IDR", "ETH-IDR", "USDT-IDR", "BTC-USDT"}

@@ -1,0 +1,14 @@
+"""The gate's assertion as a test makes it, for whoever stands behind the gate."""
+
+from gateway import clock
+from gateway.assertion import Signer, SigningKey
+from gateway.message import Identity
+
+KEY = SigningKey.new(0)
+
+
+def assertion(account="budi", *, audience="spot", key=KEY, issuer="gerbang"):
+    """The header with which a request of this account reaches an upstream; ``None``: a public route's."""
+    identity = Identity(account, "gbk_test", ("read", "trade")) if account else None
+    token = Signer(key, issuer=issuer, ttl_ms=60_000).assertion(identity, audience, clock.now_ms())
+    return {"X-Gateway-Assertion": token.decode()}
