@@ -1,0 +1,256 @@
+"""Limits of time, size and number. Limits of time are set small; nothing asserts how fast."""
+
+import asyncio
+
+import pytest
+
+from tests.support.plane import serving
+from tests.support.wire import Received, UpstreamSide, answering, recording_upstream
+
+HOST = b"Host: gate.example\r\n"
+GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
+QUICK = {"header_timeout_ms": 120}
+
+
+async def drip(client, data: bytes, every: float = 0.02) -> None:
+    """One byte at a time until the gate hangs up."""
+    for byte in data:
+        if client.writer.is_closing() or client.reader.at_eof():
+            return
+        client.send(bytes([byte]))
+        await asyncio.sleep(every)
+
+
+async def test_a_head_that_comes_byte_by_byte_is_cut_off() -> None:
+    async with serving(limits=QUICK) as served:
+        client = await served.client()
+        dripping = asyncio.ensure_future(drip(client, GET * 10))
+        response = await client.response()
+        assert (response.status, response.body, response.header("connection")) == (408, b"request_timeout", "close")
+        dripping.cancel()
+        assert served.metrics.timeouts["header"] == 1
+
+
+async def test_a_later_head_has_the_same_limit_from_its_first_byte() -> None:
+    async with serving(limits=QUICK) as served:
+        client = await served.client()
+        assert (await client.ask(b"GET /time HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+        client.send(b"G")
+        assert (await client.response()).status == 408
+
+
+async def test_a_connection_on_which_nothing_is_ever_sent_is_closed() -> None:
+    async with serving(limits=QUICK) as served:
+        client = await served.client()
+        assert await client.rest() == b""
+
+
+async def test_an_idle_connection_is_closed_after_its_own_limit() -> None:
+    async with serving(limits={"idle_timeout_ms": 120}) as served:
+        client = await served.client()
+        assert (await client.ask(b"GET /time HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+        assert await client.rest() == b""
+        assert served.metrics.timeouts["idle"] == 1
+
+
+async def test_content_that_does_not_come_in_time_is_cut_off() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\nx")
+        dripping = asyncio.ensure_future(drip(client, b"x" * 90))
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (408, "close")
+        dripping.cancel()
+        assert upstream.sides == []
+
+
+async def test_streamed_content_that_stops_coming_frees_the_upstream() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
+        client = await served.client()
+        client.send(b"POST /public HTTP/1.1\r\n" + HOST + b"Content-Length: 100000\r\n\r\nx")
+        await served.until(lambda: bool(upstream.sides))
+        assert (await client.response()).status == 408
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+
+
+async def test_a_client_that_stops_reading_is_dropped() -> None:
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 50000000\r\n\r\n" + b"x" * 50_000_000)
+    async with recording_upstream(script) as upstream, serving(upstream, limits={"idle_timeout_ms": 120}) as served:
+        client = await served.client()
+        client.writer.transport.pause_reading()
+        client.send(GET)
+        await served.until(lambda: served.metrics.timeouts["write"] == 1)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+
+
+async def test_an_upstream_that_does_not_answer_in_time_is_504() -> None:
+    async def never(side: UpstreamSide, _request: Received) -> None:
+        await side.reader.read()
+
+    async with recording_upstream(never) as upstream, serving(upstream, spot={"response_timeout_ms": 120}) as served:
+        client = await served.client()
+        response = await client.ask(GET)
+        assert (response.status, response.body) == (504, b"upstream_timeout")
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        assert len(upstream.requests) == 1, "a request that timed out is not sent again"
+
+
+async def test_a_response_that_stops_in_its_middle_is_cut_off() -> None:
+    async def half(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
+        await side.reader.read()
+
+    async with recording_upstream(half) as upstream, serving(upstream, spot={"response_timeout_ms": 120}) as served:
+        client = await served.client()
+        client.send(GET)
+        assert (await client.head())[0] == 200
+        assert await client.rest() == b"half"
+
+
+async def test_a_response_that_trickles_is_not_cut_off() -> None:
+    async def trickle(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            await asyncio.sleep(0.04)
+            side.send(b"x")
+
+    async with recording_upstream(trickle) as upstream, serving(upstream, spot={"response_timeout_ms": 200}) as served:
+        client = await served.client()
+        assert (await client.ask(GET)).body == b"x" * 10
+
+
+async def test_an_upstream_that_cannot_be_reached_in_time_is_502() -> None:
+    # A listener whose queue of connections is full does not complete another one.
+    import socket
+
+    with socket.socket() as full:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        waiting = [socket.socket() for _ in range(4)]
+        for sock in waiting:
+            sock.setblocking(False)
+            sock.connect_ex(full.getsockname())
+        async with serving(f"http://127.0.0.1:{full.getsockname()[1]}", spot={"connect_timeout_ms": 120}) as served:
+            client = await served.client()
+            response = await client.ask(GET)
+            assert (response.status, response.body) == (502, b"upstream_unreachable")
+        for sock in waiting:
+            sock.close()
+
+
+# -- sizes
+
+
+def post(body: bytes, path: bytes = b"/trade", *lines: bytes) -> bytes:
+    head = b"POST " + path + b" HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n" % len(body)
+    return head + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+
+
+async def test_content_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"max_body_bytes": 100}) as served:
+        client = await served.client()
+        assert (await client.ask(post(b"x" * 100))).status == 200
+        response = await client.ask(post(b"x" * 101))
+        assert (response.status, response.body, response.header("connection")) == (413, b"body_too_large", "close")
+        assert await client.rest() == b""
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize("path", [b"/trade", b"/public"])
+async def test_chunked_content_is_held_to_the_same_limit(path: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"max_body_bytes": 100}) as served:
+        head = b"POST " + path + b" HTTP/1.1\r\n" + HOST + b"Transfer-Encoding: chunked\r\n\r\n"
+        client = await served.client()
+        assert (await client.ask(head + b"64\r\n" + b"x" * 100 + b"\r\n0\r\n\r\n")).status == 200
+        client.send(head)
+        client.send(b"65\r\n" + b"x" * 101 + b"\r\n0\r\n\r\n")
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (413, "close")
+        assert len(upstream.requests) == 1
+
+
+async def test_too_large_content_is_refused_before_it_is_sent() -> None:
+    async with serving(limits={"max_body_bytes": 100}) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 1000000\r\nExpect: 100-continue\r\n\r\n")
+        assert (await client.response()).status == 413
+
+
+async def test_a_head_of_exactly_the_limit_passes_and_one_byte_more_does_not() -> None:
+    limit = 2_048
+    head = b"GET /read HTTP/1.1\r\n" + HOST + b"X-Long: "
+    room = limit - len(head) - 4
+    async with recording_upstream() as upstream, serving(upstream, limits={"max_header_bytes": limit}) as served:
+        client = await served.client()
+        assert (await client.ask(head + b"a" * room + b"\r\n\r\n")).status == 200
+        response = await client.ask(head + b"a" * (room + 1) + b"\r\n\r\n")
+        assert (response.status, response.body, response.header("connection")) == (431, b"headers_too_large", "close")
+        assert len(upstream.requests) == 1
+
+
+# -- number
+
+
+async def test_connections_beyond_the_limit_are_told_and_closed_and_others_go_on() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"max_connections": 2}) as served:
+        first, second = await served.client(), await served.client()
+        assert (await first.ask(GET)).status == 200
+        assert (await second.ask(GET)).status == 200
+        third = await served.client()
+        response = await third.response()
+        assert (response.status, response.body, response.header("connection")) == (503, b"overloaded", "close")
+        assert await third.rest() == b""
+        assert (await first.ask(GET)).status == 200
+        await first.close()
+        await served.until(lambda: served.metrics.connections == 1)
+        assert (await (await served.client()).ask(GET)).status == 200
+
+
+async def test_connections_of_one_address_are_limited() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"max_connections_per_address": 1}) as served:
+        first = await served.client()
+        assert (await first.ask(GET)).status == 200
+        assert (await (await served.client()).response()).status == 503
+        other = await served.client(local_addr=("127.0.0.2", 0))
+        assert (await other.ask(GET)).status == 200
+
+
+async def test_a_trusted_proxy_speaks_for_many_and_is_not_limited_as_one() -> None:
+    limits, client_ip = {"max_connections_per_address": 1}, {"trusted_proxies": ("127.0.0.0/8",)}
+    async with recording_upstream() as upstream, serving(upstream, limits=limits, client_ip=client_ip) as served:
+        for _ in range(3):
+            assert (await (await served.client()).ask(GET)).status == 200
+
+
+async def test_upstream_connections_are_limited_and_requests_wait_their_turn() -> None:
+    release = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        await release.wait()
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with recording_upstream(script) as upstream, serving(upstream, spot={"max_connections": 1}) as served:
+        clients = [await served.client() for _ in range(2)]
+        for client in clients:
+            client.send(GET)
+        await upstream.got(1)
+        assert (await (await served.client()).ask(GET)).body == b"overloaded"
+        release.set()
+        assert [(await client.response()).status for client in clients] == [200, 200]
+        assert len(upstream.sides) == 1
+
+
+async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
+    async def slowly(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n")
+        while True:
+            await asyncio.sleep(0.03)
+            side.send(b"x")
+
+    spot = {"max_connections": 1, "response_timeout_ms": 150}
+    async with recording_upstream(slowly) as upstream, serving(upstream, spot=spot) as served:
+        first, second = await served.client(), await served.client()
+        first.send(GET)
+        await upstream.got(1)
+        response = await second.ask(GET)
+        assert (response.status, response.body) == (503, b"overloaded")
