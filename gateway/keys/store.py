@@ -5,6 +5,8 @@ changes a key publishes its invalidation after the commit, never before: ``inval
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
@@ -13,13 +15,19 @@ from typing import Any
 from gateway.errors import StoreUnavailable
 from gateway.keys import sql
 from gateway.keys.codec import RecordUnreadable
-from gateway.keys.postgres import COMMAND_SECONDS, AnyConnection, Pool, translated
+from gateway.keys.postgres import AnyConnection, Pool, translated
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
 from gateway.keys.vault import SealBroken, Vault
 
+FIND_SECONDS = 1.0
+"""Bound on one look-up in PostgreSQL, a read of one row by its primary key."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
+
+
+class StoreBusy(StoreUnavailable):
+    """Too many ids that are not known to exist are being looked up. PostgreSQL itself is well."""
 
 
 class KeyStore:
@@ -29,10 +37,10 @@ class KeyStore:
 
     :param concurrency: statements at once for all ids; for ids not known to exist, half of them
     :param waiting: how many look-ups of unknown ids may stand in line before more are turned away
-    :param seconds: bound on one look-up, standing in line included
+    :param seconds: bound on the statement, and again on standing in line
     """
 
-    def __init__(self, pool: Pool, vault: Vault, *, concurrency: int = 8, waiting: int = 1_000, seconds: float = COMMAND_SECONDS) -> None:
+    def __init__(self, pool: Pool, vault: Vault, *, concurrency: int = 8, waiting: int = 1_000, seconds: float = FIND_SECONDS) -> None:
         self._pool = pool
         self._vault = vault
         self._seconds = seconds
@@ -45,30 +53,43 @@ class KeyStore:
         """The key as committed now; ``None`` when there is none, or an operator revoked it.
 
         :param known: the caller has seen this key exist
-        :raises StoreUnavailable: PostgreSQL did not answer in time, or too many unknown ids are being looked up
+        :raises StoreUnavailable: PostgreSQL did not answer in time
+        :raises StoreBusy: too many unknown ids are being looked up
         :raises RecordUnreadable: the row is there and cannot be used; concerns this key alone
         """
-        try:
-            async with asyncio.timeout(self._seconds):
-                row = await (self._fetch(key_id) if known else self._fetch_unknown(key_id))
-        except TimeoutError:
-            raise StoreUnavailable(f"PostgreSQL did not answer within {self._seconds} s") from None
+        row = await (self._fetch(key_id) if known else self._fetch_unknown(key_id))
         return None if row is None else record_of(row, self._vault)
 
     async def _fetch_unknown(self, key_id: str) -> Any:
         if self._unknown >= self._most_unknown:
-            raise StoreUnavailable("too many unknown key ids are being looked up")
+            raise StoreBusy("too many unknown key ids are being looked up")
         self._unknown += 1
         try:
-            async with self._for_unknown:
+            async with self._in_line(self._for_unknown):
                 return await self._fetch(key_id)
         finally:
             self._unknown -= 1
 
     async def _fetch(self, key_id: str) -> Any:
-        with translated():
-            async with self._connections:
-                return await self._pool.fetchrow(sql.FIND_KEY, key_id)
+        async with self._in_line(self._connections):
+            try:
+                with translated():
+                    async with asyncio.timeout(self._seconds):
+                        return await self._pool.fetchrow(sql.FIND_KEY, key_id)
+            except ValueError:
+                raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
+
+    @asynccontextmanager
+    async def _in_line(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._seconds):
+                await places.acquire()
+        except TimeoutError:
+            raise StoreBusy("the line of key look-ups does not move") from None
+        try:
+            yield
+        finally:
+            places.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,170 @@
+"""Connections to Redis by redis-py's own clients: one server, Sentinel, Cluster. No command of the domain.
+
+    redis://[user:password@]host[:6379][/db]          rediss:// with TLS
+    unix://[user:password@]/path/of/the/socket[?db=0]
+    redis+sentinel://[user:password@]host[:26379],host[:26379]/service[/db]     rediss+sentinel:// with TLS
+    redis+cluster://[user:password@]host[:6379],host[:6379]                     rediss+cluster:// with TLS
+
+Options after ``?``: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``, ``ssl_cert_reqs``; for Sentinel also
+``sentinel_username`` and ``sentinel_password``, the login at the Sentinels themselves, none unless given.
+
+A command whose waiting is given up (cancelled, timed out) takes its connection with it: redis-py closes a connection on
+which a reply may still be under way (redis-py issue 2624 and what followed; ``tests/gateway/keys/test_redis_client.py`` cancels
+in flight and looks for shifted replies). Nothing is sent twice, for whether a command may be repeated is the caller's knowledge;
+the exception is Cluster, where a command whose node went away is sent once more to its successor.
+"""
+
+from typing import Any, NamedTuple, cast
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
+from redis.asyncio.cluster import ClusterNode
+from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from gateway.errors import ConfigError, ConfigProblem
+
+CONNECT_SECONDS = 1.0
+COMMAND_SECONDS = 0.5
+MAX_CONNECTIONS = 64
+"""Per client. One more command waits for a connection, at most :data:`COMMAND_SECONDS`."""
+
+_SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
+_TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
+_SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
+
+
+class _Target(NamedTuple):
+    """A URL taken apart."""
+
+    scheme: str
+    tls: bool
+    hosts: list[tuple[str, int]]
+    path: str
+    login: dict[str, str]
+    options: dict[str, str]
+
+
+def connect(url: str, *, where: str = "stores.redis") -> Redis:
+    """A client for ``url``; it connects on first use, so a service starts while Redis is down.
+
+    :param where: the setting that the URL stands in, for the message
+    :returns: for Cluster, redis-py's cluster client, which has the same commands
+    :raises ConfigError: the URL is malformed; the message never shows it, since it may hold a password
+    """
+    try:
+        target = _parse(url)
+        match target.scheme:
+            case "sentinel":
+                return _sentinel(target)
+            case "cluster":
+                return _cluster(target)
+            case _:
+                return _single(target)
+    except ValueError as error:
+        raise ConfigError(
+            [ConfigProblem(where, f"{error}; write it as one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")]
+        ) from None
+
+
+def _common(target: _Target) -> dict[str, Any]:
+    options = {name: value for name, value in target.options.items() if name in _TLS_OPTIONS}
+    if "ssl_check_hostname" in options:
+        options["ssl_check_hostname"] = _boolean(options["ssl_check_hostname"])  # type: ignore[assignment]
+    return {
+        **target.login,
+        **options,
+        "protocol": 2,  # RESP3 gives nothing here and costs a HELLO per connection
+        "retry": Retry(NoBackoff(), 0),
+        "socket_timeout": COMMAND_SECONDS,
+        "socket_connect_timeout": CONNECT_SECONDS,
+    }
+
+
+def _single(target: _Target) -> Redis:
+    common = _common(target) | {"max_connections": MAX_CONNECTIONS, "timeout": COMMAND_SECONDS}
+    if target.scheme == "unix":
+        database = _database(target.options.get("db", ""))
+        return Redis.from_pool(BlockingConnectionPool(connection_class=UnixDomainSocketConnection, path=target.path, db=database, **common))
+    kind = SSLConnection if target.tls else Connection
+    ((host, port),) = target.hosts
+    return Redis.from_pool(
+        BlockingConnectionPool(connection_class=kind, host=host, port=port, db=_database(target.path.strip("/")), **common)
+    )
+
+
+def _sentinel(target: _Target) -> Redis:
+    service, _, database = target.path.strip("/").partition("/")
+    if not service:
+        raise ValueError("a Sentinel URL names the service after the hosts: redis+sentinel://host:26379/service")
+    common = _common(target) | ({"ssl": True} if target.tls else {})
+    of_sentinels = {name: value for name, value in common.items() if name not in ("username", "password")}
+    of_sentinels |= {name.removeprefix("sentinel_"): target.options[name] for name in _SENTINEL_OPTIONS if name in target.options}
+    sentinel = Sentinel(target.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
+    return cast("Redis", sentinel.master_for(service, db=_database(database), max_connections=MAX_CONNECTIONS, **common))
+
+
+def _cluster(target: _Target) -> Redis:
+    if target.path.strip("/"):
+        raise ValueError("a Cluster has no numbered databases: nothing follows the hosts")
+    nodes = [ClusterNode(host, port) for host, port in target.hosts]
+    # The one retry: after a lost node the client reads the slots anew and asks the node that is there now.
+    common = _common(target) | {"retry": Retry(NoBackoff(), 1)}
+    client = RedisCluster(startup_nodes=nodes, ssl=target.tls, max_connections=MAX_CONNECTIONS, **common)
+    return cast("Redis", client)
+
+
+def _parse(url: str) -> _Target:
+    try:
+        parts = urlsplit(url)
+        options = dict(parse_qsl(parts.query, strict_parsing=True)) if parts.query else {}
+    except ValueError:
+        raise ValueError("not a URL") from None
+    if parts.scheme not in _SCHEMES:
+        raise ValueError("the scheme is not known")
+    if parts.fragment or parts.netloc.count("@") > 1:
+        raise ValueError("an @ or # is not percent-encoded")
+    tls, scheme = parts.scheme.startswith("rediss"), parts.scheme.rpartition("+")[2]
+    known = {"sentinel": _TLS_OPTIONS + _SENTINEL_OPTIONS, "unix": ("db",)}.get(scheme, _TLS_OPTIONS)
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise ValueError(f"the options allowed here are {', '.join(known)}")
+    login, _, hosts = parts.netloc.rpartition("@")
+    if scheme == "unix" and (hosts or not parts.path):
+        raise ValueError("a unix URL names a path: unix:///run/redis.sock")
+    addresses = [] if scheme == "unix" else [_address(host, 26379 if scheme == "sentinel" else 6379) for host in hosts.split(",")]
+    if scheme in ("redis", "rediss") and len(addresses) != 1:
+        raise ValueError("several hosts need redis+sentinel:// or redis+cluster://")
+    return _Target(scheme, tls, addresses, unquote(parts.path), _login(login), options)
+
+
+def _login(text: str) -> dict[str, str]:
+    user, _, password = text.partition(":")
+    named = {"username": unquote(user), "password": unquote(password)}
+    return {name: value for name, value in named.items() if value}
+
+
+def _address(text: str, default_port: int) -> tuple[str, int]:
+    """``host``, ``host:port``, ``[::1]`` or ``[::1]:port``."""
+    bracket, _, after = text.rpartition("]")
+    host, _, port = (bracket.removeprefix("["), "", after.removeprefix(":")) if bracket else text.partition(":")
+    if not host or (bracket and not text.startswith("[")):
+        raise ValueError("a host is missing")
+    if not port:
+        return host, default_port
+    if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
+        raise ValueError("a port is not a number from 1 to 65535")
+    return host, int(port)
+
+
+def _database(text: str) -> int:
+    if text and not (text.isascii() and text.isdigit() and len(text) < 6):
+        raise ValueError("the database is not a number")
+    return int(text or 0)
+
+
+def _boolean(text: str) -> bool:
+    if text.lower() not in ("true", "false"):
+        raise ValueError("ssl_check_hostname is true or false")
+    return text.lower() == "true"

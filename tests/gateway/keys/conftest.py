@@ -1,0 +1,148 @@
+"""One gate's key room on real stores, with clocks that the test moves."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+import pytest
+
+from gateway.config import Cache
+from gateway.keys import postgres, store
+from gateway.keys.invalidation import Channels, publish
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.record import KeyRecord
+from gateway.keys.redis_client import connect
+from gateway.keys.shared import SharedRecords
+from gateway.keys.store import KeyStore
+from gateway.telemetry.metrics import Metrics
+from tests.support.keys import NOW_MS, a_vault, add_key
+
+SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000, local_entries=100)
+
+
+@dataclass
+class Clocks:
+    """Both clocks of a machine, standing still until moved."""
+
+    monotonic: int = 1_000_000
+    wall: int = NOW_MS
+
+    def advance(self, milliseconds: int) -> None:
+        self.monotonic += milliseconds
+        self.wall += milliseconds
+
+
+class HeldStore:
+    """The real store behind a door: a test can hold a look-up after it has read its row, and can count."""
+
+    def __init__(self, inner: KeyStore) -> None:
+        self.inner = inner
+        self.asked: list[str] = []
+        self.open = asyncio.Event()
+        self.open.set()
+        self.holding = asyncio.Event()
+
+    async def find(self, key_id, *, known=False):
+        self.asked.append(key_id)
+        record = await self.inner.find(key_id, known=known)
+        if not self.open.is_set():
+            self.holding.set()
+            await self.open.wait()
+        return record
+
+    def hold(self) -> None:
+        self.open.clear()
+        self.holding.clear()
+
+    def release(self) -> None:
+        self.open.set()
+
+
+@dataclass
+class GateRoom:
+    """A worker's key room. Its channels are up since long ago unless a test says otherwise."""
+
+    lookup: KeyLookup[KeyRecord]
+    store: HeldStore
+    clocks: Clocks
+    channels: Channels
+    metrics: Metrics
+    prepared: list[str] = field(default_factory=list)
+
+    def peek(self, key_id):
+        return self.lookup.peek(key_id, self.clocks.monotonic)
+
+    async def settle(self) -> None:
+        """Let every look-up and every write to Redis that is under way come to its end."""
+        while tasks := [task for task in asyncio.all_tasks() if task.get_name() in ("key-lookup", "key-share")]:
+            await asyncio.wait(tasks)
+
+
+@dataclass
+class World:
+    """The stores, the admin's side, and as many gates as a test asks for."""
+
+    database: object
+    redis_url: str
+    vault: object = field(default_factory=a_vault)
+    closing: list = field(default_factory=list)
+
+    async def begin(self):
+        self.redis = connect(self.redis_url)
+        self.pool = await postgres.create_pool(self.database.gateway_dsn, seconds=1.0)
+        self.admin = await postgres.connect(self.database.admin_dsn)
+        return self
+
+    async def end(self):
+        for lookup in self.closing:
+            await lookup.aclose()
+        await self.redis.aclose()
+        self.pool.terminate()
+        self.admin.terminate()
+
+    async def key(self, **changes) -> KeyRecord:
+        return await add_key(self.admin, self.vault, **changes)
+
+    async def delete(self, record: KeyRecord, *, tell: bool = False, now_ms: int = NOW_MS) -> None:
+        assert await store.delete(self.admin, record.key_id, account_id=record.account_id)
+        if tell:
+            await publish(self.redis, [record.key_id], now_ms=now_ms)
+
+    def gate(self, clocks: Clocks | None = None, *, settings: Cache = SETTINGS, heard: bool = True, vault=None, prepare=None) -> GateRoom:
+        clocks = clocks or Clocks()
+        channels, metrics = Channels(), Metrics()
+        if heard:
+            channels.postgres_up_ms = channels.redis_up_ms = 0
+        keys = HeldStore(KeyStore(self.pool, vault or self.vault))
+        prepared: list[str] = []
+
+        def note(record):
+            prepared.append(record.key_id)
+            return record
+
+        lookup = KeyLookup(
+            keys,
+            SharedRecords(self.redis, vault or self.vault),
+            channels,
+            settings,
+            prepare=prepare or note,
+            metrics=metrics,
+            wall_ms=lambda: clocks.wall,
+            monotonic_ms=lambda: clocks.monotonic,
+        )
+        self.closing.append(lookup)
+        return GateRoom(lookup, keys, clocks, channels, metrics, prepared)
+
+
+@pytest.fixture
+async def world(database, redis_url):
+    world = await World(database, redis_url).begin()
+    yield world
+    await world.end()
+
+
+@pytest.fixture
+async def own_world(own_postgres, own_redis):
+    """On servers of the test's own, to be stopped and frozen."""
+    world = await World(own_postgres, own_redis.url).begin()
+    yield world
+    await world.end()
