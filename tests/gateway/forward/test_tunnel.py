@@ -1,0 +1,279 @@
+"""WebSocket tunnels end to end: opening, bytes both ways, back-pressure, and the end of the key that opened one."""
+
+import asyncio
+
+import pytest
+
+from gateway import clock
+from gateway.errors import ScopeNotGranted
+from tests.support.plane import IDENTITY, ScriptedGate, serving
+from tests.support.wire import OK, RawClient, Received, RecordingUpstream, UpstreamSide, answering, recording_upstream
+
+HANDSHAKE = (
+    b"GET /ws HTTP/1.1\r\nHost: gate.example\r\nConnection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nX-API-Key: k\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
+SWITCHING = (
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzhZRbK+xOo=\r\n\r\n"
+)
+
+
+async def switch(side: UpstreamSide, _request: Received) -> None:
+    side.send(SWITCHING)
+    await asyncio.Event().wait()
+
+
+async def opened(served) -> RawClient:
+    client = await served.client()
+    client.send(HANDSHAKE)
+    assert (await client.head())[0] == 101
+    return client
+
+
+def side(upstream: RecordingUpstream) -> UpstreamSide:
+    return upstream.sides[-1]
+
+
+async def test_the_handshake_is_admitted_forwarded_and_answered() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE)
+        status, headers = await client.head()
+        fields = dict(headers)
+        assert status == 101
+        assert (fields["upgrade"], fields["connection"]) == ("websocket", "Upgrade")
+        assert fields["sec-websocket-accept"] == "s3pPLMBiTxaQ9kYGzhZRbK+xOo="
+        assert fields["ratelimit-limit"] == "10"
+        received = upstream.requests[0]
+        assert received.values(b"connection") == [b"Upgrade"]
+        assert received.values(b"upgrade") == [b"websocket"]
+        assert received.values(b"sec-websocket-key") == [b"dGhlIHNhbXBsZSBub25jZQ=="]
+        assert received.values(b"x-account-id") == [b"account-1"]
+        assert received.values(b"x-api-key") == []
+        assert len(served.gate.admitted) == 1
+
+
+async def test_bytes_pass_both_ways_as_they_are() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        client.send(b"\x81\x85\x00\x00\x00\x00hello")
+        assert await side(upstream).reader.readexactly(11) == b"\x81\x85\x00\x00\x00\x00hello"
+        side(upstream).send(b"\x81\x02hi\x89\x00")
+        assert await client.reader.readexactly(6) == b"\x81\x02hi\x89\x00"
+        assert served.metrics.tunnels == 1
+
+
+async def test_bytes_right_behind_both_handshakes_belong_to_the_tunnel() -> None:
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        side.send(SWITCHING + b"\x81\x02hi")
+        await asyncio.Event().wait()
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE + b"\x81\x80\x00\x00\x00\x00")
+        assert (await client.head())[0] == 101
+        assert await client.reader.readexactly(4) == b"\x81\x02hi"
+        assert await side(upstream).reader.readexactly(6) == b"\x81\x80\x00\x00\x00\x00"
+
+
+async def test_an_end_that_closes_closes_the_other() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        await client.close()
+        assert await asyncio.wait_for(side(upstream).reader.read(), 5) == b""
+        client = await opened(served)
+        side(upstream).close()
+        assert await client.rest() == b""
+        await served.until(lambda: served.metrics.tunnels == 0)
+        assert served.metrics.tunnels_closed == {"client": 1, "upstream": 1}
+        assert served.upstreams.pools["spot"].servers[0].active == 0
+
+
+async def test_a_tunnel_has_no_time_limit() -> None:
+    limits = {"idle_timeout_ms": 60, "header_timeout_ms": 60, "body_timeout_ms": 60}
+    async with recording_upstream(switch) as upstream, serving(upstream, limits=limits, spot={"response_timeout_ms": 60}) as served:
+        client = await opened(served)
+        other = await served.client()
+        assert await other.rest() == b""  # an idle connection is closed meanwhile
+        await asyncio.sleep(0.1)
+        side(upstream).send(b"\x81\x02hi")
+        assert await client.reader.readexactly(4) == b"\x81\x02hi"
+
+
+async def test_a_slow_reader_slows_the_other_end() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        client.writer.transport.pause_reading()
+        sent = 0
+        frame = b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + b"x" * (1 << 20)
+        try:
+            async with asyncio.timeout(0.5):
+                while sent < 200:
+                    side(upstream).send(frame)
+                    sent += 1
+                    await side(upstream).writer.drain()
+        except TimeoutError:
+            pass
+        assert sent < 100
+        client.writer.transport.resume_reading()
+        for _ in range(sent):
+            assert await client.reader.readexactly(len(frame)) == frame
+
+
+# -- refused
+
+
+@pytest.mark.parametrize("behind", [b"", b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n"])
+async def test_bytes_behind_a_refused_handshake_are_never_read_as_a_request(behind: bytes) -> None:
+    gate = ScriptedGate(refuse=ScopeNotGranted("no"))
+    async with recording_upstream() as upstream, serving(upstream, gate=gate) as served:
+        client = await served.client()
+        client.send(HANDSHAKE + behind)
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (403, "close")
+        client.send(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")
+        assert await client.rest() == b""
+        assert len(gate.routed) == 1
+        assert upstream.sides == []
+
+
+async def test_bytes_behind_a_handshake_that_the_upstream_refuses_are_not_read_either() -> None:
+    async with recording_upstream(answering(b"HTTP/1.1 403 No\r\nContent-Length: 2\r\n\r\nno")) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE + b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")
+        response = await client.response()
+        assert (response.status, response.body, response.header("connection")) == (403, b"no", "close")
+        assert await client.rest() == b""
+        assert len(upstream.requests) == 1
+
+
+async def test_an_upgrade_on_a_route_that_has_none_is_an_ordinary_request_and_the_last() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE.replace(b"/ws", b"/read") + b"\x81\x80\x00\x00\x00\x00")
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (200, "close")
+        assert upstream.requests[0].values(b"upgrade") == upstream.requests[0].values(b"connection") == []
+
+
+async def test_another_protocol_than_websocket_is_not_switched_to() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        response = await client.ask(HANDSHAKE.replace(b"WebSocket", b"h2c"))
+        assert response.status == 200
+        assert upstream.requests[0].values(b"upgrade") == []
+
+
+async def test_a_handshake_is_not_sent_twice() -> None:
+    async def once(side: UpstreamSide, request: Received) -> None:
+        if side.raw.count(b" HTTP/1.1\r\n") == 1:
+            side.send(OK)
+        else:
+            side.writer.transport.abort()
+
+    async with recording_upstream(once) as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")).status == 200
+        assert (await client.ask(HANDSHAKE)).status == 502
+        assert len(upstream.requests) == 2
+
+
+# -- the key ends
+
+
+CLOSE_1008 = b"\x03\xf0"
+
+
+async def closed_with(client: RawClient) -> tuple[int, bytes]:
+    """Code and reason of the Close frame that ends the stream."""
+    frame = await client.rest()
+    assert frame[0] == 0x88
+    assert frame[1] == len(frame) - 2
+    return int.from_bytes(frame[2:4], "big"), frame[4:]
+
+
+async def test_a_deleted_keys_tunnels_are_closed_with_1008_on_both_sides() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        served.valid_keys.clear()
+        served.tunnels.invalidated(IDENTITY.key_id)
+        assert (await closed_with(client))[0] == 1008
+        frame = await asyncio.wait_for(side(upstream).reader.read(), 5)
+        assert frame[0] == 0x88
+        assert frame[1] & 0x80, "a frame to a server is masked"
+        mask, payload = frame[2:6], frame[6:]
+        assert bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))[:2] == CLOSE_1008
+        assert served.metrics.tunnels == 0
+
+
+async def test_a_change_that_leaves_the_key_valid_leaves_its_tunnels() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        served.tunnels.invalidated(IDENTITY.key_id)
+        served.tunnels.invalidated(None)
+        served.tunnels.invalidated("gbk_another")
+        await asyncio.sleep(0)
+        side(upstream).send(b"\x81\x02hi")
+        assert await client.reader.readexactly(4) == b"\x81\x02hi"
+
+
+async def test_when_anything_may_have_changed_every_key_is_looked_up() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        served.valid_keys.clear()
+        served.tunnels.invalidated(None)
+        assert (await closed_with(client))[0] == 1008
+
+
+async def test_a_named_key_that_cannot_be_confirmed_is_closed_but_a_reconnect_without_stores_closes_nothing() -> None:
+    async def no_store(_key_id: str) -> bool:
+        raise ConnectionError
+
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        served.tunnels._still_valid = no_store
+        served.tunnels.invalidated(None)
+        await asyncio.sleep(0)
+        assert served.metrics.tunnels == 1
+        served.tunnels.invalidated(IDENTITY.key_id)
+        assert (await closed_with(client))[0] == 1008
+
+
+async def test_a_tunnel_ends_when_its_key_expires() -> None:
+    gate = ScriptedGate(expires_ms=clock.now_ms() + 300)
+    async with recording_upstream(switch) as upstream, serving(upstream, gate=gate) as served:
+        client = await opened(served)
+        assert await closed_with(client) == (1008, b"key expired")
+
+
+async def test_the_close_frame_waits_for_the_end_of_a_frame_in_progress() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        side(upstream).send(b"\x81\x0ahalf ")
+        assert await client.reader.readexactly(7) == b"\x81\x0ahalf "
+        served.valid_keys.clear()
+        served.tunnels.invalidated(IDENTITY.key_id)
+        await served.until(lambda: bool(served.tunnels.ending))
+        side(upstream).send(b"done.\x81\x04more")
+        assert (await client.reader.readexactly(5)) == b"done."
+        assert (await closed_with(client))[0] == 1008
+
+
+async def test_a_frame_that_never_ends_is_cut() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        side(upstream).send(b"\x81\x0ahalf ")
+        await client.reader.readexactly(7)
+        served.valid_keys.clear()
+        served.tunnels.invalidated(IDENTITY.key_id)
+        assert await client.rest() == b""
+        await served.until(lambda: not served.tunnels.ending)
+
+
+async def test_draining_says_going_away() -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        draining = asyncio.ensure_future(served.plane.drain(5_000))
+        assert (await closed_with(client))[0] == 1001
+        assert await draining
