@@ -1,20 +1,29 @@
 """PostgreSQL and Redis as the services use them: a transaction, and what follows a commit. No SQL, no rules."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import asyncpg
 import structlog
 from redis.exceptions import RedisError
 
-from gateway.errors import StoreUnavailable
+from gateway import clock
+from gateway.errors import GerbangError, StoreUnavailable
 from gateway.keys import usage
+from gateway.keys.invalidation import publish
 from gateway.keys.postgres import COMMAND_SECONDS, Connection, Pool, translated
 
-Publish = Callable[[Any, Sequence[str]], Awaitable[object]]
-"""``gateway.keys.invalidation.publish``: tells the gateways by Redis that keys changed."""
-
 _log = structlog.get_logger(__name__)
+
+
+_RETRY_S = 0.5
+_NEEDED = "SELECT seq, language FROM audit_events, accounts LIMIT 0"  # of the latest migration that this service needs
+
+
+class SchemaOutdated(GerbangError):
+    """The database lacks what this version needs."""
 
 
 class Stores:
@@ -23,10 +32,9 @@ class Stores:
     :param redis: any of redis-py's asyncio clients
     """
 
-    def __init__(self, pool: Pool, redis: Any, publish: Publish) -> None:
+    def __init__(self, pool: Pool, redis: Any) -> None:
         self.pool = pool
         self.redis = redis
-        self._publish = publish
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -38,14 +46,54 @@ class Stores:
             async with self.pool.acquire(timeout=COMMAND_SECONDS) as connection, connection.transaction():
                 yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
 
+    async def wait(self, seconds: float) -> None:
+        """Until PostgreSQL answers and its schema is there.
+
+        :raises StoreUnavailable: it did not within that time; says why
+        :raises SchemaOutdated: it answers, but was not migrated
+        """
+        deadline_ms = clock.monotonic_ms() + int(seconds * 1000)
+        while True:
+            try:
+                await self._check_schema()
+            except StoreUnavailable as error:
+                if clock.monotonic_ms() >= deadline_ms:
+                    raise
+                _log.warning("waiting_for_postgres", reason=str(error))
+                await asyncio.sleep(_RETRY_S)
+            else:
+                return
+
+    async def missing(self) -> list[str]:
+        """What would keep a request from being served now, by name."""
+        missing = []
+        try:
+            await self._check_schema()
+        except (StoreUnavailable, SchemaOutdated) as error:
+            _log.warning("not_ready", store="postgres", reason=str(error))
+            missing.append("postgres")
+        try:
+            await self.redis.ping()
+        except (RedisError, OSError) as error:
+            _log.warning("not_ready", store="redis", reason=type(error).__name__)
+            missing.append("redis")
+        return missing
+
+    async def _check_schema(self) -> None:
+        try:
+            with translated():
+                await self.pool.fetch(_NEEDED)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError) as error:
+            raise SchemaOutdated(f"the database's schema is not up to date ({error.args[0]}): run `gerbang migrate`") from None
+
     async def invalidate(self, key_ids: Sequence[str]) -> None:
         """Tell the gateways, after the commit. A failure is logged, not raised: PostgreSQL notifies them by its trigger as well."""
         if not key_ids:
             return
         try:
-            await self._publish(self.redis, key_ids)
-        except (StoreUnavailable, RedisError, OSError) as error:
-            _log.warning("invalidation_not_published", keys=len(key_ids), error=type(error).__name__)
+            await publish(self.redis, key_ids, now_ms=clock.now_ms())
+        except StoreUnavailable as error:
+            _log.warning("invalidation_not_published", keys=len(key_ids), error=str(error))
 
     async def last_use(self, key_ids: Sequence[str]) -> dict[str, usage.LastUse]:
         """When and from where keys were last used; empty when Redis cannot say."""

@@ -25,6 +25,9 @@ from gateway.keys.store import StoredKey
 from gateway.keys.usage import LastUse
 from gateway.keys.vault import Vault
 
+REFUSED_CREATIONS = (KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached)
+"""What the account may not do, as against what it mistyped or did not prove: goes into the audit."""
+
 _DAY_MS = 86_400_000
 
 
@@ -60,7 +63,7 @@ class KeyService:
         self.key_limit = key_limit
         self._kyc_help_url = kyc_help_url
 
-    async def list(self, caller: Caller, now_ms: int) -> list[KeyView]:
+    async def list_keys(self, caller: Caller, now_ms: int) -> list[KeyView]:
         """Every key, oldest first."""
         async with self._stores.transaction() as connection:
             account = await accounts.find(connection, caller.account_id)
@@ -71,7 +74,7 @@ class KeyService:
 
     async def show(self, caller: Caller, key_id: str, now_ms: int) -> KeyView:
         """:raises NotFound: the account has no such key"""
-        views = {view.key.key_id: view for view in await self.list(caller, now_ms)}
+        views = {view.key.key_id: view for view in await self.list_keys(caller, now_ms)}
         if key_id not in views:
             raise _no_key()
         return views[key_id]
@@ -107,7 +110,7 @@ class KeyService:
                     record = _record(new, account.id, occasion.now_ms)
                     await store.insert(connection, record, self._vault)
                     await audit.append(connection, _created(record, new, occasion))
-        except (KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached) as refusal:
+        except REFUSED_CREATIONS as refusal:
             await self.note_refusal(caller, refusal, occasion)
             raise
         if refused is not None:

@@ -121,7 +121,7 @@ class Enrolment:
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             started = await factors.pending(connection, account.id, factor_id)
-            if started is None or occasion.now_ms - started.created_ms > PENDING_MS:
+            if started is None or started.kind is not Kind.TOTP or occasion.now_ms - started.created_ms > PENDING_MS:
                 raise NotFound("There is no such enrolment under way: begin again at POST /api/v1/factors/totp.")
             if not started.proven and await factors.confirmed(connection, account.id):
                 # Begun when there was no factor. Now there is one, and an enrolment without its word does not stand.

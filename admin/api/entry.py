@@ -1,0 +1,71 @@
+"""Who may ask now: authentication, the limits, and the account, in front of every operation of the account holder."""
+
+from collections.abc import Sequence
+
+import structlog
+from aiohttp import web
+
+from admin.api.client_ip import failure_group
+from admin.api.handlers import Who
+from admin.api.limiter import Limiter
+from admin.audit import Occasion
+from admin.config import AdminLimits
+from admin.errors import Unauthenticated, rate_limited
+from admin.identity.accounts import Accounts
+from admin.identity.browser import Browsers
+from admin.identity.caller import Authenticator, Caller
+from gateway import clock
+from gateway.errors import StoreUnavailable
+
+_log = structlog.get_logger(__name__)
+
+
+class Entry:
+    """The account holder behind a request.
+
+    :param authenticators: asked in order; the first that finds credentials of its kind decides
+    """
+
+    def __init__(self, authenticators: Sequence[Authenticator], accounts: Accounts, limits: AdminLimits) -> None:
+        self._authenticators = authenticators
+        self._accounts = accounts
+        self._per_account = Limiter(limits.per_account)
+        self._failures = Limiter(limits.per_ip_failures)
+
+    async def admit(self, request: web.Request, occasion: Occasion) -> Who:
+        """:raises Unauthenticated, RateLimited, StoreUnavailable: not now"""
+        try:
+            caller = await self._identify(request, occasion.now_ms)
+        except Unauthenticated:
+            # Only failures are counted by address, so that customers who share one with a guesser go on.
+            wait_ms = self._failures.take(failure_group(occasion.client_ip), clock.monotonic_ms())
+            if wait_ms:
+                raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None
+            raise
+        wait_ms = self._per_account.take(caller.account_id, clock.monotonic_ms())
+        if wait_ms:
+            raise rate_limited("Too many requests of this account: slow down.", wait_ms)
+        return Who(caller, await self._accounts.see(caller, occasion))
+
+    async def _identify(self, request: web.Request, now_ms: int) -> Caller:
+        for authenticate in self._authenticators:
+            caller = await authenticate(request, now_ms)
+            if caller is not None:
+                return caller
+        raise Unauthenticated.because("Send a token of the identity provider: Authorization: Bearer TOKEN.", token_given=False)
+
+
+class Rotation:
+    """A session gets a new cookie with every proof, so that one stolen before it is worth nothing after it."""
+
+    def __init__(self, browsers: Browsers) -> None:
+        self._browsers = browsers
+
+    async def after(self, request: web.Request, response: web.Response, body: object) -> None:
+        """A ``Dispatcher.done``. When Redis cannot be reached the session stays as it is: the answer may hold a secret shown once."""
+        if getattr(body, "proof", None) is None:
+            return
+        try:
+            await self._browsers.rotate(request, response)
+        except StoreUnavailable as error:
+            _log.warning("session_not_rotated", reason=str(error))

@@ -1,0 +1,156 @@
+"""One endpoint as a value, and the one story that every request of both JSON sides goes through.
+
+Routes and ``/openapi.json`` are made from the same values, so that the document is true.
+"""
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from admin.api.client_ip import Networks, client_ip
+from admin.api.models import Body
+from admin.api.problems import of_validation, too_large
+from admin.audit import Occasion
+from admin.errors import InvalidJson, NotFound, ServiceUnavailable, TooSlow, UnsupportedMediaType
+from gateway import clock
+from gateway.errors import Refusal
+
+WhoT = TypeVar("WhoT")
+
+_ID = re.compile(r"[!-~]{1,255}")
+OCCASION = web.RequestKey("occasion", Occasion)
+
+
+class Call(NamedTuple):
+    """One request, parsed once: nothing behind this sees raw headers or bytes."""
+
+    occasion: Occasion
+    path: Mapping[str, str]
+    query: BaseModel | None
+    body: Any
+    """An instance of the operation's ``body``; ``None`` when it takes none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Generic[WhoT]):
+    """An endpoint."""
+
+    method: str
+    path: str
+    name: str
+    """OpenAPI's ``operationId``."""
+    summary: str
+    run: Callable[[WhoT, Call], Awaitable[BaseModel | None]]
+    status: int = 200
+    answer: type[BaseModel] | None = None
+    body: type[Body] | None = None
+    body_required: bool = True
+    """When not, an empty body stands for ``{}``."""
+    query: type[Body] | None = None
+    refusals: tuple[type[Refusal], ...] = ()
+    """What this operation refuses with besides what each one does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dispatcher(Generic[WhoT]):
+    """Turns operations into aiohttp handlers.
+
+    :param admit: who is asking; raises the refusal when they may not ask now
+    :param timeout_s: for the body to arrive, and again for everything else
+    """
+
+    admit: Callable[[web.Request, Occasion], Awaitable[WhoT]]
+    trusted_proxies: Networks
+    timeout_s: float
+    done: Callable[[web.Request, web.Response, Any], Awaitable[None]] | None = None
+    """After an operation, with its body: for what the answer carries besides. Must not raise: the operation is committed."""
+
+    def routes(self, operations: Iterable[Operation[WhoT]]) -> list[web.RouteDef]:
+        """For ``Application.add_routes``."""
+        return [web.route(operation.method, operation.path, self.handler(operation)) for operation in operations]
+
+    def handler(self, operation: Operation[WhoT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """The story of one request."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            occasion = self.occasion(request)
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    who = await self.admit(request, occasion)
+            except TimeoutError:
+                raise _busy() from None
+            query = None if operation.query is None else read_query(request, operation.query)
+            body = None if operation.body is None else await self._read_body(request, operation.body, required=operation.body_required)
+            try:
+                async with asyncio.timeout(self.timeout_s):
+                    answer = await operation.run(who, Call(occasion, _path(request), query, body))
+            except TimeoutError:
+                raise _busy() from None
+            response = _answer(operation.status, answer)
+            if self.done is not None:
+                await self.done(request, response, body)
+            return response
+
+        return handle
+
+    def occasion(self, request: web.Request) -> Occasion:
+        """When and from where, captured once."""
+        if OCCASION not in request:
+            forwarded_for = request.headers.getall("X-Forwarded-For", [])
+            request[OCCASION] = Occasion(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
+        return request[OCCASION]
+
+    async def _read_body(self, request: web.Request, model: type[Body], *, required: bool) -> Body:
+        try:
+            async with asyncio.timeout(self.timeout_s):
+                data = await request.read()
+        except TimeoutError:
+            raise TooSlow(f"The body did not arrive within {self.timeout_s:g} s.") from None
+        except web.HTTPRequestEntityTooLarge:
+            raise too_large(request) from None
+        if not data and not required:
+            data = b"{}"
+        elif not data:
+            raise InvalidJson("Send a JSON body.")
+        elif request.content_type != "application/json":
+            raise UnsupportedMediaType("Send Content-Type: application/json.")
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as error:
+            raise of_validation(error) from None
+
+
+def read_query(request: web.Request, model: type[Body]) -> Body:
+    """The query's parameters; a repeated one is refused as unknown.
+
+    :raises InvalidRequest: with every parameter that is wrong
+    """
+    given = dict(request.query) if len(request.query) == len(set(request.query)) else dict.fromkeys(request.query)
+    try:
+        return model.model_validate_strings(given)
+    except ValidationError as error:
+        raise of_validation(error) from None
+
+
+def _path(request: web.Request) -> Mapping[str, str]:
+    """:raises NotFound: for an id that none of ours can be, before a database is asked with it"""
+    if not all(_ID.fullmatch(value) for value in request.match_info.values()):
+        raise NotFound("There is nothing by that id.")
+    return request.match_info
+
+
+def _answer(status: int, answer: BaseModel | None) -> web.Response:
+    if answer is None:
+        return web.Response(status=status)
+    return web.Response(status=status, body=answer.model_dump_json().encode(), content_type="application/json")
+
+
+def _busy() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "This took too long and was given up. Look whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
+    )

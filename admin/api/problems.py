@@ -1,0 +1,153 @@
+"""Refusals as ``application/problem+json`` (RFC 9457): the one place of the admin service that turns an exception into an answer.
+
+A caller is told what the refusal carries and nothing of what went wrong inside; that is in the log, without bodies or credentials.
+"""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+from aiohttp import web
+from pydantic import ValidationError
+
+from admin.errors import FieldError, InvalidJson, InvalidRequest, NoEndpoint, ServiceUnavailable, TooLarge, WrongMethod
+from gateway.errors import InternalError, Refusal, StoreUnavailable
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+REQUEST_ID = web.RequestKey("request_id", str)
+CODE = web.ResponseKey("refusal_code", str)
+
+_log = structlog.get_logger(__name__)
+
+
+@web.middleware
+async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Outermost: whatever is raised within becomes a problem, and whatever is answered carries the request's id."""
+    request[REQUEST_ID] = secrets.token_hex(16)
+    try:
+        response = await handler(request)
+    except Refusal as refusal:
+        response = answer_of(refusal, request)
+    except web.HTTPException as error:
+        response = error if error.status < 400 else answer_of(_translated(error, request), request)
+    except StoreUnavailable as error:
+        _log.error("store_unavailable", path=request.path, request_id=request[REQUEST_ID], reason=str(error))
+        response = answer_of(_unavailable(), request)
+    except Exception:  # noqa: BLE001  # the outermost boundary: logged whole, told without a word
+        _log.exception("request_failed", path=request.path, request_id=request[REQUEST_ID])
+        response = answer_of(InternalError("Something went wrong here. The request id helps us find out what."), request)
+    return response
+
+
+def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
+    """The problem that a refusal is told as."""
+    body: dict[str, Any] = {
+        "type": f"urn:gerbang:problem:{refusal.code}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "request_id": request[REQUEST_ID],
+        **refusal.extras,
+    }
+    headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in refusal.headers]
+    response = web.Response(
+        status=refusal.status, body=json.dumps(body, ensure_ascii=False).encode(), headers=headers, content_type="application/problem+json"
+    )
+    response[CODE] = refusal.code
+    return response
+
+
+async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
+    """A signal on every answer: nothing of this service is kept by a cache unless its handler says so, and no version is shown."""
+    response.headers.setdefault("Cache-Control", "no-store")
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "no-referrer")
+    response.headers["Server"] = "gerbang"
+    if REQUEST_ID in request:
+        response.headers["X-Request-Id"] = request[REQUEST_ID]
+
+
+def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
+    """aiohttp's own refusals, from its router and its body reader."""
+    if isinstance(error, web.HTTPNotFound):
+        return NoEndpoint("There is no such endpoint. They are listed at /openapi.json.")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allow = ", ".join(sorted(error.allowed_methods))
+        return WrongMethod(f"{request.path} takes {allow}.", headers=((b"Allow", allow.encode("ascii")),))
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
+        return too_large(request)
+    if isinstance(error, web.HTTPExpectationFailed):
+        return InvalidJson("Expect takes 100-continue only.")
+    if error.status < 500:
+        return InvalidJson("The request cannot be understood.", reason=f"aiohttp: {type(error).__name__}")
+    return InternalError("Something went wrong here. The request id helps us find out what.")
+
+
+def too_large(request: web.Request) -> TooLarge:
+    limit = request.client_max_size
+    return TooLarge(f"A body has at most {limit} bytes here.", extras={"limit": limit})
+
+
+def _unavailable() -> ServiceUnavailable:
+    return ServiceUnavailable(
+        "The database did not answer. Look whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
+    )
+
+
+def of_validation(error: ValidationError) -> Refusal:
+    """What is wrong with a body, member by member; 400 when it is not even JSON. Nothing of the input is repeated."""
+    found = error.errors(include_url=False)
+    if any(item["type"] == "json_invalid" for item in found):
+        where = next(item["ctx"]["error"] for item in found if item["type"] == "json_invalid")
+        return InvalidJson(f"The body is not JSON: {where}.")
+    return InvalidRequest([_field_error(item) for item in found])
+
+
+def _field_error(item: Any) -> FieldError:
+    kind, context = str(item["type"]), item.get("ctx", {})
+    field = _path(item["loc"])
+    if item["input"] is None and kind != "extra_forbidden":
+        kind = "missing"
+    for prefix, (code, message) in _MESSAGES.items():
+        if kind.startswith(prefix):
+            return FieldError(field, code, message.format(**context))
+    if kind == "value_error":
+        return FieldError(field, "invalid", str(context["error"]))
+    if kind.endswith("_type"):
+        return FieldError(field, "wrong_type", f"Send {_TYPES.get(kind, 'another type')}.")
+    return FieldError(field, "invalid", "Not what is expected here.")
+
+
+_MESSAGES = {
+    "missing": ("required", "This is required."),
+    "extra_forbidden": ("unknown", "There is no such member."),
+    "literal_error": ("not_a_choice", "Choose from: {expected}."),
+    "union_tag_not_found": ("required", "Say which action: {discriminator}."),
+    "union_tag_invalid": ("not_a_choice", "Choose an action from: {expected_tags}."),
+    "string_pattern_mismatch": ("malformed", "Not in the form that these have."),
+    "string_too_short": ("required", "At least {min_length} characters."),
+    "string_too_long": ("too_long", "At most {max_length} characters."),
+    "less_than_equal": ("out_of_range", "At most {le}."),
+    "greater_than_equal": ("out_of_range", "At least {ge}."),
+}
+_TYPES = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "dict_type": "an object",
+    "model_type": "an object",
+    "model_attributes_type": "an object",
+}
+
+
+def _path(location: tuple[str | int, ...]) -> str:
+    # Within an intent, the names of the creation itself: a form's fields are found by them in both calls.
+    parts = location[2:] if location[0:1] == ("intent",) and len(location) > 2 else location
+    path = ""
+    for part in parts:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    return path
