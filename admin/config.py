@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from gateway.config import Address, AddressField, Milliseconds, NetworkField, Rate, RateField, Section, Stores, Telemetry, Tls, Vault, load
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _web_address(value: str) -> str:
@@ -19,7 +19,7 @@ def _web_address(value: str) -> str:
         usable = False
     if not usable or url.scheme not in ("http", "https") or url.query or url.fragment or url.username:
         raise ValueError('write an address as "https://HOST[:PORT][/PATH]", without a user, query or fragment')
-    if url.scheme == "http" and url.hostname not in _LOOPBACK:
+    if url.scheme == "http" and url.hostname not in LOOPBACK:
         raise ValueError("http is for this machine alone: use https, tokens and keys travel there")
     return value
 

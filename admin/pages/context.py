@@ -8,9 +8,10 @@ from urllib.parse import quote
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from yarl import URL
 
 from admin.audit import Occasion
-from admin.config import AdminSettings
+from admin.config import LOOPBACK, AdminSettings
 from admin.errors import ServiceUnavailable
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
@@ -72,7 +73,7 @@ class Context:
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
-                return await handler(request)
+                return self._elsewhere(request) or await handler(request)
             except Refusal as refusal:
                 return self._refused(request, refusal)
             except StoreUnavailable as error:
@@ -117,6 +118,15 @@ class Context:
         account = await self.services.accounts.see(session.caller, occasion)
         language = self.renderer.language(request, await read_language(self.services.stores, account.id))
         return Visit(request, session, session.caller, account, occasion, language)
+
+    def _elsewhere(self, request: web.Request) -> web.Response | None:
+        """On one machine, from ``127.0.0.1`` to ``localhost``: cookies and passkeys belong to one name. Anywhere else hosts are the proxy's
+        business, and a redirect could go round in circles.
+        """
+        home = URL(self.services.settings.public_url)
+        if request.method != "GET" or request.url.host == home.host or not {request.url.host, home.host} <= LOOPBACK:
+            return None
+        return see_other(f"{home.origin()}{request.path_qs}")
 
     def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
         if request.content_type == "application/json":

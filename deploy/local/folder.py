@@ -122,8 +122,9 @@ class DataFolder:
         """Replace the addresses and the folder that a former start wrote, and nothing else of what is the user's to edit."""
         text = path.read_text()
         for old, new in zip(Ports.after(int(str(then["port"]))), ports, strict=True):
-            text = text.replace(f"127.0.0.1:{old}", f"127.0.0.1:new-{new}")
-        text = text.replace("127.0.0.1:new-", "127.0.0.1:")
+            for host in ("127.0.0.1", "localhost"):
+                text = text.replace(f"{host}:{old}", f"{host}:new-{new}")
+        text = text.replace(":new-", ":")
         write_private(path, text.replace(str(then["folder"]), str(self.path)))
 
 
