@@ -1,0 +1,30 @@
+"""Sign httpx's requests: ``httpx.Client(auth=GerbangAuth(key_id, secret))``, or ``httpx.AsyncClient``."""
+
+import base64
+import hmac
+import time
+from collections.abc import Generator
+
+import httpx
+
+
+class GerbangAuth(httpx.Auth):
+    """Signs each request when it is sent."""
+
+    requires_request_body = True
+
+    def __init__(self, key_id: str, secret: str) -> None:
+        self.key_id = key_id
+        self._secret = secret.encode()
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
+        timestamp = str(time.time_ns() // 1_000_000)
+        path = request.url.raw_path.partition(b"?")[0]
+        message = b"\n".join([request.method.encode(), path, timestamp.encode()])
+        if request.content:
+            message += b"\n" + request.content
+        signature = hmac.digest(self._secret, message, "sha256")
+        request.headers["X-API-Key"] = self.key_id
+        request.headers["X-Request-Timestamp"] = timestamp
+        request.headers["X-Request-Signature"] = base64.b64encode(signature).decode()
+        yield request
