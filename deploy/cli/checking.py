@@ -67,7 +67,7 @@ def _explained(compiled: "Compiled", request: str) -> list[tuple[str, str]]:
     if route.builtin:
         return [("route", str(route.pattern)), ("scope", str(route.scope)), ("answered", "by the gate itself")]
     return [
-        ("route", f"{route.pattern} (routes[{route.index}])"),
+        ("route", f"{route.pattern} (routes[{route.position}])"),
         ("scope", str(route.scope)),
         ("upstream", f"{route.upstream}: {', '.join(settings.upstreams[route.upstream].servers)}"),
         ("weight", f"{route.weight} of {limits.per_key} per key"),

@@ -1,0 +1,45 @@
+"""Refusals and other answers of the gate as bytes: the one table from a refusal to what a client reads. Pure.
+
+``application/problem+json`` (RFC 9457), or the form that the request's dialect prefers, with the problem inside.
+"""
+
+import json
+from collections.abc import Mapping
+
+from gateway.admission.dialects import Dialect
+from gateway.errors import Refusal
+from gateway.message import Answer
+
+_NO_STORE = (b"Cache-Control", b"no-store")
+_PROBLEM = (b"Content-Type", b"application/problem+json")
+_JSON = (b"Content-Type", b"application/json")
+
+
+def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None) -> Answer:
+    """The answer to a refused request.
+
+    :param dialect: the one that the request speaks, if it speaks any
+    """
+    problem: dict[str, object] = {
+        "type": f"urn:gerbang:problem:{refusal.code}",
+        "title": refusal.title,
+        "status": refusal.status,
+        "code": refusal.code,
+        "detail": refusal.detail,
+        "request_id": request_id,
+        **refusal.extras,
+    }
+    own = dialect.refusal(problem) if dialect is not None else None
+    if own is None:
+        return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
+    status, body = own
+    return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
+
+
+def document(body: Mapping[str, object]) -> Answer:
+    """A JSON object, 200."""
+    return Answer(200, (_JSON, _NO_STORE), _encode(body))
+
+
+def _encode(body: Mapping[str, object]) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

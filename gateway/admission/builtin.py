@@ -1,0 +1,56 @@
+"""What the gate answers itself, for bots: its time, the address it sees, and what a key may do. Pure."""
+
+from datetime import UTC, datetime
+from ipaddress import ip_address
+
+from gateway.admission.answers import document
+from gateway.admission.client_ip import Seen
+from gateway.admission.gcra import Charge
+from gateway.admission.principal import Principal
+from gateway.config import Rate
+from gateway.errors import MalformedRequest
+from gateway.message import Answer
+
+
+def time(now_ms: int) -> Answer:
+    """``GET /gateway/v1/time``: to set a clock by."""
+    return document({"server_time_ms": now_ms, "server_time": rfc3339(now_ms)})
+
+
+def address(seen: Seen) -> Answer:
+    """``GET /gateway/v1/ip``: what to put on an allow list.
+
+    :raises MalformedRequest: a trusted proxy's header cannot be read
+    """
+    if not seen.address:
+        raise MalformedRequest(f"your address cannot be told: {seen.problem}")
+    return document({"client_ip": seen.address, "family": f"ipv{ip_address(seen.address).version}"})
+
+
+def key(principal: Principal, rate: Rate, charge: Charge) -> Answer:
+    """``GET /gateway/v1/key``: the caller's own key."""
+    record = principal.record
+    return document(
+        {
+            "key_id": record.key_id,
+            "label": record.label,
+            "scopes": list(principal.identity.scopes),
+            "algorithm": record.algorithm.value,
+            "ip_access": "unrestricted" if record.ip_allowlist is None else "whitelisted",
+            "ip_allowlist": [str(allowed) for allowed in record.ip_allowlist or ()],
+            "created_at": rfc3339(record.created_ms),
+            "expires_at": None if record.expires_ms is None else rfc3339(record.expires_ms),
+            "limits": {
+                "per_key": str(rate),
+                "limit": rate.units,
+                "period_ms": rate.period_ms,
+                "remaining": charge.remaining,
+                "reset_ms": round(charge.reset_ms),
+            },
+        }
+    )
+
+
+def rfc3339(ms: int) -> str:
+    """Unix milliseconds as RFC 3339 in UTC."""
+    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

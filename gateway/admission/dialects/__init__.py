@@ -1,0 +1,13 @@
+"""The dialects that the gate speaks: one file each, and one line here. Pure."""
+
+from gateway.admission.dialects.base import Credentials, Dialect
+from gateway.admission.dialects.mobee import Mobee
+
+DIALECTS: dict[str, Dialect] = {
+    "mobee": Mobee(),
+}
+
+CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))
+"""Every header field that carries credentials: none of them is ever forwarded."""
+
+__all__ = ["CREDENTIAL_FIELDS", "DIALECTS", "Credentials", "Dialect"]

@@ -1,0 +1,70 @@
+"""What a dialect is: it turns a request's raw bytes into credentials and the exact bytes that were signed. Pure.
+
+A dialect never decides whether a signature is right, and never re-encodes anything.
+"""
+
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+from gateway.errors import MalformedRequest
+from gateway.message import Request
+
+
+class Credentials(NamedTuple):
+    """What a request claims, with nothing of it believed yet."""
+
+    key_id: str
+    """As received; may be malformed."""
+    signature: bytes
+    """Decoded."""
+    signed: bytes
+    """The exact bytes that the signature is over."""
+    timestamp_ms: int
+    """When it was signed, Unix milliseconds."""
+    window_ms: int = 0
+    """How old the request allows itself to be; 0: it does not say."""
+    expires_ms: int = 0
+    """When it expires by its own word, Unix milliseconds; 0: it does not say."""
+    algorithm: str = ""
+    """The algorithm it names, if any: it must be the key's."""
+    covers_query: bool = True
+    """Whether the query is among the signed bytes."""
+    unique: bool = True
+    """Whether it carries what a strict replay guard asks of this dialect (a ``nonce`` in RFC 9421)."""
+
+
+class Dialect(Protocol):
+    """One way to sign a request."""
+
+    name: str
+    fields: frozenset[bytes]
+    """Names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's."""
+
+    def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
+        """Read the credentials of a request that is this dialect's.
+
+        :param fields: the credential fields that the request carries, each once
+        :raises MissingCredentials: a part of them is missing
+        :raises MalformedRequest: a part of them cannot be read
+        """
+        ...
+
+    def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]] | None:
+        """The dialect's own form of a problem: status and JSON object; ``None`` for the problem itself."""
+        ...
+
+
+def strict_base64(value: bytes, what: str) -> bytes:
+    """Decode standard Base64 (RFC 4648 §4), of which each value has exactly one encoding.
+
+    :raises MalformedRequest: anything else
+    """
+    try:
+        decoded = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        decoded = b""
+    if not decoded or base64.b64encode(decoded) != value:
+        raise MalformedRequest(f"{what} is not Base64 (RFC 4648 §4, with padding)")
+    return decoded

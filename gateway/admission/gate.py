@@ -1,0 +1,372 @@
+"""May this request pass? One function tells the story from top to bottom: :meth:`Gate.admit`.
+
+A :class:`Gate` is one version of the configuration, compiled and immutable; a reload swaps it whole, and a request keeps the one that
+it began with. What lives longer than a version (keys in memory, limits, the replay guard, usage) is handed in as :class:`Services`.
+Nothing here awaits; what needs a wait is named in the return value (a claim at the replay guard) or raised (:class:`KeyNeeded`).
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from gateway.admission import answers, builtin
+from gateway.admission.client_ip import ClientIpRule, Seen
+from gateway.admission.dialects import CREDENTIAL_FIELDS, DIALECTS, Credentials, Dialect
+from gateway.admission.gcra import Charge
+from gateway.admission.principal import Principal, pretend_to_verify
+from gateway.admission.routes import Route, RouteTable
+from gateway.config import GatewaySettings
+from gateway.errors import (
+    AccountFrozen,
+    AmbiguousCredentials,
+    AmbiguousPath,
+    GerbangError,
+    InternalError,
+    InvalidCredentials,
+    IpNotAllowed,
+    KeyExpired,
+    MalformedRequest,
+    MissingCredentials,
+    RateLimited,
+    Refusal,
+    ScopeNotGranted,
+    TimestampOutOfWindow,
+    UnsignedQuery,
+)
+from gateway.keys.cache import ABSENT
+from gateway.keys.ids import is_key_id
+from gateway.message import Answer, Identity, Request
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from gateway.admission.limits import FailureLimiter, KeyLimiter
+    from gateway.admission.replay import ReplayGuard
+    from gateway.keys.lookup import KeyLookup
+    from gateway.keys.usage import UsageCounts
+
+AHEAD_MS = 1_000
+"""How far a client's clock may be ahead of the gate's."""
+_SHOWN = 2_048
+"""Characters of the string to sign that a refusal shows."""
+
+
+class Services(NamedTuple):
+    """What outlives a version of the configuration."""
+
+    lookup: "KeyLookup[Principal]"
+    limiter: "KeyLimiter"
+    failures: "FailureLimiter"
+    replay: "ReplayGuard"
+    usage: "UsageCounts"
+    monotonic_ms: Callable[[], int]
+    """The clock of the cache and the limits."""
+    now_ms: Callable[[], int]
+    """The wall clock, for what happens after a request's own moment."""
+
+
+class KeyNeeded(GerbangError):
+    """The key is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
+
+    def __init__(self, key_id: str) -> None:
+        super().__init__("the key is not in memory")
+        self.key_id = key_id
+
+
+class Claim(NamedTuple):
+    """What the replay guard is asked."""
+
+    key_id: str
+    signature: bytes
+    ttl_ms: int
+    """For how long from now the same request could pass every other check."""
+
+
+class Admitted(NamedTuple):
+    """A request that may pass, once :attr:`replay` has been claimed."""
+
+    route: Route
+    identity: Identity | None
+    """``None`` on a public route."""
+    client_ip: str
+    """In canonical text; ``""`` when it cannot be read (then no key with an allow list comes this far)."""
+    answer_headers: bytes = b""
+    """Rendered ``RateLimit-*`` field lines for the answer."""
+    replay: Claim | None = None
+    expires_ms: int | None = None
+    """When the key expires, Unix milliseconds: what a tunnel must not outlive."""
+    principal: Principal | None = None
+    charge: Charge | None = None
+
+
+class Gate:
+    """See the module. ``credential_fields``: header fields that are never forwarded."""
+
+    credential_fields = CREDENTIAL_FIELDS
+
+    def __init__(self, settings: GatewaySettings, routes: RouteTable, version: str, services: Services) -> None:
+        self.settings = settings
+        self.routes = routes
+        self.version = version
+        self._services = services
+        self._peek = services.lookup.peek
+        self._charge = services.limiter.charge
+        self._match = routes.match
+        self._client_ip = ClientIpRule(settings.client_ip)
+        self._auth = settings.auth
+        self._rate = settings.limits.per_key
+        self._failure_rate = settings.limits.per_ip_failures
+        self._limit_line = b"RateLimit-Limit: %d\r\n" % self._rate.units
+        self._dialect_of: dict[bytes, Dialect] = {
+            field: DIALECTS[name] for name in settings.auth.dialects for field in DIALECTS[name].fields
+        }
+
+    def route(self, head: Request) -> Route:
+        """The route of a request, known from its head alone.
+
+        :raises AmbiguousPath, NoRoute, MethodNotAllowed: default deny
+        """
+        if head.query is not None and b"#" in head.query:
+            raise AmbiguousPath("the target contains a fragment (#); percent-encode it")
+        return self._match(head.method, head.path)
+
+    def admit(self, request: Request, route: Route) -> Admitted:
+        """Decide on a whole request. Charges its limits exactly once, when it passes.
+
+        :raises Refusal: it may not pass
+        :raises KeyNeeded: the key must be fetched first; nothing has been charged
+        """
+        seen = self._client_ip.of(request)
+        if route.scope == "public":
+            return Admitted(route, None, seen.address)
+        principal: Principal | None = None
+        try:
+            dialect, fields = self._claimed_dialect(request)
+            self._check_failures(seen, request)
+            credentials = dialect.read(request, fields)
+            self._check_coverage(credentials, route)
+            window_ms = self._check_time(credentials, request.received_ms)
+            now_ms = self._services.monotonic_ms()
+            principal = self._known(credentials, now_ms)
+            self._check_signature(principal, credentials)
+            assert principal is not None  # noqa: S101 - nobody's signature never verifies
+            self._check_standing(principal, request.received_ms)
+            self._check_address(principal, seen)
+            self._check_scope(principal, route)
+            charge = self._check_limit(principal, route, now_ms)
+        except Refusal as refusal:
+            self._note(refusal, principal, seen, request)
+            raise
+        claim = None
+        if route.strict_replay:
+            ttl_ms = max(1_000, credentials.timestamp_ms + window_ms - request.received_ms + AHEAD_MS)
+            claim = Claim(principal.record.key_id, credentials.signature, ttl_ms)
+        else:
+            self._services.usage.admitted(principal.record.key_id, seen.address, request.received_ms)
+        return Admitted(
+            route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.record.expires_ms, principal, charge
+        )
+
+    async def resolve(self, needed: KeyNeeded) -> None:
+        """Bring a key into memory, or the knowledge that there is none.
+
+        :raises KeyStoreUnavailable: neither Redis nor PostgreSQL can say
+        """
+        await self._services.lookup.fetch(needed.key_id)
+
+    def claim(self, admitted: Admitted) -> "Future[None]":
+        """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
+
+        :return: done when the request may pass; fails with ReplayedRequest or ReplayGuardUnavailable
+        """
+        claim = admitted.replay
+        if claim is None:
+            raise InternalError("nothing to claim")
+        future = self._services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=self._auth.replay_outage)
+        future.add_done_callback(lambda done: self._note_claim(admitted, done))
+        return future
+
+    def answer(self, admitted: Admitted, request: Request) -> Answer:
+        """What a built-in route answers.
+
+        :raises MalformedRequest: the address cannot be told
+        """
+        if admitted.route.builtin == "ip":
+            return builtin.address(self._client_ip.of(request))
+        if admitted.principal is not None and admitted.charge is not None:
+            return builtin.key(admitted.principal, self._rate, admitted.charge)
+        return builtin.time(request.received_ms)
+
+    def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
+        """A refusal as the client reads it.
+
+        :param request: ``None`` when it could not even be framed; then ``request_id`` stands in for its id
+        """
+        if request is None:
+            return answers.render(refusal, request_id=request_id, dialect=None)
+        claimants = (self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of)
+        return answers.render(refusal, request_id=request.request_id, dialect=next(claimants, None))
+
+    # -- the steps of admit, in their order; each raises its own refusal
+
+    def _claimed_dialect(self, request: Request) -> tuple[Dialect, dict[bytes, bytes]]:
+        """The one dialect that the request speaks, and its credential fields."""
+        dialect_of = self._dialect_of
+        fields: dict[bytes, bytes] = {}
+        dialect: Dialect | None = None
+        for name, value in request.headers:
+            if name in dialect_of:
+                if name in fields:
+                    raise AmbiguousCredentials(f"the header field {name.decode()} is repeated")
+                fields[name] = value
+                if dialect is None:
+                    dialect = dialect_of[name]
+                elif dialect is not dialect_of[name]:
+                    raise AmbiguousCredentials(f"signed in two dialects at once, {dialect.name} and {dialect_of[name].name}; use one")
+        if dialect is None:
+            names = list(self._auth.dialects)
+            raise MissingCredentials(
+                f"sign the request with an API key; dialects spoken here: {', '.join(names)}", extras={"dialects": names}
+            )
+        return dialect, fields
+
+    def _check_failures(self, seen: Seen, request: Request) -> None:
+        """An address that was refused too often waits, whatever it sends: no look-up, no verification."""
+        now_ms = self._services.monotonic_ms()
+        retry_ms = self._services.failures.retry_after_ms(seen.address or request.peer, self._failure_rate, now_ms)
+        if retry_ms:
+            raise _rate_limited("too many refused credentials from your address", retry_ms)
+
+    def _check_coverage(self, credentials: Credentials, route: Route) -> None:
+        if route.scope == "trade" and not credentials.covers_query:
+            raise UnsignedQuery("this dialect does not sign the query, and this call changes something: send it without a query")
+        if route.strict_replay and not credentials.unique:
+            raise MalformedRequest('this call is admitted once per signature: add a "nonce" to Signature-Input')
+
+    def _check_time(self, credentials: Credentials, now_ms: int) -> int:
+        """The window that applies, in milliseconds."""
+        window_ms = credentials.window_ms or self._auth.clock_window_ms
+        if window_ms > self._auth.max_clock_window_ms:
+            raise MalformedRequest(f"the request asks for a window of {window_ms} ms; at most {self._auth.max_clock_window_ms} ms")
+        age_ms = now_ms - credentials.timestamp_ms
+        if not -AHEAD_MS <= age_ms <= window_ms:
+            if age_ms < 0:
+                advice = f"your clock is {-age_ms} ms ahead; at most {AHEAD_MS} ms"
+            else:
+                advice = f"the request was signed {age_ms} ms ago; at most {window_ms} ms"
+            raise TimestampOutOfWindow(
+                f"{advice}. Set your clock by GET /gateway/v1/time, and sign right before sending",
+                extras={"server_time_ms": now_ms, "skew_ms": -age_ms, "window_ms": window_ms},
+            )
+        if credentials.expires_ms and now_ms > credentials.expires_ms:
+            raise TimestampOutOfWindow(
+                f"the signature expired {now_ms - credentials.expires_ms} ms ago by its own word",
+                extras={"server_time_ms": now_ms, "skew_ms": credentials.expires_ms - now_ms, "window_ms": window_ms},
+            )
+        return window_ms
+
+    def _known(self, credentials: Credentials, now_ms: int) -> Principal | None:
+        """The key, if there is one. A malformed id is nobody's, without a look-up."""
+        found = self._peek(credentials.key_id, now_ms)
+        if found is None:
+            if is_key_id(credentials.key_id):
+                raise KeyNeeded(credentials.key_id)
+            return None
+        return None if found is ABSENT else found
+
+    def _check_signature(self, principal: Principal | None, credentials: Credentials) -> None:
+        """Unknown key and wrong signature alike: same work, same answer."""
+        if principal is not None and credentials.algorithm in ("", principal.record.algorithm):
+            if principal.verify(credentials.signed, credentials.signature):
+                return
+        else:
+            pretend_to_verify(credentials.signed, credentials.signature)
+        self._refuse_credentials(principal, credentials)
+
+    def _refuse_credentials(self, principal: Principal | None, credentials: Credentials) -> NoReturn:
+        raise InvalidCredentials(
+            "no such key, or the signature is not over these bytes: compare string_to_sign with what you signed",
+            reason="wrong signature" if principal is not None else "unknown key",
+            extras={"string_to_sign": credentials.signed[:_SHOWN].decode("utf-8", "backslashreplace")},
+        )
+
+    def _check_standing(self, principal: Principal, now_ms: int) -> None:
+        record = principal.record
+        if record.expires_ms is not None and now_ms >= record.expires_ms:
+            raise KeyExpired("this key has expired: create a new one", extras={"expired_at": builtin.rfc3339(record.expires_ms)})
+        if record.frozen:
+            raise AccountFrozen("the account is frozen, or its identity is not verified any more: contact support")
+
+    def _check_address(self, principal: Principal, seen: Seen) -> None:
+        allowed = principal.allowlist
+        if allowed is None or seen.address in allowed:
+            return
+        if not seen.address:
+            detail = f"your address cannot be told, and this key is whitelisted: {seen.problem}"
+        else:
+            detail = _address_advice(seen.address, allowed)
+        raise IpNotAllowed(detail, extras={"client_ip": seen.address or None, "allowed_count": len(allowed)})
+
+    def _check_scope(self, principal: Principal, route: Route) -> None:
+        if route.scope not in principal.scopes and route.scope != "any":
+            granted = list(principal.identity.scopes)
+            raise ScopeNotGranted(
+                f"this call needs a key with the permission {route.scope}; this one has {', '.join(granted)}",
+                extras={"required": route.scope, "granted": granted},
+            )
+
+    def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
+        charge = self._charge(principal.record.key_id, route.weight, self._rate, now_ms)
+        if not charge.allowed:
+            raise _rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
+        return charge
+
+    # -- what follows a decision
+
+    def _limit_lines(self, charge: Charge) -> bytes:
+        seconds = -int(-charge.reset_ms // 1000)
+        return b"%bRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (self._limit_line, charge.remaining, seconds)
+
+    def _note(self, refusal: Refusal, principal: Principal | None, seen: Seen, request: Request) -> None:
+        """Count a refusal where it counts, and tell a proven owner their limits."""
+        services = self._services
+        now_ms = services.monotonic_ms()
+        if isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials):
+            services.failures.failed(seen.address or request.peer, self._failure_rate, now_ms)
+        if principal is None:
+            return
+        key_id = principal.record.key_id
+        services.usage.refused(key_id, refusal.code, seen.address, request.received_ms)
+        if not isinstance(refusal, InvalidCredentials):
+            lines = self._limit_lines(self._charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
+            refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
+
+    def _note_claim(self, admitted: Admitted, done: "Future[None]") -> None:
+        if done.cancelled() or admitted.principal is None or admitted.replay is None:
+            return
+        key_id, refusal = admitted.replay.key_id, done.exception()
+        now_ms = self._services.now_ms()
+        if refusal is None:
+            self._services.usage.admitted(key_id, admitted.client_ip, now_ms)
+        elif isinstance(refusal, Refusal):
+            self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
+
+
+def _rate_limited(why: str, retry_ms: float) -> RateLimited:
+    if retry_ms == float("inf"):
+        return RateLimited(f"{why}: it can never pass", extras={"retry_after_ms": None})
+    milliseconds = max(1, round(retry_ms))
+    seconds = -(-milliseconds // 1000)
+    return RateLimited(
+        f"{why}; try again in {milliseconds} ms",
+        headers=((b"Retry-After", b"%d" % seconds),),
+        extras={"retry_after_ms": milliseconds},
+    )
+
+
+def _address_advice(address: str, allowed: frozenset[str]) -> str:
+    family = 6 if ":" in address else 4
+    same = sum((":" in one) is (family == 6) for one in allowed)
+    count = f"{len(allowed)} address{'es' if len(allowed) != 1 else ''}"
+    if not same:
+        count = f"{len(allowed)} IPv{10 - family} address{'es' if len(allowed) != 1 else ''} and none of IPv{family}"
+    return f"you arrived over IPv{family} from {address}; this key lists {count}. Create a key that lists it, or come from a listed one"

@@ -1,0 +1,108 @@
+"""A key ready to be decided by: what is cached per key. Pure."""
+
+import secrets
+from collections.abc import Callable
+from hmac import compare_digest, digest
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_der_public_key
+
+from gateway.keys.record import Algorithm, KeyRecord
+from gateway.message import Identity
+
+Verify = Callable[[bytes, bytes], bool]
+"""``(signed bytes, signature) -> whether the signature is this key's``."""
+
+
+class Principal:
+    """Immutable by convention; ``__slots__`` keeps 100 000 of them small."""
+
+    __slots__ = ("allowlist", "identity", "record", "scopes", "verify")
+
+    def __init__(self, record: KeyRecord, verify: Verify) -> None:
+        self.record = record
+        self.verify = verify
+        self.identity = Identity(record.account_id, record.key_id, tuple(sorted(scope.value for scope in record.scopes)))
+        self.scopes: frozenset[str] = frozenset(self.identity.scopes)
+        self.allowlist: frozenset[str] | None = None if record.ip_allowlist is None else frozenset(map(str, record.ip_allowlist))
+        """Addresses in the text form that ``client_ip`` gives; ``None`` is unrestricted."""
+
+    @classmethod
+    def of(cls, record: KeyRecord) -> "Principal":
+        """:raises ValueError: the record's key material is not of its algorithm; concerns this key alone"""
+        return cls(record, _verifier(record))
+
+
+def _verifier(record: KeyRecord) -> Verify:
+    if record.algorithm is Algorithm.HMAC_SHA256 and record.secret is not None:
+        return _hmac(record.secret.reveal())
+    if record.public_key is None:
+        raise ValueError("no public key")
+    key = load_der_public_key(record.public_key)
+    if record.algorithm is Algorithm.ED25519 and isinstance(key, Ed25519PublicKey):
+        return _ed25519(key)
+    if record.algorithm is Algorithm.RSA_SHA256 and isinstance(key, RSAPublicKey):
+        return _rsa(key)
+    raise ValueError("the public key is not of the key's algorithm")
+
+
+def _hmac(secret: bytes) -> Verify:
+    def verify(message: bytes, signature: bytes) -> bool:
+        if len(signature) != 32:
+            return pretend_to_verify(message, signature)
+        return compare_digest(digest(secret, message, "sha256"), signature)
+
+    return verify
+
+
+def _ed25519(key: Ed25519PublicKey) -> Verify:
+    def verify(message: bytes, signature: bytes) -> bool:
+        if len(signature) != 64:
+            return pretend_to_verify(message, signature)
+        try:
+            key.verify(signature, message)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
+
+
+def _rsa(key: RSAPublicKey) -> Verify:
+    padding, sha256 = PKCS1v15(), SHA256()
+
+    def verify(message: bytes, signature: bytes) -> bool:
+        if len(signature) < 256:
+            return pretend_to_verify(message, signature)
+        try:
+            key.verify(signature, message, padding, sha256)
+        except InvalidSignature:
+            return False
+        return True
+
+    return verify
+
+
+_nobodys_hmac = _hmac(secrets.token_bytes(47))
+_nobodys_ed25519 = _ed25519(Ed25519PrivateKey.generate().public_key())
+_nobodys_rsa = _rsa(generate_private_key(65537, 2048).public_key())
+
+
+def pretend_to_verify(message: bytes, signature: bytes) -> bool:
+    """Always ``False``, after the work that the signature's length alone decides.
+
+    For a key that does not exist, and for a signature whose length does not fit the key's algorithm: so the time that a refusal takes
+    tells nothing of whether a key exists or of what kind it is.
+    """
+    size = len(signature)
+    if size >= 256:
+        _nobodys_rsa(message, signature[:256])
+    elif size == 64:
+        _nobodys_ed25519(message, signature)
+    else:
+        _nobodys_hmac(message, bytes(32))
+    return False

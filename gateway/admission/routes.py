@@ -1,0 +1,233 @@
+"""The one table that says which requests exist. Pure: compiled once per configuration, matched once per request.
+
+Default deny: what is not listed does not exist. A path that two parties could read differently is refused, never normalised: the
+bytes that were signed are the bytes that are routed and the bytes that are forwarded.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from gateway.config import RouteConfig
+from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
+
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+RESERVED = "/gateway/"
+"""Paths below it are the gate's own."""
+MAX_SEGMENTS = 64
+
+_PATTERN = re.compile(r"([A-Z]+) (/\S*)")
+_LITERAL = re.compile(r"(?:[A-Za-z0-9\-._~!$&'()*+,=:@]|%[0-9A-Fa-f]{2})*")
+_PARAMETER = re.compile(r"\{[A-Za-z_][A-Za-z0-9_]*(\.\.\.)?\}")
+
+_AMBIGUITIES = (
+    (re.compile(rb"//"), "an empty segment (//)"),
+    (re.compile(rb"(?:^|/)\.{1,2}(?:/|$)"), "a dot segment"),
+    (re.compile(rb";"), "a semicolon"),
+    (re.compile(rb"\\"), "a backslash"),
+    (re.compile(rb"#"), "a fragment (#)"),
+    (re.compile(rb"[\x00-\x20\x7f-\xff]"), "a control, space or non-ASCII byte; percent-encode it"),
+    (re.compile(rb"%(?![0-9A-Fa-f]{2})"), "a percent sign that begins no percent-encoding"),
+    (re.compile(rb"%(?:2[Ff]|5[Cc])"), "an encoded slash or backslash"),
+    (re.compile(rb"%2[Ee]"), "an encoded dot"),
+    (re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])"), "an encoded control byte"),
+)
+_CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9\-._~!$&'()*+,=:@]+)+/?|/")
+"""Most paths: known to be unambiguous at one look."""
+
+
+class Route(NamedTuple):
+    """One row of the table."""
+
+    position: int
+    """Its place in the configuration; built-in routes come behind the last."""
+    pattern: str
+    """As written: ``GET /v1/orders/{id}``."""
+    scope: str
+    """``public``, ``any``, ``read`` or ``trade``."""
+    upstream: str
+    """``""`` for built-in routes."""
+    weight: int
+    strict_replay: bool
+    websocket: bool
+    builtin: str
+    """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
+
+
+class _Node:
+    """One segment of the paths; ``routes`` are those that end here, ``rest`` those that end here with ``{name...}``."""
+
+    __slots__ = ("any", "literals", "rest", "routes")
+
+    def __init__(self) -> None:
+        self.literals: dict[bytes, _Node] = {}
+        self.any: _Node | None = None
+        self.routes: dict[bytes, Route] = {}
+        self.rest: dict[bytes, Route] = {}
+
+
+class RouteTable:
+    """Literal paths in a dict, the others in a trie: a match costs the same however many routes there are."""
+
+    def __init__(self) -> None:
+        self.routes: list[Route] = []
+        self._literal: dict[tuple[bytes, bytes], Route] = {}
+        self._root = _Node()
+
+    @classmethod
+    def compile(cls, routes: Sequence[RouteConfig]) -> "RouteTable":
+        """Build the table, the built-in routes included.
+
+        :raises ConfigError: with every pattern that cannot be read and every two routes that could match one request
+        """
+        table = cls()
+        problems: list[ConfigProblem] = []
+        for index, config in enumerate(routes):
+            route = Route(index, config.match, config.scope, config.upstream, config.weight, config.strict_replay, config.websocket, "")
+            problems += [ConfigProblem(f"routes[{index}].match", message) for message in table._add(route)]
+        for offset, (name, scope) in enumerate((("time", "public"), ("ip", "public"), ("key", "any"))):
+            table._add(
+                Route(len(routes) + offset, f"GET {RESERVED}v1/{name}", scope, "", 1, strict_replay=False, websocket=False, builtin=name)
+            )
+        if problems:
+            raise ConfigError(problems)
+        return table
+
+    def match(self, method: bytes, path: bytes) -> Route:
+        """The one route for a request.
+
+        :raises AmbiguousPath: two parties could read the path differently
+        :raises NoRoute: nothing is listed at this path
+        :raises MethodNotAllowed: only for other methods
+        """
+        route = self._literal.get((method, path))
+        return route if route is not None else self._search(method, path)
+
+    def _search(self, method: bytes, path: bytes) -> Route:
+        if not _CLEAN.fullmatch(path):
+            check_path(path)
+        allowed: set[bytes] = set()
+        for found in _walk(self._root, path.split(b"/")[1:], 0):
+            if method in found:
+                return found[method]
+            allowed |= found.keys()
+        raise _unlisted(method, path, allowed)
+
+    def _add(self, route: Route) -> list[str]:
+        """Add one route; returns what is wrong with it."""
+        match = _PATTERN.fullmatch(route.pattern)
+        if match is None or match[1] not in METHODS:
+            return [f'write a route as "METHOD /path", the method one of {", ".join(METHODS)}']
+        if match[2].startswith(RESERVED) and not route.builtin:
+            return [f"paths below {RESERVED} are the gate's own"]
+        segments = match[2].split("/")[1:]
+        wrong = _check_segments(segments)
+        if wrong:
+            return [wrong]
+        methods = {match[1].encode()} | ({b"HEAD"} if match[1] == "GET" else set())
+        if route.websocket and match[1] != "GET":
+            return ["a WebSocket handshake is a GET (RFC 6455 §4.1)"]
+        clashes = sorted({other.position for other in _overlapping(self._root, segments, 0, methods)})
+        if clashes:
+            return [f'"{route.pattern}" and routes[{other}] "{self.routes[other].pattern}" can match the same request' for other in clashes]
+        self._insert(route, segments, methods)
+        return []
+
+    def _insert(self, route: Route, segments: list[str], methods: set[bytes]) -> None:
+        while len(self.routes) <= route.position:
+            self.routes.append(route)
+        self.routes[route.position] = route
+        node, leaf = self._root, "routes"
+        for segment in segments:
+            if segment.startswith("{") and segment.endswith("...}"):
+                leaf = "rest"
+            elif segment.startswith("{"):
+                if node.any is None:
+                    node.any = _Node()
+                node = node.any
+            else:
+                node = node.literals.setdefault(segment.encode(), _Node())
+        getattr(node, leaf).update(dict.fromkeys(methods, route))
+        if "{" not in route.pattern:
+            path = route.pattern.partition(" ")[2].encode()
+            self._literal.update({(method, path): route for method in methods})
+
+
+def check_path(path: bytes) -> None:
+    """:raises AmbiguousPath: naming what two parties could read differently"""
+    for pattern, what in _AMBIGUITIES:
+        if pattern.search(path):
+            raise AmbiguousPath(f"the path contains {what}; the gate forwards exactly what was signed and never normalises a path")
+
+
+def _unlisted(method: bytes, path: bytes, allowed: set[bytes]) -> NoRoute | MethodNotAllowed:
+    if not allowed:
+        return NoRoute(f"nothing is served at {path[:200].decode('ascii', 'replace')}; see the list of endpoints")
+    names = b", ".join(sorted(allowed))
+    return MethodNotAllowed(f"{method.decode('ascii', 'replace')} is not served here; use {names.decode()}", headers=((b"Allow", names),))
+
+
+def _walk(node: _Node, segments: list[bytes], depth: int) -> Iterator[dict[bytes, Route]]:
+    """Every leaf that the path reaches; a literal segment before a parameter."""
+    if depth == len(segments):
+        if node.routes:
+            yield node.routes
+        return
+    segment = segments[depth]
+    if (literal := node.literals.get(segment)) is not None:
+        yield from _walk(literal, segments, depth + 1)
+    if node.any is not None and segment:
+        yield from _walk(node.any, segments, depth + 1)
+    if node.rest and segment:
+        yield node.rest
+
+
+def _overlapping(node: _Node, segments: list[str], depth: int, methods: set[bytes]) -> Iterator[Route]:
+    """Routes already there that could match a request which this pattern matches, too."""
+    if depth == len(segments):
+        yield from (route for method, route in node.routes.items() if method in methods)
+        return
+    segment = segments[depth]
+    if segment != "":
+        yield from (route for method, route in node.rest.items() if method in methods)
+    if segment.startswith("{") and segment.endswith("...}"):
+        yield from (route for route in _below(node, methods))
+        return
+    if segment.startswith("{"):
+        for literal, child in node.literals.items():
+            if literal:
+                yield from _overlapping(child, segments, depth + 1, methods)
+    elif (child := node.literals.get(segment.encode())) is not None:
+        yield from _overlapping(child, segments, depth + 1, methods)
+    if node.any is not None and segment:
+        yield from _overlapping(node.any, segments, depth + 1, methods)
+
+
+def _below(node: _Node, methods: set[bytes]) -> Iterator[Route]:
+    children = [child for literal, child in node.literals.items() if literal] + ([node.any] if node.any else [])
+    for child in children:
+        for leaves in (child.routes, child.rest):
+            yield from (route for method, route in leaves.items() if method in methods)
+        yield from _below(child, methods)
+        if (empty := child.literals.get(b"")) is not None:
+            yield from (route for method, route in empty.routes.items() if method in methods)
+
+
+def _check_segments(segments: list[str]) -> str:
+    """What is wrong with a pattern's path, or ``""``."""
+    if len(segments) > MAX_SEGMENTS:
+        return f"a path has at most {MAX_SEGMENTS} segments"
+    for position, segment in enumerate(segments):
+        last = position == len(segments) - 1
+        parameter = _PARAMETER.fullmatch(segment)
+        if parameter is not None and parameter[1] and not last:
+            return f"{segment} can only be the last segment"
+        if parameter is None and not _LITERAL.fullmatch(segment):
+            return f'the segment "{segment}" is neither text nor one whole {{name}} or {{name...}}'
+        if not segment and not last:
+            return "a path has no empty segment"
+    try:
+        check_path("/".join(["", *(segment if not segment.startswith("{") else "x" for segment in segments)]).encode())
+    except AmbiguousPath as error:
+        return f"no request could match: {error.detail.partition(';')[0]}"
+    return ""
