@@ -97,11 +97,14 @@ class Admitted(NamedTuple):
     principal: Principal | None = None
     charge: Charge | None = None
 
+    @property
+    def strip(self) -> frozenset[bytes]:
+        """Header fields that are never forwarded: credentials, of whatever dialect."""
+        return CREDENTIAL_FIELDS
+
 
 class Gate:
-    """See the module. ``credential_fields``: header fields that are never forwarded."""
-
-    credential_fields = CREDENTIAL_FIELDS
+    """See the module."""
 
     def __init__(self, settings: GatewaySettings, routes: RouteTable, version: str, services: Services) -> None:
         self.settings = settings

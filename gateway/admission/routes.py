@@ -57,11 +57,11 @@ class Route(NamedTuple):
 class _Node:
     """One segment of the paths; ``routes`` are those that end here, ``rest`` those that end here with ``{name...}``."""
 
-    __slots__ = ("any", "literals", "rest", "routes")
+    __slots__ = ("literals", "parameter", "rest", "routes")
 
     def __init__(self) -> None:
         self.literals: dict[bytes, _Node] = {}
-        self.any: _Node | None = None
+        self.parameter: _Node | None = None
         self.routes: dict[bytes, Route] = {}
         self.rest: dict[bytes, Route] = {}
 
@@ -142,9 +142,9 @@ class RouteTable:
             if segment.startswith("{") and segment.endswith("...}"):
                 leaf = "rest"
             elif segment.startswith("{"):
-                if node.any is None:
-                    node.any = _Node()
-                node = node.any
+                child = node.parameter or _Node()
+                node.parameter = child
+                node = child
             else:
                 node = node.literals.setdefault(segment.encode(), _Node())
         getattr(node, leaf).update(dict.fromkeys(methods, route))
@@ -176,8 +176,8 @@ def _walk(node: _Node, segments: list[bytes], depth: int) -> Iterator[dict[bytes
     segment = segments[depth]
     if (literal := node.literals.get(segment)) is not None:
         yield from _walk(literal, segments, depth + 1)
-    if node.any is not None and segment:
-        yield from _walk(node.any, segments, depth + 1)
+    if node.parameter is not None and segment:
+        yield from _walk(node.parameter, segments, depth + 1)
     if node.rest and segment:
         yield node.rest
 
@@ -197,14 +197,14 @@ def _overlapping(node: _Node, segments: list[str], depth: int, methods: set[byte
         for literal, child in node.literals.items():
             if literal:
                 yield from _overlapping(child, segments, depth + 1, methods)
-    elif (child := node.literals.get(segment.encode())) is not None:
-        yield from _overlapping(child, segments, depth + 1, methods)
-    if node.any is not None and segment:
-        yield from _overlapping(node.any, segments, depth + 1, methods)
+    elif (same := node.literals.get(segment.encode())) is not None:
+        yield from _overlapping(same, segments, depth + 1, methods)
+    if node.parameter is not None and segment:
+        yield from _overlapping(node.parameter, segments, depth + 1, methods)
 
 
 def _below(node: _Node, methods: set[bytes]) -> Iterator[Route]:
-    children = [child for literal, child in node.literals.items() if literal] + ([node.any] if node.any else [])
+    children = [child for literal, child in node.literals.items() if literal] + ([node.parameter] if node.parameter else [])
     for child in children:
         for leaves in (child.routes, child.rest):
             yield from (route for method, route in leaves.items() if method in methods)
