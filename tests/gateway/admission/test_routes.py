@@ -1,0 +1,235 @@
+"""The table of routes: what matches, what is refused, and which tables cannot be loaded."""
+
+import contextlib
+import re
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from gateway.admission.routes import RouteTable
+from gateway.config import RouteConfig
+from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
+
+
+def route(match: str, *, scope: str = "read", **more: object) -> RouteConfig:
+    return RouteConfig(match=match, scope=scope, upstream="spot", **more)
+
+
+def table(*patterns: str) -> RouteTable:
+    return RouteTable.compile([route(pattern) for pattern in patterns])
+
+
+TABLE = table(
+    "GET /v1/markets/summary",
+    "GET /v1/markets/{symbol}/summary",
+    "POST /v1/orders",
+    "GET /v1/orders/{id}",
+    "DELETE /v1/orders/{id}",
+    "GET /files/{path...}",
+    "GET /a/{x}/c",
+    "GET /a/b/d",
+    "GET /dir/",
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "pattern"),
+    [
+        (b"GET", b"/v1/markets/summary", "GET /v1/markets/summary"),
+        (b"HEAD", b"/v1/markets/summary", "GET /v1/markets/summary"),
+        (b"GET", b"/v1/markets/BTC-IDR/summary", "GET /v1/markets/{symbol}/summary"),
+        (b"HEAD", b"/v1/markets/BTC-IDR/summary", "GET /v1/markets/{symbol}/summary"),
+        (b"POST", b"/v1/orders", "POST /v1/orders"),
+        (b"GET", b"/v1/orders/7", "GET /v1/orders/{id}"),
+        (b"DELETE", b"/v1/orders/7", "DELETE /v1/orders/{id}"),
+        (b"GET", b"/v1/orders/a%20b", "GET /v1/orders/{id}"),
+        (b"GET", b"/v1/orders/.well-known", "GET /v1/orders/{id}"),
+        (b"GET", b"/files/one", "GET /files/{path...}"),
+        (b"GET", b"/files/one/two/three", "GET /files/{path...}"),
+        (b"GET", b"/files/one/", "GET /files/{path...}"),
+        (b"GET", b"/a/b/c", "GET /a/{x}/c"),
+        (b"GET", b"/a/b/d", "GET /a/b/d"),
+        (b"GET", b"/dir/", "GET /dir/"),
+        (b"GET", b"/gateway/v1/time", "GET /gateway/v1/time"),
+        (b"GET", b"/gateway/v1/ip", "GET /gateway/v1/ip"),
+        (b"GET", b"/gateway/v1/key", "GET /gateway/v1/key"),
+    ],
+)
+def test_a_request_finds_its_route(method, path, pattern):
+    assert TABLE.match(method, path).pattern == pattern
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/", b"/v1", b"/v1/orders/", b"/v1/orders/7/", b"/v1/markets//summary"[:12], b"/files/", b"/files", b"/dir", b"/V1/orders/7",
+        b"/v1/markets/BTC-IDR/SUMMARY", b"/gateway/v1/nothing", b"/gateway/", b"/v1/markets/%73ummary",
+    ],
+)  # fmt: skip
+def test_what_is_not_listed_does_not_exist(path):
+    with pytest.raises(NoRoute):
+        TABLE.match(b"GET", path)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        b"/v1//orders", b"//v1/orders", b"/v1/orders//", b"/v1/orders/%2f", b"/v1/orders/%2Fx", b"/v1/orders/%5c", b"/v1/orders/%5C",
+        b"/v1/orders/%2e", b"/v1/orders/%2E%2e", b"/v1/orders/..", b"/v1/orders/.", b"/v1/../v1/orders/7", b"/./v1/orders/7",
+        b"/v1/orders/7;x=1", b"/v1/orders/7#x", b"/v1/orders\\7", b"/v1/orders/\x01", b"/v1/orders/a b", b"/v1/orders/\x7f",
+        b"/v1/orders/\xc3\xa9", b"/v1/orders/%", b"/v1/orders/%4", b"/v1/orders/%zz", b"/v1/orders/%00", b"/v1/orders/%0d%0a",
+        b"/v1/orders/%7f", b"/files/a/../b", b"/files/a//b", b"/nowhere/..",
+    ],
+)  # fmt: skip
+def test_a_path_that_can_be_read_in_two_ways_is_refused_and_never_normalised(path):
+    with pytest.raises(AmbiguousPath):
+        TABLE.match(b"GET", path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [
+        (b"PUT", b"/v1/orders", b"POST"),
+        (b"PUT", b"/v1/orders/7", b"DELETE, GET, HEAD"),
+        (b"POST", b"/a/b/c", b"GET, HEAD"),
+        (b"POST", b"/gateway/v1/key", b"GET, HEAD"),
+        (b"BREW", b"/v1/orders", b"POST"),
+    ],
+)
+def test_only_another_method_is_served_here(method, path, allow):
+    with pytest.raises(MethodNotAllowed) as refused:
+        TABLE.match(method, path)
+    assert refused.value.headers == ((b"Allow", allow),)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("GET /a", "GET /a"),
+        ("GET /a", "HEAD /a"),
+        ("GET /a/{x}", "GET /a/b"),
+        ("GET /a/b", "GET /a/{x}"),
+        ("GET /a/{x}", "GET /a/{y}"),
+        ("GET /{x}/b", "GET /a/{y}"),
+        ("GET /a/{x...}", "GET /a/b/c"),
+        ("GET /a/b/c", "GET /a/{x...}"),
+        ("GET /a/{x...}", "GET /a/{y}/c"),
+        ("GET /a/{x...}", "GET /a/{y...}"),
+        ("GET /{x...}", "GET /a/b/"),
+        ("GET /a/b/", "GET /a/{x...}"),
+    ],
+)
+def test_two_routes_that_can_match_one_request_are_an_error_that_names_both(first, second):
+    with pytest.raises(ConfigError) as error:
+        table(first, second)
+    (problem,) = error.value.problems
+    assert problem.path == "routes[1].match"
+    assert first in problem.message
+    assert second in problem.message
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("GET /a", "POST /a"),
+        ("GET /a/{x}/c", "GET /a/b/d"),
+        ("GET /a/{x}", "GET /a/b/c"),
+        ("GET /a/{x...}", "GET /a"),
+        ("GET /a/{x...}", "GET /a/"),
+        ("GET /a/{x}", "DELETE /a/b"),
+        ("GET /a/{x}", "GET /a/{x}/"),
+    ],
+)
+def test_routes_that_cannot_meet_may_stand_side_by_side(first, second):
+    table(first, second)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "", "GET", "/a", "GET a", "get /a", "BREW /a", "CONNECT /a", "GET  /a", "GET /a//b", "GET /a/../b", "GET /a/./b", "GET /a;b",
+        "GET /a?b=c", "GET /a#b", "GET /a/{}", "GET /a/{x", "GET /a/x}", "GET /a/{x}y", "GET /a/{x...}/b", "GET /a/{1x}", "GET /a b",
+        "GET /%2f", "GET /%", "GET /é", "GET /gateway/v1/mine", "GET /a\n",
+    ],
+)  # fmt: skip
+def test_a_pattern_that_no_request_could_match_is_an_error(pattern):
+    with pytest.raises(ConfigError) as error:
+        table("GET /fine", pattern)
+    assert error.value.problems[0].path == "routes[1].match"
+
+
+def test_every_problem_is_told_at_once():
+    with pytest.raises(ConfigError) as error:
+        table("GET /a", "GET /a", "nonsense", "GET /b", "GET /{x}")
+    assert [problem.path for problem in error.value.problems] == [
+        "routes[1].match",
+        "routes[2].match",
+        "routes[4].match",
+        "routes[4].match",
+    ]
+
+
+def test_a_websocket_is_opened_by_get():
+    with pytest.raises(ConfigError):
+        RouteTable.compile([route("POST /stream", websocket=True)])
+
+
+def test_replay_is_strict_for_trade_unless_said_otherwise():
+    compiled = RouteTable.compile(
+        [
+            route("POST /a", scope="trade"),
+            route("GET /a", scope="read"),
+            route("POST /b", scope="trade", replay="off"),
+            route("GET /b", scope="read", replay="strict"),
+        ]
+    )
+    assert [one.strict_replay for one in compiled.routes[:4]] == [True, False, False, True]
+
+
+_SEGMENT = st.sampled_from(["a", "b", "c", "{x}", "{y}"])
+_PATTERNS = st.lists(
+    st.builds(
+        lambda method, segments, rest: f"{method} /" + "/".join([*segments, *(["{r...}"] if rest else [])]),
+        st.sampled_from(["GET", "POST"]),
+        st.lists(_SEGMENT, min_size=1, max_size=3),
+        st.booleans(),
+    ),
+    min_size=1,
+    max_size=6,
+)
+_PATH = st.lists(st.sampled_from(["a", "b", "c", "d"]), min_size=1, max_size=4).map(lambda segments: "/" + "/".join(segments))
+
+
+def _naive(pattern: str) -> re.Pattern[str]:
+    path = pattern.partition(" ")[2]
+    return re.compile(re.sub(r"\{[a-z]\.\.\.\}", "[^/].*", re.sub(r"\{[a-z]\}", "[^/]+", path)))
+
+
+@given(_PATTERNS, _PATH)
+def test_the_table_agrees_with_trying_every_pattern_in_turn(patterns, path):
+    try:
+        compiled = table(*patterns)
+    except ConfigError:
+        assume(False)
+    hits = [pattern for pattern in patterns if pattern.startswith("GET ") and _naive(pattern).fullmatch(path)]
+    try:
+        found = [compiled.match(b"GET", path.encode()).pattern]
+    except Refusal:
+        found = []
+    assert found == hits
+
+
+@given(_PATTERNS, _PATH)
+def test_whatever_two_patterns_match_together_does_not_load(patterns, path):
+    for method in ("GET", "POST"):
+        hits = [pattern for pattern in patterns if pattern.startswith(method) and _naive(pattern).fullmatch(path)]
+        if len(hits) > 1:
+            with pytest.raises(ConfigError):
+                table(*patterns)
+
+
+@given(st.binary(max_size=40))
+def test_no_path_does_anything_but_match_or_be_refused(path):
+    with contextlib.suppress(Refusal):
+        TABLE.match(b"GET", b"/" + path)
