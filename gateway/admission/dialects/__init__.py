@@ -1,10 +1,12 @@
 """The dialects that the gate speaks: one file each, and one line here. Pure."""
 
 from gateway.admission.dialects.base import Credentials, Dialect
+from gateway.admission.dialects.binance import Binance
 from gateway.admission.dialects.mobee import Mobee
 
 DIALECTS: dict[str, Dialect] = {
     "mobee": Mobee(),
+    "binance": Binance(),
 }
 
 CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))

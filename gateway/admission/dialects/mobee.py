@@ -1,9 +1,8 @@
 """The ``mobee`` dialect: three header fields; method, path, timestamp and content are signed, the query is not. Pure."""
 
-from binascii import Error, a2b_base64
 from collections.abc import Mapping
 
-from gateway.admission.dialects.base import Credentials, strict_base64
+from gateway.admission.dialects.base import Credentials, decoded_base64
 from gateway.errors import MalformedRequest, MissingCredentials
 from gateway.message import Request
 
@@ -30,7 +29,7 @@ class Mobee:
         if request.body:
             signed += b"\n" + request.body
         return Credentials(
-            key_id.decode("latin-1"), _signature(encoded), signed, _milliseconds(timestamp), covers_query=request.query is None
+            key_id.decode("latin-1"), decoded_base64(encoded), signed, _milliseconds(timestamp), covers_query=request.query is None
         )
 
     def refusal(self, problem: Mapping[str, object]) -> None:
@@ -38,21 +37,6 @@ class Mobee:
 
 
 _NAMES = {KEY: "X-API-Key", TIMESTAMP: "X-Request-Timestamp", SIGNATURE: "X-Request-Signature"}
-
-
-def _signature(encoded: bytes) -> bytes:
-    if len(encoded) == 44:  # a digest of 32 bytes: decoded at one go
-        try:
-            decoded = a2b_base64(encoded, strict_mode=True)
-        except Error:
-            decoded = b""
-        if len(decoded) == 32 and encoded[42] in _LAST_OF_32:
-            return decoded
-    return strict_base64(encoded, "X-Request-Signature")
-
-
-_LAST_OF_32 = frozenset(b"AEIMQUYcgkosw048")
-"""The characters that end 32 bytes in Base64 with no stray bits behind them."""
 
 
 def _milliseconds(timestamp: bytes) -> int:

@@ -1,0 +1,135 @@
+"""The ``binance`` dialect: a header field names the key; query and content are signed, without their ``signature`` parameter. Pure.
+
+Source: Binance, "REST API request security". Neither the method nor the path is among the signed bytes, in Binance's scheme as here.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from urllib.parse import unquote_to_bytes
+
+from gateway.admission.dialects.base import Credentials, decoded_base64
+from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
+from gateway.message import Request
+
+KEY = b"x-mbx-apikey"
+_READ = re.compile(rb"(?:^|(?<=&))(signature|timestamp|recvWindow)=([^&]*)")
+_FORM = b"application/x-www-form-urlencoded"
+_SECONDS_BELOW = 100_000_000_000
+_MICROSECONDS_FROM = 1_000_000_000_000_000
+_TIME = re.compile(rb"[1-9][0-9]{0,17}")
+_WINDOW = re.compile(rb"([1-9][0-9]{0,7})(?:\.[0-9]{1,3})?")
+_HEX = re.compile(rb"[0-9A-Fa-f]{64}")
+
+
+class Binance:
+    """See the module."""
+
+    name = "binance"
+    fields = frozenset({KEY})
+
+    def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
+        """See :meth:`Dialect.read`."""
+        query, body = request.query or b"", request.body
+        found = _READ.findall(query)
+        if body and _is_form(request):
+            found += _READ.findall(body)
+            body = _without_signature(body)
+        values = dict(found)
+        if len(values) != len(found):
+            raise AmbiguousCredentials("one of the parameters signature, timestamp and recvWindow is repeated")
+        try:
+            signature, timestamp = values[b"signature"], values[b"timestamp"]
+        except KeyError as missing:
+            raise MissingCredentials(
+                f"the parameter {missing.args[0].decode()} is missing; a signed request carries timestamp and, last, signature"
+            ) from None
+        return Credentials(
+            fields[KEY].decode("latin-1"),
+            _decoded(signature),
+            _without_signature(query) + body,
+            _milliseconds(timestamp),
+            _window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
+        )
+
+    def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
+        """Binance's own numbers and phrases, with the problem beside them."""
+        code, phrase = _CODES.get(str(problem["code"]), _UNKNOWN)
+        if callable(phrase):
+            phrase = phrase(problem)
+        status = problem["status"]
+        return status if isinstance(status, int) else 500, {"code": code, "msg": phrase, "gerbang": problem}
+
+
+def _without_signature(parameters: bytes) -> bytes:
+    """The parameters without ``signature``, wherever it stands; not a byte of the others touched."""
+    head, mark, value = parameters.rpartition(b"&signature=")
+    if mark and b"&" not in value:  # last, as everybody sends it
+        return head
+    return b"&".join(parameter for parameter in parameters.split(b"&") if not parameter.startswith(b"signature="))
+
+
+def _is_form(request: Request) -> bool:
+    """Whether the content holds parameters. Without a Content-Type it is taken for a form, as Binance does."""
+    types = request.field_lines(b"content-type")
+    return not types or types[0].partition(b";")[0].strip().lower() == _FORM
+
+
+def _decoded(signature: bytes) -> bytes:
+    """Hex for HMAC, percent-encoded Base64 for the others; ``b""``, which nobody's key verifies, for anything else."""
+    if _HEX.fullmatch(signature):
+        return bytes.fromhex(signature.decode("ascii"))
+    decoded = decoded_base64(unquote_to_bytes(signature))
+    return decoded if len(decoded) != 32 else b""
+
+
+def _milliseconds(value: bytes) -> int:
+    if not _TIME.fullmatch(value):
+        raise MalformedRequest("the parameter timestamp is not a Unix time in milliseconds or microseconds, in digits")
+    time = int(value)
+    if time < _SECONDS_BELOW:
+        raise MalformedRequest("the parameter timestamp is in seconds; send milliseconds")
+    return time // 1000 if time >= _MICROSECONDS_FROM else time
+
+
+def _window(value: bytes) -> int:
+    match = _WINDOW.fullmatch(value)
+    if match is None:
+        raise MalformedRequest("the parameter recvWindow is not a number of milliseconds from 1 on")
+    return int(match[1])
+
+
+def _clock_phrase(problem: Mapping[str, object]) -> str:
+    skew_ms = problem.get("skew_ms")
+    if isinstance(skew_ms, int) and skew_ms > 0:
+        return "Timestamp for this request was 1000ms ahead of the server's time."
+    return "Timestamp for this request is outside of the recvWindow."
+
+
+def _detail(problem: Mapping[str, object]) -> str:
+    return str(problem["detail"])
+
+
+_UNKNOWN = (-1001, "Internal error; unable to process your request. Please try again.")
+_NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
+_UNSUPPORTED = (-1020, "This operation is not supported.")
+_CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
+    "malformed_request": (-1102, _detail),
+    "missing_credentials": (-1102, _detail),
+    "ambiguous_credentials": (-1101, _detail),
+    "unsigned_query": (-1104, _detail),
+    "ambiguous_path": (-1100, _detail),
+    "body_too_large": (-1100, _detail),
+    "headers_too_large": (-1100, _detail),
+    "no_route": _UNSUPPORTED,
+    "method_not_allowed": _UNSUPPORTED,
+    "invalid_credentials": (-1022, "Signature for this request is not valid."),
+    "timestamp_out_of_window": (-1021, _clock_phrase),
+    "replayed_request": (-1021, _detail),  # what other exchanges call a used nonce: sign anew, do not stop
+    "key_expired": _NOT_AUTHORIZED,  # and not -2015, which clients take for overload once a call has succeeded
+    "ip_not_allowed": _NOT_AUTHORIZED,
+    "scope_not_granted": _NOT_AUTHORIZED,
+    "account_frozen": _NOT_AUTHORIZED,
+    "rate_limited": (-1003, "Too many requests."),
+    "overloaded": (-1008, "Server is currently overloaded with other requests. Please try again in a few minutes."),
+    "upstream_timeout": (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown."),
+}
