@@ -58,3 +58,13 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
     yield server
     server.thaw()
     server.stop()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests measured: ``record_property("measured", "…")``; it survives parallel runs."""
+    reports = [report for group in terminalreporter.stats.values() for report in group if isinstance(report, pytest.TestReport)]
+    measured = [value for report in reports for name, value in report.user_properties if name == "measured"]
+    if measured:
+        terminalreporter.section("measured")
+        for line in measured:
+            terminalreporter.write_line(str(line))

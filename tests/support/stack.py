@@ -5,12 +5,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 
 from deploy.local.postgres import PostgresServer, binaries
 from deploy.local.redis import RedisServer
+from gateway.keys.migrate import upgrade
 
 TEMPLATE = "gerbang_template"
 
@@ -68,8 +67,7 @@ def start_migrated(data: Path) -> PostgresServer:
     server = PostgresServer(data, durable=False)
     server.start()
     sql(server, f"CREATE DATABASE {TEMPLATE}")
-    if find_spec("gateway.keys.migrate") is not None:
-        import_module("gateway.keys.migrate").upgrade(server.dsn(TEMPLATE))
+    upgrade(server.dsn(TEMPLATE))
     return server
 
 

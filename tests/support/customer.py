@@ -1,0 +1,67 @@
+"""A customer with a phone: logs in at the demo provider, enrols TOTP, makes and deletes keys through the admin API."""
+
+import itertools
+from typing import Any
+
+import pyotp
+
+from deploy.client import Reply, ask
+from gateway import clock
+
+STEP_MS = 30_000
+_numbers = itertools.count(1)
+WISH = {
+    "label": "A bot",
+    "scopes": ["read", "trade"],
+    "ip_access": "unrestricted",
+    "ip_allowlist": [],
+    "algorithm": "hmac-sha256",
+    "public_key": None,
+    "expires_in_days": None,
+}
+
+
+class Customer:
+    """One account. Its codes come from the time step before the present one, the present one, the next one: three, each good once."""
+
+    def __init__(self, admin_url: str, identity_url: str, account: str | None = None, *, enrol: bool = True) -> None:
+        self.account = account or f"customer-{clock.now_ms()}-{next(_numbers)}"
+        self._url = admin_url
+        self.token = ask("POST", f"{identity_url}/demo-token", form=f"account={self.account}".encode()).content["id_token"]
+        self._step = clock.now_ms() // STEP_MS - 2
+        self._totp: pyotp.TOTP | None = None
+        if enrol:
+            self.enrol()
+
+    def call(self, method: str, path: str, body: object = None) -> Reply:
+        return ask(method, f"{self._url}/api/v1/{path}", body=body, token=self.token)
+
+    def enrol(self) -> None:
+        factor = self.expect(201, "POST", "factors/totp")
+        self._totp = pyotp.TOTP(factor["secret"])
+        self.expect(200, "POST", f"factors/totp/{factor['id']}/confirm", {"code": self.code()})
+
+    def expect(self, status: int, method: str, path: str, body: object = None) -> Any:
+        reply = self.call(method, path, body)
+        assert reply.status == status, (method, path, reply)
+        return reply.content
+
+    def code(self, *, step: int | None = None) -> str:
+        """A code that was not used yet, or the one of ``step`` (Unix time / 30 s)."""
+        if step is None:
+            self._step = step = max(self._step + 1, clock.now_ms() // STEP_MS - 1)
+        return self._totp.generate_otp(step)
+
+    def step_up(self, **intent: object) -> dict[str, str]:
+        """A proof for this intent."""
+        challenge = self.expect(201, "POST", "step-up", {"intent": intent})
+        return {"challenge_id": challenge["challenge_id"], "totp": self.code()}
+
+    def create_key(self, **wish: object) -> dict[str, str]:
+        """A key as a key file holds it."""
+        wish = WISH | wish
+        made = self.expect(201, "POST", "keys", wish | {"step_up": self.step_up(action="create_key", **wish)})
+        return {"key_id": made["key"]["id"], "secret": made["secret"]}
+
+    def delete_key(self, key_id: str) -> None:
+        self.expect(204, "DELETE", f"keys/{key_id}", {"step_up": self.step_up(action="delete_key", key_id=key_id)})

@@ -1,0 +1,105 @@
+"""``gerbang up`` as a child of the tests: started, asked, stopped, killed, and searched for what it left behind."""
+
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+GERBANG = Path(sys.executable).with_name("gerbang")
+START_SECONDS = 60
+
+
+def free_port() -> int:
+    """The first of a row of ports that nobody listens on, below those that the kernel gives to clients."""
+    while True:
+        first = 20_000 + secrets.randbelow(10_000)
+        if all(_is_free(first + offset) for offset in (0, 1, 10, 11, 12, 13)):
+            return first
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class System:
+    """One ``gerbang up``. Its processes are known by a mark in their environment, whoever they are children of by then."""
+
+    def __init__(self, folder: Path, port: int) -> None:
+        self.folder = folder
+        self.port = port
+        self.mark = f"GERBANG_TEST_MARK={secrets.token_hex(8)}"
+        self.output: list[str] = []
+        self._process: subprocess.Popen[str] | None = None
+        self._reader: threading.Thread | None = None
+
+    gateway_url = property(lambda self: f"http://127.0.0.1:{self.port}")
+    ops_url = property(lambda self: f"http://127.0.0.1:{self.port + 1}")
+    admin_url = property(lambda self: f"http://127.0.0.1:{self.port + 10}")
+    identity_url = property(lambda self: f"http://127.0.0.1:{self.port + 11}")
+    exchange_url = property(lambda self: f"http://127.0.0.1:{self.port + 12}")
+    internal_url = property(lambda self: f"http://127.0.0.1:{self.port + 13}")
+
+    @property
+    def demo_key(self) -> dict[str, str]:
+        return json.loads((self.folder / "demo-key.json").read_text())
+
+    @property
+    def environment(self) -> dict[str, str]:
+        name, value = self.mark.split("=")
+        return os.environ | {name: value}
+
+    def start(self) -> list[str]:
+        """Start and wait for the ``ready:`` line; returns what was printed up to it."""
+        command = [GERBANG, "up", "--data", self.folder, "--port", str(self.port)]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment)
+        self.output = []
+        ready = threading.Event()
+        self._reader = threading.Thread(target=self._read, args=(self._process, ready))
+        self._reader.start()
+        assert ready.wait(START_SECONDS), self.output
+        assert any(line.startswith("ready: ") for line in self.output), self.output
+        return self.output
+
+    def _read(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+        for line in process.stdout:
+            self.output.append(line.rstrip("\n"))
+            if line.startswith("ready: "):
+                ready.set()
+        ready.set()  # it has ended without
+
+    def end(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 30) -> int:
+        """Send a signal and wait; returns the exit status."""
+        self._process.send_signal(number)
+        status = self._process.wait(seconds)
+        self._reader.join()
+        self._process.stdout.close()
+        return status
+
+    def processes(self) -> dict[int, str]:
+        """Every living process that carries the mark, by id, with its command line."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    if self.mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
+                        command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                        if command:
+                            found[int(entry.name)] = command
+                except OSError:
+                    continue
+        return found
+
+    def process(self, words: str) -> int:
+        """The one process whose command line holds ``words``."""
+        (pid,) = [pid for pid, command in self.processes().items() if words in command]
+        return pid
