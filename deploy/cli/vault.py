@@ -1,8 +1,12 @@
 """``gerbang vault``: the key-encryption keys."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from gateway.keys.vault import Vault
 
 
 @click.group()
@@ -37,12 +41,27 @@ def reseal(dsn: str, keys: str) -> None:
     """
     import asyncio
 
-    from deploy.reseal import reseal as run
     from gateway.keys.vault import Vault
 
-    ring = Vault.parse(_content(keys))
-    secrets, factors = asyncio.run(run(dsn, ring))
-    click.echo(f"sealed anew: {secrets} keys' secrets, {factors} second factors")
+    unreadable = asyncio.run(_reseal(dsn, Vault.parse(_content(keys))))
+    if unreadable:
+        raise click.ClickException(f"no key of the ring opens the secrets of: {', '.join(unreadable)}; they were left as they are")
+
+
+async def _reseal(dsn: str, ring: "Vault") -> list[str]:
+    """Seal keys' secrets and second factors anew; returns the ids of keys whose secret does not open."""
+    from admin.stepup import factors
+    from gateway.keys import postgres
+    from gateway.keys.reseal import reseal as reseal_secrets
+
+    connection = await postgres.connect(dsn)
+    try:
+        secrets = await reseal_secrets(connection, ring)
+        others = await factors.reseal(connection, ring)
+    finally:
+        await connection.close()
+    click.echo(f"sealed anew: {secrets.done} keys' secrets, {others} second factors")
+    return secrets.unreadable
 
 
 def _content(value: str) -> str:

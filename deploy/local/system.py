@@ -5,7 +5,7 @@ import contextlib
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from deploy.client import Unanswered, ask
 from deploy.local import demo_key
@@ -84,15 +84,14 @@ class System:
         self._redis.stop()
         self._postgres.stop()
 
-    def ended(self) -> str | None:
-        """What has ended by itself, in one line; ``None`` while all of it runs."""
+    def ended(self) -> Iterator[tuple[str, str]]:
+        """Each part that has ended by itself: its name and what it said last."""
         for child in self._services:
             if not child.running():
-                return f"{_NAMES[child.name]} has ended (status {child.wait()}): {child.last_words()}"
+                yield _NAMES[child.name], f"status {child.wait()}: {child.last_words()}"
         for name, server in (("PostgreSQL", self._postgres), ("Redis", self._redis)):
             if not server.running():
-                return f"{name} has ended; its log is {server.log}"
-        return None
+                yield name, f"its log is {server.log}"
 
     @property
     def _key(self) -> str:
@@ -129,8 +128,8 @@ class System:
         deadline = time.monotonic() + _READY_S
         for name, question in questions.items():
             while not question():
-                if (ended := self.ended()) is not None:
-                    raise StartError(ended)
+                for part, words in self.ended():
+                    raise StartError(f"{part} has ended ({words})")
                 if time.monotonic() > deadline:
                     raise StartError(f"{_NAMES[name]} does not answer after {_READY_S} s; the logs are in {self._folder.path / 'logs'}")
                 time.sleep(0.03)

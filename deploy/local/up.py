@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from deploy.local.folder import DataFolder, Ports
-from deploy.local.process import StartError
 from deploy.local.system import System
 
 _STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -34,14 +34,23 @@ def run(data: Path, port: int) -> int:
         started = time.monotonic()
         system.start(patience_s=0 if clean else _LEFTOVERS_S)
         _greet(system, folder, port, time.monotonic() - started)
-        while (ended := system.ended()) is None:
-            time.sleep(0.25)
-        raise StartError(f"{ended} Everything was stopped.")
+        _watch(system)
     except _Stopped:
         return 0
     finally:
         system.stop()
         folder.release()
+
+
+def _watch(system: System) -> NoReturn:
+    """Tell of each part that ends by itself. The rest goes on: to see what it does without that part is what somebody may want."""
+    gone: set[str] = set()
+    while True:
+        for part, words in system.ended():
+            if part not in gone:
+                print(f"{part} has ended ({words}); the rest goes on", file=sys.stderr, flush=True)
+                gone.add(part)
+        time.sleep(0.25)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
