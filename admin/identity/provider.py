@@ -72,8 +72,8 @@ class Provider:
         if self._discovery is None or self._expired(now_ms):
             await self._refresh(now_ms)
         matching = self._matching(kid)
-        if not matching and self._attempt_is_old(now_ms, self._settings.refetch_after_ms):
-            await self._refresh(now_ms)
+        if not matching:
+            await self._refresh(now_ms, not_within_ms=self._settings.refetch_after_ms)
             matching = self._matching(kid)
         if not self._keys or now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS:
             raise _unavailable()
@@ -86,14 +86,12 @@ class Provider:
     def _expired(self, now_ms: int) -> bool:
         return now_ms - self._fetched_ms >= self._settings.keys_ttl_ms
 
-    def _attempt_is_old(self, now_ms: int, age_ms: int) -> bool:
-        return self._attempted_ms is None or now_ms - self._attempted_ms >= age_ms
-
-    async def _refresh(self, now_ms: int) -> None:
-        """Read both documents, once for all that wait. On a failure what is known stays."""
+    async def _refresh(self, now_ms: int, *, not_within_ms: int = _RETRY_AFTER_FAILURE_MS) -> None:
+        """Read both documents, once for all that wait, unless that was tried just now. On a failure what is known stays."""
         before = self._fetched_ms, self._discovery
         async with self._refreshing:
-            if (self._fetched_ms, self._discovery) != before or not self._attempt_is_old(now_ms, _RETRY_AFTER_FAILURE_MS):
+            tried_just_now = self._attempted_ms is not None and now_ms - self._attempted_ms < not_within_ms
+            if (self._fetched_ms, self._discovery) != before or tried_just_now:
                 return
             self._attempted_ms = now_ms
             try:
