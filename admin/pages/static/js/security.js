@@ -1,7 +1,7 @@
 // Factors: add, name and remove them. Whatever needs a proof with an existing factor asks for it first.
 
 import { call, picture, Refused } from "./api.js";
-import { clearErrors, hide, say, showRefusal, whileBusy } from "./forms.js";
+import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
 import { copy, download } from "./page.js";
 import * as passkeys from "./passkeys.js";
 import { challenge, prove } from "./stepup.js";
@@ -43,6 +43,7 @@ function submitting(form, work) {
   });
 }
 
+/** Beside the field where there is one to be blamed, else above everything. */
 function refuse(form, error) {
   if (error instanceof DOMException) {
     if (error.name !== "AbortError") {
@@ -51,6 +52,8 @@ function refuse(form, error) {
     }
   } else if (error instanceof Refused && form && error.errors.length) {
     showRefusal(form, error, pageError);
+  } else if (error instanceof Refused && form === confirmForm && error.problem.code === "step_up_failed") {
+    showError(form, "code", problem(error.problem))?.focus();
   } else if (error instanceof Refused) {
     say(pageError, problem(error.problem));
     pageError.focus();
@@ -70,9 +73,9 @@ function added(answer) {
       return item;
     }),
   );
-  document.getElementById("recovery").hidden = false;
-  document.getElementById("recovery").scrollIntoView({ block: "start" });
-  document.getElementById("recovery-heading").focus();
+  document.getElementById("new-codes").hidden = false;
+  document.getElementById("new-codes").scrollIntoView({ block: "start" });
+  document.getElementById("new-codes-heading").focus();
   const all = `${answer.recovery_codes.join("\n")}\n`;
   document.getElementById("copy-codes").onclick = () => copy(all, list);
   document.getElementById("download-codes").onclick = () => download("gerbang-recovery-codes.txt", all, "text/plain");
@@ -138,7 +141,8 @@ for (const button of document.querySelectorAll("[data-remove]")) {
 document.getElementById("renew-codes")?.addEventListener("click", async () => {
   hide(pageError);
   try {
-    added(await withProof({ action: "renew_recovery_codes" }, text("renewing_codes"), (stepUp) => call("POST", "/api/v1/factors/recovery-codes", { step_up: stepUp })));
+    const renew = (stepUp) => call("POST", "/api/v1/recovery-codes", { step_up: stepUp });
+    added(await withProof({ action: "renew_recovery_codes" }, text("renewing_codes"), renew));
   } catch (error) {
     refuse(null, error);
   }

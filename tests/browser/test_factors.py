@@ -1,0 +1,125 @@
+"""Ways to confirm: several of them, with names, removed only with a proof, and codes for the day when the phone is gone."""
+
+import pytest
+from playwright.async_api import expect
+
+from tests.support.pages import Visitor
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
+
+
+async def test_a_second_factor_needs_a_proof_with_the_first(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.enrol_totp("Ponsel")
+    await visitor.plug_in()
+    await visitor.page.fill("#passkey-name", "Kunci YubiKey")
+    await visitor.page.click("#passkey-form button")
+    await expect(visitor.page.locator("#step-up-what")).to_have_text("Menambahkan passkey")
+    await visitor.prove_by_code()
+    await expect(visitor.page.locator("[data-factor]")).to_have_count(2)
+    await expect(visitor.page.locator("[data-factor] strong")).to_have_text(["Ponsel", "Kunci YubiKey"])
+
+
+async def test_several_passkeys_each_work_and_one_device_holds_only_one(visitor: Visitor):
+    await visitor.log_in()
+    first = await visitor.plug_in()
+    await visitor.enrol_passkey("Satu")
+    await visitor.page.fill("#passkey-name", "Lagi")
+    await visitor.page.click("#passkey-form button")
+    await visitor.prove_by_passkey()
+    await expect(visitor.page.locator("#page-error")).to_have_text("Perangkat ini sudah menyimpan passkey untuk akun Anda.")
+    await visitor.plug_in(transport="usb")
+    await visitor.page.click("#passkey-form button")
+    await visitor.prove_by_passkey()
+    await expect(visitor.page.locator("[data-factor]")).to_have_count(2)
+    for label in ("Dengan yang kedua", "Sekali lagi"):
+        if label == "Dengan yang kedua":
+            await visitor.unplug(first)
+        await visitor.fill_key(label)
+        await visitor.proceed()
+        await visitor.prove_by_passkey()
+        await visitor.new_secret()
+        await visitor.leave_secret()
+
+
+async def test_a_factor_is_removed_with_a_proof_and_the_last_one_stays_while_there_are_keys(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.enrol_passkey("Laptop")
+    await visitor.fill_key("Bot")
+    await visitor.proceed()
+    await visitor.prove_by_passkey()
+    await visitor.new_secret()
+    await visitor.leave_secret()
+    await visitor.go("/security")
+    await visitor.page.get_by_role("button", name="Hapus Laptop").click()
+    await expect(visitor.page.locator("#page-error")).to_contain_text("Ini cara konfirmasi Anda yang terakhir.")
+    await visitor.page.click("#totp-form button")
+    await visitor.prove_by_passkey()
+    await expect(visitor.page.locator("#totp-qr")).to_be_visible()
+    visitor.totp_secret = (await visitor.page.locator("#totp-secret").inner_text()).replace(" ", "")
+    await visitor.page.fill("#totp-code", visitor.code())
+    await visitor.page.click("#totp-confirm button")
+    await expect(visitor.page.locator("[data-factor]")).to_have_count(2)
+    await visitor.page.get_by_role("button", name="Hapus Laptop").click()
+    await expect(visitor.page.locator("#step-up-what")).to_have_text("Menghapus Laptop")
+    await visitor.prove_by_code()
+    await expect(visitor.page.locator("[data-factor]")).to_have_count(1)
+
+
+async def test_a_cancelled_proof_changes_nothing(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.enrol_totp("Ponsel")
+    await visitor.page.get_by_role("button", name="Hapus Ponsel").click()
+    await visitor.page.click("#cancel-step-up")
+    await expect(visitor.page.locator("#step-up-card")).to_be_hidden()
+    await visitor.page.reload()
+    await expect(visitor.page.locator("[data-factor]")).to_have_count(1)
+
+
+async def test_a_recovery_code_deletes_a_key_when_the_phone_is_gone_and_works_once(visitor: Visitor):
+    await visitor.log_in()
+    codes = await visitor.enrol_totp()
+    for label in ("Satu", "Dua"):
+        await visitor.fill_key(label)
+        await visitor.proceed()
+        await visitor.prove_by_code()
+        await visitor.new_secret()
+        await visitor.leave_secret()
+    for label in ("Satu", "Dua"):
+        await visitor.card(label).get_by_role("link", name="Hapus").click()
+        await visitor.page.fill("#label", label)
+        await visitor.page.click("#confirm-label .danger")
+        await visitor.page.locator("[data-method=recovery_code] summary").click()
+        await visitor.page.fill("#recovery", codes[0].lower())
+        await visitor.page.click("[data-recovery] button")
+        if label == "Satu":
+            await visitor.page.wait_for_url(visitor.site.url + "/keys")
+    await expect(visitor.page.locator("#recovery-error")).to_have_text("Kode ini sudah dipakai. Tunggu kode berikutnya.")
+
+
+async def test_recovery_codes_are_renewed_with_a_proof_and_shown_once(visitor: Visitor):
+    await visitor.log_in()
+    old = await visitor.enrol_totp()
+    await visitor.page.click("#renew-codes")
+    await visitor.prove_by_code()
+    await expect(visitor.page.locator("#recovery-codes li")).to_have_count(10)
+    new = await visitor.page.locator("#recovery-codes li").all_inner_texts()
+    assert not set(old) & set(new)
+    await visitor.page.reload()
+    assert new[0] not in await visitor.page.content()
+
+
+async def test_a_wrong_first_code_is_told_beside_its_field_and_the_enrolment_goes_on(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.go("/security")
+    await visitor.page.click("#totp-form button")
+    await expect(visitor.page.locator("#totp-qr")).to_be_visible()
+    visitor.totp_secret = (await visitor.page.locator("#totp-secret").inner_text()).replace(" ", "")
+    assert await visitor.page.locator("#totp-qr").evaluate("image => image.naturalWidth > 100")
+    await visitor.page.fill("#totp-code", "000000")
+    await visitor.page.click("#totp-confirm button")
+    await expect(visitor.page.locator("#totp-code-error")).to_contain_text("Kodenya salah")
+    await visitor.page.fill("#totp-code", visitor.code())
+    await visitor.page.click("#totp-confirm button")
+    await expect(visitor.page.locator("#recovery-codes li")).to_have_count(10)
