@@ -3,10 +3,12 @@
 from gateway.admission.dialects.base import Credentials, Dialect
 from gateway.admission.dialects.binance import Binance
 from gateway.admission.dialects.mobee import Mobee
+from gateway.admission.dialects.rfc9421 import Rfc9421
 
 DIALECTS: dict[str, Dialect] = {
     "mobee": Mobee(),
     "binance": Binance(),
+    "rfc9421": Rfc9421(),
 }
 
 CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))

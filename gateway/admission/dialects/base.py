@@ -7,7 +7,11 @@ from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
 
+from gateway.errors import InvalidCredentials
 from gateway.message import Request
+
+SHOWN = 2_048
+"""Bytes of the string to sign that a refusal shows."""
 
 
 class Credentials(NamedTuple):
@@ -64,3 +68,11 @@ def decoded_base64(text: bytes) -> bytes:
     except Error:
         return b""
     return decoded if b2a_base64(decoded, newline=False) == text else b""
+
+
+def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentials:
+    """The refusal of credentials that do not hold, with the string to sign as computed from the bytes received.
+
+    Nothing secret is in it: all of it is what the client sent. Cut off after :data:`SHOWN` bytes; what is not UTF-8 is escaped.
+    """
+    return InvalidCredentials(detail, reason=reason, extras={"string_to_sign": signed[:SHOWN].decode("utf-8", "backslashreplace")})

@@ -1,0 +1,200 @@
+"""The ``rfc9421`` dialect: HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530). Pure.
+
+One signature a request. It covers ``@method``, ``@path``, ``@query`` when there is one, and ``content-digest`` when there is content;
+further components are welcome, as long as they have no parameters of their own (``sf``, ``key``, ``bs``, ``tr``, ``req``, ``name``).
+"""
+
+import hashlib
+from binascii import b2a_base64
+from collections.abc import Callable, Mapping
+from hmac import compare_digest
+from typing import NamedTuple, NoReturn
+
+import http_sf
+
+from gateway.admission.dialects.base import Credentials, invalid
+from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
+from gateway.keys.record import Algorithm
+from gateway.message import Request
+
+INPUT, SIGNATURE, DIGEST = b"signature-input", b"signature", b"content-digest"
+ALGORITHMS = {
+    "hmac-sha256": Algorithm.HMAC_SHA256,
+    "ed25519": Algorithm.ED25519,
+    "rsa-v1_5-sha256": Algorithm.RSA_SHA256,
+}
+"""Names of RFC 9421 §3.3 to ours. A request need not name one, and what it names is never trusted, only compared."""
+MAX_COMPONENTS = 32
+
+
+class _Input(NamedTuple):
+    """``Signature-Input`` taken apart (§4.1)."""
+
+    label: str
+    components: list[str]
+    parameters: Mapping[str, object]
+    text: bytes
+    """The member's value as received: what the signer serialised into its own base (§2.3)."""
+
+
+class Rfc9421:
+    """See the module."""
+
+    name = "rfc9421"
+    fields = frozenset({INPUT, SIGNATURE})
+
+    def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
+        """See :meth:`Dialect.read`."""
+        if INPUT not in fields or SIGNATURE not in fields:
+            raise MissingCredentials("a signed request carries both Signature-Input and Signature (RFC 9421 §4)")
+        given = _input(fields[INPUT])
+        _check_coverage(given, request)
+        signed = signature_base(given.components, given.text, request)
+        if DIGEST.decode() in given.components:
+            _check_digest(request, signed)
+        parameters = given.parameters
+        algorithm = _text(parameters, "alg")
+        if algorithm and algorithm not in ALGORITHMS:
+            raise MalformedRequest(f"the alg {algorithm[:40]!r} is not spoken here; use {', '.join(ALGORITHMS)}, or leave it out")
+        return Credentials(
+            _text(parameters, "keyid"),
+            _signature(fields[SIGNATURE], given.label),
+            signed,
+            _milliseconds(parameters, "created"),
+            expires_ms=_milliseconds(parameters, "expires") if "expires" in parameters else 0,
+            algorithm=ALGORITHMS[algorithm].value if algorithm else "",
+            unique="nonce" in parameters,
+        )
+
+    def refusal(self, problem: Mapping[str, object]) -> None:
+        """Plain problems."""
+
+
+def signature_base(components: list[str], parameters: bytes, request: Request) -> bytes:
+    """RFC 9421 §2.5.
+
+    :param parameters: the value of ``@signature-params``
+    :raises MalformedRequest: a component that is not there, or not spoken here
+    """
+    lines = [b'"%b": %b' % (component.encode("ascii"), _value(component, request)) for component in components]
+    return b"\n".join([*lines, b'"@signature-params": ' + parameters])
+
+
+def _value(component: str, request: Request) -> bytes:
+    if component.startswith("@"):
+        derive = _DERIVED.get(component)
+        if derive is None:
+            raise MalformedRequest(f"the component {component[:40]!r} is not spoken here; use {', '.join(_DERIVED)} or header fields")
+        return derive(request)
+    lines = request.field_lines(component.encode("ascii"))
+    if not lines:
+        raise MalformedRequest(f"the signature covers the header field {component[:80]!r}, which the request does not carry")
+    return b", ".join(lines)
+
+
+def _authority(request: Request) -> bytes:
+    """§2.2.3: in lower case, without the scheme's default port."""
+    host = b"".join(request.field_lines(b"host")[:1]).lower()
+    return host.removesuffix(b":443" if request.secure else b":80")
+
+
+def _scheme(request: Request) -> bytes:
+    return b"https" if request.secure else b"http"
+
+
+_DERIVED: dict[str, Callable[[Request], bytes]] = {
+    "@method": lambda request: request.method,
+    "@path": lambda request: request.path,
+    "@query": lambda request: b"?" + (request.query or b""),
+    "@authority": _authority,
+    "@scheme": _scheme,
+    "@request-target": lambda request: request.target,
+    "@target-uri": lambda request: _scheme(request) + b"://" + _authority(request) + request.target,
+}
+
+
+def _input(value: bytes) -> _Input:
+    members = _dictionary(value, "Signature-Input")
+    if len(members) != 1:
+        raise AmbiguousCredentials("Signature-Input must carry exactly one signature")
+    ((label, member),) = members.items()
+    items, parameters = member if isinstance(member, tuple) else (None, {})
+    if not isinstance(items, list) or not 0 < len(items) <= MAX_COMPONENTS:
+        raise MalformedRequest(f"Signature-Input is not a list of 1 to {MAX_COMPONENTS} components (RFC 9421 §4.1)")
+    components: list[str] = []
+    for name, own_parameters in items:
+        if own_parameters or not isinstance(name, str) or name != name.lower():
+            raise MalformedRequest(f"the component {str(name)[:40]!r} is not a lower-case name in quotes without parameters")
+        components.append(name)
+    if len(set(components)) != len(components):
+        raise MalformedRequest("Signature-Input names a component twice (RFC 9421 §2.5)")
+    return _Input(label, components, parameters, value[value.index(b"=") + 1 :])
+
+
+def _check_coverage(given: _Input, request: Request) -> None:
+    needed = ["@method", "@path"] + (["content-digest"] if request.body else [])
+    missing = [name for name in needed if name not in given.components]
+    if missing:
+        raise MalformedRequest(f"the signature must cover {' and '.join(missing)}")
+    if request.query is not None and "@query" not in given.components:
+        raise UnsignedQuery("the request has a query: the signature must cover @query")
+
+
+def _check_digest(request: Request, signed: bytes) -> None:
+    """Every digest that we can compute must be right, and there must be one (RFC 9530 §2)."""
+    members = _dictionary(b", ".join(request.field_lines(DIGEST)), "Content-Digest")
+    known = [(digest, members[name]) for name, digest in _DIGESTS.items() if name in members]
+    if not known:
+        raise MalformedRequest(f"Content-Digest carries none of {', '.join(_DIGESTS)} (RFC 9530)")
+    for digest, member in known:
+        stated = member[0] if isinstance(member, tuple) else member
+        if not isinstance(stated, bytes) or not compare_digest(stated, digest(request.body)):
+            raise invalid("the content is not what Content-Digest says: sign the very bytes that are sent", signed)
+
+
+_DIGESTS: dict[str, Callable[[bytes], bytes]] = {
+    "sha-256": lambda body: hashlib.sha256(body).digest(),
+    "sha-512": lambda body: hashlib.sha512(body).digest(),
+}
+
+
+def _signature(value: bytes, label: str) -> bytes:
+    members = _dictionary(value, "Signature")
+    if set(members) != {label}:
+        raise AmbiguousCredentials(f"Signature must carry exactly the one signature that Signature-Input describes, {label[:40]!r}")
+    member = members[label]
+    signature = member[0] if isinstance(member, tuple) else member
+    if not isinstance(signature, bytes):
+        raise MalformedRequest("Signature is not a byte sequence between colons (RFC 8941 §3.3.5)")
+    # The parser forgives stray bits at the end of Base64; here each signature has one spelling.
+    return signature if b2a_base64(signature, newline=False) in value else b""
+
+
+def _dictionary(value: bytes, name: str) -> Mapping[str, object]:
+    try:
+        parsed = http_sf.parse(value, tltype="dictionary", on_duplicate_key=_refuse_duplicate)
+    except (http_sf.StructuredFieldError, ValueError) as error:
+        raise MalformedRequest(f"{name} is not a structured dictionary (RFC 8941 §3.2): {str(error)[:120]}") from None
+    return parsed if isinstance(parsed, dict) else {}
+
+
+def _refuse_duplicate(key: str, _context: str) -> NoReturn:
+    raise MalformedRequest(f"a structured field carries {key[:40]!r} twice")
+
+
+def _text(parameters: Mapping[str, object], name: str) -> str:
+    value = parameters.get(name, "")
+    if not isinstance(value, str):  # a token is no str here
+        raise MalformedRequest(f"the parameter {name} of Signature-Input is not text in quotes")
+    if not value and name == "keyid":
+        raise MissingCredentials("Signature-Input names no keyid: put the key id there")
+    return value
+
+
+def _milliseconds(parameters: Mapping[str, object], name: str) -> int:
+    seconds = parameters.get(name)
+    if seconds is None:
+        raise MissingCredentials(f"Signature-Input carries no {name}: Unix time in seconds (RFC 9421 §2.3)")
+    if type(seconds) is not int or not 0 < seconds < 100_000_000_000:
+        raise MalformedRequest(f"the parameter {name} of Signature-Input is not a Unix time in seconds")
+    return seconds * 1000
