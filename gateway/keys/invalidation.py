@@ -23,7 +23,7 @@ from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import postgres
 from gateway.keys.ids import is_key_id
 from gateway.keys.shared import entomb
-from gateway.tasks import spawn
+from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 REDIS_CHANNEL = "gerbang:invalidate"
@@ -104,9 +104,7 @@ class InvalidationListener:
 
     async def aclose(self) -> None:
         """Stop listening."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await cancel(*self._tasks)
         self._tasks = []
 
     async def _keep(self, name: str, hold: Callable[[Callable[[], None]], Awaitable[None]]) -> None:

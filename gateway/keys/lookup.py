@@ -29,7 +29,7 @@ from gateway.keys.invalidation import Channels
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import TOMBSTONE_TTL_MS, Shared, SharedRecords
 from gateway.keys.store import StoreBusy
-from gateway.tasks import spawn
+from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 CLOCKS_DIFFER_MS = 2_000
@@ -189,10 +189,7 @@ class KeyLookup(Generic[T]):
 
     async def aclose(self) -> None:
         """Give up the look-ups under way."""
-        tasks = [flight.task for flight in self._flights.values()]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancel(*(flight.task for flight in self._flights.values()))
 
     # -- one look-up ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,259 @@
+"""Two channels from a change to every gate, on real servers: each alone is enough, and a gap is never silent."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.errors import ConfigError, StoreUnavailable
+from gateway.keys import postgres
+from gateway.keys.cache import ABSENT
+from gateway.keys.ids import is_key_id, new_key_id
+from gateway.keys.invalidation import REDIS_CHANNEL, Channels, InvalidationListener, parse_message, publish
+from gateway.keys.redis_client import connect
+from gateway.keys.shared import record_key
+from gateway.telemetry.metrics import Metrics
+from tests.support.keys import NOW_MS
+
+SECONDS = 15
+
+
+class Listening:
+    """A listener, and what it told."""
+
+    def __init__(self, world) -> None:
+        self.channels = Channels()
+        self.metrics = Metrics()
+        self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.channels, metrics=self.metrics)
+        self.listener.on_invalidate.append(self._told)
+        self.told: list[str | None] = []
+        self._more = asyncio.Event()
+
+    def _told(self, key_id):
+        self.told.append(key_id)
+        self._more.set()
+
+    async def until(self, condition) -> None:
+        async with asyncio.timeout(SECONDS):
+            while not condition():
+                self._more.clear()
+                try:
+                    async with asyncio.timeout(0.05):
+                        await self._more.wait()
+                except TimeoutError:
+                    continue
+
+    def up(self) -> bool:
+        return self.channels.postgres_up_ms is not None and self.channels.redis_up_ms is not None
+
+    async def begin(self, *, up: bool = True):
+        self.listener.start()
+        if up:
+            await self.until(self.up)
+            self.told.clear()
+        return self
+
+
+@pytest.fixture
+async def listening(world):
+    listening = await Listening(world).begin()
+    yield listening
+    await listening.listener.aclose()
+
+
+@pytest.fixture
+async def own_listening(own_world):
+    listening = await Listening(own_world).begin()
+    yield listening
+    await listening.listener.aclose()
+
+
+@pytest.fixture
+async def owner(world):
+    connection = await postgres.connect(world.database.owner_dsn)
+    yield connection
+    await connection.close()
+
+
+async def test_a_message_of_redis_alone_is_enough(world, listening, owner):
+    record = await world.key()
+    await listening.until(lambda: record.key_id in listening.told)
+    listening.told.clear()
+    await owner.execute("SET session_replication_role = replica; DELETE FROM api_keys")  # no trigger: no notification
+    await publish(world.redis, [record.key_id], now_ms=NOW_MS)
+    await listening.until(lambda: listening.told == [record.key_id])
+    assert listening.metrics.invalidations["redis"] == 1
+
+
+async def test_a_notification_of_postgresql_alone_is_enough_and_puts_up_the_tombstone(world, listening):
+    record = await world.key()
+    await world.redis.set(record_key(record.key_id), b"an old record")
+    await world.delete(record, tell=False)
+    await listening.until(lambda: listening.told.count(record.key_id) >= 2)  # created, deleted
+    await listening.until(lambda: not any(task.get_name() == "entomb" for task in asyncio.all_tasks()))
+    assert (await world.redis.get(record_key(record.key_id))).startswith(b"changed ")
+
+
+async def test_a_deletion_with_redis_stopped_reaches_the_gate(own_world, own_redis, own_listening):
+    record = await own_world.key()
+    await asyncio.to_thread(own_redis.stop)
+    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    own_listening.told.clear()
+    await own_world.delete(record)
+    with pytest.raises(StoreUnavailable):
+        await publish(own_world.redis, [record.key_id], now_ms=NOW_MS)
+    await own_listening.until(lambda: record.key_id in own_listening.told)
+
+
+async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening):
+    """The gate's own connection to PostgreSQL is gone; the admin service still commits and publishes."""
+    record = await own_world.key()
+    await own_listening.until(lambda: record.key_id in own_listening.told)
+    own_listening.listener._dsn = "postgresql://u@/d?host=/nowhere"  # it cannot come back
+    owner = await postgres.connect(own_world.database.owner_dsn)
+    await owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_notify%' AND pid <> pg_backend_pid()")
+    await owner.close()
+    await own_listening.until(lambda: own_listening.channels.postgres_up_ms is None)
+    own_listening.told.clear()
+    await own_world.delete(record, tell=True)
+    await own_listening.until(lambda: own_listening.told == [record.key_id])
+
+
+@pytest.mark.parametrize("how", ["restart", "freeze"])
+async def test_a_gap_of_redis_is_noticed_and_told_as_everything(own_redis, own_listening, how):
+    up_ms = own_listening.channels.redis_up_ms
+    await asyncio.to_thread(own_redis.freeze if how == "freeze" else own_redis.kill)
+    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    assert own_listening.metrics.listener_up["redis"] == 0
+    assert own_listening.told == []
+    await asyncio.to_thread(own_redis.thaw if how == "freeze" else own_redis.start)
+    await own_listening.until(own_listening.up)
+    assert own_listening.told == [None]
+    assert own_listening.channels.redis_up_ms > up_ms
+
+
+@pytest.mark.parametrize("how", ["restart", "freeze"])
+async def test_a_gap_of_postgresql_is_noticed_and_told_as_everything(own_world, own_postgres, own_listening, how):
+    up_ms = own_listening.channels.postgres_up_ms
+    await asyncio.to_thread(own_postgres.freeze if how == "freeze" else own_postgres.kill)
+    await own_listening.until(lambda: own_listening.channels.postgres_up_ms is None)
+    assert own_listening.metrics.listener_up["postgres"] == 0
+    await asyncio.to_thread(own_postgres.thaw if how == "freeze" else own_postgres.start)
+    await own_listening.until(own_listening.up)
+    assert own_listening.told == [None]
+    assert own_listening.channels.postgres_up_ms > up_ms
+    admin = await postgres.connect(own_world.database.admin_dsn)
+    await admin.execute("SELECT pg_notify('gerbang_keys', $1)", key_id := new_key_id())
+    await own_listening.until(lambda: key_id in own_listening.told)
+    await admin.close()
+
+
+async def test_a_listener_starts_while_both_are_down_and_comes_up_with_them(own_world, own_redis, own_postgres):
+    await asyncio.to_thread(own_redis.stop)
+    await asyncio.to_thread(own_postgres.stop)
+    listening = await Listening(own_world).begin(up=False)
+    try:
+        await asyncio.to_thread(own_redis.start)
+        await asyncio.to_thread(own_postgres.start)
+        await listening.until(listening.up)
+        assert listening.told == [None, None]
+    finally:
+        await listening.listener.aclose()
+
+
+async def test_a_pooler_that_swallows_listen_is_noticed_by_the_probe(world, monkeypatch):
+    probed = asyncio.Event()
+
+    async def swallowed(self, channel, callback):
+        pass
+
+    async def probe(self, connection, channel, heard):
+        try:
+            await real_probe(self, connection, channel, heard)
+        finally:
+            probed.set()
+
+    real_probe = InvalidationListener._probe_postgres
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", swallowed)
+    monkeypatch.setattr(InvalidationListener, "_probe_postgres", probe)
+    listening = await Listening(world).begin(up=False)
+    try:
+        async with asyncio.timeout(SECONDS):
+            await probed.wait()
+        assert listening.channels.postgres_up_ms is None
+        assert listening.channels.redis_up_ms is not None
+    finally:
+        await listening.listener.aclose()
+
+
+async def test_emptying_the_table_is_told_as_everything(world, listening, owner):
+    await owner.execute("TRUNCATE api_keys")
+    await listening.until(lambda: listening.told == [None])
+
+
+async def test_what_is_no_key_id_is_told_to_nobody(world, listening, owner):
+    record = await world.key()
+    await world.redis.publish(REDIS_CHANNEL, b"\xff\x00 nonsense")
+    await world.redis.publish(REDIS_CHANNEL, f"{NOW_MS} nonsense {record.key_id}")
+    await owner.execute("SELECT pg_notify('gerbang_keys', 'nonsense')")
+    await world.delete(record, tell=False)
+    await listening.until(lambda: listening.told.count(record.key_id) == 3)
+    assert set(listening.told) == {record.key_id}
+
+
+async def test_the_delay_of_a_message_is_measured(world, listening):
+    await publish(world.redis, [new_key_id()], now_ms=NOW_MS)
+    await listening.until(lambda: listening.told != [])
+    assert sum(listening.metrics.revocation_delay["redis"].counts) == 1
+
+
+async def test_closing_leaves_no_connection_behind(world, owner):
+    listening = await Listening(world).begin()
+    await listening.listener.aclose()
+    left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%gerbang_probe%' AND pid <> pg_backend_pid()"
+    async with asyncio.timeout(SECONDS):
+        while await owner.fetchval(left):
+            await owner.execute("SELECT pg_sleep(0.01)")
+    assert await world.redis.pubsub_numsub(REDIS_CHANNEL) == [(REDIS_CHANNEL.encode(), 0)]
+
+
+async def test_a_malformed_dsn_is_told_at_the_start(world):
+    with pytest.raises(ConfigError):
+        InvalidationListener(world.redis, "nonsense", Channels()).start()
+
+
+async def test_publishing_to_a_redis_that_is_away_raises_and_says_so(tmp_path):
+    redis = connect(f"unix://{tmp_path}/nobody.sock")
+    with pytest.raises(StoreUnavailable, match="Redis did not answer"):
+        await publish(redis, [new_key_id()], now_ms=NOW_MS)
+    await redis.aclose()
+
+
+async def test_a_deletion_and_a_creation_through_both_channels_reach_a_look_up(world):
+    record, gate, other_id = await world.key(), world.gate(), new_key_id()
+    listening = Listening(world)
+    listening.listener.on_invalidate.insert(0, gate.lookup.invalidate)
+    await listening.begin()
+    await gate.lookup.fetch(record.key_id)
+    await gate.lookup.fetch(other_id)
+    await world.delete(record, tell=True)
+    other = await world.key(key_id=other_id)
+    await listening.until(lambda: {record.key_id, other_id} <= set(listening.told))
+    assert gate.peek(record.key_id) is not ABSENT
+    assert await gate.lookup.fetch(record.key_id) is None
+    assert await gate.lookup.fetch(other_id) == other
+    await listening.listener.aclose()
+
+
+@given(st.binary())
+def test_any_bytes_are_a_message_of_key_ids_only(data):
+    published_ms, key_ids = parse_message(data)
+    assert published_ms >= 0
+    assert all(map(is_key_id, key_ids))
+
+
+@given(st.integers(0, 10**15 - 1), st.lists(st.builds(new_key_id), max_size=5))
+def test_a_message_is_read_as_it_was_written(published_ms, key_ids):
+    assert parse_message(" ".join((str(published_ms), *key_ids)).encode()) == (published_ms, key_ids)
