@@ -29,7 +29,7 @@ def charge(tat_ms: float, weight: int, now_ms: float, rate: Rate) -> Charge:
     base = max(tat_ms, now_ms)
     new = base + weight * interval
     over = new - now_ms - rate.period_ms
-    if over > 1e-6:
+    if weight and over > 1e-6:
         used = base - now_ms
         retry = over if weight <= rate.units else float("inf")
         return Charge(False, tat_ms, max(0, int((rate.period_ms - used) / interval + 1e-6)), used, retry)

@@ -1,0 +1,358 @@
+"""Rate limits: one per key, the same over all workers and machines, and one per address for refused credentials.
+
+Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
+the ledger in Redis what it has admitted and learns what others have. Only who would go beyond that share waits for the next settlement.
+
+    gerbang:{<key id>}:limit:<units>/<period ms>    the ledger: ``tat`` (see ``gcra``), and units by slot of time
+
+The ledger keeps two rules: GCRA, and that in no period more than 3 % above the limit is admitted, which GCRA alone does not promise
+(a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, so two workers stay within 5 %.
+"""
+
+import asyncio
+from contextlib import suppress
+from functools import lru_cache
+from hashlib import sha1
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError, RedisError
+
+from gateway import clock
+from gateway.admission import gcra
+from gateway.admission.gcra import Charge
+from gateway.config import Rate
+from gateway.errors import GerbangError
+from gateway.tasks import spawn
+from gateway.telemetry.metrics import Metrics
+
+SLOTS = 60
+"""Slots of time in one period of the ledger; units count for 61 to 62 slots, which leaves one for a settlement to be late."""
+SHARE = 100
+"""A worker admits one part in this many of the limit before it has settled."""
+MAX_KEYS = 100_000
+MAX_BATCH = 200
+TIMEOUT_SECONDS = 0.5
+BEAT_SECONDS = 0.5
+"""Between two settlements of a key that is far from its limit; less where a slot is shorter than twice that."""
+PAID_MS = 1_000
+"""For how long units that were granted may be used: whoever waited for them comes at once, or not at all."""
+RETRY_SECONDS = 1.0
+"""Between two attempts to reach a Redis that is away."""
+
+SETTLE = Path(__file__).with_name("settle.lua").read_text("utf-8")
+_SETTLE_SHA = sha1(SETTLE.encode(), usedforsecurity=False).hexdigest()
+
+_log = structlog.get_logger(__name__)
+
+
+class ShareNeeded(GerbangError):
+    """This worker's share is used up: await :meth:`KeyLimiter.settled`, then charge again. Nothing was charged."""
+
+
+class _Share:
+    """What one worker knows of one key's limit."""
+
+    __slots__ = ("answered", "closed_ms", "each", "key_id", "paid", "paid_until_ms", "rate", "room", "tat_ms", "unsettled", "wanted")
+
+    def __init__(self, key_id: str, rate: Rate) -> None:
+        self.key_id = key_id
+        self.rate = rate
+        self.tat_ms = 0.0
+        """As the ledger had it, and what was admitted here since: never later than the true one, for nobody gives units back."""
+        self.room = rate.units
+        """Units left in the window, as the ledger had it, less what was admitted here since."""
+        self.closed_ms = 0.0
+        """Until when the window is known to have no room."""
+        self.unsettled = 0
+        """Units admitted that the ledger does not know of."""
+        self.wanted = 0
+        """Units that somebody waits for."""
+        self.each = 0
+        """The smallest weight among those."""
+        self.paid = 0
+        """Units that the ledger has granted and nobody has used; void after :attr:`paid_until_ms`."""
+        self.paid_until_ms = 0.0
+        self.answered: asyncio.Future[None] | None = None
+        """Done with the next settlement, for those who wait."""
+
+
+class _Bill(NamedTuple):
+    """One key's part of a settlement: taken from its share, so that what comes after is the next one's."""
+
+    share: _Share
+    spent: int
+    want: int
+    each: int
+    answered: "asyncio.Future[None] | None"
+
+
+class KeyLimiter:
+    """Limits per key. One for each process; reloads keep it."""
+
+    def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
+        self._redis = redis
+        self._metrics = metrics
+        metrics.probes.append(self._count)
+        self._shares: dict[str, _Share] = {}
+        self._due: dict[_Share, None] = {}
+        """To be settled at the next beat."""
+        self._pressing: dict[_Share, None] = {}
+        """Those of them that cannot wait for it."""
+        self._press = asyncio.Event()
+        self._beat_seconds = BEAT_SECONDS
+        self._task: asyncio.Task[None] | None = None
+        self.degraded = False
+        """True while Redis is away and each process limits on its own."""
+
+    def charge(self, key_id: str, weight: int, rate: Rate, now_ms: float) -> Charge:
+        """Charge a request to its key's limit.
+
+        :param weight: 0 charges nothing and tells how the limit stands
+        :param now_ms: monotonic milliseconds
+        :raises ShareNeeded: Redis must be asked first
+        """
+        share = self._shares.get(key_id)
+        if share is None or share.rate is not rate:
+            share = self._open(key_id, rate)
+        if share.paid >= weight > 0 and _take_paid(share, weight, now_ms):
+            return gcra.charge(share.tat_ms, 0, now_ms, rate)
+        charge = gcra.charge(share.tat_ms, weight, now_ms, rate)
+        if not charge.allowed:
+            return charge
+        if share.room < weight + charge.remaining and not self.degraded:
+            charge = _within_window(share, weight, now_ms, charge)
+        if weight and charge.allowed:
+            self._admit_unsettled(share, weight)
+            share.tat_ms = charge.tat_ms
+        return charge
+
+    async def settled(self, key_id: str, weight: int, rate: Rate) -> None:
+        """Ask the ledger for ``weight`` units, in one round trip with everybody who asks. Charge again after it."""
+        share = self._shares.get(key_id)
+        if share is None or share.rate is not rate:
+            share = self._open(key_id, rate)
+        if self.degraded:
+            return
+        if share.answered is None:
+            share.answered = asyncio.get_running_loop().create_future()
+            share.each = weight
+        share.each = min(share.each, weight)
+        share.wanted += weight
+        self._settle_soon(share)
+        await asyncio.shield(share.answered)
+
+    def start(self) -> None:
+        """Settle in the background from now on."""
+        self._task = spawn(self._settle_for_ever(), name="settle limits")
+
+    async def stop(self) -> None:
+        """Settle what is open and end."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+            self._task = None
+        await self._settle(list(self._due))
+
+    # -- what this worker decides on its own
+
+    def _open(self, key_id: str, rate: Rate) -> _Share:
+        known = self._shares.get(key_id)
+        if known is not None and known.rate == rate:
+            known.rate = rate  # the same limit in another version of the configuration
+            return known
+        if known is None and len(self._shares) >= MAX_KEYS:
+            self._forget()
+        self._beat_seconds = min(BEAT_SECONDS, rate.period_ms / SLOTS / 2000)
+        share = self._shares[key_id] = _Share(key_id, rate)
+        return share
+
+    def _forget(self) -> None:
+        """Drop the tenth of the keys that was opened first, of those that owe nothing if there are any: the ledger remembers them."""
+        settled = [share for share in self._shares.values() if share not in self._due]
+        for share in (settled or list(self._shares.values()))[: max(1, MAX_KEYS // 10)]:
+            del self._shares[share.key_id]
+            self._due.pop(share, None)
+
+    def _admit_unsettled(self, share: _Share, weight: int) -> None:
+        unsettled = (share.unsettled + weight) * SHARE
+        if unsettled > share.rate.units and not self.degraded:
+            raise ShareNeeded(share.key_id)
+        share.unsettled += weight
+        share.room -= weight
+        self._due[share] = None
+        if unsettled * 2 > share.rate.units:
+            self._settle_soon(share)
+
+    def _settle_soon(self, share: _Share) -> None:
+        self._due[share] = None
+        self._pressing[share] = None
+        self._press.set()
+
+    # -- settlements
+
+    async def _settle_for_ever(self) -> None:
+        loop = asyncio.get_running_loop()
+        beat = loop.time()
+        while True:
+            if self.degraded:
+                await asyncio.sleep(RETRY_SECONDS)
+            try:
+                async with asyncio.timeout_at(beat):
+                    await self._press.wait()
+                due = list(self._pressing)
+            except TimeoutError:
+                beat = loop.time() + self._beat_seconds
+                due = list(self._due)
+            if due or self.degraded:
+                await self._settle(due)
+
+    async def _settle(self, due: list[_Share]) -> None:
+        """Exchange the present state of these with the ledger. With none, see whether Redis is there."""
+        self._press.clear()
+        self._pressing.clear()
+        bills = [self._bill(share) for share in due]
+        for start in range(0, max(1, len(bills)), MAX_BATCH):
+            batch = bills[start : start + MAX_BATCH]
+            sent_ms = clock.monotonic_ms()
+            try:
+                answers = await self._ask(batch)
+            except (RedisError, OSError) as error:
+                self._away(bills[start:], error)
+                return
+            except asyncio.CancelledError:
+                _release(bills[start:])
+                raise
+            for bill, answer in zip(batch, answers, strict=True):
+                _learn(bill, answer, sent_ms)
+            self._present()
+
+    def _bill(self, share: _Share) -> _Bill:
+        bill = _Bill(share, share.unsettled, share.wanted, share.each, share.answered)
+        share.unsettled = share.wanted = share.each = 0
+        share.answered = None
+        self._due.pop(share, None)
+        return bill
+
+    async def _ask(self, batch: list[_Bill]) -> list[Any]:
+        """One round trip, and another when Redis does not know the script yet.
+
+        :raises RedisError, OSError: no answer, or one that is an error
+        """
+        async with asyncio.timeout(TIMEOUT_SECONDS):
+            if not batch:
+                await self._redis.ping()
+            answers = await self._send("EVALSHA", _SETTLE_SHA, batch)
+            unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            if unknown:
+                again = await self._send("EVAL", SETTLE, [batch[index] for index in unknown])
+                for index, answer in zip(unknown, again, strict=True):
+                    answers[index] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _send(self, command: str, script: str, batch: list[_Bill]) -> list[Any]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for share, spent, want, each, _ in batch:
+            units, period_ms = share.rate
+            name = f"gerbang:{{{share.key_id}}}:limit:{units}/{period_ms}"
+            pipeline.execute_command(command, script, 1, name, spent, want, each, units, period_ms, SLOTS, "")
+        return await pipeline.execute(raise_on_error=False)
+
+    def _away(self, bills: list[_Bill], error: Exception) -> None:
+        self._metrics.limit_settlements["failed"] += 1
+        if not self.degraded:
+            _log.error("limits_per_process", reason=type(error).__name__)
+        self.degraded = True
+        for share, spent, *_ in bills:
+            # Whether Redis has charged it is not known; a whole limit is the most that is held against a key.
+            share.unsettled = min(share.unsettled + spent, share.rate.units)
+            self._due[share] = None
+        _release(bills)
+
+    def _present(self) -> None:
+        self._metrics.limit_settlements["settled"] += 1
+        if self.degraded:
+            _log.info("limits_shared_again")
+        self.degraded = False
+
+    def _count(self, metrics: Metrics) -> None:
+        metrics.limit_keys = len(self._shares)
+        metrics.limits_local = int(self.degraded)
+
+
+def _take_paid(share: _Share, weight: int, now_ms: float) -> bool:
+    if now_ms > share.paid_until_ms:
+        share.paid = 0
+        return False
+    share.paid -= weight
+    return True
+
+
+def _within_window(share: _Share, weight: int, now_ms: float, charge: Charge) -> Charge:
+    """GCRA's yes, when the window may have less room."""
+    room = max(0, share.room)
+    if weight <= room:
+        return charge._replace(remaining=room - weight)
+    if now_ms >= share.closed_ms:
+        raise ShareNeeded(share.key_id)
+    wait_ms = share.closed_ms - now_ms
+    return Charge(allowed=False, tat_ms=share.tat_ms, remaining=room, reset_ms=wait_ms, retry_after_ms=wait_ms)
+
+
+def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
+    """Take over what the ledger says, and add what was admitted while it was being asked."""
+    share, rate = bill.share, bill.share.rate
+    granted, tat_in_ms, room, closed_in_ms = int(answer[0]), float(answer[1]), int(answer[2]), float(answer[3])
+    share.tat_ms = sent_ms + tat_in_ms + share.unsettled * rate.period_ms / rate.units
+    share.room = room - share.unsettled
+    share.closed_ms = sent_ms + closed_in_ms if closed_in_ms else 0.0
+    if granted:
+        share.paid = granted + (share.paid if sent_ms <= share.paid_until_ms else 0)
+        share.paid_until_ms = sent_ms + PAID_MS
+    _release([bill])
+
+
+def _release(bills: list[_Bill]) -> None:
+    """Let those who wait go on, by what is known now."""
+    for bill in bills:
+        if bill.answered is not None and not bill.answered.done():
+            bill.answered.set_result(None)
+
+
+class FailureLimiter:
+    """Refused credentials by address, in this process's memory: no store is asked, so a flood of them costs little."""
+
+    def __init__(self, *, max_addresses: int = 65_536) -> None:
+        self._max = max_addresses
+        self._tats: dict[str, float] = {}
+
+    def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
+        """Milliseconds for which this address waits; 0 when it need not."""
+        if not self._tats:
+            return 0.0
+        tat_ms = self._tats.get(_neighbourhood(address) if ":" in address else address)
+        return 0.0 if tat_ms is None else gcra.charge(tat_ms, 1, now_ms, rate).retry_after_ms
+
+    def failed(self, address: str, rate: Rate, now_ms: float) -> None:
+        """Note one refusal."""
+        name = _neighbourhood(address) if ":" in address else address
+        tat_ms = self._tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a refusal
+        if len(self._tats) >= self._max:
+            del self._tats[next(iter(self._tats))]
+        self._tats[name] = gcra.charge(tat_ms, 1, now_ms, rate).tat_ms
+
+
+@lru_cache(65_536)
+def _neighbourhood(address: str) -> str:
+    """The /64 of an IPv6 address: what one customer commonly has (RFC 6177), so as many addresses as they like."""
+    try:
+        return str(IPv6Address(int(IPv6Address(address)) >> 64 << 64))
+    except ValueError:
+        return address

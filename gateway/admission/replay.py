@@ -1,0 +1,109 @@
+"""The replay guard: a signature is admitted once within its window, over all workers and machines. I/O with Redis.
+
+    gerbang:{<key id>}:replay:<digest of the signature>    set by whoever comes first, until the signature's window has passed
+
+Everybody who asks within one tick of the event loop shares one round trip. Whether a claim may be repeated is not known after a lost
+reply, so it never is: an outcome that is not known is a refusal, unless the operator chose ``replay_outage = "allow"``.
+"""
+
+import asyncio
+from hashlib import blake2b
+from typing import NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway import clock
+from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable
+from gateway.tasks import spawn
+from gateway.telemetry.metrics import Metrics
+
+TIMEOUT_SECONDS = 0.5
+"""For a whole batch, waiting for a connection included."""
+MAX_BATCH = 256
+LOG_EVERY_MS = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+class _Claim(NamedTuple):
+    name: str
+    ttl_ms: int
+    outage: str
+    future: "asyncio.Future[None]"
+
+
+class ReplayGuard:
+    """See the module. One for each process; reloads keep it."""
+
+    def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
+        self._redis = redis
+        self._metrics = metrics
+        self._waiting: list[_Claim] = []
+        self._logged_ms = -LOG_EVERY_MS
+
+    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str) -> "asyncio.Future[None]":
+        """Ask to be the first with this signature.
+
+        :param ttl_ms: for how long from now the same signature could pass every other check
+        :param outage: ``deny`` or ``allow``: what becomes of the claim when Redis does not answer
+        :return: done when it is the first; fails with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`. It may be cancelled
+            at any time; the signature counts as used then.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        if not self._waiting:
+            loop.call_soon(self._send)
+        digest = blake2b(signature, digest_size=16).hexdigest()
+        self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future))
+        return future
+
+    def _send(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for start in range(0, len(waiting), MAX_BATCH):
+            spawn(self._ask(waiting[start : start + MAX_BATCH]), name="claim signatures")
+
+    async def _ask(self, claims: list[_Claim]) -> None:
+        self._metrics.replay_round_trips += 1
+        replies: list[object]
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                pipeline = self._redis.pipeline(transaction=False)
+                for claim in claims:
+                    pipeline.set(claim.name, b"", px=claim.ttl_ms, nx=True)
+                replies = await pipeline.execute(raise_on_error=False)
+        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            replies = [error] * len(claims)
+        for claim, reply in zip(claims, replies, strict=True):
+            self._settle(claim, reply)
+
+    def _settle(self, claim: _Claim, reply: object) -> None:
+        """Tell one claimant. A reply that is neither yes nor no says nothing of who was first."""
+        refusal: Refusal | None = None
+        if reply is True:
+            outcome = "first"
+        elif reply is None:
+            outcome = "replayed"
+            refusal = ReplayedRequest("this very request was admitted before: sign anew, with the present time or another nonce")
+        else:
+            outcome = "let_pass" if claim.outage == "allow" else "refused"
+            self._log_outage(reply, outcome)
+            if claim.outage != "allow":
+                refusal = ReplayGuardUnavailable(
+                    "the gate cannot tell whether this request was admitted before; it was not carried out. Sign anew and try again",
+                    reason=f"Redis did not answer a claim: {type(reply).__name__}",
+                )
+        self._metrics.replay_claims[outcome] += 1
+        if claim.future.done():
+            return
+        if refusal is None:
+            claim.future.set_result(None)
+        else:
+            claim.future.set_exception(refusal)
+
+    def _log_outage(self, reply: object, outcome: str) -> None:
+        now_ms = clock.monotonic_ms()
+        if now_ms - self._logged_ms >= LOG_EVERY_MS:
+            self._logged_ms = now_ms
+            _log.error("replay_guard_unavailable", outcome=outcome, reason=type(reply).__name__)

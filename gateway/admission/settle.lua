@@ -1,0 +1,53 @@
+-- The ledger of one key's limit: what all workers have admitted together. Two rules: GCRA (gateway/admission/gcra.py is the model), and
+-- that no period sees more than 3 % above the limit. Run by gateway/admission/limits.py.
+--
+-- KEYS[1]  hash: "tat" (ms), and units by slot of time ("<number of the slot>")
+-- ARGV     units that were admitted already; units asked for; the weight of one request among those asked for;
+--          the limit: units, period (ms); slots in one period; now (ms; "" for Redis's own clock)
+-- returns  units granted of those asked for; ms until the arrival time; units left in the window;
+--          ms until the window's oldest units leave it (0 when nothing was denied)
+
+local spent, want, each = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local units, period, slots, now = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6]), tonumber(ARGV[7])
+if not now then
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + time[2] / 1000
+end
+
+-- A unit counts for one to two slots more than the period: a settlement may be late by one.
+local interval, slot_ms, kept_slots = period / units, period / slots, slots + 2
+local slot, cap = math.floor(now / slot_ms), math.floor(units * 1.03)
+local tat, used, oldest = now, 0, slot
+local kept = redis.call('HGETALL', KEYS[1])
+for i = 1, #kept, 2 do
+  local name, value = kept[i], tonumber(kept[i + 1])
+  if name == 'tat' then
+    tat = math.max(value, now)
+  elseif slot - tonumber(name) >= kept_slots then
+    redis.call('HDEL', KEYS[1], name)
+  else
+    used = used + value
+    oldest = math.min(oldest, tonumber(name))
+  end
+end
+
+-- What was admitted was admitted. After an outage that may be far above the limit; it is not held against the key for ever.
+tat = math.min(tat + spent * interval, math.max(tat, now + 1.5 * period))
+used = used + spent
+
+local free = math.max(0, math.min(math.floor((period - (tat - now)) / interval + 1e-6), cap - used))
+local granted = math.min(want, free - free % math.max(1, each))
+tat = tat + granted * interval
+used = used + granted
+
+if spent + granted > 0 then
+  redis.call('HSET', KEYS[1], 'tat', string.format('%.17g', tat))
+  redis.call('HINCRBY', KEYS[1], string.format('%.0f', slot), spent + granted)
+  redis.call('PEXPIRE', KEYS[1], math.ceil(math.max(tat - now, kept_slots * slot_ms)))
+end
+
+local closed_ms = 0
+if used >= cap or granted < want then
+  closed_ms = (oldest + kept_slots) * slot_ms - now
+end
+return {granted, string.format('%.17g', tat - now), cap - used, string.format('%.17g', closed_ms)}
