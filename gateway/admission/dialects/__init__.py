@@ -1,6 +1,6 @@
 """The dialects that the gate speaks: one file each, and one line here. Pure."""
 
-from gateway.admission.dialects.base import Credentials, Dialect
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake
 from gateway.admission.dialects.binance import Binance
 from gateway.admission.dialects.mobee import Mobee
 from gateway.admission.dialects.rfc9421 import Rfc9421
@@ -14,4 +14,4 @@ DIALECTS: dict[str, Dialect] = {
 CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))
 """Every header field that carries credentials: none of them is ever forwarded."""
 
-__all__ = ["CREDENTIAL_FIELDS", "DIALECTS", "Credentials", "Dialect"]
+__all__ = ["CREDENTIAL_FIELDS", "DIALECTS", "Credentials", "Dialect", "Mistake"]

@@ -3,8 +3,11 @@
 A dialect never decides whether a signature is right, and never re-encodes anything.
 """
 
+import json
+import re
+from base64 import urlsafe_b64decode
 from binascii import Error, a2b_base64, b2a_base64
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Protocol
 
 from gateway.errors import InvalidCredentials
@@ -12,6 +15,8 @@ from gateway.message import Request
 
 SHOWN = 2_048
 """Bytes of the string to sign that a refusal shows."""
+_HEX = re.compile(rb"[0-9A-Fa-f]+")
+_BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
 
 class Credentials(NamedTuple):
@@ -37,6 +42,15 @@ class Credentials(NamedTuple):
     """Whether it carries what a strict replay guard asks of this dialect (a ``nonce`` in RFC 9421)."""
 
 
+class Mistake(NamedTuple):
+    """What a client may have done instead: it is told only when this verifies."""
+
+    advice: str
+    """What to change, for the bot's owner."""
+    signed: bytes
+    signature: bytes
+
+
 class Dialect(Protocol):
     """One way to sign a request."""
 
@@ -50,6 +64,13 @@ class Dialect(Protocol):
         :param fields: the credential fields that the request carries, each once
         :raises MissingCredentials: a part of them is missing
         :raises MalformedRequest: a part of them cannot be read
+        """
+        ...
+
+    def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
+        """Common mistakes of this dialect, as what would have been signed and sent; at most a dozen.
+
+        :param credentials: as :meth:`read` gave them
         """
         ...
 
@@ -76,3 +97,28 @@ def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentia
     Nothing secret is in it: all of it is what the client sent. Cut off after :data:`SHOWN` bytes; what is not UTF-8 is escaped.
     """
     return InvalidCredentials(detail, reason=reason, extras={"string_to_sign": signed[:SHOWN].decode("utf-8", "backslashreplace")})
+
+
+def loosely_decoded(text: bytes) -> Iterator[bytes]:
+    """What a signature could be that is not written as it should be: hex, URL-safe or unpadded Base64, Base64 of hex."""
+    if _HEX.fullmatch(text) and len(text) % 2 == 0:
+        yield bytes.fromhex(text.decode("ascii"))
+    elif _BASE64.fullmatch(text):
+        try:
+            decoded = urlsafe_b64decode(text.rstrip(b"=") + b"=" * (-len(text.rstrip(b"=")) % 4))
+        except Error:
+            return
+        yield decoded
+        if _HEX.fullmatch(decoded) and len(decoded) % 2 == 0:
+            yield bytes.fromhex(decoded.decode("ascii"))
+
+
+def rewritten(body: bytes) -> Iterator[bytes]:
+    """JSON content as other serialisers write it: what is signed is often not what is sent."""
+    try:
+        value = json.loads(body)
+        for separators in ((", ", ": "), (",", ":")):
+            for ascii_only in (True, False):
+                yield json.dumps(value, separators=separators, ensure_ascii=ascii_only).encode()
+    except (ValueError, RecursionError):
+        return

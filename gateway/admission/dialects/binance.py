@@ -4,10 +4,10 @@ Source: Binance, "REST API request security". Neither the method nor the path is
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from gateway.admission.dialects.base import Credentials, decoded_base64
+from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
 from gateway.message import Request
 
@@ -50,6 +50,29 @@ class Binance:
             _milliseconds(timestamp),
             _window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
         )
+
+    def mistakes(  # the signature stands in no field
+        self,
+        request: Request,
+        fields: Mapping[bytes, bytes],  # noqa: ARG002
+        credentials: Credentials,
+    ) -> Iterator[Mistake]:
+        """See :meth:`Dialect.mistakes`."""
+        query, body = _without_signature(request.query or b""), _without_signature(request.body)
+        both, signature = [part for part in (query, body) if part], credentials.signature
+        sent = dict(_READ.findall(request.query or b"") + _READ.findall(request.body))[b"signature"]
+        for decoded in loosely_decoded(unquote_to_bytes(sent)):
+            yield Mistake("the signature is not encoded as the key's kind wants: hex for HMAC, Base64 for Ed25519 and RSA",
+                          credentials.signed, decoded)  # fmt: skip
+        yield Mistake("query and content were signed with & between them: put nothing between", b"&".join(both), signature)
+        if len(both) == 2:
+            yield Mistake("the content was left out: sign the query and, right behind it, the content", query, signature)
+            yield Mistake("the query was left out: sign the query and, right behind it, the content", body, signature)
+        yield Mistake("the question mark was signed: the query begins behind it", b"?" + credentials.signed, signature)
+        ordered = b"&".join(sorted(credentials.signed.split(b"&")))
+        yield Mistake("the parameters were signed in another order than they were sent in", ordered, signature)
+        yield Mistake("the parameters were signed before they were percent-encoded: sign what is sent",
+                      unquote_to_bytes(credentials.signed), signature)  # fmt: skip
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""

@@ -1,8 +1,8 @@
 """The ``mobee`` dialect: three header fields; method, path, timestamp and content are signed, the query is not. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
-from gateway.admission.dialects.base import Credentials, decoded_base64
+from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, loosely_decoded, rewritten
 from gateway.errors import MalformedRequest, MissingCredentials
 from gateway.message import Request
 
@@ -31,6 +31,32 @@ class Mobee:
         return Credentials(
             key_id.decode("latin-1"), decoded_base64(encoded), signed, _milliseconds(timestamp), covers_query=request.query is None
         )
+
+    def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
+        """See :meth:`Dialect.mistakes`."""
+        signed, signature = credentials.signed, credentials.signature
+        for decoded in loosely_decoded(fields[SIGNATURE]):
+            yield Mistake(
+                "the signature is not in standard Base64 with padding (hex, perhaps): encode the digest's bytes so", signed, decoded
+            )
+        head = [request.method, request.path, fields[TIMESTAMP]]
+        body = [request.body] if request.body else []
+        other_unit = b"%d" % (credentials.timestamp_ms if len(fields[TIMESTAMP]) < 12 else credentials.timestamp_ms // 1000)
+        yield Mistake(
+            "seconds and milliseconds are mixed up: sign the very digits that X-Request-Timestamp carries",
+            b"\n".join([*head[:2], other_unit, *body]), signature,
+        )  # fmt: skip
+        if request.query is not None:
+            yield Mistake(
+                "the query was signed: this dialect signs the path alone", b"\n".join([head[0], request.target, head[2], *body]), signature
+            )
+        if body:
+            yield Mistake("the content was left out: sign it as the fourth line", b"\n".join(head), signature)
+        else:
+            yield Mistake("an empty fourth line was signed: without content there are three lines", b"\n".join([*head, b""]), signature)
+        for other in rewritten(request.body) if body else ():
+            yield Mistake("another spelling of the JSON content was signed than was sent: serialise once, sign and send the same bytes",
+                          b"\n".join([*head, other]), signature)  # fmt: skip
 
     def refusal(self, problem: Mapping[str, object]) -> None:
         """Plain problems."""

@@ -6,13 +6,13 @@ further components are welcome, as long as they have no parameters of their own 
 
 import hashlib
 from binascii import b2a_base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hmac import compare_digest
 from typing import NamedTuple, NoReturn
 
 import http_sf
 
-from gateway.admission.dialects.base import Credentials, invalid
+from gateway.admission.dialects.base import Credentials, Mistake, invalid, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
 from gateway.keys.record import Algorithm
 from gateway.message import Request
@@ -65,6 +65,25 @@ class Rfc9421:
             algorithm=ALGORITHMS[algorithm].value if algorithm else "",
             unique="nonce" in parameters,
         )
+
+    def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
+        """See :meth:`Dialect.mistakes`."""
+        given, signature = _input(fields[INPUT]), credentials.signature
+        for decoded in loosely_decoded(signature):
+            yield Mistake(
+                "Signature carries text, not the signature's bytes: write the bytes in Base64 between colons", credentials.signed, decoded
+            )
+        other = request._replace(secure=not request.secure)
+        yield Mistake(
+            f"the gate saw {'https' if request.secure else 'http'}: leave @scheme and @target-uri out when something before it ends TLS",
+            signature_base(given.components, given.text, other), signature,
+        )  # fmt: skip
+        without_query = credentials.signed.replace(b'"@query": ?', b'"@query": ')
+        yield Mistake("@query was signed without its question mark", without_query, signature)
+        with_query = credentials.signed.replace(b'"@path": ' + request.path, b'"@path": ' + request.target)
+        yield Mistake("@path was signed with the query: it ends before the question mark", with_query, signature)
+        named = credentials.signed.replace(b'"@signature-params": ', b'"@signature-params": ' + given.label.encode() + b"=")
+        yield Mistake("@signature-params was signed with the label: it begins at the parenthesis", named, signature)
 
     def refusal(self, problem: Mapping[str, object]) -> None:
         """Plain problems."""

@@ -1,0 +1,115 @@
+"""Why a signature does not match, when a common mistake explains it. Pure.
+
+A hint is given only when a variant verifies with the key's own secret or public key, which proves that the caller holds it. For a key that
+does not exist the same variants are tried against nobody's key: neither the answer nor its time tells the two apart.
+Trying costs some verifications, so it is done a few times a minute for each key id, and so many times a second in all.
+"""
+
+from base64 import urlsafe_b64decode
+from binascii import Error
+from collections.abc import Iterable, Iterator, Mapping
+from hmac import compare_digest, digest
+from itertools import chain
+from typing import NamedTuple
+
+from gateway.admission.dialects import Credentials, Dialect, Mistake
+from gateway.admission.principal import Principal, pretend_to_verify
+from gateway.keys.ids import looks_like_secret
+from gateway.message import Request
+
+PER_KEY = 5
+"""Searches for each key id in a minute."""
+IN_ALL = 20
+"""Searches in a second, whatever the key."""
+MAX_BYTES = 16_384
+"""Longer requests are not searched."""
+_ENTRIES = 10_000
+_NOBODY = b"nobody's secret"
+
+
+class _Window(NamedTuple):
+    number: int
+    searches: int
+
+
+class Hints:
+    """The search, and how often it may be done: fixed windows, in memory of this process, bounded."""
+
+    def __init__(self) -> None:
+        self._minutes: dict[str, _Window] = {}
+        self._second = _Window(0, 0)
+
+    def find(
+        self,
+        request: Request,
+        *,
+        dialect: Dialect,
+        fields: Mapping[bytes, bytes],
+        credentials: Credentials,
+        principal: Principal | None,
+        now_ms: int,
+    ) -> str:
+        """What to change, or ``""``.
+
+        :param principal: ``None`` when there is no such key
+        :param now_ms: of the monotonic clock
+        """
+        if looks_like_secret(credentials.key_id):
+            return "the secret stands where the key id belongs (gbk_…): swap them, and delete this key, since its secret has been sent"
+        if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
+            return ""
+        mistakes = dialect.mistakes(request, fields, credentials)
+        return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
+
+    def _may_search(self, key_id: str, now_ms: int) -> bool:
+        second, minute = now_ms // 1_000, now_ms // 60_000
+        in_all = self._second.searches if self._second.number == second else 0
+        mine = self._minutes.get(key_id, _Window(minute, 0))
+        count = mine.searches if mine.number == minute else 0
+        if count >= PER_KEY or in_all >= IN_ALL:
+            return False
+        if len(self._minutes) >= _ENTRIES:
+            self._minutes.clear()
+        self._minutes[key_id] = _Window(minute, count + 1)
+        self._second = _Window(second, in_all + 1)
+        return True
+
+
+def _common(credentials: Credentials) -> Iterator[Mistake]:
+    """Mistakes of every dialect."""
+    signed, signature = credentials.signed, credentials.signature
+    yield Mistake("a newline was signed behind the last byte: leave it out", signed + b"\n", signature)
+    yield Mistake("lines were signed with CR LF between them: use LF alone", signed.replace(b"\n", b"\r\n"), signature)
+    yield Mistake("the string was signed in lower case: sign the bytes as they are sent", signed.lower(), signature)
+
+
+def _verified(mistakes: Iterable[Mistake], principal: Principal | None) -> str:
+    """Try them all, found or not: where the search ends tells nothing."""
+    verify = principal.verify if principal is not None else pretend_to_verify
+    found = ""
+    for mistake in mistakes:
+        if mistake.signature and verify(mistake.signed, mistake.signature) and not found:
+            found = mistake.advice
+    return found
+
+
+def _with_other_secrets(credentials: Credentials, principal: Principal | None) -> str:
+    secret = principal.record.secret if principal is not None else None
+    given = secret.reveal() if secret is not None else _NOBODY
+    found = ""
+    for advice, key in (
+        ("the secret was used with a newline at its end: strip what you read from the file", given + b"\n"),
+        ("the secret was used without its prefix gbs_: the HMAC key is the whole text as it was shown", given.removeprefix(b"gbs_")),
+        ("the secret was Base64-decoded: the HMAC key is the text itself, as it was shown", _loosely_decoded(given)),
+        ("the HMAC is keyed with the key id: key it with the secret (gbs_…)", credentials.key_id.encode()),
+    ):
+        if compare_digest(digest(key, credentials.signed, "sha256"), credentials.signature) and secret is not None and not found:
+            found = advice
+    return found
+
+
+def _loosely_decoded(secret: bytes) -> bytes:
+    try:
+        return urlsafe_b64decode(secret + b"=" * (-len(secret) % 4))
+    except Error:
+        return b""
