@@ -7,6 +7,9 @@ in ``period_ms`` admits at most that many at once, and then one unit each ``peri
 from typing import NamedTuple
 
 from gateway.config import Rate
+from gateway.errors import GerbangError
+
+_new = tuple.__new__
 
 
 class Charge(NamedTuple):
@@ -23,15 +26,25 @@ class Charge(NamedTuple):
     """Until the same charge would pass; 0 when it did. Infinite when the weight is above the limit itself."""
 
 
+class ShareNeeded(GerbangError):
+    """A limiter cannot say yes or no on its own: it has to be asked again after it has settled with the others. Nothing was charged."""
+
+
 def charge(tat_ms: float, weight: int, now_ms: float, rate: Rate) -> Charge:
-    """Charge ``weight`` units at ``now_ms`` to a limit whose theoretical arrival time is ``tat_ms`` (0: never used)."""
-    interval = rate.period_ms / rate.units
-    base = max(tat_ms, now_ms)
+    """Charge ``weight`` units at ``now_ms`` to a limit whose theoretical arrival time is ``tat_ms`` (0: never used).
+
+    A weight of 0 always passes. On the hot path: comparisons instead of calls of ``max``, and the tuple made directly.
+    """
+    units, period_ms = rate
+    interval = period_ms / units
+    base = tat_ms if tat_ms > now_ms else now_ms  # noqa: FURB136
     new = base + weight * interval
-    over = new - now_ms - rate.period_ms
-    if weight and over > 1e-6:
-        used = base - now_ms
-        retry = over if weight <= rate.units else float("inf")
-        return Charge(False, tat_ms, max(0, int((rate.period_ms - used) / interval + 1e-6)), used, retry)
     used = new - now_ms
-    return Charge(True, new, max(0, int((rate.period_ms - used) / interval + 1e-6)), used, 0.0)
+    left = period_ms - used + 1e-6
+    if left >= 0 or not weight:
+        return _new(Charge, (True, new, int(left / interval + 1e-6) if left > 0 else 0, used, 0.0))
+    free = period_ms - (base - now_ms)
+    retry_ms = -left if weight <= units else float("inf")
+    return Charge(
+        allowed=False, tat_ms=tat_ms, remaining=max(0, int(free / interval + 1e-6)), reset_ms=base - now_ms, retry_after_ms=retry_ms
+    )

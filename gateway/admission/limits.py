@@ -23,9 +23,8 @@ from redis.exceptions import NoScriptError, RedisError
 
 from gateway import clock
 from gateway.admission import gcra
-from gateway.admission.gcra import Charge
+from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.config import Rate
-from gateway.errors import GerbangError
 from gateway.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
@@ -47,10 +46,6 @@ SETTLE = Path(__file__).with_name("settle.lua").read_text("utf-8")
 _SETTLE_SHA = sha1(SETTLE.encode(), usedforsecurity=False).hexdigest()
 
 _log = structlog.get_logger(__name__)
-
-
-class ShareNeeded(GerbangError):
-    """This worker's share is used up: await :meth:`KeyLimiter.settled`, then charge again. Nothing was charged."""
 
 
 class _Share:
