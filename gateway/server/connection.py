@@ -300,6 +300,11 @@ class ClientConnection(asyncio.Protocol):
 
     # -- what the plane asks of it
 
+    def close_idle(self) -> None:
+        """Close between requests: nothing unread is expected, so there is nothing to linger for."""
+        self._take = ClientConnection._discard
+        self.transport.close()
+
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
@@ -316,7 +321,7 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.fail(RequestTimeout("the content did not come in time", close=True))
         elif self._take is ClientConnection._read_head:
             self._plane.metrics.timeouts["idle"] += 1
-            self.close()
+            self.close_idle()
         elif self._take is ClientConnection._discard:
             self.transport.abort()
         else:
@@ -327,6 +332,6 @@ class ClientConnection(asyncio.Protocol):
         """Answer what is not even a request, and close."""
         plane = self._plane
         plane.refused(refusal, None)
-        given = plane.current().render(refusal, None)
+        given = plane.current().render(refusal, None, plane.next_request_id())
         self.write(answer.own(given, date=plane.date, more=b"", keep_alive=False, http10=False, head_only=False))
         self.close()

@@ -99,7 +99,7 @@ class Plane:
         self.tunnels.close_all()
         for connection in list(self._connections):
             if connection.idle:
-                connection.close()
+                connection.close_idle()
         self._empty = asyncio.Event()
         if not self._connections:
             self._empty.set()

@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from gateway.admission.gate import Admitted, KeyNeeded
-
+from gateway.admission.gate import Admitted, Claim, KeyNeeded
 from gateway.config import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.forward.tunnel import Tunnels
@@ -30,7 +29,7 @@ class ScriptedRoute:
     scope: str = "read"
     upstream: str = "spot"
     websocket: bool = False
-    builtin: str | None = None
+    builtin: str = ""
 
 
 @dataclass
@@ -78,9 +77,8 @@ class ScriptedGate:
             identity=None if public else IDENTITY,
             client_ip=request.peer,
             answer_headers=b"" if public else self.answer_headers,
-            replay="claim" if self.claim_result is not None else None,
+            replay=Claim("gbk_test", b"signature", 1_000) if self.claim_result is not None else None,
             expires_ms=self.expires_ms,
-            strip=frozenset({b"x-api-key", b"x-request-signature", b"x-request-timestamp"}),
         )
 
     async def resolve(self, _needed: Any) -> None:
@@ -93,7 +91,7 @@ class ScriptedGate:
     def answer(self, _admitted: Admitted, _request: Request) -> Answer:
         return Answer(200, ((b"content-type", b"application/json"),), b'{"time_ms":1}')
 
-    def render(self, refusal: Refusal, _request: Request | None) -> Answer:
+    def render(self, refusal: Refusal, _request: Request | None, _request_id: str = "") -> Answer:
         return Answer(refusal.status, ((b"content-type", b"application/problem+json"), *refusal.headers), refusal.code.encode())
 
 

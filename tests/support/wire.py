@@ -165,8 +165,8 @@ class RecordingUpstream:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def start(self, port: int = 0, ssl: object = None) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", port, limit=1 << 20, ssl=ssl)
+    async def start(self, ssl: object = None) -> None:
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=ssl)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -204,10 +204,10 @@ class RecordingUpstream:
 
 
 @asynccontextmanager
-async def recording_upstream(script: Script = answer_ok) -> AsyncIterator[RecordingUpstream]:
+async def recording_upstream(script: Script = answer_ok, *, ssl: object = None) -> AsyncIterator[RecordingUpstream]:
     upstream = RecordingUpstream()
     upstream.script = script
-    await upstream.start()
+    await upstream.start(ssl)
     try:
         yield upstream
     finally:

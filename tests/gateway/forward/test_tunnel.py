@@ -6,6 +6,7 @@ import pytest
 
 from gateway import clock
 from gateway.errors import ScopeNotGranted
+from gateway.tasks import spawn
 from tests.support.plane import IDENTITY, ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, RecordingUpstream, UpstreamSide, answering, recording_upstream
 
@@ -274,6 +275,6 @@ async def test_a_frame_that_never_ends_is_cut() -> None:
 async def test_draining_says_going_away() -> None:
     async with recording_upstream(switch) as upstream, serving(upstream) as served:
         client = await opened(served)
-        draining = asyncio.ensure_future(served.plane.drain(5_000))
+        draining = spawn(served.plane.drain(5_000), name="drain")
         assert (await closed_with(client))[0] == 1001
         assert await draining

@@ -191,19 +191,19 @@ async def test_thousands_of_pipelined_refusals_do_not_exhaust_the_stack() -> Non
 
 
 async def test_a_client_that_pipelines_and_does_not_read_is_not_served_on() -> None:
-    async with recording_upstream(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)) as upstream:
-        async with serving(upstream) as served:
-            client = await served.client()
-            client.writer.transport.pause_reading()
-            for _ in range(500):
-                client.send(GET)
-            await served.until(lambda: len(upstream.requests) >= 5)
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert len(upstream.requests) < 400
-            client.writer.transport.resume_reading()
-            for _ in range(500):
-                assert len((await client.response()).body) == 100_000
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.writer.transport.pause_reading()
+        for _ in range(500):
+            client.send(GET)
+        await served.until(lambda: len(upstream.requests) >= 5)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert len(upstream.requests) < 400
+        client.writer.transport.resume_reading()
+        for _ in range(500):
+            assert len((await client.response()).body) == 100_000
 
 
 async def test_connection_close_closes_after_the_answer() -> None:
@@ -355,25 +355,23 @@ async def test_an_upstream_that_takes_streamed_content_slowly_slows_the_client()
 
 
 async def test_a_response_before_the_content_has_ended_ends_both_connections() -> None:
-    async with recording_upstream() as upstream, serving(upstream) as served:
+    closed = asyncio.Event()
 
-        async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-            await reader.read()
-            writer.close()
-            closed.set()
+    async def early(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await reader.read()
+        writer.close()
+        closed.set()
 
-        closed = asyncio.Event()
-        server = await asyncio.start_server(early, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
-        async with serving(f"http://127.0.0.1:{port}") as other:
-            client = await other.client()
-            response = await client.ask(get(b"/public", b"Content-Length: 100000", method=b"POST") + b"x")
-            assert (response.status, response.header("connection")) == (413, "close")
-            assert await client.rest() == b""
-            await asyncio.wait_for(closed.wait(), 5)
-        server.close()
+    server = await asyncio.start_server(early, "127.0.0.1", 0)
+    async with serving(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as served:
+        client = await served.client()
+        response = await client.ask(get(b"/public", b"Content-Length: 100000", method=b"POST") + b"x")
+        assert (response.status, response.header("connection")) == (413, "close")
+        assert await client.rest() == b""
+        await asyncio.wait_for(closed.wait(), 5)
+    server.close()
 
 
 # -- responses

@@ -1,9 +1,11 @@
 """Limits of time, size and number. Limits of time are set small; nothing asserts how fast."""
 
 import asyncio
+import socket
 
 import pytest
 
+from gateway.tasks import spawn
 from tests.support.plane import serving
 from tests.support.wire import Received, UpstreamSide, answering, recording_upstream
 
@@ -24,7 +26,7 @@ async def drip(client, data: bytes, every: float = 0.02) -> None:
 async def test_a_head_that_comes_byte_by_byte_is_cut_off() -> None:
     async with serving(limits=QUICK) as served:
         client = await served.client()
-        dripping = asyncio.ensure_future(drip(client, GET * 10))
+        dripping = spawn(drip(client, GET * 10), name="drip")
         response = await client.response()
         assert (response.status, response.body, response.header("connection")) == (408, b"request_timeout", "close")
         dripping.cancel()
@@ -57,7 +59,7 @@ async def test_content_that_does_not_come_in_time_is_cut_off() -> None:
     async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
         client = await served.client()
         client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\nx")
-        dripping = asyncio.ensure_future(drip(client, b"x" * 90))
+        dripping = spawn(drip(client, b"x" * 90), name="drip")
         response = await client.response()
         assert (response.status, response.header("connection")) == (408, "close")
         dripping.cancel()
@@ -121,8 +123,6 @@ async def test_a_response_that_trickles_is_not_cut_off() -> None:
 
 async def test_an_upstream_that_cannot_be_reached_in_time_is_502() -> None:
     # A listener whose queue of connections is full does not complete another one.
-    import socket
-
     with socket.socket() as full:
         full.bind(("127.0.0.1", 0))
         full.listen(0)

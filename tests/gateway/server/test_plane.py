@@ -1,0 +1,111 @@
+"""Draining, reloading, and what a worker counts."""
+
+import asyncio
+
+from gateway.errors import NoRoute
+from gateway.tasks import spawn
+from tests.support.plane import ScriptedGate, serving, settings
+from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
+
+HOST = b"Host: gate.example\r\n"
+GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
+
+
+async def test_a_drain_closes_idle_connections_and_lets_requests_in_flight_finish() -> None:
+    release = asyncio.Event()
+
+    async def slow(side: UpstreamSide, _request: Received) -> None:
+        await release.wait()
+        side.send(OK)
+
+    async with recording_upstream(slow) as upstream, serving(upstream) as served:
+        idle, busy = await served.client(), await served.client()
+        assert (await idle.ask(b"GET /time HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+        busy.send(GET)
+        await upstream.got(1)
+        draining = spawn(served.plane.drain(5_000), name="drain")
+        assert await idle.rest() == b""
+        assert not draining.done()
+        release.set()
+        response = await busy.response()
+        assert (response.status, response.header("connection")) == (200, "close")
+        assert await busy.rest() == b""
+        await busy.close()
+        assert await draining is True
+
+
+async def test_a_drain_takes_no_new_connections() -> None:
+    async with serving() as served:
+        await served.plane.drain(1_000)
+        try:
+            client = await served.client()
+        except OSError:
+            return
+        assert await client.rest() == b""
+
+
+async def test_a_drain_gives_up_after_its_limit() -> None:
+    async def never(side: UpstreamSide, _request: Received) -> None:
+        await side.reader.read()
+
+    async with recording_upstream(never) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(GET)
+        await upstream.got(1)
+        assert await served.plane.drain(50) is False
+        assert await client.rest() == b""
+
+
+async def test_a_half_read_request_may_still_be_sent_while_draining() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(GET[:20])
+        await served.until(lambda: any(not connection.idle for connection in served.plane._connections))
+        draining = spawn(served.plane.drain(5_000), name="drain")
+        await asyncio.sleep(0)
+        response = await client.ask(GET[20:])
+        assert (response.status, response.header("connection")) == (200, "close")
+        await client.close()
+        assert await draining is True
+
+
+async def test_a_request_is_judged_by_the_gate_that_was_in_force_at_its_head() -> None:
+    class Strict(ScriptedGate):
+        def route(self, head: object) -> None:
+            raise NoRoute("nothing here")
+
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\na")
+        await served.until(lambda: bool(served.gate.routed))
+        served.plane.current = Strict
+        assert (await client.ask(b"b")).status == 200
+        assert (await client.ask(GET)).status == 404
+
+
+async def test_new_limits_hold_for_open_connections() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        post = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 50\r\n\r\n" + b"x" * 50
+        assert (await client.ask(post)).status == 200
+        served.plane.apply(settings({"spot": {"servers": (upstream.url,)}}, limits={"max_body_bytes": 10}))
+        assert (await client.ask(post)).status == 413
+
+
+async def test_connections_are_counted_down_as_they_end() -> None:
+    async with serving() as served:
+        clients = [await served.client() for _ in range(3)]
+        await served.until(lambda: served.metrics.connections == 3)
+        for client in clients:
+            await client.close()
+        await served.until(lambda: served.metrics.connections == 0)
+        assert served.metrics.connections_accepted == 3
+        assert served.plane._per_address == {}
+
+
+async def test_request_ids_differ() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        for _ in range(3):
+            await client.ask(GET)
+        assert len({request.request_id for request in served.gate.admitted}) == 3
