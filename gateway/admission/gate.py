@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 from gateway.admission import answers, builtin
 from gateway.admission.client_ip import ClientIpRule, Seen
 from gateway.admission.dialects import CREDENTIAL_FIELDS, DIALECTS, Credentials, Dialect
-from gateway.admission.gcra import Charge
+from gateway.admission.dialects.base import invalid
+from gateway.admission.gcra import Charge, ShareNeeded
+from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
 from gateway.config import GatewaySettings
@@ -46,8 +48,6 @@ if TYPE_CHECKING:
 
 AHEAD_MS = 1_000
 """How far a client's clock may be ahead of the gate's."""
-_SHOWN = 2_048
-"""Characters of the string to sign that a refusal shows."""
 
 
 class Services(NamedTuple):
@@ -65,11 +65,12 @@ class Services(NamedTuple):
 
 
 class KeyNeeded(GerbangError):
-    """The key is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
+    """The key, or with ``weight`` the state of its limit, is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
 
-    def __init__(self, key_id: str) -> None:
+    def __init__(self, key_id: str, *, weight: int = 0) -> None:
         super().__init__("the key is not in memory")
         self.key_id = key_id
+        self.weight = weight
 
 
 class Claim(NamedTuple):
@@ -119,6 +120,7 @@ class Gate:
         self._rate = settings.limits.per_key
         self._failure_rate = settings.limits.per_ip_failures
         self._limit_line = b"RateLimit-Limit: %d\r\n" % self._rate.units
+        self._hints = Hints()
         self._dialect_of: dict[bytes, Dialect] = {
             field: DIALECTS[name] for name in settings.auth.dialects for field in DIALECTS[name].fields
         }
@@ -150,8 +152,8 @@ class Gate:
             window_ms = self._check_time(credentials, request.received_ms)
             now_ms = self._services.monotonic_ms()
             principal = self._known(credentials, now_ms)
-            self._check_signature(principal, credentials)
-            assert principal is not None  # noqa: S101 - nobody's signature never verifies
+            if principal is None or not self._verifies(principal, credentials):
+                self._refuse_credentials(principal, credentials, dialect, fields, request)
             self._check_standing(principal, request.received_ms)
             self._check_address(principal, seen)
             self._check_scope(principal, route)
@@ -170,11 +172,14 @@ class Gate:
         )
 
     async def resolve(self, needed: KeyNeeded) -> None:
-        """Bring a key into memory, or the knowledge that there is none.
+        """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
 
         :raises KeyStoreUnavailable: neither Redis nor PostgreSQL can say
         """
-        await self._services.lookup.fetch(needed.key_id)
+        if needed.weight:
+            await self._services.limiter.settled(needed.key_id, needed.weight, self._rate)
+        else:
+            await self._services.lookup.fetch(needed.key_id)
 
     def claim(self, admitted: Admitted) -> "Future[None]":
         """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
@@ -276,21 +281,27 @@ class Gate:
             return None
         return None if found is ABSENT else found
 
-    def _check_signature(self, principal: Principal | None, credentials: Credentials) -> None:
-        """Unknown key and wrong signature alike: same work, same answer."""
-        if principal is not None and credentials.algorithm in ("", principal.record.algorithm):
-            if principal.verify(credentials.signed, credentials.signature):
-                return
-        else:
-            pretend_to_verify(credentials.signed, credentials.signature)
-        self._refuse_credentials(principal, credentials)
+    def _verifies(self, principal: Principal, credentials: Credentials) -> bool:
+        if credentials.algorithm in ("", principal.record.algorithm):
+            return principal.verify(credentials.signed, credentials.signature)
+        return pretend_to_verify(credentials.signed, credentials.signature)
 
-    def _refuse_credentials(self, principal: Principal | None, credentials: Credentials) -> NoReturn:
-        raise InvalidCredentials(
-            "no such key, or the signature is not over these bytes: compare string_to_sign with what you signed",
+    def _refuse_credentials(
+        self, principal: Principal | None, credentials: Credentials, dialect: Dialect, fields: dict[bytes, bytes], request: Request
+    ) -> NoReturn:
+        """Unknown key and wrong signature alike: same work, same answer, unless a hint proves that the caller holds the secret."""
+        if principal is None:
+            pretend_to_verify(credentials.signed, credentials.signature)
+        now_ms = self._services.monotonic_ms()
+        hint = self._hints.find(request, dialect=dialect, fields=fields, credentials=credentials, principal=principal, now_ms=now_ms)
+        refusal = invalid(
+            hint or "no such key, or the signature is not over these bytes: compare string_to_sign with what you signed",
+            credentials.signed,
             reason="wrong signature" if principal is not None else "unknown key",
-            extras={"string_to_sign": credentials.signed[:_SHOWN].decode("utf-8", "backslashreplace")},
         )
+        if hint:
+            refusal.extras = {**refusal.extras, "hint": hint}
+        raise refusal
 
     def _check_standing(self, principal: Principal, now_ms: int) -> None:
         record = principal.record
@@ -318,7 +329,10 @@ class Gate:
             )
 
     def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
-        charge = self._charge(principal.record.key_id, route.weight, self._rate, now_ms)
+        try:
+            charge = self._charge(principal.record.key_id, route.weight, self._rate, now_ms)
+        except ShareNeeded:
+            raise KeyNeeded(principal.record.key_id, weight=route.weight) from None
         if not charge.allowed:
             raise _rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
         return charge
