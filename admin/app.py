@@ -18,6 +18,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from admin.api import openapi
+from admin.api.access_log import access_log
 from admin.api.client_ip import client_ip
 from admin.api.entry import Entry, Rotation
 from admin.api.handlers import AccountApi, Who
@@ -146,7 +147,9 @@ def build(settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.C
 
 
 def _application(settings: AdminSettings, stores: Stores) -> web.Application:
-    application = web.Application(middlewares=[problems], client_max_size=settings.limits.max_body_bytes)
+    application = web.Application(
+        middlewares=[access_log(settings.telemetry.access_log), problems], client_max_size=settings.limits.max_body_bytes
+    )
     application.on_response_prepare.append(finish_headers)
 
     async def health(_request: web.Request) -> web.Response:

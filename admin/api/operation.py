@@ -71,7 +71,7 @@ class Dispatcher(Generic[WhoT]):
     """After an operation, with its body: for what the answer carries besides. Must not raise: the operation is committed."""
 
     def routes(self, operations: Iterable[Operation[WhoT]]) -> list[web.RouteDef]:
-        """For ``Application.add_routes``."""
+        """For ``Application.add_routes``, which lets GET answer HEAD too."""
         return [web.route(operation.method, operation.path, self.handler(operation)) for operation in operations]
 
     def handler(self, operation: Operation[WhoT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -21,13 +21,15 @@ class Account:
     id: str
     email: str | None
     kyc: Kyc
+    """The stricter of the provider's last claim and the back office's word: what the gateways go by."""
+    kyc_claim: Kyc
     frozen: bool
     claims_ms: int
     proof_failures: int
     locked_until_ms: int
 
     def kyc_for(self, caller: Caller) -> Kyc:
-        """The stricter of what is stored and what the caller's own claims say."""
+        """The stricter of what is stored and what the caller's own claims say, which may be older."""
         return self.kyc if self.kyc is not Kyc.VERIFIED else caller.kyc
 
 
@@ -77,11 +79,15 @@ class Accounts:
                 raise _no_account()
             return account, await store.list_for_account(connection, account_id)
 
-    async def set_kyc(self, account_id: str, kyc: Kyc, occasion: Occasion) -> None:
-        """The back office's word. An account that was never seen is made, so that a revocation also holds for its first login."""
+    async def set_kyc(self, account_id: str, word: Kyc, occasion: Occasion) -> None:
+        """The back office's word: ``REVOKED``, or ``VERIFIED``, which leaves it to the provider's claim again.
+
+        An account that was never seen is made, so that a revocation also holds for its first login.
+        """
         async with self._stores.transaction() as connection:
             await connection.execute(_ENSURE, account_id)
             before = await lock(connection, account_id)
+            kyc = Kyc.REVOKED if word is Kyc.REVOKED else before.kyc_claim
             touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, occasion)
         await self._stores.invalidate(touched)
 
@@ -104,7 +110,7 @@ class Accounts:
 def _is_news(account: Account, caller: Caller) -> bool:
     """Whether the caller's claims are newer than those noted, or as old and stricter. Older ones never undo newer ones."""
     if account.claims_ms == caller.issued_ms:
-        return account.kyc is Kyc.VERIFIED and caller.kyc is not Kyc.VERIFIED
+        return account.kyc_claim is Kyc.VERIFIED and caller.kyc is not Kyc.VERIFIED
     return account.claims_ms < caller.issued_ms
 
 
@@ -114,7 +120,7 @@ async def _note_claims(connection: Connection, caller: Caller, occasion: Occasio
         await connection.execute(_ENSURE, caller.account_id)
         account = await lock(connection, caller.account_id)
         if _is_news(account, caller):
-            await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms)
+            await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
             if account.kyc is not Kyc.REVOKED:  # the back office's word is stricter than any claim
                 touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, occasion)
         noted = await find(connection, caller.account_id)
@@ -147,13 +153,13 @@ async def _key_ids(connection: Connection, account_id: str) -> list[str]:
 async def _fetch(connection: Connection, statement: str, account_id: str) -> Account | None:
     with translated():
         row = await connection.fetchrow(statement, account_id)
-    return None if row is None else Account(**{**row, "kyc": Kyc(row["kyc"])})
+    return None if row is None else Account(**{**row, "kyc": Kyc(row["kyc"]), "kyc_claim": Kyc(row["kyc_claim"])})
 
 
 def _no_account() -> NotFound:
     return NotFound("There is no such account.")
 
 
-_FIND = "SELECT id, email, kyc, frozen, claims_ms, proof_failures, locked_until_ms FROM accounts WHERE id = $1"
+_FIND = "SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms FROM accounts WHERE id = $1"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
-_NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3 WHERE id = $1"
+_NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3, kyc_claim = $4 WHERE id = $1"

@@ -1,5 +1,6 @@
 """An OpenID issuer on loopback: real discovery, real keys, tokens signed for whoever a test says."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +27,7 @@ class Issuer:
         self.url = ""
         self.discovery: dict[str, Any] = {}
         self.requests: list[str] = []
+        self.keys_read = asyncio.Event()
         self.fail_with: int | None = None
         self.answer: bytes | None = None
 
@@ -66,6 +68,7 @@ class Issuer:
 
     async def _jwks(self, request: web.Request) -> web.Response:
         self.requests.append(request.path)
+        self.keys_read.set()
         if self.answer is not None:
             return web.Response(body=self.answer)
         return web.json_response({"keys": self.published})

@@ -44,6 +44,11 @@ async def test_a_key_is_listed_and_shown_without_its_secret(alice: Customer) -> 
     assert created["secret"] not in listed.text + shown.text
 
 
+async def test_head_tells_what_get_would_without_the_body(alice: Customer) -> None:
+    head = await alice.call("HEAD", "keys")
+    assert (head.status, head.text) == (200, "")
+
+
 async def test_a_public_key_brings_no_secret(alice: Customer) -> None:
     created = await alice.create(algorithm="ed25519", public_key=PEM)
     assert (created.status, created.body["secret"]) == (201, None)

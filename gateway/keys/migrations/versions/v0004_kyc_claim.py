@@ -1,0 +1,17 @@
+"""What the provider last claimed of an account's identity, apart from ``kyc``, which is the stricter of that and the back office's word."""
+
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute(
+        "ALTER TABLE accounts ADD COLUMN kyc_claim text NOT NULL DEFAULT 'unverified' CHECK (kyc_claim IN ('unverified', 'verified'))"
+    )
+    # Until now a word of the back office overwrote the claim. What is verified was claimed so; the rest is learnt at the next login.
+    op.execute("UPDATE accounts SET kyc_claim = 'verified' WHERE kyc = 'verified'")
+    op.execute("GRANT UPDATE (kyc_claim) ON accounts TO gerbang_admin")

@@ -1,0 +1,140 @@
+"""The admin service as a process: starts, says why it cannot, stops on a signal and finishes what it began."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from admin.app import serving
+from admin.stores import SchemaOutdated
+from gateway.errors import StoreUnavailable
+from gateway.keys.vault import new_entry
+from tests.support.admin import INTERNAL_TOKEN, settings_for
+from tests.support.issuer import Issuer
+from tests.support.stack import Database, OwnPostgres, sql
+
+
+def config(folder: Path, issuer: Issuer, database: Database, redis_url: str) -> Path:
+    file = folder / "admin.toml"
+    file.write_text(f"""
+public_url = "http://127.0.0.1:8090"
+[listen]
+public = "127.0.0.1:0"
+internal = "127.0.0.1:0"
+[stores]
+postgres = "{database.admin_dsn}"
+redis = "{redis_url}"
+[vault]
+keys = "{new_entry("test")}"
+[oidc]
+issuer = "{issuer.url}"
+audience = "gerbang"
+[internal]
+token = "{INTERNAL_TOKEN}"
+""")
+    return file
+
+
+async def started(file: Path) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-c", f"import sys, pathlib; from admin.app import run; sys.exit(run(pathlib.Path({str(file)!r})))",
+        stderr=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": "."},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_it_starts_and_ends_on_a_signal(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str, number: signal.Signals
+) -> None:
+    process = await started(config(tmp_path, issuer, database, redis_url))
+    assert process.stderr is not None
+    line = b""
+    while b'"ready"' not in line:
+        line = await asyncio.wait_for(process.stderr.readline(), 60)
+        assert line, "it ended before it was ready"
+    process.send_signal(number)
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+    assert INTERNAL_TOKEN.encode() not in line + await process.stderr.read()
+
+
+async def test_a_configuration_that_cannot_be_used_is_told_with_every_problem(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    file = config(tmp_path, issuer, database, redis_url)
+    file.write_text(file.read_text().replace(f'token = "{INTERNAL_TOKEN}"', 'token = "short"').replace("[oidc]", "[oidc]\nsecret = 1"))
+    process = await started(file)
+    _, told = await asyncio.wait_for(process.communicate(), 60)
+    assert process.returncode == 1
+    assert b"internal.token" in told
+    assert b"oidc.secret" in told
+    assert b"Traceback" not in told
+
+
+async def test_it_waits_for_postgresql(issuer: Issuer, own_postgres: OwnPostgres, redis_url: str) -> None:
+    own_postgres.stop()
+    settings = settings_for(issuer, own_postgres.admin_dsn, redis_url)
+
+    async def serve() -> str:
+        async with (
+            serving(settings, wait_s=60) as bound,
+            aiohttp.ClientSession() as http,
+            http.get(f"http://{bound.public}/ready") as answer,
+        ):
+            return await answer.text()
+
+    serving_task = asyncio.get_running_loop().create_task(serve())
+    done, _ = await asyncio.wait({serving_task}, timeout=0.2)
+    assert not done
+    own_postgres.start()
+    assert "ready" in await asyncio.wait_for(serving_task, 60)
+
+
+async def test_it_says_when_postgresql_does_not_come(issuer: Issuer, own_postgres: OwnPostgres, redis_url: str) -> None:
+    own_postgres.stop()
+    with pytest.raises(StoreUnavailable, match="PostgreSQL did not answer"):
+        async with serving(settings_for(issuer, own_postgres.admin_dsn, redis_url), wait_s=0):
+            pass
+
+
+async def test_it_says_that_the_schema_is_missing(issuer: Issuer, database: Database, redis_url: str) -> None:
+    sql(database.server, "DROP TABLE audit_events", database.name)
+    with pytest.raises(SchemaOutdated, match="gerbang migrate"):
+        async with serving(settings_for(issuer, database.admin_dsn, redis_url)):
+            pass
+
+
+async def test_a_request_under_way_is_finished_when_it_stops(issuer: Issuer, database: Database, redis_url: str) -> None:
+    ready, stop = asyncio.Event(), asyncio.Event()
+    urls: list[str] = []
+
+    async def serve() -> None:
+        async with serving(settings_for(issuer, database.admin_dsn, redis_url)) as bound:
+            urls.append(str(bound.public))
+            ready.set()
+            await stop.wait()
+
+    running = asyncio.get_running_loop().create_task(serve())
+    await asyncio.wait_for(ready.wait(), 30)
+    host, port = urls[0].split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    token = issuer.bearer()["Authorization"]
+    head = (
+        "POST /api/v1/factors/totp HTTP/1.1",
+        "Host: x",
+        f"Authorization: {token}",
+        "Content-Type: application/json",
+        "Content-Length: 2",
+    )
+    writer.write("\r\n".join((*head, "", "{")).encode())
+    await writer.drain()
+    await asyncio.wait_for(issuer.keys_read.wait(), 10)  # it is being served: the token is looked at before the body is read
+    stop.set()
+    writer.write(b"}")
+    assert b" 201 " in await asyncio.wait_for(reader.readline(), 10)
+    await asyncio.wait_for(running, 30)
+    writer.close()
+    await writer.wait_closed()
