@@ -1,16 +1,18 @@
 """A key ready to be decided by: what is cached per key. Pure."""
 
-import secrets
 from collections.abc import Callable
-from hmac import compare_digest, digest
+from hashlib import sha256
+from hmac import compare_digest
+from secrets import token_bytes
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
-from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
+from gateway.admission.client_ip import canonical
 from gateway.keys.record import Algorithm, KeyRecord
 from gateway.message import Identity
 
@@ -28,8 +30,10 @@ class Principal:
         self.verify = verify
         self.identity = Identity(record.account_id, record.key_id, tuple(sorted(scope.value for scope in record.scopes)))
         self.scopes: frozenset[str] = frozenset(self.identity.scopes)
-        self.allowlist: frozenset[str] | None = None if record.ip_allowlist is None else frozenset(map(str, record.ip_allowlist))
+        self.allowlist: frozenset[str] | None = None
         """Addresses in the text form that ``client_ip`` gives; ``None`` is unrestricted."""
+        if record.ip_allowlist is not None:
+            self.allowlist = frozenset(text for allowed in record.ip_allowlist if (text := canonical(str(allowed))) is not None)
 
     @classmethod
     def of(cls, record: KeyRecord) -> "Principal":
@@ -51,10 +55,18 @@ def _verifier(record: KeyRecord) -> Verify:
 
 
 def _hmac(secret: bytes) -> Verify:
+    """HMAC (RFC 2104) from two hash states made once per key: well under half the time of ``hmac.digest``, which keys itself anew."""
+    block = sha256(secret).digest() if len(secret) > 64 else secret
+    inner = sha256(block.ljust(64, b"\0").translate(_INNER))
+    outer = sha256(block.ljust(64, b"\0").translate(_OUTER))
+
     def verify(message: bytes, signature: bytes) -> bool:
         if len(signature) != 32:
             return pretend_to_verify(message, signature)
-        return compare_digest(digest(secret, message, "sha256"), signature)
+        inside, outside = inner.copy(), outer.copy()
+        inside.update(message)
+        outside.update(inside.digest())
+        return compare_digest(outside.digest(), signature)
 
     return verify
 
@@ -73,23 +85,18 @@ def _ed25519(key: Ed25519PublicKey) -> Verify:
 
 
 def _rsa(key: RSAPublicKey) -> Verify:
-    padding, sha256 = PKCS1v15(), SHA256()
+    padding, algorithm, size = PKCS1v15(), SHA256(), (key.key_size + 7) // 8
 
     def verify(message: bytes, signature: bytes) -> bool:
-        if len(signature) < 256:
+        if len(signature) != size:
             return pretend_to_verify(message, signature)
         try:
-            key.verify(signature, message, padding, sha256)
+            key.verify(signature, message, padding, algorithm)
         except InvalidSignature:
             return False
         return True
 
     return verify
-
-
-_nobodys_hmac = _hmac(secrets.token_bytes(47))
-_nobodys_ed25519 = _ed25519(Ed25519PrivateKey.generate().public_key())
-_nobodys_rsa = _rsa(generate_private_key(65537, 2048).public_key())
 
 
 def pretend_to_verify(message: bytes, signature: bytes) -> bool:
@@ -99,10 +106,20 @@ def pretend_to_verify(message: bytes, signature: bytes) -> bool:
     tells nothing of whether a key exists or of what kind it is.
     """
     size = len(signature)
-    if size >= 256:
-        _nobodys_rsa(message, signature[:256])
-    elif size == 64:
+    if size == 64:
         _nobodys_ed25519(message, signature)
+    elif size >= 256:
+        nearest = 512 if size >= 512 else 384 if size >= 384 else 256
+        _nobodys_rsa[nearest](message, signature[:nearest])
     else:
         _nobodys_hmac(message, bytes(32))
     return False
+
+
+_INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
+_nobodys_hmac = _hmac(token_bytes(47))
+_nobodys_ed25519 = _ed25519(Ed25519PrivateKey.generate().public_key())
+# Any odd number of so many bits takes a verification's time; that nobody knows its factors makes it nobody's key.
+_nobodys_rsa = {
+    size: _rsa(RSAPublicNumbers(65537, int.from_bytes(b"\xff" + token_bytes(size - 1)) | 1).public_key()) for size in (256, 384, 512)
+}
