@@ -73,5 +73,7 @@ async def visitor(browser: Browser, site: Site, time: Time) -> AsyncIterator[Vis
 def screenshots(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where pictures go: beside these tests when GERBANG_SCREENSHOTS=keep, else away."""
     if os.environ.get("GERBANG_SCREENSHOTS") == "keep":
-        return Path(__file__).parent / "screenshots"
+        folder = Path(__file__).parent / "screenshots"
+        folder.mkdir(exist_ok=True)
+        return folder
     return tmp_path_factory.mktemp("screenshots")

@@ -4,12 +4,11 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pyotp
 from aiohttp import web
-from axe_playwright_python.base import AXE_FILE_PATH
+from axe_playwright_python.base import AXE_SCRIPT
 from joserfc.jwk import RSAKey
 from playwright.async_api import Browser, CDPSession, ConsoleMessage, Locator, Page, expect
 
@@ -233,7 +232,7 @@ class Visitor:
     async def findings(self) -> list[str]:
         """What axe-core holds against the page, the serious and the critical."""
         # The policy forbids scripts that are not ours; the debugger's own way in is not bound by it.
-        await self.page.evaluate(Path(AXE_FILE_PATH).read_text() + "\n;undefined")
+        await self.page.evaluate(AXE_SCRIPT + "\n;undefined")
         results = await self.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         return [
             f"{violation['id']}: {violation['help']}: {[node['target'] for node in violation['nodes']]}"

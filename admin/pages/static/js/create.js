@@ -71,15 +71,19 @@ function nextRow() {
   return hidden;
 }
 
-// Live checks: the server's own rules, for the address that was just left.
+// Live checks: the server's own rules, for the address that was just left. What comes late says nothing.
+let checks = 0;
+
 async function checkAddress(row) {
   clearErrors(row);
   if (!inputOf(row).value.trim()) return;
+  const mine = ++checks;
   const { intent, positions } = draft();
   try {
     const answer = await call("POST", "/keys/check-addresses", { ip_allowlist: intent.ip_allowlist });
-    const mine = atRows(answer.errors, positions).filter((error) => error.field === row.dataset.field);
-    for (const error of mine) showError(form, error.field, fieldError(error));
+    if (mine !== checks) return;
+    const errors = atRows(answer.errors, positions).filter((error) => error.field === row.dataset.field);
+    for (const error of errors) showError(form, error.field, fieldError(error));
   } catch {
     // The form is checked again when it is sent.
   }
@@ -117,6 +121,7 @@ arrange();
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
+  checks += 1;
   clearErrors(form);
   hide(formError);
   const { intent, positions } = draft();
