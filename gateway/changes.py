@@ -39,6 +39,12 @@ def needs_restart(found: list[Change]) -> list[str]:
     return [change.path for change in found if change.path.partition(".")[0] in RESTART_ONLY]
 
 
+def shown(settings: GatewaySettings) -> dict[str, Any]:
+    """The settings as an operator writes them, routes by their match; without the stores and the vault."""
+    tree: dict[str, Any] = _tree(settings)
+    return {section: values for section, values in tree.items() if section not in ("stores", "vault")}
+
+
 class _Hidden(NamedTuple):
     """A secret: compared by value, shown as ``***``."""
 

@@ -98,12 +98,14 @@ class KeyRing:
     """The keys of one gate: from a folder, or in memory when there is none.
 
     :param folder: made with mode 0700 when missing; ``None``: keys of this process's lifetime only
+    :param earlier: the ring that this one takes over from: its keys stay published
     """
 
-    def __init__(self, folder: Path | None, *, rotate_after_ms: int) -> None:
+    def __init__(self, folder: Path | None, *, rotate_after_ms: int, earlier: "KeyRing | None" = None) -> None:
         self._folder = folder
-        self.rotate_after_ms = rotate_after_ms
+        self._rotate_after_ms = rotate_after_ms
         self._keys: list[SigningKey] = []
+        self._earlier = earlier
 
     def refresh(self, now_ms: int) -> SigningKey:
         """Read the folder, make and drop what is due, and return the key that signs now.
@@ -111,7 +113,7 @@ class KeyRing:
         :raises SigningKeysUnusable: nothing was changed in memory
         """
         keys = self._keys if self._folder is None else _read(self._folder)
-        due = plan([key.created_ms for key in keys], now_ms, self.rotate_after_ms)
+        due = plan([key.created_ms for key in keys], now_ms, self._rotate_after_ms)
         if due.make:
             fresh = SigningKey.new(now_ms)
             if self._folder is not None:
@@ -125,7 +127,9 @@ class KeyRing:
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as of the last refresh (RFC 7517 §5)."""
-        return {"keys": [key.public_jwk() for key in self._keys]}
+        earlier = self._earlier.jwks()["keys"] if self._earlier is not None else []
+        known = {key.kid for key in self._keys}
+        return {"keys": [key.public_jwk() for key in self._keys] + [key for key in earlier if key["kid"] not in known]}
 
 
 def _path(folder: Path, key: SigningKey) -> Path:

@@ -14,11 +14,15 @@ class Signer:
     """
 
     def __init__(self, key: SigningKey, *, issuer: str, ttl_ms: int) -> None:
+        self.configure(issuer=issuer, ttl_ms=ttl_ms)
+        self.use(key)
+
+    def configure(self, *, issuer: str, ttl_ms: int) -> None:
+        """Make the next assertions with these; whoever keeps earlier ones drops them."""
         self.period_ms = ttl_ms // 2
         """How long the caller may go on using one assertion: what it hands out has at least half of its life left."""
         self._issuer = issuer
         self._ttl_s = ttl_ms // 1000
-        self.use(key)
 
     def use(self, key: SigningKey) -> None:
         """Sign with this key from now on. Assertions already made stay good: their key stays in the JWKS."""

@@ -119,3 +119,14 @@ def test_other_files_in_the_folder_are_left_alone(tmp_path):
     ring.refresh(NOW)
     assert len(kids(ring)) == 1
     assert (tmp_path / "README").exists()
+
+
+def test_keys_of_an_earlier_ring_stay_published(tmp_path):
+    earlier = KeyRing(None, rotate_after_ms=DAY)
+    old = earlier.refresh(NOW).kid
+    ring = KeyRing(tmp_path, rotate_after_ms=DAY, earlier=earlier)
+    new = ring.refresh(NOW).kid
+    assert kids(ring) == [new, old]
+    same = KeyRing(tmp_path, rotate_after_ms=2 * DAY, earlier=ring)
+    same.refresh(NOW)
+    assert kids(same) == [new, old]

@@ -1,0 +1,237 @@
+"""One worker, wired: every room's long-lived object is made here once, and every version of the configuration is swapped in here.
+
+A version is prepared whole before any of it is used (:meth:`App.prepare`), and used from one moment on (:meth:`App.commit`, which does
+not await): a request that is under way keeps the gate and the pools that it began with.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import structlog
+
+from gateway import clock
+from gateway.admission.gate import Gate, Services
+from gateway.admission.limits import FailureLimiter, KeyLimiter
+from gateway.admission.principal import Principal
+from gateway.admission.replay import ReplayGuard
+from gateway.assertion import Signer, SigningKey
+from gateway.compiled import Compiled, load
+from gateway.errors import ConfigError
+from gateway.forward.identity import IdentityLines
+from gateway.forward.tunnel import Tunnels
+from gateway.forward.upstreams import Pools, Upstreams
+from gateway.keys.invalidation import Channels, InvalidationListener
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.shared import SharedRecords
+from gateway.keys.store import KeyStore
+from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.server.plane import Plane
+from gateway.stores import Stores
+from gateway.telemetry import AccessLog, Metrics, configure_logging
+from gateway.telemetry.logs import LineSink
+from gateway.ticker import Ticker
+
+CHANNELS_SECONDS = 2.0
+"""How long a start waits for the invalidation channels. Without them a gate serves, and asks PostgreSQL for every key it does not know."""
+
+_log = structlog.get_logger(__name__)
+
+
+def check(path: Path) -> Compiled:
+    """Read and compile a configuration file, connecting to nothing.
+
+    :raises ConfigError: with every problem found
+    """
+    return load(path)
+
+
+class Prepared(NamedTuple):
+    """A version that is ready and not in use."""
+
+    compiled: Compiled
+    gate: Gate
+    pools: Pools
+
+
+class App:
+    """See the module.
+
+    :param worker: this worker's number, a label of metrics
+    """
+
+    def __init__(self, compiled: Compiled, stores: Stores, signing: SigningKey, *, worker: int) -> None:
+        settings = compiled.settings
+        self.metrics = Metrics()
+        self._worker = str(worker)
+        self._stores = stores
+        self._ticker = Ticker()
+        self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
+        self._channels = Channels()
+        self._lookup = KeyLookup(
+            KeyStore(stores.pool, stores.vault),
+            SharedRecords(stores.redis, stores.vault),
+            self._channels,
+            settings.cache,
+            prepare=Principal.of,
+            metrics=self.metrics,
+        )
+        self._usage = UsageCounts()
+        self._usage_writer = UsageWriter(self._usage, stores.redis, self.metrics)
+        self._tunnels = Tunnels(self._may_go_on, self.metrics)
+        self._listener = InvalidationListener(
+            stores.redis, settings.stores.postgres.get_secret_value(), self._channels, metrics=self.metrics
+        )
+        self._listener.on_invalidate += [self._lookup.invalidate, self._tunnels.invalidated]
+        self._upstreams = Upstreams(
+            signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
+        )
+        self._limiter = KeyLimiter(stores.redis, metrics=self.metrics)
+        self._services = Services(
+            lookup=self._lookup,
+            limiter=self._limiter,
+            failures=FailureLimiter(),
+            replay=ReplayGuard(stores.redis, metrics=self.metrics),
+            usage=self._usage,
+            monotonic_ms=clock.monotonic_ms,
+            now_ms=clock.now_ms,
+        )
+        self._compiled = compiled
+        prepared = self.prepare(compiled)
+        self._gate = prepared.gate
+        self._plane = Plane(
+            settings,
+            current=lambda: self._gate,
+            upstreams=self._upstreams,
+            tunnels=self._tunnels,
+            ticker=self._ticker,
+            metrics=self.metrics,
+            access=AccessLog(settings.telemetry.access_log),
+        )
+        self._upstreams.commit(prepared.pools)
+        self.metrics.probes.append(self._count)
+
+    @classmethod
+    async def create(cls, compiled: Compiled, *, signing: SigningKey, worker: int, insist: bool) -> Self:
+        """Make one and start what runs in the background.
+
+        :param insist: whether a store that cannot be used is a reason not to start
+        :raises ConfigError: a file cannot be used, or with ``insist`` a store
+        """
+        stores = await Stores.open(compiled.settings)
+        try:
+            if insist:
+                await stores.insist()
+            app = cls(compiled, stores, signing, worker=worker)
+        except BaseException:
+            await stores.close()
+            raise
+        await app._start()
+        return app
+
+    async def _start(self) -> None:
+        heard = asyncio.Event()
+        self._listener.on_invalidate.append(lambda _key_id: None if self._deaf_to() else heard.set())
+        self._ticker.start()
+        self._listener.start()
+        self._usage_writer.start()
+        self._limiter.start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHANNELS_SECONDS):
+                await heard.wait()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accept connections on this socket."""
+        await self._plane.serve([listening])
+
+    # -- versions
+
+    def prepare(self, compiled: Compiled) -> Prepared:
+        """Make a version ready, using none of it yet.
+
+        :raises ConfigError: a file cannot be used
+        """
+        return Prepared(
+            compiled,
+            Gate(compiled.settings, compiled.routes, compiled.version, self._services),
+            self._upstreams.prepare(compiled.settings.upstreams),
+        )
+
+    def commit(self, prepared: Prepared) -> None:
+        """Use a version from the next request on. Does not await: no request sees half of it."""
+        settings, assertion = prepared.compiled.settings, self._compiled.settings.assertion
+        self._gate = prepared.gate
+        self._upstreams.commit(prepared.pools)
+        self._plane.apply(settings)
+        self._plane.access = AccessLog(settings.telemetry.access_log)
+        self._lookup.configure(settings.cache)
+        if settings.assertion != assertion:
+            self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
+            for name, pool in prepared.pools.items():
+                pool.identity_lines = IdentityLines(self.signer, name, period_ms=self.signer.period_ms)
+        self._renew_certificate()
+        self.metrics.forget_routes(route.pattern for route in prepared.compiled.routes.routes)
+        self._compiled = prepared.compiled
+        configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
+
+    def _renew_certificate(self) -> None:
+        if self._plane.tls is not None:
+            try:
+                self._plane.tls.reload()
+            except ConfigError as error:  # it could be read a moment ago; the old one goes on
+                _log.error("certificate_not_renewed", reason=str(error))
+
+    # -- what it says of itself
+
+    async def status(self) -> dict[str, Any]:
+        """``missing``: why it cannot serve; ``degraded``: what is away though it serves; and what it is."""
+        away = await self._stores.away()
+        degraded = list(away)
+        degraded += [f"notifications by {channel}" for channel in self._deaf_to()]
+        degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
+        degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
+        missing = ["no store of keys answers"] if len(away) == 2 else []
+        return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
+
+    def _deaf_to(self) -> list[str]:
+        """Invalidation channels that are down."""
+        up_ms = {"postgres": self._channels.postgres_up_ms, "redis": self._channels.redis_up_ms}
+        return [channel for channel, since_ms in up_ms.items() if since_ms is None]
+
+    def _count(self, metrics: Metrics) -> None:
+        metrics.cache_entries = self._lookup.sizes()["present"]
+        metrics.log_lines_dropped = LineSink.dropped
+        metrics.resident_bytes[self._worker] = _resident_bytes()
+
+    async def _may_go_on(self, key_id: str) -> bool:
+        """Whether the key that opened a tunnel may still pass."""
+        principal = await self._lookup.fetch(key_id)
+        if principal is None or principal.record.frozen:
+            return False
+        return principal.record.expires_ms is None or clock.now_ms() < principal.record.expires_ms
+
+    # -- the end
+
+    async def drain(self, limit_ms: int) -> None:
+        """Finish what is in flight, take nothing new, write what was counted, and let go of everything."""
+        if not await self._plane.drain(limit_ms):
+            _log.warning("drain_limit_reached", limit_ms=limit_ms)
+        self._upstreams.close()
+        self._ticker.stop()
+        await self._usage_writer.stop()
+        await self._limiter.stop()
+        await self._listener.aclose()
+        await self._lookup.aclose()
+        await self._stores.close()
+
+
+def _resident_bytes() -> int:
+    """Of this process (Linux, proc(5)); 0 elsewhere."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0

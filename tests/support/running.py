@@ -1,0 +1,172 @@
+"""A real gateway: parent, workers and ops port as processes, watched by what it logs."""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+PATIENCE = 60
+"""Seconds to wait for what must happen; only a broken gateway uses them up."""
+_RUN = "import pathlib, sys; from gateway.supervisor import run; sys.exit(run(pathlib.Path(sys.argv[1])))"
+
+
+class RunningGateway:
+    """One gateway, started from a configuration file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.log: list[dict[str, Any]] = []
+        """Every line it logged; what is not JSON stands under ``text``."""
+        self.public = self.ops = ("", 0)
+        self._process: asyncio.subprocess.Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+        self._more = asyncio.Condition()
+        self._session: aiohttp.ClientSession | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    async def start(self, *, environment: dict[str, str] | None = None) -> None:
+        """Start it and read its log, without waiting for anything."""
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _RUN, str(self.path), stderr=asyncio.subprocess.PIPE, env={**os.environ, **(environment or {})}
+        )
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+        self._session = aiohttp.ClientSession()
+
+    async def ready(self) -> None:
+        """Wait until it serves."""
+        told = await self.event("ready")
+        self.public, self.ops = (_address(told[name]) for name in ("public", "ops"))
+
+    async def event(self, name: str, *, after: int = 0, **values: Any) -> dict[str, Any]:
+        """Wait for a line of the log.
+
+        :param after: number of lines to leave out
+        """
+
+        def found() -> dict[str, Any] | None:
+            for line in self.log[after:]:
+                if line.get("event") == name and values.items() <= line.items():
+                    return line
+            return None
+
+        await self.until(lambda: found() is not None, f"{name} {values}")
+        line = found()
+        assert line is not None
+        return line
+
+    async def until(self, true: Callable[[], bool], what: str) -> None:
+        """Wait until what was logged makes something true."""
+        async with asyncio.timeout(PATIENCE), self._more:
+            while not true():
+                assert self._reading is not None
+                assert not self._reading.done(), f"the gateway ended before: {what}\n{self.told()}"
+                await self._more.wait()
+
+    def told(self) -> str:
+        """The log as text, for a failure's message."""
+        return "\n".join(json.dumps(line) for line in self.log)
+
+    async def ask(self, method: str, path: str) -> tuple[int, Any]:
+        """One call to the ops port: status, and JSON or text."""
+        assert self._session is not None
+        async with self._session.request(method, f"http://{self.ops[0]}:{self.ops[1]}{path}") as response:
+            text = await response.text()
+            return response.status, json.loads(text) if "json" in response.content_type else text
+
+    async def metric(self, sample: str) -> float:
+        """One sample of ``/metrics``, e.g. ``gerbang_reloads_total{outcome="applied"}``; 0 when it is not there."""
+        _status, text = await self.ask("GET", "/metrics")
+        values = [line.rpartition(" ")[2] for line in text.splitlines() if line.rpartition(" ")[0] == sample]
+        return float(values[0]) if values else 0.0
+
+    async def worker_pids(self) -> list[int]:
+        """Process ids of the workers, by their number."""
+        _status, ready = await self.ask("GET", "/ready")
+        return [worker["pid"] for worker in ready["workers"]]
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send the parent a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    async def ended(self) -> int:
+        """Wait for its end; the exit status."""
+        assert self._process is not None
+        async with asyncio.timeout(PATIENCE):
+            status = await self._process.wait()
+            if self._reading is not None:
+                await self._reading
+        return status
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        if self._session is not None:
+            await self._session.close()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+        if self._reading is not None:
+            await self._reading
+
+    async def _read(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        async for line in self._process.stderr:
+            async with self._more:
+                try:
+                    self.log.append(json.loads(line))
+                except ValueError:
+                    self.log.append({"text": line.decode(errors="replace").rstrip("\n")})
+                self._more.notify_all()
+        async with self._more:
+            self._more.notify_all()
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@asynccontextmanager
+async def running(path: Path) -> AsyncIterator[RunningGateway]:
+    """A gateway that serves; killed at the end if it still runs."""
+    gateway = RunningGateway(path)
+    await gateway.start()
+    try:
+        await gateway.ready()
+        yield gateway
+    finally:
+        await gateway.close()
+
+
+def configuration(
+    *, postgres: str, redis: str, vault: str, upstreams: dict[str, str], routes: str, workers: int = 1, more: str = ""
+) -> str:
+    """The text of a configuration on free ports of the loopback.
+
+    :param upstreams: server URL by name
+    :param routes: lines ``METHOD /path scope upstream``
+    :param more: further TOML: whole tables
+    """
+    lines = [
+        f'[listen]\npublic = "127.0.0.1:0"\nops = "127.0.0.1:0"\nworkers = {workers}\ndrain_timeout_ms = 5000',
+        f'[stores]\npostgres = "{postgres}"\nredis = "{redis}"',
+        f'[vault]\nkeys = "{vault}"',
+        more,
+        *(f'[upstreams.{name}]\nservers = ["{url}"]' for name, url in upstreams.items()),
+    ]
+    for line in routes.strip().splitlines():
+        method, path, scope, upstream = line.split()
+        lines.append(f'[[routes]]\nmatch = "{method} {path}"\nscope = "{scope}"\nupstream = "{upstream}"')
+    return "\n".join(lines) + "\n"
