@@ -191,4 +191,4 @@ def _elements(line: bytes) -> list[str] | None:
 
 
 def _shown(text: str) -> str:
-    return f'"{text[:60]}"'.encode("ascii", "backslashreplace").decode("ascii")
+    return ascii(text[:60])
