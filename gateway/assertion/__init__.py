@@ -4,8 +4,20 @@ The gate makes it (:mod:`gateway.assertion.sign`, keys from :mod:`gateway.assert
 with one call of :func:`verify`, or with :func:`require_assertion` as an aiohttp middleware.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from gateway.assertion.keys import KeyRing, SigningKey
 from gateway.assertion.sign import Signer
-from gateway.assertion.verify import ASSERTED, Asserted, AssertionRefused, require_assertion, verify
+
+if TYPE_CHECKING:
+    from gateway.assertion.verifier import ASSERTED, Asserted, AssertionRefused, require_assertion, verify
 
 __all__ = ["ASSERTED", "Asserted", "AssertionRefused", "KeyRing", "Signer", "SigningKey", "require_assertion", "verify"]
+
+
+def __getattr__(name: str) -> object:
+    """The upstream's half is imported when it is asked for: a worker has no use for it, nor for aiohttp's client behind it."""
+    if name in __all__:
+        return getattr(import_module("gateway.assertion.verifier"), name)
+    raise AttributeError(name)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gateway import clock
 from gateway.assertion import ASSERTED, Asserted, AssertionRefused, KeyRing, Signer, SigningKey, require_assertion, verify
 from gateway.assertion.sign import _base64url, _segment
-from gateway.assertion.verify import LEEWAY_MS, REFRESH_MS, RETRY_MS, JwksCache
+from gateway.assertion.verifier import LEEWAY_MS, REFRESH_MS, RETRY_MS, JwksCache
 from gateway.message import Identity
 
 NOW = 1_800_000_000_000
