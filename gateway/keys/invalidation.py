@@ -16,12 +16,12 @@ from uuid import uuid4
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
 
 from gateway import clock
-from gateway.errors import ConfigError, StoreUnavailable
+from gateway.errors import StoreUnavailable
 from gateway.keys import postgres
 from gateway.keys.ids import is_key_id
+from gateway.keys.redis_client import FAILURES
 from gateway.keys.shared import entomb
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
@@ -55,7 +55,7 @@ async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
     try:
         for start in range(0, len(key_ids), _MESSAGE_LIMIT):
             await redis.publish(REDIS_CHANNEL, " ".join((str(now_ms), *key_ids[start : start + _MESSAGE_LIMIT])))
-    except (RedisError, OSError) as error:
+    except FAILURES as error:
         failure = StoreUnavailable(f"Redis did not answer: {type(error).__name__}")
     if failure is not None:
         raise failure
@@ -124,8 +124,12 @@ class InvalidationListener:
             reason = "it fell silent"
             try:
                 await hold(up)
-            except (StoreUnavailable, ConfigError, RedisError, OSError) as error:
-                reason = str(error) if isinstance(error, StoreUnavailable) else type(error).__name__
+            except StoreUnavailable as error:
+                reason = str(error)
+            except FAILURES as error:
+                reason = type(error).__name__
+            except Exception:  # noqa: BLE001  # a gate that stops listening for a defect's sake would let revoked keys in
+                _log.exception("invalidation_channel_defect", channel=name)
             finally:
                 setattr(self._channels, f"{name}_up_ms", None)
                 self._metrics.listener_up[name] = 0
@@ -198,13 +202,14 @@ class InvalidationListener:
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[PubSub]:
+        await self._redis.initialize()  # a cluster client knows no node to subscribe at before
         subscription = self._redis.pubsub()
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):
                 await subscription.subscribe(REDIS_CHANNEL)
             yield subscription
         finally:
-            with contextlib.suppress(RedisError, OSError):
+            with contextlib.suppress(*FAILURES):
                 await subscription.aclose()  # type: ignore[no-untyped-call]
 
     def _received(self, data: bytes) -> None:

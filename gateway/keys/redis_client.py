@@ -22,6 +22,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.errors import ConfigError, ConfigProblem
 
@@ -29,6 +30,9 @@ CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 0.5
 MAX_CONNECTIONS = 64
 """Per client. One more command waits for a connection, at most :data:`COMMAND_SECONDS`."""
+
+FAILURES = (RedisError, RedisClusterException, OSError)
+"""What a command raises when Redis does not answer as it should. The cluster client's own errors are no ``RedisError``."""
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
@@ -94,6 +98,16 @@ def _single(target: _Target) -> Redis:
     )
 
 
+class _OfSentinel(Redis):
+    """A primary's client that closes its connections to the Sentinels too; redis-py forgets them."""
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:
+        pool: Any = self.connection_pool
+        await super().aclose(close_connection_pool)
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 def _sentinel(target: _Target) -> Redis:
     service, _, database = target.path.strip("/").partition("/")
     if not service:
@@ -102,7 +116,10 @@ def _sentinel(target: _Target) -> Redis:
     of_sentinels = {name: value for name, value in common.items() if name not in ("username", "password")}
     of_sentinels |= {name.removeprefix("sentinel_"): target.options[name] for name in _SENTINEL_OPTIONS if name in target.options}
     sentinel = Sentinel(target.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
-    return cast("Redis", sentinel.master_for(service, db=_database(database), max_connections=MAX_CONNECTIONS, **common))
+    return cast(
+        "Redis",
+        sentinel.master_for(service, redis_class=_OfSentinel, db=_database(database), max_connections=MAX_CONNECTIONS, **common),
+    )
 
 
 def _cluster(target: _Target) -> Redis:

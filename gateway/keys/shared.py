@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord, RecordUnreadable, open_record, seal_record
+from gateway.keys.redis_client import FAILURES
 from gateway.keys.vault import Vault
 
 MAX_RECORD_TTL_MS = 300_000
@@ -60,7 +60,7 @@ class SharedRecords:
         """What is there now. A record that does not open is logged and counts as no record."""
         try:
             raw: bytes | None = await self._redis.get(record_key(key_id))  # type: ignore[assignment]  # bytes: nothing is decoded
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             raise _unavailable(error) from None
         if raw is None:
             return Shared()
@@ -85,7 +85,7 @@ class SharedRecords:
                 await self._redis.set(key, sealed, px=remaining_ms, nx=True)
             else:
                 await self._redis.eval(_REPLACE, 1, key, replacing.raw, sealed, str(remaining_ms))
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             raise _unavailable(error) from None
 
     async def entomb(self, key_id: str, *, now_ms: int) -> None:
@@ -102,7 +102,7 @@ async def entomb(redis: Redis, key_ids: Iterable[str], *, now_ms: int) -> None:
     for key_id in key_ids:
         try:
             await redis.set(record_key(key_id), _TOMBSTONE + str(now_ms).encode(), px=TOMBSTONE_TTL_MS)
-        except (RedisError, OSError) as error:
+        except FAILURES as error:
             failure = error
     if failure is not None:
         raise _unavailable(failure) from None

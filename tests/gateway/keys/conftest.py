@@ -86,13 +86,13 @@ class World:
     vault: object = field(default_factory=a_vault)
     closing: list = field(default_factory=list)
 
-    async def begin(self):
+    async def __aenter__(self):
         self.redis = connect(self.redis_url)
         self.pool = await postgres.create_pool(self.database.gateway_dsn, seconds=1.0)
         self.admin = await postgres.connect(self.database.admin_dsn)
         return self
 
-    async def end(self):
+    async def __aexit__(self, *_):
         for lookup in self.closing:
             await lookup.aclose()
         await self.redis.aclose()
@@ -135,14 +135,12 @@ class World:
 
 @pytest.fixture
 async def world(database, redis_url):
-    world = await World(database, redis_url).begin()
-    yield world
-    await world.end()
+    async with World(database, redis_url) as world:
+        yield world
 
 
 @pytest.fixture
 async def own_world(own_postgres, own_redis):
     """On servers of the test's own, to be stopped and frozen."""
-    world = await World(own_postgres, own_redis.url).begin()
-    yield world
-    await world.end()
+    async with World(own_postgres, own_redis.url) as world:
+        yield world

@@ -23,7 +23,8 @@ SECONDS = 15
 class Listening:
     """A listener, and what it told."""
 
-    def __init__(self, world) -> None:
+    def __init__(self, world, *, up: bool = True) -> None:
+        self._await_up = up
         self.channels = Channels()
         self.metrics = Metrics()
         self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.channels, metrics=self.metrics)
@@ -48,26 +49,27 @@ class Listening:
     def up(self) -> bool:
         return self.channels.postgres_up_ms is not None and self.channels.redis_up_ms is not None
 
-    async def begin(self, *, up: bool = True):
+    async def __aenter__(self):
         self.listener.start()
-        if up:
+        if self._await_up:
             await self.until(self.up)
             self.told.clear()
         return self
 
+    async def __aexit__(self, *_):
+        await self.listener.aclose()
+
 
 @pytest.fixture
 async def listening(world):
-    listening = await Listening(world).begin()
-    yield listening
-    await listening.listener.aclose()
+    async with Listening(world) as listening:
+        yield listening
 
 
 @pytest.fixture
 async def own_listening(own_world):
-    listening = await Listening(own_world).begin()
-    yield listening
-    await listening.listener.aclose()
+    async with Listening(own_world) as listening:
+        yield listening
 
 
 @pytest.fixture
@@ -153,14 +155,11 @@ async def test_a_gap_of_postgresql_is_noticed_and_told_as_everything(own_world, 
 async def test_a_listener_starts_while_both_are_down_and_comes_up_with_them(own_world, own_redis, own_postgres):
     await asyncio.to_thread(own_redis.stop)
     await asyncio.to_thread(own_postgres.stop)
-    listening = await Listening(own_world).begin(up=False)
-    try:
+    async with Listening(own_world, up=False) as listening:
         await asyncio.to_thread(own_redis.start)
         await asyncio.to_thread(own_postgres.start)
         await listening.until(listening.up)
         assert listening.told == [None, None]
-    finally:
-        await listening.listener.aclose()
 
 
 async def test_a_pooler_that_swallows_listen_is_noticed_by_the_probe(world, monkeypatch):
@@ -178,14 +177,11 @@ async def test_a_pooler_that_swallows_listen_is_noticed_by_the_probe(world, monk
     real_probe = InvalidationListener._probe_postgres
     monkeypatch.setattr(asyncpg.Connection, "add_listener", swallowed)
     monkeypatch.setattr(InvalidationListener, "_probe_postgres", probe)
-    listening = await Listening(world).begin(up=False)
-    try:
+    async with Listening(world, up=False) as listening:
         async with asyncio.timeout(SECONDS):
             await probed.wait()
         assert listening.channels.postgres_up_ms is None
         assert listening.channels.redis_up_ms is not None
-    finally:
-        await listening.listener.aclose()
 
 
 async def test_emptying_the_table_is_told_as_everything(world, listening, owner):
@@ -210,8 +206,8 @@ async def test_the_delay_of_a_message_is_measured(world, listening):
 
 
 async def test_closing_leaves_no_connection_behind(world, owner):
-    listening = await Listening(world).begin()
-    await listening.listener.aclose()
+    async with Listening(world):
+        pass
     left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%gerbang_probe%' AND pid <> pg_backend_pid()"
     async with asyncio.timeout(SECONDS):
         while await owner.fetchval(left):
@@ -235,16 +231,30 @@ async def test_a_deletion_and_a_creation_through_both_channels_reach_a_look_up(w
     record, gate, other_id = await world.key(), world.gate(), new_key_id()
     listening = Listening(world)
     listening.listener.on_invalidate.insert(0, gate.lookup.invalidate)
-    await listening.begin()
-    await gate.lookup.fetch(record.key_id)
-    await gate.lookup.fetch(other_id)
-    await world.delete(record, tell=True)
-    other = await world.key(key_id=other_id)
-    await listening.until(lambda: {record.key_id, other_id} <= set(listening.told))
-    assert gate.peek(record.key_id) is not ABSENT
-    assert await gate.lookup.fetch(record.key_id) is None
-    assert await gate.lookup.fetch(other_id) == other
-    await listening.listener.aclose()
+    async with listening:
+        await gate.lookup.fetch(record.key_id)
+        await gate.lookup.fetch(other_id)
+        await world.delete(record, tell=True)
+        other = await world.key(key_id=other_id)
+        await listening.until(lambda: {record.key_id, other_id} <= set(listening.told))
+        assert gate.peek(record.key_id) is not ABSENT
+        assert await gate.lookup.fetch(record.key_id) is None
+        assert await gate.lookup.fetch(other_id) == other
+
+
+async def test_a_defect_on_the_way_does_not_end_the_listening(world, monkeypatch):
+    hold, failures = InvalidationListener._hold_redis, 0
+
+    async def fails_first(self, up):
+        nonlocal failures
+        failures += 1
+        if failures == 1:
+            raise KeyError("a defect")
+        await hold(self, up)
+
+    monkeypatch.setattr(InvalidationListener, "_hold_redis", fails_first)
+    async with Listening(world):
+        assert failures == 2
 
 
 @given(st.binary())
