@@ -70,6 +70,9 @@ class App:
         self._worker = str(worker)
         self._stores = stores
         self._ticker = Ticker()
+        self._ticker.subscribe(self._measure_lag)
+        self._ticked_ms = self._ticker.now_ms
+        self._worst_lag_ms = 0
         self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
         self._channels = Channels()
         self._lookup = KeyLookup(
@@ -206,6 +209,11 @@ class App:
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.log_lines_dropped = LineSink.dropped
         metrics.resident_bytes[self._worker] = _resident_bytes()
+        metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
+
+    def _measure_lag(self, now_ms: int) -> None:
+        self._worst_lag_ms = max(self._worst_lag_ms, now_ms - self._ticked_ms - self._ticker.period_ms)
+        self._ticked_ms = now_ms
 
     async def _may_go_on(self, key_id: str) -> bool:
         """Whether the key that opened a tunnel may still pass."""

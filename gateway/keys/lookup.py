@@ -158,6 +158,7 @@ class KeyLookup(Generic[T]):
         """
         found: T | Absent | _Failure | None = self.peek(key_id, self._monotonic_ms())
         if found is None:
+            self._metrics.cache_misses += 1
             flight = self._flights.get(key_id) or self._start(key_id)
             found = await asyncio.shield(flight.task)
         if isinstance(found, _Failure):

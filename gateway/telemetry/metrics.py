@@ -104,7 +104,7 @@ class Metrics:
     upstream_healthy: Counts = _gauge("upstream_servers_healthy", "Servers in use, by the worst worker.", "upstream", merge="min")
 
     # Keys: caches, stores, invalidation.
-    cache_lookups: Counts = _counter("key_cache_lookups", "Process cache look-ups: hit, absent, miss.", "result")
+    cache_misses: int = _counter("key_cache_misses", "Requests that waited for their key to be looked up.")
     cache_entries: int = _gauge("key_cache_entries", "Keys in process memory.")
     key_fetches: PairCounts = _counter("key_fetches", "Keys asked of a store.", "store", "outcome")
     key_refreshes: int = _counter("key_refreshes", "Keys refreshed ahead of their expiry in the background.")
@@ -129,7 +129,9 @@ class Metrics:
 
     # The process itself.
     resident_bytes: Counts = _gauge("worker_resident_bytes", "Resident memory.", "worker", merge="max")
-    loop_lag: Counts = _gauge("worker_loop_lag_milliseconds", "Latest lateness of the event loop.", "worker", merge="max")
+    loop_lag: Counts = _gauge(
+        "worker_loop_lag_milliseconds", "Worst lateness of the event loop since it was last asked.", "worker", merge="max"
+    )
 
     # Counted by the parent alone.
     workers: int = _gauge("workers", "Workers that serve.")
