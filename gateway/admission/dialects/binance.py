@@ -18,7 +18,9 @@ _SECONDS_BELOW = 100_000_000_000
 _MICROSECONDS_FROM = 1_000_000_000_000_000
 _TIME = re.compile(rb"[1-9][0-9]{0,17}")
 _WINDOW = re.compile(rb"([1-9][0-9]{0,7})(?:\.[0-9]{1,3})?")
-_HEX = re.compile(rb"[0-9A-Fa-f]{64}")
+_HEX = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
+_ESCAPED = re.compile(rb"(?:[^%]|%[0-9A-F]{2})+|(?:[^%]|%[0-9a-f]{2})+")
+"""Both cases are in use, one at a time: a changed letter is not a second spelling."""
 
 
 class Binance:
@@ -101,7 +103,7 @@ def _decoded(signature: bytes) -> bytes:
     """Hex for HMAC, percent-encoded Base64 for the others; ``b""``, which nobody's key verifies, for anything else."""
     if _HEX.fullmatch(signature):
         return bytes.fromhex(signature.decode("ascii"))
-    decoded = decoded_base64(unquote_to_bytes(signature))
+    decoded = decoded_base64(unquote_to_bytes(signature)) if _ESCAPED.fullmatch(signature) else b""
     return decoded if len(decoded) != 32 else b""
 
 
