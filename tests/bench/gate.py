@@ -64,7 +64,7 @@ def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Key]]:
     """Start the stores and make one key; yields the gate as a contestant, and the key."""
     postgres = start_migrated(folder / "postgres")
     redis = start_redis(folder / "redis")
-    entry = new_entry()
+    entry = new_entry("bench")
     vault = folder / "vault"
     vault.write_text(entry)
     try:
