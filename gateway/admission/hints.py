@@ -101,11 +101,16 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
         ("the secret was used with a newline at its end: strip what you read from the file", given + b"\n"),
         ("the secret was used without its prefix gbs_: the HMAC key is the whole text as it was shown", given.removeprefix(b"gbs_")),
         ("the secret was Base64-decoded: the HMAC key is the text itself, as it was shown", _loosely_decoded(given)),
-        ("the HMAC is keyed with the key id: key it with the secret (gbs_…)", credentials.key_id.encode()),
     ):
-        if compare_digest(digest(key, credentials.signed, "sha256"), credentials.signature) and secret is not None and not found:
+        if _is_hmac(key, credentials) and secret is not None:
             found = advice
-    return found
+    # A key id is no secret: whoever signs with it has proved nothing, so it is told whether or not there is such a key.
+    swapped = _is_hmac(credentials.key_id.encode(), credentials)
+    return found or ("the HMAC is keyed with the key id: key it with the secret (gbs_…)" if swapped else "")
+
+
+def _is_hmac(key: bytes, credentials: Credentials) -> bool:
+    return compare_digest(digest(key, credentials.signed, "sha256"), credentials.signature)
 
 
 def _loosely_decoded(secret: bytes) -> bytes:

@@ -1,0 +1,182 @@
+"""Hints: told only to whoever holds the secret, seldom enough, and never telling an unknown key from a wrong signature."""
+
+import base64
+import json
+
+import pytest
+
+from gateway.admission import hints
+from gateway.admission.dialects import DIALECTS
+from gateway.admission.dialects.rfc9421 import INPUT, SIGNATURE
+from gateway.admission.hints import IN_ALL, PER_KEY, Hints
+from gateway.admission.principal import Principal
+from gateway.errors import InvalidCredentials
+from tests.support.signed import a_gate, fields_of, record_of, request_of, sign_with, vector, vectors, with_field
+
+MOBEE = vectors("mobee")
+KEYS = MOBEE["keys"]
+HMAC = KEYS["hmac"]
+ORDER = vector("mobee", "order with JSON content, hmac")
+READ = vector("mobee", "read, hmac")
+
+
+def refusal_of(request, *records):
+    gate = a_gate(*records)
+    route = gate.route(request)
+    with pytest.raises(InvalidCredentials) as refused:
+        gate.admit(request, route)
+    return refused.value
+
+
+def signed_over(given, message, key=HMAC, encode=base64.b64encode):
+    return with_field(request_of(given), b"x-request-signature", encode(sign_with(key, message)))
+
+
+MISTAKES = [
+    ("hex", lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: raw.hex().encode())),
+    ("standard Base64", lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: base64.b64encode(raw).rstrip(b"="))),
+    (
+        "standard Base64",
+        lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: base64.b64encode(raw.hex().encode())),
+    ),
+    ("seconds and milliseconds", lambda: signed_over(READ, READ["string_to_sign"].encode() + b"000")),
+    ("the query was signed", lambda: request_of(vector("mobee", "refused: the query was signed"))),
+    ("newline", lambda: request_of(vector("mobee", "refused: a newline behind the timestamp"))),
+    ("CR LF", lambda: signed_over(READ, READ["string_to_sign"].replace("\n", "\r\n").encode())),
+    ("lower case", lambda: signed_over(READ, READ["string_to_sign"].lower().encode())),
+    ("content was left out", lambda: signed_over(ORDER, ORDER["string_to_sign"].encode().rpartition(b"\n")[0])),
+    ("another spelling", lambda: signed_over(ORDER, ORDER["string_to_sign"].replace(":", ": ").replace(",", ", ").encode())),
+    ("newline at its end", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"] + "\n"})),
+    ("without its prefix", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"][4:]})),
+    ("keyed with the key id", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["key_id"]})),
+]
+
+
+@pytest.mark.parametrize(("advice", "make"), MISTAKES)
+def test_a_common_mistake_is_named(advice, make):
+    refusal = refusal_of(make(), record_of(HMAC))
+    assert advice in refusal.extras["hint"]
+    assert refusal.detail == refusal.extras["hint"]
+
+
+@pytest.mark.parametrize("name", ["refused: Base64 in place of hex", "refused: hex in place of Base64"])
+def test_the_wrong_encoding_for_the_kind_of_key_is_named(name):
+    given = vector("binance", name)
+    refusal = refusal_of(request_of(given), record_of(vectors("binance")["keys"][given["key"]]))
+    assert "hex for HMAC, Base64 for Ed25519 and RSA" in refusal.extras["hint"]
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("refused: signed with an ampersand between query and content", "with & between"),
+        ("refused: signed before percent-encoding", "before they were percent-encoded"),
+    ],
+)
+def test_mistakes_with_binance_parameters_are_named(name, advice):
+    given = vector("binance", name)
+    assert advice in refusal_of(request_of(given), record_of(vectors("binance")["keys"][given["key"]])).extras["hint"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "advice"),
+    [
+        ('"@query": ?', '"@query": ', "question mark"),
+        ('"@path": /v1/orders', '"@path": /v1/orders?status=open', "ends before the question mark"),
+        ('"@signature-params": ', '"@signature-params": sig1=', "begins at the parenthesis"),
+    ],
+)
+def test_mistakes_with_a_signature_base_are_named(old, new, advice):
+    given = vector("rfc9421", "read with a query, hmac")
+    key = vectors("rfc9421")["keys"]["hmac"]
+    signature = base64.b64encode(sign_with(key, given["string_to_sign"].replace(old, new).encode()))
+    request = with_field(request_of(given), SIGNATURE, b"sig1=:" + signature + b":")
+    assert advice in refusal_of(request, record_of(key)).extras["hint"]
+
+
+def test_a_scheme_that_the_gate_cannot_see_is_named():
+    key = vectors("rfc9421")["keys"]["hmac"]
+    params = f'("@method" "@path" "@target-uri");created=1790000000;keyid="{key["key_id"]}"'
+    base = f'"@method": GET\n"@path": /v1/wallets\n"@target-uri": https://api.example.id/v1/wallets\n"@signature-params": {params}'
+    request = request_of(vector("rfc9421", "without alg, further parameters"))
+    request = with_field(request, INPUT, b"s=" + params.encode())
+    request = with_field(request, SIGNATURE, b"s=:" + base64.b64encode(sign_with(key, base.encode())) + b":")
+    assert "ends TLS" in refusal_of(request, record_of(key)).extras["hint"]
+
+
+def test_a_secret_in_the_place_of_the_key_id_is_named():
+    request = with_field(request_of(READ), b"x-api-key", HMAC["secret"].encode())
+    assert "the secret stands where the key id belongs" in refusal_of(request).extras["hint"]
+
+
+@pytest.mark.parametrize("name", ["ed25519", "rsa"])
+def test_a_mistake_is_named_for_a_key_whose_secret_we_never_had(name):
+    given = vector("mobee", f"read, {name}")
+    request = signed_over(given, given["string_to_sign"].encode() + b"\n", KEYS[name])
+    assert "newline" in refusal_of(request, record_of(KEYS[name])).extras["hint"]
+
+
+@pytest.mark.parametrize(("advice", "make"), MISTAKES)
+def test_the_same_mistake_with_another_secret_gets_no_hint_and_the_answer_of_an_unknown_key(advice, make):
+    request = make()
+    wrong = refusal_of(request, record_of(HMAC | {"secret": "gbs_another"}))
+    unknown = refusal_of(request)
+    assert ("hint" in wrong.extras) is (advice == "keyed with the key id")  # which proves nothing, and tells nothing of the key
+    assert a_gate().render(wrong, request).body == a_gate().render(unknown, request).body
+
+
+def test_a_search_for_an_unknown_key_does_the_work_of_one_for_a_known_key(monkeypatch):
+    request = signed_over(READ, b"nothing that is tried")
+    work = []
+    dialect, fields = DIALECTS["mobee"], fields_of(DIALECTS["mobee"], request)
+    credentials = dialect.read(request, fields)
+    known = Principal.of(record_of(HMAC))
+    known.verify = lambda message, signature: bool(work.append((message, signature)))
+    monkeypatch.setattr(hints, "pretend_to_verify", known.verify)
+    tried = []
+    for principal in (known, None):
+        assert not Hints().find(request, dialect=dialect, fields=fields, credentials=credentials, principal=principal, now_ms=0)
+        tried.append(list(work))
+        work.clear()
+    assert tried[0] == tried[1]
+    assert len(tried[0]) > 3
+
+
+def search(finder, request, now_ms, key_id=None):
+    if key_id is not None:
+        request = with_field(request, b"x-api-key", key_id.encode())
+    dialect, fields = DIALECTS["mobee"], fields_of(DIALECTS["mobee"], request)
+    credentials = dialect.read(request, fields)
+    principal = Principal.of(record_of(HMAC | {"key_id": key_id or HMAC["key_id"]}))
+    return finder.find(request, dialect=dialect, fields=fields, credentials=credentials, principal=principal, now_ms=now_ms)
+
+
+def test_a_key_is_searched_for_a_few_times_a_minute():
+    finder, request = Hints(), MISTAKES[0][1]()
+    found = [bool(search(finder, request, now_ms)) for now_ms in range(0, 60_000, 6_000)]
+    assert found == [True] * PER_KEY + [False] * (10 - PER_KEY)
+    assert search(finder, request, 60_000)
+
+
+def test_all_keys_together_are_searched_for_so_many_times_a_second():
+    finder, request = Hints(), MISTAKES[0][1]()
+    found = [bool(search(finder, request, 500, f"key-{number}")) for number in range(IN_ALL + 3)]
+    assert found == [True] * IN_ALL + [False] * 3
+    assert search(finder, request, 1_000, "key-0")
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(hints, "_ENTRIES", 10)
+    finder, request = Hints(), MISTAKES[0][1]()
+    for number in range(100):
+        search(finder, request, number * 1_000, f"key-{number}")
+    assert len(finder._minutes) <= 10
+
+
+def test_no_answer_shows_a_secret_or_an_expected_signature():
+    for _, make in MISTAKES:
+        request = make()
+        refusal = refusal_of(request, record_of(HMAC))
+        body = a_gate().render(refusal, request).body.decode()
+        assert HMAC["secret"] not in body
+        assert base64.b64encode(sign_with(HMAC, refusal.extras["string_to_sign"].encode())).decode() not in json.dumps(body)
