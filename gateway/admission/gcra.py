@@ -40,8 +40,8 @@ def charge(tat_ms: float, weight: int, now_ms: float, rate: Rate) -> Charge:
     base = tat_ms if tat_ms > now_ms else now_ms  # noqa: FURB136
     new = base + weight * interval
     used = new - now_ms
-    left = period_ms - used + 1e-6
-    if left >= 0 or not weight:
+    left = period_ms - used
+    if left >= -1e-6 or not weight:
         return _new(Charge, (True, new, int(left / interval + 1e-6) if left > 0 else 0, used, 0.0))
     free = period_ms - (base - now_ms)
     retry_ms = -left if weight <= units else float("inf")

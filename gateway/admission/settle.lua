@@ -36,7 +36,10 @@ tat = math.min(tat + spent * interval, math.max(tat, now + 1.5 * period))
 used = used + spent
 
 local free = math.max(0, math.min(math.floor((period - (tat - now)) / interval + 1e-6), cap - used))
-local granted = math.min(want, free - free % math.max(1, each))
+local granted = want
+if want > free then
+  granted = free - free % math.max(1, each)
+end
 tat = tat + granted * interval
 used = used + granted
 

@@ -1,0 +1,404 @@
+"""Limits per key over all workers, and per address for refused credentials."""
+
+import asyncio
+from itertools import count
+
+import pytest
+import redis as blocking_redis
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from gateway.admission import gcra, limits
+from gateway.admission.gcra import ShareNeeded
+from gateway.admission.limits import SETTLE, SLOTS, FailureLimiter, KeyLimiter
+from gateway.config import Rate
+from gateway.keys import redis_client
+from gateway.telemetry.metrics import Metrics
+
+MINUTE = Rate(1_200, 60_000)
+fresh_names = count()
+
+
+# -- the ledger's script against the model
+
+
+class Ledger:
+    """The model: GCRA by ``gcra``, and a list of who took what and when."""
+
+    def __init__(self, rate: Rate) -> None:
+        self.rate, self.tat, self.taken = rate, 0.0, []
+
+    def settle(self, spent: int, want: int, each: int, now: float) -> tuple[int, float, int]:
+        slot_ms = self.rate.period_ms / SLOTS
+        slot = int(now // slot_ms)
+        self.taken = [(when, units) for when, units in self.taken if slot - when < SLOTS + 2]
+        room = int(self.rate.units * 1.03) - sum(units for _, units in self.taken) - spent
+        interval = self.rate.period_ms / self.rate.units
+        self.tat = max(self.tat, now)
+        self.tat = min(self.tat + spent * interval, max(self.tat, now + 1.5 * self.rate.period_ms))
+        for granted in range(want, -1, -1):
+            fits = granted == 0 or (granted <= room and gcra.charge(self.tat, granted, now, self.rate).allowed)
+            if fits and (granted == want or granted % each == 0):
+                break
+        self.tat += granted * interval
+        self.taken.append((slot, spent + granted))
+        return granted, self.tat - now, room - granted
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.builds(Rate, st.integers(1, 3_000), st.sampled_from([1_000, 60_000])),
+    st.lists(st.tuples(st.integers(0, 20_000), st.integers(0, 400), st.integers(0, 400), st.integers(1, 40)), min_size=1, max_size=25),
+)
+def test_the_script_agrees_with_the_model(redis_url, rate, steps):
+    with blocking_redis.Redis.from_url(redis_url) as client:
+        settle, ledger, name, now = client.register_script(SETTLE), Ledger(rate), f"ledger {next(fresh_names)}", 1_000_000
+        for gap, spent, want, each in steps:
+            now += gap
+            granted, tat, room, closed = settle([name], [spent, want, each, *rate, SLOTS, now])
+            right = ledger.settle(spent, want, each, now)
+            assert (granted, float(tat), room) == (right[0], pytest.approx(right[1], abs=1e-3), right[2])
+            assert (float(closed) > 0) is (room <= 0 or granted < want)
+
+
+def test_the_ledger_lives_as_long_as_it_matters(redis_url):
+    with blocking_redis.Redis.from_url(redis_url) as client:
+        client.register_script(SETTLE)(["ledger"], [10, 0, 0, *MINUTE, SLOTS, ""])
+        assert 61_000 < client.pttl("ledger") <= 62_000
+        client.register_script(SETTLE)(["untouched"], [0, 0, 0, *MINUTE, SLOTS, ""])
+        assert not client.exists("untouched")
+
+
+# -- two workers in a time of our own: the limiter's clock and the ledger's are turned together
+
+
+class Time:
+    def __init__(self) -> None:
+        self.ms = 10_000_000
+
+
+class OnOurTime:
+    """A Redis whose ledger is told the time instead of asking for it."""
+
+    def __init__(self, client, time: Time) -> None:
+        self._client, self._time = client, time
+
+    def pipeline(self, **options):
+        pipeline = self._client.pipeline(**options)
+        send = pipeline.execute_command
+        pipeline.execute_command = lambda *args: send(*args[:-1], self._time.ms)
+        return pipeline
+
+
+class Worker:
+    """One limiter without its task: a test says when it settles."""
+
+    def __init__(self, client, time: Time) -> None:
+        self.limiter, self.time = KeyLimiter(OnOurTime(client, time), metrics=Metrics()), time
+
+    async def request(self, weight: int = 1, rate: Rate = MINUTE) -> bool:
+        for _ in range(3):
+            try:
+                charge = self.limiter.charge("key", weight, rate, self.time.ms)
+            except ShareNeeded:
+                waiter = asyncio.create_task(self.limiter.settled("key", weight, rate))  # noqa: TID251
+                await asyncio.sleep(0)
+                await self.settle(pressing=True)
+                await waiter
+            else:
+                if self.limiter._press.is_set():
+                    await self.settle(pressing=True)
+                return charge.allowed
+        raise AssertionError("asked three times")
+
+    async def settle(self, *, pressing: bool = False) -> None:
+        if due := list(self.limiter._pressing if pressing else self.limiter._due):
+            await self.limiter._settle(due)
+
+
+@pytest.fixture
+async def workers(redis_url, monkeypatch):
+    time = Time()
+    monkeypatch.setattr(limits.clock, "monotonic_ms", lambda: time.ms)
+    clients = [redis_client.connect(redis_url) for _ in range(2)]
+    yield [Worker(client, time) for client in clients]
+    for client in clients:
+        await client.aclose()
+
+
+def in_any(period_ms: int, admitted: list[tuple[int, int]]) -> int:
+    """The most units in any window of this length."""
+    most = first = total = 0
+    for when, weight in admitted:
+        total += weight
+        while admitted[first][0] <= when - period_ms:
+            total -= admitted[first][1]
+            first += 1
+        most = max(most, total)
+    return most
+
+
+async def hammer(workers: list[Worker], *, seconds: int, each_step: int, step_ms: int = 50, weight: int = 1) -> list[tuple[int, int]]:
+    """Both workers at once; when each unit was admitted."""
+    time, admitted = workers[0].time, []
+    for step in range(seconds * 1000 // step_ms):
+        for worker in workers * each_step:
+            admitted += [(time.ms, weight)] if await worker.request(weight) else []
+        if step % (500 // step_ms) == 0:
+            for worker in workers:
+                await worker.settle()
+        time.ms += step_ms
+    return admitted
+
+
+async def test_two_workers_admit_the_limit_in_any_minute(workers):
+    admitted = await hammer(workers, seconds=190, each_step=2)
+    assert in_any(60_000, admitted) <= 1_260
+    assert len(admitted) >= 3 * 1_140
+
+
+async def test_the_first_burst_and_one_after_a_long_idle_time_are_the_limit_too(workers):
+    for idle_ms in (0, 3_600_000):
+        workers[0].time.ms += idle_ms
+        admitted = [await worker.request() for _ in range(1_500) for worker in workers]
+        assert 1_200 <= sum(admitted) <= 1_236
+
+
+async def test_a_steady_client_at_the_limit_is_hardly_ever_refused(workers):
+    time, refused = workers[0].time, 0
+    for step in range(3 * 1_200):
+        refused += not await workers[step % 2].request()
+        if step % 10 == 0:
+            for worker in workers:
+                await worker.settle()
+        time.ms += 50
+    assert refused <= 3 * 1_200 * 0.02
+
+
+@pytest.mark.parametrize("limit", [1, 5, 10, 60])
+async def test_a_small_limit_is_exact(workers, limit):
+    rate = Rate(limit, 60_000)
+    admitted = [await worker.request(1, rate) for _ in range(limit) for worker in workers]
+    assert sum(admitted) == limit
+
+
+async def test_heavy_requests_share_the_same_limit(workers):
+    admitted = await hammer(workers, seconds=62, each_step=1, step_ms=250, weight=40)
+    assert 1_140 <= in_any(60_000, admitted) <= 1_260
+
+
+async def test_what_one_worker_admitted_the_other_knows_after_a_settlement(workers):
+    one, other = workers
+    for _ in range(1_200):
+        await one.request()
+    await one.settle()
+    other.limiter.charge("key", 1, MINUTE, other.time.ms)
+    await other.settle()
+    charge = other.limiter.charge("key", 1, MINUTE, other.time.ms)
+    assert not charge.allowed
+    assert 0 < charge.retry_after_ms <= 100
+
+
+# -- one worker
+
+
+class NoRedis:
+    """Fails at any use."""
+
+    def pipeline(self, **_):
+        raise AssertionError("Redis was asked")
+
+
+def test_within_its_share_a_worker_asks_nobody():
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    charges = [limiter.charge("key", 1, MINUTE, 1_000) for _ in range(12)]
+    assert [charge.allowed for charge in charges] == [True] * 12
+    assert charges[-1].remaining == 1_188
+    with pytest.raises(ShareNeeded):
+        limiter.charge("key", 1, MINUTE, 1_000)
+
+
+def test_asking_how_the_limit_stands_charges_nothing():
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    limiter.charge("key", 12, MINUTE, 1_000)
+    asked = [limiter.charge("key", 0, MINUTE, 1_000) for _ in range(20)]
+    assert {(charge.allowed, charge.remaining) for charge in asked} == {(True, 1_188)}
+
+
+def test_a_weight_above_the_limit_is_refused_without_asking():
+    assert KeyLimiter(NoRedis(), metrics=Metrics()).charge("key", 1_201, MINUTE, 1_000).retry_after_ms == float("inf")
+
+
+@pytest.fixture
+async def running(redis_url):
+    """A limiter with its task, on the real clock."""
+    client = redis_client.connect(redis_url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    yield limiter
+    await limiter.stop()
+    await client.aclose()
+
+
+async def admitted(limiter: KeyLimiter, weight: int = 1, rate: Rate = MINUTE) -> bool:
+    """As the gate asks."""
+    while True:
+        try:
+            return limiter.charge("key", weight, rate, limits.clock.monotonic_ms()).allowed
+        except ShareNeeded:
+            await limiter.settled("key", weight, rate)
+
+
+async def test_all_who_wait_share_one_round_trip(running):
+    rate = Rate(60, 3_600_000)
+    assert sum(await asyncio.gather(*(admitted(running, 1, rate) for _ in range(100)))) == 60
+    assert running._metrics.limit_settlements["settled"] <= 2
+
+
+async def test_a_waiter_that_gives_up_takes_nobody_with_it(running):
+    rate = Rate(10, 3_600_000)
+    waiters = [asyncio.create_task(admitted(running, 1, rate)) for _ in range(10)]  # noqa: TID251
+    await asyncio.sleep(0)
+    for waiter in waiters[::2]:
+        waiter.cancel()
+    done = await asyncio.gather(*waiters, return_exceptions=True)
+    assert done[1::2] == [True] * 5
+
+
+async def test_a_change_of_the_limit_counts_from_the_next_request(running):
+    assert await admitted(running, 1, Rate(1, 3_600_000))
+    assert not await admitted(running, 1, Rate(1, 3_600_000))
+    assert await admitted(running, 1, Rate(2, 3_600_000))
+
+
+async def test_an_equal_limit_of_another_configuration_goes_on(running):
+    assert await admitted(running, 1, Rate(1, 3_600_000))
+    assert not await admitted(running, 1, Rate(1, 3_600_000))
+    assert len(running._shares) == 1
+
+
+async def test_stopping_settles_what_is_open(redis_url):
+    client = redis_client.connect(redis_url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    limiter.charge("key", 3, MINUTE, 1_000)
+    await limiter.stop()
+    held = await client.hgetall("gerbang:{key}:limit:1200/60000")
+    assert sum(int(units) for slot, units in held.items() if slot != b"tat") == 3
+    await client.aclose()
+
+
+async def test_memory_is_bounded(redis_url, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_KEYS", 50)
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    for number in range(500):
+        limiter.charge(f"key {number}", 1, MINUTE, 1_000)
+    assert len(limiter._shares) <= 50
+    assert len(limiter._due) <= 50
+
+
+# -- without Redis
+
+
+async def until(condition) -> None:
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - the limiter tells nobody that Redis is back
+            await asyncio.sleep(0.005)
+
+
+async def test_without_redis_each_process_limits_on_its_own_and_says_so(own_redis, monkeypatch):
+    monkeypatch.setattr(limits, "RETRY_SECONDS", 0.02)
+    client = redis_client.connect(own_redis.url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    rate = Rate(100, 3_600_000)
+    assert await admitted(limiter, 1, rate)
+    assert not limiter.degraded
+    own_redis.stop()
+    assert [await admitted(limiter, 1, rate) for _ in range(110)].count(True) == 99
+    assert limiter.degraded
+    assert limiter._metrics.snapshot()["limits_local"] == [((), [1])]
+    own_redis.start()
+    await until(lambda: not limiter.degraded and not limiter._due)
+    held = await client.hgetall("gerbang:{key}:limit:100/3600000")
+    assert sum(int(units) for slot, units in held.items() if slot != b"tat") >= 99
+    await limiter.stop()
+    await client.aclose()
+
+
+async def test_a_redis_that_hangs_holds_nobody_up_for_ever(own_redis, monkeypatch):
+    monkeypatch.setattr(limits, "TIMEOUT_SECONDS", 0.05)
+    client = redis_client.connect(own_redis.url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    own_redis.freeze()
+    async with asyncio.timeout(10):
+        assert await admitted(limiter, 1, Rate(10, 3_600_000))
+    assert limiter.degraded
+    own_redis.thaw()
+    await limiter.stop()
+    await client.aclose()
+
+
+async def test_nobody_who_comes_without_redis_waits(redis_url):
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    limiter.degraded = True
+    assert limiter.charge("new", 1_200, MINUTE, 1_000).allowed
+    assert not limiter.charge("new", 1, MINUTE, 1_000).allowed
+
+
+async def test_a_ledger_that_was_lost_is_begun_anew(running, redis_url):
+    assert await admitted(running, 600)
+    with blocking_redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.script_flush()
+    assert await admitted(running, 600)
+    assert not running.degraded
+
+
+# -- refused credentials by address
+
+FAILURES = Rate(3, 60_000)
+
+
+def test_an_address_that_failed_too_often_waits():
+    limiter = FailureLimiter()
+    for _ in range(3):
+        assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 0
+        limiter.failed("192.0.2.1", FAILURES, 1_000)
+    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 20_000
+    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 21_000) == 0
+    assert limiter.retry_after_ms("192.0.2.2", FAILURES, 1_000) == 0
+
+
+def test_failing_while_blocked_does_not_prolong_the_wait():
+    limiter = FailureLimiter()
+    for _ in range(50):
+        limiter.failed("192.0.2.1", FAILURES, 1_000)
+    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 20_000
+
+
+def test_all_addresses_of_one_ipv6_network_are_one():
+    limiter = FailureLimiter()
+    for number in range(3):
+        limiter.failed(f"2001:db8:1:2::{number}", FAILURES, 1_000)
+    assert limiter.retry_after_ms("2001:db8:1:2:ffff::9", FAILURES, 1_000) > 0
+    assert limiter.retry_after_ms("2001:db8:1:3::1", FAILURES, 1_000) == 0
+
+
+def test_a_flood_from_many_addresses_does_not_grow_the_memory_and_keeps_the_latest():
+    limiter = FailureLimiter(max_addresses=100)
+    for number in range(1_000):
+        limiter.failed(f"10.0.{number // 250}.{number % 250}", FAILURES, 1_000)
+        for _ in range(3):
+            limiter.failed("192.0.2.1", FAILURES, 1_000)
+    assert len(limiter._tats) <= 100
+    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) > 0
+
+
+def test_what_is_no_address_is_limited_as_it_is():
+    limiter = FailureLimiter()
+    for text in ("", "not:an:address"):
+        for _ in range(3):
+            limiter.failed(text, FAILURES, 1_000)
+        assert limiter.retry_after_ms(text, FAILURES, 1_000) > 0
