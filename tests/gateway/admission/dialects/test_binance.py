@@ -1,0 +1,180 @@
+"""The binance dialect: what is read, what cannot be, and refusals with Binance's own numbers."""
+
+import json
+
+import pytest
+
+from gateway import errors
+from gateway.admission.dialects.binance import KEY, Binance
+from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, Refusal
+from gateway.message import Request
+from tests.support.signed import a_gate
+
+HEX = b"ab" * 32
+FORM = (b"content-type", b"application/x-www-form-urlencoded")
+
+
+def sent(query=None, body=b"", *more):
+    return Request(
+        b"POST",
+        b"/api/v3/order",
+        b"/api/v3/order",
+        query,
+        ((KEY, b"the-key"), *more),
+        body,
+        "192.0.2.1",
+        secure=False,
+        received_ms=0,
+        request_id="r",
+    )
+
+
+def read(request):
+    return Binance().read(request, {KEY: b"the-key"})
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "signed"),
+    [
+        (b"a=1&timestamp=1790000000000&signature=" + HEX, b"", b"a=1&timestamp=1790000000000"),
+        (b"signature=" + HEX + b"&a=1&timestamp=1790000000000", b"", b"a=1&timestamp=1790000000000"),
+        (b"a=1&signature=" + HEX + b"&timestamp=1790000000000", b"", b"a=1&timestamp=1790000000000"),
+        (b"timestamp=1790000000000", b"b=2&signature=" + HEX, b"timestamp=1790000000000b=2"),
+        (b"timestamp=1790000000000&signature=" + HEX, b"b=2", b"timestamp=1790000000000b=2"),
+        (b"signature=" + HEX, b"timestamp=1790000000000&b=2", b"timestamp=1790000000000&b=2"),
+        (None, b"timestamp=1790000000000&signature=" + HEX, b"timestamp=1790000000000"),
+        (b"a=%20+&&=&timestamp=1790000000000&signature=" + HEX, b"", b"a=%20+&&=&timestamp=1790000000000"),
+    ],
+)
+def test_what_is_signed_is_query_then_content_without_the_signature(query, body, signed):
+    assert read(sent(query, body, FORM)).signed == signed
+    assert read(sent(query, body)).signed == signed  # a form by default, as for Binance
+
+
+def test_content_of_another_type_holds_no_parameters_and_is_signed_whole():
+    body = b"x&signature=" + HEX + b"&timestamp=1"
+    read_ = read(sent(b"timestamp=1790000000000&signature=" + HEX, body, (b"content-type", b"application/json")))
+    assert read_.signed == b"timestamp=1790000000000" + body
+
+
+@pytest.mark.parametrize(
+    ("query", "body"),
+    [
+        (b"timestamp=1790000000000&signature=" + HEX + b"&signature=" + HEX, b""),
+        (b"timestamp=1790000000000&signature=" + HEX, b"signature=" + HEX),
+        (b"timestamp=1790000000000&timestamp=1790000000000&signature=" + HEX, b""),
+        (b"timestamp=1790000000000&signature=" + HEX, b"recvWindow=1&recvWindow=2"),
+    ],
+)
+def test_a_parameter_that_the_gate_reads_may_stand_once(query, body):
+    with pytest.raises(AmbiguousCredentials, match="repeated"):
+        read(sent(query, body, FORM))
+
+
+@pytest.mark.parametrize(
+    ("query", "missing"),
+    [(b"timestamp=1790000000000", "signature"), (b"signature=" + HEX, "timestamp"), (b"xsignature=1&timestamp=1790000000000", "signature"),
+     (None, "signature"), (b"Timestamp=1&signature=" + HEX, "timestamp")],
+)  # fmt: skip
+def test_a_missing_parameter_is_named(query, missing):
+    with pytest.raises(MissingCredentials, match=f"the parameter {missing} is missing"):
+        read(sent(query))
+
+
+@pytest.mark.parametrize(
+    ("written", "milliseconds"),
+    [(b"1790000000123", 1_790_000_000_123), (b"1790000000123456", 1_790_000_000_123), (b"100000000000", 100_000_000_000)],
+)
+def test_microseconds_are_told_apart_by_size(written, milliseconds):
+    assert read(sent(b"timestamp=" + written + b"&signature=" + HEX)).timestamp_ms == milliseconds
+
+
+@pytest.mark.parametrize("written", [b"", b"0", b"1790000000", b"-1", b"1790000000123.5", b"%31790000000123", b"0x1", b"1" * 19, b"\xb2"])
+def test_any_other_time_is_malformed(written):
+    with pytest.raises(MalformedRequest, match="timestamp"):
+        read(sent(b"timestamp=" + written + b"&signature=" + HEX))
+
+
+@pytest.mark.parametrize(("written", "window_ms"), [(b"1", 1), (b"5000", 5_000), (b"60000", 60_000), (b"6000.346", 6_000)])
+def test_the_window_is_read(written, window_ms):
+    assert read(sent(b"recvWindow=" + written + b"&timestamp=1790000000000&signature=" + HEX)).window_ms == window_ms
+
+
+@pytest.mark.parametrize("written", [b"", b"0", b"-1", b"1e4", b"5000.", b"5000.1234", b"05000", b"999999999"])
+def test_any_other_window_is_malformed(written):
+    with pytest.raises(MalformedRequest, match="recvWindow"):
+        read(sent(b"recvWindow=" + written + b"&timestamp=1790000000000&signature=" + HEX))
+
+
+def test_a_window_above_the_configured_one_is_refused_by_the_gate():
+    gate = a_gate()
+    request = sent(b"recvWindow=60001&timestamp=1790000000000&signature=" + HEX)._replace(received_ms=1_790_000_000_000)
+    route = gate.route(request)
+    with pytest.raises(MalformedRequest, match="at most 60000 ms"):
+        gate.admit(request, route)
+
+
+@pytest.mark.parametrize(
+    ("written", "decoded"),
+    [
+        (b"ab" * 32, b"\xab" * 32),
+        (b"AB" * 32, b"\xab" * 32),
+        (b"ab" * 31, b""),
+        (b"A" * 86 + b"%3D%3D", bytes(64)),
+        (b"A" * 86 + b"%3d%3d", bytes(64)),
+        (b"A" * 86 + b"==", bytes(64)),
+        (b"A" * 86 + b"%3D%3d", b""),
+        (b"A" * 86, b""),
+        (b"A" * 85 + b"B%3D%3D", b""),
+        (b"A" * 86 + b"%3D%3", b""),
+        (b"A" * 43 + b"%3D", b""),  # an HMAC's digest is sent in hex
+        (b"", b""),
+    ],
+)
+def test_a_signature_has_one_spelling_for_each_kind_of_key(written, decoded):
+    assert read(sent(b"timestamp=1790000000000&signature=" + written)).signature == decoded
+
+
+@pytest.mark.parametrize("written", [b"aB" * 32, b"ab" * 64])
+def test_hex_in_mixed_case_or_of_another_length_has_no_keys_length(written):
+    assert len(read(sent(b"timestamp=1790000000000&signature=" + written)).signature) not in (32, 64, 256, 384, 512)
+
+
+CODES = {
+    -1001: "upstream_unreachable upstream_unavailable key_store_unavailable replay_guard_unavailable internal_error request_timeout "
+           "expectation_failed",
+    -1002: "key_expired ip_not_allowed scope_not_granted account_frozen",
+    -1003: "rate_limited",
+    -1007: "upstream_timeout",
+    -1008: "overloaded",
+    -1020: "no_route method_not_allowed",
+    -1021: "timestamp_out_of_window replayed_request",
+    -1022: "invalid_credentials",
+    -1100: "ambiguous_path body_too_large headers_too_large",
+    -1101: "ambiguous_credentials",
+    -1102: "malformed_request missing_credentials",
+    -1104: "unsigned_query",
+}  # fmt: skip
+REFUSALS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Refusal) and cls is not Refusal]
+
+
+@pytest.mark.parametrize("cls", REFUSALS, ids=lambda cls: cls.code)
+def test_each_refusal_has_a_number_of_binance_and_carries_the_problem(cls):
+    answer = a_gate().render(cls("what to do", extras={"more": 1}), sent())
+    body = json.loads(answer.body)
+    assert answer.status == cls.status
+    assert cls.code in CODES[body["code"]].split()
+    assert isinstance(body["msg"], str)
+    assert (body["gerbang"]["code"], body["gerbang"]["detail"], body["gerbang"]["more"]) == (cls.code, "what to do", 1)
+
+
+@pytest.mark.parametrize(
+    ("skew_ms", "phrase"),
+    [
+        (2_000, "Timestamp for this request was 1000ms ahead of the server's time."),
+        (-6_000, "Timestamp for this request is outside of the recvWindow."),
+    ],
+)
+def test_clients_that_match_phrases_find_them(skew_ms, phrase):
+    answer = a_gate().render(errors.TimestampOutOfWindow("d", extras={"skew_ms": skew_ms}), sent())
+    assert json.loads(answer.body)["msg"] == phrase
