@@ -165,7 +165,7 @@ def _application(settings: AdminSettings, stores: Stores) -> web.Application:
 
 
 def _document(api: AccountApi, settings: AdminSettings) -> Handler:
-    document = openapi.document(api.operations(), version=version("gerbang"), server=settings.public_url)
+    document = openapi.document([*api.operations(), *api.refused_changes()], version=version("gerbang"), server=settings.public_url)
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

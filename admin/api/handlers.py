@@ -165,6 +165,7 @@ class AccountApi:
             Operation(
                 method="POST",
                 path="/api/v1/factors/totp/{id}/confirm",
+                id_pattern=r"fac_[A-Za-z0-9_-]{1,60}",
                 name="confirmTotp",
                 summary="Confirm the app by its first code; the first factor brings recovery codes",
                 run=self.confirm_totp,
@@ -209,6 +210,7 @@ class AccountApi:
             Operation(
                 method="DELETE",
                 path="/api/v1/factors/{id}",
+                id_pattern=r"fac_[A-Za-z0-9_-]{1,60}",
                 name="removeFactor",
                 summary="Remove a factor",
                 run=self.remove_factor,
@@ -288,7 +290,7 @@ class AccountApi:
                 summary="A key cannot be changed",
                 run=self.refuse_change,
                 status=405,
-                refusals=(ImmutableKey,),
+                refusals=(ImmutableKey, NotFound),
             )
             for method in ("PUT", "PATCH")
         )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
 
 from admin.audit import Recorded
 from admin.identity.accounts import Account
@@ -52,8 +53,19 @@ def _told(**schema: object) -> Rule:
 # -- step-up -----------------------------------------------------------------------------------------------------------
 
 
+_METHODS = {"totp": "string", "passkey": "object", "recovery_code": "string"}
+_ONE_METHOD: JsonDict = {
+    "oneOf": [
+        {"required": [method], "properties": {other: {"type": kind if other == method else "null"} for other, kind in _METHODS.items()}}
+        for method in _METHODS
+    ]
+}
+
+
 class StepUpProof(Body):
     """The answer to a challenge: exactly one of the methods that it offered."""
+
+    model_config = ConfigDict(json_schema_extra=_ONE_METHOD)
 
     challenge_id: Annotated[str, Field(max_length=64, pattern=r"^[A-Za-z0-9_-]*$")]
     totp: Annotated[str | None, Field(max_length=16, description="What the authenticator app shows now: six digits.")] = None
@@ -90,10 +102,25 @@ class Proven(Body):
         return None if self.step_up is None else self.step_up.proof
 
 
+_PEM = r"^\s*-----BEGIN PUBLIC KEY-----[\s\S]+-----END PUBLIC KEY-----\s*$"
+_ACCESS_RULE: JsonDict = {
+    "if": {"properties": {"ip_access": {"const": "whitelisted"}}},
+    "then": {"required": ["ip_allowlist"], "properties": {"ip_allowlist": {"minItems": 1}}},
+    "else": {"properties": {"ip_allowlist": {"maxItems": 0}}},
+}
+_ALGORITHM_RULE: JsonDict = {
+    "if": {"required": ["algorithm"], "properties": {"algorithm": {"enum": ["ed25519", "rsa-sha256"]}}},
+    "then": {"required": ["public_key"], "properties": {"public_key": {"type": "string"}}},
+    "else": {"properties": {"public_key": {"type": "null"}}},
+}
+
+
 class KeyMembers(Body):
     """What a key is made of."""
 
-    label: Annotated[str, Field(description="Fixed for ever.", json_schema_extra=_told(minLength=1, maxLength=MAX_LABEL))]
+    model_config = ConfigDict(json_schema_extra={"allOf": [_ACCESS_RULE, _ALGORITHM_RULE]})
+
+    label: Annotated[str, Field(description="Fixed for ever.", json_schema_extra=_told(minLength=1, maxLength=MAX_LABEL, pattern=r"\S"))]
     scopes: Annotated[
         list[Literal["read", "trade"]],
         Field(description="Neither includes the other.", json_schema_extra=_told(minItems=1, maxItems=2, uniqueItems=True)),
@@ -104,13 +131,15 @@ class KeyMembers(Body):
         Field(
             description="Public IPv4 or IPv6 addresses; none for unrestricted access.",
             examples=[["8.8.8.8"]],
-            json_schema_extra=_told(maxItems=MAX_ADDRESSES, uniqueItems=True),
+            json_schema_extra=_told(
+                items={"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}, maxItems=MAX_ADDRESSES, uniqueItems=True
+            ),
         ),
     ] = []
     algorithm: Literal["hmac-sha256", "ed25519", "rsa-sha256"] = "hmac-sha256"
     public_key: Annotated[
         str | None,
-        Field(description="PEM; for ed25519 and rsa-sha256.", json_schema_extra=_told(maxLength=MAX_PEM_CHARACTERS)),
+        Field(description="PEM; for ed25519 and rsa-sha256.", json_schema_extra=_told(maxLength=MAX_PEM_CHARACTERS, pattern=_PEM)),
     ] = None
     expires_in_days: Annotated[
         int | None, Field(description="null: never.", json_schema_extra=_told(minimum=1, maximum=MAX_EXPIRY_DAYS))

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from admin.api.models import Problem
-from admin.api.operation import Operation
+from admin.api.operation import ANY_ID, Operation
 from admin.errors import (
     IdentityProviderUnavailable,
     InvalidJson,
@@ -66,7 +66,7 @@ def _operation(operation: Operation[Any], schemas: _Schemas) -> dict[str, Any]:
     told: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
-        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation)],
+        "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
         "responses": _responses(operation, schemas),
     }
     if operation.body is not None:
@@ -98,8 +98,9 @@ def _by_status(refusals: Iterable[type[Refusal]]) -> dict[int, list[str]]:
     return found
 
 
-def _path_parameters(path: str) -> list[dict[str, Any]]:
-    return [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in _PARAMETER.findall(path)]
+def _path_parameters(operation: Operation[Any]) -> list[dict[str, Any]]:
+    schema = {"type": "string", "pattern": f"^{operation.id_pattern or ANY_ID}$"}
+    return [{"name": name, "in": "path", "required": True, "schema": schema} for name in _PARAMETER.findall(operation.path)]
 
 
 def _query_parameters(operation: Operation[Any]) -> list[dict[str, Any]]:

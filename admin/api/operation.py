@@ -22,7 +22,8 @@ from gateway.errors import Refusal
 
 WhoT = TypeVar("WhoT")
 
-_ID = re.compile(r"[!-~]{1,255}")
+ANY_ID = "[!-~]{1,255}"
+_ID = re.compile(ANY_ID)
 OCCASION = web.RequestKey("occasion", Occasion)
 
 
@@ -52,8 +53,15 @@ class Operation(Generic[WhoT]):
     body_required: bool = True
     """When not, an empty body stands for ``{}``."""
     query: type[Body] | None = None
+    id_pattern: str | None = None
+    """What ``{id}`` of the path looks like, where that tells it from another path; any other is no such endpoint."""
     refusals: tuple[type[Refusal], ...] = ()
     """What this operation refuses with besides what each one does."""
+
+    @property
+    def pattern(self) -> str:
+        """The path as the router takes it."""
+        return self.path if self.id_pattern is None else self.path.replace("{id}", f"{{id:{self.id_pattern}}}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +80,7 @@ class Dispatcher(Generic[WhoT]):
 
     def routes(self, operations: Iterable[Operation[WhoT]]) -> list[web.RouteDef]:
         """For ``Application.add_routes``, which lets GET answer HEAD too."""
-        return [web.route(operation.method, operation.path, self.handler(operation)) for operation in operations]
+        return [web.route(operation.method, operation.pattern, self.handler(operation)) for operation in operations]
 
     def handler(self, operation: Operation[WhoT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The story of one request."""
