@@ -62,7 +62,7 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests measured: ``record_property("measured", "…")``; it survives parallel runs."""
-    reports = [report for group in terminalreporter.stats.values() for report in group if isinstance(report, pytest.TestReport)]
+    reports = [report for group in terminalreporter.stats.values() for report in group if getattr(report, "when", "") == "call"]
     measured = [value for report in reports for name, value in report.user_properties if name == "measured"]
     if measured:
         terminalreporter.section("measured")

@@ -129,17 +129,25 @@ class PostgresServer:
                 os.kill(process, number)
 
     def _initialise(self) -> None:
-        if self.data.exists():
-            shutil.rmtree(self.data)  # an initdb that was interrupted: nothing was ever stored in it
-        self.data.mkdir(mode=0o700, parents=True)
-        self._own(self.data)
-        command = [str(binaries() / "initdb"), "-D", str(self.data), "-U", _OWNER, "--auth-local=trust", "--auth-host=reject"]
+        """Make the cluster beside its place and move it there whole: an interrupted initdb is begun anew."""
+        if self.data.exists() and any(self.data.iterdir()):
+            raise StartError(f"{self.data} holds something else than PostgreSQL's files: move it away")
+        draft = self.data.with_name(self.data.name + ".new")
+        if draft.exists():
+            shutil.rmtree(draft)
+        draft.mkdir(mode=0o700, parents=True)
+        self._own(draft)
+        command = [str(binaries() / "initdb"), "-D", str(draft), "-U", _OWNER, "--auth-local=trust", "--auth-host=reject"]
         command += ["--encoding=UTF8", "--locale=C", "--no-instructions"]
         child = Child("initdb", [*command, *([] if self.durable else ["--no-sync"])], log=self.log, user=self._user)
-        if child.wait() != 0:
-            words = child.last_words()
-            shutil.rmtree(self.data, ignore_errors=True)
-            raise StartError(f"PostgreSQL could not make its files in {self.data}: {words}")
+        try:
+            status = child.wait()
+        finally:
+            child.kill()  # interrupted: it has children of its own
+        if status != 0:
+            shutil.rmtree(draft, ignore_errors=True)
+            raise StartError(f"PostgreSQL could not make its files in {self.data}: {child.last_words()}")
+        draft.rename(self.data)
 
     def _await_predecessor(self, deadline: float) -> None:
         """Wait until a server that was told to end, but has not ended yet, is gone."""

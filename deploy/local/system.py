@@ -15,7 +15,7 @@ from deploy.local.process import Child, StartError
 from deploy.local.redis import RedisServer
 
 DATABASE = "gerbang"
-_READY_S = 30
+_READY_S = 90
 _NAMES = {
     "gateway": "the gateway",
     "ops": "the gateway's ops port",

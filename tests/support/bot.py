@@ -6,7 +6,7 @@ from http.client import HTTPConnection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from deploy.signing import SigningKey, sign
+from deploy.signing import Outgoing, SigningKey, sign
 from gateway import clock
 
 
@@ -38,25 +38,24 @@ class Bot:
     def __exit__(self, *_error: object) -> None:
         self.connection.close()
 
-    def call(
-        self, method: str, target: str, body: object = None, *, skew_ms: int = 0, headers: dict[str, str] | None = None, **tampered
-    ) -> Answer:
-        """Send one request.
+    def call(self, method: str, target: str, body: object = None, *, skew_ms: int = 0, headers=None) -> Answer:
+        """Send one request, signed when the bot has a key.
 
         :param skew_ms: added to the clock that the timestamp is taken from
-        :param tampered: ``target``, ``body`` (bytes) or ``headers`` to send in place of what was signed
+        :param headers: to send beside those that sign it
         """
         content = b"" if body is None else json.dumps(body).encode()
-        sent = {"target": target, "body": content, "headers": {}}
-        if self._key is not None:
-            request = sign(self._dialect, self._key, method, target, content, now_ms=clock.now_ms() + skew_ms, nonce=secrets.token_hex(8))
-            sent = {"target": request.target, "body": request.body, "headers": request.headers}
-        sent["headers"] = sent["headers"] | (headers or {})
-        return self.send(method, **sent | tampered)
+        if self._key is None:
+            return self.send(method, target, content, headers or {})
+        request = self._sign(method, target, content, skew_ms)
+        return self.send(method, request.target, request.body, request.headers | (headers or {}))
 
     def signed(self, method: str, target: str, body: bytes = b"", *, skew_ms: int = 0) -> dict[str, str]:
-        """The headers of a signed request."""
-        return sign(self._dialect, self._key, method, target, body, now_ms=clock.now_ms() + skew_ms, nonce=secrets.token_hex(8)).headers
+        """The headers of a signed request, to be sent with it or with another one."""
+        return self._sign(method, target, body, skew_ms).headers
+
+    def _sign(self, method: str, target: str, body: bytes, skew_ms: int) -> Outgoing:
+        return sign(self._dialect, self._key, method, target, body, now_ms=clock.now_ms() + skew_ms, nonce=secrets.token_hex(8))
 
     def send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         self.connection.request(method, target, body or None, headers)

@@ -1,5 +1,6 @@
 """``gerbang up`` as a child of the tests: started, asked, stopped, killed, and searched for what it left behind."""
 
+import contextlib
 import json
 import os
 import secrets
@@ -11,7 +12,7 @@ import threading
 from pathlib import Path
 
 GERBANG = Path(sys.executable).with_name("gerbang")
-START_SECONDS = 60
+START_SECONDS = 120
 
 
 def free_port() -> int:
@@ -32,7 +33,7 @@ def _is_free(port: int) -> bool:
 
 
 class System:
-    """One ``gerbang up``. Its processes are known by a mark in their environment, whoever they are children of by then."""
+    """One ``gerbang up``. Its processes are known by a mark in their environment, or by where they live."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
@@ -86,17 +87,18 @@ class System:
         return status
 
     def processes(self) -> dict[int, str]:
-        """Every living process that carries the mark, by id, with its command line."""
+        """Every living process of this system, whoever its parent is by now, by id, with its command line.
+
+        PostgreSQL and Redis write their titles over their environment, but they live in their folders.
+        """
         found = {}
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
-                try:
-                    if self.mark.encode() in (entry / "environ").read_bytes().split(b"\0"):
-                        command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                        if command:
-                            found[int(entry.name)] = command
-                except OSError:
-                    continue
+                with contextlib.suppress(OSError):
+                    marked = self.mark.encode() in (entry / "environ").read_bytes().split(b"\0")
+                    command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    if command and (marked or self.folder in (entry / "cwd").readlink().parents):
+                        found[int(entry.name)] = command
         return found
 
     def process(self, words: str) -> int:

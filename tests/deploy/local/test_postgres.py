@@ -24,14 +24,21 @@ def test_a_killed_server_starts_again_with_its_data(tmp_path: Path):
         server.stop()
 
 
-def test_an_interrupted_initdb_is_made_again(tmp_path: Path):
-    data = tmp_path / "data"
-    data.mkdir()
-    (data / "half").write_text("made")
-    server = PostgresServer(data, durable=False)
+def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path):
+    (tmp_path / "data.new").mkdir()
+    (tmp_path / "data.new" / "PG_VERSION").write_text("18\n")
+    server = PostgresServer(tmp_path / "data", durable=False)
     server.start()
     server.stop()
-    assert (data / "PG_VERSION").exists()
+    assert not (tmp_path / "data.new").exists()
+
+
+def test_what_is_not_a_cluster_is_left_alone(tmp_path: Path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "thesis.txt").write_text("years of work")
+    with pytest.raises(StartError, match="move it away"):
+        PostgresServer(tmp_path / "data").start()
+    assert (tmp_path / "data" / "thesis.txt").exists()
 
 
 def test_a_path_too_long_for_a_socket_still_works(tmp_path: Path):
