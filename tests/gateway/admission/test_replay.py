@@ -1,0 +1,121 @@
+"""The replay guard on real Redis."""
+
+import asyncio
+
+import pytest
+import structlog
+
+from gateway.admission import replay
+from gateway.admission.replay import MAX_BATCH, ReplayGuard
+from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
+from gateway.keys import redis_client
+from gateway.telemetry.metrics import Metrics
+
+
+@pytest.fixture
+async def guards(redis_url):
+    """Two gates' guards on one Redis."""
+    clients = [redis_client.connect(redis_url) for _ in range(2)]
+    yield [ReplayGuard(client, metrics=Metrics()) for client in clients]
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def alone(own_redis):
+    """One guard, and a Redis of its own."""
+    client = redis_client.connect(own_redis.url)
+    yield ReplayGuard(client, metrics=Metrics())
+    own_redis.thaw()
+    await client.aclose()
+
+
+def claim(
+    guard: ReplayGuard, signature: bytes, *, key_id: str = "key", ttl_ms: int = 60_000, outage: str = "deny"
+) -> "asyncio.Future[None]":
+    return guard.claim(key_id, signature, ttl_ms=ttl_ms, outage=outage)
+
+
+async def outcomes(*claims: "asyncio.Future[None]") -> list[type | None]:
+    """``None`` for each that passed, else the kind of its refusal."""
+    return [None if error is None else type(error) for error in await asyncio.gather(*claims, return_exceptions=True)]
+
+
+async def test_of_a_thousand_identical_pairs_at_two_gates_exactly_one_passes(guards):
+    for number in range(1_000):
+        found = await outcomes(*(claim(guard, b"%d" % number) for guard in guards))
+        assert sorted(found, key=str) == [ReplayedRequest, None]
+
+
+async def test_of_many_identical_requests_in_one_tick_the_first_passes(guards):
+    found = await outcomes(*(claim(guards[0], b"same") for _ in range(3 * MAX_BATCH)))
+    assert found.count(None) == 1
+    assert found.count(ReplayedRequest) == 3 * MAX_BATCH - 1
+
+
+async def test_all_claims_of_one_tick_share_one_round_trip(guards):
+    assert await outcomes(*(claim(guards[0], b"%d" % number) for number in range(100))) == [None] * 100
+    assert guards[0]._metrics.replay_round_trips == 1
+    assert guards[0]._metrics.replay_claims == {"first": 100}
+
+
+async def test_keys_do_not_share_signatures(guards):
+    assert await outcomes(claim(guards[0], b"same"), claim(guards[0], b"same", key_id="other")) == [None, None]
+
+
+async def test_a_claim_stands_for_its_window(guards, redis_url):
+    await claim(guards[0], b"short", ttl_ms=1_234)
+    client = redis_client.connect(redis_url)
+    (name,) = await client.keys("gerbang:{key}:replay:*")
+    assert 0 < await client.pttl(name) <= 1_234
+    assert b"short" not in name
+    await client.delete(name)
+    await claim(guards[0], b"short")
+    await client.aclose()
+
+
+async def test_a_waiter_that_goes_away_shifts_no_reply_and_its_signature_is_used(guards):
+    await claim(guards[0], b"used")
+    first, second, third = claim(guards[0], b"new"), claim(guards[0], b"used"), claim(guards[0], b"newer")
+    first.cancel()
+    assert await outcomes(second, third) == [ReplayedRequest, None]
+    assert await outcomes(claim(guards[1], b"new")) == [ReplayedRequest]
+
+
+async def test_without_redis_nothing_passes_unless_the_operator_chose_so(alone, own_redis):
+    await claim(alone, b"1")
+    own_redis.stop()
+    with structlog.testing.capture_logs() as logs:
+        found = await outcomes(claim(alone, b"1"), claim(alone, b"2"), claim(alone, b"3", outage="allow"))
+    assert found == [ReplayGuardUnavailable, ReplayGuardUnavailable, None]
+    assert alone._metrics.replay_claims == {"first": 1, "refused": 2, "let_pass": 1}
+    assert len([line for line in logs if line["event"] == "replay_guard_unavailable"]) == 1
+
+
+async def test_a_reply_that_comes_too_late_admits_nobody(alone, own_redis, monkeypatch):
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 0.1)
+    await claim(alone, b"warm")
+    own_redis.freeze()
+    late = claim(alone, b"late")
+    assert await outcomes(late) == [ReplayGuardUnavailable]
+    own_redis.thaw()
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 5)
+    for number in range(50):  # on connections that the late reply may have come over
+        assert await outcomes(claim(alone, b"%d" % number), claim(alone, b"warm")) == [None, ReplayedRequest]
+    assert isinstance(late.exception(), ReplayGuardUnavailable)
+
+
+async def test_an_error_of_redis_is_no_answer(alone, own_redis):
+    client = redis_client.connect(own_redis.url)
+    await client.config_set("maxmemory", "1")
+    assert await outcomes(claim(alone, b"1")) == [ReplayGuardUnavailable]
+    await client.config_set("maxmemory", "0")
+    assert await outcomes(claim(alone, b"1")) == [None]
+    await client.aclose()
+
+
+async def test_the_guard_recovers_when_redis_does(alone, own_redis):
+    own_redis.stop()
+    assert await outcomes(claim(alone, b"1")) == [ReplayGuardUnavailable]
+    own_redis.start()
+    assert await outcomes(claim(alone, b"1")) == [None]
