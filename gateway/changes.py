@@ -8,8 +8,8 @@ from pydantic import BaseModel, SecretStr
 
 from gateway.config import GatewaySettings
 
-RESTART_ONLY = ("listen", "stores", "vault")
-"""Sections that a reload does not swap: sockets, connections and the key ring are made once."""
+RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
+"""What a reload does not swap: sockets and how they are read, connections to the stores, and the key ring are made once."""
 
 
 class Kind(StrEnum):
@@ -36,7 +36,7 @@ def changes(before: GatewaySettings, after: GatewaySettings) -> list[Change]:
 
 def needs_restart(found: list[Change]) -> list[str]:
     """Key paths among the changes that a reload cannot apply."""
-    return [change.path for change in found if change.path.partition(".")[0] in RESTART_ONLY]
+    return [change.path for change in found if f"{change.path}.".startswith(tuple(f"{path}." for path in RESTART_ONLY))]
 
 
 def shown(settings: GatewaySettings) -> dict[str, Any]:

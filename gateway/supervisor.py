@@ -27,6 +27,7 @@ from gateway.ops.app import create_app
 from gateway.ops.report import Readiness, ReloadReport
 from gateway.tasks import spawn
 from gateway.telemetry import Metrics, configure_logging, render
+from gateway.telemetry.logs import LineSink
 from gateway.workers import Workers
 
 HOUSEKEEPING_MS = 10_000
@@ -78,6 +79,7 @@ class Supervisor:
         self._ring = ring
         self._public = public
         self._metrics = Metrics()
+        self._metrics.probes.append(lambda metrics: setattr(metrics, "log_lines_dropped", LineSink.dropped))
         self._workers = Workers(public, compiled, signing, self._metrics)
         self._stopping = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -142,6 +144,7 @@ class Supervisor:
         while True:
             await asyncio.sleep(HOUSEKEEPING_MS / 1000)
             await self._workers.snapshots()
+            self._workers.kill_silent(clock.monotonic_ms())
             async with self._workers.changing:
                 try:
                     signing = self._ring.refresh(clock.now_ms())

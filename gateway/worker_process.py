@@ -5,6 +5,7 @@ import socket
 import sys
 from typing import Any
 
+from gateway import clock
 from gateway.control import Caller, Frames, WorkerFailed
 from gateway.telemetry import Snapshot, merge
 
@@ -40,6 +41,8 @@ class WorkerProcess:
         self.ready = False
         """It accepts connections."""
         self.started_ms = 0
+        self.heard_ms = 0
+        """When it last answered, monotonic."""
         self.back_off = BackOff()
         self._listening = listening
         self._process: asyncio.subprocess.Process | None = None
@@ -76,9 +79,11 @@ class WorkerProcess:
         if self._caller is None:
             raise WorkerFailed(f"{self.name} is not running")
         try:
-            return await self._caller.call(do, timeout_ms=timeout_ms, **values)
+            answered = await self._caller.call(do, timeout_ms=timeout_ms, **values)
         except WorkerFailed as error:
             raise WorkerFailed(f"{self.name}: {error}") from None
+        self.heard_ms = clock.monotonic_ms()
+        return answered
 
     async def snapshot(self) -> Snapshot:
         """Its metrics, and what earlier workers in its place counted. When it does not answer, what it said last."""

@@ -20,6 +20,8 @@ START_MS = 30_000
 PREPARE_MS = 3_000
 COMMIT_MS = 2_000
 STATUS_MS = 1_500
+SILENT_MS = 30_000
+"""A worker that says nothing for so long is killed. The parent asks every ten seconds."""
 EXIT_MS = 3_000
 """From the end of draining to the end of the process."""
 
@@ -49,7 +51,8 @@ class Workers:
 
         :raises WorkerFailed: why the first of them cannot serve
         """
-        outcomes = await asyncio.gather(*(self._start(worker, insist=True) for worker in self._workers), return_exceptions=True)
+        async with self.changing:
+            outcomes = await asyncio.gather(*(self._start(worker, insist=True) for worker in self._workers), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -81,6 +84,13 @@ class Workers:
                 except (WorkerFailed, OSError) as error:
                     _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
                     worker.kill()
+
+    def kill_silent(self, now_ms: int) -> None:
+        """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""
+        for worker in self._serving():
+            if now_ms - worker.heard_ms > SILENT_MS:
+                _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.heard_ms)
+                worker.kill()
 
     async def drain(self, limit_ms: int, hurry: asyncio.Event) -> None:
         """No new connections; those in flight end by themselves, by the limit, or at once in a hurry."""

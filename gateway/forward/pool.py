@@ -20,6 +20,7 @@ class Pool:
         settings: Upstream,
         *,
         tls: ssl.SSLContext | None,
+        authority: bytes,
         signer: Signer,
         assertion_period_ms: int,
         ticker: Ticker,
@@ -27,6 +28,7 @@ class Pool:
     ) -> None:
         self.name = name
         self.settings = settings
+        self.authority = authority
         self.metrics = metrics
         self.identity_lines = IdentityLines(signer, name, period_ms=assertion_period_ms)
         self.servers = tuple(

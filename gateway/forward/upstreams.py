@@ -4,12 +4,11 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 
-from gateway.config import Health, Upstream, UpstreamTls
+from gateway.config import Upstream, UpstreamTls
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.forward.health import watch
 from gateway.forward.identity import Signer
 from gateway.forward.pool import Pool
-from gateway.forward.upstream_server import UpstreamServer
 from gateway.tasks import spawn
 from gateway.telemetry import Metrics
 from gateway.ticker import Ticker
@@ -82,7 +81,8 @@ class Upstreams:
 
     def _pool(self, name: str, settings: Upstream, problems: list[ConfigProblem]) -> Pool:
         known = self.pools.get(name)
-        if known is not None and known.settings == settings:
+        authority = _authority(settings)
+        if known is not None and known.settings == settings and known.authority == authority:
             return known
         tls = None
         if any(url.startswith("https:") for url in settings.servers):
@@ -94,6 +94,7 @@ class Upstreams:
             name,
             settings,
             tls=tls,
+            authority=authority,
             signer=self._signer,
             assertion_period_ms=self._assertion_period_ms,
             ticker=self._ticker,
@@ -101,13 +102,19 @@ class Upstreams:
         )
 
     def _count(self, metrics: Metrics) -> None:
+        metrics.upstream_servers.clear()
+        metrics.upstream_healthy.clear()
         for name, pool in self.pools.items():
             metrics.upstream_servers[name] = len(pool.servers)
             metrics.upstream_healthy[name] = pool.usable_servers()
 
 
-def _watch(server: UpstreamServer, health: Health) -> asyncio.Task[None]:
-    return spawn(watch(server, health), name=f"health of {server.url}")
+def _authority(settings: Upstream) -> bytes:
+    """What the CA file holds now: a renewed one makes a new pool though the settings are the same."""
+    try:
+        return settings.tls.ca.read_bytes() if settings.tls is not None and settings.tls.ca is not None else b""
+    except OSError:
+        return b""  # told by whoever loads it
 
 
 def _client_context(settings: UpstreamTls) -> ssl.SSLContext:

@@ -136,6 +136,31 @@ async def served(gateway, certificate):
     await client.close()
 
 
+async def test_a_renewed_authority_of_an_upstream_is_trusted_after_a_reload(write, upstream, tmp_path):
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+
+    def renew():
+        context.load_cert_chain(*self_signed(tmp_path / "upstream", "127.0.0.1"))
+        for side in upstream.sides:
+            side.close()
+
+    renew()
+    await upstream.stop()
+    await upstream.start(context)
+    secure = f"https://127.0.0.1:{upstream.port}"
+    more = f'[upstreams.safe]\nservers = ["{secure}"]\ntls = {{ ca = "upstream/certificate.pem" }}'
+    ask = b"GET /safe HTTP/1.1\r\nHost: gate\r\n\r\n"
+    async with running(write(more=more, routes="GET /safe public safe")) as gateway:
+        client = await connect(gateway)
+        assert (await client.ask(ask)).status == 200
+        renew()
+        assert (await client.ask(ask)).status == 502
+        _status, report = await gateway.ask("POST", "/reload")
+        assert report["outcome"] == "applied"
+        assert (await client.ask(ask)).status == 200
+        await client.close()
+
+
 async def test_trusted_proxies_change_by_a_reload(write, key):
     forwarded = b"X-Forwarded-For: 8.8.8.8\r\n"
     async with running(write()) as gateway:

@@ -70,3 +70,5 @@ def test_what_needs_a_restart_is_named():
         settings(), settings(listen={"workers": 2}, stores={**BASE["stores"], "redis": "redis://other"}, limits={"per_key": "1/day"})
     )
     assert needs_restart(found) == ["listen.workers", "stores.redis"]
+    assert needs_restart(changes(settings(), settings(client_ip={"proxy_protocol": True}))) == ["client_ip.proxy_protocol"]
+    assert needs_restart(changes(settings(), settings(client_ip={"header": "Forwarded"}))) == []
