@@ -28,6 +28,12 @@ _ARGUMENTS = [
 _HOW = "no Chromium on this machine: the pages are NOT tested. Install it with: apt-get install chromium"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(180))
+
+
 def chromium() -> str:
     """Where the system's browser is."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -64,7 +70,7 @@ async def site(database, redis_url: str, time: Time) -> AsyncIterator[Site]:
 @pytest_asyncio.fixture(loop_scope="session")
 async def visitor(browser: Browser, site: Site, time: Time) -> AsyncIterator[Visitor]:
     """A customer on a phone, in Indonesian; whatever the browser complained about fails the test."""
-    async with Visitor.on(browser, site, time) as visitor:
+    async with Visitor.on(browser, site.url, time) as visitor:
         yield visitor
     assert visitor.complaints == []
 

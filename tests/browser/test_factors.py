@@ -94,7 +94,7 @@ async def test_a_recovery_code_deletes_a_key_when_the_phone_is_gone_and_works_on
         await visitor.page.fill("#recovery", codes[0].lower())
         await visitor.page.click("[data-recovery] button")
         if label == "Satu":
-            await visitor.page.wait_for_url(visitor.site.url + "/keys")
+            await visitor.page.wait_for_url(visitor.url + "/keys")
     await expect(visitor.page.locator("#recovery-error")).to_have_text("Kode ini sudah dipakai. Tunggu kode berikutnya.")
 
 

@@ -50,7 +50,7 @@ async def test_a_passkey_creates_and_deletes_a_key(visitor: Visitor):
     await visitor.page.fill("#label", "Pelacak")
     await visitor.page.click("#confirm-label .danger")
     await visitor.prove_by_passkey()
-    await visitor.page.wait_for_url(visitor.site.url + "/keys")
+    await visitor.page.wait_for_url(visitor.url + "/keys")
     await expect(visitor.page.get_by_role("heading", name="Belum ada kunci")).to_be_visible()
     await visitor.go("/activity")
     await expect(visitor.page.locator(".list li")).to_contain_text(["Kunci dihapus", "Kunci dibuat", "Cara konfirmasi ditambahkan"])
@@ -158,7 +158,7 @@ async def test_a_key_of_ones_own_pair_shows_no_secret_but_an_example(visitor: Vi
     assert key_id in example
     assert "pkeyutl" in example
     await visitor.page.click("#done")
-    await visitor.page.wait_for_url(visitor.site.url + "/keys")
+    await visitor.page.wait_for_url(visitor.url + "/keys")
 
 
 async def test_a_proof_changes_the_session_cookie_and_the_old_one_is_worth_nothing(visitor: Visitor):
@@ -175,8 +175,8 @@ async def test_a_proof_changes_the_session_cookie_and_the_old_one_is_worth_nothi
     await visitor.new_secret()
     assert await cookie() != before
     async with aiohttp.ClientSession() as thief:
-        response = await thief.get(f"{visitor.site.url}/api/v1/keys", headers={"Cookie": f"{SESSION_COOKIE}={before}"})
+        response = await thief.get(f"{visitor.url}/api/v1/keys", headers={"Cookie": f"{SESSION_COOKIE}={before}"})
         assert response.status == 401
-        response = await thief.get(f"{visitor.site.url}/api/v1/keys", headers={"Cookie": f"{SESSION_COOKIE}={await cookie()}"})
+        response = await thief.get(f"{visitor.url}/api/v1/keys", headers={"Cookie": f"{SESSION_COOKIE}={await cookie()}"})
         assert response.status == 200
     await visitor.leave_secret()

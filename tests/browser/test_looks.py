@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the 
 PLACES = ("/keys", "/keys/new", "/security", "/activity")
 
 
-async def furnish(visitor: Visitor) -> None:
+async def furnish(visitor: Visitor, site: Site) -> None:
     """The account gets a passkey, two keys, and a day of requests."""
     await visitor.plug_in()
     await visitor.enrol_passkey("Laptop Budi")
@@ -26,13 +26,13 @@ async def furnish(visitor: Visitor) -> None:
         await visitor.prove_by_passkey()
         await visitor.new_secret()
         await visitor.leave_secret()
-    await use(visitor)
+    await use(visitor, site)
 
 
-async def use(visitor: Visitor) -> None:
+async def use(visitor: Visitor, site: Site) -> None:
     """What the gateway would have counted for each key."""
     key_ids = await visitor.page.locator("[data-key]").evaluate_all("cards => cards.map((card) => card.dataset.key)")
-    async with redis.asyncio.Redis.from_url(visitor.site.settings.stores.redis.get_secret_value()) as client:
+    async with redis.asyncio.Redis.from_url(site.settings.stores.redis.get_secret_value()) as client:
         counts = UsageCounts()
         writer = UsageWriter(counts, client, Metrics())
         for hour in range(23, -1, -1):
@@ -65,12 +65,12 @@ LOOKS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", LOOKS)
 async def test_every_page_fits_and_has_no_serious_finding(browser: Browser, site: Site, time: Time, screenshots: Path, name: str):
-    async with Visitor.on(browser, site, time, **LOOKS[name]) as visitor:
+    async with Visitor.on(browser, site.url, time, **LOOKS[name]) as visitor:
         await visitor.go("/login")
         await look(visitor, screenshots, f"login-{name}")
         await visitor.log_in()
         await look(visitor, screenshots, f"empty-{name}")
-        await furnish(visitor)
+        await furnish(visitor, site)
         await visitor.go("/keys")
         await look(visitor, screenshots, f"list-{name}")
         await visitor.page.locator(".more summary").first.click()
@@ -149,9 +149,9 @@ async def test_a_key_is_created_by_keyboard_alone(visitor: Visitor):
 
 async def test_without_scripts_the_list_is_read_and_the_rest_is_explained(browser: Browser, site: Site, time: Time, visitor: Visitor):
     await visitor.log_in()
-    await furnish(visitor)
+    await furnish(visitor, site)
     state = await visitor.page.context.storage_state()
-    async with Visitor.on(browser, site, time, java_script_enabled=False, storage_state=state) as plain:
+    async with Visitor.on(browser, site.url, time, java_script_enabled=False, storage_state=state) as plain:
         await plain.go("/keys")
         card = plain.card("Bot grid, server rumah")
         await expect(card.locator(".facts")).to_contain_text("UTC")
@@ -161,9 +161,9 @@ async def test_without_scripts_the_list_is_read_and_the_rest_is_explained(browse
         assert "memerlukan JavaScript" in str(await plain.page.locator("noscript").text_content())
 
 
-async def test_a_screen_reader_hears_what_the_chart_shows_and_where_it_is(visitor: Visitor):
+async def test_a_screen_reader_hears_what_the_chart_shows_and_where_it_is(visitor: Visitor, site: Site):
     await visitor.log_in()
-    await furnish(visitor)
+    await furnish(visitor, site)
     await visitor.go("/keys")
     chart = visitor.card("Pelacak portofolio").get_by_role("img")
     await expect(chart).to_have_attribute("aria-label", "Permintaan dalam 24 jam terakhir: 1.236 diizinkan, 36 ditolak.")
@@ -174,15 +174,15 @@ async def test_a_screen_reader_hears_what_the_chart_shows_and_where_it_is(visito
     await expect(visitor.page.get_by_role("status")).not_to_be_empty()
 
 
-async def test_nothing_is_loaded_from_elsewhere_and_nothing_inline_runs(visitor: Visitor):
+async def test_nothing_is_loaded_from_elsewhere_and_nothing_inline_runs(visitor: Visitor, site: Site):
     hosts: set[str] = set()
     visitor.page.on("request", lambda request: hosts.add(request.url.split("/")[2] if request.url.startswith("http") else ""))
     await visitor.log_in()
-    await furnish(visitor)
+    await furnish(visitor, site)
     for place in PLACES:
         await visitor.go(place)
-    provider = visitor.site.settings.oidc.issuer.split("/")[2]
-    assert hosts - {"", provider} == {visitor.site.url.split("/")[2]}
+    provider = site.settings.oidc.issuer.split("/")[2]
+    assert hosts - {"", provider} == {visitor.url.split("/")[2]}
     assert await visitor.page.evaluate("document.querySelectorAll('[style], style, script:not([src]):not([type$=json])').length") == 0
     visitor.complaints.clear()
     for injection in ("document.createElement('script').src = 'data:,window.ran=1'", "document.body.innerHTML = '<p onclick=x()>'"):

@@ -91,7 +91,7 @@ class Visitor:
     """One customer: a page, a phone with an authenticator app, and what the browser complained about."""
 
     page: Page
-    site: Site
+    url: str
     time: Time
     complaints: list[str] = field(default_factory=list)
     totp_secret: str = ""
@@ -102,7 +102,7 @@ class Visitor:
     async def on(
         cls,
         browser: Browser,
-        site: Site,
+        url: str,
         time: Time,
         *,
         locale: str = "id-ID",
@@ -112,7 +112,7 @@ class Visitor:
         """A fresh browser profile."""
         context = await browser.new_context(locale=locale, viewport=viewport or PHONE, **options)
         context.set_default_timeout(10_000)
-        visitor = cls(await context.new_page(), site, time)
+        visitor = cls(await context.new_page(), url, time)
         visitor.page.on("console", visitor._heard)
         visitor.page.on("pageerror", lambda error: visitor.complaints.append(f"script: {error}"))
         try:
@@ -130,17 +130,17 @@ class Visitor:
 
     async def log_in(self, account: str = "verified", *, start: str = "/keys") -> None:
         """By the identity provider's own page, ending on ``start``."""
-        await self.page.goto(self.site.url + start)
+        await self.page.goto(self.url + start)
         await self.page.get_by_role("link", name=re.compile("akun bursa|exchange account")).click()
         if account in ("verified", "unverified"):
             await self.page.locator(f"button[value={account}]").click()
         else:
             await self.page.locator("input[name=account]").fill(account)
             await self.page.get_by_role("button", name="Log in").click()
-        await self.page.wait_for_url(self.site.url + start)
+        await self.page.wait_for_url(self.url + start)
 
     async def go(self, path: str) -> None:
-        await self.page.goto(self.site.url + path)
+        await self.page.goto(self.url + path)
 
     async def enrol_totp(self, name: str = "Ponsel") -> list[str]:
         """As the first factor. Returns the recovery codes."""
@@ -222,7 +222,7 @@ class Visitor:
     async def leave_secret(self) -> None:
         await self.page.check("#saved")
         await self.page.click("#done")
-        await self.page.wait_for_url(self.site.url + "/keys")
+        await self.page.wait_for_url(self.url + "/keys")
 
     # -- looks --
 
