@@ -40,7 +40,8 @@ class Condition:
 
     def succeeded(self) -> None:
         """It gave a whole response."""
-        self._failures = self._ejection_ms = self._out_until_ms = 0
+        if self._failures:
+            self._failures = self._ejection_ms = self._out_until_ms = 0
 
     def failed(self, now_ms: int) -> None:
         """It refused a connection, broke one, did not answer in time, or answered what cannot be framed."""

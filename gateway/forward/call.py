@@ -119,7 +119,7 @@ class Call:
         """Called with a connection that is free."""
         self.connection = connection
         self.sent_at = clock.stopwatch()
-        connection.begin(self, self._line + connection.server.host_line + self._lines + b"\r\n" + self._body)
+        connection.begin(self, b"".join((self._line, connection.server.host_line, self._lines, b"\r\n", self._body)))
         if self._pending is not None:
             pending, self._pending = self._pending, None
             for piece in pending:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httptools
 import structlog
 
-from gateway.forward.headers import Field
-from gateway.forward.response import SPECIAL, UNTIL_CLOSE, ResponseHead, Unframable, read_head
+from gateway.forward.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head
 from gateway.ticker import NEVER
 
 if TYPE_CHECKING:
@@ -37,8 +36,8 @@ class UpstreamConnection(asyncio.Protocol):
     """See the module. ``call`` is the exchange in progress, ``None`` while idle."""
 
     __slots__ = (
-        "_ended", "_feed", "_fields", "_head", "_head_bytes", "_paused", "_poll", "_reused", "_special", "_start", "_status",
-        "_switching", "_tunnelling", "_version", "call", "deadline_ms", "far", "server", "transport",
+        "_ended", "_feed", "_head", "_heard", "_paused", "_poll", "_raw", "_reused", "_status", "_switching", "_tunnelling", "call",
+        "deadline_ms", "far", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: "UpstreamServer") -> None:
@@ -59,8 +58,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head: ResponseHead | None = None
         self._switching: ResponseHead | None = None
         self._ended = False
-        self._start = b""
-        self._head_bytes = 0
+        self._raw = b""
+        self._heard = False
         self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
         self.transport.write(request)
 
@@ -127,8 +126,8 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
             return
         if self._head is None:
-            self._start = self._start or data[:9]
-            self._head_bytes += len(data)
+            self._raw = self._raw + data if self._raw else data
+            self._heard = True
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -141,7 +140,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._finish(reusable=True)
         elif self._head is not None:
             self._more()
-        elif self._head_bytes > MAX_RESPONSE_HEAD:
+        elif len(self._raw) > MAX_RESPONSE_HEAD:
             self._fail("response head is too large")
 
     def eof_received(self) -> None:
@@ -157,7 +156,7 @@ class UpstreamConnection(asyncio.Protocol):
         if far is not None:
             far.upstream_closed()
         elif call is not None:
-            reused = self._reused and self._head_bytes == 0
+            reused = self._reused and not self._heard
             call.lost(f"connection lost: {exc or 'closed by the server'}", kind="broken", reused=reused, head_seen=self._head is not None)
 
     def pause_writing(self) -> None:
@@ -177,34 +176,23 @@ class UpstreamConnection(asyncio.Protocol):
     def on_message_begin(self) -> None:
         if self._ended:
             raise Unframable("bytes behind the response")
-        self._fields: list[Field] = []
-        self._special: list[Field] = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self._head is not None:
-            return  # a trailer: dropped
-        name = name.lower()
-        if value[-1:] <= b" ":
-            value = value.rstrip(b" \t")
-        field = (name, value)
-        self._fields.append(field)
-        if name in SPECIAL:
-            self._special.append(field)
 
     def on_headers_complete(self) -> None:
         call = self.call
         if call is None:
             raise Unframable("nothing was asked")
-        head = read_head(self._status(), self._fields, self._special, http10=self._is_http10(), head_only=call.head_only)
+        head = read_head(self._raw, self._status(), head_only=call.head_only)
         if head.status < 200:
             if head.status == 101:
-                self._check_switch(call)
+                if not call.upgrade or head.upgrade != b"websocket":
+                    raise Unframable("a switch of protocols that was not asked for")
                 self._switching = head
             else:
                 call.receiver.response_interim(head)
-                self._start = b""
+                self._raw = self._raw.partition(b"\r\n\r\n")[2]
             return
         self._head = head
+        self._raw = b""
         self.server.observe(call, head.status)
         call.receiver.response_head(head)
         if call.head_only:
@@ -225,20 +213,6 @@ class UpstreamConnection(asyncio.Protocol):
         parser: Any = httptools.HttpResponseParser(self)
         self._feed = parser.feed_data
         self._status = parser.get_status_code
-        self._version = parser.get_http_version
-
-    def _is_http10(self) -> bool:
-        """:raises Unframable: it is neither HTTP/1.1 nor HTTP/1.0"""
-        if self._start == b"HTTP/1.1 ":
-            return False
-        version = self._version()
-        if version not in ("1.0", "1.1") or not b"HTTP/1.0 HTTP/1.1 ".find(self._start) % 9 == 0:
-            raise Unframable("the protocol is not HTTP/1.1")
-        return bool(version == "1.0")
-
-    def _check_switch(self, call: "Call") -> None:
-        if not call.upgrade or (b"upgrade", b"websocket") not in [(name, value.lower()) for name, value in self._fields]:
-            raise Unframable("a switch of protocols that was not asked for")
 
     def _more(self) -> None:
         if self.deadline_ms != NEVER:

@@ -49,7 +49,6 @@ REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 """Written anew for the next connection, or dealt with here."""
 
 REQUEST_DROP = HOP_BY_HOP | OWNED | REGENERATED
-RESPONSE_DROP = HOP_BY_HOP | {b"content-length"}
 RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
 
 
@@ -69,13 +68,6 @@ def request_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
     return b"".join([name + b": " + value + b"\r\n" for name, value in fields if name not in drop])
 
 
-def connection_options(fields: Iterable[Field]) -> frozenset[bytes]:
-    """What the ``Connection`` fields name, in lower case (RFC 9110 §7.6.1)."""
-    return frozenset(
-        option for name, value in fields if name == b"connection" for part in value.lower().split(b",") if (option := part.strip(b" \t"))
-    )
-
-
-def response_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
-    """The upstream's field lines that may go to the client, each ended by CRLF."""
-    return b"".join([name + b": " + value + b"\r\n" for name, value in fields if name not in drop])
+def without(lines: Iterable[bytes], names: Collection[bytes]) -> list[bytes]:
+    """Whole field lines but those with these lower-case names."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -1,18 +1,21 @@
 """The head of an upstream's response and the checks on it that llhttp leaves to its user (RFC 9112 §6). Pure."""
 
 import re
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from gateway.forward.headers import Field
+from gateway.forward.headers import HOP_BY_HOP, RATE_LIMIT
 
 CHUNKED = -1
 """As a length: the content ends where the chunked coding says so."""
 UNTIL_CLOSE = -2
 """As a length: the content ends where the connection does."""
 
-SPECIAL = frozenset({b"content-length", b"transfer-encoding", b"connection", b"date"})
-
-_LENGTH = re.compile(rb"[0-9]{1,18}")
+_VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
+_ZERO = ord("0")
+_DIGITS = re.compile(rb"[0-9]{1,18}")
+_CONTROLS = frozenset({b"close", b"keep-alive"})
+_NOTHING: frozenset[bytes] = frozenset()
 
 
 class Unframable(Exception):
@@ -20,63 +23,132 @@ class Unframable(Exception):
 
 
 class ResponseHead(NamedTuple):
-    """One response head. Field names are in lower case."""
+    """One response head."""
 
     status: int
-    headers: list[Field]
+    lines: list[bytes]
+    """The field lines as received, without those that are hop-by-hop or say how long the content is."""
     length: int
     """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
     declared_length: int | None
     """What Content-Length says, which for HEAD and 304 speaks of content that is not sent."""
-    options: frozenset[bytes]
-    """What ``Connection`` names, in lower case."""
+    named: frozenset[bytes]
+    """Fields that ``Connection`` names, in lower case: they go no further."""
     keep_alive: bool
     dated: bool
+    limited: bool
+    """It has ``RateLimit-*`` fields of its own."""
+    upgrade: bytes
+    """The Upgrade field's value in lower case."""
 
 
-_NO_OPTIONS: frozenset[bytes] = frozenset()
+# What a field line is to the one who relays it; plain integers, since one is looked at for every line.
+_PLAIN, _DROPPED, _LENGTH, _CODING, _OPTIONS, _DATE, _LIMIT, _UPGRADE = range(8)
+_KINDS = (
+    dict.fromkeys(HOP_BY_HOP, _DROPPED)
+    | dict.fromkeys(RATE_LIMIT, _LIMIT)
+    | {
+        b"content-length": _LENGTH,
+        b"transfer-encoding": _CODING,
+        b"connection": _OPTIONS,
+        b"date": _DATE,
+        b"upgrade": _UPGRADE,
+    }
+)
+_MEMO_LINES = 1_024
+_MEMO_LINE_BYTES = 80
+_memo: dict[bytes, tuple[int, Any]] = {}
+"""Lines seen before, which most lines of most responses are; bounded, and without what belongs to one user."""
 
 
-def read_head(status: int, fields: list[Field], special: list[Field], *, http10: bool, head_only: bool) -> ResponseHead:
-    """Check one head that llhttp has accepted.
+def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
+    """Check and cut a head that llhttp has accepted (see ``gateway.server.head`` for why it is cut here).
 
-    :param special: those of ``fields`` that are in :data:`SPECIAL`
+    :param raw: begins with the status line and contains the head
     :param head_only: it answers a HEAD
     :raises Unframable: see RFC 9112 §6.3
     """
-    declared: int | None = None
-    chunked = dated = False
-    options = _NO_OPTIONS
-    for name, value in special:
-        if name == b"content-length":
-            if declared is not None or not _LENGTH.fullmatch(value):
-                raise Unframable("Content-Length is repeated or not a number")
-            declared = int(value)
-        elif name == b"date":
-            dated = True
-        elif name == b"connection":
-            options |= {option for part in value.lower().split(b",") if (option := part.strip(b" \t"))}
-        else:
-            if chunked or value.lower() != b"chunked" or http10:
-                raise Unframable("Transfer-Encoding is not exactly chunked, or is on HTTP/1.0")
-            chunked = True
-    if chunked and declared is not None:
-        raise Unframable("both Content-Length and Transfer-Encoding are given")
+    if not raw.startswith(_VERSIONS):
+        raise Unframable("the protocol is not HTTP/1.1")
     if not 100 <= status <= 599:
         raise Unframable("the status code is not one")
+    lines: list[bytes] = []
+    declared: int | None = None
+    chunked = dated = limited = False
+    options, upgrade = _NOTHING, b""
+    for line in raw[: raw.index(b"\r\n\r\n")].split(b"\r\n")[1:]:
+        kind, value = _memo.get(line) or _read_line(line)
+        if kind == _PLAIN:
+            lines.append(line)
+        elif kind == _LENGTH:
+            if declared is not None:
+                raise Unframable("Content-Length is repeated")
+            declared = value
+        elif kind == _DATE:
+            lines.append(line)
+            dated = True
+        elif kind == _OPTIONS:
+            options |= value
+        elif kind == _CODING:
+            if chunked:
+                raise Unframable("Transfer-Encoding is repeated")
+            chunked = True
+        elif kind == _LIMIT:
+            lines.append(line)
+            limited = True
+        elif kind == _UPGRADE:
+            upgrade = value if not upgrade else b"repeated"
+    http10 = raw[7] == _ZERO
+    if chunked and (declared is not None or http10):
+        raise Unframable("Transfer-Encoding is beside Content-Length, or on HTTP/1.0")
+    length = _length(status, declared, chunked=chunked, head_only=head_only)
+    keep_alive = length != UNTIL_CLOSE and not http10
+    if options:
+        keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
+        options -= _CONTROLS
+    return ResponseHead(status, lines, length, declared, options, keep_alive, dated, limited, upgrade)
+
+
+def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool) -> int:
+    """RFC 9112 §6.3."""
     if head_only or status < 200 or status in (204, 304):
-        length = 0
-    elif chunked:
-        length = CHUNKED
-    else:
-        length = UNTIL_CLOSE if declared is None else declared
-    keep_alive = b"keep-alive" in options if http10 else True
-    return ResponseHead(
-        status=status,
-        headers=fields,
-        length=length,
-        declared_length=declared,
-        options=options,
-        keep_alive=keep_alive and b"close" not in options and length != UNTIL_CLOSE,
-        dated=dated,
-    )
+        return 0
+    if chunked:
+        return CHUNKED
+    return UNTIL_CLOSE if declared is None else declared
+
+
+def _read_line(line: bytes) -> tuple[int, Any]:
+    """Kind, and what a line of that kind says.
+
+    :raises Unframable: it says nothing that could be relied on
+    """
+    written, _, value = line.partition(b":")
+    name, value = written.lower(), value.strip()
+    kind = _KINDS.get(name, _PLAIN)
+    read = (kind, _READERS[kind](value) if kind in _READERS else None)
+    if len(line) <= _MEMO_LINE_BYTES and name != b"set-cookie":
+        if len(_memo) >= _MEMO_LINES:
+            _memo.clear()
+        _memo[line] = read
+    return read
+
+
+def _read_length(value: bytes) -> int:
+    if not _DIGITS.fullmatch(value):
+        raise Unframable("Content-Length is not a number")
+    return int(value)
+
+
+def _read_coding(value: bytes) -> None:
+    if value.lower() != b"chunked":
+        raise Unframable("Transfer-Encoding is not exactly chunked")
+
+
+def _read_options(value: bytes) -> frozenset[bytes]:
+    return frozenset(option for part in value.lower().split(b",") if (option := part.strip()))
+
+
+_READERS: dict[int, Callable[[bytes], Any]] = {
+    _LENGTH: _read_length, _CODING: _read_coding, _OPTIONS: _read_options, _UPGRADE: bytes.lower,
+}  # fmt: skip

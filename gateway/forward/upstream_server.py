@@ -44,6 +44,8 @@ class UpstreamServer:
         self.condition = Condition()
         self.active = 0
         self.retired = False
+        self._latency = metrics.upstream_latency[upstream]
+        self._classes = [(upstream, f"{hundreds}xx") for hundreds in range(6)]
         self._connections: set[UpstreamConnection] = set()
         self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
         self._opening = 0
@@ -111,8 +113,8 @@ class UpstreamServer:
 
     def observe(self, call: Call, status: int) -> None:
         """Count a response whose head has come."""
-        self.metrics.upstream_latency[self.upstream].observe(clock.stopwatch() - call.sent_at)
-        self.metrics.upstream_responses[(self.upstream, _CLASSES[status // 100])] += 1
+        self._latency.observe(clock.stopwatch() - call.sent_at)
+        self.metrics.upstream_responses[self._classes[status // 100]] += 1
 
     def failed(self) -> None:
         """A request to it failed by its fault."""
@@ -175,6 +177,3 @@ class UpstreamServer:
             self.release(connection, reusable=True)
         else:
             call.send_on(connection)
-
-
-_CLASSES = {1: "1xx", 2: "2xx", 3: "3xx", 4: "4xx", 5: "5xx"}

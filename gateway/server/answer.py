@@ -3,7 +3,7 @@
 from email.utils import formatdate
 from http import HTTPStatus
 
-from gateway.forward.headers import HOP_BY_HOP, RATE_LIMIT, RESPONSE_DROP, response_lines
+from gateway.forward.headers import RATE_LIMIT, without
 from gateway.forward.response import ResponseHead
 from gateway.message import Answer
 
@@ -14,8 +14,6 @@ _CLOSE = b"connection: close\r\n\r\n"
 _KEEP_ALIVE = b"connection: keep-alive\r\n\r\n"
 _END = b"\r\n"
 _WITHOUT_CONTENT = frozenset({204, 304})
-_DROP = RESPONSE_DROP | {b"x-request-id"}
-_DROP_LIMITED = _DROP | RATE_LIMIT
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
@@ -66,31 +64,31 @@ def has_content(status: int, *, head_only: bool) -> bool:
     return not head_only and status >= 200 and status not in _WITHOUT_CONTENT
 
 
-def relayed(head: ResponseHead, *, date: bytes, more: bytes, limited: bool, framing: bytes, keep_alive: bool, http10: bool) -> bytes:
+def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes) -> bytes:
     """The head of an upstream's answer as the client gets it.
 
-    :param more: rendered field lines of the gate (its limits, the request id)
-    :param limited: ``more`` speaks of the rate limit, so the upstream may not
+    :param date: for a head that has none (RFC 9110 §6.6.1)
+    :param more: rendered field lines of the gate: its rate limit, of which the upstream may not speak then
     :param framing: the field line that says how the content ends, or ``b""``
+    :param end: see :func:`connection_end`
     """
-    drop = _DROP_LIMITED if limited else _DROP
-    if head.options:
-        drop = drop | head.options
-    lines = response_lines(head.headers, drop)
+    lines = head.lines
+    if head.named or (head.limited and more):
+        lines = without(lines, head.named | RATE_LIMIT if more else head.named)
+    kept = b"\r\n".join(lines) + b"\r\n" if lines else b""
     if not head.dated:
-        lines += date
-    return status_line(head.status) + lines + more + framing + connection_end(keep_alive=keep_alive, http10=http10)
+        kept += date
+    return b"".join((STATUS_LINES.get(head.status) or status_line(head.status), kept, more, framing, end))
 
 
 def interim(head: ResponseHead) -> bytes:
-    """A 1xx answer (RFC 9110 §15.2), passed on as it is."""
-    return status_line(head.status) + response_lines(head.headers, HOP_BY_HOP | {b"content-length"}) + _END
+    """A 1xx answer (RFC 9110 §15.2), passed on."""
+    return relayed(head, b"", b"", b"", _END)
 
 
-def switching(head: ResponseHead, *, more: bytes) -> bytes:
+def switching(head: ResponseHead, more: bytes) -> bytes:
     """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2)."""
-    lines = response_lines(head.headers, _DROP | head.options)
-    return status_line(101) + lines + more + b"upgrade: websocket\r\nconnection: Upgrade\r\n\r\n"
+    return relayed(head, b"", more, b"upgrade: websocket\r\n", b"connection: Upgrade\r\n\r\n")
 
 
 def framing_line(head: ResponseHead, *, http10: bool, head_only: bool) -> tuple[bytes, bool, bool]:

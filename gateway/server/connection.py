@@ -17,7 +17,7 @@ from gateway.message import Request
 from gateway.server import answer
 from gateway.server.body import Body, ChunkedBody, LengthBody
 from gateway.server.exchange import Exchange
-from gateway.server.framing import CHUNKED, Framing, frame
+from gateway.server.framing import CHUNKED, Field, Framing, check_request_line, frame
 from gateway.server.head import HeadReader
 from gateway.ticker import NEVER
 
@@ -29,18 +29,22 @@ MAX_BACKLOG = 65_536
 LINGER_MS = 1_000
 """How long a closing connection goes on reading, so that the client can read the answer (RFC 9112 §9.6)."""
 
+_NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"", options=frozenset())
+
 
 class ClientConnection(asyncio.Protocol):
     """See the module."""
 
     __slots__ = (
-        "_advancing", "_backlog", "_body", "_exchange", "_full", "_head", "_held", "_lines", "_lines_for", "_paused", "_plane", "_take",
-        "_tunnel", "deadline_ms", "peer", "secure", "transport",
+        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_for", "_paused", "_plane",
+        "_reader", "_special", "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", *, peer: str | None = None) -> None:
         self._plane = plane
-        self._head = HeadReader()
+        self._reader = HeadReader()
+        self._special: list[Field] | None = None
+        self._framing = _NOTHING_FRAMED
         self._held = b""
         self._backlog = b""
         self._body: Body | None = None
@@ -108,27 +112,25 @@ class ClientConnection(asyncio.Protocol):
     # -- states: each takes the next bytes
 
     def _read_head(self, data: bytes) -> None:
-        """Between requests, or inside a head. llhttp gets each head alone and sees a broken one as early as its bytes come."""
+        """Between requests, or inside a head. llhttp sees each byte as it comes, so that a broken head is refused early."""
         held = self._held
         head = held + data if held else data
-        limit = self._plane.limits.max_header_bytes
         end = head.find(b"\r\n\r\n", max(0, len(held) - 3)) + 4
-        if end < 4 and not held:
-            self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
-        if (end if end >= 4 else len(head)) > limit:
-            self._refuse(HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit}))
-            return
+        limit = self._plane.limits.max_header_bytes
         try:
-            self._feed_head(data if end < 4 else head[len(held) : end])
-            if end < 4:
-                self._held = head
+            if (end if end >= 4 else len(head)) > limit:
+                raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
+            self._feed(head[len(held) : end] if end >= 4 else data)
+            if end >= 4:
+                self._held = b""
+                self._begin(head[:end], head[end:])
                 return
-            framing = self._frame(head[:end])
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        self._held = b""
-        self._begin(framing, head[end:])
+        if not held:
+            self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
+        self._held = head
 
     def _read_body(self, data: bytes) -> None:
         """Inside a request's content."""
@@ -165,45 +167,56 @@ class ClientConnection(asyncio.Protocol):
 
     # -- steps of reading
 
-    def _feed_head(self, data: bytes) -> None:
-        """:raises Refusal: llhttp or a callback refused it"""
+    def _feed(self, data: bytes) -> None:
+        """Let llhttp see more of a head.
+
+        :raises Refusal: it is not one
+        """
         try:
-            self._head.feed(data)
+            self._reader.feed(data)
         except httptools.HttpParserUpgrade:
             pass  # exactly at the head's end; what the request asks for is seen in its framing
         except httptools.HttpParserError as error:
-            cause = error.__context__
-            if isinstance(cause, Refusal):
-                raise cause from None
+            if isinstance(error.__context__, Refusal):
+                raise error.__context__ from None
             raise MalformedRequest(f"not an HTTP/1.1 request: {error}", close=True) from None
 
-    def _frame(self, head: bytes) -> Framing:
-        reader = self._head
+    def _begin(self, head: bytes, rest: bytes) -> None:
+        """A head is complete: the exchange takes over.
+
+        :raises Refusal: it cannot be framed
+        """
+        reader, plane = self._reader, self._plane
         if not reader.complete:
             raise MalformedRequest("a request begins with a request line", close=True)
-        return frame(head.removeprefix(b"\r\n"), reader.method(), reader.target, reader.special)
-
-    def _begin(self, framing: Framing, rest: bytes) -> None:
-        """A head is complete: the exchange takes over."""
-        reader, plane = self._head, self._plane
-        target = reader.target
+        if b" \r\n" in head or b"\t\r\n" in head:
+            reader.strip()
+        method, target = reader.method(), reader.target
+        http10 = check_request_line(head.removeprefix(b"\r\n"), method, target)
+        if reader.special != self._special or http10 is not self._framing.http10:
+            self._framing = frame(reader.special, http10=http10)  # a client's requests are mostly framed alike
+            self._special = reader.special
         path, mark, query = target.partition(b"?")
         request = Request(
-            reader.method(), target, path, query if mark else None, tuple(reader.fields), b"", self.peer or "", self.secure,
-            clock.now_ms(), plane.next_request_id(),
+            method, target, path, query if mark else None, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
+            plane.next_request_id(),
         )  # fmt: skip
-        exchange = self._exchange = Exchange(plane, self, request, framing)
         self._backlog = rest
-        if framing.length == 0:
+        self._exchange = Exchange(plane, self, request, self._framing)
+        if self._framing.length == 0:
             reader.clear()
             self._take = ClientConnection._hold
             self.deadline_ms = NEVER
-            exchange.start()
-            return
-        reader.renew()
-        self._body = ChunkedBody(plane.limits.max_header_bytes) if framing.length == CHUNKED else LengthBody(framing.length)
+            self._exchange.start()
+        else:
+            self._begin_content(self._framing.length, self._exchange)
+
+    def _begin_content(self, length: int, exchange: Exchange) -> None:
+        limits = self._plane.limits
+        self._reader = HeadReader()
+        self._body = ChunkedBody(limits.max_header_bytes) if length == CHUNKED else LengthBody(length)
         self._take = ClientConnection._read_body
-        self.deadline_ms = plane.ticker.now_ms + plane.limits.body_timeout_ms
+        self.deadline_ms = self._plane.ticker.now_ms + limits.body_timeout_ms
         exchange.start()
         if self._backlog:
             self._advance()

@@ -206,14 +206,19 @@ class Exchange:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         upgrade = route.websocket and framing.upgrade == b"websocket"
         drop = dropped_with(admitted.strip, self._plane.client_ip_header)
-        named = framing.options - _KEPT_OPTIONS
-        lines = (
-            request_lines(request.headers, drop | named if named else drop)
-            + pool.identity_lines.at(admitted.identity, request.received_ms)
-            + self._connection.client_lines(admitted.client_ip, framing.host)
-            + b"x-request-id: " + request.request_id.encode() + b"\r\n"
-            + (b"connection: Upgrade\r\nupgrade: websocket\r\n" if upgrade else self._content_line())
-        )  # fmt: skip
+        if framing.options:
+            drop |= framing.options - _KEPT_OPTIONS
+        lines = b"".join(
+            (
+                request_lines(request.headers, drop),
+                pool.identity_lines.at(admitted.identity, request.received_ms),
+                self._connection.client_lines(admitted.client_ip, framing.host),
+                b"x-request-id: ",
+                request.request_id.encode(),
+                b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n" if upgrade else b"\r\n",
+                b"" if upgrade else self._content_line(),
+            )
+        )
         self._call = call = Call(
             pool, self, method=request.method, line=request.method + b" " + request.target + b" HTTP/1.1\r\n", lines=lines,
             body=request.body, streamed=self._content is Content.STREAMED, upgrade=upgrade,
@@ -241,13 +246,8 @@ class Exchange:
         if must_close or not self._whole or self._plane.draining:
             self._keep_alive = False
         self._head_sent = True
-        limits = admitted.answer_headers
-        self._out.append(
-            answer.relayed(
-                head, date=self._plane.date, more=limits, limited=bool(limits), framing=line,
-                keep_alive=self._keep_alive, http10=http10,
-            )
-        )  # fmt: skip
+        end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
+        self._out.append(answer.relayed(head, self._plane.date, admitted.answer_headers, line, end))
         if self._plane.access.enabled and self._plane.access.sampled():
             self._log_admitted(admitted, head.status)
 
@@ -276,7 +276,7 @@ class Exchange:
             return
         key_id = admitted.identity.key_id if admitted.identity is not None else None
         tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
-        self._connection.write(answer.switching(head, more=admitted.answer_headers))
+        self._connection.write(answer.switching(head, admitted.answer_headers))
         connection.far = tunnel
         tunnels.add(tunnel)
         self._connection.become(tunnel)

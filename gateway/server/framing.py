@@ -42,14 +42,30 @@ class Framing(NamedTuple):
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
-def frame(head: bytes, method: bytes, target: bytes, special: list[Field]) -> Framing:
-    """Check one head that llhttp has accepted.
+def check_request_line(head: bytes, method: bytes, target: bytes) -> bool:
+    """Whether the version is HTTP/1.0. The line must be exactly what was parsed: one space, no other protocol (RFC 9112 §3).
 
-    :param head: its bytes as received, without an empty line before the request line
-    :param special: those of its fields that are in :data:`SPECIAL`, names in lower case
-    :raises MalformedRequest, MethodNotAllowed, ExpectationFailed: all of them close the connection
+    :raises MalformedRequest, MethodNotAllowed: both close the connection
     """
-    http10 = _check_request_line(head, method, target)
+    line = method + b" " + target + b" HTTP/1."
+    if not head.startswith(line):
+        raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
+    minor = head[len(line) : len(line) + 3]
+    if minor not in (b"1\r\n", b"0\r\n"):
+        raise malformed("the version must be HTTP/1.1 or HTTP/1.0")
+    if method in (b"CONNECT", b"TRACE"):
+        raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
+    if target[:1] != b"/":
+        raise malformed("the target must be in origin form, beginning with /")
+    return minor == b"0\r\n"
+
+
+def frame(special: list[Field], *, http10: bool) -> Framing:
+    """How to read a request whose head llhttp has accepted.
+
+    :param special: those of its fields that are in :data:`SPECIAL`, names in lower case
+    :raises MalformedRequest, ExpectationFailed: both close the connection
+    """
     host: bytes | None = None
     length = 0
     has_length = chunked = False
@@ -58,7 +74,7 @@ def frame(head: bytes, method: bytes, target: bytes, special: list[Field]) -> Fr
     for name, value in special:
         if name == b"host":
             if host is not None:
-                raise _malformed("the Host field is repeated")
+                raise malformed("the Host field is repeated")
             host = value
         elif name == b"content-length":
             length, has_length = _content_length(value, repeated=has_length), True
@@ -72,12 +88,12 @@ def frame(head: bytes, method: bytes, target: bytes, special: list[Field]) -> Fr
         else:
             upgrade = value.lower() if not upgrade else b"repeated"
     if chunked and has_length:
-        raise _malformed("both Content-Length and Transfer-Encoding are given")
-    if expect and (expect != b"100-continue"):
+        raise malformed("both Content-Length and Transfer-Encoding are given")
+    if expect and expect != b"100-continue":
         raise ExpectationFailed("the only expectation supported is 100-continue", close=True)
     upgrade = upgrade if b"upgrade" in options else b""
     if upgrade and (chunked or length):
-        raise _malformed("a request that upgrades the connection must not have content")
+        raise malformed("a request that upgrades the connection must not have content")
     return Framing(
         length=CHUNKED if chunked else length,
         keep_alive=(b"keep-alive" in options and b"close" not in options) if http10 else b"close" not in options,
@@ -92,36 +108,21 @@ def frame(head: bytes, method: bytes, target: bytes, special: list[Field]) -> Fr
 def check_field_name(name: bytes) -> None:
     """Refuse a name (lower case, with ``_``) that an upstream may take for one the gate owns."""
     if shadows(name):
-        raise _malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
-
-
-def _check_request_line(head: bytes, method: bytes, target: bytes) -> bool:
-    """Whether the version is HTTP/1.0. The line must be exactly what was parsed: one space, no other protocol (RFC 9112 §3)."""
-    line = method + b" " + target + b" HTTP/1."
-    if not head.startswith(line):
-        raise _malformed("the request line must be METHOD SP target SP HTTP/1.1")
-    minor = head[len(line) : len(line) + 3]
-    if minor not in (b"1\r\n", b"0\r\n"):
-        raise _malformed("the version must be HTTP/1.1 or HTTP/1.0")
-    if method in (b"CONNECT", b"TRACE"):
-        raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
-    if target[:1] != b"/":
-        raise _malformed("the target must be in origin form, beginning with /")
-    return minor == b"0\r\n"
+        raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
 
 
 def _content_length(value: bytes, *, repeated: bool) -> int:
     if repeated or not _LENGTH.fullmatch(value):
-        raise _malformed("Content-Length must be given once, in digits")
+        raise malformed("Content-Length must be given once, in digits")
     return int(value)
 
 
 def _check_coding(value: bytes, *, repeated: bool, http10: bool) -> None:
     """RFC 9112 §6.1: what is not exactly ``chunked`` cannot be framed the same way by everybody."""
     if repeated or value.lower() != b"chunked":
-        raise _malformed("Transfer-Encoding must be given once and be exactly chunked")
+        raise malformed("Transfer-Encoding must be given once and be exactly chunked")
     if http10:
-        raise _malformed("Transfer-Encoding does not exist in HTTP/1.0")
+        raise malformed("Transfer-Encoding does not exist in HTTP/1.0")
 
 
 def _check_host(host: bytes | None, *, http10: bool) -> bytes:
@@ -129,11 +130,12 @@ def _check_host(host: bytes | None, *, http10: bool) -> bytes:
     if host is None:
         if http10:
             return b""
-        raise _malformed("the Host field is missing")
+        raise malformed("the Host field is missing")
     if not _HOST.fullmatch(host):
-        raise _malformed("the Host field is not a host with an optional port")
+        raise malformed("the Host field is not a host with an optional port")
     return host
 
 
-def _malformed(detail: str) -> MalformedRequest:
+def malformed(detail: str) -> MalformedRequest:
+    """A refusal after which the connection cannot be trusted to be in step."""
     return MalformedRequest(detail, close=True)

@@ -1,6 +1,10 @@
-"""Collects one request head from llhttp's callbacks."""
+"""Collects one request head from llhttp's callbacks.
 
-from typing import Any, cast
+llhttp is fed heads alone, each exactly to its end: content never passes through it, so no trailer can pass for a header and no byte
+behind a head for part of it. After a request with content it is left inside that content, and a new one is needed.
+"""
+
+from typing import Any
 
 import httptools
 
@@ -8,38 +12,36 @@ from gateway.server.framing import SPECIAL, Field, check_field_name
 
 
 class HeadReader:
-    """What ``httptools.HttpRequestParser`` calls back, and the parser itself.
-
-    The parser is fed heads alone, each exactly to its end, so content never passes through it and no byte behind a head can be taken
-    for part of it. After a request with content it is left inside that content and a new one is needed.
-    """
+    """A parser and what it has found. Names are in lower case; values still have white space behind them, if they came with any."""
 
     __slots__ = ("complete", "feed", "fields", "method", "special", "target")
 
     def __init__(self) -> None:
-        self.renew()
-
-    def renew(self) -> None:
-        """Start afresh, with a new parser."""
         parser: Any = httptools.HttpRequestParser(self)
         self.feed = parser.feed_data
-        self.method = cast("Any", parser.get_method)
+        self.method = parser.get_method
         self.clear()
 
     def clear(self) -> None:
-        """Start the next head with the same parser."""
+        """Make ready for the next head."""
         self.target = b""
         self.fields: list[Field] = []
         self.special: list[Field] = []
+        """Those of :attr:`fields` that say something about framing."""
         self.complete = False
+
+    def strip(self) -> None:
+        """Take white space off the values' ends (RFC 9112 §5); llhttp takes it off their fronts alone."""
+        self.fields = [(name, value.rstrip()) for name, value in self.fields]
+        self.special = [(name, value.rstrip()) for name, value in self.special]
+
+    # -- called by llhttp
 
     def on_url(self, part: bytes) -> None:
         self.target += part
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
-        if value[-1:] <= b" ":
-            value = value.rstrip(b" \t")  # llhttp takes white space off the front alone
         field = (name, value)
         self.fields.append(field)
         if name in SPECIAL:
