@@ -1,0 +1,617 @@
+"""The one function that decides: its order, each refusal with what it tells, and what is counted."""
+
+import asyncio
+import dataclasses
+import json
+from collections import Counter
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from itertools import combinations
+
+import pytest
+
+from deploy.signing import DIALECTS, SigningKey, sign
+from gateway.admission.gate import AHEAD_MS, Gate, KeyNeeded
+from gateway.admission.gcra import ShareNeeded, charge
+from gateway.config import Rate
+from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
+from gateway.keys.record import KeyRecord, Scope
+from gateway.message import Request
+from tests.support.keys import NOW_MS, a_record
+from tests.support.signed import a_gate
+
+HERE = "203.0.113.7"
+ROUTES = [
+    {"match": "GET /public", "scope": "public", "upstream": "spot"},
+    {"match": "GET /read", "scope": "read", "upstream": "spot"},
+    {"match": "GET /any", "scope": "any", "upstream": "spot"},
+    {"match": "POST /trade", "scope": "trade", "upstream": "spot"},
+    {"match": "POST /heavy", "scope": "read", "upstream": "spot", "weight": 40},
+]
+LIMIT = Rate(100, 60_000)
+
+
+class Lookup:
+    """What the gate knows of keys; counts what it is asked."""
+
+    def __init__(self, gate: Gate) -> None:
+        self._peek, self.asked, self.fetched = gate._services.lookup.peek, 0, []
+        self.unknown: set[str] = set()
+
+    def peek(self, key_id, now_ms):
+        self.asked += 1
+        return None if key_id in self.unknown else self._peek(key_id, now_ms)
+
+    async def fetch(self, key_id):
+        self.fetched.append(key_id)
+        self.unknown.discard(key_id)
+
+
+class Limiter:
+    """GCRA for one key, in the open."""
+
+    def __init__(self) -> None:
+        self.tat, self.charged, self.settled_for, self.need = 0.0, [], [], False
+
+    def charge(self, _key_id, weight, rate, now_ms):
+        if self.need and weight:
+            raise ShareNeeded
+        done = charge(self.tat, weight, now_ms, rate)
+        self.tat = done.tat_ms
+        if weight:
+            self.charged.append(weight)
+        return done
+
+    async def settled(self, key_id, weight, rate):
+        self.need = False
+        self.settled_for.append((key_id, weight, rate))
+
+
+class Guard:
+    """Remembers claims; a test says what becomes of them."""
+
+    def __init__(self) -> None:
+        self.claims, self.refusal = [], None
+
+    def claim(self, key_id, signature, *, ttl_ms, outage):
+        self.claims.append((key_id, signature, ttl_ms, outage))
+        future = asyncio.get_running_loop().create_future()
+        if self.refusal is None:
+            future.set_result(None)
+        else:
+            future.set_exception(self.refusal)
+        return future
+
+
+class Usage:
+    def __init__(self) -> None:
+        self.counts: Counter[str] = Counter()
+
+    def admitted(self, _key_id, _address, _now_ms):
+        self.counts["admitted"] += 1
+
+    def refused(self, _key_id, code, _address, _now_ms):
+        self.counts[code] += 1
+
+
+@dataclass
+class Scene:
+    """A gate, one key in its memory, and a request that may pass unless a test spoils something."""
+
+    record: KeyRecord = field(default_factory=a_record)
+    dialect: str = "binance"
+    method: str = "GET"
+    target: str = "/read"
+    body: bytes = b""
+    signed_ms: int = NOW_MS
+    peer: str = HERE
+    forge: bool = False
+    unknown: bool = False
+    extra: tuple[tuple[bytes, bytes], ...] = ()
+    sections: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.limits = {"per_key": str(LIMIT), "per_ip_failures": "900000000/second"}
+        self.limiter, self.guard, self.usage, self.now_ms = Limiter(), Guard(), Usage(), 1_000_000
+
+    def build(self) -> "Scene":
+        records = [] if self.unknown else [self.record]
+        plain = a_gate(*records, routes=ROUTES, **({"limits": self.limits} | self.sections))
+        self.lookup = Lookup(plain)
+        services = plain._services._replace(
+            lookup=self.lookup, limiter=self.limiter, replay=self.guard, usage=self.usage, monotonic_ms=lambda: self.now_ms
+        )
+        self.gate = Gate(plain.settings, plain.routes, "test", services)
+        return self
+
+    def request(self) -> Request:
+        secret = "wrong" if self.forge else self.record.secret.reveal().decode()
+        key = SigningKey(self.record.key_id, secret)
+        sent = sign(self.dialect, key, self.method, self.target, self.body, now_ms=self.signed_ms, nonce="n-1")
+        path, mark, query = sent.target.encode().partition(b"?")
+        headers = tuple((name.lower().encode(), value.encode()) for name, value in sent.headers.items()) + self.extra
+        return Request(
+            self.method.encode(), sent.target.encode(), path, query if mark else None, headers, sent.body, self.peer, False, NOW_MS, "r-1"
+        )
+
+    def admit(self):
+        if not hasattr(self, "gate"):
+            self.build()
+        request = self.request()
+        return self.gate.admit(request, self.gate.route(request))
+
+    def refused(self) -> Refusal:
+        with pytest.raises(Refusal) as refused:
+            self.admit()
+        return refused.value
+
+    def become(self, **changes) -> None:
+        self.record = dataclasses.replace(self.record, **changes)
+
+
+# -- what passes
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(("method", "target", "body"), [("GET", "/read", b""), ("POST", "/trade", b"a=1&b=2")])
+def test_a_signed_request_passes(dialect, method, target, body):
+    scene = Scene(dialect=dialect, method=method, target=target, body=body)
+    admitted = scene.admit()
+    assert admitted.identity == (scene.record.account_id, scene.record.key_id, ("read", "trade"))
+    assert admitted.route.pattern == f"{method} {target}"
+    assert admitted.client_ip == HERE
+
+
+def test_a_public_route_looks_at_no_credentials():
+    for scene in (Scene(target="/public", forge=True), Scene(target="/public", extra=((b"x-mbx-apikey", b"again"),))):
+        admitted = scene.admit()
+        assert (admitted.identity, admitted.client_ip, admitted.answer_headers, admitted.replay) == (None, HERE, b"", None)
+        assert scene.lookup.asked == 0
+        assert scene.usage.counts == {}
+
+
+@pytest.mark.parametrize("scope", [Scope.READ, Scope.TRADE])
+def test_any_permission_opens_a_route_for_any(scope):
+    assert Scene(target="/any", record=a_record(scopes=frozenset({scope}))).admit().identity.scopes == (scope.value,)
+
+
+def test_a_request_is_charged_its_weight_once_and_told_what_is_left():
+    scene = Scene(method="POST", target="/heavy")
+    admitted = scene.admit()
+    assert scene.limiter.charged == [40]
+    assert admitted.answer_headers == b"RateLimit-Limit: 100\r\nRateLimit-Remaining: 60\r\nRateLimit-Reset: 24\r\n"
+    assert scene.usage.counts == {"admitted": 1}
+
+
+@pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8::7"])
+def test_a_listed_address_passes(address):
+    record = a_record(ip_allowlist=(ip_address(address),))
+    assert Scene(record=record, peer=address).admit().client_ip == address
+
+
+def test_an_ipv4_address_passes_however_the_socket_writes_it():
+    assert Scene(record=a_record(ip_allowlist=(ip_address(HERE),)), peer=f"::ffff:{HERE}").admit().client_ip == HERE
+
+
+@pytest.mark.parametrize("expires_ms", [NOW_MS + 1, None])
+def test_a_key_is_good_until_it_expires(expires_ms):
+    assert Scene(record=a_record(expires_ms=expires_ms)).admit().expires_ms == expires_ms
+
+
+@pytest.mark.parametrize("signed_ms", [NOW_MS - 5_000, NOW_MS + 1_000])
+def test_the_clock_may_be_as_far_off_as_the_window_says(signed_ms):
+    assert Scene(signed_ms=signed_ms).admit()
+
+
+def test_a_request_may_ask_for_a_wider_window():
+    assert Scene(target="/read?recvWindow=60000", signed_ms=NOW_MS - 60_000).admit()
+
+
+# -- what is refused, and what is told
+
+
+def spoil_credentials(scene: Scene) -> None:
+    scene.extra = ((b"x-mbx-apikey", b"another"),)
+
+
+def spoil_failures(scene: Scene) -> None:
+    scene.limits["per_ip_failures"] = "1/minute"
+    scene.build()
+    scene.gate._services.failures.failed(HERE, Rate(1, 60_000), scene.now_ms)
+
+
+def spoil_window(scene: Scene) -> None:
+    scene.target += "?recvWindow=60001"
+
+
+def spoil_time(scene: Scene) -> None:
+    scene.signed_ms = NOW_MS - 70_000
+
+
+def spoil_signature(scene: Scene) -> None:
+    scene.forge = True
+
+
+def spoil_expiry(scene: Scene) -> None:
+    scene.become(expires_ms=NOW_MS)
+
+
+def spoil_standing(scene: Scene) -> None:
+    scene.become(frozen=True)
+
+
+def spoil_address(scene: Scene) -> None:
+    scene.become(ip_allowlist=(ip_address("8.8.8.8"), ip_address("8.8.4.4")))
+
+
+def spoil_scope(scene: Scene) -> None:
+    scene.become(scopes=frozenset({Scope.TRADE}))
+
+
+def spoil_limit(scene: Scene) -> None:
+    scene.limiter.tat = scene.now_ms + LIMIT.period_ms
+
+
+ORDER = {
+    spoil_credentials: (400, "ambiguous_credentials"),
+    spoil_failures: (429, "rate_limited"),
+    spoil_window: (400, "malformed_request"),
+    spoil_time: (401, "timestamp_out_of_window"),
+    spoil_signature: (401, "invalid_credentials"),
+    spoil_expiry: (401, "key_expired"),
+    spoil_standing: (403, "account_frozen"),
+    spoil_address: (403, "ip_not_allowed"),
+    spoil_scope: (403, "scope_not_granted"),
+    spoil_limit: (429, "rate_limited"),
+}
+"""The contract's order, with what each step answers."""
+
+
+def spoiled(*faults) -> Scene:
+    scene = Scene()
+    for fault in sorted(faults, key=lambda fault: fault is spoil_failures):  # it builds the gate, so it goes last
+        fault(scene)
+    return scene
+
+
+@pytest.mark.parametrize("fault", ORDER)
+def test_each_fault_has_its_refusal(fault):
+    refusal = spoiled(fault).refused()
+    assert (refusal.status, refusal.code) == ORDER[fault]
+
+
+@pytest.mark.parametrize(("first", "second"), [*combinations(ORDER, 2)])
+def test_of_two_faults_the_one_that_comes_first_is_told(first, second):
+    refusal = spoiled(first, second).refused()
+    assert (refusal.status, refusal.code) == ORDER[first]
+
+
+@pytest.mark.parametrize("fault", [fault for fault in ORDER if fault is not spoil_limit])
+def test_nothing_is_charged_for_what_is_refused(fault):
+    scene = spoiled(fault)
+    scene.refused()
+    assert scene.limiter.charged == []
+    assert scene.guard.claims == []
+
+
+@pytest.mark.parametrize("later", [spoil_expiry, spoil_standing, spoil_address, spoil_scope])
+def test_who_has_not_proved_the_secret_learns_nothing_of_the_key(later):
+    answers = []
+    for scene in (spoiled(spoil_signature, later), spoiled(spoil_signature), spoiled(spoil_signature)):
+        scene.unknown = len(answers) == 2
+        scene.record = dataclasses.replace(scene.record, key_id="gbk_" + "0" * 28)
+        scene.build()
+        request = scene.request()
+        answer = scene.gate.render(scene.refused(), request)
+        answers.append((answer.status, answer.headers, answer.body))
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_missing_credentials_name_the_dialects():
+    scene = Scene().build()
+    request = scene.request()._replace(headers=())
+    with pytest.raises(Refusal) as refused:
+        scene.gate.admit(request, scene.gate.route(request))
+    assert (refused.value.status, refused.value.code) == (401, "missing_credentials")
+    assert refused.value.extras == {"dialects": ["mobee", "binance", "rfc9421"]}
+
+
+def test_a_dialect_that_is_not_configured_is_not_spoken():
+    scene = Scene(sections={"auth": {"dialects": ["mobee"]}})
+    assert scene.refused().extras == {"dialects": ["mobee"]}
+
+
+def test_two_dialects_in_one_request_are_ambiguous():
+    assert Scene(extra=((b"x-api-key", b"gbk_"),)).refused().code == "ambiguous_credentials"
+
+
+@pytest.mark.parametrize(
+    ("off_ms", "words"),
+    [(-5_001, "signed 5001 ms ago"), (1_001, "1001 ms ahead"), (-3_600_000, "signed 3600000 ms ago"), (4_312, "4312 ms ahead")],
+)
+def test_a_wrong_clock_is_told_how_wrong(off_ms, words):
+    refusal = Scene(signed_ms=NOW_MS + off_ms).refused()
+    assert words in refusal.detail
+    assert refusal.extras == {"server_time_ms": NOW_MS, "skew_ms": off_ms, "window_ms": 5_000}
+
+
+def test_a_wrong_signature_is_shown_the_string_to_sign():
+    refusal = Scene(target="/read?a=%20b", forge=True).refused()
+    assert refusal.extras == {"string_to_sign": f"a=%20b&timestamp={NOW_MS}"}
+    assert refusal.reason == "wrong signature"
+
+
+def test_an_unsigned_query_may_read_and_not_trade():
+    assert Scene(dialect="mobee", target="/read?symbol=BTC").admit()
+    assert Scene(dialect="mobee", method="POST", target="/trade?symbol=BTC").refused().code == "unsigned_query"
+
+
+def test_an_expired_key_says_since_when():
+    assert Scene(record=a_record(expires_ms=NOW_MS - 1)).refused().extras == {"expired_at": "2026-09-21T14:13:19.999Z"}
+
+
+@pytest.mark.parametrize(
+    ("peer", "listed", "words"),
+    [
+        ("203.0.113.7", ["8.8.8.8"], "over IPv4 from 203.0.113.7; this key lists 1 address."),
+        ("2001:db8::1", ["8.8.8.8", "8.8.4.4"], "over IPv6 from 2001:db8::1; this key lists 2 IPv4 addresses and none of IPv6"),
+        ("203.0.113.7", ["2001:4860::8"], "over IPv4 from 203.0.113.7; this key lists 1 IPv6 address and none of IPv4"),
+        ("2001:db8::1", ["2001:4860::8", "8.8.8.8"], "over IPv6 from 2001:db8::1; this key lists 2 addresses."),
+    ],
+)
+def test_a_wrong_address_is_told_with_what_the_key_lists(peer, listed, words):
+    refusal = Scene(peer=peer, record=a_record(ip_allowlist=tuple(map(ip_address, listed)))).refused()
+    assert words in refusal.detail
+    assert refusal.extras == {"client_ip": peer, "allowed_count": len(listed)}
+
+
+def behind_a_proxy(value: bytes, **more) -> Scene:
+    return Scene(peer="10.0.0.1", extra=((b"x-forwarded-for", value),), sections={"client_ip": {"trusted_proxies": ["10.0.0.0/8"]}}, **more)
+
+
+def test_an_address_that_cannot_be_read_is_refused_to_a_whitelisted_key_alone():
+    listed = a_record(ip_allowlist=(ip_address("10.0.0.1"),))
+    refusal = behind_a_proxy(b"unknown", record=listed).refused()
+    assert refusal.extras == {"client_ip": None, "allowed_count": 1}
+    assert "'unknown'" in refusal.detail
+    assert behind_a_proxy(b"unknown").admit().client_ip == ""
+
+
+def test_a_missing_permission_is_named():
+    refusal = Scene(method="POST", target="/trade", record=a_record(scopes=frozenset({Scope.READ}))).refused()
+    assert refusal.extras == {"required": "trade", "granted": ["read"]}
+
+
+def test_trading_includes_no_reading():
+    assert Scene(record=a_record(scopes=frozenset({Scope.TRADE}))).refused().extras == {"required": "read", "granted": ["trade"]}
+
+
+def test_over_the_limit_the_answer_says_when_to_come_again():
+    refusal = spoiled(spoil_limit).refused()
+    assert refusal.extras == {"retry_after_ms": 600}
+    assert dict(refusal.headers) == {
+        b"Retry-After": b"1",
+        b"RateLimit-Limit": b"100",
+        b"RateLimit-Remaining": b"0",
+        b"RateLimit-Reset": b"60",
+    }
+
+
+def test_a_call_heavier_than_the_limit_is_told_that_it_can_never_pass():
+    scene = Scene(method="POST", target="/heavy")
+    scene.limits["per_key"] = "39/minute"
+    refusal = scene.refused()
+    assert refusal.extras == {"retry_after_ms": None}
+    assert b"Retry-After" not in dict(refusal.headers)
+
+
+@pytest.mark.parametrize("fault", [spoil_expiry, spoil_standing, spoil_address, spoil_scope])
+def test_a_proven_owner_is_told_the_limits_with_every_refusal(fault):
+    headers = dict(spoiled(fault).refused().headers)
+    assert headers == {b"RateLimit-Limit": b"100", b"RateLimit-Remaining": b"100", b"RateLimit-Reset": b"0"}
+
+
+@pytest.mark.parametrize("fault", [spoil_signature, spoil_time, spoil_credentials])
+def test_nobody_else_is_told_the_limits(fault):
+    assert spoiled(fault).refused().headers == ()
+
+
+def test_a_fragment_in_the_target_is_ambiguous():
+    scene = Scene().build()
+    request = scene.request()
+    with pytest.raises(Refusal) as refused:
+        scene.gate.route(request._replace(query=b"a=1#b"))
+    assert refused.value.code == "ambiguous_path"
+
+
+# -- keys that are not in memory, and shares
+
+
+async def test_a_key_that_is_not_in_memory_is_fetched_and_then_admitted():
+    scene = Scene().build()
+    scene.lookup.unknown.add(scene.record.key_id)
+    with pytest.raises(KeyNeeded) as needed:
+        scene.admit()
+    assert scene.limiter.charged == []
+    await scene.gate.resolve(needed.value)
+    assert scene.lookup.fetched == [scene.record.key_id]
+    assert scene.admit()
+    assert scene.limiter.charged == [1]
+
+
+def test_a_malformed_key_id_is_nobodys_without_a_fetch():
+    scene = Scene().build()
+    scene.record = dataclasses.replace(scene.record, key_id="gbk_tooshort")
+    scene.lookup.unknown.add("gbk_tooshort")
+    assert scene.refused().code == "invalid_credentials"
+
+
+async def test_a_limit_that_must_be_settled_is_settled_and_then_charged():
+    scene = Scene(method="POST", target="/heavy")
+    scene.limiter.need = True
+    with pytest.raises(KeyNeeded) as needed:
+        scene.admit()
+    await scene.gate.resolve(needed.value)
+    assert scene.limiter.settled_for == [(scene.record.key_id, 40, LIMIT)]
+    assert scene.lookup.fetched == []
+    assert scene.admit()
+    assert scene.limiter.charged == [40]
+
+
+# -- the replay guard
+
+
+async def test_a_trade_is_claimed_for_as_long_as_it_could_pass():
+    scene = Scene(method="POST", target="/trade", body=b"recvWindow=20000", signed_ms=NOW_MS - 500)
+    admitted = scene.admit()
+    assert scene.usage.counts == {}
+    await scene.gate.claim(admitted)
+    ((key_id, signature, ttl_ms, outage),) = scene.guard.claims
+    assert (key_id, len(signature), outage) == (scene.record.key_id, 32, "deny")
+    assert ttl_ms >= 20_000 - 500
+    assert ttl_ms <= 20_000 - 500 + AHEAD_MS
+    await asyncio.sleep(0)
+    assert scene.usage.counts == {"admitted": 1}
+
+
+async def test_a_replay_is_refused_and_counted_for_its_key():
+    scene = Scene(method="POST", target="/trade", sections={"auth": {"replay_outage": "allow"}})
+    scene.guard.refusal = ReplayedRequest("before")
+    admitted = scene.admit()
+    with pytest.raises(ReplayedRequest):
+        await scene.gate.claim(admitted)
+    await asyncio.sleep(0)
+    assert scene.usage.counts == {"replayed_request": 1}
+    assert scene.guard.claims[0][3] == "allow"
+
+
+def test_reading_is_not_claimed():
+    scene = Scene()
+    admitted = scene.admit()
+    assert admitted.replay is None
+    with pytest.raises(InternalError):
+        scene.gate.claim(admitted)
+
+
+def test_a_strict_route_asks_rfc9421_for_a_nonce():
+    scene = Scene(dialect="rfc9421", method="POST", target="/trade").build()
+    request = scene.request()
+    headers = tuple((name, value.replace(b';nonce="n-1"', b"")) for name, value in request.headers)
+    with pytest.raises(MalformedRequest, match="nonce"):
+        scene.gate.admit(request._replace(headers=headers), scene.gate.route(request))
+
+
+# -- refused credentials by address
+
+
+@pytest.mark.parametrize("fault", [spoil_signature, spoil_credentials, spoil_window])
+def test_refused_credentials_count_for_the_address_until_it_must_wait(fault):
+    scene = Scene()
+    scene.limits["per_ip_failures"] = "3/minute"
+    fault(scene)
+    codes = [scene.refused().code for _ in range(3)]
+    scene.extra, scene.forge, scene.target = (), False, "/read"
+    asked = scene.lookup.asked
+    refusal = scene.refused()
+    assert "rate_limited" not in codes
+    assert (refusal.code, refusal.extras) == ("rate_limited", {"retry_after_ms": 20_000})
+    assert scene.lookup.asked == asked
+    scene.now_ms += 20_000
+    assert scene.admit()
+
+
+def test_unknown_keys_count_too():
+    scene = Scene(unknown=True)
+    scene.limits["per_ip_failures"] = "1/minute"
+    assert [scene.refused().code for _ in range(2)] == ["invalid_credentials", "rate_limited"]
+
+
+@pytest.mark.parametrize("fault", [spoil_time, spoil_expiry, spoil_standing, spoil_address, spoil_scope, spoil_limit])
+def test_what_is_not_a_guess_at_credentials_does_not_count_for_the_address(fault):
+    scene = spoiled(fault)
+    scene.limits["per_ip_failures"] = "1/minute"
+    assert {scene.refused().code for _ in range(3)} == {ORDER[fault][1]}
+
+
+def test_refusals_of_a_known_key_are_counted_for_it():
+    scene = spoiled(spoil_scope)
+    scene.refused()
+    assert scene.usage.counts == {"scope_not_granted": 1}
+
+
+# -- what the gate answers itself
+
+
+def own_answer(scene: Scene) -> dict:
+    admitted = scene.admit()
+    answer = scene.gate.answer(admitted, scene.request())
+    assert answer.status == 200
+    assert (b"Cache-Control", b"no-store") in answer.headers
+    return json.loads(answer.body)
+
+
+def test_the_gate_tells_its_time():
+    assert own_answer(Scene(target="/gateway/v1/time")) == {"server_time_ms": NOW_MS, "server_time": "2026-09-21T14:13:20.000Z"}
+
+
+@pytest.mark.parametrize(("peer", "family"), [("203.0.113.7", "ipv4"), ("2001:db8::7", "ipv6")])
+def test_the_gate_tells_the_address_it_sees(peer, family):
+    assert own_answer(Scene(target="/gateway/v1/ip", peer=peer)) == {"client_ip": peer, "family": family}
+
+
+def test_an_address_that_cannot_be_read_is_a_bad_request():
+    scene = behind_a_proxy(b"unknown", target="/gateway/v1/ip")
+    admitted = scene.admit()
+    with pytest.raises(MalformedRequest, match="unknown"):
+        scene.gate.answer(admitted, scene.request())
+
+
+def test_the_gate_tells_a_key_about_itself():
+    record = a_record(label="bot", ip_allowlist=(ip_address(HERE),), expires_ms=NOW_MS + 1_000, scopes=frozenset({Scope.READ}))
+    assert own_answer(Scene(target="/gateway/v1/key", record=record)) == {
+        "key_id": record.key_id,
+        "label": "bot",
+        "scopes": ["read"],
+        "algorithm": "hmac-sha256",
+        "ip_access": "whitelisted",
+        "ip_allowlist": [HERE],
+        "created_at": "2026-09-21T14:13:20.000Z",
+        "expires_at": "2026-09-21T14:13:21.000Z",
+        "limits": {"per_key": "100/minute", "limit": 100, "period_ms": 60_000, "remaining": 99, "reset_ms": 600},
+    }
+
+
+def test_an_unrestricted_key_lists_no_address():
+    told = own_answer(Scene(target="/gateway/v1/key"))
+    assert (told["ip_access"], told["ip_allowlist"], told["expires_at"]) == ("unrestricted", [], None)
+
+
+# -- how a refusal is written
+
+
+def test_a_refusal_is_a_problem():
+    scene = Scene(dialect="mobee", forge=True).build()
+    answer = scene.gate.render(scene.refused(), scene.request())
+    assert answer.status == 401
+    assert dict(answer.headers)[b"Content-Type"] == b"application/problem+json"
+    problem = json.loads(answer.body)
+    assert set(problem) == {"type", "title", "status", "code", "detail", "request_id", "string_to_sign"}
+    assert (problem["status"], problem["code"], problem["request_id"]) == (401, "invalid_credentials", "r-1")
+
+
+def test_binance_is_answered_in_its_own_words_with_the_problem_inside():
+    scene = Scene(forge=True).build()
+    answer = scene.gate.render(scene.refused(), scene.request())
+    body = json.loads(answer.body)
+    assert (answer.status, body["code"], body["gerbang"]["code"]) == (401, -1022, "invalid_credentials")
+
+
+def test_a_request_that_could_not_be_framed_is_answered_with_its_id():
+    problem = json.loads(Scene().build().gate.render(MalformedRequest("no"), None, "r-9").body)
+    assert (problem["code"], problem["request_id"]) == ("malformed_request", "r-9")
+
+
+def test_a_string_to_sign_that_is_no_text_is_written_with_escapes():
+    scene = Scene(dialect="mobee", method="POST", target="/trade", body=b"\xff\x00", forge=True).build()
+    answer = scene.gate.render(scene.refused(), scene.request())
+    assert json.loads(answer.body)["string_to_sign"].endswith("\n\\xff\x00")
