@@ -27,9 +27,9 @@ ABSENT: Final = Absent.ABSENT
 class Entry(Generic[T]):
     """One key in memory. Times are monotonic milliseconds."""
 
-    __slots__ = ("fresh_until_ms", "read_ms", "record", "refresh_from_ms", "value")
+    __slots__ = ("fresh_until_ms", "read_ms", "record", "refresh_from_ms", "shared_ms", "value")
 
-    def __init__(self, record: KeyRecord, value: T, *, read_ms: int, refresh_from_ms: int, fresh_until_ms: int) -> None:
+    def __init__(self, record: KeyRecord, value: T, *, read_ms: int, refresh_from_ms: int, fresh_until_ms: int, shared_ms: int) -> None:
         self.record = record
         self.value = value
         """What was prepared from the record."""
@@ -39,6 +39,8 @@ class Entry(Generic[T]):
         """From here on a use starts a refresh in the background. The hot path compares with this and nothing else."""
         self.fresh_until_ms = fresh_until_ms
         """From here on a use waits for the stores."""
+        self.shared_ms = shared_ms
+        """When this process last put the record into Redis."""
 
 
 class KeyCache(Generic[T]):

@@ -3,7 +3,7 @@
 The admin service publishes after its commit (:func:`publish`): first the tombstone over the record in Redis, then the message.
 PostgreSQL's triggers notify at the commit itself, so a change reaches the gates also when the admin service dies right then; a
 gate that hears of it that way puts up the tombstone too. :class:`InvalidationListener` holds both channels open and
-says since when each has heard everything (:class:`Channels`).
+says since when each has heard everything (:class:`trust.Channels`).
 
 A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can make gates ask PostgreSQL again, and nothing worse.
 """
@@ -23,8 +23,11 @@ from gateway.keys import postgres
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import FAILURES
 from gateway.keys.shared import entomb
+from gateway.keys.trust import Channels
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
+
+__all__ = ["REDIS_CHANNEL", "Channels", "InvalidationListener", "parse_message", "publish"]
 
 REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
@@ -65,16 +68,6 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
     """Time and key ids of a message; what is no key id is left out, and a time that is none is 0."""
     first, *rest = data.decode("ascii", "replace").split(" ", _MESSAGE_LIMIT + 1)
     return int(first) if first.isdigit() and len(first) < 16 else 0, [text for text in rest[:_MESSAGE_LIMIT] if is_key_id(text)]
-
-
-class Channels:
-    """Since when each channel has been up without a gap, in monotonic milliseconds; ``None`` while it is down."""
-
-    __slots__ = ("postgres_up_ms", "redis_up_ms")
-
-    def __init__(self) -> None:
-        self.postgres_up_ms: int | None = None
-        self.redis_up_ms: int | None = None
 
 
 class InvalidationListener:

@@ -1,4 +1,4 @@
-"""Finding a key: process memory, then Redis, then PostgreSQL. One look-up per key at a time, refreshed before it is missed.
+"""Finding a key: process memory, then Redis, then PostgreSQL. One look-up per key at a time; a key in use is read anew before it is due.
 
 What is promised, and how:
 
@@ -10,13 +10,15 @@ What is promised, and how:
 * When PostgreSQL cannot answer, a key goes on from memory as long as the messages of Redis have come without a gap since it was read,
   otherwise until ``stale_limit``; and from Redis while its seal is valid. A key that is known to have changed never does.
 * An unknown id is never written to Redis, and waits in a line of its own for PostgreSQL.
+
+Keys that are known are read anew many at a time, from PostgreSQL directly; Redis is for keys this process does not know, and for outages.
 """
 
 import asyncio
 import secrets
-from collections import OrderedDict
-from collections.abc import Callable
-from typing import Generic, NamedTuple, Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import structlog
 
@@ -25,27 +27,27 @@ from gateway.config import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord, RecordUnreadable
-from gateway.keys.invalidation import Channels
 from gateway.keys.record import KeyRecord
-from gateway.keys.shared import TOMBSTONE_TTL_MS, Shared, SharedRecords
+from gateway.keys.shared import Shared, SharedRecords
 from gateway.keys.store import StoreBusy
+from gateway.keys.trust import YOUNG, Channels, Now, Trust
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
-CLOCKS_DIFFER_MS = 2_000
-"""How far the clocks of two machines may be apart. Signed requests are refused at a few seconds, so they are kept."""
-_YOUNG = 0.6
-"""Share of ``local_ttl`` up to which a record of Redis is used as it is; from here on a key in use is refreshed."""
 _SPREAD = 0.2
-"""Share of ``local_ttl`` over which workers spread their refreshes: the first asks PostgreSQL, the others find its record in Redis."""
+"""From ``YOUNG`` on, over this share of ``local_ttl``, keys in use become due for a refresh, each at a moment of its own."""
+_GATHER_SECONDS = 0.05
+"""How long refreshes that nobody waits for are gathered."""
+_BATCH = 500
 _RETRY_MS = 1_000
 """During an outage a key in use is asked for again this often."""
 _REST_MS = 250
 """How long a store that did not answer is left alone: an outage costs one wait, not one per request."""
 _REDIS_SECONDS = 0.25
 _ATTEMPTS = 5
-_MOST_DISTRUSTED = 100_000
 _log = structlog.get_logger(__name__)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Finds(Protocol):
@@ -54,22 +56,17 @@ class Finds(Protocol):
     async def find(self, key_id: str, *, known: bool = False) -> KeyRecord | None:
         """See :meth:`store.KeyStore.find`."""
 
-
-class _Aged(NamedTuple):
-    """A record and when it was read from PostgreSQL, in this process's monotonic milliseconds."""
-
-    record: KeyRecord
-    read_ms: int
+    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
+        """See :meth:`store.KeyStore.find_many`."""
 
 
 class _Answer(NamedTuple):
     """What the stores say. ``record`` is ``None`` for a key that does not exist or cannot be used."""
 
     record: KeyRecord | None
-    read_ms: int
-    shared: Shared | None = None
-    """What stood in Redis, when PostgreSQL's answer may take its place."""
-    read_wall_ms: int = 0
+    read: Now
+    share: bool = False
+    """Redis may be brought up to date with it."""
     outage: bool = False
     """PostgreSQL did not answer: usable for a moment, whatever its age."""
 
@@ -83,12 +80,12 @@ class _Failure(NamedTuple):
 class _Flight(Generic[T]):
     """One look-up under way."""
 
-    __slots__ = ("dirty", "task")
+    __slots__ = ("dirty", "landed")
 
     def __init__(self) -> None:
         self.dirty = False
         """The key changed since the stores were asked."""
-        self.task: asyncio.Task[T | Absent | _Failure]
+        self.landed: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
 
 
 class KeyLookup(Generic[T]):
@@ -112,7 +109,7 @@ class KeyLookup(Generic[T]):
     ) -> None:
         self._store = store
         self._shared = shared
-        self._channels = channels
+        self._trust = Trust(channels)
         self._settings = settings
         self._prepare = prepare
         self._metrics = metrics or Metrics()
@@ -121,9 +118,10 @@ class KeyLookup(Generic[T]):
         self._cache: KeyCache[T] = KeyCache(settings.local_entries)
         self._present = self._cache.present
         self._flights: dict[str, _Flight[T]] = {}
-        self._believe_from_ms = 0
-        self._distrusted: OrderedDict[str, int] = OrderedDict()
-        self._distrust_all_until_ms = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._due: dict[str, _Flight[T]] = {}
+        self._hurry = asyncio.Event()
+        self._refreshing = False
         self._redis_rests_until_ms = 0
         self._postgres_rests_until_ms = 0
 
@@ -145,7 +143,7 @@ class KeyLookup(Generic[T]):
         entry.refresh_from_ms = entry.fresh_until_ms  # once
         if key_id not in self._flights:
             self._metrics.key_refreshes += 1
-            self._start(key_id)
+            self._begin(key_id)
         return entry.value
 
     async def fetch(self, key_id: str) -> T | None:
@@ -158,9 +156,10 @@ class KeyLookup(Generic[T]):
         """
         found: T | Absent | _Failure | None = self.peek(key_id, self._monotonic_ms())
         if found is None:
-            self._metrics.cache_misses += 1
-            flight = self._flights.get(key_id) or self._start(key_id)
-            found = await asyncio.shield(flight.task)
+            flight = self._flights.get(key_id) or self._begin(key_id)
+            if key_id in self._due:
+                self._hurry.set()
+            found = await asyncio.shield(flight.landed)
         if isinstance(found, _Failure):
             raise KeyStoreUnavailable("The key cannot be looked up at the moment; try again shortly.", reason=found.reason)
         return None if found is ABSENT else found
@@ -169,13 +168,13 @@ class KeyLookup(Generic[T]):
         """Believe nothing read before now: of one key, or (``None``) of any, because a notice may have been missed."""
         now_ms = self._monotonic_ms()
         if key_id is None:
-            self._believe_from_ms = now_ms
+            self._trust.missed(now_ms)
             self._cache.expire()
             for flight in self._flights.values():
                 flight.dirty = True
             return
+        self._trust.heard(key_id, now_ms)
         self._cache.drop(key_id)
-        self._distrust(key_id, now_ms)
         if key_id in self._flights:
             self._flights[key_id].dirty = True
 
@@ -190,52 +189,106 @@ class KeyLookup(Generic[T]):
 
     async def aclose(self) -> None:
         """Give up the look-ups under way."""
-        await cancel(*(flight.task for flight in self._flights.values()))
+        await cancel(*self._tasks)
+        self._due.clear()
+        for key_id, flight in list(self._flights.items()):
+            self._conclude(key_id, flight, _Failure("the gate is stopping"))
 
-    # -- one look-up ---------------------------------------------------------------------------------------------------
+    # -- flights -------------------------------------------------------------------------------------------------------
 
-    def _start(self, key_id: str) -> _Flight[T]:
+    def _begin(self, key_id: str) -> _Flight[T]:
+        """A known key goes with the next batch; an unknown one by itself."""
         self._flights[key_id] = flight = _Flight[T]()
-        flight.task = spawn(self._fly(key_id, flight), name="key-lookup")
+        if key_id not in self._present:
+            self._spawn(self._fly(key_id, flight))
+            return flight
+        self._due[key_id] = flight
+        if not self._refreshing:
+            self._refreshing = True
+            self._hurry.clear()
+            self._spawn(self._refresh())
         return flight
 
-    async def _fly(self, key_id: str, flight: _Flight[T]) -> T | Absent | _Failure:
-        """The value, ``ABSENT``, or why neither store can say: returned, since the failure of a mere refresh is nobody's."""
-        failure = "the key changes faster than it can be read"
+    def _conclude(self, key_id: str, flight: _Flight[T], answer: _Answer | Entry[T] | _Failure) -> None:
+        """Remember the answer and give it to who waits. Whatever goes wrong, nobody is left waiting."""
+        outcome: T | Absent | _Failure = _Failure("the look-up failed")
+        try:
+            outcome = answer if isinstance(answer, _Failure) else self._remember(key_id, answer)
+        except Exception:  # noqa: BLE001  # a defect in one key's preparation must not strand the others of its batch
+            _log.exception("key_lookup_defect", key_id=key_id)
+        self._flights.pop(key_id, None)
+        if not flight.landed.done():
+            flight.landed.set_result(outcome)
+
+    async def _fly(self, key_id: str, flight: _Flight[T]) -> None:
+        """One key by the long way. A failure is an outcome: nobody may be waiting for it."""
+        answer: _Answer | Entry[T] | _Failure = _Failure("the look-up failed")
         try:
             for _ in range(_ATTEMPTS):
                 flight.dirty = False
                 answer = await self._ask(key_id)
                 if not flight.dirty:
-                    return self._remember(key_id, answer)
+                    break
+            else:
+                answer = _Failure("the key changes faster than it can be read")
         except StoreUnavailable as error:
-            failure = str(error)
+            answer = _Failure(str(error))
         finally:
-            del self._flights[key_id]
-        return _Failure(failure)
+            self._conclude(key_id, flight, answer)
+
+    async def _refresh(self) -> None:
+        """Known keys that are due, in batches, until none is left."""
+        try:
+            while self._due:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(_GATHER_SECONDS):
+                        await self._hurry.wait()
+                self._hurry.clear()
+                await self._fly_together({key_id: self._due.pop(key_id) for key_id in list(self._due)[:_BATCH]})
+        finally:
+            self._refreshing = False
+
+    async def _fly_together(self, batch: dict[str, _Flight[T]]) -> None:
+        now = self._now()
+        records: dict[str, KeyRecord] | None = None
+        try:
+            records = await self._of_postgres(self._store.find_many, list(batch))
+        except StoreUnavailable:
+            pass  # each by the long way then: from Redis, or on from memory
+        except Exception:  # noqa: BLE001  # whoever waits is told by the long way
+            _log.exception("key_lookup_defect")
+        for key_id, flight in batch.items():
+            if records is None or flight.dirty:
+                self._spawn(self._fly(key_id, flight))
+            else:
+                record = records.get(key_id)
+                self._metrics.key_fetches["postgres", "absent" if record is None else "found"] += 1
+                self._conclude(key_id, flight, _Answer(record, now, share=record is None or self._sharing_due(key_id, now.ms)))
+
+    # -- asking --------------------------------------------------------------------------------------------------------
 
     async def _ask(self, key_id: str) -> _Answer | Entry[T]:
         shared = await self._read_shared(key_id)
-        aged = self._aged(shared)
-        if aged is not None and self._believed(aged):
-            return _Answer(aged.record, aged.read_ms)
-        known = key_id in self._present or aged is not None
-        read_ms, read_wall_ms = self._monotonic_ms(), self._wall_ms()
+        now = self._now()
+        aged = self._trust.aged(shared, now)
+        if aged is not None and self._trust.believed(aged, self._settings, now.ms):
+            return _Answer(aged.record, Now(aged.read_ms, 0))
         try:
-            record = await self._find(key_id, known=known)
+            record = await self._of_postgres(self._store.find, key_id, known=key_id in self._present or aged is not None)
         except StoreUnavailable as error:
-            return self._without_postgres(key_id, shared, aged, error)
+            return self._without_postgres(key_id, shared, error)
         except RecordUnreadable as error:
             _log.error("key_record_unreadable", key_id=key_id, reason=str(error))
             self._metrics.key_fetches["postgres", "unreadable"] += 1
-            return _Answer(None, read_ms)
+            return _Answer(None, now)
         self._metrics.key_fetches["postgres", "absent" if record is None else "found"] += 1
-        return _Answer(record, read_ms, shared, read_wall_ms)
+        # An unknown id leaves no trace in Redis; a record of a key that is no more gets its tombstone.
+        return _Answer(record, now, share=shared is not None and (record is not None or shared.dated is not None))
 
     async def _read_shared(self, key_id: str) -> Shared | None:
         """What Redis holds; ``None`` when it does not answer, or is not believed for this key for now."""
         now_ms = self._monotonic_ms()
-        if now_ms < self._redis_rests_until_ms or now_ms < max(self._distrust_all_until_ms, self._distrusted.get(key_id, 0)):
+        if now_ms < self._redis_rests_until_ms or not self._trust.may_share(key_id, now_ms):
             return None
         try:
             async with asyncio.timeout(_REDIS_SECONDS):
@@ -247,56 +300,34 @@ class KeyLookup(Generic[T]):
         self._metrics.key_fetches["redis", shared.kind] += 1
         return shared
 
-    def _aged(self, shared: Shared | None) -> _Aged | None:
-        """The record of Redis, if its seal is still valid by the clock."""
-        if shared is None or shared.dated is None:
-            return None
-        age_ms = self._wall_ms() - shared.dated.read_ms
-        if not -CLOCKS_DIFFER_MS <= age_ms < shared.dated.ttl_ms:
-            return None
-        return _Aged(shared.dated.record, self._monotonic_ms() - max(0, age_ms))
-
-    def _believed(self, aged: _Aged) -> bool:
-        """Whether a record of Redis is young, and any later change of it would have been heard of here."""
-        heard_from_ms = self._channels.postgres_up_ms
-        return (
-            heard_from_ms is not None
-            and aged.read_ms > max(heard_from_ms, self._believe_from_ms) + CLOCKS_DIFFER_MS
-            and self._monotonic_ms() - aged.read_ms <= _YOUNG * self._settings.local_ttl_ms
-        )
-
-    async def _find(self, key_id: str, *, known: bool) -> KeyRecord | None:
+    async def _of_postgres(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         if self._monotonic_ms() < self._postgres_rests_until_ms:
             raise StoreUnavailable("PostgreSQL did not answer a moment ago")
         try:
-            return await self._store.find(key_id, known=known)
+            return await ask(*args, **kwargs)
         except StoreBusy:
-            raise
+            raise  # PostgreSQL itself is well
         except StoreUnavailable:
             self._postgres_rests_until_ms = self._monotonic_ms() + _REST_MS
             self._metrics.key_fetches["postgres", "unavailable"] += 1
             raise
 
-    def _without_postgres(self, key_id: str, shared: Shared | None, aged: _Aged | None, error: StoreUnavailable) -> _Answer | Entry[T]:
+    def _without_postgres(self, key_id: str, shared: Shared | None, error: StoreUnavailable) -> _Answer | Entry[T]:
         """What may be used all the same.
 
         :raises StoreUnavailable: nothing
         """
-        entry = self._present.get(key_id)
-        if entry is not None and (aged is None or aged.read_ms <= entry.read_ms) and self._goes_on(entry, shared):
-            return entry
-        if aged is not None:
-            return _Answer(aged.record, aged.read_ms, outage=True)
+        now = self._now()
+        entry, aged = self._present.get(key_id), self._trust.aged(shared, now)
+        if entry is not None and (aged is None or aged.read_ms <= entry.read_ms):
+            if self._trust.goes_on(entry.read_ms, shared, self._settings, now):
+                return entry
+        elif aged is not None:
+            return _Answer(aged.record, Now(aged.read_ms, 0), outage=True)
         raise error
 
-    def _goes_on(self, entry: Entry[T], shared: Shared | None) -> bool:
-        now_ms = self._monotonic_ms()
-        if shared is not None and shared.changed_ms is not None:
-            changed_ms = now_ms - (self._wall_ms() - shared.changed_ms)
-            if entry.read_ms <= changed_ms + CLOCKS_DIFFER_MS:
-                return False
-        heard_from_ms = self._channels.redis_up_ms
-        return (heard_from_ms is not None and entry.read_ms >= heard_from_ms) or now_ms < entry.read_ms + self._settings.stale_limit_ms
+    def _now(self) -> Now:
+        return Now(self._monotonic_ms(), self._wall_ms())
 
     # -- what comes of it ----------------------------------------------------------------------------------------------
 
@@ -307,18 +338,21 @@ class KeyLookup(Generic[T]):
             answer.refresh_from_ms = now_ms + _RETRY_MS // 2
             answer.fresh_until_ms = now_ms + _RETRY_MS
             return answer.value
-        if answer.shared is not None:
-            spawn(self._share(key_id, answer), name="key-share")
-        value = None if answer.record is None else self._prepared(key_id, answer.record)
-        if answer.record is None or value is None:
-            self._cache.put_absent(key_id, answer.read_ms + ttl_ms)
+        if answer.share:
+            self._spawn(self._share(key_id, answer))
+        record, read_ms = answer.record, answer.read.ms
+        value = None if record is None else self._prepared(key_id, record)
+        if record is None or value is None:
+            self._cache.put_absent(key_id, read_ms + ttl_ms)
             return ABSENT
-        refresh_from_ms = answer.read_ms + int(ttl_ms * (_YOUNG + _SPREAD * secrets.randbelow(1_000) / 1_000))
-        fresh_until_ms = answer.read_ms + ttl_ms
+        refresh_from_ms = read_ms + int(ttl_ms * (YOUNG + _SPREAD * secrets.randbelow(1_000) / 1_000))
+        fresh_until_ms = read_ms + ttl_ms
         if answer.outage:
             self._metrics.stale_served += 1
             refresh_from_ms, fresh_until_ms = now_ms + _RETRY_MS // 2, now_ms + _RETRY_MS
-        entry = Entry(answer.record, value, read_ms=answer.read_ms, refresh_from_ms=refresh_from_ms, fresh_until_ms=fresh_until_ms)
+        known = self._present.get(key_id)
+        shared_ms = now_ms if answer.share else 0 if known is None else known.shared_ms
+        entry = Entry(record, value, read_ms=read_ms, refresh_from_ms=refresh_from_ms, fresh_until_ms=fresh_until_ms, shared_ms=shared_ms)
         self._cache.put(key_id, entry)
         return value
 
@@ -332,25 +366,27 @@ class KeyLookup(Generic[T]):
             _log.error("key_record_unusable", key_id=key_id, reason=str(error))
             return None
 
+    def _sharing_due(self, key_id: str, now_ms: int) -> bool:
+        """Whether Redis should have the record anew, so that it holds a valid one for as long as the key is in use."""
+        entry = self._present.get(key_id)
+        return entry is not None and now_ms - entry.shared_ms >= self._settings.redis_ttl_ms // 2
+
     async def _share(self, key_id: str, answer: _Answer) -> None:
-        """Put PostgreSQL's answer where the look-up found nothing, or something old. A change meanwhile has a tombstone in its way."""
-        if answer.shared is None or key_id in self._distrusted:
+        """Put PostgreSQL's answer into Redis. A change that happened meanwhile has its tombstone in the way."""
+        now = self._now()
+        if now.ms < self._redis_rests_until_ms or not self._trust.may_share(key_id, now.ms):
             return
         try:
             async with asyncio.timeout(_REDIS_SECONDS):
-                if answer.record is not None:
-                    dated = DatedRecord(answer.record, answer.read_wall_ms, self._settings.redis_ttl_ms)
-                    await self._shared.write(dated, replacing=answer.shared, now_ms=self._wall_ms())
-                elif answer.shared.dated is not None:  # a deletion of which every notice was lost
-                    await self._shared.entomb(key_id, now_ms=self._wall_ms())
+                if answer.record is None:
+                    await self._shared.entomb(key_id, now_ms=now.wall_ms)
+                else:
+                    dated = DatedRecord(answer.record, answer.read.wall_ms, self._settings.redis_ttl_ms)
+                    await self._shared.write(dated, now_ms=now.wall_ms)
         except (StoreUnavailable, TimeoutError):
             self._redis_rests_until_ms = self._monotonic_ms() + _REST_MS
 
-    def _distrust(self, key_id: str, now_ms: int) -> None:
-        self._distrusted[key_id] = now_ms + TOMBSTONE_TTL_MS
-        self._distrusted.move_to_end(key_id)
-        while next(iter(self._distrusted.values())) <= now_ms:
-            self._distrusted.popitem(last=False)
-        if len(self._distrusted) > _MOST_DISTRUSTED:
-            self._distrusted.clear()
-            self._distrust_all_until_ms = now_ms + TOMBSTONE_TTL_MS
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = spawn(work, name="key-lookup")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -2,9 +2,9 @@
 
     gerbang:{<key id>}:record    a sealed record (``codec``), or a tombstone: ``changed <Unix ms>``
 
-A gate writes a record only where there is nothing, or in place of exactly the bytes it has read. A change overwrites whatever is
-there with a tombstone, which stands longer than any record can be valid: a look-up that had read the old row finds it in its way.
-A tombstone means: do not believe or write Redis for this key, ask PostgreSQL. Unknown ids are never written.
+A change overwrites whatever is there with a tombstone, which stands longer than any record can be valid. A gate writes a record
+only where no tombstone stands: a look-up that had read the old row finds it in its way, however late it comes. A tombstone
+means: do not believe or write Redis for this key, ask PostgreSQL. Unknown ids are never written.
 """
 
 from collections.abc import Iterable
@@ -24,8 +24,13 @@ TOMBSTONE_TTL_MS = MAX_RECORD_TTL_MS + 60_000
 """Longer than any record that was read before the change, whatever held up its writer; the minute is for clocks that differ."""
 
 _TOMBSTONE = b"changed "
-# Replaces the value that was read, and no other: Redis's own way of compare-and-set.
-_REPLACE = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end"
+# One step in Redis, so that no tombstone comes between looking and writing.
+_WRITE = """
+local held = redis.call('GET', KEYS[1])
+if held and string.sub(held, 1, 8) == 'changed ' then return 0 end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return 1
+"""
 _log = structlog.get_logger(__name__)
 
 
@@ -74,17 +79,14 @@ class SharedRecords:
             _log.warning("shared_record_unreadable", key_id=key_id, reason=str(error))
             return Shared(raw)
 
-    async def write(self, dated: DatedRecord, *, replacing: Shared, now_ms: int) -> None:
-        """Put a record where ``replacing`` was read; does nothing when anything else stands there by now, or after its time."""
+    async def write(self, dated: DatedRecord, *, now_ms: int) -> None:
+        """Put a record there until its time is up; does nothing where a tombstone stands, or after its time."""
         remaining_ms = dated.read_ms + dated.ttl_ms - now_ms
-        if remaining_ms <= 0 or replacing.changed_ms is not None:
+        if remaining_ms <= 0:
             return
-        key, sealed = record_key(dated.record.key_id), seal_record(dated, self._vault)
+        sealed = seal_record(dated, self._vault)
         try:
-            if replacing.raw is None:
-                await self._redis.set(key, sealed, px=remaining_ms, nx=True)
-            else:
-                await self._redis.eval(_REPLACE, 1, key, replacing.raw, sealed, str(remaining_ms))
+            await self._redis.eval(_WRITE, 1, record_key(dated.record.key_id), sealed, str(remaining_ms))
         except FAILURES as error:
             raise _unavailable(error) from None
 

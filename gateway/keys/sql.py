@@ -5,12 +5,16 @@ Statements of the gateway's role read the columns it was granted, and no others 
 
 # -- gateway: SELECT only ---------------------------------------------------------------------------------------------
 
-FIND_KEY = """
+_FOR_GATE = """
     SELECT k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
            k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen
       FROM api_keys k JOIN accounts a ON a.id = k.account_id
-     WHERE k.id = $1 AND k.revoked_at IS NULL
+     WHERE k.revoked_at IS NULL AND
 """
+
+FIND_KEY = _FOR_GATE + " k.id = $1"
+
+FIND_KEYS = _FOR_GATE + " k.id = ANY ($1::text[])"
 
 # -- admin ------------------------------------------------------------------------------------------------------------
 

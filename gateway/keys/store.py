@@ -5,12 +5,14 @@ changes a key publishes its invalidation after the commit, never before: ``inval
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
+
+import structlog
 
 from gateway.errors import StoreUnavailable
 from gateway.keys import sql
@@ -22,6 +24,7 @@ from gateway.keys.vault import SealBroken, Vault
 
 FIND_SECONDS = 1.0
 """Bound on one look-up in PostgreSQL, a read of one row by its primary key."""
+_log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
@@ -31,7 +34,7 @@ class StoreBusy(StoreUnavailable):
 
 
 class KeyStore:
-    """The gateway's view of the keys: one look-up at a time and key, a bounded number of them, bounded in time.
+    """The gateway's view of the keys: a bounded number of statements at once, each bounded in time.
 
     Ids that nobody has seen exist get a part of the connections only, so that guessed ids never keep a known key waiting.
 
@@ -57,8 +60,21 @@ class KeyStore:
         :raises StoreBusy: too many unknown ids are being looked up
         :raises RecordUnreadable: the row is there and cannot be used; concerns this key alone
         """
-        row = await (self._fetch(key_id) if known else self._fetch_unknown(key_id))
-        return None if row is None else record_of(row, self._vault)
+        rows = await (self._fetch(sql.FIND_KEY, key_id) if known else self._fetch_unknown(key_id))
+        return record_of(rows[0], self._vault) if rows else None
+
+    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
+        """Keys that the caller has seen exist, as committed now. What is missing in the answer is none that can be used.
+
+        :raises StoreUnavailable: PostgreSQL did not answer in time
+        """
+        records = {}
+        for row in await self._fetch(sql.FIND_KEYS, key_ids):
+            try:
+                records[row["id"]] = record_of(row, self._vault)
+            except RecordUnreadable as error:
+                _log.error("key_record_unreadable", key_id=row["id"], reason=str(error))
+        return records
 
     async def _fetch_unknown(self, key_id: str) -> Any:
         if self._unknown >= self._most_unknown:
@@ -66,16 +82,16 @@ class KeyStore:
         self._unknown += 1
         try:
             async with self._in_line(self._for_unknown):
-                return await self._fetch(key_id)
+                return await self._fetch(sql.FIND_KEY, key_id)
         finally:
             self._unknown -= 1
 
-    async def _fetch(self, key_id: str) -> Any:
+    async def _fetch(self, statement: str, argument: object) -> Any:
         async with self._in_line(self._connections):
             try:
                 with translated():
                     async with asyncio.timeout(self._seconds):
-                        return await self._pool.fetchrow(sql.FIND_KEY, key_id)
+                        return await self._pool.fetch(statement, argument)
             except ValueError:
                 raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
 

@@ -37,17 +37,25 @@ class HeldStore:
     def __init__(self, inner: KeyStore) -> None:
         self.inner = inner
         self.asked: list[str] = []
+        self.batches: list[list[str]] = []
         self.open = asyncio.Event()
         self.open.set()
         self.holding = asyncio.Event()
 
     async def find(self, key_id, *, known=False):
         self.asked.append(key_id)
-        record = await self.inner.find(key_id, known=known)
+        return await self._held(await self.inner.find(key_id, known=known))
+
+    async def find_many(self, key_ids):
+        self.asked += key_ids
+        self.batches.append(list(key_ids))
+        return await self._held(await self.inner.find_many(key_ids))
+
+    async def _held(self, found):
         if not self.open.is_set():
             self.holding.set()
             await self.open.wait()
-        return record
+        return found
 
     def hold(self) -> None:
         self.open.clear()
@@ -73,7 +81,7 @@ class GateRoom:
 
     async def settle(self) -> None:
         """Let every look-up and every write to Redis that is under way come to its end."""
-        while tasks := [task for task in asyncio.all_tasks() if task.get_name() in ("key-lookup", "key-share")]:
+        while tasks := [task for task in asyncio.all_tasks() if task.get_name() == "key-lookup"]:
             await asyncio.wait(tasks)
 
 

@@ -10,7 +10,7 @@ RECORD = a_record()
 
 
 def entry(value: str) -> Entry[str]:
-    return Entry(RECORD, value, read_ms=0, refresh_from_ms=60, fresh_until_ms=100)
+    return Entry(RECORD, value, read_ms=0, refresh_from_ms=60, fresh_until_ms=100, shared_ms=0)
 
 
 def test_an_id_is_present_or_absent_and_never_both():

@@ -24,52 +24,47 @@ def records(redis):
     return SharedRecords(redis, a_vault())
 
 
+KEY_ID = new_key_id()
+
+
 def dated(**changes) -> DatedRecord:
     return DatedRecord(a_record(**changes), NOW_MS, 60_000)
 
 
 async def test_what_is_written_where_nothing_was_is_read_back(records):
     written = dated()
-    nothing = await records.read(written.record.key_id)
-    assert nothing == Shared()
-    assert nothing.kind == "none"
-    await records.write(written, replacing=nothing, now_ms=NOW_MS)
+    assert (await records.read(written.record.key_id)).kind == "none"
+    await records.write(written, now_ms=NOW_MS)
     found = await records.read(written.record.key_id)
     assert found.dated == written
     assert found.kind == "found"
 
 
-async def test_a_record_is_written_in_place_of_exactly_what_was_read(records):
-    old, new = dated(label="old"), None
-    await records.write(old, replacing=Shared(), now_ms=NOW_MS)
-    seen = await records.read(old.record.key_id)
-    for label in ("second", "third"):
-        new = DatedRecord(a_record(key_id=old.record.key_id, label=label), NOW_MS + 1, 60_000)
-        await records.write(new, replacing=seen, now_ms=NOW_MS)
-    assert (await records.read(old.record.key_id)).dated.record.label == "second"
+async def test_a_later_record_takes_the_place_of_an_earlier_one_and_of_garbage(redis, records):
+    for label in ("first", "second"):
+        written = DatedRecord(a_record(key_id=KEY_ID, label=label), NOW_MS, 60_000)
+        await records.write(written, now_ms=NOW_MS)
+        assert (await records.read(KEY_ID)).dated == written
+        await redis.set(record_key(KEY_ID), b"garbage")
 
 
-async def test_nothing_is_written_over_a_tombstone_however_it_came_there(redis, records):
-    old = dated()
-    key_id = old.record.key_id
-    before = await records.read(key_id)
-    await records.write(old, replacing=before, now_ms=NOW_MS)
-    record = await records.read(key_id)
+async def test_nothing_is_written_over_a_tombstone(redis, records):
+    written = dated()
+    key_id = written.record.key_id
+    await records.write(written, now_ms=NOW_MS)
     await entomb(redis, [key_id], now_ms=NOW_MS)
-    tombstone = await records.read(key_id)
-    assert tombstone.changed_ms == NOW_MS
-    assert tombstone.kind == "changed"
-    for seen in (before, record, tombstone):
-        await records.write(old, replacing=seen, now_ms=NOW_MS)
-        assert (await records.read(key_id)).changed_ms == NOW_MS
+    await records.write(written, now_ms=NOW_MS)
+    found = await records.read(key_id)
+    assert found.changed_ms == NOW_MS
+    assert found.kind == "changed"
 
 
 async def test_a_record_leaves_redis_when_its_time_is_up(redis, records):
     written = dated()
-    await records.write(written, replacing=Shared(), now_ms=NOW_MS + 20_000)
+    await records.write(written, now_ms=NOW_MS + 20_000)
     assert 39_000 < await redis.pttl(record_key(written.record.key_id)) <= 40_000
     late = dated()
-    await records.write(late, replacing=Shared(), now_ms=NOW_MS + 60_000)
+    await records.write(late, now_ms=NOW_MS + 60_000)
     assert await records.read(late.record.key_id) == Shared()
 
 
@@ -88,7 +83,7 @@ async def test_a_redis_that_is_away_is_unavailable(tmp_path):
     records = SharedRecords(redis, a_vault())
     for attempt in (
         records.read(new_key_id()),
-        records.write(dated(), replacing=Shared(), now_ms=NOW_MS),
+        records.write(dated(), now_ms=NOW_MS),
         records.entomb(new_key_id(), now_ms=NOW_MS),
     ):
         with pytest.raises(StoreUnavailable) as refusal:

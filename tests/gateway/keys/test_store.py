@@ -137,6 +137,14 @@ async def test_one_unreadable_row_refuses_that_key_only(database, admin, pool, d
     assert await keys.find(whole.key_id) == whole
 
 
+async def test_many_known_keys_are_found_at_once_and_one_that_cannot_be_read_is_missing(admin, pool):
+    vault = a_vault()
+    records = [await add_key(admin, vault) for _ in range(3)]
+    broken, gone = await add_key(admin, a_vault()), new_key_id()
+    found = await KeyStore(pool, vault).find_many([*(record.key_id for record in records), broken.key_id, gone])
+    assert found == {record.key_id: record for record in records}
+
+
 async def test_a_stopped_server_is_unavailable_and_found_again_when_it_is_back(own_postgres):
     vault = a_vault()
     admin = await postgres.connect(own_postgres.admin_dsn)
@@ -183,13 +191,14 @@ class CountingPool:
         self.most = 0
         self.go = asyncio.Event()
 
-    async def fetchrow(self, _sql, _key_id):
+    async def fetch(self, _sql, _key_id):
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             await self.go.wait()
         finally:
             self.running -= 1
+        return []
 
 
 async def test_guessed_ids_never_keep_a_known_key_waiting():
