@@ -8,7 +8,9 @@ import asyncio
 import sys
 from base64 import b64encode
 from collections import Counter
+from contextlib import suppress
 from hmac import digest
+from typing import ClassVar
 
 import asyncpg
 import pytest
@@ -27,11 +29,14 @@ LIMITS = {b"a": 100_000_000, b"b": 200_000_000}
 class Named(asyncio.Protocol):
     """An upstream that answers every request with its name."""
 
+    open: ClassVar[list[asyncio.Transport]] = []
+
     def __init__(self, name: bytes) -> None:
         self._answer = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name
 
     def connection_made(self, transport):
         self._transport = transport
+        self.open.append(transport)
 
     def data_received(self, data):
         self._transport.write(self._answer * data.count(b"\r\n\r\n"))
@@ -45,6 +50,10 @@ async def servers():
     yield {name: f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for name, server in listening.items()}
     for server in listening.values():
         server.close()
+    for transport in Named.open:
+        transport.abort()
+    Named.open.clear()
+    await asyncio.sleep(0)  # the loop closes what was aborted in its next turn
 
 
 class Client:
@@ -71,6 +80,8 @@ class Client:
             self._outcomes["lost"] += 1
         finally:
             writer.close()
+            with suppress(ConnectionError):
+                await writer.wait_closed()
 
     def _signed(self, path: bytes) -> bytes:
         timestamp = str(clock.now_ms() // 1000).encode()
