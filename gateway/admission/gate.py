@@ -5,6 +5,7 @@ it began with. What lives longer than a version (keys in memory, limits, the rep
 Nothing here awaits; what needs a wait is named in the return value (a claim at the replay guard) or raised (:class:`KeyNeeded`).
 """
 
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
 
 AHEAD_MS = 1_000
 """How far a client's clock may be ahead of the gate's."""
+_QUERY = re.compile(rb'[!"$-~]*')
 
 
 class Services(NamedTuple):
@@ -130,8 +132,8 @@ class Gate:
 
         :raises AmbiguousPath, NoRoute, MethodNotAllowed: default deny
         """
-        if head.query is not None and b"#" in head.query:
-            raise AmbiguousPath("the target contains a fragment (#); percent-encode it")
+        if head.query is not None and not _QUERY.fullmatch(head.query):
+            raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
         return self._match(head.method, head.path)
 
     def admit(self, request: Request, route: Route) -> Admitted:

@@ -149,12 +149,11 @@ _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "method_not_allowed": _UNSUPPORTED,
     "invalid_credentials": (-1022, "Signature for this request is not valid."),
     "timestamp_out_of_window": (-1021, _clock_phrase),
-    "replayed_request": (-1021, _detail),  # what other exchanges call a used nonce: sign anew, do not stop
+    "replayed_request": (-2010, "Duplicate order sent."),  # clients do not repeat it by themselves: its first sending may have passed
     "key_expired": _NOT_AUTHORIZED,  # and not -2015, which clients take for overload once a call has succeeded
     "ip_not_allowed": _NOT_AUTHORIZED,
     "scope_not_granted": _NOT_AUTHORIZED,
     "account_frozen": _NOT_AUTHORIZED,
     "rate_limited": (-1003, "Too many requests."),
-    "overloaded": (-1008, "Server is currently overloaded with other requests. Please try again in a few minutes."),
     "upstream_timeout": (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown."),
 }

@@ -142,18 +142,18 @@ def test_hex_in_mixed_case_or_of_another_length_has_no_keys_length(written):
 
 CODES = {
     -1001: "upstream_unreachable upstream_unavailable key_store_unavailable replay_guard_unavailable internal_error request_timeout "
-           "expectation_failed",
+           "expectation_failed overloaded",
     -1002: "key_expired ip_not_allowed scope_not_granted account_frozen",
     -1003: "rate_limited",
     -1007: "upstream_timeout",
-    -1008: "overloaded",
     -1020: "no_route method_not_allowed",
-    -1021: "timestamp_out_of_window replayed_request",
+    -1021: "timestamp_out_of_window",
     -1022: "invalid_credentials",
     -1100: "ambiguous_path body_too_large headers_too_large",
     -1101: "ambiguous_credentials",
     -1102: "malformed_request missing_credentials",
     -1104: "unsigned_query",
+    -2010: "replayed_request",
 }  # fmt: skip
 REFUSALS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Refusal) and cls is not Refusal]
 
