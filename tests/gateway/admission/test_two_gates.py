@@ -1,0 +1,85 @@
+"""What two gates on two ports, which share a Redis, promise together."""
+
+import asyncio
+from collections import Counter
+
+import asyncpg
+import pytest
+
+from deploy.signing import SigningKey, sign
+from gateway import clock
+from gateway.keys.vault import Vault, new_entry
+from tests.support.keys import add_key
+from tests.support.running import configuration, running
+from tests.support.wire import RawClient, recording_upstream
+
+VAULT = new_entry("k1")
+ROUTES = "GET /wallets read spot\nPOST /orders trade spot"
+
+
+@pytest.fixture
+async def key(database):
+    connection = await asyncpg.connect(database.owner_dsn)
+    record = await add_key(connection, Vault.parse(VAULT))
+    await connection.close()
+    return SigningKey(record.key_id, record.secret.reveal().decode())
+
+
+@pytest.fixture
+async def gates(request, tmp_path, database, redis_url):
+    """Two gates with the limit per key that the test is parametrized with, and what stands behind them."""
+    async with recording_upstream() as upstream:
+        text = configuration(
+            postgres=database.gateway_dsn,
+            redis=redis_url,
+            vault=VAULT,
+            upstreams={"spot": upstream.url},
+            routes=ROUTES,
+            more=f'[limits]\nper_key = "{request.param}"',
+        )
+        path = tmp_path / "gateway.toml"
+        path.write_text(text)
+        async with running(path) as one, running(path) as other:
+            yield one, other, upstream
+
+
+async def connect(gate) -> RawClient:
+    return RawClient(*await asyncio.open_connection(*gate.public))
+
+
+def signed(key: SigningKey, method: str, path: str, body: bytes, number: int) -> bytes:
+    sent = sign("rfc9421", key, method, path, body, now_ms=clock.now_ms(), nonce=f"n-{number}")
+    fields = "".join(f"{name}: {value}\r\n" for name, value in sent.headers.items()).encode()
+    length = b"Content-Length: %d\r\n" % len(body) if body else b""
+    return b"%b %b HTTP/1.1\r\nHost: gate\r\n%b%b\r\n%b" % (method.encode(), path.encode(), fields, length, body)
+
+
+@pytest.mark.parametrize("gates", ["1000000/minute"], indirect=True)
+async def test_of_two_identical_requests_at_once_exactly_one_passes_a_thousand_times(gates, key):
+    one, other, upstream = gates
+    clients = [await connect(one), await connect(other)]
+    outcomes: Counter[tuple[int, ...]] = Counter()
+    for number in range(1_000):
+        order = signed(key, "POST", "/orders", b'{"side":"buy"}', number)
+        answers = await asyncio.gather(*(client.ask(order) for client in clients))
+        outcomes[tuple(sorted(answer.status for answer in answers))] += 1
+    for client in clients:
+        await client.close()
+    assert outcomes == {(200, 409): 1_000}
+    assert len(upstream.requests) == 1_000
+
+
+@pytest.mark.parametrize("gates", ["1200/minute"], indirect=True)
+async def test_one_key_at_two_gates_has_one_limit(gates, key):
+    one, other, _upstream = gates
+    outcomes: Counter[int] = Counter()
+
+    async def hammer(gate, first: int) -> None:
+        client = await connect(gate)
+        for number in range(first, first + 250):
+            outcomes[(await client.ask(signed(key, "GET", "/wallets", b"", number))).status] += 1
+        await client.close()
+
+    await asyncio.gather(*(hammer(gate, 1_000 * place) for place, gate in enumerate([one, other] * 4)))
+    assert set(outcomes) == {200, 429}
+    assert 1_200 <= outcomes[200] <= 1_260
