@@ -12,7 +12,7 @@ from yarl import URL
 
 from admin.audit import Occasion
 from admin.config import LOOPBACK, AdminSettings
-from admin.errors import ServiceUnavailable
+from admin.errors import InvalidJson, ServiceUnavailable
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
 from admin.identity.caller import Caller
@@ -167,6 +167,18 @@ def to_login(request: web.Request) -> web.Response:
 
 def see_other(where: str) -> web.Response:
     return web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
+
+
+async def json_member(request: web.Request, name: str) -> object:
+    """One member of a script's JSON object; ``None`` when it is not there.
+
+    :raises InvalidJson: the body is not JSON
+    """
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError):
+        raise InvalidJson("The body is not JSON.") from None
+    return body.get(name) if isinstance(body, dict) else None
 
 
 async def _token(request: web.Request) -> str:

@@ -1,6 +1,7 @@
 """What the templates are given: the services' values, arranged for reading. No rule is decided here, and nothing is fetched."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ from admin.pages.i18n import Language
 from admin.stepup.factors import Factor
 from gateway.keys.usage import Refused, UsagePeriod
 
-SHOWN_REFUSALS = 10
+SHOWN_REFUSALS = 6
 
 
 class AccountView(NamedTuple):
@@ -38,10 +39,11 @@ class AccountView(NamedTuple):
 
 
 class RefusalRow(NamedTuple):
-    """One refused request of a key."""
+    """Refused requests of a key for one reason from one address: how many, and when the latest was."""
 
     at: int
     client_ip: str
+    times: int
     text: str
     advice: str | None
 
@@ -107,9 +109,14 @@ def chart(periods: Sequence[UsagePeriod], language: Language) -> Chart:
 
 
 def refusal_rows(refused: Sequence[Refused], language: Language) -> tuple[RefusalRow, ...]:
+    """:param refused: latest first"""
     names, advice = texts.refusals(language.translations.gettext), texts.advice(language.translations.gettext)
+    counts = Counter((row.code, row.client_ip) for row in refused)
+    latest = {(row.code, row.client_ip): row.at_ms for row in reversed(refused)}
+    rows = sorted(((latest[kind], *kind) for kind in counts), reverse=True)
     return tuple(
-        RefusalRow(row.at_ms, row.client_ip, names.get(row.code, row.code), advice.get(row.code)) for row in refused[:SHOWN_REFUSALS]
+        RefusalRow(at, client_ip, counts[code, client_ip], names.get(code, code), advice.get(code))
+        for at, code, client_ip in rows[:SHOWN_REFUSALS]
     )
 
 

@@ -77,6 +77,7 @@ async def test_every_page_fits_and_has_no_serious_finding(browser: Browser, site
         await look(visitor, screenshots, f"refusals-{name}")
         await visitor.go("/security")
         await visitor.page.click("#totp-form button")
+        await expect(visitor.page.locator("#step-up-card")).to_be_visible()
         await look(visitor, screenshots, f"step-up-{name}")
         await visitor.prove_by_passkey()
         await expect(visitor.page.locator("#totp-qr")).to_be_visible()

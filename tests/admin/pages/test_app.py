@@ -1,0 +1,204 @@
+"""The pages over plain HTTP: what every answer carries, who is let in, and what a stranger's page cannot make a browser do."""
+
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
+
+import aiohttp
+import pytest
+
+from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, SESSION_COOKIE
+from tests.support.pages import Site, running_site
+
+PAGES = ("/keys", "/keys/new", "/security", "/activity")
+
+
+@pytest.fixture
+async def site(database, redis_url: str) -> AsyncIterator[Site]:
+    async with running_site(database, redis_url) as site:
+        yield site
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """Without a cookie jar: each test says itself what the browser would send."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
+        yield http
+
+
+async def get(http: aiohttp.ClientSession, site: Site, path: str, **headers: str) -> aiohttp.ClientResponse:
+    return await http.get(site.url + path, headers=headers, allow_redirects=False)
+
+
+async def post(http: aiohttp.ClientSession, site: Site, path: str, data: object = None, **headers: str) -> aiohttp.ClientResponse:
+    return await http.post(site.url + path, data=data, headers=headers, allow_redirects=False)
+
+
+async def log_in(http: aiohttp.ClientSession, site: Site, account: str = "verified", return_to: str = "/keys") -> tuple[str, str]:
+    """The session's cookie header and its CSRF token."""
+    start = await get(http, site, f"/login/start?return_to={return_to}")
+    state_cookie = f"{LOGIN_COOKIE}={start.cookies[LOGIN_COOKIE].value}"
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
+    answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": account}, allow_redirects=False)
+    back = await http.get(answered.headers["Location"], headers={"Cookie": state_cookie}, allow_redirects=False)
+    assert (back.status, back.headers["Location"]) == (303, return_to)
+    cookie = f"{SESSION_COOKIE}={back.cookies[SESSION_COOKIE].value}"
+    page = await (await get(http, site, "/keys", Cookie=cookie)).text()
+    found = re.search(r'<meta name="csrf-token" content="([^"]+)"', page)
+    assert found
+    return cookie, found[1]
+
+
+async def test_every_page_is_kept_by_no_cache_and_runs_only_our_own_files(http, site):
+    cookie, _ = await log_in(http, site)
+    for path in ("/login", *PAGES):
+        answer = await get(http, site, path, **({} if path == "/login" else {"Cookie": cookie}))
+        assert answer.status == 200, path
+        policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+        assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
+        assert policy["script-src"] == policy["style-src"] == "'self'"
+        assert policy["require-trusted-types-for"] == "'script'"
+        assert "unsafe" not in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+        assert answer.headers["Referrer-Policy"] == "same-origin"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Content-Language"] == "id"
+        assert "Strict-Transport-Security" not in answer.headers, "not over plain http"
+        page = await answer.text()
+        assert not re.search(r"\son\w+=|\sstyle=|<style|javascript:", page)
+        assert set(re.findall(r'(?:src|href)="(?:https?:)?//([^/"]+)', page)) <= {"exchange.example"}
+
+
+async def test_who_is_not_logged_in_is_led_to_the_login_and_back(http, site):
+    for path in PAGES:
+        answer = await get(http, site, path)
+        assert answer.status == 303
+        expected = "/login" if path == "/keys" else f"/login?return_to={path}"
+        assert answer.headers["Location"] == expected
+    assert "/login/start?return_to=/security" in await (await get(http, site, "/login?return_to=/security")).text()
+    assert "evil" not in await (await get(http, site, "/login?return_to=//evil.example")).text()
+    await log_in(http, site, return_to="/security")
+
+
+async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):
+    start = await get(http, site, "/login/start")
+    cookie = f"{LOGIN_COOKIE}={start.cookies[LOGIN_COOKIE].value}"
+    state = parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
+    for query, outcome in (
+        (f"?state={'A' * 43}&code=x", "stale"),
+        (f"?state={state}&error=access_denied", "denied"),
+        (f"?state={state}&code=x", "stale"),
+    ):
+        answer = await get(http, site, f"/login/callback{query}", Cookie=cookie)
+        assert answer.headers["Location"] == f"/login?outcome={outcome}"
+        assert SESSION_COOKIE not in answer.cookies
+        assert answer.cookies[LOGIN_COOKIE]["max-age"] == "0"
+    assert 'role="alert"' in await (await get(http, site, "/login?outcome=denied")).text()
+    assert 'role="alert"' not in await (await get(http, site, "/login?outcome=%3Cscript%3E")).text()
+
+
+@pytest.mark.parametrize("path", ["/logout", "/language", "/keys/check-addresses", "/security/qr"])
+async def test_no_other_site_can_send_a_form_or_a_script_call(http, site, path):
+    cookie, token = await log_in(http, site)
+    form = {CSRF_FIELD: token, "language": "en"}
+    for headers in (
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {},
+        {"Referer": f"{site.url}/keys"},
+    ):
+        answer = await post(http, site, path, form, Cookie=cookie, **headers)
+        assert answer.status == 403, headers
+        assert answer.content_type == "text/html"
+    for wrong in ({**form, CSRF_FIELD: ""}, {**form, CSRF_FIELD: "x" * 43}, {"language": "en"}):
+        assert (await post(http, site, path, wrong, Cookie=cookie, Origin=site.url)).status == 403
+    assert (await get(http, site, "/keys", Cookie=cookie)).status == 200, "still logged in"
+
+
+async def test_the_api_takes_a_session_only_from_our_own_pages(http, site):
+    cookie, token = await log_in(http, site)
+    for headers, status in (
+        ({"Origin": site.url, CSRF_HEADER: token}, 201),
+        ({"Origin": "https://evil.example", CSRF_HEADER: token}, 403),
+        ({"Origin": site.url}, 403),
+        ({CSRF_HEADER: token}, 403),
+    ):
+        answer = await http.post(f"{site.url}/api/v1/factors/totp", headers={"Cookie": cookie, **headers})
+        assert answer.status == status, headers
+        if status == 403:
+            assert (await answer.json())["code"] == "cross_site_request"
+    assert (await get(http, site, "/api/v1/account", Cookie=cookie)).status == 200, "reading needs no token"
+
+
+async def test_addresses_are_checked_by_the_rules_of_the_service(http, site):
+    cookie, token = await log_in(http, site)
+    headers = {"Cookie": cookie, "Origin": site.url, CSRF_HEADER: token}
+
+    async def check(body: object) -> tuple[int, object]:
+        answer = await http.post(f"{site.url}/keys/check-addresses", json=body, headers=headers)
+        return answer.status, await answer.json()
+
+    status, answer = await check({"ip_allowlist": ["8.8.8.8", "10.0.0.1", "x"]})
+    assert (status, [(error["field"], error["code"]) for error in answer["errors"]]) == (
+        200,
+        [("ip_allowlist[1]", "not_public"), ("ip_allowlist[2]", "not_an_address")],
+    )
+    for body in ([], {}, {"ip_allowlist": "8.8.8.8"}, {"ip_allowlist": [1]}, {"ip_allowlist": ["x"] * 4}):
+        status, answer = await check(body)
+        assert (status, answer["code"]) == (422, "invalid_request"), body
+
+
+async def test_a_qr_code_is_made_of_an_enrolments_address_alone(http, site):
+    cookie, token = await log_in(http, site)
+    headers = {"Cookie": cookie, "Origin": site.url, CSRF_HEADER: token}
+    uri = {"otpauth_uri": "otpauth://totp/Gerbang:budi?secret=ABC&issuer=Gerbang"}
+    answer = await http.post(f"{site.url}/security/qr", json=uri, headers=headers)
+    assert (answer.status, answer.content_type, answer.headers["Cache-Control"]) == (200, "image/svg+xml", "no-store")
+    assert (await answer.read()).startswith(b"<?xml")
+    for wrong in ({"otpauth_uri": "https://evil.example"}, {"otpauth_uri": "otpauth://" + "x" * 700}, {}, []):
+        assert (await http.post(f"{site.url}/security/qr", json=wrong, headers=headers)).status == 422
+    malformed = await http.post(f"{site.url}/security/qr", data=b"{", headers={**headers, "Content-Type": "application/json"})
+    assert malformed.status == 400
+
+
+async def test_files_are_served_for_ever_under_their_content_and_nothing_else_is(http, site):
+    page = await (await get(http, site, "/login")).text()
+    (sheet,) = re.findall(r'href="(/static/[^"]+\.css)"', page)
+    answer = await get(http, site, sheet)
+    assert (answer.status, answer.content_type) == (200, "text/css")
+    assert "immutable" in answer.headers["Cache-Control"]
+    old = await get(http, site, sheet.replace(sheet.split("/")[2], "0" * 16))
+    assert (old.status, old.headers["Cache-Control"]) == (200, "no-store")
+    version = sheet.split("/")[2]
+    for path in ("../app.py", "%2e%2e/app.py", "..%2fapp.py", "js/../../app.py", "templates/base.html", "", "//etc/passwd"):
+        assert (await get(http, site, f"/static/{version}/{path}")).status == 404, path
+
+
+async def test_on_one_machine_an_address_leads_to_the_name(http, site):
+    answer = await http.get(site.url.replace("localhost", "127.0.0.1") + "/login?return_to=/security", allow_redirects=False)
+    assert (answer.status, answer.headers["Location"]) == (303, f"{site.url}/login?return_to=/security")
+    assert (await get(http, site, "/login", Host="proxy.internal")).status == 200, "behind a proxy hosts are its business"
+
+
+async def test_a_key_of_somebody_else_is_no_key(http, site):
+    cookie, _ = await log_in(http, site)
+    answer = await get(http, site, "/keys/gbk_0123456789abcdefghijklmnopqr/delete", Cookie=cookie)
+    assert (answer.status, answer.content_type) == (404, "text/html")
+
+
+async def test_signing_out_goes_on_to_the_provider(http, site):
+    cookie, token = await log_in(http, site)
+    answer = await post(http, site, "/logout", {CSRF_FIELD: token}, Cookie=cookie, Origin=site.url)
+    assert answer.headers["Location"].startswith(f"{site.settings.oidc.issuer}/logout?")
+    assert (await get(http, site, "/keys", Cookie=cookie)).status == 303
+
+
+async def test_without_redis_a_page_says_so_in_words(database, own_redis, http):
+    async with running_site(database, own_redis.url) as site:
+        cookie, _ = await log_in(http, site)
+        own_redis.stop()
+        answer = await get(http, site, "/keys", Cookie=cookie)
+        assert (answer.status, answer.content_type) == (503, "text/html")
+        assert "Layanan sedang tidak tersedia" in await answer.text()
+        answer = await get(http, site, "/login/start")
+        assert answer.status == 503
