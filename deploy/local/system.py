@@ -2,13 +2,17 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib.resources import files
+from pathlib import Path
 
 from deploy.client import Unanswered, ask
 from deploy.local import demo_key
+from deploy.local.files import write_private
 from deploy.local.folder import DataFolder, Ports
 from deploy.local.postgres import PostgresServer
 from deploy.local.process import Child, StartError
@@ -68,9 +72,15 @@ class System:
         self._serve("exchange", "deploy.local.exchange.app", f"--port={self._ports.exchange}", f"--jwks={jwks_url}")
         self._redis.start()
         self._postgres.start()
-        self._prepare_database()
+        schema, noted = _schema_digest(), self._folder.path / "schema"
+        migrated = existed and noted.exists() and noted.read_text() == schema
+        if not migrated:
+            self._prepare_database()
         self._serve("admin", "deploy.cli", "admin", f"--config={self._folder.admin_config}")
         self._serve("gateway", "deploy.cli", "gateway", f"--config={self._folder.gateway_config}")
+        if migrated:  # most likely nothing is to be done: look while the services start
+            self._prepare_database()
+        write_private(noted, schema)
         self._await_answers(identity_url)
         if not self._folder.demo_key.exists():
             demo_key.make(self._folder, identity_url=identity_url, admin_url=self.admin_url)
@@ -133,6 +143,12 @@ class System:
                 if time.monotonic() > deadline:
                     raise StartError(f"{_NAMES[name]} does not answer after {_READY_S} s; the logs are in {self._folder.path / 'logs'}")
                 time.sleep(0.03)
+
+
+def _schema_digest() -> str:
+    """Tells one set of migrations from another, without running them."""
+    steps = sorted((Path(str(files("gateway.keys"))) / "migrations" / "versions").glob("*.py"))
+    return hashlib.sha256(b"".join(step.read_bytes() for step in steps)).hexdigest()
 
 
 async def _create_database(dsn: str) -> None:
