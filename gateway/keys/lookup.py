@@ -28,9 +28,9 @@ from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord, RecordUnreadable
 from gateway.keys.record import KeyRecord
-from gateway.keys.shared import Shared, SharedRecords
+from gateway.keys.shared import SharedRecords
 from gateway.keys.store import StoreBusy
-from gateway.keys.trust import YOUNG, Channels, Now, Trust
+from gateway.keys.trust import YOUNG, Channels, Now, Shared, Trust
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 

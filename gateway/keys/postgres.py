@@ -1,12 +1,13 @@
 """Connections to PostgreSQL: opened, bounded in time, and their errors translated. No SQL of the domain.
 
 A DSN is what asyncpg reads: ``postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write``,
-or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order. No error shows a DSN.
+or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order, and only the primary is taken unless
+``target_session_attrs`` says otherwise: a standby may still have a key that the primary has deleted. No error shows a DSN.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
@@ -56,7 +57,7 @@ async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS) -> Connection:
     check_dsn(dsn)
     try:
         with translated():
-            return await asyncpg.connect(dsn, timeout=seconds, command_timeout=COMMAND_SECONDS)
+            return await asyncpg.connect(dsn, timeout=seconds, command_timeout=COMMAND_SECONDS, **_primary(dsn))
     except ValueError:
         raise ConfigError([ConfigProblem("stores.postgres", "the DSN has an option that cannot be used")]) from None
 
@@ -68,7 +69,7 @@ async def create_pool(dsn: str, *, size: int = 8, seconds: float = COMMAND_SECON
     :raises ConfigError: the DSN is malformed
     """
     check_dsn(dsn)
-    return await asyncpg.create_pool(dsn, min_size=0, max_size=size, timeout=seconds, command_timeout=seconds)
+    return await asyncpg.create_pool(dsn, min_size=0, max_size=size, timeout=seconds, command_timeout=seconds, **_primary(dsn))
 
 
 @contextmanager
@@ -83,6 +84,10 @@ def translated() -> Iterator[None]:
         raise  # a ValueError: what was asked for is wrong, nothing is unavailable
     except _UNAVAILABLE as error:
         raise StoreUnavailable(f"PostgreSQL did not answer: {_kind(error)}") from None
+
+
+def _primary(dsn: str) -> dict[str, Any]:
+    return {} if "target_session_attrs" in parse_qs(urlsplit(dsn).query) else {"target_session_attrs": "primary"}
 
 
 def _kind(error: BaseException) -> str:

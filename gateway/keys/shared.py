@@ -7,8 +7,8 @@ only where no tombstone stands: a look-up that had read the old row finds it in 
 means: do not believe or write Redis for this key, ask PostgreSQL. Unknown ids are never written.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple
+import asyncio
+from collections.abc import Sequence
 
 import structlog
 from redis.asyncio import Redis
@@ -16,13 +16,10 @@ from redis.asyncio import Redis
 from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord, RecordUnreadable, open_record, seal_record
 from gateway.keys.redis_client import FAILURES
+from gateway.keys.trust import TOMBSTONE_TTL_MS, Shared
 from gateway.keys.vault import Vault
 
-MAX_RECORD_TTL_MS = 300_000
-"""No record is valid for longer (``cache.redis_ttl_ms``)."""
-TOMBSTONE_TTL_MS = MAX_RECORD_TTL_MS + 60_000
-"""Longer than any record that was read before the change, whatever held up its writer; the minute is for clocks that differ."""
-
+_TOGETHER = 50
 _TOMBSTONE = b"changed "
 # One step in Redis, so that no tombstone comes between looking and writing.
 _WRITE = """
@@ -32,26 +29,6 @@ redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return 1
 """
 _log = structlog.get_logger(__name__)
-
-
-class Shared(NamedTuple):
-    """What Redis holds for a key."""
-
-    raw: bytes | None = None
-    """The bytes themselves; ``None`` when there is nothing."""
-    dated: DatedRecord | None = None
-    """The record, when the bytes are one that opens."""
-    changed_ms: int | None = None
-    """When a tombstone stands there: the Unix ms at which the key changed."""
-
-    @property
-    def kind(self) -> str:
-        """In one word, for the metrics."""
-        if self.changed_ms is not None:
-            return "changed"
-        if self.dated is not None:
-            return "found"
-        return "none" if self.raw is None else "unreadable"
 
 
 class SharedRecords:
@@ -95,19 +72,22 @@ class SharedRecords:
         await entomb(self._redis, [key_id], now_ms=now_ms)
 
 
-async def entomb(redis: Redis, key_ids: Iterable[str], *, now_ms: int) -> None:
-    """Overwrite whatever stands for these keys with a tombstone; tries every one.
+async def entomb(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
+    """Overwrite whatever stands for these keys with a tombstone.
 
     :raises StoreUnavailable: Redis did not take them all
     """
-    failure: Exception | None = None
-    for key_id in key_ids:
-        try:
-            await redis.set(record_key(key_id), _TOMBSTONE + str(now_ms).encode(), px=TOMBSTONE_TTL_MS)
-        except FAILURES as error:
-            failure = error
-    if failure is not None:
-        raise _unavailable(failure) from None
+    tombstone = _TOMBSTONE + str(now_ms).encode()
+    for start in range(0, len(key_ids), _TOGETHER):
+        some = key_ids[start : start + _TOGETHER]
+        outcomes = await asyncio.gather(
+            *(redis.set(record_key(key_id), tombstone, px=TOMBSTONE_TTL_MS) for key_id in some), return_exceptions=True
+        )
+        for outcome in outcomes:
+            if isinstance(outcome, FAILURES):
+                raise _unavailable(outcome) from None
+            if isinstance(outcome, BaseException):
+                raise outcome
 
 
 def record_key(key_id: str) -> str:

@@ -8,14 +8,38 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from gateway.config import Cache
+from gateway.keys.codec import DatedRecord
 from gateway.keys.record import KeyRecord
-from gateway.keys.shared import TOMBSTONE_TTL_MS, Shared
 
+MAX_RECORD_TTL_MS = 300_000
+"""No record is valid for longer (``cache.redis_ttl_ms``)."""
+TOMBSTONE_TTL_MS = MAX_RECORD_TTL_MS + 60_000
+"""Longer than any record that was read before the change, whatever held up its writer; the minute is for clocks that differ."""
 CLOCKS_DIFFER_MS = 2_000
 """How far the clocks of two machines may be apart. Signed requests are refused at a few seconds, so they are kept."""
 YOUNG = 0.6
 """Share of ``local_ttl`` up to which a record of Redis is used as it is."""
 _MOST_CHANGED = 100_000
+
+
+class Shared(NamedTuple):
+    """What Redis holds for a key."""
+
+    raw: bytes | None = None
+    """The bytes themselves; ``None`` when there is nothing."""
+    dated: DatedRecord | None = None
+    """The record, when the bytes are one that opens."""
+    changed_ms: int | None = None
+    """When a tombstone stands there: the Unix ms at which the key changed."""
+
+    @property
+    def kind(self) -> str:
+        """In one word, for the metrics."""
+        if self.changed_ms is not None:
+            return "changed"
+        if self.dated is not None:
+            return "found"
+        return "none" if self.raw is None else "unreadable"
 
 
 class Channels:

@@ -12,7 +12,8 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import publish
-from gateway.keys.shared import TOMBSTONE_TTL_MS, record_key
+from gateway.keys.shared import record_key
+from gateway.keys.trust import MAX_RECORD_TTL_MS, TOMBSTONE_TTL_MS
 from gateway.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
 from tests.support.keys import NOW_MS, a_vault, add_key
@@ -734,10 +735,10 @@ async def test_a_changed_key_is_shared_through_redis_again_when_no_old_record_ca
 
 async def test_a_tombstone_outlives_every_record_that_was_read_before_it(world):
     await publish(world.redis, [key_id := new_key_id()], now_ms=NOW_MS)
-    Cache(redis_ttl_ms=shared.MAX_RECORD_TTL_MS)
+    Cache(redis_ttl_ms=MAX_RECORD_TTL_MS)
     with pytest.raises(ValidationError):
-        Cache(redis_ttl_ms=shared.MAX_RECORD_TTL_MS + 1)
-    assert await world.redis.pttl(record_key(key_id)) > shared.MAX_RECORD_TTL_MS
+        Cache(redis_ttl_ms=MAX_RECORD_TTL_MS + 1)
+    assert await world.redis.pttl(record_key(key_id)) > MAX_RECORD_TTL_MS
 
 
 async def test_a_thousand_cancelled_look_ups_give_no_reply_for_another_key(own_world, own_redis):

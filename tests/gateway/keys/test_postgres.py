@@ -1,5 +1,7 @@
 """DSNs, and what an unreachable or refusing PostgreSQL looks like."""
 
+import asyncio
+
 import asyncpg
 import pytest
 from hypothesis import given
@@ -70,6 +72,26 @@ async def test_a_refused_login_is_unavailable(database):
         await connect(database.server.dsn(database.name, "nobody_known"))
     with pytest.raises(StoreUnavailable, match="SQLSTATE"):
         await connect(database.server.dsn("no_such_database"))
+
+
+async def test_a_standby_is_not_taken_for_the_primary_unless_asked_for(own_postgres):
+    await asyncio.to_thread(own_postgres.stop)
+    (own_postgres.server.data / "standby.signal").touch()
+    await asyncio.to_thread(own_postgres.start)
+    with pytest.raises(StoreUnavailable):
+        await connect(own_postgres.gateway_dsn)
+    async with await create_pool(own_postgres.gateway_dsn) as pool:
+        with pytest.raises(StoreUnavailable), translated():
+            await pool.fetchval("SELECT 1")
+    connection = await connect(own_postgres.gateway_dsn + "&target_session_attrs=any")
+    assert await connection.fetchval("SELECT pg_is_in_recovery()")
+    await connection.close()
+
+
+async def test_several_hosts_are_tried_until_one_answers(database, tmp_path):
+    connection = await connect(database.gateway_dsn.replace("host=", f"host={tmp_path},"))
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
 
 
 async def test_a_pool_is_made_while_the_server_is_down(tmp_path):

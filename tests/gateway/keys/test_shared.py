@@ -8,7 +8,8 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord
 from gateway.keys.ids import new_key_id
 from gateway.keys.redis_client import connect
-from gateway.keys.shared import TOMBSTONE_TTL_MS, Shared, SharedRecords, entomb, record_key
+from gateway.keys.shared import SharedRecords, entomb, record_key
+from gateway.keys.trust import TOMBSTONE_TTL_MS, Shared
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 
