@@ -72,13 +72,10 @@ CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
 def choose(servers: Sequence[CandidateT], tried: Collection[CandidateT], now_ms: int, turn: int) -> CandidateT | None:
-    """The usable server with the fewest requests on it that this request has not tried; ``None`` when there is none.
+    """Of several servers, the usable one with the fewest requests on it that this request has not tried; ``None`` when there is none.
 
     :param turn: where to begin looking, so that equals take turns
     """
-    if len(servers) == 1:
-        only = servers[0]
-        return only if only.condition.up and only not in tried else None
     best: CandidateT | None = None
     for index in range(turn, turn + len(servers)):
         server = servers[index % len(servers)]

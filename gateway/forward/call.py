@@ -55,29 +55,22 @@ class Receiver(Protocol):
 class Call:
     """See the module.
 
-    :param line: the request line with its CRLF
-    :param lines: all field lines but Host, each with its CRLF
-    :param body: the whole content, or ``b""`` when it is streamed
+    :param parts: the request's bytes; the second part is left empty for the chosen server's Host line; the last one is the whole
+        content, or ``b""`` when it is streamed
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
     :param upgrade: a 101 is an answer that was asked for
     """
 
     __slots__ = (
-        "_body", "_fresh", "_line", "_lines", "_pending", "_refusal", "_streamed", "_tried", "cancelled", "connection", "head_only",
-        "method", "pool", "receiver", "sent_at", "server", "upgrade", "waiting_until_ms", "whole",
+        "_fresh", "_parts", "_pending", "_refusal", "_streamed", "_tried", "cancelled", "connection", "head_only", "method", "pool",
+        "receiver", "sent_at", "server", "upgrade", "waiting_until_ms", "whole",
     )  # fmt: skip
 
+    waiting_until_ms: int
+    """Set when it waits for a connection."""
+
     def __init__(
-        self,
-        pool: "Pool",
-        receiver: Receiver,
-        *,
-        method: bytes,
-        line: bytes,
-        lines: bytes,
-        body: bytes,
-        streamed: bool = False,
-        upgrade: bool = False,
+        self, pool: "Pool", receiver: Receiver, method: bytes, parts: list[bytes], *, streamed: bool = False, upgrade: bool = False
     ) -> None:
         self.pool = pool
         self.receiver = receiver
@@ -89,11 +82,7 @@ class Call:
         self.cancelled = False
         self.whole = not streamed
         """The request has been handed over to its end."""
-        self.waiting_until_ms = 0
-        self.sent_at = 0.0
-        self._line = line
-        self._lines = lines
-        self._body = body
+        self._parts = parts
         self._streamed = streamed
         self._pending: list[bytes] | None = [] if streamed else None
         self._tried: tuple[UpstreamServer, ...] = ()
@@ -119,7 +108,8 @@ class Call:
         """Called with a connection that is free."""
         self.connection = connection
         self.sent_at = clock.stopwatch()
-        connection.begin(self, b"".join((self._line, connection.server.host_line, self._lines, b"\r\n", self._body)))
+        self._parts[1] = connection.server.host_line
+        connection.begin(self, b"".join(self._parts))
         if self._pending is not None:
             pending, self._pending = self._pending, None
             for piece in pending:
@@ -147,9 +137,10 @@ class Call:
 
     def finished(self) -> None:
         """The response is whole and the connection given back."""
-        if self.server is not None:
-            self.server.condition.succeeded()
-        self._leave()
+        server, self.server, self.connection = self.server, None, None
+        if server is not None:
+            server.active -= 1
+            server.condition.succeeded()
         self.receiver.response_end()
 
     def switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:

@@ -91,7 +91,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def park(self, until_ms: int) -> None:
         """Now idle, kept until then."""
-        self.resume()
+        if self._paused:
+            self.resume()
         self._reused = True
         self.deadline_ms = until_ms
 

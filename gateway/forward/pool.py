@@ -34,11 +34,15 @@ class Pool:
         self.servers = tuple(
             UpstreamServer(url, settings, upstream=name, tls=tls, ticker=ticker, metrics=metrics) for url in settings.servers
         )
+        self._only = self.servers[0] if len(self.servers) == 1 else None
         self._ticker = ticker
         self._turn = 0
 
     def choose(self, tried: Collection[UpstreamServer]) -> UpstreamServer | None:
         """See :func:`gateway.forward.balance.choose`."""
+        only = self._only
+        if only is not None:
+            return only if only.condition.up and not tried else None
         self._turn += 1
         return choose(self.servers, tried, self._ticker.now_ms, self._turn)
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.errors import HeadersTooLarge, MalformedRequest, Refusal
+from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Refusal
 
 MAX_CHUNK_LINE = 256
 """Bytes of a chunk's size and extensions together."""
@@ -27,6 +27,39 @@ class Body(Protocol):
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """The content in ``data``, and what follows the content's end (``b""`` while it has not ended)."""
+
+
+class BodyBuffer:
+    """Content held until it is whole, and counted in any case.
+
+    :param limit: bytes at most
+    :param announced: what the framing says: a length, or a negative number when it is not known beforehand
+    :raises BodyTooLarge: more is announced than may come
+    """
+
+    __slots__ = ("_limit", "_pieces", "_size")
+
+    def __init__(self, limit: int, announced: int) -> None:
+        self._limit = limit
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._check(announced)
+
+    def add(self, data: bytes, *, keep: bool) -> None:
+        """:raises BodyTooLarge: more has come than may"""
+        self._size += len(data)
+        self._check(self._size)
+        if keep:
+            self._pieces.append(data)
+
+    def whole(self) -> bytes:
+        """All that was kept; it is not kept any longer."""
+        pieces, self._pieces = self._pieces, []
+        return b"".join(pieces)
+
+    def _check(self, size: int) -> None:
+        if size > self._limit:
+            raise BodyTooLarge(f"the content is over {self._limit} bytes", close=True, extras={"limit": self._limit})
 
 
 class LengthBody:

@@ -17,7 +17,7 @@ from gateway.message import Request
 from gateway.server import answer
 from gateway.server.body import Body, ChunkedBody, LengthBody
 from gateway.server.exchange import Exchange
-from gateway.server.framing import CHUNKED, Field, Framing, check_request_line, frame
+from gateway.server.framing import CHUNKED, Field, Framing, frame, read_request_line
 from gateway.server.head import HeadReader
 from gateway.ticker import NEVER
 
@@ -191,11 +191,10 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedRequest("a request begins with a request line", close=True)
         if b" \r\n" in head or b"\t\r\n" in head:
             reader.strip()
-        method, target = reader.method(), reader.target
-        http10 = check_request_line(head.removeprefix(b"\r\n"), method, target)
+        method, target, http10 = read_request_line(head)
         if reader.special != self._special or http10 is not self._framing.http10:
             self._framing = frame(reader.special, http10=http10)  # a client's requests are mostly framed alike
-            self._special = reader.special
+            self._special = reader.special.copy()
         path, mark, query = target.partition(b"?")
         request = Request(
             method, target, path, query if mark else None, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
@@ -241,15 +240,15 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         if not keep_alive:
             self.close()
-        elif self._full:
-            self._take = ClientConnection._hold  # the next one begins when the client has read what it has got
-        else:
+        elif not self._full:
             self._next()
+        # else the next one begins when the client has read what it has got
 
     def _next(self) -> None:
         self._take = ClientConnection._read_head
         self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.idle_timeout_ms
-        self.resume_reading()
+        if self._paused:
+            self.resume_reading()
         if self._backlog:
             self._advance()
 

@@ -14,7 +14,7 @@ import structlog
 from gateway import clock
 from gateway.admission.gate import Admitted, Gate, KeyNeeded
 from gateway.admission.routes import Route
-from gateway.errors import BodyTooLarge, InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
+from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call
 from gateway.forward.connection import UpstreamConnection
 from gateway.forward.headers import dropped_with, request_lines
@@ -22,6 +22,7 @@ from gateway.forward.response import ResponseHead
 from gateway.forward.tunnel import Tunnel
 from gateway.message import Answer, Request
 from gateway.server import answer
+from gateway.server.body import BodyBuffer
 from gateway.server.framing import CHUNKED, Framing
 from gateway.tasks import spawn
 
@@ -54,8 +55,8 @@ class Exchange:
     """See the module. Receives the upstream's response as a :class:`gateway.forward.call.Receiver`."""
 
     __slots__ = (
-        "_admitted", "_answered", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
-        "_keep_alive", "_lookups", "_out", "_pieces", "_plane", "_pools", "_received", "_request", "_route", "_whole",
+        "_admitted", "_answered", "_buffer", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
+        "_keep_alive", "_out", "_plane", "_pools", "_request", "_route", "_whole",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", connection: "ClientConnection", request: Request, framing: Framing) -> None:
@@ -70,10 +71,8 @@ class Exchange:
         self._admitted: Admitted | None = None
         self._call: Call | None = None
         self._content = Content.NONE
+        self._buffer: BodyBuffer | None = None
         self._whole = framing.length == 0
-        self._pieces: list[bytes] = []
-        self._received = 0
-        self._lookups = 0
         self._out: list[bytes] = []
         self._chunked = self._head_sent = self._answered = self._gone = False
 
@@ -86,7 +85,7 @@ class Exchange:
             if self._whole:
                 self._admit()
                 return
-            self._check_size(max(self._framing.length, 0))
+            self._buffer = BodyBuffer(self._plane.limits.max_body_bytes, self._framing.length)
         except Refusal as refusal:
             self.fail(refusal)
             return
@@ -102,38 +101,27 @@ class Exchange:
 
     def content(self, data: bytes, *, last: bool) -> None:
         """More of the content, coding removed."""
-        self._received += len(data)
         self._whole = last
-        if self._content is Content.STREAMED:
-            self._stream(data, last=last)
-        elif self._content is Content.DISCARDED:
+        if self._content is Content.DISCARDED or self._buffer is None:
             if last and self._answered:
                 self._connection.finish(keep_alive=self._keep_alive)
-        elif data and self._received > self._plane.limits.max_body_bytes:
-            self.fail(self._too_large())
-        else:
-            self._pieces.append(data)
-            if last:
-                self._request = self._request._replace(body=b"".join(self._pieces), received_ms=clock.now_ms())
-                self._pieces.clear()
-                self._admit()
+            return
+        try:
+            self._buffer.add(data, keep=self._content is Content.BUFFERED)
+        except Refusal as refusal:
+            self.fail(refusal)
+            return
+        if self._content is Content.STREAMED:
+            self._stream(data, last=last)
+        elif last:
+            self._request = self._request._replace(body=self._buffer.whole(), received_ms=clock.now_ms())
+            self._admit()
 
     @property
     def streaming(self) -> bool:
         return self._content is Content.STREAMED
 
-    def _check_size(self, length: int) -> None:
-        if length > self._plane.limits.max_body_bytes:
-            raise self._too_large()
-
-    def _too_large(self) -> BodyTooLarge:
-        limit = self._plane.limits.max_body_bytes
-        return BodyTooLarge(f"the content is over {limit} bytes", close=True, extras={"limit": limit})
-
     def _stream(self, data: bytes, *, last: bool) -> None:
-        if self._received > self._plane.limits.max_body_bytes:
-            self.fail(self._too_large())
-            return
         if self._framing.length == CHUNKED:
             data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
             data += answer.LAST_CHUNK if last else b""
@@ -142,7 +130,7 @@ class Exchange:
 
     # -- may it pass?
 
-    def _admit(self) -> None:
+    def _admit(self, lookups: int = 0) -> None:
         gate, route = self._gate, self._route
         if route is None or self._gone:
             return
@@ -153,17 +141,16 @@ class Exchange:
             else:
                 gate.claim(admitted).add_done_callback(self._claimed)
         except KeyNeeded as needed:
-            spawn(self._look_up(needed), name="look up a key")
+            spawn(self._look_up(needed, lookups + 1), name="look up a key")
         except Refusal as refusal:
             self.fail(refusal)
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
             self._defect(error)
 
-    async def _look_up(self, needed: KeyNeeded) -> None:
+    async def _look_up(self, needed: KeyNeeded, lookups: int) -> None:
         """The key is not in this process's memory."""
-        self._lookups += 1
         try:
-            if self._lookups > MAX_LOOKUPS:
+            if lookups > MAX_LOOKUPS:
                 raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
             await self._gate.resolve(needed)
         except Refusal as refusal:
@@ -171,7 +158,7 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
             self._defect(error)
         else:
-            self._admit()
+            self._admit(lookups)
 
     def _claimed(self, claim: "asyncio.Future[None]") -> None:
         """The replay guard has answered."""
@@ -208,29 +195,29 @@ class Exchange:
         drop = dropped_with(admitted.strip, self._plane.client_ip_header)
         if framing.options:
             drop |= framing.options - _KEPT_OPTIONS
-        lines = b"".join(
-            (
-                request_lines(request.headers, drop),
-                pool.identity_lines.at(admitted.identity, request.received_ms),
-                self._connection.client_lines(admitted.client_ip, framing.host),
-                b"x-request-id: ",
-                request.request_id.encode(),
-                b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n" if upgrade else b"\r\n",
-                b"" if upgrade else self._content_line(),
-            )
-        )
-        self._call = call = Call(
-            pool, self, method=request.method, line=request.method + b" " + request.target + b" HTTP/1.1\r\n", lines=lines,
-            body=request.body, streamed=self._content is Content.STREAMED, upgrade=upgrade,
-        )  # fmt: skip
+        parts = [
+            request.method + b" " + request.target + b" HTTP/1.1\r\n",
+            b"",  # the server's Host line, once a server is chosen
+            request_lines(request.headers, drop),
+            pool.identity_lines.at(admitted.identity, request.received_ms),
+            self._connection.client_lines(admitted.client_ip, framing.host),
+            b"x-request-id: ",
+            request.request_id.encode(),
+            b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" if upgrade else self._content_lines(),
+            request.body,
+        ]
+        self._call = call = Call(pool, self, request.method, parts, streamed=self._content is Content.STREAMED, upgrade=upgrade)
         call.start()
 
-    def _content_line(self) -> bytes:
+    def _content_lines(self) -> bytes:
+        """From the end of the request id's line to the end of the head."""
         if self._content is Content.STREAMED:
             length = self._framing.length
-            return b"transfer-encoding: chunked\r\n" if length == CHUNKED else b"content-length: %d\r\n" % length
+            return b"\r\ntransfer-encoding: chunked\r\n\r\n" if length == CHUNKED else b"\r\ncontent-length: %d\r\n\r\n" % length
         body = self._request.body
-        return b"content-length: %d\r\n" % len(body) if body or self._request.method in _WITH_CONTENT else b""
+        if body or self._request.method in _WITH_CONTENT:
+            return b"\r\ncontent-length: %d\r\n\r\n" % len(body)
+        return b"\r\n\r\n"
 
     # -- the response (gateway.forward.call.Receiver)
 
@@ -239,16 +226,16 @@ class Exchange:
             self._connection.write(answer.interim(head))
 
     def response_head(self, head: ResponseHead) -> None:
-        admitted, http10, head_only = self._admitted, self._framing.http10, self._request.method == b"HEAD"
+        plane, admitted, http10 = self._plane, self._admitted, self._framing.http10
         if admitted is None:
             return
-        line, self._chunked, must_close = answer.framing_line(head, http10=http10, head_only=head_only)
-        if must_close or not self._whole or self._plane.draining:
+        line, self._chunked, must_close = answer.framing_line(head, http10=http10, head_only=self._request.method == b"HEAD")
+        if must_close or not self._whole or plane.draining:
             self._keep_alive = False
         self._head_sent = True
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, self._plane.date, admitted.answer_headers, line, end))
-        if self._plane.access.enabled and self._plane.access.sampled():
+        self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, line, end))
+        if plane.access.enabled and plane.access.sampled():
             self._log_admitted(admitted, head.status)
 
     def response_data(self, data: bytes) -> None:

@@ -20,6 +20,7 @@ SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connect
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_NEVER = frozenset({b"CONNECT", b"TRACE"})
 _ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -42,22 +43,26 @@ class Framing(NamedTuple):
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
-def check_request_line(head: bytes, method: bytes, target: bytes) -> bool:
-    """Whether the version is HTTP/1.0. The line must be exactly what was parsed: one space, no other protocol (RFC 9112 §3).
+def read_request_line(head: bytes) -> tuple[bytes, bytes, bool]:
+    """Method, target, and whether the version is HTTP/1.0 (RFC 9112 §3), of a head that llhttp has accepted.
+
+    llhttp also takes several spaces between them, other protocols and versions, and blank lines in front, of which one may be.
 
     :raises MalformedRequest, MethodNotAllowed: both close the connection
     """
-    line = method + b" " + target + b" HTTP/1."
-    if not head.startswith(line):
+    parts = head[: head.index(b"\r\n", 2)].split(b" ")
+    if len(parts) != 3:
         raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
-    minor = head[len(line) : len(line) + 3]
-    if minor not in (b"1\r\n", b"0\r\n"):
+    method, target, version = parts
+    if not method.isalpha():
+        method = method.removeprefix(b"\r\n")
+    if version != b"HTTP/1.1" and version != b"HTTP/1.0":  # noqa: PLR1714 - compared for every request
         raise malformed("the version must be HTTP/1.1 or HTTP/1.0")
-    if method in (b"CONNECT", b"TRACE"):
+    if method in _NEVER:
         raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
-    if target[:1] != b"/":
-        raise malformed("the target must be in origin form, beginning with /")
-    return minor == b"0\r\n"
+    if target[:1] != b"/" or not method.isalpha():
+        raise malformed("the request line must be METHOD SP target SP HTTP/1.1, the target in origin form, beginning with /")
+    return method, target, version == b"HTTP/1.0"
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:

@@ -10,24 +10,35 @@ import httptools
 
 from gateway.server.framing import SPECIAL, Field, check_field_name
 
+_USUAL_NAMES = (
+    "accept", "accept-encoding", "accept-language", "authorization", "content-digest", "content-type", "cookie", "date", "origin",
+    "referer", "signature", "signature-input", "user-agent", "x-api-key", "x-mbx-apikey", "x-request-signature", "x-request-timestamp",
+)  # fmt: skip
+_USUAL: dict[bytes, bytes] = {
+    spelling.encode(): name.encode()
+    for name in _USUAL_NAMES
+    for spelling in (name, name.title(), name.title().replace("Api-", "API-"), name.title().replace("Mbx-Apikey", "MBX-APIKEY"))
+}
+"""Usual spellings of usual names that need no look of their own; all others get one."""
+
 
 class HeadReader:
     """A parser and what it has found. Names are in lower case; values still have white space behind them, if they came with any."""
 
-    __slots__ = ("complete", "feed", "fields", "method", "special", "target")
+    __slots__ = ("complete", "feed", "fields", "special")
 
     def __init__(self) -> None:
         parser: Any = httptools.HttpRequestParser(self)
         self.feed = parser.feed_data
-        self.method = parser.get_method
-        self.clear()
-
-    def clear(self) -> None:
-        """Make ready for the next head."""
-        self.target = b""
         self.fields: list[Field] = []
         self.special: list[Field] = []
         """Those of :attr:`fields` that say something about framing."""
+        self.complete = False
+
+    def clear(self) -> None:
+        """Make ready for the next head."""
+        self.fields.clear()
+        self.special.clear()
         self.complete = False
 
     def strip(self) -> None:
@@ -37,10 +48,11 @@ class HeadReader:
 
     # -- called by llhttp
 
-    def on_url(self, part: bytes) -> None:
-        self.target += part
-
     def on_header(self, name: bytes, value: bytes) -> None:
+        usual = _USUAL.get(name)
+        if usual is not None:
+            self.fields.append((usual, value))
+            return
         name = name.lower()
         field = (name, value)
         self.fields.append(field)
