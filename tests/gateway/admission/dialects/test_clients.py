@@ -1,15 +1,18 @@
-"""Requests signed by an independent RFC 9421 client library are admitted."""
+"""Client libraries that we did not write: what one signs is admitted, and what is refused raises the right exception in another."""
 
+import json
 from datetime import UTC, datetime
 
+import ccxt
 import pytest
 import requests
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver, algorithms
 
+from gateway import errors
 from gateway.errors import InvalidCredentials
 from gateway.message import Request
-from tests.support.signed import a_gate, record_of, vectors
+from tests.support.signed import a_gate, record_of, request_of, vector, vectors
 
 KEYS = vectors("rfc9421")["keys"]
 ALGORITHMS = {"hmac": algorithms.HMAC_SHA256, "ed25519": algorithms.ED25519, "rsa": algorithms.RSA_V1_5_SHA256}
@@ -71,3 +74,29 @@ def test_the_same_with_other_content_is_not(name):
     request = signed(name, "POST", "https://api.example.id/v1/orders", b'{"side":"buy"}')
     with pytest.raises(InvalidCredentials, match="Content-Digest"):
         admit(name, request._replace(body=b'{"side":"sel"}'))
+
+
+EXCEPTIONS = [
+    (errors.InvalidCredentials, ccxt.AuthenticationError),
+    (errors.KeyExpired, ccxt.AuthenticationError),
+    (errors.IpNotAllowed, ccxt.AuthenticationError),
+    (errors.ScopeNotGranted, ccxt.AuthenticationError),
+    (errors.AccountFrozen, ccxt.AuthenticationError),
+    (errors.TimestampOutOfWindow, ccxt.InvalidNonce),
+    (errors.RateLimited, ccxt.DDoSProtection),
+    (errors.ReplayedRequest, ccxt.InvalidOrder),
+    (errors.MalformedRequest, ccxt.BadRequest),
+    (errors.UpstreamTimeout, ccxt.RequestTimeout),
+    (errors.UpstreamUnavailable, ccxt.OperationFailed),
+]
+
+
+@pytest.mark.parametrize("succeeded", [False, True], ids=["before a success", "after a success"])
+@pytest.mark.parametrize(("refusal", "raised"), EXCEPTIONS, ids=lambda each: each.__name__)
+def test_ccxt_raises_what_a_bot_can_act_on(refusal, raised, succeeded):
+    answer = a_gate().render(refusal("do this"), request_of(vector("binance", "account, hmac")))
+    client = ccxt.binance({"options": {"hasAlreadyAuthenticatedSuccessfully": succeeded}})
+    text = answer.body.decode()
+    with pytest.raises(raised, match="do this") as told:
+        client.handle_errors(answer.status, "", "https://gate/api/v3/account", "GET", {}, text, json.loads(text), {}, None)
+    assert isinstance(told.value, ccxt.DDoSProtection) is (refusal is errors.RateLimited)
