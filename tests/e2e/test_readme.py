@@ -1,0 +1,108 @@
+"""README.md: what it tells somebody to type works, and what it shows is what they see."""
+
+import html
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+
+from tests.support.system import GERBANG
+
+README = Path(__file__).parents[2] / "README.md"
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
+
+
+def block(language: str, words: str) -> str:
+    (found,) = [text for kind, text in BLOCKS if kind == language and words in text]
+    return found
+
+
+@pytest.fixture
+def here(system, tmp_path):
+    """A folder that looks like a clone in which ``deploy/up`` runs, and how its README is to be read there."""
+    (tmp_path / ".gerbang").symlink_to(system.folder)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "bin").symlink_to(GERBANG.parent)
+
+    def adapted(text: str) -> str:
+        for offset in (0, 10, 11, 12):
+            text = text.replace(f"127.0.0.1:{8080 + offset}", f"127.0.0.1:{system.port + offset}")
+        return text.replace('"siti"', f'"siti-{system.port}"').replace(" siti", f" siti-{system.port}")
+
+    environment = system.environment | {"GERBANG_INTERNAL_URL": system.internal_url, "PATH": f"{GERBANG.parent}:{os.environ['PATH']}"}
+
+    def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
+
+    run.adapted = adapted
+    return run
+
+
+def test_signing_in_python(here):
+    done = here([sys.executable, "-c", here.adapted(block("python", "X-Request-Signature"))])
+    assert '"currency": "IDR"' in done.stdout, done.stderr
+
+
+def test_signing_in_a_shell(here):
+    done = here(["bash", "-euc", here.adapted(block("bash", "openssl"))])
+    assert '"currency": "IDR"' in done.stdout, done.stderr
+
+
+def shape(text: str) -> str:
+    """What is the same each time: ids, numbers and the secret differ."""
+    text = re.sub(r"(gbk|gbs)_[0-9A-Za-z…]+", r"\1", text)
+    text = re.sub(r"(version|request_id\":) ?\"?[0-9a-f]+\"?", r"\1", text)
+    return re.sub(r"siti-[0-9]+", "siti", re.sub(r"[0-9]+(\.[0-9]+)?", "0", text))
+
+
+def test_creating_a_key_and_then_operating(here, system):
+    done = here([sys.executable, "-c", here.adapted(block("python", "step-up"))])
+    assert done.returncode == 0, done.stderr
+    assert shape(done.stdout) == shape(block("json", '"secret"'))
+    transcript(here, block("console", "accounts freeze"), system)
+
+
+@pytest.mark.parametrize("words", ["bid", "missing_credentials"])
+def test_calls_show_what_the_readme_shows(here, system, words):
+    transcript(here, block("console", words), system)
+
+
+def transcript(here, text: str, system) -> None:
+    """Run each command of a console block and compare what it prints."""
+    steps = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
+    for step in steps:
+        command = re.match(r"(?:.*\\\n)*.*\n", step)[0]
+        if "DELETE" in command:
+            command = command.replace("/orders/1 ", f"/orders/{transcript.order} ")
+        command = here.adapted(command).replace("gerbang reload", f"gerbang reload --ops {system.ops_url}")
+        done = here(["bash", "-c", command])
+        transcript.order = next(iter(re.findall(r'"id": "(\d+)"', done.stdout)), None)
+        assert shape(done.stdout + done.stderr).rstrip() == shape(step[len(re.match(r"(?:.*\\\n)*.*\n", step)[0]) :]).rstrip()
+
+
+def test_the_first_output_is_what_gerbang_up_prints(system):
+    shown = block("console", "$ deploy/up").split("ready: ")[1]
+    seen = "\n".join(system.output[: shown.count("\n")])
+    wanted = [line.split("gerbang ", 1)[-1].split(" --key")[0] for line in shown.splitlines() if ".venv/bin/gerbang" in line]
+    for line in wanted:
+        assert line.split("http")[0].split(" .gerbang")[0] in seen
+
+
+def test_the_files_that_the_readme_names_are_there():
+    named = re.findall(r"`((?:deploy|tests|config|gateway|admin)/[\w./]*)`", README.read_text())
+    assert named
+    assert [name for name in named if not (README.parent / name).exists()] == []
+
+
+def test_a_customer_logs_in_with_a_browser_and_finds_the_page_of_keys(system):
+    with requests.Session() as browser:
+        page = browser.get(f"{system.admin_url}/login".replace("127.0.0.1", "localhost") + "/start", timeout=10)
+        assert page.url.startswith(f"{system.identity_url}/authorize"), page.url
+        fields = {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', page.text.split("<button")[0])}
+        page = browser.post(f"{system.identity_url}/authorize", data=fields | {"account": "verified"}, timeout=10)
+        assert (page.status_code, urlsplit(page.url).path) == (200, "/keys"), (page.url, page.text[:500])
