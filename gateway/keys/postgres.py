@@ -2,13 +2,15 @@
 
 A DSN is what asyncpg reads: ``postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write``,
 or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order, and only the primary is taken unless
-``target_session_attrs`` says otherwise: a standby may still have a key that the primary has deleted. No error shows a DSN.
+``target_session_attrs`` says otherwise: a standby may still have a key that the primary has deleted. A host that does not answer does
+not hold up the next one. No error shows a DSN.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import asyncpg
 
@@ -22,6 +24,7 @@ AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.Po
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 5.0
+_NEXT_HOST_SECONDS = 0.15
 
 _UNAVAILABLE = (
     OSError,  # includes TimeoutError
@@ -57,7 +60,7 @@ async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS) -> Connection:
     check_dsn(dsn)
     try:
         with translated():
-            return await asyncpg.connect(dsn, timeout=seconds, command_timeout=COMMAND_SECONDS, **_primary(dsn))
+            return await _open(dsn, timeout=seconds, command_timeout=COMMAND_SECONDS)
     except ValueError:
         raise ConfigError([ConfigProblem("stores.postgres", "the DSN has an option that cannot be used")]) from None
 
@@ -69,7 +72,9 @@ async def create_pool(dsn: str, *, size: int = 8, seconds: float = COMMAND_SECON
     :raises ConfigError: the DSN is malformed
     """
     check_dsn(dsn)
-    return await asyncpg.create_pool(dsn, min_size=0, max_size=size, timeout=seconds, command_timeout=seconds, **_primary(dsn))
+    opener: Any = _open  # the stubs ask for asyncpg.connect's own signature
+    pool: Pool = await asyncpg.create_pool(dsn, connect=opener, min_size=0, max_size=size, timeout=seconds, command_timeout=seconds)
+    return pool
 
 
 @contextmanager
@@ -86,8 +91,52 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"PostgreSQL did not answer: {_kind(error)}") from None
 
 
-def _primary(dsn: str) -> dict[str, Any]:
-    return {} if "target_session_attrs" in parse_qs(urlsplit(dsn).query) else {"target_session_attrs": "primary"}
+async def _open(dsn: str, **options: Any) -> Connection:
+    """A connection to the first host that answers as it should. asyncpg by itself spends all its time on the first that does not.
+
+    As in RFC 8305 §5, the next host is tried when the one before it has failed, or has not answered within a moment.
+    """
+    if "target_session_attrs" not in parse_qs(urlsplit(dsn).query):
+        options["target_session_attrs"] = "primary"
+    left, trying, failure = _hosts(dsn), set[asyncio.Task[Connection]](), None
+    try:
+        while left or trying:
+            if left:
+                trying.add(asyncio.get_running_loop().create_task(asyncpg.connect(left.pop(0), **options)))
+            done, trying = await asyncio.wait(trying, timeout=_NEXT_HOST_SECONDS if left else None, return_when=asyncio.FIRST_COMPLETED)
+            for attempt in done:
+                failure = attempt.exception()
+                if failure is None:
+                    return attempt.result()
+    finally:
+        for attempt in trying:
+            attempt.add_done_callback(_discard)
+            attempt.cancel()
+    raise failure or StoreUnavailable("PostgreSQL did not answer: the DSN names no host")
+
+
+def _discard(attempt: asyncio.Task[Connection]) -> None:
+    """End a connection that came too late to be used."""
+    if not attempt.cancelled() and attempt.exception() is None:
+        attempt.result().terminate()
+
+
+def _hosts(dsn: str) -> list[str]:
+    """One DSN for each host of a DSN that names several."""
+    url = urlsplit(dsn)
+    login, at, hosts = url.netloc.rpartition("@")
+    if "," in hosts:
+        return [url._replace(netloc=f"{login}{at}{host}").geturl() for host in hosts.split(",")]
+    query = {name: values[-1] for name, values in parse_qs(url.query).items()}
+    several, ports = query.get("host", "").split(","), query.get("port", "").split(",")
+    if len(several) == 1:
+        return [dsn]
+    if len(ports) == 1:
+        ports *= len(several)
+    return [
+        url._replace(query=urlencode(query | {"host": host} | ({"port": port} if port else {}))).geturl()
+        for host, port in zip(several, ports, strict=True)
+    ]
 
 
 def _kind(error: BaseException) -> str:
@@ -107,6 +156,10 @@ def _dsn_problem(dsn: str) -> str | None:
         return "is not a URL"
     if url.scheme not in ("postgresql", "postgres"):
         return "does not start with postgresql://"
+    try:
+        _hosts(dsn)
+    except ValueError:
+        return "has not as many ports as hosts"
     hosts = url.netloc.rpartition("@")[2]
     if url.netloc.count("@") > 1 or url.fragment:
         return "has an @ or # that is not percent-encoded"

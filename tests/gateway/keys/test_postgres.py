@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.keys.postgres import check_dsn, connect, create_pool, translated
+from gateway.keys.postgres import _hosts, check_dsn, connect, create_pool, translated
+from tests.support.stack import TEMPLATE
 
 
 @pytest.mark.parametrize(
@@ -92,6 +93,37 @@ async def test_several_hosts_are_tried_until_one_answers(database, tmp_path):
     connection = await connect(database.gateway_dsn.replace("host=", f"host={tmp_path},"))
     assert await connection.fetchval("SELECT 1") == 1
     await connection.close()
+
+
+async def test_a_frozen_host_does_not_hold_up_the_next_one(postgres, own_postgres):
+    frozen, well = own_postgres.owner_dsn, postgres.dsn(TEMPLATE)
+    both = frozen + "," + well.partition("host=")[2]
+    own_postgres.freeze()
+    connection = await connect(both, seconds=60)
+    assert await connection.fetchval("SELECT 1") == 1
+    await connection.close()
+    async with await create_pool(both, seconds=60) as pool:
+        assert await pool.fetchval("SELECT 1") == 1
+    own_postgres.thaw()
+
+
+@pytest.mark.parametrize(
+    ("dsn", "expected"),
+    [
+        ("postgresql://u:p@h/d", ["postgresql://u:p@h/d"]),
+        ("postgresql://u:p@h1:1,h2/d?a=b", ["postgresql://u:p@h1:1/d?a=b", "postgresql://u:p@h2/d?a=b"]),
+        ("postgresql://u@/d?host=/a,/b", ["postgresql://u@/d?host=%2Fa", "postgresql://u@/d?host=%2Fb"]),
+        ("postgresql://u@/d?host=a,b&port=1,2", ["postgresql://u@/d?host=a&port=1", "postgresql://u@/d?host=b&port=2"]),
+        ("postgresql://u@/d?host=a,b&port=1", ["postgresql://u@/d?host=a&port=1", "postgresql://u@/d?host=b&port=1"]),
+    ],
+)
+def test_a_dsn_of_several_hosts_is_one_dsn_for_each(dsn, expected):
+    assert _hosts(dsn) == expected
+
+
+def test_ports_that_do_not_go_with_the_hosts_are_a_config_error():
+    with pytest.raises(ConfigError, match="as many ports as hosts"):
+        check_dsn("postgresql://u@/d?host=a,b,c&port=1,2")
 
 
 async def test_a_pool_is_made_while_the_server_is_down(tmp_path):
