@@ -1,7 +1,6 @@
-"""The parent and its workers, as processes: started, killed, reloaded, drained."""
+"""The parent and its workers, as processes: started, killed, drained."""
 
 import asyncio
-import json
 import os
 import signal
 import socket
@@ -9,8 +8,6 @@ from contextlib import suppress
 
 import pytest
 
-from gateway import clock
-from gateway.assertion import verify
 from gateway.keys.vault import new_entry
 from tests.support.running import PATIENCE, RunningGateway, configuration, running
 from tests.support.wire import RawClient, recording_upstream
@@ -272,114 +269,3 @@ async def test_a_worker_comes_back_while_the_stores_are_away(write, own_redis):
         assert (status, ready["status"]) == (200, "degraded")
         assert "redis" in ready["degraded"]
         await client.close()
-
-
-# -- reload
-
-
-async def test_a_reload_changes_the_next_request_of_an_open_connection(write):
-    async with running(write(workers=2)) as gateway:
-        clients = [await connect(gateway) for _ in range(8)]
-        for client in clients:
-            assert (await client.ask(ASK)).status == 200
-        write("GET /elsewhere public spot", workers=2)
-        status, report = await gateway.ask("POST", "/reload")
-        assert (status, report["outcome"]) == (200, "applied")
-        assert [(change["kind"], change["path"]) for change in report["changes"]] == [
-            ("removed", "routes[GET /public/{name}]"),
-            ("added", "routes[GET /elsewhere]"),
-        ]
-        for client in clients:
-            assert (await client.ask(ASK)).status == 404
-            await client.close()
-        _status, configured = await gateway.ask("GET", "/config")
-        assert configured["version"] == report["version"]
-        assert await gateway.metric(f'gerbang_config_info{{version="{report["version"]}"}}') == 1
-        assert await gateway.metric('gerbang_reloads_total{outcome="applied"}') == 1
-
-
-async def test_a_bad_file_is_refused_whole_with_every_problem(write):
-    async with running(write()) as gateway:
-        write("GET /a read spot\nGET /{b} read spot\nGET /c public nowhere")
-        status, report = await gateway.ask("POST", "/reload")
-        assert (status, report["code"]) == (422, "reload_refused")
-        assert {problem["path"] for problem in report["problems"]} == {"routes[1].match", "routes[2].upstream"}
-        client = await connect(gateway)
-        assert (await client.ask(ASK)).status == 200
-        await client.close()
-
-
-async def test_what_needs_a_restart_is_named_and_nothing_else_is_applied(write):
-    async with running(write()) as gateway:
-        write("GET /elsewhere public spot", workers=2)
-        status, report = await gateway.ask("POST", "/reload")
-        assert status == 422
-        assert report["problems"] == [{"path": "listen.workers", "message": "cannot change without a restart"}]
-        client = await connect(gateway)
-        assert (await client.ask(ASK)).status == 200
-        await client.close()
-
-
-async def test_the_same_file_changes_nothing(write):
-    async with running(write()) as gateway:
-        status, report = await gateway.ask("POST", "/reload")
-        assert (status, report["outcome"], report["changes"]) == (200, "unchanged", [])
-
-
-async def test_sighup_reloads_and_logs_the_difference(write):
-    async with running(write()) as gateway:
-        write(more='[limits]\nper_key = "7/second"')
-        gateway.signal(signal.SIGHUP)
-        line = await gateway.event("reload", outcome="applied")
-        assert line["changes"] == [{"kind": "changed", "path": "limits.per_key", "before": "1200/minute", "after": "7/second"}]
-
-
-async def test_a_worker_that_cannot_apply_keeps_all_on_the_old_version(write):
-    async with running(write(workers=2)) as gateway:
-        frozen, _other = await gateway.worker_pids()
-        os.kill(frozen, signal.SIGSTOP)
-        write("GET /elsewhere public spot", workers=2)
-        status, report = await gateway.ask("POST", "/reload")
-        os.kill(frozen, signal.SIGCONT)
-        assert status == 422
-        assert [problem["message"] for problem in report["problems"]] == ["worker 0: did not answer prepare within 3000 ms"]
-        for client in [await connect(gateway) for _ in range(8)]:
-            assert (await client.ask(ASK)).status == 200
-            await client.close()
-        status, report = await gateway.ask("POST", "/reload")
-        assert (status, report["outcome"]) == (200, "applied")
-
-
-async def test_a_worker_that_dies_comes_back_with_the_version_in_force(write):
-    async with running(write()) as gateway:
-        write("GET /elsewhere public spot")
-        _status, report = await gateway.ask("POST", "/reload")
-        os.kill((await gateway.worker_pids())[0], signal.SIGKILL)
-        await gateway.event("worker_restarted")
-        _status, ready = await gateway.ask("GET", "/ready")
-        assert [worker["version"] for worker in ready["workers"]] == [report["version"]]
-
-
-# -- the rest of the ops port, for real
-
-
-async def test_an_upstream_verifies_the_assertion_by_the_public_keys(write, upstream, tmp_path):
-    async with running(write(more='[assertion]\nkeys = "signing"')) as gateway:
-        client = await connect(gateway)
-        await client.ask(ASK)
-        await client.close()
-        _status, jwks = await gateway.ask("GET", "/.well-known/jwks.json")
-        (token,) = upstream.requests[0].values(b"x-gateway-assertion")
-        known = {"expected_issuer": "gerbang", "jwks": jwks, "now_ms": clock.now_ms(), "allow_anonymous": True}
-        verify(token, expected_audience="spot", **known)
-        assert len(list((tmp_path / "signing").iterdir())) == 1
-
-
-async def test_nothing_secret_is_told_by_config_or_log(write, database):
-    async with running(write()) as gateway:
-        await gateway.ask("POST", "/reload")
-        _status, configured = await gateway.ask("GET", "/config")
-        told = json.dumps(configured) + gateway.told()
-        assert VAULT.partition(":")[2] not in told
-        assert database.gateway_dsn not in told
-        assert not {"stores", "vault"} & configured["settings"].keys()
