@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from http.cookiejar import DefaultCookiePolicy
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -101,6 +102,8 @@ def test_the_files_that_the_readme_names_are_there():
 
 def test_a_customer_logs_in_with_a_browser_and_finds_the_page_of_keys(system):
     with requests.Session() as browser:
+        # A browser sends secure cookies to this machine over http too (W3C Secure Contexts: localhost).
+        browser.cookies.set_policy(DefaultCookiePolicy(secure_protocols=("http", "https")))
         page = browser.get(f"{system.admin_url}/login".replace("127.0.0.1", "localhost") + "/start", timeout=10)
         assert page.url.startswith(f"{system.identity_url}/authorize"), page.url
         fields = {name: html.unescape(value) for name, value in re.findall(r'name="(\w+)" value="([^"]*)"', page.text.split("<button")[0])}
