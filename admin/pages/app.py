@@ -19,6 +19,7 @@ def setup(application: web.Application, services: PageServices) -> None:
     secure = urlsplit(settings.public_url).scheme == "https"
     renderer = Renderer(application, assets, issuer=settings.oidc.issuer, secure=secure)
     context = Context(services, renderer)
+    application.middlewares.append(context.lost)
     for section in (Entrance(context), KeyPages(context), AccountPages(context)):
         application.add_routes(section.routes())
     application.router.add_get("/", _home)

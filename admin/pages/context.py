@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 import structlog
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
+from admin.api.limiter import Limiter
 from admin.audit import Occasion
 from admin.config import LOOPBACK, AdminSettings
-from admin.errors import InvalidJson, ServiceUnavailable
+from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, rate_limited
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
 from admin.identity.caller import Caller
@@ -67,6 +68,7 @@ class Context:
     def __init__(self, services: PageServices, renderer: Renderer) -> None:
         self.services = services
         self.renderer = renderer
+        self._per_account = Limiter(services.settings.limits.per_account)
 
     def open(self, handler: Handler) -> Handler:
         """A page for anybody: refusals become pages."""
@@ -89,12 +91,30 @@ class Context:
             session = await self.services.browsers.session(request, now_ms)
             if session is None:
                 return to_login(request)
+            wait_ms = self._per_account.take(session.account_id, clock.monotonic_ms())
+            if wait_ms:
+                raise rate_limited("Too many pages of this account: slow down.", wait_ms)
             if request.method == "POST":
                 self.services.browsers.check_origin(request)
                 check_csrf(await _token(request), session)
             return await handler(await self._visit(request, session, now_ms))
 
         return self.open(answer)
+
+    @property
+    def lost(self) -> Middleware:
+        """For a person who mistyped an address: a page instead of the problem that programs are told."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except web.HTTPNotFound:
+                if "text/html" not in request.headers.get("Accept", ""):
+                    raise
+                return self._refused(request, NoEndpoint("There is no such page."))
+
+        return middleware
 
     async def overview(self, visit: Visit, key_count: int) -> tuple[AccountView, list[Factor], int | None]:
         """The account for a template, its factors, and how many recovery codes are left."""

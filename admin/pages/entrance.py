@@ -4,7 +4,10 @@ import structlog
 from aiohttp import web
 
 from admin import audit
+from admin.api.client_ip import failure_group
+from admin.api.limiter import Limiter
 from admin.audit import Actor, Entry, Event, Occasion
+from admin.errors import rate_limited
 from admin.identity import browser
 from admin.identity.browser import LOGIN_COOKIE
 from admin.identity.login import CALLBACK_PATH, LoginFailed, local_path
@@ -23,6 +26,7 @@ class Entrance:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = context.services
+        self._starts = Limiter(context.services.settings.limits.per_ip_failures)
 
     def routes(self) -> list[web.RouteDef]:
         around = self._context
@@ -46,6 +50,10 @@ class Entrance:
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """To the provider. ``again`` makes it ask for the password although it knows the customer: for steps that need a fresh login."""
+        # Each start is a record in Redis: strangers must not fill it.
+        wait_ms = self._starts.take(failure_group(self._services.client_ip(request)), clock.monotonic_ms())
+        if wait_ms:
+            raise rate_limited("Too many logins were started from this address.", wait_ms)
         started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)
         response = see_other(started.url)
         browser.set_login_cookie(response, started.browser_token)

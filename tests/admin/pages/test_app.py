@@ -202,3 +202,23 @@ async def test_without_redis_a_page_says_so_in_words(database, own_redis, http):
         assert "Layanan sedang tidak tersedia" in await answer.text()
         answer = await get(http, site, "/login/start")
         assert answer.status == 503
+
+
+async def test_a_person_who_mistypes_gets_a_page_and_a_program_a_problem(http, site):
+    page = await get(http, site, "/kesy", Accept="text/html,*/*")
+    assert (page.status, page.content_type) == (404, "text/html")
+    problem = await get(http, site, "/api/v1/kesy", Accept="*/*")
+    assert (problem.status, (await problem.json())["code"]) == (404, "not_found")
+
+
+async def test_logins_that_are_never_ended_are_bounded_by_address_and_pages_by_account(database, redis_url, http):
+    limits = {"per_ip_failures": "5/hour", "per_account": "6/hour"}
+    async with running_site(database, redis_url, limits=limits) as site:
+        cookie, _ = await log_in(http, site)
+        statuses = [(await get(http, site, "/login/start")).status for _ in range(5)]
+        assert statuses == [303, 303, 303, 303, 429]
+        statuses = [(await get(http, site, "/activity", Cookie=cookie)).status for _ in range(6)]
+        assert statuses == [200, 200, 200, 200, 200, 429]
+        refused = await get(http, site, "/activity", Cookie=cookie)
+        assert int(refused.headers["Retry-After"]) > 0
+        assert "Terlalu banyak percobaan" in await refused.text()
