@@ -543,6 +543,7 @@ async def test_a_replayed_request_never_reaches_the_upstream() -> None:
         claim.set_exception(ReplayedRequest("seen before"))
         response = await client.ask(post(b"/trade", b"x"))
         assert (response.status, response.body) == (409, b"replayed_request")
+        assert response.header("ratelimit-limit") == "10"  # it was signed, and charged
         assert upstream.sides == []
 
 
