@@ -55,7 +55,7 @@ def compile_raw(raw: Raw) -> Compiled:
         if isinstance(value, str) and f"{section}.{key}" not in {problem.path for problem in problems}:
             _collect(problems, lambda: check(value))  # noqa: B023 - called at once
     if settings is not None:
-        problems += _problems_of_files(settings)
+        problems += _problems_of_files(settings) + _problems_of_weights(settings)
     if problems or settings is None or routes is None:
         raise ConfigError(problems, raw.source)
     return Compiled(raw, settings, routes, _version(settings))
@@ -105,6 +105,16 @@ def _problems_of_files(settings: GatewaySettings) -> list[ConfigProblem]:
             except OSError as error:  # ssl.SSLError is one, too
                 problems.append(ConfigProblem(f"upstreams.{name}.tls.ca", f"{upstream.tls.ca}: {error.strerror or error}"))
     return problems
+
+
+def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
+    """Routes that no request could ever pass."""
+    units = settings.limits.per_key.units
+    return [
+        ConfigProblem(f"routes[{index}].weight", f"{route.weight} is above the whole of limits.per_key, {settings.limits.per_key}")
+        for index, route in enumerate(settings.routes)
+        if route.weight > units and route.scope != "public"
+    ]
 
 
 def _version(settings: GatewaySettings) -> str:

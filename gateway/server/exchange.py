@@ -317,7 +317,8 @@ class Exchange:
             self._connection.abort()
             return
         self._plane.refused(refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
-        self._give(self._gate.render(refusal, self._request), close=refusal.close)
+        limits = self._admitted.answer_headers if self._admitted is not None else b""
+        self._give(self._gate.render(refusal, self._request), more=limits, close=refusal.close)
 
     def _defect(self, error: BaseException) -> None:
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)

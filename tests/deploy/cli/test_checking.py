@@ -49,6 +49,16 @@ def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
         assert f"\n{path}: " in result.stderr
 
 
+def test_a_route_that_weighs_more_than_the_whole_limit_is_an_error(tmp_path, monkeypatch):
+    for name in ("POSTGRES", "REDIS", "VAULT_KEYS"):
+        monkeypatch.delenv(f"GERBANG_{name}", raising=False)
+    heavy = tmp_path / "gateway.toml"
+    heavy.write_text(EXAMPLE.read_text().replace('per_key = "1200/minute"', 'per_key = "4/minute"'))
+    result = check(heavy)
+    assert result.exit_code == 1, result.output
+    assert "is above the whole of limits.per_key, 4/minute" in result.stderr
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [(b"\xff", "not UTF-8"), (b"a = = 1", "not TOML"), (b"", "stores: Field required")],
