@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config import Cache
-from gateway.keys import postgres, store
+from gateway.keys import lookup, postgres, redis_client, store
 from gateway.keys.invalidation import Channels, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
@@ -92,17 +92,18 @@ class World:
     database: object
     redis_url: str
     vault: object = field(default_factory=a_vault)
+    find_seconds: float = 1.0
     closing: list = field(default_factory=list)
 
     async def __aenter__(self):
         self.redis = connect(self.redis_url)
-        self.pool = await postgres.create_pool(self.database.gateway_dsn, seconds=1.0)
+        self.pool = await postgres.create_pool(self.database.gateway_dsn, seconds=self.find_seconds)
         self.admin = await postgres.connect(self.database.admin_dsn)
         return self
 
     async def __aexit__(self, *_):
-        for lookup in self.closing:
-            await lookup.aclose()
+        for looking in self.closing:
+            await looking.aclose()
         await self.redis.aclose()
         self.pool.terminate()
         self.admin.terminate()
@@ -120,14 +121,14 @@ class World:
         channels, metrics = Channels(), Metrics()
         if heard:
             channels.postgres_up_ms = channels.redis_up_ms = 0
-        keys = HeldStore(KeyStore(self.pool, vault or self.vault))
+        keys = HeldStore(KeyStore(self.pool, vault or self.vault, seconds=self.find_seconds))
         prepared: list[str] = []
 
         def note(record):
             prepared.append(record.key_id)
             return record
 
-        lookup = KeyLookup(
+        looking = KeyLookup(
             keys,
             SharedRecords(self.redis, vault or self.vault),
             channels,
@@ -137,13 +138,20 @@ class World:
             wall_ms=lambda: clocks.wall,
             monotonic_ms=lambda: clocks.monotonic,
         )
-        self.closing.append(lookup)
-        return GateRoom(lookup, keys, clocks, channels, metrics, prepared)
+        self.closing.append(looking)
+        return GateRoom(looking, keys, clocks, channels, metrics, prepared)
 
 
 @pytest.fixture
-async def world(database, redis_url):
-    async with World(database, redis_url) as world:
+def patient(monkeypatch):
+    """Wide limits on time, for tests whose servers are well: clocks stand still, so a store that rests once rests for ever."""
+    monkeypatch.setattr(lookup, "_REDIS_SECONDS", 20.0)
+    monkeypatch.setattr(redis_client, "COMMAND_SECONDS", 20.0)
+
+
+@pytest.fixture
+async def world(database, redis_url, patient):
+    async with World(database, redis_url, find_seconds=20.0) as world:
         yield world
 
 

@@ -148,8 +148,8 @@ async def eventually(client: Redis, *command: object) -> object:
                 await asyncio.sleep(0.05)
 
 
-async def test_sentinel_leads_to_the_primary_and_after_a_failover_to_the_next(sentinel, database):
-    async with World(database, sentinel.url) as world:
+async def test_sentinel_leads_to_the_primary_and_after_a_failover_to_the_next(sentinel, database, patient):
+    async with World(database, sentinel.url, find_seconds=20.0) as world:
         record, gate, listening = await world.key(), world.gate(), Listening(world)
         listening.listener.on_invalidate.insert(0, gate.lookup.invalidate)
         async with listening:
@@ -171,8 +171,8 @@ async def test_sentinel_leads_to_the_primary_and_after_a_failover_to_the_next(se
             assert await gate.lookup.fetch(record.key_id) is None
 
 
-async def test_a_cluster_takes_records_tombstones_and_messages_and_survives_a_lost_node(cluster, database):
-    async with World(database, cluster.url) as world, Listening(world) as listening:
+async def test_a_cluster_takes_records_tombstones_and_messages_and_survives_a_lost_node(cluster, database, patient):
+    async with World(database, cluster.url, find_seconds=20.0) as world, Listening(world) as listening:
         assert isinstance(world.redis, RedisCluster)
         records, clocks = [await world.key() for _ in range(9)], Clocks()
         await listening.until(lambda: len(listening.told) == 9 and not any(task.get_name() == "entomb" for task in asyncio.all_tasks()))
