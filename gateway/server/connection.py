@@ -176,9 +176,11 @@ class ClientConnection(asyncio.Protocol):
             self._reader.feed(data)
         except httptools.HttpParserUpgrade:
             pass  # exactly at the head's end; what the request asks for is seen in its framing
-        except httptools.HttpParserError as error:
+        except httptools.HttpParserCallbackError as error:
             if isinstance(error.__context__, Refusal):
                 raise error.__context__ from None
+            raise
+        except httptools.HttpParserError as error:
             raise MalformedRequest(f"not an HTTP/1.1 request: {error}", close=True) from None
 
     def _begin(self, head: bytes, rest: bytes) -> None:
