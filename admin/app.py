@@ -17,7 +17,7 @@ import uvloop
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from admin.api import openapi
+from admin.api import openapi, table
 from admin.api.access_log import access_log
 from admin.api.client_ip import client_ip
 from admin.api.entry import Entry, Rotation
@@ -126,7 +126,7 @@ def build(settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.C
 
     public = _application(settings, stores)
     dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
-    public.add_routes(dispatcher.routes([*api.operations(), *api.refused_changes()]))
+    public.add_routes(dispatcher.routes(table.operations(api)))
     public.router.add_get("/openapi.json", _document(api, settings))
     services = PageServices(
         settings=settings,
@@ -165,7 +165,7 @@ def _application(settings: AdminSettings, stores: Stores) -> web.Application:
 
 
 def _document(api: AccountApi, settings: AdminSettings) -> Handler:
-    document = openapi.document([*api.operations(), *api.refused_changes()], version=version("gerbang"), server=settings.public_url)
+    document = openapi.document(table.operations(api), version=version("gerbang"), server=settings.public_url)
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
-from admin.api.models import Problem
+from admin.api.answers import Problem
 from admin.api.operation import ANY_ID, Operation
 from admin.errors import (
     IdentityProviderUnavailable,

@@ -12,8 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from admin.api.bodies import Body
 from admin.api.client_ip import Networks, client_ip
-from admin.api.models import Body
 from admin.api.problems import of_validation, too_large
 from admin.audit import Occasion
 from admin.errors import InvalidJson, NotFound, ServiceUnavailable, TooSlow, UnsupportedMediaType

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 from aiohttp import web
 from pydantic import Field, SecretStr, field_validator
 
-from admin.api.models import Answer, Body, Key, Time, rfc3339
+from admin.api.answers import Answer, Key, Time, rfc3339
+from admin.api.bodies import Body
 from admin.api.operation import Call, Operation
 from admin.audit import Occasion
 from admin.errors import NotFound, Unauthenticated

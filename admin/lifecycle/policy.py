@@ -1,6 +1,6 @@
 """What a key may be: the rules for a creation, every broken one told at once. Pure: no I/O, no clock.
 
-Shapes and types are the request model's business (``api.models``); these are the rules behind them, shared with the pages.
+Shapes and types are the request model's business (``api.bodies``); these are the rules behind them, shared with the pages.
 """
 
 import unicodedata

@@ -11,7 +11,7 @@ import redis.asyncio as redis
 
 from gateway import clock
 from tests.support.admin import KEY, Customer, Service
-from tests.support.stack import Database
+from tests.support.stack import Database, sql
 
 
 async def status(customer: Customer, key_id: str) -> str:
@@ -56,6 +56,12 @@ async def test_an_account_and_its_keys_are_shown_without_a_secret(alice: Custome
 @pytest.mark.parametrize("path", ["accounts/nobody", "keys/gbk_nothing", "keys/%00", "accounts/%E2%82%AC"])
 async def test_what_is_not_there_is_not_found(service: Service, path: str) -> None:
     assert (await service.operator("GET", path)).status == 404
+
+
+@pytest.mark.parametrize("account", ["%00", "%E2%82%AC", "a%20b", "x" * 256])
+async def test_no_account_is_made_for_an_id_that_no_provider_gives(service: Service, database: Database, account: str) -> None:
+    assert (await service.operator("PUT", f"accounts/{account}", {"kyc": "revoked"})).status == 404
+    assert sql(database.server, "SELECT count(*) FROM accounts", database.name).strip() == "0"
 
 
 @pytest.mark.parametrize("path", ["accounts/nobody/freeze", "accounts/nobody/thaw"])
