@@ -22,6 +22,7 @@ from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.errors import ConfigError, ConfigProblem
@@ -32,7 +33,7 @@ MAX_CONNECTIONS = 64
 """Per client. One more command waits for a connection, at most :data:`COMMAND_SECONDS`."""
 
 FAILURES = (RedisError, RedisClusterException, OSError)
-"""What a command raises when Redis does not answer as it should. The cluster client's own errors are no ``RedisError``."""
+"""What a command or a pipeline raises when Redis does not answer as it should."""
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
@@ -122,13 +123,29 @@ def _sentinel(target: _Target) -> Redis:
     )
 
 
+class _Cluster(RedisCluster):
+    """The cluster client, whose own errors are no ``RedisError``: here they are, so that one ``except`` serves every kind of Redis."""
+
+    async def initialize(self, *args: Any, **kwargs: Any) -> RedisCluster:
+        try:
+            return await super().initialize(*args, **kwargs)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from None
+
+    async def execute_command(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super().execute_command(*args, **kwargs)
+        except RedisClusterException as error:
+            raise RedisConnectionError(str(error)) from None
+
+
 def _cluster(target: _Target) -> Redis:
     if target.path.strip("/"):
         raise ValueError("a Cluster has no numbered databases: nothing follows the hosts")
     nodes = [ClusterNode(host, port) for host, port in target.hosts]
     # The one retry: after a lost node the client reads the slots anew and asks the node that is there now.
     common = _common(target) | {"retry": Retry(NoBackoff(), 1)}
-    client = RedisCluster(startup_nodes=nodes, ssl=target.tls, max_connections=MAX_CONNECTIONS, **common)
+    client = _Cluster(startup_nodes=nodes, ssl=target.tls, max_connections=MAX_CONNECTIONS, **common)
     return cast("Redis", client)
 
 
