@@ -26,12 +26,12 @@ class ResponseHead(NamedTuple):
     """One response head."""
 
     status: int
-    lines: list[bytes]
+    lines: tuple[bytes, ...]
     """The field lines as received, without those that are hop-by-hop or say how long the content is."""
     length: int
     """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
-    declared_length: int | None
-    """What Content-Length says, which for HEAD and 304 speaks of content that is not sent."""
+    framing: bytes
+    """The field line by which an HTTP/1.1 client is told where the content ends; ``b""`` where none is needed."""
     named: frozenset[bytes]
     """Fields that ``Connection`` names, in lower case: they go no further."""
     keep_alive: bool
@@ -55,10 +55,12 @@ _KINDS = (
         b"upgrade": _UPGRADE,
     }
 )
-_MEMO_LINES = 1_024
-_MEMO_LINE_BYTES = 80
+_MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 80
+_MEMO_HEADS, _MEMO_HEAD_BYTES = 256, 1_024
 _memo: dict[bytes, tuple[int, Any]] = {}
-"""Lines seen before, which most lines of most responses are; bounded, and without what belongs to one user."""
+"""Lines read before, which most lines of most responses are; bounded, and without what belongs to one user."""
+_heads: dict[bytes, ResponseHead] = {}
+"""Heads read before: a busy upstream sends the same one many times within a second. Bounded in the same way."""
 
 
 def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
@@ -68,15 +70,28 @@ def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     :param head_only: it answers a HEAD
     :raises Unframable: see RFC 9112 §6.3
     """
+    raw = raw[: raw.index(b"\r\n\r\n")]
+    known = _heads.get(raw)
+    if known is not None and not head_only:
+        return known
     if not raw.startswith(_VERSIONS):
         raise Unframable("the protocol is not HTTP/1.1")
     if not 100 <= status <= 599:
         raise Unframable("the status code is not one")
+    head = _read_lines(raw, status, head_only=head_only)
+    if not head_only and len(raw) <= _MEMO_HEAD_BYTES and b"set-cookie" not in raw.lower():
+        if len(_heads) >= _MEMO_HEADS:
+            _heads.clear()
+        _heads[raw] = head
+    return head
+
+
+def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     lines: list[bytes] = []
     declared: int | None = None
     chunked = dated = limited = False
     options, upgrade = _NOTHING, b""
-    for line in raw[: raw.index(b"\r\n\r\n")].split(b"\r\n")[1:]:
+    for line in raw.split(b"\r\n")[1:]:
         kind, value = _memo.get(line) or _read_line(line)
         if kind == _PLAIN:
             lines.append(line)
@@ -106,7 +121,8 @@ def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     if options:
         keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
         options -= _CONTROLS
-    return ResponseHead(status, lines, length, declared, options, keep_alive, dated, limited, upgrade)
+    framing = _framing_line(status, length, declared)
+    return ResponseHead(status, tuple(lines), length, framing, options, keep_alive, dated, limited, upgrade)
 
 
 def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool) -> int:
@@ -116,6 +132,15 @@ def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool
     if chunked:
         return CHUNKED
     return UNTIL_CLOSE if declared is None else declared
+
+
+def _framing_line(status: int, length: int, declared: int | None) -> bytes:
+    """See :attr:`ResponseHead.framing`. To HEAD and 304, the length speaks of content that is not sent (RFC 9110 §8.6)."""
+    if length < 0:
+        return b"transfer-encoding: chunked\r\n"
+    if declared is None or status < 200 or status == 204:
+        return b""
+    return b"content-length: %d\r\n" % declared
 
 
 def _read_line(line: bytes) -> tuple[int, Any]:

@@ -59,11 +59,6 @@ def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: b
     return status_line(answer.status) + date + lines + more + length + end + (b"" if head_only or bare else answer.body)
 
 
-def has_content(status: int, *, head_only: bool) -> bool:
-    """RFC 9112 §6.3, rule 1."""
-    return not head_only and status >= 200 and status not in _WITHOUT_CONTENT
-
-
 def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes) -> bytes:
     """The head of an upstream's answer as the client gets it.
 
@@ -74,7 +69,7 @@ def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: b
     """
     lines = head.lines
     if head.named or (head.limited and more):
-        lines = without(lines, head.named | RATE_LIMIT if more else head.named)
+        lines = tuple(without(lines, head.named | RATE_LIMIT if more else head.named))
     kept = b"\r\n".join(lines) + b"\r\n" if lines else b""
     if not head.dated:
         kept += date
@@ -89,15 +84,3 @@ def interim(head: ResponseHead) -> bytes:
 def switching(head: ResponseHead, more: bytes) -> bytes:
     """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2)."""
     return relayed(head, b"", more, b"upgrade: websocket\r\n", b"connection: Upgrade\r\n\r\n")
-
-
-def framing_line(head: ResponseHead, *, http10: bool, head_only: bool) -> tuple[bytes, bool, bool]:
-    """How the client learns where the content ends: field line, whether to send it chunked, whether the connection must close."""
-    if not has_content(head.status, head_only=head_only):
-        known = head.declared_length is not None and head.status != 204
-        return (b"content-length: %d\r\n" % head.declared_length if known else b""), False, False  # type: ignore[str-format]
-    if head.length >= 0:
-        return b"content-length: %d\r\n" % head.length, False, False
-    if http10:
-        return b"", False, True
-    return b"transfer-encoding: chunked\r\n", True, False

@@ -193,13 +193,12 @@ class ClientConnection(asyncio.Protocol):
             raise MalformedRequest("a request begins with a request line", close=True)
         if b" \r\n" in head or b"\t\r\n" in head:
             reader.strip()
-        method, target, http10 = read_request_line(head)
+        method, target, path, query, http10 = read_request_line(head)
         if reader.special != self._special or http10 is not self._framing.http10:
             self._framing = frame(reader.special, http10=http10)  # a client's requests are mostly framed alike
             self._special = reader.special.copy()
-        path, mark, query = target.partition(b"?")
         request = Request(
-            method, target, path, query if mark else None, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
+            method, target, path, query, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
             plane.next_request_id(),
         )  # fmt: skip
         self._backlog = rest

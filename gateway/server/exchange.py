@@ -229,12 +229,14 @@ class Exchange:
         plane, admitted, http10 = self._plane, self._admitted, self._framing.http10
         if admitted is None:
             return
-        line, self._chunked, must_close = answer.framing_line(head, http10=http10, head_only=self._request.method == b"HEAD")
-        if must_close or not self._whole or plane.draining:
+        framing, self._chunked = head.framing, head.length < 0
+        if http10 and self._chunked:  # chunks do not exist there: the content ends with the connection
+            framing, self._chunked, self._keep_alive = b"", False, False
+        if not self._whole or plane.draining:
             self._keep_alive = False
         self._head_sent = True
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, line, end))
+        self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, framing, end))
         if plane.access.enabled and plane.access.sampled():
             self._log_admitted(admitted, head.status)
 

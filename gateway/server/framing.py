@@ -20,7 +20,6 @@ SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connect
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_NEVER = frozenset({b"CONNECT", b"TRACE"})
 _ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
@@ -43,26 +42,54 @@ class Framing(NamedTuple):
 _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 
-def read_request_line(head: bytes) -> tuple[bytes, bytes, bool]:
-    """Method, target, and whether the version is HTTP/1.0 (RFC 9112 §3), of a head that llhttp has accepted.
+class RequestLine(NamedTuple):
+    """The first line of a request, cut."""
 
-    llhttp also takes several spaces between them, other protocols and versions, and blank lines in front, of which one may be.
+    method: bytes
+    target: bytes
+    path: bytes
+    query: bytes | None
+    """``None`` when the target has no ``?``."""
+    http10: bool
+
+
+def read_request_line(head: bytes) -> RequestLine:
+    """The request line (RFC 9112 §3) of a head that llhttp has accepted.
+
+    llhttp also takes several spaces between the parts, other protocols and versions, and blank lines in front, of which one may be.
 
     :raises MalformedRequest, MethodNotAllowed: both close the connection
     """
-    parts = head[: head.index(b"\r\n", 2)].split(b" ")
+    line = head[: head.index(b"\r\n", 2)]
+    known = _request_lines.get(line)
+    if known is not None:
+        return known
+    read = _cut_request_line(line.removeprefix(b"\r\n"))
+    if read.query is None and len(line) <= _MEMO_LINE_BYTES:
+        if len(_request_lines) >= _MEMO_LINES:
+            _request_lines.clear()
+        _request_lines[line] = read
+    return read
+
+
+_MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 256
+_request_lines: dict[bytes, RequestLine] = {}
+"""Lines read before, which bots repeat for ever; bounded, and none with a query, where signatures stand."""
+
+
+def _cut_request_line(line: bytes) -> RequestLine:
+    parts = line.split(b" ")
     if len(parts) != 3:
         raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
     method, target, version = parts
-    if not method.isalpha():
-        method = method.removeprefix(b"\r\n")
-    if version != b"HTTP/1.1" and version != b"HTTP/1.0":  # noqa: PLR1714 - compared for every request
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
         raise malformed("the version must be HTTP/1.1 or HTTP/1.0")
-    if method in _NEVER:
+    if method in (b"CONNECT", b"TRACE"):
         raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
     if target[:1] != b"/" or not method.isalpha():
-        raise malformed("the request line must be METHOD SP target SP HTTP/1.1, the target in origin form, beginning with /")
-    return method, target, version == b"HTTP/1.0"
+        raise malformed("the target must be in origin form, beginning with /, and nothing may stand before the method")
+    path, mark, query = target.partition(b"?")
+    return RequestLine(method, target, path, query if mark else None, version == b"HTTP/1.0")
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:

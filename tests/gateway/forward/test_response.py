@@ -5,30 +5,34 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.forward import response
 from gateway.forward.response import CHUNKED, UNTIL_CLOSE, Unframable, read_head
 
 
-def head(*lines: bytes, version: bytes = b"HTTP/1.1") -> bytes:
-    return version + b" 200 OK\r\n" + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
+def head(*lines: bytes, version: bytes = b"HTTP/1.1", status: int = 200) -> bytes:
+    return version + b" %d OK\r\n" % status + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
 
 
 @pytest.mark.parametrize(
-    ("raw", "status", "head_only", "length"),
+    ("raw", "status", "head_only", "length", "framing"),
     [
-        (head(b"Content-Length: 7"), 200, False, 7),
-        (head(b"Content-Length:7  "), 200, False, 7),
-        (head(b"Content-Length: 7"), 200, True, 0),
-        (head(b"Content-Length: 7"), 304, False, 0),
-        (head(), 204, False, 0),
-        (head(), 103, False, 0),
-        (head(b"Transfer-Encoding: chunked"), 200, False, CHUNKED),
-        (head(b"transfer-encoding: Chunked"), 200, False, CHUNKED),
-        (head(), 200, False, UNTIL_CLOSE),
-        (head(version=b"HTTP/1.0"), 200, False, UNTIL_CLOSE),
+        (head(b"Content-Length: 7"), 200, False, 7, b"content-length: 7"),
+        (head(b"Content-Length:7  "), 200, False, 7, b"content-length: 7"),
+        (head(b"Content-Length: 7"), 200, True, 0, b"content-length: 7"),
+        (head(b"Transfer-Encoding: chunked"), 200, True, 0, b""),
+        (head(b"Content-Length: 7", status=304), 304, False, 0, b"content-length: 7"),
+        (head(b"Content-Length: 7", status=204), 204, False, 0, b""),
+        (head(status=103), 103, False, 0, b""),
+        (head(b"Transfer-Encoding: chunked"), 200, False, CHUNKED, b"transfer-encoding: chunked"),
+        (head(b"transfer-encoding: Chunked"), 200, False, CHUNKED, b"transfer-encoding: chunked"),
+        (head(), 200, False, UNTIL_CLOSE, b"transfer-encoding: chunked"),
+        (head(version=b"HTTP/1.0"), 200, False, UNTIL_CLOSE, b"transfer-encoding: chunked"),
     ],
 )
-def test_where_the_content_ends(raw: bytes, status: int, head_only: bool, length: int) -> None:
-    assert read_head(raw, status, head_only=head_only).length == length
+def test_where_the_content_ends_and_how_the_client_is_told(raw: bytes, status: int, head_only: bool, length: int, framing: bytes) -> None:
+    for _ in range(2):  # also when it has been seen before
+        read = read_head(raw, status, head_only=head_only)
+        assert (read.length, read.framing.removesuffix(b"\r\n")) == (length, framing)
 
 
 @pytest.mark.parametrize(
@@ -49,12 +53,26 @@ def test_whether_the_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
 @pytest.mark.parametrize("status", [0, 99, 600, 999])
 def test_a_status_that_is_none_is_refused(status: int) -> None:
     with pytest.raises(Unframable):
-        read_head(head(b"Content-Length: 0"), status, head_only=False)
+        read_head(head(b"Content-Length: 0", status=status), status, head_only=False)
 
 
 def test_hop_by_hop_lines_are_left_out_and_others_kept_as_they_came() -> None:
     lines = (b"X-A:  1 ", b"Keep-Alive: x", b"TE: x", b"Set-Cookie: a", b"set-cookie: b", b"Proxy-Authenticate: x", b"Trailer: x")
-    assert read_head(head(*lines), 200, head_only=False).lines == [b"X-A:  1 ", b"Set-Cookie: a", b"set-cookie: b"]
+    assert read_head(head(*lines), 200, head_only=False).lines == (b"X-A:  1 ", b"Set-Cookie: a", b"set-cookie: b")
+
+
+def test_a_head_that_answers_head_is_not_taken_for_one_that_does_not() -> None:
+    raw = head(b"Content-Length: 70")
+    assert [read_head(raw, 200, head_only=head_only).length for head_only in (True, False, True)] == [0, 70, 0]
+
+
+def test_what_is_remembered_is_bounded_and_nobodys() -> None:
+    for number in range(3_000):
+        read_head(head(b"Content-Length: 1", b"X-Number: %d" % number), 200, head_only=False)
+    read_head(head(b"Content-Length: 1", b"Set-Cookie: session=secret"), 200, head_only=False)
+    remembered = [*response._heads, *response._memo]
+    assert len(remembered) <= 256 + 1_024
+    assert not [known for known in remembered if b"secret" in known]
 
 
 def test_a_line_seen_before_is_judged_as_the_first_time() -> None:
