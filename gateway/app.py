@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, Self
 import structlog
 
 from gateway import clock
-from gateway.admission.gate import Gate, Services
+from gateway.admission.gate import Admitted, Gate, Services
 from gateway.admission.limits import FailureLimiter, KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.assertion import Signer, SigningKey
 from gateway.compiled import Compiled, load
-from gateway.errors import ConfigError
+from gateway.decision import Asked, Verdict, decide, refused
+from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Pools, Upstreams
@@ -30,6 +31,7 @@ from gateway.keys.lookup import KeyLookup
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import KeyStore
 from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.message import Request
 from gateway.server.plane import Plane
 from gateway.stores import Stores
 from gateway.telemetry import AccessLog, Metrics, configure_logging
@@ -38,6 +40,9 @@ from gateway.ticker import Ticker
 
 CHANNELS_SECONDS = 2.0
 """How long a start waits for the invalidation channels. Without them a gate serves, and asks PostgreSQL for every key it does not know."""
+
+LOOKUP_SECONDS = 2.0
+"""How long a request waits for PostgreSQL to find its key before it is told to try again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -76,7 +81,7 @@ class App:
         self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
         self._channels = Channels()
         self._lookup = KeyLookup(
-            KeyStore(stores.pool, stores.vault),
+            KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS),
             SharedRecords(stores.redis, stores.vault),
             self._channels,
             settings.cache,
@@ -150,6 +155,25 @@ class App:
     async def serve(self, listening: socket.socket) -> None:
         """Accept connections on this socket."""
         await self._plane.serve([listening])
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """Decide without forwarding, by the version in force, for a trusted proxy."""
+        if not self._plane.is_trusted(asked.peer):
+            return refused(IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies"))
+        pools = self._upstreams.pools
+        request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.next_request_id())
+        return await decide(
+            self._gate,
+            request,
+            identity_lines=lambda admitted, now_ms: pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
+            note=self._note,
+        )
+
+    def _note(self, outcome: Admitted | Refusal, request: Request) -> None:
+        if isinstance(outcome, Refusal):
+            self._plane.refused(outcome, request)
+        else:
+            self.metrics.admitted[outcome.route.pattern] += 1
 
     # -- versions
 
