@@ -19,6 +19,7 @@ from admin.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
+from admin.identity.browser import CSRF_HEADER, SESSION_COOKIE
 from gateway.errors import RateLimited, Refusal
 
 _ALWAYS: tuple[type[Refusal], ...] = (Unauthenticated, RateLimited, ServiceUnavailable, IdentityProviderUnavailable)
@@ -51,12 +52,18 @@ def document(operations: Sequence[Operation[Any]], *, version: str, server: str)
             "description": "API keys of an account: create, list, delete; factors and the proof that each change needs.",
         },
         "servers": [{"url": server}],
-        "security": [{"bearer": []}],
+        "security": [{"bearer": []}, {"session": []}],
         "paths": paths,
         "components": {
             "schemas": definitions["$defs"],
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A token of the OpenID issuer."},
+                "session": {
+                    "type": "apiKey",
+                    "in": "cookie",
+                    "name": SESSION_COOKIE,
+                    "description": f"For the service's own pages: unsafe calls also need their origin and the header {CSRF_HEADER}.",
+                },
             },
         },
     }

@@ -3,10 +3,20 @@
 import asyncio
 import gzip
 import json
+from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
 
+from admin.api.entry import Rotation
 from admin.app import CannotStart, serving
+from admin.identity.browser import SESSION, SESSION_COOKIE, Browsers
+from admin.identity.sessions import Session, SessionStore
+from deploy.local.redis import RedisServer
+from gateway import clock
+from gateway.keys import redis_client
+from gateway.keys.vault import Vault, new_entry
 from tests.support.admin import KEY, Customer, Service, running_service, settings_for
 from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.stack import Database
@@ -161,3 +171,17 @@ async def test_a_port_in_use_is_told_in_one_line(service: Service, issuer: Issue
         async with serving(settings):
             pass
     assert "\n" not in str(caught.value)
+
+
+async def test_an_answer_is_given_also_when_the_session_cannot_be_rotated(own_redis: RedisServer) -> None:
+    """The answer may hold a secret that is shown once."""
+    own_redis.stop()
+    client = redis_client.connect(own_redis.url)
+    browsers = Browsers(SessionStore(client, Vault.parse(new_entry("a")), idle_ms=60_000, absolute_ms=60_000), "https://exchange.example")
+    request = make_mocked_request("POST", "/", headers={"Cookie": f"{SESSION_COOKIE}={'x' * 43}"})
+    session = {"account_id": "alice", "email": None, "kyc": "verified", "login_id": "a", "csrf_token": "b"}
+    request[SESSION] = Session(**session, authenticated_ms=0, issued_ms=0, created_ms=0, seen_ms=clock.now_ms())
+    response = web.Response()
+    await Rotation(browsers).after(request, response, SimpleNamespace(proof="given"))
+    assert "Set-Cookie" not in response.headers
+    await client.aclose()
