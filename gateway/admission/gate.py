@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
-from gateway.admission import answers, builtin
+from gateway.admission import answers, builtin, rules
 from gateway.admission.client_ip import ClientIpRule, Seen
 from gateway.admission.dialects import CREDENTIAL_FIELDS, DIALECTS, Credentials, Dialect
 from gateway.admission.dialects.base import invalid
@@ -19,21 +19,14 @@ from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
 from gateway.config import GatewaySettings
 from gateway.errors import (
-    AccountFrozen,
     AmbiguousCredentials,
     AmbiguousPath,
     GerbangError,
     InternalError,
     InvalidCredentials,
-    IpNotAllowed,
-    KeyExpired,
     MalformedRequest,
     MissingCredentials,
-    RateLimited,
     Refusal,
-    ScopeNotGranted,
-    TimestampOutOfWindow,
-    UnsignedQuery,
 )
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
@@ -47,8 +40,6 @@ if TYPE_CHECKING:
     from gateway.keys.lookup import KeyLookup
     from gateway.keys.usage import UsageCounts
 
-AHEAD_MS = 1_000
-"""How far a client's clock may be ahead of the gate's."""
 _QUERY = re.compile(rb'[!"$-~]*')
 
 
@@ -150,22 +141,22 @@ class Gate:
             dialect, fields = self._claimed_dialect(request)
             self._check_failures(seen, request)
             credentials = dialect.read(request, fields)
-            self._check_coverage(credentials, route)
-            window_ms = self._check_time(credentials, request.received_ms)
+            rules.check_coverage(credentials, route)
+            window_ms = rules.check_time(credentials, request.received_ms, self._auth)
             now_ms = self._services.monotonic_ms()
             principal = self._known(credentials, now_ms)
             if principal is None or not self._verifies(principal, credentials):
                 self._refuse_credentials(principal, credentials, dialect, fields, request)
-            self._check_standing(principal, request.received_ms)
-            self._check_address(principal, seen)
-            self._check_scope(principal, route)
+            rules.check_standing(principal, request.received_ms)
+            rules.check_address(principal, seen)
+            rules.check_scope(principal, route)
             charge = self._check_limit(principal, route, now_ms)
         except Refusal as refusal:
             self._note(refusal, principal, seen, request)
             raise
         claim = None
         if route.strict_replay:
-            ttl_ms = max(1_000, credentials.timestamp_ms + window_ms - request.received_ms + AHEAD_MS)
+            ttl_ms = max(1_000, credentials.timestamp_ms + window_ms - request.received_ms + rules.AHEAD_MS)
             claim = Claim(principal.record.key_id, credentials.signature, ttl_ms)
         else:
             self._services.usage.admitted(principal.record.key_id, seen.address, request.received_ms)
@@ -216,7 +207,7 @@ class Gate:
         claimants = (self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of)
         return answers.render(refusal, request_id=request.request_id, dialect=next(claimants, None))
 
-    # -- the steps of admit, in their order; each raises its own refusal
+    # -- the steps of admit that need more than values; the others stand in ``rules``
 
     def _claimed_dialect(self, request: Request) -> tuple[Dialect, dict[bytes, bytes]]:
         """The one dialect that the request speaks, and its credential fields."""
@@ -244,35 +235,7 @@ class Gate:
         now_ms = self._services.monotonic_ms()
         retry_ms = self._services.failures.retry_after_ms(seen.address or request.peer, self._failure_rate, now_ms)
         if retry_ms:
-            raise _rate_limited("too many refused credentials from your address", retry_ms)
-
-    def _check_coverage(self, credentials: Credentials, route: Route) -> None:
-        if route.scope == "trade" and not credentials.covers_query:
-            raise UnsignedQuery("this dialect does not sign the query, and this call changes something: send it without a query")
-        if route.strict_replay and not credentials.unique:
-            raise MalformedRequest('this call is admitted once per signature: add a "nonce" to Signature-Input')
-
-    def _check_time(self, credentials: Credentials, now_ms: int) -> int:
-        """The window that applies, in milliseconds."""
-        window_ms = credentials.window_ms or self._auth.clock_window_ms
-        if window_ms > self._auth.max_clock_window_ms:
-            raise MalformedRequest(f"the request asks for a window of {window_ms} ms; at most {self._auth.max_clock_window_ms} ms")
-        age_ms = now_ms - credentials.timestamp_ms
-        if not -AHEAD_MS <= age_ms <= window_ms:
-            if age_ms < 0:
-                advice = f"your clock is {-age_ms} ms ahead; at most {AHEAD_MS} ms"
-            else:
-                advice = f"the request was signed {age_ms} ms ago; at most {window_ms} ms"
-            raise TimestampOutOfWindow(
-                f"{advice}. Set your clock by GET /gateway/v1/time, and sign right before sending",
-                extras={"server_time_ms": now_ms, "skew_ms": -age_ms, "window_ms": window_ms},
-            )
-        if credentials.expires_ms and now_ms > credentials.expires_ms:
-            raise TimestampOutOfWindow(
-                f"the signature expired {now_ms - credentials.expires_ms} ms ago by its own word",
-                extras={"server_time_ms": now_ms, "skew_ms": credentials.expires_ms - now_ms, "window_ms": window_ms},
-            )
-        return window_ms
+            raise rules.rate_limited("too many refused credentials from your address", retry_ms)
 
     def _known(self, credentials: Credentials, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""
@@ -305,38 +268,13 @@ class Gate:
             refusal.extras = {**refusal.extras, "hint": hint}
         raise refusal
 
-    def _check_standing(self, principal: Principal, now_ms: int) -> None:
-        record = principal.record
-        if record.expires_ms is not None and now_ms >= record.expires_ms:
-            raise KeyExpired("this key has expired: create a new one", extras={"expired_at": builtin.rfc3339(record.expires_ms)})
-        if record.frozen:
-            raise AccountFrozen("the account is frozen, or its identity is not verified any more: contact support")
-
-    def _check_address(self, principal: Principal, seen: Seen) -> None:
-        allowed = principal.allowlist
-        if allowed is None or seen.address in allowed:
-            return
-        if not seen.address:
-            detail = f"your address cannot be told, and this key is whitelisted: {seen.problem}"
-        else:
-            detail = _address_advice(seen.address, allowed)
-        raise IpNotAllowed(detail, extras={"client_ip": seen.address or None, "allowed_count": len(allowed)})
-
-    def _check_scope(self, principal: Principal, route: Route) -> None:
-        if route.scope not in principal.scopes and route.scope != "any":
-            granted = list(principal.identity.scopes)
-            raise ScopeNotGranted(
-                f"this call needs a key with the permission {route.scope}; this one has {', '.join(granted)}",
-                extras={"required": route.scope, "granted": granted},
-            )
-
     def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
         try:
             charge = self._charge(principal.record.key_id, route.weight, self._rate, now_ms)
         except ShareNeeded:
             raise KeyNeeded(principal.record.key_id, weight=route.weight) from None
         if not charge.allowed:
-            raise _rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
+            raise rules.rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
         return charge
 
     # -- what follows a decision
@@ -368,24 +306,3 @@ class Gate:
             self._services.usage.admitted(key_id, admitted.client_ip, now_ms)
         elif isinstance(refusal, Refusal):
             self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
-
-
-def _rate_limited(why: str, retry_ms: float) -> RateLimited:
-    if retry_ms == float("inf"):
-        return RateLimited(f"{why}: it can never pass", extras={"retry_after_ms": None})
-    milliseconds = max(1, round(retry_ms))
-    seconds = -(-milliseconds // 1000)
-    return RateLimited(
-        f"{why}; try again in {milliseconds} ms",
-        headers=((b"Retry-After", b"%d" % seconds),),
-        extras={"retry_after_ms": milliseconds},
-    )
-
-
-def _address_advice(address: str, allowed: frozenset[str]) -> str:
-    family = 6 if ":" in address else 4
-    same = sum((":" in one) is (family == 6) for one in allowed)
-    count = f"{len(allowed)} address{'es' if len(allowed) != 1 else ''}"
-    if not same:
-        count = f"{len(allowed)} IPv{10 - family} address{'es' if len(allowed) != 1 else ''} and none of IPv{family}"
-    return f"you arrived over IPv{family} from {address}; this key lists {count}. Create a key that lists it, or come from a listed one"

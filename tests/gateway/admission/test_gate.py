@@ -11,8 +11,9 @@ from itertools import combinations
 import pytest
 
 from deploy.signing import DIALECTS, SigningKey, sign
-from gateway.admission.gate import AHEAD_MS, Gate, KeyNeeded
+from gateway.admission.gate import Gate, KeyNeeded
 from gateway.admission.gcra import ShareNeeded, charge
+from gateway.admission.rules import AHEAD_MS
 from gateway.config import Rate
 from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
 from gateway.keys.record import KeyRecord, Scope
