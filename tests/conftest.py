@@ -3,12 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import redis
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.redis import RedisServer
 from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database, start_migrated, start_redis
+
+hypothesis.settings.register_profile("gerbang", deadline=None)  # how long an example takes says nothing on a busy machine
+hypothesis.settings.load_profile("gerbang")
 
 
 @pytest.fixture(scope="session")
