@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import sys
 
 import pytest
 from hypothesis import assume, given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.admission.routes import RouteTable
 from gateway.config import RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
+from tests.bench.routes import table as bench_table
 
 
 def route(match: str, *, scope: str = "read", **more: object) -> RouteConfig:
@@ -233,3 +235,26 @@ def test_whatever_two_patterns_match_together_does_not_load(patterns, path):
 def test_no_path_does_anything_but_match_or_be_refused(path):
     with contextlib.suppress(Refusal):
         TABLE.match(b"GET", b"/" + path)
+
+
+def steps(routes: RouteTable, path: bytes) -> int:
+    """How many functions one match calls."""
+    calls = 0
+
+    def count(_frame, event, _argument):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        routes.match(b"GET", path)
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("path", [b"/v1/service-0/orders", b"/v1/service-0/orders/1", b"/v1/service-0/files/a/b"])
+def test_a_match_takes_as_many_steps_among_5_routes_as_among_5_000(path):
+    small, large = bench_table(5), bench_table(5_000)
+    assert len(large.routes) > 5_000
+    assert steps(small, path) == steps(large, path)
