@@ -79,11 +79,12 @@ class UpstreamConnection(asyncio.Protocol):
     def pause(self) -> None:
         """The client reads slower than the server sends: stop reading, and do not hold that against the server."""
         self.deadline_ms = NEVER
-        self._paused = True
-        self.transport.pause_reading()
+        if not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
 
     def resume(self) -> None:
-        if self._paused:
+        if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
             if self.far is None:
@@ -238,6 +239,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.deadline_ms = NEVER
         self.call = None
         self._tunnelling = True
+        self.server.observe(call, head.status)
         call.switched(head, self, rest)
 
     def _refused(self, error: httptools.HttpParserError) -> None:

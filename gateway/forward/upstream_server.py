@@ -167,10 +167,10 @@ class UpstreamServer:
     async def _open(self, call: Call) -> None:
         try:
             connection = await self.connect()
-        except OSError as error:  # ssl.SSLError is one, too
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that cannot be one is a ValueError
             self._opening -= 1
             if not call.cancelled:
-                call.unconnected(f"{self.url}: {error.strerror or error}")
+                call.unconnected(f"{self.url}: {error}")
             return
         self._opening -= 1
         if call.cancelled:

@@ -264,12 +264,12 @@ class ClientConnection(asyncio.Protocol):
         return self._lines
 
     def pause_reading(self) -> None:
-        if not self._paused:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
 
     def resume_reading(self) -> None:
-        if self._paused:
+        if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
 

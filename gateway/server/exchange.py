@@ -56,7 +56,7 @@ class Exchange:
 
     __slots__ = (
         "_admitted", "_answered", "_buffer", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
-        "_keep_alive", "_out", "_plane", "_pools", "_request", "_route", "_whole",
+        "_keep_alive", "_logged", "_out", "_plane", "_pools", "_request", "_route", "_whole",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", connection: "ClientConnection", request: Request, framing: Framing) -> None:
@@ -74,6 +74,7 @@ class Exchange:
         self._buffer: BodyBuffer | None = None
         self._whole = framing.length == 0
         self._out: list[bytes] = []
+        self._logged: tuple[int, float] | None = None
         self._chunked = self._head_sent = self._answered = self._gone = False
 
     # -- the request, as it comes
@@ -237,8 +238,8 @@ class Exchange:
         self._head_sent = True
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
         self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, framing, end))
-        if plane.access.enabled and plane.access.sampled():
-            self._log_admitted(admitted, head.status)
+        if plane.access.enabled and plane.access.sampled() and self._call is not None:
+            self._logged = (head.status, (clock.stopwatch() - self._call.sent_at) * 1000)
 
     def response_data(self, data: bytes) -> None:
         self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -255,6 +256,8 @@ class Exchange:
             self._out.append(answer.LAST_CHUNK)
         out = self._out
         self._connection.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._logged is not None:
+            self._log_admitted(*self._logged)
         self._connection.finish(keep_alive=self._keep_alive)
 
     def response_switched(self, head: ResponseHead, connection: UpstreamConnection, rest: bytes) -> None:
@@ -352,8 +355,11 @@ class Exchange:
         if call is not None:
             call.cancel()
 
-    def _log_admitted(self, admitted: Admitted, status: int) -> None:
-        request, identity, call = self._request, admitted.identity, self._call
+    def _log_admitted(self, status: int, upstream_ms: float) -> None:
+        request, admitted = self._request, self._admitted
+        if admitted is None:
+            return
+        identity = admitted.identity
         self._plane.access.admitted(
             request_id=request.request_id,
             route=admitted.route.pattern,
@@ -363,6 +369,6 @@ class Exchange:
             key_id=identity.key_id if identity is not None else None,
             account_id=identity.account_id if identity is not None else None,
             client_ip=admitted.client_ip,
-            upstream_ms=(clock.stopwatch() - call.sent_at) * 1000 if call is not None else 0.0,
+            upstream_ms=upstream_ms,
             total_ms=clock.now_ms() - request.received_ms,
         )

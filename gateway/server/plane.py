@@ -8,7 +8,8 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import Any
 
 from gateway import clock
 from gateway.admission.gate import Admitted, Gate
@@ -25,6 +26,8 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.ticker import Ticker
 
 BACKLOG = 1_024
+TLS_END_S = 1.0
+"""Seconds that a client has to answer the end of a TLS connection, before it is just closed."""
 
 
 class Plane:
@@ -83,10 +86,14 @@ class Plane:
         loop = asyncio.get_running_loop()
         context = self.tls.context if self.tls is not None else None
         for listening in sockets:
+            server: asyncio.Server | ProxyProtocolListener
             if self._proxy_protocol:
-                self._servers.append(ProxyProtocolListener(listening, self, context))
+                server = ProxyProtocolListener(listening, self, context)
             else:
-                self._servers.append(await loop.create_server(lambda: ClientConnection(self), sock=listening, ssl=context, backlog=BACKLOG))
+                server = await loop.create_server(
+                    lambda: ClientConnection(self), sock=listening, backlog=BACKLOG, ssl=context, **self.tls_limits()
+                )
+            self._servers.append(server)
 
     async def drain(self, timeout_ms: int) -> bool:
         """Take no new connections, let what is in flight finish, close everything.
@@ -118,6 +125,10 @@ class Plane:
         self._servers.clear()
         for connection in [*self._connections, *self._refused]:
             connection.abort()
+
+    def tls_limits(self) -> dict[str, Any]:
+        """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""
+        return {"ssl_handshake_timeout": self.limits.header_timeout_ms / 1000, "ssl_shutdown_timeout": TLS_END_S} if self.tls else {}
 
     # -- for connections and exchanges
 
@@ -157,9 +168,11 @@ class Plane:
     def is_trusted(self, peer: str) -> bool:
         """Whether many clients may stand behind this address, and its PROXY header be believed."""
         try:
-            address = ip_address(peer)
+            address: IPv4Address | IPv6Address = ip_address(peer)
         except ValueError:
             return False
+        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped  # how a socket that listens on IPv6, too, names an IPv4 peer
         return any(address in network for network in self._trusted)
 
     def next_request_id(self) -> str:

@@ -160,7 +160,7 @@ class ProxyProtocolListener:
                 async with asyncio.timeout(self._plane.limits.header_timeout_ms / 1000):
                     source = await read_source(sock) or peer
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: ClientConnection(self._plane, peer=source), sock, ssl=self._tls
+                lambda: ClientConnection(self._plane, peer=source), sock, ssl=self._tls, **self._plane.tls_limits()
             )
         except (OSError, TimeoutError, ProxyHeaderError) as error:
             self._plane.metrics.connections_refused["proxy header"] += 1
