@@ -4,6 +4,9 @@
 
 Everybody who asks within one tick of the event loop shares one round trip. Whether a claim may be repeated is not known after a lost
 reply, so it never is: an outcome that is not known is a refusal, unless the operator chose ``replay_outage = "allow"``.
+
+What is left: Redis replicates asynchronously, so a claim that was acknowledged right before a failover (Sentinel, Cluster) can be lost
+with its primary. Then the same signature could pass once more, within what remains of its window.
 """
 
 import asyncio
