@@ -1,13 +1,17 @@
 """Structured logs: one JSON object a line on standard error, without a secret, a signature or a query string.
 
 Everything logged, by structlog or by a library through ``logging``, passes :func:`redact`. A line that cannot be written (a full
-disk, a closed pipe) is dropped and counted: a log never stops a request.
+disk, a closed pipe, a reader that hangs) is dropped and counted: a log never stops a request.
 """
 
 import logging
 import os
 import re
-from collections.abc import MutableMapping
+import socket
+import stat
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from functools import partial
 from typing import Any, ClassVar
 
 import structlog
@@ -60,20 +64,54 @@ def _clean(value: Any) -> Any:
 
 
 class LineSink:
-    """Writes whole lines to a file descriptor and survives whatever that does."""
+    """Writes whole lines to a file descriptor, never waits for whoever reads it, and survives whatever a write does."""
 
     dropped: ClassVar[int] = 0
     """Lines given up by this process; a probe copies it into the metrics."""
+    _installed: ClassVar["LineSink | None"] = None
 
     def __init__(self, descriptor: int = 2) -> None:
-        self._descriptor = descriptor
+        # The descriptor is shared with other processes: it is not made non-blocking, but opened once more, or sent to so.
+        mode = os.fstat(descriptor).st_mode
+        self._opened: int | socket.socket | None = None
+        self._write: Callable[[bytes], int] = partial(os.write, descriptor)
+        if stat.S_ISFIFO(mode):
+            with suppress(OSError):
+                self._opened = os.open(f"/proc/self/fd/{descriptor}", os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._write = partial(os.write, self._opened)
+        elif stat.S_ISSOCK(mode):
+            self._opened = connected = socket.socket(fileno=os.dup(descriptor))
+            self._write = lambda data: connected.send(data, socket.MSG_DONTWAIT)
+        self._cut = False
+
+    @classmethod
+    def install(cls, descriptor: int) -> "LineSink":
+        """The one sink of this process, in place of the one before."""
+        if cls._installed is not None:
+            cls._installed.close()
+        cls._installed = cls(descriptor)
+        return cls._installed
+
+    def close(self) -> None:
+        """Give back what it opened beside the descriptor it was given."""
+        if isinstance(self._opened, socket.socket):
+            self._opened.close()
+        elif self._opened is not None:
+            os.close(self._opened)
+        self._opened = None
 
     def msg(self, line: str) -> None:
         """Write one line in one call, so that lines of several processes do not mix."""
+        data = line.encode(errors="backslashreplace") + b"\n"
+        if self._cut:
+            data = b"\n" + data
         try:
-            os.write(self._descriptor, line.encode(errors="backslashreplace") + b"\n")
+            written = self._write(data)
         except OSError:
             LineSink.dropped += 1
+            return
+        self._cut = written < len(data)
+        LineSink.dropped += self._cut
 
     log = debug = info = warning = warn = error = critical = exception = fatal = msg
 
@@ -95,6 +133,7 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
     def common(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         return {**always, **event}
 
+    sink = LineSink.install(descriptor)
     structlog.configure(
         processors=[
             common,
@@ -106,7 +145,7 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
             structlog.processors.JSONRenderer(default=str),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
-        logger_factory=lambda *_args: LineSink(descriptor),
+        logger_factory=lambda *_args: sink,
         cache_logger_on_first_use=False,
     )
     logging.basicConfig(level=max(_LEVELS[level], logging.INFO), handlers=[_Bridge()], force=True)

@@ -66,7 +66,7 @@ def delete_key(own_postgres, key):
 def start(tmp_path, own_postgres, own_redis, upstream, key):
     """Starts a gateway: ``async with start() as gateway``. ``redis`` and ``postgres`` may be put behind something."""
 
-    def started(*, more: str = "", **stores: str):
+    def started(*, more: str = "", of_upstreams: str = "", pool: str = "spot", **stores: str):
         path = tmp_path / "gateway.toml"
         path.write_text(
             configuration(
@@ -74,7 +74,8 @@ def start(tmp_path, own_postgres, own_redis, upstream, key):
                 redis=stores.get("redis", own_redis.url),
                 vault=VAULT,
                 upstreams={"spot": stores.get("upstream", upstream.url)},
-                routes=ROUTES,
+                routes=ROUTES.replace(" spot", f" {pool}"),
+                of_upstreams=of_upstreams,
                 workers=2,
                 more='[limits]\nper_key = "100000000/minute"\nper_ip_failures = "100000000/minute"\n' + more,
             )

@@ -95,6 +95,13 @@ class RunningGateway:
         _status, ready = await self.ask("GET", "/ready")
         return [worker["pid"] for worker in ready["workers"]]
 
+    def leave_log(self) -> None:
+        """Take the other end of its log away: every line fails from now on, as on a full disk."""
+        assert self._process is not None
+        pipe = self._process._transport.get_pipe_transport(2)  # asyncio has no other way to close it
+        assert pipe is not None
+        pipe.close()
+
     def signal(self, number: signal.Signals) -> None:
         """Send the parent a signal."""
         assert self._process is not None
@@ -151,20 +158,29 @@ async def running(path: Path) -> AsyncIterator[RunningGateway]:
 
 
 def configuration(
-    *, postgres: str, redis: str, vault: str, upstreams: dict[str, str], routes: str, workers: int = 1, more: str = ""
+    *,
+    postgres: str,
+    redis: str,
+    vault: str,
+    upstreams: dict[str, str],
+    routes: str,
+    workers: int = 1,
+    more: str = "",
+    of_upstreams: str = "",
 ) -> str:
     """The text of a configuration on free ports of the loopback.
 
     :param upstreams: server URL by name
     :param routes: lines ``METHOD /path scope upstream``
     :param more: further TOML: whole tables
+    :param of_upstreams: further lines of every upstream
     """
     lines = [
         f'[listen]\npublic = "127.0.0.1:0"\nops = "127.0.0.1:0"\nworkers = {workers}\ndrain_timeout_ms = 5000',
         f'[stores]\npostgres = "{postgres}"\nredis = "{redis}"',
         f'[vault]\nkeys = "{vault}"',
         more,
-        *(f'[upstreams.{name}]\nservers = ["{url}"]' for name, url in upstreams.items()),
+        *(f'[upstreams.{name}]\nservers = ["{url}"]\n{of_upstreams}' for name, url in upstreams.items()),
     ]
     for line in routes.strip().splitlines():
         method, path, scope, upstream = line.split()

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -93,11 +95,44 @@ def test_an_ordinary_question_mark_stays(lines):
     assert (line["event"], line["note"]) == ("really?", "is it? yes")
 
 
+def test_configuring_again_and_again_opens_nothing_more(lines):
+    reader, writer = os.pipe()
+    configure_logging("info", descriptor=writer)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        configure_logging("info", descriptor=writer)
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    os.close(reader)
+    os.close(writer)
+
+
 def test_a_line_that_cannot_be_written_is_dropped_and_counted():
     before = LineSink.dropped
     with Path("/dev/full").open("wb", buffering=0) as full:
         LineSink(full.fileno()).msg("a line")
     assert LineSink.dropped == before + 1
+
+
+@pytest.mark.parametrize("make", [os.pipe, lambda: [end.detach() for end in socket.socketpair()]], ids=["pipe", "socket"])
+def test_areader_that_hangs_stops_nobody_and_lines_come_whole_again_when_it_reads(make):
+    reader, writer = make()
+    sink, before = LineSink(writer), LineSink.dropped
+    sent = 0
+    while LineSink.dropped == before:
+        sink.msg("x" * 999)
+        sent += 1
+    os.set_blocking(reader, False)
+    got = b""
+    with suppress(BlockingIOError):
+        while True:
+            got += os.read(reader, 1 << 20)
+    sink.msg("after")
+    lines = (got + os.read(reader, 1 << 20)).decode().split("\n")
+    assert lines[-2:] == ["after", ""]
+    assert lines.count("x" * 999) == sent - 1
+    sink.close()
+    os.close(reader)
+    os.close(writer)
 
 
 @pytest.mark.parametrize(("share", "taken"), [(0.0, 0), (0.01, 10), (0.5, 500), (1.0, 1000)])
