@@ -15,8 +15,9 @@ from typing import Any, NamedTuple, Self
 import structlog
 
 from gateway import clock
+from gateway.admission.failures import FailureLimiter
 from gateway.admission.gate import Admitted, Gate, Services
-from gateway.admission.limits import FailureLimiter, KeyLimiter
+from gateway.admission.limits import KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.assertion import Signer, SigningKey

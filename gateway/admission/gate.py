@@ -35,7 +35,8 @@ from gateway.message import Answer, Identity, Request
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from gateway.admission.limits import FailureLimiter, KeyLimiter
+    from gateway.admission.failures import FailureLimiter
+    from gateway.admission.limits import KeyLimiter
     from gateway.admission.replay import ReplayGuard
     from gateway.keys.lookup import KeyLookup
     from gateway.keys.usage import UsageCounts

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
+from gateway.admission.failures import FailureLimiter
 from gateway.admission.gate import Gate, Services
 from gateway.admission.gcra import Charge
-from gateway.admission.limits import FailureLimiter
 from gateway.admission.principal import Principal
 from gateway.admission.routes import RouteTable
 from gateway.config import GatewaySettings

@@ -1,4 +1,4 @@
-"""Limits per key over all workers, and per address for refused credentials."""
+"""Limits per key over all workers."""
 
 import asyncio
 from itertools import count
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.admission import gcra, limits
 from gateway.admission.gcra import ShareNeeded
-from gateway.admission.limits import SETTLE, SLOTS, FailureLimiter, KeyLimiter
+from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.config import Rate
 from gateway.keys import redis_client
 from gateway.telemetry.metrics import Metrics
@@ -354,51 +354,3 @@ async def test_a_ledger_that_was_lost_is_begun_anew(running, redis_url):
         client.script_flush()
     assert await admitted(running, 600)
     assert not running.degraded
-
-
-# -- refused credentials by address
-
-FAILURES = Rate(3, 60_000)
-
-
-def test_an_address_that_failed_too_often_waits():
-    limiter = FailureLimiter()
-    for _ in range(3):
-        assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 0
-        limiter.failed("192.0.2.1", FAILURES, 1_000)
-    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 20_000
-    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 21_000) == 0
-    assert limiter.retry_after_ms("192.0.2.2", FAILURES, 1_000) == 0
-
-
-def test_failing_while_blocked_does_not_prolong_the_wait():
-    limiter = FailureLimiter()
-    for _ in range(50):
-        limiter.failed("192.0.2.1", FAILURES, 1_000)
-    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) == 20_000
-
-
-def test_all_addresses_of_one_ipv6_network_are_one():
-    limiter = FailureLimiter()
-    for number in range(3):
-        limiter.failed(f"2001:db8:1:2::{number}", FAILURES, 1_000)
-    assert limiter.retry_after_ms("2001:db8:1:2:ffff::9", FAILURES, 1_000) > 0
-    assert limiter.retry_after_ms("2001:db8:1:3::1", FAILURES, 1_000) == 0
-
-
-def test_a_flood_from_many_addresses_does_not_grow_the_memory_and_keeps_the_latest():
-    limiter = FailureLimiter(max_addresses=100)
-    for number in range(1_000):
-        limiter.failed(f"10.0.{number // 250}.{number % 250}", FAILURES, 1_000)
-        for _ in range(3):
-            limiter.failed("192.0.2.1", FAILURES, 1_000)
-    assert len(limiter._tats) <= 100
-    assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) > 0
-
-
-def test_what_is_no_address_is_limited_as_it_is():
-    limiter = FailureLimiter()
-    for text in ("", "not:an:address"):
-        for _ in range(3):
-            limiter.failed(text, FAILURES, 1_000)
-        assert limiter.retry_after_ms(text, FAILURES, 1_000) > 0
