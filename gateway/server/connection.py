@@ -36,7 +36,7 @@ class ClientConnection(asyncio.Protocol):
     """See the module."""
 
     __slots__ = (
-        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_for", "_paused", "_plane",
+        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_for", "_new", "_paused", "_plane",
         "_reader", "_special", "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
         self._advancing = self._paused = self._full = False
+        self._new = True
         self._lines = b""
         self._lines_for = ("", b"")
         self._take: Callable[[ClientConnection, bytes], None] = ClientConnection._read_head
@@ -69,7 +70,9 @@ class ClientConnection(asyncio.Protocol):
         self.secure = transport.get_extra_info("sslcontext") is not None
         self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
         reason = self._plane.opened(self)
-        if reason:
+        if reason == "at once":
+            self.transport.abort()
+        elif reason:
             self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True))
 
     def data_received(self, data: bytes) -> None:
@@ -128,7 +131,7 @@ class ClientConnection(asyncio.Protocol):
         except Refusal as refusal:
             self._refuse(refusal)
             return
-        if not held:
+        if not held and not self._new:  # the first head's time runs from the connection's opening
             self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
         self._held = head
 
@@ -201,6 +204,7 @@ class ClientConnection(asyncio.Protocol):
             method, target, path, query, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
             plane.next_request_id(),
         )  # fmt: skip
+        self._new = False
         self._backlog = rest
         self._exchange = Exchange(plane, self, request, self._framing)
         if self._framing.length == 0:
@@ -239,7 +243,7 @@ class ClientConnection(asyncio.Protocol):
     def finish(self, *, keep_alive: bool) -> None:
         """The exchange has been answered to its end."""
         self._exchange = None
-        if not keep_alive:
+        if not keep_alive or self._plane.draining:
             self.close()
         elif not self._full:
             self._next()

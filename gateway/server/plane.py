@@ -26,6 +26,8 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.ticker import Ticker
 
 BACKLOG = 1_024
+TOLD_AT_MOST = 256
+"""Connections beyond the limit that are being told so; more are dropped without a word."""
 TLS_END_S = 1.0
 """Seconds that a client has to answer the end of a TLS connection, before it is just closed."""
 
@@ -133,7 +135,7 @@ class Plane:
     # -- for connections and exchanges
 
     def opened(self, connection: ClientConnection) -> str:
-        """Count a new connection; a reason when there are too many."""
+        """Count a new connection. A reason when there are too many: ``"at once"`` when there is not even time to say so."""
         peer = connection.peer or ""
         limits, metrics = self.limits, self.metrics
         metrics.connections_accepted += 1
@@ -145,7 +147,7 @@ class Plane:
         if reason:
             metrics.connections_refused[reason] += 1
             self._refused.add(connection)
-            return reason
+            return reason if len(self._refused) <= TOLD_AT_MOST else "at once"
         metrics.connections += 1
         self._connections.add(connection)
         self._per_address[peer] += 1

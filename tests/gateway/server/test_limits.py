@@ -33,6 +33,18 @@ async def test_a_head_that_comes_byte_by_byte_is_cut_off() -> None:
         assert served.metrics.timeouts["header"] == 1
 
 
+async def test_the_first_heads_time_runs_from_the_connections_opening() -> None:
+    async with serving() as served:
+        client = await served.client()
+        await served.until(lambda: bool(served.plane._connections))
+        (connection,) = served.plane._connections
+        opened = connection.deadline_ms
+        served.plane.ticker.now_ms += 1_000
+        client.send(GET[:10])
+        await served.until(lambda: bool(connection._held))
+        assert connection.deadline_ms == opened
+
+
 async def test_a_later_head_has_the_same_limit_from_its_first_byte() -> None:
     async with serving(limits=QUICK) as served:
         client = await served.client()

@@ -34,6 +34,26 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_in_flight_finis
         assert await draining is True
 
 
+async def test_a_response_that_had_begun_before_the_drain_is_the_connections_last() -> None:
+    release = asyncio.Event()
+
+    async def slow(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        await release.wait()
+        side.send(b"lf")
+
+    async with recording_upstream(slow) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(GET)
+        await client.head()
+        draining = spawn(served.plane.drain(5_000), name="drain")
+        await asyncio.sleep(0)
+        release.set()
+        assert await client.rest() == b"half"
+        await client.close()
+        assert await draining is True
+
+
 async def test_a_drain_takes_no_new_connections() -> None:
     async with serving() as served:
         await served.plane.drain(1_000)
