@@ -180,3 +180,39 @@ async def test_a_proof_changes_the_session_cookie_and_the_old_one_is_worth_nothi
         response = await thief.get(f"{visitor.url}/api/v1/keys", headers={"Cookie": f"{SESSION_COOKIE}={await cookie()}"})
         assert response.status == 200
     await visitor.leave_secret()
+
+
+async def test_a_hostile_label_is_only_text(visitor: Visitor):
+    label = """<img src=x onerror="alert(1)"> '&amp; {{ 7*7 }} %(x)s ${1}"""
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.enrol_passkey(label)
+    await expect(visitor.page.locator("[data-factor] strong")).to_have_text(label)
+    await visitor.fill_key(label)
+    await visitor.proceed()
+    await expect(visitor.page.locator("[data-summary=label] dd")).to_have_text(label)
+    await visitor.prove_by_passkey()
+    await visitor.new_secret()
+    await visitor.leave_secret()
+    await expect(visitor.page.locator(".card h2")).to_have_text(label)
+    await visitor.page.locator(".card-foot a").click()
+    await visitor.page.fill("#label", label)
+    await visitor.page.click("#confirm-label .danger")
+    await visitor.prove_by_passkey()
+    await visitor.page.wait_for_url(visitor.url + "/keys")
+    await visitor.go("/activity")
+    await expect(visitor.page.locator(".list li").first).to_contain_text(label)
+
+
+async def test_a_web_view_without_passkeys_says_so_and_leaves_the_other_ways(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.enrol_passkey()
+    await visitor.page.context.add_init_script("delete window.PublicKeyCredential")
+    await visitor.fill_key("Bot")
+    await visitor.proceed()
+    await expect(visitor.page.locator("[data-passkey]")).to_be_hidden()
+    await expect(visitor.page.locator("[data-step-up-error]")).to_contain_text("Peramban ini tidak mendukung passkey")
+    await visitor.go("/security")
+    await expect(visitor.page.locator("#add-passkey")).to_contain_text("Peramban ini tidak mendukung passkey")
+    await expect(visitor.page.locator("#totp-form")).to_be_visible()

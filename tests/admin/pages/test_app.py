@@ -163,7 +163,7 @@ async def test_a_qr_code_is_made_of_an_enrolments_address_alone(http, site):
 
 async def test_files_are_served_for_ever_under_their_content_and_nothing_else_is(http, site):
     page = await (await get(http, site, "/login")).text()
-    (sheet,) = re.findall(r'href="(/static/[^"]+\.css)"', page)
+    sheet, *_ = re.findall(r'href="(/static/[^"]+\.css)"', page)
     answer = await get(http, site, sheet)
     assert (answer.status, answer.content_type) == (200, "text/css")
     assert "immutable" in answer.headers["Cache-Control"]

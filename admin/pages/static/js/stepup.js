@@ -64,7 +64,10 @@ export function prove({ panel, intent, first, act, onOther }) {
   // What the server takes for this very intent: a recovery code, for one, never makes a key.
   for (const element of panel.querySelectorAll("[data-method]")) element.hidden = !first.methods.includes(element.dataset.method);
   if (button) {
-    if (!passkeys.possible) button.hidden = true;
+    if (!passkeys.possible) {
+      button.hidden = true;
+      if (!first.methods.includes("totp")) say(alert, text("passkey.unsupported"));
+    }
     button.onclick = () => attempt(null, async (current) => ({ passkey: await passkeys.assert(current.passkey) }));
   }
   withCode(panel.querySelector("[data-totp]"), "totp", (typed) => typed.replace(/\s/g, ""));
