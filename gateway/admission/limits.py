@@ -27,14 +27,14 @@ from gateway.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
-"""Slots of time in one period of the ledger; units count for 61 to 62 slots, which leaves one for a settlement to be late."""
+"""Slots of time in one period of the ledger."""
 SHARE = 100
-"""A worker admits one part in this many of the limit before it has settled."""
+"""A worker admits one part in this many of the limit before it has settled, however long that takes: what is not settled is bounded."""
 MAX_KEYS = 100_000
 MAX_BATCH = 200
 TIMEOUT_SECONDS = 0.5
-BEAT_SECONDS = 0.5
-"""Between two settlements of a key that is far from its limit; less where a slot is shorter than twice that."""
+BEAT_SECONDS = 2.0
+"""Between two settlements of a key that has used little of its share; less where the period is shorter than a minute."""
 PAID_MS = 1_000
 """For how long units that were granted may be used: whoever waited for them comes at once, or not at all."""
 RETRY_SECONDS = 1.0
@@ -160,7 +160,7 @@ class KeyLimiter:
             return known
         if known is None and len(self._shares) >= MAX_KEYS:
             self._forget()
-        self._beat_seconds = min(BEAT_SECONDS, rate.period_ms / SLOTS / 2000)
+        self._beat_seconds = min(BEAT_SECONDS, rate.period_ms / 30_000)
         share = self._shares[key_id] = _Share(key_id, rate)
         return share
 

@@ -14,8 +14,8 @@ if not now then
   now = time[1] * 1000 + time[2] / 1000
 end
 
--- A unit counts for one to two slots more than the period: a settlement may be late by one.
-local interval, slot_ms, kept_slots = period / units, period / slots, slots + 2
+-- A unit counts until the whole of its slot is a period old.
+local interval, slot_ms, kept_slots = period / units, period / slots, slots + 1
 local slot, cap = math.floor(now / slot_ms), math.floor(units * 1.03)
 local tat, used, oldest = now, 0, slot
 local kept = redis.call('HGETALL', KEYS[1])
