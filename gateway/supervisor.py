@@ -21,6 +21,7 @@ from gateway.assertion.keys import SigningKeysUnusable
 from gateway.changes import changes, needs_restart, shown
 from gateway.compiled import Compiled, load
 from gateway.config import Address
+from gateway.decision import Asked, Verdict
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
 from gateway.listening import listen
 from gateway.ops.app import create_app
@@ -218,6 +219,14 @@ class Supervisor:
         """See :meth:`gateway.ops.report.Operated.metrics`."""
         snapshots = await self._workers.snapshots()
         return render([self._metrics.snapshot(), *snapshots])
+
+    def max_body_bytes(self) -> int:
+        """See :meth:`gateway.ops.report.Operated.max_body_bytes`."""
+        return self._workers.compiled.settings.limits.max_body_bytes
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """See :meth:`gateway.ops.report.Operated.decide`."""
+        return Verdict.read(await self._workers.decide(asked.wire()))
 
     def configuration(self) -> dict[str, Any]:
         """See :meth:`gateway.ops.report.Operated.configuration`."""

@@ -17,6 +17,7 @@ from gateway.assertion import SigningKey
 from gateway.compiled import Compiled, compile_raw
 from gateway.config import Raw
 from gateway.control import Frames, Message, answer
+from gateway.decision import Asked
 from gateway.errors import GerbangError
 from gateway.telemetry import Snapshot, configure_logging
 
@@ -40,7 +41,8 @@ class Worker:
 
         :raises GerbangError: why it cannot be done
         """
-        verbs = (self.start, self.serve, self.prepare, self.commit, self.abort, self.sign, self.status, self.metrics, self.drain)
+        life, versions = (self.start, self.serve, self.drain), (self.prepare, self.commit, self.abort, self.sign)
+        verbs = (*life, *versions, self.status, self.metrics, self.decide)
         by_name = {verb.__name__: verb for verb in verbs}
         return await by_name[do](**{name: value for name, value in message.items() if name not in ("id", "do")})
 
@@ -100,6 +102,10 @@ class Worker:
     async def metrics(self) -> Snapshot:
         """Everything counted."""
         return self.app.metrics.snapshot()
+
+    async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
+        """See :mod:`gateway.decision`."""
+        return (await self.app.decide(Asked.read(asked))).wire()
 
     async def drain(self, *, limit_ms: int) -> None:
         """Finish what is in flight and take nothing new."""

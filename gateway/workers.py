@@ -11,6 +11,7 @@ from gateway import clock
 from gateway.assertion import SigningKey
 from gateway.compiled import Compiled
 from gateway.control import WorkerFailed
+from gateway.errors import Overloaded
 from gateway.tasks import spawn
 from gateway.telemetry import Metrics, Snapshot
 from gateway.worker_process import WorkerProcess
@@ -20,6 +21,7 @@ START_MS = 30_000
 PREPARE_MS = 3_000
 COMMIT_MS = 2_000
 STATUS_MS = 1_500
+DECIDE_MS = 5_000
 SILENT_MS = 30_000
 """A worker that says nothing for so long is killed. The parent asks every ten seconds."""
 EXIT_MS = 3_000
@@ -43,6 +45,7 @@ class Workers:
         self._workers = [WorkerProcess(number, listening) for number, listening in enumerate(public)]
         self._keepers: list[asyncio.Task[None]] = []
         self._metrics = metrics
+        self._turn = 0
 
     # -- life
 
@@ -160,6 +163,21 @@ class Workers:
             return {**state, **await worker.call("status", timeout_ms=STATUS_MS)}
         except WorkerFailed as error:
             return {**state, "missing": [str(error).removeprefix(f"{worker.name}: ")]}
+
+    async def decide(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Let the next worker in turn decide.
+
+        :raises Overloaded: none answers
+        """
+        serving = self._serving()
+        if not serving:
+            raise Overloaded("no worker serves")
+        self._turn += 1
+        try:
+            decided: dict[str, Any] = await serving[self._turn % len(serving)].call("decide", timeout_ms=DECIDE_MS, asked=asked)
+        except WorkerFailed as error:
+            raise Overloaded("no worker answers", reason=str(error)) from None
+        return decided
 
     async def snapshots(self) -> list[Snapshot]:
         """Each worker's metrics."""

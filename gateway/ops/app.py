@@ -7,6 +7,7 @@ POST /reload                  200 {"outcome": "applied" | "unchanged", "version"
                               or 422 with code ``reload_refused`` and "problems": [{"path", "message"}]
 GET  /config                  {"version", "loaded_at", "settings"}, without a secret
 GET  /.well-known/jwks.json   RFC 7517
+ANY  /decision/…              see :mod:`gateway.ops.decision`
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,10 +17,13 @@ from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.assertion.keys import JWKS_MAX_AGE_S
+from gateway.decision import refused
+from gateway.errors import BodyTooLarge, Refusal
+from gateway.ops import decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
 MAX_BODY_BYTES = 1_024
-"""No call of this port has a body worth reading."""
+"""No call of this port but a decision's has a body worth reading."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,8 +53,19 @@ def create_app(operated: Operated) -> web.Application:
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response(operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
 
+    async def decide(request: web.Request) -> web.Response:
+        proxy = request.match_info["proxy"]
+        try:
+            body = await _whole_body(request, operated.max_body_bytes())
+            verdict = await operated.decide(decision.read(request, proxy, body))
+        except Refusal as refusal:
+            verdict = refused(refusal)
+        return decision.answer(verdict, proxy)
+
     app.add_routes(
         [
+            web.route("*", "/decision/{proxy:nginx|forward-auth}", decide),
+            web.route("*", "/decision/{proxy:envoy}/{target:.*}", decide),
             web.get("/health", health),
             web.get("/ready", ready),
             web.get("/metrics", metrics),
@@ -60,6 +75,17 @@ def create_app(operated: Operated) -> web.Application:
         ]
     )
     return app
+
+
+async def _whole_body(request: web.Request, limit: int) -> bytes:
+    """:raises BodyTooLarge: over the limit of the data plane"""
+    pieces, size = [], 0
+    async for piece in request.content.iter_any():
+        size += len(piece)
+        if size > limit:
+            raise BodyTooLarge(f"the content is over {limit} bytes")
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 def _readiness(readiness: Readiness) -> web.Response:

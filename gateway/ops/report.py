@@ -3,6 +3,7 @@
 from typing import Any, Literal, NamedTuple, Protocol
 
 from gateway.changes import Change
+from gateway.decision import Asked, Verdict
 from gateway.errors import ConfigProblem
 
 
@@ -48,3 +49,12 @@ class Operated(Protocol):
 
     def jwks(self) -> dict[str, Any]:
         """The public keys of the assertion."""
+
+    def max_body_bytes(self) -> int:
+        """The largest body that a decision reads."""
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """Let a worker decide.
+
+        :raises Overloaded: no worker answers
+        """
