@@ -103,7 +103,7 @@ SNIPPETS = (
 noise = st.lists(st.sampled_from(SNIPPETS) | st.binary(max_size=6), max_size=8).map(b"".join)
 
 
-@settings(max_examples=EXAMPLES, deadline=None)
+@settings(max_examples=1_000, deadline=None)
 @given(
     headers=st.lists(st.tuples(st.sampled_from(FIELDS), noise), max_size=5).map(tuple),
     query=st.none() | noise,
