@@ -17,7 +17,7 @@ def setup(application: web.Application, services: PageServices) -> None:
     settings = services.settings
     assets = Assets()
     secure = urlsplit(settings.public_url).scheme == "https"
-    renderer = Renderer(application, assets, issuer=settings.oidc.issuer, secure=secure)
+    renderer = Renderer(application, assets, secure=secure)
     context = Context(services, renderer)
     application.middlewares.append(context.lost)
     for section in (Entrance(context), KeyPages(context), AccountPages(context)):

@@ -81,7 +81,17 @@ class Entrance:
         return response
 
     async def sign_out(self, visit: Visit) -> web.StreamResponse:
-        response = see_other(await self._services.login.logout_url() or "/login")
+        _ = visit.language.translations.gettext
+        values = {
+            "heading": _("You are signed out"),
+            "text": _("Your session here has ended."),
+            "way_out": {"path": "/login", "text": _("Sign in again")},
+        }
+        response = self._context.renderer.page(visit.request, "problem.html", {**values, "session": None})
+        elsewhere = await self._services.login.logout_url()
+        if elsewhere is not None:
+            # No redirect: browsers hold a form's redirects against form-action, and the provider may have this place anywhere.
+            response.headers["Refresh"] = f"0; url={elsewhere}"
         await self._services.browsers.close(visit.request, response)
         return response
 

@@ -1,7 +1,6 @@
 """From a template and its values to an answer, in the language of the request, under a strict content security policy."""
 
 from collections.abc import Mapping
-from urllib.parse import urlsplit
 
 import aiohttp_jinja2
 import jinja2
@@ -26,6 +25,7 @@ POLICY = {
     "img-src": "'self' blob:",  # a QR code, which must have no address of its own
     "connect-src": "'self'",
     "base-uri": "'none'",
+    "form-action": "'self'",
     "frame-ancestors": "'none'",
     "require-trusted-types-for": "'script'",
     "trusted-types": "'none'",
@@ -35,12 +35,12 @@ POLICY = {
 class Renderer:
     """Templates of all languages.
 
-    :param issuer: where the form "sign out" may end up: browsers apply ``form-action`` to redirects too
+    :param secure: browsers come by https, and shall do so ever after
     """
 
-    def __init__(self, application: web.Application, assets: Assets, *, issuer: str, secure: bool) -> None:
+    def __init__(self, application: web.Application, assets: Assets, *, secure: bool) -> None:
         self.languages = load_languages()
-        self._headers = _headers(issuer, secure=secure)
+        self._headers = _headers(secure=secure)
         loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
         for code, language in self.languages.items():
             environment = aiohttp_jinja2.setup(
@@ -90,11 +90,9 @@ def remember_language(response: web.StreamResponse, code: str) -> None:
     response.set_cookie(LANGUAGE_COOKIE, code, max_age=_LANGUAGE_COOKIE_S, path="/", httponly=True, samesite="Lax")
 
 
-def _headers(issuer: str, *, secure: bool) -> dict[str, str]:
-    parts = urlsplit(issuer)
-    policy = {**POLICY, "form-action": f"'self' {parts.scheme}://{parts.netloc}"}
+def _headers(*, secure: bool) -> dict[str, str]:
     headers = {
-        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
         "Cache-Control": "no-store",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cross-Origin-Resource-Policy": "same-origin",

@@ -123,3 +123,14 @@ async def test_a_wrong_first_code_is_told_beside_its_field_and_the_enrolment_goe
     await visitor.page.fill("#totp-code", visitor.code())
     await visitor.page.click("#totp-confirm button")
     await expect(visitor.page.locator("#recovery-codes li")).to_have_count(10)
+
+
+async def test_a_name_that_cannot_be_used_is_told_beside_its_field(visitor: Visitor):
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.go("/security")
+    for form in ("totp", "passkey"):
+        await visitor.page.fill(f"#{form}-name", "x\u200b")
+        await visitor.page.click(f"#{form}-form button")
+        await expect(visitor.page.locator(f"#{form}-name-error")).to_contain_text("Hanya huruf, angka, spasi, dan simbol")
+        await expect(visitor.page.locator(f"#{form}-name")).to_be_focused()

@@ -55,6 +55,7 @@ async def test_every_page_is_kept_by_no_cache_and_runs_only_our_own_files(http, 
         answer = await get(http, site, path, **({} if path == "/login" else {"Cookie": cookie}))
         assert answer.status == 200, path
         policy = dict(part.strip().split(" ", 1) for part in answer.headers["Content-Security-Policy"].split(";"))
+        assert policy["form-action"] == "'self'"
         assert policy["default-src"] == policy["base-uri"] == policy["frame-ancestors"] == "'none'"
         assert policy["script-src"] == policy["style-src"] == "'self'"
         assert policy["require-trusted-types-for"] == "'script'"
@@ -189,7 +190,10 @@ async def test_a_key_of_somebody_else_is_no_key(http, site):
 async def test_signing_out_goes_on_to_the_provider(http, site):
     cookie, token = await log_in(http, site)
     answer = await post(http, site, "/logout", {CSRF_FIELD: token}, Cookie=cookie, Origin=site.url)
-    assert answer.headers["Location"].startswith(f"{site.settings.oidc.issuer}/logout?")
+    assert answer.headers["Refresh"].startswith(f"0; url={site.settings.oidc.issuer}/logout?")
+    page = await answer.text()
+    assert "Sesi Anda di sini telah berakhir" in page
+    assert token not in page
     assert (await get(http, site, "/keys", Cookie=cookie)).status == 303
 
 
