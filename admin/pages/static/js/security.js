@@ -56,10 +56,18 @@ function refuse(form, error) {
     showError(form, "code", problem(error.problem))?.focus();
   } else if (error instanceof Refused) {
     say(pageError, problem(error.problem));
+    if (error.problem.code === "login_too_old") pageError.append(" ", freshLogin());
     pageError.focus();
   } else {
     throw error;
   }
+}
+
+function freshLogin() {
+  const link = document.createElement("a");
+  link.href = "/login/start?again=1&return_to=/security";
+  link.textContent = text("again");
+  return link;
 }
 
 function added(answer) {
