@@ -2,153 +2,19 @@
 
 import asyncio
 import dataclasses
-import json
-from collections import Counter
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import combinations
 
 import pytest
 
-from deploy.signing import DIALECTS, SigningKey, sign
-from gateway.admission.gate import Gate, KeyNeeded
-from gateway.admission.gcra import ShareNeeded, charge
+from deploy.signing import DIALECTS
+from gateway.admission.gate import KeyNeeded
 from gateway.admission.rules import AHEAD_MS
 from gateway.config import Rate
 from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
-from gateway.keys.record import KeyRecord, Scope
-from gateway.message import Request
+from gateway.keys.record import Scope
 from tests.support.keys import NOW_MS, a_record
-from tests.support.signed import a_gate
-
-HERE = "203.0.113.7"
-ROUTES = [
-    {"match": "GET /public", "scope": "public", "upstream": "spot"},
-    {"match": "GET /read", "scope": "read", "upstream": "spot"},
-    {"match": "GET /any", "scope": "any", "upstream": "spot"},
-    {"match": "POST /trade", "scope": "trade", "upstream": "spot"},
-    {"match": "POST /heavy", "scope": "read", "upstream": "spot", "weight": 40},
-]
-LIMIT = Rate(100, 60_000)
-
-
-class Lookup:
-    """What the gate knows of keys; counts what it is asked."""
-
-    def __init__(self, gate: Gate) -> None:
-        self._peek, self.asked, self.fetched = gate._services.lookup.peek, 0, []
-        self.unknown: set[str] = set()
-
-    def peek(self, key_id, now_ms):
-        self.asked += 1
-        return None if key_id in self.unknown else self._peek(key_id, now_ms)
-
-    async def fetch(self, key_id):
-        self.fetched.append(key_id)
-        self.unknown.discard(key_id)
-
-
-class Limiter:
-    """GCRA for one key, in the open."""
-
-    def __init__(self) -> None:
-        self.tat, self.charged, self.settled_for, self.need = 0.0, [], [], False
-
-    def charge(self, _key_id, weight, rate, now_ms):
-        if self.need and weight:
-            raise ShareNeeded
-        done = charge(self.tat, weight, now_ms, rate)
-        self.tat = done.tat_ms
-        if weight:
-            self.charged.append(weight)
-        return done
-
-    async def settled(self, key_id, weight, rate):
-        self.need = False
-        self.settled_for.append((key_id, weight, rate))
-
-
-class Guard:
-    """Remembers claims; a test says what becomes of them."""
-
-    def __init__(self) -> None:
-        self.claims, self.refusal = [], None
-
-    def claim(self, key_id, signature, *, ttl_ms, outage):
-        self.claims.append((key_id, signature, ttl_ms, outage))
-        future = asyncio.get_running_loop().create_future()
-        if self.refusal is None:
-            future.set_result(None)
-        else:
-            future.set_exception(self.refusal)
-        return future
-
-
-class Usage:
-    def __init__(self) -> None:
-        self.counts: Counter[str] = Counter()
-
-    def admitted(self, _key_id, _address, _now_ms):
-        self.counts["admitted"] += 1
-
-    def refused(self, _key_id, code, _address, _now_ms):
-        self.counts[code] += 1
-
-
-@dataclass
-class Scene:
-    """A gate, one key in its memory, and a request that may pass unless a test spoils something."""
-
-    record: KeyRecord = field(default_factory=a_record)
-    dialect: str = "binance"
-    method: str = "GET"
-    target: str = "/read"
-    body: bytes = b""
-    signed_ms: int = NOW_MS
-    peer: str = HERE
-    forge: bool = False
-    unknown: bool = False
-    extra: tuple[tuple[bytes, bytes], ...] = ()
-    sections: dict[str, object] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.limits = {"per_key": str(LIMIT), "per_ip_failures": "900000000/second"}
-        self.limiter, self.guard, self.usage, self.now_ms = Limiter(), Guard(), Usage(), 1_000_000
-
-    def build(self) -> "Scene":
-        records = [] if self.unknown else [self.record]
-        plain = a_gate(*records, routes=ROUTES, **({"limits": self.limits} | self.sections))
-        self.lookup = Lookup(plain)
-        services = plain._services._replace(
-            lookup=self.lookup, limiter=self.limiter, replay=self.guard, usage=self.usage, monotonic_ms=lambda: self.now_ms
-        )
-        self.gate = Gate(plain.settings, plain.routes, "test", services)
-        return self
-
-    def request(self) -> Request:
-        secret = "wrong" if self.forge else self.record.secret.reveal().decode()
-        key = SigningKey(self.record.key_id, secret)
-        sent = sign(self.dialect, key, self.method, self.target, self.body, now_ms=self.signed_ms, nonce="n-1")
-        path, mark, query = sent.target.encode().partition(b"?")
-        headers = tuple((name.lower().encode(), value.encode()) for name, value in sent.headers.items()) + self.extra
-        return Request(
-            self.method.encode(), sent.target.encode(), path, query if mark else None, headers, sent.body, self.peer, False, NOW_MS, "r-1"
-        )
-
-    def admit(self):
-        if not hasattr(self, "gate"):
-            self.build()
-        request = self.request()
-        return self.gate.admit(request, self.gate.route(request))
-
-    def refused(self) -> Refusal:
-        with pytest.raises(Refusal) as refused:
-            self.admit()
-        return refused.value
-
-    def become(self, **changes) -> None:
-        self.record = dataclasses.replace(self.record, **changes)
-
+from tests.support.scene import HERE, LIMIT, Scene, behind_a_proxy
 
 # -- what passes
 
@@ -366,10 +232,6 @@ def test_a_wrong_address_is_told_with_what_the_key_lists(peer, listed, words):
     assert refusal.extras == {"client_ip": peer, "allowed_count": len(listed)}
 
 
-def behind_a_proxy(value: bytes, **more) -> Scene:
-    return Scene(peer="10.0.0.1", extra=((b"x-forwarded-for", value),), sections={"client_ip": {"trusted_proxies": ["10.0.0.0/8"]}}, **more)
-
-
 def test_an_address_that_cannot_be_read_is_refused_to_a_whitelisted_key_alone():
     listed = a_record(ip_allowlist=(ip_address("10.0.0.1"),))
     refusal = behind_a_proxy(b"unknown", record=listed).refused()
@@ -538,81 +400,3 @@ def test_refusals_of_a_known_key_are_counted_for_it():
     scene = spoiled(spoil_scope)
     scene.refused()
     assert scene.usage.counts == {"scope_not_granted": 1}
-
-
-# -- what the gate answers itself
-
-
-def own_answer(scene: Scene) -> dict:
-    admitted = scene.admit()
-    answer = scene.gate.answer(admitted, scene.request())
-    assert answer.status == 200
-    assert (b"Cache-Control", b"no-store") in answer.headers
-    return json.loads(answer.body)
-
-
-def test_the_gate_tells_its_time():
-    assert own_answer(Scene(target="/gateway/v1/time")) == {"server_time_ms": NOW_MS, "server_time": "2026-09-21T14:13:20.000Z"}
-
-
-@pytest.mark.parametrize(("peer", "family"), [("203.0.113.7", "ipv4"), ("2001:db8::7", "ipv6")])
-def test_the_gate_tells_the_address_it_sees(peer, family):
-    assert own_answer(Scene(target="/gateway/v1/ip", peer=peer)) == {"client_ip": peer, "family": family}
-
-
-def test_an_address_that_cannot_be_read_is_a_bad_request():
-    scene = behind_a_proxy(b"unknown", target="/gateway/v1/ip")
-    admitted = scene.admit()
-    with pytest.raises(MalformedRequest, match="unknown"):
-        scene.gate.answer(admitted, scene.request())
-
-
-def test_the_gate_tells_a_key_about_itself():
-    record = a_record(label="bot", ip_allowlist=(ip_address(HERE),), expires_ms=NOW_MS + 1_000, scopes=frozenset({Scope.READ}))
-    assert own_answer(Scene(target="/gateway/v1/key", record=record)) == {
-        "key_id": record.key_id,
-        "label": "bot",
-        "scopes": ["read"],
-        "algorithm": "hmac-sha256",
-        "ip_access": "whitelisted",
-        "ip_allowlist": [HERE],
-        "created_at": "2026-09-21T14:13:20.000Z",
-        "expires_at": "2026-09-21T14:13:21.000Z",
-        "limits": {"per_key": "100/minute", "limit": 100, "period_ms": 60_000, "remaining": 99, "reset_ms": 600},
-    }
-
-
-def test_an_unrestricted_key_lists_no_address():
-    told = own_answer(Scene(target="/gateway/v1/key"))
-    assert (told["ip_access"], told["ip_allowlist"], told["expires_at"]) == ("unrestricted", [], None)
-
-
-# -- how a refusal is written
-
-
-def test_a_refusal_is_a_problem():
-    scene = Scene(dialect="mobee", forge=True).build()
-    answer = scene.gate.render(scene.refused(), scene.request())
-    assert answer.status == 401
-    assert dict(answer.headers)[b"Content-Type"] == b"application/problem+json"
-    problem = json.loads(answer.body)
-    assert set(problem) == {"type", "title", "status", "code", "detail", "request_id", "string_to_sign"}
-    assert (problem["status"], problem["code"], problem["request_id"]) == (401, "invalid_credentials", "r-1")
-
-
-def test_binance_is_answered_in_its_own_words_with_the_problem_inside():
-    scene = Scene(forge=True).build()
-    answer = scene.gate.render(scene.refused(), scene.request())
-    body = json.loads(answer.body)
-    assert (answer.status, body["code"], body["gerbang"]["code"]) == (401, -1022, "invalid_credentials")
-
-
-def test_a_request_that_could_not_be_framed_is_answered_with_its_id():
-    problem = json.loads(Scene().build().gate.render(MalformedRequest("no"), None, "r-9").body)
-    assert (problem["code"], problem["request_id"]) == ("malformed_request", "r-9")
-
-
-def test_a_string_to_sign_that_is_no_text_is_written_with_escapes():
-    scene = Scene(dialect="mobee", method="POST", target="/trade", body=b"\xff\x00", forge=True).build()
-    answer = scene.gate.render(scene.refused(), scene.request())
-    assert json.loads(answer.body)["string_to_sign"].endswith("\n\\xff\x00")

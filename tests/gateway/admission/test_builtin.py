@@ -1,0 +1,55 @@
+"""What the gate answers itself, for bots."""
+
+import json
+from ipaddress import ip_address
+
+import pytest
+
+from gateway.errors import MalformedRequest
+from gateway.keys.record import Scope
+from tests.support.keys import NOW_MS, a_record
+from tests.support.scene import HERE, Scene, behind_a_proxy
+
+
+def own_answer(scene: Scene) -> dict:
+    admitted = scene.admit()
+    answer = scene.gate.answer(admitted, scene.request())
+    assert answer.status == 200
+    assert (b"Cache-Control", b"no-store") in answer.headers
+    return json.loads(answer.body)
+
+
+def test_the_gate_tells_its_time():
+    assert own_answer(Scene(target="/gateway/v1/time")) == {"server_time_ms": NOW_MS, "server_time": "2026-09-21T14:13:20.000Z"}
+
+
+@pytest.mark.parametrize(("peer", "family"), [("203.0.113.7", "ipv4"), ("2001:db8::7", "ipv6")])
+def test_the_gate_tells_the_address_it_sees(peer, family):
+    assert own_answer(Scene(target="/gateway/v1/ip", peer=peer)) == {"client_ip": peer, "family": family}
+
+
+def test_an_address_that_cannot_be_read_is_a_bad_request():
+    scene = behind_a_proxy(b"unknown", target="/gateway/v1/ip")
+    admitted = scene.admit()
+    with pytest.raises(MalformedRequest, match="unknown"):
+        scene.gate.answer(admitted, scene.request())
+
+
+def test_the_gate_tells_a_key_about_itself():
+    record = a_record(label="bot", ip_allowlist=(ip_address(HERE),), expires_ms=NOW_MS + 1_000, scopes=frozenset({Scope.READ}))
+    assert own_answer(Scene(target="/gateway/v1/key", record=record)) == {
+        "key_id": record.key_id,
+        "label": "bot",
+        "scopes": ["read"],
+        "algorithm": "hmac-sha256",
+        "ip_access": "whitelisted",
+        "ip_allowlist": [HERE],
+        "created_at": "2026-09-21T14:13:20.000Z",
+        "expires_at": "2026-09-21T14:13:21.000Z",
+        "limits": {"per_key": "100/minute", "limit": 100, "period_ms": 60_000, "remaining": 99, "reset_ms": 600},
+    }
+
+
+def test_an_unrestricted_key_lists_no_address():
+    told = own_answer(Scene(target="/gateway/v1/key"))
+    assert (told["ip_access"], told["ip_allowlist"], told["expires_at"]) == ("unrestricted", [], None)
