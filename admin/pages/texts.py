@@ -156,6 +156,10 @@ def scripts(_: Translate) -> dict[str, object]:
         "adding_passkey": _("Adding a passkey"),
         "adding_totp": _("Adding an authenticator app"),
         "renewing_codes": _("Making new recovery codes"),
+        "recovery": {
+            "wrong_code": _("This is none of your recovery codes."),
+            "code_already_used": _("This recovery code was already used. Take another one."),
+        },
         "passkey": {
             "NotAllowedError": _("Nothing was confirmed: it was cancelled, or took too long. Try again when you are ready."),
             "SecurityError": _("Passkeys cannot be used at this address of the site."),

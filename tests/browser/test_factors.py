@@ -95,7 +95,7 @@ async def test_a_recovery_code_deletes_a_key_when_the_phone_is_gone_and_works_on
         await visitor.page.click("[data-recovery] button")
         if label == "Satu":
             await visitor.page.wait_for_url(visitor.url + "/keys")
-    await expect(visitor.page.locator("#recovery-error")).to_have_text("Kode ini sudah dipakai. Tunggu kode berikutnya.")
+    await expect(visitor.page.locator("#recovery-error")).to_have_text("Kode pemulihan ini sudah dipakai. Gunakan yang lain.")
 
 
 async def test_recovery_codes_are_renewed_with_a_proof_and_shown_once(visitor: Visitor):

@@ -227,7 +227,7 @@ async def test_the_first_factor_needs_a_fresh_login(visitor: Visitor):
     await visitor.go("/security")
     visitor.time.advance(660)
     await visitor.page.click("#totp-form button")
-    await expect(visitor.page.locator("#page-error")).to_contain_text("Anda masuk sudah terlalu lama untuk langkah ini.")
+    await expect(visitor.page.locator("#page-error")).to_contain_text("Sudah terlalu lama sejak Anda masuk.")
     await expect(visitor.page.locator("#page-error")).to_be_focused()
     await visitor.page.get_by_role("link", name="Masuk lagi").click()
     await visitor.page.locator("button[value=verified]").click()

@@ -47,7 +47,8 @@ export function prove({ panel, intent, first, act, onOther }) {
       if (!["step_up_failed", "step_up_required"].includes(error.problem.code)) return onOther ? onOther(error) : say(alert, problem(error.problem));
       const place = form?.querySelector("[data-error]");
       if (!place) return say(alert, problem(error.problem));
-      say(place, problem(error.problem));
+      const ofRecovery = form.matches("[data-recovery]") ? text(`recovery.${error.problem.reason}`) : undefined;
+      say(place, ofRecovery ?? problem(error.problem));
       form.querySelector("input").setAttribute("aria-invalid", "true");
     } else if (error instanceof DOMException) {
       say(alert, text(`passkey.${error.name}`) ?? text("passkey.failed"));
