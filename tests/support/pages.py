@@ -110,7 +110,7 @@ class Visitor:
         **options: Any,
     ) -> AsyncIterator["Visitor"]:
         """A fresh browser profile."""
-        context = await browser.new_context(locale=locale, viewport=viewport or PHONE, **options)
+        context = await browser.new_context(locale=locale, viewport=viewport or PHONE, reduced_motion="reduce", **options)
         context.set_default_timeout(10_000)
         visitor = cls(await context.new_page(), url, time)
         visitor.page.on("console", visitor._heard)
