@@ -60,13 +60,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._ended = False
         self._raw = b""
         self._heard = False
-        self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        self.deadline_ms = self._response_deadline() if call.whole else NEVER
         self.transport.write(request)
 
     def write(self, piece: bytes) -> None:
         """More of a streamed request, or of a tunnel."""
-        if self.deadline_ms != NEVER:
-            self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        if self.call is not None and self.call.whole:
+            self.deadline_ms = self._response_deadline()
         self.transport.write(piece)
 
     def is_surely_open(self) -> bool:
@@ -88,7 +88,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._paused = False
             self.transport.resume_reading()
             if self.far is None:
-                self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+                self.deadline_ms = self._response_deadline()
 
     def park(self, until_ms: int) -> None:
         """Now idle, kept until then."""
@@ -165,12 +165,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self.far is not None:
             self.far.upstream_full()
         elif self.call is not None:
+            self.deadline_ms = self._response_deadline()
             self.call.receiver.request_pause()
 
     def resume_writing(self) -> None:
         if self.far is not None:
             self.far.upstream_drained()
         elif self.call is not None:
+            self.deadline_ms = self._response_deadline() if self.call.whole else NEVER
             self.call.receiver.request_resume()
 
     # -- llhttp's callbacks; what they raise ends the connection
@@ -216,9 +218,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._feed = parser.feed_data
         self._status = parser.get_status_code
 
+    def _response_deadline(self) -> int:
+        """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
+        return self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+
     def _more(self) -> None:
         if self.deadline_ms != NEVER:
-            self.deadline_ms = self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+            self.deadline_ms = self._response_deadline()
         if self.call is not None:
             self.call.receiver.response_flush()
 

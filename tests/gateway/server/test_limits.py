@@ -133,6 +133,27 @@ async def test_a_response_that_trickles_is_not_cut_off() -> None:
         assert (await client.ask(GET)).body == b"x" * 10
 
 
+async def test_a_client_that_sends_slowly_is_not_the_upstreams_fault() -> None:
+    async with recording_upstream() as upstream, serving(upstream, spot={"response_timeout_ms": 80}) as served:
+        client = await served.client()
+        client.send(b"POST /public HTTP/1.1\r\n" + HOST + b"Content-Length: 70000\r\n\r\n")
+        await served.until(lambda: bool(upstream.sides))
+        await asyncio.sleep(0.25)
+        assert (await client.ask(b"x" * 70_000)).status == 200
+
+
+async def test_an_upstream_that_stops_taking_content_is_504() -> None:
+    size = 64 << 20
+    limits = {"max_body_bytes": size}
+    async with recording_upstream() as upstream, serving(upstream, spot={"response_timeout_ms": 150}, limits=limits) as served:
+        client = await served.client()
+        client.send(b"POST /public HTTP/1.1\r\n" + HOST + b"Content-Length: %d\r\n\r\n" % size)
+        await served.until(lambda: bool(upstream.sides))
+        upstream.sides[0].writer.transport.pause_reading()
+        client.send(b"x" * size)
+        assert (await client.response()).status == 504
+
+
 async def test_an_upstream_that_cannot_be_reached_in_time_is_502() -> None:
     # A listener whose queue of connections is full does not complete another one.
     with socket.socket() as full:
