@@ -3,9 +3,8 @@
 import sys
 from pathlib import Path
 
-from gateway.admission.principal import Principal
-
 from gateway import clock
+from gateway.admission.principal import Principal
 from gateway.keys import ids
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 
