@@ -86,6 +86,16 @@ def start(tmp_path, own_postgres, own_redis, upstream, key):
 
 
 @pytest.fixture
+def tell(record_property) -> Callable[..., None]:
+    """Put what happened into the table at the end: ``tell("Redis killed", load, recovery_ms)``."""
+
+    def row(what: str, load: Load, recovery_ms: int | None = None) -> None:
+        record_property("measured", load.row(what, recovery_ms))
+
+    return row
+
+
+@pytest.fixture
 def load(key) -> Callable[[RunningGateway], Load]:
     """Two readers, two traders, and one whose signatures are wrong."""
 

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections import Counter
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from deploy.signing import SigningKey, sign
@@ -91,6 +93,16 @@ class Load:
         """The longest that a request of a kind took."""
         return max(one.answered_ms - one.sent_ms for one in self.seen if one.kind == kind)
 
+    def row(self, what: str, recovery_ms: int | None) -> str:
+        """One line of the table that ``tests/faults/run`` prints."""
+        passed = sum(one.outcome == "200" for one in self.seen)
+        lost = sum(one.outcome == "lost" for one in self.seen)
+        wrong = self.outcomes("forged")["200"]
+        recovered = "" if recovery_ms is None else f", recovered in {recovery_ms} ms"
+        refused = len(self.seen) - passed - lost
+        counts = f"sent {len(self.seen):5}, passed {passed:5}, refused {refused:5}, lost {lost}, wrongly passed {wrong}"
+        return f"{what:28} {counts}{recovered}"
+
     def table(self) -> str:
         """All outcomes, in one line for each kind."""
         kinds = dict.fromkeys(client.kind for client in self._clients)
@@ -141,3 +153,45 @@ def _request(client: Client, number: int) -> bytes:
 def _code(response: Any) -> str:
     start = response.body.find(b'"code":"')
     return response.body[start + 8 : response.body.find(b'"', start + 8)].decode() if start >= 0 else str(response.status)
+
+
+class Late:
+    """A Unix socket beside another one that passes everything on to it; answers come :attr:`seconds` late."""
+
+    def __init__(self, target: Path) -> None:
+        self.url = f"unix://{target.with_name('late.sock')}"
+        self.seconds = 0.0
+        self._target = target
+        self._open: set[asyncio.StreamWriter] = set()
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve one connection."""
+        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+        self._open |= {writer, far_writer}
+        await asyncio.gather(self._pump(reader, far_writer, late=False), self._pump(far_reader, writer, late=True))
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool) -> None:
+        with suppress(OSError):
+            while data := await reader.read(65_536):
+                if late and self.seconds:
+                    await asyncio.sleep(self.seconds)
+                writer.write(data)
+        writer.close()
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for writer in self._open:
+            writer.transport.abort()
+
+
+@asynccontextmanager
+async def late(target: Path) -> AsyncIterator[Late]:
+    """See :class:`Late`."""
+    between = Late(target)
+    server = await asyncio.start_unix_server(between.connected, between.url.removeprefix("unix://"))
+    try:
+        yield between
+    finally:
+        server.close()
+        between.close()
+        await asyncio.sleep(0)

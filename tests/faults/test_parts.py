@@ -17,7 +17,7 @@ def lost(load) -> Counter[str]:
     return Counter({kind: load.outcomes(kind)["lost"] for kind in (*KINDS, "forged")})
 
 
-async def test_a_worker_is_killed(start, load):
+async def test_a_worker_is_killed(start, load, tell):
     async with start() as gateway, load(gateway) as running:
         victim, _other = await gateway.worker_pids()
         os.kill(victim, signal.SIGKILL)
@@ -29,9 +29,10 @@ async def test_a_worker_is_killed(start, load):
         assert set(running.outcomes(kind)) <= {expected, "lost"}, running.table()
     # Each client has one request in flight at most, and the queue of the dead worker's socket is not lost.
     assert lost(running).total() <= 5, running.table()
+    tell("a worker killed", running)
 
 
-async def test_one_of_two_servers_is_killed(start, load, upstream):
+async def test_one_of_two_servers_is_killed(start, load, upstream, tell):
     async with recording_upstream() as other:
         more = f'[upstreams.pair]\nservers = ["{upstream.url}", "{other.url}"]'
         async with start(more=more, pool="pair") as gateway, load(gateway) as running:
@@ -42,6 +43,7 @@ async def test_one_of_two_servers_is_killed(start, load, upstream):
     for kind in KINDS[1:]:
         # What was in flight on the dead server is not sent twice.
         assert running.outcomes(kind)["upstream_unreachable"] <= 1, running.table()
+    tell("one of two servers killed", running)
 
 
 @pytest.mark.parametrize(
@@ -55,7 +57,7 @@ async def test_one_of_two_servers_is_killed(start, load, upstream):
     ],
     ids=["bad status", "garbage", "two lengths", "closed", "silent"],
 )
-async def test_an_upstream_misbehaves_and_recovers(start, load, upstream, script, code):
+async def test_an_upstream_misbehaves_and_recovers(start, load, upstream, request, tell, *, script, code):
     healthy = upstream.script
     async with start(of_upstreams="response_timeout_ms = 300") as gateway, load(gateway) as running:
         upstream.script = script
@@ -67,9 +69,10 @@ async def test_an_upstream_misbehaves_and_recovers(start, load, upstream, script
     for kind in KINDS:
         assert set(running.outcomes(kind)) <= {"200", code, "upstream_unavailable"}, running.table()
     assert set(running.outcomes("forged")) == {"invalid_credentials"}
+    tell(f"upstream: {request.node.callspec.id}", running)
 
 
-async def test_the_log_cannot_be_written(start, load):
+async def test_the_log_cannot_be_written(start, load, tell):
     async with start(more="[telemetry]\naccess_log = 1.0") as gateway, load(gateway) as running:
         gateway.leave_log()
         for kind in KINDS:
@@ -77,3 +80,4 @@ async def test_the_log_cannot_be_written(start, load):
         assert await gateway.metric("gerbang_log_lines_dropped_total") > 0
     for kind in KINDS:
         assert set(running.outcomes(kind)) == {"200"}, running.table()
+    tell("log not writable", running)
