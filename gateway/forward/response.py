@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from gateway.forward.headers import HOP_BY_HOP, RATE_LIMIT
 
@@ -22,8 +23,9 @@ class Unframable(Exception):
     """A response whose end cannot be told beyond doubt. Internal to this room: it becomes a 502."""
 
 
-class ResponseHead(NamedTuple):
-    """One response head."""
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """One response head. Mostly remembered, so quick to read matters more than quick to make."""
 
     status: int
     lines: tuple[bytes, ...]

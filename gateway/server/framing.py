@@ -5,6 +5,7 @@ malformed Content-Length, and Content-Length beside Transfer-Encoding. What it l
 """
 
 import re
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from gateway.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
@@ -23,7 +24,8 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
-class Framing(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Framing:
     """How to read one request, and what to do with the connection after it."""
 
     length: int

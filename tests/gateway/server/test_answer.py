@@ -1,5 +1,7 @@
 """Answers to bytes."""
 
+from dataclasses import replace
+
 import pytest
 
 from gateway.forward.response import ResponseHead
@@ -35,10 +37,10 @@ def test_an_own_answer_is_whole() -> None:
 
 
 def test_what_connection_names_and_limits_of_the_upstream_are_not_relayed() -> None:
-    head = HEAD._replace(lines=(b"A: 1", b"X-Hop: 2", b"RateLimit-Limit: 3"), named=frozenset({b"x-hop"}), limited=True, dated=True)
+    head = replace(HEAD, lines=(b"A: 1", b"X-Hop: 2", b"RateLimit-Limit: 3"), named=frozenset({b"x-hop"}), limited=True, dated=True)
     assert relayed(head, b"date: x\r\n", b"l: 4\r\n", b"f: 5\r\n", b"\r\n") == b"HTTP/1.1 200 OK\r\nA: 1\r\nl: 4\r\nf: 5\r\n\r\n"
     assert relayed(head, b"", b"", b"", b"\r\n") == b"HTTP/1.1 200 OK\r\nA: 1\r\nRateLimit-Limit: 3\r\n\r\n"
 
 
 def test_an_unregistered_status_has_no_reason() -> None:
-    assert relayed(HEAD._replace(status=299, lines=()), b"", b"", b"", b"\r\n") == b"HTTP/1.1 299 \r\n\r\n"
+    assert relayed(replace(HEAD, status=299, lines=()), b"", b"", b"", b"\r\n") == b"HTTP/1.1 299 \r\n\r\n"
