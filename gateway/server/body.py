@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
-from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Refusal
+from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
 
 MAX_CHUNK_LINE = 256
 """Bytes of a chunk's size and extensions together."""
@@ -29,6 +29,15 @@ class Body(Protocol):
         """The content in ``data``, and what follows the content's end (``b""`` while it has not ended)."""
 
 
+class Memory:
+    """Bytes that all content being collected by a worker may take together, so that many clients cannot exhaust it at once."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, size: int) -> None:
+        self.left = size
+
+
 class BodyBuffer:
     """Content held until it is whole, and counted in any case.
 
@@ -37,24 +46,33 @@ class BodyBuffer:
     :raises BodyTooLarge: more is announced than may come
     """
 
-    __slots__ = ("_limit", "_pieces", "_size")
+    __slots__ = ("_held", "_limit", "_memory", "_pieces", "_size")
 
-    def __init__(self, limit: int, announced: int) -> None:
+    def __init__(self, limit: int, announced: int, memory: Memory) -> None:
         self._limit = limit
+        self._memory = memory
         self._pieces: list[bytes] = []
-        self._size = 0
+        self._size = self._held = 0
         self._check(announced)
 
     def add(self, data: bytes, *, keep: bool) -> None:
-        """:raises BodyTooLarge: more has come than may"""
+        """:raises BodyTooLarge: more has come than may
+        :raises Overloaded: there is no memory for it at this moment
+        """
         self._size += len(data)
         self._check(self._size)
         if keep:
+            if len(data) > self._memory.left:
+                raise Overloaded("too much content is being received; try again", close=True)
+            self._memory.left -= len(data)
+            self._held += len(data)
             self._pieces.append(data)
 
     def whole(self) -> bytes:
-        """All that was kept; it is not kept any longer."""
+        """All that was kept. It is not kept any longer."""
         pieces, self._pieces = self._pieces, []
+        self._memory.left += self._held
+        self._held = 0
         return b"".join(pieces)
 
     def _check(self, size: int) -> None:

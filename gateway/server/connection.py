@@ -29,7 +29,7 @@ MAX_BACKLOG = 65_536
 LINGER_MS = 1_000
 """How long a closing connection goes on reading, so that the client can read the answer (RFC 9112 §9.6)."""
 
-_NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"", options=frozenset())
+_NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"")
 
 
 class ClientConnection(asyncio.Protocol):

@@ -39,7 +39,6 @@ DISCARD_AT_MOST = 65_536
 MAX_LOOKUPS = 3
 """A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
-_KEPT_OPTIONS = frozenset({b"close", b"keep-alive"})
 
 
 class Content(Enum):
@@ -86,7 +85,7 @@ class Exchange:
             if self._whole:
                 self._admit()
                 return
-            self._buffer = BodyBuffer(self._plane.limits.max_body_bytes, self._framing.length)
+            self._buffer = BodyBuffer(self._plane.limits.max_body_bytes, self._framing.length, self._plane.memory)
         except Refusal as refusal:
             self.fail(refusal)
             return
@@ -194,8 +193,8 @@ class Exchange:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         upgrade = route.websocket and framing.upgrade == b"websocket"
         drop = dropped_with(admitted.strip, self._plane.client_ip_header)
-        if framing.options:
-            drop |= framing.options - _KEPT_OPTIONS
+        if framing.named:
+            drop |= framing.named
         parts = [
             request.method + b" " + request.target + b" HTTP/1.1\r\n",
             b"",  # the server's Host line, once a server is chosen
@@ -305,7 +304,7 @@ class Exchange:
 
     def client_gone(self) -> None:
         self._gone = True
-        self._drop_call()
+        self._let_go()
         if not self._answered:
             self._plane.metrics.aborted += 1
 
@@ -313,7 +312,7 @@ class Exchange:
 
     def fail(self, refusal: Refusal) -> None:
         """Answer with a refusal, once; a response that has begun is cut off instead."""
-        self._drop_call()
+        self._let_go()
         if self._gone or self._answered:
             if self._answered:
                 self._connection.close()
@@ -350,7 +349,10 @@ class Exchange:
         """Whether what is left of the content is small enough to wait for, and will surely come."""
         return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
 
-    def _drop_call(self) -> None:
+    def _let_go(self) -> None:
+        """Of the upstream and of content held."""
+        if self._buffer is not None:
+            self._buffer.whole()
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -34,14 +34,15 @@ class Framing:
     http10: bool
     host: bytes
     """The one Host field's value; ``b""`` when an HTTP/1.0 client sent none."""
-    options: frozenset[bytes]
-    """What ``Connection`` names, in lower case."""
+    named: frozenset[bytes] = frozenset()
+    """Fields that ``Connection`` names, in lower case: they go no further (RFC 9110 §7.6.1)."""
     expects_continue: bool = False
     upgrade: bytes = b""
     """The Upgrade field's value in lower case when ``Connection`` names it too, else ``b""``."""
 
 
 _NO_OPTIONS: frozenset[bytes] = frozenset()
+_CONTROLS = frozenset({b"close", b"keep-alive"})
 
 
 class RequestLine(NamedTuple):
@@ -133,7 +134,7 @@ def frame(special: list[Field], *, http10: bool) -> Framing:
         keep_alive=(b"keep-alive" in options and b"close" not in options) if http10 else b"close" not in options,
         http10=http10,
         host=_check_host(host, http10=http10),
-        options=options,
+        named=options - _CONTROLS if options else options,
         expects_continue=bool(expect) and not http10,
         upgrade=upgrade,
     )

@@ -19,6 +19,7 @@ from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
 from gateway.message import Request
 from gateway.server.answer import DateLine
+from gateway.server.body import Memory
 from gateway.server.connection import ClientConnection
 from gateway.server.proxy_protocol import ProxyProtocolListener
 from gateway.server.tls import ServerTls
@@ -26,6 +27,8 @@ from gateway.telemetry import AccessLog, Metrics
 from gateway.ticker import Ticker
 
 BACKLOG = 1_024
+CONTENT_BYTES = 256 << 20
+"""Of all requests whose content is being collected; more when single ones may be very large."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being told so; more are dropped without a word."""
 TLS_END_S = 1.0
@@ -56,6 +59,7 @@ class Plane:
         self.metrics = metrics
         self.access = access
         self.draining = False
+        self.memory = Memory(max(CONTENT_BYTES, 4 * settings.limits.max_body_bytes))
         self._dates = DateLine()
         self.date = self._dates.at(clock.now_ms())
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Refusal
-from gateway.server.body import Body, BodyBuffer, ChunkedBody, LengthBody
+from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
+from gateway.server.body import Body, BodyBuffer, ChunkedBody, LengthBody, Memory
 
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
@@ -80,7 +80,7 @@ def test_trailers_are_bounded() -> None:
 
 
 def test_a_buffer_holds_no_more_than_its_limit() -> None:
-    buffer = BodyBuffer(3, -1)
+    buffer = BodyBuffer(3, -1, Memory(100))
     buffer.add(b"ab", keep=True)
     buffer.add(b"c", keep=True)
     assert buffer.whole() == b"abc"
@@ -88,4 +88,17 @@ def test_a_buffer_holds_no_more_than_its_limit() -> None:
         buffer.add(b"d", keep=False)
     assert refusal.value.extras == {"limit": 3}
     with pytest.raises(BodyTooLarge):
-        BodyBuffer(3, 4)
+        BodyBuffer(3, 4, Memory(100))
+
+
+def test_buffers_share_what_memory_there_is() -> None:
+    memory = Memory(5)
+    one, other = BodyBuffer(100, -1, memory), BodyBuffer(100, -1, memory)
+    one.add(b"abc", keep=True)
+    other.add(b"passes on", keep=False)
+    with pytest.raises(Overloaded):
+        other.add(b"abc", keep=True)
+    assert one.whole() == b"abc"
+    other.add(b"a", keep=True)
+    other.whole()
+    assert memory.left == 5

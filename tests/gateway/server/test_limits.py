@@ -202,6 +202,21 @@ async def test_chunked_content_is_held_to_the_same_limit(path: bytes) -> None:
         assert len(upstream.requests) == 1
 
 
+async def test_content_that_is_given_up_gives_its_memory_back() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
+        free = served.plane.memory.left
+        half = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n" + b"x" * 50
+        gone, late, whole = [await served.client() for _ in range(3)]
+        for client in (gone, late):
+            client.send(half)
+        await served.until(lambda: served.plane.memory.left == free - 100)
+        await gone.close()
+        assert (await late.response()).status == 408
+        assert (await whole.ask(post(b"x" * 100))).status == 200
+        await served.until(lambda: served.metrics.connections == 2)
+        assert served.plane.memory.left == free
+
+
 async def test_too_large_content_is_refused_before_it_is_sent() -> None:
     async with serving(limits={"max_body_bytes": 100}) as served:
         client = await served.client()
