@@ -55,16 +55,18 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
-    """Until ``127.0.0.1:port`` takes connections; 20 s at most."""
-    for _ in range(400):
+    """Until somebody answers a request on ``127.0.0.1:port``, whatever the answer; 30 s at most."""
+    for _ in range(600):
         if process.poll() is not None:
             break
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                connection.sendall(b"GET /v1/markets/summary HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")
+                if connection.recv(1):
+                    return
         except OSError:
-            time.sleep(0.05)
-        else:
-            return
+            pass
+        time.sleep(0.05)
     raise RuntimeError(f"nothing answers on port {port}:\n{log.read_text()[-2000:]}")
 
 

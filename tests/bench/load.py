@@ -8,6 +8,7 @@ import base64
 import hmac
 import json
 import subprocess
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,8 +102,8 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         otherwise wrk itself counts the statuses and broken exchanges
     """
     start = clock.now_ms() // 1000
-    if mode == "trade":
-        requests = [_request(key, mode, start, start * 10_000_000 + number) for number in range(trades)]
+    if mode == "trade":  # signing that many takes a while: dated for when it is done
+        requests = [_request(key, mode, start + 2, start * 10_000_000 + number) for number in range(trades)]
     else:
         requests = [_request(key, mode, start + second, 0) for second in range(seconds + 10)]
     source = folder / "requests"
@@ -118,6 +119,7 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         "wrk_marker": "invalid_credentials" if mode == "refusal" else "BTC-IDR",
     }
     script.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()) + SCRIPT)
+    time.sleep(max(0.0, start + 1.1 - clock.now_ms() / 1000) if mode == "trade" else 0.0)
     command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
     output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
     line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
