@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httptools
 import structlog
 
-from gateway.forward.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head
+from gateway.forward.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head, read_whole
 from gateway.ticker import NEVER
 
 if TYPE_CHECKING:
@@ -124,10 +124,14 @@ class UpstreamConnection(asyncio.Protocol):
         if self.far is not None:
             self.far.upstream_data(data)
             return
-        if self.call is None:
+        call = self.call
+        if call is None:
             self.transport.abort()
             return
         if self._head is None:
+            if not self._heard and not call.head_only and (whole := read_whole(data)) is not None:
+                self._take_whole(call, *whole)
+                return
             self._raw = self._raw + data if self._raw else data
             self._heard = True
         try:
@@ -221,6 +225,15 @@ class UpstreamConnection(asyncio.Protocol):
     def _response_deadline(self) -> int:
         """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
         return self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+
+    def _take_whole(self, call: "Call", head: ResponseHead, content: bytes) -> None:
+        """The usual response of a busy upstream, past llhttp: it knows this head, and the length fits."""
+        self._head = head
+        self.server.observe(call, head.status)
+        call.receiver.response_head(head)
+        if content:
+            call.receiver.response_data(content)
+        self._finish(reusable=True)
 
     def _more(self) -> None:
         if self.deadline_ms != NEVER:

@@ -88,6 +88,18 @@ def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     return head
 
 
+def read_whole(data: bytes) -> tuple[ResponseHead, bytes] | None:
+    """Head and content, when exactly one whole final response has come whose very head llhttp has accepted before; else ``None``.
+
+    Not for what answers a HEAD.
+    """
+    end = data.find(b"\r\n\r\n")
+    known = _heads.get(data[:end])
+    if known is None or known.status < 200 or len(data) - end - 4 != known.length:
+        return None
+    return known, data[end + 4 :]
+
+
 def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     lines: list[bytes] = []
     declared: int | None = None

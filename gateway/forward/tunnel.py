@@ -140,8 +140,11 @@ class Tunnels:
         self._by_key: dict[str | None, set[Tunnel]] = {}
 
     def add(self, tunnel: Tunnel) -> None:
+        """From now on it hears of changes to its key; one made while the upstream answered the handshake is looked up."""
         self._by_key.setdefault(tunnel.key_id, set()).add(tunnel)
         self._metrics.tunnels += 1
+        if tunnel.key_id is not None:
+            spawn(self._check(tunnel.key_id, certain=False), name="check the key of a new tunnel")
 
     def remove(self, tunnel: Tunnel, reason: str) -> None:
         group = self._by_key.get(tunnel.key_id, set())

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.forward import response
-from gateway.forward.response import CHUNKED, UNTIL_CLOSE, Unframable, read_head
+from gateway.forward.response import CHUNKED, UNTIL_CLOSE, Unframable, read_head, read_whole
 
 
 def head(*lines: bytes, version: bytes = b"HTTP/1.1", status: int = 200) -> bytes:
@@ -64,6 +64,22 @@ def test_hop_by_hop_lines_are_left_out_and_others_kept_as_they_came() -> None:
 def test_a_head_that_answers_head_is_not_taken_for_one_that_does_not() -> None:
     raw = head(b"Content-Length: 70")
     assert [read_head(raw, 200, head_only=head_only).length for head_only in (True, False, True)] == [0, 70, 0]
+
+
+def test_a_whole_response_with_a_known_head_is_told_from_everything_else() -> None:
+    raw = head(b"Content-Length: 3", b"X-Whole: 1")
+    assert read_whole(raw + b"abc") is None, "its head has not been read yet"
+    known = read_head(raw, 200, head_only=False)
+    assert read_whole(raw + b"abc") == (known, b"abc")
+    for other in (raw, raw + b"ab", raw + b"abcd", raw[:-2] + b"abc", b"", raw.replace(b"3", b"4") + b"abcd"):
+        assert read_whole(other) is None
+    for framing in (b"Transfer-Encoding: chunked", b"X-None: 1"):
+        raw = head(framing)
+        read_head(raw, 200, head_only=False)
+        assert read_whole(raw) is None
+    interim = head(status=103)
+    read_head(interim, 103, head_only=False)
+    assert read_whole(interim) is None
 
 
 def test_what_is_remembered_is_bounded_and_nobodys() -> None:

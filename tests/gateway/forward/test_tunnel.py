@@ -208,6 +208,26 @@ async def test_a_deleted_keys_tunnels_are_closed_with_1008_on_both_sides() -> No
         assert served.metrics.tunnels == 0
 
 
+async def test_a_key_deleted_while_the_upstream_answers_the_handshake_closes_the_tunnel_too() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slowly(side: UpstreamSide, _request: Received) -> None:
+        asked.set()
+        await answer.wait()
+        side.send(SWITCHING)
+        await asyncio.Event().wait()
+
+    async with recording_upstream(slowly) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE)
+        await asked.wait()
+        served.valid_keys.clear()
+        served.tunnels.invalidated(IDENTITY.key_id)
+        answer.set()
+        assert (await client.head())[0] == 101
+        assert (await asyncio.wait_for(closed_with(client), 5))[0] == 1008
+
+
 async def test_a_change_that_leaves_the_key_valid_leaves_its_tunnels() -> None:
     async with recording_upstream(switch) as upstream, serving(upstream) as served:
         client = await opened(served)
