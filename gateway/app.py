@@ -22,6 +22,7 @@ from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.assertion import Signer, SigningKey
 from gateway.compiled import Compiled, load
+from gateway.config import GatewayTelemetry
 from gateway.decision import Asked, Verdict, decide, refused
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
@@ -37,6 +38,7 @@ from gateway.server.plane import Plane
 from gateway.stores import Stores
 from gateway.telemetry import AccessLog, Metrics, configure_logging
 from gateway.telemetry.logs import LineSink
+from gateway.telemetry.tracing import Tracing
 from gateway.ticker import Ticker
 
 CHANNELS_SECONDS = 2.0
@@ -122,6 +124,7 @@ class App:
             access=AccessLog(settings.telemetry.access_log),
         )
         self._upstreams.commit(prepared.pools)
+        self._plane.tracing = _tracing(settings.telemetry)
         self.metrics.probes.append(self._count)
 
     @classmethod
@@ -196,6 +199,8 @@ class App:
         self._upstreams.commit(prepared.pools)
         self._plane.apply(settings)
         self._plane.access = AccessLog(settings.telemetry.access_log)
+        if settings.telemetry != self._compiled.settings.telemetry:
+            self._plane.tracing = _tracing(settings.telemetry)
         self._lookup.configure(settings.cache)
         if settings.assertion != assertion:
             self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
@@ -255,11 +260,17 @@ class App:
             _log.warning("drain_limit_reached", limit_ms=limit_ms)
         self._upstreams.close()
         self._ticker.stop()
+        if self._plane.tracing is not None:
+            await asyncio.to_thread(self._plane.tracing.flush)
         await self._usage_writer.stop()
         await self._limiter.stop()
         await self._listener.aclose()
         await self._lookup.aclose()
         await self._stores.close()
+
+
+def _tracing(settings: GatewayTelemetry) -> Tracing | None:
+    return Tracing(settings.traces, settings.trace_share) if settings.traces is not None and settings.trace_share > 0 else None
 
 
 def _resident_bytes() -> int:

@@ -19,6 +19,7 @@ from gateway.keys import redis_client
 from gateway.keys.postgres import check_dsn
 from gateway.keys.vault import Vault
 from gateway.server.tls import server_context
+from gateway.telemetry.tracing import check_installed
 
 T = TypeVar("T")
 
@@ -65,6 +66,7 @@ _CHECKED: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("stores", "postgres", check_dsn),
     ("stores", "redis", redis_client.connect),  # connects on first use
     ("vault", "keys", Vault.parse),
+    ("telemetry", "traces", check_installed),
 )
 """Values with a form of their own, checked even when something else in the file is wrong."""
 

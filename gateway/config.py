@@ -100,6 +100,13 @@ def _server(value: str) -> str:
     return value.rstrip("/")
 
 
+def _endpoint(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
+        raise ValueError('write an endpoint as "http://HOST:PORT/PATH" or "https://…", without a user')
+    return value
+
+
 def _path(value: Path, info: ValidationInfo) -> Path:
     """A relative path is taken from the configuration file's own folder, like that of a ``file:`` reference."""
     folder: Path = (info.context or {}).get("folder", Path())
@@ -116,6 +123,7 @@ RateField = Annotated[Rate, BeforeValidator(_rate)]
 AddressField = Annotated[Address, BeforeValidator(_address)]
 NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
 ServerField = Annotated[str, AfterValidator(_server)]
+EndpointField = Annotated[str, AfterValidator(_endpoint)]
 PathField = Annotated[Path, AfterValidator(_path)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
@@ -256,6 +264,15 @@ class Telemetry(Section):
     """Share of admitted requests that are logged; refusals are logged whenever this is above 0."""
 
 
+class GatewayTelemetry(Telemetry):
+    """What the gateway tells beyond the admin service."""
+
+    traces: EndpointField | None = None
+    """OTLP over HTTP: where spans are sent, e.g. ``http://127.0.0.1:4318/v1/traces``. Needs ``gerbang[traces]``."""
+    trace_share: float = Field(0.01, ge=0.0, le=1.0)
+    """Share of forwarded requests that are traced."""
+
+
 class GatewaySettings(Section):
     """The whole of ``gateway.toml``."""
 
@@ -267,7 +284,7 @@ class GatewaySettings(Section):
     cache: Cache = Cache()
     limits: Limits = Limits()
     assertion: Assertion = Assertion()
-    telemetry: Telemetry = Telemetry()
+    telemetry: GatewayTelemetry = GatewayTelemetry()
     upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Upstream] = {}
     routes: tuple[RouteConfig, ...] = ()
 

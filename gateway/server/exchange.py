@@ -25,6 +25,8 @@ from gateway.server import answer
 from gateway.server.body import BodyBuffer
 from gateway.server.framing import CHUNKED, Framing
 from gateway.tasks import spawn
+from gateway.telemetry.tracing import FIELD as TRACEPARENT
+from gateway.telemetry.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
     from gateway.server.connection import ClientConnection
@@ -55,7 +57,7 @@ class Exchange:
 
     __slots__ = (
         "_admitted", "_answered", "_buffer", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
-        "_keep_alive", "_logged", "_out", "_plane", "_pools", "_request", "_route", "_whole",
+        "_keep_alive", "_logged", "_out", "_plane", "_pools", "_request", "_route", "_trace", "_whole",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", connection: "ClientConnection", request: Request, framing: Framing) -> None:
@@ -74,6 +76,7 @@ class Exchange:
         self._whole = framing.length == 0
         self._out: list[bytes] = []
         self._logged: tuple[int, float] | None = None
+        self._trace: Trace | None = None
         self._chunked = self._head_sent = self._answered = self._gone = False
 
     # -- the request, as it comes
@@ -206,8 +209,23 @@ class Exchange:
             b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" if upgrade else self._content_lines(),
             request.body,
         ]
+        if self._plane.tracing is not None:
+            self._begin_trace(self._plane.tracing, admitted, parts, drop)
         self._call = call = Call(pool, self, request.method, parts, streamed=self._content is Content.STREAMED, upgrade=upgrade)
         call.start()
+
+    def _begin_trace(self, tracing: Tracing, admitted: Admitted, parts: list[bytes], drop: frozenset[bytes]) -> None:
+        request, identity = self._request, admitted.identity
+        attributes = {
+            "http.request.method": request.method.decode("latin-1"),
+            "url.path": request.path.decode("latin-1"),
+            "client.address": admitted.client_ip,
+            "gerbang.request_id": request.request_id,
+            "gerbang.key_id": identity.key_id if identity is not None else "",
+        }
+        self._trace = trace = tracing.begin(admitted.route.pattern, request.headers, attributes)
+        if trace is not None:
+            parts[2] = request_lines(request.headers, drop | {TRACEPARENT}) + trace.line
 
     def _content_lines(self) -> bytes:
         """From the end of the request id's line to the end of the head."""
@@ -239,6 +257,8 @@ class Exchange:
         self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, framing, end))
         if plane.access.enabled and plane.access.sampled() and self._call is not None:
             self._logged = (head.status, (clock.stopwatch() - self._call.sent_at) * 1000)
+        if self._trace is not None and self._call is not None:
+            self._trace.responded(head.status, (clock.stopwatch() - self._call.sent_at) * 1000)
 
     def response_data(self, data: bytes) -> None:
         self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -257,6 +277,7 @@ class Exchange:
         self._connection.write(out[0] if len(out) == 1 else b"".join(out))
         if self._logged is not None:
             self._log_admitted(*self._logged)
+        self._end_trace()
         self._connection.finish(keep_alive=self._keep_alive)
 
     def response_switched(self, head: ResponseHead, connection: UpstreamConnection, rest: bytes) -> None:
@@ -265,6 +286,7 @@ class Exchange:
         if admitted is None or self._gone:
             connection.abandon()
             return
+        self._end_trace()
         key_id = admitted.identity.key_id if admitted.identity is not None else None
         tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
         self._connection.write(answer.switching(head, admitted.answer_headers))
@@ -281,6 +303,7 @@ class Exchange:
     def response_broken(self) -> None:
         """The client has part of a response: only cutting the connection tells it so."""
         self._call = None
+        self._end_trace("response_broken")
         self._connection.abort()
 
     def request_pause(self) -> None:
@@ -305,6 +328,7 @@ class Exchange:
     def client_gone(self) -> None:
         self._gone = True
         self._let_go()
+        self._end_trace("client_gone")
         if not self._answered:
             self._plane.metrics.aborted += 1
 
@@ -313,6 +337,7 @@ class Exchange:
     def fail(self, refusal: Refusal) -> None:
         """Answer with a refusal, once; a response that has begun is cut off instead."""
         self._let_go()
+        self._end_trace(refusal.code)
         if self._gone or self._answered:
             if self._answered:
                 self._connection.close()
@@ -356,6 +381,11 @@ class Exchange:
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+
+    def _end_trace(self, error: str = "") -> None:
+        if self._trace is not None:
+            self._trace.end(error)
+            self._trace = None
 
     def _log_admitted(self, status: int, upstream_ms: float) -> None:
         request, admitted = self._request, self._admitted

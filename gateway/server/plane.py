@@ -24,6 +24,7 @@ from gateway.server.connection import ClientConnection
 from gateway.server.proxy_protocol import ProxyProtocolListener
 from gateway.server.tls import ServerTls
 from gateway.telemetry import AccessLog, Metrics
+from gateway.telemetry.tracing import Tracing
 from gateway.ticker import Ticker
 
 BACKLOG = 1_024
@@ -58,6 +59,7 @@ class Plane:
         self.ticker = ticker
         self.metrics = metrics
         self.access = access
+        self.tracing: Tracing | None = None
         self.draining = False
         self.memory = Memory(max(CONTENT_BYTES, 4 * settings.limits.max_body_bytes))
         self._dates = DateLine()
