@@ -1,4 +1,4 @@
-"""One real ``gerbang up`` for all end-to-end tests, shared also between the processes of a parallel run (``--dist loadgroup``)."""
+"""One real ``gerbang up`` for all end-to-end tests of one pytest process."""
 
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,11 +13,9 @@ from tests.support.system import GERBANG, System, free_port
 HERE = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if HERE in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("e2e"))
             item.add_marker(pytest.mark.timeout(180))
 
 
