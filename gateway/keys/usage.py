@@ -38,6 +38,7 @@ _REFUSALS_KEPT = 50
 _ADDRESSES_KEPT = 10
 _CHUNK = 50
 """Keys written in one round trip: few enough that preparing them does not hold up the event loop."""
+_NOTHING: dict[str, int] = {}
 _log = structlog.get_logger(__name__)
 
 
@@ -65,7 +66,7 @@ class UsagePeriod(NamedTuple):
 
 
 class _Entry:
-    """One key between two flushes."""
+    """One key between two flushes. What most keys do not need, room for refusals, is made with the first of them."""
 
     __slots__ = ("admitted", "client_ip", "last_ms", "recent", "refused")
 
@@ -73,8 +74,8 @@ class _Entry:
         self.admitted = 0
         self.last_ms = 0
         self.client_ip = ""
-        self.refused: dict[str, int] = defaultdict(int)
-        self.recent: deque[Refused] = deque(maxlen=_REFUSALS_KEPT)
+        self.refused: dict[str, int] = _NOTHING
+        self.recent: deque[Refused] | None = None
 
 
 class UsageCounts:
@@ -102,6 +103,8 @@ class UsageCounts:
         """Count a request that was refused for one of the contract's codes."""
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
+            if entry.recent is None:
+                entry.refused, entry.recent = defaultdict(int), deque(maxlen=_REFUSALS_KEPT)
             entry.refused[code] += 1
             entry.recent.append(Refused(now_ms, code, client_ip))
 
