@@ -122,7 +122,10 @@ def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
 def _version(settings: GatewaySettings) -> str:
     digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json", exclude={"stores", "vault"}), sort_keys=True).encode())
     for path in _files(settings):
-        digest.update(path.read_bytes())
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:  # it could be read a moment ago
+            raise ConfigError([ConfigProblem("", f"{path}: {error.strerror}")]) from None
     return digest.hexdigest()[:12]
 
 

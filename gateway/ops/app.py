@@ -13,6 +13,7 @@ ANY  /decision/…              see :mod:`gateway.ops.decision`
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -24,6 +25,8 @@ from gateway.ops.report import Operated, Readiness, ReloadReport
 
 MAX_BODY_BYTES = 1_024
 """No call of this port but a decision's has a body worth reading."""
+
+_log = structlog.get_logger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -117,6 +120,9 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         if hdrs.ALLOW in error.headers:
             refusal.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return refusal
+    except Exception:
+        _log.exception("ops_failed", method=request.method, path=request.path)
+        return _problem(500, "internal_error", "Internal error", "the gate failed; its log tells why")
 
 
 def _problem(status: int, code: str, title: str, detail: str, **extras: Any) -> web.Response:

@@ -117,6 +117,14 @@ async def test_refusals_are_problems(client, method, path, status, code):
         assert ("Allow" in response.headers) == (status == 405)
 
 
+async def test_a_defect_is_a_problem_too_and_tells_nothing(client, gateway):
+    gateway.reload = None
+    async with client.post("/reload") as response:
+        answer = await response.json()
+        assert (response.status, answer["code"]) == (500, "internal_error")
+        assert "NoneType" not in str(answer)
+
+
 async def test_public_keys_may_be_cached_for_a_moment(client):
     async with client.get("/.well-known/jwks.json") as response:
         assert await response.json() == {"keys": []}
