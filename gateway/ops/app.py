@@ -120,7 +120,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         if hdrs.ALLOW in error.headers:
             refusal.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return refusal
-    except Exception:
+    except Exception:  # noqa: BLE001 - logged with its traceback, told without
         _log.exception("ops_failed", method=request.method, path=request.path)
         return _problem(500, "internal_error", "Internal error", "the gate failed; its log tells why")
 
