@@ -16,9 +16,9 @@ Keys that are known are read anew many at a time, from PostgreSQL directly; Redi
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, Generic, NamedTuple, ParamSpec, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple
 
 import structlog
 
@@ -26,38 +26,23 @@ from gateway import clock
 from gateway.config import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
-from gateway.keys.codec import DatedRecord, RecordUnreadable
+from gateway.keys.codec import RecordUnreadable
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
-from gateway.keys.store import StoreBusy
+from gateway.keys.sources import Finds, Sources
 from gateway.keys.trust import YOUNG, Channels, Now, Shared, Trust
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
-_SPREAD = 0.2
+_SPREAD = 0.15
 """From ``YOUNG`` on, over this share of ``local_ttl``, keys in use become due for a refresh, each at a moment of its own."""
 _GATHER_SECONDS = 0.05
 """How long refreshes that nobody waits for are gathered."""
 _BATCH = 500
-_RETRY_MS = 1_000
-"""During an outage a key in use is asked for again this often."""
-_REST_MS = 250
-"""How long a store that did not answer is left alone: an outage costs one wait, not one per request."""
-_REDIS_SECONDS = 0.25
+_RETRY_MS, _GOES_ON_MS = 1_000, 3_000
+"""During an outage a key in use is asked for again this often, and used for so long: longer than a store takes to time out."""
 _ATTEMPTS = 5
 _log = structlog.get_logger(__name__)
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-class Finds(Protocol):
-    """What a look-up needs of :class:`store.KeyStore`."""
-
-    async def find(self, key_id: str, *, known: bool = False) -> KeyRecord | None:
-        """See :meth:`store.KeyStore.find`."""
-
-    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
-        """See :meth:`store.KeyStore.find_many`."""
 
 
 class _Answer(NamedTuple):
@@ -67,8 +52,15 @@ class _Answer(NamedTuple):
     read: Now
     share: bool = False
     """Redis may be brought up to date with it."""
-    outage: bool = False
-    """PostgreSQL did not answer: usable for a moment, whatever its age."""
+    until_ms: int | None = None
+    """PostgreSQL did not answer: usable past its freshness, until then."""
+
+
+class _GoesOn(NamedTuple, Generic[T]):
+    """PostgreSQL did not answer, and what is in memory may be used until then."""
+
+    entry: Entry[T]
+    until_ms: int
 
 
 class _Failure(NamedTuple):
@@ -107,12 +99,11 @@ class KeyLookup(Generic[T]):
         wall_ms: Callable[[], int] = clock.now_ms,
         monotonic_ms: Callable[[], int] = clock.monotonic_ms,
     ) -> None:
-        self._store = store
-        self._shared = shared
-        self._trust = Trust(channels)
         self._settings = settings
         self._prepare = prepare
         self._metrics = metrics or Metrics()
+        self._trust = Trust(channels)
+        self._sources = Sources(store, shared, self._trust, self._metrics, self._now)
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
         self._cache: KeyCache[T] = KeyCache(settings.local_entries)
@@ -122,8 +113,6 @@ class KeyLookup(Generic[T]):
         self._due: dict[str, _Flight[T]] = {}
         self._hurry = asyncio.Event()
         self._refreshing = False
-        self._redis_rests_until_ms = 0
-        self._postgres_rests_until_ms = 0
 
     def peek(self, key_id: str, now_ms: int) -> T | Absent | None:
         """What memory says, for the hot path: a value, ``ABSENT``, or ``None``: call :meth:`fetch`.
@@ -209,7 +198,7 @@ class KeyLookup(Generic[T]):
             self._spawn(self._refresh())
         return flight
 
-    def _conclude(self, key_id: str, flight: _Flight[T], answer: _Answer | Entry[T] | _Failure) -> None:
+    def _conclude(self, key_id: str, flight: _Flight[T], answer: _Answer | _GoesOn[T] | _Failure) -> None:
         """Remember the answer and give it to who waits. Whatever goes wrong, nobody is left waiting."""
         outcome: T | Absent | _Failure = _Failure("the look-up failed")
         try:
@@ -222,12 +211,13 @@ class KeyLookup(Generic[T]):
 
     async def _fly(self, key_id: str, flight: _Flight[T]) -> None:
         """One key by the long way. A failure is an outcome: nobody may be waiting for it."""
-        answer: _Answer | Entry[T] | _Failure = _Failure("the look-up failed")
+        answer: _Answer | _GoesOn[T] | _Failure = _Failure("the look-up failed")
         try:
             for _ in range(_ATTEMPTS):
                 flight.dirty = False
-                answer = await self._ask(key_id)
+                said = await self._ask(key_id)
                 if not flight.dirty:
+                    answer = said
                     break
             else:
                 answer = _Failure("the key changes faster than it can be read")
@@ -250,80 +240,61 @@ class KeyLookup(Generic[T]):
 
     async def _fly_together(self, batch: dict[str, _Flight[T]]) -> None:
         now = self._now()
-        records: dict[str, KeyRecord] | None = None
+        answers: dict[str, _Answer | _GoesOn[T]] = {}
         try:
-            records = await self._of_postgres(self._store.find_many, list(batch))
+            records = await self._sources.find_many(list(batch))
+            for key_id in batch:
+                record = records.get(key_id)
+                answers[key_id] = _Answer(record, now, share=record is None or self._sharing_due(key_id, now.ms))
         except StoreUnavailable:
-            pass  # each by the long way then: from Redis, or on from memory
+            changed = await self._sources.changed(list(batch))
+            going_on = {key_id: self._goes_on(key_id, changed.get(key_id)) for key_id in batch}
+            answers.update({key_id: answer for key_id, answer in going_on.items() if answer is not None})
         except Exception:  # noqa: BLE001  # whoever waits is told by the long way
             _log.exception("key_lookup_defect")
         for key_id, flight in batch.items():
-            if records is None or flight.dirty:
+            if flight.dirty or key_id not in answers:
                 self._spawn(self._fly(key_id, flight))
             else:
-                record = records.get(key_id)
-                self._metrics.key_fetches["postgres", "absent" if record is None else "found"] += 1
-                self._conclude(key_id, flight, _Answer(record, now, share=record is None or self._sharing_due(key_id, now.ms)))
+                self._conclude(key_id, flight, answers[key_id])
+
+    def _goes_on(self, key_id: str, changed_wall_ms: int | None) -> _GoesOn[T] | None:
+        now, entry = self._now(), self._present.get(key_id)
+        if entry is None:
+            return None
+        until_ms = self._trust.goes_on_until(entry.read_ms, changed_wall_ms, self._settings, now)
+        return _GoesOn(entry, until_ms) if now.ms < until_ms else None
 
     # -- asking --------------------------------------------------------------------------------------------------------
 
-    async def _ask(self, key_id: str) -> _Answer | Entry[T]:
-        shared = await self._read_shared(key_id)
+    async def _ask(self, key_id: str) -> _Answer | _GoesOn[T]:
+        shared = await self._sources.shared(key_id)
         now = self._now()
         aged = self._trust.aged(shared, now)
         if aged is not None and self._trust.believed(aged, self._settings, now.ms):
             return _Answer(aged.record, Now(aged.read_ms, 0))
         try:
-            record = await self._of_postgres(self._store.find, key_id, known=key_id in self._present or aged is not None)
+            record = await self._sources.find(key_id, known=key_id in self._present or aged is not None)
         except StoreUnavailable as error:
             return self._without_postgres(key_id, shared, error)
         except RecordUnreadable as error:
             _log.error("key_record_unreadable", key_id=key_id, reason=str(error))
             self._metrics.key_fetches["postgres", "unreadable"] += 1
             return _Answer(None, now)
-        self._metrics.key_fetches["postgres", "absent" if record is None else "found"] += 1
         # An unknown id leaves no trace in Redis; a record of a key that is no more gets its tombstone.
         return _Answer(record, now, share=shared is not None and (record is not None or shared.dated is not None))
 
-    async def _read_shared(self, key_id: str) -> Shared | None:
-        """What Redis holds; ``None`` when it does not answer, or is not believed for this key for now."""
-        now_ms = self._monotonic_ms()
-        if now_ms < self._redis_rests_until_ms or not self._trust.may_share(key_id, now_ms):
-            return None
-        try:
-            async with asyncio.timeout(_REDIS_SECONDS):
-                shared = await self._shared.read(key_id)
-        except (StoreUnavailable, TimeoutError):
-            self._redis_rests_until_ms = self._monotonic_ms() + _REST_MS
-            self._metrics.key_fetches["redis", "unavailable"] += 1
-            return None
-        self._metrics.key_fetches["redis", shared.kind] += 1
-        return shared
-
-    async def _of_postgres(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._monotonic_ms() < self._postgres_rests_until_ms:
-            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
-        try:
-            return await ask(*args, **kwargs)
-        except StoreBusy:
-            raise  # PostgreSQL itself is well
-        except StoreUnavailable:
-            self._postgres_rests_until_ms = self._monotonic_ms() + _REST_MS
-            self._metrics.key_fetches["postgres", "unavailable"] += 1
-            raise
-
-    def _without_postgres(self, key_id: str, shared: Shared | None, error: StoreUnavailable) -> _Answer | Entry[T]:
+    def _without_postgres(self, key_id: str, shared: Shared | None, error: StoreUnavailable) -> _Answer | _GoesOn[T]:
         """What may be used all the same.
 
         :raises StoreUnavailable: nothing
         """
-        now = self._now()
-        entry, aged = self._present.get(key_id), self._trust.aged(shared, now)
-        if entry is not None and (aged is None or aged.read_ms <= entry.read_ms):
-            if self._trust.goes_on(entry.read_ms, shared, self._settings, now):
-                return entry
-        elif aged is not None:
-            return _Answer(aged.record, Now(aged.read_ms, 0), outage=True)
+        going_on = self._goes_on(key_id, None if shared is None else shared.changed_ms)
+        if going_on is not None:
+            return going_on
+        aged = self._trust.aged(shared, self._now())
+        if aged is not None:
+            return _Answer(aged.record, Now(aged.read_ms, 0), until_ms=aged.until_ms)
         raise error
 
     def _now(self) -> Now:
@@ -331,15 +302,16 @@ class KeyLookup(Generic[T]):
 
     # -- what comes of it ----------------------------------------------------------------------------------------------
 
-    def _remember(self, key_id: str, answer: _Answer | Entry[T]) -> T | Absent:
+    def _remember(self, key_id: str, answer: _Answer | _GoesOn[T]) -> T | Absent:
         now_ms, ttl_ms = self._monotonic_ms(), self._settings.local_ttl_ms
-        if isinstance(answer, Entry):
+        if isinstance(answer, _GoesOn):
             self._metrics.stale_served += 1
-            answer.refresh_from_ms = now_ms + _RETRY_MS // 2
-            answer.fresh_until_ms = now_ms + _RETRY_MS
-            return answer.value
+            going_on: Entry[T] = answer.entry
+            going_on.fresh_until_ms = min(now_ms + _GOES_ON_MS, answer.until_ms)
+            going_on.refresh_from_ms = min(now_ms + _RETRY_MS, going_on.fresh_until_ms)
+            return going_on.value
         if answer.share:
-            self._spawn(self._share(key_id, answer))
+            self._spawn(self._sources.share(key_id, answer.record, answer.read, ttl_ms=self._settings.redis_ttl_ms))
         record, read_ms = answer.record, answer.read.ms
         value = None if record is None else self._prepared(key_id, record)
         if record is None or value is None:
@@ -347,9 +319,10 @@ class KeyLookup(Generic[T]):
             return ABSENT
         refresh_from_ms = read_ms + int(ttl_ms * (YOUNG + _SPREAD * secrets.randbelow(1_000) / 1_000))
         fresh_until_ms = read_ms + ttl_ms
-        if answer.outage:
+        if answer.until_ms is not None:
             self._metrics.stale_served += 1
-            refresh_from_ms, fresh_until_ms = now_ms + _RETRY_MS // 2, now_ms + _RETRY_MS
+            fresh_until_ms = min(now_ms + _GOES_ON_MS, answer.until_ms)
+            refresh_from_ms = min(now_ms + _RETRY_MS, fresh_until_ms)
         known = self._present.get(key_id)
         shared_ms = now_ms if answer.share else 0 if known is None else known.shared_ms
         entry = Entry(record, value, read_ms=read_ms, refresh_from_ms=refresh_from_ms, fresh_until_ms=fresh_until_ms, shared_ms=shared_ms)
@@ -370,21 +343,6 @@ class KeyLookup(Generic[T]):
         """Whether Redis should have the record anew, so that it holds a valid one for as long as the key is in use."""
         entry = self._present.get(key_id)
         return entry is not None and now_ms - entry.shared_ms >= self._settings.redis_ttl_ms // 2
-
-    async def _share(self, key_id: str, answer: _Answer) -> None:
-        """Put PostgreSQL's answer into Redis. A change that happened meanwhile has its tombstone in the way."""
-        now = self._now()
-        if now.ms < self._redis_rests_until_ms or not self._trust.may_share(key_id, now.ms):
-            return
-        try:
-            async with asyncio.timeout(_REDIS_SECONDS):
-                if answer.record is None:
-                    await self._shared.entomb(key_id, now_ms=now.wall_ms)
-                else:
-                    dated = DatedRecord(answer.record, answer.read.wall_ms, self._settings.redis_ttl_ms)
-                    await self._shared.write(dated, now_ms=now.wall_ms)
-        except (StoreUnavailable, TimeoutError):
-            self._redis_rests_until_ms = self._monotonic_ms() + _REST_MS
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = spawn(work, name="key-lookup")

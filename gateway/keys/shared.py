@@ -47,14 +47,23 @@ class SharedRecords:
         if raw is None:
             return Shared()
         if raw.startswith(_TOMBSTONE):
-            digits = raw[len(_TOMBSTONE) :]
-            # Whoever damaged it: it is still a tombstone, of an unknown moment.
-            return Shared(raw, None, int(digits) if digits.isdigit() and len(digits) < 16 else 1 << 62)
+            return Shared(raw, None, _changed_ms(raw))
         try:
             return Shared(raw, open_record(raw, self._vault, expected_key_id=key_id), None)
         except RecordUnreadable as error:
             _log.warning("shared_record_unreadable", key_id=key_id, reason=str(error))
             return Shared(raw)
+
+    async def changed(self, key_ids: Sequence[str]) -> dict[str, int]:
+        """When each key changed (Unix ms) over which a tombstone stands. One round trip; nothing is opened."""
+        try:
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for key_id in key_ids:
+                    pipeline.get(record_key(key_id))
+                held = await pipeline.execute()
+        except FAILURES as error:
+            raise _unavailable(error) from None
+        return {key_id: _changed_ms(raw) for key_id, raw in zip(key_ids, held, strict=True) if raw and raw.startswith(_TOMBSTONE)}
 
     async def write(self, dated: DatedRecord, *, now_ms: int) -> None:
         """Put a record there until its time is up; does nothing where a tombstone stands, or after its time."""
@@ -93,6 +102,12 @@ async def entomb(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
 def record_key(key_id: str) -> str:
     """The name in Redis; the braces keep all of a key's names in one slot of a Cluster."""
     return f"gerbang:{{{key_id}}}:record"
+
+
+def _changed_ms(tombstone: bytes) -> int:
+    """Whoever damaged it: it is still a tombstone, of an unknown moment."""
+    digits = tombstone[len(_TOMBSTONE) :]
+    return int(digits) if digits.isdigit() and len(digits) < 16 else 1 << 62
 
 
 def _unavailable(error: Exception) -> StoreUnavailable:

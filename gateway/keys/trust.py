@@ -20,6 +20,7 @@ CLOCKS_DIFFER_MS = 2_000
 YOUNG = 0.6
 """Share of ``local_ttl`` up to which a record of Redis is used as it is."""
 _MOST_CHANGED = 100_000
+_NO_END = 1 << 62
 
 
 class Shared(NamedTuple):
@@ -68,6 +69,8 @@ class Aged(NamedTuple):
 
     record: KeyRecord
     read_ms: int
+    until_ms: int
+    """The end of its seal's validity."""
 
 
 class Trust:
@@ -104,7 +107,8 @@ class Trust:
         age_ms = now.wall_ms - shared.dated.read_ms
         if not -CLOCKS_DIFFER_MS <= age_ms < shared.dated.ttl_ms:
             return None
-        return Aged(shared.dated.record, now.ms - max(0, age_ms))
+        read_ms = now.ms - max(0, age_ms)
+        return Aged(shared.dated.record, read_ms, read_ms + shared.dated.ttl_ms)
 
     def believed(self, aged: Aged, settings: Cache, now_ms: int) -> bool:
         """Whether a record of Redis is as good as PostgreSQL's: young, and any later change would have been heard of here."""
@@ -115,9 +119,14 @@ class Trust:
             and now_ms - aged.read_ms <= YOUNG * settings.local_ttl_ms
         )
 
-    def goes_on(self, read_ms: int, shared: Shared | None, settings: Cache, now: Now) -> bool:
-        """Whether a key in memory, read then, may be used while PostgreSQL cannot answer: past its freshness, within these limits."""
-        if shared is not None and shared.changed_ms is not None and read_ms <= now.earlier(shared.changed_ms) + CLOCKS_DIFFER_MS:
-            return False
+    def goes_on_until(self, read_ms: int, changed_wall_ms: int | None, settings: Cache, now: Now) -> int:
+        """Until when a key in memory, read then, may be used past its freshness while PostgreSQL cannot answer; 0 is not at all.
+
+        :param changed_wall_ms: when the key changed, by a tombstone in Redis
+        """
+        if changed_wall_ms is not None and read_ms <= now.earlier(changed_wall_ms) + CLOCKS_DIFFER_MS:
+            return 0
         heard_from_ms = self._channels.redis_up_ms
-        return (heard_from_ms is not None and read_ms >= heard_from_ms) or now.ms < read_ms + settings.stale_limit_ms
+        if heard_from_ms is not None and read_ms >= heard_from_ms:
+            return _NO_END
+        return read_ms + settings.stale_limit_ms

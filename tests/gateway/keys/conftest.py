@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config import Cache
-from gateway.keys import lookup, postgres, redis_client, store
+from gateway.keys import postgres, redis_client, sources, store
 from gateway.keys.invalidation import Channels, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
@@ -145,7 +145,7 @@ class World:
 @pytest.fixture
 def patient(monkeypatch):
     """Wide limits on time, for tests whose servers are well: clocks stand still, so a store that rests once rests for ever."""
-    monkeypatch.setattr(lookup, "_REDIS_SECONDS", 20.0)
+    monkeypatch.setattr(sources, "REDIS_SECONDS", 20.0)
     monkeypatch.setattr(redis_client, "COMMAND_SECONDS", 20.0)
 
 

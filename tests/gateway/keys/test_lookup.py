@@ -493,6 +493,8 @@ async def test_an_old_sealed_record_is_not_used_beyond_its_seal_even_when_postgr
     await own_world.redis.set(record_key(record.key_id), old)
     late = own_world.gate(Clocks(monotonic=9_000_000, wall=gate.clocks.wall + SETTINGS.redis_ttl_ms - 1))
     assert await late.lookup.fetch(record.key_id) == record
+    late.clocks.advance(1)
+    assert late.peek(record.key_id) is None
     too_late = own_world.gate(Clocks(monotonic=9_000_000, wall=gate.clocks.wall + SETTINGS.redis_ttl_ms))
     with pytest.raises(KeyStoreUnavailable):
         await too_late.lookup.fetch(record.key_id)
@@ -636,6 +638,55 @@ async def test_a_key_in_use_does_not_wait_during_an_outage_and_is_fresh_again_af
         await gate.settle()
     assert len(gate.store.asked) > before
     assert gate.lookup._present[record.key_id].read_ms >= gate.clocks.monotonic - 1_600
+
+
+async def test_a_look_up_that_fails_after_it_was_overtaken_by_a_change_does_not_remember_the_past(world):
+    record, gate = await world.key(), world.gate()
+    find, asked = gate.store.inner.find, 0
+
+    async def overtaken_then_broken(key_id, *, known):
+        nonlocal asked
+        asked += 1
+        if asked == 2:
+            raise ZeroDivisionError
+        found = await find(key_id, known=known)
+        gate.lookup.invalidate(key_id)
+        return found
+
+    gate.store.inner.find = overtaken_then_broken
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(record.key_id)
+    assert gate.lookup.sizes() == {"present": 0, "absent": 0, "flights": 0}
+
+
+async def test_during_an_outage_keys_in_use_go_on_together_and_not_one_by_one(own_world):
+    records, gate = [await own_world.key() for _ in range(20)], own_world.gate()
+    for record in records:
+        await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await asyncio.to_thread(own_world.database.stop)
+    reads = sum(count for (store, _), count in gate.metrics.key_fetches.items() if store == "redis")
+    for _ in range(10):
+        gate.clocks.advance(2_900)
+        assert [gate.peek(record.key_id) or await gate.lookup.fetch(record.key_id) for record in records] == records
+        await gate.settle()
+    assert sum(count for (store, _), count in gate.metrics.key_fetches.items() if store == "redis") == reads
+
+
+async def test_a_key_goes_on_not_a_moment_longer_than_its_limit(own_world, own_redis):
+    record, gate = await own_world.key(), own_world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await asyncio.to_thread(own_world.database.stop)
+    await asyncio.to_thread(own_redis.stop)
+    gate.channels.redis_up_ms = gate.channels.postgres_up_ms = None
+    gate.clocks.advance(SETTINGS.stale_limit_ms - 1)
+    assert await gate.lookup.fetch(record.key_id) == record
+    assert gate.peek(record.key_id) == record
+    gate.clocks.advance(1)
+    assert gate.peek(record.key_id) is None
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(record.key_id)
 
 
 async def test_an_outage_costs_one_wait_and_not_one_per_key(own_world):

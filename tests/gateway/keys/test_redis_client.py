@@ -15,7 +15,7 @@ from gateway.errors import ConfigError
 from gateway.keys import store
 from gateway.keys.invalidation import publish
 from gateway.keys.redis_client import connect
-from gateway.keys.shared import record_key
+from gateway.keys.shared import SharedRecords, record_key
 from tests.gateway.keys.conftest import Clocks, World
 from tests.gateway.keys.test_invalidation import Listening
 from tests.support.keys import NOW_MS
@@ -204,8 +204,8 @@ async def test_a_cluster_takes_records_tombstones_and_messages_and_survives_a_lo
 
         await publish(world.redis, [record.key_id for record in records], now_ms=NOW_MS)
         await listening.until(lambda: listening.metrics.invalidations["redis"] == 1)
-        for record in records:
-            assert (await world.redis.get(record_key(record.key_id))).startswith(b"changed ")
+        changed = await SharedRecords(world.redis, world.vault).changed([record.key_id for record in records])
+        assert changed.keys() == {record.key_id for record in records}
 
         await asyncio.to_thread(cluster.owner_of(record_key(records[0].key_id)).kill)
         await eventually(world.redis, "SET", record_key(records[0].key_id), "again")

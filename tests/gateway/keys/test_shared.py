@@ -60,6 +60,13 @@ async def test_nothing_is_written_over_a_tombstone(redis, records):
     assert found.kind == "changed"
 
 
+async def test_tombstones_among_many_keys_are_found_at_once(redis, records):
+    written, changed, nothing = dated(), new_key_id(), new_key_id()
+    await records.write(written, now_ms=NOW_MS)
+    await entomb(redis, [changed], now_ms=NOW_MS)
+    assert await records.changed([written.record.key_id, changed, nothing]) == {changed: NOW_MS}
+
+
 async def test_a_record_leaves_redis_when_its_time_is_up(redis, records):
     written = dated()
     await records.write(written, now_ms=NOW_MS + 20_000)
@@ -86,6 +93,7 @@ async def test_a_redis_that_is_away_is_unavailable(tmp_path):
         records.read(new_key_id()),
         records.write(dated(), now_ms=NOW_MS),
         records.entomb(new_key_id(), now_ms=NOW_MS),
+        records.changed([new_key_id()]),
     ):
         with pytest.raises(StoreUnavailable) as refusal:
             await attempt

@@ -57,7 +57,7 @@ def test_a_record_of_redis_is_believed_while_it_is_young_and_every_change_since_
     """``…_since_ms``: how long ago."""
     judging = trust(postgres_up_ms=None if up_since_ms is None else NOW.ms - up_since_ms)
     judging.missed(NOW.ms - missed_since_ms)
-    assert judging.believed(Aged(RECORD, NOW.ms - age_ms), SETTINGS, NOW.ms) is believed
+    assert judging.believed(Aged(RECORD, NOW.ms - age_ms, 0), SETTINGS, NOW.ms) is believed
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_a_record_of_redis_is_believed_while_it_is_young_and_every_change_since_
 def test_a_key_in_memory_goes_on_in_an_outage_within_its_limits(read_ago_ms, redis_up_ago_ms, changed_ago_ms, goes_on):
     now = Now(100_000_000, NOW_MS)
     judging = trust(redis_up_ms=None if redis_up_ago_ms is None else now.ms - redis_up_ago_ms)
-    shared = None if changed_ago_ms is None else Shared(b"changed", None, now.wall_ms - changed_ago_ms)
-    assert judging.goes_on(now.ms - read_ago_ms, shared, SETTINGS, now) is goes_on
+    changed_wall_ms = None if changed_ago_ms is None else now.wall_ms - changed_ago_ms
+    assert (now.ms < judging.goes_on_until(now.ms - read_ago_ms, changed_wall_ms, SETTINGS, now)) is goes_on
 
 
 def test_redis_is_left_alone_for_a_changed_key_as_long_as_an_old_record_could_be_valid():
