@@ -142,6 +142,19 @@ async def test_a_client_that_sends_slowly_is_not_the_upstreams_fault() -> None:
         assert (await client.ask(b"x" * 70_000)).status == 200
 
 
+async def test_a_client_that_reads_slowly_is_not_the_upstreams_fault() -> None:
+    size = 32 << 20
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    async with recording_upstream(script) as upstream, serving(upstream, spot={"response_timeout_ms": 80}) as served:
+        client = await served.client()
+        client.writer.transport.pause_reading()
+        client.send(GET)
+        await upstream.got(1)
+        await asyncio.sleep(0.3)
+        client.writer.transport.resume_reading()
+        assert len((await client.response()).body) == size
+
+
 async def test_an_upstream_that_stops_taking_content_is_504() -> None:
     size = 64 << 20
     limits = {"max_body_bytes": size}
