@@ -16,6 +16,9 @@ from gateway.message import Answer, Request
 MAX_LOOKUPS = 3
 """A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
 
+NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
+"""Said on a public route: a proxy that copies what it is told over the client's own fields would leave one that it is not told about."""
+
 
 class Asked(NamedTuple):
     """A request as the asking proxy received it."""
@@ -101,8 +104,9 @@ async def decide(
         return refused(refusal, gate.render(refusal, request))
     note(admitted, request)
     told = identity_lines(admitted, request.received_ms) + admitted.answer_headers
+    nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
-    return Verdict(200, [*_fields(told), *own], b"")
+    return Verdict(200, [*nobody, *_fields(told), *own], b"")
 
 
 async def _admit(gate: Gate, request: Request, route: Route) -> Admitted:

@@ -23,6 +23,8 @@ from tests.support.wire import recording_upstream
 DEPLOY = Path(__file__).parents[3] / "deploy"
 VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /public public spot"
+IDENTITY = ("X-Account-Id", "X-Key-Id", "X-Key-Scopes")
+ADDRESS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
 TRUSTED = '[client_ip]\ntrusted_proxies = ["127.0.0.1/32"]'
 
 
@@ -81,6 +83,13 @@ async def test_a_signed_request_may_pass_and_the_upstream_is_told_who_it_is_from
         assert int(headers["RateLimit-Remaining"]) > 0
 
 
+async def test_on_a_public_route_the_upstream_is_told_that_it_is_nobody(write):
+    async with running(write()) as gateway:
+        status, headers, _ = await ask(gateway, of("GET", "/public"))
+        assert status == 200
+        assert [headers[name] for name in IDENTITY] == ["", "", ""]  # a proxy that copies them puts them over what the client sent
+
+
 async def test_refusals_are_those_of_the_gate(write, key):
     async with running(write()) as gateway:
         cases = [
@@ -122,6 +131,11 @@ async def test_the_question_must_be_clear_and_come_from_a_trusted_proxy(write, k
         status, _, body = await ask(gateway, signed(key, "GET", "/wallets") | of("GET", "/wallets"))
         assert status == 403
         assert b"trusted_proxies" in body
+
+
+async def in_chunks(body):
+    """Content whose length is not told beforehand."""
+    yield body
 
 
 def free_port():
@@ -195,6 +209,13 @@ async def test_a_real_nginx_asks_by_auth_request(write, key, upstream, tmp_path)
                 # nginx keeps the body to itself, so what the signature covers is not there: refused, never let through.
                 assert (answer.status, answer.headers["X-Gerbang-Code"]) == (401, "invalid_credentials")
             assert len(upstream.requests) == 1
+            # Nobody has checked a body that the signature does not cover, nor what a client says of its address: neither goes on.
+            for data in (body, in_chunks(body)):
+                headers = signed(key, "POST", "/orders") | dict.fromkeys(ADDRESS, "someone-else")
+                async with session.post(f"{url}/orders", data=data, headers=headers) as answer:
+                    assert answer.status == 200
+            assert [request.body for request in upstream.requests] == [b"", b"", b""]
+            assert b"someone-else" not in upstream.raw
 
 
 async def test_a_real_envoy_asks_by_ext_authz_with_the_body(write, key, upstream, tmp_path):
@@ -222,3 +243,8 @@ async def test_a_real_envoy_asks_by_ext_authz_with_the_body(write, key, upstream
             async with session.post(f"{url}/orders", data=body + b" ", headers=signed(key, "POST", "/orders", body)) as answer:
                 assert (answer.status, (await answer.json(content_type=None))["code"]) == (401, "invalid_credentials")
             assert len(upstream.requests) == 1
+            forged = dict.fromkeys((*IDENTITY, "X-Real-IP", "X-Forwarded-Host", "Forwarded"), "someone-else")
+            async with session.get(f"{url}/public", headers=forged) as answer:
+                assert answer.status == 200
+            assert len(upstream.requests) == 2
+            assert b"someone-else" not in upstream.raw
