@@ -45,10 +45,13 @@ OWNED = frozenset(
 )
 """What only the gate may tell an upstream."""
 
+REROUTING = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"})
+"""Where some frameworks look for another method or path than the request line's, which alone was signed and admitted."""
+
 REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 """Written anew for the next connection, or dealt with here."""
 
-REQUEST_DROP = HOP_BY_HOP | OWNED | REGENERATED
+REQUEST_DROP = HOP_BY_HOP | OWNED | REROUTING | REGENERATED
 RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
 
 

@@ -30,6 +30,7 @@ class UpstreamServer:
         self, url: str, settings: Upstream, *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, metrics: Metrics
     ) -> None:
         parts = urlsplit(url)
+        self._alone = len(settings.servers) == 1
         self.url = url
         self.host = parts.hostname or ""
         self.port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -118,6 +119,8 @@ class UpstreamServer:
 
     def failed(self) -> None:
         """A request to it failed by its fault."""
+        if self._alone:
+            return
         was_out = self.condition.ejected(self.ticker.now_ms)
         self.condition.failed(self.ticker.now_ms)
         if not was_out and self.condition.ejected(self.ticker.now_ms):

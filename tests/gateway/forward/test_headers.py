@@ -28,5 +28,11 @@ def test_every_name_of_the_contract_is_owned() -> None:
     } <= OWNED  # fmt: skip
 
 
+@pytest.mark.parametrize("name", [b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"])
+def test_a_field_that_names_another_method_or_path_than_was_admitted_does_not_go_on(name: bytes) -> None:
+    assert request_lines([(name, b"DELETE"), (b"a", b"1")], dropped_with(frozenset(), frozenset())) == b"a: 1\r\n"
+    assert shadows(name.replace(b"-", b"_"))
+
+
 def test_lines_are_left_out_by_name_whatever_their_case() -> None:
     assert without([b"X-Hop: 1", b"x-hop:2", b"X-Hopper: 3"], frozenset({b"x-hop"})) == [b"X-Hopper: 3"]

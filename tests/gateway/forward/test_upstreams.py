@@ -228,6 +228,7 @@ async def test_a_lone_server_is_not_ejected() -> None:
         client = await served.client()
         for _ in range(5):
             assert (await client.ask(POST)).status == 502
+        assert served.upstreams.pools["spot"].usable_servers() == 1
         upstream.script = answer_ok
         assert (await client.ask(POST)).status == 200
 
@@ -337,6 +338,9 @@ async def test_a_reload_keeps_the_connections_of_an_unchanged_upstream_and_retir
         await asyncio.wait_for(changed.sides[0].gone.wait(), 5)
         assert [(await client.ask(request)).status for request in (GET, other)] == [200, 200]
         assert (len(kept.sides), len(changed.sides)) == (1, 2)
+        assert set(dict(served.metrics.snapshot()["upstream_servers"])) == {("spot",), ("other",)}
+        served.upstreams.rebuild({})
+        assert served.metrics.snapshot()["upstream_servers"] == []
 
 
 async def test_a_request_in_flight_outlives_the_removal_of_its_upstream() -> None:
