@@ -19,7 +19,7 @@ async def test_subscribers_are_told_the_time_that_the_ticker_shows() -> None:
 
     ticker.subscribe(subscriber)
     ticker.start()
-    await asyncio.wait_for(done.wait(), 5)
+    await asyncio.wait_for(done.wait(), 30)
     ticker.stop()
     assert told == sorted(told)
     count = len(told)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-TIMEOUT = 5.0
+TIMEOUT = 30.0
 """Seconds after which a test that waits has failed. Nothing here sleeps."""
 
 

@@ -45,7 +45,7 @@ async def test_a_response_that_cannot_be_framed_is_502_and_its_connection_is_nev
         client = await served.client()
         answer = await client.ask(POST)
         assert (answer.status, answer.body) == (502, b"upstream_unreachable")
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         upstream.script = answer_ok
         assert (await client.ask(POST)).status == 200
         assert len(upstream.sides) == 2
@@ -83,7 +83,7 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
         client = await served.client()
         assert (await client.ask(GET)).status == 200
         upstream.sides[0].send(OK)
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         assert (await client.ask(GET)).status == 200
 
 
@@ -94,7 +94,7 @@ async def test_a_broken_chunk_in_a_response_cuts_the_client_off() -> None:
         client.send(GET)
         rest = await client.rest()
         assert not rest.endswith(b"0\r\n\r\n")
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
 
 
 async def test_a_response_that_ends_too_early_is_not_made_to_look_whole() -> None:
@@ -305,7 +305,7 @@ async def test_idle_upstream_connections_are_kept_only_so_long() -> None:
     async with recording_upstream() as upstream, serving(upstream, spot={"keep_alive_ms": 100}) as served:
         client = await served.client()
         assert (await client.ask(GET)).status == 200
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         assert served.metrics.upstream_connections["spot"] == 0
 
 
@@ -335,7 +335,7 @@ async def test_a_reload_keeps_the_connections_of_an_unchanged_upstream_and_retir
         assert [(await client.ask(request)).status for request in (GET, other)] == [200, 200]
         both["other"]["max_connections"] = 7
         served.upstreams.rebuild(settings(both).upstreams)
-        await asyncio.wait_for(changed.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(changed.sides[0].gone.wait(), 30)
         assert [(await client.ask(request)).status for request in (GET, other)] == [200, 200]
         assert (len(kept.sides), len(changed.sides)) == (1, 2)
         assert set(dict(served.metrics.snapshot()["upstream_servers"])) == {("spot",), ("other",)}
@@ -357,7 +357,7 @@ async def test_a_request_in_flight_outlives_the_removal_of_its_upstream() -> Non
         served.upstreams.rebuild({})
         release.set()
         assert (await client.response()).status == 200
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         assert (await client.ask(GET)).body == b"upstream_unavailable"
 
 

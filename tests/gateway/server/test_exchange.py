@@ -371,7 +371,7 @@ async def test_a_response_before_the_content_has_ended_ends_both_connections() -
         response = await client.ask(get(b"/public", b"Content-Length: 100000", method=b"POST") + b"x")
         assert (response.status, response.header("connection")) == (413, "close")
         assert await client.rest() == b""
-        await asyncio.wait_for(closed.wait(), 5)
+        await asyncio.wait_for(closed.wait(), 30)
 
 
 # -- responses
@@ -482,7 +482,7 @@ async def test_a_slow_reader_of_a_huge_response_costs_bounded_memory() -> None:
         for _ in range(64):
             await client.reader.readexactly(1 << 20)
         await client.close()
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
 
 
 # -- gone, and what is decided later
@@ -497,7 +497,7 @@ async def test_a_client_that_goes_away_cancels_the_upstream_exchange() -> None:
         client.send(GET)
         await upstream.got(1)
         await client.close()
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         await served.until(lambda: served.metrics.connections == 0)
         assert served.metrics.aborted == 1
         assert served.upstreams.pools["spot"].servers[0].active == 0

@@ -84,7 +84,7 @@ async def test_streamed_content_that_stops_coming_frees_the_upstream() -> None:
         client.send(b"POST /public HTTP/1.1\r\n" + HOST + b"Content-Length: 100000\r\n\r\nx")
         await served.until(lambda: bool(upstream.sides))
         assert (await client.response()).status == 408
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
 
 
 async def test_a_client_that_stops_reading_is_dropped() -> None:
@@ -94,7 +94,7 @@ async def test_a_client_that_stops_reading_is_dropped() -> None:
         client.writer.transport.pause_reading()
         client.send(GET)
         await served.until(lambda: served.metrics.timeouts["write"] == 1)
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
 
 
 async def test_an_upstream_that_does_not_answer_in_time_is_504() -> None:
@@ -105,7 +105,7 @@ async def test_an_upstream_that_does_not_answer_in_time_is_504() -> None:
         client = await served.client()
         response = await client.ask(GET)
         assert (response.status, response.body) == (504, b"upstream_timeout")
-        await asyncio.wait_for(upstream.sides[0].gone.wait(), 5)
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
         assert len(upstream.requests) == 1, "a request that timed out is not sent again"
 
 

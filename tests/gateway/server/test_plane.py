@@ -23,7 +23,7 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_in_flight_finis
         assert (await idle.ask(b"GET /time HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
         busy.send(GET)
         await upstream.got(1)
-        draining = spawn(served.plane.drain(5_000), name="drain")
+        draining = spawn(served.plane.drain(30_000), name="drain")
         assert await idle.rest() == b""
         assert not draining.done()
         release.set()
@@ -46,7 +46,7 @@ async def test_a_response_that_had_begun_before_the_drain_is_the_connections_las
         client = await served.client()
         client.send(GET)
         await client.head()
-        draining = spawn(served.plane.drain(5_000), name="drain")
+        draining = spawn(served.plane.drain(30_000), name="drain")
         await asyncio.sleep(0)
         release.set()
         assert await client.rest() == b"half"
@@ -81,7 +81,7 @@ async def test_a_half_read_request_may_still_be_sent_while_draining() -> None:
         client = await served.client()
         client.send(GET[:20])
         await served.until(lambda: any(not connection.idle for connection in served.plane._connections))
-        draining = spawn(served.plane.drain(5_000), name="drain")
+        draining = spawn(served.plane.drain(30_000), name="drain")
         await asyncio.sleep(0)
         response = await client.ask(GET[20:])
         assert (response.status, response.header("connection")) == (200, "close")
