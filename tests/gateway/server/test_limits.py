@@ -78,6 +78,15 @@ async def test_content_that_does_not_come_in_time_is_cut_off() -> None:
         assert upstream.sides == []
 
 
+async def test_content_of_a_refused_request_is_not_waited_for_for_ever() -> None:
+    async with serving(limits={"body_timeout_ms": 120}) as served:
+        client = await served.client()
+        client.send(b"POST /nowhere HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\nx")
+        response = await client.response()
+        assert (response.status, response.header("connection")) == (404, None)
+        assert await client.rest() == b""
+
+
 async def test_streamed_content_that_stops_coming_frees_the_upstream() -> None:
     async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
         client = await served.client()
