@@ -86,13 +86,24 @@ def _at(values: dict[str, Any], section: str, key: str) -> object:
 
 
 def _routes(raw: Raw, known: list[ConfigProblem]) -> list[RouteConfig]:
-    """The routes to look for conflicts in, even when something else in the file is wrong; none when one of them cannot be read."""
-    if any(problem.path.startswith("routes") and not problem.path.endswith(".upstream") for problem in known):
+    """The routes to look for conflicts in, even when something else in the file is wrong; none when a pattern cannot be read."""
+    if any(problem.path.startswith("routes") and problem.path.endswith(".match") for problem in known):
         return []
     try:
-        return [RouteConfig.model_validate(route) for route in raw.values.get("routes", [])]
-    except (ValidationError, TypeError):
+        return [_route(written) for written in raw.values.get("routes", [])]
+    except (ValidationError, TypeError, LookupError):
         return []
+
+
+def _route(written: Any) -> RouteConfig:
+    """A route as written. With something else wrong in it, its pattern is still looked at: all errors are told at once.
+
+    :raises ValidationError, TypeError, LookupError: it has no pattern that could be looked at
+    """
+    try:
+        return RouteConfig.model_validate(written)
+    except ValidationError:
+        return RouteConfig(match=written["match"], scope="public", upstream="")
 
 
 def _problems_of_files(settings: GatewaySettings) -> list[ConfigProblem]:

@@ -41,5 +41,14 @@ def main() -> None:
     """
 
 
+def _keep_lines(command: click.Command) -> None:
+    """Make the examples' marks click's own: in a raw docstring they are a backslash and a letter, and the lines would be run together."""
+    command.help = (command.help or "").replace(r"\b", "\b")
+    if isinstance(command, click.Group):
+        for each in command.commands.values():
+            _keep_lines(each)
+
+
 for _command in (up, gateway, admin, check, reload, migrate, call, keys, accounts, vault, audit):
     main.add_command(_command)
+_keep_lines(main)

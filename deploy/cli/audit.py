@@ -41,11 +41,7 @@ def verify(dsn: str, expect: str | None) -> None:
 
 async def _verify(dsn: str, noted: tuple[int, bytes] | None) -> "Verdict":
     from admin.audit import verify as walk
-    from gateway.keys import postgres
+    from deploy.cli.database import connected
 
-    connection = await postgres.connect(dsn)
-    try:
-        with postgres.translated():
-            return await walk(connection, expected=noted)
-    finally:
-        await connection.close()
+    async with connected(dsn) as connection:
+        return await walk(connection, expected=noted)

@@ -1,6 +1,7 @@
 """``gerbang call``: sign one request with a key file, send it, and explain a refusal."""
 
 import json
+import re
 import secrets
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from deploy.signing import Outgoing, SigningKey
 
 _TIMEOUT_S = 30
+_METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110 §5.6.2: a token. With anything else the request line would be another one."""
 
 
 @click.command()
@@ -34,6 +37,8 @@ def call(method: str, url: str, key_file: Path | None, dialect: str | None, data
              gerbang call POST http://127.0.0.1:8080/v1/orders --key .gerbang/demo-key.json --data '{"symbol":"BTC-IDR",
                "side":"buy","type":"limit","price":"900000000","quantity":"0.001"}'
     """
+    if not _METHOD.fullmatch(method):
+        raise click.UsageError("METHOD must be one word, e.g. GET or POST")
     target = _target(url)
     body = data.encode()
     if key_file is None:
@@ -71,11 +76,13 @@ def read_key(path: Path) -> "tuple[SigningKey, str]":
     from deploy.signing import DIALECTS, SigningKey
 
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise click.ClickException(f"{path} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise click.ClickException(f"{path} is not JSON: {type(error).__name__}") from None
+    except json.JSONDecodeError as error:
+        raise click.ClickException(f"{path} is not JSON: line {error.lineno}, column {error.colno}") from None
+    except UnicodeDecodeError:
+        raise click.ClickException(f"{path} is not JSON: it is not UTF-8 text") from None
     if not isinstance(found, dict) or not isinstance(found.get("key_id"), str):
         raise click.ClickException(f'{path} holds no key: it needs {{"key_id": …, "secret": …}}')
     dialect = found.get("dialect", "mobee")

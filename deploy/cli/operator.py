@@ -68,7 +68,7 @@ def list_keys(account: str, url: str, token_file: Path) -> None:
     r"""List an account's keys, one a line: id, status, scopes, addresses, label.
 
     \b
-    Example: gerbang keys list --account verified
+    Example: gerbang keys list --account demo
     """
     answer = _call("GET", url, token_file, f"accounts/{quote(account, safe='')}")
     for key in answer.get("keys", []):
@@ -114,7 +114,7 @@ def show_account(account: str, url: str, token_file: Path) -> None:
     r"""Show an account as JSON.
 
     \b
-    Example: gerbang accounts show verified
+    Example: gerbang accounts show demo
     """
     _show(_call("GET", url, token_file, f"accounts/{quote(account, safe='')}"))
 
@@ -126,7 +126,7 @@ def freeze(account: str, url: str, token_file: Path) -> None:
     r"""Stop all keys of an account at once, until it is thawed.
 
     \b
-    Example: gerbang accounts freeze verified
+    Example: gerbang accounts freeze demo
     """
     _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/freeze")
     click.echo(f"{account} is frozen: none of its keys passes")
@@ -139,7 +139,7 @@ def thaw(account: str, url: str, token_file: Path) -> None:
     r"""Let the keys of a frozen account pass again.
 
     \b
-    Example: gerbang accounts thaw verified
+    Example: gerbang accounts thaw demo
     """
     _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/thaw")
     click.echo(f"{account} is thawed: its keys pass again")

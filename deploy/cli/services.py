@@ -51,7 +51,12 @@ def reload(ops: str) -> None:
     answer = reply.content
     click.echo(f"{answer['outcome']}: version {answer['version']}")
     for change in answer["changes"]:
-        click.echo("  " + " ".join(f"{name}={value}" for name, value in change.items()))
+        click.echo(f"  {_in_words(**change)}")
+
+
+def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
+    """One line for one difference: what it was and what it is now, or that it came or went."""
+    return f"{path}: {before} → {after}" if kind == "changed" else f"{path}: {kind}"
 
 
 @click.command()
@@ -63,6 +68,8 @@ def migrate(dsn: str) -> None:
     Example: gerbang migrate --dsn postgresql://owner@db.internal/gerbang
     """
     from gateway.keys.migrate import head, upgrade
+    from gateway.keys.postgres import check_dsn
 
+    check_dsn(dsn, where="--dsn")
     upgrade(dsn)
     click.echo(f"schema is at {head()}")

@@ -51,15 +51,12 @@ def reseal(dsn: str, keys: str) -> None:
 async def _reseal(dsn: str, ring: "Vault") -> list[str]:
     """Seal keys' secrets and second factors anew; returns the ids of keys whose secret does not open."""
     from admin.stepup import factors
-    from gateway.keys import postgres
+    from deploy.cli.database import connected
     from gateway.keys.reseal import reseal as reseal_secrets
 
-    connection = await postgres.connect(dsn)
-    try:
+    async with connected(dsn) as connection:
         secrets = await reseal_secrets(connection, ring)
         others = await factors.reseal(connection, ring)
-    finally:
-        await connection.close()
     click.echo(f"sealed anew: {secrets.done} keys' secrets, {others} second factors")
     return secrets.unreadable
 

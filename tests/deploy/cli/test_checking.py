@@ -49,6 +49,16 @@ def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
         assert f"\n{path}: " in result.stderr
 
 
+def test_a_pattern_that_cannot_be_read_is_told_beside_another_routes_unknown_scope(tmp_path):
+    broken = tmp_path / "gateway.toml"
+    text = EXAMPLE.read_text()
+    broken.write_text(text.replace('"GET /v1/wallets"', '"GET v1/wallets"').replace('scope = "trade"', 'scope = "sell"'))
+    told = check(broken).stderr
+    assert "\nroutes[3].match: " in told
+    assert told.count(".match: ") == 1
+    assert ".scope: " in told
+
+
 def test_a_route_that_weighs_more_than_the_whole_limit_is_an_error(tmp_path, monkeypatch):
     for name in ("POSTGRES", "REDIS", "VAULT_KEYS"):
         monkeypatch.delenv(f"GERBANG_{name}", raising=False)

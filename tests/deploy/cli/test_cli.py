@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli import main
+from deploy.client import Reply
 from gateway.keys.vault import Vault
 
 
@@ -37,7 +38,8 @@ def test_every_command_has_help_with_an_example(path):
     result = run(*path, "--help")
     assert result.exit_code == 0
     assert "Example: " in result.output
-    assert f"gerbang {' '.join(path)}" in result.output.split("Example:")[1]
+    assert f"gerbang {' '.join(path)}" in result.output.split("Example:")[1].splitlines()[0]
+    assert "\\b" not in result.output
 
 
 @pytest.mark.parametrize(
@@ -127,3 +129,20 @@ def test_a_new_vault_key_is_a_ring_that_can_be_used():
     ring = Vault.parse(entry)
     assert ring.open(ring.seal(b"x", context="c"), context="c") == b"x"
     assert run("vault", "new-key", "--id", "a b").exit_code == 2
+
+
+def test_a_method_of_more_than_one_word_is_wrong_usage():
+    result = run("call", "GET /other HTTP/1.1\r\nX: y", "http://127.0.0.1:9/x")
+    assert result.exit_code == 2
+    assert "METHOD must be one word" in result.stderr
+
+
+def test_a_reload_tells_each_change_in_one_line(monkeypatch):
+    changes = [
+        {"kind": "changed", "path": "limits.per_key", "before": "1200/minute", "after": "600/minute"},
+        {"kind": "added", "path": "routes[GET /v1/x]", "before": None, "after": None},
+    ]
+    answer = Reply(200, {"outcome": "applied", "version": "abc", "changes": changes})
+    monkeypatch.setattr("deploy.client.ask", lambda *_, **__: answer)
+    told = run("reload").output
+    assert told == "applied: version abc\n  limits.per_key: 1200/minute → 600/minute\n  routes[GET /v1/x]: added\n"

@@ -92,3 +92,11 @@ async def test_an_audit_trail_is_verified_and_a_wrong_expectation_is_told(databa
     assert done.exit_code == 1
     assert "missing" in done.stderr
     assert (await in_thread("audit", "verify", "--dsn", database.admin_dsn, "--expect", "five")).exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [("audit", "verify"), ("vault", "reseal", "--keys", new_entry("a"))], ids=["audit", "vault"])
+async def test_a_role_that_may_not_is_told_in_one_line(database, in_thread, arguments):
+    done = await in_thread(*arguments, "--dsn", database.gateway_dsn)
+    assert (done.exit_code, len(done.stderr.splitlines())) == (1, 1)
+    assert "permission denied" in done.stderr
+    assert isinstance(done.exception, SystemExit)

@@ -1,0 +1,32 @@
+"""The database as a command reaches it: one connection, and what PostgreSQL refuses told in one line. No SQL."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import click
+
+from gateway.keys import postgres
+
+_REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
+"""Another role than the one asked for, or a schema of another version. Their words name tables and columns, never values."""
+
+
+@asynccontextmanager
+async def connected(dsn: str) -> AsyncIterator[postgres.Connection]:
+    """One connection for one command.
+
+    :raises ConfigError: the DSN is malformed
+    :raises StoreUnavailable: no server could be reached, or it went away
+    :raises click.ClickException: the role may not do this, or the schema is not the one of this version
+    """
+    postgres.check_dsn(dsn, where="--dsn")
+    connection = await postgres.connect(dsn)
+    try:
+        with postgres.translated():
+            yield connection
+    except _REFUSED as error:
+        advice = "give the DSN of the admin service's role, of a database that gerbang migrate has prepared"
+        raise click.ClickException(f"PostgreSQL refused: {error.args[0]}; {advice}") from None
+    finally:
+        await connection.close()
