@@ -128,10 +128,8 @@ class RouteTable:
         if route.websocket and match[1] != "GET":
             return ["a WebSocket handshake is a GET (RFC 6455 §4.1)"]
         clashes = sorted({other.position for other in _overlapping(self._root, segments, 0, methods)})
-        if clashes:
-            return [f'"{route.pattern}" and routes[{other}] "{self.routes[other].pattern}" can match the same request' for other in clashes]
-        self._insert(route, segments, methods)
-        return []
+        self._insert(route, segments, methods)  # clashing or not, so that later clashes with it are told at once
+        return [f'"{route.pattern}" and routes[{other}] "{self.routes[other].pattern}" can match the same request' for other in clashes]
 
     def _insert(self, route: Route, segments: list[str], methods: set[bytes]) -> None:
         while len(self.routes) <= route.position:
@@ -147,7 +145,9 @@ class RouteTable:
                 node = child
             else:
                 node = node.literals.setdefault(segment.encode(), _Node())
-        getattr(node, leaf).update(dict.fromkeys(methods, route))
+        leaves = getattr(node, leaf)
+        for method in methods:
+            leaves.setdefault(method, route)
         if "{" not in route.pattern:
             path = route.pattern.partition(" ")[2].encode()
             self._literal.update({(method, path): route for method in methods})

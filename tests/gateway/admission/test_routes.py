@@ -172,6 +172,12 @@ def test_every_problem_is_told_at_once():
     ]
 
 
+def test_routes_that_clash_among_each_other_and_with_an_earlier_one_are_all_told():
+    with pytest.raises(ConfigError) as error:
+        table("GET /v1/wallets", "GET /v1/{a}", "GET /v1/{b}")
+    assert [problem.path for problem in error.value.problems] == [f"routes[{index}].match" for index in (1, 2, 2)]
+
+
 def test_a_websocket_is_opened_by_get():
     with pytest.raises(ConfigError):
         RouteTable.compile([route("POST /stream", websocket=True)])
