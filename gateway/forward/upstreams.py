@@ -102,8 +102,6 @@ class Upstreams:
         )
 
     def _count(self, metrics: Metrics) -> None:
-        metrics.upstream_servers.clear()
-        metrics.upstream_healthy.clear()
         metrics.upstream_servers.clear()  # of upstreams that a reload has removed
         metrics.upstream_healthy.clear()
         for name, pool in self.pools.items():

@@ -147,6 +147,22 @@ async def test_a_post_does_not_use_an_idle_connection_that_the_upstream_has_clos
             assert (server.take(certain=certain) is None) is certain
 
 
+async def test_only_requests_that_must_not_be_sent_twice_are_looked_at_so_closely(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        server = served.upstreams.pools["spot"].servers[0]
+        take, asked = server.take, []
+
+        def recording(*, certain: bool) -> object:
+            asked.append(certain)
+            return take(certain=certain)
+
+        monkeypatch.setattr(server, "take", recording)
+        for method in (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"):
+            assert (await client.ask(POST.replace(b"POST", method))).status == 200
+        assert asked == [False, True, False, False, True]
+
+
 async def test_an_idempotent_request_that_breaks_on_a_lone_fresh_connection_fails_once() -> None:
     async with recording_upstream(answering(b"", close=True)) as upstream, serving(upstream) as served:
         client = await served.client()
