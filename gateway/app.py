@@ -200,7 +200,9 @@ class App:
         self._plane.apply(settings)
         self._plane.access = AccessLog(settings.telemetry.access_log)
         if settings.telemetry != self._compiled.settings.telemetry:
-            self._plane.tracing = _tracing(settings.telemetry)
+            tracing, self._plane.tracing = self._plane.tracing, _tracing(settings.telemetry)
+            if tracing is not None:
+                tracing.shutdown()
         self._lookup.configure(settings.cache)
         if settings.assertion != assertion:
             self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
@@ -261,7 +263,7 @@ class App:
         self._upstreams.close()
         self._ticker.stop()
         if self._plane.tracing is not None:
-            await asyncio.to_thread(self._plane.tracing.flush)
+            await asyncio.to_thread(self._plane.tracing.close)
         await self._usage_writer.stop()
         await self._limiter.stop()
         await self._listener.aclose()

@@ -25,7 +25,6 @@ from gateway.server import answer
 from gateway.server.body import BodyBuffer
 from gateway.server.framing import CHUNKED, Framing
 from gateway.tasks import spawn
-from gateway.telemetry.tracing import FIELD as TRACEPARENT
 from gateway.telemetry.tracing import Trace, Tracing
 
 if TYPE_CHECKING:
@@ -216,16 +215,18 @@ class Exchange:
 
     def _begin_trace(self, tracing: Tracing, admitted: Admitted, parts: list[bytes], drop: frozenset[bytes]) -> None:
         request, identity = self._request, admitted.identity
+        if not tracing.wants(request.headers, lambda: self._plane.is_trusted(request.peer)):
+            return
         attributes = {
             "http.request.method": request.method.decode("latin-1"),
-            "url.path": request.path.decode("latin-1"),
+            "http.route": admitted.route.pattern.partition(" ")[2],
             "client.address": admitted.client_ip,
             "gerbang.request_id": request.request_id,
-            "gerbang.key_id": identity.key_id if identity is not None else "",
         }
+        if identity is not None:
+            attributes |= {"gerbang.key_id": identity.key_id, "gerbang.account_id": identity.account_id}
         self._trace = trace = tracing.begin(admitted.route.pattern, request.headers, attributes)
-        if trace is not None:
-            parts[2] = request_lines(request.headers, drop | {TRACEPARENT}) + trace.line
+        parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
 
     def _content_lines(self) -> bytes:
         """From the end of the request id's line to the end of the head."""
@@ -286,7 +287,7 @@ class Exchange:
         if admitted is None or self._gone:
             connection.abandon()
             return
-        self._end_trace()
+        self._end_trace(status=head.status)
         key_id = admitted.identity.key_id if admitted.identity is not None else None
         tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
         self._connection.write(answer.switching(head, admitted.answer_headers))
@@ -337,7 +338,7 @@ class Exchange:
     def fail(self, refusal: Refusal) -> None:
         """Answer with a refusal, once; a response that has begun is cut off instead."""
         self._let_go()
-        self._end_trace(refusal.code)
+        self._end_trace(refusal.code, None if self._head_sent or self._gone else refusal.status)
         if self._gone or self._answered:
             if self._answered:
                 self._connection.close()
@@ -382,9 +383,9 @@ class Exchange:
         if call is not None:
             call.cancel()
 
-    def _end_trace(self, error: str = "") -> None:
+    def _end_trace(self, error: str = "", status: int | None = None) -> None:
         if self._trace is not None:
-            self._trace.end(error)
+            self._trace.end(error, status)
             self._trace = None
 
     def _log_admitted(self, status: int, upstream_ms: float) -> None:

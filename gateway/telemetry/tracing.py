@@ -2,10 +2,12 @@
 
 Without it, and for requests outside the share, ``traceparent`` and ``tracestate`` pass through as they came. Spans are handed to a
 thread of the SDK's, which sends them by OTLP over HTTP; when the collector is away they are dropped there.
+Which requests are traced is decided here and nowhere else: by the share, or by a trusted proxy's ``traceparent``, never by a client's.
 """
 
 import re
-from collections.abc import Mapping
+import threading
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -17,15 +19,17 @@ if TYPE_CHECKING:
 
 FLUSH_MS = 1_000
 """How long an end waits for spans to be sent."""
-FIELD = b"traceparent"
 
-_TRACEPARENT = re.compile(rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-[0-9a-f]{2}")
+_FIELD = b"traceparent"
+_STATE = b"tracestate"
+_TRACEPARENT = re.compile(rb"(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
+"""W3C Trace Context §3.2.2. Of a later version, what stands where version 00 has it is read, and more may follow (§4.3)."""
 
 
 def check_installed(_endpoint: str) -> None:
     """:raises ConfigError: ``gerbang[traces]`` is not installed"""
     if not all(map(_is_found, ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
-        raise ConfigError([ConfigProblem("telemetry.traces", "needs the extra gerbang[traces], which is not installed")])
+        raise ConfigError([ConfigProblem("telemetry.traces", "OpenTelemetry is not installed: pip install gerbang[traces]")])
 
 
 def _is_found(module: str) -> bool:
@@ -38,26 +42,32 @@ def _is_found(module: str) -> bool:
 class Trace:
     """The span of one request."""
 
-    __slots__ = ("_span", "line")
+    __slots__ = ("_span", "line", "replaced")
 
-    def __init__(self, span: "Span") -> None:
+    def __init__(self, span: "Span", *, continued: bool) -> None:
         context = span.get_span_context()
         self._span = span
         self.line = b"traceparent: 00-%032x-%016x-01\r\n" % (context.trace_id, context.span_id)
         """The field line for the upstream (W3C Trace Context §3.2), in place of what the client sent."""
+        self.replaced = frozenset({_FIELD} if continued else {_FIELD, _STATE})
+        """Fields of the client's that do not go on: a state belongs to the trace that it came with (§3.3)."""
 
     def responded(self, status: int, upstream_ms: float) -> None:
         """The response's header section has come, that long after the request was sent."""
         self._span.set_attribute("http.response.status_code", status)
         self._span.set_attribute("gerbang.upstream_ms", round(upstream_ms, 3))
 
-    def end(self, error: str = "") -> None:
+    def end(self, error: str = "", status: int | None = None) -> None:
         """The exchange is over.
 
         :param error: why it failed, a refusal's code for one; empty when it did not
+        :param status: of the answer, when it is the gate's own
         """
+        self._span.set_attribute("gerbang.outcome", error or "admitted")
         if error:
             self._span.set_attribute("error.type", error)
+        if status is not None:
+            self._span.set_attribute("http.response.status_code", status)
         self._span.end()
 
 
@@ -65,7 +75,7 @@ class Tracing:
     """Makes the spans of one process.
 
     :param endpoint: OTLP over HTTP, e.g. ``http://127.0.0.1:4318/v1/traces``
-    :param share: of the forwarded requests, 0 to 1; every n-th, so that no client decides what is traced
+    :param share: of the forwarded requests, 0 to 1: every n-th
     """
 
     def __init__(self, endpoint: str, share: float) -> None:
@@ -73,38 +83,61 @@ class Tracing:
         from opentelemetry.sdk.resources import Resource  # noqa: PLC0415
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
+        from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
 
-        self._provider = TracerProvider(resource=Resource.create({"service.name": "gerbang"}), shutdown_on_exit=False)
+        resource = Resource.create({"service.name": "gerbang"})
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)  # whatever OTEL_TRACES_SAMPLER says
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=FLUSH_MS / 1000)))
         self._tracer = self._provider.get_tracer("gerbang")
         self._share = share
         self._credit = 0.0
 
-    def begin(self, name: str, headers: tuple[tuple[bytes, bytes], ...], attributes: Mapping[str, str]) -> Trace | None:
-        """A span for the present request, if it is among the share; a child of the client's, if that sent a context.
+    def wants(self, headers: tuple[tuple[bytes, bytes], ...], trusted: Callable[[], bool]) -> bool:
+        """Whether the present request is to be traced. To be asked once.
+
+        :param trusted: whether the peer is a trusted proxy: its ``traceparent`` decides, by the sampled flag; a client's does not
+        """
+        parent = _parent(headers)
+        if parent is not None and trusted():
+            return bool(int(parent[3], 16) & 1)
+        self._credit += self._share
+        if self._credit < 1.0:
+            return False
+        self._credit -= 1.0
+        return True
+
+    def begin(self, name: str, headers: tuple[tuple[bytes, bytes], ...], attributes: Mapping[str, str]) -> Trace:
+        """A span for the present request; a child of the client's, if that sent a context.
 
         :param name: the route as written
         :param attributes: no query, no secret
         """
-        from opentelemetry.trace import SpanKind  # noqa: PLC0415
+        from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an optional extra
 
-        self._credit += self._share
-        if self._credit < 1.0:
-            return None
-        self._credit -= 1.0
-        return Trace(self._tracer.start_span(name, context=_parent(headers), kind=SpanKind.SERVER, attributes=dict(attributes)))
+        parent = _parent(headers)
+        context = _context(parent) if parent is not None else None
+        span = self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, attributes=dict(attributes))
+        return Trace(span, continued=parent is not None)
 
-    def flush(self) -> None:
-        """Send what is left, for at most :data:`FLUSH_MS`; blocks."""
-        self._provider.force_flush(FLUSH_MS)
+    def shutdown(self) -> threading.Thread:
+        """Send what is left and end the sending thread, in a thread that nobody has to wait for: the SDK's own limit is not kept."""
+        ending = threading.Thread(target=self._provider.shutdown, name="end of tracing", daemon=True)
+        ending.start()
+        return ending
+
+    def close(self) -> None:
+        """Shut down, waiting for at most :data:`FLUSH_MS`; blocks."""
+        self.shutdown().join(FLUSH_MS / 1000)
 
 
-def _parent(headers: tuple[tuple[bytes, bytes], ...]) -> "Context | None":
-    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context  # noqa: PLC0415
+def _parent(headers: tuple[tuple[bytes, bytes], ...]) -> re.Match[bytes] | None:
+    """The context that was sent, if it is one and the only one: trace id, parent id and flags in hexadecimal."""
+    sent = [value for name, value in headers if name == _FIELD]
+    return _TRACEPARENT.fullmatch(sent[0]) if len(sent) == 1 else None
 
-    sent = [value for name, value in headers if name == FIELD]
-    match = _TRACEPARENT.fullmatch(sent[0]) if len(sent) == 1 else None
-    if match is None:
-        return None
-    context = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+def _context(parent: re.Match[bytes]) -> "Context":
+    from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, set_span_in_context  # noqa: PLC0415 - an optional extra
+
+    context = SpanContext(int(parent[1], 16), int(parent[2], 16), is_remote=True, trace_flags=TraceFlags(int(parent[3], 16)))
     return set_span_in_context(NonRecordingSpan(context))

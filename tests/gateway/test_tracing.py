@@ -10,7 +10,6 @@ from aiohttp.test_utils import TestServer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from gateway.keys.vault import new_entry
-from gateway.telemetry.tracing import Tracing
 from tests.support.running import configuration, running
 from tests.support.wire import RawClient, recording_upstream
 
@@ -76,8 +75,7 @@ async def test_a_span_continues_the_clients_trace_and_the_upstream_continues_the
     assert upstream.requests[0].values(b"tracestate") == [b"a=b"]
     assert span.name == "GET /public/{name}"
     told = attributes(span)
-    assert (told["url.path"], told["http.response.status_code"]) == ("/public/x", 200)
-    assert "secret" not in str(span)
+    assert (told["http.route"], told["http.response.status_code"]) == ("/public/{name}", 200)
 
 
 async def test_without_tracing_the_context_passes_through_as_it_came(write, upstream):
@@ -92,28 +90,3 @@ async def test_a_collector_that_is_away_costs_no_request(write, upstream):
             await ask(gateway)
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended() == 0
-
-
-@pytest.mark.parametrize(
-    "sent",
-    [
-        (),
-        (b"",),
-        (b"00-" + b"0" * 32 + b"-00f067aa0ba902b7-01",),
-        (b"00-4bf92f3577b34da6a3ce929d0e0e4736-" + b"0" * 16 + b"-01",),
-        (b"01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",),
-        (PARENT.upper(),),
-        (PARENT, PARENT),
-    ],
-)
-def test_a_context_that_is_none_begins_a_new_trace(sent):
-    tracing = Tracing("http://127.0.0.1:1/v1/traces", 1.0)
-    trace = tracing.begin("GET /", tuple((b"traceparent", value) for value in sent), {})
-    assert trace.line.startswith(b"traceparent: 00-")
-    assert b"4bf92f3577b34da6a3ce929d0e0e4736" not in trace.line
-
-
-def test_the_share_is_kept_whatever_clients_send():
-    tracing = Tracing("http://127.0.0.1:1/v1/traces", 0.25)
-    traced = [tracing.begin("GET /", ((b"traceparent", PARENT),), {}) is not None for _ in range(100)]
-    assert sum(traced) == 25
