@@ -224,7 +224,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _response_deadline(self) -> int:
         """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
-        return self.server.ticker.now_ms + self.server.settings.response_timeout_ms
+        return self.server.ticker.now_ms + self.server.response_timeout_ms
 
     def _take_whole(self, call: "Call", head: ResponseHead, content: bytes) -> None:
         """The usual response of a busy upstream, past llhttp: it knows this head, and the length fits."""

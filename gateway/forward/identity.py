@@ -30,17 +30,17 @@ class IdentityLines:
         self._audience = audience
         self._period_ms = period_ms
         self._max_entries = max_entries
-        self._cache: dict[Identity | None, tuple[int, bytes]] = {}
+        self._cache: dict[Identity | None, tuple[int, int, bytes]] = {}
 
     def at(self, identity: Identity | None, now_ms: int) -> bytes:
         """The lines for a request of this moment, each ended by CRLF."""
         cached = self._cache.get(identity)
-        if cached is not None and cached[0] <= now_ms < cached[0] + self._period_ms:
-            return cached[1]
+        if cached is not None and cached[0] <= now_ms < cached[1]:
+            return cached[2]
         if len(self._cache) >= self._max_entries:
             self._cache.clear()
         lines = _render(identity, self._signer.assertion(identity, self._audience, now_ms))
-        self._cache[identity] = (now_ms, lines)
+        self._cache[identity] = (now_ms, now_ms + self._period_ms, lines)
         return lines
 
 

@@ -39,6 +39,7 @@ class UpstreamServer:
         self.tls = tls if parts.scheme == "https" else None
         self.server_name = ((settings.tls and settings.tls.server_name) or self.host) if self.tls else None
         self.settings = settings
+        self.response_timeout_ms = settings.response_timeout_ms
         self.upstream = upstream
         self.ticker = ticker
         self.metrics = metrics
@@ -49,6 +50,8 @@ class UpstreamServer:
         self._classes = [(upstream, f"{hundreds}xx") for hundreds in range(6)]
         self._connections: set[UpstreamConnection] = set()
         self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
+        self._max_idle = settings.max_idle_connections
+        self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
         self._waiting: deque[Call] = deque()
 
@@ -91,13 +94,13 @@ class UpstreamServer:
 
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """Its exchange has ended."""
-        if not reusable or self.retired or connection.transport.is_closing():
+        if not reusable or self.retired:
             connection.close()
         elif self._waiting:
             connection.park(self.ticker.now_ms)
             self._waiting.popleft().send_on(connection)
-        elif len(self._idle) < self.settings.max_idle_connections:
-            connection.park(self.ticker.now_ms + self.settings.keep_alive_ms)
+        elif len(self._idle) < self._max_idle:
+            connection.park(self.ticker.now_ms + self._keep_alive_ms)
             self._idle[connection] = None
         else:
             connection.close()

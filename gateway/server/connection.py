@@ -56,7 +56,7 @@ class ClientConnection(asyncio.Protocol):
         self._lines_for = ("", b"")
         self._take: Callable[[ClientConnection, bytes], None] = ClientConnection._read_head
         self.deadline_ms = NEVER
-        self.peer = peer
+        self.peer = peer or ""
         self.secure = False
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
 
@@ -64,7 +64,7 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
-        if self.peer is None:
+        if not self.peer:
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self.secure = transport.get_extra_info("sslcontext") is not None
@@ -118,22 +118,21 @@ class ClientConnection(asyncio.Protocol):
         """Between requests, or inside a head. llhttp sees each byte as it comes, so that a broken head is refused early."""
         held = self._held
         head = held + data if held else data
-        end = head.find(b"\r\n\r\n", max(0, len(held) - 3)) + 4
-        limit = self._plane.limits.max_header_bytes
+        end = head.find(b"\r\n\r\n", max(0, len(held) - 3) if held else 0) + 4
         try:
-            if (end if end >= 4 else len(head)) > limit:
-                raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
-            self._feed(head[len(held) : end] if end >= 4 else data)
             if end >= 4:
+                self._check_size(end)
+                self._feed(head[len(held) : end])
                 self._held = b""
                 self._begin(head[:end], head[end:])
-                return
+            else:
+                self._check_size(len(head))
+                self._feed(data)
+                if not held and not self._new:  # the first head's time runs from the connection's opening
+                    self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
+                self._held = head
         except Refusal as refusal:
             self._refuse(refusal)
-            return
-        if not held and not self._new:  # the first head's time runs from the connection's opening
-            self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
-        self._held = head
 
     def _read_body(self, data: bytes) -> None:
         """Inside a request's content."""
@@ -170,6 +169,11 @@ class ClientConnection(asyncio.Protocol):
 
     # -- steps of reading
 
+    def _check_size(self, size: int) -> None:
+        limit = self._plane.limits.max_header_bytes
+        if size > limit:
+            raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
+
     def _feed(self, data: bytes) -> None:
         """Let llhttp see more of a head.
 
@@ -201,7 +205,7 @@ class ClientConnection(asyncio.Protocol):
             self._framing = frame(reader.special, http10=http10)  # a client's requests are mostly framed alike
             self._special = reader.special.copy()
         request = Request(
-            method, target, path, query, tuple(reader.fields), b"", self.peer or "", self.secure, clock.now_ms(),
+            method, target, path, query, tuple(reader.fields), b"", self.peer, self.secure, clock.now_ms(),
             plane.next_request_id(),
         )  # fmt: skip
         self._new = False

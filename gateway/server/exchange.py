@@ -6,7 +6,6 @@ known key all of it happens inside one call from the event loop: no task, no awa
 """
 
 import asyncio
-from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 import structlog
@@ -39,16 +38,9 @@ DISCARD_AT_MOST = 65_536
 """Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
 MAX_LOOKUPS = 3
 """A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
+# What happens to the request's content as it comes. Plain integers: an enumeration's members are slow to name for every request.
+_NONE, _BUFFERED, _STREAMED, _DISCARDED = range(4)
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
-
-
-class Content(Enum):
-    """What happens to the request's content as it comes."""
-
-    NONE = auto()
-    BUFFERED = auto()
-    STREAMED = auto()
-    DISCARDED = auto()
 
 
 class Exchange:
@@ -70,7 +62,7 @@ class Exchange:
         self._route: Route | None = None
         self._admitted: Admitted | None = None
         self._call: Call | None = None
-        self._content = Content.NONE
+        self._content = _NONE
         self._buffer: BodyBuffer | None = None
         self._whole = framing.length == 0
         self._out: list[bytes] = []
@@ -95,7 +87,7 @@ class Exchange:
             self._defect(error)
             return
         streamed = route.scope == "public" and not 0 <= self._framing.length <= BUFFER_ANYWAY
-        self._content = Content.STREAMED if streamed else Content.BUFFERED
+        self._content = _STREAMED if streamed else _BUFFERED
         if streamed:
             self._admit()
         if self._framing.expects_continue and not self._answered:
@@ -104,16 +96,16 @@ class Exchange:
     def content(self, data: bytes, *, last: bool) -> None:
         """More of the content, coding removed."""
         self._whole = last
-        if self._content is Content.DISCARDED or self._buffer is None:
+        if self._content == _DISCARDED or self._buffer is None:
             if last and self._answered:
                 self._connection.finish(keep_alive=self._keep_alive)
             return
         try:
-            self._buffer.add(data, keep=self._content is Content.BUFFERED)
+            self._buffer.add(data, keep=self._content == _BUFFERED)
         except Refusal as refusal:
             self.fail(refusal)
             return
-        if self._content is Content.STREAMED:
+        if self._content == _STREAMED:
             self._stream(data, last=last)
         elif last:
             self._request = self._request._replace(body=self._buffer.whole(), received_ms=clock.now_ms())
@@ -121,7 +113,7 @@ class Exchange:
 
     @property
     def streaming(self) -> bool:
-        return self._content is Content.STREAMED
+        return self._content == _STREAMED
 
     def _stream(self, data: bytes, *, last: bool) -> None:
         if self._framing.length == CHUNKED:
@@ -210,7 +202,7 @@ class Exchange:
         ]
         if self._plane.tracing is not None:
             self._begin_trace(self._plane.tracing, admitted, parts, drop)
-        self._call = call = Call(pool, self, request.method, parts, streamed=self._content is Content.STREAMED, upgrade=upgrade)
+        self._call = call = Call(pool, self, request.method, parts, streamed=self._content == _STREAMED, upgrade=upgrade)
         call.start()
 
     def _begin_trace(self, tracing: Tracing, admitted: Admitted, parts: list[bytes], drop: frozenset[bytes]) -> None:
@@ -230,7 +222,7 @@ class Exchange:
 
     def _content_lines(self) -> bytes:
         """From the end of the request id's line to the end of the head."""
-        if self._content is Content.STREAMED:
+        if self._content == _STREAMED:
             length = self._framing.length
             return b"\r\ntransfer-encoding: chunked\r\n\r\n" if length == CHUNKED else b"\r\ncontent-length: %d\r\n\r\n" % length
         body = self._request.body
@@ -369,7 +361,7 @@ class Exchange:
         if self._whole or not self._keep_alive:
             self._connection.finish(keep_alive=self._keep_alive)
         else:
-            self._content = Content.DISCARDED
+            self._content = _DISCARDED
 
     def _may_discard(self) -> bool:
         """Whether what is left of the content is small enough to wait for, and will surely come."""

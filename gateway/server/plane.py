@@ -142,7 +142,7 @@ class Plane:
 
     def opened(self, connection: ClientConnection) -> str:
         """Count a new connection. A reason when there are too many: ``"at once"`` when there is not even time to say so."""
-        peer = connection.peer or ""
+        peer = connection.peer
         limits, metrics = self.limits, self.metrics
         metrics.connections_accepted += 1
         reason = ""
@@ -166,7 +166,7 @@ class Plane:
             return
         self.metrics.connections -= 1
         self._connections.discard(connection)
-        peer = connection.peer or ""
+        peer = connection.peer
         self._per_address[peer] -= 1
         if not self._per_address[peer]:
             del self._per_address[peer]
