@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 GERBANG = Path(sys.executable).with_name("gerbang")
@@ -77,6 +78,16 @@ class System:
             if line.startswith("ready: "):
                 ready.set()
         ready.set()  # it has ended without
+
+    def says(self, words: str, *, seconds: float = 20) -> str:
+        """The first line of its output that begins with ``words``, waited for."""
+        deadline = time.monotonic() + seconds
+        while True:
+            for line in list(self.output):
+                if line.startswith(words):
+                    return line
+            assert time.monotonic() < deadline, self.output
+            time.sleep(0.02)
 
     def end(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 30) -> int:
         """Send a signal and wait; returns the exit status."""
