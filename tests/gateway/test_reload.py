@@ -102,7 +102,7 @@ async def test_a_bad_file_is_refused_whole_with_every_problem(gateway, write):
     write("GET /a read spot\nGET /{b} read spot\nGET /c public nowhere")
     status, report = await gateway.ask("POST", "/reload")
     assert (status, report["code"]) == (422, "reload_refused")
-    assert {problem["path"] for problem in report["problems"]} == {"routes[1].match", "routes[2].upstream"}
+    assert {problem["path"] for problem in report["problems"]} == {"routes[1].match", "routes[2].match", "routes[2].upstream"}
     client = await connect(gateway)
     assert (await client.ask(ASK)).status == 200
     await client.close()
