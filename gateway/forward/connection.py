@@ -61,13 +61,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._raw = b""
         self._heard = False
         self.deadline_ms = self._response_deadline() if call.whole else NEVER
-        self.transport.write(request)
+        self.server.outbox.put(self.transport, request)
 
     def write(self, piece: bytes) -> None:
         """More of a streamed request, or of a tunnel."""
         if self.call is not None and self.call.whole:
             self.deadline_ms = self._response_deadline()
-        self.transport.write(piece)
+        self.server.outbox.put(self.transport, piece)
 
     def is_surely_open(self) -> bool:
         """Asks the kernel whether the server has closed it or sent anything: for requests that must not be sent twice."""
@@ -103,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.abort()
 
     def close(self) -> None:
+        self.server.outbox.flush()
         self.transport.close()
 
     def expired(self) -> None:

@@ -7,6 +7,7 @@ from gateway.config import Upstream
 from gateway.forward.balance import choose
 from gateway.forward.identity import IdentityLines, Signer
 from gateway.forward.upstream_server import UpstreamServer
+from gateway.outbox import Outbox
 from gateway.telemetry import Metrics
 from gateway.ticker import Ticker
 
@@ -24,6 +25,7 @@ class Pool:
         signer: Signer,
         assertion_period_ms: int,
         ticker: Ticker,
+        outbox: Outbox,
         metrics: Metrics,
     ) -> None:
         self.name = name
@@ -32,7 +34,7 @@ class Pool:
         self.metrics = metrics
         self.identity_lines = IdentityLines(signer, name, period_ms=assertion_period_ms)
         self.servers = tuple(
-            UpstreamServer(url, settings, upstream=name, tls=tls, ticker=ticker, metrics=metrics) for url in settings.servers
+            UpstreamServer(url, settings, upstream=name, tls=tls, ticker=ticker, outbox=outbox, metrics=metrics) for url in settings.servers
         )
         self._only = self.servers[0] if len(self.servers) == 1 else None
         self._ticker = ticker

@@ -12,6 +12,7 @@ from gateway.config import Upstream
 from gateway.forward.balance import Condition
 from gateway.forward.call import Call
 from gateway.forward.connection import UpstreamConnection
+from gateway.outbox import Outbox
 from gateway.tasks import spawn
 from gateway.telemetry import Metrics
 from gateway.ticker import Ticker
@@ -27,7 +28,7 @@ class UpstreamServer:
     """
 
     def __init__(
-        self, url: str, settings: Upstream, *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, metrics: Metrics
+        self, url: str, settings: Upstream, *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, outbox: Outbox, metrics: Metrics
     ) -> None:
         parts = urlsplit(url)
         self._alone = len(settings.servers) == 1
@@ -42,6 +43,7 @@ class UpstreamServer:
         self.response_timeout_ms = settings.response_timeout_ms
         self.upstream = upstream
         self.ticker = ticker
+        self.outbox = outbox
         self.metrics = metrics
         self.condition = Condition()
         self.active = 0

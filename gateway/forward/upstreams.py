@@ -9,6 +9,7 @@ from gateway.errors import ConfigError, ConfigProblem
 from gateway.forward.health import watch
 from gateway.forward.identity import Signer
 from gateway.forward.pool import Pool
+from gateway.outbox import Outbox
 from gateway.tasks import spawn
 from gateway.telemetry import Metrics
 from gateway.ticker import Ticker
@@ -24,6 +25,8 @@ class Upstreams:
 
     def __init__(self, *, signer: Signer, assertion_period_ms: int, ticker: Ticker, metrics: Metrics) -> None:
         self.pools: Pools = {}
+        self.outbox = Outbox()
+        """Shared with the clients' side."""
         self._signer = signer
         self._assertion_period_ms = assertion_period_ms
         self._ticker = ticker
@@ -98,6 +101,7 @@ class Upstreams:
             signer=self._signer,
             assertion_period_ms=self._assertion_period_ms,
             ticker=self._ticker,
+            outbox=self.outbox,
             metrics=self._metrics,
         )
 

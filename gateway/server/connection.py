@@ -242,7 +242,7 @@ class ClientConnection(asyncio.Protocol):
     # -- what an exchange asks of it
 
     def write(self, data: bytes) -> None:
-        self.transport.write(data)
+        self._plane.outbox.put(self.transport, data)
 
     def finish(self, *, keep_alive: bool) -> None:
         """The exchange has been answered to its end."""
@@ -306,6 +306,7 @@ class ClientConnection(asyncio.Protocol):
         """Close when all is written, and in such a way that the client can read it: end our side, then read on for a moment."""
         if self._take is ClientConnection._discard:
             return
+        self._plane.outbox.flush()
         self._take = ClientConnection._discard
         self._exchange = None
         self._backlog = self._held = b""
@@ -323,6 +324,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_idle(self) -> None:
         """Close between requests: nothing unread is expected, so there is nothing to linger for."""
+        self._plane.outbox.flush()
         self._take = ClientConnection._discard
         self.transport.close()
 

@@ -55,6 +55,7 @@ class Plane:
     ) -> None:
         self.current = current
         self.upstreams = upstreams
+        self.outbox = upstreams.outbox
         self.tunnels = tunnels
         self.ticker = ticker
         self.metrics = metrics

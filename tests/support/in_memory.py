@@ -4,6 +4,7 @@ The gate is the real one. Its routes are answered by itself or refused, so nothi
 that ever would.
 """
 
+import asyncio
 import re
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -13,6 +14,7 @@ from gateway import clock
 from gateway.admission.gate import Gate
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
+from gateway.outbox import Outbox
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
 from gateway.telemetry import AccessLog, Metrics
@@ -44,6 +46,13 @@ WORDS = [
 ]  # fmt: skip
 """What to put into requests: words that mean something somewhere, or break something."""
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 (\d{3}) [A-Za-z -]*\r\n")
+
+
+class AtOnce(Outbox):
+    """Without an event loop there are no turns to wait for the end of."""
+
+    def put(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+        transport.write(data)
 
 
 class Wire:
@@ -100,10 +109,12 @@ class InMemory:
         limits = {"per_ip_failures": "900000000/second", "max_body_bytes": 4_096, "max_header_bytes": 4_096}
         self._gate: Gate = a_gate(RECORD, routes=ROUTES, limits=limits)
         self.metrics = Metrics()
+        upstreams = Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=Ticker(), metrics=self.metrics)
+        upstreams.outbox = AtOnce()
         self._plane = Plane(
             self._gate.settings,
             current=lambda: self._gate,
-            upstreams=Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=Ticker(), metrics=self.metrics),
+            upstreams=upstreams,
             tunnels=Tunnels(_never, self.metrics),
             ticker=Ticker(),
             metrics=self.metrics,
