@@ -1,6 +1,7 @@
 """Dashboard and alert rules speak of what the gateway really exposes, and of all of it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -52,7 +53,8 @@ def test_alerts_have_names_of_their_own():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: apt-get install prometheus)")
 def test_promtool_accepts_the_rules():
+    if shutil.which("promtool") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("promtool is not here: apt-get install prometheus")
     checked = subprocess.run(["promtool", "check", "rules", str(FOLDER / "alerts.yaml")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
