@@ -17,7 +17,7 @@ def audit() -> None:
 
 
 @audit.command()
-@click.option("--dsn", required=True, envvar="GERBANG_DSN", help="postgresql://… of the admin service's role.")
+@click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the admin service's role.")
 @click.option("--expect", metavar="SEQ:HASH", help="What an earlier run printed: that event must still be there, unchanged.")
 def verify(dsn: str, expect: str | None) -> None:
     r"""Walk the whole trail; find a changed, missing or inserted event. Prints SEQ:HASH of the last one: keep it elsewhere.

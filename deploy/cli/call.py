@@ -23,7 +23,14 @@ _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 @click.command()
 @click.argument("method")
 @click.argument("url")
-@click.option("--key", "key_file", type=click.Path(path_type=Path), envvar="GERBANG_KEY", help="Key file; without one nothing is signed.")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    envvar="GERBANG_KEY",
+    show_envvar=True,
+    help="Key file; without one nothing is signed.",
+)
 @click.option("--dialect", type=click.Choice(["mobee", "binance", "rfc9421"]), help="How to sign; the key file's own by default.")
 @click.option("--data", default="", help="The request's body: JSON, or a form.")
 def call(method: str, url: str, key_file: Path | None, dialect: str | None, data: str) -> None:

@@ -1,7 +1,8 @@
-"""The operator's emergency tools, over the internal API: keys, accounts, the audit trail."""
+"""The operator's emergency tools, over the internal API: keys and accounts."""
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,24 +10,29 @@ from urllib.parse import quote
 
 import click
 
+from deploy.cli.arguments import identifier, service_url, words
 from deploy.client import ask, told
 
 _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
+_TOKEN = re.compile(r"[ -~]+")
 
 
 def _internal(command: Callable[..., None]) -> Callable[..., None]:
     """The two options of whatever talks to the internal API."""
     url = click.option(
         "--url",
+        callback=service_url,
         default="http://127.0.0.1:8093",
         show_default=True,
         envvar="GERBANG_INTERNAL_URL",
+        show_envvar=True,
         help="The admin service's internal port.",
     )
     token = click.option(
         "--token-file",
         type=click.Path(path_type=Path),
         envvar="GERBANG_INTERNAL_TOKEN_FILE",
+        show_envvar=True,
         default=_DEFAULT_TOKEN,
         show_default=True,
         help="File with the service token; GERBANG_INTERNAL_TOKEN itself comes first.",
@@ -34,19 +40,33 @@ def _internal(command: Callable[..., None]) -> Callable[..., None]:
     return url(token(command))
 
 
-def _token(path: Path) -> str:
-    if given := os.environ.get("GERBANG_INTERNAL_TOKEN"):
-        return given
-    try:
-        return path.read_text().strip()
-    except OSError as error:
-        raise click.ClickException(f"the service token {path} cannot be read: {error.strerror} (set --token-file)") from None
-    except UnicodeDecodeError:
-        raise click.ClickException(f"the service token {path} is not text") from None
+def _token(path: Path) -> tuple[str, str]:
+    """The service token, and where it stands.
+
+    :raises click.ClickException: it cannot be read, or cannot be one; never with the token in it
+    """
+    token, where = os.environ.get("GERBANG_INTERNAL_TOKEN", ""), "the variable GERBANG_INTERNAL_TOKEN"
+    if not token:
+        where = f"the file {path} (--token-file)"
+        try:
+            token = path.read_text().strip()
+        except OSError as error:
+            raise click.ClickException(f"the service token {path} cannot be read: {error.strerror} (set --token-file)") from None
+        except UnicodeDecodeError:
+            raise click.ClickException(f"the service token {path} is not text") from None
+    if not _TOKEN.fullmatch(token):
+        raise click.ClickException(f"{where} holds no service token: it is one line of ASCII characters")
+    return token, where
 
 
 def _call(method: str, url: str, token_file: Path, path: str, body: object = None) -> Any:
-    reply = ask(method, f"{url.rstrip('/')}/internal/v1/{path}", body=body, token=_token(token_file))
+    token, where = _token(token_file)
+    reply = ask(method, f"{url}/internal/v1/{path}", body=body, token=token)
+    if reply.status == 401:
+        raise click.ClickException(
+            f"{url} did not accept the service token from {where}.\n"
+            "It must be what the setting internal.token of that admin service says; a changed one counts after a restart."
+        )
     if reply.status >= 400:
         raise click.ClickException(told(reply))
     return reply.content
@@ -62,7 +82,7 @@ def keys() -> None:
 
 
 @keys.command("list")
-@click.option("--account", required=True, help="The account's id (the identity provider's sub).")
+@click.option("--account", callback=identifier, required=True, help="The account's id (the identity provider's sub).")
 @_internal
 def list_keys(account: str, url: str, token_file: Path) -> None:
     r"""List an account's keys, one a line: id, status, scopes, addresses, label.
@@ -77,7 +97,7 @@ def list_keys(account: str, url: str, token_file: Path) -> None:
 
 
 @keys.command()
-@click.argument("key_id")
+@click.argument("key_id", callback=identifier)
 @_internal
 def show(key_id: str, url: str, token_file: Path) -> None:
     r"""Show one key as JSON; never its secret.
@@ -89,8 +109,8 @@ def show(key_id: str, url: str, token_file: Path) -> None:
 
 
 @keys.command()
-@click.argument("key_id")
-@click.option("--reason", required=True, help="Kept in the audit trail and shown to the owner.")
+@click.argument("key_id", callback=identifier)
+@click.option("--reason", callback=words, required=True, help="Kept in the audit trail and shown to the owner.")
 @_internal
 def revoke(key_id: str, reason: str, url: str, token_file: Path) -> None:
     r"""Revoke a key at once, everywhere. It cannot be undone.
@@ -108,7 +128,7 @@ def accounts() -> None:
 
 
 @accounts.command("show")
-@click.argument("account")
+@click.argument("account", callback=identifier)
 @_internal
 def show_account(account: str, url: str, token_file: Path) -> None:
     r"""Show an account as JSON.
@@ -120,7 +140,7 @@ def show_account(account: str, url: str, token_file: Path) -> None:
 
 
 @accounts.command()
-@click.argument("account")
+@click.argument("account", callback=identifier)
 @_internal
 def freeze(account: str, url: str, token_file: Path) -> None:
     r"""Stop all keys of an account at once, until it is thawed.
@@ -133,7 +153,7 @@ def freeze(account: str, url: str, token_file: Path) -> None:
 
 
 @accounts.command()
-@click.argument("account")
+@click.argument("account", callback=identifier)
 @_internal
 def thaw(account: str, url: str, token_file: Path) -> None:
     r"""Let the keys of a frozen account pass again.

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from deploy.cli.arguments import service_url
+
 _CONFIG = click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file (TOML).")
 
 
@@ -36,7 +38,7 @@ def admin(path: Path) -> None:
 
 
 @click.command()
-@click.option("--ops", default="http://127.0.0.1:8081", show_default=True, help="URL of the gateway's ops port.")
+@click.option("--ops", callback=service_url, default="http://127.0.0.1:8081", show_default=True, help="The gateway's ops port.")
 def reload(ops: str) -> None:
     r"""Ask a running gateway to re-read its configuration; print what changed, or why it was refused.
 
@@ -45,7 +47,7 @@ def reload(ops: str) -> None:
     """
     from deploy.client import ask, told
 
-    reply = ask("POST", f"{ops.rstrip('/')}/reload", seconds=60)
+    reply = ask("POST", f"{ops}/reload", seconds=60)
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(told(reply))
     answer = reply.content
@@ -60,7 +62,7 @@ def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
 
 
 @click.command()
-@click.option("--dsn", required=True, envvar="GERBANG_DSN", help="postgresql://… of the database's owner.")
+@click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the database's owner.")
 def migrate(dsn: str) -> None:
     r"""Bring the database's schema up to date. Doing it twice changes nothing.
 

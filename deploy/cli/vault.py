@@ -26,13 +26,14 @@ def new_key(entry_id: str) -> None:
 
     try:
         click.echo(new_entry(entry_id))
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
+    except ValueError:
+        said = f"{entry_id!r} is not a name for a key: write 1 to 32 letters, digits, '-' or '_', e.g. 2026-11"
+        raise click.BadParameter(said, param_hint="'--id'") from None
 
 
 @vault.command()
-@click.option("--dsn", required=True, envvar="GERBANG_DSN", help="postgresql://… of the admin service's role.")
-@click.option("--keys", required=True, envvar="GERBANG_VAULT_KEYS", help="The ring, or file:PATH of it.")
+@click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the admin service's role.")
+@click.option("--keys", required=True, envvar="GERBANG_VAULT_KEYS", show_envvar=True, help="The ring, or file:PATH of it.")
 def reseal(dsn: str, keys: str) -> None:
     r"""Re-seal every stored secret with the first key of the ring. Afterwards the other keys can be removed from it.
 

@@ -111,6 +111,7 @@ def test_no_token_and_a_wrong_token(system, customer):
 def test_the_internal_api_wants_the_service_token_and_is_not_on_the_public_port(system, operator):
     wrong = operator("accounts", "show", "demo", GERBANG_INTERNAL_TOKEN="x" * 43)
     assert (wrong.returncode, wrong.stderr.startswith("Error: ")) == (1, True)
+    assert f"{system.internal_url} did not accept the service token from the variable GERBANG_INTERNAL_TOKEN" in wrong.stderr
     public = operator("accounts", "show", "demo", GERBANG_INTERNAL_URL=system.admin_url)
     assert public.returncode == 1
     assert '"kyc": "verified"' in operator("accounts", "show", "demo").stdout

@@ -49,6 +49,60 @@ def test_wrong_usage_is_status_2(arguments):
     assert run(*arguments).exit_code == 2
 
 
+SERVICES = [("reload", "--ops"), ("accounts", "show", "demo", "--url"), ("keys", "show", "gbk_x", "--url")]
+
+
+@pytest.mark.parametrize("arguments", SERVICES, ids=" ".join)
+@pytest.mark.parametrize(
+    "url", ["", "foo", "file:///etc/passwd", "http://", "foo:99999", "http://h:0", "u:topsecret@h:1", "http://h:1/?x", "h:1/x y"]
+)
+def test_what_is_no_services_url_is_wrong_usage_and_says_what_to_write(arguments, url):
+    result = run(*arguments, url)
+    assert result.exit_code == 2
+    assert "write http://HOST:PORT, https://HOST:PORT, or just HOST:PORT" in result.stderr
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:9", "[::1]:9", "http://127.0.0.1:9", "http://127.0.0.1:9/"])
+def test_a_service_is_named_by_its_url_or_by_host_and_port(url, monkeypatch):
+    asked = []
+    monkeypatch.setattr("deploy.client.ask", lambda _, url, **__: asked.append(url) or Reply(500, "no"))
+    assert run("reload", "--ops", url).exit_code == 1
+    assert asked == [f"http://{'[::1]' if '::' in url else '127.0.0.1'}:9/reload"]
+
+
+@pytest.mark.parametrize("wrong", ["", " ", "a b", "x" * 256, "é", "a\n"])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("accounts", "show", "{}"),
+        ("accounts", "freeze", "{}"),
+        ("accounts", "thaw", "{}"),
+        ("keys", "list", "--account", "{}"),
+        ("keys", "show", "{}"),
+        ("keys", "revoke", "{}", "--reason", "x"),
+    ],
+    ids=" ".join,
+)
+def test_what_can_be_no_id_is_wrong_usage(arguments, wrong):
+    result = run(*(each.format(wrong) for each in arguments))
+    assert result.exit_code == 2
+    assert "is not an id: write 1 to 255 visible ASCII characters" in result.stderr
+
+
+def test_a_revocation_without_a_reason_is_wrong_usage():
+    result = run("keys", "revoke", "gbk_x", "--reason", " ")
+    assert (result.exit_code, "say why" in result.stderr) == (2, True)
+
+
+def test_help_names_every_environment_variable_that_a_command_reads():
+    for path in commands(main):
+        command = main
+        for name in path:
+            command = command.commands[name]
+        told = run(*path, "--help").output
+        assert [option.envvar for option in command.params if option.envvar and option.envvar not in told] == []
+
+
 def test_help_imports_no_service():
     code = "import sys, deploy.cli; print([m for m in ('aiohttp', 'asyncpg', 'pydantic', 'cryptography') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip() == "[]"
@@ -96,7 +150,7 @@ def test_a_url_that_is_none_is_wrong_usage(url):
     [
         ("call", "GET", "http://127.0.0.1:9/"),
         ("reload", "--ops", "http://127.0.0.1:9"),
-        ("reload", "--ops", "file:///etc/passwd"),
+        ("reload", "--ops", "127.0.0.1:9"),
         ("keys", "show", "gbk_x", "--url", "http://127.0.0.1:9"),
         ("accounts", "freeze", "a/../b", "--url", "http://127.0.0.1:9"),
         ("migrate", "--dsn", "nonsense"),
@@ -124,11 +178,46 @@ def test_the_service_token_that_is_not_there_is_named(tmp_path, monkeypatch):
     assert "cannot be read" in result.stderr
 
 
+@pytest.mark.parametrize("token", ["", "two\nlines", "topsecret\x00", "topsecré"])
+def test_a_service_token_that_can_be_none_is_told_without_it(tmp_path, monkeypatch, token):
+    monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
+    file = tmp_path / "token"
+    file.write_text(token)
+    result = run("keys", "show", "gbk_x", "--token-file", file)
+    assert (result.exit_code, f"{file} (--token-file) holds no service token" in result.stderr) == (1, True)
+    assert "topsecr" not in result.output.replace(str(file), "")
+
+
+@pytest.mark.parametrize("variable", [True, False], ids=["variable", "file"])
+def test_a_service_token_that_is_not_accepted_is_named_with_where_it_came_from(tmp_path, monkeypatch, variable):
+    refusal = Reply(401, {"code": "unauthenticated", "detail": "Send the service token: Authorization: Bearer TOKEN."})
+    monkeypatch.setattr("deploy.cli.operator.ask", lambda *_, **__: refusal)
+    file = tmp_path / "token"
+    file.write_text("topsecret\n")
+    if variable:
+        monkeypatch.setenv("GERBANG_INTERNAL_TOKEN", "topsecret")
+    else:
+        monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
+    for arguments in (("keys", "show", "gbk_x"), ("keys", "list", "--account", "demo"), ("accounts", "thaw", "demo")):
+        result = run(*arguments, "--token-file", file)
+        assert result.exit_code == 1
+        where = "the variable GERBANG_INTERNAL_TOKEN" if variable else f"the file {file} (--token-file)"
+        assert f"http://127.0.0.1:8093 did not accept the service token from {where}." in result.stderr
+        assert "the setting internal.token" in result.stderr
+        assert "topsecret" not in result.output
+
+
 def test_a_new_vault_key_is_a_ring_that_can_be_used():
     entry = run("vault", "new-key", "--id", "2026-11").output.strip()
     ring = Vault.parse(entry)
     assert ring.open(ring.seal(b"x", context="c"), context="c") == b"x"
-    assert run("vault", "new-key", "--id", "a b").exit_code == 2
+
+
+@pytest.mark.parametrize("name", ["a b", "", "x" * 33, "a:b", "é"])
+def test_a_name_that_no_vault_key_can_have_is_wrong_usage_and_says_what_one_is(name):
+    result = run("vault", "new-key", "--id", name)
+    assert result.exit_code == 2
+    assert "write 1 to 32 letters, digits, '-' or '_', e.g. 2026-11" in result.stderr
 
 
 def test_a_method_of_more_than_one_word_is_wrong_usage():
