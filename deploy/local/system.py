@@ -48,13 +48,23 @@ class System:
     def admin_url(self) -> str:
         return f"http://127.0.0.1:{self._ports.admin}"
 
+    def await_free_ports(self, patience_s: float) -> None:
+        """:raises StartError: one is busy, and still so after that time; names it"""
+        deadline = time.monotonic() + patience_s
+        for name, port in self._ports._asdict().items():
+            while (problem := _port_problem(port)) is not None:
+                if time.monotonic() >= deadline:
+                    first = self._ports.gateway
+                    raise StartError(f"port {port} for {_NAMES[name]} cannot be used: {problem}; choose others with --port (now {first})")
+                time.sleep(0.05)
+
     def start(self, *, patience_s: float) -> None:
         """Return when all of it answers.
 
         :param patience_s: how long a busy port is waited for: what a killed run left is still ending
         :raises StartError: whatever was started is still running then; :meth:`stop` ends it
         """
-        self._await_free_ports(patience_s)
+        self.await_free_ports(patience_s)
         existed = (self._postgres.data / "PG_VERSION").exists()
         identity_url = f"http://127.0.0.1:{self._ports.identity}"
         jwks_url = f"http://127.0.0.1:{self._ports.ops}/.well-known/jwks.json"
@@ -110,15 +120,6 @@ class System:
     def _serve(self, name: str, module: str, *arguments: str) -> None:
         # -P: the folder that we happen to be started in is no place to import from.
         self._services.append(Child(name, [sys.executable, "-P", "-m", module, *arguments], log=self._folder.log(name)))
-
-    def _await_free_ports(self, patience_s: float) -> None:
-        deadline = time.monotonic() + patience_s
-        for name, port in self._ports._asdict().items():
-            while (problem := _port_problem(port)) is not None:
-                if time.monotonic() >= deadline:
-                    first = self._ports.gateway
-                    raise StartError(f"port {port} for {_NAMES[name]} cannot be used: {problem}; choose others with --port (now {first})")
-                time.sleep(0.05)
 
     def _prepare_database(self) -> None:
         from gateway.keys.migrate import upgrade  # noqa: PLC0415  # half a second of imports, spent while the services start

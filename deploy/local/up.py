@@ -26,8 +26,10 @@ def run(data: Path, port: int) -> int:
     :raises StartError: in one line, what could not be started or has ended
     """
     folder = DataFolder(data)
-    clean = folder.hold()
     system = System(folder, Ports.after(port))
+    if not folder.path.exists():
+        system.await_free_ports(0)  # before the folder is made: a start that cannot be leaves nothing behind
+    clean = folder.hold()
     try:
         for number in _STOPPING:
             signal.signal(number, _stop)

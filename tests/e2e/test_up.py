@@ -101,6 +101,7 @@ def test_a_busy_port_is_told_in_one_line(system, offset, name):
         line = refused(system)
     assert re.search(rf"port {system.port + offset} for .*{name}.* cannot be used: Address already in use", line)
     assert system.processes() == {}
+    assert not system.folder.exists()
 
 
 def test_a_folder_that_cannot_be_written_is_told_in_one_line(system, tmp_path):
