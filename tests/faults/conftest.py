@@ -63,16 +63,16 @@ def delete_key(own_postgres, key):
 
 
 @pytest.fixture
-def start(tmp_path, own_postgres, own_redis, upstream, key):
-    """Starts a gateway: ``async with start() as gateway``. ``redis`` and ``postgres`` may be put behind something."""
+def write(tmp_path, own_postgres, own_redis, upstream, key):
+    """Writes a gateway's configuration and returns its path. ``redis``, ``postgres`` and ``upstream`` may be put behind something."""
 
-    def started(*, more: str = "", of_upstreams: str = "", pool: str = "spot", **stores: str):
-        path = tmp_path / "gateway.toml"
+    def written(*, name: str = "gateway", more: str = "", of_upstreams: str = "", pool: str = "spot", vault: str = VAULT, **stores: str):
+        path = tmp_path / f"{name}.toml"
         path.write_text(
             configuration(
                 postgres=stores.get("postgres", own_postgres.gateway_dsn),
                 redis=stores.get("redis", own_redis.url),
-                vault=VAULT,
+                vault=vault,
                 upstreams={"spot": stores.get("upstream", upstream.url)},
                 routes=ROUTES.replace(" spot", f" {pool}"),
                 of_upstreams=of_upstreams,
@@ -80,9 +80,15 @@ def start(tmp_path, own_postgres, own_redis, upstream, key):
                 more='[limits]\nper_key = "100000000/minute"\nper_ip_failures = "100000000/minute"\n' + more,
             )
         )
-        return running(path)
+        return path
 
-    return started
+    return written
+
+
+@pytest.fixture
+def start(write):
+    """Starts a gateway: ``async with start() as gateway``; takes what ``write`` takes."""
+    return lambda **options: running(write(**options))
 
 
 @pytest.fixture

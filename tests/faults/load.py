@@ -112,13 +112,17 @@ class Load:
 
     async def _run(self, client: Client) -> None:
         connection: RawClient | None = None
-        number = 0
+        number, at = 0, ("", 0)
         while not self._stop:
             number += 1
+            if connection is not None and at != self._gateway.public:  # a balancer has taken this machine out
+                await connection.close()
+                connection = None
             sent_ms = clock.monotonic_ms()
             try:
                 if connection is None:
-                    connection = RawClient(*await asyncio.open_connection(*self._gateway.public))
+                    at = self._gateway.public
+                    connection = RawClient(*await asyncio.open_connection(*at))
                 response = await connection.ask(_request(client, number))
                 outcome = "200" if response.status == 200 else _code(response)
                 if response.header("connection") == "close":
