@@ -1,10 +1,12 @@
 """deploy/clients: what each example sends is a request that the dialect's rules accept, checked against a server that keeps them."""
 
+import ast
 import base64
 import hmac
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -189,3 +191,19 @@ def test_the_smallest_program_is_at_most_thirty_lines_and_uses_nothing_but_reque
     assert len(lines) <= 30
     imported = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
     assert imported - sys.stdlib_module_names == {"requests"}
+
+
+ROWS = re.findall(r"^\| `([\w./-]+)` \| .* \| (.*) \|$", (CLIENTS / "README.md").read_text(), re.MULTILINE)
+
+
+def test_every_example_stands_in_the_readme():
+    assert {file for file, _ in ROWS} == {str(path.relative_to(CLIENTS)) for path in CLIENTS.glob("*/*.*")}
+
+
+@pytest.mark.parametrize(("file", "needs"), [row for row in ROWS if row[0].endswith(".py")])
+def test_the_readme_says_what_is_to_be_installed_for_an_example(file, needs):
+    tree = ast.walk(ast.parse((CLIENTS / file).read_text()))
+    imports = [node for node in tree if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
+    foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
+    assert foreign == set(re.findall(r"`pip install (\w+)`", needs))
