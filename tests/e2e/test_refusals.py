@@ -178,3 +178,22 @@ def test_the_binance_dialect_answers_in_its_own_form(system, bot_of):
     sent = sign("binance", key, "GET", "/api/v3/account", b"", now_ms=clock.now_ms(), nonce="")
     answer = bot_of(address="127.0.1.251").send("GET", sent.target, b"", sent.headers)
     assert (answer.status, answer.content["code"], answer.content["gerbang"]["code"]) == (401, -1022, "invalid_credentials")
+
+
+def test_a_binance_read_that_somebody_caught_passes_once_and_not_as_a_trade(system, bot):
+    key = SigningKey(system.demo_key["key_id"], system.demo_key["secret"])
+
+    def signed(method, query, body=b""):
+        return sign("binance", key, method, f"/api/v3/order{query}", body, now_ms=clock.now_ms(), nonce="")
+
+    placed = signed("POST", "", b"symbol=BTCIDR&side=BUY&type=LIMIT&price=900000000&quantity=0.001")
+    order = bot.send("POST", placed.target, placed.body, placed.headers).content
+    which = f"?symbol=BTCIDR&orderId={order['orderId']}"
+    caught = signed("GET", which)
+    assert bot.send("GET", caught.target, b"", caught.headers).content["status"] == "NEW"
+    for method in ("DELETE", "GET", "HEAD"):
+        again = bot.send(method, caught.target, b"", caught.headers)
+        assert again.status == 409, method
+    assert bot.send("DELETE", caught.target, b"", caught.headers).content["gerbang"]["code"] == "replayed_request"
+    cancelled = signed("DELETE", which)
+    assert bot.send("DELETE", cancelled.target, b"", cancelled.headers).content["status"] == "CANCELED"

@@ -1,6 +1,7 @@
 """gerbang check: a good configuration passes, a bad one names everything that is wrong with it, a request is explained."""
 
 import shutil
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,13 @@ def test_the_shipped_examples_pass_and_say_which_variables_a_service_will_need(n
     result = check(CONFIG / name)
     assert (result.exit_code, result.stderr.count("GERBANG_REDIS is not set here")) == (0, 1), result.output
     assert "valid" in result.stdout
+
+
+@pytest.mark.parametrize("file", [EXAMPLE, CONFIG.parent / "deploy" / "local" / "templates" / "gateway.toml"], ids=["example", "demo"])
+def test_a_binance_read_can_pass_only_once_in_what_is_shipped_for_its_signature_fits_a_trade_too(file):
+    routes = [route for route in tomllib.loads(file.read_text())["routes"] if "/api/v3/" in route["match"] and route["scope"] != "public"]
+    assert len(routes) > 1
+    assert [route["match"] for route in routes if route["scope"] != "trade" and route.get("replay") != "strict"] == []
 
 
 def test_strict_makes_an_unset_variable_an_error(monkeypatch):
