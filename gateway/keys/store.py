@@ -91,9 +91,20 @@ class KeyStore:
             try:
                 with translated():
                     async with asyncio.timeout(self._seconds):
-                        return await self._pool.fetch(statement, argument)
+                        return await self._ask(statement, argument)
             except ValueError:
                 raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
+
+    async def _ask(self, statement: str, argument: object) -> Any:
+        connection = await self._pool.acquire()
+        try:
+            return await connection.fetch(statement, argument)
+        except asyncio.CancelledError:
+            # Its time is up. The pool would take the connection back only when the server, slow as it is, has confirmed the cancellation.
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection)
 
     @asynccontextmanager
     async def _in_line(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
