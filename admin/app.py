@@ -37,6 +37,7 @@ from admin.lifecycle.service import KeyService
 from admin.pages import app as pages
 from admin.pages.context import PageServices
 from admin.stepup.enrolment import Enrolment
+from admin.stepup.operations import FactorOperations
 from admin.stepup.passkey_factors import PasskeyEnrolment, PasskeyMethod, relying_party
 from admin.stepup.service import StepUp, TotpMethod
 from admin.stores import Stores
@@ -142,7 +143,7 @@ def build(settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.C
 
     internal = _application(settings, stores)
     back_office: Dispatcher[None] = Dispatcher(ServiceToken(settings.internal.token), trusted, timeout_s)
-    internal.add_routes(back_office.routes(InternalApi(accounts, KeyOperations(stores)).operations()))
+    internal.add_routes(back_office.routes(InternalApi(accounts, KeyOperations(stores), FactorOperations(stores)).operations()))
     return public, internal
 
 

@@ -33,6 +33,7 @@ class Event(StrEnum):
     ACCOUNT_THAWED = "account_thawed"
     FACTOR_ADDED = "factor_added"
     FACTOR_REMOVED = "factor_removed"
+    FACTORS_RESET = "factors_reset"
     RECOVERY_CODES_RENEWED = "recovery_codes_renewed"
     STEP_UP_FAILED = "step_up_failed"
     KEY_CREATED = "key_created"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from admin import audit
 from admin.audit import Actor, Entry, Event, Occasion
-from admin.errors import NotFound
+from admin.errors import NotFound, Unauthenticated
 from admin.identity.caller import Caller, Kyc
 from admin.stores import Stores
 from gateway.keys import store
@@ -27,6 +27,8 @@ class Account:
     claims_ms: int
     proof_failures: int
     locked_until_ms: int
+    logins_after_ms: int
+    """Logins made up to then no longer count; 0: all do."""
 
     def kyc_for(self, caller: Caller) -> Kyc:
         """The stricter of what is stored and what the caller's own claims say, which may be older."""
@@ -52,6 +54,26 @@ async def lock(connection: Connection, account_id: str) -> Account:
     return account
 
 
+async def set_frozen(connection: Connection, before: Account, frozen: bool, occasion: Occasion) -> list[str]:
+    """Freeze or thaw with its audit row; nothing when it is so already.
+
+    :param before: the account as :func:`lock` gave it
+    :returns: ids of the keys that it concerns, for the gateways to be told after the commit
+    """
+    if before.frozen == frozen:
+        return []
+    await connection.execute("UPDATE accounts SET frozen = $2 WHERE id = $1", before.id, frozen)
+    event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
+    await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=before.id))
+    return await _key_ids(connection, before.id)
+
+
+async def end_logins(connection: Connection, account_id: str, now_ms: int) -> None:
+    """Tokens and sessions made until now no longer count, and failed proofs are forgotten with what they were for."""
+    with translated():
+        await connection.execute(_END_LOGINS, account_id, now_ms)
+
+
 class Accounts:
     """Accounts, with the audit and the gateways kept informed."""
 
@@ -61,11 +83,13 @@ class Accounts:
     async def see(self, caller: Caller, occasion: Occasion) -> Account:
         """The caller's account, made on the first call, with newer claims noted. ``kyc`` is the stricter of both.
 
+        :raises Unauthenticated: the back office has ended the caller's login
         :raises StoreUnavailable: PostgreSQL did not answer
         """
         touched: list[str] = []
         async with self._stores.transaction() as connection:
             account = await find(connection, caller.account_id)
+            _check_login(account, caller)
             if account is None or _is_news(account, caller):
                 account, touched = await _note_claims(connection, caller, occasion)
         await self._stores.invalidate(touched)
@@ -96,15 +120,15 @@ class Accounts:
 
         :raises NotFound: there is no such account
         """
-        touched: list[str] = []
         async with self._stores.transaction() as connection:
-            before = await lock(connection, account_id)
-            if before.frozen != frozen:
-                await connection.execute("UPDATE accounts SET frozen = $2 WHERE id = $1", account_id, frozen)
-                touched = await _key_ids(connection, account_id)
-                event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
-                await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=account_id))
+            touched = await set_frozen(connection, await lock(connection, account_id), frozen, occasion)
         await self._stores.invalidate(touched)
+
+
+def _check_login(account: Account | None, caller: Caller) -> None:
+    """A provider writes whole seconds: what was issued in the second of the end is over, too."""
+    if account is not None and caller.issued_ms <= account.logins_after_ms:
+        raise Unauthenticated.because("This login was ended by the exchange: log in again.", token_given=caller.session_id is None)
 
 
 def _is_news(account: Account, caller: Caller) -> bool:
@@ -160,6 +184,9 @@ def _no_account() -> NotFound:
     return NotFound("There is no such account.")
 
 
-_FIND = "SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms FROM accounts WHERE id = $1"
+_FIND = """
+    SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms, logins_after_ms FROM accounts WHERE id = $1
+"""
+_END_LOGINS = "UPDATE accounts SET logins_after_ms = $2, proof_failures = 0, locked_until_ms = 0 WHERE id = $1"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 _NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3, kyc_claim = $4 WHERE id = $1"

@@ -1,4 +1,4 @@
-"""The back office's endpoints: KYC, freeze and thaw, look at an account or key, revoke a key."""
+"""The back office's endpoints: KYC, freeze and thaw, look at an account or key, revoke a key, reset factors."""
 
 import hmac
 from typing import Annotated, Literal, Self
@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from aiohttp import web
 from pydantic import Field, SecretStr, field_validator
 
-from admin.api.answers import Answer, Key, Time, rfc3339
+from admin.api.answers import Answer, FactorView, Key, Time, rfc3339
 from admin.api.bodies import Body
 from admin.api.operation import Call, Operation
 from admin.audit import Occasion
@@ -16,6 +16,8 @@ from admin.identity.caller import Kyc
 from admin.lifecycle.operations import KeyOperations
 from admin.lifecycle.policy import clean_label
 from admin.lifecycle.service import KeyView, status_of
+from admin.stepup.factors import Factor
+from admin.stepup.operations import FactorOperations
 from gateway.keys.store import StoredKey
 
 
@@ -23,8 +25,10 @@ class KycDecision(Body):
     kyc: Literal["verified", "revoked"]
 
 
-class Revocation(Body):
-    reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the key's owner.")]
+class Reasoned(Body):
+    """What cannot be undone is said why."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
 
     @field_validator("reason")
     @classmethod
@@ -53,10 +57,11 @@ class OperatorAccount(Answer):
     email: str | None
     kyc: Literal["verified", "unverified", "revoked"]
     frozen: bool
+    factors: list[FactorView]
     keys: list[OperatorKey]
 
     @classmethod
-    def of(cls, account: Account, keys: list[StoredKey], now_ms: int) -> Self:
+    def of(cls, account: Account, keys: list[StoredKey], factors: list[Factor], now_ms: int) -> Self:
         suspended = account.frozen or account.kyc is not Kyc.VERIFIED
         views = [KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms)) for key in keys]
         return cls(
@@ -64,6 +69,7 @@ class OperatorAccount(Answer):
             email=account.email,
             kyc=account.kyc.value,
             frozen=account.frozen,
+            factors=[FactorView.of(factor) for factor in factors],
             keys=[OperatorKey.of(view) for view in views],
         )
 
@@ -85,13 +91,14 @@ class ServiceToken:
 class InternalApi:
     """Handlers, and the table of them."""
 
-    def __init__(self, accounts: Accounts, keys: KeyOperations) -> None:
+    def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations) -> None:
         self._accounts = accounts
         self._keys = keys
+        self._factors = factors
 
     async def show_account(self, _who: None, call: Call) -> OperatorAccount:
         account, keys = await self._accounts.get(call.path["id"])
-        return OperatorAccount.of(account, keys, call.occasion.now_ms)
+        return OperatorAccount.of(account, keys, await self._factors.counted(account.id), call.occasion.now_ms)
 
     async def set_kyc(self, who: None, call: Call) -> OperatorAccount:
         await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), call.occasion)
@@ -103,6 +110,10 @@ class InternalApi:
 
     async def thaw(self, who: None, call: Call) -> OperatorAccount:
         await self._accounts.set_frozen(call.path["id"], False, call.occasion)
+        return await self.show_account(who, call)
+
+    async def reset_factors(self, who: None, call: Call) -> OperatorAccount:
+        await self._factors.reset(call.path["id"], call.body.reason, call.occasion)
         return await self.show_account(who, call)
 
     async def show_key(self, _who: None, call: Call) -> OperatorKey:
@@ -153,6 +164,16 @@ class InternalApi:
                 refusals=(NotFound,),
             ),
             Operation(
+                method="POST",
+                path=account + "/reset-factors",
+                name="resetFactors",
+                summary="Remove every factor and recovery code, end every login, freeze the account",
+                run=self.reset_factors,
+                body=Reasoned,
+                answer=OperatorAccount,
+                refusals=(NotFound,),
+            ),
+            Operation(
                 method="GET",
                 path=key,
                 name="showKey",
@@ -167,7 +188,7 @@ class InternalApi:
                 name="revokeKey",
                 summary="Stop a key at once and wipe its secret",
                 run=self.revoke_key,
-                body=Revocation,
+                body=Reasoned,
                 answer=OperatorKey,
                 refusals=(NotFound,),
             ),

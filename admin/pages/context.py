@@ -13,7 +13,7 @@ from yarl import URL
 from admin.api.limiter import Limiter
 from admin.audit import Occasion
 from admin.config import LOOPBACK, AdminSettings
-from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, rate_limited
+from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, Unauthenticated, rate_limited
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
 from admin.identity.caller import Caller
@@ -97,7 +97,11 @@ class Context:
             if request.method == "POST":
                 self.services.browsers.check_origin(request)
                 check_csrf(await _token(request), session)
-            return await handler(await self._visit(request, session, now_ms))
+            try:
+                visit = await self._visit(request, session, now_ms)
+            except Unauthenticated:
+                return await self._ended(request)
+            return await handler(visit)
 
         return self.open(answer)
 
@@ -138,6 +142,12 @@ class Context:
         account = await self.services.accounts.see(session.caller, occasion)
         language = self.renderer.language(request, await read_language(self.services.stores, account.id))
         return Visit(request, session, session.caller, account, occasion, language)
+
+    async def _ended(self, request: web.Request) -> web.Response:
+        """The back office ended this login: the cookie goes, too, or the sign-in page would lead back here."""
+        response = to_login(request)
+        await self.services.browsers.close(request, response)
+        return response
 
     def _elsewhere(self, request: web.Request) -> web.Response | None:
         """On one machine, from ``127.0.0.1`` to ``localhost``: cookies and passkeys belong to one name. Anywhere else hosts are the proxy's

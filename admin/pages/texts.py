@@ -124,6 +124,7 @@ def events(_: Translate) -> Sentences:
         "account_thawed": _("Account released by the exchange"),
         "factor_added": _("Way to confirm added"),
         "factor_removed": _("Way to confirm removed"),
+        "factors_reset": _("All ways to confirm removed by the exchange"),
         "recovery_codes_renewed": _("New recovery codes made"),
         "step_up_failed": _("Confirmation failed"),
         "key_created": _("Key created"),

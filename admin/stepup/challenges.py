@@ -69,6 +69,12 @@ async def use(connection: Connection, caller: Caller, intent: Intent, challenge_
     return used is not None
 
 
+async def remove_all(connection: Connection, account_id: str) -> None:
+    """None of the account's challenges can be answered any more."""
+    with translated():
+        await connection.execute("DELETE FROM step_up_challenges WHERE account_id = $1", account_id)
+
+
 _REMOVE_OLD = "DELETE FROM step_up_challenges WHERE account_id = $1 AND expires_ms < $2"
 _OPEN = """
     INSERT INTO step_up_challenges (id, account_id, session_id, action, intent_digest, nonce, created_ms, expires_ms)

@@ -111,6 +111,14 @@ async def remove(connection: Connection, account_id: str, factor_id: str) -> boo
         return bool(await connection.execute("DELETE FROM factors WHERE id = $1 AND account_id = $2", factor_id, account_id) == "DELETE 1")
 
 
+async def remove_all(connection: Connection, account_id: str) -> list[Factor]:
+    """Those that counted, and an enrolment under way; returns the former."""
+    removed = await confirmed(connection, account_id)
+    with translated():
+        await connection.execute("DELETE FROM factors WHERE account_id = $1", account_id)
+    return removed
+
+
 async def advance(connection: Connection, factor_id: str, *, counter: int, now_ms: int) -> bool:
     """Keep a newer counter, in one statement: of any number at once with the same one, one gets True."""
     with translated():

@@ -124,7 +124,7 @@ def revoke(key_id: str, reason: str, url: str, token_file: Path) -> None:
 
 @click.group()
 def accounts() -> None:
-    """Look at accounts, freeze and thaw them."""
+    """Look at accounts, freeze and thaw them, reset their second factors."""
 
 
 @accounts.command("show")
@@ -163,3 +163,19 @@ def thaw(account: str, url: str, token_file: Path) -> None:
     """
     _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/thaw")
     click.echo(f"{account} is thawed: its keys pass again")
+
+
+@accounts.command("reset-factors")
+@click.argument("account", callback=identifier)
+@click.option("--reason", required=True, callback=words, help="Kept in the audit trail and shown to the account's holder.")
+@_internal
+def reset_factors(account: str, reason: str, url: str, token_file: Path) -> None:
+    r"""Remove every second factor and recovery code of an account whose holder has lost them all. It cannot be undone.
+
+    Every login ends and the account is frozen: its holder logs in anew, enrols a factor and looks through the keys; then thaw it.
+
+    \b
+    Example: gerbang accounts reset-factors demo --reason "lost phone, identity checked by video, case 4711"
+    """
+    _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/reset-factors", {"reason": reason})
+    click.echo(f"{account} has no second factor, is logged out everywhere, and frozen until gerbang accounts thaw")

@@ -117,6 +117,20 @@ def test_the_internal_api_wants_the_service_token_and_is_not_on_the_public_port(
     assert '"kyc": "verified"' in operator("accounts", "show", "demo").stdout
 
 
+def test_an_account_without_a_factor_left_is_reset_by_the_operator_and_its_keys_stand_still_until_the_thaw(customer_of, bot_of, operator):
+    customer = customer_of()
+    bot = bot_of(customer.create_key())
+    assert bot.call("GET", "/v1/wallets").status == 200
+    done = operator("accounts", "reset-factors", customer.account, "--reason", "lost phone")
+    assert (done.returncode, "frozen until gerbang accounts thaw" in done.stdout) == (0, True), done
+    assert bot.call("GET", "/v1/wallets").code == "account_frozen"
+    refused(customer.call("GET", "keys"), 401, "unauthenticated")
+    assert operator("accounts", "reset-factors", customer.account).returncode == 2
+    assert operator("accounts", "reset-factors", "nobody-at-all", "--reason", "x").returncode == 1
+    assert operator("accounts", "thaw", customer.account).returncode == 0
+    assert bot.call("GET", "/v1/wallets").status == 200
+
+
 def test_an_accounts_keys_are_nobody_elses(customer_of):
     owner, other = customer_of(), customer_of()
     key = owner.create_key()

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from admin.audit import Occasion
-from admin.errors import NotFound
+from admin.errors import NotFound, Unauthenticated
 from admin.identity import accounts
 from admin.identity.accounts import Account, Accounts
 from admin.identity.caller import Caller, Kyc
@@ -68,6 +68,17 @@ async def test_a_newer_email_replaces_an_older_one_and_not_the_other_way(stores:
     for issued, email in ((1, "old@example.com"), (3, "new@example.com"), (2, "middle@example.com")):
         await Accounts(stores).see(claims(V, issued, email), OCCASION)
     assert (await stored(stores)).email == "new@example.com"
+
+
+async def test_a_login_counts_only_when_it_is_of_a_later_second_than_the_end_of_logins(stores: Stores) -> None:
+    await Accounts(stores).see(claims(V, 5_000), OCCASION)
+    async with stores.transaction() as connection:
+        await accounts.end_logins(connection, "alice", 7_400)
+    for issued in (5_000, 7_000):
+        with pytest.raises(Unauthenticated, match="ended by the exchange"):
+            await Accounts(stores).see(claims(U, issued, "older@example.com"), OCCASION)
+    assert (await stored(stores)).email == "a@example.com", "a login that is over says nothing any more"
+    assert (await Accounts(stores).see(claims(V, 8_000), OCCASION)).kyc is V
 
 
 async def test_an_unknown_account_is_not_found(stores: Stores) -> None:

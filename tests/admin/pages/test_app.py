@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, SESSION_COOKIE
-from tests.support.pages import Site, running_site
+from tests.support.pages import INTERNAL_TOKEN, Site, running_site
 
 PAGES = ("/keys", "/keys/new", "/security", "/activity")
 
@@ -79,6 +79,22 @@ async def test_who_is_not_logged_in_is_led_to_the_login_and_back(http, site):
     assert "/login/start?return_to=/security" in await (await get(http, site, "/login?return_to=/security")).text()
     assert "evil" not in await (await get(http, site, "/login?return_to=//evil.example")).text()
     await log_in(http, site, return_to="/security")
+
+
+async def test_a_session_that_the_back_office_ended_leads_to_the_login_and_its_cookie_is_dropped(http, site):
+    cookie, token = await log_in(http, site)
+    headers = {"Authorization": f"Bearer {INTERNAL_TOKEN}"}
+    url = f"{site.internal_url}/internal/v1/accounts/verified/reset-factors"
+    assert (await http.post(url, json={"reason": "lost phone"}, headers=headers)).status == 200
+    refused = await get(http, site, "/api/v1/account", Cookie=cookie)
+    assert (refused.status, (await refused.json())["code"]) == (401, "unauthenticated")
+    answer = await get(http, site, "/security", Cookie=cookie)
+    assert (answer.status, answer.headers["Location"]) == (303, "/login?return_to=/security")
+    assert answer.cookies[SESSION_COOKIE]["max-age"] == "0"
+    for path in PAGES:
+        assert (await get(http, site, path, Cookie=cookie)).status == 303
+    sent = await post(http, site, "/logout", {CSRF_FIELD: token}, Cookie=cookie, Origin=site.settings.public_url)
+    assert (sent.status, sent.headers["Location"]) == (303, "/login")
 
 
 async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):

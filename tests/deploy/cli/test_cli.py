@@ -28,7 +28,7 @@ def run(*arguments):
 def test_the_contracts_commands_are_there():
     assert {" ".join(path) for path in commands(main)} >= {
         *("up", "gateway", "admin", "check", "reload", "migrate", "call"),
-        *("keys list", "keys show", "keys revoke", "accounts show", "accounts freeze", "accounts thaw"),
+        *("keys list", "keys show", "keys revoke", "accounts show", "accounts freeze", "accounts thaw", "accounts reset-factors"),
         *("vault new-key", "vault reseal", "audit verify"),
     }
 
@@ -80,6 +80,7 @@ def test_a_service_is_named_by_its_url_or_by_host_and_port(url, monkeypatch):
         ("keys", "list", "--account", "{}"),
         ("keys", "show", "{}"),
         ("keys", "revoke", "{}", "--reason", "x"),
+        ("accounts", "reset-factors", "{}", "--reason", "x"),
     ],
     ids=" ".join,
 )
@@ -89,8 +90,9 @@ def test_what_can_be_no_id_is_wrong_usage(arguments, wrong):
     assert "is not an id: write 1 to 255 visible ASCII characters" in result.stderr
 
 
-def test_a_revocation_without_a_reason_is_wrong_usage():
-    result = run("keys", "revoke", "gbk_x", "--reason", " ")
+@pytest.mark.parametrize("arguments", [("keys", "revoke", "gbk_x"), ("accounts", "reset-factors", "demo")], ids=" ".join)
+def test_what_cannot_be_undone_without_a_reason_is_wrong_usage(arguments):
+    result = run(*arguments, "--reason", " ")
     assert (result.exit_code, "say why" in result.stderr) == (2, True)
 
 

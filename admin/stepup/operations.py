@@ -1,0 +1,38 @@
+"""What an operator may do to an account's factors: look, and reset them for a holder who has lost every one."""
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.identity import accounts
+from admin.stepup import challenges, factors
+from admin.stepup.factors import Factor
+from admin.stores import Stores
+
+
+class FactorOperations:
+    """Any account's factors, for the back office."""
+
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
+
+    async def counted(self, account_id: str) -> list[Factor]:
+        """Confirmed factors, oldest first; none for an account that is not there."""
+        async with self._stores.transaction() as connection:
+            return await factors.confirmed(connection, account_id)
+
+    async def reset(self, account_id: str, reason: str, occasion: Occasion) -> None:
+        """Remove every factor and recovery code, end every login, and freeze the account: a login alone is all that is left of its proofs,
+        so it governs no key until the back office has looked again and thaws it. All in one transaction; again does the same again.
+
+        :raises NotFound: there is no such account
+        """
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, account_id)
+            removed = await factors.remove_all(connection, account_id)
+            await factors.replace_recovery_codes(connection, account_id, ())
+            await challenges.remove_all(connection, account_id)
+            await accounts.end_logins(connection, account_id, occasion.now_ms)
+            detail = {"reason": reason, "factors": [{"factor_id": each.id, "kind": each.kind.value, "name": each.name} for each in removed]}
+            entry = Entry(occasion=occasion, event=Event.FACTORS_RESET, actor=Actor.OPERATOR, account_id=account_id, detail=detail)
+            await audit.append(connection, entry)
+            touched = await accounts.set_frozen(connection, account, True, occasion)
+        await self._stores.invalidate(touched)

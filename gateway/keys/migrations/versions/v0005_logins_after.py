@@ -1,0 +1,13 @@
+"""Up to which moment the logins of an account no longer count: how the back office ends every session at once."""
+
+from alembic import op
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE accounts ADD COLUMN logins_after_ms bigint NOT NULL DEFAULT 0  -- tokens issued until then are refused")
+    op.execute("GRANT UPDATE (logins_after_ms) ON accounts TO gerbang_admin")
