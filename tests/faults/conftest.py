@@ -1,12 +1,17 @@
 """A gateway of two workers on stores of its own, with an upstream, and keys to ask with."""
 
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
 
+from deploy.local.sockets import socket_folder
 from gateway import clock
+from gateway.keys import invalidation, redis_client
 from gateway.keys.vault import Vault, new_entry
+from tests.faults.between import Between, between
 from tests.faults.load import Client, Load
 from tests.support import wire
 from tests.support.keys import add_key
@@ -15,6 +20,8 @@ from tests.support.wire import RecordingUpstream, recording_upstream
 
 VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot"
+UNLIMITED = "100000000/minute"
+POSTGRES_SOCKET = ".s.PGSQL.5432"
 
 
 @pytest.fixture
@@ -29,44 +36,77 @@ def patience(monkeypatch):
     monkeypatch.setattr(wire, "TIMEOUT", PATIENCE)
 
 
-async def new_key(own_postgres):
-    connection = await asyncpg.connect(own_postgres.owner_dsn)
-    record = await add_key(connection, Vault.parse(VAULT))
-    await connection.close()
-    return record
-
-
 @pytest.fixture
-async def key(own_postgres):
-    """The key of the clients that should pass."""
-    return await new_key(own_postgres)
+def new_key(own_postgres):
+    """Makes a key in the database: ``await new_key(expires_ms=…)``."""
 
-
-@pytest.fixture
-async def unknown(own_postgres):
-    """A key that no gate has seen."""
-    return await new_key(own_postgres)
-
-
-@pytest.fixture
-def delete_key(own_postgres, key):
-    """Deletes the clients' key in the database and publishes nothing; returns when that was, monotonic."""
-
-    async def delete() -> int:
+    async def made(**changes: object):
         connection = await asyncpg.connect(own_postgres.owner_dsn)
-        await connection.execute("DELETE FROM api_keys WHERE id = $1", key.key_id)
+        record = await add_key(connection, Vault.parse(VAULT), **changes)
+        await connection.close()
+        return record
+
+    return made
+
+
+@pytest.fixture
+async def key(new_key):
+    """The key of the clients that should pass."""
+    return await new_key()
+
+
+@pytest.fixture
+async def unknown(new_key):
+    """A key that no gate has seen."""
+    return await new_key()
+
+
+@pytest.fixture
+def delete_key(own_postgres, own_redis, key):
+    """Deletes a key in the database, the clients' one unless another is given; returns when that was, monotonic.
+
+    Nothing is published, unless it is asked for.
+    """
+
+    async def delete(record=key, *, published: bool = False) -> int:
+        connection = await asyncpg.connect(own_postgres.owner_dsn)
+        await connection.execute("DELETE FROM api_keys WHERE id = $1", record.key_id)
         deleted_ms = clock.monotonic_ms()
         await connection.close()
+        if published:
+            async with redis_client.connect(own_redis.url) as redis:
+                await invalidation.publish(redis, [record.key_id], now_ms=clock.now_ms())
         return deleted_ms
 
     return delete
 
 
 @pytest.fixture
+async def late_postgres(own_postgres, tmp_path) -> AsyncIterator[tuple[Between, str]]:
+    """What makes PostgreSQL slow, and the gateway's DSN that leads through it."""
+    dsn = own_postgres.gateway_dsn
+    (ours,) = parse_qs(urlsplit(dsn).query)["host"]
+    folder = tmp_path / "late"
+    folder.mkdir()
+    folder = socket_folder(folder, POSTGRES_SOCKET)
+    async with between(Path(ours) / POSTGRES_SOCKET, folder / POSTGRES_SOCKET) as late:
+        yield late, urlsplit(dsn)._replace(query=f"host={folder}").geturl()
+
+
+@pytest.fixture
 def write(tmp_path, own_postgres, own_redis, upstream, key):
     """Writes a gateway's configuration and returns its path. ``redis``, ``postgres`` and ``upstream`` may be put behind something."""
 
-    def written(*, name: str = "gateway", more: str = "", of_upstreams: str = "", pool: str = "spot", vault: str = VAULT, **stores: str):
+    def written(
+        *,
+        name: str = "gateway",
+        more: str = "",
+        of_upstreams: str = "",
+        pool: str = "spot",
+        vault: str = VAULT,
+        per_key: str = UNLIMITED,
+        **stores: str,
+    ):
         path = tmp_path / f"{name}.toml"
         path.write_text(
             configuration(
@@ -77,7 +117,7 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
                 routes=ROUTES.replace(" spot", f" {pool}"),
                 of_upstreams=of_upstreams,
                 workers=2,
-                more='[limits]\nper_key = "100000000/minute"\nper_ip_failures = "100000000/minute"\n' + more,
+                more=f'[limits]\nper_key = "{per_key}"\nper_ip_failures = "{UNLIMITED}"\n{more}',
             )
         )
         return path
@@ -87,8 +127,8 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
 
 @pytest.fixture
 def start(write):
-    """Starts a gateway: ``async with start() as gateway``; takes what ``write`` takes."""
-    return lambda **options: running(write(**options))
+    """Starts a gateway: ``async with start() as gateway``; takes what ``write`` takes, and the ``environment`` of its processes."""
+    return lambda *, environment=None, **options: running(write(**options), environment=environment)
 
 
 @pytest.fixture

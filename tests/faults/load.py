@@ -2,9 +2,8 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from deploy.signing import SigningKey, sign
@@ -35,6 +34,10 @@ class Client(NamedTuple):
     key: KeyRecord
     forged: bool = False
     """Signs with another secret."""
+    now_ms: Callable[[], int] = clock.now_ms
+    """The clock that it signs by."""
+    repeats: bytes = b""
+    """Sends these bytes again and again; nothing is signed."""
 
 
 class Load:
@@ -72,10 +75,14 @@ class Load:
 
     async def some(self, kind: str, count: int, *outcomes: str) -> list[Seen]:
         """Wait for that many requests of this kind, sent from now on, with these outcomes (any, when none are named)."""
-        now_ms = clock.monotonic_ms()
+        now_ms, earlier = clock.monotonic_ms(), len(self.seen)
 
         def found() -> list[Seen]:
-            return [one for one in self.seen if one.kind == kind and one.sent_ms >= now_ms and (not outcomes or one.outcome in outcomes)]
+            return [
+                one
+                for one in self.seen[earlier:]
+                if one.kind == kind and one.sent_ms >= now_ms and (not outcomes or one.outcome in outcomes)
+            ]
 
         async with self._more:
             try:
@@ -85,9 +92,20 @@ class Load:
                 raise AssertionError(f"{kind} never ended in {outcomes or 'anything'}: {self.table()}\n{self._gateway.told()}") from None
         return found()[:count]
 
+    async def until_counted(self, sample: str, *, more_than: float = 0) -> float:
+        """Wait until a metric of the gateway is above a number."""
+        async with asyncio.timeout(PATIENCE):
+            while (value := await self._gateway.metric(sample)) <= more_than:
+                await self.some(self._clients[0].kind, 1)
+        return value
+
     def outcomes(self, kind: str) -> Counter[str]:
         """How requests of a kind ended."""
         return Counter(one.outcome for one in self.seen if one.kind == kind)
+
+    def admitted_after(self, kind: str, moment_ms: int) -> int:
+        """For how many milliseconds after this moment requests of a kind were let through."""
+        return max([0, *(one.sent_ms - moment_ms for one in self.seen if one.kind == kind and one.outcome == "200")])
 
     def slowest_ms(self, kind: str) -> int:
         """The longest that a request of a kind took."""
@@ -123,7 +141,7 @@ class Load:
                 if connection is None:
                     at = self._gateway.public
                     connection = RawClient(*await asyncio.open_connection(*at))
-                response = await connection.ask(_request(client, number))
+                response = await connection.ask(client.repeats or request_of(client, number))
                 outcome = "200" if response.status == 200 else _code(response)
                 if response.header("connection") == "close":
                     await connection.close()
@@ -142,13 +160,22 @@ class Load:
                 await connection.close()
 
 
-def _request(client: Client, number: int) -> bytes:
+async def ask_once(address: tuple[str, int], client: Client) -> str:
+    """One request on a connection of its own: ``200`` or the refusal's code."""
+    connection = RawClient(*await asyncio.open_connection(*address))
+    response = await connection.ask(request_of(client))
+    await connection.close()
+    return "200" if response.status == 200 else _code(response)
+
+
+def request_of(client: Client, number: int = 0) -> bytes:
+    """A client's request, signed now; each number makes another one."""
     assert client.key.secret is not None
     secret = client.key.secret.reveal().decode()
     key = SigningKey(client.key.key_id, secret[::-1] if client.forged else secret)
     # Every order is another one: the replay guard admits the same bytes once.
     body = b'{"n":"%b-%d"}' % (client.kind.encode(), number) if client.method == "POST" else b""
-    outgoing = sign("mobee", key, client.method, client.path, body, now_ms=clock.now_ms(), nonce=str(number))
+    outgoing = sign("mobee", key, client.method, client.path, body, now_ms=client.now_ms(), nonce=str(number))
     fields = {**outgoing.headers, "Host": "gate"} | ({"Content-Length": str(len(body))} if body else {})
     lines = [f"{client.method} {outgoing.target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items()), "", ""]
     return "\r\n".join(lines).encode() + body
@@ -157,45 +184,3 @@ def _request(client: Client, number: int) -> bytes:
 def _code(response: Any) -> str:
     start = response.body.find(b'"code":"')
     return response.body[start + 8 : response.body.find(b'"', start + 8)].decode() if start >= 0 else str(response.status)
-
-
-class Late:
-    """A Unix socket beside another one that passes everything on to it; answers come :attr:`seconds` late."""
-
-    def __init__(self, target: Path) -> None:
-        self.url = f"unix://{target.with_name('late.sock')}"
-        self.seconds = 0.0
-        self._target = target
-        self._open: set[asyncio.StreamWriter] = set()
-
-    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve one connection."""
-        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
-        self._open |= {writer, far_writer}
-        await asyncio.gather(self._pump(reader, far_writer, late=False), self._pump(far_reader, writer, late=True))
-
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, late: bool) -> None:
-        with suppress(OSError):
-            while data := await reader.read(65_536):
-                if late and self.seconds:
-                    await asyncio.sleep(self.seconds)
-                writer.write(data)
-        writer.close()
-
-    def close(self) -> None:
-        """Drop every connection."""
-        for writer in self._open:
-            writer.transport.abort()
-
-
-@asynccontextmanager
-async def late(target: Path) -> AsyncIterator[Late]:
-    """See :class:`Late`."""
-    between = Late(target)
-    server = await asyncio.start_unix_server(between.connected, between.url.removeprefix("unix://"))
-    try:
-        yield between
-    finally:
-        server.close()
-        between.close()
-        await asyncio.sleep(0)

@@ -146,10 +146,10 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def running(path: Path) -> AsyncIterator[RunningGateway]:
+async def running(path: Path, *, environment: dict[str, str] | None = None) -> AsyncIterator[RunningGateway]:
     """A gateway that serves; killed at the end if it still runs."""
     gateway = RunningGateway(path)
-    await gateway.start()
+    await gateway.start(environment=environment)
     try:
         await gateway.ready()
         yield gateway
