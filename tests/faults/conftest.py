@@ -133,10 +133,10 @@ def start(write):
 
 @pytest.fixture
 def tell(record_property) -> Callable[..., None]:
-    """Put what happened into the table at the end: ``tell("Redis killed", load, recovery_ms)``."""
+    """Put what happened into the table at the end: ``tell("Redis killed", load, recovery_ms)``, or another figure as a ``note``."""
 
-    def row(what: str, load: Load, recovery_ms: int | None = None) -> None:
-        record_property("measured", load.row(what, recovery_ms))
+    def row(what: str, load: Load, recovery_ms: int | None = None, *, note: str = "") -> None:
+        record_property("measured", load.row(what, note if recovery_ms is None else f"recovered in {recovery_ms} ms"))
 
     return row
 

@@ -111,15 +111,14 @@ class Load:
         """The longest that a request of a kind took."""
         return max(one.answered_ms - one.sent_ms for one in self.seen if one.kind == kind)
 
-    def row(self, what: str, recovery_ms: int | None) -> str:
+    def row(self, what: str, note: str) -> str:
         """One line of the table that ``tests/faults/run`` prints."""
         passed = sum(one.outcome == "200" for one in self.seen)
         lost = sum(one.outcome == "lost" for one in self.seen)
         wrong = self.outcomes("forged")["200"]
-        recovered = "" if recovery_ms is None else f", recovered in {recovery_ms} ms"
         refused = len(self.seen) - passed - lost
         counts = f"sent {len(self.seen):5}, passed {passed:5}, refused {refused:5}, lost {lost}, wrongly passed {wrong}"
-        return f"{what:28} {counts}{recovered}"
+        return f"{what:31} {counts}{note and f', {note}'}"
 
     def table(self) -> str:
         """All outcomes, in one line for each kind."""
