@@ -6,9 +6,9 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import aiohttp
 
@@ -35,18 +35,33 @@ class RunningGateway:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, *, environment: dict[str, str] | None = None) -> None:
-        """Start it and read its log, without waiting for anything."""
+    async def start(self, *, environment: dict[str, str] | None = None, log: IO[bytes] | None = None) -> None:
+        """Start it and read its log, without waiting for anything.
+
+        :param log: where it logs to instead; then nothing is read, and :meth:`serving` waits for it
+        """
+        command = (sys.executable, "-c", _RUN, str(self.path))
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", _RUN, str(self.path), stderr=asyncio.subprocess.PIPE, env={**os.environ, **(environment or {})}
+            *command, stderr=log or asyncio.subprocess.PIPE, env={**os.environ, **(environment or {})}
         )
-        self._reading = asyncio.get_running_loop().create_task(self._read())
+        if log is None:
+            self._reading = asyncio.get_running_loop().create_task(self._read())
         self._session = aiohttp.ClientSession()
 
     async def ready(self) -> None:
         """Wait until it serves."""
         told = await self.event("ready")
         self.public, self.ops = (_address(told[name]) for name in ("public", "ops"))
+
+    async def serving(self, public: int, ops: int) -> None:
+        """Wait until it serves on ports of the loopback that its configuration names: what it does when nobody reads its log."""
+        self.public, self.ops = ("127.0.0.1", public), ("127.0.0.1", ops)
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                with suppress(aiohttp.ClientConnectionError):
+                    if (await self.ask("GET", "/ready"))[0] == 200:
+                        return
+                await asyncio.sleep(0.02)
 
     async def event(self, name: str, *, after: int = 0, **values: Any) -> dict[str, Any]:
         """Wait for a line of the log.
