@@ -159,10 +159,10 @@ class Load:
                 await connection.close()
 
 
-async def ask_once(address: tuple[str, int], client: Client) -> str:
+async def ask_once(address: tuple[str, int], request: bytes) -> str:
     """One request on a connection of its own: ``200`` or the refusal's code."""
     connection = RawClient(*await asyncio.open_connection(*address))
-    response = await connection.ask(request_of(client))
+    response = await connection.ask(request)
     await connection.close()
     return "200" if response.status == 200 else _code(response)
 
