@@ -2,8 +2,9 @@
 
 The admin service publishes after its commit (:func:`publish`): first the tombstone over the record in Redis, then the message.
 PostgreSQL's triggers notify at the commit itself, so a change reaches the gates also when the admin service dies right then; a
-gate that hears of it that way puts up the tombstone too. :class:`InvalidationListener` holds both channels open and
-says since when each has heard everything (:class:`trust.Channels`).
+gate that hears of it that way puts up the tombstone too, and again when Redis comes back: a fail-over may have lost it, or there was
+no Redis to take it. :class:`InvalidationListener` holds both channels open and says since when each has heard everything
+(:class:`trust.Channels`).
 
 A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can make gates ask PostgreSQL again, and nothing worse.
 """
@@ -23,7 +24,7 @@ from gateway.keys import postgres
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import FAILURES
 from gateway.keys.shared import entomb
-from gateway.keys.trust import Channels
+from gateway.keys.trust import MAX_RECORD_TTL_MS, Channels
 from gateway.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
@@ -40,6 +41,8 @@ _SILENCE_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
 """Most key ids in one message."""
+_MOST_CHANGED = 2_000
+"""Changes remembered for a Redis that comes back; the oldest are forgotten first."""
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
@@ -86,6 +89,8 @@ class InvalidationListener:
         self._channels = channels
         self._metrics = metrics or Metrics()
         self._tasks: list[asyncio.Task[None]] = []
+        self._changed: dict[str, int] = {}
+        """Until when each key that changed lately is remembered, by PostgreSQL's word, the oldest first."""
 
     def start(self) -> None:
         """Begin to listen, in the background; a channel that cannot be opened is tried again until it can."""
@@ -171,17 +176,32 @@ class InvalidationListener:
             self._tell(None)
         elif is_key_id(payload):
             self._tell(payload)
-            spawn(self._entomb(payload), name="entomb")
+            self._remember(payload, clock.monotonic_ms())
+            spawn(self._entomb([payload]), name="entomb")
 
-    async def _entomb(self, key_id: str) -> None:
-        """In case whoever committed the change died before it could do so."""
-        with contextlib.suppress(StoreUnavailable):
-            await entomb(self._redis, [key_id], now_ms=clock.now_ms())
+    async def _entomb(self, key_ids: Sequence[str]) -> bool:
+        """In case whoever committed the change died before it could do so. Whether Redis took all of it."""
+        try:
+            await entomb(self._redis, key_ids, now_ms=clock.now_ms())
+        except StoreUnavailable:
+            return False
+        return True
+
+    def _remember(self, key_id: str, now_ms: int) -> None:
+        """Keep a change for as long as a record that was read before it could be valid."""
+        self._changed.pop(key_id, None)
+        self._changed[key_id] = now_ms + MAX_RECORD_TTL_MS
+        oldest = next(iter(self._changed))
+        while len(self._changed) > _MOST_CHANGED or self._changed[oldest] <= now_ms:
+            del self._changed[oldest]
+            oldest = next(iter(self._changed))
 
     async def _hold_redis(self, up: Callable[[], None]) -> None:
         async with self._subscription() as subscription:
-            quiet = False
+            quiet, owed = False, False
             while True:
+                if owed:
+                    owed = not await self._entomb(list(self._changed))
                 message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
                 if message is None:
                     if quiet:
@@ -189,6 +209,7 @@ class InvalidationListener:
                     await subscription.ping()
                 elif message["type"] == "subscribe":
                     up()
+                    owed = True
                 elif message["type"] == "message":
                     self._received(message["data"])
                 quiet = message is None

@@ -8,12 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.keys import postgres
+from gateway.keys import invalidation, postgres
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id, new_key_id
 from gateway.keys.invalidation import REDIS_CHANNEL, Channels, InvalidationListener, parse_message, publish
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import record_key
+from gateway.keys.trust import MAX_RECORD_TTL_MS
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import NOW_MS
 
@@ -107,6 +108,31 @@ async def test_a_deletion_with_redis_stopped_reaches_the_gate(own_world, own_red
     with pytest.raises(StoreUnavailable):
         await publish(own_world.redis, [record.key_id], now_ms=NOW_MS)
     await own_listening.until(lambda: record.key_id in own_listening.told)
+
+
+async def test_a_deletion_with_redis_stopped_puts_up_its_tombstone_when_redis_is_back(own_world, own_redis, own_listening):
+    record = await own_world.key()
+    await own_listening.until(lambda: record.key_id in own_listening.told)
+    await asyncio.to_thread(own_redis.stop)
+    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    own_listening.told.clear()
+    await own_world.delete(record, tell=False)
+    await own_listening.until(lambda: record.key_id in own_listening.told)
+    await asyncio.to_thread(own_redis.start)
+    await own_listening.until(own_listening.up)
+    async with asyncio.timeout(SECONDS):
+        while not (await own_world.redis.get(record_key(record.key_id)) or b"").startswith(b"changed "):
+            pass
+
+
+def test_changes_are_remembered_as_long_as_a_record_could_be_valid_and_not_without_bound(monkeypatch):
+    monkeypatch.setattr(invalidation, "_MOST_CHANGED", 3)
+    listener = InvalidationListener(connect("unix:///nowhere"), "postgresql://nobody@nowhere/none", Channels())
+    for now_ms, key_id in enumerate("aabcd"):
+        listener._remember(key_id, now_ms)
+    assert list(listener._changed) == ["b", "c", "d"]
+    listener._remember("b", MAX_RECORD_TTL_MS + 3)
+    assert list(listener._changed) == ["d", "b"]
 
 
 async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening):
