@@ -105,6 +105,7 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
         pool: str = "spot",
         vault: str = VAULT,
         per_key: str = UNLIMITED,
+        workers: int = 2,
         **stores: str,
     ):
         path = tmp_path / f"{name}.toml"
@@ -116,7 +117,7 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
                 upstreams={"spot": stores.get("upstream", upstream.url)},
                 routes=ROUTES.replace(" spot", f" {pool}"),
                 of_upstreams=of_upstreams,
-                workers=2,
+                workers=workers,
                 more=f'[limits]\nper_key = "{per_key}"\nper_ip_failures = "{UNLIMITED}"\n{more}',
             )
         )

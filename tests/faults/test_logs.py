@@ -40,15 +40,18 @@ def full() -> Iterator[IO[bytes]]:
 def logging_to(write):
     """Starts a gateway that logs to a file, as one started with ``2>>log``: ``async with logging_to(file) as gateway``."""
     ports = dict(zip(("public", "ops"), range(free_port(), 1 << 16), strict=False))
-    path = write(more=EVERY_REQUEST)
-    text = path.read_text()
-    for name, number in ports.items():
-        text = text.replace(f'{name} = "127.0.0.1:0"', f'{name} = "127.0.0.1:{number}"')
-    path.write_text(text)
+
+    def configured(workers: int) -> Path:
+        path = write(more=EVERY_REQUEST, workers=workers)
+        text = path.read_text()
+        for name, number in ports.items():
+            text = text.replace(f'{name} = "127.0.0.1:0"', f'{name} = "127.0.0.1:{number}"')
+        path.write_text(text)
+        return path
 
     @asynccontextmanager
-    async def started(file: IO[bytes]) -> AsyncIterator[RunningGateway]:
-        gateway = RunningGateway(path)
+    async def started(file: IO[bytes], *, workers: int = 2) -> AsyncIterator[RunningGateway]:
+        gateway = RunningGateway(configured(workers))
         await gateway.start(log=file)
         try:
             await gateway.serving(**ports)
@@ -96,7 +99,8 @@ async def test_the_log_cannot_be_written(start, load, tell):
 
 
 async def test_the_disk_of_the_log_fills_up_and_has_room_again(logging_to, load, log, tell):
-    async with logging_to(log) as gateway:
+    # One worker: what another process appends to the stump of the line that was cut is lost with it, and would be the one line to miss.
+    async with logging_to(log, workers=1) as gateway:
         async with load(gateway) as running:
             pids = [gateway.pid, *await gateway.worker_pids()]
             full = size(log) + 5_000
@@ -114,11 +118,10 @@ async def test_the_disk_of_the_log_fills_up_and_has_room_again(logging_to, load,
         assert set(running.outcomes(kind)) == {"invalid_credentials" if kind == "forged" else "200"}, running.table()
     lines = [whole(line) for line in lines_of(log)]
     requests = [line for line in lines if line is not None and line["event"] == "request"]
-    # The line that was cut is counted; what another process appends to its stump is lost with it.
-    assert lines.count(None) <= 1
-    assert len(running.seen) - 1 <= len(requests) + dropped
+    assert lines.count(None) <= 1, "the stump"
+    assert len(requests) + dropped >= len(running.seen)
     later = sum(milliseconds(line) >= room_ms for line in requests)
-    assert later >= sum(one.sent_ms > room for one in running.seen) - 1 > 60
+    assert later >= sum(one.sent_ms > room for one in running.seen) > 60
     tell("disk of the log full", running, note=f"lines logged {len(requests)}, dropped and counted {dropped:.0f}")
 
 
@@ -136,4 +139,6 @@ async def test_the_disk_of_the_log_is_full_from_the_start(logging_to, load, full
         assert await gateway.ended() == 0
     for kind in (*KINDS, "forged"):
         assert set(running.outcomes(kind)) <= {"invalid_credentials" if kind == "forged" else "200", "lost"}, running.table()
+    # Of the worker that was killed: each client has one request in flight.
+    assert sum(one.outcome == "lost" for one in running.seen) <= 5, running.table()
     tell("no room for the log at all", running)
