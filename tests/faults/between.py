@@ -17,7 +17,7 @@ class Between:
         self._seconds = 0.0
         self._prompt = asyncio.Event()
         self._keeping = False
-        self._open: set[asyncio.StreamWriter] = set()
+        self._serving: dict[asyncio.Task[None], tuple[asyncio.StreamWriter, ...]] = {}
 
     def slow(self, seconds: float) -> None:
         """Let every answer come so late."""
@@ -34,9 +34,17 @@ class Between:
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
-        far_reader, far_writer = await asyncio.open_unix_connection(self._target)
-        self._open |= {writer, far_writer}
-        await asyncio.gather(self._there(reader, far_writer), self._back(far_reader, writer))
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving[task] = (writer,)
+        try:
+            far_reader, far_writer = await asyncio.open_unix_connection(self._target)
+            self._serving[task] = (writer, far_writer)
+            await asyncio.gather(self._there(reader, far_writer), self._back(far_reader, writer))
+        except OSError:
+            writer.transport.abort()  # nobody listens there
+        finally:
+            del self._serving[task]
 
     async def _there(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
@@ -56,10 +64,13 @@ class Between:
                 writer.write(data)
         writer.close()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Drop every connection."""
-        for writer in self._open:
+        self.fast()
+        tasks = list(self._serving)
+        for writer in (writer for writers in self._serving.values() for writer in writers):
             writer.transport.abort()
+        await asyncio.gather(*tasks)
 
 
 @asynccontextmanager
@@ -71,5 +82,4 @@ async def between(target: Path, path: Path) -> AsyncIterator[Between]:
         yield made
     finally:
         server.close()
-        made.close()
-        await asyncio.sleep(0)
+        await made.close()

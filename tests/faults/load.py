@@ -94,9 +94,12 @@ class Load:
 
     async def until_counted(self, sample: str, *, more_than: float = 0) -> float:
         """Wait until a metric of the gateway is above a number."""
-        async with asyncio.timeout(PATIENCE):
-            while (value := await self._gateway.metric(sample)) <= more_than:
-                await self.some(self._clients[0].kind, 1)
+        try:
+            async with asyncio.timeout(PATIENCE):
+                while (value := await self._gateway.metric(sample)) <= more_than:
+                    await self.some(self._clients[0].kind, 1)
+        except TimeoutError:
+            raise AssertionError(f"{sample} stayed at {value}: {self.table()}\n{self._gateway.told()}") from None
         return value
 
     def outcomes(self, kind: str) -> Counter[str]:
