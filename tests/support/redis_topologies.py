@@ -106,6 +106,18 @@ class SentinelTopology:
         wait_for(self.replica.replicating, "no replication")
         wait_for(lambda: all(self._knows_all(sentinel) for sentinel in self.sentinels), "the Sentinels did not meet")
 
+    def owner_of(self, _key: str) -> RedisProcess:
+        """The primary in the beginning."""
+        return self.primary
+
+    def successor_of(self, _owner: RedisProcess) -> RedisProcess:
+        return self.replica
+
+    def has_taken_over(self, successor: RedisProcess) -> bool:
+        """Whether a Sentinel announces it as the primary."""
+        addresses = [sentinel.command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.SERVICE) for sentinel in self.sentinels]
+        return any(int(port) == successor.port for _host, port in addresses)
+
     def _knows_all(self, sentinel: RedisProcess) -> bool:
         state = sentinel.command("SENTINEL", "MASTER", self.SERVICE)
         fields = dict(zip(state[::2], state[1::2], strict=True))
@@ -142,6 +154,13 @@ class ClusterTopology:
         """The primary that held the slot of ``key`` in the beginning."""
         slot = self.processes[0].command("CLUSTER", "KEYSLOT", key)
         return self.processes[(slot > 5460) + (slot > 10922)]
+
+    def successor_of(self, owner: RedisProcess) -> RedisProcess:
+        return self.processes[self.processes.index(owner) + 3]
+
+    def has_taken_over(self, successor: RedisProcess) -> bool:
+        """Whether it was elected."""
+        return b"role:master" in successor.command("INFO", "replication")
 
 
 T = TypeVar("T", SentinelTopology, ClusterTopology)
