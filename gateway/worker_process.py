@@ -5,7 +5,7 @@ import socket
 import sys
 from typing import Any
 
-from gateway import clock
+from gateway import clock, native
 from gateway.control import Caller, Frames, WorkerFailed
 from gateway.telemetry import Snapshot, merge
 
@@ -65,6 +65,7 @@ class WorkerProcess:
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listening.fileno()),
+                env=native.environment(),
                 process_group=0,  # Ctrl-C is for the parent, which drains its workers
             )
         finally:

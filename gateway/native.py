@@ -1,0 +1,56 @@
+"""The data plane as machine code: which modules are compiled, where they lie, and whether they are those of these very sources.
+
+``gerbang compile`` (``deploy/compiler.py``) makes a copy of this package in which the modules below are compiled by mypyc. A worker whose
+parent finds that copy imports it in place of this package. It counts only while it was made from exactly these sources by this
+interpreter: otherwise, and where nobody has compiled anything, the gate runs interpreted, which is slower and in no other way different.
+"""
+
+import os
+import sys
+from hashlib import sha256
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+HOME = Path(sys.prefix) / "lib" / "gerbang-compiled"
+INTERPRETED = "GERBANG_INTERPRETED"
+"""An environment variable: when set, nothing compiled is used."""
+
+MODULES = (
+    "clock", "message", "outbox", "ticker",
+    "admission/client_ip", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
+    "admission/replay", "admission/routes", "admission/rules",
+    "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
+    "forward/balance", "forward/call", "forward/connection", "forward/headers", "forward/identity", "forward/pool", "forward/response",
+    "forward/upstream_server",
+    "keys/cache", "keys/lookup", "keys/usage",
+    "server/answer", "server/body", "server/connection", "server/exchange", "server/framing", "server/head", "server/plane",
+    "telemetry/histogram",
+)  # fmt: skip
+"""What a request passes through. Classes in here have slots, inherit only from one another, and are made by plain constructors."""
+
+
+def digest() -> str:
+    """Names the sources of this package and the interpreter: a compiled copy is good for exactly these."""
+    found = sha256(f"{sys.implementation.cache_tag} {sys.platform} {' '.join(MODULES)}".encode())
+    for source in sorted(PACKAGE.rglob("*.py")):
+        content = source.read_bytes()
+        found.update(f"{source.relative_to(PACKAGE)} {len(content)}\n".encode())
+        found.update(content)
+    return found.hexdigest()[:16]
+
+
+def compiled() -> Path | None:
+    """The folder that contains the compiled copy of this package; ``None`` when there is none, or it must not be used."""
+    if os.environ.get(INTERPRETED):
+        return None
+    folder = HOME / digest()
+    return folder if folder.is_dir() else None
+
+
+def environment() -> dict[str, str]:
+    """The environment in which a worker imports the compiled copy, if there is one."""
+    folder = compiled()
+    if folder is None:
+        return dict(os.environ)
+    further = os.environ.get("PYTHONPATH")
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *([further] if further else [])])}
