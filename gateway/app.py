@@ -106,7 +106,7 @@ class App:
             lookup=self._lookup,
             limiter=self._limiter,
             failures=FailureLimiter(),
-            replay=ReplayGuard(stores.redis, metrics=self.metrics),
+            replay=ReplayGuard(stores.claims, metrics=self.metrics),
             usage=self._usage,
             monotonic_ms=clock.monotonic_ms,
             now_ms=clock.now_ms,

@@ -22,6 +22,8 @@ class Stores(NamedTuple):
 
     pool: postgres.Pool
     redis: Redis
+    claims: Redis
+    """The same Redis for the replay guard, which bounds the time of a whole batch."""
     vault: Vault
 
     @classmethod
@@ -31,8 +33,9 @@ class Stores(NamedTuple):
         :raises ConfigError: a URL or a key is malformed
         """
         vault = Vault.parse(settings.vault.keys.get_secret_value())
-        redis = redis_client.connect(settings.stores.redis.get_secret_value())
-        return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, vault)
+        url = settings.stores.redis.get_secret_value()
+        redis, claims = redis_client.connect(url), redis_client.connect(url, reply_seconds=None)
+        return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
 
     async def insist(self) -> None:
         """Check that all of it can be used, so that what is wrong is told at the start.
@@ -86,3 +89,4 @@ class Stores(NamedTuple):
         """Drop every connection."""
         self.pool.terminate()
         await self.redis.aclose()
+        await self.claims.aclose()

@@ -5,6 +5,7 @@ It does what the parent asks over the control channel, and ends when that closes
 
 import asyncio
 import ctypes
+import gc
 import signal
 import socket
 import sys
@@ -67,6 +68,8 @@ class Worker:
 
     async def serve(self) -> None:
         """Accept connections."""
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again would stop every request for tens of milliseconds
         await self.app.serve(self._listening)
 
     async def prepare(self, *, source: str, values: dict[str, Any], version: str) -> None:

@@ -2,16 +2,17 @@
 
     gerbang:{<key id>}:replay:<digest of the signature>    set by whoever comes first, until the signature's window has passed
 
-Everybody who asks within one tick of the event loop shares one round trip. Whether a claim may be repeated is not known after a lost
-reply, so it never is: an outcome that is not known is a refusal, unless the operator chose ``replay_outage = "allow"``.
+Everybody who asks while a round trip is under way shares the next one, so there are few of them however many ask. Whether a claim may
+be repeated is not known after a lost reply, so it never is: an outcome that is not known is a refusal, unless the operator chose
+``replay_outage = "allow"``.
 
 What is left: Redis replicates asynchronously, so a claim that was acknowledged right before a failover (Sentinel, Cluster) can be lost
 with its primary. Then the same signature could pass once more, within what remains of its window.
 """
 
 import asyncio
+from collections.abc import Sequence
 from hashlib import blake2b
-from typing import NamedTuple
 
 import structlog
 from redis.asyncio import Redis
@@ -26,15 +27,19 @@ TIMEOUT_SECONDS = 0.5
 """For a whole batch, waiting for a connection included."""
 MAX_BATCH = 256
 LOG_EVERY_MS = 10_000
+_NO_REPLY = RedisError("no reply")
 
 _log = structlog.get_logger(__name__)
 
 
-class _Claim(NamedTuple):
-    name: str
-    ttl_ms: int
-    outage: str
-    future: "asyncio.Future[None]"
+class _Claim:
+    __slots__ = ("future", "name", "outage", "ttl_ms")
+
+    def __init__(self, name: str, ttl_ms: int, outage: str, future: "asyncio.Future[None]") -> None:
+        self.name = name
+        self.ttl_ms = ttl_ms
+        self.outage = outage
+        self.future = future
 
 
 class ReplayGuard:
@@ -44,6 +49,7 @@ class ReplayGuard:
         self._redis = redis
         self._metrics = metrics
         self._waiting: list[_Claim] = []
+        self._asking = False
         self._logged_ms = -LOG_EVERY_MS
 
     def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str) -> "asyncio.Future[None]":
@@ -56,30 +62,36 @@ class ReplayGuard:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        if not self._waiting:
-            loop.call_soon(self._send)
+        if not self._asking:
+            self._asking = True
+            spawn(self._ask_while_any_wait(), name="claim signatures")
         digest = blake2b(signature, digest_size=16).hexdigest()
         self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future))
         return future
 
-    def _send(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        for start in range(0, len(waiting), MAX_BATCH):
-            spawn(self._ask(waiting[start : start + MAX_BATCH]), name="claim signatures")
+    async def _ask_while_any_wait(self) -> None:
+        try:
+            while self._waiting:
+                claims, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                replies: Sequence[object] = [_NO_REPLY] * len(claims)
+                try:
+                    replies = await self._ask(claims)
+                finally:
+                    for claim, reply in zip(claims, replies, strict=True):
+                        self._settle(claim, reply)
+        finally:
+            self._asking = False
 
-    async def _ask(self, claims: list[_Claim]) -> None:
+    async def _ask(self, claims: list[_Claim]) -> Sequence[object]:
         self._metrics.replay_round_trips += 1
-        replies: list[object]
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 pipeline = self._redis.pipeline(transaction=False)
                 for claim in claims:
-                    pipeline.set(claim.name, b"", px=claim.ttl_ms, nx=True)
-                replies = await pipeline.execute(raise_on_error=False)
+                    pipeline.execute_command("SET", claim.name, b"", "PX", claim.ttl_ms, "NX")
+                return await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            replies = [error] * len(claims)
-        for claim, reply in zip(claims, replies, strict=True):
-            self._settle(claim, reply)
+            return [error] * len(claims)
 
     def _settle(self, claim: _Claim, reply: object) -> None:
         """Tell one claimant. A reply that is neither yes nor no says nothing of who was first."""
