@@ -3,6 +3,8 @@
 :meth:`gateway.admission.gate.Gate.admit` calls them in the contract's order; none of them knows another.
 """
 
+from typing import Final
+
 from gateway.admission.builtin import rfc3339
 from gateway.admission.client_ip import Seen
 from gateway.admission.dialects import Credentials
@@ -20,8 +22,10 @@ from gateway.errors import (
     UnsignedQuery,
 )
 
-AHEAD_MS = 1_000
+AHEAD_MS: Final = 1_000
 """How far a client's clock may be ahead of the gate's."""
+CLOCKS_MS: Final = 10_000
+"""How far the gate's own clocks may be apart, of two machines or of one before and after it is set right, and no request passes twice."""
 
 
 def check_coverage(credentials: Credentials, route: Route) -> None:
@@ -66,10 +70,9 @@ def check_time(credentials: Credentials, now_ms: int, auth: Auth) -> int:
 
 def check_standing(principal: Principal, now_ms: int) -> None:
     """:raises KeyExpired, AccountFrozen: the key is its owner's, and may not be used"""
-    record = principal.record
-    if record.expires_ms is not None and now_ms >= record.expires_ms:
-        raise KeyExpired("this key has expired: create a new one", extras={"expired_at": rfc3339(record.expires_ms)})
-    if record.frozen:
+    if principal.expires_ms is not None and now_ms >= principal.expires_ms:
+        raise KeyExpired("this key has expired: create a new one", extras={"expired_at": rfc3339(principal.expires_ms)})
+    if principal.frozen:
         raise AccountFrozen("the account is frozen, or its identity is not verified any more: contact support")
 
 

@@ -118,3 +118,16 @@ async def test_limits_go_on_while_the_clock_steps(start, stepped, key, tell):
         assert len(within) <= limit * 1.05, running.table()
     assert all(stepped.during(one) is None for one in running.seen if one.outcome == WRONG_TIME), running.table()
     tell("limits while the clock steps", running)
+
+
+async def test_no_trade_passes_twice_when_the_clock_is_set_back_a_little(start, load, stepped, key, tell):
+    async with start(environment=stepped.environment, more="[auth]\nclock_window_ms = 3000") as gateway, load(gateway) as running:
+        trade = Client("old trade", "POST", "/orders", key)
+        running.add(trade._replace(repeats=request_of(trade)))
+        await running.until("old trade", "replayed_request")
+        stepped.step(-3_000)
+        await running.until("old trade", WRONG_TIME)  # ahead of the clock that was set back
+        await running.until("old trade", "replayed_request", "200")  # within the window again
+        await running.some("old trade", 20, WRONG_TIME)  # too old
+    assert running.outcomes("old trade")["200"] == 1, running.table()
+    tell("clock back by 3 s", running)

@@ -61,6 +61,14 @@ def test_the_script_agrees_with_the_model(redis_url, rate, steps):
             assert (float(closed) > 0) is (room <= 0 or granted < want)
 
 
+def test_a_clock_of_redis_that_was_set_back_locks_no_key(redis_url):
+    with blocking_redis.Redis.from_url(redis_url) as client:
+        settle, hour_ms = client.register_script(SETTLE), 3_600_000
+        settle(["ledger"], [MINUTE.units, 0, 0, *MINUTE, SLOTS, 2 * hour_ms])
+        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, 2 * hour_ms])[0] == 0
+        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, hour_ms])[0] == 1
+
+
 def test_the_ledger_lives_as_long_as_it_matters(redis_url):
     with blocking_redis.Redis.from_url(redis_url) as client:
         client.register_script(SETTLE)(["ledger"], [10, 0, 0, *MINUTE, SLOTS, ""])
