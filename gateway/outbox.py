@@ -5,8 +5,9 @@ code at each write, and a peer is woken once for several of them: a fifth less p
 """
 
 import asyncio
+from typing import Final
 
-LARGE = 16_384
+LARGE: Final = 16_384
 """Bytes from which a write is made at once: it is worth it, and what waits must stay little."""
 
 

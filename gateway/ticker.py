@@ -5,10 +5,11 @@ Who has a time limit writes down a deadline (``ticker.now_ms + limit``) and is a
 
 import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from gateway import clock
 
-NEVER = 1 << 62
+NEVER: Final = 4_611_686_018_427_387_904
 """A deadline that does not pass."""
 
 

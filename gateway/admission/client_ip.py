@@ -8,7 +8,6 @@ import re
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
-from typing import NamedTuple
 
 from gateway.config import ClientIp
 from gateway.message import Request
@@ -28,13 +27,16 @@ _PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED
 """RFC 7239 §4 forwarded-pair. White space around ``;`` is tolerated, as is usual."""
 
 
-class Seen(NamedTuple):
+class Seen:
     """The client's address as far as it can be told."""
 
-    address: str
-    """Canonical text; ``""`` when it cannot be read."""
-    problem: str
-    """For the owner of the request: why it cannot be read; ``""`` when it can."""
+    __slots__ = ("address", "problem")
+
+    def __init__(self, address: str, problem: str) -> None:
+        self.address = address
+        """Canonical text; ``""`` when it cannot be read."""
+        self.problem = problem
+        """For the owner of the request: why it cannot be read; ``""`` when it can."""
 
 
 def canonical(text: str) -> str | None:

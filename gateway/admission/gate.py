@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.admission import answers, builtin, rules
 from gateway.admission.client_ip import ClientIpRule, Seen
-from gateway.admission.dialects import CREDENTIAL_FIELDS, DIALECTS, Credentials, Dialect
+from gateway.admission.dialects import DIALECTS, Credentials, Dialect
 from gateway.admission.dialects.base import invalid
 from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.admission.hints import Hints
@@ -67,35 +67,39 @@ class KeyNeeded(GerbangError):
         self.weight = weight
 
 
-class Claim(NamedTuple):
+class Claim:
     """What the replay guard is asked."""
 
-    key_id: str
-    signature: bytes
-    ttl_ms: int
-    """For how long from now the same request could pass every other check."""
+    __slots__ = ("key_id", "signature", "ttl_ms")
+
+    def __init__(self, key_id: str, signature: bytes, ttl_ms: int) -> None:
+        self.key_id = key_id
+        self.signature = signature
+        self.ttl_ms = ttl_ms
+        """For how long from now the same request could pass every other check."""
 
 
-class Admitted(NamedTuple):
+class Admitted:
     """A request that may pass, once :attr:`replay` has been claimed."""
 
-    route: Route
-    identity: Identity | None
-    """``None`` on a public route."""
-    client_ip: str
-    """In canonical text; ``""`` when it cannot be read (then no key with an allow list comes this far)."""
-    answer_headers: bytes = b""
-    """Rendered ``RateLimit-*`` field lines for the answer."""
-    replay: Claim | None = None
-    expires_ms: int | None = None
-    """When the key expires, Unix milliseconds: what a tunnel must not outlive."""
-    principal: Principal | None = None
-    charge: Charge | None = None
+    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route")
 
-    @property
-    def strip(self) -> frozenset[bytes]:
-        """Header fields that are never forwarded: credentials, of whatever dialect."""
-        return CREDENTIAL_FIELDS
+    def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
+        self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
+        expires_ms: int | None = None, principal: Principal | None = None, charge: Charge | None = None,
+    ) -> None:  # fmt: skip
+        self.route = route
+        self.identity = identity
+        """``None`` on a public route."""
+        self.client_ip = client_ip
+        """In canonical text; ``""`` when it cannot be read (then no key with an allow list comes this far)."""
+        self.answer_headers = answer_headers
+        """Rendered ``RateLimit-*`` field lines for the answer."""
+        self.replay = replay
+        self.expires_ms = expires_ms
+        """When the key expires, Unix milliseconds: what a tunnel must not outlive."""
+        self.principal = principal
+        self.charge = charge
 
 
 class Gate:
@@ -106,9 +110,11 @@ class Gate:
         self.routes = routes
         self.version = version
         self._services = services
-        self._peek = services.lookup.peek
-        self._charge = services.limiter.charge
-        self._match = routes.match
+        self._lookup = services.lookup
+        self._limiter = services.limiter
+        self._failures = services.failures
+        self._usage = services.usage
+        self._monotonic_ms = services.monotonic_ms
         self._client_ip = ClientIpRule(settings.client_ip)
         self._auth = settings.auth
         self._rate = settings.limits.per_key
@@ -126,7 +132,7 @@ class Gate:
         """
         if head.query is not None and not _QUERY.fullmatch(head.query):
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
-        return self._match(head.method, head.path)
+        return self.routes.match(head.method, head.path)
 
     def admit(self, request: Request, route: Route) -> Admitted:
         """Decide on a whole request. Charges its limits exactly once, when it passes.
@@ -138,13 +144,13 @@ class Gate:
         if route.scope == "public":
             return Admitted(route, None, seen.address)
         principal: Principal | None = None
+        now_ms = self._monotonic_ms()
         try:
             dialect, fields = self._claimed_dialect(request)
-            self._check_failures(seen, request)
+            self._check_failures(seen, request, now_ms)
             credentials = dialect.read(request, fields)
             rules.check_coverage(credentials, route)
             window_ms = rules.check_time(credentials, request.received_ms, self._auth)
-            now_ms = self._services.monotonic_ms()
             principal = self._known(credentials, now_ms)
             if principal is None or not self._verifies(principal, credentials):
                 self._refuse_credentials(principal, credentials, dialect, fields, request)
@@ -157,13 +163,11 @@ class Gate:
             raise
         claim = None
         if route.strict_replay:
-            ttl_ms = max(1_000, credentials.timestamp_ms + window_ms - request.received_ms + rules.AHEAD_MS)
-            claim = Claim(principal.record.key_id, credentials.signature, ttl_ms)
+            ttl_ms = credentials.timestamp_ms + window_ms - request.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
+            claim = Claim(principal.key_id, credentials.signature, ttl_ms)
         else:
-            self._services.usage.admitted(principal.record.key_id, seen.address, request.received_ms)
-        return Admitted(
-            route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.record.expires_ms, principal, charge
-        )
+            self._usage.admitted(principal.key_id, seen.address, request.received_ms)
+        return Admitted(route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.expires_ms, principal, charge)
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
@@ -231,16 +235,15 @@ class Gate:
             )
         return dialect, fields
 
-    def _check_failures(self, seen: Seen, request: Request) -> None:
+    def _check_failures(self, seen: Seen, request: Request, now_ms: int) -> None:
         """An address that was refused too often waits, whatever it sends: no look-up, no verification."""
-        now_ms = self._services.monotonic_ms()
-        retry_ms = self._services.failures.retry_after_ms(seen.address or request.peer, self._failure_rate, now_ms)
+        retry_ms = self._failures.retry_after_ms(seen.address or request.peer, self._failure_rate, now_ms)
         if retry_ms:
             raise rules.rate_limited("too many refused credentials from your address", retry_ms)
 
     def _known(self, credentials: Credentials, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""
-        found = self._peek(credentials.key_id, now_ms)
+        found = self._lookup.peek(credentials.key_id, now_ms)
         if found is None:
             if is_key_id(credentials.key_id):
                 raise KeyNeeded(credentials.key_id)
@@ -248,7 +251,7 @@ class Gate:
         return None if found is ABSENT else found
 
     def _verifies(self, principal: Principal, credentials: Credentials) -> bool:
-        if credentials.algorithm in ("", principal.record.algorithm):
+        if not credentials.algorithm or credentials.algorithm == principal.algorithm:
             return principal.verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
@@ -271,9 +274,9 @@ class Gate:
 
     def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
         try:
-            charge = self._charge(principal.record.key_id, route.weight, self._rate, now_ms)
+            charge = self._limiter.charge(principal.key_id, route.weight, self._rate, now_ms)
         except ShareNeeded:
-            raise KeyNeeded(principal.record.key_id, weight=route.weight) from None
+            raise KeyNeeded(principal.key_id, weight=route.weight) from None
         if not charge.allowed:
             raise rules.rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
         return charge
@@ -292,10 +295,10 @@ class Gate:
             services.failures.failed(seen.address or request.peer, self._failure_rate, now_ms)
         if principal is None:
             return
-        key_id = principal.record.key_id
+        key_id = principal.key_id
         services.usage.refused(key_id, refusal.code, seen.address, request.received_ms)
         if not isinstance(refusal, InvalidCredentials):
-            lines = self._limit_lines(self._charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
+            lines = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
             refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
 
     def _note_claim(self, admitted: Admitted, done: "Future[None]") -> None:

@@ -13,7 +13,7 @@ import asyncio
 from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import structlog
 from redis.asyncio import Redis
@@ -28,7 +28,7 @@ from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
 """Slots of time in one period of the ledger."""
-SHARE = 100
+SHARE: Final = 100
 """A worker admits one part in this many of the limit before it has settled, however long that takes: what is not settled is bounded."""
 MAX_KEYS = 100_000
 MAX_BATCH = 200
@@ -308,7 +308,7 @@ def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
     share.closed_ms = sent_ms + closed_in_ms if closed_in_ms else 0.0
     if granted:
         share.paid = granted + (share.paid if sent_ms <= share.paid_until_ms else 0)
-        share.paid_until_ms = sent_ms + PAID_MS
+        share.paid_until_ms = float(sent_ms + PAID_MS)
     _release([bill])
 
 

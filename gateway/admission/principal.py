@@ -21,13 +21,17 @@ Verify = Callable[[bytes, bytes], bool]
 
 
 class Principal:
-    """Immutable by convention; ``__slots__`` keeps 100 000 of them small."""
+    """Immutable by convention; ``__slots__`` keeps 100 000 of them small. What is looked at in every request stands beside the record."""
 
-    __slots__ = ("allowlist", "identity", "record", "scopes", "verify")
+    __slots__ = ("algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "verify")
 
     def __init__(self, record: KeyRecord, verify: Verify) -> None:
         self.record = record
         self.verify = verify
+        self.key_id = record.key_id
+        self.algorithm = record.algorithm.value
+        self.expires_ms = record.expires_ms
+        self.frozen = record.frozen
         self.identity = Identity(record.account_id, record.key_id, tuple(sorted(scope.value for scope in record.scopes)))
         self.scopes: frozenset[str] = frozenset(self.identity.scopes)
         self.allowlist: frozenset[str] | None = None

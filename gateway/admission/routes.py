@@ -6,7 +6,6 @@ bytes that were signed are the bytes that are routed and the bytes that are forw
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
 
 from gateway.config import RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
@@ -36,22 +35,27 @@ _CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9\-._~!$&'()*+,=:@]+)+/?|/
 """Most paths: known to be unambiguous at one look."""
 
 
-class Route(NamedTuple):
+class Route:
     """One row of the table."""
 
-    position: int
-    """Its place in the configuration; built-in routes come behind the last."""
-    pattern: str
-    """As written: ``GET /v1/orders/{id}``."""
-    scope: str
-    """``public``, ``any``, ``read`` or ``trade``."""
-    upstream: str
-    """``""`` for built-in routes."""
-    weight: int
-    strict_replay: bool
-    websocket: bool
-    builtin: str
-    """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
+    __slots__ = ("builtin", "pattern", "position", "scope", "strict_replay", "upstream", "websocket", "weight")
+
+    def __init__(
+        self, position: int, pattern: str, scope: str, upstream: str, weight: int, *, strict_replay: bool, websocket: bool, builtin: str
+    ) -> None:
+        self.position = position
+        """Its place in the configuration; built-in routes come behind the last."""
+        self.pattern = pattern
+        """As written: ``GET /v1/orders/{id}``."""
+        self.scope = scope
+        """``public``, ``any``, ``read`` or ``trade``."""
+        self.upstream = upstream
+        """``""`` for built-in routes."""
+        self.weight = weight
+        self.strict_replay = strict_replay
+        self.websocket = websocket
+        self.builtin = builtin
+        """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
 
 
 class _Node:
@@ -83,7 +87,10 @@ class RouteTable:
         table = cls()
         problems: list[ConfigProblem] = []
         for index, config in enumerate(routes):
-            route = Route(index, config.match, config.scope, config.upstream, config.weight, config.strict_replay, config.websocket, "")
+            route = Route(
+                index, config.match, config.scope, config.upstream, config.weight,
+                strict_replay=config.strict_replay, websocket=config.websocket, builtin="",
+            )  # fmt: skip
             problems += [ConfigProblem(f"routes[{index}].match", message) for message in table._add(route)]
         for offset, (name, scope) in enumerate((("time", "public"), ("ip", "public"), ("key", "any"))):
             table._add(

@@ -4,7 +4,7 @@ Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is
 whole request is still at hand. Everything else fails once and for all.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from gateway import clock
 from gateway.errors import Overloaded, Refusal, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
@@ -18,38 +18,50 @@ if TYPE_CHECKING:
 IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-class Receiver(Protocol):
+class Receiver:
     """Who asked. Called synchronously from the upstream connection, in this order: head, data…, end; or failed; or broken."""
+
+    __slots__ = ()
 
     def response_interim(self, head: ResponseHead) -> None:
         """A 1xx head; the final one is still to come."""
+        raise NotImplementedError
 
     def response_head(self, head: ResponseHead) -> None:
         """The final head."""
+        raise NotImplementedError
 
     def response_data(self, data: bytes) -> None:
         """Content, coding removed; to be kept until :meth:`response_flush` or :meth:`response_end`."""
+        raise NotImplementedError
 
     def response_flush(self) -> None:
         """All that one read of the network brought has been handed over, and more is to come."""
+        raise NotImplementedError
 
     def response_end(self) -> None:
         """The response is whole."""
+        raise NotImplementedError
 
     def response_switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
         """A 101; the connection and what came behind the head are the receiver's from now on."""
+        raise NotImplementedError
 
     def response_failed(self, refusal: Refusal) -> None:
         """There will be no response; nothing was handed over before."""
+        raise NotImplementedError
 
     def response_broken(self) -> None:
         """The response ends in its middle."""
+        raise NotImplementedError
 
     def request_pause(self) -> None:
         """Content of the request is not taken as fast as it comes."""
+        raise NotImplementedError
 
     def request_resume(self) -> None:
         """It is again."""
+        raise NotImplementedError
 
 
 class Call:

@@ -32,8 +32,11 @@ class Far(Protocol):
     def upstream_drained(self) -> None: ...
 
 
-class UpstreamConnection(asyncio.Protocol):
-    """See the module. ``call`` is the exchange in progress, ``None`` while idle."""
+class UpstreamConnection:
+    """See the module. An :class:`asyncio.Protocol` by its methods, as ``server.connection`` says.
+
+    ``call`` is the exchange in progress, ``None`` while idle.
+    """
 
     __slots__ = (
         "_ended", "_feed", "_head", "_heard", "_paused", "_poll", "_raw", "_reused", "_status", "_switching", "_tunnelling", "call",

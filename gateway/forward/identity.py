@@ -30,18 +30,31 @@ class IdentityLines:
         self._audience = audience
         self._period_ms = period_ms
         self._max_entries = max_entries
-        self._cache: dict[Identity | None, tuple[int, int, bytes]] = {}
+        self._cache: dict[str, _Rendered] = {}
 
     def at(self, identity: Identity | None, now_ms: int) -> bytes:
         """The lines for a request of this moment, each ended by CRLF."""
-        cached = self._cache.get(identity)
-        if cached is not None and cached[0] <= now_ms < cached[1]:
-            return cached[2]
+        key_id = identity.key_id if identity is not None else ""
+        cached = self._cache.get(key_id)
+        if cached is not None and cached.identity is identity and cached.from_ms <= now_ms < cached.until_ms:
+            return cached.lines
         if len(self._cache) >= self._max_entries:
             self._cache.clear()
         lines = _render(identity, self._signer.assertion(identity, self._audience, now_ms))
-        self._cache[identity] = (now_ms, now_ms + self._period_ms, lines)
+        self._cache[key_id] = _Rendered(identity, now_ms, now_ms + self._period_ms, lines)
         return lines
+
+
+class _Rendered:
+    """What one identity's lines are, and for how long."""
+
+    __slots__ = ("from_ms", "identity", "lines", "until_ms")
+
+    def __init__(self, identity: Identity | None, from_ms: int, until_ms: int, lines: bytes) -> None:
+        self.identity = identity
+        self.from_ms = from_ms
+        self.until_ms = until_ms
+        self.lines = lines
 
 
 def _render(identity: Identity | None, assertion: bytes) -> bytes:

@@ -1,15 +1,14 @@
 """The head of an upstream's response and the checks on it that llhttp leaves to its user (RFC 9112 §6). Pure."""
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from gateway.forward.headers import HOP_BY_HOP, RATE_LIMIT
 
-CHUNKED = -1
+CHUNKED: Final = -1
 """As a length: the content ends where the chunked coding says so."""
-UNTIL_CLOSE = -2
+UNTIL_CLOSE: Final = -2
 """As a length: the content ends where the connection does."""
 
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
@@ -23,29 +22,43 @@ class Unframable(Exception):
     """A response whose end cannot be told beyond doubt. Internal to this room: it becomes a 502."""
 
 
-@dataclass(frozen=True, slots=True)
 class ResponseHead:
     """One response head. Mostly remembered, so quick to read matters more than quick to make."""
 
-    status: int
-    lines: tuple[bytes, ...]
-    """The field lines as received, without those that are hop-by-hop or say how long the content is."""
-    length: int
-    """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
-    framing: bytes
-    """The field line by which an HTTP/1.1 client is told where the content ends; ``b""`` where none is needed."""
-    named: frozenset[bytes]
-    """Fields that ``Connection`` names, in lower case: they go no further."""
-    keep_alive: bool
-    dated: bool
-    limited: bool
-    """It has ``RateLimit-*`` fields of its own."""
-    upgrade: bytes
-    """The Upgrade field's value in lower case."""
+    __slots__ = ("dated", "framing", "keep_alive", "length", "limited", "lines", "named", "rendered", "status", "upgrade")
+
+    def __init__(
+        self, status: int, lines: Sequence[bytes], length: int, framing: bytes, named: frozenset[bytes], *,
+        keep_alive: bool, dated: bool, limited: bool, upgrade: bytes,
+    ) -> None:  # fmt: skip
+        self.status = status
+        self.lines = lines
+        """The field lines as received, without those that are hop-by-hop or say how long the content is."""
+        self.rendered = b"\r\n".join([*lines, b""])
+        """The same, each ended by CRLF."""
+        self.length = length
+        """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
+        self.framing = framing
+        """The field line by which an HTTP/1.1 client is told where the content ends; ``b""`` where none is needed."""
+        self.named = named
+        """Fields that ``Connection`` names, in lower case: they go no further."""
+        self.keep_alive = keep_alive
+        self.dated = dated
+        self.limited = limited
+        """It has ``RateLimit-*`` fields of its own."""
+        self.upgrade = upgrade
+        """The Upgrade field's value in lower case."""
 
 
 # What a field line is to the one who relays it; plain integers, since one is looked at for every line.
-_PLAIN, _DROPPED, _LENGTH, _CODING, _OPTIONS, _DATE, _LIMIT, _UPGRADE = range(8)
+_PLAIN: Final = 0
+_DROPPED: Final = 1
+_LENGTH: Final = 2
+_CODING: Final = 3
+_OPTIONS: Final = 4
+_DATE: Final = 5
+_LIMIT: Final = 6
+_UPGRADE: Final = 7
 _KINDS = (
     dict.fromkeys(HOP_BY_HOP, _DROPPED)
     | dict.fromkeys(RATE_LIMIT, _LIMIT)
@@ -136,7 +149,7 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
         keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
         options -= _CONTROLS
     framing = _framing_line(status, length, declared)
-    return ResponseHead(status, tuple(lines), length, framing, options, keep_alive, dated, limited, upgrade)
+    return ResponseHead(status, lines, length, framing, options, keep_alive=keep_alive, dated=dated, limited=limited, upgrade=upgrade)
 
 
 def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool) -> int:

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections import deque
+from typing import cast
 from urllib.parse import urlsplit
 
 import structlog
@@ -49,6 +50,7 @@ class UpstreamServer:
         self.active = 0
         self.retired = False
         self._latency = metrics.upstream_latency[upstream]
+        self._responses = metrics.upstream_responses
         self._classes = [(upstream, f"{hundreds}xx") for hundreds in range(6)]
         self._connections: set[UpstreamConnection] = set()
         self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
@@ -120,7 +122,7 @@ class UpstreamServer:
     def observe(self, call: Call, status: int) -> None:
         """Count a response whose head has come."""
         self._latency.observe(clock.stopwatch() - call.sent_at)
-        self.metrics.upstream_responses[self._classes[status // 100]] += 1
+        self._responses[self._classes[status // 100]] += 1
 
     def failed(self) -> None:
         """A request to it failed by its fault."""
@@ -162,8 +164,9 @@ class UpstreamServer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self.settings.connect_timeout_ms / 1000):
-                _, connection = await loop.create_connection(
-                    lambda: UpstreamConnection(self), self.host, self.port, ssl=self.tls, server_hostname=self.server_name
+                connection = UpstreamConnection(self)
+                await loop.create_connection(
+                    lambda: cast("asyncio.Protocol", connection), self.host, self.port, ssl=self.tls, server_hostname=self.server_name
                 )
         except TimeoutError:
             raise ConnectionError(f"no connection within {self.settings.connect_timeout_ms} ms") from None

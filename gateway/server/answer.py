@@ -2,6 +2,7 @@
 
 from email.utils import formatdate
 from http import HTTPStatus
+from typing import Final
 
 from gateway.forward.headers import RATE_LIMIT, without
 from gateway.forward.response import ResponseHead
@@ -10,9 +11,9 @@ from gateway.message import Answer
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
-_CLOSE = b"connection: close\r\n\r\n"
-_KEEP_ALIVE = b"connection: keep-alive\r\n\r\n"
-_END = b"\r\n"
+_CLOSE: Final = b"connection: close\r\n\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
+_END: Final = b"\r\n"
 _WITHOUT_CONTENT = frozenset({204, 304})
 
 STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -67,10 +68,9 @@ def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: b
     :param framing: the field line that says how the content ends, or ``b""``
     :param end: see :func:`connection_end`
     """
-    lines = head.lines
+    kept = head.rendered
     if head.named or (head.limited and more):
-        lines = tuple(without(lines, head.named | RATE_LIMIT if more else head.named))
-    kept = b"\r\n".join(lines) + b"\r\n" if lines else b""
+        kept = b"\r\n".join([*without(head.lines, head.named | RATE_LIMIT if more else head.named), b""])
     if not head.dated:
         kept += date
     return b"".join((STATUS_LINES.get(head.status) or status_line(head.status), kept, more, framing, end))

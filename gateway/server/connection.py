@@ -18,7 +18,7 @@ from gateway.server import answer
 from gateway.server.body import Body, ChunkedBody, LengthBody
 from gateway.server.exchange import Exchange
 from gateway.server.framing import CHUNKED, Field, Framing, frame, read_request_line
-from gateway.server.head import HeadReader
+from gateway.server.head import HeadReader, cut_fields
 from gateway.ticker import NEVER
 
 if TYPE_CHECKING:
@@ -32,12 +32,12 @@ LINGER_MS = 1_000
 _NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"")
 
 
-class ClientConnection(asyncio.Protocol):
-    """See the module."""
+class ClientConnection:
+    """See the module. An :class:`asyncio.Protocol` by its methods; it inherits nothing, for a class that is compiled could not."""
 
     __slots__ = (
-        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_for", "_new", "_paused", "_plane",
-        "_reader", "_special", "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
+        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_host", "_lines_ip", "_new",
+        "_paused", "_plane", "_reader", "_special", "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", *, peer: str | None = None) -> None:
@@ -53,7 +53,7 @@ class ClientConnection(asyncio.Protocol):
         self._advancing = self._paused = self._full = False
         self._new = True
         self._lines = b""
-        self._lines_for = ("", b"")
+        self._lines_ip, self._lines_host = "", b""
         self._take: Callable[[ClientConnection, bytes], None] = ClientConnection._read_head
         self.deadline_ms = NEVER
         self.peer = peer or ""
@@ -170,7 +170,7 @@ class ClientConnection(asyncio.Protocol):
     # -- steps of reading
 
     def _check_size(self, size: int) -> None:
-        limit = self._plane.limits.max_header_bytes
+        limit = self._plane.max_header_bytes
         if size > limit:
             raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
 
@@ -183,10 +183,6 @@ class ClientConnection(asyncio.Protocol):
             self._reader.feed(data)
         except httptools.HttpParserUpgrade:
             pass  # exactly at the head's end; what the request asks for is seen in its framing
-        except httptools.HttpParserCallbackError as error:
-            if isinstance(error.__context__, Refusal):
-                raise error.__context__ from None
-            raise
         except httptools.HttpParserError as error:
             raise MalformedRequest(f"not an HTTP/1.1 request: {error}", close=True) from None
 
@@ -198,26 +194,28 @@ class ClientConnection(asyncio.Protocol):
         reader, plane = self._reader, self._plane
         if not reader.complete:
             raise MalformedRequest("a request begins with a request line", close=True)
-        if b" \r\n" in head or b"\t\r\n" in head:
-            reader.strip()
-        method, target, path, query, http10 = read_request_line(head)
-        if reader.special != self._special or http10 is not self._framing.http10:
-            self._framing = frame(reader.special, http10=http10)  # a client's requests are mostly framed alike
-            self._special = reader.special.copy()
+        lines = head[:-4].split(b"\r\n")
+        if not lines[0]:
+            del lines[0]  # one blank line before a request is nothing (RFC 9112 §2.2)
+        read = read_request_line(lines[0])
+        fields, special = cut_fields(lines)
+        framing = self._framing
+        if special != self._special or read.http10 is not framing.http10:
+            self._framing = framing = frame(special, http10=read.http10)  # a client's requests are mostly framed alike
+            self._special = special
         request = Request(
-            method, target, path, query, tuple(reader.fields), b"", self.peer, self.secure, clock.now_ms(),
-            plane.next_request_id(),
-        )  # fmt: skip
+            read.method, read.target, read.path, read.query, fields, b"", self.peer, self.secure, clock.now_ms(), plane.next_request_id()
+        )
         self._new = False
         self._backlog = rest
-        self._exchange = Exchange(plane, self, request, self._framing)
-        if self._framing.length == 0:
-            reader.clear()
+        self._exchange = exchange = Exchange(plane, self, request, framing)
+        if framing.length == 0:
+            reader.complete = False
             self._take = ClientConnection._hold
             self.deadline_ms = NEVER
-            self._exchange.start()
+            exchange.start()
         else:
-            self._begin_content(self._framing.length, self._exchange)
+            self._begin_content(framing.length, exchange)
 
     def _begin_content(self, length: int, exchange: Exchange) -> None:
         limits = self._plane.limits
@@ -255,7 +253,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _next(self) -> None:
         self._take = ClientConnection._read_head
-        self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.idle_timeout_ms
+        self.deadline_ms = self._plane.ticker.now_ms + self._plane.idle_timeout_ms
         if self._paused:
             self.resume_reading()
         if self._backlog:
@@ -263,8 +261,8 @@ class ClientConnection(asyncio.Protocol):
 
     def client_lines(self, client_ip: str, host: bytes) -> bytes:
         """What the upstream is told about the connection; rendered once as long as nothing changes."""
-        if self._lines_for != (client_ip, host):
-            self._lines_for = (client_ip, host)
+        if self._lines_ip != client_ip or self._lines_host != host or not self._lines:
+            self._lines_ip, self._lines_host = client_ip, host
             ip = client_ip.encode()
             proto = b"https" if self.secure else b"http"
             lines = b"x-client-ip: " + ip + b"\r\nx-forwarded-for: " + ip + b"\r\nx-forwarded-proto: " + proto + b"\r\n"

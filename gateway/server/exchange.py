@@ -6,7 +6,7 @@ known key all of it happens inside one call from the event loop: no task, no awa
 """
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -14,9 +14,9 @@ from gateway import clock
 from gateway.admission.gate import Admitted, Gate, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
-from gateway.forward.call import Call
+from gateway.forward.call import Call, Receiver
 from gateway.forward.connection import UpstreamConnection
-from gateway.forward.headers import dropped_with, request_lines
+from gateway.forward.headers import request_lines
 from gateway.forward.response import ResponseHead
 from gateway.forward.tunnel import Tunnel
 from gateway.message import Answer, Request
@@ -39,11 +39,14 @@ DISCARD_AT_MOST = 65_536
 MAX_LOOKUPS = 3
 """A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
 # What happens to the request's content as it comes. Plain integers: an enumeration's members are slow to name for every request.
-_NONE, _BUFFERED, _STREAMED, _DISCARDED = range(4)
+_NONE: Final = 0
+_BUFFERED: Final = 1
+_STREAMED: Final = 2
+_DISCARDED: Final = 3
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
-class Exchange:
+class Exchange(Receiver):
     """See the module. Receives the upstream's response as a :class:`gateway.forward.call.Receiver`."""
 
     __slots__ = (
@@ -108,7 +111,7 @@ class Exchange:
         if self._content == _STREAMED:
             self._stream(data, last=last)
         elif last:
-            self._request = self._request._replace(body=self._buffer.whole(), received_ms=clock.now_ms())
+            self._request = self._request.with_content(self._buffer.whole(), clock.now_ms())
             self._admit()
 
     @property
@@ -186,7 +189,7 @@ class Exchange:
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         upgrade = route.websocket and framing.upgrade == b"websocket"
-        drop = dropped_with(admitted.strip, self._plane.client_ip_header)
+        drop = self._plane.dropped
         if framing.named:
             drop |= framing.named
         parts = [

@@ -5,15 +5,14 @@ malformed Content-Length, and Content-Length beside Transfer-Encoding. What it l
 """
 
 import re
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final
 
 from gateway.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
 from gateway.forward.headers import shadows
 
 Field = tuple[bytes, bytes]
 
-CHUNKED = -1
+CHUNKED: Final = -1
 """As a length: the content ends where the chunked coding says so."""
 
 SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
@@ -24,50 +23,59 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 _ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
-@dataclass(frozen=True, slots=True)
+_NO_OPTIONS: frozenset[bytes] = frozenset()
+
+
 class Framing:
     """How to read one request, and what to do with the connection after it."""
 
-    length: int
-    """Bytes of content, or :data:`CHUNKED`."""
-    keep_alive: bool
-    http10: bool
-    host: bytes
-    """The one Host field's value; ``b""`` when an HTTP/1.0 client sent none."""
-    named: frozenset[bytes] = frozenset()
-    """Fields that ``Connection`` names, in lower case: they go no further (RFC 9110 §7.6.1)."""
-    expects_continue: bool = False
-    upgrade: bytes = b""
-    """The Upgrade field's value in lower case when ``Connection`` names it too, else ``b""``."""
+    __slots__ = ("expects_continue", "host", "http10", "keep_alive", "length", "named", "upgrade")
+
+    def __init__(
+        self, length: int, *, keep_alive: bool, http10: bool, host: bytes, named: frozenset[bytes] = _NO_OPTIONS,
+        expects_continue: bool = False, upgrade: bytes = b"",
+    ) -> None:  # fmt: skip
+        self.length = length
+        """Bytes of content, or :data:`CHUNKED`."""
+        self.keep_alive = keep_alive
+        self.http10 = http10
+        self.host = host
+        """The one Host field's value; ``b""`` when an HTTP/1.0 client sent none."""
+        self.named = named
+        """Fields that ``Connection`` names, in lower case: they go no further (RFC 9110 §7.6.1)."""
+        self.expects_continue = expects_continue
+        self.upgrade = upgrade
+        """The Upgrade field's value in lower case when ``Connection`` names it too, else ``b""``."""
 
 
-_NO_OPTIONS: frozenset[bytes] = frozenset()
 _CONTROLS = frozenset({b"close", b"keep-alive"})
 
 
-class RequestLine(NamedTuple):
+class RequestLine:
     """The first line of a request, cut."""
 
-    method: bytes
-    target: bytes
-    path: bytes
-    query: bytes | None
-    """``None`` when the target has no ``?``."""
-    http10: bool
+    __slots__ = ("http10", "method", "path", "query", "target")
+
+    def __init__(self, method: bytes, target: bytes, path: bytes, query: bytes | None, *, http10: bool) -> None:
+        self.method = method
+        self.target = target
+        self.path = path
+        self.query = query
+        """``None`` when the target has no ``?``."""
+        self.http10 = http10
 
 
-def read_request_line(head: bytes) -> RequestLine:
+def read_request_line(line: bytes) -> RequestLine:
     """The request line (RFC 9112 §3) of a head that llhttp has accepted.
 
-    llhttp also takes several spaces between the parts, other protocols and versions, and blank lines in front, of which one may be.
+    llhttp also takes several spaces between the parts, and other protocols and versions.
 
     :raises MalformedRequest, MethodNotAllowed: both close the connection
     """
-    line = head[: head.index(b"\r\n", 2)]
     known = _request_lines.get(line)
     if known is not None:
         return known
-    read = _cut_request_line(line.removeprefix(b"\r\n"))
+    read = _cut_request_line(line)
     if read.query is None and len(line) <= _MEMO_LINE_BYTES:
         if len(_request_lines) >= _MEMO_LINES:
             _request_lines.clear()
@@ -92,7 +100,7 @@ def _cut_request_line(line: bytes) -> RequestLine:
     if target[:1] != b"/" or not method.isalpha():
         raise malformed("the target must be in origin form, beginning with /, and nothing may stand before the method")
     path, mark, query = target.partition(b"?")
-    return RequestLine(method, target, path, query if mark else None, version == b"HTTP/1.0")
+    return RequestLine(method, target, path, query if mark else None, http10=version == b"HTTP/1.0")
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:
@@ -130,7 +138,7 @@ def frame(special: list[Field], *, http10: bool) -> Framing:
     if upgrade and (chunked or length):
         raise malformed("a request that upgrades the connection must not have content")
     return Framing(
-        length=CHUNKED if chunked else length,
+        CHUNKED if chunked else length,
         keep_alive=(b"keep-alive" in options and b"close" not in options) if http10 else b"close" not in options,
         http10=http10,
         host=_check_host(host, http10=http10),

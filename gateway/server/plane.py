@@ -9,12 +9,14 @@ import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+from typing import Any, cast
 
 from gateway import clock
+from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.admission.gate import Admitted, Gate
 from gateway.config import GatewaySettings
 from gateway.errors import Refusal
+from gateway.forward.headers import REQUEST_DROP
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
 from gateway.message import Request
@@ -79,7 +81,10 @@ class Plane:
     def apply(self, settings: GatewaySettings) -> None:
         """Take over what a reload may change. Open connections go on under the new limits."""
         self.limits = settings.limits
-        self.client_ip_header = frozenset({settings.client_ip.header.lower().encode()})
+        self.max_header_bytes = settings.limits.max_header_bytes
+        self.idle_timeout_ms = settings.limits.idle_timeout_ms
+        self.dropped = REQUEST_DROP | CREDENTIAL_FIELDS | {settings.client_ip.header.lower().encode()}
+        """Fields of a request that go no further, whatever it is."""
         self._trusted = settings.client_ip.trusted_proxies
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
@@ -100,7 +105,11 @@ class Plane:
                 server = ProxyProtocolListener(listening, self, context)
             else:
                 server = await loop.create_server(
-                    lambda: ClientConnection(self), sock=listening, backlog=BACKLOG, ssl=context, **self.tls_limits()
+                    lambda: cast("asyncio.Protocol", ClientConnection(self)),
+                    sock=listening,
+                    backlog=BACKLOG,
+                    ssl=context,
+                    **self.tls_limits(),
                 )
             self._servers.append(server)
 
@@ -138,6 +147,13 @@ class Plane:
     def tls_limits(self) -> dict[str, Any]:
         """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""
         return {"ssl_handshake_timeout": self.limits.header_timeout_ms / 1000, "ssl_shutdown_timeout": TLS_END_S} if self.tls else {}
+
+    def client(self, peer: str | None = None) -> asyncio.Protocol:
+        """A connection for a client that has come.
+
+        :param peer: who it is from, when not the transport's own peer
+        """
+        return cast("asyncio.Protocol", ClientConnection(self, peer=peer))
 
     # -- for connections and exchanges
 

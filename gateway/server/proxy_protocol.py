@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.server.connection import ClientConnection
 from gateway.tasks import spawn
 
 if TYPE_CHECKING:
@@ -160,7 +159,10 @@ class ProxyProtocolListener:
                 async with asyncio.timeout(self._plane.limits.header_timeout_ms / 1000):
                     source = await read_source(sock) or peer
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: ClientConnection(self._plane, peer=source), sock, ssl=self._tls, **self._plane.tls_limits()
+                lambda: self._plane.client(source),
+                sock,
+                ssl=self._tls,
+                **self._plane.tls_limits(),
             )
         except (OSError, TimeoutError, ProxyHeaderError) as error:
             self._plane.metrics.connections_refused["proxy header"] += 1

@@ -7,7 +7,8 @@ How a room uses them:
     if access.enabled: access.refused(…)                                                    the access log, free when off
 """
 
+from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.logs import AccessLog, configure_logging
-from gateway.telemetry.metrics import Histogram, Metrics, Snapshot, merge, render
+from gateway.telemetry.metrics import Metrics, Snapshot, merge, render
 
 __all__ = ["AccessLog", "Histogram", "Metrics", "Snapshot", "configure_logging", "merge", "render"]

@@ -8,7 +8,6 @@ Nothing here knows a room of the gateway; rooms count, or let a probe copy their
 """
 
 import dataclasses
-from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,8 +16,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-SECONDS = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Upper bounds of the histograms' buckets; the last one, without bound, is implied."""
+from gateway.telemetry.histogram import SECONDS, Histogram
 
 Counts = defaultdict[str, int]
 """One label."""
@@ -28,20 +26,6 @@ Sample = tuple[tuple[str, ...], list[float]]
 """Label values, and one number, or for a histogram the count of each bucket followed by the sum."""
 Snapshot = dict[str, list[Sample]]
 """Field name to samples: what a worker sends to its parent (tuples arrive as lists from JSON, which is as good)."""
-
-
-class Histogram:
-    """Counts of durations in the buckets of :data:`SECONDS`."""
-
-    __slots__ = ("counts", "total")
-
-    def __init__(self) -> None:
-        self.counts = [0] * (len(SECONDS) + 1)
-        self.total = 0.0
-
-    def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
-        self.total += seconds
 
 
 class Family(NamedTuple):

@@ -7,7 +7,7 @@ Which requests are traced is decided here and nowhere else: by the share, or by 
 
 import re
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -92,7 +92,7 @@ class Tracing:
         self._share = share
         self._credit = 0.0
 
-    def wants(self, headers: tuple[tuple[bytes, bytes], ...], trusted: Callable[[], bool]) -> bool:
+    def wants(self, headers: Sequence[tuple[bytes, bytes]], trusted: Callable[[], bool]) -> bool:
         """Whether the present request is to be traced. To be asked once.
 
         :param trusted: whether the peer is a trusted proxy: its ``traceparent`` decides, by the sampled flag; a client's does not
@@ -106,7 +106,7 @@ class Tracing:
         self._credit -= 1.0
         return True
 
-    def begin(self, name: str, headers: tuple[tuple[bytes, bytes], ...], attributes: Mapping[str, str]) -> Trace:
+    def begin(self, name: str, headers: Sequence[tuple[bytes, bytes]], attributes: Mapping[str, str]) -> Trace:
         """A span for the present request; a child of the client's, if that sent a context.
 
         :param name: the route as written
@@ -130,7 +130,7 @@ class Tracing:
         self.shutdown().join(FLUSH_MS / 1000)
 
 
-def _parent(headers: tuple[tuple[bytes, bytes], ...]) -> re.Match[bytes] | None:
+def _parent(headers: Sequence[tuple[bytes, bytes]]) -> re.Match[bytes] | None:
     """The context that was sent, if it is one and the only one: trace id, parent id and flags in hexadecimal."""
     sent = [value for name, value in headers if name == _FIELD]
     return _TRACEPARENT.fullmatch(sent[0]) if len(sent) == 1 else None

@@ -79,12 +79,12 @@ def request_of(given: dict[str, Any], **changes: Any) -> Request:
         received_ms=given["timestamp_ms"],
         request_id="request-1",
     )
-    return request._replace(**changes)
+    return request.replace(**changes)
 
 
 def with_field(request: Request, name: bytes, value: bytes) -> Request:
     """The request with another value in a header field."""
-    return request._replace(headers=tuple((field, value if field == name else old) for field, old in request.headers))
+    return request.replace(headers=tuple((field, value if field == name else old) for field, old in request.headers))
 
 
 def fields_of(dialect: Any, request: Request) -> dict[bytes, bytes]:

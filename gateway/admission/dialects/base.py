@@ -7,8 +7,8 @@ import json
 import re
 from base64 import urlsafe_b64decode
 from binascii import Error, a2b_base64, b2a_base64
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from gateway.errors import InvalidCredentials
 from gateway.message import Request
@@ -19,27 +19,33 @@ _HEX = re.compile(rb"[0-9A-Fa-f]+")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
 
-class Credentials(NamedTuple):
+class Credentials:
     """What a request claims, with nothing of it believed yet."""
 
-    key_id: str
-    """As received; may be malformed."""
-    signature: bytes
-    """Decoded; ``b""`` when it cannot be: nobody's key verifies that."""
-    signed: bytes
-    """The exact bytes that the signature is over."""
-    timestamp_ms: int
-    """When it was signed, Unix milliseconds."""
-    window_ms: int = 0
-    """How old the request allows itself to be; 0: it does not say."""
-    expires_ms: int = 0
-    """When it expires by its own word, Unix milliseconds; 0: it does not say."""
-    algorithm: str = ""
-    """The algorithm it names, if any: it must be the key's."""
-    covers_query: bool = True
-    """Whether the query is among the signed bytes."""
-    unique: bool = True
-    """Whether it carries what a strict replay guard asks of this dialect (a ``nonce`` in RFC 9421)."""
+    __slots__ = ("algorithm", "covers_query", "expires_ms", "key_id", "signature", "signed", "timestamp_ms", "unique", "window_ms")
+
+    def __init__(
+        self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
+        algorithm: str = "", covers_query: bool = True, unique: bool = True,
+    ) -> None:  # fmt: skip
+        self.key_id = key_id
+        """As received; may be malformed."""
+        self.signature = signature
+        """Decoded; ``b""`` when it cannot be: nobody's key verifies that."""
+        self.signed = signed
+        """The exact bytes that the signature is over."""
+        self.timestamp_ms = timestamp_ms
+        """When it was signed, Unix milliseconds."""
+        self.window_ms = window_ms
+        """How old the request allows itself to be; 0: it does not say."""
+        self.expires_ms = expires_ms
+        """When it expires by its own word, Unix milliseconds; 0: it does not say."""
+        self.algorithm = algorithm
+        """The algorithm it names, if any: it must be the key's."""
+        self.covers_query = covers_query
+        """Whether the query is among the signed bytes."""
+        self.unique = unique
+        """Whether it carries what a strict replay guard asks of this dialect (a ``nonce`` in RFC 9421)."""
 
 
 class Mistake(NamedTuple):
@@ -51,12 +57,17 @@ class Mistake(NamedTuple):
     signature: bytes
 
 
-class Dialect(Protocol):
-    """One way to sign a request."""
+class Dialect:
+    """One way to sign a request.
 
-    name: str
-    fields: frozenset[bytes]
-    """Names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's."""
+    :param fields: names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's
+    """
+
+    __slots__ = ("fields", "name")
+
+    def __init__(self, name: str, fields: Iterable[bytes]) -> None:
+        self.name = name
+        self.fields = frozenset(fields)
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """Read the credentials of a request that is this dialect's.
@@ -65,18 +76,18 @@ class Dialect(Protocol):
         :raises MissingCredentials: a part of them is missing
         :raises MalformedRequest: a part of them cannot be read
         """
-        ...
+        raise NotImplementedError
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """Common mistakes of this dialect, as what would have been signed and sent; at most a dozen.
 
         :param credentials: as :meth:`read` gave them
         """
-        ...
+        raise NotImplementedError
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]] | None:
         """The dialect's own form of a problem: status and JSON object; ``None`` for the problem itself."""
-        ...
+        raise NotImplementedError
 
 
 def decoded_base64(text: bytes) -> bytes:

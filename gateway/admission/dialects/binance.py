@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, loosely_decoded
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
 from gateway.message import Request
 
@@ -23,11 +23,11 @@ _ESCAPED = re.compile(rb"(?:[^%]|%[0-9A-F]{2})+|(?:[^%]|%[0-9a-f]{2})+")
 """Both cases are in use, one at a time: a changed letter is not a second spelling."""
 
 
-class Binance:
+class Binance(Dialect):
     """See the module."""
 
-    name = "binance"
-    fields = frozenset({KEY})
+    def __init__(self) -> None:
+        super().__init__("binance", {KEY})
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """See :meth:`Dialect.read`."""
@@ -50,7 +50,7 @@ class Binance:
             _decoded(signature),
             _without_signature(query) + body,
             _milliseconds(timestamp),
-            _window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
+            window_ms=_window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
         )
 
     def mistakes(  # the signature stands in no field

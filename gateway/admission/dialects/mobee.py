@@ -1,21 +1,24 @@
 """The ``mobee`` dialect: three header fields; method, path, timestamp and content are signed, the query is not. Pure."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
-from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, loosely_decoded, rewritten
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
 from gateway.errors import MalformedRequest, MissingCredentials
 from gateway.message import Request
 
-KEY, SIGNATURE, TIMESTAMP = b"x-api-key", b"x-request-signature", b"x-request-timestamp"
-_SECONDS_BELOW = 100_000_000_000
+KEY: Final = b"x-api-key"
+SIGNATURE: Final = b"x-request-signature"
+TIMESTAMP: Final = b"x-request-timestamp"
+_SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is seconds (until the year 5138), any other milliseconds (since 1973)."""
 
 
-class Mobee:
+class Mobee(Dialect):
     """See the module."""
 
-    name = "mobee"
-    fields = frozenset({KEY, SIGNATURE, TIMESTAMP})
+    def __init__(self) -> None:
+        super().__init__("mobee", {KEY, SIGNATURE, TIMESTAMP})
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """See :meth:`Dialect.read`."""

@@ -12,7 +12,7 @@ from typing import NamedTuple, NoReturn
 
 import http_sf
 
-from gateway.admission.dialects.base import Credentials, Mistake, invalid, loosely_decoded
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, invalid, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
 from gateway.keys.record import Algorithm
 from gateway.message import Request
@@ -37,11 +37,11 @@ class _Input(NamedTuple):
     """The member's value as received: what the signer serialised into its own base (§2.3)."""
 
 
-class Rfc9421:
+class Rfc9421(Dialect):
     """See the module."""
 
-    name = "rfc9421"
-    fields = frozenset({INPUT, SIGNATURE})
+    def __init__(self) -> None:
+        super().__init__("rfc9421", {INPUT, SIGNATURE})
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """See :meth:`Dialect.read`."""
@@ -73,7 +73,7 @@ class Rfc9421:
             yield Mistake(
                 "Signature carries text, not the signature's bytes: write the bytes in Base64 between colons", credentials.signed, decoded
             )
-        other = request._replace(secure=not request.secure)
+        other = request.replace(secure=not request.secure)
         yield Mistake(
             f"the gate saw {'https' if request.secure else 'http'}: leave @scheme and @target-uri out when something before it ends TLS",
             signature_base(given.components, given.text, other), signature,

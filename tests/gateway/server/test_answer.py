@@ -1,6 +1,6 @@
 """Answers to bytes."""
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -8,7 +8,10 @@ from gateway.forward.response import ResponseHead
 from gateway.message import Answer
 from gateway.server.answer import DateLine, connection_end, own, relayed
 
-HEAD = ResponseHead(200, (b"A: 1",), 2, b"", frozenset(), keep_alive=True, dated=False, limited=False, upgrade=b"")
+
+def head_of(status: int, *lines: bytes, **said: Any) -> ResponseHead:
+    usual: dict[str, Any] = {"keep_alive": True, "dated": False, "limited": False, "upgrade": b"", "named": frozenset()}
+    return ResponseHead(status, lines, 2, b"", **(usual | said))
 
 
 def test_the_date_is_that_of_the_second() -> None:
@@ -37,10 +40,10 @@ def test_an_own_answer_is_whole() -> None:
 
 
 def test_what_connection_names_and_limits_of_the_upstream_are_not_relayed() -> None:
-    head = replace(HEAD, lines=(b"A: 1", b"X-Hop: 2", b"RateLimit-Limit: 3"), named=frozenset({b"x-hop"}), limited=True, dated=True)
+    head = head_of(200, b"A: 1", b"X-Hop: 2", b"RateLimit-Limit: 3", named=frozenset({b"x-hop"}), limited=True, dated=True)
     assert relayed(head, b"date: x\r\n", b"l: 4\r\n", b"f: 5\r\n", b"\r\n") == b"HTTP/1.1 200 OK\r\nA: 1\r\nl: 4\r\nf: 5\r\n\r\n"
     assert relayed(head, b"", b"", b"", b"\r\n") == b"HTTP/1.1 200 OK\r\nA: 1\r\nRateLimit-Limit: 3\r\n\r\n"
 
 
 def test_an_unregistered_status_has_no_reason() -> None:
-    assert relayed(replace(HEAD, status=299, lines=()), b"", b"", b"", b"\r\n") == b"HTTP/1.1 299 \r\n\r\n"
+    assert relayed(head_of(299), b"", b"", b"", b"\r\n") == b"HTTP/1.1 299 \r\n\r\n"

@@ -37,9 +37,9 @@ async def test_the_gate_sees_exactly_what_was_received() -> None:
         request = served.gate.admitted[0]
         assert (request.method, request.target, request.path, request.query) == (b"POST", b"/trade/x?a=b?c", b"/trade/x", b"a=b?c")
         assert request.body == b"\x00body"
-        assert request.headers == (
+        assert request.headers == [
             (b"host", b"gate.example"), (b"content-length", b"5"), (b"x-api-key", b"k"), (b"x-twice", b"1"), (b"x-twice", b"2"),
-        )  # fmt: skip
+        ]  # fmt: skip
         assert (request.peer, request.secure) == ("127.0.0.1", False)
         assert served.gate.routed[0].body == b""
 

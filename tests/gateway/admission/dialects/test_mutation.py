@@ -36,7 +36,7 @@ def parts_of(dialect: str, request: Request) -> list[str]:
 
 
 def part(request: Request, name: str) -> bytes:
-    if name in Request._fields:
+    if name in ("method", "path", "query", "body"):
         return getattr(request, name) or b""
     return b"".join(request.field_lines(name.encode()))
 
@@ -46,12 +46,12 @@ def changed(request: Request, name: str, position: int, byte: int) -> Request:
     old = part(request, name)
     new = old[:position] + bytes((byte,)) + old[position + 1 :]
     if name in ("method", "body"):
-        return request._replace(**{name: new})
+        return request.replace(**{name: new})
     if name not in ("path", "query"):
-        return request._replace(headers=tuple((field, new if field == name.encode() else value) for field, value in request.headers))
+        return request.replace(headers=tuple((field, new if field == name.encode() else value) for field, value in request.headers))
     target = new + (b"?" + request.query if request.query is not None else b"") if name == "path" else request.path + b"?" + new
     path, mark, query = target.partition(b"?")
-    return request._replace(target=target, path=path, query=query if mark else None)
+    return request.replace(target=target, path=path, query=query if mark else None)
 
 
 def is_admitted(gate, request: Request) -> bool:
@@ -114,6 +114,6 @@ def test_no_bytes_make_the_gate_fail_otherwise_than_by_a_refusal_that_can_be_tol
     gate = GATES[CASES[0][1]["key_id"]]
     request = request_of(FILES["mobee"]["vectors"][0], method=method, headers=headers, query=query, body=body)
     with pytest.raises(Refusal) as refused:
-        gate.admit(request, gate.route(request._replace(query=None)))
+        gate.admit(request, gate.route(request.replace(query=None)))
     assert refused.value.status < 500
     assert json.loads(gate.render(refused.value, request).body)
