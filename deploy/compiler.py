@@ -1,6 +1,5 @@
 """Compiles the gateway's data plane to machine code with mypyc, beside the interpreted package (see ``gateway.native``)."""
 
-import os
 import shutil
 import subprocess
 import sys
@@ -80,11 +79,10 @@ def _build(folder: Path) -> None:
 
 
 def _run(command: list[str], work: Path) -> None:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with tempfile.TemporaryFile() as output:  # what is said may be more than a pipe holds
         try:
             # The command is this interpreter and a file written above.
-            subprocess.run(command, cwd=work, env=environment, stdout=output, stderr=output, timeout=TIMEOUT_S, check=True)  # noqa: S603
+            subprocess.run(command, cwd=work, stdout=output, stderr=output, timeout=TIMEOUT_S, check=True)  # noqa: S603
         except subprocess.SubprocessError as error:
             output.seek(0)
             said = output.read().decode("utf-8", "replace").strip().splitlines()[-20:]

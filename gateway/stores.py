@@ -34,7 +34,7 @@ class Stores(NamedTuple):
         """
         vault = Vault.parse(settings.vault.keys.get_secret_value())
         url = settings.stores.redis.get_secret_value()
-        redis, claims = redis_client.connect(url), redis_client.connect(url, reply_seconds=None)
+        redis, claims = redis_client.connect(url), redis_client.connect(url, time_each_reply=False)
         return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
 
     async def insist(self) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import clock
+from gateway import clock, native
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
 from gateway.changes import changes, needs_restart, shown
@@ -99,7 +99,13 @@ class Supervisor:
         housekeeping = spawn(self._housekeeping(), name="housekeeping")
         try:
             if await self._started():
-                _log.info("ready", public=_address_of(self._public[0]), ops=told, version=self._workers.compiled.version)
+                _log.info(
+                    "ready",
+                    public=_address_of(self._public[0]),
+                    ops=told,
+                    version=self._workers.compiled.version,
+                    compiled=native.compiled() is not None,
+                )
                 await self._stopping.wait()
                 await self._drain()
         finally:

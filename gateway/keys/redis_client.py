@@ -82,12 +82,11 @@ class _Target(NamedTuple):
     options: dict[str, str]
 
 
-def connect(url: str, *, where: str = "stores.redis", reply_seconds: float | None = COMMAND_SECONDS) -> Redis:
+def connect(url: str, *, where: str = "stores.redis", time_each_reply: bool = True) -> Redis:
     """A client for ``url``; it connects on first use, so a service starts while Redis is down.
 
     :param where: the setting that the URL stands in, for the message
-    :param reply_seconds: how long each reply may take; ``None`` for who bounds a whole pipeline's time, for a timer per reply costs more
-        than the reply
+    :param time_each_reply: false for who bounds the time of a whole pipeline: a timer for each reply costs more than the reply
     :returns: for Cluster, redis-py's cluster client, which has the same commands
     :raises ConfigError: the URL is malformed; the message never shows it, since it may hold a password
     """
@@ -95,18 +94,18 @@ def connect(url: str, *, where: str = "stores.redis", reply_seconds: float | Non
         target = _parse(url)
         match target.scheme:
             case "sentinel":
-                return _sentinel(target, reply_seconds)
+                return _sentinel(target, time_each_reply=time_each_reply)
             case "cluster":
-                return _cluster(target, reply_seconds)
+                return _cluster(target, time_each_reply=time_each_reply)
             case _:
-                return _single(target, reply_seconds)
+                return _single(target, time_each_reply=time_each_reply)
     except ValueError as error:
         raise ConfigError(
             [ConfigProblem(where, f"{error}; write it as one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")]
         ) from None
 
 
-def _common(target: _Target, reply_seconds: float | None) -> dict[str, Any]:
+def _common(target: _Target, *, time_each_reply: bool) -> dict[str, Any]:
     options = {name: value for name, value in target.options.items() if name in _TLS_OPTIONS}
     if "ssl_check_hostname" in options:
         options["ssl_check_hostname"] = _boolean(options["ssl_check_hostname"])  # type: ignore[assignment]
@@ -115,13 +114,13 @@ def _common(target: _Target, reply_seconds: float | None) -> dict[str, Any]:
         **options,
         "protocol": 2,  # RESP3 gives nothing here and costs a HELLO per connection
         "retry": Retry(NoBackoff(), 0),
-        "socket_timeout": reply_seconds,
+        "socket_timeout": COMMAND_SECONDS if time_each_reply else None,
         "socket_connect_timeout": CONNECT_SECONDS,
     }
 
 
-def _single(target: _Target, reply_seconds: float | None) -> Redis:
-    common = _common(target, reply_seconds) | {"max_connections": MAX_CONNECTIONS, "timeout": COMMAND_SECONDS}
+def _single(target: _Target, *, time_each_reply: bool) -> Redis:
+    common = _common(target, time_each_reply=time_each_reply) | {"max_connections": MAX_CONNECTIONS, "timeout": COMMAND_SECONDS}
     if target.scheme == "unix":
         database = _database(target.options.get("db", ""))
         return Redis.from_pool(
@@ -144,11 +143,11 @@ class _OfSentinel(Redis):
             await sentinel.aclose()
 
 
-def _sentinel(target: _Target, reply_seconds: float | None) -> Redis:
+def _sentinel(target: _Target, *, time_each_reply: bool) -> Redis:
     service, _, database = target.path.strip("/").partition("/")
     if not service:
         raise ValueError("a Sentinel URL names the service after the hosts: redis+sentinel://host:26379/service")
-    common = _common(target, reply_seconds) | ({"ssl": True} if target.tls else {})
+    common = _common(target, time_each_reply=time_each_reply) | ({"ssl": True} if target.tls else {})
     of_sentinels = {name: value for name, value in common.items() if name not in ("username", "password")}
     of_sentinels |= {name.removeprefix("sentinel_"): target.options[name] for name in _SENTINEL_OPTIONS if name in target.options}
     sentinel = Sentinel(target.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
@@ -174,12 +173,12 @@ class _Cluster(RedisCluster):
             raise RedisConnectionError(str(error)) from None
 
 
-def _cluster(target: _Target, reply_seconds: float | None) -> Redis:
+def _cluster(target: _Target, *, time_each_reply: bool) -> Redis:
     if target.path.strip("/"):
         raise ValueError("a Cluster has no numbered databases: nothing follows the hosts")
     nodes = [ClusterNode(host, port) for host, port in target.hosts]
     # The one retry: after a lost node the client reads the slots anew and asks the node that is there now.
-    common = _common(target, reply_seconds) | {"retry": Retry(NoBackoff(), 1)}
+    common = _common(target, time_each_reply=time_each_reply) | {"retry": Retry(NoBackoff(), 1)}
     client = _Cluster(startup_nodes=nodes, ssl=target.tls, max_connections=MAX_CONNECTIONS, **common)
     return cast("Redis", client)
 

@@ -106,6 +106,7 @@ async def test_a_client_finds_its_server_again_after_a_restart(own_redis):
     await client.aclose()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_burst_larger_than_the_pool_waits_in_line(redis_url):
     client = connect(redis_url)
     await client.set("a", b"1")
