@@ -4,7 +4,7 @@ Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is
 whole request is still at hand. Everything else fails once and for all.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from gateway import clock
 from gateway.errors import Overloaded, Refusal, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gateway.forward.pool import Pool
     from gateway.forward.upstream_server import UpstreamServer
 
-IDEMPOTENT = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
 class Receiver:

@@ -72,9 +72,9 @@ _KINDS = (
 )
 _MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 80
 _MEMO_HEADS, _MEMO_HEAD_BYTES = 256, 1_024
-_memo: dict[bytes, tuple[int, Any]] = {}
+_memo: Final[dict[bytes, tuple[int, Any]]] = {}
 """Lines read before, which most lines of most responses are; bounded, and without what belongs to one user."""
-_heads: dict[bytes, ResponseHead] = {}
+_heads: Final[dict[bytes, ResponseHead]] = {}
 """Heads read before: a busy upstream sends the same one many times within a second. Bounded in the same way."""
 
 

@@ -16,7 +16,7 @@ _KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
 _END: Final = b"\r\n"
 _WITHOUT_CONTENT = frozenset({204, 304})
 
-STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 def status_line(status: int) -> bytes:

@@ -15,7 +15,7 @@ Field = tuple[bytes, bytes]
 CHUNKED: Final = -1
 """As a length: the content ends where the chunked coding says so."""
 
-SPECIAL = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
+SPECIAL: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
 """The fields that say something about framing; all others are none of this module's business."""
 
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
@@ -83,8 +83,9 @@ def read_request_line(line: bytes) -> RequestLine:
     return read
 
 
-_MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 256
-_request_lines: dict[bytes, RequestLine] = {}
+_MEMO_LINES: Final = 1_024
+_MEMO_LINE_BYTES: Final = 256
+_request_lines: Final[dict[bytes, RequestLine]] = {}
 """Lines read before, which bots repeat for ever; bounded, and none with a query, where signatures stand."""
 
 

@@ -5,21 +5,26 @@ behind a head for part of it. After a request with content it is left inside tha
 head is one; the fields are cut out here, line by line, because most lines are the same in every request of a client.
 """
 
-from typing import Any
+from typing import Any, Final
 
 import httptools
 
 from gateway.server.framing import SPECIAL, Field, check_field_name
 
-_CHANGING = (
-    "authorization", "content-digest", "cookie", "proxy-authorization", "signature", "signature-input", "x-request-signature",
-    "x-request-timestamp",
-)  # fmt: skip
-"""Fields that hold a secret or another value every time: their lines are never remembered."""
-_SPELLED: dict[bytes, bytes] = {spelling.encode(): name.encode() for name in _CHANGING for spelling in (name, name.title(), name.upper())}
-_MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 80
-_plain: dict[bytes, Field] = {}
-_special: dict[bytes, Field] = {}
+_STEADY: Final = frozenset({
+    b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"content-length", b"content-type", b"expect",
+    b"host", b"origin", b"transfer-encoding", b"upgrade", b"user-agent", b"x-api-key", b"x-mbx-apikey",
+})  # fmt: skip
+"""Fields that a client sends with the same value again and again and that hold no secret: only their lines are remembered."""
+_CHANGING = ("authorization", "content-digest", "signature", "signature-input", "x-request-signature", "x-request-timestamp")
+_SPELLED: Final[dict[bytes, bytes]] = {
+    spelling.encode(): name.encode() for name in _CHANGING for spelling in (name, name.title(), name.upper())
+}
+"""Usual spellings of usual names that need no look of their own."""
+_MEMO_LINES: Final = 1_024
+_MEMO_LINE_BYTES: Final = 160
+_plain: Final[dict[bytes, Field]] = {}
+_special: Final[dict[bytes, Field]] = {}
 """Lines cut before; bounded. The second holds those that say something about framing."""
 
 
@@ -73,7 +78,7 @@ def _cut(line: bytes) -> Field:
     if b"_" in name:
         check_field_name(name)
     field = (name, value)
-    if len(line) <= _MEMO_LINE_BYTES and name not in _SPELLED:
+    if name in _STEADY and len(line) <= _MEMO_LINE_BYTES:
         memo = _special if name in SPECIAL else _plain
         if len(memo) >= _MEMO_LINES:
             memo.clear()

@@ -58,16 +58,16 @@ def test_what_says_something_about_framing_is_told_apart_each_time() -> None:
         assert cut_fields(lines)[1] == [(b"host", b"a"), (b"content-length", b"1"), (b"transfer-encoding", b"chunked"), (b"host", b"a")]
 
 
-@pytest.mark.parametrize("name", [b"Authorization", b"COOKIE", b"X-Request-Signature", b"x-request-timestamp", b"sIgNaTuRe", b"X-Long"])
-def test_what_is_secret_or_changes_or_is_long_is_not_remembered(name: bytes) -> None:
-    line = name + b": " + b"v" * (100 if name == b"X-Long" else 5)
+@pytest.mark.parametrize("name", [b"Authorization", b"COOKIE", b"X-Request-Signature", b"sIgNaTuRe", b"X-Auth-Token", b"User-Agent"])
+def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes) -> None:
+    line = name + b": " + b"v" * (200 if name == b"User-Agent" else 5)
     assert cut_fields([b"GET / HTTP/1.1", line])[0] == [(name.lower(), line.partition(b": ")[2])]
     assert line not in module._plain
 
 
 def test_memory_for_lines_is_bounded() -> None:
     for number in range(2 * module._MEMO_LINES):
-        cut_fields([b"GET / HTTP/1.1", b"X-Number: %d" % number, b"Host: h%d" % number])
+        cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
     assert len(module._plain) <= module._MEMO_LINES
     assert len(module._special) <= module._MEMO_LINES
 
