@@ -23,6 +23,7 @@ from redis.asyncio import BlockingConnectionPool, Redis, RedisCluster, Sentinel
 from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
+from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
@@ -32,7 +33,7 @@ from gateway.errors import ConfigError, ConfigProblem
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 0.5
 MAX_CONNECTIONS = 64
-"""Per client. One more command waits for a connection, at most :data:`COMMAND_SECONDS`."""
+"""Per client, of a Cluster per node. One more command waits for a connection, at most :data:`COMMAND_SECONDS`; of a Cluster it fails."""
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What a command or a pipeline raises when Redis does not answer as it should."""
@@ -69,6 +70,18 @@ class _SSLConnection(_Packing, SSLConnection):
 
 class _UnixDomainSocketConnection(_Packing, UnixDomainSocketConnection):
     pass
+
+
+class _SentinelConnection(_Packing, SentinelManagedConnection):
+    pass
+
+
+class _SentinelSSLConnection(_Packing, SentinelManagedSSLConnection):
+    pass
+
+
+class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
+    """Sentinel's pool with the waiting of the blocking one: redis-py's own fails a command when all connections are in use."""
 
 
 class _Target(NamedTuple):
@@ -147,14 +160,21 @@ def _sentinel(target: _Target, *, time_each_reply: bool) -> Redis:
     service, _, database = target.path.strip("/").partition("/")
     if not service:
         raise ValueError("a Sentinel URL names the service after the hosts: redis+sentinel://host:26379/service")
-    common = _common(target, time_each_reply=time_each_reply) | ({"ssl": True} if target.tls else {})
-    of_sentinels = {name: value for name, value in common.items() if name not in ("username", "password")}
+    common = _common(target, time_each_reply=time_each_reply)
+    of_sentinels = {name: value for name, value in common.items() if name not in ("username", "password")} | {"ssl": target.tls}
     of_sentinels |= {name.removeprefix("sentinel_"): target.options[name] for name in _SENTINEL_OPTIONS if name in target.options}
     sentinel = Sentinel(target.hosts, sentinel_kwargs=of_sentinels)  # type: ignore[no-untyped-call]
-    return cast(
-        "Redis",
-        sentinel.master_for(service, redis_class=_OfSentinel, db=_database(database), max_connections=MAX_CONNECTIONS, **common),
+    client = sentinel.master_for(
+        service,
+        redis_class=_OfSentinel,
+        connection_pool_class=_SentinelPool,
+        connection_class=_SentinelSSLConnection if target.tls else _SentinelConnection,
+        db=_database(database),
+        max_connections=MAX_CONNECTIONS,
+        timeout=COMMAND_SECONDS,
+        **common,
     )
+    return cast("Redis", client)
 
 
 class _Cluster(RedisCluster):

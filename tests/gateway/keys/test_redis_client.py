@@ -160,6 +160,17 @@ async def eventually(client: Redis, *command: object) -> object:
                 await asyncio.sleep(0.05)
 
 
+@pytest.mark.usefixtures("patient")
+async def test_a_burst_larger_than_the_pool_waits_in_line_behind_sentinel_too(sentinel):
+    client = connect(sentinel.url)
+    await eventually(client, "SET", "a", "1")
+    assert await asyncio.gather(*(client.get("a") for _ in range(200))) == [b"1"] * 200
+    async with client.pipeline(transaction=False) as pipeline:
+        pipeline.set("b", "2").get("b")
+        assert await pipeline.execute() == [True, b"2"]
+    await client.aclose()
+
+
 async def test_sentinel_leads_to_the_primary_and_after_a_failover_to_the_next(sentinel, database, patient):
     async with World(database, sentinel.url, find_seconds=20.0) as world:
         record, gate, listening = await world.key(), world.gate(), Listening(world)
