@@ -34,6 +34,9 @@ CONTENT_BYTES = 256 << 20
 """Of all requests whose content is being collected; more when single ones may be very large."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being told so; more are dropped without a word."""
+IDLE_GRACE_MS = 200
+"""How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
+then would reset it."""
 TLS_END_S = 1.0
 """Seconds that a client has to answer the end of a TLS connection, before it is just closed."""
 
@@ -83,7 +86,7 @@ class Plane:
         self.limits = settings.limits
         self.max_header_bytes = settings.limits.max_header_bytes
         self.idle_timeout_ms = settings.limits.idle_timeout_ms
-        self.dropped = REQUEST_DROP | CREDENTIAL_FIELDS | {settings.client_ip.header.lower().encode()}
+        self.dropped = REQUEST_DROP | CREDENTIAL_FIELDS | _foldings(settings.client_ip.header.lower().encode())
         """Fields of a request that go no further, whatever it is."""
         self._trusted = settings.client_ip.trusted_proxies
         self._proxy_protocol = settings.client_ip.proxy_protocol
@@ -114,7 +117,7 @@ class Plane:
             self._servers.append(server)
 
     async def drain(self, timeout_ms: int) -> bool:
-        """Take no new connections, let what is in flight finish, close everything.
+        """Take no new connections, let what is in flight finish, close everything: what is idle after :data:`IDLE_GRACE_MS`.
 
         :return: whether all of it finished in time
         """
@@ -122,19 +125,24 @@ class Plane:
         for server in self._servers:
             server.close()
         self.tunnels.close_all()
-        for connection in list(self._connections):
-            if connection.idle:
-                connection.close_idle()
         self._empty = asyncio.Event()
         if not self._connections:
             self._empty.set()
+        closing = asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, self._close_idle)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 await self._empty.wait()
         except TimeoutError:
             self.close()
             return False
+        finally:
+            closing.cancel()
         return True
+
+    def _close_idle(self) -> None:
+        for connection in list(self._connections):
+            if connection.idle:
+                connection.close_idle()
 
     def close(self) -> None:
         """Drop everything at once."""
@@ -229,3 +237,12 @@ class Plane:
         for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:
             connection.expired()
         self.tunnels.sweep(now_ms)
+
+
+def _foldings(name: bytes) -> set[bytes]:
+    """All names that are one where ``_`` and ``-`` are folded (CGI, WSGI: RFC 3875 §4.1.18); the configuration bounds how many."""
+    parts = name.replace(b"_", b"-").split(b"-")
+    found = {parts[0]}
+    for part in parts[1:]:
+        found = {begun + mark + part for begun in found for mark in (b"-", b"_")}
+    return found

@@ -8,7 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config import Address, AddressField, GatewaySettings, NetworkField, Rate, RateField, Raw, ServerField, load, read, validate
+from gateway.config import (
+    Address,
+    AddressField,
+    GatewaySettings,
+    HeaderName,
+    NetworkField,
+    Rate,
+    RateField,
+    Raw,
+    ServerField,
+    load,
+    read,
+    validate,
+)
 from gateway.errors import ConfigError
 
 MINIMAL = """
@@ -184,6 +197,12 @@ def test_what_is_no_address(text):
 def test_what_is_no_network_is_refused_not_taken_as_text(text):
     with pytest.raises(ValidationError):
         TypeAdapter(NetworkField).validate_python(text)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a:", "ü", "-".join("abcdefghij")])
+def test_what_is_no_header_name(text):
+    with pytest.raises(ValidationError, match="header field name"):
+        TypeAdapter(HeaderName).validate_python(text)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """Draining, reloading, and what a worker counts."""
 
 import asyncio
+import os
 
 from gateway.errors import NoRoute
 from gateway.tasks import spawn
 from tests.support.plane import ScriptedGate, serving, settings
-from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
+from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -32,6 +33,33 @@ async def test_a_drain_closes_idle_connections_and_lets_requests_in_flight_finis
         assert await busy.rest() == b""
         await busy.close()
         assert await draining is True
+
+
+async def test_a_request_that_lies_unread_in_the_socket_when_a_drain_begins_is_answered() -> None:
+    async def answered(client: RawClient) -> Response:
+        response = await client.response()
+        assert await client.rest() == b""
+        await client.close()
+        return response
+
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        clients = [await served.client() for _ in range(3)]
+        for client in clients:
+            assert (await client.ask(GET)).status == 200
+        answers = [spawn(answered(client), name="read an answer") for client in clients]
+        for client in clients:
+            os.write(client.writer.get_extra_info("socket").fileno(), GET)
+        assert await served.plane.drain(30_000) is True  # begins before the event loop looks at the sockets
+        responses = await asyncio.gather(*answers)
+        assert [(response.status, response.header("connection")) for response in responses] == [(200, "close")] * 3
+
+
+async def test_a_drain_with_nothing_open_ends_without_waiting() -> None:
+    async with serving() as served:
+        draining = spawn(served.plane.drain(30_000), name="drain")
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert draining.done()
 
 
 async def test_a_response_that_had_begun_before_the_drain_is_the_connections_last() -> None:
