@@ -69,7 +69,7 @@ class Exchange(Receiver):
         self._buffer: BodyBuffer | None = None
         self._whole = framing.length == 0
         self._out: list[bytes] = []
-        self._logged: tuple[int, float] | None = None
+        self._logged: tuple[int, float, float] | None = None
         self._trace: Trace | None = None
         self._chunked = self._head_sent = self._answered = self._gone = False
 
@@ -178,7 +178,11 @@ class Exchange(Receiver):
         route = admitted.route
         self._plane.metrics.admitted[route.pattern] += 1
         if route.builtin:
-            self._give(self._gate.answer(admitted, self._request), more=admitted.answer_headers)
+            if self._plane.tracing is not None:
+                self._begin_trace(self._plane.tracing)
+            given = self._gate.answer(admitted, self._request)
+            self._end_trace(status=given.status)
+            self._give(given, more=admitted.answer_headers)
         else:
             self._forward(admitted)
 
@@ -204,24 +208,31 @@ class Exchange(Receiver):
             request.body,
         ]
         if self._plane.tracing is not None:
-            self._begin_trace(self._plane.tracing, admitted, parts, drop)
+            trace = self._begin_trace(self._plane.tracing)
+            if trace.line:
+                parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
         self._call = call = Call(pool, self, request.method, parts, streamed=self._content == _STREAMED, upgrade=upgrade)
         call.start()
 
-    def _begin_trace(self, tracing: Tracing, admitted: Admitted, parts: list[bytes], drop: frozenset[bytes]) -> None:
-        request, identity = self._request, admitted.identity
+    def _begin_trace(self, tracing: Tracing) -> Trace:
+        """Once for a request, at whatever end of the admission: with what is known by then."""
+        request, route, admitted = self._request, self._route, self._admitted
         if not tracing.wants(request.headers, lambda: self._plane.is_trusted(request.peer)):
-            return
+            self._trace = tracing.untraced
+            return tracing.untraced
+        name = method = request.method.decode("latin-1")
         attributes = {
-            "http.request.method": request.method.decode("latin-1"),
-            "http.route": admitted.route.pattern.partition(" ")[2],
-            "client.address": admitted.client_ip,
+            "http.request.method": method,
+            "client.address": admitted.client_ip if admitted is not None else request.peer,
             "gerbang.request_id": request.request_id,
         }
-        if identity is not None:
-            attributes |= {"gerbang.key_id": identity.key_id, "gerbang.account_id": identity.account_id}
-        self._trace = trace = tracing.begin(admitted.route.pattern, request.headers, attributes)
-        parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
+        if route is not None:
+            name = route.pattern
+            attributes["http.route"] = name.partition(" ")[2]
+        if admitted is not None and admitted.identity is not None:
+            attributes |= {"gerbang.key_id": admitted.identity.key_id, "gerbang.account_id": admitted.identity.account_id}
+        self._trace = trace = tracing.begin(name, request.headers, attributes, start_ms=request.received_ms)
+        return trace
 
     def _content_lines(self) -> bytes:
         """From the end of the request id's line to the end of the head."""
@@ -252,9 +263,14 @@ class Exchange(Receiver):
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
         self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, framing, end))
         if plane.access.enabled and plane.access.sampled() and self._call is not None:
-            self._logged = (head.status, (clock.stopwatch() - self._call.sent_at) * 1000)
+            self._logged = (head.status, *self._stages(self._call))
         if self._trace is not None and self._call is not None:
-            self._trace.responded(head.status, (clock.stopwatch() - self._call.sent_at) * 1000)
+            self._trace.responded(head.status, *self._stages(self._call))
+
+    def _stages(self, call: Call) -> tuple[float, float]:
+        """Milliseconds from the request's receipt to its sending to the upstream, and from there to now."""
+        upstream_ms = (clock.stopwatch() - call.sent_at) * 1000
+        return max(0.0, clock.now_ms() - self._request.received_ms - upstream_ms), upstream_ms
 
     def response_data(self, data: bytes) -> None:
         self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
@@ -333,6 +349,8 @@ class Exchange(Receiver):
     def fail(self, refusal: Refusal) -> None:
         """Answer with a refusal, once; a response that has begun is cut off instead."""
         self._let_go()
+        if self._trace is None and self._plane.tracing is not None and not (self._answered or self._head_sent or self._gone):
+            self._begin_trace(self._plane.tracing)
         self._end_trace(refusal.code, None if self._head_sent or self._gone else refusal.status)
         if self._gone or self._answered:
             if self._answered:
@@ -383,7 +401,7 @@ class Exchange(Receiver):
             self._trace.end(error, status)
             self._trace = None
 
-    def _log_admitted(self, status: int, upstream_ms: float) -> None:
+    def _log_admitted(self, status: int, admission_ms: float, upstream_ms: float) -> None:
         request, admitted = self._request, self._admitted
         if admitted is None:
             return
@@ -397,6 +415,7 @@ class Exchange(Receiver):
             key_id=identity.key_id if identity is not None else None,
             account_id=identity.account_id if identity is not None else None,
             client_ip=admitted.client_ip,
+            admission_ms=admission_ms,
             upstream_ms=upstream_ms,
             total_ms=clock.now_ms() - request.received_ms,
         )

@@ -108,6 +108,8 @@ class LineSink:
         try:
             written = self._write(data)
         except OSError:
+            # Where nothing fitted, another process's line may have been cut: the next begins anew, at worst after a blank one.
+            self._cut = True
             LineSink.dropped += 1
             return
         self._cut = written < len(data)
@@ -183,10 +185,16 @@ class AccessLog:
         key_id: str | None,
         account_id: str | None,
         client_ip: str,
+        admission_ms: float,
         upstream_ms: float,
         total_ms: float,
     ) -> None:
-        """Log an exchange that ended: ``upstream_ms`` to the response's header section, ``total_ms`` to its last byte."""
+        """Log an exchange that ended.
+
+        :param admission_ms: from the request's receipt to its sending to the upstream
+        :param upstream_ms: from there to the response's header section
+        :param total_ms: from the request's receipt to the response's last byte
+        """
         _log.info(
             "request",
             outcome="admitted",
@@ -198,6 +206,7 @@ class AccessLog:
             key_id=key_id,
             account_id=account_id,
             client_ip=client_ip,
+            admission_ms=round(admission_ms, 3),
             upstream_ms=round(upstream_ms, 3),
             total_ms=round(total_ms, 3),
         )

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, an optional extra: a span for a share of the forwarded requests, and its W3C context for the upstream.
+"""Traces by OpenTelemetry, an optional extra: a span for a share of the requests, refused ones too, and its W3C context for the upstream.
 
 Without it, and for requests outside the share, ``traceparent`` and ``tracestate`` pass through as they came. Spans are handed to a
 thread of the SDK's, which sends them by OTLP over HTTP; when the collector is away they are dropped there.
@@ -44,17 +44,21 @@ class Trace:
 
     __slots__ = ("_span", "line", "replaced")
 
-    def __init__(self, span: "Span", *, continued: bool) -> None:
-        context = span.get_span_context()
+    def __init__(self, span: "Span", line: bytes, replaced: frozenset[bytes]) -> None:
         self._span = span
-        self.line = b"traceparent: 00-%032x-%016x-01\r\n" % (context.trace_id, context.span_id)
-        """The field line for the upstream (W3C Trace Context §3.2), in place of what the client sent."""
-        self.replaced = frozenset({_FIELD} if continued else {_FIELD, _STATE})
+        self.line = line
+        """The field line for the upstream (W3C Trace Context §3.2), in place of what the client sent; ``b""``: that goes on as it came."""
+        self.replaced = replaced
         """Fields of the client's that do not go on: a state belongs to the trace that it came with (§3.3)."""
 
-    def responded(self, status: int, upstream_ms: float) -> None:
-        """The response's header section has come, that long after the request was sent."""
+    def responded(self, status: int, admission_ms: float, upstream_ms: float) -> None:
+        """The response's header section has come.
+
+        :param admission_ms: from the request's receipt to its sending to the upstream
+        :param upstream_ms: from there to now
+        """
         self._span.set_attribute("http.response.status_code", status)
+        self._span.set_attribute("gerbang.admission_ms", round(admission_ms, 3))
         self._span.set_attribute("gerbang.upstream_ms", round(upstream_ms, 3))
 
     def end(self, error: str = "", status: int | None = None) -> None:
@@ -75,7 +79,7 @@ class Tracing:
     """Makes the spans of one process.
 
     :param endpoint: OTLP over HTTP, e.g. ``http://127.0.0.1:4318/v1/traces``
-    :param share: of the forwarded requests, 0 to 1: every n-th
+    :param share: of the requests, 0 to 1: every n-th
     """
 
     def __init__(self, endpoint: str, share: float) -> None:
@@ -84,6 +88,7 @@ class Tracing:
         from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
         from opentelemetry.sdk.trace.export import BatchSpanProcessor  # noqa: PLC0415
         from opentelemetry.sdk.trace.sampling import ALWAYS_ON  # noqa: PLC0415
+        from opentelemetry.trace import INVALID_SPAN  # noqa: PLC0415
 
         resource = Resource.create({"service.name": "gerbang"})
         self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)  # whatever OTEL_TRACES_SAMPLER says
@@ -91,6 +96,8 @@ class Tracing:
         self._tracer = self._provider.get_tracer("gerbang")
         self._share = share
         self._credit = 0.0
+        self.untraced = Trace(INVALID_SPAN, b"", frozenset())
+        """Of a request that is not to be traced: records nothing, and tells that it was asked for."""
 
     def wants(self, headers: Sequence[tuple[bytes, bytes]], trusted: Callable[[], bool]) -> bool:
         """Whether the present request is to be traced. To be asked once.
@@ -106,18 +113,23 @@ class Tracing:
         self._credit -= 1.0
         return True
 
-    def begin(self, name: str, headers: Sequence[tuple[bytes, bytes]], attributes: Mapping[str, str]) -> Trace:
+    def begin(self, name: str, headers: Sequence[tuple[bytes, bytes]], attributes: Mapping[str, str], *, start_ms: int) -> Trace:
         """A span for the present request; a child of the client's, if that sent a context.
 
-        :param name: the route as written
+        :param name: the route as written; the method alone where none is known
         :param attributes: no query, no secret
+        :param start_ms: when the request was received
         """
         from opentelemetry.trace import SpanKind  # noqa: PLC0415 - an optional extra
 
         parent = _parent(headers)
         context = _context(parent) if parent is not None else None
-        span = self._tracer.start_span(name, context=context, kind=SpanKind.SERVER, attributes=dict(attributes))
-        return Trace(span, continued=parent is not None)
+        span = self._tracer.start_span(
+            name, context=context, kind=SpanKind.SERVER, attributes=dict(attributes), start_time=start_ms * 1_000_000
+        )
+        own = span.get_span_context()
+        line = b"traceparent: 00-%032x-%016x-01\r\n" % (own.trace_id, own.span_id)
+        return Trace(span, line, frozenset({_FIELD} if parent is not None else {_FIELD, _STATE}))
 
     def shutdown(self) -> threading.Thread:
         """Send what is left and end the sending thread, in a thread that nobody has to wait for: the SDK's own limit is not kept."""

@@ -3,8 +3,10 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.errors import ReplayedRequest, ScopeNotGranted
+from gateway.telemetry import AccessLog
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
 
@@ -53,11 +55,24 @@ async def test_no_query_and_an_empty_query_are_told_apart() -> None:
         assert upstream.requests[1].line == b"GET /read? HTTP/1.1"
 
 
+async def test_the_access_log_tells_the_times_of_the_stages() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        served.plane.access = AccessLog(1.0)
+        client = await served.client()
+        with capture_logs() as logged:
+            await client.ask(get(b"/read"))
+    (line,) = logged
+    assert line["admission_ms"] >= 0
+    assert line["upstream_ms"] > 0
+    assert line["total_ms"] >= 0
+
+
 async def test_what_the_gate_says_replaces_what_the_client_claims() -> None:
     forged = [
         b"X-Account-Id: evil", b"x-key-id: evil", b"X-KEY-SCOPES: evil", b"X-Client-IP: evil", b"X-Request-Id: evil",
         b"X-Forwarded-For: evil", b"X-Forwarded-Proto: evil", b"X-Forwarded-Host: evil", b"X-Gateway-Assertion: evil",
         b"Forwarded: for=evil", b"X-Real-IP: evil", b"X-Account-Id: evil again", b"CF-Connecting-IP: evil",
+        b"CF_Connecting_IP: evil", b"cf_connecting-ip: evil",
     ]  # fmt: skip
     async with recording_upstream() as upstream, serving(upstream, client_ip={"header": "CF-Connecting-IP"}) as served:
         client = await served.client()

@@ -135,6 +135,25 @@ def test_areader_that_hangs_stops_nobody_and_lines_come_whole_again_when_it_read
     os.close(writer)
 
 
+def test_a_line_does_not_join_the_cut_line_of_another_process():
+    reader, writer = os.pipe()
+    one, other, before = LineSink(writer), LineSink(writer), LineSink.dropped
+    one.msg("x" * (1 << 20))
+    other.msg("lost")
+    assert LineSink.dropped == before + 2
+    os.set_blocking(reader, False)
+    got = b""
+    with suppress(BlockingIOError):
+        while True:
+            got += os.read(reader, 1 << 20)
+    other.msg("whole")
+    assert (got + os.read(reader, 1 << 20)).decode().split("\n")[-2:] == ["whole", ""]
+    for sink in (one, other):
+        sink.close()
+    os.close(reader)
+    os.close(writer)
+
+
 @pytest.mark.parametrize(("share", "taken"), [(0.0, 0), (0.01, 10), (0.5, 500), (1.0, 1000)])
 def test_the_access_log_takes_its_share(share, taken):
     access = AccessLog(share)

@@ -11,10 +11,11 @@ from opentelemetry.trace import SpanKind
 
 from gateway.compiled import compile_raw
 from gateway.config import Raw
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, InvalidCredentials
 from gateway.telemetry import tracing as module
 from gateway.telemetry.tracing import Tracing
-from tests.support.plane import serving
+from tests.support.keys import NOW_MS
+from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import recording_upstream
 
 EXPORTER = "opentelemetry.exporter.otlp.proto.http.trace_exporter.OTLPSpanExporter"
@@ -51,10 +52,13 @@ async def test_a_span_says_what_was_asked_by_whom_and_how_it_ended(upstream, exp
     async with serving(upstream) as served:
         served.plane.tracing = tracing = Tracing("http://collector", 1.0)
         assert (await ask(served)).status == 200
+        (request,) = served.gate.admitted
     (span,) = await spans_of(tracing, exporter)
+    assert span.start_time == request.received_ms * 1_000_000
     told = dict(span.attributes)
     assert (span.name, span.kind) == ("GET /read", SpanKind.SERVER)
     assert told.pop("gerbang.upstream_ms") > 0
+    assert told.pop("gerbang.admission_ms") >= 0
     assert told.pop("gerbang.request_id")
     assert told == {
         "http.request.method": "GET",
@@ -74,6 +78,51 @@ async def test_a_span_of_an_upstream_that_is_away_tells_the_refusal(exporter):
     (span,) = await spans_of(tracing, exporter)
     assert span.attributes["gerbang.outcome"] == span.attributes["error.type"] == "upstream_unreachable"
     assert span.attributes["http.response.status_code"] == 502
+
+
+async def test_a_refusal_has_a_span_with_its_code_and_what_was_known_by_then(exporter):
+    async with serving(gate=ScriptedGate(refuse=InvalidCredentials("no", reason="unknown key"))) as served:
+        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        assert (await ask(served, (b"traceparent", SAMPLED))).status == 401
+        assert (await ask(served, path="/nowhere")).status == 404
+    refused, unrouted = await spans_of(tracing, exporter)
+    assert (refused.name, unrouted.name) == ("GET /read", "GET")
+    assert b"%032x" % refused.context.trace_id == TRACE
+    for span in (refused, unrouted):
+        assert span.attributes["client.address"] == "127.0.0.1"
+        assert span.attributes["gerbang.request_id"]
+    told = [(span.attributes["http.response.status_code"], span.attributes["gerbang.outcome"]) for span in (refused, unrouted)]
+    assert told == [(401, "invalid_credentials"), (404, "no_route")]
+    assert "http.route" not in unrouted.attributes
+
+
+async def test_an_answer_of_the_gates_own_has_a_span(exporter):
+    async with serving() as served:
+        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        assert (await ask(served, path="/time")).status == 200
+    (span,) = await spans_of(tracing, exporter)
+    assert (span.name, span.attributes["http.route"]) == ("GET /time", "/time")
+    assert (span.attributes["http.response.status_code"], span.attributes["gerbang.outcome"]) == (200, "admitted")
+
+
+async def test_a_request_takes_its_turn_in_the_share_once_whatever_becomes_of_it(exporter):
+    """Of five requests every other one is traced, though each is asked about when it is forwarded, or fails, or both."""
+    async with serving("http://127.0.0.1:1") as served:
+        served.plane.tracing = tracing = Tracing("http://collector", 0.5)
+        for path in ("/read/1", "/read/2", "/nowhere", "/time", "/read/3", "/read/4"):
+            await ask(served, path=path)
+    outcomes = [span.attributes["gerbang.outcome"] for span in await spans_of(tracing, exporter)]
+    assert outcomes == ["upstream_unreachable", "admitted", "upstream_unreachable"]
+
+
+async def test_a_refusal_whose_content_still_comes_has_one_span(exporter):
+    async with serving(gate=ScriptedGate()) as served:
+        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        client = await served.client()
+        assert (await client.ask(b"POST /nowhere HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n")).status == 404
+        await client.close()
+        await served.until(lambda: served.metrics.connections == 0)
+    assert len(await spans_of(tracing, exporter)) == 1
 
 
 async def test_nothing_secret_is_in_a_span(upstream, exporter):
@@ -147,7 +196,7 @@ def test_the_share_is_kept_whatever_clients_send_and_whatever_the_environment_sa
     headers = ((b"traceparent", SAMPLED),)
     for _ in range(100):
         if tracing.wants(headers, lambda: False):
-            tracing.begin("GET /", headers, {}).end()
+            tracing.begin("GET /", headers, {}, start_ms=NOW_MS).end()
     tracing.close()
     assert len(exporter.get_finished_spans()) == 25
 
@@ -157,7 +206,7 @@ def test_an_end_does_not_wait_for_a_collector_that_hangs(monkeypatch, exporter):
     monkeypatch.setattr(exporter, "export", lambda _spans: (entered.set(), hanging.wait(60)))
     monkeypatch.setattr(module, "FLUSH_MS", 50)
     tracing = Tracing("http://collector", 1.0)
-    tracing.begin("GET /", (), {}).end()
+    tracing.begin("GET /", (), {}, start_ms=NOW_MS).end()
     tracing.close()
     assert entered.wait(60)
     (ending,) = (thread for thread in threading.enumerate() if thread.name == "end of tracing")
