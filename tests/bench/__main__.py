@@ -1,12 +1,13 @@
 """The benchmark: one table of medians over interleaved rounds, printed and written as JSON.
 
-The contestant runs pinned to one core, the load generator and the upstream to the other. Ratios are taken round by
+The contestant runs pinned to one core; the load generator, the upstream, PostgreSQL and Redis to the other. Ratios are taken round by
 round, gate over baseline, so that they hold when the machine's speed drifts; single figures are this machine's.
 """
 
 import argparse
 import contextlib
 import json
+import os
 import platform
 import shutil
 import statistics
@@ -17,6 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from gateway import native
 from tests.bench import contestants, load, memory
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.gate import gate_under_test
@@ -123,7 +125,8 @@ def machine() -> str:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
     )
-    return f"{model or platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}"
+    gate = "compiled" if native.compiled() is not None else "interpreted"
+    return f"{model or platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}, the gate {gate}"
 
 
 def main() -> None:
@@ -149,12 +152,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gerbang-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        gate, key = stack.enter_context(gate_under_test(folder))
+        os.sched_setaffinity(0, {int(LOAD_CORE)})  # and so the stores that it starts
+        gate, interpreted, key = stack.enter_context(gate_under_test(folder))
         ground = Ground(folder, contestants.free_port(), key)
         stack.enter_context(upstream(ground))
         if not options.no_memory:
             figures = memory.measure(gate, ground)
-        entered = [gate, *baselines]
+        entered = [gate, *([] if options.only else [interpreted]), *baselines]
         ports = {contestant.name: stack.enter_context(started(contestant, _own(ground, contestant))) for contestant in entered}
         bench = Bench(ground, entered, ports, options.rounds, options.seconds)
         for mode in options.modes:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway import clock
+from gateway import clock, native
 from gateway.keys import ids, store
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
@@ -60,8 +60,8 @@ upstream = "spot"
 
 
 @contextlib.contextmanager
-def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Key]]:
-    """Start the stores and make one key; yields the gate as a contestant, and the key."""
+def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Contestant, Key]]:
+    """Start the stores and make one key; yields the gate as a contestant, the same interpreted, and the key."""
     postgres = start_migrated(folder / "postgres")
     redis = start_redis(folder / "redis")
     entry = new_entry("bench")
@@ -88,7 +88,14 @@ def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Key]]:
                 )
                 return [str(Path(sys.executable).with_name("gerbang")), "gateway", "--config", str(file)]
 
-            yield Contestant("gerbang", MODES, lambda: "", command), key
+            def interpreted(ground: Ground, port: int) -> list[str]:
+                return ["env", f"{native.INTERPRETED}=1", *command(ground, port)]
+
+            yield (
+                Contestant("gerbang", MODES, lambda: "", command),
+                Contestant("gerbang, interpreted", ("read", "trade", "public"), lambda: "", interpreted),
+                key,
+            )
     finally:
         redis.stop()
         postgres.stop()

@@ -1,5 +1,6 @@
 """What one worker holds in memory, and how long the gate takes to start."""
 
+import os
 import resource
 import socket
 import subprocess
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+from gateway import native
 from tests.bench import contestants
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 
@@ -30,8 +32,8 @@ def measure(gate: Contestant, ground: Ground) -> dict[str, object]:
             connection.close()
     finally:
         contestants.stop(process)
-    command = ["taskset", "-c", LOAD_CORE, sys.executable, "-m", "tests.bench.cached_keys", str(CACHED_KEYS)]
-    added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
+    command = ["taskset", "-c", LOAD_CORE, sys.executable, "-P", "-m", "tests.bench.cached_keys", str(CACHED_KEYS)]
+    added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=_as_a_worker()).stdout.strip()
     figures[f"added by {CACHED_KEYS} cached keys, MiB"] = float(added)
     return figures
 
@@ -48,6 +50,13 @@ def _crowd(port: int) -> list[socket.socket]:
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
             raise RuntimeError("an idle connection was not served")
     return crowd
+
+
+def _as_a_worker() -> dict[str, str]:
+    """The environment in which what is compiled is imported as a worker imports it, and this folder can be imported too."""
+    environment = native.environment()
+    root = str(Path(__file__).parents[2])
+    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))}
 
 
 def _descendants(pid: int) -> list[int]:
