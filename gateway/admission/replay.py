@@ -26,6 +26,8 @@ from gateway.telemetry.metrics import Metrics
 TIMEOUT_SECONDS = 0.5
 """For a whole batch, waiting for a connection included."""
 MAX_BATCH = 256
+PATIENCE_MS = 20
+"""A round trip that takes longer does not hold up the next: one node of a cluster may be away."""
 LOG_EVERY_MS = 10_000
 _NO_REPLY = RedisError("no reply")
 
@@ -49,7 +51,10 @@ class ReplayGuard:
         self._redis = redis
         self._metrics = metrics
         self._waiting: list[_Claim] = []
-        self._asking = False
+        self._asking = 0
+        """Round trips under way."""
+        self._asked_ms = 0
+        """When the latest of them began."""
         self._logged_ms = -LOG_EVERY_MS
 
     def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str) -> "asyncio.Future[None]":
@@ -62,8 +67,9 @@ class ReplayGuard:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        if not self._asking:
-            self._asking = True
+        if not self._asking or clock.monotonic_ms() - self._asked_ms >= PATIENCE_MS:
+            self._asking += 1
+            self._asked_ms = clock.monotonic_ms()
             spawn(self._ask_while_any_wait(), name="claim signatures")
         digest = blake2b(signature, digest_size=16).hexdigest()
         self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future))
@@ -72,6 +78,7 @@ class ReplayGuard:
     async def _ask_while_any_wait(self) -> None:
         try:
             while self._waiting:
+                self._asked_ms = clock.monotonic_ms()
                 claims, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 replies: Sequence[object] = [_NO_REPLY] * len(claims)
                 try:
@@ -80,7 +87,7 @@ class ReplayGuard:
                     for claim, reply in zip(claims, replies, strict=True):
                         self._settle(claim, reply)
         finally:
-            self._asking = False
+            self._asking -= 1
 
     async def _ask(self, claims: list[_Claim]) -> Sequence[object]:
         self._metrics.replay_round_trips += 1

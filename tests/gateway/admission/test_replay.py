@@ -119,3 +119,25 @@ async def test_the_guard_recovers_when_redis_does(alone, own_redis):
     assert await outcomes(claim(alone, b"1")) == [ReplayGuardUnavailable]
     own_redis.start()
     assert await outcomes(claim(alone, b"1")) == [None]
+
+
+async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(guards):
+    first = [claim(guards[0], b"%d" % number) for number in range(3)]
+    await asyncio.sleep(0)  # the round trip of these begins
+    second = [claim(guards[0], b"%d" % number) for number in range(10, 60)]
+    assert await outcomes(*first, *second) == [None] * 53
+    assert guards[0]._metrics.replay_round_trips <= 3
+
+
+async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis, monkeypatch):
+    await claim(alone, b"warm")
+    own_redis.freeze()
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 0.2)
+    hanging = claim(alone, b"1")
+    await asyncio.sleep(0)
+    monkeypatch.setattr(replay, "PATIENCE_MS", 0)
+    next_one = claim(alone, b"2")
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert alone._metrics.replay_round_trips == 3  # the one of "warm", and two at once
+    assert await outcomes(hanging, next_one) == [ReplayGuardUnavailable] * 2
