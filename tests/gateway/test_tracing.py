@@ -1,4 +1,4 @@
-"""Traces: a span for what is forwarded, the client's context carried on, a collector that gets it all, and none of it when off."""
+"""Traces: a span for each request, the client's context carried on, a collector that gets it all, and none of it when off."""
 
 import asyncio
 import gzip
@@ -90,3 +90,16 @@ async def test_a_collector_that_is_away_costs_no_request(write, upstream):
             await ask(gateway)
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended() == 0
+
+
+async def test_a_refusal_is_told_to_the_collector_too(write, collector):
+    endpoint, spans = collector
+    async with running(write(f'[telemetry]\ntraces = "{endpoint}"\ntrace_share = 1.0')) as gateway:
+        client = RawClient(*await asyncio.open_connection(*gateway.public))
+        assert (await client.ask(ASK.replace(b"/public/x", b"/nowhere"))).status == 404
+        await client.close()
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
+    (span,) = spans
+    told = attributes(span)
+    assert (span.name, told["gerbang.outcome"], told["http.response.status_code"]) == ("GET", "no_route", 404)
