@@ -20,7 +20,7 @@ from gateway.forward.headers import request_lines
 from gateway.forward.response import ResponseHead
 from gateway.forward.tunnel import Tunnel
 from gateway.message import Answer, Request
-from gateway.server import answer
+from gateway.server import answer, reports
 from gateway.server.body import BodyBuffer
 from gateway.server.framing import CHUNKED, Framing
 from gateway.tasks import spawn
@@ -216,22 +216,10 @@ class Exchange(Receiver):
 
     def _begin_trace(self, tracing: Tracing) -> Trace:
         """Once for a request, at whatever end of the admission: with what is known by then."""
-        request, route, admitted = self._request, self._route, self._admitted
-        if not tracing.wants(request.headers, lambda: self._plane.is_trusted(request.peer)):
-            self._trace = tracing.untraced
-            return tracing.untraced
-        name = method = request.method.decode("latin-1")
-        attributes = {
-            "http.request.method": method,
-            "client.address": admitted.client_ip if admitted is not None else request.peer,
-            "gerbang.request_id": request.request_id,
-        }
-        if route is not None:
-            name = route.pattern
-            attributes["http.route"] = name.partition(" ")[2]
-        if admitted is not None and admitted.identity is not None:
-            attributes |= {"gerbang.key_id": admitted.identity.key_id, "gerbang.account_id": admitted.identity.account_id}
-        self._trace = trace = tracing.begin(name, request.headers, attributes, start_ms=request.received_ms)
+        request = self._request
+        self._trace = trace = reports.begin_trace(
+            tracing, request, self._route, self._admitted, trusted=lambda: self._plane.is_trusted(request.peer)
+        )
         return trace
 
     def _content_lines(self) -> bytes:
@@ -287,8 +275,11 @@ class Exchange(Receiver):
             self._out.append(answer.LAST_CHUNK)
         out = self._out
         self._connection.write(out[0] if len(out) == 1 else b"".join(out))
-        if self._logged is not None:
-            self._log_admitted(*self._logged)
+        if self._logged is not None and self._admitted is not None:
+            status, admission_ms, upstream_ms = self._logged
+            reports.log_admitted(
+                self._plane.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
+            )
         self._end_trace()
         self._connection.finish(keep_alive=self._keep_alive)
 
@@ -400,22 +391,3 @@ class Exchange(Receiver):
         if self._trace is not None:
             self._trace.end(error, status)
             self._trace = None
-
-    def _log_admitted(self, status: int, admission_ms: float, upstream_ms: float) -> None:
-        request, admitted = self._request, self._admitted
-        if admitted is None:
-            return
-        identity = admitted.identity
-        self._plane.access.admitted(
-            request_id=request.request_id,
-            route=admitted.route.pattern,
-            method=request.method,
-            path=request.path,
-            status=status,
-            key_id=identity.key_id if identity is not None else None,
-            account_id=identity.account_id if identity is not None else None,
-            client_ip=admitted.client_ip,
-            admission_ms=admission_ms,
-            upstream_ms=upstream_ms,
-            total_ms=clock.now_ms() - request.received_ms,
-        )

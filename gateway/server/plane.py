@@ -20,6 +20,7 @@ from gateway.forward.headers import REQUEST_DROP
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
 from gateway.message import Request
+from gateway.server import reports
 from gateway.server.answer import DateLine
 from gateway.server.body import Memory
 from gateway.server.connection import ClientConnection
@@ -216,21 +217,8 @@ class Plane:
     def refused(self, refusal: Refusal, request: Request | None, route: str | None = None, admitted: Admitted | None = None) -> None:
         """Count and log a refusal."""
         self.metrics.refused[refusal.code] += 1
-        if not self.access.enabled:
-            return
-        identity = admitted.identity if admitted is not None else None
-        self.access.refused(
-            request_id=request.request_id if request is not None else "",
-            route=route,
-            method=request.method if request is not None else None,
-            path=request.path if request is not None else None,
-            status=refusal.status,
-            code=refusal.code,
-            reason=refusal.reason,
-            key_id=identity.key_id if identity is not None else None,
-            account_id=identity.account_id if identity is not None else None,
-            client_ip=admitted.client_ip if admitted is not None else request.peer if request is not None else "",
-        )
+        if self.access.enabled:
+            reports.log_refused(self.access, refusal, request, route, admitted)
 
     def _sweep(self, now_ms: int) -> None:
         self.date = self._dates.at(clock.now_ms())

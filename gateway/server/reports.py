@@ -1,0 +1,69 @@
+"""What is told of one request: its span, and its line in the access log. Only called when somebody wants to know."""
+
+from collections.abc import Callable
+
+from gateway import clock
+from gateway.admission.gate import Admitted
+from gateway.admission.routes import Route
+from gateway.errors import Refusal
+from gateway.message import Request
+from gateway.telemetry import AccessLog
+from gateway.telemetry.tracing import Trace, Tracing
+
+
+def begin_trace(
+    tracing: Tracing, request: Request, route: Route | None, admitted: Admitted | None, *, trusted: Callable[[], bool]
+) -> Trace:
+    """The span of a request, with what is known of it by now; one that records nothing when it is not to be traced.
+
+    :param trusted: whether the peer's own trace context counts
+    """
+    if not tracing.wants(request.headers, trusted):
+        return tracing.untraced
+    name = method = request.method.decode("latin-1")
+    attributes = {
+        "http.request.method": method,
+        "client.address": admitted.client_ip if admitted is not None else request.peer,
+        "gerbang.request_id": request.request_id,
+    }
+    if route is not None:
+        name = route.pattern
+        attributes["http.route"] = name.partition(" ")[2]
+    if admitted is not None and admitted.identity is not None:
+        attributes |= {"gerbang.key_id": admitted.identity.key_id, "gerbang.account_id": admitted.identity.account_id}
+    return tracing.begin(name, request.headers, attributes, start_ms=request.received_ms)
+
+
+def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, status: int, admission_ms: float, upstream_ms: float) -> None:
+    """A request that was forwarded and answered."""
+    identity = admitted.identity
+    access.admitted(
+        request_id=request.request_id,
+        route=admitted.route.pattern,
+        method=request.method,
+        path=request.path,
+        status=status,
+        key_id=identity.key_id if identity is not None else None,
+        account_id=identity.account_id if identity is not None else None,
+        client_ip=admitted.client_ip,
+        admission_ms=admission_ms,
+        upstream_ms=upstream_ms,
+        total_ms=clock.now_ms() - request.received_ms,
+    )
+
+
+def log_refused(access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None) -> None:
+    """A request that was not; ``None`` for what is not known of it."""
+    identity = admitted.identity if admitted is not None else None
+    access.refused(
+        request_id=request.request_id if request is not None else "",
+        route=route,
+        method=request.method if request is not None else None,
+        path=request.path if request is not None else None,
+        status=refusal.status,
+        code=refusal.code,
+        reason=refusal.reason,
+        key_id=identity.key_id if identity is not None else None,
+        account_id=identity.account_id if identity is not None else None,
+        client_ip=admitted.client_ip if admitted is not None else request.peer if request is not None else "",
+    )
