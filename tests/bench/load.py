@@ -121,9 +121,9 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
     script.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()) + SCRIPT)
     time.sleep(max(0.0, start + 1.1 - clock.now_ms() / 1000) if mode == "trade" else 0.0)
     command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
-    output = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30).stdout
-    line = next((line for line in output.splitlines() if line.startswith("RESULT ")), None)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
+    line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
     if line is None:
-        raise RuntimeError(f"wrk said nothing of its run:\n{output}")
+        raise RuntimeError(f"wrk ended with {done.returncode} and said nothing of its run:\n{done.stdout}{done.stderr}")
     figures = json.loads(line.removeprefix("RESULT "))
     return Result(figures["requests"] / figures["us"] * 1e6, figures["p50"] / 1e3, figures["p99"] / 1e3, figures["wrong"])
