@@ -1,12 +1,15 @@
 """Compiles the gateway's data plane to machine code with mypyc, beside the interpreted package (see ``gateway.native``)."""
 
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
+from secrets import token_hex
 
 from gateway import clock, native
 from gateway.errors import GerbangError
@@ -37,16 +40,29 @@ def compile_gateway(tell: Callable[[str], None], *, home: Path | None = None) ->
     home = home or native.HOME
     folder = home / native.digest()
     try:
-        if not folder.is_dir():
+        if not native.is_whole(folder):
             _check_tools()
             tell("compiling the data plane; this takes about a minute")
             _build(folder)
-        for other in home.iterdir():
-            if other != folder and not _is_being_made(other):
-                shutil.rmtree(other)
+        _clear(home, keep=folder)
     except OSError as error:
         raise CannotCompile(f"{error.filename or home} cannot be used: {error.strerror or error}") from None
     return folder
+
+
+def _clear(home: Path, *, keep: Path) -> None:
+    """Remove copies of other sources but the latest, which another checkout on this environment may be using."""
+    others = [other for other in home.iterdir() if other.is_dir() and other != keep and not _is_being_made(other)]
+    for other in sorted(others, key=lambda folder: folder.stat().st_mtime)[:-1]:
+        _discard(other)
+
+
+def _discard(folder: Path) -> None:
+    """Out of the way in one step, so that nobody imports half of it; then away."""
+    gone = folder.with_name(f"{_MAKING}{folder.name}-{token_hex(4)}")
+    with suppress(FileNotFoundError):
+        folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def _is_being_made(other: Path) -> bool:
@@ -67,6 +83,8 @@ def _build(folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix=_MAKING, dir=folder.parent) as name:
         work = Path(name)
         shutil.copytree(native.PACKAGE, work / "gateway", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        if native.digest(work / "gateway") != folder.name:
+            raise CannotCompile("the sources changed while they were copied: compile again")
         (work / "mypy.ini").write_text(_CHECKER)
         modules = [f"gateway/{module}.py" for module in native.MODULES]
         (work / "setup.py").write_text(_SETUP.format(arguments=["--config-file=mypy.ini", *modules]))
@@ -75,7 +93,20 @@ def _build(folder: Path) -> None:
         made.mkdir()
         for part in [work / "gateway", *work.glob("*.so")]:
             part.rename(made / part.name)
-        made.rename(folder)
+        _run([sys.executable, "-c", f"import {', '.join(_names())}"], made)
+        (made / native.WHOLE).write_text(native.machine_code(made))
+        os.sync()  # the rename must not reach the disk before what it names
+        if folder.is_dir() and not native.is_whole(folder):
+            _discard(folder)
+        try:
+            made.rename(folder)
+        except OSError:
+            if not native.is_whole(folder):  # else somebody else has just made the same
+                raise
+
+
+def _names() -> list[str]:
+    return ["gateway." + module.replace("/", ".") for module in native.MODULES]
 
 
 def _run(command: list[str], work: Path) -> None:

@@ -12,6 +12,9 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent
 HOME = Path(sys.prefix) / "lib" / "gerbang-compiled"
+WHOLE = "whole"
+"""A file in a copy, written last: :func:`machine_code` of it."""
+_MADE = frozenset({".so", ".pyc"})
 INTERPRETED = "GERBANG_INTERPRETED"
 """An environment variable: when set, nothing compiled is used."""
 
@@ -29,12 +32,16 @@ MODULES = (
 """What a request passes through. Classes in here have slots, inherit only from one another, and are made by plain constructors."""
 
 
-def digest() -> str:
-    """Names the sources of this package and the interpreter: a compiled copy is good for exactly these."""
+def digest(package: Path | None = None) -> str:
+    """Names the files of this package and the interpreter: a compiled copy is good for exactly these.
+
+    :param package: another folder with the package's files in it
+    """
+    package = package or PACKAGE
     found = sha256(f"{sys.implementation.cache_tag} {sys.platform} {' '.join(MODULES)}".encode())
-    for source in sorted(PACKAGE.rglob("*.py")):
+    for source in sorted(path for path in package.rglob("*") if path.is_file() and path.suffix not in _MADE):
         content = source.read_bytes()
-        found.update(f"{source.relative_to(PACKAGE)} {len(content)}\n".encode())
+        found.update(f"{source.relative_to(package)} {len(content)}\n".encode())
         found.update(content)
     return found.hexdigest()[:16]
 
@@ -44,7 +51,20 @@ def compiled() -> Path | None:
     if os.environ.get(INTERPRETED):
         return None
     folder = HOME / digest()
-    return folder if folder.is_dir() else None
+    return folder if is_whole(folder) else None
+
+
+def machine_code(folder: Path) -> str:
+    """The sizes and names of what was compiled into a copy, as its :data:`WHOLE` file has them."""
+    return "".join(f"{path.stat().st_size} {path.relative_to(folder)}\n" for path in sorted(folder.rglob("*.so")))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a copy was finished, and nothing of it has been lost or cut short since."""
+    try:
+        return (folder / WHOLE).read_text() == machine_code(folder)
+    except OSError:
+        return False
 
 
 def environment() -> dict[str, str]:

@@ -1,7 +1,10 @@
 """Compiling, with the real compiler and a package of one module."""
 
+import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -26,7 +29,10 @@ def package(tmp_path, monkeypatch):
 
 def test_what_is_compiled_is_found_used_and_made_once(package):
     told = []
-    (native.HOME / "of-other-sources").mkdir(parents=True)
+    for age, name in enumerate(("latest", "earlier", "earliest")):
+        (native.HOME / name).mkdir(parents=True)
+        os.utime(native.HOME / name, (1_000_000 - age, 1_000_000 - age))
+    (native.HOME / "a file").write_text("")
     folder = compile_gateway(told.append)
     assert native.compiled() == folder
     script = "from gateway import one; print(one.__file__, one.twice(21))"
@@ -37,9 +43,35 @@ def test_what_is_compiled_is_found_used_and_made_once(package):
     assert not said[0].endswith(".py")
     assert said[1] == "42"
     assert len(told) == 1
-    assert list(native.HOME.iterdir()) == [folder]
+    assert {path.name for path in native.HOME.iterdir()} == {folder.name, "latest", "a file"}
     assert compile_gateway(told.append) == folder
     assert len(told) == 1
+
+
+def test_a_copy_that_was_damaged_is_made_again():
+    folder = compile_gateway(lambda _line: None)
+    next(iter(folder.rglob("*.so"))).write_bytes(b"")
+    assert native.compiled() is None
+    assert compile_gateway(lambda _line: None) == folder == native.compiled()
+
+
+def test_sources_that_change_meanwhile_are_not_filed_under_another_name(package, monkeypatch):
+    copy = shutil.copytree
+
+    def late(source, target, **how):
+        (package / "one.py").write_text(MODULE + "LATE = True\n")
+        return copy(source, target, **how)
+
+    monkeypatch.setattr(shutil, "copytree", late)
+    with pytest.raises(CannotCompile, match="changed while they were copied"):
+        compile_gateway(lambda _line: None)
+    assert list(native.HOME.iterdir()) == []
+
+
+def test_who_finishes_second_takes_what_the_first_has_made():
+    with ThreadPoolExecutor(2) as both:
+        folders = list(both.map(lambda _number: compile_gateway(lambda _line: None), range(2)))
+    assert folders[0] == folders[1] == native.compiled()
 
 
 def test_what_cannot_be_compiled_is_told_and_leaves_nothing(package):

@@ -25,6 +25,8 @@ def package(tmp_path, monkeypatch):
 def make_copy():
     folder = native.HOME / native.digest()
     folder.mkdir(parents=True)
+    (folder / "one.so").write_bytes(b"machine code")
+    (folder / native.WHOLE).write_text(native.machine_code(folder))
     return folder
 
 
@@ -44,7 +46,20 @@ def test_a_copy_of_these_sources_is_found_and_imported_before_anything_else(monk
     assert native.environment()["PYTHONPATH"] == f"{copy}{os.pathsep}further"
 
 
-@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename"])
+@pytest.mark.parametrize("loss", ["cut short", "gone", "never finished"])
+def test_a_copy_that_is_not_whole_does_not_count(loss):
+    copy = make_copy()
+    match loss:
+        case "cut short":
+            (copy / "one.so").write_bytes(b"")
+        case "gone":
+            (copy / "one.so").unlink()
+        case "never finished":
+            (copy / native.WHOLE).unlink()
+    assert native.compiled() is None
+
+
+@pytest.mark.parametrize("change", ["edit", "add", "remove", "rename", "another kind of file"])
 def test_a_copy_of_other_sources_does_not_count(package, change):
     make_copy()
     one = package / "one.py"
@@ -55,6 +70,8 @@ def test_a_copy_of_other_sources_does_not_count(package, change):
             shutil.copy(one, package / "two.py")
         case "remove":
             one.unlink()
+        case "another kind of file":
+            (package / "script.lua").write_text("return 1")
         case "rename":
             one.rename(package / "two.py")
     assert native.compiled() is None
