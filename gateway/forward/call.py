@@ -4,6 +4,7 @@ Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is
 whole request is still at hand. Everything else fails once and for all.
 """
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
 from gateway import clock
@@ -18,50 +19,50 @@ if TYPE_CHECKING:
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-class Receiver:
+class Receiver(ABC):
     """Who asked. Called synchronously from the upstream connection, in this order: head, data…, end; or failed; or broken."""
 
     __slots__ = ()
 
+    @abstractmethod
     def response_interim(self, head: ResponseHead) -> None:
         """A 1xx head; the final one is still to come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_head(self, head: ResponseHead) -> None:
         """The final head."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_data(self, data: bytes) -> None:
         """Content, coding removed; to be kept until :meth:`response_flush` or :meth:`response_end`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_flush(self) -> None:
         """All that one read of the network brought has been handed over, and more is to come."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_end(self) -> None:
         """The response is whole."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
         """A 101; the connection and what came behind the head are the receiver's from now on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_failed(self, refusal: Refusal) -> None:
         """There will be no response; nothing was handed over before."""
-        raise NotImplementedError
 
+    @abstractmethod
     def response_broken(self) -> None:
         """The response ends in its middle."""
-        raise NotImplementedError
 
+    @abstractmethod
     def request_pause(self) -> None:
         """Content of the request is not taken as fast as it comes."""
-        raise NotImplementedError
 
+    @abstractmethod
     def request_resume(self) -> None:
         """It is again."""
-        raise NotImplementedError
 
 
 class Call:

@@ -5,6 +5,7 @@ A dialect never decides whether a signature is right, and never re-encodes anyth
 
 import json
 import re
+from abc import ABC, abstractmethod
 from base64 import urlsafe_b64decode
 from binascii import Error, a2b_base64, b2a_base64
 from collections.abc import Iterable, Iterator, Mapping
@@ -57,7 +58,7 @@ class Mistake(NamedTuple):
     signature: bytes
 
 
-class Dialect:
+class Dialect(ABC):
     """One way to sign a request.
 
     :param fields: names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's
@@ -69,6 +70,7 @@ class Dialect:
         self.name = name
         self.fields = frozenset(fields)
 
+    @abstractmethod
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """Read the credentials of a request that is this dialect's.
 
@@ -76,18 +78,17 @@ class Dialect:
         :raises MissingCredentials: a part of them is missing
         :raises MalformedRequest: a part of them cannot be read
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """Common mistakes of this dialect, as what would have been signed and sent; at most a dozen.
 
         :param credentials: as :meth:`read` gave them
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]] | None:
         """The dialect's own form of a problem: status and JSON object; ``None`` for the problem itself."""
-        raise NotImplementedError
 
 
 def decoded_base64(text: bytes) -> bytes:
