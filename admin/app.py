@@ -41,7 +41,7 @@ from admin.stepup.operations import FactorOperations
 from admin.stepup.passkey_factors import PasskeyEnrolment, PasskeyMethod, relying_party
 from admin.stepup.service import StepUp, TotpMethod
 from admin.stores import Stores
-from gateway.config import Address, Tls
+from gateway.config.settings import Address, Tls
 from gateway.errors import GerbangError
 from gateway.keys import postgres, redis_client
 from gateway.keys.vault import Vault

@@ -1,4 +1,4 @@
-"""The admin service's settings: one frozen value on the helpers of ``gateway.config``. Nothing here opens a connection."""
+"""The admin service's settings: one frozen value on the helpers of ``gateway.config.settings``. Nothing here opens a connection."""
 
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -6,7 +6,20 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
-from gateway.config import Address, AddressField, Milliseconds, NetworkField, Rate, RateField, Section, Stores, Telemetry, Tls, Vault, load
+from gateway.config.settings import (
+    Address,
+    AddressField,
+    Milliseconds,
+    NetworkField,
+    Rate,
+    RateField,
+    Section,
+    Stores,
+    Telemetry,
+    Tls,
+    Vault,
+    load,
+)
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 

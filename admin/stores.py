@@ -9,11 +9,11 @@ import asyncpg
 import structlog
 from redis.exceptions import RedisError
 
-from gateway import clock
 from gateway.errors import GerbangError, StoreUnavailable
 from gateway.keys import usage
 from gateway.keys.invalidation import publish
 from gateway.keys.postgres import COMMAND_SECONDS, Connection, Pool, translated
+from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
 

@@ -11,8 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from secrets import token_hex
 
-from gateway import clock, native
+from gateway import native
 from gateway.errors import GerbangError
+from gateway.runtime import clock
 
 _CHECKER = "[mypy]\nplugins = pydantic.mypy\nignore_missing_imports = true\n"
 _SETUP = """

@@ -19,14 +19,15 @@ INTERPRETED = "GERBANG_INTERPRETED"
 """An environment variable: when set, nothing compiled is used."""
 
 MODULES = (
-    "clock", "message", "outbox", "ticker",
-    "admission/client_ip", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
+    "runtime/clock", "runtime/outbox", "runtime/ticker",
+    "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
     "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
-    "forward/balance", "forward/call", "forward/connection", "forward/headers", "forward/identity", "forward/pool", "forward/response",
-    "forward/upstream_server",
+    "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/upstream_server",
     "keys/cache", "keys/lookup", "keys/usage",
-    "server/answer", "server/body", "server/connection", "server/exchange", "server/framing", "server/head", "server/plane",
+    "http1/answer", "http1/body", "http1/framing", "http1/headers", "http1/message", "http1/request_head", "http1/response",
+    "net/client_ip",
+    "server/connection", "server/exchange", "server/plane",
     "telemetry/histogram",
 )  # fmt: skip
 """What a request passes through. Classes in here have slots, inherit only from one another, and are made by plain constructors."""

@@ -5,7 +5,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from admin.api.problems import CODE, REQUEST_ID
-from gateway import clock
+from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
 _log = structlog.get_logger("access")

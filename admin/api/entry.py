@@ -14,8 +14,8 @@ from admin.errors import Unauthenticated, rate_limited
 from admin.identity.accounts import Accounts
 from admin.identity.browser import Browsers
 from admin.identity.caller import Authenticator, Caller
-from gateway import clock
 from gateway.errors import StoreUnavailable
+from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
 

@@ -5,7 +5,7 @@ Guesses at codes are bounded by the database's own lock-out; this keeps one call
 
 from collections import OrderedDict
 
-from gateway.config import Rate
+from gateway.config.settings import Rate
 
 _ENTRIES = 50_000
 

@@ -17,8 +17,8 @@ from admin.api.client_ip import Networks, client_ip
 from admin.api.problems import of_validation, too_large
 from admin.audit import Occasion
 from admin.errors import InvalidJson, NotFound, ServiceUnavailable, TooSlow, UnsupportedMediaType
-from gateway import clock
 from gateway.errors import Refusal
+from gateway.runtime import clock
 
 WhoT = TypeVar("WhoT")
 

@@ -15,7 +15,7 @@ from aiohttp import web
 from admin.errors import CrossSite
 from admin.identity.caller import Caller
 from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore
-from gateway import clock
+from gateway.runtime import clock
 
 SESSION_COOKIE = "__Host-gerbang"
 LOGIN_COOKIE = "__Host-gerbang-login"

@@ -21,8 +21,8 @@ from admin.identity.caller import Caller
 from admin.identity.provider import Provider
 from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
 from admin.identity.tokens import TokenVerifier
-from gateway import clock
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 
 CALLBACK_PATH = "/login/callback"
 

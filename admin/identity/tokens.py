@@ -15,7 +15,7 @@ from admin.config import Oidc
 from admin.errors import Unauthenticated
 from admin.identity.caller import Caller, Kyc
 from admin.identity.provider import Provider
-from gateway import clock
+from gateway.runtime import clock
 
 _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
 _TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)

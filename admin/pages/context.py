@@ -27,9 +27,9 @@ from admin.pages.render import Renderer
 from admin.stepup.enrolment import Enrolment
 from admin.stepup.factors import Factor
 from admin.stores import Stores
-from gateway import clock
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.keys.postgres import translated
+from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
 

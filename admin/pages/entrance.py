@@ -15,7 +15,7 @@ from admin.pages import texts
 from admin.pages.context import Context, Visit, read_language, see_other, write_language
 from admin.pages.i18n import LANGUAGES
 from admin.pages.render import remember_language
-from gateway import clock
+from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import click
 
-from gateway.clock import now_ms
+from gateway.runtime.clock import now_ms
 
 if TYPE_CHECKING:
     from deploy.signing import Outgoing, SigningKey

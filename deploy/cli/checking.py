@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from gateway.compiled import Compiled
+    from gateway.process.configuration import Configuration
 
 
 @click.command()
@@ -38,17 +38,17 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
             load_settings(file)
             click.echo(f"{file}: a valid admin configuration")
             return
-        from gateway.app import check as compile_gateway
+        from gateway.process.app import check as compile_gateway
 
-        compiled = compile_gateway(file)
+        configuration = compile_gateway(file)
     if explain is None:
-        click.echo(f"{file}: a valid gateway configuration, {len(compiled.settings.routes)} routes")
+        click.echo(f"{file}: a valid gateway configuration, {len(configuration.settings.routes)} routes")
         return
-    for name, value in _explained(compiled, explain):
+    for name, value in _explained(configuration, explain):
         click.echo(f"{name:10}{value}")
 
 
-def _explained(compiled: "Compiled", request: str) -> list[tuple[str, str]]:
+def _explained(configuration: "Configuration", request: str) -> list[tuple[str, str]]:
     """Route, scope, upstream and limits of one request, as lines to print.
 
     :raises ClickException: the refusal that the gate would give
@@ -60,10 +60,10 @@ def _explained(compiled: "Compiled", request: str) -> list[tuple[str, str]]:
     if not method.isascii() or not method.isalpha() or not path.startswith("/") or not path.isascii() or " " in path:
         raise click.UsageError('write the request as "METHOD /path", e.g. --explain "GET /v1/wallets"')
     try:
-        route = compiled.routes.match(method.upper().encode(), path.partition("?")[0].encode())
+        route = configuration.routes.match(method.upper().encode(), path.partition("?")[0].encode())
     except Refusal as refusal:
         raise click.ClickException(f"{refusal.status} {refusal.code}: {refusal.detail}") from None
-    settings, limits = compiled.settings, compiled.settings.limits
+    settings, limits = configuration.settings, configuration.settings.limits
     if route.builtin:
         return [("route", str(route.pattern)), ("scope", str(route.scope)), ("answered", "by the gate itself")]
     return [

@@ -19,7 +19,7 @@ def gateway(path: Path) -> None:
     \b
     Example: gerbang gateway --config config/gateway.toml
     """
-    from gateway.supervisor import run
+    from gateway.process.supervisor import run
 
     raise SystemExit(run(path))
 

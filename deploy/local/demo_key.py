@@ -12,7 +12,7 @@ from deploy.client import Reply, ask
 from deploy.local.files import write_private
 from deploy.local.folder import DataFolder
 from deploy.local.process import StartError
-from gateway import clock
+from gateway.runtime import clock
 
 SCOPES = ["read", "trade"]
 

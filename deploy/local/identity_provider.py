@@ -21,7 +21,7 @@ from joserfc import jwt
 from joserfc.jwk import RSAKey
 
 from deploy.local.files import write_private
-from gateway import clock
+from gateway.runtime import clock
 
 AUDIENCE = "gerbang"
 UNVERIFIED = "unverified"

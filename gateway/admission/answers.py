@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 from gateway.admission.dialects import Dialect
 from gateway.errors import Refusal
-from gateway.message import Answer
+from gateway.http1.message import Answer
 
 _NO_STORE = (b"Cache-Control", b"no-store")
 _PROBLEM = (b"Content-Type", b"application/problem+json")

@@ -4,12 +4,12 @@ from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from gateway.admission.answers import document
-from gateway.admission.client_ip import Seen
 from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
-from gateway.config import Rate
+from gateway.config.settings import Rate
 from gateway.errors import MalformedRequest
-from gateway.message import Answer
+from gateway.http1.message import Answer
+from gateway.net.client_ip import Seen
 
 
 def time(now_ms: int) -> Answer:

@@ -4,7 +4,7 @@ from functools import lru_cache
 from ipaddress import IPv6Address
 
 from gateway.admission import gcra
-from gateway.config import Rate
+from gateway.config.settings import Rate
 
 
 class FailureLimiter:

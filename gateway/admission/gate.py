@@ -10,14 +10,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.admission import answers, builtin, rules
-from gateway.admission.client_ip import ClientIpRule, Seen
 from gateway.admission.dialects import DIALECTS, Credentials, Dialect
 from gateway.admission.dialects.base import invalid
 from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
-from gateway.config import GatewaySettings
+from gateway.config.settings import GatewaySettings
 from gateway.errors import (
     AmbiguousCredentials,
     AmbiguousPath,
@@ -28,9 +27,10 @@ from gateway.errors import (
     MissingCredentials,
     Refusal,
 )
+from gateway.http1.message import Answer, Identity, Request
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
-from gateway.message import Answer, Identity, Request
+from gateway.net.client_ip import ClientIpRule, Seen
 
 if TYPE_CHECKING:
     from asyncio import Future

@@ -4,7 +4,7 @@ Source: ITU-T I.371 Annex A, virtual scheduling; written with one stored number,
 in ``period_ms`` admits at most that many at once, and then one unit each ``period_ms / units``.
 """
 
-from gateway.config import Rate
+from gateway.config.settings import Rate
 from gateway.errors import GerbangError
 
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from gateway.admission.dialects import Credentials, Dialect, Mistake
 from gateway.admission.principal import Principal, pretend_to_verify
+from gateway.http1.message import Request
 from gateway.keys.ids import looks_like_secret
-from gateway.message import Request
 
 PER_KEY = 5
 """Searches for each key id in a minute."""

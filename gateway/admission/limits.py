@@ -19,11 +19,11 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, RedisError
 
-from gateway import clock
 from gateway.admission import gcra
 from gateway.admission.gcra import Charge, ShareNeeded
-from gateway.config import Rate
-from gateway.tasks import spawn
+from gateway.config.settings import Rate
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60

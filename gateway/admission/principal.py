@@ -12,9 +12,9 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from gateway.admission.client_ip import canonical
+from gateway.http1.message import Identity
 from gateway.keys.record import Algorithm, KeyRecord
-from gateway.message import Identity
+from gateway.net.client_ip import canonical
 
 Verify = Callable[[bytes, bytes], bool]
 """``(signed bytes, signature) -> whether the signature is this key's``."""

@@ -18,9 +18,9 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from gateway import clock
 from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
 TIMEOUT_SECONDS = 0.5

@@ -7,7 +7,7 @@ bytes that were signed are the bytes that are routed and the bytes that are forw
 import re
 from collections.abc import Iterator, Sequence
 
-from gateway.config import RouteConfig
+from gateway.config.settings import RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")

@@ -6,11 +6,10 @@
 from typing import Final
 
 from gateway.admission.builtin import rfc3339
-from gateway.admission.client_ip import Seen
 from gateway.admission.dialects import Credentials
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route
-from gateway.config import Auth
+from gateway.config.settings import Auth
 from gateway.errors import (
     AccountFrozen,
     IpNotAllowed,
@@ -21,6 +20,7 @@ from gateway.errors import (
     TimestampOutOfWindow,
     UnsignedQuery,
 )
+from gateway.net.client_ip import Seen
 
 AHEAD_MS: Final = 1_000
 """How far a client's clock may be ahead of the gate's."""

@@ -4,7 +4,7 @@ import json
 from base64 import urlsafe_b64encode
 
 from gateway.assertion.keys import SigningKey
-from gateway.message import Identity
+from gateway.http1.message import Identity
 
 
 class Signer:

@@ -21,8 +21,8 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from gateway import clock
 from gateway.errors import GerbangError
+from gateway.runtime import clock
 
 MAX_LIFE_S = 60
 """The longest life the gate gives an assertion; a longer one is not the gate's."""

@@ -7,9 +7,9 @@ whole request is still at hand. Everything else fails once and for all.
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Final
 
-from gateway import clock
 from gateway.errors import Overloaded, Refusal, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
-from gateway.forward.response import ResponseHead
+from gateway.http1.response import ResponseHead
+from gateway.runtime import clock
 
 if TYPE_CHECKING:
     from gateway.forward.connection import UpstreamConnection

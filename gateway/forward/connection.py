@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 import httptools
 import structlog
 
-from gateway.forward.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head, read_whole
-from gateway.ticker import NEVER
+from gateway.http1.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head, read_whole
+from gateway.runtime.ticker import NEVER
 
 if TYPE_CHECKING:
     from gateway.forward.call import Call

@@ -4,7 +4,7 @@ import asyncio
 
 import structlog
 
-from gateway.config import Health
+from gateway.config.settings import Health
 from gateway.forward.upstream_server import UpstreamServer
 
 _log = structlog.get_logger(__name__)

@@ -3,7 +3,7 @@
 from typing import Protocol
 from urllib.parse import quote
 
-from gateway.message import Identity
+from gateway.http1.message import Identity
 
 _VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 

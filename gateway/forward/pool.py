@@ -3,13 +3,13 @@
 import ssl
 from collections.abc import Collection
 
-from gateway.config import Upstream
+from gateway.config.settings import Upstream
 from gateway.forward.balance import choose
 from gateway.forward.identity import IdentityLines, Signer
 from gateway.forward.upstream_server import UpstreamServer
-from gateway.outbox import Outbox
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
-from gateway.ticker import Ticker
 
 
 class Pool:

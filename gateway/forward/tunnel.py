@@ -10,12 +10,12 @@ from typing import Protocol
 
 import structlog
 
-from gateway import clock
 from gateway.forward.connection import UpstreamConnection
-from gateway.forward.frames import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
+from gateway.runtime.ticker import NEVER
 from gateway.telemetry import Metrics
-from gateway.ticker import NEVER
+from gateway.websocket.frames import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
 
 _log = structlog.get_logger(__name__)
 

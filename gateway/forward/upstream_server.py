@@ -8,15 +8,15 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from gateway import clock
-from gateway.config import Upstream
+from gateway.config.settings import Upstream
 from gateway.forward.balance import Condition
 from gateway.forward.call import Call
 from gateway.forward.connection import UpstreamConnection
-from gateway.outbox import Outbox
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.tasks import spawn
+from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
-from gateway.ticker import Ticker
 
 _log = structlog.get_logger(__name__)
 

@@ -4,15 +4,15 @@ import asyncio
 import ssl
 from collections.abc import Mapping
 
-from gateway.config import Upstream, UpstreamTls
+from gateway.config.settings import Upstream, UpstreamTls
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.forward.health import watch
 from gateway.forward.identity import Signer
 from gateway.forward.pool import Pool
-from gateway.outbox import Outbox
-from gateway.tasks import spawn
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.tasks import spawn
+from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
-from gateway.ticker import Ticker
 
 Pools = Mapping[str, Pool]
 

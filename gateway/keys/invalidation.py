@@ -18,14 +18,14 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from gateway import clock
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import FAILURES
 from gateway.keys.shared import entomb
 from gateway.keys.trust import MAX_RECORD_TTL_MS, Channels
-from gateway.tasks import cancel, spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 __all__ = ["REDIS_CHANNEL", "Channels", "InvalidationListener", "parse_message", "publish"]

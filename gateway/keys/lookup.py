@@ -22,8 +22,7 @@ from typing import Any, Generic, NamedTuple
 
 import structlog
 
-from gateway import clock
-from gateway.config import Cache
+from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import RecordUnreadable
@@ -31,7 +30,8 @@ from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
 from gateway.keys.sources import Finds, Sources
 from gateway.keys.trust import YOUNG, Channels, Now, Shared, Trust
-from gateway.tasks import cancel, spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 _SPREAD = 0.15

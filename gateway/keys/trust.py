@@ -7,7 +7,7 @@ must agree on, within :data:`CLOCKS_DIFFER_MS`.
 from collections import OrderedDict
 from typing import NamedTuple
 
-from gateway.config import Cache
+from gateway.config.settings import Cache
 from gateway.keys.codec import DatedRecord
 from gateway.keys.record import KeyRecord
 

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 import structlog
 from redis.exceptions import RedisError
 
-from gateway import clock
 from gateway.errors import StoreUnavailable
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics
 
 ADMITTED = "admitted"

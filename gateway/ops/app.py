@@ -7,7 +7,7 @@ POST /reload                  200 {"outcome": "applied" | "unchanged", "version"
                               or 422 with code ``reload_refused`` and "problems": [{"path", "message"}]
 GET  /config                  {"version", "loaded_at", "settings"}, without a secret
 GET  /.well-known/jwks.json   RFC 7517
-ANY  /decision/…              see :mod:`gateway.ops.decision`
+ANY  /decision/…              see :mod:`gateway.ops.decision_endpoint`
 """
 
 from collections.abc import Awaitable, Callable
@@ -17,10 +17,10 @@ import structlog
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from gateway.admission.verdict import refused
 from gateway.assertion.keys import JWKS_MAX_AGE_S
-from gateway.decision import refused
 from gateway.errors import BodyTooLarge, Refusal
-from gateway.ops import decision
+from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
 MAX_BODY_BYTES = 1_024

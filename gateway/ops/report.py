@@ -2,8 +2,8 @@
 
 from typing import Any, Literal, NamedTuple, Protocol
 
-from gateway.changes import Change
-from gateway.decision import Asked, Verdict
+from gateway.admission.verdict import Asked, Verdict
+from gateway.config.changes import Change
 from gateway.errors import ConfigProblem
 
 

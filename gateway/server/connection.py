@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, cast
 
 import httptools
 
-from gateway import clock
 from gateway.errors import HeadersTooLarge, MalformedRequest, Overloaded, Refusal, RequestTimeout
 from gateway.forward.tunnel import Tunnel
-from gateway.message import Request
-from gateway.server import answer
-from gateway.server.body import Body, ChunkedBody, LengthBody
+from gateway.http1 import answer
+from gateway.http1.body import Body, ChunkedBody, LengthBody
+from gateway.http1.framing import CHUNKED, Field, Framing, frame, read_request_line
+from gateway.http1.message import Request
+from gateway.http1.request_head import HeadReader, cut_fields
+from gateway.runtime import clock
+from gateway.runtime.ticker import NEVER
 from gateway.server.exchange import Exchange
-from gateway.server.framing import CHUNKED, Field, Framing, frame, read_request_line
-from gateway.server.head import HeadReader, cut_fields
-from gateway.ticker import NEVER
 
 if TYPE_CHECKING:
     from gateway.server.plane import Plane

@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway import clock
 from gateway.admission.gate import Admitted, Gate, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call, Receiver
 from gateway.forward.connection import UpstreamConnection
-from gateway.forward.headers import request_lines
-from gateway.forward.response import ResponseHead
 from gateway.forward.tunnel import Tunnel
-from gateway.message import Answer, Request
-from gateway.server import answer, reports
-from gateway.server.body import BodyBuffer
-from gateway.server.framing import CHUNKED, Framing
-from gateway.tasks import spawn
+from gateway.http1 import answer
+from gateway.http1.body import BodyBuffer
+from gateway.http1.framing import CHUNKED, Framing
+from gateway.http1.headers import request_lines
+from gateway.http1.message import Answer, Request
+from gateway.http1.response import ResponseHead
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
+from gateway.server import reports
 from gateway.telemetry.tracing import Trace, Tracing
 
 if TYPE_CHECKING:

@@ -11,24 +11,24 @@ from collections.abc import Callable, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, cast
 
-from gateway import clock
 from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.admission.gate import Admitted, Gate
-from gateway.config import GatewaySettings
+from gateway.config.settings import GatewaySettings
 from gateway.errors import Refusal
-from gateway.forward.headers import REQUEST_DROP
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
-from gateway.message import Request
+from gateway.http1.answer import DateLine
+from gateway.http1.body import Memory
+from gateway.http1.headers import REQUEST_DROP
+from gateway.http1.message import Request
+from gateway.net.proxy_protocol import ProxyProtocolListener
+from gateway.net.tls import ServerTls
+from gateway.runtime import clock
+from gateway.runtime.ticker import Ticker
 from gateway.server import reports
-from gateway.server.answer import DateLine
-from gateway.server.body import Memory
 from gateway.server.connection import ClientConnection
-from gateway.server.proxy_protocol import ProxyProtocolListener
-from gateway.server.tls import ServerTls
 from gateway.telemetry import AccessLog, Metrics
 from gateway.telemetry.tracing import Tracing
-from gateway.ticker import Ticker
 
 BACKLOG = 1_024
 CONTENT_BYTES = 256 << 20

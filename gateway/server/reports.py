@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from gateway import clock
 from gateway.admission.gate import Admitted
 from gateway.admission.routes import Route
 from gateway.errors import Refusal
-from gateway.message import Request
+from gateway.http1.message import Request
+from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 from gateway.telemetry.tracing import Trace, Tracing
 

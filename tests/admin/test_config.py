@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from admin.config import AdminSettings, load_settings
-from gateway.config import Address
+from gateway.config.settings import Address
 from gateway.errors import ConfigError
 
 EXAMPLE = Path("config/admin.toml")

@@ -7,7 +7,7 @@ import sys
 import uvloop
 from aiohttp import ClientSession, DummyCookieJar, TCPConnector, web
 
-from gateway import clock
+from gateway.runtime import clock
 
 port, upstream, key_id, secret = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], sys.argv[4].encode()
 KEYS = {key_id: (secret, {"read", "trade"}, {"127.0.0.1"}, "account")}

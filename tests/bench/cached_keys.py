@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from gateway import clock
 from gateway.admission.principal import Principal
 from gateway.keys import ids
 from gateway.keys.record import Algorithm, KeyRecord, Scope
+from gateway.runtime import clock
 
 
 def resident() -> float:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway import clock, native
+from gateway import native
 from gateway.keys import ids, store
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.bench.contestants import Contestant, Ground
 from tests.bench.load import BIG_PATH, MODES, PUBLIC_PATH, READ_PATH, TRADE_PATH, Key
 from tests.support.stack import Database, fresh_database, start_migrated, start_redis

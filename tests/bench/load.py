@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway import clock
+from gateway.runtime import clock
 
 READ_PATH = "/v1/wallets"
 TRADE_PATH = "/v1/orders"

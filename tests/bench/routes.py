@@ -4,7 +4,7 @@ import timeit
 from functools import partial
 
 from gateway.admission.routes import RouteTable
-from gateway.config import RouteConfig
+from gateway.config.settings import RouteConfig
 
 PATHS = {"literal": b"/v1/service-%d/orders", "one parameter": b"/v1/service-%d/orders/ORDER-1", "the rest": b"/v1/service-%d/files/a/b/c"}
 PATTERNS = ("GET /v1/service-{n}/orders", "GET /v1/service-{n}/orders/{{id}}", "POST /v1/service-{n}/orders",

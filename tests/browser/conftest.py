@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, async_playwright
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.pages import Site, Time, Visitor, running_site
 
 _ARGUMENTS = [

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.bot import Bot
 from tests.support.pages import Time, Visitor
 from tests.support.system import GERBANG, System, free_port

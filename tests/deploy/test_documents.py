@@ -14,7 +14,7 @@ from admin.api.table import operations
 from admin.config import AdminSettings
 from admin.internal.handlers import InternalApi
 from deploy.cli import main
-from gateway.config import GatewaySettings
+from gateway.config.settings import GatewaySettings
 from gateway.errors import Refusal
 from gateway.telemetry.metrics import FAMILIES
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.customer import STEP_MS, WISH
 
 

@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
-from gateway import clock
+from gateway.runtime import clock
 
 SYMBOL = "BTC/IDR"
 KINDS = {"hmac-sha256": None, "ed25519": Ed25519PrivateKey.generate, "rsa-sha256": lambda: generate_private_key(65537, 2048)}

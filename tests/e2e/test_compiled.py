@@ -13,8 +13,9 @@ import asyncpg
 import pytest
 
 from deploy.signing import SigningKey, sign
-from gateway import clock, native
+from gateway import native
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.support.keys import add_key
 from tests.support.running import PATIENCE, RunningGateway, configuration, running
 from tests.support.wire import Received, UpstreamSide, recording_upstream

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from deploy.signing import SigningKey, sign
-from gateway import clock
 from gateway.keys.ids import new_key_id
+from gateway.runtime import clock
 
 ADDRESSES = itertools.count(1)
 ORDER = {"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "900000000", "quantity": "0.001"}

@@ -8,9 +8,9 @@ import asyncpg
 import pytest
 
 from deploy.local.sockets import socket_folder
-from gateway import clock
 from gateway.keys import invalidation, redis_client
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.faults.between import Between, between
 from tests.faults.load import Client, Load
 from tests.support import wire

@@ -10,10 +10,10 @@ from contextlib import suppress
 
 import asyncpg
 
-from gateway import clock
 from gateway.errors import StoreUnavailable
 from gateway.keys import redis_client, store
 from gateway.keys.invalidation import publish
+from gateway.runtime import clock
 
 
 async def delete(dsn: str, redis: str, key_id: str, account: str) -> int:

@@ -7,8 +7,8 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from deploy.signing import SigningKey, sign
-from gateway import clock
 from gateway.keys.record import KeyRecord
+from gateway.runtime import clock
 from tests.support.running import PATIENCE, RunningGateway
 from tests.support.wire import RawClient
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import uvloop
 
-from gateway import clock
+from gateway.runtime import clock
 
 TICK_SECONDS = 0.001
 HUNDRED = "a hundred"

@@ -5,7 +5,7 @@ import os
 import struct
 from pathlib import Path
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.faults.load import Seen
 
 _CODE = Path(__file__).with_name("stepped")

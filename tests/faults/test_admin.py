@@ -11,9 +11,9 @@ import aiohttp
 import asyncpg
 import pytest
 
-from gateway import clock
 from gateway.keys import redis_client
 from gateway.keys.shared import record_key
+from gateway.runtime import clock
 from tests.faults.between import between
 from tests.faults.conftest import VAULT
 from tests.faults.load import Load

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.faults.load import Client, Load, Seen, request_of
 from tests.faults.steps import SteppedClock
 from tests.support.wire import Received

@@ -16,9 +16,9 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from gateway import clock
 from gateway.keys.shared import record_key
 from gateway.keys.vault import Vault
+from gateway.runtime import clock
 from tests.faults.conftest import VAULT
 from tests.faults.load import Client, Load, ask_once, request_of
 from tests.support import redis_topologies

@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.running import RunningGateway
 from tests.support.system import free_port
 

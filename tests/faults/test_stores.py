@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.faults.between import between
 from tests.faults.load import Client, Load
 from tests.support.keys import a_record

@@ -10,8 +10,8 @@ import pyotp
 
 from admin.app import serving
 from admin.config import AdminSettings
-from gateway import clock
 from gateway.keys.vault import new_entry
+from gateway.runtime import clock
 from tests.support.issuer import AUDIENCE, Issuer
 
 INTERNAL_TOKEN = secrets.token_urlsafe(32)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from deploy.signing import Outgoing, SigningKey, sign
-from gateway import clock
+from gateway.runtime import clock
 
 
 class Answer(NamedTuple):

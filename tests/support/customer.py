@@ -6,7 +6,7 @@ from typing import Any
 import pyotp
 
 from deploy.client import Reply, ask
-from gateway import clock
+from gateway.runtime import clock
 
 STEP_MS = 30_000
 _numbers = itertools.count(1)

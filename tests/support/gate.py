@@ -1,8 +1,8 @@
 """The gate's assertion as a test makes it, for whoever stands behind the gate."""
 
-from gateway import clock
 from gateway.assertion import Signer, SigningKey
-from gateway.message import Identity
+from gateway.http1.message import Identity
+from gateway.runtime import clock
 
 KEY = SigningKey.new(0)
 

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from deploy.signing import DIALECTS, SigningKey, sign
-from gateway import clock
 from gateway.admission.gate import Gate
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
-from gateway.outbox import Outbox
+from gateway.runtime import clock
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.ticker import Ticker
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
 from gateway.telemetry import AccessLog, Metrics
-from gateway.ticker import Ticker
 from tests.support.keys import NOW_MS, a_record
 from tests.support.plane import StaticSigner
 from tests.support.signed import a_gate

@@ -11,7 +11,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 from joserfc.jws import JWSRegistry
 
-from gateway import clock
+from gateway.runtime import clock
 
 AUDIENCE = "gerbang"
 _PARAMETERS = {"use": "sig"}

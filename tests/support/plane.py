@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gateway.admission.gate import Admitted, Claim, KeyNeeded
-from gateway.config import GatewaySettings
+from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Upstreams
-from gateway.message import Answer, Identity, Request
+from gateway.http1.message import Answer, Identity, Request
+from gateway.runtime.ticker import Ticker
 from gateway.server.plane import Plane
 from gateway.telemetry import AccessLog, Metrics
-from gateway.ticker import Ticker
 from tests.support.wire import TIMEOUT, RawClient, RecordingUpstream
 
 IDENTITY = Identity("account-1", "gbk_test", ("read", "trade"))

@@ -14,7 +14,7 @@ import aiohttp
 
 PATIENCE = 60
 """Seconds to wait for what must happen; only a broken gateway uses them up."""
-_RUN = "import pathlib, sys; from gateway.supervisor import run; sys.exit(run(pathlib.Path(sys.argv[1])))"
+_RUN = "import pathlib, sys; from gateway.process.supervisor import run; sys.exit(run(pathlib.Path(sys.argv[1])))"
 
 
 class RunningGateway:

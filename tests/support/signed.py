@@ -18,12 +18,12 @@ from gateway.admission.gate import Gate, Services
 from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
 from gateway.admission.routes import RouteTable
-from gateway.config import GatewaySettings
+from gateway.config.settings import GatewaySettings
+from gateway.http1.message import Request
 from gateway.keys.cache import ABSENT
 from gateway.keys.record import Algorithm, KeyRecord
 from gateway.keys.secret import Secret
 from gateway.keys.usage import UsageCounts
-from gateway.message import Request
 from tests.support.keys import a_record
 
 VECTORS = Path(__file__).parents[1] / "vectors"

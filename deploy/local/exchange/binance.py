@@ -14,7 +14,7 @@ from aiohttp import web
 from deploy.local.exchange.account import Account, Order, OrderRefused, text
 from deploy.local.exchange.market import DAY_MS, MARKETS, Market, summary
 from deploy.local.exchange.state import Exchange, decimal, now_quote
-from gateway import clock
+from gateway.runtime import clock
 
 _BY_SYMBOL = {market.base + market.quote: market for market in MARKETS.values()}
 _REFUSALS = {

@@ -8,7 +8,7 @@ from aiohttp import web
 from deploy.local.exchange.account import Account, Order, OrderRefused, text
 from deploy.local.exchange.market import MARKETS, Market, summary
 from deploy.local.exchange.state import Exchange, decimal, json_object, market_named, now_quote
-from gateway import clock
+from gateway.runtime import clock
 
 _STATUS = {"order_not_found": 404, "unknown_symbol": 404, "order_not_open": 409, "duplicate_order": 409, "invalid_json": 400}
 _MEMBERS = {"symbol", "side", "type", "price", "quantity", "client_order_id"}

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from deploy.local.exchange.account import Account, Order, OrderRefused
 from deploy.local.exchange.market import MARKETS, Market, Quote, quote
-from gateway import clock
 from gateway.assertion import ASSERTED
+from gateway.runtime import clock
 
 MAX_ACCOUNTS = 10_000
 _DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")

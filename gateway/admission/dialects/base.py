@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from gateway.errors import InvalidCredentials
-from gateway.message import Request
+from gateway.http1.message import Request
 
 SHOWN = 2_048
 """Bytes of the string to sign that a refusal shows."""

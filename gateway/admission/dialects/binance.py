@@ -9,7 +9,7 @@ from urllib.parse import unquote_to_bytes
 
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
-from gateway.message import Request
+from gateway.http1.message import Request
 
 KEY = b"x-mbx-apikey"
 _READ = re.compile(rb"(?:^|(?<=&))(signature|timestamp|recvWindow)=([^&]*)")

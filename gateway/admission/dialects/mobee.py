@@ -5,7 +5,7 @@ from typing import Final
 
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
 from gateway.errors import MalformedRequest, MissingCredentials
-from gateway.message import Request
+from gateway.http1.message import Request
 
 KEY: Final = b"x-api-key"
 SIGNATURE: Final = b"x-request-signature"

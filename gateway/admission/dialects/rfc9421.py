@@ -14,8 +14,8 @@ import http_sf
 
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake, invalid, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
+from gateway.http1.message import Request
 from gateway.keys.record import Algorithm
-from gateway.message import Request
 
 INPUT, SIGNATURE, DIGEST = b"signature-input", b"signature", b"content-digest"
 ALGORITHMS = {

@@ -14,9 +14,9 @@ from admin.app import CannotStart, serving
 from admin.identity.browser import SESSION, SESSION_COOKIE, Browsers
 from admin.identity.sessions import Session, SessionStore
 from deploy.local.redis import RedisServer
-from gateway import clock
 from gateway.keys import redis_client
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.support.admin import KEY, Customer, Service, running_service, settings_for
 from tests.support.issuer import AUDIENCE, Issuer
 from tests.support.stack import Database

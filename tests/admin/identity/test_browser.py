@@ -11,8 +11,8 @@ from admin.errors import CrossSite
 from admin.identity.browser import CSRF_HEADER, SESSION_COOKIE, Browsers, origin_of, set_login_cookie
 from admin.identity.caller import Caller, Kyc
 from admin.identity.sessions import SessionStore
-from gateway import clock
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 
 ORIGIN = "https://keys.exchange.example"
 CALLER = Caller(account_id="budi", email=None, kyc=Kyc.VERIFIED, authenticated_ms=1, issued_ms=1)

@@ -22,8 +22,8 @@ from admin.identity.login import Login, LoginFailed, local_path
 from admin.identity.provider import Provider
 from admin.identity.sessions import SessionStore, new_token
 from admin.identity.tokens import TokenVerifier
-from gateway import clock
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 
 PUBLIC_URL = "https://keys.exchange.example"

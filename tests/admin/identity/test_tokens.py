@@ -19,7 +19,7 @@ from admin.errors import IdentityProviderUnavailable, Unauthenticated
 from admin.identity.caller import Kyc
 from admin.identity.provider import Provider
 from admin.identity.tokens import TokenVerifier, _header
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 
 FOREIGN = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 import redis.asyncio as redis
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.admin import KEY, Customer, Service
 from tests.support.stack import Database, sql
 

@@ -6,7 +6,7 @@ import asyncpg
 import pyotp
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.admin import Customer, Service
 from tests.support.stack import Database
 

@@ -5,7 +5,7 @@ import asyncio
 import pyotp
 import pytest
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.admin import KEY, Customer, Service
 from tests.support.stack import Database, sql
 

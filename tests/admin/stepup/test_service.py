@@ -8,7 +8,7 @@ import pyotp
 import pytest
 
 from admin.stepup.proof import FREE_FAILURES
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.admin import KEY, Customer, Service
 from tests.support.stack import Database
 

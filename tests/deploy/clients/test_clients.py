@@ -18,7 +18,7 @@ import httpx
 import pytest
 import requests
 
-from gateway import clock
+from gateway.runtime import clock
 
 CLIENTS = Path(__file__).parents[3] / "deploy" / "clients"
 KEY_ID, SECRET = "gbk_0123456789abcdefghijklMNOPQR", "gbs_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLM"

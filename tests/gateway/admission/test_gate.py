@@ -10,7 +10,7 @@ import pytest
 from deploy.signing import DIALECTS
 from gateway.admission.gate import KeyNeeded
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
-from gateway.config import Rate
+from gateway.config.settings import Rate
 from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
 from gateway.keys.record import Scope
 from tests.support.keys import NOW_MS, a_record

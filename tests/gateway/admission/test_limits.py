@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from gateway.admission import gcra, limits
 from gateway.admission.gcra import ShareNeeded
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
-from gateway.config import Rate
+from gateway.config.settings import Rate
 from gateway.keys import redis_client
 from gateway.telemetry.metrics import Metrics
 

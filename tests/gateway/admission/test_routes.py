@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.admission.routes import RouteTable
-from gateway.config import RouteConfig
+from gateway.config.settings import RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
 from tests.bench.routes import table as bench_table
 

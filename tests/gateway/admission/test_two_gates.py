@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 
 from deploy.signing import SigningKey, sign
-from gateway import clock
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.support.keys import add_key
 from tests.support.running import configuration, running
 from tests.support.wire import RawClient, recording_upstream

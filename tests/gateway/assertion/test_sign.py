@@ -6,7 +6,7 @@ from base64 import urlsafe_b64decode
 import pytest
 
 from gateway.assertion import Signer, SigningKey
-from gateway.message import Identity
+from gateway.http1.message import Identity
 
 NOW = 1_800_000_000_999
 IDENTITY = Identity("account-1", "gbk_x", ("read", "trade"))

@@ -9,11 +9,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import clock
 from gateway.assertion import ASSERTED, Asserted, AssertionRefused, KeyRing, Signer, SigningKey, require_assertion, verify
 from gateway.assertion.sign import _base64url, _segment
 from gateway.assertion.verifier import LEEWAY_MS, REFRESH_MS, RETRY_MS, JwksCache
-from gateway.message import Identity
+from gateway.http1.message import Identity
+from gateway.runtime import clock
 
 NOW = 1_800_000_000_000
 IDENTITY = Identity("account-1", "gbk_x", ("read", "trade"))

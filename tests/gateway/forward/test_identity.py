@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.forward.identity import IdentityLines
-from gateway.message import Identity
+from gateway.http1.message import Identity
 
 ALICE = Identity("alice", "gbk_1", ("read",))
 BOB = Identity("bob", "gbk_2", ("read", "trade"))

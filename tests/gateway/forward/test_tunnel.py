@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gateway import clock
 from gateway.errors import ScopeNotGranted
-from gateway.tasks import spawn
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from tests.support.plane import IDENTITY, ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, RecordingUpstream, UpstreamSide, answering, recording_upstream
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from gateway.config import Cache
+from gateway.config.settings import Cache
 from gateway.keys import postgres, redis_client, sources, store
 from gateway.keys.invalidation import Channels, publish
 from gateway.keys.lookup import KeyLookup

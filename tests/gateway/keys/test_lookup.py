@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from pydantic import ValidationError
 
-from gateway.config import Cache
+from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable
 from gateway.keys import codec, postgres, shared
 from gateway.keys.cache import ABSENT
@@ -14,7 +14,7 @@ from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import publish
 from gateway.keys.shared import record_key
 from gateway.keys.trust import MAX_RECORD_TTL_MS, TOMBSTONE_TTL_MS
-from gateway.tasks import spawn
+from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
 from tests.support.keys import NOW_MS, a_vault, add_key
 

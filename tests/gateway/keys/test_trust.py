@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config import Cache
+from gateway.config.settings import Cache
 from gateway.keys.codec import DatedRecord
 from gateway.keys.trust import CLOCKS_DIFFER_MS, TOMBSTONE_TTL_MS, Aged, Channels, Now, Shared, Trust
 from tests.support.keys import NOW_MS, a_record

@@ -3,7 +3,7 @@
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-from gateway.changes import Change, Kind
+from gateway.config.changes import Change, Kind
 from gateway.errors import ConfigProblem
 from gateway.ops.app import create_app
 from gateway.ops.report import Readiness, ReloadReport

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway import clock
+from gateway.runtime import clock
 from tests.support.in_memory import WORDS, InMemory, seeds
 
 SEEDS = seeds()

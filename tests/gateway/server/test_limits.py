@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from gateway.tasks import spawn
+from gateway.runtime.tasks import spawn
 from tests.support.plane import serving
 from tests.support.wire import Received, UpstreamSide, answering, recording_upstream
 

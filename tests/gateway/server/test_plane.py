@@ -4,7 +4,7 @@ import asyncio
 import os
 
 from gateway.errors import NoRoute
-from gateway.tasks import spawn
+from gateway.runtime.tasks import spawn
 from tests.support.plane import ScriptedGate, serving, settings
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from gateway import clock
 from gateway.admission.gate import Gate
 from gateway.keys.record import Scope
 from gateway.keys.secret import Secret
+from gateway.runtime import clock
 from tests.support.keys import a_record
 from tests.support.plane import serving
 from tests.support.signed import a_gate

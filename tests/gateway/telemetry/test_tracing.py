@@ -9,9 +9,9 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from gateway.compiled import compile_raw
-from gateway.config import Raw
+from gateway.config.settings import Raw
 from gateway.errors import ConfigError, InvalidCredentials
+from gateway.process.configuration import prepare_raw
 from gateway.telemetry import tracing as module
 from gateway.telemetry.tracing import Tracing
 from tests.support.keys import NOW_MS
@@ -217,14 +217,14 @@ def test_an_end_does_not_wait_for_a_collector_that_hangs(monkeypatch, exporter):
 def test_a_missing_extra_is_told_with_how_to_install_it(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda _name: None)
     with pytest.raises(ConfigError, match=r"telemetry\.traces.*pip install gerbang\[traces\]"):
-        compile_raw(Raw("gateway.toml", {"telemetry": {"traces": "http://127.0.0.1:4318/v1/traces"}}, []))
+        prepare_raw(Raw("gateway.toml", {"telemetry": {"traces": "http://127.0.0.1:4318/v1/traces"}}, []))
 
 
 @pytest.mark.parametrize(
     "program",
     [
         "import sys, gateway.telemetry.tracing; sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))",
-        "import sys; sys.modules['opentelemetry'] = None; import gateway.app, gateway.worker",
+        "import sys; sys.modules['opentelemetry'] = None; import gateway.process.app, gateway.process.worker",
     ],
     ids=["by the module", "by the rest"],
 )

@@ -7,7 +7,7 @@ import pytest
 from gateway import errors
 from gateway.admission.dialects.binance import KEY, Binance
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, Refusal
-from gateway.message import Request
+from gateway.http1.message import Request
 from tests.support.signed import a_gate
 
 HEX = b"ab" * 32

@@ -11,7 +11,7 @@ from http_message_signatures import HTTPMessageSigner, HTTPSignatureKeyResolver,
 
 from gateway import errors
 from gateway.errors import InvalidCredentials
-from gateway.message import Request
+from gateway.http1.message import Request
 from tests.support.signed import a_gate, record_of, request_of, vector, vectors
 
 KEYS = vectors("rfc9421")["keys"]

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gateway.admission.dialects import DIALECTS
 from gateway.errors import Refusal
-from gateway.message import Request
+from gateway.http1.message import Request
 from tests.support.signed import a_gate, record_of, request_of, vectors
 
 EXAMPLES = 10_000 if "CI" in os.environ else 1_000

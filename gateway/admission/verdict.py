@@ -1,0 +1,127 @@
+"""The decision alone: whether a request that somebody else forwards may pass. No rule of its own: the gate decides, as for the proxy.
+
+What is asked (:class:`Asked`) and answered (:class:`Verdict`) travel as JSON from the ops port to a worker and back; bytes travel as
+Latin-1 text, which has one character for each byte.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+from gateway.admission import answers
+from gateway.admission.gate import Admitted, Gate, KeyNeeded
+from gateway.admission.routes import Route
+from gateway.errors import BodyTooLarge, KeyStoreUnavailable, NoRoute, Refusal
+from gateway.http1.message import Answer, Request
+
+MAX_LOOKUPS = 3
+"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
+
+NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
+"""Said on a public route: a proxy that copies what it is told over the client's own fields would leave one that it is not told about."""
+
+
+class Asked(NamedTuple):
+    """A request as the asking proxy received it."""
+
+    method: str
+    target: str
+    headers: list[tuple[str, str]]
+    body: bytes
+    peer: str
+    """The asking proxy's own address."""
+
+    def wire(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self._asdict(), "body": self.body.decode("latin-1")}
+
+    @classmethod
+    def read(cls, wire: dict[str, Any]) -> Self:
+        """What :meth:`wire` wrote."""
+        headers = [(name, value) for name, value in wire["headers"]]
+        return cls(wire["method"], wire["target"], headers, wire["body"].encode("latin-1"), wire["peer"])
+
+    def request(self, *, received_ms: int, request_id: str) -> Request:
+        """As the data plane would have made it; what is no origin-form target has no route."""
+        path, mark, query = self.target.encode("latin-1", "replace").partition(b"?")
+        return Request(
+            method=self.method.encode("latin-1", "replace"),
+            target=self.target.encode("latin-1", "replace"),
+            path=path,
+            query=query if mark else None,
+            headers=tuple((name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")) for name, value in self.headers),
+            body=self.body,
+            peer=self.peer,
+            secure=False,
+            received_ms=received_ms,
+            request_id=request_id,
+        )
+
+
+class Verdict(NamedTuple):
+    """200 and the fields to set for the upstream, or the refusal as the client should read it."""
+
+    status: int
+    headers: list[tuple[str, str]]
+    body: bytes
+
+    def wire(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**self._asdict(), "body": self.body.decode("latin-1")}
+
+    @classmethod
+    def read(cls, wire: dict[str, Any]) -> Self:
+        """What :meth:`wire` wrote."""
+        return cls(wire["status"], [(name, value) for name, value in wire["headers"]], wire["body"].encode("latin-1"))
+
+
+def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
+    """A refusal as a verdict; its true status and code stand in fields, for proxies that change the status.
+
+    :param given: the refusal as the request's dialect tells it
+    """
+    answer = given or answers.render(refusal, request_id="", dialect=None)
+    told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    return Verdict(answer.status, [*told, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
+
+
+async def decide(
+    gate: Gate, request: Request, *, identity_lines: Callable[[Admitted, int], bytes], note: Callable[[Admitted | Refusal, Request], None]
+) -> Verdict:
+    """Decide on a request of a trusted proxy.
+
+    :param identity_lines: the field lines that tell the upstream who it is from
+    :param note: told of the outcome, to count and log it
+    """
+    try:
+        route = gate.route(request)
+        if route.builtin:
+            raise NoRoute("the gate answers this path itself: forward it to its public port")
+        if len(request.body) > gate.settings.limits.max_body_bytes:
+            raise BodyTooLarge(f"the content is over {gate.settings.limits.max_body_bytes} bytes")
+        admitted = await _admit(gate, request, route)
+    except Refusal as refusal:
+        note(refusal, request)
+        return refused(refusal, gate.render(refusal, request))
+    note(admitted, request)
+    told = identity_lines(admitted, request.received_ms) + admitted.answer_headers
+    nobody = NOBODY if admitted.identity is None else ()
+    own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
+    return Verdict(200, [*nobody, *_fields(told), *own], b"")
+
+
+async def _admit(gate: Gate, request: Request, route: Route) -> Admitted:
+    for _ in range(MAX_LOOKUPS):
+        try:
+            admitted = gate.admit(request, route)
+        except KeyNeeded as needed:
+            await gate.resolve(needed)
+            continue
+        if admitted.replay is not None:
+            await gate.claim(admitted)
+        return admitted
+    raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
+
+
+def _fields(lines: bytes) -> list[tuple[str, str]]:
+    pairs = (line.partition(":") for line in lines.decode("latin-1").split("\r\n") if line)
+    return [(name, value.strip()) for name, _, value in pairs]

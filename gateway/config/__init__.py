@@ -1,0 +1,1 @@
+"""The gateway's settings, and the differences between two versions of them."""

@@ -1,0 +1,96 @@
+"""What differs between two settings, told by key path without a secret, and what of it needs a restart. Pure."""
+
+from collections.abc import Iterator
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from pydantic import BaseModel, SecretStr
+
+from gateway.config.settings import GatewaySettings
+
+RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
+"""What a reload does not swap: sockets and how they are read, connections to the stores, and the key ring are made once."""
+
+
+class Kind(StrEnum):
+    """What happened to a key path."""
+
+    ADDED = "added"
+    REMOVED = "removed"
+    CHANGED = "changed"
+
+
+class Change(NamedTuple):
+    """One difference: ``upstreams.spot.servers[0]`` changed from one value to another. Secrets are told as ``***``."""
+
+    kind: Kind
+    path: str
+    before: object
+    after: object
+
+
+def changes(before: GatewaySettings, after: GatewaySettings) -> list[Change]:
+    """Every difference, in the order of the file. A route is named by its match, so that inserting one is one change."""
+    return list(_differences("", _tree(before), _tree(after)))
+
+
+def needs_restart(found: list[Change]) -> list[str]:
+    """Key paths among the changes that a reload cannot apply."""
+    return [change.path for change in found if f"{change.path}.".startswith(tuple(f"{path}." for path in RESTART_ONLY))]
+
+
+def shown(settings: GatewaySettings) -> dict[str, Any]:
+    """The settings as an operator writes them, routes by their match; without the stores and the vault."""
+    tree: dict[str, Any] = _tree(settings)
+    return {section: values for section, values in tree.items() if section not in ("stores", "vault")}
+
+
+class _Hidden(NamedTuple):
+    """A secret: compared by value, shown as ``***``."""
+
+    value: str
+
+
+def _tree(value: Any) -> Any:
+    """Settings as nested dicts of plain values; lists of routes become dicts by match."""
+    if isinstance(value, GatewaySettings):
+        return {**_fields(value), "routes": {route.match: _fields(route) for route in value.routes}}
+    if isinstance(value, BaseModel):
+        return _fields(value)
+    if isinstance(value, dict):
+        return {key: _tree(item) for key, item in value.items()}
+    if isinstance(value, SecretStr):
+        return _Hidden(value.get_secret_value())
+    if isinstance(value, list | tuple) and not hasattr(value, "_fields"):
+        return [_tree(item) for item in value]
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _fields(model: BaseModel) -> dict[str, Any]:
+    return {name: _tree(getattr(model, name)) for name in type(model).model_fields}
+
+
+def _differences(path: str, before: Any, after: Any) -> Iterator[Change]:
+    if before == after:
+        return
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in [*before, *(key for key in after if key not in before)]:
+            where = _below(path, key)
+            if key not in after:
+                yield Change(Kind.REMOVED, where, None, None)
+            elif key not in before:
+                yield Change(Kind.ADDED, where, None, None)
+            else:
+                yield from _differences(where, before[key], after[key])
+        return
+    yield Change(Kind.CHANGED, path, _shown(before), _shown(after))
+
+
+def _below(path: str, key: str) -> str:
+    if path == "routes":
+        return f"routes[{key}]"
+    return f"{path}.{key}" if path else key
+
+
+def _shown(value: Any) -> object:
+    return "***" if isinstance(value, _Hidden) else value

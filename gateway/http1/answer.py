@@ -1,0 +1,86 @@
+"""Answers to bytes: the gate's own, and the head of an upstream's. Pure; the time is an argument."""
+
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Final
+
+from gateway.http1.headers import RATE_LIMIT, without
+from gateway.http1.message import Answer
+from gateway.http1.response import ResponseHead
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+_CLOSE: Final = b"connection: close\r\n\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
+_END: Final = b"\r\n"
+_WITHOUT_CONTENT = frozenset({204, 304})
+
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+def status_line(status: int) -> bytes:
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+class DateLine:
+    """The ``Date`` field line (RFC 9110 §6.6.1), formatted once a second."""
+
+    __slots__ = ("_line", "_until_ms")
+
+    def __init__(self) -> None:
+        self._until_ms = 0
+        self._line = b""
+
+    def at(self, now_ms: int) -> bytes:
+        if now_ms >= self._until_ms or now_ms < self._until_ms - 1000:
+            second = now_ms // 1000
+            self._until_ms = (second + 1) * 1000
+            self._line = f"date: {formatdate(second, usegmt=True)}\r\n".encode()
+        return self._line
+
+
+def connection_end(*, keep_alive: bool, http10: bool) -> bytes:
+    """The ``Connection`` field where one is needed, and the empty line that ends a head."""
+    if not keep_alive:
+        return _CLOSE
+    return _KEEP_ALIVE if http10 else _END
+
+
+def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: bool, head_only: bool) -> bytes:
+    """An answer of the gate itself, whole.
+
+    :param more: rendered field lines to add
+    :param head_only: the request was a HEAD: the same head, no content (RFC 9110 §9.3.2)
+    """
+    lines = b"".join([name + b": " + value + b"\r\n" for name, value in answer.headers])
+    bare = answer.status in _WITHOUT_CONTENT
+    length = b"" if bare else b"content-length: %d\r\n" % len(answer.body)
+    end = connection_end(keep_alive=keep_alive, http10=http10)
+    return status_line(answer.status) + date + lines + more + length + end + (b"" if head_only or bare else answer.body)
+
+
+def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes) -> bytes:
+    """The head of an upstream's answer as the client gets it.
+
+    :param date: for a head that has none (RFC 9110 §6.6.1)
+    :param more: rendered field lines of the gate: its rate limit, of which the upstream may not speak then
+    :param framing: the field line that says how the content ends, or ``b""``
+    :param end: see :func:`connection_end`
+    """
+    kept = head.rendered
+    if head.named or (head.limited and more):
+        kept = b"\r\n".join([*without(head.lines, head.named | RATE_LIMIT if more else head.named), b""])
+    if not head.dated:
+        kept += date
+    return b"".join((STATUS_LINES.get(head.status) or status_line(head.status), kept, more, framing, end))
+
+
+def interim(head: ResponseHead) -> bytes:
+    """A 1xx answer (RFC 9110 §15.2), passed on."""
+    return relayed(head, b"", b"", b"", _END)
+
+
+def switching(head: ResponseHead, more: bytes) -> bytes:
+    """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2)."""
+    return relayed(head, b"", more, b"upgrade: websocket\r\n", b"connection: Upgrade\r\n\r\n")

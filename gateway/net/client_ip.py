@@ -1,0 +1,196 @@
+"""Which address a request comes from: the transport peer's, unless that is a trusted proxy; then what its header says. Pure.
+
+A chain of proxies is read from the right, over all of a header's lines, because only what trusted proxies appended can be believed: the
+first address that is no trusted proxy's is the client's. What cannot be read ends the walk without an address; it is never guessed.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+from gateway.config.settings import ClientIp
+from gateway.http1.message import Request
+
+_LONGEST = 45
+"""Characters of the longest text of an address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_PEERS = 65_536
+
+_WITH_PORT = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
+"""An address with brackets or a port, as some proxies write them in any header: ``[2001:db8::1]:80``, ``192.0.2.1:80``."""
+_NODE = re.compile(r"(?:\[([^\[\]]*)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?", re.ASCII)
+"""RFC 7239 §6 node, when it is an address."""
+_TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+_QUOTED = rb'"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)"'
+_PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED + rb")[ \t]*")
+"""RFC 7239 §4 forwarded-pair. White space around ``;`` is tolerated, as is usual."""
+
+
+class Seen:
+    """The client's address as far as it can be told."""
+
+    __slots__ = ("address", "problem")
+
+    def __init__(self, address: str, problem: str) -> None:
+        self.address = address
+        """Canonical text; ``""`` when it cannot be read."""
+        self.problem = problem
+        """For the owner of the request: why it cannot be read; ``""`` when it can."""
+
+
+def canonical(text: str) -> str | None:
+    """The one text form of an address (RFC 5952); an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
+
+    :return: ``None`` for anything else: zone ids, ports, octal, hexadecimal and short forms of IPv4
+    """
+    return _canonical(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(_PEERS)
+def _canonical(text: str) -> str | None:
+    if "%" in text:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+class ClientIpRule:
+    """One configuration's rule, compiled."""
+
+    def __init__(self, settings: ClientIp) -> None:
+        self._networks = tuple(map(_unmapped, settings.trusted_proxies))
+        self._header = settings.header
+        self._name = settings.header.lower().encode("ascii")
+        lists: dict[bytes, Callable[[list[bytes]], Iterator[str]]] = {b"x-forwarded-for": _comma_separated, b"forwarded": _forwarded}
+        self._hops = lists.get(self._name)
+        self._direct: dict[str, Seen] = {}
+        self.trusts = lru_cache(_PEERS)(self._trusts)
+
+    def of(self, request: Request) -> Seen:
+        """The client's address. Headers are looked at only when the peer is a trusted proxy."""
+        seen = self._direct.get(request.peer)
+        return seen if seen is not None else self._of(request)
+
+    def _of(self, request: Request) -> Seen:
+        peer = canonical(request.peer)
+        if peer is not None and self.trusts(peer):
+            return self._told(request, peer)
+        seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
+        if len(self._direct) >= _PEERS:
+            self._direct.clear()
+        self._direct[request.peer] = seen
+        return seen
+
+    def _told(self, request: Request, peer: str) -> Seen:
+        """What a trusted proxy says."""
+        lines = request.field_lines(self._name)
+        if not lines:
+            return Seen(peer, "")
+        if self._hops is not None:
+            return self._walk(self._hops(lines), peer)
+        text = lines[0].decode("latin-1")
+        address = canonical(text)
+        if address is None or len(lines) > 1:
+            what = f"{len(lines)} lines" if len(lines) > 1 else _shown(text)
+            return Seen("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
+        return Seen(address, "")
+
+    def _walk(self, hops: Iterator[str], peer: str) -> Seen:
+        """From the nearest hop to the farthest, to the first that is no trusted proxy."""
+        address = peer
+        for hop in hops:
+            farther = _address(hop)
+            if farther is None:
+                return Seen("", f"a trusted proxy sent {self._header} with a hop that is not an IP address: {_shown(hop)}")
+            address = farther
+            if not self.trusts(address):
+                break
+        return Seen(address, "")
+
+    def _trusts(self, address: str) -> bool:
+        parsed = ip_address(address)
+        return any(parsed in network for network in self._networks)
+
+
+def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
+    """Networks in the form that canonical addresses have."""
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network
+
+
+def _address(hop: str) -> str | None:
+    address = canonical(hop)
+    if address is None and (match := _WITH_PORT.fullmatch(hop)) is not None:
+        return _of_family(match[1], match[2])
+    return address
+
+
+def _of_family(bracketed: str | None, bare: str | None) -> str | None:
+    """Brackets are for IPv6, and only for it."""
+    if bracketed is not None:
+        return canonical(bracketed) if ":" in bracketed else None
+    return canonical(bare or "")
+
+
+def _comma_separated(lines: list[bytes]) -> Iterator[str]:
+    """``X-Forwarded-For``: hops from the nearest to the farthest. Empty elements are ignored (RFC 9110 §5.6.1.2)."""
+    for line in reversed(lines):
+        for hop in reversed(line.split(b",")):
+            if text := hop.strip(b" \t"):
+                yield text.decode("latin-1")
+
+
+def _forwarded(lines: list[bytes]) -> Iterator[str]:
+    """``Forwarded`` (RFC 7239): hops from the nearest to the farthest, as bare addresses where they are addresses.
+
+    A line is read from its beginning, for only so are quotes told apart; one that does not parse is one hop that is no address.
+    """
+    for line in reversed(lines):
+        elements = _elements(line)
+        if elements is None:
+            yield _no_address(line.decode("latin-1"))
+            return
+        for node in reversed(elements):
+            match = _NODE.fullmatch(node)
+            yield (_of_family(match[1], match[2]) if match is not None else None) or _no_address(node)
+
+
+def _no_address(node: str) -> str:
+    """Text that the walk does not take for an address: in ``Forwarded``, a bare IPv6 address is none."""
+    return node if _address(node) is None else f'"{node}"'
+
+
+def _elements(line: bytes) -> list[str] | None:
+    """The ``for`` node of each element (``"no for"`` where there is none); ``None`` when the line is malformed."""
+    nodes: list[str] = []
+    pairs: dict[bytes, str] = {}
+    position, end = 0, len(line)
+    while position < end:
+        if line[position] in b" \t":
+            position += 1
+        elif line[position] in b",;":
+            if line[position] == 44 and pairs:
+                nodes.append(pairs.get(b"for", "no for"))
+                pairs = {}
+            position += 1
+        else:
+            match = _PAIR.match(line, position)
+            if match is None or (match.end() < end and line[match.end()] not in b",;") or match[1].lower() in pairs:
+                return None
+            value = match[2] if match[2] is not None else re.sub(rb"\\(.)", rb"\1", match[3])
+            pairs[match[1].lower()] = value.decode("latin-1")
+            position = match.end()
+    if pairs:
+        nodes.append(pairs.get(b"for", "no for"))
+    return nodes
+
+
+def _shown(text: str) -> str:
+    return ascii(text[:60])

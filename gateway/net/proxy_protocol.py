@@ -1,0 +1,173 @@
+"""The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): who the client is, as a trusted load balancer says.
+
+The header comes before TLS, so it is read off the accepted socket, not one byte further, before a protocol gets the connection.
+"""
+
+import asyncio
+import socket
+import ssl
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gateway.runtime.tasks import spawn
+
+if TYPE_CHECKING:
+    from gateway.server.plane import Plane
+
+_log = structlog.get_logger(__name__)
+
+SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
+MAX_V1 = 107
+MAX_V2_PAYLOAD = 4_096
+"""Addresses and TLVs together."""
+BACKLOG = 1_024
+
+
+class ProxyHeaderError(Exception):
+    """Not a PROXY header; the connection must be dropped."""
+
+
+def parse_v1(line: bytes) -> str | None:
+    """The source address, or ``None`` for ``UNKNOWN`` (the connection's own peer is the client).
+
+    :param line: with its CRLF
+    :raises ProxyHeaderError:
+    """
+    if not line.startswith(b"PROXY ") or not line.endswith(b"\r\n") or len(line) > MAX_V1:
+        raise ProxyHeaderError("not a version 1 line")
+    family, *rest = line[6:-2].split(b" ")
+    if family == b"UNKNOWN":
+        return None
+    if family not in (b"TCP4", b"TCP6") or len(rest) != 4:
+        raise ProxyHeaderError("not TCP4, TCP6 or UNKNOWN with two addresses and two ports")
+    try:
+        source, destination = (ip_address(address.decode("ascii")) for address in rest[:2])
+    except ValueError:
+        raise ProxyHeaderError("not an address") from None
+    if source.version != (4 if family == b"TCP4" else 6) or destination.version != source.version:
+        raise ProxyHeaderError("address of another family")
+    if not all(port.isdigit() and len(port) <= 5 and int(port) <= 65535 for port in rest[2:]):
+        raise ProxyHeaderError("not a port")
+    return str(source)
+
+
+def v2_payload_length(header: bytes) -> int:
+    """How many bytes follow the fixed 16.
+
+    :raises ProxyHeaderError:
+    """
+    if len(header) != 16 or not header.startswith(SIGNATURE_V2) or header[12] not in (0x20, 0x21):
+        raise ProxyHeaderError("not a version 2 header")
+    length = int.from_bytes(header[14:16], "big")
+    if length > MAX_V2_PAYLOAD:
+        raise ProxyHeaderError("header too long")
+    return length
+
+
+def parse_v2(header: bytes, payload: bytes) -> str | None:
+    """The source address, or ``None`` for ``LOCAL`` (the balancer's own health check) and for families without an IP address.
+
+    :param header: the fixed 16 bytes, accepted by :func:`v2_payload_length`
+    :raises ProxyHeaderError:
+    """
+    if header[12] == 0x20:
+        return None
+    family = header[13] >> 4
+    if family == 1 and len(payload) >= 12:
+        return str(IPv4Address(payload[:4]))
+    if family == 2 and len(payload) >= 36:
+        return str(IPv6Address(payload[:16]))
+    if family in (0, 3):
+        return None
+    raise ProxyHeaderError("no room for the addresses it announces")
+
+
+async def read_source(sock: socket.socket) -> str | None:
+    """Read exactly one header.
+
+    :return: see :func:`parse_v1`
+    :raises ProxyHeaderError: what came is not one, or the connection ended
+    """
+    start = await _exactly(sock, 12)  # the shortest version 1 line is longer than that
+    if start == SIGNATURE_V2:
+        header = start + await _exactly(sock, 4)
+        return parse_v2(header, await _exactly(sock, v2_payload_length(header)))
+    if not start.startswith(b"PROXY "):
+        raise ProxyHeaderError("no PROXY header")
+    line = start
+    while not line.endswith(b"\n") and len(line) < MAX_V1:
+        try:
+            ahead = sock.recv(MAX_V1 - len(line), socket.MSG_PEEK)
+        except BlockingIOError:
+            ahead = b""
+        line += await _exactly(sock, ahead.find(b"\n") + 1 or len(ahead) or 1)
+    return parse_v1(line)
+
+
+async def _exactly(sock: socket.socket, count: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    data = b""
+    while len(data) < count:
+        piece = await loop.sock_recv(sock, count - len(data))
+        if not piece:
+            raise ProxyHeaderError("the connection ended inside the header")
+        data += piece
+    return data
+
+
+class ProxyProtocolListener:
+    """Accepts connections and reads the header of those that come from a trusted peer; others are clients themselves."""
+
+    def __init__(self, listening: socket.socket, plane: "Plane", tls: ssl.SSLContext | None) -> None:
+        listening.setblocking(False)
+        listening.listen(BACKLOG)
+        self._listening = listening
+        self._plane = plane
+        self._tls = tls
+        self._greeting: set[asyncio.Task[None]] = set()
+        self._accepting = spawn(self._accept(), name="accept behind a load balancer")
+
+    def close(self) -> None:
+        self._accepting.cancel()
+        for task in list(self._greeting):
+            task.cancel()
+        self._listening.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                accepted, address = await loop.sock_accept(self._listening)
+            except OSError as error:  # out of descriptors, or the client left already
+                _log.warning("accept_failed", error=str(error))
+                await asyncio.sleep(0.1)
+                continue
+            if len(self._greeting) >= self._plane.limits.max_connections:
+                accepted.close()
+                continue
+            task = spawn(self._greet(accepted, str(address[0]) if isinstance(address, tuple) else ""), name="read a PROXY header")
+            self._greeting.add(task)
+            task.add_done_callback(self._greeting.discard)
+
+    async def _greet(self, sock: socket.socket, peer: str) -> None:
+        source: str | None = peer
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if self._plane.is_trusted(peer):
+                async with asyncio.timeout(self._plane.limits.header_timeout_ms / 1000):
+                    source = await read_source(sock) or peer
+            await asyncio.get_running_loop().connect_accepted_socket(
+                lambda: self._plane.client(source),
+                sock,
+                ssl=self._tls,
+                **self._plane.tls_limits(),
+            )
+        except (OSError, TimeoutError, ProxyHeaderError) as error:
+            self._plane.metrics.connections_refused["proxy header"] += 1
+            _log.info("proxy_header_refused", peer=peer, error=str(error) or "timeout")
+            sock.close()
+        except asyncio.CancelledError:
+            sock.close()
+            raise

@@ -1,0 +1,55 @@
+"""TLS on the public port: TLS 1.2 or later, HTTP/1.1 by ALPN, and a certificate that can be renewed while serving."""
+
+import ssl
+from pathlib import Path
+
+from gateway.config.settings import Tls
+from gateway.errors import ConfigError, ConfigProblem
+
+
+def server_context(settings: Tls) -> ssl.SSLContext:
+    """A context for the public port.
+
+    :raises ConfigError: the files cannot be read, or the key is not the certificate's
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    _load(context, settings.certificate, settings.key)
+    return context
+
+
+class ServerTls:
+    """The context in use. New handshakes use what :meth:`reload` has loaded; connections that are open keep what they have."""
+
+    def __init__(self, settings: Tls) -> None:
+        self._settings = settings
+        self.context = server_context(settings)
+
+    def check(self) -> None:
+        """Whether the files as they are now could be loaded.
+
+        :raises ConfigError: they could not; nothing has changed
+        """
+        server_context(self._settings)
+
+    def reload(self) -> None:
+        """Load the certificate and key again from their files.
+
+        :raises ConfigError: they cannot be used; the old ones stay
+        """
+        self.check()  # a pair that does not fit would otherwise leave the new certificate with the old key
+        _load(self.context, self._settings.certificate, self._settings.key)
+
+
+def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError([ConfigProblem("listen.tls", f"{certificate}, {key}: {error.strerror or error}")]) from None
+
+
+def _no_password() -> str:
+    """Without this OpenSSL would ask on the terminal for an encrypted key's password."""
+    raise ssl.SSLError("the key is encrypted; give it without a passphrase")

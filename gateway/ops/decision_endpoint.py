@@ -1,0 +1,57 @@
+"""How proxies ask for a decision, and how they want to be answered. Pure translation; the decision is a worker's.
+
+ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No body, since nginx sends none.
+ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and the body if it is sent
+ANY  /decision/envoy/<target>   ext_authz over HTTP with path_prefix /decision/envoy: the request's own method, target and body
+
+200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
+to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code.
+
+Only a peer in ``client_ip.trusted_proxies`` may ask: everybody else could put any address into X-Forwarded-For.
+"""
+
+from aiohttp import web
+
+from gateway.admission.verdict import Asked, Verdict
+from gateway.errors import MalformedRequest
+
+_TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri")}
+_ENVOY = "/decision/envoy"
+_FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"}).union(*_TOLD_BY.values())
+"""Fields that the asking proxy added for the question itself."""
+
+
+def read(request: web.Request, proxy: str, body: bytes) -> Asked:
+    """The request that is asked about.
+
+    :param proxy: ``nginx``, ``forward-auth`` or ``envoy``
+    :raises MalformedRequest: the proxy does not say which method and target it is, or says it twice
+    """
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
+    if proxy == "envoy":
+        method, target = request.method, request.raw_path.removeprefix(_ENVOY)
+    else:
+        method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
+    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP]
+    return Asked(method, target, headers, body, request.remote or "")
+
+
+def answer(verdict: Verdict, proxy: str) -> web.Response:
+    """The verdict in the proxy's terms."""
+    status = verdict.status
+    if proxy == "nginx" and status not in (200, 401, 403):
+        status = 403
+    response = web.Response(status=status, body=verdict.body)
+    for name, value in verdict.headers:
+        if name.lower() == "content-type":
+            response.headers[name] = value
+        else:
+            response.headers.add(name, value)
+    return response
+
+
+def _only(fields: list[tuple[str, str]], name: str) -> str:
+    values = [value for field, value in fields if field.lower() == name]
+    if len(values) != 1 or not values[0]:
+        raise MalformedRequest(f"the asking proxy must send {name} exactly once")
+    return values[0]

@@ -1,0 +1,283 @@
+"""One worker, wired: every room's long-lived object is made here once, and every version of the configuration is swapped in here.
+
+A version is prepared whole before any of it is used (:meth:`App.prepare`), and used from one moment on (:meth:`App.commit`, which does
+not await): a request that is under way keeps the gate and the pools that it began with.
+"""
+
+import asyncio
+import os
+import resource
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import structlog
+
+from gateway.admission.failures import FailureLimiter
+from gateway.admission.gate import Admitted, Gate, Services
+from gateway.admission.limits import KeyLimiter
+from gateway.admission.principal import Principal
+from gateway.admission.replay import ReplayGuard
+from gateway.admission.verdict import Asked, Verdict, decide, refused
+from gateway.assertion import Signer, SigningKey
+from gateway.config.settings import GatewayTelemetry
+from gateway.errors import ConfigError, IpNotAllowed, Refusal
+from gateway.forward.identity import IdentityLines
+from gateway.forward.tunnel import Tunnels
+from gateway.forward.upstreams import Pools, Upstreams
+from gateway.http1.message import Request
+from gateway.keys.invalidation import Channels, InvalidationListener
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.shared import SharedRecords
+from gateway.keys.store import KeyStore
+from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.process.configuration import Configuration, load
+from gateway.process.stores import Stores
+from gateway.runtime import clock
+from gateway.runtime.ticker import Ticker
+from gateway.server.plane import Plane
+from gateway.telemetry import AccessLog, Metrics, configure_logging
+from gateway.telemetry.logs import LineSink
+from gateway.telemetry.tracing import Tracing
+
+CHANNELS_SECONDS = 2.0
+"""How long a start waits for the invalidation channels. Without them a gate serves, and asks PostgreSQL for every key it does not know."""
+
+LOOKUP_SECONDS = 2.0
+"""How long a request waits for PostgreSQL to find its key before it is told to try again."""
+
+_log = structlog.get_logger(__name__)
+
+
+def check(path: Path) -> Configuration:
+    """Read and compile a configuration file, connecting to nothing.
+
+    :raises ConfigError: with every problem found
+    """
+    return load(path)
+
+
+class Prepared(NamedTuple):
+    """A version that is ready and not in use."""
+
+    configuration: Configuration
+    gate: Gate
+    pools: Pools
+
+
+class App:
+    """See the module.
+
+    :param worker: this worker's number, a label of metrics
+    """
+
+    def __init__(self, configuration: Configuration, stores: Stores, signing: SigningKey, *, worker: int) -> None:
+        settings = configuration.settings
+        self.metrics = Metrics()
+        self._worker = str(worker)
+        self._stores = stores
+        self._ticker = Ticker()
+        self._ticker.subscribe(self._measure_lag)
+        self._ticked_ms = self._ticker.now_ms
+        self._worst_lag_ms = 0
+        self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
+        self._channels = Channels()
+        self._lookup = KeyLookup(
+            KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS),
+            SharedRecords(stores.redis, stores.vault),
+            self._channels,
+            settings.cache,
+            prepare=Principal.of,
+            metrics=self.metrics,
+        )
+        self._usage = UsageCounts()
+        self._usage_writer = UsageWriter(self._usage, stores.redis, self.metrics)
+        self._tunnels = Tunnels(self._may_go_on, self.metrics)
+        self._listener = InvalidationListener(
+            stores.redis, settings.stores.postgres.get_secret_value(), self._channels, metrics=self.metrics
+        )
+        self._listener.on_invalidate += [self._lookup.invalidate, self._tunnels.invalidated]
+        self._upstreams = Upstreams(
+            signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
+        )
+        self._limiter = KeyLimiter(stores.redis, metrics=self.metrics)
+        self._services = Services(
+            lookup=self._lookup,
+            limiter=self._limiter,
+            failures=FailureLimiter(),
+            replay=ReplayGuard(stores.claims, metrics=self.metrics),
+            usage=self._usage,
+            monotonic_ms=clock.monotonic_ms,
+            now_ms=clock.now_ms,
+        )
+        self._compiled = configuration
+        prepared = self.prepare(configuration)
+        self._gate = prepared.gate
+        self._plane = Plane(
+            settings,
+            current=lambda: self._gate,
+            upstreams=self._upstreams,
+            tunnels=self._tunnels,
+            ticker=self._ticker,
+            metrics=self.metrics,
+            access=AccessLog(settings.telemetry.access_log),
+        )
+        self._upstreams.commit(prepared.pools)
+        self._plane.tracing = _tracing(settings.telemetry)
+        self.metrics.probes.append(self._count)
+
+    @classmethod
+    async def create(cls, configuration: Configuration, *, signing: SigningKey, worker: int, insist: bool) -> Self:
+        """Make one and start what runs in the background.
+
+        :param insist: whether a store that cannot be used is a reason not to start
+        :raises ConfigError: a file cannot be used, or with ``insist`` a store
+        """
+        stores = await Stores.open(configuration.settings)
+        try:
+            if insist:
+                await stores.insist()
+            app = cls(configuration, stores, signing, worker=worker)
+        except BaseException:
+            await stores.close()
+            raise
+        await app._start()
+        return app
+
+    async def _start(self) -> None:
+        heard = asyncio.Event()
+        self._listener.on_invalidate.append(lambda _key_id: None if self._deaf_to() else heard.set())
+        self._ticker.start()
+        self._listener.start()
+        self._usage_writer.start()
+        self._limiter.start()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHANNELS_SECONDS):
+                await heard.wait()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Accept connections on this socket."""
+        await self._plane.serve([listening])
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """Decide without forwarding, by the version in force, for a trusted proxy."""
+        if not self._plane.is_trusted(asked.peer):
+            return refused(IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies"))
+        pools = self._upstreams.pools
+        request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.next_request_id())
+        return await decide(
+            self._gate,
+            request,
+            identity_lines=lambda admitted, now_ms: pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
+            note=self._note,
+        )
+
+    def _note(self, outcome: Admitted | Refusal, request: Request) -> None:
+        if isinstance(outcome, Refusal):
+            self._plane.refused(outcome, request)
+        else:
+            self.metrics.admitted[outcome.route.pattern] += 1
+
+    # -- versions
+
+    def prepare(self, configuration: Configuration) -> Prepared:
+        """Make a version ready, using none of it yet.
+
+        :raises ConfigError: a file cannot be used
+        """
+        return Prepared(
+            configuration,
+            Gate(configuration.settings, configuration.routes, configuration.version, self._services),
+            self._upstreams.prepare(configuration.settings.upstreams),
+        )
+
+    def commit(self, prepared: Prepared) -> None:
+        """Use a version from the next request on. Does not await: no request sees half of it."""
+        settings, assertion = prepared.configuration.settings, self._compiled.settings.assertion
+        self._gate = prepared.gate
+        self._upstreams.commit(prepared.pools)
+        self._plane.apply(settings)
+        self._plane.access = AccessLog(settings.telemetry.access_log)
+        if settings.telemetry != self._compiled.settings.telemetry:
+            tracing, self._plane.tracing = self._plane.tracing, _tracing(settings.telemetry)
+            if tracing is not None:
+                tracing.shutdown()
+        self._lookup.configure(settings.cache)
+        if settings.assertion != assertion:
+            self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
+            for name, pool in prepared.pools.items():
+                pool.identity_lines = IdentityLines(self.signer, name, period_ms=self.signer.period_ms)
+        self._renew_certificate()
+        self.metrics.forget_routes(route.pattern for route in prepared.configuration.routes.routes)
+        self._compiled = prepared.configuration
+        configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
+
+    def _renew_certificate(self) -> None:
+        if self._plane.tls is not None:
+            try:
+                self._plane.tls.reload()
+            except ConfigError as error:  # it could be read a moment ago; the old one goes on
+                _log.error("certificate_not_renewed", reason=str(error))
+
+    # -- what it says of itself
+
+    async def status(self) -> dict[str, Any]:
+        """``missing``: why it cannot serve; ``degraded``: what is away though it serves; and what it is."""
+        away = await self._stores.away()
+        degraded = list(away)
+        degraded += [f"notifications by {channel}" for channel in self._deaf_to()]
+        degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
+        degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
+        missing = ["no store of keys answers"] if len(away) == 2 else []
+        return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
+
+    def _deaf_to(self) -> list[str]:
+        """Invalidation channels that are down."""
+        up_ms = {"postgres": self._channels.postgres_up_ms, "redis": self._channels.redis_up_ms}
+        return [channel for channel, since_ms in up_ms.items() if since_ms is None]
+
+    def _count(self, metrics: Metrics) -> None:
+        metrics.cache_entries = self._lookup.sizes()["present"]
+        metrics.log_lines_dropped = LineSink.dropped
+        metrics.resident_bytes[self._worker] = _resident_bytes()
+        metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
+
+    def _measure_lag(self, now_ms: int) -> None:
+        self._worst_lag_ms = max(self._worst_lag_ms, now_ms - self._ticked_ms - self._ticker.period_ms)
+        self._ticked_ms = now_ms
+
+    async def _may_go_on(self, key_id: str) -> bool:
+        """Whether the key that opened a tunnel may still pass."""
+        principal = await self._lookup.fetch(key_id)
+        if principal is None or principal.record.frozen:
+            return False
+        return principal.record.expires_ms is None or clock.now_ms() < principal.record.expires_ms
+
+    # -- the end
+
+    async def drain(self, limit_ms: int) -> None:
+        """Finish what is in flight, take nothing new, write what was counted, and let go of everything."""
+        if not await self._plane.drain(limit_ms):
+            _log.warning("drain_limit_reached", limit_ms=limit_ms)
+        self._upstreams.close()
+        self._ticker.stop()
+        if self._plane.tracing is not None:
+            await asyncio.to_thread(self._plane.tracing.close)
+        await self._usage_writer.stop()
+        await self._limiter.stop()
+        await self._listener.aclose()
+        await self._lookup.aclose()
+        await self._stores.close()
+
+
+def _tracing(settings: GatewayTelemetry) -> Tracing | None:
+    return Tracing(settings.traces, settings.trace_share) if settings.traces is not None and settings.trace_share > 0 else None
+
+
+def _resident_bytes() -> int:
+    """Of this process (Linux, proc(5)); 0 elsewhere."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    except OSError:
+        return 0

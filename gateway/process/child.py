@@ -1,0 +1,127 @@
+"""One worker as the parent sees it: a child process, its listening socket, the channel to it, and when to start it again."""
+
+import asyncio
+import socket
+import sys
+from typing import Any
+
+from gateway import native
+from gateway.process.channel import Caller, Frames, WorkerFailed
+from gateway.runtime import clock
+from gateway.telemetry import Snapshot, merge
+
+HEALTHY_MS = 10_000
+"""A worker that lived this long is started again at once when it dies."""
+BACK_OFF_MS = (0, 200, 500, 1_000, 2_000, 5_000)
+"""Delays before the next start while it keeps dying young."""
+
+
+class BackOff:
+    """How long to wait before starting a worker again. Pure: time is an argument."""
+
+    def __init__(self) -> None:
+        self._early_deaths = 0
+
+    def after(self, lived_ms: int) -> int:
+        """Milliseconds to wait, for a worker that has just died after living this long."""
+        if lived_ms >= HEALTHY_MS:
+            self._early_deaths = 0
+        delay_ms = BACK_OFF_MS[min(self._early_deaths, len(BACK_OFF_MS) - 1)]
+        self._early_deaths += 1
+        return delay_ms
+
+
+class WorkerProcess:
+    """A child that serves one listening socket.
+
+    The parent keeps the socket open, so that connections which wait in its queue while the child is dead are served by the next one.
+    """
+
+    def __init__(self, number: int, listening: socket.socket) -> None:
+        self.number = number
+        self.ready = False
+        """It accepts connections."""
+        self.started_ms = 0
+        self.heard_ms = 0
+        """When it last answered, monotonic."""
+        self.back_off = BackOff()
+        self._listening = listening
+        self._process: asyncio.subprocess.Process | None = None
+        self._caller: Caller | None = None
+        self._retired: Snapshot = {}
+        self._last: Snapshot = {}
+
+    @property
+    def name(self) -> str:
+        return f"worker {self.number}"
+
+    async def spawn(self, now_ms: int) -> None:
+        """Start the child as a clean process (no fork of this one's state) that has only its two sockets in common with the parent."""
+        ours, theirs = socket.socketpair()
+        self.started_ms = now_ms
+        # -P: the folder that the gateway happens to be started in is no place to import from.
+        command = (sys.executable, "-P", "-m", "gateway.process.worker", str(theirs.fileno()), str(self._listening.fileno()))
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(theirs.fileno(), self._listening.fileno()),
+                env=native.environment(),
+                process_group=0,  # Ctrl-C is for the parent, which drains its workers
+            )
+        finally:
+            theirs.close()
+        self._caller = Caller(await Frames.over(ours))
+
+    async def call(self, do: str, *, timeout_ms: int, **values: Any) -> Any:
+        """See :meth:`gateway.process.channel.Caller.call`; failures name the worker.
+
+        :raises WorkerFailed: …
+        """
+        if self._caller is None:
+            raise WorkerFailed(f"{self.name} is not running")
+        try:
+            answered = await self._caller.call(do, timeout_ms=timeout_ms, **values)
+        except WorkerFailed as error:
+            raise WorkerFailed(f"{self.name}: {error}") from None
+        self.heard_ms = clock.monotonic_ms()
+        return answered
+
+    async def snapshot(self) -> Snapshot:
+        """Its metrics, and what earlier workers in its place counted. When it does not answer, what it said last."""
+        try:
+            self._last = await self.call("metrics", timeout_ms=2_000)
+        except WorkerFailed:
+            if not self.ready:
+                self._last = merge([self._last], counters_only=True)
+        return merge([self._retired, self._last])
+
+    async def wait(self) -> int:
+        """Wait until the child has ended; returns its exit status (negative: the signal that ended it)."""
+        if self._process is None:
+            return 0
+        status = await self._process.wait()
+        self.ready = False
+        self._retired = merge([self._retired, self._last], counters_only=True)
+        self._last = {}
+        if self._caller is not None:
+            await self._caller.close()
+            self._caller = None
+        return status
+
+    async def hang_up(self, *, within_ms: int) -> None:
+        """Let the child end by itself, which it does when the channel closes; kill it when it does not."""
+        if self._caller is not None:
+            await self._caller.close()
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(within_ms / 1000):
+                    await self._process.wait()
+            except TimeoutError:
+                self.kill()
+                await self._process.wait()
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()

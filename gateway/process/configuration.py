@@ -1,0 +1,147 @@
+"""A configuration made ready to use, and everything that can be wrong with one, found without connecting to anything.
+
+What is found here is found by ``gerbang check``, at the start, and by every worker before a reload is applied, alike.
+"""
+
+import hashlib
+import json
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from gateway.admission.routes import RouteTable
+from gateway.config.settings import GatewaySettings, Raw, RouteConfig, read, validate
+from gateway.errors import ConfigError, ConfigProblem
+from gateway.keys import redis_client
+from gateway.keys.postgres import check_dsn
+from gateway.keys.vault import Vault
+from gateway.net.tls import server_context
+from gateway.telemetry.tracing import check_installed
+
+T = TypeVar("T")
+
+
+class Configuration(NamedTuple):
+    """One version of the configuration."""
+
+    raw: Raw
+    """What it was made from; a worker makes its own from the same."""
+    settings: GatewaySettings
+    routes: RouteTable
+    version: str
+    """Short hash of the settings and of the certificates they name; not of the stores and the vault, so it tells nothing of a secret."""
+
+
+def load(path: Path) -> Configuration:
+    """Read and compile a configuration file.
+
+    :raises ConfigError: with every problem found
+    """
+    return prepare_raw(read(path))
+
+
+def prepare_raw(raw: Raw) -> Configuration:
+    """Compile what was read. Opens the files that the settings name, and nothing else.
+
+    :raises ConfigError: with every problem found
+    """
+    problems: list[ConfigProblem] = []
+    settings = _collect(problems, lambda: validate(raw, GatewaySettings))
+    routes = _collect(problems, lambda: RouteTable.compile(_routes(raw, problems)))
+    for section, key, check in _CHECKED:
+        value = _at(raw.values, section, key)
+        if isinstance(value, str) and f"{section}.{key}" not in {problem.path for problem in problems}:
+            _collect(problems, lambda: check(value))  # noqa: B023 - called at once
+    if settings is not None:
+        problems += _problems_of_files(settings) + _problems_of_weights(settings)
+    if problems or settings is None or routes is None:
+        raise ConfigError(problems, raw.source)
+    return Configuration(raw, settings, routes, _version(settings))
+
+
+_CHECKED: tuple[tuple[str, str, Callable[[str], object]], ...] = (
+    ("stores", "postgres", check_dsn),
+    ("stores", "redis", redis_client.connect),  # connects on first use
+    ("vault", "keys", Vault.parse),
+    ("telemetry", "traces", check_installed),
+)
+"""Values with a form of their own, checked even when something else in the file is wrong."""
+
+
+def _collect(problems: list[ConfigProblem], make: Callable[[], T]) -> T | None:
+    """What ``make`` returns; its problems go to the others."""
+    try:
+        return make()
+    except ConfigError as error:
+        problems += error.problems
+        return None
+
+
+def _at(values: dict[str, Any], section: str, key: str) -> object:
+    found = values.get(section)
+    return found.get(key) if isinstance(found, dict) else None
+
+
+def _routes(raw: Raw, known: list[ConfigProblem]) -> list[RouteConfig]:
+    """The routes to look for conflicts in, even when something else in the file is wrong; none when a pattern cannot be read."""
+    if any(problem.path.startswith("routes") and problem.path.endswith(".match") for problem in known):
+        return []
+    try:
+        return [_route(written) for written in raw.values.get("routes", [])]
+    except (ValidationError, TypeError, LookupError):
+        return []
+
+
+def _route(written: Any) -> RouteConfig:
+    """A route as written. With something else wrong in it, its pattern is still looked at: all errors are told at once.
+
+    :raises ValidationError, TypeError, LookupError: it has no pattern that could be looked at
+    """
+    try:
+        return RouteConfig.model_validate(written)
+    except ValidationError:
+        return RouteConfig(match=written["match"], scope="public", upstream="")
+
+
+def _problems_of_files(settings: GatewaySettings) -> list[ConfigProblem]:
+    problems: list[ConfigProblem] = []
+    tls = settings.listen.tls
+    if tls is not None:
+        _collect(problems, lambda: server_context(tls))
+    for name, upstream in settings.upstreams.items():
+        if upstream.tls is not None and upstream.tls.ca is not None:
+            try:
+                ssl.create_default_context(cafile=upstream.tls.ca)
+            except OSError as error:  # ssl.SSLError is one, too
+                problems.append(ConfigProblem(f"upstreams.{name}.tls.ca", f"{upstream.tls.ca}: {error.strerror or error}"))
+    return problems
+
+
+def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
+    """Routes that no request could ever pass."""
+    units = settings.limits.per_key.units
+    return [
+        ConfigProblem(f"routes[{index}].weight", f"{route.weight} is above the whole of limits.per_key, {settings.limits.per_key}")
+        for index, route in enumerate(settings.routes)
+        if route.weight > units and route.scope != "public"
+    ]
+
+
+def _version(settings: GatewaySettings) -> str:
+    digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json", exclude={"stores", "vault"}), sort_keys=True).encode())
+    for path in _files(settings):
+        try:
+            digest.update(path.read_bytes())
+        except OSError as error:  # it could be read a moment ago
+            raise ConfigError([ConfigProblem("", f"{path}: {error.strerror}")]) from None
+    return digest.hexdigest()[:12]
+
+
+def _files(settings: GatewaySettings) -> list[Path]:
+    """Files whose content is part of the configuration: public certificates and authorities, and keys only by the certificate they fit."""
+    tls = settings.listen.tls
+    authorities = [upstream.tls.ca for upstream in settings.upstreams.values() if upstream.tls is not None and upstream.tls.ca is not None]
+    return ([tls.certificate] if tls is not None else []) + authorities

@@ -1,0 +1,198 @@
+"""All workers of the gateway: started together, kept alive, changed all or none, drained together. Knows no file and no operator."""
+
+import asyncio
+import socket
+from contextlib import suppress
+from typing import Any
+
+import structlog
+
+from gateway.assertion import SigningKey
+from gateway.errors import Overloaded
+from gateway.process.channel import WorkerFailed
+from gateway.process.child import WorkerProcess
+from gateway.process.configuration import Configuration
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
+from gateway.telemetry import Metrics, Snapshot
+
+START_MS = 30_000
+"""A worker that is not ready by then is started again."""
+PREPARE_MS = 3_000
+COMMIT_MS = 2_000
+STATUS_MS = 1_500
+DECIDE_MS = 5_000
+SILENT_MS = 30_000
+"""A worker that says nothing for so long is killed. The parent asks every ten seconds."""
+EXIT_MS = 3_000
+"""From the end of draining to the end of the process."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Workers:
+    """See the module.
+
+    :param public: one listening socket per worker
+    :param configuration: the configuration in force; changed by :meth:`commit` alone
+    """
+
+    def __init__(self, public: list[socket.socket], configuration: Configuration, signing: SigningKey, metrics: Metrics) -> None:
+        self.configuration = configuration
+        self.signing = signing
+        self.changing = asyncio.Lock()
+        """Held while a worker starts and while anything is changed for all: a worker that becomes ready has what is in force."""
+        self._workers = [WorkerProcess(number, listening) for number, listening in enumerate(public)]
+        self._keepers: list[asyncio.Task[None]] = []
+        self._metrics = metrics
+        self._turn = 0
+
+    # -- life
+
+    async def start(self) -> None:
+        """Start all for the first time: whatever is wrong is wrong now.
+
+        :raises WorkerFailed: why the first of them cannot serve
+        """
+        async with self.changing:
+            outcomes = await asyncio.gather(*(self._start(worker, insist=True) for worker in self._workers), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._keepers = [spawn(self._keep(worker), name=f"keep {worker.name}") for worker in self._workers]
+
+    async def _start(self, worker: WorkerProcess, *, insist: bool) -> None:
+        """Bring one worker up with what is in force.
+
+        :param insist: stores that cannot be reached are a reason to give up
+        """
+        await worker.spawn(clock.monotonic_ms())
+        orders = {**_orders(self.configuration), "signing": _wire(self.signing)}
+        await worker.call("start", timeout_ms=START_MS, worker=worker.number, insist=insist, **orders)
+        await worker.call("serve", timeout_ms=STATUS_MS)
+        worker.ready = True
+
+    async def _keep(self, worker: WorkerProcess) -> None:
+        """Start the worker again whenever it ends."""
+        while True:
+            status = await worker.wait()
+            delay_ms = worker.back_off.after(clock.monotonic_ms() - worker.started_ms)
+            _log.error("worker_died", worker=worker.number, status=status, restart_in_ms=delay_ms)
+            await asyncio.sleep(delay_ms / 1000)
+            async with self.changing:
+                self._metrics.worker_restarts += 1
+                try:
+                    await self._start(worker, insist=False)
+                    _log.info("worker_restarted", worker=worker.number)
+                except (WorkerFailed, OSError) as error:
+                    _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
+                    worker.kill()
+
+    def kill_silent(self, now_ms: int) -> None:
+        """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""
+        for worker in self._serving():
+            if now_ms - worker.heard_ms > SILENT_MS:
+                _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.heard_ms)
+                worker.kill()
+
+    async def drain(self, limit_ms: int, hurry: asyncio.Event) -> None:
+        """No new connections; those in flight end by themselves, by the limit, or at once in a hurry."""
+        self._stop_keeping()
+
+        async def one(worker: WorkerProcess) -> None:
+            with suppress(WorkerFailed):
+                await worker.call("drain", timeout_ms=limit_ms + EXIT_MS, limit_ms=limit_ms)
+
+        drained = spawn(_all(one(worker) for worker in self._serving()), name="drain")
+        hurried = spawn(hurry.wait(), name="hurry")
+        await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+        drained.cancel()
+        hurried.cancel()
+
+    async def stop(self) -> None:
+        """Let every worker end; leave none behind."""
+        self._stop_keeping()
+        await asyncio.gather(*(worker.hang_up(within_ms=EXIT_MS) for worker in self._workers))
+
+    def _stop_keeping(self) -> None:
+        for keeper in self._keepers:
+            keeper.cancel()
+
+    def _serving(self) -> list[WorkerProcess]:
+        return [worker for worker in self._workers if worker.ready]
+
+    # -- change, all or none; the caller holds ``changing``
+
+    async def prepare(self, after: Configuration) -> list[str]:
+        """Let every worker that serves make the new version ready. Returns why some could not: then none keeps it."""
+        failures = await self._ask("prepare", timeout_ms=PREPARE_MS, **_orders(after))
+        if failures:
+            await self._ask("abort", timeout_ms=STATUS_MS)
+        return [str(failure) for failure in failures.values()]
+
+    async def commit(self, after: Configuration) -> None:
+        """Swap to the version that every worker has ready. One that fails even that is killed, and comes back with the new version."""
+        self.configuration = after
+        for worker, failure in (await self._ask("commit", timeout_ms=COMMIT_MS, version=after.version)).items():
+            _log.error("worker_did_not_commit", worker=worker.number, reason=str(failure))
+            worker.kill()
+
+    async def sign_with(self, signing: SigningKey) -> None:
+        """Let all sign with another key. One that does not hear of it goes on with the old one, which stays published."""
+        self.signing = signing
+        for worker, failure in (await self._ask("sign", timeout_ms=STATUS_MS, signing=_wire(signing))).items():
+            _log.warning("worker_kept_old_signing_key", worker=worker.number, reason=str(failure))
+
+    async def _ask(self, do: str, *, timeout_ms: int, **values: Any) -> dict[WorkerProcess, BaseException]:
+        """Ask all that serve at once; the failures by worker."""
+        serving = self._serving()
+        outcomes = await asyncio.gather(*(worker.call(do, timeout_ms=timeout_ms, **values) for worker in serving), return_exceptions=True)
+        return {worker: outcome for worker, outcome in zip(serving, outcomes, strict=True) if isinstance(outcome, BaseException)}
+
+    # -- what is told of them
+
+    async def states(self) -> list[dict[str, Any]]:
+        """What each worker says of itself: ``worker``, ``missing``, ``degraded`` and more."""
+        return list(await asyncio.gather(*map(self._state_of, self._workers)))
+
+    async def _state_of(self, worker: WorkerProcess) -> dict[str, Any]:
+        state: dict[str, Any] = {"worker": worker.number, "missing": ["is starting"], "degraded": []}
+        if not worker.ready:
+            return state
+        try:
+            return {**state, **await worker.call("status", timeout_ms=STATUS_MS)}
+        except WorkerFailed as error:
+            return {**state, "missing": [str(error).removeprefix(f"{worker.name}: ")]}
+
+    async def decide(self, asked: dict[str, Any]) -> dict[str, Any]:
+        """Let the next worker in turn decide.
+
+        :raises Overloaded: none answers
+        """
+        serving = self._serving()
+        if not serving:
+            raise Overloaded("no worker serves")
+        self._turn += 1
+        try:
+            decided: dict[str, Any] = await serving[self._turn % len(serving)].call("decide", timeout_ms=DECIDE_MS, asked=asked)
+        except WorkerFailed as error:
+            raise Overloaded("no worker answers", reason=str(error)) from None
+        return decided
+
+    async def snapshots(self) -> list[Snapshot]:
+        """Each worker's metrics."""
+        self._metrics.workers = len(self._serving())
+        return list(await asyncio.gather(*(worker.snapshot() for worker in self._workers)))
+
+
+async def _all(work: Any) -> None:
+    await asyncio.gather(*work)
+
+
+def _orders(configuration: Configuration) -> dict[str, Any]:
+    return {"source": configuration.raw.source, "values": configuration.raw.values, "version": configuration.version}
+
+
+def _wire(signing: SigningKey) -> dict[str, Any]:
+    """For the private channel to a worker alone."""
+    return {"pem": signing.pem(), "created_ms": signing.created_ms}

@@ -1,0 +1,92 @@
+"""One worker's connections to PostgreSQL and Redis, and its vault: opened, checked once at the start, asked how they are."""
+
+import asyncio
+from typing import NamedTuple, Self
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.config.settings import GatewaySettings
+from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
+from gateway.keys import postgres, redis_client, sql
+from gateway.keys.vault import SealBroken, Vault
+
+SAMPLE = 5
+"""Secrets opened at the start. One that does not open concerns its key alone; when none does, the key ring is the wrong one."""
+PROBE_SECONDS = 1.0
+
+
+class Stores(NamedTuple):
+    """See the module."""
+
+    pool: postgres.Pool
+    redis: Redis
+    claims: Redis
+    """The same Redis for the replay guard, which bounds the time of a whole batch."""
+    vault: Vault
+
+    @classmethod
+    async def open(cls, settings: GatewaySettings) -> Self:
+        """Connects on first use.
+
+        :raises ConfigError: a URL or a key is malformed
+        """
+        vault = Vault.parse(settings.vault.keys.get_secret_value())
+        url = settings.stores.redis.get_secret_value()
+        redis, claims = redis_client.connect(url), redis_client.connect(url, time_each_reply=False)
+        return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
+
+    async def insist(self) -> None:
+        """Check that all of it can be used, so that what is wrong is told at the start.
+
+        :raises ConfigError: names the setting, and what it leads to
+        """
+        problems = []
+        for where, check in (("stores.postgres", self._check_keys()), ("stores.redis", self._check_redis())):
+            try:
+                await check
+            except StoreUnavailable as error:
+                problems.append(ConfigProblem(where, str(error)))
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+
+    async def _check_keys(self) -> None:
+        try:
+            with postgres.translated():
+                rows = await self.pool.fetch(sql.SEALED_AFTER, "", SAMPLE)
+        except asyncpg.UndefinedTableError:
+            raise StoreUnavailable("the database has no tables of Gerbang's: run `gerbang migrate`") from None
+        except asyncpg.InsufficientPrivilegeError:
+            raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway") from None
+        broken = []
+        for row in rows:
+            try:
+                self.vault.open(row["sealed_secret"], context=row["id"])
+            except SealBroken as error:
+                broken.append(str(error))
+        if broken and len(broken) == len(rows):
+            raise ConfigError([ConfigProblem("vault.keys", f"opens none of the stored secrets: {broken[0]}")])
+
+    async def _check_redis(self) -> None:
+        try:
+            await self.redis.ping()
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+
+    async def away(self) -> list[str]:
+        """Which of ``postgres`` and ``redis`` do not answer now."""
+        names = ("postgres", "redis")
+        answers = await asyncio.gather(
+            *(asyncio.wait_for(probe, PROBE_SECONDS) for probe in (self.pool.fetchval("SELECT 1"), self.redis.ping())),
+            return_exceptions=True,
+        )
+        return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, BaseException)]
+
+    async def close(self) -> None:
+        """Drop every connection."""
+        self.pool.terminate()
+        await self.redis.aclose()
+        await self.claims.aclose()

@@ -1,0 +1,260 @@
+"""The parent: binds the ports, keeps the workers, reloads on demand, answers the operators, drains and ends.
+
+It decides no request and holds no connection of a client. There is always one parent and N workers, for N = 1 too, so that there is one
+way to start, to reload and to die.
+"""
+
+import asyncio
+import signal
+import socket
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import web
+
+from gateway import native
+from gateway.admission.verdict import Asked, Verdict
+from gateway.assertion import KeyRing, SigningKey
+from gateway.assertion.keys import SigningKeysUnusable
+from gateway.config.changes import changes, needs_restart, shown
+from gateway.config.settings import Address
+from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.net.listening import listen
+from gateway.ops.app import create_app
+from gateway.ops.report import Readiness, ReloadReport
+from gateway.process.configuration import Configuration, load
+from gateway.process.fleet import Workers
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
+from gateway.telemetry import Metrics, configure_logging, render
+from gateway.telemetry.logs import LineSink
+
+HOUSEKEEPING_MS = 10_000
+
+_log = structlog.get_logger(__name__)
+
+
+def run(path: Path) -> int:
+    """Run the gateway in the foreground until SIGTERM or SIGINT drain it; SIGHUP reloads.
+
+    :returns: exit status: 0 after a drain, 1 when it could not start, which is explained on standard error
+    """
+    try:
+        asyncio.run(_run(path))
+    except GerbangError as error:
+        for line in _lines(error):
+            print(f"gerbang: {line}", file=sys.stderr)  # noqa: T201 - for a person who has just typed a command
+        return 1
+    return 0
+
+
+def _lines(error: GerbangError) -> list[str]:
+    """One line for each thing that is wrong."""
+    if not isinstance(error, ConfigError):
+        return str(error).splitlines()
+    return [": ".join(part for part in (error.source, problem.path, problem.message) if part) for problem in error.problems]
+
+
+async def _run(path: Path) -> None:
+    configuration = load(path)
+    configure_logging(configuration.settings.telemetry.log_level, service="gateway")
+    ring = _key_ring(configuration)
+    signing = ring.refresh(clock.now_ms())
+    address = configuration.settings.listen
+    public = listen(address.public, where="listen.public", count=address.workers)
+    try:
+        (ops,) = listen(address.ops, where="listen.ops")
+        await Supervisor(path, configuration, ring, signing, public).run(ops)
+    finally:
+        for listening in public:
+            listening.close()
+
+
+class Supervisor:
+    """See the module. Implements :class:`gateway.ops.report.Operated`."""
+
+    def __init__(self, path: Path, configuration: Configuration, ring: KeyRing, signing: SigningKey, public: list[socket.socket]) -> None:
+        self._path = path
+        self._ring = ring
+        self._public = public
+        self._metrics = Metrics()
+        self._metrics.probes.append(lambda metrics: setattr(metrics, "log_lines_dropped", LineSink.dropped))
+        self._workers = Workers(public, configuration, signing, self._metrics)
+        self._stopping = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._note_version(clock.now_ms())
+
+    async def run(self, ops: socket.socket) -> None:
+        """Serve until told to stop. Takes over the ops socket.
+
+        :raises WorkerFailed: a worker could not start; nothing is left running
+        """
+        self._watch_signals()
+        told = _address_of(ops)
+        runner = web.AppRunner(create_app(self), access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, ops).start()
+        housekeeping = spawn(self._housekeeping(), name="housekeeping")
+        try:
+            if await self._started():
+                _log.info(
+                    "ready",
+                    public=_address_of(self._public[0]),
+                    ops=told,
+                    version=self._workers.configuration.version,
+                    compiled=native.compiled() is not None,
+                )
+                await self._stopping.wait()
+                await self._drain()
+        finally:
+            housekeeping.cancel()
+            await self._workers.stop()
+            await runner.cleanup()
+        _log.info("stopped")
+
+    async def _started(self) -> bool:
+        """Start the workers; false when told to stop before they were ready."""
+        starting = asyncio.gather(self._workers.start(), return_exceptions=True)
+        stopping = spawn(self._stopping.wait(), name="stop")
+        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not starting.done():
+            starting.cancel()
+            return False
+        if (failure := starting.result()[0]) is not None:
+            raise failure
+        return True
+
+    async def _drain(self) -> None:
+        limit_ms = self._workers.configuration.settings.listen.drain_timeout_ms
+        _log.info("draining", limit_ms=limit_ms)
+        for listening in self._public:
+            listening.close()  # the workers' own copies still listen until each of them drains
+        await self._workers.drain(limit_ms, self._hurry)
+
+    def _watch_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(stop, self._stop)
+        loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
+
+    def _stop(self) -> None:
+        """The first signal drains, the second one ends the drain."""
+        if self._stopping.is_set():
+            self._hurry.set()
+        self._stopping.set()
+
+    async def _housekeeping(self) -> None:
+        """Rotate the signing key when it is due, and remember what workers counted in case they die."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_MS / 1000)
+            await self._workers.snapshots()
+            self._workers.kill_silent(clock.monotonic_ms())
+            async with self._workers.changing:
+                try:
+                    signing = self._ring.refresh(clock.now_ms())
+                except SigningKeysUnusable as error:
+                    _log.error("signing_keys_unusable", reason=str(error))
+                    continue
+                if signing.kid != self._workers.signing.kid:
+                    await self._workers.sign_with(signing)
+                    _log.info("signing_key_rotated", kid=signing.kid)
+
+    # -- what operators ask
+
+    async def reload(self) -> ReloadReport:
+        """See :meth:`gateway.ops.report.Operated.reload`."""
+        async with self._workers.changing:
+            report = await self._reload()
+        self._metrics.reloads[report.outcome] += 1
+        (_log.warning if report.outcome == "refused" else _log.info)(
+            "reload",
+            outcome=report.outcome,
+            version=report.version,
+            previous=report.previous,
+            changes=[change._asdict() for change in report.changes],
+            problems=[problem._asdict() for problem in report.problems],
+        )
+        return report
+
+    async def _reload(self) -> ReloadReport:
+        before = self._workers.configuration
+        refused = ReloadReport("refused", before.version, before.version, (), ())
+        try:
+            after = load(self._path)
+        except ConfigError as error:
+            return refused._replace(problems=tuple(error.problems))
+        found = changes(before.settings, after.settings)
+        refused = refused._replace(changes=tuple(found))
+        if stuck := needs_restart(found):
+            return refused._replace(problems=tuple(ConfigProblem(path, "cannot change without a restart") for path in stuck))
+        if after.version == before.version:
+            return refused._replace(outcome="unchanged")
+        ring, signing = self._ring, self._workers.signing
+        if after.settings.assertion != before.settings.assertion:
+            ring = _key_ring(after, earlier=self._ring)
+            try:
+                signing = ring.refresh(clock.now_ms())
+            except SigningKeysUnusable as error:
+                return refused._replace(problems=(ConfigProblem("assertion.keys", str(error)),))
+        if failures := await self._workers.prepare(after):
+            return refused._replace(problems=tuple(ConfigProblem("", failure) for failure in failures))
+        await self._apply(after, ring, signing)
+        return ReloadReport("applied", after.version, before.version, tuple(found), ())
+
+    async def _apply(self, after: Configuration, ring: KeyRing, signing: SigningKey) -> None:
+        self._ring = ring  # its keys are published before they sign
+        await self._workers.commit(after)
+        if signing is not self._workers.signing:
+            await self._workers.sign_with(signing)
+        configure_logging(after.settings.telemetry.log_level, service="gateway")
+        self._note_version(clock.now_ms())
+
+    async def readiness(self) -> Readiness:
+        """See :meth:`gateway.ops.report.Operated.readiness`."""
+        states = await self._workers.states()
+        missing = [f"worker {state['worker']}: {reason}" for state in states for reason in state["missing"]]
+        if self._stopping.is_set():
+            missing.insert(0, "shutting down")
+        degraded = dict.fromkeys(reason for state in states for reason in state["degraded"])
+        return Readiness(tuple(missing), tuple(degraded), tuple(states))
+
+    async def metrics(self) -> bytes:
+        """See :meth:`gateway.ops.report.Operated.metrics`."""
+        snapshots = await self._workers.snapshots()
+        return render([self._metrics.snapshot(), *snapshots])
+
+    def max_body_bytes(self) -> int:
+        """See :meth:`gateway.ops.report.Operated.max_body_bytes`."""
+        return self._workers.configuration.settings.limits.max_body_bytes
+
+    async def decide(self, asked: Asked) -> Verdict:
+        """See :meth:`gateway.ops.report.Operated.decide`."""
+        return Verdict.read(await self._workers.decide(asked.wire()))
+
+    def configuration(self) -> dict[str, Any]:
+        """See :meth:`gateway.ops.report.Operated.configuration`."""
+        loaded_at = datetime.fromtimestamp(self._metrics.config_loaded_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        configuration = self._workers.configuration
+        return {"version": configuration.version, "loaded_at": loaded_at.replace("+00:00", "Z"), "settings": shown(configuration.settings)}
+
+    def jwks(self) -> dict[str, Any]:
+        """See :meth:`gateway.ops.report.Operated.jwks`."""
+        return self._ring.jwks()
+
+    def _note_version(self, now_ms: int) -> None:
+        self._metrics.config.clear()
+        self._metrics.config[self._workers.configuration.version] = 1
+        self._metrics.config_loaded_ms = now_ms
+
+
+def _address_of(listening: socket.socket) -> str:
+    return str(Address(*listening.getsockname()[:2]))
+
+
+def _key_ring(configuration: Configuration, *, earlier: KeyRing | None = None) -> KeyRing:
+    assertion = configuration.settings.assertion
+    return KeyRing(assertion.keys, rotate_after_ms=assertion.rotate_after_ms, earlier=earlier)

@@ -1,0 +1,149 @@
+"""A worker's process: ``python -m gateway.process.worker CONTROL_FD LISTENING_FD``, started by the supervisor and by nobody else.
+
+It does what the parent asks over the control channel, and ends when that closes. What it serves is :class:`gateway.process.app.App`.
+"""
+
+import asyncio
+import ctypes
+import gc
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvloop
+
+from gateway.admission.verdict import Asked
+from gateway.assertion import SigningKey
+from gateway.config.settings import Raw
+from gateway.errors import GerbangError
+from gateway.process.app import App, Prepared
+from gateway.process.channel import Frames, Message, answer
+from gateway.process.configuration import Configuration, prepare_raw
+from gateway.telemetry import Snapshot, configure_logging
+
+_PR_SET_PDEATHSIG = 1
+
+
+class NotPossible(GerbangError):
+    """The parent asked for something that does not fit what went before."""
+
+
+class Worker:
+    """What the parent can ask: each verb of the channel is a method, its values are the keyword arguments."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listening = listening
+        self._app: App | None = None
+        self._prepared: Prepared | None = None
+
+    async def handle(self, do: str, message: Message) -> object:
+        """Do what is asked.
+
+        :raises GerbangError: why it cannot be done
+        """
+        life, versions = (self.start, self.serve, self.drain), (self.prepare, self.commit, self.abort, self.sign)
+        verbs = (*life, *versions, self.status, self.metrics, self.decide)
+        by_name = {verb.__name__: verb for verb in verbs}
+        return await by_name[do](**{name: value for name, value in message.items() if name not in ("id", "do")})
+
+    @property
+    def app(self) -> App:
+        """The application.
+
+        :raises NotPossible: not started
+        """
+        if self._app is None:
+            raise NotPossible("is not started")
+        return self._app
+
+    async def start(self, *, worker: int, source: str, values: dict[str, Any], version: str, signing: dict[str, Any], insist: bool) -> None:
+        """Make everything ready to serve, stores included when ``insist``.
+
+        :raises GerbangError: the configuration cannot be used, or a store cannot be reached
+        """
+        configuration = _compile(source, values, version)
+        configure_logging(configuration.settings.telemetry.log_level, service="gateway", worker=worker)
+        self._app = await App.create(configuration, signing=SigningKey.from_pem(**signing), worker=worker, insist=insist)
+
+    async def serve(self) -> None:
+        """Accept connections."""
+        gc.collect()
+        gc.freeze()  # what is there now stays: looking through it again would stop every request for tens of milliseconds
+        await self.app.serve(self._listening)
+
+    async def prepare(self, *, source: str, values: dict[str, Any], version: str) -> None:
+        """Make a new version ready, without using any of it.
+
+        :raises ConfigError: it cannot be used here
+        """
+        self._prepared = None
+        self._prepared = self.app.prepare(_compile(source, values, version))
+
+    async def commit(self, *, version: str) -> None:
+        """Use the version that was prepared, from the next request on.
+
+        :raises NotPossible: it was not
+        """
+        prepared, self._prepared = self._prepared, None
+        if prepared is None or prepared.configuration.version != version:
+            raise NotPossible(f"has not prepared version {version}")
+        self.app.commit(prepared)
+
+    async def abort(self) -> None:
+        """Forget what was prepared."""
+        self._prepared = None
+
+    async def sign(self, *, signing: dict[str, Any]) -> None:
+        """Sign assertions with this key from now on."""
+        self.app.signer.use(SigningKey.from_pem(**signing))
+
+    async def status(self) -> dict[str, Any]:
+        """See :meth:`gateway.process.app.App.status`."""
+        return await self.app.status()
+
+    async def metrics(self) -> Snapshot:
+        """Everything counted."""
+        return self.app.metrics.snapshot()
+
+    async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
+        """See :mod:`gateway.admission.verdict`."""
+        return (await self.app.decide(Asked.read(asked))).wire()
+
+    async def drain(self, *, limit_ms: int) -> None:
+        """Finish what is in flight and take nothing new."""
+        await self.app.drain(limit_ms)
+
+
+def _compile(source: str, values: dict[str, Any], version: str) -> Configuration:
+    configuration = prepare_raw(Raw(source, values, []))
+    if configuration.version != version:
+        # A certificate's file was replaced between the parent's reading and ours.
+        raise NotPossible(f"sees version {configuration.version} where the parent sees {version}: a file changes at this moment, try again")
+    return configuration
+
+
+async def _serve(control: socket.socket, listening: socket.socket) -> None:
+    worker = Worker(listening)
+    await answer(await Frames.over(control), worker.handle)
+    # The parent has hung up: it drained this worker before, or it is dead.
+
+
+def main() -> None:
+    """Serve until the parent hangs up."""
+    _die_with_the_parent()
+    for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(ignored, signal.SIG_IGN)  # they are the parent's to act on; some service managers signal every process
+    control, listening = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(control, listening))
+
+
+def _die_with_the_parent() -> None:
+    """So that not even a worker that hangs outlives a killed parent (prctl(2), Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()

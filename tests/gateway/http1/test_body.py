@@ -1,0 +1,104 @@
+"""Content out of bytes, however they are cut."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
+from gateway.http1.body import Body, BodyBuffer, ChunkedBody, LengthBody, Memory
+
+PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
+CUTS = st.lists(st.integers(0, 400), max_size=12)
+
+
+def chunked(pieces: list[bytes], *, extension: bytes = b"", trailers: bytes = b"") -> bytes:
+    return b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
+
+
+def fed(body: Body, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
+    """Content and rest when the bytes come in these pieces."""
+    content, begin = b"", 0
+    for cut in [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]:
+        got, rest = body.feed(data[begin:cut])
+        content += got
+        if body.done:
+            return content, rest + data[cut:]
+        assert rest == b""
+        begin = cut
+    return content, b""
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    PIECES,
+    CUTS,
+    st.sampled_from([b"", b";a", b';a="b c"', b" ; a=b"]),
+    st.sampled_from([b"", b"X-A: b\r\n", b"A:\r\nB: c\r\n"]),
+    st.binary(),
+)
+def test_chunks_are_joined_and_what_follows_is_left(
+    pieces: list[bytes], cuts: list[int], extension: bytes, trailers: bytes, rest: bytes
+) -> None:
+    data = chunked(pieces, extension=extension, trailers=trailers) + rest
+    assert fed(ChunkedBody(100), data, cuts) == (b"".join(pieces), rest)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=50), CUTS, st.binary(max_size=50))
+def test_content_of_a_length_ends_there(content: bytes, cuts: list[int], rest: bytes) -> None:
+    body = LengthBody(len(content))
+    if content:
+        assert fed(body, content + rest, cuts) == (content, rest)
+    assert body.done
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(st.sampled_from([b"0", b"1", b"a", b"\r", b"\n", b"\r\n", b";", b" ", b"x", b":", b"ff", b"-"]), max_size=12).map(b"".join),
+    CUTS,
+)
+def test_whatever_comes_is_read_or_refused_and_the_cuts_do_not_matter(data: bytes, cuts: list[int]) -> None:
+    def outcome(cuts: list[int]) -> object:
+        try:
+            return fed(ChunkedBody(50), data, cuts)
+        except Refusal as refusal:
+            return type(refusal)
+
+    assert outcome(cuts) == outcome([])
+
+
+@pytest.mark.parametrize("size", ["1" * 16, "+1", " 1", "0x1", "", "g", "1_0", "१"])
+def test_a_size_is_hexadecimal_digits(size: str) -> None:
+    with pytest.raises(MalformedRequest):
+        ChunkedBody(100).feed(size.encode() + b"\r\n")
+
+
+def test_trailers_are_bounded() -> None:
+    ChunkedBody(100).feed(b"0\r\n" + b"A: b\r\n" * 16 + b"\r\n")
+    with pytest.raises(HeadersTooLarge):
+        ChunkedBody(100).feed(b"0\r\n" + b"A: b\r\n" * 20 + b"\r\n")
+
+
+def test_a_buffer_holds_no_more_than_its_limit() -> None:
+    buffer = BodyBuffer(3, -1, Memory(100))
+    buffer.add(b"ab", keep=True)
+    buffer.add(b"c", keep=True)
+    assert buffer.whole() == b"abc"
+    with pytest.raises(BodyTooLarge) as refusal:
+        buffer.add(b"d", keep=False)
+    assert refusal.value.extras == {"limit": 3}
+    with pytest.raises(BodyTooLarge):
+        BodyBuffer(3, 4, Memory(100))
+
+
+def test_buffers_share_what_memory_there_is() -> None:
+    memory = Memory(5)
+    one, other = BodyBuffer(100, -1, memory), BodyBuffer(100, -1, memory)
+    one.add(b"abc", keep=True)
+    other.add(b"passes on", keep=False)
+    with pytest.raises(Overloaded):
+        other.add(b"abc", keep=True)
+    assert one.whole() == b"abc"
+    other.add(b"a", keep=True)
+    other.whole()
+    assert memory.left == 5

@@ -1,0 +1,86 @@
+"""A request's head, cut into fields."""
+
+import httptools
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.errors import MalformedRequest
+from gateway.http1 import request_head as module
+from gateway.http1.request_head import HeadReader, cut_fields
+
+
+class Collector:
+    """What llhttp itself makes of a head."""
+
+    def __init__(self) -> None:
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.complete = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.fields.append((name.lower(), value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
+
+
+NAMES = [b"X-A", b"x-b", b"Host", b"HOST", b"Connection", b"Signature", b"X-Request-Timestamp", b"Accept", b"", b"X A"]
+LINES = st.lists(
+    st.tuples(
+        st.sampled_from(NAMES),
+        st.sampled_from([b":", b": ", b":\t", b" :", b"::", b""]),
+        st.one_of(st.sampled_from([b"1", b"a:b", b" a\t", b"close"]), st.binary(max_size=6)),
+        st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r", b"\r\n "]),
+    ),
+    max_size=6,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(LINES)
+def test_what_llhttp_accepts_is_cut_into_the_same_fields(parts: list[tuple[bytes, bytes, bytes, bytes]]) -> None:
+    raw = b"GET / HTTP/1.1\r\n" + b"".join(b"".join(part) for part in parts) + b"\r\n"
+    raw = raw.partition(b"\r\n\r\n")[0] + b"\r\n\r\n"
+    collector = Collector()
+    try:
+        httptools.HttpRequestParser(collector).feed_data(raw)
+    except httptools.HttpParserError:
+        return
+    if not collector.complete:
+        return
+    for _ in range(2):  # the second time from memory
+        assert cut_fields(raw[:-4].split(b"\r\n"))[0] == collector.fields
+
+
+def test_what_says_something_about_framing_is_told_apart_each_time() -> None:
+    lines = [b"GET / HTTP/1.1", b"Accept: x", b"Host: a", b"content-length: 1", b"Transfer-Encoding: chunked", b"Host: a"]
+    for _ in range(2):
+        assert cut_fields(lines)[1] == [(b"host", b"a"), (b"content-length", b"1"), (b"transfer-encoding", b"chunked"), (b"host", b"a")]
+
+
+@pytest.mark.parametrize("name", [b"Authorization", b"COOKIE", b"X-Request-Signature", b"sIgNaTuRe", b"X-Auth-Token", b"User-Agent"])
+def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes) -> None:
+    line = name + b": " + b"v" * (200 if name == b"User-Agent" else 5)
+    assert cut_fields([b"GET / HTTP/1.1", line])[0] == [(name.lower(), line.partition(b": ")[2])]
+    assert line not in module._plain
+
+
+def test_memory_for_lines_is_bounded() -> None:
+    for number in range(2 * module._MEMO_LINES):
+        cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
+    assert len(module._plain) <= module._MEMO_LINES
+    assert len(module._special) <= module._MEMO_LINES
+
+
+def test_a_name_that_folds_onto_one_of_the_gates_is_refused_each_time() -> None:
+    for _ in range(2):
+        with pytest.raises(MalformedRequest, match="x_account_id"):
+            cut_fields([b"GET / HTTP/1.1", b"X_Account_Id: evil"])
+
+
+def test_a_reader_says_when_a_head_is_whole() -> None:
+    reader = HeadReader()
+    reader.feed(b"GET / HTTP/1.1\r\nHost: a\r\n")
+    assert not reader.complete
+    reader.feed(b"\r\n")
+    assert reader.complete

@@ -1,0 +1,373 @@
+"""Which address a request comes from."""
+
+import socket
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.config.settings import ClientIp
+from gateway.http1.message import Request
+from gateway.net.client_ip import ClientIpRule, canonical
+
+TRUSTED = ("127.0.0.1/32", "10.0.0.0/8", "2001:db8:f::/48", "::ffff:172.16.0.0/108")
+PROXY = "10.0.0.1"
+
+
+def a_request(peer: str, *headers: tuple[str, str]) -> Request:
+    lines = tuple((name.lower().encode(), value.encode("latin-1")) for name, value in headers)
+    return Request(b"GET", b"/", b"/", None, lines, b"", peer, secure=False, received_ms=0, request_id="r")
+
+
+def seen(*lines: str, peer: str = PROXY, header: str = "X-Forwarded-For") -> str:
+    """The address, or ``"?"`` when it cannot be read; then a problem is always told."""
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header=header))
+    found = rule.of(a_request(peer, *((header, line) for line in lines)))
+    assert bool(found.address) is not bool(found.problem)
+    return found.address or "?"
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("255.255.255.255", "255.255.255.255"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("2001:DB8::1", "2001:db8::1"),
+        ("2001:0db8:0000:0000:0000:0000:0000:0001", "2001:db8::1"),
+        ("2001:db8:0:0:1:0:0:1", "2001:db8::1:0:0:1"),
+        ("::", "::"),
+        ("::1", "::1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("::FFFF:c000:0201", "192.0.2.1"),
+        ("0:0:0:0:0:ffff:192.0.2.1", "192.0.2.1"),
+        ("64:ff9b::192.0.2.1", "64:ff9b::c000:201"),
+        ("::192.0.2.1", "::c000:201"),
+        ("", None),
+        (" 192.0.2.1", None),
+        ("192.0.2.1 ", None),
+        ("192.0.2.1\n", None),
+        ("192.0.2", None),
+        ("192.0.513", None),
+        ("3221225985", None),
+        ("0xc0000201", None),
+        ("0xc0.0.2.1", None),
+        ("0300.0.2.1", None),
+        ("192.0.02.1", None),
+        ("192.0.2.01", None),
+        ("192.0.2.256", None),
+        ("192.0.2.-1", None),
+        ("192.0.2.1.", None),
+        ("192.0.2.1.5", None),
+        ("192.0.2.1/32", None),
+        ("192.0.2.1:80", None),
+        ("١٩٢.0.2.1", None),
+        ("1e1.0.2.1", None),
+        ("fe80::1%eth0", None),
+        ("fe80::1%25eth0", None),
+        ("::ffff:192.0.2.1%1", None),
+        ("[2001:db8::1]", None),
+        ("2001:db8::1::", None),
+        ("2001:db8:1", None),
+        ("2001:db8::12345", None),
+        ("1:2:3:4:5:6:7:8:9", None),
+        ("::ffff:192.0.2", None),
+        ("::ffff:192.0.02.1", None),
+        (":1", None),
+        ("localhost", None),
+        ("unknown", None),
+    ],
+)
+def test_an_address_has_one_text_form(text, address):
+    assert canonical(text) == address
+
+
+@pytest.mark.parametrize(
+    ("peer", "lines", "address"),
+    [
+        # The peer first: headers are looked at only when it is a trusted proxy.
+        ("203.0.113.9", ["192.0.2.1"], "203.0.113.9"),
+        ("203.0.113.9", ["garbage"], "203.0.113.9"),
+        ("::ffff:203.0.113.9", ["192.0.2.1"], "203.0.113.9"),
+        ("2001:DB8::9", ["192.0.2.1"], "2001:db8::9"),
+        ("", ["192.0.2.1"], "?"),
+        ("fe80::1%eth0", [], "?"),
+        (PROXY, [], PROXY),
+        ("::ffff:10.0.0.1", ["192.0.2.1"], "192.0.2.1"),
+        ("2001:db8:f::1", ["192.0.2.1"], "192.0.2.1"),
+        ("2001:db8:f:1::1", ["192.0.2.1"], "192.0.2.1"),
+        ("2001:db8:10::1", ["192.0.2.1"], "2001:db8:10::1"),
+        ("172.16.5.5", ["192.0.2.1"], "192.0.2.1"),
+        ("172.32.5.5", ["192.0.2.1"], "172.32.5.5"),
+        # The rightmost untrusted one.
+        (PROXY, ["192.0.2.1"], "192.0.2.1"),
+        (PROXY, ["192.0.2.1, 198.51.100.2"], "198.51.100.2"),
+        (PROXY, ["192.0.2.1,198.51.100.2,10.1.1.1"], "198.51.100.2"),
+        (PROXY, ["192.0.2.1, 198.51.100.2, 127.0.0.1, 10.1.1.1"], "198.51.100.2"),
+        (PROXY, ["192.0.2.1, 10.1.1.1, 198.51.100.2"], "198.51.100.2"),
+        (PROXY, ["\t192.0.2.1 ,\t10.1.1.1\t"], "192.0.2.1"),
+        (PROXY, ["::ffff:192.0.2.1"], "192.0.2.1"),
+        (PROXY, ["192.0.2.1, ::ffff:10.1.1.1"], "192.0.2.1"),
+        (PROXY, ["2001:DB8:0::7"], "2001:db8::7"),
+        # Over all lines, in order.
+        (PROXY, ["192.0.2.1", "198.51.100.2"], "198.51.100.2"),
+        (PROXY, ["192.0.2.1", "10.1.1.1"], "192.0.2.1"),
+        (PROXY, ["192.0.2.1, 198.51.100.2", "10.1.1.1, 10.1.1.2"], "198.51.100.2"),
+        (PROXY, ["192.0.2.1", "", "10.1.1.1"], "192.0.2.1"),
+        # All trusted: the leftmost.
+        (PROXY, ["10.2.2.2, 10.1.1.1"], "10.2.2.2"),
+        (PROXY, ["10.2.2.2", "10.1.1.1"], "10.2.2.2"),
+        # Empty elements say nothing.
+        (PROXY, [""], PROXY),
+        (PROXY, [" , ,"], PROXY),
+        (PROXY, ["192.0.2.1,, 10.1.1.1,"], "192.0.2.1"),
+        # What cannot be read ends the walk, and what stands left of it is never believed.
+        (PROXY, ["unknown"], "?"),
+        (PROXY, ["192.0.2.1, unknown"], "?"),
+        (PROXY, ["192.0.2.1, unknown, 10.1.1.1"], "?"),
+        (PROXY, ["unknown, 192.0.2.1"], "192.0.2.1"),
+        (PROXY, ["192.0.2.1 198.51.100.2"], "?"),
+        (PROXY, ["192.0.2.1; 198.51.100.2"], "?"),
+        (PROXY, ['"192.0.2.1"'], "?"),
+        (PROXY, ["192.0.02.1"], "?"),
+        (PROXY, ["0x0a000001"], "?"),
+        (PROXY, ["192.0.2"], "?"),
+        (PROXY, ["fe80::1%eth0"], "?"),
+        (PROXY, ["192.0.2.1, 10.1"], "?"),
+        (PROXY, ["192.0.2.1\xa0"], "?"),
+        (PROXY, ["1" * 5000], "?"),
+        # Ports and brackets, as some proxies write them.
+        (PROXY, ["192.0.2.1:4711"], "192.0.2.1"),
+        (PROXY, ["[2001:db8::7]"], "2001:db8::7"),
+        (PROXY, ["[2001:db8::7]:443"], "2001:db8::7"),
+        (PROXY, ["192.0.2.1, 10.1.1.1:4711"], "192.0.2.1"),
+        (PROXY, ["[::ffff:192.0.2.1]:1"], "192.0.2.1"),
+        (PROXY, ["192.0.2.1:"], "?"),
+        (PROXY, ["192.0.2.1:471100"], "?"),
+        (PROXY, ["[192.0.2.1]:80"], "?"),
+        (PROXY, ["[2001:db8::7"], "?"),
+        (PROXY, ["[2001:db8::7]443"], "?"),
+        (PROXY, ["[fe80::1%eth0]:80"], "?"),
+        (PROXY, ["2001:db8::7:443"], "2001:db8::7:443"),
+    ],
+)
+def test_forwarded_for_is_read_from_the_right_as_far_as_it_is_trusted(peer, lines, address):
+    assert seen(*lines, peer=peer) == address
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (["for=192.0.2.1"], "192.0.2.1"),
+        (["For=192.0.2.1"], "192.0.2.1"),
+        (['for="192.0.2.1"'], "192.0.2.1"),
+        (['for="192.0.2.1:4711"'], "192.0.2.1"),
+        (['for="192.0.2.1:_port"'], "192.0.2.1"),
+        (['for="[2001:db8::7]"'], "2001:db8::7"),
+        (['for="[2001:db8::7]:4711"'], "2001:db8::7"),
+        (['for="[::ffff:192.0.2.1]"'], "192.0.2.1"),
+        ([r'for="\1\92.0.2.1"'], "192.0.2.1"),
+        (["for=192.0.2.1;proto=https;by=10.0.0.1"], "192.0.2.1"),
+        (["by=10.0.0.1 ; for=192.0.2.1"], "192.0.2.1"),
+        (["for=192.0.2.1, for=198.51.100.2"], "198.51.100.2"),
+        (["for=192.0.2.1", "for=10.1.1.1"], "192.0.2.1"),
+        (["for=192.0.2.1, for=10.1.1.1;proto=http,for=127.0.0.1"], "192.0.2.1"),
+        (["for=10.2.2.2, for=10.1.1.1"], "10.2.2.2"),
+        (['for=192.0.2.1;ext="a,b;for=9.9.9.9", for=10.1.1.1'], "192.0.2.1"),
+        (["for=unknown, for=192.0.2.1"], "192.0.2.1"),
+        (["for=192.0.2.1;;proto=http"], "192.0.2.1"),
+        (["for=192.0.2.1,,"], "192.0.2.1"),
+        ([""], PROXY),
+        (["for=unknown"], "?"),
+        (["for=192.0.2.1, for=unknown"], "?"),
+        (["for=_hidden"], "?"),
+        (['for="_hidden:_port"'], "?"),
+        (["for=192.0.2.1, for=_mystery, for=10.1.1.1"], "?"),
+        (["proto=https"], "?"),
+        (["for=192.0.2.1, proto=https"], "?"),
+        (["for=192.0.2.1:4711"], "?"),
+        (["for=[2001:db8::7]"], "?"),
+        (['for="2001:db8::7"'], "?"),
+        (['for="[192.0.2.1]"'], "?"),
+        (['for="[fe80::1%eth0]"'], "?"),
+        (['for="192.0.2.1:"'], "?"),
+        (["192.0.2.1"], "?"),
+        (["for = 192.0.2.1"], "?"),
+        (['for="192.0.2.1'], "?"),
+        (['for="192.0.2.1"x'], "?"),
+        (["for=192.0.2.1 for=10.1.1.1"], "?"),
+        (["for=192.0.2.1;for=198.51.100.2"], "?"),
+        (["for=192.0.02.1"], "?"),
+        (['for=""'], "?"),
+        # A quote that the client leaves open swallows nothing that a proxy appends: the line is malformed.
+        (['for=192.0.2.1;x=", for=198.51.100.2'], "?"),
+        (['for=192.0.2.1;x=", for="[2001:db8::7]"'], "?"),
+        (['for=192.0.2.1;x="\\', 'for="198.51.100.2"'], "198.51.100.2"),
+        (['for="', "for=10.1.1.1"], "?"),
+    ],
+)
+def test_forwarded_is_read_as_rfc_7239_says(lines, address):
+    assert seen(*lines, header="Forwarded") == address
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (["192.0.2.1"], "192.0.2.1"),
+        (["::ffff:192.0.2.1"], "192.0.2.1"),
+        (["2001:DB8::7"], "2001:db8::7"),
+        (["10.1.1.1"], "10.1.1.1"),
+        ([], PROXY),
+        (["192.0.2.1", "192.0.2.1"], "?"),
+        (["192.0.2.1, 198.51.100.2"], "?"),
+        (["192.0.2.1:80"], "?"),
+        (["unknown"], "?"),
+        ([""], "?"),
+    ],
+)
+def test_a_single_address_header_carries_one_address(lines, address):
+    assert seen(*lines, header="CF-Connecting-IP") == address
+
+
+def test_only_the_configured_header_is_read():
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header="X-Forwarded-For"))
+    request = a_request(PROXY, ("Forwarded", "for=192.0.2.1"), ("X-Real-IP", "192.0.2.1"), ("X_Forwarded_For", "192.0.2.1"))
+    assert rule.of(request).address == PROXY
+
+
+def test_the_problem_names_the_header_and_the_hop_without_control_characters():
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    problem = rule.of(a_request(PROXY, ("X-Forwarded-For", "192.0.2.1, \x1b[31mred"))).problem
+    assert "X-Forwarded-For" in problem
+    assert r"\x1b[31mred" in problem
+
+
+def test_many_peers_do_not_grow_the_memory_without_bound():
+    rule = ClientIpRule(ClientIp())
+    for number in range(70_000):
+        peer = str(IPv4Address(number))
+        assert rule.of(a_request(peer)).address == peer
+    assert len(rule._direct) <= 65_536
+
+
+# -- oracles that know the truth because they made the text from it
+
+_PACKED = st.one_of(
+    st.binary(min_size=4, max_size=4),
+    st.binary(min_size=16, max_size=16),
+    st.binary(min_size=4, max_size=4).map(lambda four: bytes(10) + b"\xff\xff" + four),
+    st.sampled_from(
+        [bytes([10, 1, 1, 1]), bytes([127, 0, 0, 1]), bytes([10, 0, 0, 7]), socket.inet_pton(socket.AF_INET6, "2001:db8:f::5")]
+    ),
+)
+_BAD = st.sampled_from(["unknown", "_hidden", "192.0.2", "0x7f.1.1.1", "010.1.1.1", "fe80::1%lo", "host.example", "1.2.3.4.5", "300.1.1.1"])
+
+
+def text_of(packed: bytes) -> str:
+    return socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
+
+
+def plain(packed: bytes) -> bytes:
+    return packed[12:] if packed[:12] == bytes(10) + b"\xff\xff" else packed
+
+
+def is_trusted(packed: bytes) -> bool:
+    if len(packed) == 4:
+        return packed[0] == 10 or packed == b"\x7f\0\0\1" or (packed[0] == 172 and packed[1] // 16 == 1)
+    return packed[:6] == bytes.fromhex("20010db8000f")
+
+
+def expected(hops: list[bytes | None]) -> bytes | None:
+    """``None`` when it cannot be told. Written from the rule's sentence: drop trusted ones off the right end, but for the last."""
+    chain = [None if hop is None else plain(hop) for hop in hops]
+    while len(chain) > 1 and chain[-1] is not None and is_trusted(chain[-1]):
+        chain.pop()
+    return chain[-1]
+
+
+@given(st.text("0123456789abcdefABCDEFx:.%/ \u0661", max_size=24) | _PACKED.map(text_of))
+def test_any_text_is_an_address_exactly_when_the_system_says_so(text):
+    packed = None
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            packed = socket.inet_pton(family, text)
+        except (OSError, UnicodeEncodeError):
+            continue
+    found = canonical(text)
+    assert (found is None) is (packed is None)
+    if found is not None and packed is not None:
+        assert ip_address(found).packed == plain(packed)
+        assert canonical(found) == found
+
+
+@given(st.lists(st.tuples(_PACKED, st.booleans()) | _BAD, min_size=1, max_size=8), st.data())
+def test_forwarded_for_agrees_with_an_oracle(hops, data):
+    truth = [None if isinstance(hop, str) else hop[0] for hop in hops]
+    texts = [hop if isinstance(hop, str) else written(hop[0], port=hop[1]) for hop in hops]
+    lines = split(texts, data)
+    address = seen(*lines)
+    right = expected([*truth, bytes([10, 0, 0, 1])])
+    assert address == ("?" if right is None else str(ip_address(right)))
+
+
+@given(st.lists(st.tuples(_PACKED, st.booleans()) | st.sampled_from(["unknown", "_hidden"]), min_size=1, max_size=8), st.data())
+def test_forwarded_agrees_with_an_oracle(hops, data):
+    truth = [None if isinstance(hop, str) else hop[0] for hop in hops]
+    texts = [element(hop if isinstance(hop, str) else written(hop[0], port=hop[1], brackets=True), data) for hop in hops]
+    address = seen(*split(texts, data), header="Forwarded")
+    right = expected([*truth, bytes([10, 0, 0, 1])])
+    assert address == ("?" if right is None else str(ip_address(right)))
+
+
+@given(st.lists(st.binary(max_size=60), max_size=4), st.sampled_from(["X-Forwarded-For", "Forwarded", "X-Real-IP"]))
+def test_no_bytes_make_it_fail_or_answer_what_is_no_address(values, header):
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header=header))
+    lines = tuple((header.lower().encode(), value) for value in values)
+    found = rule.of(a_request(PROXY).replace(headers=lines))
+    assert bool(found.address) is not bool(found.problem)
+    if found.address:
+        assert str(ip_address(found.address)) == found.address
+    assert found.problem.isprintable()
+
+
+@given(_PACKED)
+def test_trusted_networks_hold_in_every_spelling_of_an_address(packed):
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    assert rule.trusts(str(ip_address(plain(packed)))) is is_trusted(plain(packed))
+
+
+def test_the_oracle_trusts_what_the_configuration_names():
+    networks = [ip_network(network) for network in TRUSTED]
+    assert IPv6Address("::ffff:172.16.0.0") in networks[3]
+    assert is_trusted(IPv4Address("172.16.0.0").packed)
+
+
+def written(packed: bytes, *, port: bool, brackets: bool = False) -> str:
+    text = text_of(packed)
+    if ":" in text and (port or brackets):
+        text = f"[{text}]"
+    return f"{text}:4711" if port else text
+
+
+def split(texts: list[str], data: st.DataObject) -> list[str]:
+    """The same list over some lines, with the white space that is allowed."""
+    lines, line = [], [texts[0]]
+    for text in texts[1:]:
+        if data.draw(st.booleans()):
+            line.append(text)
+        else:
+            lines.append(line)
+            line = [text]
+    return [data.draw(st.sampled_from([",", ", ", " ,\t", ",,"])).join(line) for line in [*lines, line]]
+
+
+def element(node: str, data: st.DataObject) -> str:
+    """One element of Forwarded, with some other parameters around it."""
+    if data.draw(st.booleans()) or set(node) & set(':[]"'):
+        escaped = "".join("\\" + character if data.draw(st.integers(0, 9)) == 0 else character for character in node)
+        node = f'"{escaped}"'
+    pairs = [f"{data.draw(st.sampled_from(['for', 'For', 'FOR']))}={node}"]
+    pairs += data.draw(st.lists(st.sampled_from(["proto=https", "by=_gate", 'host="a,b"']), unique=True, max_size=2))
+    return data.draw(st.sampled_from([";", "; "])).join(data.draw(st.permutations(pairs)))

@@ -1,0 +1,24 @@
+"""Workers together: which of them the parent gives up on."""
+
+from gateway.process.fleet import SILENT_MS, Workers
+from gateway.telemetry import Metrics
+
+
+class Worker:
+    """A worker that was last heard of at a given time."""
+
+    name, number = "worker 0", 0
+
+    def __init__(self, *, heard_ms, ready=True):
+        self.heard_ms, self.ready, self.killed = heard_ms, ready, False
+
+    def kill(self):
+        self.killed = True
+
+
+def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other():
+    silent, talking, starting = Worker(heard_ms=0), Worker(heard_ms=1), Worker(heard_ms=0, ready=False)
+    workers = Workers([], None, None, Metrics())
+    workers._workers = [silent, talking, starting]
+    workers.kill_silent(SILENT_MS + 1)
+    assert [worker.killed for worker in (silent, talking, starting)] == [True, False, False]

@@ -1,0 +1,49 @@
+"""Writes that wait for the end of a turn."""
+
+import asyncio
+
+from gateway.runtime.outbox import LARGE, Outbox
+
+
+class Transport(asyncio.WriteTransport):
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[bytes] = []
+        self.closing = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def is_closing(self) -> bool:
+        return self.closing
+
+
+async def test_small_writes_are_made_at_the_end_of_the_turn_in_their_order() -> None:
+    outbox, one, other = Outbox(), Transport(), Transport()
+    outbox.put(one, b"a")
+    outbox.put(other, b"b")
+    outbox.put(one, b"c")
+    assert one.written == other.written == []
+    await asyncio.sleep(0)
+    assert (one.written, other.written) == ([b"a", b"c"], [b"b"])
+    outbox.put(one, b"d")
+    await asyncio.sleep(0)
+    assert one.written == [b"a", b"c", b"d"]
+
+
+async def test_a_large_write_waits_for_nothing_but_what_came_before_it() -> None:
+    outbox, transport = Outbox(), Transport()
+    outbox.put(transport, b"a")
+    outbox.put(transport, b"x" * (LARGE + 1))
+    assert [len(data) for data in transport.written] == [1, LARGE + 1]
+
+
+async def test_what_waits_is_written_before_a_transport_is_closed_and_not_after() -> None:
+    outbox, transport, closed = Outbox(), Transport(), Transport()
+    outbox.put(transport, b"a")
+    outbox.put(closed, b"b")
+    closed.closing = True
+    outbox.flush()
+    assert (transport.written, closed.written) == ([b"a"], [])
+    await asyncio.sleep(0)
+    assert transport.written == [b"a"]
