@@ -26,7 +26,7 @@ MODULES = (
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/upstream_server",
     "keys/cache", "keys/lookup", "keys/usage",
     "http1/answer", "http1/body", "http1/framing", "http1/headers", "http1/message", "http1/request_head", "http1/response",
-    "net/client_ip",
+    "net/addresses", "net/client_ip",
     "server/connection", "server/exchange", "server/plane",
     "telemetry/histogram",
 )  # fmt: skip

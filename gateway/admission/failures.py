@@ -1,10 +1,8 @@
 """The limit of refused credentials by address, in this process's memory. Pure: no store is asked, so a flood of guesses costs little."""
 
-from functools import lru_cache
-from ipaddress import IPv6Address
-
 from gateway.admission import gcra
 from gateway.config.settings import Rate
+from gateway.net.addresses import customer_network
 
 
 class FailureLimiter:
@@ -18,22 +16,13 @@ class FailureLimiter:
         """Milliseconds for which this address waits; 0 when it need not."""
         if not self._tats:
             return 0.0
-        tat_ms = self._tats.get(_neighbourhood(address) if ":" in address else address)
+        tat_ms = self._tats.get(customer_network(address))
         return 0.0 if tat_ms is None else gcra.charge(tat_ms, 1, now_ms, rate).retry_after_ms
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:
         """Note one refusal."""
-        name = _neighbourhood(address) if ":" in address else address
+        name = customer_network(address)
         tat_ms = self._tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a refusal
         if len(self._tats) >= self._max:
             del self._tats[next(iter(self._tats))]
         self._tats[name] = gcra.charge(tat_ms, 1, now_ms, rate).tat_ms
-
-
-@lru_cache(65_536)
-def _neighbourhood(address: str) -> str:
-    """The /64 of an IPv6 address: what one customer commonly has (RFC 6177), so as many addresses as they like."""
-    try:
-        return str(IPv6Address(int(IPv6Address(address)) >> 64 << 64))
-    except ValueError:
-        return address

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from gateway.http1.message import Identity
 from gateway.keys.record import Algorithm, KeyRecord
-from gateway.net.client_ip import canonical
+from gateway.net.addresses import canonical
 
 Verify = Callable[[bytes, bytes], bool]
 """``(signed bytes, signature) -> whether the signature is this key's``."""

@@ -6,15 +6,11 @@ first address that is no trusted proxy's is the client's. What cannot be read en
 
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
+from gateway.net.addresses import NetworkList, canonical
 
-_LONGEST = 45
-"""Characters of the longest text of an address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
-_MAPPED = IPv6Network("::ffff:0:0/96")
 _PEERS = 65_536
 
 _WITH_PORT = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
@@ -39,38 +35,16 @@ class Seen:
         """For the owner of the request: why it cannot be read; ``""`` when it can."""
 
 
-def canonical(text: str) -> str | None:
-    """The one text form of an address (RFC 5952); an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
-
-    :return: ``None`` for anything else: zone ids, ports, octal, hexadecimal and short forms of IPv4
-    """
-    return _canonical(text) if len(text) <= _LONGEST else None
-
-
-@lru_cache(_PEERS)
-def _canonical(text: str) -> str | None:
-    if "%" in text:
-        return None
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
-
-
 class ClientIpRule:
     """One configuration's rule, compiled."""
 
     def __init__(self, settings: ClientIp) -> None:
-        self._networks = tuple(map(_unmapped, settings.trusted_proxies))
+        self.trusted = NetworkList(settings.trusted_proxies)
         self._header = settings.header
         self._name = settings.header.lower().encode("ascii")
         lists: dict[bytes, Callable[[list[bytes]], Iterator[str]]] = {b"x-forwarded-for": _comma_separated, b"forwarded": _forwarded}
         self._hops = lists.get(self._name)
         self._direct: dict[str, Seen] = {}
-        self.trusts = lru_cache(_PEERS)(self._trusts)
 
     def of(self, request: Request) -> Seen:
         """The client's address. Headers are looked at only when the peer is a trusted proxy."""
@@ -79,7 +53,7 @@ class ClientIpRule:
 
     def _of(self, request: Request) -> Seen:
         peer = canonical(request.peer)
-        if peer is not None and self.trusts(peer):
+        if peer is not None and self.trusted.contains(peer):
             return self._told(request, peer)
         seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
         if len(self._direct) >= _PEERS:
@@ -109,20 +83,9 @@ class ClientIpRule:
             if farther is None:
                 return Seen("", f"a trusted proxy sent {self._header} with a hop that is not an IP address: {_shown(hop)}")
             address = farther
-            if not self.trusts(address):
+            if not self.trusted.contains(address):
                 break
         return Seen(address, "")
-
-    def _trusts(self, address: str) -> bool:
-        parsed = ip_address(address)
-        return any(parsed in network for network in self._networks)
-
-
-def _unmapped(network: IPv4Network | IPv6Network) -> IPv4Network | IPv6Network:
-    """Networks in the form that canonical addresses have."""
-    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
-        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
-    return network
 
 
 def _address(hop: str) -> str | None:

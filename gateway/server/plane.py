@@ -8,7 +8,6 @@ import secrets
 import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
-from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Any, cast
 
 from gateway.admission.dialects import CREDENTIAL_FIELDS
@@ -21,6 +20,7 @@ from gateway.http1.answer import DateLine
 from gateway.http1.body import Memory
 from gateway.http1.headers import REQUEST_DROP
 from gateway.http1.message import Request
+from gateway.net.addresses import NetworkList
 from gateway.net.proxy_protocol import ProxyProtocolListener
 from gateway.net.tls import ServerTls
 from gateway.runtime import clock
@@ -89,7 +89,7 @@ class Plane:
         self.idle_timeout_ms = settings.limits.idle_timeout_ms
         self.dropped = REQUEST_DROP | CREDENTIAL_FIELDS | _foldings(settings.client_ip.header.lower().encode())
         """Fields of a request that go no further, whatever it is."""
-        self._trusted = settings.client_ip.trusted_proxies
+        self._trusted = NetworkList(settings.client_ip.trusted_proxies)
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
         self.ticker.fit(
@@ -201,13 +201,7 @@ class Plane:
 
     def is_trusted(self, peer: str) -> bool:
         """Whether many clients may stand behind this address, and its PROXY header be believed."""
-        try:
-            address: IPv4Address | IPv6Address = ip_address(peer)
-        except ValueError:
-            return False
-        if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-            address = address.ipv4_mapped  # how a socket that listens on IPv6, too, names an IPv4 peer
-        return any(address in network for network in self._trusted)
+        return self._trusted.contains(peer)
 
     def next_request_id(self) -> str:
         """Unique over all workers and restarts; says nothing and is no secret."""

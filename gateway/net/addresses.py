@@ -1,0 +1,73 @@
+"""IP addresses: their one text form, whose they are, and membership in a list of networks. Pure."""
+
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+
+_LONGEST = 45
+"""Characters of the longest text of an address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
+_MAPPED = IPv6Network("::ffff:0:0/96")
+_REMEMBERED = 65_536
+
+Network = IPv4Network | IPv6Network
+
+
+def canonical(text: str) -> str | None:
+    """The one text form of an address (RFC 5952); an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
+
+    :return: ``None`` for anything else: zone ids, ports, octal, hexadecimal and short forms of IPv4
+    """
+    return _canonical(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(_REMEMBERED)
+def _canonical(text: str) -> str | None:
+    if "%" in text:
+        return None
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        return str(address.ipv4_mapped)
+    return str(address)
+
+
+@lru_cache(_REMEMBERED)
+def customer_network(address: str) -> str:
+    """What counts as one party when something is counted by address: an IPv4 address, or the /64 of an IPv6 address (RFC 6177).
+
+    A customer commonly has a whole /64, so as many addresses as they like.
+
+    :return: ``192.0.2.1``, ``2001:db8:1:2::/64``; text that is no address stays as it is
+    """
+    known = canonical(address)
+    if known is None or ":" not in known:
+        return known or address
+    return str(IPv6Network((int(IPv6Address(known)) >> 64 << 64, 64)))
+
+
+class NetworkList:
+    """A list of networks, such as the trusted proxies. IPv4-mapped IPv6 networks and addresses are taken as IPv4."""
+
+    def __init__(self, networks: Iterable[Network]) -> None:
+        self._networks = tuple(map(_unmapped, networks))
+        self.contains = lru_cache(_REMEMBERED)(self._contains)
+        """``(text of an address) -> bool``; ``False`` for text that is no address."""
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def _contains(self, text: str) -> bool:
+        known = canonical(text)
+        if known is None:
+            return False
+        address = ip_address(known)
+        return any(address in network for network in self._networks)
+
+
+def _unmapped(network: Network) -> Network:
+    """Networks in the form that canonical addresses have."""
+    if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
+        return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
+    return network

@@ -1,0 +1,42 @@
+"""IP addresses: whose they are, and membership in a list. The text form is tried in ``test_client_ip``."""
+
+from ipaddress import IPv6Address, ip_network
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.net.addresses import NetworkList, canonical, customer_network
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff:ffff:ffff:ffff", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("", ""),
+        ("not:an:address", "not:an:address"),
+    ],
+)
+def test_a_customer_is_an_ipv4_address_or_the_64_of_an_ipv6_address(address, network):
+    assert customer_network(address) == network
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1), st.integers(0, 2**64 - 1))
+def test_two_addresses_are_one_customer_when_their_first_64_bits_are_equal(prefix, one, other):
+    first, second = IPv6Address(prefix << 64 | one), IPv6Address(prefix << 64 | other)
+    if canonical(str(first)) == str(first) and canonical(str(second)) == str(second):  # not IPv4-mapped
+        assert customer_network(str(first)) == customer_network(str(second)) == str(ip_network((prefix << 64, 64)))
+
+
+@pytest.mark.parametrize("network", ["10.0.0.0/8", "::ffff:10.0.0.0/104"])
+@pytest.mark.parametrize(
+    ("peer", "inside"),
+    [("10.1.2.3", True), ("::ffff:10.1.2.3", True), ("11.0.0.1", False), ("::ffff:11.0.0.1", False), ("", False), ("a socket", False)],
+)
+def test_mapped_networks_and_addresses_are_the_ipv4_ones(network, peer, inside):
+    assert NetworkList([ip_network(network)]).contains(peer) is inside
+    assert not NetworkList([]).contains(peer)
