@@ -75,7 +75,7 @@ _MEMO_HEADS, _MEMO_HEAD_BYTES = 256, 1_024
 _memo: Final[dict[bytes, tuple[int, Any]]] = {}
 """Lines read before, which most lines of most responses are; bounded, and without what belongs to one user."""
 _heads: Final[dict[bytes, ResponseHead]] = {}
-"""Heads read before: a busy upstream sends the same one many times within a second. Bounded in the same way."""
+"""Heads read before, each with the empty line that ends it, so that none is the beginning of another. Bounded in the same way."""
 
 
 def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
@@ -85,7 +85,7 @@ def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     :param head_only: it answers a HEAD
     :raises Unframable: see RFC 9112 §6.3
     """
-    raw = raw[: raw.index(b"\r\n\r\n")]
+    raw = raw[: raw.index(b"\r\n\r\n") + 4]
     known = _heads.get(raw)
     if known is not None and not head_only:
         return known
@@ -106,11 +106,11 @@ def read_whole(data: bytes) -> tuple[ResponseHead, bytes] | None:
 
     Not for what answers a HEAD.
     """
-    end = data.find(b"\r\n\r\n")
+    end = data.find(b"\r\n\r\n") + 4  # 3 when there is none yet, and no head is so short
     known = _heads.get(data[:end])
-    if known is None or known.status < 200 or len(data) - end - 4 != known.length:
+    if known is None or known.status < 200 or len(data) - end != known.length:
         return None
-    return known, data[end + 4 :]
+    return known, data[end:]
 
 
 def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
@@ -118,7 +118,7 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     declared: int | None = None
     chunked = dated = limited = False
     options, upgrade = _NOTHING, b""
-    for line in raw.split(b"\r\n")[1:]:
+    for line in raw[:-4].split(b"\r\n")[1:]:
         kind, value = _memo.get(line) or _read_line(line)
         if kind == _PLAIN:
             lines.append(line)

@@ -78,6 +78,37 @@ async def test_content_behind_a_head_response_never_becomes_the_next_one() -> No
         assert len(upstream.sides) == 2
 
 
+@pytest.mark.parametrize(("echo", "first", "second"), [(b"a", b"\r", b"\n\r\n"), (b"ab", b"b", b"\r\n\r\n")])
+async def test_a_head_that_begins_like_a_known_one_and_comes_in_two_pieces_is_read_to_its_end(
+    echo: bytes, first: bytes, second: bytes
+) -> None:
+    """``echo`` comes from a client. The first piece is one byte longer than the known head, and the length would fit the shortcut."""
+    known = b"HTTP/1.1 200 OK\r\nServer: upstream\r\nContent-Length: 62\r\nX-Echo: a"
+    content = b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nforged!".ljust(len(known) - 2)
+    assert len(content) == 62
+    again = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        if len(upstream.requests) == 1:
+            side.send(known + b"\r\n\r\n" + content)
+            return
+        side.send(known + first)
+        await again.wait()
+        side.send(second + content)
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(GET)).body == content
+        client.send(GET)
+        await upstream.got(2)
+        connection = next(iter(served.upstreams.pools["spot"].servers[0]._connections))
+        await served.until(lambda: connection.call is None or connection._heard)  # the first piece has been read
+        again.set()
+        response = await client.response()
+        assert (response.header("x-echo"), response.body) == (echo.decode(), content)
+        assert len(upstream.sides) == 1
+
+
 async def test_bytes_on_an_idle_connection_end_it() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()

@@ -82,6 +82,15 @@ def test_a_whole_response_with_a_known_head_is_told_from_everything_else() -> No
     assert read_whole(interim) is None
 
 
+@pytest.mark.parametrize("behind", [b"a", b"\n", b"\r", b"\r\n", b"\r\n\r", b"ab\r\n\r\n"])
+def test_a_known_head_is_not_taken_for_the_beginning_of_another(behind: bytes) -> None:
+    """Each time with a length that would fit if it were."""
+    for length in range(40, 140):
+        raw = head(b"Content-Length: %d" % length, b"X-Echo: a")
+        read_head(raw, 200, head_only=False)
+        assert read_whole(raw[:-4] + behind) is None
+
+
 def test_what_is_remembered_is_bounded_and_nobodys() -> None:
     for number in range(3_000):
         read_head(head(b"Content-Length: 1", b"X-Number: %d" % number), 200, head_only=False)
