@@ -1,6 +1,12 @@
 """The ``binance`` dialect: a header field names the key; query and content are signed, without their ``signature`` parameter. Pure.
 
 Source: Binance, "REST API request security". Neither the method nor the path is among the signed bytes, in Binance's scheme as here.
+
+Query and content are signed as one text with nothing between them, so the signature does not say where one ends: ``price=95000`` could be
+sent as ``price=95`` in the query and ``000`` in the content. Therefore each part of either must be ``name=value`` by itself, the name of
+letters and digits beginning with a letter, the value without a raw ``=``; and there is no other content than such a form, whatever its
+Content-Type says. What is signed in one piece can then be sent in one piece only. Who signs a query *and* content leaves one doubt: letters
+between the query's last value and the content's first name. Send all parameters in one place.
 """
 
 import re
@@ -12,8 +18,11 @@ from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCreden
 from gateway.http1.message import Request
 
 KEY = b"x-mbx-apikey"
-_READ = re.compile(rb"(?:^|(?<=&))(signature|timestamp|recvWindow)=([^&]*)")
-_FORM = b"application/x-www-form-urlencoded"
+_READ = re.compile(rb"\b(signature|timestamp|recvWindow)=([^&]*)")
+"""Of parameters that have passed :data:`_PARAMETERS`: there, ``=`` stands behind a name alone."""
+_PARAMETER = rb"(?:signature=[^&=]*+={0,2}|[A-Za-z][A-Za-z0-9]*+=[^&=]*+)"
+"""One part. A signature in Base64 may end with raw padding, as some clients send it."""
+_PARAMETERS = re.compile(rb"%b(?:&%b)*+" % (_PARAMETER, _PARAMETER))
 _SECONDS_BELOW = 100_000_000_000
 _MICROSECONDS_FROM = 1_000_000_000_000_000
 _TIME = re.compile(rb"[1-9][0-9]{0,17}")
@@ -32,8 +41,12 @@ class Binance(Dialect):
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """See :meth:`Dialect.read`."""
         query, body = request.query or b"", request.body
+        if query and not _PARAMETERS.fullmatch(query):
+            raise MalformedRequest(f"{_SHAPE} in the query")
         found = _READ.findall(query)
-        if body and _is_form(request):
+        if body:
+            if not _PARAMETERS.fullmatch(body):
+                raise MalformedRequest(f"{_SHAPE} in the content, which is a form in this dialect, whatever its Content-Type")
             found += _READ.findall(body)
             body = _without_signature(body)
         values = dict(found)
@@ -42,9 +55,7 @@ class Binance(Dialect):
         try:
             signature, timestamp = values[b"signature"], values[b"timestamp"]
         except KeyError as missing:
-            raise MissingCredentials(
-                f"the parameter {missing.args[0].decode()} is missing; a signed request carries timestamp and, last, signature"
-            ) from None
+            raise _incomplete(missing.args[0].decode(), alone=not values) from None
         return Credentials(
             fields[KEY].decode("latin-1"),
             _decoded(signature),
@@ -93,10 +104,19 @@ def _without_signature(parameters: bytes) -> bytes:
     return b"&".join(parameter for parameter in parameters.split(b"&") if not parameter.startswith(b"signature="))
 
 
-def _is_form(request: Request) -> bool:
-    """Whether the content holds parameters. Without a Content-Type it is taken for a form, as Binance does."""
-    types = request.field_lines(b"content-type")
-    return not types or types[0].partition(b";")[0].strip().lower() == _FORM
+_SHAPE = (
+    "send parameters as name=value joined by &, names of letters and digits, = and & inside a value percent-encoded: there is another part"
+)
+
+
+def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
+    """:param alone: the key's header field is all there is"""
+    if alone:
+        return MissingCredentials(
+            "X-MBX-APIKEY alone proves nothing here: calls that Binance answers by the key alone (listen keys, historical trades) are not "
+            "served unless they are public; sign the request with timestamp and, last, signature"
+        )
+    return MissingCredentials(f"the parameter {name} is missing; a signed request carries timestamp and, last, signature")
 
 
 def _decoded(signature: bytes) -> bytes:

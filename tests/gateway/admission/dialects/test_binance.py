@@ -1,6 +1,7 @@
 """The binance dialect: what is read, what cannot be, and refusals with Binance's own numbers."""
 
 import json
+from contextlib import suppress
 
 import pytest
 
@@ -43,18 +44,61 @@ def read(request):
         (b"timestamp=1790000000000&signature=" + HEX, b"b=2", b"timestamp=1790000000000b=2"),
         (b"signature=" + HEX, b"timestamp=1790000000000&b=2", b"timestamp=1790000000000&b=2"),
         (None, b"timestamp=1790000000000&signature=" + HEX, b"timestamp=1790000000000"),
-        (b"a=%20+&&=&timestamp=1790000000000&signature=" + HEX, b"", b"a=%20+&&=&timestamp=1790000000000"),
+        (b"a=%20+&b=&timestamp=1790000000000&signature=" + HEX, b"", b"a=%20+&b=&timestamp=1790000000000"),
+        (b"", b"a=1&timestamp=1790000000000&signature=" + HEX, b"a=1&timestamp=1790000000000"),
     ],
 )
 def test_what_is_signed_is_query_then_content_without_the_signature(query, body, signed):
     assert read(sent(query, body, FORM)).signed == signed
     assert read(sent(query, body)).signed == signed  # a form by default, as for Binance
+    assert read(sent(query, body, (b"content-type", b"application/json"))).signed == signed  # as hummingbot sends it
 
 
-def test_content_of_another_type_holds_no_parameters_and_is_signed_whole():
-    body = b"x&signature=" + HEX + b"&timestamp=1"
-    read_ = read(sent(b"timestamp=1790000000000&signature=" + HEX, body, (b"content-type", b"application/json")))
-    assert read_.signed == b"timestamp=1790000000000" + body
+@pytest.mark.parametrize(
+    "part",
+    [b"", b"000", b"=", b"=1", b"a", b"1a=1", b"a-b=1", b"a_b=1", b"a%62=1", b" a=1", b"a=1=2", b"a=b=", b"[a]=1", b"a\n=1", b'{"a":1}',
+     b"timestamp==", b"\xe9=1", "\u0661a=1".encode()],
+)  # fmt: skip
+def test_whatever_is_no_parameter_is_refused_in_both_places(part):
+    good = b"timestamp=1790000000000&signature=" + HEX
+    for parts in ([part, good], [good, part], [b"a=1", part, good]):
+        joined = b"&".join(parts)
+        with pytest.raises(MalformedRequest, match="name=value"):
+            read(sent(joined))
+        for more in ((), (FORM,), ((b"content-type", b"application/json"),)):
+            with pytest.raises(MalformedRequest, match="name=value"):
+                read(sent(None, joined, *more))
+    if part:
+        with pytest.raises(MalformedRequest, match="name=value"):
+            read(sent(good, part, (b"content-type", b"application/json")))
+
+
+@pytest.mark.parametrize("order", [
+    b"symbol=LTCBTC&side=BUY&type=LIMIT&quantity=0.5&price=95000&recvWindow=60000&timestamp=1790000000000",
+    b"timestamp=1790000000000&symbol=LTCBTC&side=BUY",
+    b"symbol=LTCBTC&price=95000&timestamp=1790000000000&newClientOrderId=abc%3D1",
+])  # fmt: skip
+@pytest.mark.parametrize("kind", [(), (FORM,), ((b"content-type", b"application/json"),)])
+def test_what_was_signed_in_one_place_is_read_in_one_place_only(order, kind):
+    """The boundary at every byte, and the signature at either end of either place."""
+    mark = b"signature=" + HEX
+    for cut in range(1, len(order)):
+        query, body = order[:cut], order[cut:]
+        for one, other in (
+            (query + b"&" + mark, body),
+            (mark + b"&" + query, body),
+            (query, body + b"&" + mark),
+            (query, mark + b"&" + body),
+        ):
+            with suppress(Refusal):
+                assert read(sent(one, other, *kind)).signed != order
+
+
+def test_a_key_alone_is_told_what_is_missing():
+    with pytest.raises(MissingCredentials, match="X-MBX-APIKEY alone proves nothing"):
+        read(sent(None))
+    with pytest.raises(MissingCredentials, match="listen keys"):
+        read(sent(b"listenKey=abc"))
 
 
 @pytest.mark.parametrize(
@@ -74,7 +118,7 @@ def test_a_parameter_that_the_gate_reads_may_stand_once(query, body):
 @pytest.mark.parametrize(
     ("query", "missing"),
     [(b"timestamp=1790000000000", "signature"), (b"signature=" + HEX, "timestamp"), (b"xsignature=1&timestamp=1790000000000", "signature"),
-     (None, "signature"), (b"Timestamp=1&signature=" + HEX, "timestamp")],
+     (b"recvWindow=1", "signature"), (b"Timestamp=1&signature=" + HEX, "timestamp")],
 )  # fmt: skip
 def test_a_missing_parameter_is_named(query, missing):
     with pytest.raises(MissingCredentials, match=f"the parameter {missing} is missing"):
