@@ -29,6 +29,7 @@ class Event(StrEnum):
 
     LOGIN = "login"
     KYC_CHANGED = "kyc_changed"
+    TIER_CHANGED = "tier_changed"
     ACCOUNT_FROZEN = "account_frozen"
     ACCOUNT_THAWED = "account_thawed"
     FACTOR_ADDED = "factor_added"

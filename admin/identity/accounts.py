@@ -29,6 +29,8 @@ class Account:
     locked_until_ms: int
     logins_after_ms: int
     """Logins made up to then no longer count; 0: all do."""
+    tier: str | None
+    """Whose limits its keys have at the gateways; ``None``: no tier."""
 
     def kyc_for(self, caller: Caller) -> Kyc:
         """The stricter of what is stored and what the caller's own claims say, which may be older."""
@@ -115,6 +117,18 @@ class Accounts:
             touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, occasion)
         await self._stores.invalidate(touched)
 
+    async def set_tier(self, account_id: str, tier: str | None, occasion: Occasion) -> None:
+        """The tier that the back office gives an account, made if it was never seen; doing it again changes nothing."""
+        touched: list[str] = []
+        async with self._stores.transaction() as connection:
+            await connection.execute(_ENSURE, account_id)
+            before = await lock(connection, account_id)
+            if before.tier != tier:
+                await connection.execute("UPDATE accounts SET tier = $2 WHERE id = $1", account_id, tier)
+                touched = await _key_ids(connection, account_id)
+                await audit.append(connection, _tier_changed(before, tier, occasion))
+        await self._stores.invalidate(touched)
+
     async def set_frozen(self, account_id: str, frozen: bool, occasion: Occasion) -> None:
         """Freeze or thaw; doing it again changes nothing.
 
@@ -170,6 +184,16 @@ async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Act
     return touched
 
 
+def _tier_changed(before: Account, tier: str | None, occasion: Occasion) -> Entry:
+    return Entry(
+        occasion=occasion,
+        event=Event.TIER_CHANGED,
+        actor=Actor.OPERATOR,
+        account_id=before.id,
+        detail={"from": before.tier, "to": tier},
+    )
+
+
 async def _key_ids(connection: Connection, account_id: str) -> list[str]:
     return [key.key_id for key in await store.list_for_account(connection, account_id)]
 
@@ -185,7 +209,8 @@ def _no_account() -> NotFound:
 
 
 _FIND = """
-    SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms, logins_after_ms FROM accounts WHERE id = $1
+    SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms, logins_after_ms, tier
+      FROM accounts WHERE id = $1
 """
 _END_LOGINS = "UPDATE accounts SET logins_after_ms = $2, proof_failures = 0, locked_until_ms = 0 WHERE id = $1"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"

@@ -4,7 +4,7 @@ import hmac
 from typing import Annotated, Literal, Self
 
 from aiohttp import web
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from admin.api.answers import Answer, FactorView, Key, Time, rfc3339
 from admin.api.bodies import Body
@@ -21,8 +21,17 @@ from admin.stepup.operations import FactorOperations
 from gateway.keys.store import StoredKey
 
 
-class KycDecision(Body):
-    kyc: Literal["verified", "revoked"]
+class Decision(Body):
+    """What the back office says of an account; what is left out stays as it is."""
+
+    kyc: Literal["verified", "revoked"] | None = None
+    tier: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Whose limits apply; null: no tier.")] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.kyc is None and "tier" not in self.model_fields_set:
+            raise ValueError("Say kyc or tier.")
+        return self
 
 
 class Reasoned(Body):
@@ -57,6 +66,7 @@ class OperatorAccount(Answer):
     email: str | None
     kyc: Literal["verified", "unverified", "revoked"]
     frozen: bool
+    tier: str | None
     factors: list[FactorView]
     keys: list[OperatorKey]
 
@@ -69,6 +79,7 @@ class OperatorAccount(Answer):
             email=account.email,
             kyc=account.kyc.value,
             frozen=account.frozen,
+            tier=account.tier,
             factors=[FactorView.of(factor) for factor in factors],
             keys=[OperatorKey.of(view) for view in views],
         )
@@ -100,8 +111,11 @@ class InternalApi:
         account, keys = await self._accounts.get(call.path["id"])
         return OperatorAccount.of(account, keys, await self._factors.counted(account.id), call.occasion.now_ms)
 
-    async def set_kyc(self, who: None, call: Call) -> OperatorAccount:
-        await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), call.occasion)
+    async def decide(self, who: None, call: Call) -> OperatorAccount:
+        if call.body.kyc is not None:
+            await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), call.occasion)
+        if "tier" in call.body.model_fields_set:
+            await self._accounts.set_tier(call.path["id"], call.body.tier, call.occasion)
         return await self.show_account(who, call)
 
     async def freeze(self, who: None, call: Call) -> OperatorAccount:
@@ -139,10 +153,10 @@ class InternalApi:
             Operation(
                 method="PUT",
                 path=account,
-                name="setKyc",
-                summary="Lift or revoke the account's verification; revoked stops its keys at once",
-                run=self.set_kyc,
-                body=KycDecision,
+                name="decideAccount",
+                summary="Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
+                run=self.decide,
+                body=Decision,
                 answer=OperatorAccount,
             ),
             Operation(

@@ -120,6 +120,7 @@ def events(_: Translate) -> Sentences:
     return {
         "login": _("Signed in"),
         "kyc_changed": _("Identity verification changed"),
+        "tier_changed": _("Tier changed by the exchange"),
         "account_frozen": _("Account frozen by the exchange"),
         "account_thawed": _("Account released by the exchange"),
         "factor_added": _("Way to confirm added"),

@@ -4,7 +4,7 @@ Inside the seal, beside the record, stands its freshness: when it was read from 
 used. Who can write to Redis can therefore neither read a secret, nor widen a scope, nor move a record to another key
 (the key id is authenticated), nor bring an old one back for longer than it once had.
 
-The plaintext is JSON, version 1: readable in a debugger, and a new member never shifts an old one.
+The plaintext is JSON, with a version: readable in a debugger, and a new member never shifts an old one.
 """
 
 import base64
@@ -17,7 +17,7 @@ from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
 from gateway.keys.vault import SealBroken, Vault
 
-_VERSION = 1
+_VERSION = 2
 
 
 class RecordUnreadable(GerbangError):
@@ -70,6 +70,7 @@ def encode(dated: DatedRecord) -> bytes:
         "created_ms": record.created_ms,
         "expires_ms": record.expires_ms,
         "frozen": record.frozen,
+        "tier": record.tier,
     }
     return json.dumps(members, separators=(",", ":")).encode()
 
@@ -103,6 +104,7 @@ def _record(members: dict[str, Any]) -> KeyRecord:
         created_ms=_typed(members, "created_ms", int),
         expires_ms=_optional(members, "expires_ms", int),
         frozen=_typed(members, "frozen", bool),
+        tier=_optional(members, "tier", str),
     )
 
 

@@ -42,6 +42,8 @@ class KeyRecord:
     """Unix milliseconds from which the key is refused; ``None`` is never."""
     frozen: bool
     """The account is frozen, or its KYC does not say ``verified`` (any more)."""
+    tier: str | None = None
+    """The back office's word for the account's limits; ``None`` is no tier."""
 
     def __post_init__(self) -> None:
         """Refuse a record that could not have been issued: it would be decided on by guesswork later.

@@ -7,7 +7,7 @@ Statements of the gateway's role read the columns it was granted, and no others 
 
 _FOR_GATE = """
     SELECT k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
-           k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen
+           k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen, a.tier
       FROM api_keys k JOIN accounts a ON a.id = k.account_id
      WHERE k.revoked_at IS NULL AND
 """

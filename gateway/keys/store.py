@@ -225,6 +225,7 @@ def record_of(row: Any, vault: Vault) -> KeyRecord:
             created_ms=_milliseconds(row["created_at"]),
             expires_ms=None if row["expires_at"] is None else _milliseconds(row["expires_at"]),
             frozen=row["frozen"],
+            tier=row["tier"],
         )
     except (SealBroken, ValueError, TypeError) as error:
         raise RecordUnreadable(str(error)) from None

@@ -110,7 +110,34 @@ async def test_the_offices_word_does_not_verify_whom_the_provider_does_not(servi
     assert (await customer.call("POST", "keys", KEY)).code == "kyc_required"
 
 
-@pytest.mark.parametrize("body", [{}, {"kyc": "unverified"}, {"kyc": True}, {"kyc": "verified", "x": 1}, []])
+async def test_a_tier_is_set_shown_seen_by_the_gateways_and_taken_back(alice: Customer, service: Service, database: Database) -> None:
+    await alice.create()
+    for tier in ("pro", None):
+        assert (await service.operator("PUT", "accounts/alice", {"tier": tier})).body["tier"] == tier
+        connection = await asyncpg.connect(database.gateway_dsn)
+        assert await connection.fetchval("SELECT tier FROM accounts WHERE id = 'alice'") == tier
+        await connection.close()
+    both = await service.operator("PUT", "accounts/newcomer", {"kyc": "revoked", "tier": "pro"})
+    assert (both.body["kyc"], both.body["tier"]) == ("revoked", "pro")
+    events = [event["event"] for event in (await alice.call("GET", "audit")).body["events"]]
+    assert events.count("tier_changed") == 2
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"tier": ""},
+        {"tier": "a b"},
+        {"tier": "x" * 65},
+        {"tier": 1},
+        {"kyc": None},
+        {"kyc": "unverified"},
+        {"kyc": True},
+        {"kyc": "verified", "x": 1},
+        [],
+    ],
+)
 async def test_a_wrong_decision_is_refused(service: Service, body: object) -> None:
     assert (await service.operator("PUT", "accounts/alice", body)).status == 422
 

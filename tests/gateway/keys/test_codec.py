@@ -32,6 +32,7 @@ others = st.fixed_dictionaries(
         "created_ms": times,
         "expires_ms": st.none() | times,
         "frozen": st.booleans(),
+        "tier": st.none() | st.text(),
     }
 )
 
@@ -72,7 +73,7 @@ def test_a_record_whose_members_name_another_key_is_refused():
 @pytest.mark.parametrize(
     "change",
     [
-        {"v": 2},
+        {"v": 1},
         {"v": None},
         {"scopes": []},
         {"scopes": ["admin"]},
