@@ -13,8 +13,8 @@ from admin.audit import Occasion
 from admin.errors import NotFound, Unauthenticated
 from admin.identity.accounts import Account, Accounts
 from admin.identity.caller import Kyc
+from admin.labels import clean_label
 from admin.lifecycle.operations import KeyOperations
-from admin.lifecycle.policy import clean_label
 from admin.lifecycle.service import KeyView, status_of
 from admin.stepup.factors import Factor
 from admin.stepup.operations import FactorOperations
