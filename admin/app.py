@@ -24,6 +24,7 @@ from admin.api.entry import Entry, Rotation
 from admin.api.handlers import AccountApi, Who
 from admin.api.operation import Dispatcher
 from admin.api.problems import finish_headers, problems
+from admin.audit import Trail
 from admin.config import AdminSettings, load_settings
 from admin.identity.accounts import Accounts
 from admin.identity.browser import Browsers
@@ -31,7 +32,8 @@ from admin.identity.login import Login
 from admin.identity.provider import Provider
 from admin.identity.sessions import SessionStore
 from admin.identity.tokens import TokenVerifier
-from admin.internal.handlers import InternalApi, ServiceToken
+from admin.internal.handlers import InternalApi
+from admin.internal.tokens import ServiceTokens
 from admin.lifecycle.operations import KeyOperations
 from admin.lifecycle.service import KeyService
 from admin.pages import app as pages
@@ -142,8 +144,9 @@ def build(settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.C
     pages.setup(public, services)
 
     internal = _application(settings, stores)
-    back_office: Dispatcher[None] = Dispatcher(ServiceToken(settings.internal.token), trusted, timeout_s)
-    internal.add_routes(back_office.routes(InternalApi(accounts, KeyOperations(stores), FactorOperations(stores)).operations()))
+    back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)
+    operators = InternalApi(accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
+    internal.add_routes(back_office.routes(operators.operations()))
     return public, internal
 
 

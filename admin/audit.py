@@ -6,9 +6,11 @@ No entry ever holds a secret, a code or a token.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
 import structlog
@@ -43,8 +45,17 @@ class Event(StrEnum):
     KEY_REVOKED = "key_revoked"
 
 
+class OfficeEvent(StrEnum):
+    """What operators alone see."""
+
+    KEYS_REVOKED = "keys_revoked"
+    """Many at once: beside one ``key_revoked`` for each, of no account."""
+    OPERATOR_NOTE = "operator_note"
+    """A reason given for what was so already."""
+
+
 class Actor(StrEnum):
-    """Who did it."""
+    """Who did it. In the log an operator stands by the name of their token (:attr:`Occasion.operator`)."""
 
     ACCOUNT = "account"
     OPERATOR = "operator"
@@ -52,10 +63,12 @@ class Actor(StrEnum):
 
 
 class Occasion(NamedTuple):
-    """When and from where: captured once per request."""
+    """When, from where and, in the back office, by whom: captured once per request."""
 
     now_ms: int
     client_ip: str | None
+    operator: str = Actor.OPERATOR
+    """The name of the operator's token; only an entry of :attr:`Actor.OPERATOR` looks at it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +76,9 @@ class Entry:
     """One event before it has its place in the chain."""
 
     occasion: Occasion
-    event: Event
+    event: Event | OfficeEvent
     actor: Actor
-    account_id: str
+    account_id: str | None
     key_id: str | None = None
     detail: Mapping[str, object] = field(default_factory=dict)
     """JSON values."""
@@ -94,29 +107,98 @@ class Verdict(NamedTuple):
     problems: tuple[str, ...]
 
 
-async def append(connection: Connection, entry: Entry) -> None:
-    """Add an event as the last thing in the caller's transaction.
+async def append(connection: Connection, *entries: Entry) -> None:
+    """Add events, in this order, as the last thing in the caller's transaction.
 
     :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
     """
     with translated():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
         last = await connection.fetchrow("SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1")
-        seq, previous = (last["seq"] + 1, last["hash"]) if last is not None else (1, GENESIS)
-        at_ms, client_ip = entry.occasion
-        detail = _canonical(dict(entry.detail))
-        event = Recorded(seq, at_ms, entry.event, entry.actor, entry.account_id, entry.key_id, client_ip, detail)
-        digest = chained(previous, event)
-        await connection.execute(_INSERT, *event, previous, digest)
+        seq, previous = (last["seq"], last["hash"]) if last is not None else (0, GENESIS)
+        rows = []
+        for seq, entry in enumerate(entries, seq + 1):  # noqa: B020  # goes on from the last one's number
+            event = _recorded(seq, entry)
+            digest = chained(previous, event)
+            rows.append((*event, previous, digest))
+            previous = digest
+        await connection.executemany(_INSERT, rows)
     # Who keeps the log lines elsewhere can compare them with the table's end (``verify(expected=…)``).
-    _log.info("audit", seq=seq, event_name=entry.event, account_id=entry.account_id, key_id=entry.key_id, chain=digest.hex())
+    for entry, row in zip(entries, rows, strict=True):
+        event, digest = Recorded(*row[:8]), row[9]
+        told = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
+        who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
+        _log.info("audit", seq=event.seq, event_name=event.event, **who, **told, chain=digest.hex())
+
+
+def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:
+    """An operator's reason for what was so already."""
+    return Entry(
+        occasion=occasion,
+        event=OfficeEvent.OPERATOR_NOTE,
+        actor=Actor.OPERATOR,
+        account_id=account_id,
+        key_id=key_id,
+        detail={"about": about, "reason": reason},
+    )
+
+
+def _recorded(seq: int, entry: Entry) -> Recorded:
+    actor = entry.occasion.operator if entry.actor is Actor.OPERATOR else entry.actor
+    detail = _canonical(dict(entry.detail))
+    return Recorded(seq, entry.occasion.now_ms, entry.event, actor, entry.account_id, entry.key_id, entry.occasion.client_ip, detail)
 
 
 async def list_for_account(connection: Connection, account_id: str, *, limit: int, before_seq: int | None = None) -> list[Recorded]:
-    """An account's events, latest first."""
+    """An account's events as its holder may see them, latest first: an operator has no name, address, or reason for a freeze."""
     with translated():
         rows = await connection.fetch(_LIST, account_id, before_seq, limit)
-    return [Recorded(*row) for row in rows]
+    return [_for_holder(Recorded(*row)) for row in rows]
+
+
+def _for_holder(event: Recorded) -> Recorded:
+    if event.actor in (Actor.ACCOUNT, Actor.PROVIDER):
+        return event
+    # Why an account is frozen may be what its holder must not be warned of; why a key was revoked is said on the page.
+    detail = "{}" if event.event in (Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED) else event.detail
+    return event._replace(actor=Actor.OPERATOR, client_ip=None, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """Which events; ``None`` leaves all. Times are Unix milliseconds, from ``since_ms`` on and before ``until_ms``."""
+
+    account: str | None = None
+    key: str | None = None
+    event: str | None = None
+    actor: str | None = None
+    email: str | None = None
+    """A part of the account's e-mail address, whatever its case."""
+    ip: IPv4Network | IPv6Network | None = None
+    """The network that the client's address is in."""
+    since_ms: int | None = None
+    until_ms: int | None = None
+
+
+async def search(connection: Connection, wanted: Wanted, *, limit: int, before_seq: int | None) -> tuple[list[tuple[Recorded, bytes]], int]:
+    """Events with their hashes, latest first, and how many match in all."""
+    values = (wanted.account, wanted.key, wanted.event, wanted.actor, wanted.email, wanted.ip, wanted.since_ms, wanted.until_ms)
+    with translated():
+        count = await connection.fetchval(_COUNT, *values)
+        rows = await connection.fetch(_SEARCH, *values, before_seq, limit)
+    return [(Recorded(*row[:8]), row[8]) for row in rows], count
+
+
+class Trail:
+    """The audit as the back office reads it."""
+
+    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
+        self._transaction = transaction
+
+    async def search(self, wanted: Wanted, *, limit: int, before_seq: int | None) -> tuple[list[tuple[Recorded, bytes]], int]:
+        """See :func:`search`."""
+        async with self._transaction() as connection:
+            return await search(connection, wanted, limit=limit, before_seq=before_seq)
 
 
 async def verify(connection: Connection, *, expected: tuple[int, bytes] | None = None) -> Verdict:
@@ -155,6 +237,16 @@ def _canonical(value: Any) -> str:
 _COLUMNS = "seq, at_ms, event, actor, account_id, key_id, client_ip, detail"
 _INSERT = f"INSERT INTO audit_events ({_COLUMNS}, previous, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608  # constants
 _LIST = f"""
-    SELECT {_COLUMNS} FROM audit_events WHERE account_id = $1 AND ($2::bigint IS NULL OR seq < $2) ORDER BY seq DESC LIMIT $3
+    SELECT {_COLUMNS} FROM audit_events
+     WHERE account_id = $1 AND event <> 'operator_note' AND ($2::bigint IS NULL OR seq < $2) ORDER BY seq DESC LIMIT $3
 """  # noqa: S608  # constants
+_WHERE = """
+    FROM audit_events
+   WHERE ($1::text IS NULL OR account_id = $1) AND ($2::text IS NULL OR key_id = $2) AND ($3::text IS NULL OR event = $3)
+     AND ($4::text IS NULL OR actor = $4) AND ($6::inet IS NULL OR client_ip::inet <<= $6)
+     AND ($5::text IS NULL OR account_id IN (SELECT id FROM accounts WHERE strpos(lower(email), lower($5)) > 0))
+     AND ($7::bigint IS NULL OR at_ms >= $7) AND ($8::bigint IS NULL OR at_ms < $8)
+"""
+_COUNT = f"SELECT count(*) {_WHERE}"  # constants
+_SEARCH = f"SELECT {_COLUMNS}, hash {_WHERE} AND ($9::bigint IS NULL OR seq < $9) ORDER BY seq DESC LIMIT $10"  # constants
 _ALL = f"SELECT {_COLUMNS}, previous, hash FROM audit_events ORDER BY seq"  # noqa: S608  # constants

@@ -43,7 +43,15 @@ def _token(value: SecretStr) -> SecretStr:
     return value
 
 
+def _token_name(value: str) -> str:
+    if value in ("account", "provider"):
+        raise ValueError(f'"{value}" is what the audit calls somebody else')
+    return value
+
+
 WebAddress = Annotated[str, AfterValidator(_web_address)]
+ServiceToken = Annotated[SecretStr, AfterValidator(_token)]
+TokenName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,62}$"), AfterValidator(_token_name)]
 
 
 class AdminListen(Section):
@@ -90,9 +98,26 @@ class Kyc(Section):
 
 
 class Internal(Section):
-    """The back office's side."""
+    """The back office's side: one token for each person or service, by name; the audit and the log say which was used."""
 
-    token: Annotated[SecretStr, AfterValidator(_token)]
+    token: ServiceToken | None = None
+    """One for everybody, named ``operator``."""
+    tokens: dict[TokenName, ServiceToken] = Field(default_factory=dict)
+
+    @property
+    def named(self) -> dict[str, SecretStr]:
+        """Every token by its name."""
+        return self.tokens if self.token is None else {"operator": self.token, **self.tokens}
+
+    @model_validator(mode="after")
+    def _told_apart(self) -> Self:
+        if not self.named:
+            raise ValueError("give a token, or one for each person under [internal.tokens]")
+        if self.token is not None and "operator" in self.tokens:
+            raise ValueError('"operator" is the name of internal.token: give only one of the two')
+        if len({token.get_secret_value() for token in self.named.values()}) < len(self.named):
+            raise ValueError("two names have the same token: nobody could tell who it was")
+        return self
 
 
 class Keys(Section):

@@ -6,7 +6,7 @@
     ├── KycRequired · FactorRequired · StepUpRequired · StepUpFailed · LoginTooOld 403
     ├── CrossSite 403          a browser's request that our own pages did not make
     ├── ImmutableKey 405
-    ├── KeyLimitReached · LastFactor · FactorLimitReached 409
+    ├── KeyLimitReached · LastFactor · FactorLimitReached · CountChanged 409
     ├── InvalidRequest 422     every field error at once
     └── ServiceUnavailable · IdentityProviderUnavailable 503
 
@@ -110,6 +110,12 @@ class LastFactor(Refusal):
 
 class FactorLimitReached(Refusal):
     status, code, title = 409, "factor_limit_reached", "Factor limit reached"
+
+
+class CountChanged(Refusal):
+    """The keys that match are not as many as the operator was shown: nothing was done."""
+
+    status, code, title = 409, "count_changed", "The number of matching keys has changed"
 
 
 class TooLarge(Refusal):

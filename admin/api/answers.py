@@ -1,7 +1,6 @@
 """Bodies that the API answers with, made from what the services return; ``/openapi.json`` is generated from the same models."""
 
 import json
-from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -11,19 +10,13 @@ from admin.identity.accounts import Account
 from admin.lifecycle.service import KeyView
 from admin.stepup.factors import Factor
 from admin.stepup.service import Offer
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from gateway.runtime.moments import rfc3339
 
 
 class Answer(BaseModel):
     """An answer's body."""
 
     model_config = ConfigDict(frozen=True)
-
-
-def rfc3339(milliseconds: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC."""
-    return (_EPOCH + timedelta(milliseconds=milliseconds)).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"}, examples=["2026-11-24T21:05:57.123Z"])]

@@ -3,12 +3,14 @@
 Changes that stop or release keys are audited in their own transaction and told to the gateways after it.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from admin import audit
 from admin.audit import Actor, Entry, Event, Occasion
 from admin.errors import NotFound, Unauthenticated
 from admin.identity.caller import Caller, Kyc
+from admin.lifecycle import search
 from admin.stores import Stores
 from gateway.keys import store
 from gateway.keys.postgres import Connection, translated
@@ -56,17 +58,25 @@ async def lock(connection: Connection, account_id: str) -> Account:
     return account
 
 
-async def set_frozen(connection: Connection, before: Account, frozen: bool, occasion: Occasion) -> list[str]:
+async def lock_all(connection: Connection, account_ids: Collection[str]) -> None:
+    """The same of many, in one order for everybody, so that two who lock some of the same never wait for each other."""
+    with translated():
+        await connection.execute(_LOCK_ALL, sorted(account_ids))
+
+
+async def set_frozen(connection: Connection, before: Account, frozen: bool, reason: str | None, occasion: Occasion) -> list[str]:
     """Freeze or thaw with its audit row; nothing when it is so already.
 
     :param before: the account as :func:`lock` gave it
+    :param reason: for the audit; ``None`` when the operator gave none
     :returns: ids of the keys that it concerns, for the gateways to be told after the commit
     """
     if before.frozen == frozen:
         return []
     await connection.execute("UPDATE accounts SET frozen = $2 WHERE id = $1", before.id, frozen)
     event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
-    await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=before.id))
+    detail = {} if reason is None else {"reason": reason}
+    await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=before.id, detail=detail))
     return await _key_ids(connection, before.id)
 
 
@@ -105,6 +115,11 @@ class Accounts:
                 raise _no_account()
             return account, await store.list_for_account(connection, account_id)
 
+    async def search(self, filters: search.Filters, page: search.Page, *, frozen: bool | None, kyc: str | None) -> search.Accounts:
+        """:raises InvalidRequest: the page's cursor is none of ours"""
+        async with self._stores.transaction() as connection:
+            return await search.accounts(connection, filters, page, frozen=frozen, kyc=kyc)
+
     async def set_kyc(self, account_id: str, word: Kyc, occasion: Occasion) -> None:
         """The back office's word: ``REVOKED``, or ``VERIFIED``, which leaves it to the provider's claim again.
 
@@ -129,14 +144,20 @@ class Accounts:
                 await audit.append(connection, _tier_changed(before, tier, occasion))
         await self._stores.invalidate(touched)
 
-    async def set_frozen(self, account_id: str, frozen: bool, occasion: Occasion) -> None:
+    async def set_frozen(self, account_id: str, frozen: bool, reason: str | None, occasion: Occasion) -> bool:
         """Freeze or thaw; doing it again changes nothing.
 
+        :returns: whether it was changed; false when it was so already
         :raises NotFound: there is no such account
         """
         async with self._stores.transaction() as connection:
-            touched = await set_frozen(connection, await lock(connection, account_id), frozen, occasion)
+            before = await lock(connection, account_id)
+            touched = await set_frozen(connection, before, frozen, reason, occasion)
+            if before.frozen == frozen and reason is not None:
+                about = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
+                await audit.append(connection, audit.note(about, reason, occasion, account_id=account_id))
         await self._stores.invalidate(touched)
+        return before.frozen != frozen
 
 
 def _check_login(account: Account | None, caller: Caller) -> None:
@@ -212,6 +233,7 @@ _FIND = """
     SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms, logins_after_ms, tier
       FROM accounts WHERE id = $1
 """
+_LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _END_LOGINS = "UPDATE accounts SET logins_after_ms = $2, proof_failures = 0, locked_until_ms = 0 WHERE id = $1"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 _NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3, kyc_claim = $4 WHERE id = $1"

@@ -1,149 +1,155 @@
-"""The back office's endpoints: KYC, freeze and thaw, look at an account or key, revoke a key, reset factors."""
+"""The back office's endpoints: search, look, KYC, freeze and thaw, revoke one key or many, reset factors. Who asks is a token's name."""
 
-import hmac
-from typing import Annotated, Literal, Self
+from typing import Any, NamedTuple
 
-from aiohttp import web
-from pydantic import Field, SecretStr, field_validator, model_validator
-
-from admin.api.answers import Answer, FactorView, Key, Time, rfc3339
-from admin.api.bodies import Body
 from admin.api.operation import Call, Operation
-from admin.audit import Occasion
-from admin.errors import NotFound, Unauthenticated
-from admin.identity.accounts import Account, Accounts
+from admin.audit import Occasion, Trail
+from admin.errors import CountChanged, NotFound
+from admin.identity.accounts import Accounts
 from admin.identity.caller import Kyc
-from admin.labels import clean_label
+from admin.internal import models
+from admin.internal.models import OperatorAccount, OperatorKey
 from admin.lifecycle.operations import KeyOperations
-from admin.lifecycle.service import KeyView, status_of
-from admin.stepup.factors import Factor
 from admin.stepup.operations import FactorOperations
-from gateway.keys.store import StoredKey
+
+_ACCOUNTS, _KEYS = "/internal/v1/accounts", "/internal/v1/keys"
 
 
-class Decision(Body):
-    """What the back office says of an account; what is left out stays as it is."""
+class _Seen(NamedTuple):
+    """Members of an account's answer."""
 
-    kyc: Literal["verified", "revoked"] | None = None
-    tier: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Whose limits apply; null: no tier.")] = None
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if self.kyc is None and "tier" not in self.model_fields_set:
-            raise ValueError("Say kyc or tier.")
-        return self
-
-
-class Reasoned(Body):
-    """What cannot be undone is said why."""
-
-    reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
-
-    @field_validator("reason")
-    @classmethod
-    def _readable(cls, reason: str) -> str:
-        cleaned = clean_label(reason)
-        if not cleaned or not cleaned.isprintable():
-            raise ValueError("Say why, in printable characters.")
-        return cleaned
-
-
-class OperatorKey(Key):
-    """A key as the back office sees it: whose it is, too."""
-
-    account_id: str
-    revoked_at: Time | None
-
-    @classmethod
-    def of(cls, view: KeyView) -> Self:
-        own = Key.of(view).model_dump()
-        revoked_ms = view.key.revoked_ms
-        return cls(**own, account_id=view.key.account_id, revoked_at=None if revoked_ms is None else rfc3339(revoked_ms))
-
-
-class OperatorAccount(Answer):
-    id: str
-    email: str | None
-    kyc: Literal["verified", "unverified", "revoked"]
-    frozen: bool
-    tier: str | None
-    factors: list[FactorView]
-    keys: list[OperatorKey]
-
-    @classmethod
-    def of(cls, account: Account, keys: list[StoredKey], factors: list[Factor], now_ms: int) -> Self:
-        suspended = account.frozen or account.kyc is not Kyc.VERIFIED
-        views = [KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms)) for key in keys]
-        return cls(
-            id=account.id,
-            email=account.email,
-            kyc=account.kyc.value,
-            frozen=account.frozen,
-            tier=account.tier,
-            factors=[FactorView.of(factor) for factor in factors],
-            keys=[OperatorKey.of(view) for view in views],
-        )
-
-
-class ServiceToken:
-    """Admits whoever sends the one token, compared in constant time."""
-
-    def __init__(self, token: SecretStr) -> None:
-        self._expected = b"Bearer " + token.get_secret_value().encode()
-
-    async def __call__(self, request: web.Request, _occasion: Occasion) -> None:
-        """:raises Unauthenticated: another token, none, or two"""
-        given = request.headers.getall("Authorization", [])
-        value = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
-        if not hmac.compare_digest(value, self._expected):
-            raise Unauthenticated.because("Send the service token: Authorization: Bearer TOKEN.", token_given=bool(given))
+    account: Any
+    keys: Any
+    factors: Any
 
 
 class InternalApi:
     """Handlers, and the table of them."""
 
-    def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations) -> None:
+    def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations, trail: Trail) -> None:
         self._accounts = accounts
         self._keys = keys
         self._factors = factors
+        self._trail = trail
 
-    async def show_account(self, _who: None, call: Call) -> OperatorAccount:
-        account, keys = await self._accounts.get(call.path["id"])
-        return OperatorAccount.of(account, keys, await self._factors.counted(account.id), call.occasion.now_ms)
+    # -- look
 
-    async def decide(self, who: None, call: Call) -> OperatorAccount:
-        if call.body.kyc is not None:
-            await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), call.occasion)
-        if "tier" in call.body.model_fields_set:
-            await self._accounts.set_tier(call.path["id"], call.body.tier, call.occasion)
-        return await self.show_account(who, call)
+    async def show_account(self, _who: str, call: Call) -> OperatorAccount:
+        return OperatorAccount.of(*await self._account(call))
 
-    async def freeze(self, who: None, call: Call) -> OperatorAccount:
-        await self._accounts.set_frozen(call.path["id"], True, call.occasion)
-        return await self.show_account(who, call)
-
-    async def thaw(self, who: None, call: Call) -> OperatorAccount:
-        await self._accounts.set_frozen(call.path["id"], False, call.occasion)
-        return await self.show_account(who, call)
-
-    async def reset_factors(self, who: None, call: Call) -> OperatorAccount:
-        await self._factors.reset(call.path["id"], call.body.reason, call.occasion)
-        return await self.show_account(who, call)
-
-    async def show_key(self, _who: None, call: Call) -> OperatorKey:
+    async def show_key(self, _who: str, call: Call) -> OperatorKey:
         return OperatorKey.of(await self._keys.show(call.path["id"], call.occasion.now_ms))
 
-    async def revoke_key(self, who: None, call: Call) -> OperatorKey:
-        await self._keys.revoke(call.path["id"], call.body.reason, call.occasion)
-        return await self.show_key(who, call)
+    async def list_accounts(self, _who: str, call: Call) -> models.OperatorAccounts:
+        query: Any = call.query
+        found, count, cursor = await self._accounts.search(query.filters, query.page, frozen=query.frozen, kyc=query.kyc)
+        listed = [models.AccountSummary.of(account) for account in found]
+        return models.OperatorAccounts(accounts=listed, count=count, next_cursor=cursor)
 
-    def operations(self) -> tuple[Operation[None], ...]:
+    async def list_keys(self, _who: str, call: Call) -> models.OperatorKeys:
+        query: Any = call.query
+        views, count, cursor = await self._keys.search(query.filters, query.page, call.occasion.now_ms)
+        return models.OperatorKeys(keys=[OperatorKey.of(view) for view in views], count=count, next_cursor=cursor)
+
+    async def list_audit(self, _who: str, call: Call) -> models.OperatorEvents:
+        query: Any = call.query
+        events, count = await self._trail.search(query.wanted, limit=query.limit + 1, before_seq=query.cursor)
+        shown = events[: query.limit]
+        more = shown[-1][0].seq if len(events) > query.limit else None
+        return models.OperatorEvents(events=[models.OperatorEvent.of(*event) for event in shown], count=count, next_cursor=more)
+
+    async def list_refusals(self, _who: str, call: Call) -> models.Refusals:
+        query: Any = call.query
+        found, count, cursor = await self._keys.refusals(query.filters, query.page, key_id=query.key, code=query.code)
+        return models.Refusals(refusals=[models.Refused.of(each) for each in found], count=count, next_cursor=cursor)
+
+    # -- change
+
+    async def decide(self, who: str, call: Call) -> OperatorAccount:
+        if call.body.kyc is not None:
+            await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), _by(who, call))
+        if "tier" in call.body.model_fields_set:
+            await self._accounts.set_tier(call.path["id"], call.body.tier, _by(who, call))
+        return await self.show_account(who, call)
+
+    async def freeze(self, who: str, call: Call) -> models.ChangedAccount:
+        changed = await self._accounts.set_frozen(call.path["id"], True, call.body.reason, _by(who, call))
+        return models.ChangedAccount.of(*await self._account(call), changed=changed)
+
+    async def thaw(self, who: str, call: Call) -> models.ChangedAccount:
+        changed = await self._accounts.set_frozen(call.path["id"], False, call.body.reason, _by(who, call))
+        return models.ChangedAccount.of(*await self._account(call), changed=changed)
+
+    async def reset_factors(self, who: str, call: Call) -> OperatorAccount:
+        await self._factors.reset(call.path["id"], call.body.reason, _by(who, call))
+        return await self.show_account(who, call)
+
+    async def revoke_key(self, who: str, call: Call) -> models.RevokedKey:
+        changed = await self._keys.revoke(call.path["id"], call.body.reason, _by(who, call))
+        return models.RevokedKey.of(await self._keys.show(call.path["id"], call.occasion.now_ms), changed=changed)
+
+    async def revoke_keys(self, who: str, call: Call) -> models.Revoked:
+        wanted: models.BulkRevocation = call.body
+        filters = wanted.where.filters
+        if wanted.dry_run or wanted.expected_count is None:
+            ids = await self._keys.would_revoke(filters)
+        else:
+            told = models.written(wanted.where)
+            count = wanted.expected_count
+            ids = await self._keys.revoke_matching(filters, wanted.reason, _by(who, call), expected_count=count, told=told)
+        return models.Revoked(count=len(ids), revoked=not wanted.dry_run, keys=ids)
+
+    async def _account(self, call: Call) -> _Seen:
+        account, keys = await self._accounts.get(call.path["id"])
+        suspended = account.frozen or account.kyc is not Kyc.VERIFIED
+        views = await self._keys.views(keys, suspended=suspended, now_ms=call.occasion.now_ms)
+        return _Seen(account, views, await self._factors.counted(account.id))
+
+    def operations(self) -> tuple[Operation[str], ...]:
         """Every endpoint of the back office."""
-        account, key = "/internal/v1/accounts/{id}", "/internal/v1/keys/{id}"
+        return (*self._looking(), *self._changing())
+
+    def _looking(self) -> tuple[Operation[str], ...]:
         return (
             Operation(
                 method="GET",
-                path=account,
+                path=_ACCOUNTS,
+                name="listAccounts",
+                summary="Accounts that match, by id",
+                run=self.list_accounts,
+                query=models.AccountQuery,
+                answer=models.OperatorAccounts,
+            ),
+            Operation(
+                method="GET",
+                path=_KEYS,
+                name="listKeys",
+                summary="Keys that match, oldest first",
+                run=self.list_keys,
+                query=models.KeyQuery,
+                answer=models.OperatorKeys,
+            ),
+            Operation(
+                method="GET",
+                path="/internal/v1/audit",
+                name="listAudit",
+                summary="Events of the audit that match, latest first",
+                run=self.list_audit,
+                query=models.AuditQuery,
+                answer=models.OperatorEvents,
+            ),
+            Operation(
+                method="GET",
+                path="/internal/v1/refusals",
+                name="listRefusals",
+                summary="Recent refused requests of keys, latest first",
+                run=self.list_refusals,
+                query=models.RefusalQuery,
+                answer=models.Refusals,
+            ),
+            Operation(
+                method="GET",
+                path=_ACCOUNTS + "/{id}",
                 name="showAccount",
                 summary="An account and its keys",
                 run=self.show_account,
@@ -151,59 +157,81 @@ class InternalApi:
                 refusals=(NotFound,),
             ),
             Operation(
-                method="PUT",
-                path=account,
-                name="decideAccount",
-                summary="Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
-                run=self.decide,
-                body=Decision,
-                answer=OperatorAccount,
-            ),
-            Operation(
-                method="POST",
-                path=account + "/freeze",
-                name="freezeAccount",
-                summary="Stop every key of the account at once",
-                run=self.freeze,
-                answer=OperatorAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="POST",
-                path=account + "/thaw",
-                name="thawAccount",
-                summary="End a freeze",
-                run=self.thaw,
-                answer=OperatorAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="POST",
-                path=account + "/reset-factors",
-                name="resetFactors",
-                summary="Remove every factor and recovery code, end every login, freeze the account",
-                run=self.reset_factors,
-                body=Reasoned,
-                answer=OperatorAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
                 method="GET",
-                path=key,
+                path=_KEYS + "/{id}",
                 name="showKey",
                 summary="A key, whose it is, and its state",
                 run=self.show_key,
                 answer=OperatorKey,
                 refusals=(NotFound,),
             ),
+        )
+
+    def _changing(self) -> tuple[Operation[str], ...]:
+        return (
+            Operation(
+                method="PUT",
+                path=_ACCOUNTS + "/{id}",
+                name="decideAccount",
+                summary="Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
+                run=self.decide,
+                body=models.Decision,
+                answer=OperatorAccount,
+            ),
             Operation(
                 method="POST",
-                path=key + "/revoke",
+                path=_ACCOUNTS + "/{id}/freeze",
+                name="freezeAccount",
+                summary="Stop every key of the account at once",
+                run=self.freeze,
+                body=models.Noted,
+                body_required=False,
+                answer=models.ChangedAccount,
+                refusals=(NotFound,),
+            ),
+            Operation(
+                method="POST",
+                path=_ACCOUNTS + "/{id}/thaw",
+                name="thawAccount",
+                summary="End a freeze; its keys pass again only while its verification stands",
+                run=self.thaw,
+                body=models.Noted,
+                body_required=False,
+                answer=models.ChangedAccount,
+                refusals=(NotFound,),
+            ),
+            Operation(
+                method="POST",
+                path=_ACCOUNTS + "/{id}/reset-factors",
+                name="resetFactors",
+                summary="Remove every factor and recovery code, end every login, freeze the account",
+                run=self.reset_factors,
+                body=models.Reasoned,
+                answer=OperatorAccount,
+                refusals=(NotFound,),
+            ),
+            Operation(
+                method="POST",
+                path=_KEYS + "/revoke",
+                name="revokeKeys",
+                summary="Stop every key that matches, if they are as many as expected",
+                run=self.revoke_keys,
+                body=models.BulkRevocation,
+                answer=models.Revoked,
+                refusals=(CountChanged,),
+            ),
+            Operation(
+                method="POST",
+                path=_KEYS + "/{id}/revoke",
                 name="revokeKey",
                 summary="Stop a key at once and wipe its secret",
                 run=self.revoke_key,
-                body=Reasoned,
-                answer=OperatorKey,
+                body=models.Reasoned,
+                answer=models.RevokedKey,
                 refusals=(NotFound,),
             ),
         )
+
+
+def _by(who: str, call: Call) -> Occasion:
+    return call.occasion._replace(operator=who)

@@ -1,15 +1,56 @@
-"""What an operator may do to a key: look, and revoke. Accounts are in ``identity.accounts``."""
+"""What an operator may do to keys: look, search, and revoke one or many. Accounts are in ``identity.accounts``."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from ipaddress import ip_address
+from typing import NamedTuple
+
+import structlog
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
-from admin.errors import NotFound
+from admin.audit import Actor, Entry, Event, Occasion, OfficeEvent
+from admin.errors import CountChanged, FieldError, InvalidRequest, NotFound
 from admin.identity import accounts
 from admin.identity.caller import Kyc
+from admin.lifecycle import search
+from admin.lifecycle.search import Filters, Page
 from admin.lifecycle.service import KeyView, status_of
 from admin.stores import Stores
-from gateway.keys import store
+from gateway.keys import store, usage
 from gateway.keys.ids import is_key_id
 from gateway.keys.store import StoredKey
+
+MOST_AT_ONCE = 10_000
+"""Keys revoked by one call: what one transaction does within its time."""
+
+_log = structlog.get_logger(__name__)
+
+
+class KeyPage(NamedTuple):
+    """One page of keys; ``total`` is of all that match."""
+
+    views: list[KeyView]
+    total: int
+    cursor: str | None
+
+
+class RefusedRequest(NamedTuple):
+    """One refused request of a key; ``number`` tells those apart that are alike otherwise."""
+
+    at_ms: int
+    key_id: str
+    code: str
+    client_ip: str
+    number: int
+    account_id: str
+
+
+class RefusalPage(NamedTuple):
+    """One page of refusals, latest first; ``total`` is of all that match and are still kept."""
+
+    found: list[RefusedRequest]
+    total: int
+    cursor: str | None
 
 
 class KeyOperations:
@@ -26,12 +67,60 @@ class KeyOperations:
                 raise _no_key()
             account = await accounts.find(connection, key.account_id)
         suspended = account is None or account.frozen or account.kyc is not Kyc.VERIFIED
-        used = await self._stores.last_use([key_id])
-        return KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key_id))
+        return (await self.views([key], suspended=suspended, now_ms=now_ms))[0]
 
-    async def revoke(self, key_id: str, reason: str, occasion: Occasion) -> None:
-        """Stop a key at once and wipe its secret. Its owner sees it, with the reason, until they delete it. Again changes nothing.
+    async def views(self, keys: Sequence[StoredKey], *, suspended: bool, now_ms: int) -> list[KeyView]:
+        """Keys of one account, with their state and last use."""
+        used = await self._stores.last_use([key.key_id for key in keys])
+        return [KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id)) for key in keys]
 
+    async def search(self, filters: Filters, page: Page, now_ms: int) -> KeyPage:
+        """:raises StoreUnavailable, InvalidRequest: see :func:`admin.lifecycle.search.keys`"""
+        async with self._stores.transaction() as connection:
+            found, count, cursor = await search.keys(connection, self._stores, filters, page)
+        used = await self._stores.last_use([key.key_id for key, _ in found])
+        views = [
+            KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id))
+            for key, suspended in found
+        ]
+        return KeyPage(views, count, cursor)
+
+    async def refusals(self, filters: Filters, page: Page, *, key_id: str | None, code: str | None) -> RefusalPage:
+        """Refused requests of the keys that match, from the usage data: the latest fifty of each key, for seven days.
+
+        ``ip``, ``since_ms`` and ``until_ms`` are of the request, not of the key.
+
+        :raises StoreUnavailable: PostgreSQL or Redis did not answer
+        """
+        of_keys = Filters(account=filters.account, email=filters.email, label=filters.label, scope=filters.scope)
+        async with self._stores.transaction() as connection:
+            owners = await search.key_ids(connection, self._stores, of_keys)
+        if key_id is not None:
+            owners = {key_id: owners[key_id]} if key_id in owners else {}
+        found = sorted((each for each in await self._refused(owners) if _fits(each, filters, code)), reverse=True)
+        left = found
+        if page.cursor is not None:
+            after = tuple(search.from_cursor(page.cursor, int, str, str, str, int))
+            left = [each for each in found if each[:5] < after]
+        shown = left[: page.limit]
+        return RefusalPage(shown, len(found), search.to_cursor(*shown[-1][:5]) if len(left) > page.limit else None)
+
+    async def _refused(self, owners: Mapping[str, str]) -> list[RefusedRequest]:
+        alike: Counter[tuple[object, ...]] = Counter()
+        found = []
+        for chunk in search.chunks(list(owners)):
+            for key_id, refused in (await usage.read_refusals_of(self._stores.redis, chunk)).items():
+                for each in refused:
+                    alike[key_id, *each] += 1
+                    found.append(RefusedRequest(each.at_ms, key_id, each.code, each.client_ip, alike[key_id, *each], owners[key_id]))
+        return found
+
+    async def revoke(self, key_id: str, reason: str, occasion: Occasion) -> bool:
+        """Stop a key at once and wipe its secret. Its owner sees it, with the reason, until they delete it.
+
+        A second time changes nothing; another reason than the first is noted in the audit.
+
+        :returns: whether it was revoked now; false when it was before
         :raises NotFound: there is no such key
         """
         async with self._stores.transaction() as connection:
@@ -39,19 +128,83 @@ class KeyOperations:
             if key is None:
                 raise _no_key()
             await accounts.lock(connection, key.account_id)
-            if await store.revoke(connection, key_id, reason=reason, now_ms=occasion.now_ms):
-                await audit.append(connection, _revoked(key, reason, occasion))
+            changed = await store.revoke(connection, key_id, reason=reason, now_ms=occasion.now_ms)
+            if changed:
+                await audit.append(connection, _revoked(key.key_id, key.account_id, key.label, reason, occasion))
+            elif reason != key.revoked_reason:
+                noted = audit.note(Event.KEY_REVOKED, reason, occasion, account_id=key.account_id, key_id=key_id)
+                await audit.append(connection, noted)
         await self._stores.invalidate([key_id])
+        return changed
+
+    async def would_revoke(self, filters: Filters) -> list[str]:
+        """Ids of the keys that :meth:`revoke_matching` would revoke now."""
+        async with self._stores.transaction() as connection:
+            return list(await search.key_ids(connection, self._stores, filters, live=True))
+
+    async def revoke_matching(
+        self, filters: Filters, reason: str, occasion: Occasion, *, expected_count: int, told: Mapping[str, object]
+    ) -> list[str]:
+        """Revoke every key that matches and was not revoked before: all of them or, when they are not as many as expected, none.
+
+        :param told: the filters as the operator wrote them, for the audit
+        :returns: their ids
+        :raises CountChanged: another number matches now
+        :raises InvalidRequest: more than :data:`MOST_AT_ONCE`
+        """
+        if expected_count > MOST_AT_ONCE:
+            raise InvalidRequest([FieldError("expected_count", "out_of_range", f"At most {MOST_AT_ONCE} at once: narrow the filters.")])
+        async with self._stores.transaction() as connection:
+            owners = await search.key_ids(connection, self._stores, filters, live=True)
+            if len(owners) != expected_count:
+                raise _count_changed(len(owners), expected_count)
+            await accounts.lock_all(connection, set(owners.values()))
+            revoked = await store.revoke_many(connection, list(owners), reason=reason, now_ms=occasion.now_ms)
+            if len(revoked) != expected_count:
+                raise _count_changed(len(revoked), expected_count)
+            if revoked:
+                entries = [_revoked(*each, reason, occasion) for each in revoked]
+                await audit.append(connection, *entries, _revoked_many(len(revoked), told, reason, occasion))
+        key_ids = [key_id for key_id, _, _ in revoked]
+        _log.warning("keys_revoked", actor=occasion.operator, count=len(key_ids), where=dict(told), reason=reason)
+        await self._stores.invalidate(key_ids)
+        return key_ids
 
 
-def _revoked(key: StoredKey, reason: str, occasion: Occasion) -> Entry:
+def _fits(refused: RefusedRequest, filters: Filters, code: str | None) -> bool:
+    if filters.ip is not None:
+        try:
+            if ip_address(refused.client_ip) not in filters.ip:
+                return False
+        except ValueError:  # the address could not be determined then
+            return False
+    return (
+        (code is None or refused.code == code)
+        and (filters.since_ms is None or refused.at_ms >= filters.since_ms)
+        and (filters.until_ms is None or refused.at_ms < filters.until_ms)
+    )
+
+
+def _revoked(key_id: str, account_id: str, label: str, reason: str, occasion: Occasion) -> Entry:
     return Entry(
         occasion=occasion,
         event=Event.KEY_REVOKED,
         actor=Actor.OPERATOR,
-        account_id=key.account_id,
-        key_id=key.key_id,
-        detail={"label": key.label, "reason": reason},
+        account_id=account_id,
+        key_id=key_id,
+        detail={"label": label, "reason": reason},
+    )
+
+
+def _revoked_many(count: int, told: Mapping[str, object], reason: str, occasion: Occasion) -> Entry:
+    detail = {"count": count, "where": dict(told), "reason": reason}
+    return Entry(occasion=occasion, event=OfficeEvent.KEYS_REVOKED, actor=Actor.OPERATOR, account_id=None, detail=detail)
+
+
+def _count_changed(count: int, expected: int) -> CountChanged:
+    return CountChanged(
+        f"{count} keys match now, not {expected}. Nothing was revoked: look at them again.",
+        extras={"count": count, "expected_count": expected},
     )
 
 

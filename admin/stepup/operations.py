@@ -34,5 +34,5 @@ class FactorOperations:
             detail = {"reason": reason, "factors": [{"factor_id": each.id, "kind": each.kind.value, "name": each.name} for each in removed]}
             entry = Entry(occasion=occasion, event=Event.FACTORS_RESET, actor=Actor.OPERATOR, account_id=account_id, detail=detail)
             await audit.append(connection, entry)
-            touched = await accounts.set_frozen(connection, account, True, occasion)
+            touched = await accounts.set_frozen(connection, account, True, reason, occasion)
         await self._stores.invalidate(touched)

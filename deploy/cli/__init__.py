@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from deploy.cli.accounts import accounts
 from deploy.cli.audit import audit
 from deploy.cli.call import call
 from deploy.cli.checking import check
-from deploy.cli.operator import accounts, keys
+from deploy.cli.keys import keys
+from deploy.cli.refusals import refusals
 from deploy.cli.services import admin, compile_command, gateway, migrate, reload
 from deploy.cli.up import up
 from deploy.cli.vault import vault
@@ -49,6 +51,6 @@ def _keep_lines(command: click.Command) -> None:
             _keep_lines(each)
 
 
-for _command in (up, gateway, admin, check, reload, migrate, compile_command, call, keys, accounts, vault, audit):
+for _command in (up, gateway, admin, check, reload, migrate, compile_command, call, keys, accounts, refusals, audit, vault):
     main.add_command(_command)
 _keep_lines(main)

@@ -1,9 +1,13 @@
 """Click callbacks for arguments that several commands take: what is of the wrong kind is wrong usage, told with what to write."""
 
 import re
+from ipaddress import ip_network
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import click
+
+from gateway.runtime import clock, moments
 
 _ID = re.compile(r"[!-~]{1,255}")
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
@@ -20,16 +24,44 @@ def service_url(_context: click.Context, _parameter: click.Parameter, value: str
     return url.rstrip("/")
 
 
-def identifier(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+ValueT = TypeVar("ValueT", str, None)
+
+
+def identifier(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
     """The id of an account or of a key, as the admin service takes it."""
-    if not _ID.fullmatch(value):
+    if value is not None and not _ID.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not an id: write 1 to 255 visible ASCII characters, without spaces")
     return value
 
 
-def words(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+def identifiers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    """Several of them."""
+    return tuple(identifier(context, parameter, value) for value in values)
+
+
+def moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """A moment as RFC 3339, whichever way it was written: what is asked twice is asked of the same moment."""
+    if value is None:
+        return None
+    try:
+        return moments.rfc3339(moments.parse(value, clock.now_ms()))
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def network(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
+    """An address or a network."""
+    try:
+        if value is not None:
+            ip_network(value, strict=False)
+    except ValueError:
+        raise click.BadParameter(f'{value!r} is none: write an address or a network, e.g. "203.0.113.7" or "2001:db8::/32"') from None
+    return value
+
+
+def words(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
     """Text that says something."""
-    if not value.strip():
+    if value is not None and not value.strip():
         raise click.BadParameter("it is empty: say why in a few words")
     return value
 

@@ -1,9 +1,12 @@
 """``gerbang audit``: whether the audit trail is whole."""
 
+import json
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
+
+from deploy.cli.operator import Internal, filters, given, listing, show_found
 
 if TYPE_CHECKING:
     from admin.audit import Verdict
@@ -14,6 +17,27 @@ _NOTED = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 @click.group()
 def audit() -> None:
     """The audit trail: each event holds the hash of the one before it."""
+
+
+@audit.command("list")
+@filters("account", "email", "key", "ip", "since", "until")
+@click.option("--event", help="Of one kind, e.g. key_revoked.")
+@click.option("--actor", help="By one actor: account, provider, or the name of an operator's token.")
+@listing
+def list_events(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
+    r"""List events, latest first: number, time, event, who, account, key, client address, details.
+
+    \b
+    Example: gerbang audit list --account demo --since 7d
+             gerbang audit list --actor alice --event account_frozen --json
+    """
+    show_found(office.search("events", given(wanted), limit), "events", _line, as_json=as_json)
+
+
+def _line(event: dict[str, Any]) -> str:
+    about = "  ".join(event[name] or "-" for name in ("account_id", "key_id", "client_ip"))
+    detail = json.dumps(event["detail"], ensure_ascii=False) if event["detail"] else ""
+    return f"{event['id']:8} {event['at']}  {event['event']:20} {event['actor']:10} {about}  {detail}".rstrip()
 
 
 @audit.command()

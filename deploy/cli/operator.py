@@ -1,25 +1,72 @@
-"""The operator's emergency tools, over the internal API: keys and accounts."""
+"""The internal API as commands reach it: where it is, who asks, the filters of searches, and how what was found is shown."""
 
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from typing import Any, NamedTuple
 
 import click
 
-from deploy.cli.arguments import identifier, service_url, words
+from deploy.cli.arguments import identifier, moment, network, service_url
 from deploy.client import ask, told
 
 _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
 _TOKEN = re.compile(r"[ -~]+")
+_PAGE = 1_000
+
+Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
-def _internal(command: Callable[..., None]) -> Callable[..., None]:
-    """The two options of whatever talks to the internal API."""
-    url = click.option(
+class Internal(NamedTuple):
+    """The internal API: its base URL, and the file of the token."""
+
+    url: str
+    token_file: Path
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """One call; the answer's JSON.
+
+        :raises click.ClickException: the refusal, in words
+        """
+        token, where = _token(self.token_file)
+        reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60)
+        if reply.status == 401:
+            raise click.ClickException(
+                f"{self.url} did not accept the service token from {where}.\n"
+                "It must be the setting internal.token of that admin service, or one of internal.tokens."
+            )
+        if reply.status >= 400:
+            raise click.ClickException(told(reply))
+        return reply.content
+
+    def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
+        """What matches, page by page up to ``limit``, as ``{what: […], "count": …}``; the count is of all that match."""
+        from urllib.parse import urlencode
+
+        found: dict[str, Any] = {what: [], "count": 0}
+        cursor: object = None
+        while len(found[what]) < limit:
+            asked = {**filters, "limit": min(_PAGE, limit - len(found[what])), **({} if cursor is None else {"cursor": cursor})}
+            page = self.call("GET", f"{what if what != 'events' else 'audit'}?{urlencode(asked)}")
+            found[what] += page[what]
+            found["count"] = page["count"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                break
+        return found
+
+
+def internal(command: Callable[..., None]) -> Callable[..., None]:
+    """The two options of whatever talks to the internal API; the command takes them as one ``office: Internal``."""
+    from functools import wraps
+
+    @wraps(command)
+    def with_office(*, url: str, token_file: Path, **arguments: Any) -> None:
+        command(office=Internal(url, token_file), **arguments)
+
+    where = click.option(
         "--url",
         callback=service_url,
         default="http://127.0.0.1:8093",
@@ -37,7 +84,61 @@ def _internal(command: Callable[..., None]) -> Callable[..., None]:
         show_default=True,
         help="File with the service token; GERBANG_INTERNAL_TOKEN itself comes first.",
     )
-    return url(token(command))
+    return where(token(with_office))
+
+
+_FILTERS: dict[str, Decorator] = {
+    "account": click.option("--account", callback=identifier, help="The account's id (the identity provider's sub)."),
+    "email": click.option("--email", help="A part of the account's e-mail address, whatever its case."),
+    "label": click.option("--label", help="A part of the key's label, whatever its case."),
+    "ip": click.option("--ip", callback=network, help="An address or a network."),
+    "scope": click.option("--scope", type=click.Choice(["read", "trade"]), help="Keys that hold this permission."),
+    "unrestricted": click.option("--unrestricted/--whitelisted", default=None, help="Keys without an allow list; or with one."),
+    "unused_since": click.option("--unused-since", callback=moment, help="Keys not used since then; one never used is unused."),
+    "since": click.option("--since", callback=moment, help="From then on: 2026-11-24T21:05:57Z, 2026-11-24, 30m, 12h or 90d ago."),
+    "until": click.option("--until", callback=moment, help="Before then."),
+    "key": click.option("--key", callback=identifier, help="A key's id."),
+}
+KEY_FILTERS = ("account", "email", "label", "ip", "scope", "unrestricted", "unused_since", "since", "until")
+
+
+def filters(*names: str) -> Decorator:
+    """Options of a search, named as in the internal API."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        for name in reversed(names):
+            command = _FILTERS[name](command)
+        return command
+
+    return decorate
+
+
+def listing(command: Callable[..., None]) -> Callable[..., None]:
+    """The options of whatever lists."""
+    limit = click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="How many to show at most.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: what was found, and the count of all that match.")
+    return limit(as_json(internal(command)))
+
+
+def given(filters: Mapping[str, object]) -> dict[str, object]:
+    """The filters that were given, as the internal API's query takes them."""
+    return {name: str(value).lower() if isinstance(value, bool) else value for name, value in filters.items() if value is not None}
+
+
+def show(answer: Any) -> None:
+    """An answer as JSON."""
+    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+
+
+def show_found(found: dict[str, Any], what: str, line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
+    """What was found, one a line; how many there are, on standard error, so that lines can be counted and cut."""
+    if as_json:
+        show(found)
+        return
+    for each in found[what]:
+        click.echo(line(each))
+    shown, count = len(found[what]), found["count"]
+    click.echo(f"{count} found" if shown == count else f"{count} found, {shown} shown: see --limit", err=True)
 
 
 def _token(path: Path) -> tuple[str, str]:
@@ -57,125 +158,3 @@ def _token(path: Path) -> tuple[str, str]:
     if not _TOKEN.fullmatch(token):
         raise click.ClickException(f"{where} holds no service token: it is one line of ASCII characters")
     return token, where
-
-
-def _call(method: str, url: str, token_file: Path, path: str, body: object = None) -> Any:
-    token, where = _token(token_file)
-    reply = ask(method, f"{url}/internal/v1/{path}", body=body, token=token)
-    if reply.status == 401:
-        raise click.ClickException(
-            f"{url} did not accept the service token from {where}.\n"
-            "It must be what the setting internal.token of that admin service says; a changed one counts after a restart."
-        )
-    if reply.status >= 400:
-        raise click.ClickException(told(reply))
-    return reply.content
-
-
-def _show(answer: Any) -> None:
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
-
-
-@click.group()
-def keys() -> None:
-    """Look at keys and revoke them, whoever owns them."""
-
-
-@keys.command("list")
-@click.option("--account", callback=identifier, required=True, help="The account's id (the identity provider's sub).")
-@_internal
-def list_keys(account: str, url: str, token_file: Path) -> None:
-    r"""List an account's keys, one a line: id, status, scopes, addresses, label.
-
-    \b
-    Example: gerbang keys list --account demo
-    """
-    answer = _call("GET", url, token_file, f"accounts/{quote(account, safe='')}")
-    for key in answer.get("keys", []):
-        addresses = ",".join(key.get("ip_allowlist") or []) or "unrestricted"
-        click.echo(f"{key['id']}  {key['status']:8} {','.join(key['scopes']):10} {addresses:20} {key['label']}")
-
-
-@keys.command()
-@click.argument("key_id", callback=identifier)
-@_internal
-def show(key_id: str, url: str, token_file: Path) -> None:
-    r"""Show one key as JSON; never its secret.
-
-    \b
-    Example: gerbang keys show gbk_0123456789abcdefghijklMNOPQR
-    """
-    _show(_call("GET", url, token_file, f"keys/{quote(key_id, safe='')}"))
-
-
-@keys.command()
-@click.argument("key_id", callback=identifier)
-@click.option("--reason", callback=words, required=True, help="Kept in the audit trail and shown to the owner.")
-@_internal
-def revoke(key_id: str, reason: str, url: str, token_file: Path) -> None:
-    r"""Revoke a key at once, everywhere. It cannot be undone.
-
-    \b
-    Example: gerbang keys revoke gbk_0123456789abcdefghijklMNOPQR --reason "found in a public repository"
-    """
-    _call("POST", url, token_file, f"keys/{quote(key_id, safe='')}/revoke", {"reason": reason})
-    click.echo(f"{key_id} is revoked")
-
-
-@click.group()
-def accounts() -> None:
-    """Look at accounts, freeze and thaw them, reset their second factors."""
-
-
-@accounts.command("show")
-@click.argument("account", callback=identifier)
-@_internal
-def show_account(account: str, url: str, token_file: Path) -> None:
-    r"""Show an account as JSON.
-
-    \b
-    Example: gerbang accounts show demo
-    """
-    _show(_call("GET", url, token_file, f"accounts/{quote(account, safe='')}"))
-
-
-@accounts.command()
-@click.argument("account", callback=identifier)
-@_internal
-def freeze(account: str, url: str, token_file: Path) -> None:
-    r"""Stop all keys of an account at once, until it is thawed.
-
-    \b
-    Example: gerbang accounts freeze demo
-    """
-    _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/freeze")
-    click.echo(f"{account} is frozen: none of its keys passes")
-
-
-@accounts.command()
-@click.argument("account", callback=identifier)
-@_internal
-def thaw(account: str, url: str, token_file: Path) -> None:
-    r"""Let the keys of a frozen account pass again.
-
-    \b
-    Example: gerbang accounts thaw demo
-    """
-    _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/thaw")
-    click.echo(f"{account} is thawed: its keys pass again")
-
-
-@accounts.command("reset-factors")
-@click.argument("account", callback=identifier)
-@click.option("--reason", required=True, callback=words, help="Kept in the audit trail and shown to the account's holder.")
-@_internal
-def reset_factors(account: str, reason: str, url: str, token_file: Path) -> None:
-    r"""Remove every second factor and recovery code of an account whose holder has lost them all. It cannot be undone.
-
-    Every login ends and the account is frozen: its holder logs in anew, enrols a factor and looks through the keys; then thaw it.
-
-    \b
-    Example: gerbang accounts reset-factors demo --reason "lost phone, identity checked by video, case 4711"
-    """
-    _call("POST", url, token_file, f"accounts/{quote(account, safe='')}/reset-factors", {"reason": reason})
-    click.echo(f"{account} has no second factor, is logged out everywhere, and frozen until gerbang accounts thaw")

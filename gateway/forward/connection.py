@@ -5,16 +5,17 @@ What cannot be framed beyond doubt ends the connection; a byte that nobody asked
 
 import asyncio
 import select
-from abc import ABC, abstractmethod
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import httptools
 import structlog
 
-from gateway.forward.ports import UpstreamEnd, Waiter
 from gateway.http1.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head, read_whole
-from gateway.runtime.outbox import Outbox
-from gateway.runtime.ticker import NEVER, Ticker
+from gateway.runtime.ticker import NEVER
+
+if TYPE_CHECKING:
+    from gateway.forward.call import Call
+    from gateway.forward.upstream_server import UpstreamServer
 
 _log = structlog.get_logger(__name__)
 
@@ -22,31 +23,16 @@ MAX_RESPONSE_HEAD = 65_536
 """Bytes of all heads of one response."""
 
 
-class Owner(ABC):
-    """The server that a connection leads to, as the connection sees it."""
+class Far(Protocol):
+    """The other end of a tunnel, once this connection has become one."""
 
-    __slots__ = ("active", "outbox", "response_timeout_ms", "ticker")
-
-    active: int
-    """Requests and tunnels on it now, waiting ones included."""
-    outbox: Outbox
-    response_timeout_ms: int
-    ticker: Ticker
-
-    @abstractmethod
-    def observe(self, waiter: Waiter, status: int) -> None:
-        """Count a response whose head has come."""
-
-    @abstractmethod
-    def release(self, connection: "UpstreamConnection", *, reusable: bool) -> None:
-        """Its exchange has ended."""
-
-    @abstractmethod
-    def gone(self, connection: "UpstreamConnection") -> None:
-        """It is closed."""
+    def upstream_data(self, data: bytes) -> None: ...
+    def upstream_closed(self) -> None: ...
+    def upstream_full(self) -> None: ...
+    def upstream_drained(self) -> None: ...
 
 
-class UpstreamConnection(UpstreamEnd):
+class UpstreamConnection:
     """See the module. An :class:`asyncio.Protocol` by its methods, as ``server.connection`` says.
 
     ``call`` is the exchange in progress, ``None`` while idle.
@@ -54,13 +40,13 @@ class UpstreamConnection(UpstreamEnd):
 
     __slots__ = (
         "_ended", "_feed", "_head", "_heard", "_paused", "_poll", "_raw", "_reused", "_status", "_switching", "_tunnelling", "call",
-        "deadline_ms", "server", "transport",
+        "deadline_ms", "far", "server", "transport",
     )  # fmt: skip
 
-    def __init__(self, server: Owner) -> None:
+    def __init__(self, server: "UpstreamServer") -> None:
         self.server = server
-        self.call: Waiter | None = None
-        self.far = None
+        self.call: Call | None = None
+        self.far: Far | None = None
         self.deadline_ms = NEVER
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._poll: select.poll | None = None
@@ -69,17 +55,19 @@ class UpstreamConnection(UpstreamEnd):
 
     # -- what the pool and the call ask of it
 
-    def begin(self, waiter: Waiter, request: bytes) -> None:
-        self.call = waiter
+    def begin(self, call: "Call", request: bytes) -> None:
+        """Send a request and await its response."""
+        self.call = call
         self._head: ResponseHead | None = None
         self._switching: ResponseHead | None = None
         self._ended = False
         self._raw = b""
         self._heard = False
-        self.deadline_ms = self._response_deadline() if waiter.whole else NEVER
+        self.deadline_ms = self._response_deadline() if call.whole else NEVER
         self.server.outbox.put(self.transport, request)
 
     def write(self, piece: bytes) -> None:
+        """More of a streamed request, or of a tunnel."""
         if self.call is not None and self.call.whole:
             self.deadline_ms = self._response_deadline()
         self.server.outbox.put(self.transport, piece)
@@ -92,6 +80,7 @@ class UpstreamConnection(UpstreamEnd):
         return not self._poll.poll(0)
 
     def pause(self) -> None:
+        """The client reads slower than the server sends: stop reading, and do not hold that against the server."""
         self.deadline_ms = NEVER
         if not self._paused and not self.transport.is_closing():
             self._paused = True
@@ -112,6 +101,7 @@ class UpstreamConnection(UpstreamEnd):
         self.deadline_ms = until_ms
 
     def abandon(self) -> None:
+        """The exchange is of no more use, and so is a connection in its middle."""
         self.call = self.far = None
         self.transport.abort()
 
@@ -240,7 +230,7 @@ class UpstreamConnection(UpstreamEnd):
         """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
         return self.server.ticker.now_ms + self.server.response_timeout_ms
 
-    def _take_whole(self, call: Waiter, head: ResponseHead, content: bytes) -> None:
+    def _take_whole(self, call: "Call", head: ResponseHead, content: bytes) -> None:
         """The usual response of a busy upstream, past llhttp: it knows this head, and the length fits."""
         self._head = head
         self.server.observe(call, head.status)

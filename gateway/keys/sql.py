@@ -23,10 +23,11 @@ INSERT_KEY = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 """
 
-_LISTED = """
-    SELECT id, account_id, label, scopes, algorithm, public_key, ip_allowlist, created_at, expires_at, revoked_at, revoked_reason
-      FROM api_keys
-"""
+LISTED = ("id", "account_id", "label", "scopes", "algorithm", "public_key", "ip_allowlist", "created_at", "expires_at",
+          "revoked_at", "revoked_reason")  # fmt: skip
+"""Columns of a key as its owner and operators see it: never the secret."""
+
+_LISTED = f"SELECT {', '.join(LISTED)} FROM api_keys"  # noqa: S608  # constants
 
 LIST_KEYS = _LISTED + " WHERE account_id = $1 ORDER BY created_at, id"
 
@@ -38,6 +39,11 @@ DELETE_KEY = "DELETE FROM api_keys WHERE id = $1 AND account_id = $2"
 
 REVOKE_KEY = """
     UPDATE api_keys SET revoked_at = $2, revoked_reason = $3, sealed_secret = NULL WHERE id = $1 AND revoked_at IS NULL
+"""
+
+REVOKE_KEYS = """
+    UPDATE api_keys SET revoked_at = $2, revoked_reason = $3, sealed_secret = NULL
+     WHERE id = ANY ($1::text[]) AND revoked_at IS NULL RETURNING id, account_id, label
 """
 
 # -- re-sealing -------------------------------------------------------------------------------------------------------

@@ -154,8 +154,8 @@ async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> 
             None if record.secret is None else vault.seal(record.secret.reveal(), context=record.key_id),
             record.public_key,
             None if record.ip_allowlist is None else list(record.ip_allowlist),
-            _datetime(record.created_ms),
-            None if record.expires_ms is None else _datetime(record.expires_ms),
+            moment(record.created_ms),
+            None if record.expires_ms is None else moment(record.expires_ms),
         )
 
 
@@ -165,7 +165,7 @@ async def list_for_account(connection: AnyConnection, account_id: str) -> list[S
     :raises StoreUnavailable: PostgreSQL did not answer
     """
     with translated():
-        return [_stored(row) for row in await connection.fetch(sql.LIST_KEYS, account_id)]
+        return [stored(row) for row in await connection.fetch(sql.LIST_KEYS, account_id)]
 
 
 async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:
@@ -175,7 +175,7 @@ async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:
     """
     with translated():
         row = await connection.fetchrow(sql.GET_KEY, key_id)
-    return None if row is None else _stored(row)
+    return None if row is None else stored(row)
 
 
 async def count(connection: AnyConnection, account_id: str) -> int:
@@ -203,7 +203,17 @@ async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms:
     :raises StoreUnavailable: PostgreSQL did not answer
     """
     with translated():
-        return bool(await connection.execute(sql.REVOKE_KEY, key_id, _datetime(now_ms), reason) == "UPDATE 1")
+        return bool(await connection.execute(sql.REVOKE_KEY, key_id, moment(now_ms), reason) == "UPDATE 1")
+
+
+async def revoke_many(connection: AnyConnection, key_ids: Sequence[str], *, reason: str, now_ms: int) -> list[tuple[str, str, str]]:
+    """The same for many: id, account and label of each that was revoked now.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        rows = await connection.fetch(sql.REVOKE_KEYS, key_ids, moment(now_ms), reason)
+    return sorted((row["id"], row["account_id"], row["label"]) for row in rows)
 
 
 def record_of(row: Any, vault: Vault) -> KeyRecord:
@@ -231,7 +241,8 @@ def record_of(row: Any, vault: Vault) -> KeyRecord:
         raise RecordUnreadable(str(error)) from None
 
 
-def _stored(row: Any) -> StoredKey:
+def stored(row: Any) -> StoredKey:
+    """The key of a row that has the columns of ``sql.GET_KEY``, whoever selected it."""
     return StoredKey(
         key_id=row["id"],
         account_id=row["account_id"],
@@ -256,7 +267,8 @@ def _addresses(values: list[object] | None) -> tuple[IPv4Address | IPv6Address, 
     return addresses  # type: ignore[return-value]  # mypy does not narrow on type()
 
 
-def _datetime(milliseconds: int) -> datetime:
+def moment(milliseconds: int) -> datetime:
+    """Unix milliseconds as PostgreSQL takes a time."""
     return _EPOCH + milliseconds * _MILLISECOND
 
 

@@ -251,8 +251,16 @@ def _count(periods: dict[int, UsagePeriod], start_ms: int, outcome: str, count: 
 
 async def read_refusals(redis: Any, key_id: str) -> list[Refused]:
     """Recent refusals of this key, latest first, at most fifty."""
-    (answer,) = await _ask(redis, [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1)])
-    return sorted((Refused(*json.loads(item)) for item in answer), reverse=True)
+    return (await read_refusals_of(redis, [key_id]))[key_id]
+
+
+async def read_refusals_of(redis: Any, key_ids: Sequence[str]) -> dict[str, list[Refused]]:
+    """The same of many keys, in one round trip."""
+    answers = await _ask(redis, [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1) for key_id in key_ids])
+    return {
+        key_id: sorted((Refused(*json.loads(item)) for item in answer), reverse=True)
+        for key_id, answer in zip(key_ids, answers, strict=True)
+    }
 
 
 async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:

@@ -79,7 +79,7 @@ class Anything:
 
 
 def calls() -> list[str]:
-    inside = InternalApi(Anything(), Anything(), Anything()).operations()  # type: ignore[arg-type]
+    inside = InternalApi(Anything(), Anything(), Anything(), Anything()).operations()  # type: ignore[arg-type]
     return sorted(f"{one.method} {one.path}" for one in (*operations(Anything()), *inside))  # type: ignore[arg-type]
 
 

@@ -84,7 +84,10 @@ def test_every_code_of_the_services_has_a_sentence():
     assert {"not_public", "too_many", "required", "weak_key"} <= found
     assert found - set(texts.field_errors(translate)) - {"malformed", "wrong_type"} == set()
     # What only a program can run into: our own pages send no such request.
-    programs = {"malformed_request", "method_not_allowed", "request_timeout", "immutable_key", "body_too_large", "unsupported_media_type"}
+    programs = {
+        *("malformed_request", "method_not_allowed", "request_timeout", "immutable_key", "body_too_large", "unsupported_media_type"),
+        "count_changed",
+    }
     assert codes_of_refusals() - programs - set(texts.problems(translate)) == set()
 
 

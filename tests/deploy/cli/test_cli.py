@@ -29,7 +29,7 @@ def test_the_contracts_commands_are_there():
     assert {" ".join(path) for path in commands(main)} >= {
         *("up", "gateway", "admin", "check", "reload", "migrate", "call"),
         *("keys list", "keys show", "keys revoke", "accounts show", "accounts freeze", "accounts thaw", "accounts reset-factors"),
-        *("vault new-key", "vault reseal", "audit verify"),
+        *("accounts list", "audit list", "refusals list", "vault new-key", "vault reseal", "audit verify"),
     }
 
 

@@ -1,0 +1,347 @@
+"""What the back office sends and is answered: bodies, queries, answers. Shapes and types only."""
+
+import json
+from collections.abc import Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
+
+from admin.api.answers import Answer, FactorView, Key, Time
+from admin.api.bodies import Body
+from admin.audit import Recorded, Wanted
+from admin.identity.accounts import Account
+from admin.lifecycle.operations import RefusedRequest
+from admin.lifecycle.policy import clean_label
+from admin.lifecycle.search import Filters, FoundAccount, Page
+from admin.lifecycle.service import KeyView
+from admin.stepup.factors import Factor
+from gateway.runtime import clock, moments
+from gateway.runtime.moments import rfc3339
+
+
+def _moment(value: object) -> object:
+    return moments.parse(value, clock.now_ms()) if isinstance(value, str) else value
+
+
+def _network(value: object) -> IPv4Network | IPv6Network:
+    try:
+        return ip_network(str(value), strict=False)
+    except ValueError:
+        raise ValueError('Write an address or a network, e.g. "203.0.113.7" or "2001:db8::/32".') from None
+
+
+Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str), Field(ge=0)]
+"""Unix milliseconds, written as RFC 3339, a date, or a time ago."""
+Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str), PlainSerializer(str)]
+Text = Annotated[str, Field(min_length=1, max_length=320)]
+AnyId = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
+
+
+class Decision(Body):
+    """What the back office says of an account; what is left out stays as it is."""
+
+    kyc: Literal["verified", "revoked"] | None = None
+    tier: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Whose limits apply; null: no tier.")] = None
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.kyc is None and "tier" not in self.model_fields_set:
+            raise ValueError("Say kyc or tier.")
+        return self
+
+
+class Noted(Body):
+    """What can be undone, and may be in a hurry, can be done without a reason."""
+
+    reason: Annotated[str | None, Field(min_length=1, max_length=500, description="Kept in the audit; operators alone see it.")] = None
+
+    @field_validator("reason")
+    @classmethod
+    def _readable(cls, reason: str | None) -> str | None:
+        cleaned = None if reason is None else clean_label(reason)
+        if cleaned is not None and (not cleaned or not cleaned.isprintable()):
+            raise ValueError("Say why, in printable characters.")
+        return cleaned
+
+
+class Reasoned(Noted):
+    """What cannot be undone is said why."""
+
+    reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
+
+
+class KeyFilters(Body):
+    """Which keys: what is given narrows. Text matches a part, whatever its case."""
+
+    account: AnyId | None = None
+    email: Text | None = None
+    label: Text | None = None
+    ip: Annotated[Network | None, Field(description="An address or network; keys whose allow list has one in it.")] = None
+    scope: Literal["read", "trade"] | None = None
+    unrestricted: bool | None = None
+    unused_since: Annotated[Moment | None, Field(description="Not admitted since then; a key that never was is unused.")] = None
+    since: Annotated[Moment | None, Field(description="Created then or later.")] = None
+    until: Annotated[Moment | None, Field(description="Created before.")] = None
+
+    @property
+    def filters(self) -> Filters:
+        """As the search takes them."""
+        return Filters(
+            account=self.account,
+            email=self.email,
+            label=self.label,
+            ip=self.ip,
+            scope=self.scope,
+            unrestricted=self.unrestricted,
+            unused_since_ms=self.unused_since,
+            since_ms=self.since,
+            until_ms=self.until,
+        )
+
+
+class Paged(Body):
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    cursor: Annotated[str | None, Field(max_length=1_000, description="next_cursor of the page before.")] = None
+
+    @property
+    def page(self) -> Page:
+        """As the search takes it."""
+        return Page(self.limit, self.cursor)
+
+
+class KeyQuery(KeyFilters, Paged):
+    """``GET /internal/v1/keys``."""
+
+
+class AccountQuery(Paged):
+    account: AnyId | None = None
+    email: Text | None = None
+    frozen: bool | None = None
+    kyc: Literal["verified", "unverified", "revoked"] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+    @property
+    def filters(self) -> Filters:
+        """As the search takes them."""
+        return Filters(account=self.account, email=self.email, since_ms=self.since, until_ms=self.until)
+
+
+class AuditQuery(Body):
+    account: AnyId | None = None
+    email: Text | None = None
+    key: AnyId | None = None
+    event: Text | None = None
+    actor: Text | None = None
+    ip: Network | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+    limit: Annotated[int, Field(ge=1, le=1_000)] = 100
+    cursor: Annotated[int | None, Field(ge=1, le=2**62, description="next_cursor of the page before.")] = None
+
+    @property
+    def wanted(self) -> Wanted:
+        """As the audit takes it."""
+        return Wanted(
+            account=self.account,
+            email=self.email,
+            key=self.key,
+            event=self.event,
+            actor=self.actor,
+            ip=self.ip,
+            since_ms=self.since,
+            until_ms=self.until,
+        )
+
+
+class RefusalQuery(Paged):
+    account: AnyId | None = None
+    email: Text | None = None
+    label: Text | None = None
+    key: AnyId | None = None
+    code: Text | None = None
+    ip: Network | None = None
+    scope: Literal["read", "trade"] | None = None
+    since: Moment | None = None
+    until: Moment | None = None
+
+    @property
+    def filters(self) -> Filters:
+        """As the search takes them; times and address are the request's."""
+        return Filters(
+            account=self.account,
+            email=self.email,
+            label=self.label,
+            ip=self.ip,
+            scope=self.scope,
+            since_ms=self.since,
+            until_ms=self.until,
+        )
+
+
+class BulkRevocation(Reasoned):
+    """Every key that matches, if they are as many as the operator was shown."""
+
+    where: KeyFilters
+    expected_count: Annotated[int | None, Field(ge=0, description="Required unless dry_run.")] = None
+    dry_run: Annotated[bool, Field(description="Only say which and how many.")] = False
+    reason: Annotated[str, Field(max_length=500, description="Shown to the accounts' holders. Required unless dry_run.")] = ""
+
+    @field_validator("where")
+    @classmethod
+    def _narrowed(cls, where: KeyFilters) -> KeyFilters:
+        if not where.model_dump(exclude_none=True):
+            raise ValueError("Give at least one filter.")
+        return where
+
+    @field_validator("reason")
+    @classmethod
+    def _readable(cls, reason: str | None) -> str | None:
+        return reason if reason is None else clean_label(reason)
+
+    @model_validator(mode="after")
+    def _meant(self) -> Self:
+        if not self.dry_run and self.expected_count is None:
+            raise ValueError("Send expected_count, the number that was shown.")
+        if not self.dry_run and (not self.reason or not self.reason.isprintable()):
+            raise ValueError("Send a reason, in printable characters.")
+        return self
+
+
+class OperatorKey(Key):
+    """A key as the back office sees it: whose it is, too."""
+
+    account_id: str
+    revoked_at: Time | None
+
+    @classmethod
+    def of(cls, view: KeyView, **more: Any) -> Self:
+        own = Key.of(view).model_dump()
+        revoked_ms = view.key.revoked_ms
+        return cls(**own, account_id=view.key.account_id, revoked_at=None if revoked_ms is None else rfc3339(revoked_ms), **more)
+
+
+class RevokedKey(OperatorKey):
+    changed: bool = Field(description="false: it was revoked before, for revoked_reason; this reason is in the audit.")
+
+
+class OperatorAccount(Answer):
+    id: str
+    email: str | None
+    kyc: Literal["verified", "unverified", "revoked"]
+    frozen: bool
+    tier: str | None
+    factors: list[FactorView]
+    keys: list[OperatorKey]
+
+    @classmethod
+    def of(cls, account: Account, keys: list[KeyView], factors: list[Factor], **more: Any) -> Self:
+        return cls(
+            id=account.id,
+            email=account.email,
+            kyc=account.kyc.value,
+            frozen=account.frozen,
+            tier=account.tier,
+            factors=[FactorView.of(factor) for factor in factors],
+            keys=[OperatorKey.of(view) for view in keys],
+            **more,
+        )
+
+
+class ChangedAccount(OperatorAccount):
+    changed: bool = Field(description="false: it was so already.")
+
+
+class OperatorKeys(Answer):
+    keys: list[OperatorKey]
+    count: int = Field(description="Of all that match.")
+    next_cursor: str | None
+
+
+class AccountSummary(Answer):
+    id: str
+    email: str | None
+    kyc: Literal["verified", "unverified", "revoked"]
+    frozen: bool
+    tier: str | None
+    created_at: Time
+    keys: int = Field(description="How many; revoked and expired ones included.")
+
+    @classmethod
+    def of(cls, found: FoundAccount) -> Self:
+        created = rfc3339(int(found.created_at.timestamp() * 1000))
+        return cls(**{**found._asdict(), "created_at": created})
+
+
+class OperatorAccounts(Answer):
+    accounts: list[AccountSummary]
+    count: int
+    next_cursor: str | None
+
+
+class OperatorEvent(Answer):
+    id: int
+    at: Time
+    event: str
+    actor: str = Field(description="account, provider, or the name of an operator's token.")
+    account_id: str | None
+    key_id: str | None
+    client_ip: str | None
+    detail: dict[str, Any]
+    hash: str = Field(description="Of the chain, up to here: hexadecimal.")
+
+    @classmethod
+    def of(cls, event: Recorded, digest: bytes) -> Self:
+        return cls(
+            id=event.seq,
+            at=rfc3339(event.at_ms),
+            event=event.event,
+            actor=event.actor,
+            account_id=event.account_id,
+            key_id=event.key_id,
+            client_ip=event.client_ip,
+            detail=json.loads(event.detail),
+            hash=digest.hex(),
+        )
+
+
+class OperatorEvents(Answer):
+    events: list[OperatorEvent] = Field(description="Latest first.")
+    count: int
+    next_cursor: int | None
+
+
+class Refused(Answer):
+    at: Time
+    account_id: str
+    key_id: str
+    code: str
+    client_ip: str
+
+    @classmethod
+    def of(cls, refused: RefusedRequest) -> Self:
+        return cls(
+            at=rfc3339(refused.at_ms),
+            account_id=refused.account_id,
+            key_id=refused.key_id,
+            code=refused.code,
+            client_ip=refused.client_ip,
+        )
+
+
+class Refusals(Answer):
+    refusals: list[Refused] = Field(description="Latest first; the latest fifty of each key, for seven days.")
+    count: int
+    next_cursor: str | None
+
+
+class Revoked(Answer):
+    count: int
+    revoked: bool = Field(description="false for a dry run.")
+    keys: list[str]
+
+
+def written(where: KeyFilters) -> Mapping[str, object]:
+    """The filters as JSON, for the audit."""
+    return where.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,29 @@
+"""Which operator asks: one token for each person or service."""
+
+import hmac
+from collections.abc import Mapping
+
+from aiohttp import web
+from pydantic import SecretStr
+
+from admin.audit import Occasion
+from admin.errors import Unauthenticated
+
+
+class ServiceTokens:
+    """Admits whoever sends one of the tokens, and says whose it is. Every token is compared in constant time, whichever matches."""
+
+    def __init__(self, tokens: Mapping[str, SecretStr]) -> None:
+        self._expected = {name: b"Bearer " + token.get_secret_value().encode() for name, token in tokens.items()}
+
+    async def __call__(self, request: web.Request, _occasion: Occasion) -> str:
+        """The name of the token.
+
+        :raises Unauthenticated: another token, none, or two
+        """
+        given = request.headers.getall("Authorization", [])
+        value = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
+        matching = [name for name, expected in self._expected.items() if hmac.compare_digest(value, expected)]
+        if not matching:
+            raise Unauthenticated.because("Send the service token: Authorization: Bearer TOKEN.", token_given=bool(given))
+        return matching[0]

@@ -1,0 +1,224 @@
+"""What an operator looks for: keys and accounts by filters, with exact counts, a page at a time.
+
+Filters that are given narrow, those that are not leave all. Text matches a part of the e-mail address or label, whatever its case. The
+last use is Redis' to tell: with ``unused_since_ms`` the search fails rather than guesses when Redis cannot.
+"""
+
+import base64
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, NamedTuple
+
+from admin.errors import FieldError, InvalidRequest
+from admin.stores import Stores
+from gateway.keys import sql, store, usage
+from gateway.keys.postgres import Connection, translated
+from gateway.keys.store import StoredKey
+
+CHUNK = 500
+"""Keys whose last use or refusals are asked of Redis in one round trip."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """Which keys or accounts; times are Unix milliseconds."""
+
+    account: str | None = None
+    email: str | None = None
+    label: str | None = None
+    ip: IPv4Network | IPv6Network | None = None
+    """A key whose allow list has an address in this network."""
+    scope: str | None = None
+    unrestricted: bool | None = None
+    unused_since_ms: int | None = None
+    """A key not admitted since then; one that never was is unused."""
+    since_ms: int | None = None
+    until_ms: int | None = None
+    """Created from ``since_ms`` on, and before ``until_ms``."""
+
+
+class Page(NamedTuple):
+    """How many, and after what: the cursor that the page before gave."""
+
+    limit: int
+    cursor: str | None = None
+
+
+class FoundKey(NamedTuple):
+    key: StoredKey
+    suspended: bool
+
+
+class FoundAccount(NamedTuple):
+    """One account, and how many keys it has, revoked and expired ones included."""
+
+    id: str
+    email: str | None
+    kyc: str
+    frozen: bool
+    tier: str | None
+    created_at: datetime
+    keys: int
+
+
+class Keys(NamedTuple):
+    """One page of keys, oldest first; ``total`` is of all that match."""
+
+    found: list[FoundKey]
+    total: int
+    cursor: str | None
+
+
+class Accounts(NamedTuple):
+    """One page of accounts, by id."""
+
+    found: list[FoundAccount]
+    total: int
+    cursor: str | None
+
+
+async def keys(connection: Connection, stores: Stores, filters: Filters, page: Page) -> Keys:
+    """:raises StoreUnavailable: PostgreSQL, or Redis when the last use is asked for, did not answer
+    :raises InvalidRequest: the cursor is none of ours
+    """
+    where = await _where_keys(connection, stores, filters)
+    with translated():
+        count = await connection.fetchval(f"SELECT count(*) {_KEYS} {where.sql}", *where.values)
+        if page.cursor is not None:
+            moment, key_id = from_cursor(page.cursor, str, str)
+            where = where.also("(k.created_at, k.id) > ({}, {})", _moment(moment), key_id)
+        select = f"SELECT {_COLUMNS} {_KEYS} {where.sql} ORDER BY k.created_at, k.id LIMIT"
+        rows = await connection.fetch(f"{select} {page.limit + 1:d}", *where.values)
+    found = [FoundKey(store.stored(row), row["suspended"]) for row in rows[: page.limit]]
+    last = rows[page.limit - 1] if len(rows) > page.limit else None
+    return Keys(found, count, None if last is None else to_cursor(last["created_at"].isoformat(), last["id"]))
+
+
+async def key_ids(connection: Connection, stores: Stores, filters: Filters, *, live: bool = False) -> dict[str, str]:
+    """Every key that matches, by id, with its account.
+
+    :param live: without those that were revoked before
+    """
+    where = await _where_keys(connection, stores, filters)
+    if live:
+        where = where.also("k.revoked_at IS NULL")
+    with translated():
+        rows = await connection.fetch(f"SELECT k.id, k.account_id {_KEYS} {where.sql} ORDER BY k.account_id, k.id", *where.values)
+    return {row["id"]: row["account_id"] for row in rows}
+
+
+async def accounts(connection: Connection, filters: Filters, page: Page, *, frozen: bool | None, kyc: str | None) -> Accounts:
+    """:raises InvalidRequest: the cursor is none of ours"""
+    where = _Where()
+    for condition, value in (
+        ("a.id = {}", filters.account),
+        ("strpos(lower(a.email), lower({})) > 0", filters.email),
+        ("a.frozen = {}", frozen),
+        ("a.kyc = {}", kyc),
+        ("a.created_at >= {}", _time(filters.since_ms)),
+        ("a.created_at < {}", _time(filters.until_ms)),
+    ):
+        if value is not None:
+            where = where.also(condition, value)
+    with translated():
+        count = await connection.fetchval(f"SELECT count(*) FROM accounts a {where.sql}", *where.values)  # noqa: S608  # constants, numbered parameters
+        if page.cursor is not None:
+            where = where.also("a.id > {}", *from_cursor(page.cursor, str))
+        select = f"SELECT {_ACCOUNT} FROM accounts a {where.sql} ORDER BY a.id LIMIT {page.limit + 1:d}"  # noqa: S608  # the same
+        found = [FoundAccount(*row) for row in await connection.fetch(select, *where.values)]
+    more = len(found) > page.limit
+    return Accounts(found[: page.limit], count, to_cursor(found[page.limit - 1].id) if more else None)
+
+
+async def _where_keys(connection: Connection, stores: Stores, filters: Filters) -> "_Where":
+    where = _Where()
+    for condition, value in (
+        ("k.account_id = {}", filters.account),
+        ("strpos(lower(a.email), lower({})) > 0", filters.email),
+        ("strpos(lower(k.label), lower({})) > 0", filters.label),
+        ("EXISTS (SELECT FROM unnest(k.ip_allowlist) AS allowed WHERE allowed <<= {})", filters.ip),
+        ("{} = ANY (k.scopes)", filters.scope),
+        ("(k.ip_allowlist IS NULL) = {}", filters.unrestricted),
+        ("k.created_at >= {}", _time(filters.since_ms)),
+        ("k.created_at < {}", _time(filters.until_ms)),
+    ):
+        if value is not None:
+            where = where.also(condition, value)
+    if filters.unused_since_ms is not None:
+        with translated():
+            rows = await connection.fetch(f"SELECT k.id {_KEYS} {where.sql}", *where.values)
+        unused = await _unused(stores, [row["id"] for row in rows], filters.unused_since_ms)
+        where = where.also("k.id = ANY ({}::text[])", unused)
+    return where
+
+
+async def _unused(stores: Stores, ids: Sequence[str], since_ms: int) -> list[str]:
+    unused: list[str] = []
+    for chunk in chunks(ids):
+        used = await usage.read_last_use(stores.redis, chunk)
+        unused += [key_id for key_id in chunk if key_id not in used or used[key_id].at_ms < since_ms]
+    return unused
+
+
+def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Pieces of a bounded size."""
+    return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
+
+
+class _Where:
+    """A WHERE clause as it grows: fixed text, numbered parameters."""
+
+    def __init__(self, conditions: tuple[str, ...] = (), values: tuple[object, ...] = ()) -> None:
+        self._conditions = conditions
+        self.values = values
+
+    @property
+    def sql(self) -> str:
+        return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+
+    def also(self, condition: str, *values: object) -> "_Where":
+        """:param condition: with ``{}`` for each value"""
+        numbers = (f"${len(self.values) + position}" for position in range(1, len(values) + 1))
+        return _Where((*self._conditions, condition.format(*numbers)), self.values + values)
+
+
+def to_cursor(*values: object) -> str:
+    """Where a page ended, as an opaque word."""
+    return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
+
+
+def from_cursor(text: str, *kinds: type) -> list[Any]:
+    """:raises InvalidRequest: not what :func:`to_cursor` made of values of these types"""
+    try:
+        values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    except (ValueError, RecursionError):
+        values = None
+    if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
+        raise _bad_cursor()
+    return values
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise _bad_cursor() from None
+    if moment.tzinfo is None:
+        raise _bad_cursor()
+    return moment
+
+
+def _bad_cursor() -> InvalidRequest:
+    return InvalidRequest([FieldError("cursor", "malformed", "Send the next_cursor of the page before, as it was.")])
+
+
+def _time(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else store.moment(milliseconds)
+
+
+_COLUMNS = f"{', '.join(f'k.{name}' for name in sql.LISTED)}, (a.frozen OR a.kyc <> 'verified') AS suspended"
+_KEYS = "FROM api_keys k JOIN accounts a ON a.id = k.account_id"
+_ACCOUNT = "a.id, a.email, a.kyc, a.frozen, a.tier, a.created_at, (SELECT count(*) FROM api_keys k WHERE k.account_id = a.id) AS keys"

@@ -1,0 +1,118 @@
+"""``gerbang accounts``: search, look, freeze and thaw, reset second factors."""
+
+import sys
+from typing import Any
+from urllib.parse import quote
+
+import click
+
+from deploy.cli.arguments import identifier, words
+from deploy.cli.operator import Internal, filters, given, internal, listing, show, show_found
+
+_WHY = click.option("--reason", callback=words, help="Kept in the audit trail, for operators alone; asked for on a terminal.")
+
+
+@click.group()
+def accounts() -> None:
+    """Search accounts, look at them, freeze and thaw them, reset their second factors."""
+
+
+@accounts.command("list")
+@filters("account", "email", "since", "until")
+@click.option("--frozen/--not-frozen", default=None, help="Accounts that are frozen; or that are not.")
+@click.option("--kyc", type=click.Choice(["verified", "unverified", "revoked"]), help="How its identity stands.")
+@listing
+def list_accounts(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
+    r"""List the accounts that match, by id: id, verification, whether frozen, number of keys, e-mail address.
+
+    \b
+    Example: gerbang accounts list --email @example.com --frozen
+    """
+    show_found(office.search("accounts", given(wanted), limit), "accounts", _line, as_json=as_json)
+
+
+@accounts.command("show")
+@click.argument("account", callback=identifier)
+@internal
+def show_account(office: Internal, account: str) -> None:
+    r"""Show an account and its keys as JSON, with their last use.
+
+    \b
+    Example: gerbang accounts show demo
+    """
+    show(office.call("GET", _path(account)))
+
+
+@accounts.command()
+@click.argument("account", callback=identifier)
+@_WHY
+@internal
+def freeze(office: Internal, account: str, reason: str | None) -> None:
+    r"""Stop all keys of an account at once, until it is thawed.
+
+    \b
+    Example: gerbang accounts freeze demo --reason "case 4711"
+    """
+    answer = office.call("POST", f"{_path(account)}/freeze", _why(reason))
+    click.echo(f"{account} {'is' if answer['changed'] else 'was already'} frozen: none of its keys passes")
+
+
+@accounts.command()
+@click.argument("account", callback=identifier)
+@_WHY
+@internal
+def thaw(office: Internal, account: str, reason: str | None) -> None:
+    r"""End a freeze. The account's keys pass again, if nothing else stops them; the answer says so.
+
+    \b
+    Example: gerbang accounts thaw demo --reason "case 4711 is closed"
+    """
+    answer = office.call("POST", f"{_path(account)}/thaw", _why(reason))
+    click.echo(f"{account} {'is thawed' if answer['changed'] else 'was not frozen'}: {_passing(answer)}")
+
+
+@accounts.command("reset-factors")
+@click.argument("account", callback=identifier)
+@click.option("--reason", required=True, callback=words, help="Kept in the audit trail and shown to the account's holder.")
+@internal
+def reset_factors(office: Internal, account: str, reason: str) -> None:
+    r"""Remove every second factor and recovery code of an account whose holder has lost them all. It cannot be undone.
+
+    Every login ends and the account is frozen: its holder logs in anew, enrols a factor and looks through the keys; then thaw it.
+
+    \b
+    Example: gerbang accounts reset-factors demo --reason "lost phone, identity checked by video, case 4711"
+    """
+    office.call("POST", f"{_path(account)}/reset-factors", {"reason": reason})
+    click.echo(f"{account} has no second factor, is logged out everywhere, and frozen until gerbang accounts thaw")
+
+
+def _path(account: str) -> str:
+    return f"accounts/{quote(account, safe='')}"
+
+
+def _why(reason: str | None) -> dict[str, str]:
+    """The reason as a body; a person at a terminal is asked for one, a script goes on without."""
+    if reason is None and sys.stdin.isatty():
+        reason = str(click.prompt("Reason (kept in the audit)", err=True)).strip() or None
+    return {} if reason is None else {"reason": reason}
+
+
+def _passing(account: dict[str, Any]) -> str:
+    """Which of its keys pass now, and why not the others."""
+    if account["kyc"] != "verified":
+        word = "was revoked" if account["kyc"] == "revoked" else "is missing"
+        return f"none of its keys passes all the same, because its identity verification {word}"
+    active, others = 0, 0
+    for key in account["keys"]:
+        active, others = (active + 1, others) if key["status"] == "active" else (active, others + 1)
+    if not account["keys"]:
+        return "it has no keys"
+    if not others:
+        return "its keys pass again" if active > 1 else "its key passes again"
+    return f"{active} of its {active + others} keys pass, the others are revoked or expired"
+
+
+def _line(account: dict[str, Any]) -> str:
+    state = "frozen" if account["frozen"] else "-"
+    return f"{account['id']:36} {account['kyc']:10} {state:6} {account['keys']:3} keys  {account['email'] or '-'}"

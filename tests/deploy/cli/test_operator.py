@@ -1,0 +1,169 @@
+"""Operators' commands: what is asked of the internal API, what is said of its answer, and what is wrong usage."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from deploy.cli import main
+from deploy.client import Reply
+
+KEY = {
+    "id": "gbk_1", "status": "active", "scopes": ["read"], "ip_allowlist": ["8.8.8.8"], "label": "Bot", "account_id": "siti",
+    "changed": True, "revoked_at": None, "revoked_reason": None,
+}  # fmt: skip
+
+
+class Office:
+    """Stands for the internal API: answers what it is given, remembers what it was asked."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[tuple[str, str, object]] = []
+        self.answers: list[Reply] = []
+        monkeypatch.setenv("GERBANG_INTERNAL_TOKEN", "t" * 24)
+        monkeypatch.setattr("deploy.cli.operator.ask", self.ask)
+
+    def ask(self, method, url, *, body=None, **_):
+        self.asked.append((method, url.partition("/internal/v1/")[2], body))
+        return self.answers.pop(0)
+
+    def run(self, *arguments, stdin=None, **answers):
+        self.asked.clear()
+        self.answers = [Reply(200, answer) for answer in answers.get("answers", [])]
+        return CliRunner().invoke(main, arguments, input=stdin)
+
+
+@pytest.fixture
+def office(monkeypatch):
+    return Office(monkeypatch)
+
+
+def page(what, *found, count=None, cursor=None):
+    return {what: list(found), "count": len(found) if count is None else count, "next_cursor": cursor}
+
+
+def test_a_list_goes_through_every_page_and_tells_the_whole_count_beside_the_lines(office):
+    pages = [page("keys", KEY, count=2, cursor="next"), page("keys", KEY | {"id": "gbk_2"}, count=2)]
+    result = office.run("keys", "list", "--account", "siti", "--unrestricted", "--ip", "8.8.0.0/16", answers=pages)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["gbk_1", "gbk_2"]
+    assert result.stderr == "2 found\n"
+    assert office.asked[1][1] == "keys?account=siti&unrestricted=true&ip=8.8.0.0%2F16&limit=999&cursor=next"
+    result = office.run("keys", "list", "--limit", "1", "--json", answers=[page("keys", KEY, count=7, cursor="next")])
+    assert (json.loads(result.stdout)["count"], len(office.asked)) == (7, 1)
+    assert "7 found, 1 shown" in office.run("keys", "list", "--limit", "1", answers=[page("keys", KEY, count=7, cursor="next")]).stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys", "revoke", "--reason", "x"),
+        ("keys", "revoke", "gbk_1", "--where", "--account", "siti", "--reason", "x"),
+        ("keys", "revoke", "gbk_1", "--account", "siti", "--reason", "x"),
+        ("keys", "revoke", "--where", "--reason", "x"),
+        ("keys", "revoke", "--where", "colour=red", "--reason", "x"),
+        ("keys", "revoke", "--where", "scope=write", "--reason", "x"),
+        ("keys", "revoke", "--where", 'label="x', "--reason", "x"),
+        ("keys", "revoke", "--where", "--account", "siti"),
+        ("keys", "revoke", "gbk_1"),
+        ("keys", "list", "--since", "yesterday"),
+        ("keys", "list", "--ip", "home"),
+        ("keys", "list", "--scope", "write"),
+        ("audit", "list", "--limit", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_asks_nothing(office, arguments):
+    assert (office.run(*arguments).exit_code, office.asked) == (2, [])
+
+
+WHERE = {"account": "siti", "label": "my bot", "unrestricted": True}
+
+
+@pytest.mark.parametrize(
+    "where",
+    [
+        ("--where", "--account", "siti", "--label", "my bot", "--unrestricted"),
+        ("--where", "account=siti label='my bot' unrestricted"),
+        ("--where", "account=siti", "--where", "label='my bot'", "--where", "unrestricted=true"),
+    ],
+    ids=str,
+)
+def test_what_matches_is_counted_shown_asked_about_and_revoked_as_it_was_counted(office, where):
+    found, done = {"count": 2, "keys": ["gbk_1", "gbk_2"], "revoked": False}, {"count": 2, "keys": ["gbk_1", "gbk_2"], "revoked": True}
+    result = office.run("keys", "revoke", *where, "--reason", "idle", stdin="y\n", answers=[found, done])
+    assert (result.exit_code, "2 keys match" in result.stderr, "2 keys are revoked" in result.stdout) == (0, True, True), result.output
+    assert [body for _, _, body in office.asked] == [
+        {"where": WHERE, "dry_run": True},
+        {"where": WHERE, "expected_count": 2, "reason": "idle"},
+    ]
+
+
+def test_nothing_is_revoked_by_no_by_silence_by_a_dry_run_or_when_nothing_matches(office):
+    found = {"count": 2, "keys": ["gbk_1", "gbk_2"], "revoked": False}
+    command = ("keys", "revoke", "--where", "account=siti", "--reason", "idle")
+    for more, stdin, answer, status in (
+        ((), "n\n", found, 1),
+        ((), "", found, 1),
+        (("--dry-run",), None, found, 0),
+        (("--dry-run", "--json"), None, found, 0),
+        (("--yes",), None, {"count": 0, "keys": [], "revoked": False}, 0),
+    ):
+        assert office.run(*command, *more, stdin=stdin, answers=[answer]).exit_code == status
+        assert [body["dry_run"] for _, _, body in office.asked] == [True]
+    assert office.run(*command, "--yes", answers=[found, found | {"revoked": True}]).exit_code == 0
+
+
+def test_several_named_keys_are_each_told_and_one_that_fails_stops_no_other(office):
+    again = KEY | {"id": "gbk_2", "changed": False, "revoked_at": "2026-11-24T00:00:00.000Z", "revoked_reason": "leaked"}
+    missing = Reply(404, {"detail": "There is no such key.", "code": "not_found"})
+    office.answers = [Reply(200, KEY), missing, Reply(200, again)]
+    result = CliRunner().invoke(main, ["keys", "revoke", "gbk_1", "gbk_x", "gbk_2", "--reason", "case 4711"])
+    assert result.exit_code == 1
+    assert "gbk_1 is revoked" in result.stdout
+    assert "gbk_2 was revoked before, at 2026-11-24T00:00:00.000Z, for: leaked" in result.stdout
+    assert "gbk_x: There is no such key." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("account", "told"),
+    [
+        ({"kyc": "verified", "keys": [KEY]}, "is thawed: its key passes again"),
+        ({"kyc": "verified", "keys": [KEY, KEY]}, "is thawed: its keys pass again"),
+        ({"kyc": "verified", "keys": []}, "is thawed: it has no keys"),
+        ({"kyc": "verified", "keys": [KEY, KEY | {"status": "revoked"}]}, "1 of its 2 keys pass, the others are revoked or expired"),
+        ({"kyc": "revoked", "keys": [KEY]}, "none of its keys passes all the same, because its identity verification was revoked"),
+        ({"kyc": "unverified", "keys": []}, "none of its keys passes all the same, because its identity verification is missing"),
+        ({"kyc": "verified", "keys": [KEY], "changed": False}, "siti was not frozen: its key passes again"),
+    ],
+)
+def test_a_thaw_says_which_keys_pass(office, account, told):
+    result = office.run("accounts", "thaw", "siti", "--reason", "closed", answers=[{"changed": True, **account}])
+    assert told in result.stdout
+    assert office.asked == [("POST", "accounts/siti/thaw", {"reason": "closed"})]
+
+
+def test_a_freeze_that_was_so_already_says_so(office):
+    assert "siti was already frozen" in office.run("accounts", "freeze", "siti", answers=[{"changed": False}]).stdout
+
+
+def test_the_other_lists_print_a_line_each(office):
+    event = {
+        "id": 7,
+        "at": "T",
+        "event": "key_revoked",
+        "actor": "alice",
+        "account_id": "siti",
+        "key_id": None,
+        "client_ip": None,
+        "detail": {"reason": "x"},
+    }  # a table
+    refused = {"at": "T", "code": "ip_not_allowed", "account_id": "siti", "key_id": "gbk_1", "client_ip": "8.8.8.8"}
+    account = {"id": "siti", "kyc": "verified", "frozen": True, "keys": 2, "email": None}
+    for command, what, found, words in (
+        ("audit", "events", event, ["key_revoked", "alice", "siti", '{"reason": "x"}']),
+        ("refusals", "refusals", refused, ["ip_not_allowed", "siti", "gbk_1", "8.8.8.8"]),
+        ("accounts", "accounts", account, ["siti", "verified", "frozen", "2 keys"]),
+    ):
+        result = office.run(command, "list", answers=[page(what, found)])
+        assert not [word for word in words if word not in result.stdout], result.output
+        assert office.asked[0][1] == f"{command}?limit=1000"
