@@ -40,6 +40,16 @@ class StoreUnavailable(GerbangError):
     """PostgreSQL or Redis did not answer in time, or refused. ``str()`` never contains a DSN."""
 
 
+class Asker(NamedTuple):
+    """Who was refused, for the log: as far as it was known by then."""
+
+    key_id: str | None
+    """Proven when there is an account too; otherwise only claimed, in the form of a key id."""
+    account_id: str | None
+    client_ip: str
+    """``""`` when it could not be determined."""
+
+
 class Refusal(GerbangError):
     """An answer that the gate gives instead of the upstream.
 
@@ -69,6 +79,8 @@ class Refusal(GerbangError):
         self.headers = headers
         self.close = close
         self.extras: Mapping[str, object] = extras or {}
+        self.asker: Asker | None = None
+        """Set by whoever looked at the credentials; never told to the public."""
 
 
 class InternalError(Refusal):

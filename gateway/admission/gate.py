@@ -20,6 +20,7 @@ from gateway.config.settings import GatewaySettings
 from gateway.errors import (
     AmbiguousCredentials,
     AmbiguousPath,
+    Asker,
     GerbangError,
     InternalError,
     InvalidCredentials,
@@ -144,11 +145,13 @@ class Gate:
         if route.scope == "public":
             return Admitted(route, None, seen.address)
         principal: Principal | None = None
+        claimed = ""
         now_ms = self._monotonic_ms()
         try:
             dialect, fields = self._claimed_dialect(request)
             self._check_failures(seen, request, now_ms)
             credentials = dialect.read(request, fields)
+            claimed = credentials.key_id
             rules.check_coverage(credentials, route)
             window_ms = rules.check_time(credentials, request.received_ms, self._auth)
             principal = self._known(credentials, now_ms)
@@ -159,7 +162,7 @@ class Gate:
             rules.check_scope(principal, route)
             charge = self._check_limit(principal, route, now_ms)
         except Refusal as refusal:
-            self._note(refusal, principal, seen, request)
+            self._note(refusal, principal, claimed, seen, request)
             raise
         claim = None
         if route.strict_replay:
@@ -287,8 +290,11 @@ class Gate:
         seconds = -int(-charge.reset_ms // 1000)
         return b"%bRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (self._limit_line, charge.remaining, seconds)
 
-    def _note(self, refusal: Refusal, principal: Principal | None, seen: Seen, request: Request) -> None:
-        """Count a refusal where it counts, and tell a proven owner their limits."""
+    def _note(self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, request: Request) -> None:
+        """Count a refusal where it counts, say whose it is, and tell a proven owner their limits."""
+        proven = principal is not None and not isinstance(refusal, InvalidCredentials)
+        owner = principal.identity.account_id if principal is not None and proven else None
+        refusal.asker = Asker(self._claimed_id(claimed, request), owner, seen.address or request.peer)
         services = self._services
         now_ms = services.monotonic_ms()
         if isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials):
@@ -300,6 +306,14 @@ class Gate:
         if not isinstance(refusal, InvalidCredentials):
             lines = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
             refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
+
+    def _claimed_id(self, read: str, request: Request) -> str | None:
+        """The key that a request says it is of: as the dialect read it or, when it did not come that far, as a credential field holds it.
+
+        Only what has the form of a key id: anything else may be a secret in the wrong place.
+        """
+        values = [read, *(value.decode("latin-1") for name, value in request.headers if name in self._dialect_of)]
+        return next((value for value in values if is_key_id(value)), None)
 
     def _note_claim(self, admitted: Admitted, done: "Future[None]") -> None:
         if done.cancelled() or admitted.principal is None or admitted.replay is None:

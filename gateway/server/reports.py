@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gateway.admission.gate import Admitted
 from gateway.admission.routes import Route
-from gateway.errors import Refusal
+from gateway.errors import Asker, Refusal
 from gateway.http1.message import Request
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
@@ -54,7 +54,7 @@ def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, sta
 
 def log_refused(access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None) -> None:
     """A request that was not; ``None`` for what is not known of it."""
-    identity = admitted.identity if admitted is not None else None
+    asker = refusal.asker or _asker(request, admitted)
     access.refused(
         request_id=request.request_id if request is not None else "",
         route=route,
@@ -63,7 +63,16 @@ def log_refused(access: AccessLog, refusal: Refusal, request: Request | None, ro
         status=refusal.status,
         code=refusal.code,
         reason=refusal.reason,
-        key_id=identity.key_id if identity is not None else None,
-        account_id=identity.account_id if identity is not None else None,
-        client_ip=admitted.client_ip if admitted is not None else request.peer if request is not None else "",
+        key_id=asker.key_id,
+        account_id=asker.account_id,
+        client_ip=asker.client_ip,
     )
+
+
+def _asker(request: Request | None, admitted: Admitted | None) -> Asker:
+    """Of a request that was refused before its credentials were looked at, or after it was admitted."""
+    if admitted is None:
+        return Asker(None, None, request.peer if request is not None else "")
+    if admitted.identity is None:
+        return Asker(None, None, admitted.client_ip)
+    return Asker(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)

@@ -147,6 +147,21 @@ def test_each_fault_has_its_refusal(fault):
     assert (refusal.status, refusal.code) == ORDER[fault]
 
 
+@pytest.mark.parametrize("fault", ORDER)
+def test_who_was_refused_is_known_for_the_log_with_the_account_once_the_signature_holds(fault):
+    scene = spoiled(fault)
+    proven = list(ORDER).index(fault) > list(ORDER).index(spoil_signature)
+    assert scene.refused().asker == (scene.record.key_id, scene.record.account_id if proven else None, HERE)
+
+
+def test_only_a_key_id_is_noted_as_the_claimed_one_and_a_proxys_client_is_who_is_noted():
+    scene = behind_a_proxy(b"198.51.100.7")
+    scene.unknown = True
+    assert scene.refused().asker == (scene.record.key_id, None, "198.51.100.7")
+    scene = Scene(unknown=True, record=a_record(key_id="gbs_pasted-into-the-wrong-field"))
+    assert scene.refused().asker == (None, None, HERE)
+
+
 @pytest.mark.parametrize(("first", "second"), [*combinations(ORDER, 2)])
 def test_of_two_faults_the_one_that_comes_first_is_told(first, second):
     refusal = spoiled(first, second).refused()

@@ -1,0 +1,38 @@
+"""A refusal's line in the access log: whose it was, as far as it was known."""
+
+from typing import Any
+
+import pytest
+
+from gateway.admission.gate import Admitted
+from gateway.admission.routes import RouteTable
+from gateway.config.settings import RouteConfig
+from gateway.errors import Asker, ReplayedRequest
+from gateway.http1.message import Identity
+from gateway.server.reports import log_refused
+
+ROUTE = RouteTable.compile([RouteConfig(match="GET /read", scope="read", upstream="spot")]).match(b"GET", b"/read")
+ADMITTED = Admitted(ROUTE, Identity("alice", "gbk_1", ("read",)), "203.0.113.7")
+
+
+@pytest.mark.parametrize(
+    ("asker", "admitted", "told"),
+    [
+        (None, None, (None, None, "")),
+        (None, ADMITTED, ("gbk_1", "alice", "203.0.113.7")),
+        (None, Admitted(ROUTE, None, "203.0.113.7"), (None, None, "203.0.113.7")),
+        (Asker("gbk_2", None, "198.51.100.7"), None, ("gbk_2", None, "198.51.100.7")),
+        (Asker("gbk_2", "bob", "198.51.100.7"), None, ("gbk_2", "bob", "198.51.100.7")),
+    ],
+)
+def test_who_it_was_is_told_as_far_as_it_is_known(asker: Asker | None, admitted: Admitted | None, told: tuple[str | None, ...]) -> None:
+    lines: list[dict[str, Any]] = []
+
+    class Access:
+        def refused(self, **line: Any) -> None:
+            lines.append(line)
+
+    refusal = ReplayedRequest("again")
+    refusal.asker = asker
+    log_refused(Access(), refusal, None, None, admitted)  # type: ignore[arg-type]
+    assert tuple(lines[0][name] for name in ("key_id", "account_id", "client_ip")) == told
