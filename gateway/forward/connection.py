@@ -1,26 +1,20 @@
-"""One keep-alive connection to an upstream server: a request's bytes out, one response by llhttp in, and back to the pool.
+"""One keep-alive connection to an upstream server: a request's bytes out, one response in, and back to the pool.
 
-What cannot be framed beyond doubt ends the connection; a byte that nobody asked for does, too (RFC 9112 §9.3, §11.1).
+How a response is read stands in ``gateway.http1.reader``. One that cannot be framed beyond doubt ends the connection; so does a byte
+that nobody asked for (RFC 9112 §9.3, §11.1).
 """
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
-import httptools
-import structlog
-
-from gateway.http1.response import UNTIL_CLOSE, ResponseHead, Unframable, read_head, read_whole
+from gateway.http1.reader import ResponseReader
+from gateway.http1.response import ResponseHead, Unframable
 from gateway.runtime.ticker import NEVER
 
 if TYPE_CHECKING:
     from gateway.forward.call import Call
     from gateway.forward.upstream_server import UpstreamServer
-
-_log = structlog.get_logger(__name__)
-
-MAX_RESPONSE_HEAD = 65_536
-"""Bytes of all heads of one response."""
 
 
 class Far(Protocol):
@@ -39,8 +33,7 @@ class UpstreamConnection:
     """
 
     __slots__ = (
-        "_ended", "_feed", "_head", "_heard", "_paused", "_poll", "_raw", "_reused", "_status", "_switching", "_tunnelling", "call",
-        "deadline_ms", "far", "server", "transport",
+        "_head", "_heard", "_paused", "_poll", "_reader", "_reused", "_tunnelling", "call", "deadline_ms", "far", "server", "transport",
     )  # fmt: skip
 
     def __init__(self, server: "UpstreamServer") -> None:
@@ -51,7 +44,7 @@ class UpstreamConnection:
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._poll: select.poll | None = None
         self._reused = self._paused = self._tunnelling = False
-        self._renew_parser()
+        self._reader = ResponseReader()
 
     # -- what the pool and the call ask of it
 
@@ -59,10 +52,8 @@ class UpstreamConnection:
         """Send a request and await its response."""
         self.call = call
         self._head: ResponseHead | None = None
-        self._switching: ResponseHead | None = None
-        self._ended = False
-        self._raw = b""
         self._heard = False
+        self._reader.begin(head_only=call.head_only, upgrade=call.upgrade)
         self.deadline_ms = self._response_deadline() if call.whole else NEVER
         self.server.outbox.put(self.transport, request)
 
@@ -132,29 +123,34 @@ class UpstreamConnection:
         if call is None:
             self.transport.abort()
             return
-        if self._head is None:
-            if not self._heard and not call.head_only and (whole := read_whole(data)) is not None:
-                self._take_whole(call, *whole)
-                return
-            self._raw = self._raw + data if self._raw else data
-            self._heard = True
+        self._heard = True
+        reader = self._reader
         try:
-            self._feed(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._switch(data[upgrade.args[0] :])
+            reader.feed(data)
+        except Unframable as error:
+            self._fail(f"response cannot be framed: {error}")
             return
-        except httptools.HttpParserError as error:
-            self._refused(error)
-            return
-        if self._ended:
-            self._finish(reusable=True)
-        elif self._head is not None:
+        for interim in reader.interims:
+            call.receiver.response_interim(interim)
+        if self._head is None:
+            head = reader.head
+            if head is None:
+                return
+            self.server.observe(call, head.status)
+            if head.status == 101:
+                self._switch(call, head, reader.rest)
+                return
+            self._head = head
+            call.receiver.response_head(head)
+        if reader.content:
+            call.receiver.response_data(reader.content)
+        if reader.ended:
+            self._finish(reusable=not reader.rest)  # what is behind it is a response that nobody asked for
+        else:
             self._more()
-        elif len(self._raw) > MAX_RESPONSE_HEAD:
-            self._fail("response head is too large")
 
     def eof_received(self) -> None:
-        if self.call is not None and self._head is not None and self._head.length == UNTIL_CLOSE:
+        if self.call is not None and self._reader.end_of_input():
             self._finish(reusable=False)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -183,61 +179,11 @@ class UpstreamConnection:
             self.deadline_ms = self._response_deadline() if self.call.whole else NEVER
             self.call.receiver.request_resume()
 
-    # -- llhttp's callbacks; what they raise ends the connection
-
-    def on_message_begin(self) -> None:
-        if self._ended:
-            raise Unframable("bytes behind the response")
-
-    def on_headers_complete(self) -> None:
-        call = self.call
-        if call is None:
-            raise Unframable("nothing was asked")
-        head = read_head(self._raw, self._status(), head_only=call.head_only)
-        if head.status < 200:
-            if head.status == 101:
-                if not call.upgrade or head.upgrade != b"websocket":
-                    raise Unframable("a switch of protocols that was not asked for")
-                self._switching = head
-            else:
-                call.receiver.response_interim(head)
-                self._raw = self._raw.partition(b"\r\n\r\n")[2]
-            return
-        self._head = head
-        self._raw = b""
-        self.server.observe(call, head.status)
-        call.receiver.response_head(head)
-        if call.head_only:
-            self._ended = True
-
-    def on_body(self, data: bytes) -> None:
-        if self._ended or self.call is None:
-            raise Unframable("content behind a response that has none")
-        self.call.receiver.response_data(data)
-
-    def on_message_complete(self) -> None:
-        if self._head is not None:
-            self._ended = True
-
     # -- steps
-
-    def _renew_parser(self) -> None:
-        parser: Any = httptools.HttpResponseParser(self)
-        self._feed = parser.feed_data
-        self._status = parser.get_status_code
 
     def _response_deadline(self) -> int:
         """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
         return self.server.ticker.now_ms + self.server.response_timeout_ms
-
-    def _take_whole(self, call: "Call", head: ResponseHead, content: bytes) -> None:
-        """The usual response of a busy upstream, past llhttp: it knows this head, and the length fits."""
-        self._head = head
-        self.server.observe(call, head.status)
-        call.receiver.response_head(head)
-        if content:
-            call.receiver.response_data(content)
-        self._finish(reusable=True)
 
     def _more(self) -> None:
         if self.deadline_ms != NEVER:
@@ -249,31 +195,14 @@ class UpstreamConnection:
         call, self.call = self.call, None
         if call is None or self._head is None:
             return
-        if call.head_only:
-            self._renew_parser()  # llhttp still waits for the content that a HEAD's answer announces
         self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole)
         call.finished()
 
-    def _switch(self, rest: bytes) -> None:
-        call, head = self.call, self._switching
-        if call is None or head is None:
-            self.transport.abort()
-            return
+    def _switch(self, call: "Call", head: ResponseHead, rest: bytes) -> None:
         self.deadline_ms = NEVER
         self.call = None
         self._tunnelling = True
-        self.server.observe(call, head.status)
         call.switched(head, self, rest)
-
-    def _refused(self, error: httptools.HttpParserError) -> None:
-        """llhttp or one of the callbacks above stopped."""
-        cause = error.__context__
-        if cause is not None and not isinstance(cause, Unframable):
-            _log.error("response_failed", exc_info=cause)
-        if self._ended:
-            self._finish(reusable=False)  # whole, but followed by bytes that nobody asked for
-        else:
-            self._fail(f"response cannot be framed: {cause or error}")
 
     def _fail(self, reason: str) -> None:
         call, self.call = self.call, None

@@ -1,12 +1,11 @@
-"""Request content out of a connection's bytes: by length, or by the chunked coding (RFC 9112 §7.1). Pure.
+"""The chunked coding (RFC 9112 §7.1), for both directions; and content that is held until it is whole. Pure.
 
-The chunked coding is decoded here and not by llhttp, because httptools tells neither how long a chunk's extensions are nor trailers
-from headers. Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.
+Chunks are decoded here and not by llhttp, because httptools tells neither how long a chunk's extensions are nor trailers from headers.
+Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.
 """
 
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
 
@@ -14,19 +13,12 @@ MAX_CHUNK_LINE = 256
 """Bytes of a chunk's size and extensions together."""
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
+_PADDED_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*((?:;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
+"""Some servers reserve room for the size and fill it up with spaces."""
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 Step = Callable[[bytes, int, list[bytes]], int | None]
-
-
-class Body(Protocol):
-    """Takes the connection's bytes until the content has ended."""
-
-    done: bool
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """The content in ``data``, and what follows the content's end (``b""`` while it has not ended)."""
 
 
 class Memory:
@@ -80,39 +72,25 @@ class BodyBuffer:
             raise BodyTooLarge(f"the content is over {self._limit} bytes", close=True, extras={"limit": self._limit})
 
 
-class LengthBody:
-    """Content of a known length."""
-
-    __slots__ = ("_left", "done")
-
-    def __init__(self, length: int) -> None:
-        self._left = length
-        self.done = length == 0
-
-    def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        content = data[: self._left]
-        self._left -= len(content)
-        self.done = self._left == 0
-        return content, data[len(content) :]
-
-
 class ChunkedBody:
     """Content in the chunked coding.
 
     :param max_trailer_bytes: bound of the whole trailer section
+    :param padded: take white space behind a chunk's size: from servers, which have done so for long, and not from clients
     """
 
-    __slots__ = ("_held", "_left", "_max_trailer", "_step", "done")
+    __slots__ = ("_held", "_left", "_line", "_max_trailer", "_step", "done")
 
-    def __init__(self, max_trailer_bytes: int) -> None:
+    def __init__(self, max_trailer_bytes: int, *, padded: bool = False) -> None:
         self._max_trailer = max_trailer_bytes
+        self._line = _PADDED_LINE if padded else _CHUNK_LINE
         self._held = b""
         self._left = 0
         self._step: Step = self._size
         self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
-        """See :class:`Body`.
+        """The content in ``data``, and what follows the content's end (``b""`` while it has not ended).
 
         :raises MalformedRequest: a size, line end, extension or trailer that is not as the grammar says
         :raises HeadersTooLarge: trailers over the limit
@@ -133,7 +111,7 @@ class ChunkedBody:
         end = _line_end(data, begin, MAX_CHUNK_LINE, MalformedRequest)
         if end is None:
             return None
-        match = _CHUNK_LINE.fullmatch(data, begin, end)
+        match = self._line.fullmatch(data, begin, end)
         if match is None:
             raise MalformedRequest("a chunk's size must be hexadecimal digits, followed by at most small extensions", close=True)
         self._left = int(match[1], 16)

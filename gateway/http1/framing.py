@@ -1,107 +1,116 @@
-"""Where a request begins and ends, and who may be fooled about it: the checks that llhttp leaves to its user. Pure.
+"""Message framing (RFC 9112 §6): the rules of both directions, and what a request's head says of it. Pure.
 
-llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a repeated or
-malformed Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2).
+llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a malformed
+Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2). A repeated
+Content-Length is refused in both directions even when all values are the same: RFC 9112 §6.3 permits to take them as one, and whoever
+does reads a message that others refuse.
 """
 
 import re
 from typing import Final
 
-from gateway.errors import ExpectationFailed, MalformedRequest, MethodNotAllowed
-from gateway.http1.headers import shadows
+from gateway.errors import ExpectationFailed, MalformedRequest
 
 Field = tuple[bytes, bytes]
 
 CHUNKED: Final = -1
 """As a length: the content ends where the chunked coding says so."""
+UNTIL_CLOSE: Final = -2
+"""As a length: the content ends where the connection does. Responses only."""
 
-SPECIAL: Final = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"expect", b"upgrade"})
-"""The fields that say something about framing; all others are none of this module's business."""
+SPECIAL: Final = frozenset({
+    b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection", b"expect", b"upgrade",
+})  # fmt: skip
+"""The fields of a request that say something about framing or the connection; all others are none of this module's business."""
 
-_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
+NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
+CONTROLS: Final = frozenset({b"close", b"keep-alive"})
+"""Connection options that are no names of fields (RFC 9112 §9.6, Appendix C.2.2)."""
+
+_CLOSE = frozenset({b"close"})
+_HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
+"""RFC 3986 §3.2.2, but without a comma, which makes a list of ``X-Forwarded-Host``; an empty port is none."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_ALLOW = ((b"Allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),)
 
 
-_NO_OPTIONS: frozenset[bytes] = frozenset()
+# -- both directions
+
+
+def content_length(value: bytes) -> int:
+    """RFC 9112 §6.2.
+
+    :raises MalformedRequest: it is not a number of bytes
+    """
+    if not _LENGTH.fullmatch(value):
+        raise malformed("Content-Length must be given in digits")
+    return int(value)
+
+
+def check_coding(value: bytes) -> None:
+    """RFC 9112 §6.1: what is not exactly ``chunked`` cannot be framed the same way by everybody.
+
+    :raises MalformedRequest: it is not
+    """
+    if value.lower() != b"chunked":
+        raise malformed("Transfer-Encoding must be exactly chunked")
+
+
+def check_once(already: bool, name: str) -> None:
+    """:raises MalformedRequest: a field that may stand once was there already"""
+    if already:
+        raise malformed(f"the {name} field is repeated")
+
+
+def check_together(*, chunked: bool, with_length: bool, http10: bool) -> None:
+    """RFC 9112 §6.1: what nobody who means well sends together.
+
+    :raises MalformedRequest: it is there
+    """
+    if chunked and with_length:
+        raise malformed("both Content-Length and Transfer-Encoding are given")
+    if chunked and http10:
+        raise malformed("Transfer-Encoding does not exist in HTTP/1.0")
+
+
+def connection_options(name: bytes, value: bytes) -> frozenset[bytes]:
+    """What a Connection field lists, in lower case (RFC 9110 §7.6.1).
+
+    ``Proxy-Connection`` is obsolete, but llhttp and others close by it: its ``close`` counts, so that nobody is out of step.
+    """
+    options = frozenset([option for part in value.lower().split(b",") if (option := part.strip(b" \t"))])
+    return options if name == b"connection" else options & _CLOSE
+
+
+def persists(options: frozenset[bytes], *, http10: bool) -> bool:
+    """Whether the connection goes on after a message with these connection options (RFC 9112 §9.3)."""
+    return b"close" not in options and (not http10 or b"keep-alive" in options)
+
+
+# -- requests
 
 
 class Framing:
     """How to read one request, and what to do with the connection after it."""
 
-    __slots__ = ("expects_continue", "host", "http10", "keep_alive", "length", "named", "upgrade")
+    __slots__ = ("alone", "expects_continue", "host", "http10", "keep_alive", "length", "named", "upgrade")
 
     def __init__(
-        self, length: int, *, keep_alive: bool, http10: bool, host: bytes, named: frozenset[bytes] = _NO_OPTIONS,
-        expects_continue: bool = False, upgrade: bytes = b"",
+        self, length: int, *, keep_alive: bool, http10: bool, host: bytes, named: frozenset[bytes] = NO_OPTIONS,
+        expects_continue: bool = False, upgrade: bytes = b"", alone: bool = False,
     ) -> None:  # fmt: skip
         self.length = length
         """Bytes of content, or :data:`CHUNKED`."""
         self.keep_alive = keep_alive
         self.http10 = http10
         self.host = host
-        """The one Host field's value; ``b""`` when an HTTP/1.0 client sent none."""
+        """The host that is asked, with its port if there is one; ``b""`` when an HTTP/1.0 client did not say."""
         self.named = named
         """Fields that ``Connection`` names, in lower case: they go no further (RFC 9110 §7.6.1)."""
         self.expects_continue = expects_continue
         self.upgrade = upgrade
-        """The Upgrade field's value in lower case when ``Connection`` names it too, else ``b""``."""
-
-
-_CONTROLS = frozenset({b"close", b"keep-alive"})
-
-
-class RequestLine:
-    """The first line of a request, cut."""
-
-    __slots__ = ("http10", "method", "path", "query", "target")
-
-    def __init__(self, method: bytes, target: bytes, path: bytes, query: bytes | None, *, http10: bool) -> None:
-        self.method = method
-        self.target = target
-        self.path = path
-        self.query = query
-        """``None`` when the target has no ``?``."""
-        self.http10 = http10
-
-
-def read_request_line(line: bytes) -> RequestLine:
-    """The request line (RFC 9112 §3) of a head that llhttp has accepted.
-
-    llhttp also takes several spaces between the parts, and other protocols and versions.
-
-    :raises MalformedRequest, MethodNotAllowed: both close the connection
-    """
-    known = _request_lines.get(line)
-    if known is not None:
-        return known
-    read = _cut_request_line(line)
-    if read.query is None and len(line) <= _MEMO_LINE_BYTES:
-        if len(_request_lines) >= _MEMO_LINES:
-            _request_lines.clear()
-        _request_lines[line] = read
-    return read
-
-
-_MEMO_LINES: Final = 1_024
-_MEMO_LINE_BYTES: Final = 256
-_request_lines: Final[dict[bytes, RequestLine]] = {}
-"""Lines read before, which bots repeat for ever; bounded, and none with a query, where signatures stand."""
-
-
-def _cut_request_line(line: bytes) -> RequestLine:
-    parts = line.split(b" ")
-    if len(parts) != 3:
-        raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
-    method, target, version = parts
-    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
-        raise malformed("the version must be HTTP/1.1 or HTTP/1.0")
-    if method in (b"CONNECT", b"TRACE"):
-        raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
-    if target[:1] != b"/" or not method.isalpha():
-        raise malformed("the target must be in origin form, beginning with /, and nothing may stand before the method")
-    path, mark, query = target.partition(b"?")
-    return RequestLine(method, target, path, query if mark else None, http10=version == b"HTTP/1.0")
+        """``b"websocket"`` when the client offers to switch to it, else ``b""``: other offers are ignored (RFC 9110 §7.8)."""
+        self.alone = alone
+        """A head without content, and nothing in it after which llhttp could be anywhere but at the next head's beginning."""
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:
@@ -113,71 +122,64 @@ def frame(special: list[Field], *, http10: bool) -> Framing:
     host: bytes | None = None
     length = 0
     has_length = chunked = False
-    options = _NO_OPTIONS
-    expect = upgrade = b""
+    options = NO_OPTIONS
+    expect = offer = b""
     for name, value in special:
         if name == b"host":
-            if host is not None:
-                raise malformed("the Host field is repeated")
+            check_once(host is not None, "Host")
             host = value
         elif name == b"content-length":
-            length, has_length = _content_length(value, repeated=has_length), True
+            check_once(has_length, "Content-Length")
+            length, has_length = content_length(value), True
         elif name == b"transfer-encoding":
-            _check_coding(value, repeated=chunked, http10=http10)
+            check_once(chunked, "Transfer-Encoding")
+            check_coding(value)
             chunked = True
-        elif name == b"connection":
-            options |= {option for part in value.lower().split(b",") if (option := part.strip(b" \t"))}
         elif name == b"expect":
             expect = value.lower() if not expect else b"repeated"
+        elif name == b"upgrade":
+            offer = offer + b"," + value.lower()
         else:
-            upgrade = value.lower() if not upgrade else b"repeated"
-    if chunked and has_length:
-        raise malformed("both Content-Length and Transfer-Encoding are given")
+            options |= connection_options(name, value)
+    check_together(chunked=chunked, with_length=has_length, http10=http10)
     if expect and expect != b"100-continue":
         raise ExpectationFailed("the only expectation supported is 100-continue", close=True)
-    upgrade = upgrade if b"upgrade" in options else b""
-    if upgrade and (chunked or length):
-        raise malformed("a request that upgrades the connection must not have content")
     return Framing(
         CHUNKED if chunked else length,
-        keep_alive=(b"keep-alive" in options and b"close" not in options) if http10 else b"close" not in options,
+        keep_alive=persists(options, http10=http10),
         http10=http10,
-        host=_check_host(host, http10=http10),
-        named=options - _CONTROLS if options else options,
+        host=_checked_host(host, http10=http10),
+        named=options - CONTROLS,
         expects_continue=bool(expect) and not http10,
-        upgrade=upgrade,
+        upgrade=_taken(offer) if b"upgrade" in options and not (http10 or chunked or length) else b"",
+        alone=not (chunked or length or offer or http10 or b"close" in options),
     )
 
 
-def check_field_name(name: bytes) -> None:
-    """Refuse a name (lower case, with ``_``) that an upstream may take for one the gate owns."""
-    if shadows(name):
-        raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
+def _taken(offer: bytes) -> bytes:
+    """What of a list of protocols (RFC 9110 §7.8) the gate could switch to."""
+    return b"websocket" if b"websocket" in [protocol.strip(b" \t") for protocol in offer.split(b",")] else b""
 
 
-def _content_length(value: bytes, *, repeated: bool) -> int:
-    if repeated or not _LENGTH.fullmatch(value):
-        raise malformed("Content-Length must be given once, in digits")
-    return int(value)
-
-
-def _check_coding(value: bytes, *, repeated: bool, http10: bool) -> None:
-    """RFC 9112 §6.1: what is not exactly ``chunked`` cannot be framed the same way by everybody."""
-    if repeated or value.lower() != b"chunked":
-        raise malformed("Transfer-Encoding must be given once and be exactly chunked")
-    if http10:
-        raise malformed("Transfer-Encoding does not exist in HTTP/1.0")
-
-
-def _check_host(host: bytes | None, *, http10: bool) -> bytes:
+def _checked_host(host: bytes | None, *, http10: bool) -> bytes:
     """RFC 9112 §3.2; only an HTTP/1.0 client may leave it out."""
     if host is None:
         if http10:
             return b""
         raise malformed("the Host field is missing")
+    if not host:
+        raise malformed("the Host field is empty: an http or https URI names a host (RFC 9110 §4.2.1)")
+    check_host(host)
+    return host.removesuffix(b":")
+
+
+def check_host(host: bytes) -> None:
+    """Of the Host field, or of an absolute-form target.
+
+    :raises MalformedRequest: it is not a host with an optional port
+    """
     if not _HOST.fullmatch(host):
-        raise malformed("the Host field is not a host with an optional port")
-    return host
+        raise malformed("Host must be a host with an optional port")
 
 
 def malformed(detail: str) -> MalformedRequest:

@@ -1,19 +1,23 @@
-"""A request's head: judged by llhttp, then cut into its fields.
+"""A request's head, judged by llhttp and then cut: request line (RFC 9112 §3) and fields (§5). Pure.
 
-llhttp is fed heads alone, each exactly to its end: content never passes through it, so no trailer can pass for a header and no byte
-behind a head for part of it. After a request with content it is left inside that content, and a new one is needed. It says whether a
-head is one; the fields are cut out here, line by line, because most lines are the same in every request of a client.
+The fields are cut here, line by line, and not by llhttp, because most lines are the same in every request of a client.
 """
 
-from typing import Any, Final
+import re
+from typing import Final
 
-import httptools
+from gateway.errors import MethodNotAllowed
+from gateway.http1.framing import SPECIAL, Field, check_host, malformed
+from gateway.http1.headers import shadows
+from gateway.http1.memo import LINE_BYTES, remember
 
-from gateway.http1.framing import SPECIAL, Field, check_field_name
+METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+"""The methods that may be routed, as ``Allow`` lists them."""
+_ALLOW = ((b"Allow", METHODS),)
 
 _STEADY: Final = frozenset({
     b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"content-length", b"content-type", b"expect",
-    b"host", b"origin", b"transfer-encoding", b"upgrade", b"user-agent", b"x-api-key", b"x-mbx-apikey",
+    b"host", b"origin", b"proxy-connection", b"transfer-encoding", b"upgrade", b"user-agent", b"x-api-key", b"x-mbx-apikey",
 })  # fmt: skip
 """Fields that a client sends with the same value again and again and that hold no secret: only their lines are remembered."""
 _CHANGING = ("authorization", "content-digest", "signature", "signature-input", "x-request-signature", "x-request-timestamp")
@@ -21,27 +25,72 @@ _SPELLED: Final[dict[bytes, bytes]] = {
     spelling.encode(): name.encode() for name in _CHANGING for spelling in (name, name.title(), name.upper())
 }
 """Usual spellings of usual names that need no look of their own."""
-_MEMO_LINES: Final = 1_024
-_MEMO_LINE_BYTES: Final = 160
 _plain: Final[dict[bytes, Field]] = {}
 _special: Final[dict[bytes, Field]] = {}
-"""Lines cut before; bounded. The second holds those that say something about framing."""
+"""Field lines cut before. The second holds those that say something about framing."""
+_ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
-class HeadReader:
-    """llhttp, as far as a head goes."""
+class RequestLine:
+    """The first line of a request, cut."""
 
-    __slots__ = ("complete", "feed")
+    __slots__ = ("authority", "http10", "method", "path", "query", "target")
 
-    def __init__(self) -> None:
-        parser: Any = httptools.HttpRequestParser(self)
-        self.feed = parser.feed_data
-        self.complete = False
-        """Whether a whole head has been accepted."""
+    def __init__(self, method: bytes, target: bytes, *, http10: bool, authority: bytes = b"") -> None:
+        path, mark, query = target.partition(b"?")
+        self.method = method
+        self.target = target
+        """In origin form, or ``*`` (RFC 9112 §3.2.1, §3.2.4)."""
+        self.path = path
+        self.query = query if mark else None
+        """``None`` when the target has no ``?``."""
+        self.http10 = http10
+        self.authority = authority
+        """What an absolute-form target (RFC 9112 §3.2.2) names in place of Host; else ``b""``."""
 
-    def on_headers_complete(self) -> None:
-        """Called by llhttp."""
-        self.complete = True
+
+_lines: Final[dict[bytes, RequestLine]] = {}
+"""Request lines read before, which bots repeat for ever; none with a query, where signatures stand."""
+
+
+def read_request_line(line: bytes) -> RequestLine:
+    """The request line of a head that llhttp has accepted.
+
+    llhttp also takes several spaces between the parts, and other protocols and versions.
+
+    :raises MalformedRequest, MethodNotAllowed: both close the connection
+    """
+    known = _lines.get(line)
+    if known is not None:
+        return known
+    read = _cut_request_line(line)
+    if read.query is None and len(line) <= LINE_BYTES:
+        remember(_lines, line, read)
+    return read
+
+
+def _cut_request_line(line: bytes) -> RequestLine:
+    parts = line.split(b" ")
+    if len(parts) != 3:
+        raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
+    method, target, version = parts
+    if version not in (b"HTTP/1.1", b"HTTP/1.0"):
+        raise malformed("the version must be HTTP/1.1 or HTTP/1.0")
+    if method in (b"CONNECT", b"TRACE"):
+        raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
+    if not method.isalpha():
+        raise malformed("nothing may stand before the method")
+    http10 = version == b"HTTP/1.0"
+    if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
+        return RequestLine(method, target, http10=http10)
+    absolute = _ABSOLUTE.fullmatch(target)
+    if absolute is None:
+        raise malformed("the target must begin with / or be an http or https URI")
+    authority, rest = absolute[1], absolute[2]
+    check_host(authority)
+    if rest[:1] != b"/":  # an empty path is /, and * for OPTIONS (RFC 9112 §3.2.1, §3.2.4)
+        rest = b"*" if method == b"OPTIONS" and not rest else b"/" + rest
+    return RequestLine(method, rest, http10=http10, authority=authority)
 
 
 def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
@@ -68,6 +117,22 @@ def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
     return fields, special
 
 
+def asked_of(authority: bytes, fields: list[Field], *, http10: bool) -> list[Field]:
+    """The fields with an absolute-form target's authority in place of what Host says (RFC 9112 §3.2.2).
+
+    :raises MalformedRequest: Host says what it may not; that is refused whatever the target (RFC 9112 §3.2)
+    """
+    host = (b"host", authority)
+    replaced: list[Field] = []
+    for field in fields:
+        if field[0] == b"host" and field[1]:
+            check_host(field[1])
+        replaced.append(host if field[0] == b"host" else field)
+    if http10 and host not in replaced:
+        replaced.append(host)
+    return replaced
+
+
 def _cut(line: bytes) -> Field:
     spelled, _, value = line.partition(b":")
     value = value.strip(b" \t")
@@ -75,12 +140,9 @@ def _cut(line: bytes) -> Field:
     if known is not None:
         return known, value
     name = spelled.lower()
-    if b"_" in name:
-        check_field_name(name)
+    if b"_" in name and shadows(name):
+        raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
     field = (name, value)
-    if name in _STEADY and len(line) <= _MEMO_LINE_BYTES:
-        memo = _special if name in SPECIAL else _plain
-        if len(memo) >= _MEMO_LINES:
-            memo.clear()
-        memo[line] = field
+    if name in _STEADY and len(line) <= LINE_BYTES:
+        remember(_special if name in SPECIAL else _plain, line, field)
     return field

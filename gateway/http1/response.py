@@ -1,25 +1,30 @@
 """The head of an upstream's response and the checks on it that llhttp leaves to its user (RFC 9112 §6). Pure."""
 
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
+from gateway.http1.framing import (
+    CHUNKED,
+    CONTROLS,
+    NO_OPTIONS,
+    UNTIL_CLOSE,
+    check_coding,
+    check_once,
+    check_together,
+    connection_options,
+    content_length,
+    malformed,
+    persists,
+)  # fmt: skip
 from gateway.http1.headers import HOP_BY_HOP, RATE_LIMIT
-
-CHUNKED: Final = -1
-"""As a length: the content ends where the chunked coding says so."""
-UNTIL_CLOSE: Final = -2
-"""As a length: the content ends where the connection does."""
+from gateway.http1.memo import remember
 
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ZERO = ord("0")
-_DIGITS = re.compile(rb"[0-9]{1,18}")
-_CONTROLS = frozenset({b"close", b"keep-alive"})
-_NOTHING: frozenset[bytes] = frozenset()
 
 
 class Unframable(Exception):
-    """A response whose end cannot be told beyond doubt. Internal to this room: it becomes a 502."""
+    """A response that cannot be framed beyond doubt. It becomes a 502, or cuts the client off when part of it was passed on."""
 
 
 class ResponseHead:
@@ -66,65 +71,57 @@ _KINDS = (
         b"content-length": _LENGTH,
         b"transfer-encoding": _CODING,
         b"connection": _OPTIONS,
+        b"proxy-connection": _OPTIONS,
         b"date": _DATE,
         b"upgrade": _UPGRADE,
     }
 )
-_MEMO_LINES, _MEMO_LINE_BYTES = 1_024, 80
-_MEMO_HEADS, _MEMO_HEAD_BYTES = 256, 1_024
+_LINE_BYTES: Final = 80
+_HEADS, _HEAD_BYTES = 256, 1_024
 _memo: Final[dict[bytes, tuple[int, Any]]] = {}
-"""Lines read before, which most lines of most responses are; bounded, and without what belongs to one user."""
+"""Lines read before, which most lines of most responses are; without what belongs to one user."""
 _heads: Final[dict[bytes, ResponseHead]] = {}
-"""Heads read before, each with the empty line that ends it, so that none is the beginning of another. Bounded in the same way."""
+"""Heads that llhttp and :func:`read_head` have accepted: a busy upstream sends the same one many times within a second. Each with the
+empty line that ends it, so that none is the beginning of another; none that answers a HEAD."""
 
 
-def read_head(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
+def known_head(raw: bytes) -> ResponseHead | None:
+    """This very head, when it was accepted before.
+
+    :param raw: up to and with the empty line; not for what answers a HEAD
+    """
+    return _heads.get(raw)
+
+
+def read_head(raw: bytes, *, head_only: bool) -> ResponseHead:
     """Check and cut a head that llhttp has accepted (see ``gateway.http1.request_head`` for why it is cut here).
 
-    :param raw: begins with the status line and contains the head
+    :param raw: from the status line to the empty line
     :param head_only: it answers a HEAD
-    :raises Unframable: see RFC 9112 §6.3
+    :raises Unframable, MalformedRequest: see RFC 9112 §6.3
     """
-    raw = raw[: raw.index(b"\r\n\r\n") + 4]
-    known = _heads.get(raw)
-    if known is not None and not head_only:
-        return known
     if not raw.startswith(_VERSIONS):
         raise Unframable("the protocol is not HTTP/1.1")
+    status = int(raw[9:12]) if raw[9:12].isdigit() and raw[12:13] in (b" ", b"\r") else 0
     if not 100 <= status <= 599:
         raise Unframable("the status code is not one")
     head = _read_lines(raw, status, head_only=head_only)
-    if not head_only and len(raw) <= _MEMO_HEAD_BYTES and b"set-cookie" not in raw.lower():
-        if len(_heads) >= _MEMO_HEADS:
-            _heads.clear()
-        _heads[raw] = head
+    if not head_only and len(raw) <= _HEAD_BYTES and b"set-cookie" not in raw.lower():
+        remember(_heads, raw, head, _HEADS)
     return head
-
-
-def read_whole(data: bytes) -> tuple[ResponseHead, bytes] | None:
-    """Head and content, when exactly one whole final response has come whose very head llhttp has accepted before; else ``None``.
-
-    Not for what answers a HEAD.
-    """
-    end = data.find(b"\r\n\r\n") + 4  # 3 when there is none yet, and no head is so short
-    known = _heads.get(data[:end])
-    if known is None or known.status < 200 or len(data) - end != known.length:
-        return None
-    return known, data[end:]
 
 
 def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     lines: list[bytes] = []
     declared: int | None = None
     chunked = dated = limited = False
-    options, upgrade = _NOTHING, b""
+    options, upgrade = NO_OPTIONS, b""
     for line in raw[:-4].split(b"\r\n")[1:]:
         kind, value = _memo.get(line) or _read_line(line)
         if kind == _PLAIN:
             lines.append(line)
         elif kind == _LENGTH:
-            if declared is not None:
-                raise Unframable("Content-Length is repeated")
+            check_once(declared is not None, "Content-Length")
             declared = value
         elif kind == _DATE:
             lines.append(line)
@@ -132,8 +129,7 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
         elif kind == _OPTIONS:
             options |= value
         elif kind == _CODING:
-            if chunked:
-                raise Unframable("Transfer-Encoding is repeated")
+            check_once(chunked, "Transfer-Encoding")
             chunked = True
         elif kind == _LIMIT:
             lines.append(line)
@@ -141,15 +137,22 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
         elif kind == _UPGRADE:
             upgrade = value if not upgrade else b"repeated"
     http10 = raw[7] == _ZERO
-    if chunked and (declared is not None or http10):
-        raise Unframable("Transfer-Encoding is beside Content-Length, or on HTTP/1.0")
+    check_together(chunked=chunked, with_length=declared is not None, http10=http10)
+    announced = chunked or bool(declared)
+    if announced and status < 200:
+        raise malformed("a 1xx response announces content (RFC 9110 §15.2)")
     length = _length(status, declared, chunked=chunked, head_only=head_only)
-    keep_alive = length != UNTIL_CLOSE and not http10
-    if options:
-        keep_alive = length != UNTIL_CLOSE and b"close" not in options and (not http10 or b"keep-alive" in options)
-        options -= _CONTROLS
-    framing = _framing_line(status, length, declared)
-    return ResponseHead(status, lines, length, framing, options, keep_alive=keep_alive, dated=dated, limited=limited, upgrade=upgrade)
+    return ResponseHead(
+        status,
+        lines,
+        length,
+        _framing_line(status, length, declared),
+        options - CONTROLS,
+        keep_alive=length != UNTIL_CLOSE and persists(options, http10=http10) and not (announced and status == 204),
+        dated=dated and b"date" not in options,
+        limited=limited,
+        upgrade=upgrade,
+    )
 
 
 def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool) -> int:
@@ -173,34 +176,21 @@ def _framing_line(status: int, length: int, declared: int | None) -> bytes:
 def _read_line(line: bytes) -> tuple[int, Any]:
     """Kind, and what a line of that kind says.
 
-    :raises Unframable: it says nothing that could be relied on
+    :raises MalformedRequest: it says nothing that could be relied on
     """
     written, _, value = line.partition(b":")
-    name, value = written.lower(), value.strip()
+    name, value = written.lower(), value.strip(b" \t")
     kind = _KINDS.get(name, _PLAIN)
-    read = (kind, _READERS[kind](value) if kind in _READERS else None)
-    if len(line) <= _MEMO_LINE_BYTES and name != b"set-cookie":
-        if len(_memo) >= _MEMO_LINES:
-            _memo.clear()
-        _memo[line] = read
+    said: Any = None
+    if kind == _LENGTH:
+        said = content_length(value)
+    elif kind == _CODING:
+        check_coding(value)
+    elif kind == _OPTIONS:
+        said = connection_options(name, value)
+    elif kind == _UPGRADE:
+        said = value.lower()
+    read = (kind, said)
+    if len(line) <= _LINE_BYTES and name != b"set-cookie":
+        remember(_memo, line, read)
     return read
-
-
-def _read_length(value: bytes) -> int:
-    if not _DIGITS.fullmatch(value):
-        raise Unframable("Content-Length is not a number")
-    return int(value)
-
-
-def _read_coding(value: bytes) -> None:
-    if value.lower() != b"chunked":
-        raise Unframable("Transfer-Encoding is not exactly chunked")
-
-
-def _read_options(value: bytes) -> frozenset[bytes]:
-    return frozenset(option for part in value.lower().split(b",") if (option := part.strip()))
-
-
-_READERS: dict[int, Callable[[bytes], Any]] = {
-    _LENGTH: _read_length, _CODING: _read_coding, _OPTIONS: _read_options, _UPGRADE: bytes.lower,
-}  # fmt: skip

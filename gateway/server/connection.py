@@ -5,18 +5,16 @@ the connection is a method that takes the next bytes (``_take``); every time lim
 """
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
-import httptools
-
-from gateway.errors import HeadersTooLarge, MalformedRequest, Overloaded, Refusal, RequestTimeout
+from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.forward.tunnel import Tunnel
 from gateway.http1 import answer
-from gateway.http1.body import Body, ChunkedBody, LengthBody
-from gateway.http1.framing import CHUNKED, Field, Framing, frame, read_request_line
 from gateway.http1.message import Request
-from gateway.http1.request_head import HeadReader, cut_fields
+from gateway.http1.reader import NO_FIELDS, RequestReader
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
 from gateway.server.exchange import Exchange
@@ -28,26 +26,22 @@ MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
 LINGER_MS = 1_000
 """How long a closing connection goes on reading, so that the client can read the answer (RFC 9112 §9.6)."""
-
-_NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"")
+_RESET = struct.pack("ii", 1, 0)
+"""For ``SO_LINGER``: closing resets the connection (RST) instead of ending it."""
 
 
 class ClientConnection:
     """See the module. An :class:`asyncio.Protocol` by its methods; it inherits nothing, for a class that is compiled could not."""
 
     __slots__ = (
-        "_advancing", "_backlog", "_body", "_exchange", "_framing", "_full", "_held", "_lines", "_lines_host", "_lines_ip", "_new",
-        "_paused", "_plane", "_reader", "_special", "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
+        "_advancing", "_backlog", "_exchange", "_full", "_lines", "_lines_host", "_lines_ip", "_new", "_paused", "_plane", "_reader",
+        "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(self, plane: "Plane", *, peer: str | None = None) -> None:
         self._plane = plane
-        self._reader = HeadReader()
-        self._special: list[Field] | None = None
-        self._framing = _NOTHING_FRAMED
-        self._held = b""
+        self._reader = RequestReader()
         self._backlog = b""
-        self._body: Body | None = None
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
         self._advancing = self._paused = self._full = False
@@ -115,43 +109,34 @@ class ClientConnection:
     # -- states: each takes the next bytes
 
     def _read_head(self, data: bytes) -> None:
-        """Between requests, or inside a head. llhttp sees each byte as it comes, so that a broken head is refused early."""
-        held = self._held
-        head = held + data if held else data
-        end = head.find(b"\r\n\r\n", max(0, len(held) - 3) if held else 0) + 4
+        """Between requests, or inside a head."""
+        reader, plane = self._reader, self._plane
+        begun = reader.begun
         try:
-            if end >= 4:
-                self._check_size(end)
-                self._feed(head[len(held) : end])
-                self._held = b""
-                self._begin(head[:end], head[end:])
-            else:
-                self._check_size(len(head))
-                self._feed(data)
-                if not held and not self._new:  # the first head's time runs from the connection's opening
-                    self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
-                self._held = head
+            if reader.read_head(data, plane.max_header_bytes):
+                self._begin()
+            elif reader.begun and not begun and not self._new:  # the first head's time runs from the connection's opening
+                self.deadline_ms = plane.ticker.now_ms + plane.limits.header_timeout_ms
         except Refusal as refusal:
             self._refuse(refusal)
 
     def _read_body(self, data: bytes) -> None:
         """Inside a request's content."""
-        body, exchange = self._body, self._exchange
-        if body is None or exchange is None:
+        reader, exchange = self._reader, self._exchange
+        if exchange is None:
             return
         try:
-            content, rest = body.feed(data)
+            content = reader.read_content(data)
         except Refusal as refusal:
             exchange.fail(refusal)
             return
         if exchange.streaming:
             self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.body_timeout_ms
-        if body.done:
-            self._body = None
-            self._backlog = rest
+        if reader.ended:
+            self._backlog = reader.rest
             self._take = ClientConnection._hold
             self.deadline_ms = NEVER
-        exchange.content(content, last=body.done)
+        exchange.content(content, last=reader.ended)
 
     def _hold(self, data: bytes) -> None:
         """A request waits for its answer; what comes behind it waits, too."""
@@ -169,63 +154,26 @@ class ClientConnection:
 
     # -- steps of reading
 
-    def _check_size(self, size: int) -> None:
-        limit = self._plane.max_header_bytes
-        if size > limit:
-            raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
-
-    def _feed(self, data: bytes) -> None:
-        """Let llhttp see more of a head.
-
-        :raises Refusal: it is not one
-        """
-        try:
-            self._reader.feed(data)
-        except httptools.HttpParserUpgrade:
-            pass  # exactly at the head's end; what the request asks for is seen in its framing
-        except httptools.HttpParserError as error:
-            raise MalformedRequest(f"not an HTTP/1.1 request: {error}", close=True) from None
-
-    def _begin(self, head: bytes, rest: bytes) -> None:
-        """A head is complete: the exchange takes over.
-
-        :raises Refusal: it cannot be framed
-        """
+    def _begin(self) -> None:
+        """A head is complete: the exchange takes over."""
         reader, plane = self._reader, self._plane
-        if not reader.complete:
-            raise MalformedRequest("a request begins with a request line", close=True)
-        lines = head[:-4].split(b"\r\n")
-        if not lines[0]:
-            del lines[0]  # one blank line before a request is nothing (RFC 9112 §2.2)
-        read = read_request_line(lines[0])
-        fields, special = cut_fields(lines)
-        framing = self._framing
-        if special != self._special or read.http10 is not framing.http10:
-            self._framing = framing = frame(special, http10=read.http10)  # a client's requests are mostly framed alike
-            self._special = special
+        line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
-            read.method, read.target, read.path, read.query, fields, b"", self.peer, self.secure, clock.now_ms(), plane.next_request_id()
+            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), plane.next_request_id()
         )
         self._new = False
-        self._backlog = rest
-        self._exchange = exchange = Exchange(plane, self, request, framing)
-        if framing.length == 0:
-            reader.complete = False
+        self._backlog = reader.rest
+        self._exchange = exchange = Exchange(plane, self, request, reader.framing)
+        if reader.ended:
             self._take = ClientConnection._hold
             self.deadline_ms = NEVER
             exchange.start()
         else:
-            self._begin_content(framing.length, exchange)
-
-    def _begin_content(self, length: int, exchange: Exchange) -> None:
-        limits = self._plane.limits
-        self._reader = HeadReader()
-        self._body = ChunkedBody(limits.max_header_bytes) if length == CHUNKED else LengthBody(length)
-        self._take = ClientConnection._read_body
-        self.deadline_ms = self._plane.ticker.now_ms + limits.body_timeout_ms
-        exchange.start()
-        if self._backlog:
-            self._advance()
+            self._take = ClientConnection._read_body
+            self.deadline_ms = plane.ticker.now_ms + plane.limits.body_timeout_ms
+            exchange.start()
+            if self._backlog:
+                self._advance()
 
     def _advance(self) -> None:
         """Go through bytes that have waited, without recursion: each request may have its answer at once."""
@@ -285,7 +233,7 @@ class ClientConnection:
         self.pause_reading()
 
     def resume_content(self) -> None:
-        if self._body is not None:
+        if not self._reader.ended:
             self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.body_timeout_ms
         self.resume_reading()
 
@@ -307,7 +255,7 @@ class ClientConnection:
         self._plane.outbox.flush()
         self._take = ClientConnection._discard
         self._exchange = None
-        self._backlog = self._held = b""
+        self._backlog = b""
         if not self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.close()
             return
@@ -316,6 +264,10 @@ class ClientConnection:
         self.transport.write_eof()
 
     def abort(self) -> None:
+        """Cut the connection so that the client notices: an end like any other is the end of an answer to who has no length of it."""
+        connected: socket.socket | None = self.transport.get_extra_info("socket")
+        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     # -- what the plane asks of it
@@ -329,12 +281,12 @@ class ClientConnection:
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
-        return self._exchange is None and not self._held and self._take is ClientConnection._read_head
+        return self._exchange is None and not self._reader.begun and self._take is ClientConnection._read_head
 
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
-        if self._take is ClientConnection._read_head and self._held:
+        if self._take is ClientConnection._read_head and self._reader.begun:
             self._plane.metrics.timeouts["header"] += 1
             self._refuse(RequestTimeout("the header section did not come in time", close=True))
         elif self._take is ClientConnection._read_body and self._exchange is not None:

@@ -193,7 +193,7 @@ class Exchange(Receiver):
         pool = self._pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
-        upgrade = route.websocket and framing.upgrade == b"websocket"
+        upgrade = route.websocket and bool(framing.upgrade)
         drop = self._plane.dropped
         if framing.named:
             drop |= framing.named

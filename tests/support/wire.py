@@ -58,12 +58,19 @@ class RawClient:
         return await self.response(head_only=data.startswith(b"HEAD "))
 
     async def rest(self) -> bytes:
-        """What still comes until the gate closes."""
+        """What still comes until the gate closes, or resets the connection."""
+        return (await self.end())[0]
+
+    async def end(self) -> tuple[bytes, bool]:
+        """What still comes, and whether the connection was reset behind it."""
+        data = b""
         async with asyncio.timeout(TIMEOUT):
             try:
-                return await self.reader.read()
+                while piece := await self.reader.read(1 << 16):
+                    data += piece
             except ConnectionResetError:
-                return b""
+                return data + bytes(self.reader._buffer), True  # type: ignore[attr-defined]  # what came before the reset
+        return data, False
 
     async def close(self) -> None:
         self.writer.transport.abort()

@@ -118,12 +118,41 @@ async def test_bytes_on_an_idle_connection_end_it() -> None:
         assert (await client.ask(GET)).status == 200
 
 
-async def test_a_broken_chunk_in_a_response_cuts_the_client_off() -> None:
-    script = answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\nzz\r\n")
+MALFORMED_CONTENT = {
+    "a broken chunk size": (b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n", b"zz\r\n"),
+    "a chunk without its end": (b"Transfer-Encoding: chunked\r\n\r\n2\r\nok", b"x"),
+    "a trailer that is none": (b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", b"x\r\n\r\n"),
+    "trailers without end": (b"Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n", b"X-A: " + b"a" * 70_000),
+}
+
+
+@pytest.mark.parametrize("response", [*MALFORMED_CONTENT.values()][:3], ids=[*MALFORMED_CONTENT][:3])
+async def test_malformed_content_that_comes_with_the_head_is_502(response: tuple[bytes, bytes]) -> None:
+    script = answering(b"HTTP/1.1 200 OK\r\n" + b"".join(response))
     async with recording_upstream(script) as upstream, serving(upstream) as served:
         client = await served.client()
-        client.send(GET)
-        rest = await client.rest()
+        assert (await client.ask(GET)).status == 502
+        await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
+
+
+@pytest.mark.parametrize("response", MALFORMED_CONTENT.values(), ids=MALFORMED_CONTENT.keys())
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_malformed_content_behind_what_was_passed_on_resets_the_connection(response: tuple[bytes, bytes], version: bytes) -> None:
+    passed = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\n" + response[0])
+        await passed.wait()
+        side.send(response[1])
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(GET.replace(b"1.1", version))
+        assert (await client.head())[0] == 200
+        passed.set()
+        rest, reset = await client.end()
+        assert reset, "an HTTP/1.0 client would take any other end for that of the content"
+        assert b"ok" in rest
         assert not rest.endswith(b"0\r\n\r\n")
         await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
-from gateway.http1.body import Body, BodyBuffer, ChunkedBody, LengthBody, Memory
+from gateway.http1.body import BodyBuffer, ChunkedBody, Memory
 
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
@@ -15,7 +15,7 @@ def chunked(pieces: list[bytes], *, extension: bytes = b"", trailers: bytes = b"
     return b"".join(b"%x%b\r\n%b\r\n" % (len(piece), extension, piece) for piece in pieces) + b"0\r\n" + trailers + b"\r\n"
 
 
-def fed(body: Body, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
+def fed(body: ChunkedBody, data: bytes, cuts: list[int]) -> tuple[bytes, bytes]:
     """Content and rest when the bytes come in these pieces."""
     content, begin = b"", 0
     for cut in [*sorted({cut for cut in cuts if cut < len(data)}), len(data)]:
@@ -43,15 +43,6 @@ def test_chunks_are_joined_and_what_follows_is_left(
     assert fed(ChunkedBody(100), data, cuts) == (b"".join(pieces), rest)
 
 
-@settings(max_examples=100, deadline=None)
-@given(st.binary(max_size=50), CUTS, st.binary(max_size=50))
-def test_content_of_a_length_ends_there(content: bytes, cuts: list[int], rest: bytes) -> None:
-    body = LengthBody(len(content))
-    if content:
-        assert fed(body, content + rest, cuts) == (content, rest)
-    assert body.done
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     st.lists(st.sampled_from([b"0", b"1", b"a", b"\r", b"\n", b"\r\n", b";", b" ", b"x", b":", b"ff", b"-"]), max_size=12).map(b"".join),
@@ -71,6 +62,19 @@ def test_whatever_comes_is_read_or_refused_and_the_cuts_do_not_matter(data: byte
 def test_a_size_is_hexadecimal_digits(size: str) -> None:
     with pytest.raises(MalformedRequest):
         ChunkedBody(100).feed(size.encode() + b"\r\n")
+
+
+@pytest.mark.parametrize("line", [b"2  ", b"2\t", b"2 ; a", b"2 ;a", b"2; a", b'2;a="b"', b"0002", b"2   ;a  "])
+def test_white_space_behind_a_size_is_taken_from_servers(line: bytes) -> None:
+    data = line + b"\r\nok\r\n0 \r\n\r\nrest"
+    for cut in range(len(data)):
+        assert fed(ChunkedBody(100, padded=True), data, [cut]) == (b"ok", b"rest")
+
+
+@pytest.mark.parametrize("line", [b" 2", b"2 a", b"2 2", b"2\r", b"2\x0b", b"2\x00", b"2 ;\x00", b"", b" "])
+def test_but_nothing_else_there(line: bytes) -> None:
+    with pytest.raises(MalformedRequest):
+        ChunkedBody(100, padded=True).feed(line + b"\r\nok\r\n0\r\n\r\n")
 
 
 def test_trailers_are_bounded() -> None:

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import MalformedRequest
+from gateway.http1 import memo
 from gateway.http1 import request_head as module
-from gateway.http1.request_head import HeadReader, cut_fields
+from gateway.http1.request_head import cut_fields, read_request_line
 
 
 class Collector:
@@ -66,10 +67,10 @@ def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes)
 
 
 def test_memory_for_lines_is_bounded() -> None:
-    for number in range(2 * module._MEMO_LINES):
+    for number in range(2 * memo.LINES):
         cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
-    assert len(module._plain) <= module._MEMO_LINES
-    assert len(module._special) <= module._MEMO_LINES
+    assert len(module._plain) <= memo.LINES
+    assert len(module._special) <= memo.LINES
 
 
 def test_a_name_that_folds_onto_one_of_the_gates_is_refused_each_time() -> None:
@@ -78,9 +79,22 @@ def test_a_name_that_folds_onto_one_of_the_gates_is_refused_each_time() -> None:
             cut_fields([b"GET / HTTP/1.1", b"X_Account_Id: evil"])
 
 
-def test_a_reader_says_when_a_head_is_whole() -> None:
-    reader = HeadReader()
-    reader.feed(b"GET / HTTP/1.1\r\nHost: a\r\n")
-    assert not reader.complete
-    reader.feed(b"\r\n")
-    assert reader.complete
+@pytest.mark.parametrize(
+    ("line", "cut"),
+    [
+        (b"GET /a?b=c?d HTTP/1.1", (b"GET", b"/a?b=c?d", b"/a", b"b=c?d", b"")),
+        (b"GET /a? HTTP/1.1", (b"GET", b"/a?", b"/a", b"", b"")),
+        (b"GET http://api.example/v1?x HTTP/1.1", (b"GET", b"/v1?x", b"/v1", b"x", b"api.example")),
+        (b"GET HTTPS://API.example:8443/ HTTP/1.1", (b"GET", b"/", b"/", None, b"API.example:8443")),
+        (b"GET http://[2001:db8::1]/a HTTP/1.1", (b"GET", b"/a", b"/a", None, b"[2001:db8::1]")),
+        (b"GET http://a HTTP/1.1", (b"GET", b"/", b"/", None, b"a")),
+        (b"GET http://a?b HTTP/1.1", (b"GET", b"/?b", b"/", b"b", b"a")),
+        (b"GET http://a//b HTTP/1.1", (b"GET", b"//b", b"//b", None, b"a")),
+        (b"OPTIONS http://a HTTP/1.1", (b"OPTIONS", b"*", b"*", None, b"a")),
+        (b"OPTIONS * HTTP/1.1", (b"OPTIONS", b"*", b"*", None, b"")),
+    ],
+)
+def test_every_form_of_target_comes_to_a_path(line: bytes, cut: tuple[bytes, bytes, bytes, bytes | None, bytes]) -> None:
+    for _ in range(2):  # the second time from memory
+        read = read_request_line(line)
+        assert (read.method, read.target, read.path, read.query, read.authority) == cut

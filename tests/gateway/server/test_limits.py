@@ -41,7 +41,7 @@ async def test_the_first_heads_time_runs_from_the_connections_opening() -> None:
         opened = connection.deadline_ms
         served.plane.ticker.now_ms += 1_000
         client.send(GET[:10])
-        await served.until(lambda: bool(connection._held))
+        await served.until(lambda: connection._reader.begun)
         assert connection.deadline_ms == opened
 
 
