@@ -1,4 +1,6 @@
-"""The demo exchange: a trading service to stand behind the gate. Markets and accounts are pure; the two sets of paths are thin.
+"""The demo exchange: a trading service to stand behind the gate.
 
-Nothing is stored: a restart forgets orders and gives every account its first balances again.
+:mod:`.market` (the price), :mod:`.book`, :mod:`.account` and :mod:`.engine` are pure; :mod:`.feed` says who hears of what; the two
+APIs are thin: :mod:`.mobee_like` and :mod:`.binance_like` put the same orders into their own words. Nothing is stored: a restart
+forgets orders and gives every account its first balances again.
 """

@@ -1,31 +1,21 @@
-"""One account: balances, orders, fills. Pure: prices and the time are arguments, a rule that is broken raises :class:`OrderRefused`."""
+"""One account: balances, orders, fills. Pure: knows no market and no time, only what is locked, spent and given back."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal
 
-from deploy.local.exchange.market import CURRENCIES, Market, Quote
+from deploy.local.exchange.amounts import text
+from deploy.local.exchange.market import CURRENCIES
+from deploy.local.exchange.orders import ZERO, Fill, Order, OrderRefused
 
 FIRST_BALANCES = {"IDR": Decimal(1_000_000_000), "BTC": Decimal(1), "ETH": Decimal(10), "USDT": Decimal(10_000)}
 MAX_OPEN = 200
 MAX_KEPT = 1_000
-
-Side = Literal["buy", "sell"]
-Kind = Literal["limit", "market"]
-Status = Literal["open", "filled", "cancelled"]
-ZERO = Decimal(0)
+"""Orders that an account remembers, and trades."""
 
 
-class OrderRefused(Exception):
-    """What the customer asked breaks a rule; ``code`` is for programs, the text for people."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
-@dataclass
+@dataclass(slots=True)
 class Balance:
     """``available`` can be spent, ``locked`` waits in open orders."""
 
@@ -33,81 +23,63 @@ class Balance:
     locked: Decimal = ZERO
 
 
-@dataclass
-class Order:
-    """An order is open until it is filled whole or cancelled."""
-
-    number: int
-    market: Market
-    side: Side
-    kind: Kind
-    price: Decimal
-    """Limit, or for a market order the price it was filled at."""
-    quantity: Decimal
-    created_ms: int
-    client_id: str
-    status: Status = "open"
-    fill_price: Decimal | None = None
-    updated_ms: int = field(default=0)
-
-    @property
-    def filled(self) -> Decimal:
-        return self.quantity if self.status == "filled" else ZERO
-
-
 class Account:
     """Everything one customer has at the demo exchange."""
 
-    def __init__(self) -> None:
+    def __init__(self, account_id: str) -> None:
+        self.id = account_id
         self.balances = {currency: Balance(FIRST_BALANCES.get(currency, ZERO)) for currency in CURRENCIES}
         self.orders: dict[int, Order] = {}
+        self.open: dict[int, Order] = {}
+        self.fills: deque[Fill] = deque(maxlen=MAX_KEPT)
 
-    def place(
-        self,
-        number: int,
-        market: Market,
-        *,
-        side: Side,
-        kind: Kind,
-        quantity: Decimal,
-        price: Decimal | None,
-        quote: Quote,
-        now_ms: int,
-        client_id: str = "",
-    ) -> Order:
-        """Place an order; it is filled at once when the market is at its price or better.
+    def accept(self, order: Order, cost: Decimal) -> None:
+        """Take an order in and lock what it may cost.
 
-        :param price: of a limit order
+        :param cost: in the currency that the order spends
         :raises OrderRefused: nothing has changed then
         """
-        limit = _limit(side, kind, price, quote)
-        _check_amounts(market, kind, quantity, limit)
-        if sum(order.status == "open" for order in self.orders.values()) >= MAX_OPEN:
-            raise OrderRefused("too_many_open_orders", f"at most {MAX_OPEN} orders can be open")
-        if client_id and any(order.client_id == client_id and order.status == "open" for order in self.orders.values()):
-            raise OrderRefused("duplicate_order", "an open order has this client order id")
-        currency, amount = _cost(market, side, quantity, limit)
-        balance = self.balances[currency]
-        if balance.available < amount:
-            raise OrderRefused("insufficient_balance", f"this needs {text(amount)} {currency}, available are {text(balance.available)}")
-        balance.available -= amount
-        balance.locked += amount
-        order = Order(number, market, side, kind, limit, quantity, now_ms, client_id, updated_ms=now_ms)
-        self.orders[number] = order
-        self._match(order, quote, now_ms)
-        self._forget()
-        return order
+        self.check(order.client_id, order, cost)
+        balance = self.balances[spends(order)]
+        balance.available -= cost
+        balance.locked += cost
+        self.orders[order.number] = self.open[order.number] = order
 
-    def cancel(self, number: int, now_ms: int) -> Order:
-        """:raises OrderRefused: there is no such order, or it is not open"""
-        order = self.find(number)
-        if order.status != "open":
-            raise OrderRefused("order_not_open", f"order {number} is {order.status}")
-        currency, amount = _cost(order.market, order.side, order.quantity, order.price)
-        self.balances[currency].locked -= amount
-        self.balances[currency].available += amount
-        order.status, order.updated_ms = "cancelled", now_ms
-        return order
+    def check(self, client_id: str, order: Order, cost: Decimal) -> None:
+        """:raises OrderRefused: the account may not place this order now"""
+        if len(self.open) >= MAX_OPEN:
+            raise OrderRefused("too_many_open_orders", f"at most {MAX_OPEN} orders can be open")
+        if client_id and any(other.client_id == client_id for other in self.open.values()):
+            raise OrderRefused("duplicate_order", "an open order has this client order id")
+        currency = spends(order)
+        available = self.balances[currency].available
+        if available < cost:
+            raise OrderRefused("insufficient_balance", f"this needs {text(cost)} {currency}, available are {text(available)}")
+
+    def fill(self, fill: Fill) -> None:
+        """Book a trade of one of this account's open orders: pay what it cost, give back what was locked beyond that."""
+        order, worth = fill.order, fill.price * fill.quantity
+        paying, gaining = self.balances[spends(order)], self.balances[gains(order)]
+        paid = worth if order.side == "buy" else fill.quantity
+        released = locked(order, fill.quantity, at=fill.price)
+        paying.locked -= released
+        paying.available += released - paid
+        gaining.available += fill.quantity if order.side == "buy" else worth
+        order.executed += fill.quantity
+        order.spent += worth
+        order.updated_ms = fill.time_ms
+        self.fills.append(fill)
+        if not order.remaining:
+            order.status = "filled"
+            self._close(order)
+
+    def end(self, order: Order, now_ms: int, *, expired: bool = False) -> None:
+        """Close an open order and give back what is still locked for it."""
+        balance, rest = self.balances[spends(order)], locked(order, order.remaining, at=order.price)
+        balance.locked -= rest
+        balance.available += rest
+        order.status, order.updated_ms = "expired" if expired else "cancelled", now_ms
+        self._close(order)
 
     def find(self, number: int) -> Order:
         """:raises OrderRefused: there is no such order of this account"""
@@ -116,61 +88,31 @@ class Account:
         except KeyError:
             raise OrderRefused("order_not_found", f"there is no order {number}") from None
 
-    def settle(self, quote_of: Callable[[Market], Quote], now_ms: int) -> None:
-        """Fill every open order that the market has reached."""
-        for order in self.open_orders():
-            self._match(order, quote_of(order.market), now_ms)
-
     def open_orders(self) -> Iterator[Order]:
-        return (order for order in list(self.orders.values()) if order.status == "open")
+        """Oldest first."""
+        return iter(list(self.open.values()))
 
-    def _match(self, order: Order, quote: Quote, now_ms: int) -> None:
-        reached = quote.ask <= order.price if order.side == "buy" else quote.bid >= order.price
-        if not reached:
-            return
-        # Never worse than the market when the order came, never worse than its limit later.
-        price = quote.ask if order.side == "buy" else quote.bid
-        spent_currency, locked = _cost(order.market, order.side, order.quantity, order.price)
-        _, spent = _cost(order.market, order.side, order.quantity, price)
-        gained_currency = order.market.base if order.side == "buy" else order.market.quote
-        self.balances[spent_currency].locked -= locked
-        self.balances[spent_currency].available += locked - spent
-        self.balances[gained_currency].available += order.quantity if order.side == "buy" else order.quantity * price
-        order.status, order.fill_price, order.updated_ms = "filled", price, now_ms
-        if order.kind == "market":
-            order.price = price
-
-    def _forget(self) -> None:
-        closed = [number for number, order in self.orders.items() if order.status != "open"]
-        for number in closed[: max(0, len(self.orders) - MAX_KEPT)]:
-            del self.orders[number]
+    def _close(self, order: Order) -> None:
+        del self.open[order.number]
+        if len(self.orders) > MAX_KEPT:
+            del self.orders[next(number for number in self.orders if number not in self.open)]
 
 
-def text(value: Decimal) -> str:
-    """A plain decimal number, without exponent or needless zeros."""
-    plain = format(value, "f")
-    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+def spends(order: Order) -> str:
+    """The currency that an order takes from its account."""
+    return order.market.quote if order.side == "buy" else order.market.base
 
 
-def _limit(side: Side, kind: Kind, price: Decimal | None, quote: Quote) -> Decimal:
-    if kind == "market":
-        if price is not None:
-            raise OrderRefused("invalid_price", "a market order has no price")
-        return quote.ask if side == "buy" else quote.bid
-    if price is None:
-        raise OrderRefused("invalid_price", "a limit order needs a price")
-    return price
+def gains(order: Order) -> str:
+    """The currency that it brings."""
+    return order.market.base if order.side == "buy" else order.market.quote
 
 
-def _check_amounts(market: Market, kind: Kind, quantity: Decimal, price: Decimal) -> None:
-    if quantity <= 0 or quantity % market.lot:
-        raise OrderRefused("invalid_quantity", f"quantity must be a positive multiple of {text(market.lot)}")
-    if kind == "limit" and (price <= 0 or price % market.tick):
-        raise OrderRefused("invalid_price", f"price must be a positive multiple of {text(market.tick)}")
-    if quantity * price < market.least:
-        raise OrderRefused("order_too_small", f"an order must be worth at least {text(market.least)} {market.quote}")
+def locked(order: Order, quantity: Decimal, *, at: Decimal) -> Decimal:
+    """What is locked for so much of an order.
 
-
-def _cost(market: Market, side: Side, quantity: Decimal, price: Decimal) -> tuple[str, Decimal]:
-    """What an order takes from the account: currency and amount."""
-    return (market.quote, quantity * price) if side == "buy" else (market.base, quantity)
+    :param at: of a market order, the price that this part is filled at; a limit order locks at its limit
+    """
+    if order.side == "sell":
+        return quantity
+    return quantity * (order.price if order.kind == "limit" else at)

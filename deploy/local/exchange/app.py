@@ -1,44 +1,67 @@
-"""The demo exchange as an aiohttp application: who may ask, the paths, the stream, health."""
+"""The demo exchange as an aiohttp application: who may ask, the paths, the sockets, the clock that moves the price."""
 
 import argparse
-import contextlib
-from collections.abc import Awaitable, Callable
-from typing import cast
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
 
-from aiohttp import WSCloseCode, web
+from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from deploy.local.exchange import binance, mobee
-from deploy.local.exchange.account import OrderRefused, text
-from deploy.local.exchange.market import MARKETS, STEP_MS
-from deploy.local.exchange.state import Exchange, now_quote
+from deploy.local.exchange.binance_like import rest as binance_rest
+from deploy.local.exchange.binance_like.session import ApiSession
+from deploy.local.exchange.binance_like.streams import StreamSession as MarketStreams
+from deploy.local.exchange.engine import Exchange
+from deploy.local.exchange.feed import Feed
+from deploy.local.exchange.identity import AUDIENCE, ISSUER, Identities
+from deploy.local.exchange.market import MARKETS, STEP_MS, Market
+from deploy.local.exchange.mobee_like import rest as mobee_rest
+from deploy.local.exchange.mobee_like import words
+from deploy.local.exchange.mobee_like.stream import StreamSession as MobeeStream
+from deploy.local.exchange.orders import OrderRefused
+from deploy.local.exchange.sockets import Session, Socket, Sockets
 from gateway.assertion import require_assertion
+from gateway.runtime import clock, tasks
 
-AUDIENCE = "spot"
-"""This service's name among the gateway's upstreams."""
-_PUBLIC = (
-    "/v1/markets/",
-    "/v1/stream/",
-    "/api/v3/ping",
-    "/api/v3/time",
-    "/api/v3/exchangeInfo",
-    "/api/v3/ticker",
-    "/api/v3/depth",
-)
-_SOCKETS = web.AppKey("sockets", list[web.WebSocketResponse])
+_PUBLIC = ("/v1/markets/", "/v1/stream/", "/ws/")
+_SOCKETS_PATHS = ("/ws", "/ws-api/v3", "/stream")
+"""Whose handshake is for everybody; each message says for itself who it is from."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(jwks_url: str) -> web.Application:
     """:param jwks_url: the gateway's public keys; whoever brings no assertion signed by them gets 401"""
-    gate_only = require_assertion(jwks_url, expected_audience=AUDIENCE, public=_is_public, exempt=_is_health)
+    gate_only = require_assertion(jwks_url, expected_audience=AUDIENCE, expected_issuer=ISSUER, public=_is_public, exempt=_is_health)
     app = web.Application(middlewares=[cast("Middleware", gate_only), _refusals])
-    exchange = Exchange()
-    app[_SOCKETS] = []
-    app.add_routes([web.get("/health", _health), web.get("/v1/stream/tickers", _stream)])
-    app.add_routes([*mobee.MobeeRoutes(exchange).routes(), *binance.BinanceRoutes(exchange).routes()])
-    app.on_shutdown.append(_close_streams)
+    feed = Feed()
+    exchange, sockets, identities = Exchange(feed, clock.now_ms()), Sockets(feed), Identities(jwks_url)
+
+    def market_streams(request: web.Request) -> Callable[[Socket], Session]:
+        one = request.match_info.get("stream")
+        streams = [one] if one is not None else request.query.get("streams", "").split("/")
+        return lambda socket: MarketStreams(socket, exchange, combined=one is None, streams=streams)
+
+    def serve(session_for: Callable[[web.Request], Callable[[Socket], Session]]) -> Handler:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return await sockets.serve(request, session_for(request))
+
+        return handler
+
+    app.add_routes(
+        [
+            web.get("/health", _health),
+            web.get("/v1/stream/tickers", serve(lambda _: lambda socket: _Tickers(socket, exchange))),
+            web.get("/ws", serve(lambda _: lambda socket: MobeeStream(socket, exchange, identities))),
+            web.get("/ws-api/v3", serve(lambda _: lambda socket: ApiSession(socket, exchange, identities))),
+            web.get("/ws/{stream}", serve(market_streams)),
+            web.get("/stream", serve(market_streams)),
+            *mobee_rest.MobeeRoutes(exchange).routes(),
+            *binance_rest.routes(exchange),
+        ]
+    )
+    app.cleanup_ctx.append(lambda _: _moving(exchange))
+    app.on_shutdown.append(sockets.close)
     return app
 
 
@@ -47,7 +70,8 @@ def _is_health(request: web.Request) -> bool:
 
 
 def _is_public(request: web.Request) -> bool:
-    return request.path.startswith(_PUBLIC)
+    path = request.path
+    return path.startswith(_PUBLIC) or path in _SOCKETS_PATHS or path in binance_rest.PUBLIC_PATHS
 
 
 @web.middleware
@@ -55,35 +79,46 @@ async def _refusals(request: web.Request, handler: Handler) -> web.StreamRespons
     try:
         return await handler(request)
     except OrderRefused as error:
-        return binance.refusal(error) if request.path.startswith("/api/v3/") else mobee.refusal(error)
+        return mobee_rest.refusal(error)
 
 
 async def _health(_request: web.Request) -> web.Response:
     return web.json_response({"status": "ok"})
 
 
-async def _stream(request: web.Request) -> web.WebSocketResponse:
-    """A WebSocket that tells every market's price each time it moves."""
-    stream = web.WebSocketResponse(heartbeat=20)
-    await stream.prepare(request)
-    request.app[_SOCKETS].append(stream)
-    with contextlib.suppress(ConnectionError):
-        while not stream.closed:
-            for market in MARKETS.values():
-                now = now_quote(market)
-                told = {"symbol": market.symbol, "last_price": text(now.last), "bid": text(now.bid), "ask": text(now.ask)}
-                await stream.send_json(told | {"time_ms": now.time_ms})
-            with contextlib.suppress(TimeoutError):
-                await stream.receive(timeout=STEP_MS / 1000)  # what a listener says is of no interest, only that it leaves
-    request.app[_SOCKETS].remove(stream)
-    return stream
+async def _moving(exchange: Exchange) -> AsyncIterator[None]:
+    """Move the price on as time passes, so that orders are filled while nobody asks."""
+
+    async def move() -> None:
+        while True:
+            now_ms = clock.now_ms()
+            exchange.advance(now_ms)
+            await asyncio.sleep((STEP_MS - now_ms % STEP_MS) / 1000)
+
+    mover = tasks.spawn(move(), name="price")
+    yield
+    await tasks.cancel(mover)
 
 
-async def _close_streams(app: web.Application) -> None:
-    streams: list[web.WebSocketResponse] = app[_SOCKETS]
-    for stream in tuple(streams):
-        with contextlib.suppress(ConnectionError):
-            await stream.close(code=WSCloseCode.GOING_AWAY)
+class _Tickers(Session):
+    """``/v1/stream/tickers``: every market's price each time it moves. What a listener says is of no interest."""
+
+    def __init__(self, socket: Socket, exchange: Exchange) -> None:
+        super().__init__(socket)
+        self._exchange = exchange
+
+    def opened(self) -> None:
+        for market in MARKETS.values():
+            self._tell(market)
+            self.socket.listen(("price", market.symbol), "ticker", self._tell)
+
+    async def received(self, text: str) -> None:
+        del text
+
+    def _tell(self, market: Market) -> None:
+        book = self._exchange.books[market]
+        told: dict[str, Any] = {"symbol": market.symbol, "last_price": book.quote.last, "bid": book.best("buy"), "ask": book.best("sell")}
+        self.socket.send(told | {"time_ms": book.quote.time_ms}, words.as_text)
 
 
 def main() -> None:

@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deploy.local.exchange.market import MARKETS, STEP_MS, quote, summary
+from deploy.local.exchange.market import MARKETS, STEP_MS, candle, quote, summary, traded
 
 times = st.integers(1_700_000_000_000, 2_000_000_000_000)
 
@@ -35,3 +35,16 @@ def test_the_days_summary_holds_the_present_price(symbol, now_ms):
     assert day.low <= quote(market, now_ms).last <= day.high
     assert day.low <= day.opened <= day.high
     assert day.volume > 0
+
+
+@settings(max_examples=20)
+@given(st.sampled_from(sorted(MARKETS)), times)
+def test_a_minutes_candle_holds_every_price_of_that_minute(symbol, now_ms):
+    market, opened = MARKETS[symbol], now_ms - now_ms % 60_000
+    found = candle(market, opened, 60_000, opened + 60_000)
+    prices = [quote(market, moment).last for moment in range(opened, opened + 60_000, STEP_MS)]
+    assert (found.opened, found.closed, found.high, found.low) == (prices[0], prices[-1], max(prices), min(prices))
+    assert found.volume == sum(traded(market, moment) for moment in range(opened, opened + 60_000, STEP_MS))
+    going_on = candle(market, opened, 60_000, opened + 30_000)
+    assert going_on.closed == quote(market, opened + 30_000).last
+    assert going_on.volume < found.volume

@@ -1,0 +1,29 @@
+"""Amounts as text: read from what customers write, written as everybody reads them. Always :class:`~decimal.Decimal`, never a float."""
+
+import re
+from decimal import ROUND_FLOOR, Decimal
+
+from deploy.local.exchange.orders import OrderRefused
+
+_DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
+
+
+def text(value: Decimal) -> str:
+    """A plain decimal number, without exponent or needless zeros."""
+    plain = format(value, "f")
+    return plain.rstrip("0").rstrip(".") if "." in plain else plain
+
+
+def decimal(value: object, code: str) -> Decimal:
+    """A decimal number written as text.
+
+    :raises OrderRefused: ``code``
+    """
+    if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
+        raise OrderRefused(code, 'write amounts as text in plain decimal notation, e.g. "0.001"')
+    return Decimal(value)
+
+
+def floored(value: Decimal, step: Decimal) -> Decimal:
+    """The greatest multiple of ``step`` that is not above ``value``."""
+    return (value / step).to_integral_value(ROUND_FLOOR) * step

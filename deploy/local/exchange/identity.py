@@ -1,0 +1,36 @@
+"""Who a request or a session's message is from. The gate alone says so, by its assertion; what else stands beside it is not believed."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gateway.assertion import Asserted, AssertionRefused, verify
+from gateway.assertion.verifier import JwksCache
+from gateway.runtime import clock
+
+AUDIENCE = "spot"
+"""This service's name among the gateway's upstreams."""
+ISSUER = "gerbang"
+
+
+class Identities:
+    """Reads the member ``gateway`` that the gate puts first into each message of a session that it admits."""
+
+    def __init__(self, jwks_url: str) -> None:
+        self._keys = JwksCache(jwks_url)
+
+    async def of(self, message: Mapping[str, Any]) -> Asserted | None:
+        """Whose key the message was admitted for; ``None``: it is public, and from nobody.
+
+        :raises AssertionRefused: it names somebody and does not prove it
+        """
+        member = message.get("gateway")
+        if not isinstance(member, dict) or not {"assertion", "account_id", "key_id"} & member.keys():
+            return None
+        token = member.get("assertion")
+        if not isinstance(token, str):
+            raise AssertionRefused("assertion: missing")
+        keys = await self._keys.keys_for(token, clock.monotonic_ms())
+        found = verify(token, expected_audience=AUDIENCE, expected_issuer=ISSUER, jwks=keys, now_ms=clock.now_ms())
+        if (member.get("account_id"), member.get("key_id")) != (found.account_id, found.key_id):
+            raise AssertionRefused("account_id, key_id: not those of the assertion")
+        return found

@@ -1,0 +1,205 @@
+"""``/ws``: Mobee's stream. The gate has admitted each message, taken its credentials out and said whose it is."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deploy.local.exchange.account import Account
+from deploy.local.exchange.engine import Exchange
+from deploy.local.exchange.feed import Topic
+from deploy.local.exchange.identity import Identities
+from deploy.local.exchange.market import CURRENCIES, MARKETS, Market
+from deploy.local.exchange.mobee_like import words
+from deploy.local.exchange.orders import OrderRefused, Trade
+from deploy.local.exchange.sockets import Session, Socket, json_object
+from gateway.assertion import AssertionRefused
+from gateway.runtime import clock
+
+_MAX_EVENTS = 100
+"""Of one message."""
+_RECENT = 20
+Tell = Callable[[], Any]
+"""What an event's data are now."""
+Source = tuple[Topic, Callable[[Any], Any]]
+"""What to listen to, and how to tell it."""
+
+
+class StreamSession(Session):
+    """One connection. Events of an account stay that account's: they end with its log-out, whatever key comes after."""
+
+    def __init__(self, socket: Socket, exchange: Exchange, identities: Identities) -> None:
+        super().__init__(socket)
+        self._exchange = exchange
+        self._identities = identities
+        self._subscribed: dict[str, tuple[str | None, list[Topic]]] = {}
+        """By event: whose it is, if anybody's, and its topics."""
+
+    async def received(self, text: str) -> None:
+        message = json_object(text)
+        method = None if message is None else message.get("method")
+        if message is None or not isinstance(method, str):
+            self._say({"method": None, "status": "error", "message": "A message is a JSON object with a method."})
+            return
+        try:
+            caller = await self._identities.of(message)
+        except AssertionRefused:
+            self._say({"method": method, "status": "error", "message": "The message does not prove that it came through the gate."})
+            return
+        account_id = None if caller is None else caller.account_id
+        self._exchange.advance(clock.now_ms())
+        if method in ("subscribe", "unsubscribe"):
+            self._events(method, message.get("events"), account_id)
+        elif method == "login":
+            self._say(_done(method, "Logged in.") if account_id else _failed(method, "Invalid credentials."))
+        elif method == "logout":
+            self._drop_private()
+            self._say(_done(method, "Logged out."))
+        else:
+            self._say(_failed(method[:64], "Unknown method."))
+
+    def _events(self, method: str, events: object, account_id: str | None) -> None:
+        if not isinstance(events, list) or not 0 < len(events) <= _MAX_EVENTS or not all(isinstance(event, str) for event in events):
+            self._say(_failed(method, f"events must be a list of 1 to {_MAX_EVENTS} texts."))
+            return
+        done, first = [], []
+        for event in events:
+            try:
+                if method == "subscribe":
+                    first += self._subscribe(event, account_id)
+                else:
+                    self._unsubscribe(event)
+                told = {"status": "success", "message": "Subscribed." if method == "subscribe" else "Unsubscribed."}
+            except OrderRefused as error:
+                told = {"status": "error", "message": str(error)}
+            done.append({"event": event[:64], **told})
+        self._say({"method": method, "events": done})
+        for event, tell in first:
+            self._tell(event, tell())
+
+    def _subscribe(self, event: str, account_id: str | None) -> list[tuple[str, Tell]]:
+        """Listen from now on; returns what to tell at once.
+
+        :raises OrderRefused: there is no such event, or nobody is logged in
+        """
+        if event in self._subscribed:
+            return [(event, tell) for tell in self._first(event, self._subscribed[event][0])]
+        code = event.partition(".")[0]
+        private = code in ("BL", "PO")
+        if private and account_id is None:
+            raise OrderRefused("not_authenticated", "Access denied.")
+        topics: list[Topic] = []
+        try:
+            for number, (topic, told) in enumerate(self._sources(event, account_id)):
+                self.socket.listen(topic, f"{event} {number}", self._listener(event, told))
+                topics.append(topic)
+        except OrderRefused:
+            self._leave(event, topics)
+            raise
+        self._subscribed[event] = (account_id if private else None, topics)
+        return [(event, tell) for tell in self._first(event, account_id)]
+
+    def _unsubscribe(self, event: str) -> None:
+        if event not in self._subscribed:
+            raise OrderRefused("not_subscribed", "Not subscribed.")
+        _, topics = self._subscribed.pop(event)
+        self._leave(event, topics)
+
+    def _leave(self, event: str, topics: list[Topic]) -> None:
+        for number, topic in enumerate(topics):
+            self.socket.leave(topic, f"{event} {number}")
+
+    def _drop_private(self) -> None:
+        for event in [event for event, (account_id, _) in self._subscribed.items() if account_id is not None]:
+            self._unsubscribe(event)
+
+    def _listener(self, event: str, told: Callable[[Any], Any]) -> Callable[[Any], None]:
+        def listener(what: Any) -> None:
+            self._tell(event, told(what))
+
+        return listener
+
+    def _sources(self, event: str, account_id: str | None) -> list[Source]:
+        """What an event is made of.
+
+        :raises OrderRefused: there is no such event
+        """
+        code, _, rest = event.partition(".")
+        books = self._exchange.books
+        if code == "MK" and not rest:
+            # The markets move one after another: when the last one has, all have.
+            return [(("price", next(reversed(MARKETS))), lambda _: self._markets())]
+        if code == "OB":
+            return [(("book", market.symbol), lambda moved: words.order_book(books[moved])) for market in _markets_named(rest)]
+        if code == "RT":
+            return [(("trades", market.symbol), _Trades(market).told) for market in _markets_named(rest)]
+        if code == "BL" and rest in ("", "ALL", *CURRENCIES):
+            return [(("balances", account_id or ""), lambda told: _wallets(told[0], rest))]
+        if code == "PO":
+            markets = _markets_named(rest)
+            return [(("orders", account_id or ""), lambda execution: _pending(self._exchange.holder(execution.order), markets))]
+        raise OrderRefused("unknown_event", "Unknown event.")
+
+    def _first(self, event: str, account_id: str | None) -> list[Tell]:
+        """What a new listener is told at once: how things stand."""
+        code, _, rest = event.partition(".")
+        if code == "MK":
+            return [self._markets]
+        if code == "BL":
+            return [lambda: _wallets(self._exchange.account(account_id or ""), rest)]
+        if code == "PO":
+            return [lambda: _pending(self._exchange.account(account_id or ""), _markets_named(rest))]
+        tell = self._recent if code == "RT" else lambda market: words.order_book(self._exchange.books[market])
+        return [lambda market=market: tell(market) for market in _markets_named(rest)]  # type: ignore[misc]
+
+    def _markets(self) -> list[dict[str, Any]]:
+        now_ms = clock.now_ms()
+        return [words.streamed_market(book, now_ms) for book in self._exchange.books.values()]
+
+    def _recent(self, market: Market) -> list[dict[str, Any]]:
+        return [words.trade(market, trade) for trade in list(self._exchange.trades(market))[-_RECENT:]]
+
+    def _tell(self, event: str, data: object) -> None:
+        self._say({"method": "stream", "event": event, "data": data})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self.socket.send(message, words.as_numbers)
+
+
+class _Trades:
+    """One market's trades as they come."""
+
+    def __init__(self, market: Market) -> None:
+        self._market = market
+
+    def told(self, trade: Trade) -> list[dict[str, Any]]:
+        return [words.trade(self._market, trade)]
+
+
+def _wallets(account: Account, currency: str) -> list[dict[str, Any]]:
+    return [wallet for wallet in words.wallets(account) if currency in ("", "ALL", wallet["currency"])]
+
+
+def _pending(account: Account, markets: list[Market]) -> list[dict[str, Any]]:
+    """The open orders: an order that has ended is the one that is not there any more."""
+    return [words.order(order) for order in account.open_orders() if order.market in markets]
+
+
+def _markets_named(rest: str) -> list[Market]:
+    """Of what follows an event's first dot: ``BTC-IDR``, ``BTC.IDR``, ``BTCIDR``; nothing or ``ALL`` means every market.
+
+    :raises OrderRefused: there is no such market
+    """
+    if rest in ("", "ALL"):
+        return list(MARKETS.values())
+    plain = rest.replace("-", "").replace(".", "").replace("_", "").upper()
+    found = [market for market in MARKETS.values() if market.base + market.quote == plain]
+    if not found:
+        raise OrderRefused("unknown_symbol", "Unknown market.")
+    return found
+
+
+def _done(method: str, message: str) -> dict[str, Any]:
+    return {"method": method, "status": "success", "message": message}
+
+
+def _failed(method: str, message: str) -> dict[str, Any]:
+    return {"method": method, "status": "error", "message": message}
