@@ -20,15 +20,16 @@ INTERPRETED = "GERBANG_INTERPRETED"
 
 MODULES = (
     "runtime/clock", "runtime/outbox", "runtime/ticker",
-    "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
+    "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
     "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
-    "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/upstream_server",
+    "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",
+    "forward/upstream_server",
     "keys/cache", "keys/lookup", "keys/usage",
     "http1/answer", "http1/body", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader", "http1/request_head",
     "http1/response",
     "net/addresses", "net/client_ip",
-    "server/connection", "server/exchange", "server/plane",
+    "server/common", "server/connection", "server/exchange", "server/plane", "server/serving",
     "telemetry/histogram",
 )  # fmt: skip
 """What a request passes through. Classes in here have slots, inherit only from one another, and are made by plain constructors."""

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 
+from admin.labels import MAX_LABEL
 from admin.lifecycle.addresses import MAX_ADDRESSES
-from admin.lifecycle.policy import MAX_EXPIRY_DAYS, MAX_LABEL, KeyDraft
+from admin.lifecycle.policy import MAX_EXPIRY_DAYS, KeyDraft
 from admin.lifecycle.public_keys import MAX_PEM_CHARACTERS
 from admin.stepup.service import Proof
 

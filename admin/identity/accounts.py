@@ -6,11 +6,10 @@ Changes that stop or release keys are audited in their own transaction and told 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from admin import audit
+from admin import audit, search
 from admin.audit import Actor, Entry, Event, Occasion
 from admin.errors import NotFound, Unauthenticated
 from admin.identity.caller import Caller, Kyc
-from admin.lifecycle import search
 from admin.stores import Stores
 from gateway.keys import store
 from gateway.keys.postgres import Connection, translated

@@ -11,10 +11,10 @@ from admin.api.answers import Answer, FactorView, Key, Time
 from admin.api.bodies import Body
 from admin.audit import Recorded, Wanted
 from admin.identity.accounts import Account
+from admin.labels import clean_label
 from admin.lifecycle.operations import RefusedRequest
-from admin.lifecycle.policy import clean_label
-from admin.lifecycle.search import Filters, FoundAccount, Page
 from admin.lifecycle.service import KeyView
+from admin.search import Filters, FoundAccount, Page
 from admin.stepup.factors import Factor
 from gateway.runtime import clock, moments
 from gateway.runtime.moments import rfc3339

@@ -13,8 +13,8 @@ from admin.errors import CountChanged, FieldError, InvalidRequest, NotFound
 from admin.identity import accounts
 from admin.identity.caller import Kyc
 from admin.lifecycle import search
-from admin.lifecycle.search import Filters, Page
 from admin.lifecycle.service import KeyView, status_of
+from admin.search import Filters, Page
 from admin.stores import Stores
 from gateway.keys import store, usage
 from gateway.keys.ids import is_key_id
@@ -75,7 +75,7 @@ class KeyOperations:
         return [KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id)) for key in keys]
 
     async def search(self, filters: Filters, page: Page, now_ms: int) -> KeyPage:
-        """:raises StoreUnavailable, InvalidRequest: see :func:`admin.lifecycle.search.keys`"""
+        """:raises StoreUnavailable, InvalidRequest: see :func:`admin.search.keys`"""
         async with self._stores.transaction() as connection:
             found, count, cursor = await search.keys(connection, self._stores, filters, page)
         used = await self._stores.last_use([key.key_id for key, _ in found])

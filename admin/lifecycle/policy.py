@@ -3,26 +3,21 @@
 Shapes and types are the request model's business (``api.bodies``); these are the rules behind them, shared with the pages.
 """
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
 from admin.errors import FieldError, InvalidRequest
+from admin.labels import clean_label, label_error
 from admin.lifecycle.addresses import IpAddress, parse_allowlist
 from admin.lifecycle.public_keys import parse_public_key, private_key_error
 from admin.stepup.intent import Action, Intent
 from gateway.keys.record import Algorithm, Scope
 
-MAX_LABEL = 64
 MAX_EXPIRY_DAYS = 3_650
 
 ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
-
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and symbols by category, but nothing to see: Hangul fillers, the blank Braille pattern.
-_INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,22 +78,6 @@ def check(draft: KeyDraft) -> NewKey:
         public_key=public_key,
         expires_in_days=expires_in_days,
     )
-
-
-def clean_label(text: str) -> str:
-    """The text as it will be kept: composed (NFC), without white space around it."""
-    return unicodedata.normalize("NFC", text).strip()
-
-
-def label_error(text: str, *, field: str = "label") -> FieldError | None:
-    """What is wrong with a cleaned label, or with a factor's name."""
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
-        return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
-    if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
-        return FieldError(field, "required", "Give it a name that you will recognise later.")
-    if len(text) > MAX_LABEL:
-        return FieldError(field, "too_long", f"At most {MAX_LABEL} characters; this has {len(text)}.")
-    return None
 
 
 def _label(text: str, errors: list[FieldError]) -> str:

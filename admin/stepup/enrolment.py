@@ -15,7 +15,7 @@ from admin.errors import FactorLimitReached, FactorRequired, InvalidRequest, Las
 from admin.identity import accounts
 from admin.identity.accounts import Account
 from admin.identity.caller import Caller
-from admin.lifecycle.policy import clean_label, label_error
+from admin.labels import clean_label, label_error
 from admin.stepup import factors, recovery, totp
 from admin.stepup.factors import Factor, Kind
 from admin.stepup.intent import Action, Intent, add_factor, remove_factor, renew_recovery_codes

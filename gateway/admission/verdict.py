@@ -8,13 +8,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 from gateway.admission import answers
-from gateway.admission.gate import Admitted, Gate, KeyNeeded
-from gateway.admission.routes import Route
-from gateway.errors import BodyTooLarge, KeyStoreUnavailable, NoRoute, Refusal
+from gateway.admission.driver import admit
+from gateway.admission.gate import Admitted, Gate
+from gateway.errors import BodyTooLarge, NoRoute, Refusal
 from gateway.http1.message import Answer, Request
-
-MAX_LOOKUPS = 3
-"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
 
 NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
 """Said on a public route: a proxy that copies what it is told over the client's own fields would leave one that it is not told about."""
@@ -98,7 +95,7 @@ async def decide(
             raise NoRoute("the gate answers this path itself: forward it to its public port")
         if len(request.body) > gate.settings.limits.max_body_bytes:
             raise BodyTooLarge(f"the content is over {gate.settings.limits.max_body_bytes} bytes")
-        admitted = await _admit(gate, request, route)
+        admitted = await admit(gate, request, route)
     except Refusal as refusal:
         note(refusal, request)
         return refused(refusal, gate.render(refusal, request))
@@ -107,19 +104,6 @@ async def decide(
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
     return Verdict(200, [*nobody, *_fields(told), *own], b"")
-
-
-async def _admit(gate: Gate, request: Request, route: Route) -> Admitted:
-    for _ in range(MAX_LOOKUPS):
-        try:
-            admitted = gate.admit(request, route)
-        except KeyNeeded as needed:
-            await gate.resolve(needed)
-            continue
-        if admitted.replay is not None:
-            await gate.claim(admitted)
-        return admitted
-    raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
 
 
 def _fields(lines: bytes) -> list[tuple[str, str]]:

@@ -4,68 +4,19 @@ Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is
 whole request is still at hand. Everything else fails once and for all.
 """
 
-from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from gateway.errors import Overloaded, Refusal, UpstreamTimeout, UpstreamUnavailable, UpstreamUnreachable
+from gateway.forward.pool import Pool
+from gateway.forward.ports import Receiver, UpstreamEnd, Waiter
+from gateway.forward.upstream_server import UpstreamServer
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
-
-if TYPE_CHECKING:
-    from gateway.forward.connection import UpstreamConnection
-    from gateway.forward.pool import Pool
-    from gateway.forward.upstream_server import UpstreamServer
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 
 
-class Receiver(ABC):
-    """Who asked. Called synchronously from the upstream connection, in this order: head, data…, end; or failed; or broken."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def response_interim(self, head: ResponseHead) -> None:
-        """A 1xx head; the final one is still to come."""
-
-    @abstractmethod
-    def response_head(self, head: ResponseHead) -> None:
-        """The final head."""
-
-    @abstractmethod
-    def response_data(self, data: bytes) -> None:
-        """Content, coding removed; to be kept until :meth:`response_flush` or :meth:`response_end`."""
-
-    @abstractmethod
-    def response_flush(self) -> None:
-        """All that one read of the network brought has been handed over, and more is to come."""
-
-    @abstractmethod
-    def response_end(self) -> None:
-        """The response is whole."""
-
-    @abstractmethod
-    def response_switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
-        """A 101; the connection and what came behind the head are the receiver's from now on."""
-
-    @abstractmethod
-    def response_failed(self, refusal: Refusal) -> None:
-        """There will be no response; nothing was handed over before."""
-
-    @abstractmethod
-    def response_broken(self) -> None:
-        """The response ends in its middle."""
-
-    @abstractmethod
-    def request_pause(self) -> None:
-        """Content of the request is not taken as fast as it comes."""
-
-    @abstractmethod
-    def request_resume(self) -> None:
-        """It is again."""
-
-
-class Call:
+class Call(Waiter):
     """See the module.
 
     :param parts: the request's bytes; the second part is left empty for the chosen server's Host line; the last one is the whole
@@ -74,16 +25,10 @@ class Call:
     :param upgrade: a 101 is an answer that was asked for
     """
 
-    __slots__ = (
-        "_fresh", "_parts", "_pending", "_refusal", "_streamed", "_tried", "cancelled", "connection", "head_only", "method", "pool",
-        "receiver", "sent_at", "server", "upgrade", "waiting_until_ms", "whole",
-    )  # fmt: skip
-
-    waiting_until_ms: int
-    """Set when it waits for a connection."""
+    __slots__ = ("_fresh", "_parts", "_pending", "_refusal", "_streamed", "_tried", "connection", "method", "pool", "server")
 
     def __init__(
-        self, pool: "Pool", receiver: Receiver, method: bytes, parts: list[bytes], *, streamed: bool = False, upgrade: bool = False
+        self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *, streamed: bool = False, upgrade: bool = False
     ) -> None:
         self.pool = pool
         self.receiver = receiver
@@ -91,10 +36,9 @@ class Call:
         self.head_only = method == b"HEAD"
         self.upgrade = upgrade
         self.server: UpstreamServer | None = None
-        self.connection: UpstreamConnection | None = None
+        self.connection: UpstreamEnd | None = None
         self.cancelled = False
         self.whole = not streamed
-        """The request has been handed over to its end."""
         self._parts = parts
         self._streamed = streamed
         self._pending: list[bytes] | None = [] if streamed else None
@@ -117,11 +61,11 @@ class Call:
             self._leave(kind="overload")
             self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
 
-    def send_on(self, connection: "UpstreamConnection") -> None:
-        """Called with a connection that is free."""
+    def send_on(self, connection: UpstreamEnd) -> None:
         self.connection = connection
         self.sent_at = clock.stopwatch()
-        self._parts[1] = connection.server.host_line
+        if self.server is not None:
+            self._parts[1] = self.server.host_line
         connection.begin(self, b"".join(self._parts))
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -149,14 +93,13 @@ class Call:
         self._leave()
 
     def finished(self) -> None:
-        """The response is whole and the connection given back."""
         server, self.server, self.connection = self.server, None, None
         if server is not None:
             server.active -= 1
             server.condition.succeeded()
         self.receiver.response_end()
 
-    def switched(self, head: ResponseHead, connection: "UpstreamConnection", rest: bytes) -> None:
+    def switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         """The connection has become a tunnel, which counts as one request on its server until it is closed."""
         if self.server is not None:
             self.server.condition.succeeded()
@@ -164,14 +107,9 @@ class Call:
         self.receiver.response_switched(head, connection, rest)
 
     def unconnected(self, reason: str) -> None:
-        """No connection to the chosen server could be made, so no byte was sent."""
         self._elsewhere(UpstreamUnreachable("the service cannot be reached; try again", reason=reason), kind="connect")
 
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
-        """The connection broke, or the response on it cannot be framed.
-
-        :param reused: it had served before and not a byte of the response came: most likely the server was just closing it
-        """
         self.connection = None
         refusal = UpstreamUnreachable("the connection to the service broke before it answered", reason=reason)
         if head_seen:
@@ -189,7 +127,6 @@ class Call:
             self._elsewhere(refusal, kind=kind)
 
     def timed_out(self, *, head_seen: bool) -> None:
-        """The response did not come, or stopped coming, within the limit."""
         self._leave(kind="timeout")
         if head_seen:
             self.receiver.response_broken()
@@ -197,7 +134,6 @@ class Call:
             self.receiver.response_failed(UpstreamTimeout("the service did not answer in time"))
 
     def waited_too_long(self) -> None:
-        """No connection became free within the limit."""
         self._leave(kind="overload", blame=False)
         self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
 

@@ -6,40 +6,54 @@ that nobody asked for (RFC 9112 §9.3, §11.1).
 
 import asyncio
 import select
-from typing import TYPE_CHECKING, Protocol, cast
+from abc import ABC, abstractmethod
+from typing import cast
 
+from gateway.forward.ports import UpstreamEnd, Waiter
 from gateway.http1.reader import ResponseReader
 from gateway.http1.response import ResponseHead, Unframable
-from gateway.runtime.ticker import NEVER
-
-if TYPE_CHECKING:
-    from gateway.forward.call import Call
-    from gateway.forward.upstream_server import UpstreamServer
+from gateway.runtime.outbox import Outbox
+from gateway.runtime.ticker import NEVER, Ticker
 
 
-class Far(Protocol):
-    """The other end of a tunnel, once this connection has become one."""
+class Owner(ABC):
+    """The server that a connection leads to, as the connection sees it."""
 
-    def upstream_data(self, data: bytes) -> None: ...
-    def upstream_closed(self) -> None: ...
-    def upstream_full(self) -> None: ...
-    def upstream_drained(self) -> None: ...
+    __slots__ = ("active", "outbox", "response_timeout_ms", "ticker")
+
+    active: int
+    """Requests and tunnels on it now, waiting ones included."""
+    outbox: Outbox
+    response_timeout_ms: int
+    ticker: Ticker
+
+    @abstractmethod
+    def observe(self, waiter: Waiter, status: int) -> None:
+        """Count a response whose head has come."""
+
+    @abstractmethod
+    def release(self, connection: "UpstreamConnection", *, reusable: bool) -> None:
+        """Its exchange has ended."""
+
+    @abstractmethod
+    def gone(self, connection: "UpstreamConnection") -> None:
+        """It is closed."""
 
 
-class UpstreamConnection:
+class UpstreamConnection(UpstreamEnd):
     """See the module. An :class:`asyncio.Protocol` by its methods, as ``server.connection`` says.
 
     ``call`` is the exchange in progress, ``None`` while idle.
     """
 
     __slots__ = (
-        "_head", "_heard", "_paused", "_poll", "_reader", "_reused", "_tunnelling", "call", "deadline_ms", "far", "server", "transport",
+        "_head", "_heard", "_paused", "_poll", "_reader", "_reused", "_tunnelling", "call", "deadline_ms", "server", "transport",
     )  # fmt: skip
 
-    def __init__(self, server: "UpstreamServer") -> None:
+    def __init__(self, server: Owner) -> None:
         self.server = server
-        self.call: Call | None = None
-        self.far: Far | None = None
+        self.call: Waiter | None = None
+        self.far = None
         self.deadline_ms = NEVER
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._poll: select.poll | None = None
@@ -48,17 +62,15 @@ class UpstreamConnection:
 
     # -- what the pool and the call ask of it
 
-    def begin(self, call: "Call", request: bytes) -> None:
-        """Send a request and await its response."""
-        self.call = call
+    def begin(self, waiter: Waiter, request: bytes) -> None:
+        self.call = waiter
         self._head: ResponseHead | None = None
         self._heard = False
-        self._reader.begin(head_only=call.head_only, upgrade=call.upgrade)
-        self.deadline_ms = self._response_deadline() if call.whole else NEVER
+        self._reader.begin(head_only=waiter.head_only, upgrade=waiter.upgrade)
+        self.deadline_ms = self._response_deadline() if waiter.whole else NEVER
         self.server.outbox.put(self.transport, request)
 
     def write(self, piece: bytes) -> None:
-        """More of a streamed request, or of a tunnel."""
         if self.call is not None and self.call.whole:
             self.deadline_ms = self._response_deadline()
         self.server.outbox.put(self.transport, piece)
@@ -71,7 +83,6 @@ class UpstreamConnection:
         return not self._poll.poll(0)
 
     def pause(self) -> None:
-        """The client reads slower than the server sends: stop reading, and do not hold that against the server."""
         self.deadline_ms = NEVER
         if not self._paused and not self.transport.is_closing():
             self._paused = True
@@ -92,7 +103,6 @@ class UpstreamConnection:
         self.deadline_ms = until_ms
 
     def abandon(self) -> None:
-        """The exchange is of no more use, and so is a connection in its middle."""
         self.call = self.far = None
         self.transport.abort()
 
@@ -198,7 +208,7 @@ class UpstreamConnection:
         self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole)
         call.finished()
 
-    def _switch(self, call: "Call", head: ResponseHead, rest: bytes) -> None:
+    def _switch(self, call: Waiter, head: ResponseHead, rest: bytes) -> None:
         self.deadline_ms = NEVER
         self.call = None
         self._tunnelling = True

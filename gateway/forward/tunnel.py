@@ -10,7 +10,7 @@ from typing import Protocol
 
 import structlog
 
-from gateway.forward.connection import UpstreamConnection
+from gateway.forward.ports import UpstreamEnd
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
@@ -38,9 +38,7 @@ class Tunnel:
 
     __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "key_id")
 
-    def __init__(
-        self, near: Near, upstream: UpstreamConnection, registry: "Tunnels", *, key_id: str | None, expires_ms: int | None
-    ) -> None:
+    def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels", *, key_id: str | None, expires_ms: int | None) -> None:
         self._near = near
         self._upstream = upstream
         self._registry = registry

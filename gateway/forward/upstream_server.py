@@ -10,8 +10,8 @@ import structlog
 
 from gateway.config.settings import Upstream
 from gateway.forward.balance import Condition
-from gateway.forward.call import Call
-from gateway.forward.connection import UpstreamConnection
+from gateway.forward.connection import Owner, UpstreamConnection
+from gateway.forward.ports import Waiter
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.tasks import spawn
@@ -21,7 +21,7 @@ from gateway.telemetry import Metrics
 _log = structlog.get_logger(__name__)
 
 
-class UpstreamServer:
+class UpstreamServer(Owner):
     """See the module.
 
     :param url: ``http://HOST:PORT`` or ``https://HOST:PORT``
@@ -57,7 +57,7 @@ class UpstreamServer:
         self._max_idle = settings.max_idle_connections
         self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
-        self._waiting: deque[Call] = deque()
+        self._waiting: deque[Waiter] = deque()
 
     # -- for a call
 
@@ -77,7 +77,7 @@ class UpstreamServer:
             return connection
         return None
 
-    def open_for(self, call: Call) -> bool:
+    def open_for(self, call: Waiter) -> bool:
         """Open a connection for this call, or let it wait for one; false when too many wait already."""
         if len(self._connections) + self._opening < self.settings.max_connections:
             self._opening += 1
@@ -89,7 +89,7 @@ class UpstreamServer:
         self._waiting.append(call)
         return True
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Waiter) -> None:
         """It does not wait any more."""
         if call in self._waiting:
             self._waiting.remove(call)
@@ -97,7 +97,6 @@ class UpstreamServer:
     # -- for a connection
 
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
-        """Its exchange has ended."""
         if not reusable or self.retired:
             connection.close()
         elif self._waiting:
@@ -110,7 +109,6 @@ class UpstreamServer:
             connection.close()
 
     def gone(self, connection: UpstreamConnection) -> None:
-        """It is closed."""
         self._connections.discard(connection)
         self._idle.pop(connection, None)
         self.metrics.upstream_connections[self.upstream] -= 1
@@ -119,9 +117,8 @@ class UpstreamServer:
             self._opening += 1
             spawn(self._open(call), name="connect to upstream")
 
-    def observe(self, call: Call, status: int) -> None:
-        """Count a response whose head has come."""
-        self._latency.observe(clock.stopwatch() - call.sent_at)
+    def observe(self, waiter: Waiter, status: int) -> None:
+        self._latency.observe(clock.stopwatch() - waiter.sent_at)
         self._responses[self._classes[status // 100]] += 1
 
     def failed(self) -> None:
@@ -175,7 +172,7 @@ class UpstreamServer:
         self.metrics.upstream_opened[self.upstream] += 1
         return connection
 
-    async def _open(self, call: Call) -> None:
+    async def _open(self, call: Waiter) -> None:
         try:
             connection = await self.connect()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that cannot be one is a ValueError

@@ -7,14 +7,11 @@ import asyncio
 import socket
 import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import structlog
 
 from gateway.runtime.tasks import spawn
-
-if TYPE_CHECKING:
-    from gateway.server.plane import Plane
 
 _log = structlog.get_logger(__name__)
 
@@ -117,14 +114,33 @@ async def _exactly(sock: socket.socket, count: int) -> bytes:
     return data
 
 
+class Host(Protocol):
+    """Who serves the connections, as the listener sees it."""
+
+    def is_trusted(self, peer: str) -> bool:
+        """Whether this peer must send a header, and is believed."""
+
+    def header_limits(self) -> tuple[int, float]:
+        """How many headers may be awaited at once, and for how many seconds each."""
+
+    def header_refused(self) -> None:
+        """A connection was dropped for what it sent in place of a header."""
+
+    def tls_limits(self) -> dict[str, Any]:
+        """The event loop's arguments that bound how long TLS may take to begin and to end."""
+
+    def client(self, peer: str | None = None) -> asyncio.Protocol:
+        """What serves a client with this address."""
+
+
 class ProxyProtocolListener:
     """Accepts connections and reads the header of those that come from a trusted peer; others are clients themselves."""
 
-    def __init__(self, listening: socket.socket, plane: "Plane", tls: ssl.SSLContext | None) -> None:
+    def __init__(self, listening: socket.socket, host: Host, tls: ssl.SSLContext | None) -> None:
         listening.setblocking(False)
         listening.listen(BACKLOG)
         self._listening = listening
-        self._plane = plane
+        self._host = host
         self._tls = tls
         self._greeting: set[asyncio.Task[None]] = set()
         self._accepting = spawn(self._accept(), name="accept behind a load balancer")
@@ -144,7 +160,7 @@ class ProxyProtocolListener:
                 _log.warning("accept_failed", error=str(error))
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._greeting) >= self._plane.limits.max_connections:
+            if len(self._greeting) >= self._host.header_limits()[0]:
                 accepted.close()
                 continue
             task = spawn(self._greet(accepted, str(address[0]) if isinstance(address, tuple) else ""), name="read a PROXY header")
@@ -155,17 +171,17 @@ class ProxyProtocolListener:
         source: str | None = peer
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._plane.is_trusted(peer):
-                async with asyncio.timeout(self._plane.limits.header_timeout_ms / 1000):
+            if self._host.is_trusted(peer):
+                async with asyncio.timeout(self._host.header_limits()[1]):
                     source = await read_source(sock) or peer
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._plane.client(source),
+                lambda: self._host.client(source),
                 sock,
                 ssl=self._tls,
-                **self._plane.tls_limits(),
+                **self._host.tls_limits(),
             )
         except (OSError, TimeoutError, ProxyHeaderError) as error:
-            self._plane.metrics.connections_refused["proxy header"] += 1
+            self._host.header_refused()
             _log.info("proxy_header_refused", peer=peer, error=str(error) or "timeout")
             sock.close()
         except asyncio.CancelledError:

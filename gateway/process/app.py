@@ -37,6 +37,7 @@ from gateway.process.stores import Stores
 from gateway.runtime import clock
 from gateway.runtime.ticker import Ticker
 from gateway.server.plane import Plane
+from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics, configure_logging
 from gateway.telemetry.logs import LineSink
 from gateway.telemetry.tracing import Tracing
@@ -113,18 +114,16 @@ class App:
         )
         self._compiled = configuration
         prepared = self.prepare(configuration)
-        self._gate = prepared.gate
+        self._upstreams.commit(prepared.pools)
+        self._serving = self._serve_by(prepared, _tracing(settings.telemetry))
         self._plane = Plane(
             settings,
-            current=lambda: self._gate,
-            upstreams=self._upstreams,
+            self._serving,
+            outbox=self._upstreams.outbox,
             tunnels=self._tunnels,
             ticker=self._ticker,
             metrics=self.metrics,
-            access=AccessLog(settings.telemetry.access_log),
         )
-        self._upstreams.commit(prepared.pools)
-        self._plane.tracing = _tracing(settings.telemetry)
         self.metrics.probes.append(self._count)
 
     @classmethod
@@ -164,20 +163,21 @@ class App:
         """Decide without forwarding, by the version in force, for a trusted proxy."""
         if not self._plane.is_trusted(asked.peer):
             return refused(IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies"))
-        pools = self._upstreams.pools
-        request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.next_request_id())
-        return await decide(
-            self._gate,
-            request,
-            identity_lines=lambda admitted, now_ms: pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
-            note=self._note,
-        )
+        serving = self._serving
+        request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.common.next_request_id())
 
-    def _note(self, outcome: Admitted | Refusal, request: Request) -> None:
-        if isinstance(outcome, Refusal):
-            self._plane.refused(outcome, request)
-        else:
-            self.metrics.admitted[outcome.route.pattern] += 1
+        def note(outcome: Admitted | Refusal, request: Request) -> None:
+            if isinstance(outcome, Refusal):
+                self._plane.common.refused(serving, outcome, request)
+            else:
+                self.metrics.admitted[outcome.route.pattern] += 1
+
+        return await decide(
+            serving.gate,
+            request,
+            identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
+            note=note,
+        )
 
     # -- versions
 
@@ -195,14 +195,13 @@ class App:
     def commit(self, prepared: Prepared) -> None:
         """Use a version from the next request on. Does not await: no request sees half of it."""
         settings, assertion = prepared.configuration.settings, self._compiled.settings.assertion
-        self._gate = prepared.gate
+        old = self._serving.tracing
+        tracing = old if settings.telemetry == self._compiled.settings.telemetry else _tracing(settings.telemetry)
         self._upstreams.commit(prepared.pools)
-        self._plane.apply(settings)
-        self._plane.access = AccessLog(settings.telemetry.access_log)
-        if settings.telemetry != self._compiled.settings.telemetry:
-            tracing, self._plane.tracing = self._plane.tracing, _tracing(settings.telemetry)
-            if tracing is not None:
-                tracing.shutdown()
+        self._serving = self._serve_by(prepared, tracing)
+        self._plane.apply(settings, self._serving)
+        if old is not None and old is not tracing:
+            old.shutdown()
         self._lookup.configure(settings.cache)
         if settings.assertion != assertion:
             self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
@@ -212,6 +211,11 @@ class App:
         self.metrics.forget_routes(route.pattern for route in prepared.configuration.routes.routes)
         self._compiled = prepared.configuration
         configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
+
+    @staticmethod
+    def _serve_by(prepared: Prepared, tracing: Tracing | None) -> Serving:
+        settings = prepared.configuration.settings
+        return Serving(settings, prepared.gate, prepared.pools, access=AccessLog(settings.telemetry.access_log), tracing=tracing)
 
     def _renew_certificate(self) -> None:
         if self._plane.tls is not None:
@@ -262,8 +266,8 @@ class App:
             _log.warning("drain_limit_reached", limit_ms=limit_ms)
         self._upstreams.close()
         self._ticker.stop()
-        if self._plane.tracing is not None:
-            await asyncio.to_thread(self._plane.tracing.close)
+        if self._serving.tracing is not None:
+            await asyncio.to_thread(self._serving.tracing.close)
         await self._usage_writer.stop()
         await self._limiter.stop()
         await self._listener.aclose()

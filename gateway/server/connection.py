@@ -1,26 +1,39 @@
 """The client's connection: bytes to requests one after the other, and answers back in the same order.
 
-One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. Each state of
-the connection is a method that takes the next bytes (``_take``); every time limit is one deadline that the ticker watches.
+One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. The connection
+is in one of these states, and its time limit follows from the state; :meth:`ClientConnection._enter` alone changes either.
+
+======== ================================= ======================================================= =============================
+state    what comes is                     time limit                                              when it has passed
+======== ================================= ======================================================= =============================
+HEAD     the head of a request             ``header_timeout_ms`` from its first byte; of the first 408, or silently when nothing
+                                           one, from the connection's opening                      of a head has come
+IDLE     the head of a request             ``idle_timeout_ms`` from the last answer                closed
+BODY     the content of a request          ``body_timeout_ms``; none while the upstream is awaited 408
+WAITING  held until there is an answer     none; the upstream has its own                          –
+TUNNEL   passed on                         none here                                               –
+ENDING   dropped                           :data:`LINGER_MS` from the last answer                  dropped
+======== ================================= ======================================================= =============================
+
+While a client does not read what it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped.
 """
 
 import asyncio
 import socket
 import struct
-from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from abc import ABC, abstractmethod
+from typing import Final, cast
 
 from gateway.errors import Overloaded, Refusal, RequestTimeout
-from gateway.forward.tunnel import Tunnel
 from gateway.http1 import answer
 from gateway.http1.message import Request
 from gateway.http1.reader import NO_FIELDS, RequestReader
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
+from gateway.server.common import Common
 from gateway.server.exchange import Exchange
-
-if TYPE_CHECKING:
-    from gateway.server.plane import Plane
+from gateway.server.ports import ClientEnd, Upgraded
+from gateway.server.serving import Serving
 
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
@@ -29,26 +42,53 @@ LINGER_MS = 1_000
 _RESET = struct.pack("ii", 1, 0)
 """For ``SO_LINGER``: closing resets the connection (RST) instead of ending it."""
 
+# Plain integers: an enumeration's members are slow to name for every request.
+HEAD: Final = 0
+IDLE: Final = 1
+BODY: Final = 2
+WAITING: Final = 3
+TUNNEL: Final = 4
+ENDING: Final = 5
 
-class ClientConnection:
-    """See the module. An :class:`asyncio.Protocol` by its methods; it inherits nothing, for a class that is compiled could not."""
+
+class Doorkeeper(ABC):
+    """Who counts the connections."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def opened(self, connection: "ClientConnection") -> str:
+        """Count a new connection. A reason when there are too many: ``"at once"`` when there is not even time to say so."""
+
+    @abstractmethod
+    def closed(self, connection: "ClientConnection") -> None:
+        """Forget a connection."""
+
+
+class ClientConnection(ClientEnd):
+    """See the module. An :class:`asyncio.Protocol` by its methods; it does not inherit from that, for a class that is compiled could not.
+
+    :param peer: who it is from, when not the transport's own peer
+    """
 
     __slots__ = (
-        "_advancing", "_backlog", "_exchange", "_full", "_lines", "_lines_host", "_lines_ip", "_new", "_paused", "_plane", "_reader",
-        "_take", "_tunnel", "deadline_ms", "peer", "secure", "transport",
+        "_advancing", "_backlog", "_common", "_doorkeeper", "_exchange", "_full", "_lines", "_lines_host", "_lines_ip", "_paused",
+        "_reader", "_serving", "_state", "_upgraded", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
-    def __init__(self, plane: "Plane", *, peer: str | None = None) -> None:
-        self._plane = plane
+    def __init__(self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None) -> None:
+        self._common = common
+        self._doorkeeper = doorkeeper
+        self._serving: Serving = common.serving
+        """The version of the request in progress, or the one that was in force when the last state was entered."""
         self._reader = RequestReader()
         self._backlog = b""
         self._exchange: Exchange | None = None
-        self._tunnel: Tunnel | None = None
+        self._upgraded: Upgraded | None = None
         self._advancing = self._paused = self._full = False
-        self._new = True
         self._lines = b""
         self._lines_ip, self._lines_host = "", b""
-        self._take: Callable[[ClientConnection, bytes], None] = ClientConnection._read_head
+        self._state = HEAD
         self.deadline_ms = NEVER
         self.peer = peer or ""
         self.secure = False
@@ -62,61 +102,93 @@ class ClientConnection:
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self.secure = transport.get_extra_info("sslcontext") is not None
-        self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.header_timeout_ms
-        reason = self._plane.opened(self)
+        self._enter(HEAD)
+        reason = self._doorkeeper.opened(self)
         if reason == "at once":
             self.transport.abort()
         elif reason:
             self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True))
 
     def data_received(self, data: bytes) -> None:
-        self._take(self, data)
+        state = self._state
+        if state <= IDLE:
+            self._read_head(data)
+        elif state == BODY:
+            self._read_body(data)
+        elif state == WAITING:
+            self._hold(data)
+        elif state == TUNNEL and self._upgraded is not None:
+            self._upgraded.client_data(data)
 
     def eof_received(self) -> None:
         """The client has gone, or will at least send no more: either way nobody waits (the transport closes itself)."""
 
     def connection_lost(self, _exc: Exception | None) -> None:
-        self._take = ClientConnection._discard
+        self._enter(ENDING)
         self.deadline_ms = NEVER
-        self._plane.closed(self)
+        self._doorkeeper.closed(self)
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
-        tunnel, self._tunnel = self._tunnel, None
-        if tunnel is not None:
-            tunnel.client_closed()
+        upgraded, self._upgraded = self._upgraded, None
+        if upgraded is not None:
+            upgraded.client_closed()
 
     def pause_writing(self) -> None:
         """The client reads slower than it is sent to."""
         self._full = True
-        if self._tunnel is not None:
-            self._tunnel.client_full()
+        if self._upgraded is not None:
+            self._upgraded.client_full()
             return
-        self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.idle_timeout_ms
+        self._again()
         if self._exchange is not None:
             self._exchange.pause()
 
     def resume_writing(self) -> None:
         self._full = False
-        if self._tunnel is not None:
-            self._tunnel.client_drained()
+        if self._upgraded is not None:
+            self._upgraded.client_drained()
         elif self._exchange is not None:
-            self.deadline_ms = NEVER
+            self._again()
             self._exchange.resume()
-        elif self._take is ClientConnection._hold:
+        elif self._state == WAITING:
             self._next()
 
-    # -- states: each takes the next bytes
+    # -- states
+
+    def _enter(self, state: int) -> None:
+        """Change the state, and with it the time limit: see the table."""
+        self._state = state
+        now_ms, serving = self._common.ticker.now_ms, self._serving
+        if BODY <= state <= WAITING:
+            if self._full:
+                self.deadline_ms = now_ms + serving.idle_timeout_ms
+            elif state == WAITING or self._paused:
+                self.deadline_ms = NEVER
+            else:
+                self.deadline_ms = now_ms + serving.body_timeout_ms
+        elif state == IDLE:
+            self.deadline_ms = now_ms + serving.idle_timeout_ms
+        elif state == HEAD:
+            self.deadline_ms = now_ms + serving.header_timeout_ms
+        else:
+            self.deadline_ms = NEVER if state == TUNNEL else now_ms + LINGER_MS
+
+    def _again(self) -> None:
+        """What the time limit of the present state depends on has changed."""
+        if BODY <= self._state <= WAITING:
+            self._enter(self._state)
+
+    # -- each takes the next bytes
 
     def _read_head(self, data: bytes) -> None:
         """Between requests, or inside a head."""
-        reader, plane = self._reader, self._plane
-        begun = reader.begun
+        reader = self._reader
         try:
-            if reader.read_head(data, plane.max_header_bytes):
+            if reader.read_head(data, self._common.serving.max_header_bytes):
                 self._begin()
-            elif reader.begun and not begun and not self._new:  # the first head's time runs from the connection's opening
-                self.deadline_ms = plane.ticker.now_ms + plane.limits.header_timeout_ms
+            elif reader.begun and self._state == IDLE:
+                self._enter(HEAD)
         except Refusal as refusal:
             self._refuse(refusal)
 
@@ -130,12 +202,11 @@ class ClientConnection:
         except Refusal as refusal:
             exchange.fail(refusal)
             return
-        if exchange.streaming:
-            self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.body_timeout_ms
         if reader.ended:
             self._backlog = reader.rest
-            self._take = ClientConnection._hold
-            self.deadline_ms = NEVER
+            self._enter(WAITING)
+        elif exchange.streamed:
+            self._enter(BODY)
         exchange.content(content, last=reader.ended)
 
     def _hold(self, data: bytes) -> None:
@@ -144,33 +215,23 @@ class ClientConnection:
         if len(self._backlog) > MAX_BACKLOG:
             self.pause_reading()
 
-    def _pass_on(self, data: bytes) -> None:
-        """The connection has become a tunnel."""
-        if self._tunnel is not None:
-            self._tunnel.client_data(data)
-
-    def _discard(self, data: bytes) -> None:
-        """Closing: nothing that comes is read as a request."""
-
     # -- steps of reading
 
     def _begin(self) -> None:
-        """A head is complete: the exchange takes over."""
-        reader, plane = self._reader, self._plane
+        """A head is complete: the exchange takes over, by the version of the configuration in force at this moment."""
+        reader, common = self._reader, self._common
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
-            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), plane.next_request_id()
+            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id()
         )
-        self._new = False
         self._backlog = reader.rest
-        self._exchange = exchange = Exchange(plane, self, request, reader.framing)
+        self._serving = serving = common.serving
+        self._exchange = exchange = Exchange(common, serving, self, request, reader.framing)
         if reader.ended:
-            self._take = ClientConnection._hold
-            self.deadline_ms = NEVER
+            self._enter(WAITING)
             exchange.start()
         else:
-            self._take = ClientConnection._read_body
-            self.deadline_ms = plane.ticker.now_ms + plane.limits.body_timeout_ms
+            self._enter(BODY)
             exchange.start()
             if self._backlog:
                 self._advance()
@@ -180,35 +241,34 @@ class ClientConnection:
         if self._advancing:
             return
         self._advancing = True
-        while self._backlog and self._take is not ClientConnection._hold:
+        while self._backlog and self._state != WAITING:
             data, self._backlog = self._backlog, b""
-            self._take(self, data)
+            self.data_received(data)
         self._advancing = False
 
-    # -- what an exchange asks of it
+    # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
 
     def write(self, data: bytes) -> None:
-        self._plane.outbox.put(self.transport, data)
+        self._common.outbox.put(self.transport, data)
 
     def finish(self, *, keep_alive: bool) -> None:
-        """The exchange has been answered to its end."""
         self._exchange = None
-        if not keep_alive or self._plane.draining:
+        if not keep_alive or self._common.draining:
             self.close()
         elif not self._full:
             self._next()
         # else the next one begins when the client has read what it has got
 
     def _next(self) -> None:
-        self._take = ClientConnection._read_head
-        self.deadline_ms = self._plane.ticker.now_ms + self._plane.idle_timeout_ms
+        self._serving = self._common.serving
+        self._enter(IDLE)
         if self._paused:
             self.resume_reading()
         if self._backlog:
             self._advance()
 
     def client_lines(self, client_ip: str, host: bytes) -> bytes:
-        """What the upstream is told about the connection; rendered once as long as nothing changes."""
+        """Rendered once as long as nothing changes."""
         if self._lines_ip != client_ip or self._lines_host != host or not self._lines:
             self._lines_ip, self._lines_host = client_ip, host
             ip = client_ip.encode()
@@ -228,38 +288,33 @@ class ClientConnection:
             self.transport.resume_reading()
 
     def pause_content(self) -> None:
-        """The upstream takes the content slower than it comes; that is not held against the client."""
-        self.deadline_ms = NEVER
         self.pause_reading()
+        self._again()
 
     def resume_content(self) -> None:
-        if not self._reader.ended:
-            self.deadline_ms = self._plane.ticker.now_ms + self._plane.limits.body_timeout_ms
         self.resume_reading()
+        self._again()
 
-    def become(self, tunnel: Tunnel) -> None:
-        """Hand everything that comes, and what has come already, to a tunnel."""
+    def become(self, upgraded: Upgraded) -> None:
         self._exchange = None
-        self._tunnel = tunnel
-        self._take = ClientConnection._pass_on
-        self.deadline_ms = NEVER
+        self._upgraded = upgraded
+        self._enter(TUNNEL)
         self.resume_reading()
         backlog, self._backlog = self._backlog, b""
         if backlog:
-            tunnel.client_data(backlog)
+            upgraded.client_data(backlog)
 
     def close(self) -> None:
-        """Close when all is written, and in such a way that the client can read it: end our side, then read on for a moment."""
-        if self._take is ClientConnection._discard:
+        """Ends our side, then reads on for a moment."""
+        if self._state == ENDING:
             return
-        self._plane.outbox.flush()
-        self._take = ClientConnection._discard
+        self._common.outbox.flush()
+        self._enter(ENDING)
         self._exchange = None
         self._backlog = b""
         if not self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.close()
             return
-        self.deadline_ms = self._plane.ticker.now_ms + LINGER_MS
         self.resume_reading()
         self.transport.write_eof()
 
@@ -274,37 +329,37 @@ class ClientConnection:
 
     def close_idle(self) -> None:
         """Close between requests: nothing unread is expected, so there is nothing to linger for."""
-        self._plane.outbox.flush()
-        self._take = ClientConnection._discard
+        self._common.outbox.flush()
+        self._enter(ENDING)
         self.transport.close()
 
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
-        return self._exchange is None and not self._reader.begun and self._take is ClientConnection._read_head
+        return self._state <= IDLE and not self._reader.begun
 
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
-        if self._take is ClientConnection._read_head and self._reader.begun:
-            self._plane.metrics.timeouts["header"] += 1
+        state, timeouts = self._state, self._common.metrics.timeouts
+        if state == HEAD and self._reader.begun:
+            timeouts["header"] += 1
             self._refuse(RequestTimeout("the header section did not come in time", close=True))
-        elif self._take is ClientConnection._read_body and self._exchange is not None:
-            self._plane.metrics.timeouts["body"] += 1
-            self._exchange.fail(RequestTimeout("the content did not come in time", close=True))
-        elif self._take is ClientConnection._read_head:
-            self._plane.metrics.timeouts["idle"] += 1
+        elif state <= IDLE:
+            timeouts["idle"] += 1
             self.close_idle()
-        elif self._take is ClientConnection._discard:
-            self.transport.abort()
+        elif state == BODY and not self._full and self._exchange is not None:
+            timeouts["body"] += 1
+            self._exchange.fail(RequestTimeout("the content did not come in time", close=True))
         else:
-            self._plane.metrics.timeouts["write"] += 1
+            if state != ENDING:
+                timeouts["write"] += 1
             self.transport.abort()
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is not even a request, and close."""
-        plane = self._plane
-        plane.refused(refusal, None)
-        given = plane.current().render(refusal, None, plane.next_request_id())
-        self.write(answer.own(given, date=plane.date, more=b"", keep_alive=False, http10=False, head_only=False))
+        common, serving = self._common, self._common.serving
+        common.refused(serving, refusal, None)
+        given = serving.gate.render(refusal, None, common.next_request_id())
+        self.write(answer.own(given, date=common.date, more=b"", keep_alive=False, http10=False, head_only=False))
         self.close()

@@ -1,20 +1,46 @@
 """One request and its answer, from the head to the last byte.
 
-The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → admit (a key that is
-not in memory is looked up first; a trade is claimed at the replay guard) → forward or answer → relay the response. On the read path of a
-known key all of it happens inside one call from the event loop: no task, no await.
+The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → decide (see
+``admission.driver``) → forward or answer → relay the response. On the read path of a known key all of it happens inside one call from the
+event loop: no task, no await.
+
+========== ============================================ ==========
+phase      what happens                                 next phase
+========== ============================================ ==========
+RECEIVING  the content is not whole yet                 RECEIVING
+RECEIVING  admitted                                     FORWARDED
+RECEIVING  admitted to what the gate itself answers     OVER
+RECEIVING  a key is looked up, or a signature claimed   DECIDING
+RECEIVING  refused                                      OVER
+RECEIVING  refused, little content is still to come     DISCARDING
+DECIDING   admitted                                     FORWARDED
+DECIDING   admitted to what the gate itself answers     OVER
+DECIDING   refused                                      OVER
+FORWARDED  an interim response                          FORWARDED
+FORWARDED  a switch of protocols                        OVER
+FORWARDED  the response's head                          RESPONDING
+FORWARDED  no response                                  OVER
+FORWARDED  content out of time or over the limit        OVER
+RESPONDING the response's end                           OVER
+RESPONDING the response breaks off                      OVER
+RESPONDING content out of time or over the limit        OVER
+DISCARDING more of the content                          DISCARDING
+DISCARDING the content's end                            OVER
+DISCARDING content out of time                          OVER
+any        the client is gone                           OVER
+========== ============================================ ==========
 """
 
-import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import structlog
 
-from gateway.admission.gate import Admitted, Gate, KeyNeeded
+from gateway.admission.driver import Pending, drive
+from gateway.admission.gate import Admitted
 from gateway.admission.routes import Route
-from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
-from gateway.forward.call import Call, Receiver
-from gateway.forward.connection import UpstreamConnection
+from gateway.errors import InternalError, Refusal, UpstreamUnavailable
+from gateway.forward.call import Call
+from gateway.forward.ports import Receiver, UpstreamEnd
 from gateway.forward.tunnel import Tunnel
 from gateway.http1 import answer
 from gateway.http1.body import BodyBuffer
@@ -23,13 +49,11 @@ from gateway.http1.headers import request_lines
 from gateway.http1.message import Answer, Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
-from gateway.runtime.tasks import spawn
 from gateway.server import reports
+from gateway.server.common import Common
+from gateway.server.ports import ClientEnd
+from gateway.server.serving import Serving
 from gateway.telemetry.tracing import Trace, Tracing
-
-if TYPE_CHECKING:
-    from gateway.server.connection import ClientConnection
-    from gateway.server.plane import Plane
 
 _log = structlog.get_logger(__name__)
 
@@ -37,87 +61,89 @@ BUFFER_ANYWAY = 65_536
 """Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
 DISCARD_AT_MOST = 65_536
 """Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
-MAX_LOOKUPS = 3
-"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
-# What happens to the request's content as it comes. Plain integers: an enumeration's members are slow to name for every request.
-_NONE: Final = 0
-_BUFFERED: Final = 1
-_STREAMED: Final = 2
-_DISCARDED: Final = 3
+# Plain integers: an enumeration's members are slow to name for every request.
+RECEIVING: Final = 0
+DECIDING: Final = 1
+FORWARDED: Final = 2
+RESPONDING: Final = 3
+DISCARDING: Final = 4
+OVER: Final = 5
 _WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class Exchange(Receiver):
-    """See the module. Receives the upstream's response as a :class:`gateway.forward.call.Receiver`."""
+    """See the module. Receives the upstream's response as a :class:`gateway.forward.ports.Receiver`.
+
+    :param serving: the version of the configuration that this request is decided, forwarded, logged and traced by
+    """
 
     __slots__ = (
-        "_admitted", "_answered", "_buffer", "_call", "_chunked", "_connection", "_content", "_framing", "_gate", "_gone", "_head_sent",
-        "_keep_alive", "_logged", "_out", "_plane", "_pools", "_request", "_route", "_trace", "_whole",
+        "_admitted", "_buffer", "_call", "_chunked", "_common", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending",
+        "_request", "_route", "_serving", "_trace", "_whole", "phase", "streamed",
     )  # fmt: skip
 
-    def __init__(self, plane: "Plane", connection: "ClientConnection", request: Request, framing: Framing) -> None:
-        self._plane = plane
+    def __init__(self, common: Common, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
+        self._common = common
+        self._serving = serving
         self._connection = connection
         self._request = request
         self._framing = framing
         self._keep_alive = framing.keep_alive and not framing.upgrade
-        self._gate: Gate = plane.current()
-        self._pools = plane.upstreams.pools
         self._route: Route | None = None
+        self._pending: Pending | None = None
         self._admitted: Admitted | None = None
         self._call: Call | None = None
-        self._content = _NONE
         self._buffer: BodyBuffer | None = None
-        self._whole = framing.length == 0
         self._out: list[bytes] = []
         self._logged: tuple[int, float, float] | None = None
         self._trace: Trace | None = None
-        self._chunked = self._head_sent = self._answered = self._gone = False
+        self.phase = RECEIVING
+        self.streamed = self._chunked = False
+        """The content is passed on as it comes; the answer is sent in chunks."""
+        self._whole = framing.length == 0
+        """All of the request's content has come."""
 
     # -- the request, as it comes
 
     def start(self) -> None:
         """The head is complete."""
         try:
-            self._route = route = self._gate.route(self._request)
+            self._route = route = self._serving.gate.route(self._request)
             if self._whole:
-                self._admit()
+                self._decide()
                 return
-            self._buffer = BodyBuffer(self._plane.limits.max_body_bytes, self._framing.length, self._plane.memory)
+            self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, self._framing.length, self._common.memory)
         except Refusal as refusal:
             self.fail(refusal)
             return
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
             self._defect(error)
             return
-        streamed = route.scope == "public" and not 0 <= self._framing.length <= BUFFER_ANYWAY
-        self._content = _STREAMED if streamed else _BUFFERED
-        if streamed:
-            self._admit()
-        if self._framing.expects_continue and not self._answered:
+        if route.scope == "public" and not 0 <= self._framing.length <= BUFFER_ANYWAY:
+            self.streamed = True
+            self._decide()
+        if self._framing.expects_continue and self.phase <= FORWARDED:
             self._connection.write(answer.CONTINUE)
 
     def content(self, data: bytes, *, last: bool) -> None:
         """More of the content, coding removed."""
         self._whole = last
-        if self._content == _DISCARDED or self._buffer is None:
-            if last and self._answered:
-                self._connection.finish(keep_alive=self._keep_alive)
+        if self.phase == DISCARDING:
+            if last:
+                self._over()
+            return
+        if self._buffer is None or self.phase == OVER:
             return
         try:
-            self._buffer.add(data, keep=self._content == _BUFFERED)
+            self._buffer.add(data, keep=not self.streamed)
         except Refusal as refusal:
             self.fail(refusal)
             return
-        if self._content == _STREAMED:
+        if self.streamed:
             self._stream(data, last=last)
         elif last:
             self._request = self._request.with_content(self._buffer.whole(), clock.now_ms())
-            self._admit()
-
-    @property
-    def streaming(self) -> bool:
-        return self._content == _STREAMED
+            self._decide()
 
     def _stream(self, data: bytes, *, last: bool) -> None:
         if self._framing.length == CHUNKED:
@@ -128,60 +154,45 @@ class Exchange(Receiver):
 
     # -- may it pass?
 
-    def _admit(self, lookups: int = 0) -> None:
-        gate, route = self._gate, self._route
-        if route is None or self._gone:
+    def _decide(self) -> None:
+        if self._route is None:
             return
         try:
-            self._admitted = admitted = gate.admit(self._request, route)
-            if admitted.replay is None:
-                self._passed(admitted)
+            decided = drive(self._serving.gate, self._request, self._route, self._decided)
+            if isinstance(decided, Admitted):
+                self._passed(decided)
             else:
-                gate.claim(admitted).add_done_callback(self._claimed)
-        except KeyNeeded as needed:
-            spawn(self._look_up(needed, lookups + 1), name="look up a key")
+                self._pending = decided
+                self.phase = DECIDING
         except Refusal as refusal:
             self.fail(refusal)
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
             self._defect(error)
 
-    async def _look_up(self, needed: KeyNeeded, lookups: int) -> None:
-        """The key is not in this process's memory."""
+    def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
+        """What was awaited has come."""
+        self._pending = None
+        self._admitted = admitted
         try:
-            if lookups > MAX_LOOKUPS:
-                raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
-            await self._gate.resolve(needed)
+            if error is not None:
+                raise error
+            if admitted is not None:
+                self._passed(admitted)
         except Refusal as refusal:
             self.fail(refusal)
-        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-            self._defect(error)
-        else:
-            self._admit(lookups)
-
-    def _claimed(self, claim: "asyncio.Future[None]") -> None:
-        """The replay guard has answered."""
-        if self._gone or claim.cancelled() or self._admitted is None:
-            return
-        error = claim.exception()
-        if error is None:
-            try:
-                self._passed(self._admitted)
-            except Exception as defect:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-                self._defect(defect)
-        elif isinstance(error, Refusal):
-            self.fail(error)
-        else:
-            self._defect(error)
+        except Exception as defect:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+            self._defect(defect)
 
     # -- it may
 
     def _passed(self, admitted: Admitted) -> None:
-        route = admitted.route
-        self._plane.metrics.admitted[route.pattern] += 1
+        self._admitted = admitted
+        route, serving = admitted.route, self._serving
+        self._common.metrics.admitted[route.pattern] += 1
         if route.builtin:
-            if self._plane.tracing is not None:
-                self._begin_trace(self._plane.tracing)
-            given = self._gate.answer(admitted, self._request)
+            if serving.tracing is not None:
+                self._begin_trace(serving.tracing)
+            given = serving.gate.answer(admitted, self._request)
             self._end_trace(status=given.status)
             self._give(given, more=admitted.answer_headers)
         else:
@@ -189,12 +200,12 @@ class Exchange(Receiver):
 
     def _forward(self, admitted: Admitted) -> None:
         """Strip first, set last (architecture decision 7)."""
-        request, framing, route = self._request, self._framing, admitted.route
-        pool = self._pools.get(route.upstream)
+        request, framing, route, serving = self._request, self._framing, admitted.route, self._serving
+        pool = serving.pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         upgrade = route.websocket and bool(framing.upgrade)
-        drop = self._plane.dropped
+        drop = serving.dropped
         if framing.named:
             drop |= framing.named
         parts = [
@@ -208,24 +219,25 @@ class Exchange(Receiver):
             b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" if upgrade else self._content_lines(),
             request.body,
         ]
-        if self._plane.tracing is not None:
-            trace = self._begin_trace(self._plane.tracing)
+        if serving.tracing is not None:
+            trace = self._begin_trace(serving.tracing)
             if trace.line:
                 parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
-        self._call = call = Call(pool, self, request.method, parts, streamed=self._content == _STREAMED, upgrade=upgrade)
+        self.phase = FORWARDED
+        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade)
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:
         """Once for a request, at whatever end of the admission: with what is known by then."""
         request = self._request
         self._trace = trace = reports.begin_trace(
-            tracing, request, self._route, self._admitted, trusted=lambda: self._plane.is_trusted(request.peer)
+            tracing, request, self._route, self._admitted, trusted=lambda: self._serving.proxies.contains(request.peer)
         )
         return trace
 
     def _content_lines(self) -> bytes:
         """From the end of the request id's line to the end of the head."""
-        if self._content == _STREAMED:
+        if self.streamed:
             length = self._framing.length
             return b"\r\ntransfer-encoding: chunked\r\n\r\n" if length == CHUNKED else b"\r\ncontent-length: %d\r\n\r\n" % length
         body = self._request.body
@@ -233,25 +245,26 @@ class Exchange(Receiver):
             return b"\r\ncontent-length: %d\r\n\r\n" % len(body)
         return b"\r\n\r\n"
 
-    # -- the response (gateway.forward.call.Receiver)
+    # -- the response (gateway.forward.ports.Receiver)
 
     def response_interim(self, head: ResponseHead) -> None:
         if head.status != 100 and not self._framing.http10:
             self._connection.write(answer.interim(head))
 
     def response_head(self, head: ResponseHead) -> None:
-        plane, admitted, http10 = self._plane, self._admitted, self._framing.http10
+        common, admitted, http10 = self._common, self._admitted, self._framing.http10
         if admitted is None:
             return
         framing, self._chunked = head.framing, head.length < 0
         if http10 and self._chunked:  # chunks do not exist there: the content ends with the connection
             framing, self._chunked, self._keep_alive = b"", False, False
-        if not self._whole or plane.draining:
+        if not self._whole or common.draining:
             self._keep_alive = False
-        self._head_sent = True
+        self.phase = RESPONDING
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, plane.date, admitted.answer_headers, framing, end))
-        if plane.access.enabled and plane.access.sampled() and self._call is not None:
+        self._out.append(answer.relayed(head, common.date, admitted.answer_headers, framing, end))
+        access = self._serving.access
+        if access.enabled and access.sampled() and self._call is not None:
             self._logged = (head.status, *self._stages(self._call))
         if self._trace is not None and self._call is not None:
             self._trace.responded(head.status, *self._stages(self._call))
@@ -271,7 +284,6 @@ class Exchange(Receiver):
 
     def response_end(self) -> None:
         self._call = None
-        self._answered = True
         if self._chunked:
             self._out.append(answer.LAST_CHUNK)
         out = self._out
@@ -279,17 +291,18 @@ class Exchange(Receiver):
         if self._logged is not None and self._admitted is not None:
             status, admission_ms, upstream_ms = self._logged
             reports.log_admitted(
-                self._plane.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
+                self._serving.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
             )
         self._end_trace()
-        self._connection.finish(keep_alive=self._keep_alive)
+        self._over()
 
-    def response_switched(self, head: ResponseHead, connection: UpstreamConnection, rest: bytes) -> None:
+    def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         self._call = None
-        admitted, tunnels = self._admitted, self._plane.tunnels
-        if admitted is None or self._gone:
+        admitted, tunnels = self._admitted, self._common.tunnels
+        if admitted is None:
             connection.abandon()
             return
+        self.phase = OVER
         self._end_trace(status=head.status)
         key_id = admitted.identity.key_id if admitted.identity is not None else None
         tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
@@ -305,10 +318,9 @@ class Exchange(Receiver):
         self.fail(refusal)
 
     def response_broken(self) -> None:
-        """The client has part of a response: only cutting the connection tells it so."""
         self._call = None
         self._end_trace("response_broken")
-        self._connection.abort()
+        self._cut()
 
     def request_pause(self) -> None:
         if not self._whole:
@@ -330,30 +342,32 @@ class Exchange(Receiver):
             self._call.connection.resume()
 
     def client_gone(self) -> None:
-        self._gone = True
         self._let_go()
         self._end_trace("client_gone")
-        if not self._answered:
-            self._plane.metrics.aborted += 1
+        if self.phase < DISCARDING:
+            self._common.metrics.aborted += 1
+        self.phase = OVER
 
-    # -- it may not
+    # -- it may not, and the end
 
     def fail(self, refusal: Refusal) -> None:
-        """Answer with a refusal, once; a response that has begun is cut off instead."""
+        """Answer with a refusal, once; a response that has begun is cut off instead, and an answer that was given is the last."""
         self._let_go()
-        if self._trace is None and self._plane.tracing is not None and not (self._answered or self._head_sent or self._gone):
-            self._begin_trace(self._plane.tracing)
-        self._end_trace(refusal.code, None if self._head_sent or self._gone else refusal.status)
-        if self._gone or self._answered:
-            if self._answered:
+        phase, serving = self.phase, self._serving
+        if phase >= DISCARDING:
+            self.phase = OVER
+            if phase == DISCARDING:
                 self._connection.close()
             return
-        if self._head_sent:
-            self._connection.abort()
+        if self._trace is None and serving.tracing is not None and phase != RESPONDING:
+            self._begin_trace(serving.tracing)
+        self._end_trace(refusal.code, None if phase == RESPONDING else refusal.status)
+        if phase == RESPONDING:
+            self._cut()
             return
-        self._plane.refused(refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
+        self._common.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
-        self._give(self._gate.render(refusal, self._request), more=limits, close=refusal.close)
+        self._give(serving.gate.render(refusal, self._request), more=limits, close=refusal.close)
 
     def _defect(self, error: BaseException) -> None:
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)
@@ -361,29 +375,41 @@ class Exchange(Receiver):
 
     def _give(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
         """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""
-        framing = self._framing
-        if close or self._plane.draining or not (self._whole or self._may_discard()):
+        framing, common = self._framing, self._common
+        if close or common.draining or not (self._whole or self._may_discard()):
             self._keep_alive = False
-        self._answered = True
         self._connection.write(
             answer.own(
-                given, date=self._plane.date, more=more, keep_alive=self._keep_alive,
+                given, date=common.date, more=more, keep_alive=self._keep_alive,
                 http10=framing.http10, head_only=self._request.method == b"HEAD",
             )
         )  # fmt: skip
         if self._whole or not self._keep_alive:
-            self._connection.finish(keep_alive=self._keep_alive)
+            self._over()
         else:
-            self._content = _DISCARDED
+            self.phase = DISCARDING
+
+    def _over(self) -> None:
+        """Answered to the end."""
+        self.phase = OVER
+        self._connection.finish(keep_alive=self._keep_alive)
+
+    def _cut(self) -> None:
+        """The client has part of a response: only cutting the connection tells it so."""
+        self.phase = OVER
+        self._connection.abort()
 
     def _may_discard(self) -> bool:
         """Whether what is left of the content is small enough to wait for, and will surely come."""
         return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
 
     def _let_go(self) -> None:
-        """Of the upstream and of content held."""
+        """Of a decision, of the upstream, and of content held."""
         if self._buffer is not None:
             self._buffer.whole()
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.cancel()
         call, self._call = self._call, None
         if call is not None:
             call.cancel()

@@ -12,15 +12,14 @@ from typing import NamedTuple
 from deploy.signing import DIALECTS, SigningKey, sign
 from gateway.admission.gate import Gate
 from gateway.forward.tunnel import Tunnels
-from gateway.forward.upstreams import Upstreams
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
+from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics
 from tests.support.keys import NOW_MS, a_record
-from tests.support.plane import StaticSigner
 from tests.support.signed import a_gate
 
 RECORD = a_record()
@@ -109,16 +108,14 @@ class InMemory:
         limits = {"per_ip_failures": "900000000/second", "max_body_bytes": 4_096, "max_header_bytes": 4_096}
         self._gate: Gate = a_gate(RECORD, routes=ROUTES, limits=limits)
         self.metrics = Metrics()
-        upstreams = Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=Ticker(), metrics=self.metrics)
-        upstreams.outbox = AtOnce()
+        settings = self._gate.settings
         self._plane = Plane(
-            self._gate.settings,
-            current=lambda: self._gate,
-            upstreams=upstreams,
+            settings,
+            Serving(settings, self._gate, {}, access=AccessLog(0.0)),
+            outbox=AtOnce(),
             tunnels=Tunnels(_never, self.metrics),
             ticker=Ticker(),
             metrics=self.metrics,
-            access=AccessLog(0.0),
         )
 
     def talk(self, chunks: Iterable[bytes]) -> Told:
@@ -127,7 +124,7 @@ class InMemory:
         :raises AssertionError: an answer is none, or the gate failed, or closed without a word
         """
         chunks = list(chunks)
-        wire, connection = Wire(), ClientConnection(self._plane)
+        wire, connection = Wire(), ClientConnection(self._plane.common, self._plane)
         connection.connection_made(wire)  # type: ignore[arg-type]
         sent = False
         for chunk in chunks:

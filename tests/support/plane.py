@@ -5,9 +5,9 @@ import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
-from gateway.admission.gate import Admitted, Claim, KeyNeeded
+from gateway.admission.gate import Admitted, Claim, Gate, KeyNeeded
 from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.forward.tunnel import Tunnels
@@ -15,6 +15,7 @@ from gateway.forward.upstreams import Upstreams
 from gateway.http1.message import Answer, Identity, Request
 from gateway.runtime.ticker import Ticker
 from gateway.server.plane import Plane
+from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics
 from tests.support.wire import TIMEOUT, RawClient, RecordingUpstream
 
@@ -111,10 +112,23 @@ class Served:
     upstreams: Upstreams
     tunnels: Tunnels
     metrics: Metrics
+    settings: GatewaySettings
     port: int
     valid_keys: set[str]
     clients: list[RawClient]
     ssl: Any = None
+
+    def reload(self, *, gate: Any = None, access: AccessLog | None = None, tracing: Any = None, **sections: Any) -> None:
+        """Use another version of the configuration from the next request on: what is not given stays."""
+        self.settings = GatewaySettings.model_validate(self.settings.model_dump(exclude_unset=True) | sections)
+        self.upstreams.rebuild(self.settings.upstreams)
+        now = self.plane.common.serving
+        self.plane.apply(
+            self.settings,
+            Serving(
+                self.settings, gate or now.gate, self.upstreams.pools, access=access or now.access, tracing=tracing or now.tracing
+            ),
+        )  # fmt: skip
 
     async def client(self, **how: Any) -> RawClient:
         async with asyncio.timeout(TIMEOUT):
@@ -155,12 +169,13 @@ async def serving(
     metrics, ticker = Metrics(), Ticker()
     upstreams = Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=ticker, metrics=metrics)
     tunnels = Tunnels(still_valid, metrics)
-    plane = Plane(made, current=lambda: gate, upstreams=upstreams, tunnels=tunnels, ticker=ticker, metrics=metrics, access=AccessLog(0.0))
     upstreams.rebuild(made.upstreams)
+    serving = Serving(made, cast("Gate", gate), upstreams.pools, access=AccessLog(0.0))
+    plane = Plane(made, serving, outbox=upstreams.outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
     ticker.start()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         await plane.serve([listening])
-        served = Served(plane, gate, upstreams, tunnels, metrics, listening.getsockname()[1], valid_keys, [])
+        served = Served(plane, gate, upstreams, tunnels, metrics, made, listening.getsockname()[1], valid_keys, [])
         try:
             yield served
         finally:

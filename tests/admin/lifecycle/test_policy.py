@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.errors import InvalidRequest
-from admin.lifecycle.policy import KeyDraft, check, clean_label
+from admin.labels import clean_label
+from admin.lifecycle.policy import KeyDraft, check
 from gateway.keys.record import Algorithm, Scope
 
 GOOD = KeyDraft(label="My bot", scopes=["read", "trade"], ip_access="whitelisted", ip_allowlist=["8.8.8.8"])

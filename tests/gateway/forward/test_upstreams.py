@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.support.plane import serving, settings
+from tests.support.plane import serving
 from tests.support.wire import OK, Received, UpstreamSide, answer_ok, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
@@ -293,7 +293,7 @@ async def test_a_server_that_keeps_failing_is_ejected_and_let_in_again_by_one_pr
             assert (await client.ask(GET)).status == 200
         assert len(bad.requests) == 3
         bad.script = answer_ok
-        served.plane.ticker.now_ms += 1_100  # the ejection has run out
+        served.plane.common.ticker.now_ms += 1_100  # the ejection has run out
         for _ in range(6):
             assert (await client.ask(GET)).status == 200
         assert len(bad.requests) > 4
@@ -405,17 +405,17 @@ async def test_an_upstream_that_says_close_is_believed() -> None:
 async def test_a_reload_keeps_the_connections_of_an_unchanged_upstream_and_retires_a_changed_one() -> None:
     async with recording_upstream() as kept, recording_upstream() as changed, serving(kept) as served:
         both = {"spot": {"servers": (kept.url,)}, "other": {"servers": (changed.url,)}}
-        served.upstreams.rebuild(settings(both).upstreams)
+        served.reload(upstreams=both)
         client = await served.client()
         other = GET.replace(b"/read", b"/other")
         assert [(await client.ask(request)).status for request in (GET, other)] == [200, 200]
         both["other"]["max_connections"] = 7
-        served.upstreams.rebuild(settings(both).upstreams)
+        served.reload(upstreams=both)
         await asyncio.wait_for(changed.sides[0].gone.wait(), 30)
         assert [(await client.ask(request)).status for request in (GET, other)] == [200, 200]
         assert (len(kept.sides), len(changed.sides)) == (1, 2)
         assert set(dict(served.metrics.snapshot()["upstream_servers"])) == {("spot",), ("other",)}
-        served.upstreams.rebuild({})
+        served.reload(upstreams={})
         assert served.metrics.snapshot()["upstream_servers"] == []
 
 
@@ -430,7 +430,7 @@ async def test_a_request_in_flight_outlives_the_removal_of_its_upstream() -> Non
         client = await served.client()
         client.send(GET)
         await upstream.got(1)
-        served.upstreams.rebuild({})
+        served.reload(upstreams={})
         release.set()
         assert (await client.response()).status == 200
         await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
@@ -445,5 +445,5 @@ async def test_a_pool_of_the_old_settings_still_times_out() -> None:
         client = await served.client()
         client.send(GET)
         await upstream.got(1)
-        served.upstreams.rebuild({})
+        served.reload(upstreams={})
         assert (await client.response()).status == 504

@@ -57,7 +57,7 @@ async def test_no_query_and_an_empty_query_are_told_apart() -> None:
 
 async def test_the_access_log_tells_the_times_of_the_stages() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
-        served.plane.access = AccessLog(1.0)
+        served.reload(access=AccessLog(1.0))
         client = await served.client()
         with capture_logs() as logged:
             await client.ask(get(b"/read"))

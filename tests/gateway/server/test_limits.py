@@ -39,7 +39,7 @@ async def test_the_first_heads_time_runs_from_the_connections_opening() -> None:
         await served.until(lambda: bool(served.plane._connections))
         (connection,) = served.plane._connections
         opened = connection.deadline_ms
-        served.plane.ticker.now_ms += 1_000
+        served.plane.common.ticker.now_ms += 1_000
         client.send(GET[:10])
         await served.until(lambda: connection._reader.begun)
         assert connection.deadline_ms == opened
@@ -226,17 +226,17 @@ async def test_chunked_content_is_held_to_the_same_limit(path: bytes) -> None:
 
 async def test_content_that_is_given_up_gives_its_memory_back() -> None:
     async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
-        free = served.plane.memory.left
+        free = served.plane.common.memory.left
         half = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n" + b"x" * 50
         gone, late, whole = [await served.client() for _ in range(3)]
         for client in (gone, late):
             client.send(half)
-        await served.until(lambda: served.plane.memory.left == free - 100)
+        await served.until(lambda: served.plane.common.memory.left == free - 100)
         await gone.close()
         assert (await late.response()).status == 408
         assert (await whole.ask(post(b"x" * 100))).status == 200
         await served.until(lambda: served.metrics.connections == 2)
-        assert served.plane.memory.left == free
+        assert served.plane.common.memory.left == free
 
 
 async def test_too_large_content_is_refused_before_it_is_sent() -> None:

@@ -5,7 +5,7 @@ import os
 
 from gateway.errors import NoRoute
 from gateway.runtime.tasks import spawn
-from tests.support.plane import ScriptedGate, serving, settings
+from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
@@ -126,7 +126,7 @@ async def test_a_request_is_judged_by_the_gate_that_was_in_force_at_its_head() -
         client = await served.client()
         client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\na")
         await served.until(lambda: bool(served.gate.routed))
-        served.plane.current = Strict
+        served.reload(gate=Strict())
         assert (await client.ask(b"b")).status == 200
         assert (await client.ask(GET)).status == 404
 
@@ -136,7 +136,7 @@ async def test_new_limits_hold_for_open_connections() -> None:
         client = await served.client()
         post = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 50\r\n\r\n" + b"x" * 50
         assert (await client.ask(post)).status == 200
-        served.plane.apply(settings({"spot": {"servers": (upstream.url,)}}, limits={"max_body_bytes": 10}))
+        served.reload(limits={"max_body_bytes": 10})
         assert (await client.ask(post)).status == 413
 
 

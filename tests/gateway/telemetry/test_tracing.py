@@ -50,7 +50,7 @@ async def spans_of(tracing, exporter):
 
 async def test_a_span_says_what_was_asked_by_whom_and_how_it_ended(upstream, exporter):
     async with serving(upstream) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         assert (await ask(served)).status == 200
         (request,) = served.gate.admitted
     (span,) = await spans_of(tracing, exporter)
@@ -73,7 +73,7 @@ async def test_a_span_says_what_was_asked_by_whom_and_how_it_ended(upstream, exp
 
 async def test_a_span_of_an_upstream_that_is_away_tells_the_refusal(exporter):
     async with serving("http://127.0.0.1:1") as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         assert (await ask(served)).status == 502
     (span,) = await spans_of(tracing, exporter)
     assert span.attributes["gerbang.outcome"] == span.attributes["error.type"] == "upstream_unreachable"
@@ -82,7 +82,7 @@ async def test_a_span_of_an_upstream_that_is_away_tells_the_refusal(exporter):
 
 async def test_a_refusal_has_a_span_with_its_code_and_what_was_known_by_then(exporter):
     async with serving(gate=ScriptedGate(refuse=InvalidCredentials("no", reason="unknown key"))) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         assert (await ask(served, (b"traceparent", SAMPLED))).status == 401
         assert (await ask(served, path="/nowhere")).status == 404
     refused, unrouted = await spans_of(tracing, exporter)
@@ -98,7 +98,7 @@ async def test_a_refusal_has_a_span_with_its_code_and_what_was_known_by_then(exp
 
 async def test_an_answer_of_the_gates_own_has_a_span(exporter):
     async with serving() as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         assert (await ask(served, path="/time")).status == 200
     (span,) = await spans_of(tracing, exporter)
     assert (span.name, span.attributes["http.route"]) == ("GET /time", "/time")
@@ -108,7 +108,7 @@ async def test_an_answer_of_the_gates_own_has_a_span(exporter):
 async def test_a_request_takes_its_turn_in_the_share_once_whatever_becomes_of_it(exporter):
     """Of five requests every other one is traced, though each is asked about when it is forwarded, or fails, or both."""
     async with serving("http://127.0.0.1:1") as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 0.5)
+        served.reload(tracing=(tracing := Tracing("http://collector", 0.5)))
         for path in ("/read/1", "/read/2", "/nowhere", "/time", "/read/3", "/read/4"):
             await ask(served, path=path)
     outcomes = [span.attributes["gerbang.outcome"] for span in await spans_of(tracing, exporter)]
@@ -117,7 +117,7 @@ async def test_a_request_takes_its_turn_in_the_share_once_whatever_becomes_of_it
 
 async def test_a_refusal_whose_content_still_comes_has_one_span(exporter):
     async with serving(gate=ScriptedGate()) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         client = await served.client()
         assert (await client.ask(b"POST /nowhere HTTP/1.1\r\nHost: gate\r\nContent-Length: 2\r\n\r\n")).status == 404
         await client.close()
@@ -127,7 +127,7 @@ async def test_a_refusal_whose_content_still_comes_has_one_span(exporter):
 
 async def test_nothing_secret_is_in_a_span(upstream, exporter):
     async with serving(upstream) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         await ask(served, (b"X-Request-Signature", b"hidden-1"), (b"Authorization", b"hidden-2"), path="/read/hidden-3?signature=hidden-4")
     (span,) = await spans_of(tracing, exporter)
     assert "hidden" not in span.to_json()
@@ -146,7 +146,7 @@ async def test_nothing_secret_is_in_a_span(upstream, exporter):
 )
 async def test_only_a_trusted_proxys_flag_decides(upstream, exporter, trust, sent, share, traced):  # noqa: PLR0917 - a table's columns
     async with serving(upstream, **trust) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", share)
+        served.reload(tracing=(tracing := Tracing("http://collector", share)))
         await ask(served, (b"traceparent", sent))
     assert len(await spans_of(tracing, exporter)) == traced
     assert (upstream.requests[0].values(b"traceparent") != [sent]) == traced
@@ -169,7 +169,7 @@ async def test_only_a_trusted_proxys_flag_decides(upstream, exporter, trust, sen
 )
 async def test_a_context_that_is_none_is_replaced_with_its_state(upstream, exporter, sent):
     async with serving(upstream) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         await ask(served, *((b"traceparent", value) for value in sent), (b"tracestate", b"a=b"))
     (span,) = await spans_of(tracing, exporter)
     assert span.parent is None
@@ -182,7 +182,7 @@ async def test_a_context_that_is_none_is_replaced_with_its_state(upstream, expor
 @pytest.mark.parametrize("sent", [SAMPLED, UNSAMPLED, b"cc" + SAMPLED[2:], b"cc" + SAMPLED[2:] + b"-what-comes-later"])
 async def test_a_valid_context_is_continued_with_its_state(upstream, exporter, sent):
     async with serving(upstream) as served:
-        served.plane.tracing = tracing = Tracing("http://collector", 1.0)
+        served.reload(tracing=(tracing := Tracing("http://collector", 1.0)))
         await ask(served, (b"traceparent", sent), (b"tracestate", b"a=b"))
     (span,) = await spans_of(tracing, exporter)
     assert b"%032x" % span.context.trace_id == TRACE

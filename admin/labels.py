@@ -1,0 +1,27 @@
+"""Names that customers give: to keys, and to factors. Pure."""
+
+import unicodedata
+
+from admin.errors import FieldError
+
+MAX_LABEL = 64
+
+_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+# Letters and symbols by category, but nothing to see: Hangul fillers, the blank Braille pattern.
+_INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+
+
+def clean_label(text: str) -> str:
+    """The text as it will be kept: composed (NFC), without white space around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def label_error(text: str, *, field: str = "label") -> FieldError | None:
+    """What is wrong with a cleaned label, or with a factor's name."""
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
+        return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
+    if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
+        return FieldError(field, "required", "Give it a name that you will recognise later.")
+    if len(text) > MAX_LABEL:
+        return FieldError(field, "too_long", f"At most {MAX_LABEL} characters; this has {len(text)}.")
+    return None

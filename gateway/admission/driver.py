@@ -1,0 +1,109 @@
+"""Drives a request to its decision: admit, look the key up, admit again, claim the signature. The order stands here and nowhere else.
+
+What needs no wait is decided in the call itself, without a task; only the rest becomes :class:`Pending`.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from gateway.admission.gate import Admitted, Gate, KeyNeeded
+from gateway.admission.routes import Route
+from gateway.errors import KeyStoreUnavailable
+from gateway.http1.message import Request
+from gateway.runtime.tasks import spawn
+
+MAX_LOOKUPS = 3
+"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
+
+
+Settled = Callable[[Admitted | None, BaseException | None], None]
+"""Told what was admitted, and the refusal or defect that it failed by: both of a claim that was refused."""
+
+
+class Pending:
+    """A decision that something is awaited for; ``settled`` is called once, and not after :meth:`cancel`."""
+
+    __slots__ = ("_gate", "_request", "_route", "_settled")
+
+    def __init__(self, gate: Gate, request: Request, route: Route, settled: Settled) -> None:
+        self._gate = gate
+        self._request = request
+        self._route = route
+        self._settled: Settled | None = settled
+
+    def cancel(self) -> None:
+        """Nobody wants to know any more: no further step is taken. A claim that was made stays made."""
+        self._settled = None
+
+    def claim(self, admitted: Admitted) -> None:
+        """Settle when the replay guard has answered."""
+
+        def answered(claim: "asyncio.Future[None]") -> None:
+            if not claim.cancelled():
+                self._settle(admitted, claim.exception())
+
+        self._gate.claim(admitted).add_done_callback(answered)
+
+    async def look_up(self, needed: KeyNeeded) -> None:
+        """Bring what is needed into memory and decide again, as often as it takes."""
+        try:
+            for _ in range(MAX_LOOKUPS):
+                await self._gate.resolve(needed)
+                if self._settled is None:
+                    return
+                try:
+                    admitted = self._gate.admit(self._request, self._route)
+                except KeyNeeded as again:
+                    needed = again
+                    continue
+                if admitted.replay is None:
+                    self._settle(admitted, None)
+                else:
+                    self.claim(admitted)
+                return
+            raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
+        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+            self._settle(None, error)
+
+    def _settle(self, admitted: Admitted | None, error: BaseException | None) -> None:
+        settled, self._settled = self._settled, None
+        if settled is not None:
+            settled(admitted, error)
+
+
+def drive(gate: Gate, request: Request, route: Route, settled: Settled) -> Admitted | Pending:
+    """Decide at once where that is possible.
+
+    :param settled: told of a decision that is returned as pending
+    :raises Refusal: it may not pass
+    """
+    try:
+        admitted = gate.admit(request, route)
+    except KeyNeeded as needed:
+        pending = Pending(gate, request, route, settled)
+        spawn(pending.look_up(needed), name="look up a key")
+        return pending
+    if admitted.replay is None:
+        return admitted
+    pending = Pending(gate, request, route, settled)
+    pending.claim(admitted)
+    return pending
+
+
+async def admit(gate: Gate, request: Request, route: Route) -> Admitted:
+    """The same for whoever can await.
+
+    :raises Refusal: it may not pass
+    """
+    decided: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
+
+    def settled(admitted: Admitted | None, error: BaseException | None) -> None:
+        if decided.done():
+            return
+        if error is not None:
+            decided.set_exception(error)
+        elif admitted is not None:
+            decided.set_result(admitted)
+
+    found = drive(gate, request, route, settled)
+    return found if isinstance(found, Admitted) else await decided

@@ -1,0 +1,59 @@
+"""What an exchange asks of the client's connection, and a connection of what it has become."""
+
+from abc import ABC, abstractmethod
+from typing import Protocol
+
+
+class Upgraded(Protocol):
+    """What a connection hands its bytes to once it speaks another protocol than HTTP."""
+
+    def client_data(self, data: bytes) -> None: ...
+    def client_full(self) -> None: ...
+    def client_drained(self) -> None: ...
+    def client_closed(self) -> None: ...
+
+
+class ClientEnd(ABC):
+    """The client's connection, as an exchange and a tunnel use it."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def write(self, data: bytes) -> None:
+        """Send this behind everything before it."""
+
+    @abstractmethod
+    def client_lines(self, client_ip: str, host: bytes) -> bytes:
+        """The field lines that tell an upstream about the connection."""
+
+    @abstractmethod
+    def finish(self, *, keep_alive: bool) -> None:
+        """The exchange has been answered to its end."""
+
+    @abstractmethod
+    def become(self, upgraded: Upgraded) -> None:
+        """Hand over everything that comes, and what has come already."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close once everything is written, and in such a way that the client can read it."""
+
+    @abstractmethod
+    def abort(self) -> None:
+        """Drop it."""
+
+    @abstractmethod
+    def pause_reading(self) -> None:
+        """Take no more from the client."""
+
+    @abstractmethod
+    def resume_reading(self) -> None:
+        """Read on."""
+
+    @abstractmethod
+    def pause_content(self) -> None:
+        """The upstream takes the content slower than it comes; that is not held against the client."""
+
+    @abstractmethod
+    def resume_content(self) -> None:
+        """It takes content again."""
