@@ -1,7 +1,8 @@
 """One request on its way to an upstream: choose a server, send, try again where that is safe, report to the receiver.
 
-Safe means (RFC 9110 §9.2.2): no byte of the request was sent, or its method is idempotent, nothing of a response was passed on, and the
-whole request is still at hand. Everything else fails once and for all.
+Safe means that no byte of the request was sent; or (RFC 9110 §9.2.2) that its method is idempotent, nothing of a response was passed on,
+the whole request is still at hand, and whoever asked does not want it sent only once. Idempotent is HTTP's word and not a trader's: a
+second cancellation of an order may find another order. Everything else fails once and for all.
 """
 
 from typing import Final
@@ -14,6 +15,11 @@ from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
+UNKNOWN: Final = (
+    ". It may have been carried out: do not send it again before you have looked up what became of it, for example by its client order id"
+    " or in the list of your open orders and trades"
+)
+"""Behind the detail of a refusal, when a request that must not be repeated was sent and its answer is missing."""
 
 
 class Call(Waiter):
@@ -23,13 +29,15 @@ class Call(Waiter):
         content, or ``b""`` when it is streamed
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
     :param upgrade: a 101 is an answer that was asked for
+    :param once: never sent again once a byte of it was, whatever its method
     """
 
-    __slots__ = ("_fresh", "_parts", "_pending", "_refusal", "_streamed", "_tried", "connection", "method", "pool", "server")
+    __slots__ = ("_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "connection", "method", "pool", "server")
 
     def __init__(
-        self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *, streamed: bool = False, upgrade: bool = False
-    ) -> None:
+        self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *,
+        streamed: bool = False, upgrade: bool = False, once: bool = False,
+    ) -> None:  # fmt: skip
         self.pool = pool
         self.receiver = receiver
         self.method = method
@@ -40,7 +48,8 @@ class Call(Waiter):
         self.cancelled = False
         self.whole = not streamed
         self._parts = parts
-        self._streamed = streamed
+        self._once = once
+        self._repeatable = method in IDEMPOTENT and not (streamed or upgrade or once)
         self._pending: list[bytes] | None = [] if streamed else None
         self._tried: tuple[UpstreamServer, ...] = ()
         self._fresh = False
@@ -54,7 +63,7 @@ class Call(Waiter):
             return
         self.server = server
         server.active += 1
-        connection = None if self._fresh else server.take(certain=self.method not in IDEMPOTENT)
+        connection = None if self._fresh else server.take(certain=self._once or self.method not in IDEMPOTENT)
         if connection is not None:
             self.send_on(connection)
         elif not server.open_for(self):
@@ -111,11 +120,11 @@ class Call(Waiter):
 
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
         self.connection = None
-        refusal = UpstreamUnreachable("the connection to the service broke before it answered", reason=reason)
+        refusal = UpstreamUnreachable(f"the connection to the service broke before it answered{self._doubt()}", reason=reason)
         if head_seen:
             self._leave(kind=kind)
             self.receiver.response_broken()
-        elif self._streamed or self.upgrade or self.method not in IDEMPOTENT:
+        elif not self._repeatable:
             self._leave(kind=kind, blame=not reused)
             self.receiver.response_failed(refusal)
         elif reused:
@@ -131,11 +140,15 @@ class Call(Waiter):
         if head_seen:
             self.receiver.response_broken()
         else:
-            self.receiver.response_failed(UpstreamTimeout("the service did not answer in time"))
+            self.receiver.response_failed(UpstreamTimeout(f"the service did not answer in time{self._doubt()}"))
 
     def waited_too_long(self) -> None:
         self._leave(kind="overload", blame=False)
         self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
+
+    def _doubt(self) -> str:
+        """What the owner of a request that was sent and not answered must know."""
+        return UNKNOWN if self._once else ""
 
     def _elsewhere(self, refusal: Refusal, *, kind: str) -> None:
         if self.server is not None:

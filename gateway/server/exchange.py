@@ -204,7 +204,7 @@ class Exchange(Receiver):
         pool = serving.pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
-        upgrade = route.websocket and bool(framing.upgrade)
+        upgrade = route.websocket and bool(framing.upgrade) and request.method == b"GET"
         drop = serving.dropped
         if framing.named:
             drop |= framing.named
@@ -224,7 +224,8 @@ class Exchange(Receiver):
             if trace.line:
                 parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
         self.phase = FORWARDED
-        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade)
+        once = route.scope == "trade" or admitted.replay is not None
+        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade, once=once)
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:

@@ -186,7 +186,8 @@ def seeds() -> list[bytes]:
             (wrong, "POST", "/v1/orders", b'{"side":"buy"}'),
             (wrong, "GET", "/files/a/b?c=d", b""),
         ):
-            sent = sign(dialect, signer, method, target, body, now_ms=NOW_MS, nonce="n")
+            content = b"side=buy" if body and dialect == "binance" else body
+            sent = sign(dialect, signer, method, target, content, now_ms=NOW_MS, nonce="n")
             length = {"Content-Length": str(len(sent.body))} if sent.body else {}
             lines = [
                 f"{method} {sent.target} HTTP/1.1",

@@ -43,6 +43,8 @@ class ScriptedGate:
     claim_result: "asyncio.Future[None] | None" = None
     expires_ms: int | None = None
     answer_headers: bytes = b"ratelimit-limit: 10\r\n"
+    told: Callable[[Refusal], object] | None = None
+    """Called with each refusal that is rendered."""
     routed: list[Request] = field(default_factory=list)
     admitted: list[Request] = field(default_factory=list)
     looked_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -93,6 +95,8 @@ class ScriptedGate:
         return Answer(200, ((b"content-type", b"application/json"),), b'{"time_ms":1}')
 
     def render(self, refusal: Refusal, _request: Request | None, _request_id: str = "") -> Answer:
+        if self.told is not None:
+            self.told(refusal)
         return Answer(refusal.status, ((b"content-type", b"application/problem+json"), *refusal.headers), refusal.code.encode())
 
 

@@ -158,12 +158,31 @@ async def test_an_upgrade_on_a_route_that_has_none_is_an_ordinary_request_and_th
         assert upstream.requests[0].values(b"upgrade") == upstream.requests[0].values(b"connection") == []
 
 
-async def test_another_protocol_than_websocket_is_not_switched_to() -> None:
+H2C = b"Host: gate.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
+
+
+@pytest.mark.parametrize("path", [b"/read", b"/trade", b"/ws"])
+@pytest.mark.parametrize("content", [b"\r\n", b"Content-Length: 2\r\n\r\nhi", b"Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"])
+async def test_an_offer_of_another_protocol_is_ignored_and_the_connection_stays(path: bytes, content: bytes) -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
-        response = await client.ask(HANDSHAKE.replace(b"WebSocket", b"h2c"))
-        assert response.status == 200
-        assert upstream.requests[0].values(b"upgrade") == []
+        request = b"POST " + path + b" HTTP/1.1\r\n" + H2C + content
+        client.send(request + request)  # what stands behind it is another request
+        for _ in range(2):
+            response = await client.response()
+            assert (response.status, response.header("connection")) == (200, None)
+        assert (await client.ask(request)).status == 200
+        for received in upstream.requests:
+            assert received.values(b"upgrade") == received.values(b"connection") == received.values(b"http2-settings") == []
+
+
+@pytest.mark.parametrize("changed", [(b"HTTP/1.1", b"HTTP/1.0"), (b"GET", b"HEAD"), (b"GET", b"POST")])
+async def test_a_tunnel_opens_for_a_get_of_http_1_1_alone(changed: tuple[bytes, bytes]) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE.replace(*changed).replace(b"keep-alive, ", b""))
+        assert (await client.rest()).startswith(b"HTTP/1.1 200 ")
+        assert upstream.requests[0].values(b"upgrade") == upstream.requests[0].values(b"connection") == []
 
 
 async def test_a_handshake_is_not_sent_twice() -> None:

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from tests.support.plane import serving
+from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answer_ok, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
@@ -196,6 +196,64 @@ async def test_a_request_that_is_not_idempotent_is_never_sent_twice() -> None:
         assert len(upstream.requests) == 2
 
 
+METHODS = (b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE", b"POST", b"PATCH")
+
+
+@pytest.mark.parametrize("servers", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_trade_is_never_sent_twice_whatever_its_method(method: bytes, servers: int) -> None:
+    sending = method + b" /trade/1 HTTP/1.1\r\n" + HOST + b"\r\n"
+    script = answering(b"", close=True)
+    async with recording_upstream(script) as one, recording_upstream(script) as two, serving(*(one, two)[:servers]) as served:
+        answer = await (await served.client()).ask(sending)
+        assert (answer.status, len(one.requests) + len(two.requests)) == (502, 1)
+        assert served.metrics.upstream_retries["spot"] == 0
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_trade_is_not_sent_again_when_an_idle_connection_is_just_being_closed(method: bytes) -> None:
+    sending = method + b" /trade/1 HTTP/1.1\r\n" + HOST + b"\r\n"
+    async with recording_upstream(close_second) as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(POST)).status == 200
+        assert (await client.ask(sending)).status == 502
+        assert len(upstream.requests) == 2
+
+
+async def test_what_claims_at_the_replay_guard_is_not_sent_twice_either() -> None:
+    claim = asyncio.get_running_loop().create_future()
+    claim.set_result(None)
+    gate = ScriptedGate(claim_result=claim)
+    async with recording_upstream(answering(b"", close=True)) as upstream, serving(upstream, gate=gate) as served:
+        assert (await (await served.client()).ask(GET)).status == 502
+        assert len(upstream.requests) == 1
+
+
+@pytest.mark.parametrize(("path", "doubtful"), [(b"/trade", True), (b"/read", False)])
+@pytest.mark.parametrize("answers", [False, True])
+async def test_a_refusal_of_a_trade_that_was_sent_says_how_to_find_out_what_became_of_it(
+    path: bytes, doubtful: bool, answers: bool
+) -> None:
+    async def never(side: UpstreamSide, _request: Received) -> None:
+        await side.reader.read()
+
+    script = answering(b"", close=True) if answers else never
+    async with recording_upstream(script) as upstream, serving(upstream, spot={"response_timeout_ms": 100}) as served:
+        refusals = []
+        served.gate.told = refusals.append
+        answer = await (await served.client()).ask(GET.replace(b"/read", path))
+        assert answer.status == (502 if answers else 504)
+        assert ("do not send it again before you have looked up" in refusals[0].detail) is doubtful
+
+
+async def test_a_trade_of_which_no_byte_was_sent_goes_to_another_server() -> None:
+    async with recording_upstream() as gone, recording_upstream() as upstream, serving(gone, upstream) as served:
+        await gone.stop()
+        client = await served.client()
+        for _ in range(4):
+            assert (await client.ask(GET.replace(b"/read", b"/trade"))).status == 200
+
+
 async def test_a_post_does_not_use_an_idle_connection_that_the_upstream_has_closed() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
@@ -218,9 +276,10 @@ async def test_only_requests_that_must_not_be_sent_twice_are_looked_at_so_closel
             return take(certain=certain)
 
         monkeypatch.setattr(server, "take", recording)
-        for method in (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"):
-            assert (await client.ask(POST.replace(b"POST", method))).status == 200
-        assert asked == [False, True, False, False, True]
+        for path in (b"/read", b"/trade"):
+            for method in (b"GET", b"POST", b"PUT", b"DELETE", b"PATCH"):
+                assert (await client.ask(POST.replace(b"POST", method).replace(b"/trade", path))).status == 200
+        assert asked == [False, True, False, False, True] + 5 * [True]
 
 
 async def test_an_idempotent_request_that_breaks_on_a_lone_fresh_connection_fails_once() -> None:
