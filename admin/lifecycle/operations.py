@@ -7,12 +7,11 @@ from typing import NamedTuple
 
 import structlog
 
-from admin import audit
+from admin import audit, search
 from admin.audit import Actor, Entry, Event, Occasion, OfficeEvent
 from admin.errors import CountChanged, FieldError, InvalidRequest, NotFound
 from admin.identity import accounts
 from admin.identity.caller import Kyc
-from admin.lifecycle import search
 from admin.lifecycle.service import KeyView, status_of
 from admin.search import Filters, Page
 from admin.stores import Stores
