@@ -16,6 +16,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
+from gateway.errors import GerbangError
 
 _MAX_DOCUMENT = 262_144
 _RETRY_AFTER_FAILURE_MS = 1_000
@@ -35,7 +36,7 @@ class Discovery:
     end_session_endpoint: str | None = None
 
 
-class _Unusable(Exception):
+class ProviderUnusable(GerbangError):
     """The provider answered with something else than it should."""
 
 
@@ -53,6 +54,8 @@ class Provider:
         self._fetched_ms = 0
         self._attempted_ms: int | None = None
         self._refreshing = asyncio.Lock()
+        self.failures = 0
+        """Attempts to read its documents that did not succeed: the provider's trouble, not a customer's."""
 
     async def discovery(self, now_ms: int) -> Discovery:
         """:raises IdentityProviderUnavailable: when it was never read and cannot be now"""
@@ -95,12 +98,25 @@ class Provider:
                 return
             self._attempted_ms = now_ms
             try:
-                discovery = _read_discovery(await self._get(self._discovery_url()), self._settings.issuer)
-                keys = _read_keys(await self._get(discovery.jwks_uri))
-            except (aiohttp.ClientError, TimeoutError, OSError, _Unusable) as error:
-                _log.warning("identity_provider_unusable", error=f"{type(error).__name__}: {error}", keys_kept=len(self._keys))
+                discovery, keys = await self.read()
+            except ProviderUnusable as error:
+                self.failures += 1
+                _log.warning("identity_provider_unusable", error=str(error), keys_kept=len(self._keys))
                 return
             self._discovery, self._keys, self._fetched_ms = discovery, keys, now_ms
+
+    async def read(self) -> tuple[Discovery, tuple[Key, ...]]:
+        """Both documents as they are published now; nothing is kept.
+
+        :raises ProviderUnusable: why not
+        """
+        url = self._discovery_url()
+        try:
+            discovery = _read_discovery(await self._get(url), self._settings.issuer)
+            url = discovery.jwks_uri
+            return discovery, _read_keys(await self._get(url))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ProviderUnusable(f"{url}: {type(error).__name__} {error}".rstrip()) from None
 
     def _discovery_url(self) -> str:
         return self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
@@ -109,18 +125,18 @@ class Provider:
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
         async with self._http.get(url, allow_redirects=False, timeout=timeout, headers={"Accept": "application/json"}) as response:
             if response.status != 200:
-                raise _Unusable(f"{url} answered {response.status}")
+                raise ProviderUnusable(f"{url} answered {response.status}")
             body = b""
             async for chunk in response.content.iter_any():
                 body += chunk
                 if len(body) > _MAX_DOCUMENT:
-                    raise _Unusable(f"{url} answered more than {_MAX_DOCUMENT} bytes")
+                    raise ProviderUnusable(f"{url} answered more than {_MAX_DOCUMENT} bytes")
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):
-            raise _Unusable(f"{url} is not a JSON object")
+            raise ProviderUnusable(f"{url} is not a JSON object")
         return document
 
 
@@ -133,11 +149,11 @@ def _unavailable() -> IdentityProviderUnavailable:
 def _read_discovery(document: dict[str, Any], expected_issuer: str) -> Discovery:
     # Discovery §4.3: the two MUST be identical, or one provider could speak for another.
     if document.get("issuer") != expected_issuer:
-        raise _Unusable(f"the discovery document is of another issuer than {expected_issuer}")
+        raise ProviderUnusable(f"the discovery document is of another issuer than {expected_issuer}")
     secure = urlsplit(expected_issuer).scheme == "https"
     jwks_uri = _endpoint(document, "jwks_uri", secure=secure)
     if jwks_uri is None:
-        raise _Unusable("the discovery document has no usable jwks_uri")
+        raise ProviderUnusable("the discovery document has no usable jwks_uri")
     return Discovery(
         issuer=expected_issuer,
         jwks_uri=jwks_uri,
@@ -158,7 +174,7 @@ def _read_keys(document: dict[str, Any]) -> tuple[Key, ...]:
     """The public signature keys of a JWK Set; what is not understood is skipped (RFC 7517 §5)."""
     published = document.get("keys")
     if not isinstance(published, list):
-        raise _Unusable("the key set has no keys")
+        raise ProviderUnusable("the key set has no keys")
     keys: list[Key] = []
     for item in published:
         if not isinstance(item, dict) or item.get("use", "sig") != "sig":
@@ -171,5 +187,5 @@ def _read_keys(document: dict[str, Any]) -> tuple[Key, ...]:
         if isinstance(key, RSAKey | ECKey | OKPKey):
             keys.append(key)
     if not keys:
-        raise _Unusable("the key set has no key that can be used")
+        raise ProviderUnusable("the key set has no key that can be used")
     return tuple(keys)

@@ -11,6 +11,8 @@ from deploy.cli.accounts import accounts
 from deploy.cli.audit import audit
 from deploy.cli.call import call
 from deploy.cli.checking import check
+from deploy.cli.config import config
+from deploy.cli.doctor import doctor
 from deploy.cli.keys import keys
 from deploy.cli.refusals import refusals
 from deploy.cli.services import admin, compile_command, gateway, migrate, reload
@@ -51,6 +53,6 @@ def _keep_lines(command: click.Command) -> None:
             _keep_lines(each)
 
 
-for _command in (up, gateway, admin, check, reload, migrate, compile_command, call, keys, accounts, refusals, audit, vault):
+for _command in (up, gateway, admin, check, config, doctor, reload, migrate, compile_command, call, keys, accounts, refusals, audit, vault):
     main.add_command(_command)
 _keep_lines(main)

@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -75,6 +75,11 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
         ("body", f"at most {limits.max_body_bytes} bytes"),
         *([("websocket", "yes")] if route.websocket else []),
     ]
+
+
+def kind_of(file: Path) -> Literal["gateway", "admin"]:
+    """Which service's configuration it is; a gateway's when that cannot be told."""
+    return "admin" if _is_admin(_raw(file)) else "gateway"
 
 
 def _raw(file: Path) -> dict[str, Any]:

@@ -121,9 +121,9 @@ def _header_name(value: str) -> str:
     return value
 
 
-RateField = Annotated[Rate, BeforeValidator(_rate)]
-AddressField = Annotated[Address, BeforeValidator(_address)]
-NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network)]
+RateField = Annotated[Rate, BeforeValidator(_rate, json_schema_input_type=str)]
+AddressField = Annotated[Address, BeforeValidator(_address, json_schema_input_type=str)]
+NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 ServerField = Annotated[str, AfterValidator(_server)]
 EndpointField = Annotated[str, AfterValidator(_endpoint)]
 PathField = Annotated[Path, AfterValidator(_path)]

@@ -29,7 +29,17 @@ def test_the_contracts_commands_are_there():
     assert {" ".join(path) for path in commands(main)} >= {
         *("up", "gateway", "admin", "check", "reload", "migrate", "call"),
         *("keys list", "keys show", "keys revoke", "accounts show", "accounts freeze", "accounts thaw", "accounts reset-factors"),
-        *("accounts list", "audit list", "refusals list", "vault new-key", "vault reseal", "audit verify"),
+        *(
+            "doctor",
+            "config schema",
+            "config example",
+            "accounts list",
+            "audit list",
+            "refusals list",
+            "vault new-key",
+            "vault reseal",
+            "audit verify",
+        ),
     }
 
 

@@ -1,0 +1,39 @@
+"""What is right and what is wrong with everything a configuration names, found by connecting to it. Changes nothing.
+
+Each check yields findings; one that cannot be made because what it needs is away says so by that finding alone.
+"""
+
+from admin.config import AdminSettings
+from deploy.doctor import peers, stores
+from deploy.doctor.findings import Finding, Findings
+from deploy.doctor.proxies import proxies_as_configured
+from gateway.config.settings import GatewaySettings
+
+__all__ = ["Finding", "examine"]
+
+
+async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
+    """Everything there is to say, as it is found."""
+    gateway = isinstance(settings, GatewaySettings)
+    async with stores.database(settings) as (connection, away):
+        if connection is None:
+            yield away
+        else:
+            for check in (stores.server, stores.role_of_gateway if gateway else stores.role_of_admin):
+                async for finding in check(connection):
+                    yield finding
+            async for finding in stores.vault(connection, settings):
+                yield finding
+        async for finding in stores.redis(settings, connection):
+            yield finding
+    yield proxies_as_configured(settings)
+    if settings.listen.tls is not None:
+        yield peers.certificate("listen.tls", settings.listen.tls)
+    if isinstance(settings, GatewaySettings):
+        yield peers.assertion_keys(settings)
+        for name, upstream in settings.upstreams.items():
+            for server in upstream.servers:
+                yield await peers.upstream_server(name, upstream, server)
+    else:
+        async for finding in peers.provider(settings):
+            yield finding

@@ -1,0 +1,52 @@
+"""What doctor finds: one line for each thing, and the judgements that several checks share."""
+
+from collections.abc import AsyncIterator, Awaitable
+from datetime import UTC, datetime
+from typing import Literal, NamedTuple
+
+from gateway.runtime import clock
+
+SECONDS = 5.0
+"""Bound on each thing that is asked."""
+CLOCK_MS = 500
+"""How far two clocks may be apart: half of what a signed request may be ahead."""
+SOON_DAYS, LATE_DAYS = 30, 7
+_DAY_MS = 86_400_000
+
+Level = Literal["ok", "note", "wrong"]
+
+
+class Finding(NamedTuple):
+    """One line: about which setting, what is so, and what to do about it when it is not right."""
+
+    level: Level
+    about: str
+    text: str
+    advice: str = ""
+
+
+Findings = AsyncIterator[Finding]
+
+
+async def compare_clocks(about: str, asked: Awaitable[int]) -> Finding:
+    """:param asked: the other's time, Unix milliseconds, when awaited"""
+    before = clock.now_ms()
+    theirs = await asked
+    after = clock.now_ms()
+    off = theirs - (before + after) // 2
+    off = 0 if before <= theirs <= after else off
+    if abs(off) > CLOCK_MS:
+        return Finding(
+            "wrong", f"{about} clock", f"is {abs(off)} ms {'ahead of' if off > 0 else 'behind'} this machine's", "synchronise both (NTP)"
+        )
+    return Finding("ok", f"{about} clock", f"within {CLOCK_MS} ms of this machine's")
+
+
+def ending(about: str, end_ms: int, now_ms: int) -> Finding:
+    """When a certificate ends, and whether that is soon."""
+    days, day = (end_ms - now_ms) // _DAY_MS, datetime.fromtimestamp(end_ms / 1000, UTC).date()
+    if end_ms <= now_ms:
+        return Finding("wrong", about, f"the certificate ended on {day}", "renew it")
+    if days < LATE_DAYS:
+        return Finding("wrong", about, f"the certificate ends in {days} days, on {day}", "renew it now")
+    return Finding("note" if days < SOON_DAYS else "ok", about, f"the certificate ends on {day}", "renew it" if days < SOON_DAYS else "")

@@ -1,0 +1,91 @@
+"""What the gateway and the admin service call and show: upstreams, the identity provider, certificates, the assertion's keys."""
+
+import asyncio
+import os
+import ssl
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from admin.config import AdminSettings
+from admin.identity.provider import Provider, ProviderUnusable
+from deploy.doctor.findings import SECONDS, Finding, Findings, ending
+from gateway.config.settings import GatewaySettings, Tls, Upstream
+from gateway.net.certificates import ends_ms
+from gateway.runtime import clock
+
+
+def certificate(about: str, tls: Tls) -> Finding:
+    try:
+        return ending(about, ends_ms(tls.certificate), clock.now_ms())
+    except (OSError, ValueError) as error:
+        return Finding("wrong", about, f"{tls.certificate} cannot be read: {error}", "check the file and who may read it")
+
+
+def assertion_keys(settings: GatewaySettings) -> Finding:
+    about, folder = "assertion.keys", settings.assertion.keys
+    if folder is None:
+        return Finding(
+            "note", about, "none: the key that signs assertions is made anew at each start", "several gateways need one folder for all"
+        )
+    parent: Path = folder if folder.exists() else folder.parent
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return Finding("wrong", about, f"{parent} cannot be written by this user", "give it to the user that the gateway runs as")
+    return Finding("ok", about, f"{folder} can be written")
+
+
+async def upstream_server(name: str, upstream: Upstream, server: str) -> Finding:
+    about, url = f"upstreams.{name}", urlsplit(server)
+    context: ssl.SSLContext | None = None
+    if url.scheme == "https":
+        context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls is not None else None)
+    hostname = upstream.tls.server_name if upstream.tls is not None else None
+    port = url.port or (443 if context else 80)
+    try:
+        async with asyncio.timeout(SECONDS):
+            named = (hostname or url.hostname) if context else None
+            _, writer = await asyncio.open_connection(url.hostname, port, ssl=context, server_hostname=named)
+    except (OSError, TimeoutError) as error:  # ssl.SSLError is one, too
+        why = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+        return Finding("wrong", about, f"{server} cannot be reached: {why}", "start it, or correct servers and tls")
+    peer: Any = writer.get_extra_info("peercert") if context else None
+    writer.close()
+    if upstream.health is not None:
+        wrong = await _unhealthy(server, upstream, context, hostname)
+        if wrong:
+            return Finding("wrong", about, f"{server}{upstream.health.path} {wrong}", "look at the service and at health.path")
+    if peer:
+        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
+        return found._replace(text=f"{server} answers; {found.text}")
+    return Finding("ok", about, f"{server} answers")
+
+
+async def _unhealthy(server: str, upstream: Upstream, context: ssl.SSLContext | None, hostname: str | None) -> str:
+    """What is wrong with its answer to the health check; nothing when it is well."""
+    path = upstream.health.path if upstream.health is not None else "/"
+    timeout = aiohttp.ClientTimeout(total=SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as http,
+            http.get(server + path, ssl=context or True, server_hostname=hostname, allow_redirects=False) as response,
+        ):
+            return "" if 200 <= response.status < 300 else f"answers {response.status}"
+    except (aiohttp.ClientError, OSError, TimeoutError) as error:
+        return f"does not answer: {type(error).__name__}"
+
+
+async def provider(settings: AdminSettings) -> Findings:
+    about = "oidc.issuer"
+    async with aiohttp.ClientSession() as http:
+        try:
+            discovery, keys = await Provider(http, settings.oidc).read()
+        except ProviderUnusable as error:
+            yield Finding("wrong", about, str(error), "check the issuer's URL and whether this machine may reach it")
+            return
+    yield Finding("ok", about, f"{settings.oidc.issuer} publishes {len(keys)} keys")
+    if discovery.authorization_endpoint is None or discovery.token_endpoint is None:
+        yield Finding(
+            "wrong", about, "publishes no usable authorization or token endpoint: nobody can log in by browser", "ask the provider"
+        )

@@ -1,0 +1,43 @@
+"""Proxies in front: who is trusted, and whether one that is not stands between the customers and the service."""
+
+from collections import Counter
+from ipaddress import IPv4Network, IPv6Network, ip_address
+
+from admin.config import AdminSettings
+from deploy.doctor.findings import Finding
+from gateway.config.settings import GatewaySettings
+
+_ENOUGH = 5
+"""Keys in use or events, before one address behind all of them says anything."""
+
+
+def proxies_as_configured(settings: GatewaySettings | AdminSettings) -> Finding:
+    about, trusted = "client_ip.trusted_proxies", settings.client_ip.trusted_proxies
+    wide = [str(network) for network in trusted if network.num_addresses > (1 << 16 if network.version == 4 else 1 << 80)]
+    if wide:
+        return Finding(
+            "wrong", about, f"{', '.join(wide)} is wide: whoever is in there can claim any address", "name the proxies themselves"
+        )
+    if trusted:
+        return Finding("ok", about, ", ".join(map(str, trusted)))
+    if isinstance(settings, AdminSettings) and settings.public_url.startswith("https") and settings.listen.tls is None:
+        text = "public_url is https and no TLS is ended here, so a proxy is in front, and none is trusted: every customer is the proxy"
+        return Finding("wrong", about, text, "name the proxy's address")
+    return Finding("note", about, "none: right only when clients connect to this port themselves", "behind a proxy, name its address")
+
+
+def proxy_seen(seen: Counter[str], trusted: tuple[IPv4Network | IPv6Network, ...]) -> Finding | None:
+    """:param seen: client addresses of customers, and how often"""
+    if len(seen) != 1 or sum(seen.values()) < _ENOUGH:
+        return None
+    (text,) = seen
+    try:
+        address = ip_address(text)
+    except ValueError:
+        return None
+    if address.is_global or any(address in network for network in trusted):
+        return None
+    if address.is_loopback:
+        return Finding("note", "client_ip.trusted_proxies", f"every customer seen came from {text}", "if that is a proxy, name it")
+    said = f"every customer seen came from {text}: a proxy that is not trusted"
+    return Finding("wrong", "client_ip.trusted_proxies", said, f'add "{text}"; until then allow lists and limits see the proxy')

@@ -1,0 +1,206 @@
+"""PostgreSQL, the role in it, the vault's ring against what is stored, Redis."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+from redis.exceptions import RedisError
+
+from admin.config import AdminSettings
+from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
+from deploy.doctor.proxies import proxy_seen
+from gateway.config.settings import GatewaySettings
+from gateway.errors import StoreUnavailable
+from gateway.keys import postgres, redis_client, sql, usage
+from gateway.keys.migrate import head
+from gateway.keys.vault import SealBroken, Vault
+
+MaybeConnection: TypeAlias = "postgres.Connection | None"
+_BATCH = 500
+_SAMPLE = 200
+
+
+@asynccontextmanager
+async def database(settings: GatewaySettings | AdminSettings) -> AsyncIterator[tuple[MaybeConnection, Finding]]:
+    about = "stores.postgres"
+    try:
+        connection = await postgres.connect(settings.stores.postgres.get_secret_value())
+    except StoreUnavailable as error:
+        yield (
+            None,
+            Finding("wrong", about, str(error), "check the DSN's host, port, database, user and password, and whether the server runs"),
+        )
+        return
+    try:
+        yield connection, Finding("ok", about, "answers")
+    finally:
+        await connection.close()
+
+
+async def server(connection: postgres.Connection) -> Findings:
+    about = "stores.postgres"
+    row = await connection.fetchrow(_WHO)
+    if row is None or row["standby"]:
+        yield Finding("wrong", about, "the server is a standby: it may still have keys that were deleted", "name the primary, or all hosts")
+        return
+    yield Finding("ok", about, f"PostgreSQL {row['version'].split()[0]}, database {row['database']}, role {row['role']}")
+    try:
+        revision = await connection.fetchval("SELECT version_num FROM alembic_version")
+    except asyncpg.InsufficientPrivilegeError:
+        revision = None
+    except asyncpg.UndefinedTableError:
+        revision = "none"
+    if revision not in (None, head()):
+        yield Finding("wrong", about, f"the schema is at {revision}, this version needs {head()}", "run gerbang migrate")
+    yield await compare_clocks(about, _time_of_postgres(connection))
+
+
+_WHO = """
+    SELECT current_setting('server_version') AS version, current_user AS role, current_database() AS database,
+           pg_is_in_recovery() AS standby
+"""
+
+
+async def _time_of_postgres(connection: postgres.Connection) -> int:
+    return int(await connection.fetchval("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"))
+
+
+_MAY = """
+    SELECT name, privilege FROM unnest($1::text[]) AS name, unnest($2::text[]) AS privilege
+     WHERE to_regclass(name) IS NOT NULL AND (has_table_privilege(name, privilege) OR
+           (privilege IN ('SELECT', 'INSERT', 'UPDATE') AND has_any_column_privilege(name, privilege)))
+"""
+
+
+async def _may(connection: postgres.Connection, tables: list[str], privileges: list[str]) -> list[str]:
+    return [f"{row['privilege']} {row['name']}" for row in await connection.fetch(_MAY, tables, privileges)]
+
+
+async def _superuser(connection: postgres.Connection) -> bool:
+    return bool(await connection.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"))
+
+
+async def role_of_gateway(connection: postgres.Connection) -> Findings:
+    about = "stores.postgres role"
+    if await _superuser(connection):
+        yield Finding("wrong", about, "the role is a superuser: a gateway that is broken into could do anything", "use gerbang_gateway")
+        return
+    needed = await _may(connection, ["api_keys", "accounts"], ["SELECT"])
+    too_much = await _may(connection, ["api_keys", "accounts"], ["INSERT", "UPDATE", "DELETE", "TRUNCATE"])
+    too_much += await _may(connection, ["factors", "recovery_codes", "step_up_challenges", "audit_events"], ["SELECT", "INSERT", "UPDATE"])
+    if len(needed) < 2:
+        yield Finding(
+            "wrong", about, "the role may not read the keys", "use gerbang_gateway, or make the role a member of it; run gerbang migrate"
+        )
+    elif too_much:
+        yield Finding("wrong", about, f"the role may do more than read keys: {', '.join(too_much[:4])}", "use gerbang_gateway")
+    else:
+        yield Finding("ok", about, "can read keys, and nothing else")
+
+
+async def role_of_admin(connection: postgres.Connection) -> Findings:
+    about = "stores.postgres role"
+    if await _superuser(connection):
+        yield Finding("wrong", about, "the role is a superuser: it could rewrite the audit", "use gerbang_admin")
+        return
+    needed = await _may(connection, ["api_keys", "accounts", "factors", "audit_events"], ["INSERT"])
+    too_much = await _may(connection, ["audit_events"], ["UPDATE", "DELETE", "TRUNCATE"])
+    if len(needed) < 4:
+        yield Finding("wrong", about, "the role lacks what the admin service needs", "use gerbang_admin; run gerbang migrate")
+    elif too_much:
+        yield Finding("wrong", about, f"the role may change the audit: {', '.join(too_much)}", "use gerbang_admin")
+    else:
+        yield Finding("ok", about, "can do what the admin service does, and append to the audit alone")
+
+
+async def vault(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> Findings:
+    about, ring = "vault.keys", Vault.parse(settings.vault.keys.get_secret_value())
+    broken: list[str] = []
+    stored, older, after = 0, 0, ""
+    try:
+        while rows := await connection.fetch(sql.SEALED_AFTER, after, _BATCH):
+            for row in rows:
+                stored += 1
+                older += not ring.is_current(row["sealed_secret"])
+                try:
+                    ring.open(row["sealed_secret"], context=row["id"])
+                except SealBroken:
+                    broken.append(row["id"])
+            after = rows[-1]["id"]
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        yield Finding("wrong", about, "the stored secrets cannot be read to try the ring", "see stores.postgres")
+        return
+    if broken:
+        named = ", ".join(broken[:3])
+        text = f"opens {stored - len(broken)} of {stored} stored secrets; not those of {named}{' …' if len(broken) > 3 else ''}"
+        yield Finding("wrong", about, text, "put the key that sealed them behind the others in the ring, or have those keys deleted")
+    else:
+        yield Finding("ok", about, f"opens every stored secret ({stored})")
+    if older and older > len(broken):
+        yield Finding("note", about, f"{older} secrets are sealed with another key than the first", "run gerbang vault reseal")
+
+
+async def redis(settings: GatewaySettings | AdminSettings, connection: MaybeConnection) -> Findings:
+    about = "stores.redis"
+    client = redis_client.connect(settings.stores.redis.get_secret_value())
+    try:
+        async with asyncio.timeout(SECONDS):
+            nodes = _nodes(await client.info())
+        for finding in (finding for node in nodes for finding in _node(node)):
+            yield finding
+        yield await compare_clocks(about, _time_of_redis(client))
+        if connection is not None:
+            async for finding in _proxies_as_seen(settings, connection, client):
+                yield finding
+    except (RedisError, OSError, TimeoutError) as error:
+        yield Finding(
+            "wrong", about, f"does not answer: {type(error).__name__}", "check the URL, the password, and whether the server runs"
+        )
+    finally:
+        await client.aclose()
+
+
+def _nodes(info: dict[str, Any]) -> list[dict[str, Any]]:
+    """A cluster answers with one for each of its nodes."""
+    return [info] if "redis_version" in info else [node for node in info.values() if isinstance(node, dict)]
+
+
+def _node(info: dict[str, Any]) -> list[Finding]:
+    about, policy = "stores.redis", info.get("maxmemory_policy", "unknown")
+    found = [Finding("ok", about, f"Redis {info.get('redis_version')}, {info.get('used_memory_human', '?')} in use, {policy}")]
+    if policy not in ("noeviction", "unknown"):
+        text = f"maxmemory-policy is {policy}: under memory pressure it would forget which requests have passed, and admit them twice"
+        found.append(Finding("wrong", about, text, "set maxmemory-policy noeviction"))
+    limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    if limit and used > limit * 0.8:
+        found.append(
+            Finding("wrong", about, f"{used * 100 // limit} % of maxmemory is in use", "raise maxmemory: full, it admits no trade")
+        )
+    return found
+
+
+async def _time_of_redis(redis: Any) -> int:
+    seconds, microseconds = await redis.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+async def _proxies_as_seen(settings: GatewaySettings | AdminSettings, connection: postgres.Connection, redis: Any) -> Findings:
+    """One private address behind everything that customers did is a proxy's that is not trusted."""
+    try:
+        if isinstance(settings, GatewaySettings):
+            rows = await connection.fetch("SELECT id FROM api_keys ORDER BY created_at DESC LIMIT $1", _SAMPLE)
+            used = await usage.read_last_use(redis, [row["id"] for row in rows])
+            seen = Counter(each.client_ip for each in used.values())
+        else:
+            rows = await connection.fetch(
+                "SELECT client_ip FROM audit_events WHERE actor = 'account' AND client_ip IS NOT NULL ORDER BY seq DESC LIMIT $1", _SAMPLE
+            )
+            seen = Counter(row["client_ip"] for row in rows)
+    except (asyncpg.PostgresError, StoreUnavailable):
+        return  # another finding says why
+    finding = proxy_seen(seen, settings.client_ip.trusted_proxies)
+    if finding is not None:
+        yield finding

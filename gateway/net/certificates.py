@@ -1,0 +1,27 @@
+"""When a certificate ends: for the metric of both services, and for ``gerbang doctor``."""
+
+from pathlib import Path
+
+from cryptography import x509
+
+from gateway.config.settings import Tls
+
+
+def ends_ms(certificate: Path) -> int:
+    """When the first certificate of a PEM file ends, Unix milliseconds: a server's own stands first (RFC 8446 §4.4.2).
+
+    :raises OSError: the file cannot be read
+    :raises ValueError: there is no certificate in it
+    """
+    found = x509.load_pem_x509_certificate(certificate.read_bytes())
+    return int(found.not_valid_after_utc.timestamp() * 1000)
+
+
+def end_or_zero(tls: Tls | None) -> int:
+    """The same for a metric: 0 when there is no certificate, or none that can be read."""
+    if tls is None:
+        return 0
+    try:
+        return ends_ms(tls.certificate)
+    except (OSError, ValueError):
+        return 0
