@@ -10,7 +10,10 @@ from typing import Any, NamedTuple, Self
 from gateway.admission import answers
 from gateway.admission.driver import admit
 from gateway.admission.gate import Admitted, Gate
-from gateway.errors import BodyTooLarge, NoRoute, Refusal
+from gateway.admission.routes import Route
+from gateway.config.settings import GatewaySettings
+from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, NoRoute, Refusal
+from gateway.http1.headers import HOP_BY_HOP, OWNED, REGENERATED, shadows, stays_behind
 from gateway.http1.message import Answer, Request
 
 NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
@@ -26,6 +29,8 @@ class Asked(NamedTuple):
     body: bytes
     peer: str
     """The asking proxy's own address."""
+    whole: bool
+    """Whether no other content than :attr:`body` can reach the upstream."""
 
     def wire(self) -> dict[str, Any]:
         """For JSON."""
@@ -35,7 +40,7 @@ class Asked(NamedTuple):
     def read(cls, wire: dict[str, Any]) -> Self:
         """What :meth:`wire` wrote."""
         headers = [(name, value) for name, value in wire["headers"]]
-        return cls(wire["method"], wire["target"], headers, wire["body"].encode("latin-1"), wire["peer"])
+        return cls(wire["method"], wire["target"], headers, wire["body"].encode("latin-1"), wire["peer"], wire["whole"])
 
     def request(self, *, received_ms: int, request_id: str) -> Request:
         """As the data plane would have made it; what is no origin-form target has no route."""
@@ -82,10 +87,16 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
 
 
 async def decide(
-    gate: Gate, request: Request, *, identity_lines: Callable[[Admitted, int], bytes], note: Callable[[Admitted | Refusal, Request], None]
+    gate: Gate,
+    request: Request,
+    *,
+    whole: bool,
+    identity_lines: Callable[[Admitted, int], bytes],
+    note: Callable[[Admitted | Refusal, Request], None],
 ) -> Verdict:
     """Decide on a request of a trusted proxy.
 
+    :param whole: see :attr:`Asked.whole`
     :param identity_lines: the field lines that tell the upstream who it is from
     :param note: told of the outcome, to count and log it
     """
@@ -93,8 +104,7 @@ async def decide(
         route = gate.route(request)
         if route.builtin:
             raise NoRoute("the gate answers this path itself: forward it to its public port")
-        if len(request.body) > gate.settings.limits.max_body_bytes:
-            raise BodyTooLarge(f"the content is over {gate.settings.limits.max_body_bytes} bytes")
+        _check(request, route, gate.settings, whole=whole)
         admitted = await admit(gate, request, route)
     except Refusal as refusal:
         note(refusal, request)
@@ -104,6 +114,32 @@ async def decide(
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
     return Verdict(200, [*nobody, *_fields(told), *own], b"")
+
+
+def _check(request: Request, route: Route, settings: GatewaySettings, *, whole: bool) -> None:
+    """What the data plane would have refused, or left behind, before the gate was asked.
+
+    :raises Refusal: the size of it, a field that the asking proxy must have removed, or content that nobody has seen
+    """
+    limits = settings.limits
+    if len(request.body) > limits.max_body_bytes:
+        raise BodyTooLarge(f"the content is over {limits.max_body_bytes} bytes", extras={"limit": limits.max_body_bytes})
+    head = len(request.method) + len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
+    if head > limits.max_header_bytes:
+        raise HeadersTooLarge(f"the header section is over {limits.max_header_bytes} bytes", extras={"limit": limits.max_header_bytes})
+    for name, _ in request.headers:
+        unwanted = shadows(name) if b"_" in name else stays_behind(name) and name not in _REPLACED
+        if unwanted and name != settings.client_ip.header.lower().encode():
+            raise MalformedRequest(
+                f"the field {name.decode('latin-1')!r} is not forwarded by this gate: leave it out, or let the proxy remove it"
+            )
+    if not whole and route.scope != "public" and (request.method not in _WITHOUT_CONTENT or route.scope == "trade"):
+        raise MalformedRequest("the asking proxy has not sent the content, so it cannot be verified: send this call to the gate's own port")
+
+
+_REPLACED = HOP_BY_HOP | OWNED | REGENERATED
+"""Fields that the configurations in ``deploy/`` remove or replace on the way to the upstream, each by its name."""
+_WITHOUT_CONTENT = frozenset({b"GET", b"HEAD"})
 
 
 def _fields(lines: bytes) -> list[tuple[str, str]]:

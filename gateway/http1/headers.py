@@ -5,6 +5,7 @@ credentials; only then the gate writes its own. So nothing a client sends can re
 """
 
 from collections.abc import Collection, Iterable
+from typing import Final
 
 Field = tuple[bytes, bytes]
 
@@ -44,26 +45,49 @@ OWNED = frozenset(
 )
 """What only the gate may tell an upstream."""
 
-REROUTING = frozenset({b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"})
-"""Where some frameworks look for another method or path than the request line's, which alone was signed and admitted."""
+FAMILIES: Final = (b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-http-method", b"x-method-override")
+"""Whole families, by how their names begin: where frameworks and proxies look for the client, or for another method or path than the
+request line's, which alone was signed and admitted."""
+
+ELSEWHERE = frozenset(
+    {
+        b"x-method", b"x-override-url", b"x-host", b"x-http-host-override", b"x-http-destinationurl",  # method, path, host
+        b"x-scheme", b"x-url-scheme", b"front-end-https",  # scheme
+        b"client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"remote-addr",
+        b"x-source-ip", b"x-proxyuser-ip", b"proxy-client-ip", b"wl-proxy-client-ip", b"x-appengine-user-ip", b"x-azure-clientip",
+        b"x-azure-socketip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cloudfront-viewer-address",
+        b"fastly-client-ip", b"fly-client-ip", b"do-connecting-ip", b"x-nf-client-connection-ip", b"x-vercel-forwarded-for",
+    }
+)  # fmt: skip
+"""Single names under which the same is told. None of them goes on; as ``client_ip.header`` one may still be read."""
 
 REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 """Written anew for the next connection, or dealt with here."""
 
-REQUEST_DROP = HOP_BY_HOP | OWNED | REROUTING | REGENERATED
+REQUEST_DROP = HOP_BY_HOP | OWNED | ELSEWHERE | REGENERATED
+"""Together with :data:`FAMILIES`, what no client says to an upstream."""
+_X: Final = ord("x")  # all families begin with it
 RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
 
 
 def shadows(name: bytes) -> bool:
     """Whether a name with ``_`` becomes one of the gate's where ``_`` and ``-`` are folded (CGI, WSGI: RFC 3875 §4.1.18)."""
-    return name.replace(b"_", b"-") in REQUEST_DROP
+    return stays_behind(name.replace(b"_", b"-"))
+
+
+def stays_behind(name: bytes) -> bool:
+    """Whether a field with this lower-case name does not go on, whoever sends it."""
+    return name in REQUEST_DROP or name.startswith(FAMILIES)
 
 
 def request_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
-    """The client's field lines that may go on, each ended by CRLF."""
+    """The client's field lines that may go on, each ended by CRLF.
+
+    :param drop: names that do not, beside :data:`FAMILIES`
+    """
     lines: list[bytes] = []
     for name, value in fields:
-        if name not in drop:
+        if name not in drop and (name[0] != _X or not name.startswith(FAMILIES)):
             lines += (name, b": ", value, b"\r\n")
     return b"".join(lines)
 

@@ -25,6 +25,15 @@ from gateway.ops.report import Operated, Readiness, ReloadReport
 
 MAX_BODY_BYTES = 1_024
 """No call of this port but a decision's has a body worth reading."""
+_MAX_HEADER_BYTES = 1 << 20
+"""The most that ``limits.max_header_bytes`` can say; a decision keeps to what it says now."""
+HTTP_OPTIONS: dict[str, Any] = {
+    "max_line_size": _MAX_HEADER_BYTES,
+    "max_field_size": _MAX_HEADER_BYTES,
+    "max_headers": _MAX_HEADER_BYTES // 4,
+    "auto_decompress": False,
+}
+"""For ``web.AppRunner``: a decision sees a request as large as the data plane would, and its content as it was signed."""
 
 _log = structlog.get_logger(__name__)
 

@@ -1,24 +1,34 @@
 """How proxies ask for a decision, and how they want to be answered. Pure translation; the decision is a worker's.
 
-ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No body, since nginx sends none.
-ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and the body if it is sent
-ANY  /decision/envoy/<target>   ext_authz over HTTP with path_prefix /decision/envoy: the request's own method, target and body
+ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No content, since nginx sends none.
+ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent
+ANY  /decision/envoy/<target>   ext_authz over HTTP with path_prefix /decision/envoy: the request's own method, target and content
+
+A signature over no content says nothing of content that the gate has not seen. So the first two take ``?content=dropped``, by which the
+proxy's configuration states that it forwards no content, and the second ``?content=sent``, that each question carries the whole. Without
+either, a request of another method than GET and HEAD whose question carries no content is refused.
 
 200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
-to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code.
+to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code; the body, which nginx throws away, stands in
+X-Gerbang-Body in one line of ASCII.
 
 Only a peer in ``client_ip.trusted_proxies`` may ask: everybody else could put any address into X-Forwarded-For.
 """
+
+import json
 
 from aiohttp import web
 
 from gateway.admission.verdict import Asked, Verdict
 from gateway.errors import MalformedRequest
 
-_TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri")}
+_TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
 _ENVOY = "/decision/envoy"
-_FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"}).union(*_TOLD_BY.values())
-"""Fields that the asking proxy added for the question itself."""
+_ENVOYS_OWN = "x-envoy-"
+_PARTIAL = ("x-envoy-auth-partial-body", "true")
+_FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"})
+"""Fields of the question itself."""
+_CONTENT = {"nginx": ("", "content=dropped"), "forward-auth": ("", "content=dropped", "content=sent")}
 
 
 def read(request: web.Request, proxy: str, body: bytes) -> Asked:
@@ -28,12 +38,23 @@ def read(request: web.Request, proxy: str, body: bytes) -> Asked:
     :raises MalformedRequest: the proxy does not say which method and target it is, or says it twice
     """
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
+    peer = request.remote or ""
     if proxy == "envoy":
-        method, target = request.method, request.raw_path.removeprefix(_ENVOY)
-    else:
-        method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
-    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP]
-    return Asked(method, target, headers, body, request.remote or "")
+        headers = [
+            (name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)
+        ]
+        whole = _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
+        return Asked(request.method, request.raw_path.removeprefix(_ENVOY), headers, body, peer, whole)
+    content = request.rel_url.raw_query_string
+    if content not in _CONTENT[proxy]:
+        raise MalformedRequest(
+            f"the asking proxy's configuration may say {' or '.join(_CONTENT[proxy][1:])} behind the path, not {content[:40]!r}"
+        )
+    method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
+    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
+    if content == "content=dropped":
+        body = b""
+    return Asked(method, target, headers, body, peer, bool(content or (body and proxy == "forward-auth")))
 
 
 def answer(verdict: Verdict, proxy: str) -> web.Response:
@@ -47,6 +68,8 @@ def answer(verdict: Verdict, proxy: str) -> web.Response:
             response.headers[name] = value
         else:
             response.headers.add(name, value)
+    if proxy == "nginx" and verdict.body:
+        response.headers["X-Gerbang-Body"] = json.dumps(json.loads(verdict.body), separators=(",", ":"))  # escapes all but ASCII
     return response
 
 

@@ -175,6 +175,7 @@ class App:
         return await decide(
             serving.gate,
             request,
+            whole=asked.whole,
             identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
             note=note,
         )

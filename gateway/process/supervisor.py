@@ -23,7 +23,7 @@ from gateway.config.changes import changes, needs_restart, shown
 from gateway.config.settings import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
 from gateway.net.listening import listen
-from gateway.ops.app import create_app
+from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Readiness, ReloadReport
 from gateway.process.configuration import Configuration, load
 from gateway.process.fleet import Workers
@@ -94,7 +94,7 @@ class Supervisor:
         """
         self._watch_signals()
         told = _address_of(ops)
-        runner = web.AppRunner(create_app(self), access_log=None)
+        runner = web.AppRunner(create_app(self), access_log=None, **HTTP_OPTIONS)
         await runner.setup()
         await web.SockSite(runner, ops).start()
         housekeeping = spawn(self._housekeeping(), name="housekeeping")

@@ -1,8 +1,10 @@
 """Header hygiene, as tables."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from gateway.http1.headers import OWNED, REQUEST_DROP, request_lines, shadows, without
+from gateway.http1.headers import FAMILIES, OWNED, REQUEST_DROP, request_lines, shadows, stays_behind, without
 
 
 @pytest.mark.parametrize("name", [b"x_account_id", b"x-account_id", b"x_forwarded-for", b"content_length", b"transfer_encoding"])
@@ -27,10 +29,28 @@ def test_every_name_of_the_contract_is_owned() -> None:
     } <= OWNED  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-original-url", b"x-rewrite-url"])
-def test_a_field_that_names_another_method_or_path_than_was_admitted_does_not_go_on(name: bytes) -> None:
+@pytest.mark.parametrize("name", [
+    b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-method", b"x-original-url",
+    b"x-rewrite-url", b"x-rewrite-anything", b"x-forwarded-prefix", b"x-forwarded-user", b"x-envoy-original-path", b"true-client-ip",
+    b"client-ip", b"cf-connecting-ip", b"cloudfront-viewer-address",
+])  # fmt: skip
+def test_a_field_that_says_what_only_the_gate_may_say_does_not_go_on_in_any_spelling(name: bytes) -> None:
     assert request_lines([(name, b"DELETE"), (b"a", b"1")], REQUEST_DROP) == b"a: 1\r\n"
+    assert stays_behind(name)
     assert shadows(name.replace(b"-", b"_"))
+
+
+@given(st.sampled_from(FAMILIES), st.from_regex(rb"[a-z0-9\-]{0,20}", fullmatch=True))
+def test_whole_families_stay_behind(beginning: bytes, end: bytes) -> None:
+    assert stays_behind(beginning + end)
+    assert request_lines([(beginning + end, b"1")], frozenset()) == b""
+    assert shadows((beginning + end).replace(b"-", b"_"))
+
+
+def test_names_that_only_look_alike_go_on() -> None:
+    fields = [(name, b"1") for name in (b"x-forwarded", b"x-originally", b"xx-forwarded-for", b"x", b"x-envoy", b"xforwarded-for")]
+    assert request_lines(fields, REQUEST_DROP).count(b"\r\n") == len(fields)
+    assert all(family[0] == ord("x") for family in FAMILIES)  # what request_lines looks at first
 
 
 def test_lines_are_left_out_by_name_whatever_their_case() -> None:

@@ -1,7 +1,9 @@
 """The decision endpoint, asked directly, by a real nginx and by a real Envoy."""
 
 import asyncio
+import gzip
 import importlib.util
+import json
 import os
 import re
 import shutil
@@ -12,17 +14,20 @@ from pathlib import Path
 import aiohttp
 import asyncpg
 import pytest
+import yaml
 
 from deploy.signing import SigningKey, sign
+from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
 from tests.support.keys import add_key
 from tests.support.running import configuration, running
-from tests.support.wire import recording_upstream
+from tests.support.wire import RawClient, answering, recording_upstream
 
 DEPLOY = Path(__file__).parents[3] / "deploy"
 VAULT = new_entry("k1")
-ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /public public spot"
+ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nDELETE /orders/{id} trade spot\nGET /public public spot"
+STREAM = '[[routes]]\nmatch = "GET /stream"\nscope = "public"\nupstream = "spot"\nwebsocket = true\n'
 IDENTITY = ("X-Account-Id", "X-Key-Id", "X-Key-Scopes")
 ADDRESS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
 TRUSTED = '[client_ip]\ntrusted_proxies = ["127.0.0.1/32"]'
@@ -48,14 +53,24 @@ def write(tmp_path, database, redis_url, upstream):
     def written(more=TRUSTED):
         path = tmp_path / "gateway.toml"
         values = {"postgres": database.gateway_dsn, "redis": redis_url, "vault": VAULT, "upstreams": {"spot": upstream.url}}
-        path.write_text(configuration(**values, routes=ROUTES, more=more))
+        path.write_text(configuration(**values, routes=ROUTES, more=more) + STREAM)
         return path
 
     return written
 
 
+@pytest.fixture
+async def gate(write):
+    async with running(write()) as gateway:
+        yield gateway
+
+
+def signing_key(key):
+    return SigningKey(key.key_id, key.secret.reveal().decode())
+
+
 def signed(key, method, target, body=b""):
-    outgoing = sign("mobee", SigningKey(key.key_id, key.secret.reveal().decode()), method, target, body, now_ms=clock.now_ms(), nonce="n")
+    outgoing = sign("mobee", signing_key(key), method, target, body, now_ms=clock.now_ms(), nonce="n")
     return dict(outgoing.headers)
 
 
@@ -70,6 +85,10 @@ async def ask(gateway, headers, *, how="nginx", method="GET", data=None):
 
 def of(method, uri):
     return {"X-Original-Method": method, "X-Original-URI": uri, "X-Forwarded-For": "203.0.113.9"}
+
+
+def forwarded(method, uri):
+    return {"X-Forwarded-Method": method, "X-Forwarded-Uri": uri}
 
 
 async def test_a_signed_request_may_pass_and_the_upstream_is_told_who_it_is_from(write, key):
@@ -123,6 +142,70 @@ async def test_a_trade_is_decided_once(write, key):
         assert (first[0], second[0]) == (200, 409)
 
 
+UNWANTED = (
+    "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Method", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix",
+    "True-Client-IP", "Client-IP", "X-Envoy-Original-Path", "X_Account_Id", "X-Account_Id", "X_Forwarded_For", "X_Original_Anything",
+)  # fmt: skip
+
+
+async def test_a_field_that_the_gate_would_not_forward_is_refused_whoever_asks(gate, key):
+    """The gate cannot take it out of what another proxy forwards."""
+    ways = {"nginx": of("GET", "/wallets"), "forward-auth": forwarded("GET", "/wallets"), "envoy/wallets": {}}
+    for name in UNWANTED:
+        for way, told in ways.items():
+            if way.startswith("envoy") and name.startswith("X-Envoy"):
+                continue  # Envoy removes those of clients, and adds its own
+            status, headers, body = await ask(gate, signed(key, "GET", "/wallets") | told | {name: "DELETE"}, how=way)
+            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request"), (name, way)
+            assert name.lower().encode() in body
+    # What one proxy tells the method by is nothing that another's client may send.
+    told = ways["forward-auth"] | {"X-Original-URI": "/orders"}
+    assert (await ask(gate, signed(key, "GET", "/wallets") | told, how="forward-auth"))[0] == 400
+
+
+async def test_content_that_was_not_seen_is_not_let_through_on_a_signature_over_none(gate, key):
+    calls = [("POST", "/orders", "mobee"), ("POST", "/orders", "rfc9421"), ("POST", "/orders", "binance"), ("DELETE", "/orders/1", "mobee")]
+    for method, target, dialect in calls:
+        for way, asked in (("forward-auth", "GET"), ("forward-auth", method), ("nginx", "GET")):
+            outgoing = sign(dialect, signing_key(key), method, target, b"", now_ms=clock.now_ms(), nonce=f"{way}{asked}")
+            told = of(method, outgoing.target) if way == "nginx" else forwarded(method, outgoing.target)
+            status, headers, body = await ask(gate, outgoing.headers | told, how=way, method=asked)
+            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request")
+            assert b"has not sent the content" in body
+
+
+async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(gate, key):
+    """Behind the path, where no client can."""
+    for way in ("nginx?content=dropped", "forward-auth?content=dropped", "forward-auth?content=sent"):
+        told = of("POST", "/orders") if way.startswith("nginx") else forwarded("POST", "/orders")
+        outgoing = sign("rfc9421", signing_key(key), "POST", "/orders", b"", now_ms=clock.now_ms(), nonce=way.replace("?", "-"))
+        assert (await ask(gate, outgoing.headers | told, how=way))[0] == 200
+    for way in ("nginx?content=sent", "forward-auth?content=droppe", "forward-auth?content=dropped&x=1"):
+        told = of("POST", "/orders") if way.startswith("nginx") else forwarded("POST", "/orders")
+        _, headers, body = await ask(gate, signed(key, "POST", "/orders") | told, how=way)
+        assert headers["X-Gerbang-Code"] == "malformed_request"
+        assert b"configuration may say" in body
+
+
+async def test_what_was_sent_is_taken_as_it_was_sent_and_only_whole(gate, key):
+    body = b'{"price":"1"}'
+    partial = signed(key, "POST", "/orders", body) | {"x-envoy-auth-partial-body": "true"}
+    assert (await ask(gate, partial, how="envoy/orders", method="POST", data=body))[0] == 400
+    body = gzip.compress(body)  # signed as it is, and not to be decoded here
+    headers = signed(key, "POST", "/orders", body) | {"Content-Encoding": "gzip"}
+    assert (await ask(gate, headers, how="envoy/orders", method="POST", data=body))[0] == 200
+
+
+async def test_a_question_may_be_as_large_as_the_gate_takes_a_request(gate, key):
+    asked = signed(key, "GET", "/wallets") | of("GET", "/wallets")
+    assert (await ask(gate, asked | {"X-Note": "a" * 15_000}))[0] == 200
+    assert (await ask(gate, asked | {f"X-Note-{number}": "a" for number in range(300)}))[0] == 200
+    status, headers, body = await ask(gate, asked | {"X-Note": "a" * 16_500})
+    assert (status, headers["X-Gerbang-Code"], headers["X-Gerbang-Status"]) == (403, "headers_too_large", "431")
+    assert json.loads(body)["limit"] == 16_384
+    assert json.loads(headers["X-Gerbang-Body"]) == json.loads(body)  # nginx throws bodies away
+
+
 async def test_the_question_must_be_clear_and_come_from_a_trusted_proxy(write, key):
     async with running(write()) as gateway:
         status, told, _ = await ask(gateway, signed(key, "GET", "/wallets"))
@@ -131,6 +214,15 @@ async def test_the_question_must_be_clear_and_come_from_a_trusted_proxy(write, k
         status, _, body = await ask(gateway, signed(key, "GET", "/wallets") | of("GET", "/wallets"))
         assert status == 403
         assert b"trusted_proxies" in body
+
+
+@asynccontextmanager
+async def raw_client(host, port):
+    client = RawClient(*await asyncio.open_connection(host, port))
+    try:
+        yield client
+    finally:
+        await client.close()
 
 
 async def in_chunks(body):
@@ -170,7 +262,7 @@ async def proxy(command, port, log):
 def placed(text, gateway, upstream, port):
     """One of our example configurations with the ports of this test."""
     upstream_port = upstream.url.rpartition(":")[2]
-    for shown, real in (("8081", gateway.ops[1]), ("8092", upstream_port), ("8088", port)):
+    for shown, real in (("8080", gateway.public[1]), ("8081", gateway.ops[1]), ("8092", upstream_port), ("8088", port)):
         text = re.sub(rf"\b{shown}\b", str(real), text)
     return text
 
@@ -200,10 +292,8 @@ async def test_a_real_nginx_asks_by_auth_request(write, key, upstream, tmp_path)
             assert re.search(rb"(?i)x-client-ip: 127\.0\.0\.1\r\n", seen)
             assert re.search(rb"(?i)x-account-id: " + key.account_id.encode() + rb"\r\n", seen)
             assert not re.search(rb"(?i)x-request-signature", seen)
-            async with session.get(f"{url}/wallets") as answer:
-                assert (answer.status, answer.headers["X-Gerbang-Code"]) == (401, "missing_credentials")
-            async with session.get(f"{url}/nowhere", headers=signed(key, "GET", "/nowhere")) as answer:
-                assert (answer.status, answer.headers["X-Gerbang-Code"]) == (403, "no_route")
+            assert int(answer.headers["RateLimit-Remaining"]) > 0
+            await check_refusals(session, url, key)
             body = b'{"price":"1"}'
             async with session.post(f"{url}/orders", data=body, headers=signed(key, "POST", "/orders", body)) as answer:
                 # nginx keeps the body to itself, so what the signature covers is not there: refused, never let through.
@@ -216,6 +306,99 @@ async def test_a_real_nginx_asks_by_auth_request(write, key, upstream, tmp_path)
                     assert answer.status == 200
             assert [request.body for request in upstream.requests] == [b"", b"", b""]
             assert b"someone-else" not in upstream.raw
+            await check_what_the_gate_answers_itself(session, url, upstream)
+
+
+async def check_refusals(session, url, key):
+    """Each reaches the client as the gate wrote it: status, type, body and fields."""
+    async with session.get(f"{url}/wallets") as answer:
+        assert (answer.status, answer.content_type) == (401, "application/problem+json")
+        problem = await answer.json(content_type=None)
+        assert (problem["code"], problem["status"], problem["dialects"][0]) == ("missing_credentials", 401, "mobee")
+    async with session.get(f"{url}/nowhere", headers=signed(key, "GET", "/nowhere")) as answer:
+        assert (answer.status, (await answer.json(content_type=None))["code"]) == (404, "no_route")
+    async with session.put(f"{url}/wallets", headers=signed(key, "PUT", "/wallets")) as answer:
+        assert (answer.status, answer.headers["Allow"]) == (405, "GET, HEAD")
+    async with session.get(f"{url}/wallets", headers={"X-MBX-APIKEY": key.key_id}) as answer:
+        assert (answer.status, answer.content_type) == (401, "application/json")
+        assert (await answer.json())["gerbang"]["code"] == "missing_credentials"
+
+
+async def check_what_the_gate_answers_itself(session, url, upstream):
+    async with session.get(f"{url}/gateway/v1/ip") as answer:
+        assert (await answer.json())["family"] == "ipv4"
+    upstream.script = answering(
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
+    )
+    async with raw_client("127.0.0.1", int(url.rpartition(":")[2])) as client:
+        client.send(
+            b"GET /stream HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        )
+        assert (await client.head())[0] == 101
+    assert any(request.line.startswith(b"GET /stream ") for request in upstream.requests)
+
+
+async def test_a_real_caddy_asks_for_reading_calls_and_leaves_the_others_to_the_gate(write, key, upstream, tmp_path):
+    if shutil.which("caddy") is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("caddy is not here: apt-get install caddy")
+    port = free_port()
+    async with running(write()) as gateway:
+        file = tmp_path / "Caddyfile"
+        file.write_text(placed((DEPLOY / "caddy" / "decision.Caddyfile").read_text(), gateway, upstream, port))
+        command = ["env", f"HOME={tmp_path}", "caddy", "run", "--config", str(file), "--adapter", "caddyfile"]
+        async with proxy(command, port, tmp_path / "log") as url, aiohttp.ClientSession() as session:
+            forged = dict.fromkeys((*IDENTITY, *ADDRESS, "X-Gateway-Assertion", "X-Forwarded-Uri", "X-Forwarded-Method"), "someone-else")
+            async with session.get(f"{url}/wallets", headers=signed(key, "GET", "/wallets") | forged) as answer:
+                assert answer.status == 200
+                assert int(answer.headers["RateLimit-Remaining"]) > 0
+            assert re.search(rb"(?i)x-account-id: " + key.account_id.encode() + rb"\r\n", upstream.raw)
+            assert re.search(rb"(?i)x-client-ip: 127\.0\.0\.1\r\n", upstream.raw)
+            # Content that no signature covers does not go on, even a GET's, and nobody's identity is nobody's.
+            for data in (b"x=1", in_chunks(b"x=1")):
+                async with session.get(f"{url}/wallets", data=data, headers=signed(key, "GET", "/wallets")) as answer:
+                    assert (answer.status, (await answer.json(content_type=None))["code"]) == (401, "invalid_credentials")
+            async with session.get(f"{url}/public", headers=forged) as answer:
+                assert answer.status == 200
+            async with session.head(f"{url}/wallets", headers=signed(key, "HEAD", "/wallets")) as answer:
+                assert answer.status == 200
+            assert [request.body for request in upstream.requests] == [b"", b"", b""]
+            assert b"someone-else" not in upstream.raw
+            assert not re.search(rb"(?i)x-request-signature|x-forwarded-(uri|method)", upstream.raw)
+            await check_refusals(session, url, key)
+            body = b'{"price":"1"}'
+            headers = signed(key, "POST", "/orders") | {"X-Forwarded-Method": "GET"}
+            async with session.post(f"{url}/orders", data=body, headers=headers) as answer:
+                assert (answer.status, (await answer.json(content_type=None))["code"]) == (401, "invalid_credentials")
+            async with session.post(f"{url}/orders", data=body, headers=signed(key, "POST", "/orders", body)) as answer:
+                assert answer.status == 200
+            assert [request.body for request in upstream.requests[3:]] == [body]
+            await check_what_the_gate_answers_itself(session, url, upstream)
+
+
+def test_traefiks_configuration_has_what_the_decision_relies_on():
+    """Its binary is nowhere to be had from a package here, so this looks at the file alone."""
+    configuration = yaml.safe_load((DEPLOY / "traefik" / "decision.yaml").read_text())["http"]
+    decision = configuration["middlewares"]["gerbang-decision"]["forwardAuth"]
+    assert decision["address"].endswith("/decision/forward-auth?content=sent")
+    assert (decision["forwardBody"], decision["preserveRequestMethod"], decision["trustForwardHeader"]) == (True, True, False)
+    assert {name.lower() for name in decision["authResponseHeaders"]} == {
+        "x-account-id", "x-key-id", "x-key-scopes", "x-client-ip", "x-request-id", "x-gateway-assertion",
+    }  # fmt: skip
+    stripped = configuration["middlewares"]["gerbang-strip"]["headers"]["customRequestHeaders"]
+    assert {name.decode() for name in CREDENTIAL_FIELDS} <= {name.lower() for name in stripped}
+    assert set(stripped.values()) == {""}
+    trading = configuration["routers"]["trading"]
+    assert trading["middlewares"] == ["gerbang-decision", "gerbang-strip"]
+    assert trading["priority"] < configuration["routers"]["gateway"]["priority"]
+    assert {router["service"] for router in configuration["routers"].values()} == set(configuration["services"])
+
+
+@pytest.mark.parametrize("file", ["nginx/decision.conf", "envoy/decision.yaml", "caddy/decision.Caddyfile", "traefik/decision.yaml"])
+def test_every_field_of_credentials_is_taken_out_by_each_proxy(file):
+    text = (DEPLOY / file).read_text().lower()
+    assert [name for name in CREDENTIAL_FIELDS if name.decode() not in text] == []
 
 
 async def test_a_real_envoy_asks_by_ext_authz_with_the_body(write, key, upstream, tmp_path):
@@ -248,3 +431,5 @@ async def test_a_real_envoy_asks_by_ext_authz_with_the_body(write, key, upstream
                 assert answer.status == 200
             assert len(upstream.requests) == 2
             assert b"someone-else" not in upstream.raw
+            await check_refusals(session, url, key)
+            await check_what_the_gate_answers_itself(session, url, upstream)
