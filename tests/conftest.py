@@ -9,6 +9,7 @@ import redis
 
 from deploy.local.postgres import PostgresServer
 from deploy.local.redis import RedisServer
+from tests.support import wheel
 from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database, start_migrated, start_redis
 
 hypothesis.settings.register_profile("gerbang", deadline=None)  # how long an example takes says nothing on a busy machine
@@ -66,6 +67,8 @@ def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what tests measured: ``record_property("measured", "…")``; it survives parallel runs."""
+    if not wheel.is_current():
+        terminalreporter.write_line("whole processes ran interpreted: `python -m tests.support.wheel` builds the wheel of these sources")
     reports = [report for group in terminalreporter.stats.values() for report in group if getattr(report, "when", "") == "call"]
     measured = [value for report in reports for name, value in report.user_properties if name == "measured"]
     if measured:

@@ -37,21 +37,6 @@ def admin(path: Path) -> None:
     raise SystemExit(run(path))
 
 
-@click.command("compile")
-def compile_command() -> None:
-    r"""Compile the gateway's data plane to machine code; gateways started from then on use it.
-
-    Needs a C compiler and the extra gerbang[compile]. Without it the gate runs interpreted and serves about a third fewer requests.
-    To be repeated after an upgrade; what was compiled from other sources is never used. GERBANG_INTERPRETED=1 leaves it aside.
-
-    \b
-    Example: gerbang compile
-    """
-    from deploy.compiler import compile_gateway
-
-    click.echo(f"compiled: {compile_gateway(lambda line: click.echo(line, err=True))}")
-
-
 @click.command()
 @click.option("--ops", callback=service_url, default="http://127.0.0.1:8081", show_default=True, help="The gateway's ops port.")
 def reload(ops: str) -> None:

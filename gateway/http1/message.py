@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 class Request:
     """One HTTP/1.1 request as received (RFC 9112). Nothing in it was decoded or re-encoded, and nothing is changed after it was made.
 
-    A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not (``native.py``).
+    A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not.
     """
 
     __slots__ = ("body", "headers", "method", "path", "peer", "query", "received_ms", "request_id", "secure", "target")

@@ -5,7 +5,6 @@ import socket
 import sys
 from typing import Any
 
-from gateway import native
 from gateway.process.channel import Caller, Frames, WorkerFailed
 from gateway.runtime import clock
 from gateway.telemetry import Snapshot, merge
@@ -66,7 +65,6 @@ class WorkerProcess:
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(), self._listening.fileno()),
-                env=native.environment(),
                 process_group=0,  # Ctrl-C is for the parent, which drains its workers
             )
         finally:

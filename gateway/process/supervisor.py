@@ -15,7 +15,6 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway import native
 from gateway.admission.verdict import Asked, Verdict
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
@@ -25,6 +24,7 @@ from gateway.errors import ConfigError, ConfigProblem, GerbangError
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Readiness, ReloadReport
+from gateway.process.build import is_compiled
 from gateway.process.configuration import Configuration, load
 from gateway.process.fleet import Workers
 from gateway.runtime import clock
@@ -81,6 +81,7 @@ class Supervisor:
         self._ring = ring
         self._public = public
         self._metrics = Metrics()
+        self._metrics.compiled = int(is_compiled())
         self._metrics.probes.append(lambda metrics: setattr(metrics, "log_lines_dropped", LineSink.dropped))
         self._workers = Workers(public, configuration, signing, self._metrics)
         self._stopping = asyncio.Event()
@@ -105,7 +106,7 @@ class Supervisor:
                     public=_address_of(self._public[0]),
                     ops=told,
                     version=self._workers.configuration.version,
-                    compiled=native.compiled() is not None,
+                    compiled=is_compiled(),
                 )
                 await self._stopping.wait()
                 await self._drain()
@@ -239,7 +240,12 @@ class Supervisor:
         """See :meth:`gateway.ops.report.Operated.configuration`."""
         loaded_at = datetime.fromtimestamp(self._metrics.config_loaded_ms / 1000, UTC).isoformat(timespec="milliseconds")
         configuration = self._workers.configuration
-        return {"version": configuration.version, "loaded_at": loaded_at.replace("+00:00", "Z"), "settings": shown(configuration.settings)}
+        return {
+            "version": configuration.version,
+            "compiled": is_compiled(),
+            "loaded_at": loaded_at.replace("+00:00", "Z"),
+            "settings": shown(configuration.settings),
+        }
 
     def jwks(self) -> dict[str, Any]:
         """See :meth:`gateway.ops.report.Operated.jwks`."""

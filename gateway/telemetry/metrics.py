@@ -122,6 +122,7 @@ class Metrics:
     worker_restarts: int = _counter("worker_restarts", "Workers started again after they died.")
     reloads: Counts = _counter("reloads", "Attempts to reload: applied, unchanged, refused.", "outcome")
     config: Counts = _gauge("config_info", "1 for the configuration in force.", "version", merge="max")
+    compiled: int = _gauge("compiled", "1 when the data plane runs as machine code, 0 when it is interpreted.", merge="max")
     config_loaded_ms: int = _gauge("config_loaded_timestamp_milliseconds", "When the configuration in force was loaded.", merge="max")
 
     probes: list[Callable[["Metrics"], None]] = dataclasses.field(default_factory=list)

@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from gateway import native
 from tests.bench import contestants, load, memory
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.gate import gate_under_test
+from tests.support import wheel
 
 HERE = Path(__file__).parent
 Runs = dict[str, list[load.Result]]
@@ -125,7 +125,7 @@ def machine() -> str:
     model = next(
         (line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")), ""
     )
-    gate = "compiled" if native.compiled() is not None else "interpreted"
+    gate = "compiled" if wheel.is_current() else "interpreted"
     return f"{model or platform.machine()}, Linux {platform.release()}, Python {platform.python_version()}, the gate {gate}"
 
 

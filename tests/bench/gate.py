@@ -8,13 +8,13 @@ from pathlib import Path
 
 import asyncpg
 
-from gateway import native
 from gateway.keys import ids, store
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
 from tests.bench.contestants import Contestant, Ground
 from tests.bench.load import BIG_PATH, MODES, PUBLIC_PATH, READ_PATH, TRADE_PATH, Key
+from tests.support import wheel
 from tests.support.stack import Database, fresh_database, start_migrated, start_redis
 
 CONFIGURATION = """
@@ -87,10 +87,10 @@ def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Contestant, Key]
                         trade_path=TRADE_PATH,
                     )
                 )
-                return [str(Path(sys.executable).with_name("gerbang")), "gateway", "--config", str(file)]
+                return [str(wheel.program("gerbang")), "gateway", "--config", str(file)]
 
             def interpreted(ground: Ground, port: int) -> list[str]:
-                return ["env", f"{native.INTERPRETED}=1", *command(ground, port)]
+                return [str(Path(sys.executable).with_name("gerbang")), *command(ground, port)[1:]]
 
             yield (
                 Contestant("gerbang", MODES, lambda: "", command),

@@ -1,16 +1,14 @@
 """What one worker holds in memory, and how long the gate takes to start."""
 
-import os
 import resource
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-from gateway import native
 from tests.bench import contestants
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
+from tests.support import wheel
 
 IDLE_CONNECTIONS = 10_000
 CACHED_KEYS = 100_000
@@ -32,8 +30,16 @@ def measure(gate: Contestant, ground: Ground) -> dict[str, object]:
             connection.close()
     finally:
         contestants.stop(process)
-    command = ["taskset", "-c", LOAD_CORE, sys.executable, "-P", "-m", "tests.bench.cached_keys", str(CACHED_KEYS)]
-    added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300, env=_as_a_worker()).stdout.strip()
+    command = [
+        "taskset",
+        "-c",
+        LOAD_CORE,
+        str(wheel.program("python")),
+        "-P",
+        str(Path(__file__).with_name("cached_keys.py")),
+        str(CACHED_KEYS),
+    ]
+    added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
     figures[f"added by {CACHED_KEYS} cached keys, MiB"] = float(added)
     return figures
 
@@ -50,13 +56,6 @@ def _crowd(port: int) -> list[socket.socket]:
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
             raise RuntimeError("an idle connection was not served")
     return crowd
-
-
-def _as_a_worker() -> dict[str, str]:
-    """The environment in which what is compiled is imported as a worker imports it, and this folder can be imported too."""
-    environment = native.environment()
-    root = str(Path(__file__).parents[2])
-    return environment | {"PYTHONPATH": os.pathsep.join(filter(None, [environment.get("PYTHONPATH"), root]))}
 
 
 def _descendants(pid: int) -> list[int]:

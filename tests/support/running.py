@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import aiohttp
+
+from tests.support import wheel
 
 PATIENCE = 60
 """Seconds to wait for what must happen; only a broken gateway uses them up."""
@@ -35,12 +36,12 @@ class RunningGateway:
         assert self._process is not None
         return self._process.pid
 
-    async def start(self, *, environment: dict[str, str] | None = None, log: IO[bytes] | None = None) -> None:
+    async def start(self, *, environment: dict[str, str] | None = None, log: IO[bytes] | None = None, program: Path | None = None) -> None:
         """Start it and read its log, without waiting for anything.
 
         :param log: where it logs to instead; then nothing is read, and :meth:`serving` waits for it
         """
-        command = (sys.executable, "-c", _RUN, str(self.path))
+        command = (str(program or wheel.program("python")), "-P", "-c", _RUN, str(self.path))
         self._process = await asyncio.create_subprocess_exec(
             *command, stderr=log or asyncio.subprocess.PIPE, env={**os.environ, **(environment or {})}
         )
@@ -161,10 +162,13 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def running(path: Path, *, environment: dict[str, str] | None = None) -> AsyncIterator[RunningGateway]:
-    """A gateway that serves; killed at the end if it still runs."""
+async def running(path: Path, *, environment: dict[str, str] | None = None, program: Path | None = None) -> AsyncIterator[RunningGateway]:
+    """A gateway that serves; killed at the end if it still runs.
+
+    :param program: the Python of another environment than the wheel's
+    """
     gateway = RunningGateway(path)
-    await gateway.start(environment=environment)
+    await gateway.start(environment=environment, program=program)
     try:
         await gateway.ready()
         yield gateway

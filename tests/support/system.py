@@ -7,12 +7,13 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
 
-GERBANG = Path(sys.executable).with_name("gerbang")
+from tests.support import wheel
+
+GERBANG = wheel.program("gerbang")
 START_SECONDS = 120
 
 

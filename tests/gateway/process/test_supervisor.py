@@ -4,13 +4,14 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from gateway import native
 from gateway.keys.vault import new_entry
+from tests.support import wheel
 from tests.support.running import PATIENCE, RunningGateway, configuration, running
 from tests.support.wire import RawClient, recording_upstream
 
@@ -92,15 +93,15 @@ async def test_it_serves_and_ends_with_nothing_left(write):
         await client.close()
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-async def test_its_workers_run_what_was_compiled_if_anything_was_and_they_may(write, wanted):
-    environment = {name: value for name, value in os.environ.items() if name != native.INTERPRETED}
-    async with running(write(), environment=environment | ({} if wanted else {native.INTERPRETED: "1"})) as gateway:
+@pytest.mark.parametrize("program", [wheel.program("python"), Path(sys.executable)])
+async def test_it_says_whether_its_workers_run_machine_code(write, program):
+    async with running(write(), program=program) as gateway:
         said = await gateway.event("ready")
         (worker,) = await gateway.worker_pids()
-        mapped = f"{native.HOME}/" in await asyncio.to_thread(Path(f"/proc/{worker}/maps").read_text)
-        assert mapped is said["compiled"]
-        assert mapped is (wanted and (native.HOME / native.digest()).is_dir())
+        mapped = "/gateway/server/exchange." in await asyncio.to_thread(Path(f"/proc/{worker}/maps").read_text)
+        assert mapped is said["compiled"] is (wheel.is_current() and program == wheel.program("python"))
+        assert (await gateway.ask("GET", "/config"))[1]["compiled"] is mapped
+        assert await gateway.metric("gerbang_compiled") == mapped
 
 
 async def test_ctrl_c_ends_it_too(write):

@@ -1,0 +1,102 @@
+"""The build hook of the wheel: the modules that a request passes through become machine code, by mypyc.
+
+``pip install .`` and whatever else builds a wheel run it (``[tool.hatch.build.targets.wheel.hooks.custom]``). The sources are compiled in a
+folder of their own, never in the checkout, where a stale extension would win over an edited source. Without a C compiler the same sources
+make a pure wheel, and a line says so. An editable installation stays interpreted; ``HATCH_BUILD_NO_HOOKS=true`` leaves the hook out.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+MODULES = (
+    "runtime/clock", "runtime/outbox", "runtime/ticker",
+    "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
+    "admission/replay", "admission/routes", "admission/rules",
+    "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
+    "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",
+    "forward/upstream_server",
+    "keys/cache", "keys/lookup", "keys/usage",
+    "http1/answer", "http1/body", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader", "http1/request_head",
+    "http1/response",
+    "net/addresses", "net/client_ip",
+    "server/common", "server/connection", "server/exchange", "server/plane", "server/serving",
+    "telemetry/histogram",
+)  # fmt: skip
+"""Of ``gateway``. Classes in here have slots, inherit only from one another, and are made by plain constructors."""
+
+REQUIRED = "GERBANG_WHEEL"
+"""An environment variable: ``compiled`` makes a build fail that cannot compile, ``pure`` does not try."""
+TOOLS = ("mypy==2.4.1", "setuptools>=80")
+_CHECKER = "[mypy]\nplugins = pydantic.mypy\nignore_missing_imports = true\n"
+_SETUP = """
+from mypyc.build import mypycify
+from setuptools import setup
+
+setup(name="gerbang-compiled", packages=[], ext_modules=mypycify({arguments!r}, opt_level="2", debug_level="0"))
+"""
+_SECONDS = 900
+
+
+class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
+    """See the module."""
+
+    PLUGIN_NAME = "custom"
+    _work: tempfile.TemporaryDirectory[str] | None = None
+
+    def dependencies(self) -> list[str]:
+        """What the build environment needs: the compiler, and the packages whose types it reads."""
+        return [*self.metadata.core.dependencies, *TOOLS]
+
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        """Compile and add what was compiled to the wheel, unless it is an editable one."""
+        wanted = os.environ.get(REQUIRED, "")
+        if version == "editable" or wanted == "pure":
+            return
+        if not any(shutil.which(name) for name in (os.environ.get("CC", "cc"), "gcc", "clang")):
+            self._without("there is no C compiler", wanted)
+            return
+        self._work = tempfile.TemporaryDirectory(prefix="gerbang-wheel-")
+        try:
+            made = compile_modules(Path(self.root), Path(self._work.name))
+        except subprocess.SubprocessError as error:
+            self._work.cleanup()
+            said = (getattr(error, "output", None) or b"").decode("utf-8", "replace").strip().splitlines()[-20:]
+            self._without("\n".join([f"the compiler failed ({error}); it said last:", *said]), wanted)
+            return
+        build_data["pure_python"] = False
+        build_data["infer_tag"] = True
+        build_data["force_include"].update(made)
+
+    def finalize(self, _version: str, _build_data: dict[str, Any], _artifact_path: str) -> None:
+        """Remove what was compiled: it is in the wheel."""
+        if self._work is not None:
+            self._work.cleanup()
+
+    def _without(self, reason: str, wanted: str) -> None:
+        if wanted == "compiled":
+            raise RuntimeError(f"{REQUIRED}=compiled, but {reason}")
+        self.app.display_warning(f"the gateway is not compiled and will serve fewer requests: {reason}")
+
+
+def compile_modules(root: Path, work: Path) -> dict[str, str]:
+    """Compile :data:`MODULES` of the checkout ``root`` in the empty folder ``work``.
+
+    :return: each extension's path, and its path in the wheel
+    :raises subprocess.SubprocessError: the compiler failed, with its output, or takes too long
+    """
+    shutil.copytree(root / "gateway", work / "gateway", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+    (work / "mypy.ini").write_text(_CHECKER)
+    modules = [f"gateway/{module}.py" for module in MODULES]
+    (work / "setup.py").write_text(_SETUP.format(arguments=["--config-file=mypy.ini", *modules]))
+    subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=work, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=_SECONDS, check=True,
+    )  # fmt: skip
+    return {str(path): str(path.relative_to(work)) for path in work.rglob("*.so") if "build" not in path.relative_to(work).parts}
