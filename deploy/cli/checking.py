@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 if TYPE_CHECKING:
+    from gateway.admission.routes import Route
     from gateway.process.configuration import Configuration
 
 
@@ -73,8 +74,15 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
         ("weight", f"{route.weight} of {limits.per_key} per key"),
         ("replay", "strict" if route.strict_replay else "off"),
         ("body", f"at most {limits.max_body_bytes} bytes"),
-        *([("websocket", "yes")] if route.websocket else []),
+        *([("websocket", route.session or "a tunnel")] if route.websocket else []),
+        *([("message", f"at most {limits.max_message_bytes} bytes")] if route.session else []),
+        *[("method", _method(name, method)) for name, method in sorted(route.methods.items())],
     ]
+
+
+def _method(name: str, rule: "Route") -> str:
+    """One line on one method of a session."""
+    return f"{name:32} scope {rule.scope:7} weight {rule.weight:<5} replay {'strict' if rule.strict_replay else 'off'}"
 
 
 def kind_of(file: Path) -> Literal["gateway", "admin"]:

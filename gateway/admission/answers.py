@@ -20,7 +20,17 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None) -> Ans
 
     :param dialect: the one that the request speaks, if it speaks any
     """
-    problem: dict[str, object] = {
+    problem = problem_of(refusal, request_id=request_id)
+    own = dialect.refusal(problem) if dialect is not None else None
+    if own is None:
+        return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
+    status, body = own
+    return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
+
+
+def problem_of(refusal: Refusal, *, request_id: str) -> dict[str, object]:
+    """The problem (RFC 9457) that a refusal is."""
+    return {
         "type": f"urn:gerbang:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
@@ -29,11 +39,6 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None) -> Ans
         "request_id": request_id,
         **refusal.extras,
     }
-    own = dialect.refusal(problem) if dialect is not None else None
-    if own is None:
-        return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
-    status, body = own
-    return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
 
 
 def document(body: Mapping[str, object]) -> Answer:

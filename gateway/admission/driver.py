@@ -1,4 +1,4 @@
-"""Drives a request to its decision: admit, look the key up, admit again, claim the signature. The order stands here and nowhere else.
+"""Drives a request or a message to its decision: admit, look the key up, admit again, claim the signature. The order stands here alone.
 
 What needs no wait is decided in the call itself, without a task; only the rest becomes :class:`Pending`.
 """
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from gateway.admission.gate import Admitted, Gate, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import KeyStoreUnavailable
-from gateway.http1.message import Request
+from gateway.http1.message import Asked
 from gateway.runtime.tasks import spawn
 
 MAX_LOOKUPS = 3
@@ -23,11 +23,11 @@ Settled = Callable[[Admitted | None, BaseException | None], None]
 class Pending:
     """A decision that something is awaited for; ``settled`` is called once, and not after :meth:`cancel`."""
 
-    __slots__ = ("_gate", "_request", "_route", "_settled")
+    __slots__ = ("_asked", "_gate", "_route", "_settled")
 
-    def __init__(self, gate: Gate, request: Request, route: Route, settled: Settled) -> None:
+    def __init__(self, gate: Gate, asked: Asked, route: Route, settled: Settled) -> None:
         self._gate = gate
-        self._request = request
+        self._asked = asked
         self._route = route
         self._settled: Settled | None = settled
 
@@ -52,7 +52,7 @@ class Pending:
                 if self._settled is None:
                     return
                 try:
-                    admitted = self._gate.admit(self._request, self._route)
+                    admitted = self._gate.admit(self._asked, self._route)
                 except KeyNeeded as again:
                     needed = again
                     continue
@@ -71,26 +71,26 @@ class Pending:
             settled(admitted, error)
 
 
-def drive(gate: Gate, request: Request, route: Route, settled: Settled) -> Admitted | Pending:
+def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Pending:
     """Decide at once where that is possible.
 
     :param settled: told of a decision that is returned as pending
     :raises Refusal: it may not pass
     """
     try:
-        admitted = gate.admit(request, route)
+        admitted = gate.admit(asked, route)
     except KeyNeeded as needed:
-        pending = Pending(gate, request, route, settled)
+        pending = Pending(gate, asked, route, settled)
         spawn(pending.look_up(needed), name="look up a key")
         return pending
     if admitted.replay is None:
         return admitted
-    pending = Pending(gate, request, route, settled)
+    pending = Pending(gate, asked, route, settled)
     pending.claim(admitted)
     return pending
 
 
-async def admit(gate: Gate, request: Request, route: Route) -> Admitted:
+async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
     """The same for whoever can await.
 
     :raises Refusal: it may not pass
@@ -105,5 +105,5 @@ async def admit(gate: Gate, request: Request, route: Route) -> Admitted:
         elif admitted is not None:
             decided.set_result(admitted)
 
-    found = drive(gate, request, route, settled)
+    found = drive(gate, asked, route, settled)
     return found if isinstance(found, Admitted) else await decided

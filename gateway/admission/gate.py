@@ -6,16 +6,17 @@ Nothing here awaits; what needs a wait is named in the return value (a claim at 
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.admission import answers, builtin, rules
-from gateway.admission.dialects import DIALECTS, Credentials, Dialect
+from gateway.admission.dialects import DIALECTS, Credentials, Dialect, Mistake
 from gateway.admission.dialects.base import invalid
 from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
+from gateway.admission.sessions import SESSIONS, Message
 from gateway.config.settings import GatewaySettings
 from gateway.errors import (
     AmbiguousCredentials,
@@ -28,7 +29,7 @@ from gateway.errors import (
     MissingCredentials,
     Refusal,
 )
-from gateway.http1.message import Answer, Identity, Request
+from gateway.http1.message import Answer, Asked, Identity, Request
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
 from gateway.net.client_ip import ClientIpRule, Seen
@@ -135,41 +136,66 @@ class Gate:
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
         return self.routes.match(head.method, head.path)
 
-    def admit(self, request: Request, route: Route) -> Admitted:
-        """Decide on a whole request. Charges its limits exactly once, when it passes.
+    def message(self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str) -> Message:
+        """One message of a session, read.
 
+        :param text: valid UTF-8
+        :param client: the handshake that opened the session
+        :param key_id: the key that it has logged in with; ``""``: none
+        :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
+        """
+        return SESSIONS[route.session].read(text, client, key_id, received_ms, request_id)
+
+    def method(self, message: Message, route: Route) -> Route:
+        """The rule by which a session's message is decided.
+
+        :raises MalformedRequest: it is no message of the dialect
+        :raises NoRoute: default deny
+        """
+        if message.wrong:
+            raise MalformedRequest(message.wrong)
+        return route.method(message.names)
+
+    def admit(self, asked: Asked, route: Route) -> Admitted:
+        """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.
+
+        :param asked: a :class:`Request` with its route, or a :class:`Message` with what :meth:`method` says of it
         :raises Refusal: it may not pass
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        seen = self._client_ip.of(request)
+        seen = self._client_ip.of(_request(asked))
         if route.scope == "public":
             return Admitted(route, None, seen.address)
         principal: Principal | None = None
         claimed = ""
         now_ms = self._monotonic_ms()
         try:
-            dialect, fields = self._claimed_dialect(request)
-            self._check_failures(seen, request, now_ms)
-            credentials = dialect.read(request, fields)
-            claimed = credentials.key_id
-            rules.check_coverage(credentials, route)
-            window_ms = rules.check_time(credentials, request.received_ms, self._auth)
-            principal = self._known(credentials, now_ms)
-            if principal is None or not self._verifies(principal, credentials):
-                self._refuse_credentials(principal, credentials, dialect, fields, request)
-            rules.check_standing(principal, request.received_ms)
+            credentials = self._read(asked, seen, now_ms)
+            window_ms = 0
+            if credentials is not None:
+                claimed = credentials.key_id
+                rules.check_coverage(credentials, route)
+                window_ms = rules.check_time(credentials, asked.received_ms, self._auth)
+                principal = self._known(credentials.key_id, now_ms)
+                if principal is None or not self._verifies(principal, credentials):
+                    self._refuse_credentials(principal, credentials, asked)
+            else:
+                principal = self._logged_in(asked, now_ms)
+            rules.check_standing(principal, asked.received_ms)
             rules.check_address(principal, seen)
             rules.check_scope(principal, route)
+            for further in route.further:
+                rules.check_scope(principal, further)
             charge = self._check_limit(principal, route, now_ms)
         except Refusal as refusal:
-            self._note(refusal, principal, claimed, seen, request)
+            self._note(refusal, principal, claimed, seen, asked)
             raise
         claim = None
-        if route.strict_replay:
-            ttl_ms = credentials.timestamp_ms + window_ms - request.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
+        if route.strict_replay and credentials is not None:
+            ttl_ms = credentials.timestamp_ms + window_ms - asked.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
             claim = Claim(principal.key_id, credentials.signature, ttl_ms)
         else:
-            self._usage.admitted(principal.key_id, seen.address, request.received_ms)
+            self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
         return Admitted(route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.expires_ms, principal, charge)
 
     async def resolve(self, needed: KeyNeeded) -> None:
@@ -205,6 +231,13 @@ class Gate:
             return builtin.key(admitted.principal, self._rate, admitted.charge)
         return builtin.time(request.received_ms)
 
+    def render_message(self, refusal: Refusal, route: Route, message: Message | None, request_id: str) -> bytes:
+        """A refusal as a session's client reads it.
+
+        :param message: ``None`` when it could not be read
+        """
+        return SESSIONS[route.session].refusal(answers.problem_of(refusal, request_id=request_id), message)
+
     def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
         """A refusal as the client reads it.
 
@@ -238,34 +271,67 @@ class Gate:
             )
         return dialect, fields
 
-    def _check_failures(self, seen: Seen, request: Request, now_ms: int) -> None:
+    def _read(self, asked: Asked, seen: Seen, now_ms: int) -> Credentials | None:
+        """What a request or a message claims; ``None`` for a message that speaks for the key its session has logged in with.
+
+        :raises Refusal: the credentials are missing, ambiguous or cannot be read
+        """
+        if isinstance(asked, Message):
+            self._check_failures(seen, asked, now_ms)
+            return asked.dialect.credentials(asked, self._auth.max_clock_window_ms)
+        request = _request(asked)
+        dialect, fields = self._claimed_dialect(request)
+        self._check_failures(seen, asked, now_ms)
+        return dialect.read(request, fields)
+
+    def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
+        """What its sender may have done instead."""
+        if isinstance(asked, Message):
+            return asked.dialect.mistakes(asked, credentials)
+        request = _request(asked)
+        dialect, fields = self._claimed_dialect(request)
+        return dialect.mistakes(request, fields, credentials)
+
+    def _check_failures(self, seen: Seen, asked: Asked, now_ms: int) -> None:
         """An address that was refused too often waits, whatever it sends: no look-up, no verification."""
-        retry_ms = self._failures.retry_after_ms(seen.address or request.peer, self._failure_rate, now_ms)
+        retry_ms = self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
         if retry_ms:
             raise rules.rate_limited("too many refused credentials from your address", retry_ms)
 
-    def _known(self, credentials: Credentials, now_ms: int) -> Principal | None:
+    def _known(self, key_id: str, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""
-        found = self._lookup.peek(credentials.key_id, now_ms)
+        found = self._lookup.peek(key_id, now_ms)
         if found is None:
-            if is_key_id(credentials.key_id):
-                raise KeyNeeded(credentials.key_id)
+            if is_key_id(key_id):
+                raise KeyNeeded(key_id)
             return None
         return None if found is ABSENT else found
+
+    def _logged_in(self, asked: Asked, now_ms: int) -> Principal:
+        """The key that a session has logged in with, looked up anew.
+
+        :raises MissingCredentials: it has not
+        :raises InvalidCredentials: the key is no more
+        """
+        key_id = asked.key_id if isinstance(asked, Message) else ""
+        if not key_id:
+            raise MissingCredentials("log in with an API key first, or sign the message")
+        principal = self._known(key_id, now_ms)
+        if principal is None:
+            raise InvalidCredentials("the key that this session has logged in with does not exist any more", reason="deleted key")
+        return principal
 
     def _verifies(self, principal: Principal, credentials: Credentials) -> bool:
         if not credentials.algorithm or credentials.algorithm == principal.algorithm:
             return principal.verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
-    def _refuse_credentials(
-        self, principal: Principal | None, credentials: Credentials, dialect: Dialect, fields: dict[bytes, bytes], request: Request
-    ) -> NoReturn:
+    def _refuse_credentials(self, principal: Principal | None, credentials: Credentials, asked: Asked) -> NoReturn:
         """Unknown key and wrong signature alike: same work, same answer, unless a hint proves that the caller holds the secret."""
         if principal is None:
             pretend_to_verify(credentials.signed, credentials.signature)
         now_ms = self._services.monotonic_ms()
-        hint = self._hints.find(request, dialect=dialect, fields=fields, credentials=credentials, principal=principal, now_ms=now_ms)
+        hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
         refusal = invalid(
             hint or "no such key, or the signature is not over these bytes: compare string_to_sign with what you signed",
             credentials.signed,
@@ -290,29 +356,34 @@ class Gate:
         seconds = -int(-charge.reset_ms // 1000)
         return b"%bRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (self._limit_line, charge.remaining, seconds)
 
-    def _note(self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, request: Request) -> None:
+    def _note(self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, asked: Asked) -> None:
         """Count a refusal where it counts, say whose it is, and tell a proven owner their limits."""
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
-        refusal.asker = Asker(self._claimed_id(claimed, request), owner, seen.address or request.peer)
+        refusal.asker = Asker(self._claimed_id(claimed, asked), owner, seen.address or asked.peer)
         services = self._services
         now_ms = services.monotonic_ms()
         if isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials):
-            services.failures.failed(seen.address or request.peer, self._failure_rate, now_ms)
+            services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
             return
         key_id = principal.key_id
-        services.usage.refused(key_id, refusal.code, seen.address, request.received_ms)
+        services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms)
         if not isinstance(refusal, InvalidCredentials):
             lines = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
             refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
 
-    def _claimed_id(self, read: str, request: Request) -> str | None:
+    def _claimed_id(self, read: str, asked: Asked) -> str | None:
         """The key that a request says it is of: as the dialect read it or, when it did not come that far, as a credential field holds it.
+        A message without credentials is of the key that its session has logged in with.
 
         Only what has the form of a key id: anything else may be a secret in the wrong place.
         """
-        values = [read, *(value.decode("latin-1") for name, value in request.headers if name in self._dialect_of)]
+        values = [read]
+        if isinstance(asked, Message):
+            values.append(asked.key_id)
+        else:
+            values += [value.decode("latin-1") for name, value in _request(asked).headers if name in self._dialect_of]
         return next((value for value in values if is_key_id(value)), None)
 
     def _note_claim(self, admitted: Admitted, done: "Future[None]") -> None:
@@ -324,3 +395,12 @@ class Gate:
             self._services.usage.admitted(key_id, admitted.client_ip, now_ms)
         elif isinstance(refusal, Refusal):
             self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
+
+
+def _request(asked: Asked) -> Request:
+    """The request itself; of a message, the one that opened its session."""
+    if isinstance(asked, Message):
+        return asked.client
+    if isinstance(asked, Request):
+        return asked
+    raise InternalError("neither a request nor a message")

@@ -7,14 +7,13 @@ Trying costs some verifications, so it is done a few times a minute for each key
 
 from base64 import urlsafe_b64decode
 from binascii import Error
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from hmac import compare_digest, digest
 from itertools import chain
 from typing import NamedTuple
 
-from gateway.admission.dialects import Credentials, Dialect, Mistake
+from gateway.admission.dialects import Credentials, Mistake
 from gateway.admission.principal import Principal, pretend_to_verify
-from gateway.http1.message import Request
 from gateway.keys.ids import looks_like_secret
 
 PER_KEY = 5
@@ -41,16 +40,15 @@ class Hints:
 
     def find(
         self,
-        request: Request,
+        mistakes: Iterable[Mistake],
         *,
-        dialect: Dialect,
-        fields: Mapping[bytes, bytes],
         credentials: Credentials,
         principal: Principal | None,
         now_ms: int,
     ) -> str:
         """What to change, or ``""``.
 
+        :param mistakes: common ones of the dialect, as what would have been signed and sent
         :param principal: ``None`` when there is no such key
         :param now_ms: of the monotonic clock
         """
@@ -58,7 +56,6 @@ class Hints:
             return "the secret stands where the key id belongs (gbk_…): swap them, and delete this key, since its secret has been sent"
         if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
             return ""
-        mistakes = dialect.mistakes(request, fields, credentials)
         return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
 
     def _may_search(self, key_id: str, now_ms: int) -> bool:

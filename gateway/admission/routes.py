@@ -5,9 +5,10 @@ bytes that were signed are the bytes that are routed and the bytes that are forw
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from gateway.config.settings import RouteConfig
+from gateway.admission.sessions import SESSIONS
+from gateway.config.settings import MethodConfig, RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -36,9 +37,11 @@ _CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9\-._~!$&'()*+,=:@]+)+/?|/
 
 
 class Route:
-    """One row of the table."""
+    """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
 
-    __slots__ = ("builtin", "pattern", "position", "scope", "strict_replay", "upstream", "websocket", "weight")
+    __slots__ = (
+        "builtin", "further", "methods", "pattern", "position", "scope", "session", "strict_replay", "upstream", "websocket", "weight",
+    )  # fmt: skip
 
     def __init__(
         self, position: int, pattern: str, scope: str, upstream: str, weight: int, *, strict_replay: bool, websocket: bool, builtin: str
@@ -56,6 +59,25 @@ class Route:
         self.websocket = websocket
         self.builtin = builtin
         """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
+        self.session = ""
+        """The session dialect of a WebSocket whose messages are decided one by one; ``""``: there is none."""
+        self.methods: dict[str, Route] = {}
+        """What a session's messages may ask, by name."""
+        self.further: tuple[Route, ...] = ()
+        """Of a message that asks several things at once: what else must be granted."""
+
+    def method(self, names: Sequence[str]) -> "Route":
+        """The rule for a message of this session.
+
+        :param names: everything that it asks, at least one thing
+        :raises NoRoute: not all of it is listed
+        """
+        found = [self.methods.get(name) for name in names]
+        listed = [method for method in found if method is not None]
+        if len(listed) != len(found):
+            unlisted = names[found.index(None)]
+            raise NoRoute(f"the method {unlisted[:64]!r} is not served on this connection; see the list of methods")
+        return listed[0] if len(listed) == 1 else _together(listed)
 
 
 class _Node:
@@ -79,9 +101,10 @@ class RouteTable:
         self._root = _Node()
 
     @classmethod
-    def compile(cls, routes: Sequence[RouteConfig]) -> "RouteTable":
+    def compile(cls, routes: Sequence[RouteConfig], methods: Mapping[str, Mapping[str, MethodConfig]] | None = None) -> "RouteTable":
         """Build the table, the built-in routes included.
 
+        :param methods: tables of what sessions' messages may ask, by name
         :raises ConfigError: with every pattern that cannot be read and every two routes that could match one request
         """
         table = cls()
@@ -89,8 +112,11 @@ class RouteTable:
         for index, config in enumerate(routes):
             route = Route(
                 index, config.match, config.scope, config.upstream, config.weight,
-                strict_replay=config.strict_replay, websocket=config.websocket, builtin="",
+                strict_replay=config.strict_replay, websocket=bool(config.websocket), builtin="",
             )  # fmt: skip
+            if config.session:
+                route.session = config.session
+                route.methods = _methods(route, (methods or {}).get(config.methods or "", {}))
             problems += [ConfigProblem(f"routes[{index}].match", message) for message in table._add(route)]
         for offset, (name, scope) in enumerate((("time", "public"), ("ip", "public"), ("key", "any"))):
             table._add(
@@ -109,6 +135,12 @@ class RouteTable:
         """
         route = self._literal.get((method, path))
         return route if route is not None else self._search(method, path)
+
+    def patterns(self) -> Iterator[str]:
+        """The pattern of every route and of every method of a session."""
+        for route in self.routes:
+            yield route.pattern
+            yield from (method.pattern for method in route.methods.values())
 
     def _search(self, method: bytes, path: bytes) -> Route:
         if not _CLEAN.fullmatch(path):
@@ -158,6 +190,36 @@ class RouteTable:
         if "{" not in route.pattern:
             path = route.pattern.partition(" ")[2].encode()
             self._literal.update({(method, path): route for method in methods})
+
+
+def _methods(route: Route, table: Mapping[str, MethodConfig]) -> dict[str, Route]:
+    """A session's methods: those of its table, and logging in and out, which no table need list.
+
+    A log-in passes once, as a trade does: whoever repeats one could do whatever its key may.
+    """
+    dialect = SESSIONS[route.session]
+    rules = {dialect.log_in: MethodConfig(scope="any", replay="strict"), dialect.log_out: MethodConfig(scope="public"), **table}
+    return {
+        name: Route(
+            route.position, f"{route.pattern} {name}", rule.scope, route.upstream, rule.weight,
+            strict_replay=rule.strict_replay, websocket=False, builtin="",
+        )
+        for name, rule in rules.items()
+    }  # fmt: skip
+
+
+def _together(methods: list[Route]) -> Route:
+    """The rule for a message that asks several things: all of them must be granted, and all are paid for."""
+    private = [method for method in methods if method.scope != "public"]
+    if not private:
+        return methods[0]
+    first = private[0]
+    rule = Route(
+        first.position, first.pattern, first.scope, first.upstream, sum(method.weight for method in private),
+        strict_replay=any(method.strict_replay for method in private), websocket=False, builtin="",
+    )  # fmt: skip
+    rule.further = tuple(method for method in private if method.scope != first.scope)
+    return rule
 
 
 def check_path(path: bytes) -> None:

@@ -104,6 +104,8 @@ async def decide(
         route = gate.route(request)
         if route.builtin:
             raise NoRoute("the gate answers this path itself: forward it to its public port")
+        if route.session:
+            raise NoRoute("each message of this session is decided by itself: forward its connections to the gate's public port")
         _check(request, route, gate.settings, whole=whole)
         admitted = await admit(gate, request, route)
     except Refusal as refusal:

@@ -128,6 +128,8 @@ ServerField = Annotated[str, AfterValidator(_server)]
 EndpointField = Annotated[str, AfterValidator(_endpoint)]
 PathField = Annotated[Path, AfterValidator(_path)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
+MethodName = Annotated[str, Field(pattern=r"^[!-~]{1,64}( [!-~]{1,64})?$")]
+"""``order.place``, or ``subscribe BL``."""
 Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
@@ -199,6 +201,8 @@ class Limits(Section):
     per_key: RateField = Rate(1200, 60_000)
     per_ip_failures: RateField = Rate(60, 60_000)
     max_body_bytes: int = Field(1_048_576, ge=0, le=1 << 30)
+    max_message_bytes: int = Field(65_536, ge=128, le=1 << 24)
+    """Of one message of a WebSocket session."""
     max_header_bytes: int = Field(16_384, ge=1_024, le=1 << 20)
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(1_000, ge=1, le=1_000_000)
@@ -234,20 +238,45 @@ class Upstream(Section):
     """How long an idle pooled connection is kept."""
 
 
-class RouteConfig(Section):
-    """One route as written. Its pattern is compiled by ``admission.routes``, which also finds conflicts."""
+class Rule(Section):
+    """What whoever asks must hold, and what it costs."""
 
-    match: str
     scope: Literal["public", "any", "read", "trade"]
-    upstream: str
     weight: int = Field(1, ge=0, le=100_000)
     replay: Literal["strict", "off"] | None = None
-    websocket: bool = False
 
     @property
     def strict_replay(self) -> bool:
         """Strict unless said otherwise for ``trade``; off unless said otherwise for the rest."""
         return self.replay == "strict" if self.replay is not None else self.scope == "trade"
+
+
+class MethodConfig(Rule):
+    """What one method of a session's messages may do."""
+
+
+class RouteConfig(Rule):
+    """One route as written. Its pattern is compiled by ``admission.routes``, which also finds conflicts."""
+
+    match: str
+    upstream: str
+    websocket: bool | Literal["mobee", "binance"] = False
+    """``True``: a tunnel; a name: a session in that dialect."""
+    methods: str | None = None
+    """With a session: the table of what may be sent."""
+
+    @property
+    def session(self) -> str:
+        """The session dialect, or ``""``."""
+        return self.websocket if isinstance(self.websocket, str) else ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.session and self.methods is None:
+            raise ValueError(f'a session names its table of methods: methods = "NAME", with [methods.NAME] (websocket = "{self.session}")')
+        if self.methods is not None and not self.session:
+            raise ValueError('methods belongs to a session: websocket = "mobee" or "binance"')
+        return self
 
 
 class Assertion(Section):
@@ -289,6 +318,7 @@ class GatewaySettings(Section):
     telemetry: GatewayTelemetry = GatewayTelemetry()
     upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Upstream] = {}
     routes: tuple[RouteConfig, ...] = ()
+    methods: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], dict[MethodName, MethodConfig]] = {}
 
 
 SettingsT = TypeVar("SettingsT", bound=Section)
@@ -336,7 +366,7 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
 
     :raises ConfigError: with every problem found, those of reading first
     """
-    problems = raw.problems + unknown_upstreams(raw.values)
+    problems = raw.problems + unknown_upstreams(raw.values) + unknown_methods(raw.values)
     settings: SettingsT | None = None
     try:
         settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
@@ -357,6 +387,18 @@ def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
         ConfigProblem(f"routes[{index}].upstream", f"there is no [upstreams.{route['upstream']}]")
         for index, route in enumerate(routes)
         if isinstance(route, dict) and isinstance(route.get("upstream"), str) and route["upstream"] not in upstreams
+    ]
+
+
+def unknown_methods(raw: dict[str, Any]) -> list[ConfigProblem]:
+    """Routes that name a table of methods which is not there."""
+    tables, routes = raw.get("methods", {}), raw.get("routes", [])
+    if not isinstance(tables, dict) or not isinstance(routes, list):
+        return []
+    return [
+        ConfigProblem(f"routes[{index}].methods", f"there is no [methods.{route['methods']}]")
+        for index, route in enumerate(routes)
+        if isinstance(route, dict) and isinstance(route.get("methods"), str) and route["methods"] not in tables
     ]
 
 

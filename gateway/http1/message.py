@@ -7,13 +7,26 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Request:
+class Asked:
+    """What admission decides on: a request, or one message of a session."""
+
+    __slots__ = ("peer", "received_ms", "request_id")
+
+    peer: str
+    """The transport peer's IP address as text, or the source a trusted peer's PROXY header names; ``""`` for a Unix socket."""
+    received_ms: int
+    """Unix milliseconds, captured once when it was complete."""
+    request_id: str
+    """This gate's own id for it; goes upstream, in refusals and in logs."""
+
+
+class Request(Asked):
     """One HTTP/1.1 request as received (RFC 9112). Nothing in it was decoded or re-encoded, and nothing is changed after it was made.
 
     A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not.
     """
 
-    __slots__ = ("body", "headers", "method", "path", "peer", "query", "received_ms", "request_id", "secure", "target")
+    __slots__ = ("body", "headers", "method", "path", "query", "secure", "target")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, method: bytes, target: bytes, path: bytes, query: bytes | None, headers: Sequence[tuple[bytes, bytes]], body: bytes,
@@ -32,13 +45,10 @@ class Request:
         self.body = body
         """The whole content (chunked coding removed); ``b""`` when there is none, and always for a streamed body."""
         self.peer = peer
-        """The transport peer's IP address as text, or the source a trusted peer's PROXY header names; ``""`` for a Unix socket."""
         self.secure = secure
         """True when the client came over TLS to this gate."""
         self.received_ms = received_ms
-        """Unix milliseconds, captured once when the request was complete."""
         self.request_id = request_id
-        """This gate's own id for the request; goes upstream, in refusals and in logs."""
 
     def with_content(self, body: bytes, received_ms: int) -> "Request":
         """The same request once its content has come."""

@@ -209,7 +209,7 @@ class App:
             for name, pool in prepared.pools.items():
                 pool.identity_lines = IdentityLines(self.signer, name, period_ms=self.signer.period_ms)
         self._renew_certificate()
-        self.metrics.forget_routes(route.pattern for route in prepared.configuration.routes.routes)
+        self.metrics.forget_routes(prepared.configuration.routes.patterns())
         self._compiled = prepared.configuration
         configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
 

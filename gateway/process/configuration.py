@@ -8,12 +8,13 @@ import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 from pydantic import ValidationError
 
 from gateway.admission.routes import RouteTable
-from gateway.config.settings import GatewaySettings, Raw, RouteConfig, read, validate
+from gateway.admission.sessions import SESSIONS
+from gateway.config.settings import GatewaySettings, Raw, RouteConfig, Rule, read, validate
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.keys import redis_client
 from gateway.keys.postgres import check_dsn
@@ -50,13 +51,13 @@ def prepare_raw(raw: Raw) -> Configuration:
     """
     problems: list[ConfigProblem] = []
     settings = _collect(problems, lambda: validate(raw, GatewaySettings))
-    routes = _collect(problems, lambda: RouteTable.compile(_routes(raw, problems)))
+    routes = _collect(problems, lambda: RouteTable.compile(_routes(raw, problems), settings.methods if settings is not None else {}))
     for section, key, check in _CHECKED:
         value = _at(raw.values, section, key)
         if isinstance(value, str) and f"{section}.{key}" not in {problem.path for problem in problems}:
             _collect(problems, lambda: check(value))  # noqa: B023 - called at once
     if settings is not None:
-        problems += _problems_of_files(settings) + _problems_of_weights(settings)
+        problems += _problems_of_files(settings) + _problems_of_weights(settings) + _problems_of_sessions(settings)
     if problems or settings is None or routes is None:
         raise ConfigError(problems, raw.source)
     return Configuration(raw, settings, routes, _version(settings))
@@ -123,10 +124,22 @@ def _problems_of_files(settings: GatewaySettings) -> list[ConfigProblem]:
 def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
     """Routes that no request could ever pass."""
     units = settings.limits.per_key.units
+    rules = [(f"routes[{index}]", cast("Rule", route)) for index, route in enumerate(settings.routes)]
+    rules += [(f'methods.{table}."{name}"', rule) for table, methods in settings.methods.items() for name, rule in methods.items()]
     return [
-        ConfigProblem(f"routes[{index}].weight", f"{route.weight} is above the whole of limits.per_key, {settings.limits.per_key}")
-        for index, route in enumerate(settings.routes)
-        if route.weight > units and route.scope != "public"
+        ConfigProblem(f"{path}.weight", f"{rule.weight} is above the whole of limits.per_key, {settings.limits.per_key}")
+        for path, rule in rules
+        if rule.weight > units and rule.scope != "public"
+    ]
+
+
+def _problems_of_sessions(settings: GatewaySettings) -> list[ConfigProblem]:
+    """Log-ins that would prove nothing."""
+    return [
+        ConfigProblem(f'methods.{route.methods}."{log_in}".scope', "a log-in needs a key: any, read or trade")
+        for route in settings.routes
+        if route.session and (log_in := SESSIONS[route.session].log_in)
+        if (rule := settings.methods.get(route.methods or "", {}).get(log_in)) is not None and rule.scope == "public"
     ]
 
 

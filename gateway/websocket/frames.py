@@ -1,69 +1,149 @@
-"""Where WebSocket frames begin and end in a stream of bytes (RFC 6455 §5.2), so that one can be put between two. Pure."""
+"""Single WebSocket frames in bytes (RFC 6455 §5): made, masked, and followed by their heads. Pure."""
 
-GOING_AWAY = 1001
-POLICY_VIOLATION = 1008
+import secrets
+from typing import Final
 
-_LENGTH_BYTES = {126: 2, 127: 8}
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+NORMAL: Final = 1000
+GOING_AWAY: Final = 1001
+PROTOCOL_ERROR: Final = 1002
+UNSUPPORTED: Final = 1003
+INVALID_DATA: Final = 1007
+POLICY_VIOLATION: Final = 1008
+TOO_BIG: Final = 1009
+
+LONGEST_HEAD: Final = 14
+_FIN: Final = 0x80
+_MASKED: Final = 0x80
+_NEVER: Final = 0
+_FRAME: Final = 1
+_MESSAGE: Final = 2
 
 
 class FrameTracker:
-    """Follows one direction of a tunnel without looking at what it carries."""
+    """Follows one direction of a connection by the heads of its frames, without looking at what they carry."""
 
-    __slots__ = ("_header", "_left")
+    __slots__ = ("_fin", "_header", "_left", "_open")
 
     def __init__(self) -> None:
         self._header = b""
         self._left = 0
+        self._fin = True
+        """Whether the frame in progress ends its message; true for control frames, which end nothing."""
+        self._open = False
+        """A message has begun, and its last fragment has not come (RFC 6455 §5.4)."""
 
     @property
     def between_frames(self) -> bool:
         return not self._left and not self._header
 
+    @property
+    def between_messages(self) -> bool:
+        """Whether a whole message may be put in here: between frames, and not between two fragments."""
+        return not self._left and not self._header and not self._open
+
     def follow(self, data: bytes) -> None:
         """These bytes pass."""
-        position = 0
-        while position < len(data):
-            position = self._step(data, position)
+        self._advance(data, _NEVER)
 
     def until_frame_end(self, data: bytes) -> int:
         """Let pass what belongs to the frame in progress, and say how many bytes that is; 0 between frames."""
-        position = 0
-        while position < len(data) and not self.between_frames:
-            position = self._step(data, position)
+        return 0 if self.between_frames else self._advance(data, _FRAME)
+
+    def until_message_end(self, data: bytes) -> int:
+        """Let pass what belongs to the message in progress, and say how many bytes that is; 0 between messages."""
+        return 0 if self.between_messages else self._advance(data, _MESSAGE)
+
+    def _advance(self, data: bytes, stop: int) -> int:
+        """Follow whole frames; returns where it stopped."""
+        position, end = 0, len(data)
+        while position < end:
+            if self._left:
+                passed = min(self._left, end - position)
+                self._left -= passed
+                position += passed
+            else:
+                header = self._header + data[position : position + LONGEST_HEAD - len(self._header)]
+                size = head_size(header)
+                if len(header) < size:
+                    self._header = header
+                    return end
+                position += size - len(self._header)
+                self._header = b""
+                self._left = payload_size(header)
+                if header[0] & 0x0F < CLOSE:
+                    self._open = not header[0] & _FIN
+            if not self._left and (stop == _FRAME or (stop == _MESSAGE and not self._open)):
+                return position
         return position
 
-    def _step(self, data: bytes, position: int) -> int:
-        """Take payload as far as there is any, else one byte of a header; returns where to go on."""
-        if self._left:
-            passed = min(self._left, len(data) - position)
-            self._left -= passed
-            return position + passed
-        self._header += data[position : position + 1]
-        length = _payload_length(self._header)
-        if length is not None:
-            self._header = b""
-            self._left = length
-        return position + 1
+
+def head_size(head: bytes) -> int:
+    """Bytes in the head of a frame that begins like this; 2 while not even that is known."""
+    if len(head) < 2:
+        return 2
+    short = head[1] & 0x7F
+    return 2 + (2 if short == 126 else 8 if short == 127 else 0) + (4 if head[1] & _MASKED else 0)
 
 
-def _payload_length(header: bytes) -> int | None:
-    """The payload's length, or ``None`` while the header is not whole."""
-    if len(header) < 2:
-        return None
-    short = header[1] & 0x7F
-    extended = _LENGTH_BYTES.get(short, 0)
-    if len(header) < 2 + extended + (4 if header[1] & 0x80 else 0):
-        return None
-    return int.from_bytes(header[2 : 2 + extended], "big") if extended else short
+def payload_size(head: bytes) -> int:
+    """Bytes of payload behind a whole head."""
+    short = head[1] & 0x7F
+    if short < 126:
+        return short
+    return int.from_bytes(head[2:4] if short == 126 else head[2:10], "big")
+
+
+def frame(opcode: int, payload: bytes, *, mask: bytes = b"") -> bytes:
+    """One frame that is a whole message, or a control frame.
+
+    :param mask: four random bytes on the way to a server, none on the way to a client (RFC 6455 §5.3)
+    """
+    size, flag = len(payload), _MASKED if mask else 0
+    if size < 126:
+        head = bytes((_FIN | opcode, flag | size))
+    elif size < 65_536:
+        head = bytes((_FIN | opcode, flag | 126)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((_FIN | opcode, flag | 127)) + size.to_bytes(8, "big")
+    return head + mask + masked(payload, mask) if mask else head + payload
+
+
+def masked(payload: bytes, mask: bytes) -> bytes:
+    """The payload masked or, which is the same, unmasked (RFC 6455 §5.3): one exclusive or over all of it."""
+    size = len(payload)
+    keys = (mask * ((size + 3) // 4))[:size]
+    return (int.from_bytes(payload, "little") ^ int.from_bytes(keys, "little")).to_bytes(size, "little")
 
 
 def close_frame(code: int, reason: str, *, mask: bytes = b"") -> bytes:
-    """A Close frame (RFC 6455 §5.5.1).
+    """A Close frame (RFC 6455 §5.5.1); the reason is cut where it is too long for one.
 
-    :param mask: four random bytes on the way to a server, none on the way to a client (§5.3)
+    :param mask: as for :func:`frame`
     """
-    payload = code.to_bytes(2, "big") + reason.encode()[:123]
-    if not mask:
-        return bytes((0x88, len(payload))) + payload
-    masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-    return bytes((0x88, 0x80 | len(payload))) + mask + masked
+    payload = code.to_bytes(2, "big") + reason.encode()[:123].decode(errors="ignore").encode()
+    return frame(CLOSE, payload, mask=mask)
+
+
+class Masks:
+    """Masking keys that nobody can foresee (RFC 6455 §10.3), drawn from the system many at a time."""
+
+    __slots__ = ("_at", "_drawn")
+
+    def __init__(self) -> None:
+        self._drawn = b""
+        self._at = 0
+
+    def next(self) -> bytes:
+        """Four bytes, each time others."""
+        at = self._at
+        if at >= len(self._drawn):
+            self._drawn, at = secrets.token_bytes(4_096), 0
+        self._at = at + 4
+        return self._drawn[at : at + 4]

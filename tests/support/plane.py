@@ -31,6 +31,7 @@ class ScriptedRoute:
     upstream: str = "spot"
     websocket: bool = False
     builtin: str = ""
+    session: str = ""
 
 
 @dataclass

@@ -17,6 +17,7 @@ from gateway.http1.message import Request
 SHOWN = 2_048
 """Bytes of the string to sign that a refusal shows."""
 _HEX = re.compile(rb"[0-9A-Fa-f]+")
+_DIGEST = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
 
@@ -101,6 +102,14 @@ def decoded_base64(text: bytes) -> bytes:
     except Error:
         return b""
     return decoded if b2a_base64(decoded, newline=False) == text else b""
+
+
+def decoded_hex(text: bytes) -> bytes:
+    """Decode a SHA-256 in hex, in one case or the other.
+
+    :return: ``b""`` for anything else, as :func:`decoded_base64` does
+    """
+    return bytes.fromhex(text.decode("ascii")) if _DIGEST.fullmatch(text) else b""
 
 
 def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentials:

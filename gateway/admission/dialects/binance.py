@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, decoded_hex, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
 from gateway.http1.message import Request
 
@@ -27,7 +27,6 @@ _SECONDS_BELOW = 100_000_000_000
 _MICROSECONDS_FROM = 1_000_000_000_000_000
 _TIME = re.compile(rb"[1-9][0-9]{0,17}")
 _WINDOW = re.compile(rb"([1-9][0-9]{0,7})(?:\.[0-9]{1,3})?")
-_HEX = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
 _ESCAPED = re.compile(rb"(?:[^%]|%[0-9A-F]{2})+|(?:[^%]|%[0-9a-f]{2})+")
 """Both cases are in use, one at a time: a changed letter is not a second spelling."""
 
@@ -58,10 +57,10 @@ class Binance(Dialect):
             raise _incomplete(missing.args[0].decode(), alone=not values) from None
         return Credentials(
             fields[KEY].decode("latin-1"),
-            _decoded(signature),
+            signature_of(signature),
             _without_signature(query) + body,
-            _milliseconds(timestamp),
-            window_ms=_window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
+            milliseconds(timestamp),
+            window_ms=window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
         )
 
     def mistakes(  # the signature stands in no field
@@ -89,11 +88,15 @@ class Binance(Dialect):
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""
-        code, phrase = _CODES.get(str(problem["code"]), _UNKNOWN)
-        if callable(phrase):
-            phrase = phrase(problem)
+        code, phrase = told(problem)
         status = problem["status"]
         return status if isinstance(status, int) else 500, {"code": code, "msg": phrase, "gerbang": problem}
+
+
+def told(problem: Mapping[str, object]) -> tuple[int, str]:
+    """A problem as Binance's number and phrase."""
+    code, phrase = _CODES.get(str(problem["code"]), _UNKNOWN)
+    return code, phrase(problem) if callable(phrase) else phrase
 
 
 def _without_signature(parameters: bytes) -> bytes:
@@ -119,15 +122,20 @@ def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
     return MissingCredentials(f"the parameter {name} is missing; a signed request carries timestamp and, last, signature")
 
 
-def _decoded(signature: bytes) -> bytes:
+def signature_of(signature: bytes) -> bytes:
     """Hex for HMAC, percent-encoded Base64 for the others; ``b""``, which nobody's key verifies, for anything else."""
-    if _HEX.fullmatch(signature):
-        return bytes.fromhex(signature.decode("ascii"))
+    digest = decoded_hex(signature)
+    if digest:
+        return digest
     decoded = decoded_base64(unquote_to_bytes(signature)) if _ESCAPED.fullmatch(signature) else b""
     return decoded if len(decoded) != 32 else b""
 
 
-def _milliseconds(value: bytes) -> int:
+def milliseconds(value: bytes) -> int:
+    """The value of ``timestamp``.
+
+    :raises MalformedRequest: it is none
+    """
     if not _TIME.fullmatch(value):
         raise MalformedRequest("the parameter timestamp is not a Unix time in milliseconds or microseconds, in digits")
     time = int(value)
@@ -136,7 +144,11 @@ def _milliseconds(value: bytes) -> int:
     return time // 1000 if time >= _MICROSECONDS_FROM else time
 
 
-def _window(value: bytes) -> int:
+def window(value: bytes) -> int:
+    """The value of ``recvWindow``, in whole milliseconds.
+
+    :raises MalformedRequest: it is none
+    """
     match = _WINDOW.fullmatch(value)
     if match is None:
         raise MalformedRequest("the parameter recvWindow is not a number of milliseconds from 1 on")

@@ -32,7 +32,11 @@ class Mobee(Dialect):
         if request.body:
             signed += b"\n" + request.body
         return Credentials(
-            key_id.decode("latin-1"), decoded_base64(encoded), signed, _milliseconds(timestamp), covers_query=request.query is None
+            key_id.decode("latin-1"),
+            decoded_base64(encoded),
+            signed,
+            milliseconds(timestamp, "X-Request-Timestamp"),
+            covers_query=request.query is None,
         )
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
@@ -68,8 +72,13 @@ class Mobee(Dialect):
 _NAMES = {KEY: "X-API-Key", TIMESTAMP: "X-Request-Timestamp", SIGNATURE: "X-Request-Signature"}
 
 
-def _milliseconds(timestamp: bytes) -> int:
+def milliseconds(timestamp: bytes, name: str) -> int:
+    """A time in seconds or, told apart by size, milliseconds.
+
+    :param name: of the field, to name it in a refusal
+    :raises MalformedRequest: it is none
+    """
     if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[:1] == b"0":
-        raise MalformedRequest("X-Request-Timestamp is not a Unix time in seconds (or milliseconds), in digits")
+        raise MalformedRequest(f"{name} is not a Unix time in seconds (or milliseconds), in digits")
     value = int(timestamp)
     return value * 1000 if value < _SECONDS_BELOW else value

@@ -3,7 +3,9 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.websocket.frames import FrameTracker, close_frame
+from gateway.websocket.frames import PING, TEXT, FrameTracker, Masks, close_frame
+from gateway.websocket.frames import frame as made
+from gateway.websocket.frames import masked as exclusive_or
 
 
 def frame(payload: bytes, *, masked: bool) -> bytes:
@@ -50,3 +52,65 @@ def test_the_end_of_the_frame_in_progress_is_found(size: int, masked: bool, behi
 def test_close_frames_are_those_of_the_standard() -> None:
     assert close_frame(1008, "no") == b"\x88\x04\x03\xf0no"
     assert close_frame(1000, "", mask=b"\x01\x02\x03\x04") == b"\x88\x82\x01\x02\x03\x04" + bytes([0x03 ^ 1, 0xE8 ^ 2])
+
+
+FRAGMENTS = st.lists(
+    st.tuples(st.sampled_from([0x81, 0x01, 0x00, 0x80, 0x89, 0x8A]), st.sampled_from([0, 1, 125, 126, 70_000])), max_size=6
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(FRAGMENTS, st.lists(st.integers(0, 210_000), max_size=8))
+def test_a_whole_message_may_be_put_in_where_no_other_is_open(frames: list[tuple[int, int]], cuts: list[int]) -> None:
+    stream, free, is_open = b"", {0}, False
+    for first, size in frames:
+        stream += bytes([first]) + frame(b"x" * size, masked=False)[1:]
+        is_open = is_open if first & 0x0F >= 8 else not first & 0x80
+        if not is_open:
+            free.add(len(stream))
+    tracker, begin = FrameTracker(), 0
+    for cut in sorted({*(cut for cut in cuts if cut <= len(stream)), len(stream)}):
+        tracker.follow(stream[begin:cut])
+        assert tracker.between_messages == (cut in free)
+        begin = cut
+
+
+@settings(max_examples=100, deadline=None)
+@given(FRAGMENTS, st.data())
+def test_the_end_of_the_message_in_progress_is_found(frames: list[tuple[int, int]], data: st.DataObject) -> None:
+    stream, free, is_open = b"", [0], False
+    for first, size in frames:
+        stream += bytes([first]) + frame(b"x" * size, masked=False)[1:]
+        is_open = is_open if first & 0x0F >= 8 else not first & 0x80
+        free += [] if is_open else [len(stream)]
+    cut = data.draw(st.integers(0, len(stream)))
+    tracker = FrameTracker()
+    tracker.follow(stream[:cut])
+    rest = tracker.until_message_end(stream[cut:])
+    assert cut + rest == next((end for end in free if end >= cut), len(stream))
+    assert tracker.between_messages == (cut + rest in free)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
+def test_masking_is_byte_by_byte_and_undoes_itself(payload: bytes, mask: bytes) -> None:
+    assert exclusive_or(payload, mask) == bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    assert exclusive_or(exclusive_or(payload, mask), mask) == payload
+
+
+def test_frames_are_made_as_the_standard_draws_them() -> None:
+    assert made(TEXT, b"Hello") == bytes.fromhex("810548656c6c6f")  # RFC 6455 §5.7
+    assert made(TEXT, b"Hello", mask=bytes.fromhex("37fa213d")) == bytes.fromhex("818537fa213d7f9f4d5158")
+    assert made(PING, b"Hello") == bytes.fromhex("890548656c6c6f")
+    assert made(TEXT, b"x" * 126)[:4] == b"\x81\x7e\x00\x7e"
+    assert made(TEXT, b"x" * 65_535)[:4] == b"\x81\x7e\xff\xff"
+    assert made(TEXT, b"x" * 65_536)[:10] == b"\x81\x7f\x00\x00\x00\x00\x00\x01\x00\x00"
+
+
+def test_a_close_reason_is_cut_between_characters() -> None:
+    assert close_frame(1000, "x" * 122 + "€")[4:] == b"x" * 122
+
+
+def test_masks_do_not_come_twice() -> None:
+    masks = Masks()
+    assert len({masks.next() for _ in range(5_000)}) > 4_990

@@ -1,0 +1,12 @@
+"""The dialects in which messages of a WebSocket are decided: one file each, and one line here. Pure."""
+
+from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, STATUS, Message, SessionDialect
+from gateway.admission.sessions.binance import BinanceSession
+from gateway.admission.sessions.mobee import MobeeSession
+
+SESSIONS: dict[str, SessionDialect] = {
+    "mobee": MobeeSession(),
+    "binance": BinanceSession(),
+}
+
+__all__ = ["CALL", "LOG_IN", "LOG_OUT", "SESSIONS", "STATUS", "Message", "SessionDialect"]

@@ -1,0 +1,129 @@
+"""What a session dialect is: it reads one message of a WebSocket and says what is asked, by whom, and which bytes go on. Pure.
+
+The counterpart of :mod:`gateway.admission.dialects.base`: credentials are of the same class, and nothing is re-encoded here either.
+"""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Final
+
+from gateway.admission.dialects.base import Credentials, Mistake
+from gateway.admission.sessions.json_text import Value, scan
+from gateway.http1.message import Asked, Request
+
+CALL: Final = 0
+LOG_IN: Final = 1
+LOG_OUT: Final = 2
+STATUS: Final = 3
+"""What a message does to its session; ``STATUS`` is answered by the gate itself."""
+
+OWN_MEMBER: Final = b"gateway"
+"""The gate's member. A client that sends it is refused in any mixture of cases: some services match names without regard to case."""
+
+
+class Message(Asked):
+    """One message of a client: a whole JSON object."""
+
+    __slots__ = ("act", "client", "dialect", "key_id", "names", "rest", "tag", "text", "value", "wrong")
+
+    def __init__(  # noqa: PLR0917  # by position, where it is made
+        self, dialect: "SessionDialect", text: bytes, value: Value, client: Request, key_id: str, received_ms: int, request_id: str
+    ) -> None:  # fmt: skip
+        self.peer = client.peer
+        self.received_ms = received_ms
+        self.request_id = request_id
+        self.dialect = dialect
+        self.text = text
+        self.value = value
+        self.client = client
+        """The handshake that opened the connection."""
+        self.key_id = key_id
+        """The key that the session has logged in with; ``""``: none."""
+        self.act = CALL
+        self.names: list[str] = []
+        """What is asked, as the table of methods names it; several for a message that subscribes to several events."""
+        self.tag = b""
+        """What a refusal repeats, as it came: ``id``, or ``method``."""
+        self.rest = b""
+        """Members to forward behind the gate's own: every value as it came, without credentials."""
+        self.wrong = ""
+        """Why this is no message of the dialect."""
+
+    def forwarded(self, member: bytes) -> bytes:
+        """The message for the service.
+
+        :param member: the gate's own, ``"gateway":{…}``
+        """
+        return b"{%b,%b}" % (member, self.rest) if self.rest else b"{%b}" % member
+
+
+class SessionDialect(ABC):
+    """One way to speak over a WebSocket.
+
+    :param log_in: name of the method that logs a key in
+    :param log_out: name of the method that logs it out
+    """
+
+    __slots__ = ("log_in", "log_out", "name")
+
+    def __init__(self, name: str, *, log_in: str, log_out: str) -> None:
+        self.name = name
+        self.log_in = log_in
+        self.log_out = log_out
+
+    def read(self, text: bytes, client: Request, key_id: str, received_ms: int, request_id: str) -> Message:
+        """Read a message. What is wrong with one that is JSON stands in :attr:`Message.wrong`, so that its refusal can name it.
+
+        :param text: valid UTF-8
+        :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
+        """
+        value = scan(text)
+        message = Message(self, text, value, client, key_id, received_ms, request_id)
+        members = value.members or {}
+        self._read(message, members)
+        for name in members:
+            if len(name) == 7 and name.lower() == OWN_MEMBER:
+                message.wrong = "the member gateway is the gate's own: leave it out"
+        return message
+
+    @abstractmethod
+    def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
+        """Fill in what the message asks."""
+
+    @abstractmethod
+    def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:
+        """The message's own credentials; ``None`` when it has none and speaks for the session's key.
+
+        :param max_window_ms: the longest window that is granted
+        :raises MissingCredentials: a part of them is missing
+        :raises MalformedRequest: a part of them cannot be read
+        """
+
+    @abstractmethod
+    def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
+        """See :meth:`gateway.admission.dialects.Dialect.mistakes`."""
+
+    @abstractmethod
+    def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
+        """A refusal as the dialect's own error message.
+
+        :param message: ``None`` when it could not be read
+        """
+
+    def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:  # noqa: ARG002  # only one dialect asks
+        """The answer to a message of :data:`STATUS`.
+
+        :param since_ms: when the connection was opened
+        :param logged_in_ms: when the session's key logged in, if it has one
+        """
+        return message.text
+
+    def farewell(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
+        """The message that tells a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
+        return b""
+
+
+def compact(body: Mapping[str, object]) -> bytes:
+    """A JSON object in as few bytes as it takes."""
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

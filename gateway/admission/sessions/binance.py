@@ -1,0 +1,132 @@
+"""The ``binance`` session dialect: a message's ``params``, sorted by name, are what is signed; or it speaks for the key logged on. Pure.
+
+Source: Binance, "WebSocket API", request security and session authentication.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from urllib.parse import quote
+
+from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
+from gateway.admission.dialects.binance import milliseconds, signature_of, told, window
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, STATUS, Message, SessionDialect, compact
+from gateway.admission.sessions.json_text import Value, text_of, unescaped, without
+from gateway.errors import MalformedRequest, MissingCredentials
+
+_CREDENTIALS = frozenset({b"apiKey", b"signature"})
+_ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": STATUS}
+_MAX_ID = 256
+_AMBIGUOUS = re.compile(rb"[&=]")
+
+
+class BinanceSession(SessionDialect):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__("binance", log_in="session.logon", log_out="session.logout")
+
+    def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
+        """See :meth:`SessionDialect.read`."""
+        text, params = message.text, members.get(b"params")
+        own_id = members.get(b"id")
+        if own_id is not None and own_id.members is None and own_id.items is None and own_id.end - own_id.start <= _MAX_ID:
+            message.tag = text[own_id.start : own_id.end]
+        method = text_of(text, members.get(b"method"))
+        if not method:
+            message.wrong = "a message names its method"
+        else:
+            message.names = [method.decode().removeprefix("v3/")]
+            message.act = _ACTS.get(message.names[0], 0)
+        message.rest = _without_credentials(text, message.value, params)
+
+    def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:  # noqa: ARG002  # it asks for a window itself
+        """See :meth:`SessionDialect.credentials`."""
+        text, params = message.text, (message.value.members or {}).get(b"params")
+        members = (params.members if params is not None else None) or {}
+        key, signature, time = members.get(b"apiKey"), members.get(b"signature"), members.get(b"timestamp")
+        if (
+            message.act != LOG_IN
+            and signature is None
+            and (key is None or (message.key_id and _said(text, key) == message.key_id.encode()))
+        ):
+            return None
+        if key is None or signature is None or time is None:
+            missing = "apiKey" if key is None else "signature" if signature is None else "timestamp"
+            raise MissingCredentials(f"params.{missing} is missing; a signed message carries apiKey, timestamp and signature")
+        return Credentials(
+            _said(text, key).decode(),
+            signature_of(_said(text, signature)),
+            _signed(text, members),
+            milliseconds(_said(text, time)),
+            window_ms=window(_said(text, members[b"recvWindow"])) if b"recvWindow" in members else 0,
+        )
+
+    def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
+        """See :meth:`SessionDialect.mistakes`."""
+        text, params = message.text, (message.value.members or {}).get(b"params")
+        members = (params.members if params is not None else None) or {}
+        signed, signature = credentials.signed, credentials.signature
+        for other in loosely_decoded(_said(text, members[b"signature"])):
+            yield Mistake("the signature is not encoded as the key's kind wants: hex for HMAC, Base64 for Ed25519 and RSA", signed, other)
+        pairs = [name + b"=" + _said(text, member) for name, member in members.items() if name != b"signature"]
+        yield Mistake("the parameters were signed in the order they were sent in: sort them by name", b"&".join(pairs), signature)
+        without_key = b"&".join(sorted(pair for pair in pairs if not pair.startswith(b"apiKey=")))
+        yield Mistake("apiKey was left out: it is signed like every other parameter", without_key, signature)
+        encoded = b"&".join(
+            sorted(b"%b=%b" % (name, quote(_said(text, member)).encode()) for name, member in members.items() if name != b"signature")
+        )
+        yield Mistake("the values were percent-encoded before they were signed: sign them as they are", encoded, signature)
+        raw = [name + b"=" + text[member.start : member.end] for name, member in members.items() if name != b"signature"]
+        yield Mistake("the quotes of the strings were signed: sign what stands between them", b"&".join(sorted(raw)), signature)
+
+    def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
+        """See :meth:`SessionDialect.refusal`."""
+        code, phrase = told(problem)
+        body = compact({"status": problem["status"], "error": {"code": code, "msg": phrase}, "gerbang": problem})
+        return b'{"id":%b,%b' % (message.tag if message is not None and message.tag else b"null", body[1:])
+
+    def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:
+        """See :meth:`SessionDialect.status`."""
+        key_id = message.key_id
+        result = {
+            "apiKey": key_id or None,
+            "authorizedSince": logged_in_ms if key_id else None,
+            "connectedSince": since_ms,
+            "returnRateLimits": False,
+            "serverTime": message.received_ms,
+        }
+        return b'{"id":%b,%b' % (message.tag or b"null", compact({"status": 200, "result": result})[1:])
+
+    def farewell(self, now_ms: int) -> bytes:
+        """See :meth:`SessionDialect.farewell`."""
+        return compact({"event": {"e": "serverShutdown", "E": now_ms}})
+
+
+def _without_credentials(text: bytes, value: Value, params: Value | None) -> bytes:
+    """The members to forward; ``params`` is touched only when there is something to cut out of it."""
+    if params is None or not params.members or _CREDENTIALS.isdisjoint(params.members):
+        return without(text, value, frozenset())
+    kept = b"%b{%b}" % (text[params.name_start : params.start], without(text, params, _CREDENTIALS))
+    return b",".join([kept if member is params else text[member.name_start : member.end] for member in (value.members or {}).values()])
+
+
+def _said(text: bytes, value: Value) -> bytes:
+    """A value as it is signed: a string by what it says, anything else as it is written."""
+    token = text[value.start : value.end]
+    return unescaped(token) if token[:1] == b'"' else token
+
+
+def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
+    """The string that is signed.
+
+    :raises MalformedRequest: other params would give the same one
+    """
+    pairs: list[bytes] = []
+    for name in sorted(members):
+        if name == b"signature":
+            continue
+        value = _said(text, members[name])
+        if b"&" in value or _AMBIGUOUS.search(name):
+            raise MalformedRequest("params holds an & or, in a name, an =: what is signed could be read in two ways")
+        pairs.append(name + b"=" + value)
+    return b"&".join(pairs)

@@ -1,0 +1,103 @@
+"""The ``mobee`` session dialect: a log-in signs the value of its member ``api``; whatever follows speaks for the key logged in. Pure.
+
+Source: Mobee Open API, "WebSocket subscription".
+"""
+
+from collections.abc import Iterator, Mapping
+
+from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, loosely_decoded, rewritten
+from gateway.admission.dialects.mobee import milliseconds
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, Message, SessionDialect, compact
+from gateway.admission.sessions.json_text import Value, text_of, without
+from gateway.errors import MissingCredentials
+
+WINDOW_MS = 45_000
+"""How old a log-in may be."""
+MAX_EVENTS = 256
+"""In one subscription."""
+_CREDENTIALS = frozenset({b"api", b"hmac"})
+_SUBSCRIPTIONS = frozenset({b"subscribe", b"unsubscribe"})
+
+
+class MobeeSession(SessionDialect):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__("mobee", log_in="login", log_out="logout")
+
+    def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
+        """See :meth:`SessionDialect.read`."""
+        text = message.text
+        method = text_of(text, members.get(b"method"))
+        message.rest = without(text, message.value, _CREDENTIALS)
+        if not method:
+            message.wrong = "a message names its method"
+            return
+        named = members[b"method"]
+        message.tag = text[named.start : named.end]
+        if method in _SUBSCRIPTIONS:
+            message.names = self._events(message, method.decode(), members.get(b"events"))
+            return
+        message.names = [method.decode()]
+        if method == b"login":
+            message.act = LOG_IN
+        elif method == b"logout":
+            message.act = LOG_OUT
+
+    def _events(self, message: Message, method: str, events: Value | None) -> list[str]:
+        """A name for each event, up to its first dot."""
+        found = [text_of(message.text, item) for item in (events.items if events is not None else None) or ()]
+        if not found or not all(found) or len(found) > MAX_EVENTS:
+            message.wrong = f"a subscription has a member events: a list of 1 to {MAX_EVENTS} names"
+            return []
+        return [f"{method} {event.partition(b'.')[0].decode()}" for event in found if event is not None]
+
+    def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:
+        """See :meth:`SessionDialect.credentials`."""
+        if message.act != LOG_IN:
+            return None
+        text, members = message.text, message.value.members or {}
+        api = members.get(b"api")
+        if api is None or api.members is None:
+            raise MissingCredentials("a log-in carries api, an object with public_key and timestamp, and hmac")
+        key_id, encoded = text_of(text, api.members.get(b"public_key")), text_of(text, members.get(b"hmac"))
+        time = api.members.get(b"timestamp")
+        if key_id is None or encoded is None or time is None:
+            raise MissingCredentials("a log-in carries api, an object with public_key and timestamp, and hmac; one of them is missing")
+        digits = text_of(text, time)
+        return Credentials(
+            key_id.decode(),
+            decoded_hex(encoded) or decoded_base64(encoded),
+            text[api.start : api.end],
+            milliseconds(digits if digits is not None else text[time.start : time.end], "api.timestamp"),
+            window_ms=min(WINDOW_MS, max_window_ms),
+        )
+
+    def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
+        """See :meth:`SessionDialect.mistakes`."""
+        signed, signature = credentials.signed, credentials.signature
+        encoded = text_of(message.text, (message.value.members or {}).get(b"hmac")) or b""
+        for decoded in loosely_decoded(encoded):
+            yield Mistake("hmac is not in hex or standard Base64 with padding: encode the digest's bytes so", signed, decoded)
+        yield Mistake("the whole message was signed: sign the value of api alone", message.text, signature)
+        for other in rewritten(signed):
+            yield Mistake(
+                "another spelling of api was signed than was sent: serialise it once, sign and send the same bytes", other, signature
+            )
+
+    def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
+        """See :meth:`SessionDialect.refusal`."""
+        method = message.tag if message is not None and message.tag else b"null"
+        body = compact({"status": "error", "message": problem["detail"], "gerbang": problem})
+        events = self._refused_events(message, str(problem["detail"])) if message is not None else b""
+        return b'{"method":%b,%b%b' % (method, events, body[1:])
+
+    def _refused_events(self, message: Message, detail: str) -> bytes:
+        """In a subscription's refusal each event has a status of its own, as in the service's answers."""
+        events = (message.value.members or {}).get(b"events")
+        if not message.names or " " not in message.names[0] or events is None:
+            return b""
+        told = compact({"status": "error", "message": detail})[1:]
+        return b'"events":[%b],' % b",".join(
+            [b'{"event":%b,%b' % (message.text[item.start : item.end], told) for item in events.items or ()]
+        )

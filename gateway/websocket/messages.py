@@ -1,0 +1,202 @@
+"""What a client sends over a WebSocket, from bytes to whole messages (RFC 6455 §5 and §8.1). Pure: no I/O, the time is an argument.
+
+Fed with bytes however they are cut, asked for one event after the other: a text message, unmasked and put together from its fragments,
+or a control frame, which may stand between two fragments. No extension is spoken, so a reserved bit is an error. The first error is
+the last event: it names the close code.
+"""
+
+from typing import Final
+
+from gateway.websocket.frames import (
+    CLOSE,
+    CONTINUATION,
+    INVALID_DATA,
+    LONGEST_HEAD,
+    PING,
+    POLICY_VIOLATION,
+    PONG,
+    PROTOCOL_ERROR,
+    TEXT,
+    TOO_BIG,
+    UNSUPPORTED,
+    head_size,
+    masked,
+    payload_size,
+)
+
+FAILED: Final = -1
+"""The opcode of the event that ends everything."""
+FRAMES_AT_ONCE: Final = 4_096
+FRAMES_PER_SECOND: Final = 1_000
+"""Frames that are no message: control frames, and fragments. Messages are bounded by the limits of what they ask for."""
+_BINARY: Final = 2
+
+
+class Event:
+    """What has come."""
+
+    __slots__ = ("code", "opcode", "payload")
+
+    def __init__(self, opcode: int, payload: bytes, code: int = 0) -> None:
+        self.opcode = opcode
+        """``TEXT``, ``PING``, ``PONG``, ``CLOSE``, or :data:`FAILED`."""
+        self.payload = payload
+        """Of a text message: valid UTF-8. Of a failure: why, in words."""
+        self.code = code
+        """The close code: of a failure, or as the client sent it (1005: it sent none)."""
+
+
+class MessageReader:
+    """See the module.
+
+    :param max_bytes: of one message
+    """
+
+    __slots__ = ("_at", "_credit", "_credit_ms", "_data", "_ended", "_held", "_message", "_need", "_open", "max_bytes")
+
+    def __init__(self, max_bytes: int) -> None:
+        self.max_bytes = max_bytes
+        self._data = b""
+        self._at = 0
+        self._held = bytearray()
+        """The beginning of a frame that has not come whole; ``_data`` is used up then."""
+        self._need = 2
+        """Bytes in ``_held`` at which it is worth looking again."""
+        self._message = bytearray()
+        self._open = False
+        self._ended = False
+        self._credit = FRAMES_AT_ONCE * 1_000
+        """Frames that may still come at once, in thousandths."""
+        self._credit_ms = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there are bytes that :meth:`next` has not looked at."""
+        return self._at < len(self._data) and not self._ended
+
+    def feed(self, data: bytes) -> None:
+        """These bytes have come."""
+        if self._ended:
+            return
+        if self._at < len(self._data):
+            self._data, self._at = self._data[self._at :] + data, 0
+        elif not self._held:
+            self._data, self._at = data, 0
+        else:
+            self._held += data
+            if len(self._held) >= self._need:
+                self._data, self._at = bytes(self._held), 0
+                self._held.clear()
+
+    def next(self, now_ms: int) -> Event | None:
+        """The next event; ``None``: more bytes are needed, or the connection is at its end.
+
+        :param now_ms: monotonic milliseconds
+        """
+        while not self._ended:
+            at = self._at
+            head = self._data[at : at + LONGEST_HEAD]
+            size = head_size(head)
+            if len(head) < 2:
+                self._hold(size)
+                return None
+            wrong = self._wrong_start(head)
+            if wrong:
+                return self._fail(UNSUPPORTED if head[0] & 0x0F == _BINARY and not self._open else PROTOCOL_ERROR, wrong)
+            if len(head) < size:
+                self._hold(size)
+                return None
+            length = payload_size(head)
+            short = head[1] & 0x7F
+            if (short == 126 and length < 126) or (short == 127 and not 65_536 <= length < 1 << 63):
+                return self._fail(PROTOCOL_ERROR, "a length is not in its shortest form")
+            if head[0] & 0x0F < CLOSE and len(self._message) + length > self.max_bytes:
+                return self._fail(TOO_BIG, f"a message has at most {self.max_bytes} bytes")
+            end = at + size + length
+            if end > len(self._data):
+                self._hold(size + length)
+                return None
+            self._at = end
+            event = self._take(head[0], masked(self._data[at + size : end], head[size - 4 : size]), now_ms)
+            if event is not None:
+                return event
+        return None
+
+    def _wrong_start(self, head: bytes) -> str:
+        """What is wrong with the first two bytes of a frame, or ``""``."""
+        first, opcode = head[0], head[0] & 0x0F
+        if first & 0x70:
+            return "a reserved bit is set, and no extension was negotiated"
+        if not head[1] & 0x80:
+            return "a client masks its frames"
+        if opcode >= CLOSE:
+            if opcode > PONG:
+                return "an unknown kind of frame"
+            if not first & 0x80 or head[1] & 0x7F > 125:
+                return "a control frame is neither fragmented nor longer than 125 bytes"
+            return ""
+        if opcode > _BINARY:
+            return "an unknown kind of frame"
+        if (opcode == CONTINUATION) is not self._open:
+            return "a message begins within another" if self._open else "nothing to continue"
+        return "messages are text" if opcode == _BINARY else ""
+
+    def _take(self, first: int, payload: bytes, now_ms: int) -> Event | None:
+        """One whole frame, unmasked."""
+        opcode, fin = first & 0x0F, first & 0x80
+        if (opcode != TEXT or not fin) and not self._within_budget(now_ms):
+            return self._fail(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} control frames and fragments a second")
+        if opcode >= CLOSE:
+            return self._closed(payload) if opcode == CLOSE else Event(opcode, payload)
+        if not fin or self._open:
+            self._message += payload
+            self._open = not fin
+            if not fin:
+                return None
+            payload = bytes(self._message)
+            self._message.clear()
+        try:
+            payload.decode()
+        except UnicodeDecodeError:
+            return self._fail(INVALID_DATA, "the text is not UTF-8")
+        return Event(TEXT, payload)
+
+    def _closed(self, payload: bytes) -> Event:
+        """The client's Close frame (RFC 6455 §5.5.1, §7.4): the last one that counts."""
+        if len(payload) == 1:
+            return self._fail(PROTOCOL_ERROR, "a close code has two bytes")
+        code = int.from_bytes(payload[:2], "big") if payload else 1005
+        if payload and not (3_000 <= code <= 4_999 or 1_000 <= code <= 1_003 or 1_007 <= code <= 1_014):
+            return self._fail(PROTOCOL_ERROR, "a close code that nobody may send")
+        try:
+            payload[2:].decode()
+        except UnicodeDecodeError:
+            return self._fail(INVALID_DATA, "the close reason is not UTF-8")
+        self._end()
+        return Event(CLOSE, payload, code)
+
+    def _within_budget(self, now_ms: int) -> bool:
+        elapsed_ms = max(0, now_ms - self._credit_ms)
+        self._credit_ms = now_ms
+        self._credit = min(FRAMES_AT_ONCE * 1_000, self._credit + elapsed_ms * FRAMES_PER_SECOND)
+        self._credit -= 1_000
+        return self._credit >= 0
+
+    def _hold(self, need: int) -> None:
+        """Not all of a frame is here; this many bytes of it are needed."""
+        self._held += self._data[self._at :]
+        self._data, self._at = b"", 0
+        self._need = need
+
+    def _fail(self, code: int, why: str) -> Event:
+        self._end()
+        return Event(FAILED, why.encode(), code)
+
+    def _end(self) -> None:
+        self._ended = True
+        self._data, self._at = b"", 0
+        self._held.clear()
+        self._message.clear()
+
+
+__all__ = ["CLOSE", "FAILED", "PING", "PONG", "TEXT", "Event", "MessageReader"]

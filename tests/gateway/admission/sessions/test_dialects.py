@@ -1,0 +1,202 @@
+"""Both session dialects: what a message asks, whose it is, and how a refusal reads."""
+
+import json
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS
+from gateway.errors import MalformedRequest, MissingCredentials, Refusal
+from gateway.http1.message import Request
+
+HANDSHAKE = Request(b"GET", b"/ws", b"/ws", None, (), b"", "192.0.2.1", False, 0, "request-1")
+PROBLEM = {"type": "urn:x", "title": "X", "status": 403, "code": "scope_not_granted", "detail": "why – not", "request_id": "r"}
+
+
+def read(dialect: str, text: str, key_id: str = ""):
+    return SESSIONS[dialect].read(text.encode(), HANDSHAKE, key_id, 7, "request-1")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "act", "names", "rest"),
+    [
+        ("mobee", '{"method":"logout"}', LOG_OUT, ["logout"], '"method":"logout"'),
+        ("mobee", '{"method":"ping","api":1,"hmac":2,"x":[1, 2]}', CALL, ["ping"], '"method":"ping","x":[1, 2]'),
+        ("mobee", '{"method":"subscribe","events":["MK","OB.BTC-IDR","PO.ALL.x"]}', CALL, ["subscribe MK", "subscribe OB", "subscribe PO"],
+         '"method":"subscribe","events":["MK","OB.BTC-IDR","PO.ALL.x"]'),
+        ("mobee", r'{"events":["\u0042L"],"method":"unsubscribe"}', CALL, ["unsubscribe BL"],
+         r'"events":["\u0042L"],"method":"unsubscribe"'),
+        ("binance", '{"id":1,"method":"time"}', CALL, ["time"], '"id":1,"method":"time"'),
+        ("binance", '{"id":1,"method":"v3/time","params":{}}', CALL, ["time"], '"id":1,"method":"v3/time","params":{}'),
+        ("binance", '{"id":1,"method":"session.logon"}', LOG_IN, ["session.logon"], '"id":1,"method":"session.logon"'),
+        ("binance", '{"id":1,"method":"v3/session.status"}', STATUS, ["session.status"], '"id":1,"method":"v3/session.status"'),
+        ("binance", '{"id":1,"method":"session.logout"}', LOG_OUT, ["session.logout"], '"id":1,"method":"session.logout"'),
+        ("binance", '{"method":"x","params":{"apiKey":"k"},"id":2}', CALL, ["x"], '"method":"x","params":{},"id":2'),
+        ("binance", '{"method":"x","params":[1]}', CALL, ["x"], '"method":"x","params":[1]'),
+        ("binance", '{"method":"x","apiKey":"at the top"}', CALL, ["x"], '"method":"x","apiKey":"at the top"'),
+    ],
+)  # fmt: skip
+def test_what_a_message_asks(dialect, text, act, names, rest):
+    message = read(dialect, text)
+    assert (message.wrong, message.act, message.names, message.rest.decode()) == ("", act, names, rest)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text"),
+    [
+        ("mobee", "{}"),
+        ("mobee", '{"method":1}'),
+        ("mobee", '{"method":""}'),
+        ("mobee", '{"method":"subscribe"}'),
+        ("mobee", '{"method":"subscribe","events":[]}'),
+        ("mobee", '{"method":"subscribe","events":"MK"}'),
+        ("mobee", '{"method":"subscribe","events":["MK",1]}'),
+        ("mobee", '{"method":"subscribe","events":["MK",""]}'),
+        ("mobee", json.dumps({"method": "subscribe", "events": ["MK"] * 257})),
+        ("mobee", '{"method":"ping","gateway":{}}'),
+        ("mobee", r'{"method":"ping","g\u0061teway":{}}'),
+        ("binance", "{}"),
+        ("binance", '{"id":1}'),
+        ("binance", '{"id":1,"method":["time"]}'),
+        ("binance", '{"id":1,"method":"time","gateway":null}'),
+        ("binance", '{"Gateway":1,"id":1,"method":"time"}'),
+        ("binance", '{"GATEWAY":1,"id":1,"method":"time"}'),
+    ],
+)
+def test_what_is_no_message_of_the_dialect_says_so(dialect, text):
+    assert read(dialect, text).wrong
+
+
+@pytest.mark.parametrize("dialect", SESSIONS)
+@pytest.mark.parametrize("text", ["[]", '{"method":"x","method":"y"}', '{"method":"x"} y', '{"method":NaN}'])
+def test_what_is_ambiguous_is_not_read_at_all(dialect, text):
+    with pytest.raises(MalformedRequest):
+        read(dialect, text)
+
+
+def test_a_message_without_credentials_speaks_for_the_session():
+    for text in ('{"method":"subscribe","events":["BL"]}', '{"method":"logout"}'):
+        assert SESSIONS["mobee"].credentials(read("mobee", text), 60_000) is None
+    for text in ('{"method":"order.place"}', '{"method":"x","params":{"timestamp":1}}', '{"method":"x","params":[]}'):
+        assert SESSIONS["binance"].credentials(read("binance", text), 60_000) is None
+    own = read("binance", '{"method":"x","params":{"apiKey":"gbk_mine"}}', key_id="gbk_mine")
+    assert SESSIONS["binance"].credentials(own, 60_000) is None
+
+
+@pytest.mark.parametrize(
+    ("dialect", "text", "missing"),
+    [
+        ("mobee", '{"method":"login"}', "api"),
+        ("mobee", '{"method":"login","token":"x"}', "api"),
+        ("mobee", '{"method":"login","api":"x","hmac":"y"}', "api"),
+        ("mobee", '{"method":"login","api":{"public_key":"k"},"hmac":"y"}', "timestamp"),
+        ("mobee", '{"method":"login","api":{"public_key":"k","timestamp":1}}', "hmac"),
+        ("binance", '{"method":"session.logon"}', "apiKey"),
+        ("binance", '{"method":"session.logon","params":{"timestamp":1}}', "apiKey"),
+        ("binance", '{"method":"x","params":{"apiKey":"k"}}', "signature"),
+        ("binance", '{"method":"x","params":{"signature":"s"}}', "apiKey"),
+        ("binance", '{"method":"x","params":{"signature":"s","apiKey":"k"}}', "timestamp"),
+    ],
+)
+def test_incomplete_credentials_say_what_is_missing(dialect, text, missing):
+    with pytest.raises(MissingCredentials, match=missing):
+        SESSIONS[dialect].credentials(read(dialect, text, key_id="gbk_other"), 60_000)
+
+
+@pytest.mark.parametrize("params", [{"a&b": 1}, {"a=b": 1}, {"a": "1&b=2"}, {"a": ["&"]}])
+def test_what_could_be_signed_for_other_params_is_refused(params):
+    text = json.dumps({"method": "x", "params": {"apiKey": "k", "signature": "s", "timestamp": 1_790_000_000_000, **params}})
+    with pytest.raises(MalformedRequest, match="two ways"):
+        SESSIONS["binance"].credentials(read("binance", text), 60_000)
+
+
+def test_a_log_in_is_never_granted_more_than_the_configuration_allows():
+    text = '{"method":"login","api":{"public_key":"k","timestamp":1790000000},"hmac":"y"}'
+    assert SESSIONS["mobee"].credentials(read("mobee", text), 60_000).window_ms == 45_000
+    assert SESSIONS["mobee"].credentials(read("mobee", text), 10_000).window_ms == 10_000
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"method":"login"}', {"method": "login", "status": "error", "message": "why – not"}),
+        ('{"method":"subscribe","events":["BL","PO.ALL"]}', {
+            "method": "subscribe",
+            "events": [{"event": name, "status": "error", "message": "why – not"} for name in ("BL", "PO.ALL")],
+            "status": "error",
+            "message": "why – not",
+        }),
+        ('{"method":7}', {"method": None, "status": "error", "message": "why – not"}),
+    ],
+)  # fmt: skip
+def test_a_refusal_in_the_dialect_mobee(text, expected):
+    assert json.loads(SESSIONS["mobee"].refusal(PROBLEM, read("mobee", text))) == {**expected, "gerbang": PROBLEM}
+
+
+@pytest.mark.parametrize("own_id", ['"a€"', "17", "null", "1.50", r'"\u0041"'])
+def test_a_refusal_in_the_dialect_binance_repeats_the_id_as_it_came(own_id):
+    refusal = SESSIONS["binance"].refusal(PROBLEM, read("binance", f'{{"method":"x","id":{own_id}}}'))
+    assert refusal.startswith(b'{"id":%b,' % own_id.encode())
+    told = json.loads(refusal)
+    assert (told["status"], told["error"]["code"], told["gerbang"]) == (403, -1002, PROBLEM)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"method":"x"}', '{"method":"x","id":{}}', '{"method":"x","id":[1]}', '{"method":"x","id":"%s"}' % ("x" * 300)]
+)
+def test_an_id_that_is_none_is_not_repeated(text):
+    assert json.loads(SESSIONS["binance"].refusal(PROBLEM, read("binance", text)))["id"] is None
+
+
+@pytest.mark.parametrize("dialect", SESSIONS)
+def test_a_refusal_of_what_could_not_be_read(dialect):
+    told = json.loads(SESSIONS[dialect].refusal(PROBLEM, None))
+    assert told["gerbang"] == PROBLEM
+    assert told["id" if dialect == "binance" else "method"] is None
+
+
+def test_the_state_of_a_session_is_told():
+    dialect = SESSIONS["binance"]
+    told = json.loads(dialect.status(read("binance", '{"id":3,"method":"session.status"}', key_id="gbk_x"), since_ms=1, logged_in_ms=2))
+    result = {"apiKey": "gbk_x", "authorizedSince": 2, "connectedSince": 1, "returnRateLimits": False, "serverTime": 7}
+    assert told == {"id": 3, "status": 200, "result": result}
+    nobody = json.loads(dialect.status(read("binance", '{"method":"session.status"}'), since_ms=1, logged_in_ms=2))["result"]
+    assert (nobody["apiKey"], nobody["authorizedSince"]) == (None, None)
+
+
+def test_only_one_dialect_says_good_bye():
+    assert SESSIONS["mobee"].farewell(5) == b""
+    assert json.loads(SESSIONS["binance"].farewell(5)) == {"event": {"e": "serverShutdown", "E": 5}}
+
+
+NAMES = st.sampled_from(["apiKey", "signature", "timestamp", "recvWindow", "public_key", "symbol", "x"])
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=4),
+    max_leaves=8,
+)
+METHODS = st.sampled_from(["login", "logout", "subscribe", "session.logon", "session.status", "order.place"]) | ANYTHING
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.sampled_from(sorted(SESSIONS)),
+    st.dictionaries(st.sampled_from(["id", "params", "api", "hmac", "events", "gateway", "x"]), ANYTHING, max_size=5),
+    METHODS,
+)
+def test_any_message_is_read_or_refused_and_never_forwards_a_credential(dialect, members, method):
+    own = SESSIONS[dialect]
+    message = read(dialect, json.dumps({**members, "method": method}))
+    assert json.loads(own.refusal(PROBLEM, message))["gerbang"] == PROBLEM
+    with suppress(Refusal):
+        credentials = own.credentials(message, 60_000)
+        if credentials is not None:
+            list(own.mistakes(message, credentials))
+    forwarded = json.loads(message.forwarded(b'"gateway":{}'))
+    if dialect == "binance":
+        params = forwarded.get("params")
+        assert not isinstance(params, dict) or not {"apiKey", "signature"} & params.keys()
+    else:
+        assert not {"api", "hmac"} & forwarded.keys()
