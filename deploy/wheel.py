@@ -20,14 +20,16 @@ MODULES = (
     "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
     "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
+    "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",
-    "forward/upstream_server",
+    "forward/tunnel", "forward/upstream_server",
     "keys/cache", "keys/lookup", "keys/usage",
     "http1/answer", "http1/body", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader", "http1/request_head",
     "http1/response",
     "net/addresses", "net/client_ip",
-    "server/common", "server/connection", "server/exchange", "server/plane", "server/serving",
+    "server/common", "server/connection", "server/exchange", "server/plane", "server/serving", "server/session",
     "telemetry/histogram",
+    "websocket/frames", "websocket/messages",
 )  # fmt: skip
 """Of ``gateway``. Classes in here have slots, inherit only from one another, and are made by plain constructors."""
 

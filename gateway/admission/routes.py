@@ -193,12 +193,14 @@ class RouteTable:
 
 
 def _methods(route: Route, table: Mapping[str, MethodConfig]) -> dict[str, Route]:
-    """A session's methods: those of its table, and logging in and out, which no table need list.
+    """A session's methods: those of its table, and those about the session itself, which no table need list.
 
     A log-in passes once, as a trade does: whoever repeats one could do whatever its key may.
     """
     dialect = SESSIONS[route.session]
     rules = {dialect.log_in: MethodConfig(scope="any", replay="strict"), dialect.log_out: MethodConfig(scope="public"), **table}
+    if dialect.state:
+        rules[dialect.state] = MethodConfig(scope="public")
     return {
         name: Route(
             route.position, f"{route.pattern} {name}", rule.scope, route.upstream, rule.weight,

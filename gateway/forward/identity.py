@@ -1,5 +1,6 @@
 """What the upstream is told about who asks, rendered once per key, upstream and period instead of once per request."""
 
+import json
 from typing import Protocol
 from urllib.parse import quote
 
@@ -38,23 +39,39 @@ class IdentityLines:
         cached = self._cache.get(key_id)
         if cached is not None and cached.identity is identity and cached.from_ms <= now_ms < cached.until_ms:
             return cached.lines
+        return self._render(identity, key_id, now_ms).lines
+
+    def members_at(self, identity: Identity, now_ms: int) -> bytes:
+        """The same as members of a JSON object, for a session's message of this moment; with a comma behind the last."""
+        cached = self._cache.get(identity.key_id)
+        if cached is None or cached.identity is not identity or not cached.from_ms <= now_ms < cached.until_ms:
+            cached = self._render(identity, identity.key_id, now_ms)
+        if not cached.members:
+            cached.members = _members(identity, cached.assertion)
+        return cached.members
+
+    def _render(self, identity: Identity | None, key_id: str, now_ms: int) -> "_Rendered":
         if len(self._cache) >= self._max_entries:
             self._cache.clear()
-        lines = _render(identity, self._signer.assertion(identity, self._audience, now_ms))
-        self._cache[key_id] = _Rendered(identity, now_ms, now_ms + self._period_ms, lines)
-        return lines
+        assertion = self._signer.assertion(identity, self._audience, now_ms)
+        rendered = _Rendered(identity, now_ms, now_ms + self._period_ms, _render(identity, assertion), assertion)
+        self._cache[key_id] = rendered
+        return rendered
 
 
 class _Rendered:
     """What one identity's lines are, and for how long."""
 
-    __slots__ = ("from_ms", "identity", "lines", "until_ms")
+    __slots__ = ("assertion", "from_ms", "identity", "lines", "members", "until_ms")
 
-    def __init__(self, identity: Identity | None, from_ms: int, until_ms: int, lines: bytes) -> None:
+    def __init__(self, identity: Identity | None, from_ms: int, until_ms: int, lines: bytes, assertion: bytes) -> None:
         self.identity = identity
         self.from_ms = from_ms
         self.until_ms = until_ms
         self.lines = lines
+        self.assertion = assertion
+        self.members = b""
+        """Made when the first message asks for them."""
 
 
 def _render(identity: Identity | None, assertion: bytes) -> bytes:
@@ -65,3 +82,8 @@ def _render(identity: Identity | None, assertion: bytes) -> bytes:
     account = quote(identity.account_id, safe=_VISIBLE)
     scopes = ",".join(identity.scopes)
     return f"x-account-id: {account}\r\nx-key-id: {identity.key_id}\r\nx-key-scopes: {scopes}\r\n".encode() + proof
+
+
+def _members(identity: Identity, assertion: bytes) -> bytes:
+    told = {"assertion": assertion.decode(), "account_id": identity.account_id, "key_id": identity.key_id, "scopes": list(identity.scopes)}
+    return json.dumps(told, separators=(",", ":")).encode()[1:-1] + b","

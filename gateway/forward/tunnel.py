@@ -34,19 +34,21 @@ class Near(Protocol):
 
 
 class Tunnel:
-    """Two connections joined. ``key_id`` is ``None`` on a public route, ``expires_ms`` (Unix) when its key does not expire."""
+    """Two connections joined."""
 
-    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "key_id")
+    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "key_ids")
 
-    def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels", *, key_id: str | None, expires_ms: int | None) -> None:
+    def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels") -> None:
         self._near = near
         self._upstream = upstream
         self._registry = registry
         self._down = FrameTracker()
         self._up = FrameTracker()
         self._closing = b""
-        self.key_id = key_id
-        self.expires_ms = expires_ms
+        self.key_ids: tuple[str, ...] = ()
+        """Kept by the registry."""
+        self.expires_ms: int | None = None
+        """When the first of its keys expires, Unix milliseconds."""
         self.deadline_ms = NEVER
 
     # -- from the client
@@ -105,8 +107,11 @@ class Tunnel:
         if self._down.between_frames:
             self._finish()
         else:
-            self.deadline_ms = now_ms + FRAME_END_MS
-            self._registry.ending.add(self)
+            self._end_by(now_ms + FRAME_END_MS)
+
+    def leave(self, *, now_ms: int) -> None:
+        """The gate is shutting down."""
+        self.close(GOING_AWAY, "shutting down", now_ms=now_ms)
 
     def cut(self) -> None:
         """The frame in progress did not end in time."""
@@ -120,13 +125,18 @@ class Tunnel:
         self._near.write(self._closing)
         self._near.close()
 
+    def _end_by(self, deadline_ms: int) -> None:
+        """Be cut when this time has come."""
+        self.deadline_ms = deadline_ms
+        self._registry.ending.add(self)
+
     def _ended(self, reason: str) -> None:
         self._registry.ending.discard(self)
         self._registry.remove(self, reason)
 
 
 class Tunnels:
-    """All tunnels of a worker, by the key that opened them.
+    """All tunnels of a worker, by the keys that use them: the one that opened it, or those of a session's messages.
 
     :param still_valid: whether a key may still pass (exists, not frozen, not expired); may raise when no store answers
     """
@@ -135,31 +145,48 @@ class Tunnels:
         self.ending: set[Tunnel] = set()
         self._still_valid = still_valid
         self._metrics = metrics
-        self._by_key: dict[str | None, set[Tunnel]] = {}
+        self._all: set[Tunnel] = set()
+        self._by_key: dict[str, set[Tunnel]] = {}
+        self._expiring: set[Tunnel] = set()
 
-    def add(self, tunnel: Tunnel) -> None:
-        """From now on it hears of changes to its key; one made while the upstream answered the handshake is looked up."""
-        self._by_key.setdefault(tunnel.key_id, set()).add(tunnel)
+    def add(self, tunnel: Tunnel, key_id: str | None, expires_ms: int | None) -> None:
+        """It is open; see :meth:`use` for the key that opened it, if any did."""
+        self._all.add(tunnel)
         self._metrics.tunnels += 1
-        if tunnel.key_id is not None:
-            spawn(self._check(tunnel.key_id, certain=False), name="check the key of a new tunnel")
+        if key_id is not None:
+            self.use(tunnel, key_id, expires_ms)
+
+    def use(self, tunnel: Tunnel, key_id: str, expires_ms: int | None) -> None:
+        """From now on it hears of changes to this key, too; one made since the key was last read is looked up.
+
+        :param expires_ms: when the key expires, Unix milliseconds
+        """
+        if tunnel not in self._all or key_id in tunnel.key_ids:
+            return
+        tunnel.key_ids = (*tunnel.key_ids, key_id)
+        self._by_key.setdefault(key_id, set()).add(tunnel)
+        if expires_ms is not None:
+            tunnel.expires_ms = expires_ms if tunnel.expires_ms is None else min(tunnel.expires_ms, expires_ms)
+            self._expiring.add(tunnel)
+        spawn(self._check(key_id, certain=False), name="check the key of a tunnel")
 
     def remove(self, tunnel: Tunnel, reason: str) -> None:
-        group = self._by_key.get(tunnel.key_id, set())
-        if tunnel not in group:
+        if tunnel not in self._all:
             return
-        group.remove(tunnel)
-        if not group:
-            del self._by_key[tunnel.key_id]
+        self._all.discard(tunnel)
+        self._expiring.discard(tunnel)
+        for key_id in tunnel.key_ids:
+            group = self._by_key[key_id]
+            group.discard(tunnel)
+            if not group:
+                del self._by_key[key_id]
         self._metrics.tunnels -= 1
         self._metrics.tunnels_closed[reason] += 1
 
     def invalidated(self, key_id: str | None) -> None:
         """Something about this key has changed (``None``: about any key). Looks each up again and closes what may not go on."""
-        changed = list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []
-        for known in changed:
-            if known is not None:
-                spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
+        for known in list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []:
+            spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
 
     def close_key(self, key_id: str, *, reason: str = "key no longer valid") -> None:
         """Close its tunnels with 1008."""
@@ -168,20 +195,18 @@ class Tunnels:
 
     def close_all(self) -> None:
         """The gate is shutting down."""
-        for group in list(self._by_key.values()):
-            for tunnel in list(group):
-                tunnel.close(GOING_AWAY, "shutting down", now_ms=clock.monotonic_ms())
+        for tunnel in list(self._all):
+            tunnel.leave(now_ms=clock.monotonic_ms())
 
     def sweep(self, now_ms: int) -> None:
         """Close what has expired; cut what did not end in time."""
         for tunnel in [tunnel for tunnel in self.ending if tunnel.deadline_ms <= now_ms]:
             self.ending.discard(tunnel)
             tunnel.cut()
-        if self._by_key:
+        if self._expiring:
             now = clock.now_ms()
-            for group in list(self._by_key.values()):
-                for tunnel in [tunnel for tunnel in group if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:
-                    tunnel.close(POLICY_VIOLATION, "key expired", now_ms=now_ms)
+            for tunnel in [tunnel for tunnel in self._expiring if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:
+                tunnel.close(POLICY_VIOLATION, "key expired", now_ms=now_ms)
 
     async def _check(self, key_id: str, *, certain: bool) -> None:
         try:

@@ -81,6 +81,12 @@ def interim(head: ResponseHead) -> bytes:
     return relayed(head, b"", b"", b"", _END)
 
 
-def switching(head: ResponseHead, more: bytes) -> bytes:
-    """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2)."""
+def switching(head: ResponseHead, more: bytes, drop: frozenset[bytes]) -> bytes:
+    """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2).
+
+    :param drop: fields of the service's that the client does not get
+    """
+    if drop:
+        lines = b"\r\n".join([*without(head.lines, head.named | drop | RATE_LIMIT if more else head.named | drop), b""])
+        return b"".join((status_line(head.status), lines, more, b"upgrade: websocket\r\nconnection: Upgrade\r\n\r\n"))
     return relayed(head, b"", more, b"upgrade: websocket\r\n", b"connection: Upgrade\r\n\r\n")

@@ -67,6 +67,8 @@ REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 REQUEST_DROP = HOP_BY_HOP | OWNED | ELSEWHERE | REGENERATED
 """Together with :data:`FAMILIES`, what no client says to an upstream."""
 _X: Final = ord("x")  # all families begin with it
+EXTENSIONS = frozenset({b"sec-websocket-extensions"})
+"""Not negotiated where the gate reads messages (RFC 6455 §9.1): what it cannot read it could not decide."""
 RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
 
 

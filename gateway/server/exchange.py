@@ -45,7 +45,7 @@ from gateway.forward.tunnel import Tunnel
 from gateway.http1 import answer
 from gateway.http1.body import BodyBuffer
 from gateway.http1.framing import CHUNKED, Framing
-from gateway.http1.headers import request_lines
+from gateway.http1.headers import EXTENSIONS, request_lines
 from gateway.http1.message import Answer, Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
@@ -53,6 +53,7 @@ from gateway.server import reports
 from gateway.server.common import Common
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
+from gateway.server.session import Session
 from gateway.telemetry.tracing import Trace, Tracing
 
 _log = structlog.get_logger(__name__)
@@ -208,6 +209,8 @@ class Exchange(Receiver):
         drop = serving.dropped
         if framing.named:
             drop |= framing.named
+        if route.session:
+            drop |= EXTENSIONS
         parts = [
             request.method + b" " + request.target + b" HTTP/1.1\r\n",
             b"",  # the server's Host line, once a server is chosen
@@ -305,14 +308,21 @@ class Exchange(Receiver):
             return
         self.phase = OVER
         self._end_trace(status=head.status)
-        key_id = admitted.identity.key_id if admitted.identity is not None else None
-        tunnel = Tunnel(self._connection, connection, tunnels, key_id=key_id, expires_ms=admitted.expires_ms)
-        self._connection.write(answer.switching(head, admitted.answer_headers))
+        tunnel = self._tunnel(admitted.route, connection)
+        self._connection.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if admitted.route.session else frozenset()))
         connection.far = tunnel
-        tunnels.add(tunnel)
+        tunnels.add(tunnel, admitted.identity.key_id if admitted.identity is not None else None, admitted.expires_ms)
         self._connection.become(tunnel)
         if rest:
             tunnel.upstream_data(rest)
+        if self._common.draining:
+            tunnel.leave(now_ms=self._common.ticker.now_ms)
+
+    def _tunnel(self, route: Route, connection: UpstreamEnd) -> Tunnel:
+        """What the two connections become."""
+        if route.session:
+            return Session(self._common, self._serving, self._connection, connection, client=self._request, route=route)
+        return Tunnel(self._connection, connection, self._common.tunnels)
 
     def response_failed(self, refusal: Refusal) -> None:
         self._call = None

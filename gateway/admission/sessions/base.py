@@ -63,12 +63,14 @@ class SessionDialect(ABC):
 
     :param log_in: name of the method that logs a key in
     :param log_out: name of the method that logs it out
+    :param state: name of the method that asks how the session stands, if there is one
     """
 
-    __slots__ = ("log_in", "log_out", "name")
+    __slots__ = ("log_in", "log_out", "name", "state")
 
-    def __init__(self, name: str, *, log_in: str, log_out: str) -> None:
+    def __init__(self, name: str, *, log_in: str, log_out: str, state: str = "") -> None:
         self.name = name
+        self.state = state
         self.log_in = log_in
         self.log_out = log_out
 

@@ -23,7 +23,7 @@ class BinanceSession(SessionDialect):
     """See the module."""
 
     def __init__(self) -> None:
-        super().__init__("binance", log_in="session.logon", log_out="session.logout")
+        super().__init__("binance", log_in="session.logon", log_out="session.logout", state="session.status")
 
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
         """See :meth:`SessionDialect.read`."""

@@ -1,0 +1,348 @@
+"""A WebSocket session: every message of the client is decided by itself, in the order they came; the service's frames pass untouched.
+
+    client ─► reader ─► waiting ─► decided ─► member ``gateway`` put in ─► masked anew ─► service
+    client ◄─ refusals, between two messages of the service ◄─────────── frames as they are ◄─ service
+
+While one message waits for a look-up or a claim, up to :data:`MAX_WAITING` more wait behind it; then the client is not read. Neither is it
+while the service, or the client itself, takes what it is sent slower than it comes. Control frames pass at once.
+"""
+
+import asyncio
+from collections import deque
+from typing import Final
+
+import structlog
+
+from gateway.admission import rules
+from gateway.admission.driver import Pending, drive
+from gateway.admission.gate import Admitted
+from gateway.admission.routes import Route
+from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
+from gateway.errors import InternalError, NoRoute, Refusal, UpstreamUnavailable
+from gateway.forward.ports import UpstreamEnd
+from gateway.forward.tunnel import Near, Tunnel
+from gateway.http1.message import Identity, Request
+from gateway.runtime import clock
+from gateway.server.common import Common
+from gateway.server.serving import Serving
+from gateway.websocket.frames import CLOSE, GOING_AWAY, POLICY_VIOLATION, TEXT, Masks, frame
+from gateway.websocket.messages import FAILED, Event, MessageReader
+
+_log = structlog.get_logger(__name__)
+
+MAX_WAITING: Final = 64
+"""Messages behind one that waits."""
+AT_ONCE: Final = 64
+"""Messages and control frames taken in one turn of the event loop; others have theirs before more are."""
+MAX_KEYS: Final = 32
+"""Keys that one connection may use."""
+LEAVE_MS: Final = 1_000
+"""How long a session goes on after its client was told that the gate is about to close it."""
+CLOSE_MS: Final = 5_000
+"""How long the service may take to answer the client's Close frame."""
+
+_masks = Masks()
+
+
+class Session(Tunnel):
+    """See the module. Reads on the client's side, and closes as a tunnel does.
+
+    :param client: the handshake that opened it
+    :param route: its route, by ``serving``
+    """
+
+    __slots__ = (
+        "_client", "_client_full", "_common", "_deciding", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_pending",
+        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_waiting", "_waiting_bytes", "_working",
+    )  # fmt: skip
+
+    def __init__(self, common: Common, serving: Serving, near: Near, upstream: UpstreamEnd, *, client: Request, route: Route) -> None:
+        super().__init__(near, upstream, common.tunnels)
+        self._common = common
+        self._serving = serving
+        self._client = client
+        self._route = route
+        self._reader = MessageReader(serving.limits.max_message_bytes)
+        self._waiting: deque[bytes] | None = None
+        self._waiting_bytes = 0
+        self._pending: Pending | None = None
+        self._deciding: Message | None = None
+        self._end: Event | None = None
+        """The last thing that came from the client: its Close frame, or what broke a rule."""
+        self._own: list[bytes] = []
+        """Frames of the gate for the client that wait for a message of the service to end."""
+        self._key_id = ""
+        """The key that has logged in."""
+        self._since_ms = client.received_ms
+        self._logged_in_ms = 0
+        self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = False
+
+    # -- from the client
+
+    def client_data(self, data: bytes) -> None:
+        if self._closing or self._end is not None:
+            return
+        self._reader.feed(data)
+        self._work()
+
+    def client_full(self) -> None:
+        self._client_full = True
+        self._upstream.pause()
+        self._read_or_not()
+
+    def client_drained(self) -> None:
+        self._client_full = False
+        self._upstream.resume()
+        self._work()
+
+    def client_closed(self) -> None:
+        self._stop()
+        super().client_closed()
+
+    # -- from the service
+
+    def upstream_data(self, data: bytes) -> None:
+        if self._closing or not self._own:
+            super().upstream_data(data)
+            return
+        rest = self._down.until_message_end(data)
+        if rest:
+            self._near.write(data[:rest])
+        if self._down.between_messages:
+            own, self._own = b"".join(self._own), []
+            self._near.write(own)
+            if rest < len(data):
+                super().upstream_data(data[rest:])
+            self._work()
+
+    def upstream_full(self) -> None:
+        self._service_full = True
+        self._read_or_not()
+
+    def upstream_drained(self) -> None:
+        self._service_full = False
+        self._work()
+
+    def upstream_closed(self) -> None:
+        self._stop()
+        super().upstream_closed()
+
+    # -- from the gate
+
+    def close(self, code: int, reason: str, *, now_ms: int) -> None:
+        """See :meth:`Tunnel.close`. What waits is not decided any more."""
+        self._stop()
+        super().close(code, reason, now_ms=now_ms)
+
+    def leave(self, *, now_ms: int) -> None:
+        """Tell the client, go on for a moment, then close."""
+        if self._leaving or self._finished or self._closing:
+            return
+        self._leaving = True
+        farewell = SESSIONS[self._route.session].farewell(clock.now_ms())
+        if farewell:
+            self._say(farewell)
+        self._end_by(now_ms + LEAVE_MS)
+
+    def cut(self) -> None:
+        """A time limit has passed."""
+        if self._leaving and not self._closing:
+            self.close(GOING_AWAY, "shutting down", now_ms=self._common.ticker.now_ms)
+        else:
+            super().cut()
+
+    # -- messages, one after the other
+
+    def _work(self) -> None:
+        """Take what has come, as far as there is room for it, and decide what is next."""
+        if self._working:
+            return
+        self._working = True
+        try:
+            self._take()
+        finally:
+            self._working = False
+        self._read_or_not()
+
+    def _take(self) -> None:
+        now_ms = self._common.ticker.now_ms
+        for _ in range(AT_ONCE):
+            waiting = self._waiting
+            if self._closing or self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
+                return
+            if waiting and self._pending is None:
+                text = waiting.popleft()
+                self._waiting_bytes -= len(text)
+                self._decide(text)
+                continue
+            if self._end is not None:
+                if self._pending is None:
+                    self._finish_client(self._end)
+                return
+            if waiting and self._crowded(waiting):
+                return
+            event = self._reader.next(now_ms)
+            if event is None:
+                return
+            self._took(event)
+        if not self._scheduled:  # the rest has its turn after everybody else's
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._again)
+
+    def _took(self, event: Event) -> None:
+        if event.opcode == TEXT:
+            if self._pending is None and not self._waiting:
+                self._decide(event.payload)
+                return
+            if self._waiting is None:
+                self._waiting = deque()
+            self._waiting.append(event.payload)
+            self._waiting_bytes += len(event.payload)
+        elif event.opcode in {CLOSE, FAILED}:
+            self._end = event
+        else:
+            self._upstream.write(frame(event.opcode, event.payload, mask=_masks.next()))
+
+    def _again(self) -> None:
+        self._scheduled = False
+        self._work()
+
+    def _crowded(self, waiting: "deque[bytes]") -> bool:
+        """Whether as much waits as may."""
+        return len(waiting) >= MAX_WAITING or self._waiting_bytes >= 4 * self._reader.max_bytes
+
+    def _read_or_not(self) -> None:
+        """Read the client exactly when there is room for more."""
+        waiting = self._waiting
+        full = self._service_full or self._client_full or self._reader.waiting or len(self._own) >= MAX_WAITING
+        if self._closing or not (full or (waiting and self._crowded(waiting))):
+            self._near.resume_reading()
+        else:
+            self._near.pause_reading()
+
+    def _decide(self, text: bytes) -> None:
+        common, message = self._common, None
+        request_id = common.next_request_id()
+        route = self._route
+        try:
+            route = self._current_route()
+            gate = self._serving.gate
+            message = gate.message(text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=request_id)
+            rule = gate.method(message, route)
+            decided = drive(gate, message, rule, self._decided)
+            if isinstance(decided, Admitted):
+                self._passed(message, decided)
+            else:
+                self._pending, self._deciding = decided, message
+        except Refusal as refusal:
+            self._refuse(refusal, message, request_id)
+        except Exception as error:  # noqa: BLE001 - a defect is told, with its traceback in the log
+            self._defect(error, message, request_id)
+
+    def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
+        """What was awaited has come."""
+        message = self._deciding
+        self._pending = self._deciding = None
+        if message is None:
+            return
+        try:
+            if error is not None:
+                raise error
+            if admitted is not None:
+                self._passed(message, admitted)
+        except Refusal as refusal:
+            self._refuse(refusal, message, message.request_id)
+        except Exception as defect:  # noqa: BLE001 - a defect is told, with its traceback in the log
+            self._defect(defect, message, message.request_id)
+        self._work()
+
+    def _current_route(self) -> Route:
+        """The session's route by the version of the configuration in force.
+
+        :raises Refusal: there is none any more
+        """
+        serving = self._common.serving
+        if serving is not self._serving:
+            route = serving.gate.route(self._client)
+            if route.session != self._route.session or route.upstream != self._route.upstream:
+                raise NoRoute("this connection is not served as it was opened any more: open another one")
+            self._route, self._serving = route, serving
+            self._reader.max_bytes = serving.limits.max_message_bytes
+        return self._route
+
+    # -- it may pass
+
+    def _passed(self, message: Message, admitted: Admitted) -> None:
+        route, identity = admitted.route, admitted.identity
+        pool = self._serving.pools.get(route.upstream)
+        if pool is None:
+            raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
+        if identity is not None:
+            self._use(identity, admitted.expires_ms)
+        self._common.metrics.admitted[route.pattern] += 1
+        if message.act == LOG_IN and identity is not None:
+            self._key_id, self._logged_in_ms = identity.key_id, message.received_ms
+        elif message.act == LOG_OUT:
+            self._key_id = ""
+        elif message.act == STATUS:
+            self._say(message.dialect.status(message, since_ms=self._since_ms, logged_in_ms=self._logged_in_ms))
+            return
+        told = pool.identity_lines.members_at(identity, message.received_ms) if identity is not None else b""
+        member = b'"gateway":{%b"client_ip":"%b","request_id":"%b"}' % (
+            told, admitted.client_ip.encode(), message.request_id.encode(),
+        )  # fmt: skip
+        self._upstream.write(frame(TEXT, message.forwarded(member), mask=_masks.next()))
+
+    def _use(self, identity: Identity, expires_ms: int | None) -> None:
+        """From now on the connection is closed when this key may not pass any more.
+
+        :raises RateLimited: it uses too many already
+        """
+        key_id = identity.key_id
+        if key_id in self.key_ids:
+            return
+        if len(self.key_ids) >= MAX_KEYS:
+            raise rules.rate_limited(f"a connection uses at most {MAX_KEYS} keys; open another one", float("inf"))
+        self._registry.use(self, key_id, expires_ms)
+
+    # -- it may not
+
+    def _refuse(self, refusal: Refusal, message: Message | None, request_id: str) -> None:
+        serving, route = self._serving, self._route
+        asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
+        self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
+        self._say(serving.gate.render_message(refusal, route, message, request_id))
+
+    def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:
+        _log.error("message_failed", request_id=request_id, exc_info=error)
+        self._refuse(InternalError("the gate failed; the request id tells us where"), message, request_id)
+
+    def _say(self, text: bytes) -> None:
+        """Send the client a message of the gate, between two of the service."""
+        if self._closing:
+            return
+        if self._own or not self._down.between_messages:
+            self._own.append(frame(TEXT, text))
+        else:
+            self._near.write(frame(TEXT, text))
+
+    # -- the end
+
+    def _finish_client(self, end: Event) -> None:
+        """Everything before it has been decided."""
+        now_ms = self._common.ticker.now_ms
+        if end.opcode == FAILED:
+            self.close(end.code or POLICY_VIOLATION, end.payload.decode(), now_ms=now_ms)
+        elif not self._finished:
+            self._finished = True  # nothing more is sent behind a Close frame (RFC 6455 §5.5.1)
+            self._leaving = False
+            self._upstream.write(frame(CLOSE, end.payload, mask=_masks.next()))
+            self._end_by(now_ms + CLOSE_MS)
+
+    def _stop(self) -> None:
+        """Nothing that waits is decided any more."""
+        pending, self._pending = self._pending, None
+        self._deciding = None
+        self._waiting = None
+        if pending is not None:
+            pending.cancel()
