@@ -44,6 +44,7 @@ from gateway.forward.ports import Receiver, UpstreamEnd
 from gateway.forward.tunnel import Tunnel
 from gateway.http1 import answer
 from gateway.http1.body import BodyBuffer
+from gateway.http1.forwarding import VIA, VIA_HTTP10, hops_left, one_hop_less
 from gateway.http1.framing import CHUNKED, Framing
 from gateway.http1.headers import EXTENSIONS, request_lines
 from gateway.http1.message import Answer, Request
@@ -108,6 +109,9 @@ class Exchange(Receiver):
 
     def start(self) -> None:
         """The head is complete."""
+        if self._request.target == b"*":
+            self._give(answer.OPTIONS)
+            return
         try:
             self._route = route = self._serving.gate.route(self._request)
             if self._whole:
@@ -205,6 +209,11 @@ class Exchange(Receiver):
         pool = serving.pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
+        if request.method == b"OPTIONS" and (hops := hops_left(request.headers)) is not None:
+            if hops == 0:
+                self._give(answer.OPTIONS, more=admitted.answer_headers)
+                return
+            request = request.replace(headers=one_hop_less(request.headers, hops))
         upgrade = route.websocket and bool(framing.upgrade) and request.method == b"GET"
         drop = serving.dropped
         if framing.named:
@@ -217,6 +226,7 @@ class Exchange(Receiver):
             request_lines(request.headers, drop),
             pool.identity_lines.at(admitted.identity, request.received_ms),
             self._connection.client_lines(admitted.client_ip, framing.host),
+            VIA_HTTP10 if framing.http10 else VIA,
             b"x-request-id: ",
             request.request_id.encode(),
             b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" if upgrade else self._content_lines(),

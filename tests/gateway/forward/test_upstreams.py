@@ -35,6 +35,10 @@ UNFRAMABLE = {
     "a head without end": b"HTTP/1.1 200 OK\r\nX-A: " + b"a" * 70_000,
     "an upgrade that was not asked for": b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
     "101 without Upgrade": b"HTTP/1.1 101 Switching\r\n\r\n",
+    "content of a 1xx": b"HTTP/1.1 150 X\r\nContent-Length: 38\r\n\r\n" + OK,
+    "chunks of a 1xx": b"HTTP/1.1 103 X\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "bytes behind a 1xx": b"HTTP/1.1 150 X\r\n\r\nhello" + OK,
+    "chunked twice": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "nothing": b"",
 }
 
@@ -69,8 +73,26 @@ async def test_bytes_behind_a_response_never_become_the_next_one(response: bytes
         assert len(upstream.sides) == 2
 
 
-async def test_content_behind_a_head_response_never_becomes_the_next_one() -> None:
-    async with recording_upstream(answering(OK)) as upstream, serving(upstream) as served:
+ONLY_ONCE = {
+    "Connection: close": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok",
+    "Proxy-Connection: close": b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nProxy-Connection: close\r\n\r\nok",
+    "HTTP/1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "content announced by 204": b"HTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("response", ONLY_ONCE.values(), ids=ONLY_ONCE.keys())
+async def test_a_response_with_any_doubt_is_the_last_of_its_connection(response: bytes) -> None:
+    async with recording_upstream(answering(response)) as upstream, serving(upstream) as served:
+        client = await served.client()
+        for count in (1, 2):  # unknown, and known
+            assert (await client.ask(GET)).status in (200, 204)
+            assert len(upstream.sides) == count
+
+
+@pytest.mark.parametrize("content", [b"ok", b"5\r\n", b"0\r\n\r\n"])
+async def test_content_behind_a_head_response_never_becomes_the_next_one(content: bytes) -> None:
+    async with recording_upstream(answering(OK.removesuffix(b"ok") + content)) as upstream, serving(upstream) as served:
         client = await served.client()
         assert (await client.ask(b"HEAD /read HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
         upstream.script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood")
@@ -107,6 +129,29 @@ async def test_a_head_that_begins_like_a_known_one_and_comes_in_two_pieces_is_re
         response = await client.response()
         assert (response.header("x-echo"), response.body) == (echo.decode(), content)
         assert len(upstream.sides) == 1
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [b"2  \r\nok\r\n0  \r\n\r\n", b"2 ; a=b\r\nok\r\n0\r\n\r\n", b"2\r\nok\r\n0\r\nX-Account-Id: 7\r\nTransfer-Encoding: x\r\n\r\n"],
+)
+@pytest.mark.parametrize("coding", [b"chunked", b"chunked\t", b"Chunked  "])
+async def test_chunks_as_servers_send_them_are_read_and_sent_on_in_our_own(chunks: bytes, coding: bytes) -> None:
+    script = answering(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: " + coding + b"\r\n\r\n" + chunks)
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        for _ in range(2):
+            response = await client.ask(GET)
+            assert (response.body, response.header("transfer-encoding"), response.header("x-account-id")) == (b"ok", "chunked", None)
+        assert len(upstream.sides) == 1
+
+
+async def test_a_date_that_goes_no_further_is_written_anew() -> None:
+    script = answering(b"HTTP/1.1 200 OK\r\nConnection: date\r\nDate: then\r\nContent-Length: 2\r\n\r\nok")
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        for _ in range(2):
+            assert (await client.ask(GET)).header("date") not in (None, "then")
 
 
 async def test_bytes_on_an_idle_connection_end_it() -> None:

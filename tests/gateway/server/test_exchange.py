@@ -93,6 +93,49 @@ async def test_what_the_gate_says_replaces_what_the_client_claims() -> None:
         assert received.values(b"host") == [upstream.url.removeprefix("http://").encode()]
 
 
+@pytest.mark.parametrize("version", [b"1.1", b"1.0"])
+async def test_the_gate_says_that_a_request_came_through_it(version: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        await client.ask(get(b"/read", b"Via: 1.1 cdn", version=version))
+        assert upstream.requests[0].values(b"via") == [b"1.1 cdn", version + b" gerbang"]
+
+
+async def test_an_options_request_takes_only_so_many_hops() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        for hops, sent in ((b"2", [b"1"]), (b"1", [b"0"])):
+            await client.ask(get(b"/read", b"Max-Forwards: " + hops, method=b"OPTIONS"))
+            assert upstream.requests[-1].values(b"max-forwards") == sent
+        response = await client.ask(get(b"/read", b"Max-Forwards: 0", method=b"OPTIONS"))
+        assert (response.status, response.body, response.header("content-length")) == (200, b"", "0")
+        assert response.header("allow") == "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
+        assert (await client.ask(get(b"/read", b"Max-Forwards: x", method=b"OPTIONS"))).status == 400
+        assert len(upstream.requests) == 2
+        assert (await client.ask(get(b"/read", b"Max-Forwards: 0"))).status == 200  # it says nothing of other methods
+        assert upstream.requests[-1].values(b"max-forwards") == [b"0"]
+
+
+async def test_the_last_hop_is_told_nothing_that_the_gate_would_refuse() -> None:
+    gate = ScriptedGate(refuse=ScopeNotGranted("no"))
+    async with recording_upstream() as upstream, serving(upstream, gate=gate) as served:
+        client = await served.client()
+        assert (await client.ask(get(b"/read", b"Max-Forwards: 0", method=b"OPTIONS"))).status == 403
+        assert (await client.ask(get(b"/nowhere", b"Max-Forwards: 0", method=b"OPTIONS"))).status == 404
+
+
+@pytest.mark.parametrize("target", [b"*", b"http://gate.example"])
+async def test_options_of_the_whole_server_is_answered_by_the_gate(target: bytes) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        for request in (get(target, method=b"OPTIONS"), get(target, b"Content-Length: 2", method=b"OPTIONS") + b"{}"):
+            response = await client.ask(request)
+            assert (response.status, response.body, response.header("content-length")) == (200, b"", "0")
+            assert response.header("allow") is not None
+        assert (await client.ask(GET)).status == 200
+        assert len(served.gate.routed) == len(upstream.requests) == 1
+
+
 @pytest.mark.parametrize(
     "named",
     [

@@ -67,6 +67,31 @@ async def test_an_idle_connection_is_closed_after_its_own_limit() -> None:
         assert served.metrics.timeouts["idle"] == 1
 
 
+POST_AND_EMPTY_LINE = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 2\r\n\r\nhi\r\n"
+
+
+async def test_an_empty_line_behind_content_is_not_taken_for_a_head_that_does_not_come() -> None:
+    async with recording_upstream() as upstream, serving(upstream, limits={**QUICK, "idle_timeout_ms": 300}) as served:
+        client = await served.client()
+        assert (await client.ask(POST_AND_EMPTY_LINE)).status == 200
+        assert await client.rest() == b""  # and not an answer that nobody asked for
+        assert served.metrics.timeouts["idle"] == 1
+        client = await served.client()
+        for _ in range(2):
+            assert (await client.ask(POST_AND_EMPTY_LINE)).status == 200
+        client.send(b"GET /r")
+        assert (await client.response()).status == 408
+
+
+async def test_an_empty_line_behind_content_does_not_hold_up_a_drain() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        assert (await client.ask(POST_AND_EMPTY_LINE)).status == 200
+        assert await served.plane.drain(30_000)
+        assert await client.rest() == b""
+        assert served.metrics.timeouts == {}
+
+
 async def test_content_that_does_not_come_in_time_is_cut_off() -> None:
     async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
         client = await served.client()
