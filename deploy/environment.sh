@@ -29,7 +29,7 @@ make_environment() {
         "$python" -m venv --clear "$venv" || complain "$venv could not be made."
     fi
     echo "installing gerbang[$extras]" >&2
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$root[$extras]" ||
+    HATCH_BUILD_NO_HOOKS=true "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$root[$extras]" ||
         complain "The Python packages could not be installed (see above); run the same command again to go on."
     printf '%s' "$wanted" >"$stamp"
     exec 9>&-

@@ -1,0 +1,100 @@
+"""Everything that can be checked or measured, by name: ``nox --list``. ``tests/run`` calls ``lint``, ``types`` and ``tests``.
+
+Sessions run in the environment that nox runs in, which ``tests/run`` makes; but ``unit-on`` makes one for each other interpreter.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+INTERPRETERS = ["3.11", "3.12", "3.13", "3.14"]
+PRESENT = f"{sys.version_info[0]}.{sys.version_info[1]}"
+PARALLEL = ("-n", "2", "--dist", "loadfile")
+UNIT = ("tests/gateway", "tests/admin", "tests/deploy")
+LOCKS = {
+    "deploy/locks/runtime.txt": (),
+    "deploy/locks/local.txt": ("--extra", "local", "--extra", "traces"),
+    "deploy/locks/test.txt": ("--extra", "test", "--extra", "dev", "--extra", "traces"),
+}
+"""What each lock is of: the container, ``deploy/up``, ``tests/run``."""
+
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.error_on_external_run = False
+nox.options.stop_on_first_error = True
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Ruff's rules and format, and the direction of imports."""
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.run("mypy")
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Every test; options go to pytest."""
+    session.run("pytest", *PARALLEL, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def unit(session: nox.Session) -> None:
+    """Tests that mirror the modules, with real stores."""
+    session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
+
+
+@nox.session(name="unit-on", python=[each for each in INTERPRETERS if each != PRESENT and shutil.which(f"python{each}")])
+def unit_on(session: nox.Session) -> None:
+    """The same on each other interpreter that is installed."""
+    session.install("--editable", ".[test]", env={"HATCH_BUILD_NO_HOOKS": "true"})
+    session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def e2e(session: nox.Session) -> None:
+    """The whole system as processes, with clients that others wrote."""
+    session.run("pytest", *PARALLEL, "tests/e2e", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def browser(session: nox.Session) -> None:
+    """The pages in Chromium."""
+    session.run("pytest", *PARALLEL, "tests/browser", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def faults(session: nox.Session) -> None:
+    """Everything that can fail, while it serves; prints what was measured."""
+    session.run("tests/faults/run", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def bench(session: nox.Session) -> None:
+    """The benchmark beside nginx, Lua and others."""
+    session.run("tests/bench/run", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def lock(session: nox.Session) -> None:
+    """Resolve the dependencies anew into ``deploy/locks``, with hashes, for every platform and interpreter; options go to uv."""
+    for file, extras in LOCKS.items():
+        Path(file).parent.mkdir(exist_ok=True)
+        session.run(
+            *("uv", "pip", "compile", "pyproject.toml", *extras, "--universal", "--python-version", "3.11", "--generate-hashes"),
+            *("--no-emit-index-url", "--no-header", "--quiet", "--output-file", file, *session.posargs),
+        )
+
+
+@nox.session(venv_backend="none")
+def outdated(session: nox.Session) -> None:
+    """What is older than it could be, and what has a known vulnerability (asks a public database; needs the network)."""
+    session.run("uv", "pip", "list", "--outdated", success_codes=[0, 1])
+    session.run("pip-audit", "--strict", "--disable-pip", "--require-hashes", "--requirement", "deploy/locks/runtime.txt")
