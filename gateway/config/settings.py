@@ -229,6 +229,9 @@ class Upstream(Section):
     servers: tuple[ServerField, ...] = Field(min_length=1)
     connect_timeout_ms: Milliseconds = 1_000
     response_timeout_ms: Milliseconds = 10_000
+    """To the head of a response."""
+    stream_idle_timeout_ms: Milliseconds = 60_000
+    """How long a response that has begun may be silent, server-sent events for one."""
     health: Health | None = None
     tls: UpstreamTls | None = None
     max_connections: int = Field(1_024, ge=1, le=100_000)

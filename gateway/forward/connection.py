@@ -19,12 +19,15 @@ from gateway.runtime.ticker import NEVER, Ticker
 class Owner(ABC):
     """The server that a connection leads to, as the connection sees it."""
 
-    __slots__ = ("active", "outbox", "response_timeout_ms", "ticker")
+    __slots__ = ("active", "outbox", "response_timeout_ms", "stream_idle_timeout_ms", "ticker")
 
     active: int
     """Requests and tunnels on it now, waiting ones included."""
     outbox: Outbox
     response_timeout_ms: int
+    """To the head of a response."""
+    stream_idle_timeout_ms: int
+    """Between two pieces of its content."""
     ticker: Ticker
 
     @abstractmethod
@@ -192,8 +195,11 @@ class UpstreamConnection(UpstreamEnd):
     # -- steps
 
     def _response_deadline(self) -> int:
-        """For the server to answer, or to go on answering or taking. It does not run while the client is the one who is awaited."""
-        return self.server.ticker.now_ms + self.server.response_timeout_ms
+        """For the server to answer, to go on answering, or to take the request. It does not run while the client is the one who is
+        awaited.
+        """
+        server = self.server
+        return server.ticker.now_ms + (server.response_timeout_ms if self._head is None else server.stream_idle_timeout_ms)
 
     def _more(self) -> None:
         if self.deadline_ms != NEVER:

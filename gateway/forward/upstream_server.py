@@ -12,6 +12,7 @@ from gateway.config.settings import Upstream
 from gateway.forward.balance import Condition
 from gateway.forward.connection import Owner, UpstreamConnection
 from gateway.forward.ports import Waiter
+from gateway.net.keepalive import keep_alive
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.tasks import spawn
@@ -42,6 +43,7 @@ class UpstreamServer(Owner):
         self.server_name = ((settings.tls and settings.tls.server_name) or self.host) if self.tls else None
         self.settings = settings
         self.response_timeout_ms = settings.response_timeout_ms
+        self.stream_idle_timeout_ms = settings.stream_idle_timeout_ms
         self.upstream = upstream
         self.ticker = ticker
         self.outbox = outbox
@@ -140,6 +142,13 @@ class UpstreamServer(Owner):
         while self._waiting and self._waiting[0].waiting_until_ms <= now_ms:
             self._waiting.popleft().waited_too_long()
 
+    def inherit(self, condition: Condition | None) -> None:
+        """Begin with what is known of the same server under other settings; without active checks nobody could say that it is up again."""
+        if condition is not None:
+            self.condition = condition
+            if self.settings.health is None:
+                condition.up = True
+
     def retire(self) -> None:
         """No longer configured: idle connections are closed now, busy ones when they become idle."""
         self.retired = True
@@ -167,6 +176,7 @@ class UpstreamServer(Owner):
                 )
         except TimeoutError:
             raise ConnectionError(f"no connection within {self.settings.connect_timeout_ms} ms") from None
+        keep_alive(connection.transport.get_extra_info("socket"))
         self._connections.add(connection)
         self.metrics.upstream_connections[self.upstream] += 1
         self.metrics.upstream_opened[self.upstream] += 1

@@ -48,8 +48,14 @@ class Upstreams:
         return pools
 
     def commit(self, pools: Pools) -> None:
-        """Use what :meth:`prepare` made. Needs a running loop."""
+        """Use what :meth:`prepare` made. Needs a running loop. What is known of a server outlives its pool: it goes by URL."""
         old, self.pools = self.pools, pools
+        known = {(name, server.url): server.condition for name, pool in old.items() for server in pool.servers}
+        elsewhere = {url: condition for (_, url), condition in known.items()}
+        for name, pool in pools.items():
+            if old.get(name) is not pool:
+                for server in pool.servers:
+                    server.inherit(known.get((name, server.url)) or elsewhere.get(server.url))
         for name, pool in old.items():
             if pools.get(name) is not pool:
                 for task in self._watchers.pop(name, []):

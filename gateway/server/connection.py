@@ -12,15 +12,19 @@ IDLE     the head of a request             ``idle_timeout_ms`` from the last ans
 BODY     the content of a request          ``body_timeout_ms``; none while the upstream is awaited 408
 WAITING  held until there is an answer     none; the upstream has its own                          –
 TUNNEL   passed on                         none here                                               –
-ENDING   dropped                           :data:`LINGER_MS` from the last answer                  dropped
+ENDING   dropped                           :data:`LINGER_MS` from when all is written;             dropped
+                                           ``idle_timeout_ms`` while the client reads nothing of it
 ======== ================================= ======================================================= =============================
 
 While a client does not read what it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped.
 """
 
 import asyncio
+import fcntl
 import socket
 import struct
+import sys
+import termios
 from abc import ABC, abstractmethod
 from typing import Final, cast
 
@@ -72,8 +76,26 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_advancing", "_backlog", "_common", "_doorkeeper", "_exchange", "_full", "_lines", "_lines_host", "_lines_ip", "_paused",
-        "_reader", "_serving", "_state", "_upgraded", "deadline_ms", "peer", "secure", "transport",
+        "_advancing",
+        "_backlog",
+        "_common",
+        "_doorkeeper",
+        "_exchange",
+        "_full",
+        "_lines",
+        "_lines_host",
+        "_lines_ip",
+        "_paused",
+        "_reader",
+        "_serving",
+        "_stalled_ms",
+        "_state",
+        "_unsent",
+        "_upgraded",
+        "deadline_ms",
+        "peer",
+        "secure",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None) -> None:
@@ -89,6 +111,7 @@ class ClientConnection(ClientEnd):
         self._lines = b""
         self._lines_ip, self._lines_host = "", b""
         self._state = HEAD
+        self._unsent = self._stalled_ms = 0
         self.deadline_ms = NEVER
         self.peer = peer or ""
         self.secure = False
@@ -351,10 +374,37 @@ class ClientConnection(ClientEnd):
         elif state == BODY and not self._full and self._exchange is not None:
             timeouts["body"] += 1
             self._exchange.fail(RequestTimeout("the content did not come in time", close=True))
+        elif state == ENDING:
+            self._linger()
         else:
-            if state != ENDING:
-                timeouts["write"] += 1
+            timeouts["write"] += 1
             self.transport.abort()
+
+    def _linger(self) -> None:
+        """Go when the client has had everything, and a moment to see that it was the last."""
+        before, self._unsent = self._unsent, self._count_unsent()
+        now_ms = self._common.ticker.now_ms
+        if self._unsent == before == 0:
+            self.transport.abort()
+        elif before == 0 or self._unsent < before:
+            self._stalled_ms = now_ms + self._serving.idle_timeout_ms
+            self._enter(ENDING)
+        elif now_ms < self._stalled_ms:
+            self._enter(ENDING)
+        else:
+            self._common.metrics.timeouts["write"] += 1
+            self.transport.abort()
+
+    def _count_unsent(self) -> int:
+        """Bytes that wait here or in the kernel: what the client's own kernel has not acknowledged."""
+        sock = self.transport.get_extra_info("socket")
+        if sock is None:
+            return 0
+        try:
+            in_kernel = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+        except (OSError, ValueError):  # it is closed
+            return 0
+        return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
     def _refuse(self, refusal: Refusal) -> None:
         """Answer what is not even a request, and close."""

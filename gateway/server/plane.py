@@ -12,6 +12,7 @@ from typing import Any, cast
 from gateway.config.settings import GatewaySettings
 from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
+from gateway.net.keepalive import keep_alive
 from gateway.net.proxy_protocol import ProxyProtocolListener
 from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
@@ -29,8 +30,6 @@ TOLD_AT_MOST = 256
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
-TLS_END_S = 1.0
-"""Seconds that a client has to answer the end of a TLS connection, before it is just closed."""
 
 
 class Plane(Doorkeeper):
@@ -55,9 +54,12 @@ class Plane(Doorkeeper):
         self.common.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
+        upstreams = settings.upstreams.values()
         self.common.ticker.fit(
             [limits.header_timeout_ms, limits.body_timeout_ms, limits.idle_timeout_ms]
-            + [timeout for upstream in settings.upstreams.values() for timeout in (upstream.response_timeout_ms, upstream.keep_alive_ms)]
+            + [upstream.response_timeout_ms for upstream in upstreams]
+            + [upstream.stream_idle_timeout_ms for upstream in upstreams]
+            + [upstream.keep_alive_ms for upstream in upstreams]
         )
 
     # -- serving
@@ -67,6 +69,7 @@ class Plane(Doorkeeper):
         loop = asyncio.get_running_loop()
         context = self.tls.context if self.tls is not None else None
         for listening in sockets:
+            keep_alive(listening)  # what is accepted inherits it
             server: asyncio.Server | ProxyProtocolListener
             if self._proxy_protocol:
                 server = ProxyProtocolListener(listening, self, context)
@@ -121,8 +124,11 @@ class Plane(Doorkeeper):
 
     def tls_limits(self) -> dict[str, Any]:
         """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""
-        seconds = self.common.serving.header_timeout_ms / 1000
-        return {"ssl_handshake_timeout": seconds, "ssl_shutdown_timeout": TLS_END_S} if self.tls else {}
+        serving = self.common.serving
+        if self.tls is None:
+            return {}
+        # Nothing is lost by a shutdown that takes long: a connection that is ending watches over its own time.
+        return {"ssl_handshake_timeout": serving.header_timeout_ms / 1000, "ssl_shutdown_timeout": 2 * serving.idle_timeout_ms / 1000}
 
     def header_limits(self) -> tuple[int, float]:
         """How many PROXY headers may be awaited at once, and for how many seconds each."""

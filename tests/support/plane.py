@@ -135,9 +135,17 @@ class Served:
             ),
         )  # fmt: skip
 
-    async def client(self, **how: Any) -> RawClient:
+    async def client(self, *, receive_bytes: int = 0, local_addr: tuple[str, int] | None = None, **how: Any) -> RawClient:
+        """:param receive_bytes: how much its kernel takes while it does not read, about"""
+        sock = socket.socket()
+        if receive_bytes:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        if local_addr is not None:
+            sock.bind(local_addr)
+        sock.setblocking(False)
         async with asyncio.timeout(TIMEOUT):
-            client = RawClient(*await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 22, **how))
+            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            client = RawClient(*await asyncio.open_connection(sock=sock, limit=1 << 22, **how))
         self.clients.append(client)
         return client
 

@@ -523,6 +523,35 @@ async def test_a_reload_keeps_the_connections_of_an_unchanged_upstream_and_retir
         assert served.metrics.snapshot()["upstream_servers"] == []
 
 
+async def test_a_reload_keeps_what_is_known_of_a_server() -> None:
+    async with recording_upstream(answering(b"", close=True)) as bad, recording_upstream() as good:
+        spot = {"servers": (bad.url, good.url)}
+        async with serving(bad, good) as served:
+            client = await served.client()
+            while not served.upstreams.pools["spot"].servers[0].condition.ejected(served.plane.common.ticker.now_ms):
+                assert (await client.ask(GET)).status == 200
+            seen = len(bad.requests)
+            before = served.upstreams.pools["spot"]
+            served.reload(upstreams={"renamed": {**spot, "max_connections": 7}, "spot": {**spot, "max_connections": 9}})
+            for pool in served.upstreams.pools.values():
+                assert pool is not before
+                assert [server.condition for server in pool.servers] == [server.condition for server in before.servers]
+            for _ in range(6):
+                assert (await client.ask(GET)).status == 200
+            assert len(bad.requests) == seen
+
+
+async def test_a_server_that_was_down_is_up_when_nobody_checks_it_any_more() -> None:
+    async with recording_upstream(answering(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")) as upstream:
+        checked = {"servers": (upstream.url,), "health": {"path": "/health", "interval_ms": 60_000}}
+        async with serving(upstream, spot=checked) as served:
+            await served.until(lambda: not served.upstreams.pools["spot"].servers[0].condition.up)
+            served.reload(upstreams={"spot": {**checked, "connect_timeout_ms": 999}})
+            assert not served.upstreams.pools["spot"].servers[0].condition.up
+            served.reload(upstreams={"spot": {"servers": (upstream.url,)}})
+            assert served.upstreams.pools["spot"].servers[0].condition.up
+
+
 async def test_a_request_in_flight_outlives_the_removal_of_its_upstream() -> None:
     release = asyncio.Event()
 

@@ -2,12 +2,16 @@
 
 import asyncio
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
 
 from gateway.runtime.tasks import spawn
+from gateway.server.connection import ENDING
+from tests.support.certificates import self_signed
 from tests.support.plane import serving
-from tests.support.wire import Received, UpstreamSide, answering, recording_upstream
+from tests.support.wire import TIMEOUT, Received, UpstreamSide, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -143,12 +147,65 @@ async def test_an_upstream_that_does_not_answer_in_time_is_504() -> None:
         assert len(upstream.requests) == 1, "a request that timed out is not sent again"
 
 
+@pytest.mark.parametrize("line", [b"Connection: close\r\n", b""])
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_slow_reader_gets_the_end_of_a_last_answer(line: bytes, tls: bool, tmp_path: Path) -> None:
+    content = bytes(range(240)) * 250  # more than the sockets take, less than the gate stops reading at
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+    certificate, key = self_signed(tmp_path, "gate.example")
+    listen = {"tls": {"certificate": certificate, "key": key}} if tls else {}
+
+    def connect(port: int) -> socket.socket:
+        sock = socket.socket()
+        sock.settimeout(TIMEOUT)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        sock.connect(("127.0.0.1", port))
+        return ssl.create_default_context(cafile=certificate).wrap_socket(sock, server_hostname="gate.example") if tls else sock
+
+    def read(sock: socket.socket) -> bytes:
+        return b"".join(iter(lambda: sock.recv(65_536), b""))
+
+    async with recording_upstream(script) as upstream, serving(upstream, listen=listen) as served:
+        with await asyncio.to_thread(connect, served.port) as client:
+            await served.until(lambda: bool(served.plane._connections))
+            (connection,) = served.plane._connections
+            connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+            client.sendall(b"GET /read " + (b"HTTP/1.1" if line else b"HTTP/1.0") + b"\r\n" + HOST + line + b"\r\n")
+            await served.until(lambda: connection._state == ENDING)
+            for _ in range(5):
+                connection.expired()  # the moment to linger has passed
+                await asyncio.sleep(0.01)
+            assert served.metrics.connections == 1
+            assert (await asyncio.to_thread(read, client)).endswith(content)
+        await served.until(lambda: connection.expired() or served.metrics.connections == 0)
+
+
+async def test_a_response_that_has_begun_may_be_silent_for_longer_than_one_that_has_not() -> None:
+    again = asyncio.Event()
+
+    async def events(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n2\r\na\n\r\n")
+        await again.wait()
+        side.send(b"2\r\nb\n\r\n0\r\n\r\n")
+
+    async with recording_upstream(events) as upstream, serving(upstream, spot={"response_timeout_ms": 80}) as served:
+        client = await served.client()
+        client.send(GET)
+        await client.head()
+        assert await client.reader.readuntil(b"a\n\r\n") == b"2\r\na\n\r\n"
+        ticks: list[int] = []
+        served.plane.common.ticker.subscribe(ticks.append)
+        await served.until(lambda: bool(ticks) and ticks[-1] - ticks[0] > 200)
+        again.set()
+        assert await client.reader.readuntil(b"0\r\n\r\n") == b"2\r\nb\n\r\n0\r\n\r\n"
+
+
 async def test_a_response_that_stops_in_its_middle_is_cut_off() -> None:
     async def half(side: UpstreamSide, _request: Received) -> None:
         side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf")
         await side.reader.read()
 
-    async with recording_upstream(half) as upstream, serving(upstream, spot={"response_timeout_ms": 120}) as served:
+    async with recording_upstream(half) as upstream, serving(upstream, spot={"stream_idle_timeout_ms": 120}) as served:
         client = await served.client()
         client.send(GET)
         assert (await client.head())[0] == 200
@@ -162,7 +219,7 @@ async def test_a_response_that_trickles_is_not_cut_off() -> None:
             await asyncio.sleep(0.04)
             side.send(b"x")
 
-    async with recording_upstream(trickle) as upstream, serving(upstream, spot={"response_timeout_ms": 200}) as served:
+    async with recording_upstream(trickle) as upstream, serving(upstream, spot={"stream_idle_timeout_ms": 200}) as served:
         client = await served.client()
         assert (await client.ask(GET)).body == b"x" * 10
 

@@ -347,6 +347,36 @@ async def test_a_limit_that_has_passed_ends_the_connection(state: str, counted: 
     assert dict(talk.common.metrics.timeouts) == counted
 
 
+async def test_a_connection_lingers_from_when_all_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talk()
+    talk.to("ENDING")
+    left = iter([9_000, 8_000, 0])
+    talk.wire.ended = False
+    monkeypatch.setattr(ClientConnection, "_count_unsent", lambda _self: next(left, 0))
+    for _ in range(3):  # each look finds that the client has read some more
+        talk.common.ticker.now_ms += LINGER_MS
+        talk.connection.expired()
+        assert (talk.wire.ended, talk.limit_ms) == (False, LINGER_MS)
+    talk.connection.expired()
+    assert talk.wire.ended
+    assert dict(talk.common.metrics.timeouts) == {}
+
+
+async def test_a_client_that_reads_nothing_of_the_end_is_dropped_after_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    talk = Talk()
+    talk.to("ENDING")
+    talk.wire.ended = False
+    monkeypatch.setattr(ClientConnection, "_count_unsent", lambda _self: 9_000)
+    talk.connection.expired()
+    talk.common.ticker.now_ms += LIMITS["idle_timeout_ms"] - 1
+    talk.connection.expired()
+    assert not talk.wire.ended
+    talk.common.ticker.now_ms += 1
+    talk.connection.expired()
+    assert talk.wire.ended
+    assert dict(talk.common.metrics.timeouts) == {"write": 1}
+
+
 async def test_a_head_that_has_begun_is_answered_408() -> None:
     talk = Talk()
     talk.connection.data_received(b"GET /")
