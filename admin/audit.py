@@ -189,6 +189,12 @@ async def search(connection: Connection, wanted: Wanted, *, limit: int, before_s
     return [(Recorded(*row[:8]), row[8]) for row in rows], count
 
 
+async def since(connection: Connection, seq: int, *, limit: int) -> list[tuple[Recorded, bytes]]:
+    """Events from ``seq`` on, oldest first, with their hashes. What is read is committed, and no earlier number is still to come."""
+    with translated():
+        return [(Recorded(*row[:8]), row[8]) for row in await connection.fetch(_SINCE, seq, limit)]
+
+
 class Trail:
     """The audit as the back office reads it."""
 
@@ -247,6 +253,7 @@ _WHERE = """
      AND ($5::text IS NULL OR account_id IN (SELECT id FROM accounts WHERE strpos(lower(email), lower($5)) > 0))
      AND ($7::bigint IS NULL OR at_ms >= $7) AND ($8::bigint IS NULL OR at_ms < $8)
 """
+_SINCE = f"SELECT {_COLUMNS}, hash FROM audit_events WHERE seq >= $1 ORDER BY seq LIMIT $2"  # noqa: S608  # constants
 _COUNT = f"SELECT count(*) {_WHERE}"  # constants
 _SEARCH = f"SELECT {_COLUMNS}, hash {_WHERE} AND ($9::bigint IS NULL OR seq < $9) ORDER BY seq DESC LIMIT $10"  # constants
 _ALL = f"SELECT {_COLUMNS}, previous, hash FROM audit_events ORDER BY seq"  # noqa: S608  # constants

@@ -11,6 +11,7 @@ from gateway.config.settings import (
     AddressField,
     Milliseconds,
     NetworkField,
+    PathField,
     Rate,
     RateField,
     Section,
@@ -167,6 +168,37 @@ class AdminClientIp(Section):
     """Peers whose ``X-Forwarded-For`` is read from the right, up to the first address that is not one of these."""
 
 
+def _syslog(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        usable = (url.scheme == "unix" and url.path.startswith("/")) or (
+            url.scheme in ("udp", "tcp") and bool(url.hostname) and url.port != 0
+        )
+    except ValueError:
+        usable = False
+    if not usable:
+        raise ValueError('write where syslog listens as "unix:///dev/log", "udp://HOST:514" or "tcp://HOST:601"')
+    return value
+
+
+class AuditStream(Section):
+    """Where the audit is told as it grows: a JSON line for each event, each with the chain's hash."""
+
+    file: PathField | None = None
+    """Appended to; its last line is where a restart goes on. One service to a file."""
+    syslog: Annotated[str, AfterValidator(_syslog)] | None = None
+    """``unix:///dev/log``, ``udp://HOST:514`` or ``tcp://HOST:601`` (RFC 5424)."""
+    resume: PathField | None = None
+    """File that keeps how far syslog was told."""
+    interval_ms: int = Field(1_000, ge=100, le=60_000)
+
+    @model_validator(mode="after")
+    def _resumable(self) -> Self:
+        if self.syslog is not None and self.resume is None:
+            raise ValueError("syslog needs resume: a file that keeps how far it was told")
+        return self
+
+
 class AdminSettings(Section):
     """The whole of ``admin.toml``."""
 
@@ -183,6 +215,7 @@ class AdminSettings(Section):
     pages: Pages = Pages()
     limits: AdminLimits = AdminLimits()
     client_ip: AdminClientIp = AdminClientIp()
+    audit: AuditStream = AuditStream()
     telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")

@@ -1,20 +1,23 @@
-"""One line per answer, as far as the settings want it: without query, credentials or bodies."""
+"""What is told of each answer: counted always; a line in the log as far as the settings want it, without query, credentials or bodies."""
 
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from admin.api.problems import CODE, REQUEST_ID
+from admin.api.client_ip import Networks, client_ip
+from admin.api.problems import ACCOUNT, CODE, OPERATOR, REASON, REQUEST_ID
+from admin.metrics import AdminMetrics
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
 _log = structlog.get_logger("access")
 
 
-def access_log(share: float) -> Middleware:
+def access_log(share: float, trusted: Networks, metrics: AdminMetrics, *, port: str) -> Middleware:
     """A middleware outside ``problems``: every refusal, and the share of the rest.
 
     :param share: 0 logs nothing
+    :param trusted: proxies whose word for the client counts
     """
     access = AccessLog(share)
 
@@ -22,16 +25,22 @@ def access_log(share: float) -> Middleware:
     async def log(request: web.Request, handler: Handler) -> web.StreamResponse:
         started_ms = clock.monotonic_ms()
         response = await handler(request)
-        code = response.get(CODE)
+        code, total_ms = response.get(CODE), clock.monotonic_ms() - started_ms
+        metrics.answered(port, code or "answered", total_ms / 1000)
         if access.enabled and (code is not None or access.sampled()):
             _log.info(
                 "request",
+                port=port,
                 outcome=code or "answered",
                 method=request.method,
                 path=request.path,
                 status=response.status,
+                reason=response.get(REASON),
                 request_id=request.get(REQUEST_ID),
-                total_ms=clock.monotonic_ms() - started_ms,
+                account_id=request.get(ACCOUNT),
+                operator=request.get(OPERATOR),
+                client_ip=client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted),
+                total_ms=total_ms,
             )
         return response
 

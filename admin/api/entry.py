@@ -8,6 +8,7 @@ from aiohttp import web
 from admin.api.client_ip import failure_group
 from admin.api.handlers import Who
 from admin.api.limiter import Limiter
+from admin.api.problems import ACCOUNT
 from admin.audit import Occasion
 from admin.config import AdminLimits
 from admin.errors import Unauthenticated, rate_limited
@@ -42,6 +43,7 @@ class Entry:
             if wait_ms:
                 raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None
             raise
+        request[ACCOUNT] = caller.account_id
         wait_ms = self._per_account.take(caller.account_id, clock.monotonic_ms())
         if wait_ms:
             raise rate_limited("Too many requests of this account: slow down.", wait_ms)

@@ -19,6 +19,11 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 REQUEST_ID = web.RequestKey("request_id", str)
 CODE = web.ResponseKey("refusal_code", str)
+REASON = web.ResponseKey("refusal_reason", str)
+"""For the log alone."""
+ACCOUNT = web.RequestKey("account", str)
+OPERATOR = web.RequestKey("operator", str)
+"""Who asks, once that is known."""
 
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +63,7 @@ def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
         status=refusal.status, body=json.dumps(body, ensure_ascii=False).encode(), headers=headers, content_type="application/problem+json"
     )
     response[CODE] = refusal.code
+    response[REASON] = refusal.reason
     return response
 
 

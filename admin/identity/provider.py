@@ -5,6 +5,7 @@ Nothing here looks into a token. Sources: OpenID Connect Discovery 1.0 §4, RFC 
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,10 +44,11 @@ class ProviderUnusable(GerbangError):
 class Provider:
     """One issuer. Times are of the monotonic clock, in milliseconds.
 
+    :param note: told ``failed=…`` after each reading of the documents
     :param http: used for two GETs at a time, of a bounded size, without redirects
     """
 
-    def __init__(self, http: aiohttp.ClientSession, settings: Oidc) -> None:
+    def __init__(self, http: aiohttp.ClientSession, settings: Oidc, *, note: Callable[..., None] = lambda **_: None) -> None:
         self._http = http
         self._settings = settings
         self._discovery: Discovery | None = None
@@ -54,8 +56,8 @@ class Provider:
         self._fetched_ms = 0
         self._attempted_ms: int | None = None
         self._refreshing = asyncio.Lock()
-        self.failures = 0
-        """Attempts to read its documents that did not succeed: the provider's trouble, not a customer's."""
+        self._note = note
+        self._failing = False
 
     async def discovery(self, now_ms: int) -> Discovery:
         """:raises IdentityProviderUnavailable: when it was never read and cannot be now"""
@@ -70,7 +72,8 @@ class Provider:
 
         An unknown ``kid`` makes the keys be read again, but not more often than ``refetch_after_ms``: strangers can invent names.
 
-        :raises IdentityProviderUnavailable: when no keys are at hand
+        :raises IdentityProviderUnavailable: when no keys are at hand, or not the one and they cannot be read again: the provider's trouble,
+            not the customer's
         """
         if self._discovery is None or self._expired(now_ms):
             await self._refresh(now_ms)
@@ -78,7 +81,7 @@ class Provider:
         if not matching:
             await self._refresh(now_ms, not_within_ms=self._settings.refetch_after_ms)
             matching = self._matching(kid)
-        if not self._keys or now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS:
+        if not self._keys or (self._failing and not matching) or now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS:
             raise _unavailable()
         return matching
 
@@ -100,10 +103,13 @@ class Provider:
             try:
                 discovery, keys = await self.read()
             except ProviderUnusable as error:
-                self.failures += 1
+                self._failing = True
+                self._note(failed=True)
                 _log.warning("identity_provider_unusable", error=str(error), keys_kept=len(self._keys))
                 return
             self._discovery, self._keys, self._fetched_ms = discovery, keys, now_ms
+            self._failing = False
+            self._note(failed=False)
 
     async def read(self) -> tuple[Discovery, tuple[Key, ...]]:
         """Both documents as they are published now; nothing is kept.

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from aiohttp import web
 from pydantic import SecretStr
 
+from admin.api.problems import OPERATOR
 from admin.audit import Occasion
 from admin.errors import Unauthenticated
 
@@ -26,4 +27,5 @@ class ServiceTokens:
         matching = [name for name, expected in self._expected.items() if hmac.compare_digest(value, expected)]
         if not matching:
             raise Unauthenticated.because("Send the service token: Authorization: Bearer TOKEN.", token_given=bool(given))
+        request[OPERATOR] = matching[0]
         return matching[0]

@@ -11,6 +11,7 @@ from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from admin.api.limiter import Limiter
+from admin.api.problems import ACCOUNT
 from admin.audit import Occasion
 from admin.config import LOOPBACK, AdminSettings
 from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, Unauthenticated, rate_limited
@@ -91,6 +92,7 @@ class Context:
             session = await self.services.browsers.session(request, now_ms)
             if session is None:
                 return to_login(request)
+            request[ACCOUNT] = session.account_id
             wait_ms = self._per_account.take(session.account_id, clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many pages of this account: slow down.", wait_ms)

@@ -15,6 +15,7 @@ from deploy.cli.config import config
 from deploy.cli.doctor import doctor
 from deploy.cli.keys import keys
 from deploy.cli.refusals import refusals
+from deploy.cli.revoked_since import revoked_since
 from deploy.cli.services import admin, gateway, migrate, reload
 from deploy.cli.up import up
 from deploy.cli.vault import vault
@@ -53,6 +54,6 @@ def _keep_lines(command: click.Command) -> None:
             _keep_lines(each)
 
 
-for _command in (up, gateway, admin, check, config, doctor, reload, migrate, call, keys, accounts, refusals, audit, vault):
+for _command in (up, gateway, admin, check, config, doctor, reload, migrate, call, keys, accounts, refusals, audit, revoked_since, vault):
     main.add_command(_command)
 _keep_lines(main)

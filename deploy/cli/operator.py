@@ -35,7 +35,8 @@ class Internal(NamedTuple):
         if reply.status == 401:
             raise click.ClickException(
                 f"{self.url} did not accept the service token from {where}.\n"
-                "It must be the setting internal.token of that admin service, or one of internal.tokens."
+                "It must be the setting internal.token of that admin service, or one of internal.tokens.\n"
+                "A changed one counts after a reload."
             )
         if reply.status >= 400:
             raise click.ClickException(told(reply))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from gateway.config.settings import GatewaySettings
+from gateway.config.settings import GatewaySettings, Section
 
 RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
 """What a reload does not swap: sockets and how they are read, connections to the stores, and the key ring are made once."""
@@ -29,7 +29,7 @@ class Change(NamedTuple):
     after: object
 
 
-def changes(before: GatewaySettings, after: GatewaySettings) -> list[Change]:
+def changes(before: Section, after: Section) -> list[Change]:
     """Every difference, in the order of the file. A route is named by its match, so that inserting one is one change."""
     return list(_differences("", _tree(before), _tree(after)))
 

@@ -21,6 +21,7 @@ from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
 from gateway.config.settings import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Readiness, ReloadReport
@@ -255,6 +256,7 @@ class Supervisor:
         self._metrics.config.clear()
         self._metrics.config[self._workers.configuration.version] = 1
         self._metrics.config_loaded_ms = now_ms
+        self._metrics.certificate_end = end_or_zero(self._workers.configuration.settings.listen.tls) // 1000
 
 
 def _address_of(listening: socket.socket) -> str:

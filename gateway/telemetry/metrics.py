@@ -125,6 +125,10 @@ class Metrics:
     compiled: int = _gauge("compiled", "1 when the data plane runs as machine code, 0 when it is interpreted.", merge="max")
     config_loaded_ms: int = _gauge("config_loaded_timestamp_milliseconds", "When the configuration in force was loaded.", merge="max")
 
+    certificate_end: int = _gauge(
+        "certificate_end_timestamp_seconds", "When the public port's certificate ends; 0 without one.", merge="max"
+    )
+
     probes: list[Callable[["Metrics"], None]] = dataclasses.field(default_factory=list)
     """Called before a snapshot: a room that keeps integers of its own copies them here, e.g. ``metrics.cache_entries = len(cache)``."""
 

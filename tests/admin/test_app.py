@@ -1,15 +1,18 @@
 """The admin service as a process: starts, says why it cannot, stops on a signal and finishes what it began."""
 
 import asyncio
+import json
 import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 
 from admin.app import serving
+from admin.metrics import FAMILIES
 from admin.stores import SchemaOutdated
 from gateway.errors import StoreUnavailable
 from gateway.keys.vault import new_entry
@@ -138,3 +141,60 @@ async def test_a_request_under_way_is_finished_when_it_stops(issuer: Issuer, dat
     await asyncio.wait_for(running, 30)
     writer.close()
     await writer.wait_closed()
+
+
+async def lines(process: asyncio.subprocess.Process, event: str) -> dict[str, Any]:
+    """Read the log up to an event."""
+    assert process.stderr is not None
+    while line := await asyncio.wait_for(process.stderr.readline(), 60):
+        told = json.loads(line)
+        if told["event"] == event:
+            return dict(told)
+    raise AssertionError(f"it ended before {event}")
+
+
+async def test_a_reload_swaps_what_it_can_refuses_the_rest_with_a_reason_and_loses_no_request(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    file = config(tmp_path, issuer, database, redis_url)
+    good = file.read_text()
+    process = await started(file)
+    ready = await lines(process, "ready")
+    internal = f"http://{ready['internal']}"
+    alice = "a" * 24
+
+    async def ask(path: str, token: str = INTERNAL_TOKEN) -> tuple[int, str]:
+        headers = {"Authorization": f"Bearer {token}"}
+        async with aiohttp.ClientSession() as http, http.get(internal + path, headers=headers) as response:
+            return response.status, await response.text()
+
+    async def reload(text: str) -> dict[str, Any]:
+        file.write_text(text)
+        process.send_signal(signal.SIGHUP)
+        return await lines(process, "reload")
+
+    assert (await ask("/internal/v1/keys", alice))[0] == 401
+    named = good.replace("[internal]", "[internal]\ntokens = { alice = " + f'"{alice}"' + " }") + "[telemetry]\naccess_log = 1.0\n"
+    applied = await reload(named)
+    assert (applied["outcome"], alice in str(applied)) == ("applied", False)
+    assert (await ask("/internal/v1/keys", alice))[0] == 200
+    told = await lines(process, "request")
+    assert (told["operator"], told["client_ip"], told["port"]) == ("alice", "127.0.0.1", "internal")
+    for spoiled, path in (
+        (named.replace('public = "127.0.0.1:0"', 'public = "127.0.0.1:1"'), "listen.public"),
+        (named.replace(redis_url, "redis://127.0.0.1:9"), "stores.redis"),
+        (named.replace("[telemetry]", "[telemetry]\ncolour = 1"), "telemetry.colour"),
+    ):
+        refused = await reload(spoiled)
+        assert (refused["outcome"], refused["problems"][0]["path"]) == ("refused", path)
+        assert (await ask("/internal/v1/keys", alice))[0] == 200
+    assert (await reload(named))["outcome"] == "unchanged"
+    _, metrics = await ask("/metrics")
+    for sample in (
+        'gerbang_admin_reloads_total{outcome="refused"} 3.0',
+        'gerbang_admin_requests_total{outcome="answered",port="internal"}',
+    ):
+        assert sample in metrics
+    assert not [family.name for family in FAMILIES if family.name not in metrics]
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) == 0

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from admin.api.table import operations
 from admin.config import AdminSettings
 from admin.internal.handlers import InternalApi
+from admin.metrics import FAMILIES as ADMIN_FAMILIES
 from deploy.cli import main
 from gateway.config.settings import GatewaySettings
 from gateway.errors import Refusal
@@ -95,7 +96,7 @@ def test_every_setting_stands_in_its_example(file, model):
     assert not [path for section, name, path in settings_of(model) if name not in written.get(section, ())]
 
 
-@pytest.mark.parametrize("name", sorted(family.name for family in FAMILIES.values()))
+@pytest.mark.parametrize("name", sorted(family.name for family in (*FAMILIES.values(), *ADMIN_FAMILIES)))
 def test_the_guide_names_every_metric(name):
     assert f"| `{name}` |" in GUIDE
 

@@ -10,12 +10,13 @@ from pathlib import Path
 import pytest
 import yaml
 
+from admin.metrics import FAMILIES as ADMIN_FAMILIES
 from gateway.telemetry.metrics import FAMILIES
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
-LABELS = {family.name: {*family.labels} for family in FAMILIES.values()}
+LABELS = {family.name: {*family.labels} for family in (*FAMILIES.values(), *ADMIN_FAMILIES)}
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 EXPRESSIONS = [*QUERIES, *(rule["expr"] for rule in RULES)]
 

@@ -1,0 +1,91 @@
+"""What the admin service counts, for Prometheus on the internal port. One object per process, alive as long as it: reloads lose no count.
+
+Labels are ports, codes and outcomes of this program, never what a client sends.
+"""
+
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from gateway.config.settings import Tls
+from gateway.net.certificates import end_or_zero
+from gateway.telemetry.histogram import SECONDS
+from gateway.telemetry.logs import LineSink
+
+
+class Family(NamedTuple):
+    """One metric: its name, as it is exposed, its help and labels."""
+
+    name: str
+    help: str
+    kind: type[Counter] | type[Gauge] | type[Histogram]
+    labels: tuple[str, ...] = ()
+
+
+REQUESTS = Family("gerbang_admin_requests_total", "Requests answered: answered, or the refusal's code.", Counter, ("port", "outcome"))
+DURATION = Family("gerbang_admin_request_seconds", "From the end of a request's header section to its answer.", Histogram, ("port",))
+PROVIDER_FAILURES = Family("gerbang_admin_provider_failures_total", "Readings of the identity provider's documents that failed.", Counter)
+PROVIDER_UP = Family("gerbang_admin_provider_up", "1 unless the last reading of the identity provider's documents failed.", Gauge)
+RELOADS = Family("gerbang_admin_reloads_total", "Attempts to reload: applied, unchanged, refused.", Counter, ("outcome",))
+CERTIFICATE = Family("gerbang_admin_certificate_end_timestamp_seconds", "When the public port's certificate ends; 0 without one.", Gauge)
+STREAM_SEQ = Family("gerbang_admin_audit_streamed_seq", "Number of the last event of the audit that was streamed.", Gauge)
+STREAM_UP = Family("gerbang_admin_audit_stream_up", "1 while the audit is streamed, or no stream is configured.", Gauge)
+LOG_DROPPED = Family("gerbang_admin_log_lines_dropped_total", "Log lines that could not be written.", Counter)
+FAMILIES = (REQUESTS, DURATION, PROVIDER_FAILURES, PROVIDER_UP, RELOADS, CERTIFICATE, STREAM_SEQ, STREAM_UP, LOG_DROPPED)
+
+
+class AdminMetrics:
+    """See the module."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        self._requests = self._counter(REQUESTS)
+        self._duration = Histogram(DURATION.name, DURATION.help, DURATION.labels, buckets=SECONDS, registry=self._registry)
+        self._provider_failures = self._counter(PROVIDER_FAILURES)
+        self._provider_up = self._gauge(PROVIDER_UP, 1)
+        self._reloads = self._counter(RELOADS)
+        self._certificate = self._gauge(CERTIFICATE, 0)
+        self._stream_seq = self._gauge(STREAM_SEQ, 0)
+        self._stream_up = self._gauge(STREAM_UP, 1)
+        self._dropped = self._counter(LOG_DROPPED)
+        self._dropped_before = 0
+
+    def answered(self, port: str, outcome: str, seconds: float) -> None:
+        """:param outcome: ``answered``, or the refusal's code"""
+        self._requests.labels(port, outcome).inc()
+        self._duration.labels(port).observe(seconds)
+
+    def provider_read(self, *, failed: bool) -> None:
+        """The identity provider's documents were asked for."""
+        self._provider_up.set(not failed)
+        self._provider_failures.inc(failed)
+
+    def reloaded(self, outcome: str) -> None:
+        self._reloads.labels(outcome).inc()
+
+    def certificate(self, tls: Tls | None) -> None:
+        """The certificate that is shown from now on."""
+        self._certificate.set(end_or_zero(tls) / 1000)
+
+    def streamed(self, seq: int) -> None:
+        """The audit was streamed up to this event."""
+        self._stream_seq.set(seq)
+        self._stream_up.set(1)
+
+    def not_streamed(self) -> None:
+        self._stream_up.set(0)
+
+    def render(self) -> bytes:
+        """Prometheus text exposition format."""
+        dropped = LineSink.dropped
+        self._dropped.inc(dropped - self._dropped_before)
+        self._dropped_before = dropped
+        return generate_latest(self._registry)
+
+    def _counter(self, family: Family) -> Counter:
+        return Counter(family.name, family.help, family.labels, registry=self._registry)
+
+    def _gauge(self, family: Family, value: float) -> Gauge:
+        gauge = Gauge(family.name, family.help, registry=self._registry)
+        gauge.set(value)
+        return gauge

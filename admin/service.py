@@ -1,0 +1,154 @@
+"""The admin service as it runs: sockets that are bound once, applications that a reload replaces whole, and what goes on beside them."""
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+
+import aiohttp
+from aiohttp import web
+
+from admin.config import AdminSettings
+from admin.metrics import AdminMetrics
+from admin.stores import Stores
+from admin.streaming import streaming
+from admin.wiring import build
+from gateway.config.settings import Address, Tls
+from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.keys import postgres, redis_client
+from gateway.keys.vault import Vault
+from gateway.net.listening import listen
+
+_WAIT_FOR_STORES_S = 30.0
+
+
+class CannotStart(GerbangError):
+    """The service cannot begin; one line that says why."""
+
+
+class Bound(NamedTuple):
+    """A running service: where it listens, and how its settings are replaced."""
+
+    public: Address
+    internal: Address
+    swap: Callable[[AdminSettings], Awaitable[None]]
+    """Serve by other settings from now on; what is under way is finished by those before.
+
+    :raises ConfigError: they cannot be used, and those before stay
+    """
+    metrics: AdminMetrics
+
+
+@asynccontextmanager
+async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S) -> AsyncIterator[Bound]:
+    """A running service; at the end of the block requests under way are finished, up to ``drain_timeout_ms``.
+
+    :param wait_s: how long to wait for PostgreSQL
+    :raises ConfigError, CannotStart, StoreUnavailable, SchemaOutdated: it cannot begin
+    """
+    vault = Vault.parse(settings.vault.keys.get_secret_value())
+    redis = redis_client.connect(settings.stores.redis.get_secret_value())
+    pool = await postgres.create_pool(settings.stores.postgres.get_secret_value())
+    async with AsyncExitStack() as stack:
+        stack.push_async_callback(redis.aclose)
+        stack.push_async_callback(_close_pool, pool)
+        stores = Stores(pool, redis)
+        await stores.wait(wait_s)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        running = _Running(vault, stores, http, AdminMetrics())
+        public, internal = (_bound(stack, address, where) for address, where in (
+            (settings.listen.public, "listen.public"), (settings.listen.internal, "listen.internal")
+        ))  # fmt: skip
+        running.sockets = public, internal
+        stack.push_async_callback(running.stop)
+        await running.swap(settings)
+        yield Bound(_address_of(public), _address_of(internal), running.swap, running.metrics)
+
+
+class _Running:
+    """The applications of the present settings, on sockets that outlive them."""
+
+    def __init__(self, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics) -> None:
+        self.metrics = metrics
+        self.sockets: tuple[socket.socket, ...] = ()
+        self._vault = vault
+        self._stores = stores
+        self._http = http
+        self._current: AsyncExitStack | None = None
+        self._stream = AsyncExitStack()
+
+    async def swap(self, settings: AdminSettings) -> None:
+        """See :attr:`Bound.swap`."""
+        tls = None if settings.listen.tls is None else _tls_context(settings.listen.tls)
+        applications = build(settings, self._vault, self._stores, self._http, self.metrics)
+        after = AsyncExitStack()
+        try:
+            for application, listening, context in zip(applications, self.sockets, (tls, None), strict=True):
+                await _serve(after, application, listening.dup(), settings, context)
+        except BaseException:
+            await after.aclose()
+            raise
+        before, self._current = self._current, after
+        self.metrics.certificate(settings.listen.tls)
+        await self._stream.aclose()  # two at once would write each event twice
+        await self._stream.enter_async_context(streaming(settings.audit, self._stores, self.metrics))
+        if before is not None:
+            await before.aclose()
+
+    async def stop(self) -> None:
+        """Take nothing new, and finish what is under way."""
+        for listening in self.sockets:
+            listening.close()
+        if self._current is not None:
+            await self._current.aclose()
+        await self._stream.aclose()
+
+
+async def _serve(
+    stack: AsyncExitStack, application: web.Application, listening: socket.socket, settings: AdminSettings, tls: ssl.SSLContext | None
+) -> None:
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handle_signals=False,
+        keepalive_timeout=settings.limits.idle_timeout_ms / 1000,
+        shutdown_timeout=settings.listen.drain_timeout_ms / 1000,
+    )
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    await web.SockSite(runner, listening, ssl_context=tls).start()
+
+
+def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:
+    try:
+        (listening,) = listen(address, where=where)
+    except ConfigError as error:
+        why = error.problems[0].message.rpartition(": ")[2]
+        raise CannotStart(f"{where}: {address} cannot be listened on: {why}") from None
+    stack.callback(listening.close)
+    return listening
+
+
+def _address_of(listening: socket.socket) -> Address:
+    return Address(*listening.getsockname()[:2])
+
+
+def _tls_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(tls.certificate, tls.key)
+    except (OSError, ssl.SSLError) as error:
+        said = f"{tls.certificate} and {tls.key} cannot be used: {error.strerror or error}"
+        raise ConfigError([ConfigProblem("listen.tls", said)]) from None
+    return context
+
+
+async def _close_pool(pool: postgres.Pool) -> None:
+    """Close gracefully; a connection that hangs is cut, so that a stop always ends."""
+    try:
+        await asyncio.wait_for(pool.close(), 5.0)
+    except TimeoutError:
+        pool.terminate()

@@ -1,0 +1,200 @@
+"""The audit told elsewhere as it grows: a JSON line for each event, with the chain's hash, to a file or to syslog.
+
+A line is an event as ``gerbang audit list --json`` shows it: ``id``, ``at``, ``event``, ``actor``, ``account_id``, ``key_id``,
+``client_ip``, ``detail``, ``hash``. Delivered at least once and in order. The resume point is the last line of the file or, for syslog,
+of the file ``resume``. A trail that no longer has the event at the resume point was restored or tampered with: nothing more is written
+until an operator has looked, and the log and a metric say so.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+import structlog
+
+from admin import audit
+from admin.audit import Recorded
+from admin.config import AuditStream
+from admin.metrics import AdminMetrics
+from admin.stores import Stores
+from gateway.errors import GerbangError, StoreUnavailable
+from gateway.runtime.moments import rfc3339
+from gateway.runtime.tasks import spawn
+
+_BATCH = 500
+_TAIL = 65_536
+_FACILITY_AUDIT_NOTICE = 13 * 8 + 5
+"""RFC 5424 §6.2.1: log audit, notice."""
+_SYSLOG_S = 5.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Diverged(GerbangError):
+    """The trail is not the one that was streamed before."""
+
+
+class Point(NamedTuple):
+    """Up to where it was streamed: number and hash of an event; 0 is the beginning."""
+
+    seq: int
+    hash: bytes
+
+
+def line(event: Recorded, digest: bytes) -> str:
+    """An event as one line of JSON."""
+    members = {
+        "id": event.seq,
+        "at": rfc3339(event.at_ms),
+        "event": event.event,
+        "actor": event.actor,
+        "account_id": event.account_id,
+        "key_id": event.key_id,
+        "client_ip": event.client_ip,
+        "detail": json.loads(event.detail),
+        "hash": digest.hex(),
+    }
+    return json.dumps(members, ensure_ascii=False)
+
+
+def point_of(path: Path) -> Point:
+    """The resume point that a stream's file holds in its last whole line.
+
+    :raises Diverged: its end is no event
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+            text = file.read()
+    except FileNotFoundError:
+        return Point(0, audit.GENESIS)
+    lines = text[: text.rfind(b"\n") + 1].splitlines()
+    if not lines:
+        return Point(0, audit.GENESIS)
+    try:
+        last = json.loads(lines[-1])
+        return Point(int(last["id"]), bytes.fromhex(last["hash"]))
+    except (ValueError, KeyError, TypeError):
+        raise Diverged(f"{path} does not end with an event of the audit: move it away to begin anew") from None
+
+
+class FileSink:
+    """Appends to a file; what was written is on the disk before it counts. A line cut by a crash is cut away."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def point(self) -> Point:
+        return point_of(self._path)
+
+    def write(self, lines: list[str]) -> None:
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "rb+") as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - _TAIL))
+            tail = file.read()
+            whole = end - len(tail) + tail.rfind(b"\n") + 1
+            file.truncate(whole)
+            file.seek(whole)
+            file.write("".join(f"{each}\n" for each in lines).encode())
+            file.flush()
+            os.fsync(file.fileno())
+
+
+class SyslogSink:
+    """Sends RFC 5424 messages; the resume point is kept in a file of its own, after each batch."""
+
+    def __init__(self, url: str, resume: Path) -> None:
+        self._url = url
+        self._resume = resume
+
+    def point(self) -> Point:
+        return point_of(self._resume)
+
+    def write(self, lines: list[str]) -> None:
+        parts = urlsplit(self._url)
+        stream = parts.scheme == "tcp"
+        with _connected(self._url) as connection:
+            for each in lines:
+                message = f"<{_FACILITY_AUDIT_NOTICE}>1 {json.loads(each)['at']} - gerbang-admin - audit - {each}".encode()
+                # RFC 6587 §3.4.1: octets are counted, so that no content ends a message.
+                connection.sendall(b"%d %b" % (len(message), message) if stream else message)
+        beside = self._resume.with_name(f".{self._resume.name}.new")
+        FileSink(beside).write(lines[-1:])
+        beside.replace(self._resume)
+
+
+def _connected(url: str) -> socket.socket:
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        connection.settimeout(_SYSLOG_S)
+        connection.connect(parts.path)
+        return connection
+    if parts.scheme == "tcp":
+        return socket.create_connection((parts.hostname or "", parts.port or 601), _SYSLOG_S)
+    family, kind, protocol, _, target = socket.getaddrinfo(parts.hostname, parts.port or 514, type=socket.SOCK_DGRAM)[0]
+    connection = socket.socket(family, kind, protocol)
+    connection.connect(target)
+    return connection
+
+
+Sink = FileSink | SyslogSink
+
+
+async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
+    """Write every event that is not written yet.
+
+    :raises Diverged, StoreUnavailable, OSError: what was written before stays written
+    """
+    point = await asyncio.to_thread(sink.point)
+    while True:
+        async with stores.transaction() as connection:
+            events = await audit.since(connection, point.seq, limit=_BATCH)
+        if point.seq and (not events or events[0][0].seq != point.seq or events[0][1] != point.hash):
+            raise Diverged(f"the trail no longer has event {point.seq} as it was streamed: was a backup restored?")
+        fresh = [event for event in events if event[0].seq > point.seq]
+        if fresh:
+            await asyncio.to_thread(sink.write, [line(*event) for event in fresh])
+            point = Point(fresh[-1][0].seq, fresh[-1][1])
+        metrics.streamed(point.seq)
+        if len(events) < _BATCH:
+            return
+
+
+@asynccontextmanager
+async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics) -> AsyncIterator[None]:
+    """Stream in the background for as long as the block lasts, if a stream is configured; at its end, what is left."""
+    sinks = sinks_of(settings)
+    tasks = [spawn(_run(stores, sink, metrics, settings.interval_ms / 1000), name="audit-stream") for sink in sinks]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+def sinks_of(settings: AuditStream) -> list[Sink]:
+    """Where it is streamed to."""
+    sinks: list[Sink] = [] if settings.file is None else [FileSink(settings.file)]
+    if settings.syslog is not None and settings.resume is not None:
+        sinks.append(SyslogSink(settings.syslog, settings.resume))
+    return sinks
+
+
+async def _run(stores: Stores, sink: Sink, metrics: AdminMetrics, interval_s: float) -> None:
+    while True:
+        try:
+            await advance(stores, sink, metrics)
+        except (Diverged, StoreUnavailable, OSError) as error:
+            metrics.not_streamed()
+            _log.error("audit_not_streamed", reason=str(error))
+        await asyncio.sleep(interval_s)

@@ -1,0 +1,116 @@
+"""The applications of the admin service's two ports, wired from its rooms. No rules."""
+
+import json
+from importlib.metadata import version
+
+import aiohttp
+from aiohttp import web
+from aiohttp.typedefs import Handler
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from admin.api import openapi, table
+from admin.api.access_log import access_log
+from admin.api.client_ip import client_ip
+from admin.api.entry import Entry, Rotation
+from admin.api.handlers import AccountApi, Who
+from admin.api.operation import Dispatcher
+from admin.api.problems import finish_headers, problems
+from admin.audit import Trail
+from admin.config import AdminSettings
+from admin.identity.accounts import Accounts
+from admin.identity.browser import Browsers
+from admin.identity.login import Login
+from admin.identity.provider import Provider
+from admin.identity.sessions import SessionStore
+from admin.identity.tokens import TokenVerifier
+from admin.internal.handlers import InternalApi
+from admin.internal.tokens import ServiceTokens
+from admin.lifecycle.operations import KeyOperations
+from admin.lifecycle.service import KeyService
+from admin.metrics import AdminMetrics
+from admin.pages import app as pages
+from admin.pages.context import PageServices
+from admin.stepup.enrolment import Enrolment
+from admin.stepup.operations import FactorOperations
+from admin.stepup.passkey_factors import PasskeyEnrolment, PasskeyMethod, relying_party
+from admin.stepup.service import StepUp, TotpMethod
+from admin.stores import Stores
+from gateway.keys.vault import Vault
+
+
+def build(
+    settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics
+) -> tuple[web.Application, web.Application]:
+    """The applications of the two ports."""
+    provider = Provider(http, settings.oidc, note=metrics.provider_read)
+    verifier = TokenVerifier(provider, settings.oidc, settings.kyc)
+    sessions = SessionStore(stores.redis, vault, idle_ms=settings.pages.idle_timeout_ms, absolute_ms=settings.pages.absolute_timeout_ms)
+    browsers = Browsers(sessions, settings.public_url)
+    accounts = Accounts(stores)
+    party = relying_party(settings.public_url, settings.pages.site_name)
+    step_up = StepUp([TotpMethod(vault), PasskeyMethod(vault, party)])
+    enrolment = Enrolment(stores, vault, step_up, settings.step_up)
+    keys = KeyService(stores, vault, step_up, key_limit=settings.keys.per_account, kyc_help_url=settings.kyc.help_url)
+    api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
+    entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
+    trusted, timeout_s = settings.client_ip.trusted_proxies, settings.limits.request_timeout_ms / 1000
+
+    public = _application(settings, stores, metrics, port="public")
+    dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
+    public.add_routes(dispatcher.routes(table.operations(api)))
+    public.router.add_get("/openapi.json", _document(api, settings))
+    services = PageServices(
+        settings=settings,
+        stores=stores,
+        browsers=browsers,
+        login=Login(provider=provider, verifier=verifier, store=sessions, http=http, oidc=settings.oidc, public_url=settings.public_url),
+        accounts=accounts,
+        keys=keys,
+        enrolment=enrolment,
+        client_ip=lambda request: client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted),
+    )
+    pages.setup(public, services)
+
+    internal = _application(settings, stores, metrics, port="internal")
+    back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)
+    operators = InternalApi(accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
+    internal.add_routes(back_office.routes(operators.operations()))
+    internal.router.add_get("/metrics", _metrics(metrics))
+    return public, internal
+
+
+def _application(settings: AdminSettings, stores: Stores, metrics: AdminMetrics, *, port: str) -> web.Application:
+    trusted = settings.client_ip.trusted_proxies
+    application = web.Application(
+        middlewares=[access_log(settings.telemetry.access_log, trusted, metrics, port=port), problems],
+        client_max_size=settings.limits.max_body_bytes,
+    )
+    application.on_response_prepare.append(finish_headers)
+
+    async def health(_request: web.Request) -> web.Response:
+        return web.json_response({"status": "alive"})
+
+    async def ready(_request: web.Request) -> web.Response:
+        missing = await stores.missing()
+        return web.json_response({"status": "unready" if missing else "ready", "missing": missing}, status=503 if missing else 200)
+
+    application.router.add_get("/health", health)
+    application.router.add_get("/ready", ready)
+    return application
+
+
+def _metrics(metrics: AdminMetrics) -> Handler:
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(body=metrics.render(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    return serve
+
+
+def _document(api: AccountApi, settings: AdminSettings) -> Handler:
+    document = openapi.document(table.operations(api), version=version("gerbang"), server=settings.public_url)
+    body = json.dumps(document, ensure_ascii=False).encode()
+
+    async def serve(_request: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    return serve
