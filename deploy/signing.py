@@ -6,6 +6,8 @@ Written from the contract alone, not from the gate's own code: when both agree, 
 import base64
 import hashlib
 import hmac
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote, urlsplit
@@ -16,6 +18,10 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 DIALECTS = ("mobee", "binance", "rfc9421")
+SESSIONS = ("mobee", "binance")
+"""Dialects that are spoken inside a WebSocket, too."""
+LOG_IN_ID = "log-in"
+"""The ``id`` of the message that logs in, in the dialect ``binance``."""
 _RFC9421_NAMES = {"hmac-sha256": "hmac-sha256", "ed25519": "ed25519", "rsa-sha256": "rsa-v1_5-sha256"}
 
 
@@ -122,3 +128,24 @@ def _rfc9421(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: 
     headers["Signature-Input"] = f"sig={parameters}"
     headers["Signature"] = f"sig=:{_base64(key.sign(base.encode()))}:"
     return Outgoing(method, target, headers, body, base)
+
+
+def log_in(dialect: str, key: SigningKey, *, now_ms: int) -> str:
+    """The message that logs a WebSocket session in.
+
+    :param dialect: one of :data:`SESSIONS`
+    """
+    if dialect == "binance":
+        return signed_message(key, LOG_IN_ID, "session.logon", {}, now_ms=now_ms)
+    api = json.dumps({"public_key": key.key_id, "timestamp": now_ms})
+    signature = key.sign(api.encode())
+    text = signature.hex() if key.algorithm == "hmac-sha256" else _base64(signature)
+    return f'{{"method":"login","api":{api},"hmac":"{text}"}}'  # the very text of api that was signed
+
+
+def signed_message(key: SigningKey, own_id: int | str, method: str, params: Mapping[str, int | str], *, now_ms: int) -> str:
+    """A signed message in the session dialect ``binance``: its params sorted by name, ``name=value`` joined by ``&``."""
+    members = {**params, "apiKey": key.key_id, "timestamp": now_ms}
+    signature = key.sign("&".join(f"{name}={value}" for name, value in sorted(members.items())).encode())
+    text = signature.hex() if key.algorithm == "hmac-sha256" else _base64(signature)
+    return json.dumps({"id": own_id, "method": method, "params": {**members, "signature": text}})

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import hashlib
 import hmac
 import json
 from collections.abc import AsyncIterator
@@ -38,10 +39,16 @@ METHODS = {
     },
 }
 PATHS = {"mobee": b"/ws", "binance": b"/ws-api/v3"}
-SWITCHING = (
-    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzhZRbK+xOo=\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
-)
+
+
+def switching(request: Received) -> bytes:
+    """The service's answer to a handshake (RFC 6455 §4.2.2); it takes an extension that was not offered to it."""
+    (key,) = request.values(b"sec-websocket-key")
+    accept = base64.b64encode(hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest())
+    return (
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Accept: %b\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n" % accept
+    )
 
 
 class Guard:
@@ -191,8 +198,8 @@ class Conversation:
 async def conversation(*records: KeyRecord, script: Any = None, gate: Gate | None = None, **sections: Any) -> AsyncIterator[Conversation]:
     """A plane with a session gate, before a service that switches and then leaves reading and writing to the test."""
 
-    async def switch(side: UpstreamSide, _request: Received) -> None:
-        side.send(SWITCHING)
+    async def switch(side: UpstreamSide, request: Received) -> None:
+        side.send(switching(request))
         await asyncio.Event().wait()
 
     gate = gate or session_gate(*records, **sections)

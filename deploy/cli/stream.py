@@ -1,0 +1,126 @@
+"""``gerbang stream``: a WebSocket session through the gate, logged in with a key file; what comes is printed, a line each."""
+
+import asyncio
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gateway.runtime.clock import now_ms
+
+if TYPE_CHECKING:
+    from aiohttp import ClientWebSocketResponse
+
+_TIMEOUT_S = 30
+_MAX_MESSAGE = 1 << 24
+_EXPECTED = frozenset({1000, 1001})
+"""Close codes that are no refusal (RFC 6455 §7.4.1)."""
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "--key",
+    "key_file",
+    type=click.Path(path_type=Path),
+    envvar="GERBANG_KEY",
+    show_envvar=True,
+    required=True,
+    help="Key file to log in with.",
+)
+@click.option("--dialect", type=click.Choice(["mobee", "binance"]), help="What the session speaks; the key file's own by default.")
+@click.option("--send", "messages", multiple=True, metavar="JSON", help="A message to send once logged in; may be given several times.")
+def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, ...]) -> None:
+    r"""Open a WebSocket session through the gate, log in with a key, send messages, and print each message that comes, until Ctrl-C.
+
+    \b
+    Example: gerbang stream ws://127.0.0.1:8080/ws --key .gerbang/demo-key.json --send '{"method":"subscribe","events":["BL","PO.ALL"]}'
+             gerbang stream ws://127.0.0.1:8080/ws-api/v3 --key .gerbang/demo-key.json --dialect binance \
+               --send '{"id":1,"method":"account.status"}'
+    """
+    from deploy.cli.call import read_key
+    from deploy.signing import SESSIONS, log_in
+
+    for message in messages:
+        _check(message)
+    key, own = read_key(key_file)
+    spoken = dialect or own
+    if spoken not in SESSIONS:
+        raise click.UsageError(f"the key file says {spoken}, in which there are no sessions: give --dialect mobee or --dialect binance")
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_talk(url, [log_in(spoken, key, now_ms=now_ms()), *messages]))
+
+
+def _check(message: str) -> None:
+    try:
+        parsed = json.loads(message)
+    except ValueError as error:
+        raise click.UsageError(f"--send takes JSON: {error}") from None
+    if not isinstance(parsed, dict):
+        raise click.UsageError('--send takes a JSON object, e.g. {"method":"subscribe","events":["BL"]}')
+
+
+async def _talk(url: str, messages: list[str]) -> None:
+    """Send these and print what comes until the other end closes.
+
+    :raises ClickException: there is no session, or it ended by a refusal
+    """
+    import aiohttp
+
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.ws_connect(url, max_msg_size=_MAX_MESSAGE, autoclose=True, compress=0) as socket,
+        ):
+            for message in messages:
+                await socket.send_str(message)
+            await _print_all(socket)
+    except aiohttp.WSServerHandshakeError as error:
+        raise click.ClickException(f"no session: {error.status} {error.message}") from None
+    except (aiohttp.InvalidURL, ValueError):
+        raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
+    except aiohttp.ClientError as error:
+        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+
+
+async def _print_all(socket: "ClientWebSocketResponse") -> None:
+    """Print until the other end closes, or has refused the log-in.
+
+    :raises ClickException: it closed as it does when something is wrong
+    """
+    refused = False
+    async for message in socket:
+        if isinstance(message.data, str):
+            click.echo(message.data)
+            problem = _problem(message.data)
+            if problem is not None:
+                click.echo(problem["detail"], err=True)
+                refused = refused or _is_log_in(message.data)
+                if refused:
+                    break
+    code = socket.close_code
+    if refused:
+        raise SystemExit(1)
+    if code not in _EXPECTED and code is not None:
+        raise click.ClickException(f"closed by the gate or the service with {code}")
+
+
+def _problem(text: str) -> dict[str, Any] | None:
+    """The gate's problem in a message, if it is a refusal."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return None
+    problem = found.get("gerbang") if isinstance(found, dict) else None
+    return problem if isinstance(problem, dict) and isinstance(problem.get("detail"), str) else None
+
+
+def _is_log_in(text: str) -> bool:
+    """Whether what was refused is the log-in itself: then nothing else can come of it."""
+    from deploy.signing import LOG_IN_ID
+
+    found = json.loads(text)
+    return bool(found.get("id") == LOG_IN_ID or found.get("method") == "login")

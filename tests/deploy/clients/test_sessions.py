@@ -1,0 +1,102 @@
+"""deploy/clients: what the examples of sessions send is what the gate admits; and ``gerbang stream``, which is one of them."""
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from gateway.websocket.frames import TEXT, close_frame, frame
+from tests.support.keys import a_record
+from tests.support.session import Service, conversation, switching
+
+CLIENTS = Path(__file__).parents[3] / "deploy" / "clients"
+METHODS = {
+    "mobee": {"subscribe BL": {"scope": "read"}, "subscribe PO": {"scope": "read"}},
+    "binance": {"account.status": {"scope": "read"}, "userDataStream.subscribe": {"scope": "read"}},
+}
+RECORD = a_record()
+PATHS = {"mobee": "/ws", "binance": "/ws-api/v3"}
+COUNT = {"mobee": 2, "binance": 3}
+
+
+@pytest.fixture
+def key_file(tmp_path):
+    file = tmp_path / "key.json"
+    file.write_text(json.dumps({"key_id": RECORD.key_id, "secret": RECORD.secret.reveal().decode()}))
+    return file
+
+
+def echoing(count):
+    """A service that answers each of so many messages by its member ``gateway`` and then closes."""
+
+    async def script(side, request):
+        side.send(switching(request))
+        service = Service(side)
+        for _ in range(count):
+            side.send(frame(TEXT, json.dumps({"from": (await service.message())["gateway"]["key_id"]}).encode()))
+        side.send(close_frame(1000, ""))
+        await side.reader.read()
+
+    return script
+
+
+async def run(*command):
+    process = await asyncio.create_subprocess_exec(*map(str, command), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
+    output, errors = await process.communicate()
+    return process.returncode, output.decode().splitlines(), errors.decode()
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        [sys.executable, CLIENTS / "python" / "session.py"],
+        ["node", "--no-warnings", "--experimental-websocket", CLIENTS / "node" / "session.mjs"],
+    ],
+    ids=["python", "node"],
+)
+async def test_the_examples_are_admitted(command, dialect, key_file):
+    async with conversation(RECORD, script=echoing(COUNT[dialect]), methods=METHODS) as talk:
+        status, lines, errors = await run(*command, f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}", key_file)
+    assert (status, errors) == (0, "")
+    assert [json.loads(line) for line in lines] == [{"from": RECORD.key_id}] * COUNT[dialect]
+
+
+MESSAGES = {
+    "mobee": ['{"method":"subscribe","events":["BL"]}'],
+    "binance": ['{"id":1,"method":"account.status"}', '{"id":2,"method":"userDataStream.subscribe"}'],
+}
+STREAM = [sys.executable, "-m", "deploy.cli", "stream"]
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+async def test_a_stream_logs_in_sends_and_prints(dialect, key_file):
+    async with conversation(RECORD, script=echoing(COUNT[dialect]), methods=METHODS) as talk:
+        url = f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}"
+        sent = [part for message in MESSAGES[dialect] for part in ("--send", message)]
+        status, lines, errors = await run(*STREAM, url, "--key", key_file, "--dialect", dialect, *sent)
+    assert (status, errors) == (0, "")
+    assert [json.loads(line) for line in lines] == [{"from": RECORD.key_id}] * COUNT[dialect]
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+async def test_a_stream_whose_log_in_is_refused_says_why(dialect, key_file):
+    key_file.write_text(json.dumps({"key_id": RECORD.key_id, "secret": "gbs_wrong"}))
+    async with conversation(RECORD, methods=METHODS) as talk:
+        url = f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}"
+        status, lines, errors = await run(*STREAM, url, "--key", key_file, "--dialect", dialect)
+    assert status == 1
+    assert json.loads(lines[0])["gerbang"]["code"] == "invalid_credentials"
+    assert "signature" in errors
+
+
+async def test_a_stream_that_cannot_be_says_why(key_file):
+    async with conversation(RECORD, methods=METHODS) as talk:
+        url = f"ws://127.0.0.1:{talk.served.port}"
+        assert "404" in (await run(*STREAM, f"{url}/nothing", "--key", key_file))[2]
+        status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file, "--send", "[1]")
+        assert (status, "JSON object" in errors) == (2, True)
+    status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file)
+    assert (status, "cannot be reached" in errors) == (1, True)
