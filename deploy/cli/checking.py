@@ -39,9 +39,12 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
             load_settings(file)
             click.echo(f"{file}: a valid admin configuration")
             return
+        from gateway.net.client_ip import notes as client_ip_notes
         from gateway.process.app import check as compile_gateway
 
         configuration = compile_gateway(file)
+        for where, note in client_ip_notes(configuration.settings.client_ip):
+            click.echo(f"note: {where}: {note}", err=True)
     if explain is None:
         click.echo(f"{file}: a valid gateway configuration, {len(configuration.settings.routes)} routes")
         return

@@ -84,11 +84,11 @@ class Claim:
 class Admitted:
     """A request that may pass, once :attr:`replay` has been claimed."""
 
-    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route")
+    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
-        expires_ms: int | None = None, principal: Principal | None = None, charge: Charge | None = None,
+        expires_ms: int | None = None, principal: Principal | None = None, charge: Charge | None = None, secure: bool | None = None,
     ) -> None:  # fmt: skip
         self.route = route
         self.identity = identity
@@ -102,6 +102,8 @@ class Admitted:
         """When the key expires, Unix milliseconds: what a tunnel must not outlive."""
         self.principal = principal
         self.charge = charge
+        self.secure = secure
+        """Whether the client came over TLS, as a trusted proxy says; ``None``: as the connection itself did."""
 
 
 class Gate:
@@ -165,7 +167,7 @@ class Gate:
         """
         seen = self._client_ip.of(_request(asked))
         if route.scope == "public":
-            return Admitted(route, None, seen.address)
+            return Admitted(route, None, seen.address, secure=seen.secure)
         principal: Principal | None = None
         claimed = ""
         now_ms = self._monotonic_ms()
@@ -196,7 +198,9 @@ class Gate:
             claim = Claim(principal.key_id, credentials.signature, ttl_ms)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
-        return Admitted(route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.expires_ms, principal, charge)
+        return Admitted(
+            route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.expires_ms, principal, charge, seen.secure
+        )
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
@@ -282,7 +286,7 @@ class Gate:
         request = _request(asked)
         dialect, fields = self._claimed_dialect(request)
         self._check_failures(seen, asked, now_ms)
-        return dialect.read(request, fields)
+        return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
     def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
         """What its sender may have done instead."""
@@ -290,7 +294,7 @@ class Gate:
             return asked.dialect.mistakes(asked, credentials)
         request = _request(asked)
         dialect, fields = self._claimed_dialect(request)
-        return dialect.mistakes(request, fields, credentials)
+        return dialect.mistakes(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields, credentials)
 
     def _check_failures(self, seen: Seen, asked: Asked, now_ms: int) -> None:
         """An address that was refused too often waits, whatever it sends: no look-up, no verification."""
@@ -323,7 +327,9 @@ class Gate:
 
     def _verifies(self, principal: Principal, credentials: Credentials) -> bool:
         if not credentials.algorithm or credentials.algorithm == principal.algorithm:
-            return principal.verify(credentials.signed, credentials.signature)
+            verify = principal.verify_pss if credentials.pss else principal.verify
+            if verify is not None:
+                return verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
     def _refuse_credentials(self, principal: Principal | None, credentials: Credentials, asked: Asked) -> NoReturn:

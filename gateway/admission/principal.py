@@ -7,9 +7,9 @@ from secrets import token_bytes
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, AsymmetricPadding, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPublicNumbers
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from gateway.http1.message import Identity
@@ -23,11 +23,13 @@ Verify = Callable[[bytes, bytes], bool]
 class Principal:
     """Immutable by convention; ``__slots__`` keeps 100 000 of them small. What is looked at in every request stands beside the record."""
 
-    __slots__ = ("algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "verify")
+    __slots__ = ("algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "verify", "verify_pss")
 
-    def __init__(self, record: KeyRecord, verify: Verify) -> None:
+    def __init__(self, record: KeyRecord, verify: Verify, verify_pss: Verify | None = None) -> None:
         self.record = record
         self.verify = verify
+        self.verify_pss = verify_pss
+        """By RSASSA-PSS with SHA-512; ``None`` unless the key is of RSA."""
         self.key_id = record.key_id
         self.algorithm = record.algorithm.value
         self.expires_ms = record.expires_ms
@@ -42,7 +44,7 @@ class Principal:
     @classmethod
     def of(cls, record: KeyRecord) -> "Principal":
         """:raises ValueError: the record's key material is not of its algorithm; concerns this key alone"""
-        return cls(record, _verifier(record))
+        return cls(record, _verifier(record), _pss_verifier(record))
 
 
 def _verifier(record: KeyRecord) -> Verify:
@@ -54,8 +56,15 @@ def _verifier(record: KeyRecord) -> Verify:
     if record.algorithm is Algorithm.ED25519 and isinstance(key, Ed25519PublicKey):
         return _ed25519(key)
     if record.algorithm is Algorithm.RSA_SHA256 and isinstance(key, RSAPublicKey):
-        return _rsa(key)
+        return _rsa(key, PKCS1v15(), SHA256())
     raise ValueError("the public key is not of the key's algorithm")
+
+
+def _pss_verifier(record: KeyRecord) -> Verify | None:
+    if record.algorithm is not Algorithm.RSA_SHA256 or record.public_key is None:
+        return None
+    key = load_der_public_key(record.public_key)
+    return _rsa(key, PSS(MGF1(SHA512()), salt_length=64), SHA512()) if isinstance(key, RSAPublicKey) else None
 
 
 def _hmac(secret: bytes) -> Verify:
@@ -88,8 +97,8 @@ def _ed25519(key: Ed25519PublicKey) -> Verify:
     return verify
 
 
-def _rsa(key: RSAPublicKey) -> Verify:
-    padding, algorithm, size = PKCS1v15(), SHA256(), (key.key_size + 7) // 8
+def _rsa(key: RSAPublicKey, padding: AsymmetricPadding, algorithm: HashAlgorithm) -> Verify:
+    size = (key.key_size + 7) // 8
 
     def verify(message: bytes, signature: bytes) -> bool:
         if len(signature) != size:
@@ -125,5 +134,6 @@ _nobodys_hmac = _hmac(token_bytes(47))
 _nobodys_ed25519 = _ed25519(Ed25519PrivateKey.generate().public_key())
 # Any odd number of so many bits takes a verification's time; that nobody knows its factors makes it nobody's key.
 _nobodys_rsa = {
-    size: _rsa(RSAPublicNumbers(65537, int.from_bytes(b"\xff" + token_bytes(size - 1)) | 1).public_key()) for size in (256, 384, 512)
+    size: _rsa(RSAPublicNumbers(65537, int.from_bytes(b"\xff" + token_bytes(size - 1)) | 1).public_key(), PKCS1v15(), SHA256())
+    for size in (256, 384, 512)
 }

@@ -164,8 +164,17 @@ class Vault(Section):
 
 class ClientIp(Section):
     trusted_proxies: tuple[NetworkField, ...] = ()
+    """Peers whose header field is believed."""
     header: HeaderName = "X-Forwarded-For"
     proxy_protocol: bool = False
+    proxy_peers: tuple[NetworkField, ...] = ()
+    """Peers whose PROXY header is believed, and required."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.proxy_protocol and not self.proxy_peers:
+            raise ValueError("proxy_peers must name the load balancers that send the PROXY header when proxy_protocol is on")
+        return self
 
 
 class Auth(Section):

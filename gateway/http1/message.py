@@ -26,11 +26,11 @@ class Request(Asked):
     A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not.
     """
 
-    __slots__ = ("body", "headers", "method", "path", "query", "secure", "target")
+    __slots__ = ("believed", "body", "headers", "method", "path", "query", "secure", "target")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, method: bytes, target: bytes, path: bytes, query: bytes | None, headers: Sequence[tuple[bytes, bytes]], body: bytes,
-        peer: str, secure: bool, received_ms: int, request_id: str,
+        peer: str, secure: bool, received_ms: int, request_id: str, believed: bool = True,
     ) -> None:  # fmt: skip
         self.method = method
         """In upper case as received, e.g. ``b"GET"``."""
@@ -49,12 +49,15 @@ class Request(Asked):
         """True when the client came over TLS to this gate."""
         self.received_ms = received_ms
         self.request_id = request_id
+        self.believed = believed
+        """False when a PROXY header did not say who the client is: then no field says it either, whoever the peer is."""
 
     def with_content(self, body: bytes, received_ms: int) -> "Request":
         """The same request once its content has come."""
         return Request(
-            self.method, self.target, self.path, self.query, self.headers, body, self.peer, self.secure, received_ms, self.request_id
-        )
+            self.method, self.target, self.path, self.query, self.headers, body, self.peer, self.secure, received_ms, self.request_id,
+            self.believed,
+        )  # fmt: skip
 
     def replace(self, **changes: Any) -> "Request":
         """The same request but for these values. Off the hot path."""
@@ -65,7 +68,7 @@ class Request(Asked):
         return [value for field, value in self.headers if field == name]
 
 
-_NAMES = ("method", "target", "path", "query", "headers", "body", "peer", "secure", "received_ms", "request_id")
+_NAMES = ("method", "target", "path", "query", "headers", "body", "peer", "secure", "received_ms", "request_id", "believed")
 
 
 class Answer(NamedTuple):

@@ -6,6 +6,7 @@ first address that is no trusted proxy's is the client's. What cannot be read en
 
 import re
 from collections.abc import Callable, Iterator
+from ipaddress import IPv4Network, IPv6Network
 
 from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
@@ -13,6 +14,15 @@ from gateway.net.addresses import NetworkList, canonical
 
 _PEERS = 65_536
 
+_PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_HOST = re.compile(rb"[A-Za-z0-9\-._~]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
+_SCHEMES = {b"https": True, b"http": False}
+_WITH_ITS_PORT = frozenset({b"cloudfront-viewer-address"})
+"""Documented as address and port, the port always there and IPv6 without brackets."""
+_WITHOUT_PORT = frozenset({b"cf-connecting-ip", b"true-client-ip", b"x-real-ip", b"fastly-client-ip", b"fly-client-ip", b"x-client-ip"})
+"""Documented as one address."""
+_GOOGLE = (IPv4Network("35.191.0.0/16"), IPv4Network("130.211.0.0/22"), IPv6Network("2600:2d00:1:b029::/64"))
+"""Whence Google's load balancers connect."""
 _WITH_PORT = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 """An address with brackets or a port, as some proxies write them in any header: ``[2001:db8::1]:80``, ``192.0.2.1:80``."""
 _NODE = re.compile(r"(?:\[([^\[\]]*)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?", re.ASCII)
@@ -26,13 +36,15 @@ _PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED
 class Seen:
     """The client's address as far as it can be told."""
 
-    __slots__ = ("address", "problem")
+    __slots__ = ("address", "problem", "secure")
 
-    def __init__(self, address: str, problem: str) -> None:
+    def __init__(self, address: str, problem: str, *, secure: bool | None = None) -> None:
         self.address = address
         """Canonical text; ``""`` when it cannot be read."""
         self.problem = problem
         """For the owner of the request: why it cannot be read; ``""`` when it can."""
+        self.secure = secure
+        """Whether the client came over TLS, as a trusted proxy says (X-Forwarded-Proto); ``None`` when none says so."""
 
 
 class ClientIpRule:
@@ -42,8 +54,7 @@ class ClientIpRule:
         self.trusted = NetworkList(settings.trusted_proxies)
         self._header = settings.header
         self._name = settings.header.lower().encode("ascii")
-        lists: dict[bytes, Callable[[list[bytes]], Iterator[str]]] = {b"x-forwarded-for": _comma_separated, b"forwarded": _forwarded}
-        self._hops = lists.get(self._name)
+        self._hops = _LISTS.get(self._name)
         self._direct: dict[str, Seen] = {}
 
     def of(self, request: Request) -> Seen:
@@ -54,12 +65,27 @@ class ClientIpRule:
     def _of(self, request: Request) -> Seen:
         peer = canonical(request.peer)
         if peer is not None and self.trusted.contains(peer):
-            return self._told(request, peer)
+            if not request.believed:
+                return Seen(peer, "")
+            seen = self._told(request, peer)
+            seen.secure = _told_scheme(request)
+            return seen
         seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
         if len(self._direct) >= _PEERS:
             self._direct.clear()
         self._direct[request.peer] = seen
         return seen
+
+    def as_sent(self, request: Request) -> Request:
+        """The request with the scheme and the Host that the client used, as far as a trusted proxy tells them: what RFC 9421 signs."""
+        peer = canonical(request.peer)
+        if peer is None or not request.believed or not self.trusted.contains(peer):
+            return request
+        secure, hosts = _told_scheme(request), request.field_lines(b"x-forwarded-host")
+        if len(hosts) == 1 and _HOST.fullmatch(hosts[0]):
+            named = [(name, hosts[0] if name == b"host" else value) for name, value in request.headers]
+            request = request.replace(headers=named)
+        return request if secure is None else request.replace(secure=secure)
 
     def _told(self, request: Request, peer: str) -> Seen:
         """What a trusted proxy says."""
@@ -69,11 +95,19 @@ class ClientIpRule:
         if self._hops is not None:
             return self._walk(self._hops(lines), peer)
         text = lines[0].decode("latin-1")
-        address = canonical(text)
+        address = self._single(text)
         if address is None or len(lines) > 1:
             what = f"{len(lines)} lines" if len(lines) > 1 else _shown(text)
             return Seen("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
         return Seen(address, "")
+
+    def _single(self, text: str) -> str | None:
+        """A field of one address: with a port where the field's documentation has one, else as in a list."""
+        if self._name in _WITH_ITS_PORT:
+            address, _, port = text.rpartition(":")
+            bare = address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
+            return canonical(bare) if _PORT.fullmatch(port) else None
+        return _address(text)
 
     def _walk(self, hops: Iterator[str], peer: str) -> Seen:
         """From the nearest hop to the farthest, to the first that is no trusted proxy."""
@@ -86,6 +120,35 @@ class ClientIpRule:
             if not self.trusted.contains(address):
                 break
         return Seen(address, "")
+
+
+def _told_scheme(request: Request) -> bool | None:
+    """Of the nearest proxy, where several have appended."""
+    for line in reversed(request.field_lines(b"x-forwarded-proto")):
+        return _SCHEMES.get(line.rpartition(b",")[2].strip(b" \t").lower())
+    return None
+
+
+def notes(settings: ClientIp) -> list[tuple[str, str]]:
+    """What ``gerbang check`` tells of a valid configuration: key and note."""
+    found: list[tuple[str, str]] = []
+    name = settings.header.lower().encode("ascii")
+    if name not in _LISTS.keys() | _WITH_ITS_PORT | _WITHOUT_PORT:
+        found.append(("client_ip.header", _ONE_ADDRESS))
+    networks = [(network, google) for network in settings.trusted_proxies for google in _GOOGLE if network.version == google.version]
+    if name == b"x-forwarded-for" and any(network.overlaps(google) for network, google in networks):
+        found.append(("client_ip.trusted_proxies", _GOOGLES))
+    return found
+
+
+_ONE_ADDRESS = (
+    "this field is taken to hold one address, or address:port with IPv6 in brackets; an IPv6 address that is followed by a port without "
+    "brackets cannot be told apart from a longer address"
+)
+_GOOGLES = (
+    "Google's load balancers append their own address behind the client's (203.0.113.9, 34.120.5.6): list the forwarding rule's address, "
+    "too, or every client has it"
+)
 
 
 def _address(hop: str) -> str | None:
@@ -157,3 +220,7 @@ def _elements(line: bytes) -> list[str] | None:
 
 def _shown(text: str) -> str:
     return ascii(text[:60])
+
+
+_LISTS: dict[bytes, Callable[[list[bytes]], Iterator[str]]] = {b"x-forwarded-for": _comma_separated, b"forwarded": _forwarded}
+"""Fields that hold a list of hops; every other holds one address."""

@@ -4,6 +4,7 @@ The header comes before TLS, so it is read off the accepted socket, not one byte
 """
 
 import asyncio
+import re
 import socket
 import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -20,6 +21,9 @@ MAX_V1 = 107
 MAX_V2_PAYLOAD = 4_096
 """Addresses and TLVs together."""
 BACKLOG = 1_024
+_PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
+_FAMILIES = frozenset({0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32})
+"""Address family and transport protocol, as §2.2 defines them; every other value must be rejected."""
 
 
 class ProxyHeaderError(Exception):
@@ -45,7 +49,7 @@ def parse_v1(line: bytes) -> str | None:
         raise ProxyHeaderError("not an address") from None
     if source.version != (4 if family == b"TCP4" else 6) or destination.version != source.version:
         raise ProxyHeaderError("address of another family")
-    if not all(port.isdigit() and len(port) <= 5 and int(port) <= 65535 for port in rest[2:]):
+    if not all(_PORT.fullmatch(port) and int(port) <= 65535 for port in rest[2:]):
         raise ProxyHeaderError("not a port")
     return str(source)
 
@@ -71,6 +75,8 @@ def parse_v2(header: bytes, payload: bytes) -> str | None:
     """
     if header[12] == 0x20:
         return None
+    if header[13] not in _FAMILIES:
+        raise ProxyHeaderError("an undefined family or protocol")
     family = header[13] >> 4
     if family == 1 and len(payload) >= 12:
         return str(IPv4Address(payload[:4]))
@@ -117,7 +123,7 @@ async def _exactly(sock: socket.socket, count: int) -> bytes:
 class Host(Protocol):
     """Who serves the connections, as the listener sees it."""
 
-    def is_trusted(self, peer: str) -> bool:
+    def sends_header(self, peer: str) -> bool:
         """Whether this peer must send a header, and is believed."""
 
     def header_limits(self) -> tuple[int, float]:
@@ -129,12 +135,15 @@ class Host(Protocol):
     def tls_limits(self) -> dict[str, Any]:
         """The event loop's arguments that bound how long TLS may take to begin and to end."""
 
-    def client(self, peer: str | None = None) -> asyncio.Protocol:
-        """What serves a client with this address."""
+    def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
+        """What serves a client with this address.
+
+        :param believed: false when the header did not say who the client is
+        """
 
 
 class ProxyProtocolListener:
-    """Accepts connections and reads the header of those that come from a trusted peer; others are clients themselves."""
+    """Accepts connections and reads the header of those that come from ``client_ip.proxy_peers``; others are clients themselves."""
 
     def __init__(self, listening: socket.socket, host: Host, tls: ssl.SSLContext | None) -> None:
         listening.setblocking(False)
@@ -171,11 +180,11 @@ class ProxyProtocolListener:
         source: str | None = peer
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._host.is_trusted(peer):
+            if self._host.sends_header(peer):
                 async with asyncio.timeout(self._host.header_limits()[1]):
-                    source = await read_source(sock) or peer
+                    source = await read_source(sock)
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._host.client(source),
+                lambda: self._host.client(source or peer, believed=source is not None),
                 sock,
                 ssl=self._tls,
                 **self._host.tls_limits(),

@@ -73,6 +73,7 @@ class ClientConnection(ClientEnd):
     """See the module. An :class:`asyncio.Protocol` by its methods; it does not inherit from that, for a class that is compiled could not.
 
     :param peer: who it is from, when not the transport's own peer
+    :param believed: see :attr:`gateway.http1.message.Request.believed`
     """
 
     __slots__ = (
@@ -85,6 +86,7 @@ class ClientConnection(ClientEnd):
         "_lines",
         "_lines_host",
         "_lines_ip",
+        "_lines_secure",
         "_paused",
         "_reader",
         "_serving",
@@ -92,14 +94,16 @@ class ClientConnection(ClientEnd):
         "_state",
         "_unsent",
         "_upgraded",
+        "believed",
         "deadline_ms",
         "peer",
         "secure",
         "transport",
     )  # fmt: skip
 
-    def __init__(self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None) -> None:
+    def __init__(self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None, believed: bool = True) -> None:
         self._common = common
+        self.believed = believed
         self._doorkeeper = doorkeeper
         self._serving: Serving = common.serving
         """The version of the request in progress, or the one that was in force when the last state was entered."""
@@ -109,7 +113,7 @@ class ClientConnection(ClientEnd):
         self._upgraded: Upgraded | None = None
         self._advancing = self._paused = self._full = False
         self._lines = b""
-        self._lines_ip, self._lines_host = "", b""
+        self._lines_ip, self._lines_host, self._lines_secure = "", b"", False
         self._state = HEAD
         self._unsent = self._stalled_ms = 0
         self.deadline_ms = NEVER
@@ -245,8 +249,9 @@ class ClientConnection(ClientEnd):
         reader, common = self._reader, self._common
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
-            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id()
-        )
+            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id(),
+            self.believed,
+        )  # fmt: skip
         self._backlog = reader.rest
         self._serving = serving = common.serving
         self._exchange = exchange = Exchange(common, serving, self, request, reader.framing)
@@ -290,12 +295,12 @@ class ClientConnection(ClientEnd):
         if self._backlog:
             self._advance()
 
-    def client_lines(self, client_ip: str, host: bytes) -> bytes:
+    def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
         """Rendered once as long as nothing changes."""
-        if self._lines_ip != client_ip or self._lines_host != host or not self._lines:
-            self._lines_ip, self._lines_host = client_ip, host
+        if self._lines_ip != client_ip or self._lines_host != host or self._lines_secure is not secure or not self._lines:
+            self._lines_ip, self._lines_host, self._lines_secure = client_ip, host, secure
             ip = client_ip.encode()
-            proto = b"https" if self.secure else b"http"
+            proto = b"https" if secure else b"http"
             lines = b"x-client-ip: " + ip + b"\r\nx-forwarded-for: " + ip + b"\r\nx-forwarded-proto: " + proto + b"\r\n"
             self._lines = lines + (b"x-forwarded-host: " + host + b"\r\n" if host else b"")
         return self._lines

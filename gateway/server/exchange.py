@@ -220,12 +220,13 @@ class Exchange(Receiver):
             drop |= framing.named
         if route.session:
             drop |= EXTENSIONS
+        told = admitted.secure
         parts = [
             request.method + b" " + request.target + b" HTTP/1.1\r\n",
             b"",  # the server's Host line, once a server is chosen
             request_lines(request.headers, drop),
             pool.identity_lines.at(admitted.identity, request.received_ms),
-            self._connection.client_lines(admitted.client_ip, framing.host),
+            self._connection.client_lines(admitted.client_ip, framing.host, secure=request.secure if told is None else told),
             VIA_HTTP10 if framing.http10 else VIA,
             b"x-request-id: ",
             request.request_id.encode(),

@@ -115,12 +115,13 @@ class Plane(Doorkeeper):
 
     # -- for a listener
 
-    def client(self, peer: str | None = None) -> asyncio.Protocol:
+    def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
         """A connection for a client that has come.
 
         :param peer: who it is from, when not the transport's own peer
+        :param believed: whether what its fields say of the client may be believed, when it is a trusted proxy
         """
-        return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer))
+        return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed))
 
     def tls_limits(self) -> dict[str, Any]:
         """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""
@@ -139,8 +140,12 @@ class Plane(Doorkeeper):
         self.common.metrics.connections_refused["proxy header"] += 1
 
     def is_trusted(self, peer: str) -> bool:
-        """Whether many clients may stand behind this address, and its PROXY header be believed."""
+        """Whether many clients may stand behind this address."""
         return self.common.serving.proxies.contains(peer)
+
+    def sends_header(self, peer: str) -> bool:
+        """Whether this peer begins each connection with a PROXY header."""
+        return self.common.serving.proxy_peers.contains(peer)
 
     # -- for connections
 
@@ -151,7 +156,9 @@ class Plane(Doorkeeper):
         reason = ""
         if len(self._connections) >= limits.max_connections:
             reason = "in all"
-        elif self._per_address[peer] >= limits.max_connections_per_address and not self.is_trusted(peer):
+        elif self._per_address[peer] >= limits.max_connections_per_address and not (
+            self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer))
+        ):
             reason = "from your address"
         if reason:
             metrics.connections_refused[reason] += 1

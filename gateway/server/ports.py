@@ -23,8 +23,11 @@ class ClientEnd(ABC):
         """Send this behind everything before it."""
 
     @abstractmethod
-    def client_lines(self, client_ip: str, host: bytes) -> bytes:
-        """The field lines that tell an upstream about the connection."""
+    def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
+        """The field lines that tell an upstream about the client.
+
+        :param secure: whether the client came over TLS, to this gate or to a trusted proxy
+        """
 
     @abstractmethod
     def finish(self, *, keep_alive: bool) -> None:

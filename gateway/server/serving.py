@@ -19,7 +19,7 @@ class Serving:
 
     __slots__ = (
         "access", "body_timeout_ms", "dropped", "gate", "header_timeout_ms", "idle_timeout_ms", "limits", "max_header_bytes", "pools",
-        "proxies", "tracing",
+        "proxies", "proxy_peers", "tracing",
     )  # fmt: skip
 
     def __init__(
@@ -36,6 +36,8 @@ class Serving:
         """Fields of a request that go no further, whatever it is."""
         self.proxies = NetworkList(settings.client_ip.trusted_proxies)
         """Peers behind which many clients may stand."""
+        self.proxy_peers = NetworkList(settings.client_ip.proxy_peers)
+        """Peers that begin each connection with a PROXY header, when that is on."""
         self.access = access
         self.tracing = tracing
 

@@ -24,11 +24,11 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 class Credentials:
     """What a request claims, with nothing of it believed yet."""
 
-    __slots__ = ("algorithm", "covers_query", "expires_ms", "key_id", "signature", "signed", "timestamp_ms", "unique", "window_ms")
+    __slots__ = ("algorithm", "covers_query", "expires_ms", "key_id", "pss", "signature", "signed", "timestamp_ms", "unique", "window_ms")
 
     def __init__(
         self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
-        algorithm: str = "", covers_query: bool = True, unique: bool = True,
+        algorithm: str = "", covers_query: bool = True, unique: bool = True, pss: bool = False,
     ) -> None:  # fmt: skip
         self.key_id = key_id
         """As received; may be malformed."""
@@ -44,6 +44,8 @@ class Credentials:
         """When it expires by its own word, Unix milliseconds; 0: it does not say."""
         self.algorithm = algorithm
         """The algorithm it names, if any: it must be the key's."""
+        self.pss = pss
+        """Whether an RSA key signed by RSASSA-PSS with SHA-512 (RFC 9421 §3.3.1) in place of its usual scheme."""
         self.covers_query = covers_query
         """Whether the query is among the signed bytes."""
         self.unique = unique
@@ -63,12 +65,14 @@ class Dialect(ABC):
     """One way to sign a request.
 
     :param fields: names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's
+    :param signs_uri: whether scheme and authority can be among the signed bytes
     """
 
-    __slots__ = ("fields", "name")
+    __slots__ = ("fields", "name", "signs_uri")
 
-    def __init__(self, name: str, fields: Iterable[bytes]) -> None:
+    def __init__(self, name: str, fields: Iterable[bytes], *, signs_uri: bool = False) -> None:
         self.name = name
+        self.signs_uri = signs_uri
         self.fields = frozenset(fields)
 
     @abstractmethod

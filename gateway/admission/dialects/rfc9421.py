@@ -1,20 +1,24 @@
 """The ``rfc9421`` dialect: HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530). Pure.
 
-One signature a request. It covers ``@method``, ``@path``, ``@query`` when there is one, and ``content-digest`` when there is content;
-further components are welcome, as long as they have no parameters of their own (``sf``, ``key``, ``bs``, ``tr``, ``req``, ``name``).
+A signature covers ``@method``; ``@path``, and ``@query`` when there is one, or ``@target-uri`` or ``@request-target`` for both; and
+``content-digest`` when there is content. Further components are welcome, but of those with parameters only ``@query-param``. Of several
+signatures ours is the one whose ``keyid`` is a key id of this gate; the others are not ours to judge (§3.2).
 """
 
 import hashlib
+import re
 from binascii import b2a_base64
 from collections.abc import Callable, Iterator, Mapping
 from hmac import compare_digest
 from typing import NamedTuple, NoReturn
+from urllib.parse import parse_qsl, quote
 
 import http_sf
 
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake, invalid, loosely_decoded
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
 from gateway.http1.message import Request
+from gateway.keys.ids import is_key_id
 from gateway.keys.record import Algorithm
 
 INPUT, SIGNATURE, DIGEST = b"signature-input", b"signature", b"content-digest"
@@ -22,9 +26,12 @@ ALGORITHMS = {
     "hmac-sha256": Algorithm.HMAC_SHA256,
     "ed25519": Algorithm.ED25519,
     "rsa-v1_5-sha256": Algorithm.RSA_SHA256,
+    "rsa-pss-sha512": Algorithm.RSA_SHA256,
 }
 """Names of RFC 9421 §3.3 to ours. A request need not name one, and what it names is never trusted, only compared."""
 MAX_COMPONENTS = 32
+_QUERY_PARAM = '@query-param";name="'
+"""Begins the identifier of a query parameter, as it stands between quotes: the only one with a parameter of its own."""
 
 
 class _Input(NamedTuple):
@@ -41,7 +48,7 @@ class Rfc9421(Dialect):
     """See the module."""
 
     def __init__(self) -> None:
-        super().__init__("rfc9421", {INPUT, SIGNATURE})
+        super().__init__("rfc9421", {INPUT, SIGNATURE}, signs_uri=True)
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
         """See :meth:`Dialect.read`."""
@@ -64,6 +71,7 @@ class Rfc9421(Dialect):
             expires_ms=_milliseconds(parameters, "expires") if "expires" in parameters else 0,
             algorithm=ALGORITHMS[algorithm].value if algorithm else "",
             unique="nonce" in parameters,
+            pss=algorithm == "rsa-pss-sha512",
         )
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
@@ -75,7 +83,8 @@ class Rfc9421(Dialect):
             )
         other = request.replace(secure=not request.secure)
         yield Mistake(
-            f"the gate saw {'https' if request.secure else 'http'}: leave @scheme and @target-uri out when something before it ends TLS",
+            f"the gate saw {'https' if request.secure else 'http'}: what ends TLS must be a trusted proxy that sends X-Forwarded-Proto; "
+            "else leave @scheme and @target-uri out",
             signature_base(given.components, given.text, other), signature,
         )  # fmt: skip
         without_query = credentials.signed.replace(b'"@query": ?', b'"@query": ')
@@ -100,10 +109,14 @@ def signature_base(components: list[str], parameters: bytes, request: Request) -
 
 
 def _value(component: str, request: Request) -> bytes:
+    if component.startswith(_QUERY_PARAM):
+        return _query_param(component.removeprefix(_QUERY_PARAM), request)
     if component.startswith("@"):
         derive = _DERIVED.get(component)
         if derive is None:
-            raise MalformedRequest(f"the component {component[:40]!r} is not spoken here; use {', '.join(_DERIVED)} or header fields")
+            raise MalformedRequest(
+                f"the component {component[:40]!r} is not spoken here; use {', '.join(_DERIVED)}, @query-param or header fields"
+            )
         return derive(request)
     lines = request.field_lines(component.encode("ascii"))
     if not lines:
@@ -132,31 +145,79 @@ _DERIVED: dict[str, Callable[[Request], bytes]] = {
 }
 
 
+def _query_param(name: str, request: Request) -> bytes:
+    """§2.2.8: parsed as a form (WHATWG URL), encoded again; a name that stands twice cannot be covered."""
+    values = [value for found, value in _parameters(request) if found == name]
+    if len(values) != 1:
+        raise MalformedRequest(f"the signature covers the query parameter {name[:40]!r}, which the request carries {len(values)} times")
+    return values[0].encode("ascii")
+
+
+def _parameters(request: Request) -> list[tuple[str, str]]:
+    """The query's parameters, each name and value in the one encoding that §2.2.8 gives it."""
+    try:
+        pairs = parse_qsl((request.query or b"").decode("ascii", "replace"), keep_blank_values=True, errors="replace", max_num_fields=1_000)
+    except ValueError:
+        raise MalformedRequest("the query has too many parameters") from None
+    return [(quote(name, safe="*"), quote(value, safe="*")) for name, value in pairs]
+
+
 def _input(value: bytes) -> _Input:
     members = _dictionary(value, "Signature-Input")
-    if len(members) != 1:
-        raise AmbiguousCredentials("Signature-Input must carry exactly one signature")
-    ((label, member),) = members.items()
+    ours = [label for label, member in members.items() if isinstance(member, tuple) and is_key_id(str(member[1].get("keyid", "")))]
+    if len(members) != 1 and len(ours) != 1:
+        raise AmbiguousCredentials("Signature-Input must carry exactly one signature with a keyid of this gate")
+    label = ours[0] if ours else next(iter(members))
+    member = members[label]
     items, parameters = member if isinstance(member, tuple) else (None, {})
     if not isinstance(items, list) or not 0 < len(items) <= MAX_COMPONENTS:
         raise MalformedRequest(f"Signature-Input is not a list of 1 to {MAX_COMPONENTS} components (RFC 9421 §4.1)")
-    components: list[str] = []
-    for name, own_parameters in items:
-        if own_parameters or not isinstance(name, str) or name != name.lower():
-            raise MalformedRequest(f"the component {str(name)[:40]!r} is not a lower-case name in quotes without parameters")
-        components.append(name)
+    components = [_component(name, own) for name, own in items]
     if len(set(components)) != len(components):
         raise MalformedRequest("Signature-Input names a component twice (RFC 9421 §2.5)")
-    return _Input(label, components, parameters, value[value.index(b"=") + 1 :])
+    return _Input(label, components, parameters, _member(value, label))
+
+
+def _component(name: object, own: Mapping[str, object]) -> str:
+    parameter = own.get("name")
+    if name == "@query-param" and set(own) == {"name"} and isinstance(parameter, str) and not set(parameter) & {'"', "\\"}:
+        return _QUERY_PARAM + parameter
+    if own or not isinstance(name, str) or name != name.lower() or name == "@query-param":
+        raise MalformedRequest(f"the component {str(name)[:40]!r} is not a lower-case name in quotes without parameters")
+    return name
+
+
+def _member(value: bytes, label: str) -> bytes:
+    """A member's value as it stands in a dictionary that parses (RFC 8941 §3.2)."""
+    found = b""
+    for match in _MEMBER.finditer(value):
+        key, _, text = match[0].strip(b" \t").partition(b"=")
+        if key == label.encode():
+            found = text
+    return found
+
+
+_MEMBER = re.compile(rb'(?:"(?:\\.|[^"\\])*"|[^",])+')
+"""What stands between commas, outside quotes."""
 
 
 def _check_coverage(given: _Input, request: Request) -> None:
-    needed = ["@method", "@path"] + (["content-digest"] if request.body else [])
-    missing = [name for name in needed if name not in given.components]
+    names = given.components
+    whole = "@target-uri" in names or "@request-target" in names
+    needed = ["@method"] + ([] if whole else ["@path"]) + (["content-digest"] if request.body else [])
+    missing = [name for name in needed if name not in names]
     if missing:
         raise MalformedRequest(f"the signature must cover {' and '.join(missing)}")
-    if request.query is not None and "@query" not in given.components:
-        raise UnsignedQuery("the request has a query: the signature must cover @query")
+    if request.query is not None and not (whole or "@query" in names or _covers_parameters(given, request)):
+        raise UnsignedQuery("the request has a query: the signature must cover @query, or @query-param for each parameter in order")
+
+
+def _covers_parameters(given: _Input, request: Request) -> bool:
+    """Whether every parameter is covered, in the order and in the spelling that it was sent in: nothing of the query is left to choose."""
+    covered = [component.removeprefix(_QUERY_PARAM) for component in given.components if component.startswith(_QUERY_PARAM)]
+    pairs = _parameters(request) if covered else []
+    spelled = "&".join(f"{name}={value}" for name, value in pairs)
+    return bool(pairs) and covered == [name for name, _ in pairs] and spelled.encode("ascii") == request.query
 
 
 def _check_digest(request: Request, signed: bytes) -> None:
@@ -179,14 +240,14 @@ _DIGESTS: dict[str, Callable[[bytes], bytes]] = {
 
 def _signature(value: bytes, label: str) -> bytes:
     members = _dictionary(value, "Signature")
-    if set(members) != {label}:
-        raise AmbiguousCredentials(f"Signature must carry exactly the one signature that Signature-Input describes, {label[:40]!r}")
+    if label not in members:
+        raise AmbiguousCredentials(f"Signature must carry the signature that Signature-Input describes, {label[:40]!r}")
     member = members[label]
     signature = member[0] if isinstance(member, tuple) else member
     if not isinstance(signature, bytes):
         raise MalformedRequest("Signature is not a byte sequence between colons (RFC 8941 §3.3.5)")
     # The parser forgives stray bits at the end of Base64; here each signature has one spelling.
-    return signature if b2a_base64(signature, newline=False) in value else b""
+    return signature if b2a_base64(signature, newline=False) in _member(value, label) else b""
 
 
 def _dictionary(value: bytes, name: str) -> Mapping[str, object]:

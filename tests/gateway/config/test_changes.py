@@ -70,5 +70,8 @@ def test_what_needs_a_restart_is_named():
         settings(), settings(listen={"workers": 2}, stores={**BASE["stores"], "redis": "redis://other"}, limits={"per_key": "1/day"})
     )
     assert needs_restart(found) == ["listen.workers", "stores.redis"]
-    assert needs_restart(changes(settings(), settings(client_ip={"proxy_protocol": True}))) == ["client_ip.proxy_protocol"]
+    peers = {"proxy_peers": ["10.0.0.0/8"]}
+    assert needs_restart(changes(settings(client_ip=peers), settings(client_ip={**peers, "proxy_protocol": True}))) == [
+        "client_ip.proxy_protocol"
+    ]
     assert needs_restart(changes(settings(), settings(client_ip={"header": "Forwarded"}))) == []

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from gateway.config.settings import (
     Address,
     AddressField,
+    ClientIp,
     GatewaySettings,
     HeaderName,
     NetworkField,
@@ -220,3 +221,8 @@ def test_no_text_does_anything_but_parse_or_be_refused(text):
         adapter = TypeAdapter(field)
         with suppress(ValidationError):
             adapter.validate_python(text)
+
+
+def test_a_proxy_protocol_that_nobody_speaks_is_an_error():
+    with pytest.raises(ValueError, match="proxy_peers must name"):
+        ClientIp.model_validate({"proxy_protocol": True, "trusted_proxies": ["10.0.0.0/8"]})

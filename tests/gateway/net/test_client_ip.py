@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
 from gateway.net.addresses import canonical
-from gateway.net.client_ip import ClientIpRule
+from gateway.net.client_ip import ClientIpRule, notes
 
 TRUSTED = ("127.0.0.1/32", "10.0.0.0/8", "2001:db8:f::/48", "::ffff:172.16.0.0/108")
 PROXY = "10.0.0.1"
@@ -223,7 +223,10 @@ def test_forwarded_is_read_as_rfc_7239_says(lines, address):
         ([], PROXY),
         (["192.0.2.1", "192.0.2.1"], "?"),
         (["192.0.2.1, 198.51.100.2"], "?"),
-        (["192.0.2.1:80"], "?"),
+        (["192.0.2.1:80"], "192.0.2.1"),
+        (["[2001:db8::7]:80"], "2001:db8::7"),
+        (["[2001:db8::7]"], "2001:db8::7"),
+        (["[192.0.2.1]:80"], "?"),
         (["unknown"], "?"),
         ([""], "?"),
     ],
@@ -372,3 +375,61 @@ def element(node: str, data: st.DataObject) -> str:
     pairs = [f"{data.draw(st.sampled_from(['for', 'For', 'FOR']))}={node}"]
     pairs += data.draw(st.lists(st.sampled_from(["proto=https", "by=_gate", 'host="a,b"']), unique=True, max_size=2))
     return data.draw(st.sampled_from([";", "; "])).join(data.draw(st.permutations(pairs)))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("192.0.2.99:4321", "192.0.2.99"),
+        ("2600:300:f:abcd::9:9985", "2600:300:f:abcd::9"),
+        ("[2600:300:f:abcd::9]:9985", "2600:300:f:abcd::9"),
+        ("2001:db8:1:2:3:4:5:6:443", "2001:db8:1:2:3:4:5:6"),
+        ("2001:db8:1:2:3:4:5:6", "?"),
+        ("192.0.2.99", "?"),
+        ("192.0.2.99:", "?"),
+        ("192.0.2.99:http", "?"),
+        ("::1:443443", "?"),
+        (":80", "?"),
+    ],
+)
+def test_a_field_that_is_documented_with_a_port_is_read_with_its_port(text, address):
+    assert seen(text, header="CloudFront-Viewer-Address") == address
+
+
+@given(_PACKED, st.integers(0, 65535))
+def test_cloudfronts_address_and_port_are_told_apart_whatever_they_are(packed, port):
+    assert seen(f"{text_of(packed)}:{port}", header="CloudFront-Viewer-Address") == str(ip_address(plain(packed)))
+
+
+@pytest.mark.parametrize(
+    ("peer", "believed", "lines", "secure", "host"),
+    [
+        (PROXY, True, [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example:8443")], True, b"api.example:8443"),
+        (PROXY, True, [("X-Forwarded-Proto", "http, HTTPS")], True, b"inside"),
+        (PROXY, True, [("X-Forwarded-Proto", "https"), ("X-Forwarded-Proto", "http")], False, b"inside"),
+        (PROXY, True, [("X-Forwarded-Proto", "wss"), ("X-Forwarded-Host", "a,b")], False, b"inside"),
+        (PROXY, True, [("X-Forwarded-Host", "a"), ("X-Forwarded-Host", "b")], False, b"inside"),
+        (PROXY, False, [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example")], False, b"inside"),
+        ("192.0.2.1", True, [("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example")], False, b"inside"),
+    ],
+)
+def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, secure, host):
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    request = a_request(peer, ("Host", "inside"), *lines).replace(believed=believed)
+    sent = rule.as_sent(request)
+    assert (sent.secure, sent.field_lines(b"host")) == (secure, [host])
+    assert bool(rule.of(request).secure) is secure
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"header": "X-Our-Client"}, ["client_ip.header"]),
+        ({"header": "CloudFront-Viewer-Address"}, []),
+        ({"header": "CF-Connecting-IP"}, []),
+        ({"trusted_proxies": ["35.191.0.0/16", "130.211.0.0/22"]}, ["client_ip.trusted_proxies"]),
+        ({"trusted_proxies": ["10.0.0.0/8"]}, []),
+    ],
+)
+def test_check_tells_what_a_valid_rule_may_still_get_wrong(settings, where):
+    assert [path for path, _ in notes(ClientIp.model_validate(settings))] == where

@@ -4,6 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.config.settings import ClientIp
+from gateway.net.client_ip import ClientIpRule
 from gateway.net.proxy_protocol import SIGNATURE_V2, ProxyHeaderError, parse_v1, parse_v2, v2_payload_length
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
@@ -36,6 +38,7 @@ BAD = {
     "version 1, not an address": b"PROXY TCP4 203.0.113.999 10.0.0.1 4711 443\r\n",
     "version 1, not a port": b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 99999\r\n",
     "version 1, a signed port": b"PROXY TCP4 203.0.113.7 10.0.0.1 +471 443\r\n",
+    "version 1, a port with a zero before it": b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 080\r\n",
     "version 1, too few": b"PROXY TCP4 203.0.113.7 10.0.0.1 4711\r\n",
     "version 1, too many": b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443 1\r\n",
     "version 1, another protocol": b"PROXY UDP4 203.0.113.7 10.0.0.1 4711 443\r\n",
@@ -47,13 +50,17 @@ BAD = {
     "version 2, another version": v2(IPV4, command=0x31),
     "version 2, another command": v2(IPV4, command=0x22),
     "version 2, unknown family": v2(IPV4, family=0x41),
+    **{
+        f"version 2, undefined protocol {byte:#04x}": v2(IPV6, family=byte)
+        for byte in (0x03, 0x0F, 0x13, 0x1F, 0x23, 0x2F, 0x33, 0x01, 0x10)
+    },
     "version 2, far too long": SIGNATURE_V2 + b"\x21\x11\xff\xff",
 }
 
 
 @pytest.mark.parametrize(("header", "source"), GOOD.values(), ids=GOOD.keys())
 async def test_a_trusted_peer_says_who_the_client_is(header: bytes, source: str) -> None:
-    client_ip = {"proxy_protocol": True, "trusted_proxies": ("127.0.0.0/8",)}
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         client = await served.client()
         client.send(header + GET)
@@ -64,7 +71,7 @@ async def test_a_trusted_peer_says_who_the_client_is(header: bytes, source: str)
 
 @pytest.mark.parametrize("header", BAD.values(), ids=BAD.keys())
 async def test_a_trusted_peer_without_a_good_header_is_dropped(header: bytes) -> None:
-    client_ip = {"proxy_protocol": True, "trusted_proxies": ("127.0.0.0/8",)}
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         client = await served.client()
         client.send(header + GET)
@@ -73,8 +80,21 @@ async def test_a_trusted_peer_without_a_good_header_is_dropped(header: bytes) ->
         assert served.metrics.connections_refused["proxy header"] == 1
 
 
+@pytest.mark.parametrize("header", [header for name, (header, _) in GOOD.items() if "unknown" in name or "local" in name])
+async def test_a_peer_that_does_not_say_who_the_client_is_is_not_believed_by_a_field_either(header: bytes) -> None:
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",), "trusted_proxies": ("127.0.0.0/8",)}
+    rule = ClientIpRule(ClientIp.model_validate(client_ip))
+    async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
+        for sent, address in ((header, "127.0.0.1"), (GOOD["version 1, IPv4"][0].replace(b"203.0.113.7", b"127.0.0.9"), "8.8.8.8")):
+            client = await served.client()
+            client.send(sent + GET[:-2] + b"X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Proto: https\r\n\r\n")
+            assert (await client.response()).status == 200
+            assert rule.of(served.gate.admitted[-1]).address == address
+            assert rule.as_sent(served.gate.admitted[-1]).secure is (address == "8.8.8.8")
+
+
 async def test_a_header_may_come_byte_by_byte() -> None:
-    client_ip = {"proxy_protocol": True, "trusted_proxies": ("127.0.0.0/8",)}
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         for header in (GOOD["version 1, IPv4"][0], GOOD["version 2, IPv6"][0]):
             client = await served.client()
@@ -86,7 +106,7 @@ async def test_a_header_may_come_byte_by_byte() -> None:
 
 
 async def test_a_header_that_does_not_come_is_not_waited_for() -> None:
-    client_ip = {"proxy_protocol": True, "trusted_proxies": ("127.0.0.0/8",)}
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with serving(client_ip=client_ip, limits={"header_timeout_ms": 100}) as served:
         client = await served.client()
         client.send(b"PROXY TCP4 ")
@@ -94,7 +114,12 @@ async def test_a_header_that_does_not_come_is_not_waited_for() -> None:
 
 
 async def test_a_peer_that_is_not_trusted_is_a_client_whatever_it_says() -> None:
-    async with recording_upstream() as upstream, serving(upstream, client_ip={"proxy_protocol": True}) as served:
+    async with (
+        recording_upstream() as upstream,
+        serving(
+            upstream, client_ip={"proxy_protocol": True, "proxy_peers": ("10.0.0.0/8",), "trusted_proxies": ("127.0.0.0/8",)}
+        ) as served,
+    ):
         client = await served.client()
         assert (await client.ask(GET)).status == 200
         assert served.gate.admitted[0].peer == "127.0.0.1"

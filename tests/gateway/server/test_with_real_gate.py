@@ -139,3 +139,10 @@ async def test_a_forwarded_address_is_believed_from_a_trusted_proxy_alone() -> N
         await client.ask(forwarded.replace(b"/gateway/v1/ip", b"/v1/markets/summary"))
         assert upstream.requests[0].values(b"x-forwarded-for") == [b"8.8.8.8"]
         assert upstream.requests[0].values(b"x-client-ip") == [b"8.8.8.8"]
+        told = forwarded.replace(b"/gateway/v1/ip", b"/v1/markets/summary")
+        for lines, proto in ((b"X-Forwarded-Proto: https\r\n\r\n", b"https"), (b"\r\n", b"http")):
+            await client.ask(told[:-2] + lines)
+            assert upstream.requests[-1].values(b"x-forwarded-proto") == [proto]
+    async with recording_upstream() as upstream, serving(upstream, gate=gate()) as served:
+        await (await served.client()).ask(told[:-2] + b"X-Forwarded-Proto: https\r\n\r\n")
+        assert upstream.requests[0].values(b"x-forwarded-proto") == [b"http"]
