@@ -1,5 +1,6 @@
 """What an operator or a bot's owner meets is documented: settings, metrics, commands, refusals, alerts, calls. Links and commands hold."""
 
+import ast
 import re
 import shlex
 from collections.abc import Iterator
@@ -23,7 +24,13 @@ ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "deploy" / "README.md").read_text()
 CODES = (ROOT / "deploy" / "REFUSALS.md").read_text()
 DECISIONS = sorted((ROOT / "deploy" / "decisions").glob("*.md"))
-DOCUMENTS = [ROOT / "README.md", ROOT / "SECURITY.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "deploy").rglob("*.md"))]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "SECURITY.md",
+    ROOT / "CHANGELOG.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "deploy").rglob("*.md")),
+]
 RULES = [rule for group in yaml.safe_load((ROOT / "deploy/observability/alerts.yaml").read_text())["groups"] for rule in group["rules"]]
 
 
@@ -156,3 +163,24 @@ def test_the_guide_shows_commands():
 
 def test_decisions_are_numbered_in_turn():
     assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
+
+
+def defined_in(file: Path) -> set[str]:
+    """Names of the classes, functions and methods of a module, methods as ``Class.method``."""
+    found = set()
+    for node in ast.parse(file.read_text()).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}.{inner.name}" for inner in node.body if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef)}
+    return found
+
+
+@pytest.mark.parametrize("document", ["deploy/REQUEST.md", "CONTRIBUTING.md", "SECURITY.md"])
+def test_the_files_and_functions_that_a_page_names_exist(document: str):
+    text = (ROOT / document).read_text()
+    files = set(re.findall(r"`((?:gateway|admin|deploy|config|tests)/[\w./-]*)`", text))
+    functions = set(re.findall(r"`((?:gateway|admin|deploy)/[\w./]+\.py):([\w.]+)`", text))
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    assert [f"{file}:{name}" for file, name in sorted(functions) if name not in defined_in(ROOT / file)] == []
+    assert document != "deploy/REQUEST.md" or len(functions) > 20
