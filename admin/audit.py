@@ -1,7 +1,7 @@
 """The audit: append-only events, each holding the hash of the one before, so that a changed or missing one is found.
 
 One chain for the whole log. Entries join the caller's transaction: no change without its entry, no entry without its change.
-No entry ever holds a secret, a code or a token.
+No entry ever holds a secret, a code or a token. What an owner is told of (:data:`_TOLD`) goes into the outbox with its entry.
 """
 
 import hashlib
@@ -15,6 +15,8 @@ from typing import Any, NamedTuple
 
 import structlog
 
+from admin import outbox
+from admin.outbox import Notice, Topic
 from gateway.keys.postgres import Connection, translated
 
 GENESIS = bytes(32)
@@ -43,6 +45,7 @@ class Event(StrEnum):
     KEY_CREATION_REFUSED = "key_creation_refused"
     KEY_DELETED = "key_deleted"
     KEY_REVOKED = "key_revoked"
+    KEY_IDLE = "key_idle"
 
 
 class OfficeEvent(StrEnum):
@@ -60,6 +63,8 @@ class Actor(StrEnum):
     ACCOUNT = "account"
     OPERATOR = "operator"
     PROVIDER = "provider"
+    SYSTEM = "system"
+    """This service by itself: an unused key ended, a leaked one revoked."""
 
 
 class Occasion(NamedTuple):
@@ -129,6 +134,8 @@ async def append(connection: Connection, *entries: Entry) -> None:
         told = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
         who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
         _log.info("audit", seq=event.seq, event_name=event.event, **who, **told, chain=digest.hex())
+        if entry.event in _TOLD and entry.account_id is not None:
+            await outbox.add(connection, _notice(_TOLD[entry.event], entry, entry.account_id))
 
 
 def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:
@@ -157,10 +164,10 @@ async def list_for_account(connection: Connection, account_id: str, *, limit: in
 
 
 def _for_holder(event: Recorded) -> Recorded:
-    if event.actor in (Actor.ACCOUNT, Actor.PROVIDER):
+    if event.actor in (Actor.ACCOUNT, Actor.PROVIDER, Actor.SYSTEM):
         return event
     # Why an account is frozen may be what its holder must not be warned of; why a key was revoked is said on the page.
-    detail = "{}" if event.event in (Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED) else event.detail
+    detail = "{}" if event.event in _REASON_IS_OURS else event.detail
     return event._replace(actor=Actor.OPERATOR, client_ip=None, detail=detail)
 
 
@@ -236,9 +243,38 @@ def chained(previous: bytes, event: Recorded) -> bytes:
     return hashlib.sha256(previous + _canonical(list(event)).encode()).digest()
 
 
+def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
+    """What of an entry its account's holder is told. From where an operator acted is nobody's business but the operators'."""
+    detail = {} if entry.event in _REASON_IS_OURS else entry.detail
+    told = {name: value for name, value in detail.items() if name in _TOLD_MEMBERS and value is not None}
+    if entry.actor is Actor.ACCOUNT and entry.occasion.client_ip is not None:
+        told["client_ip"] = entry.occasion.client_ip
+    return Notice(
+        topic=topic,
+        account_id=account_id,
+        at_ms=entry.occasion.now_ms,
+        key_id=entry.key_id,
+        detail={**told, "by": "owner" if entry.actor is Actor.ACCOUNT else "exchange"},
+    )
+
+
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
+
+_REASON_IS_OURS = frozenset({Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED})
+_TOLD: Mapping[str, Topic] = {
+    Event.KEY_CREATED: Topic.KEY_CREATED,
+    Event.KEY_DELETED: Topic.KEY_DELETED,
+    Event.KEY_REVOKED: Topic.KEY_REVOKED,
+    Event.KEY_IDLE: Topic.KEY_IDLE,
+    Event.FACTOR_ADDED: Topic.FACTOR_ADDED,
+    Event.FACTOR_REMOVED: Topic.FACTOR_REMOVED,
+    Event.FACTORS_RESET: Topic.FACTORS_RESET,
+    Event.ACCOUNT_FROZEN: Topic.ACCOUNT_FROZEN,
+    Event.ACCOUNT_THAWED: Topic.ACCOUNT_THAWED,
+}
+_TOLD_MEMBERS = frozenset({"label", "scopes", "ip_allowlist", "expires_in_days", "reason", "found_at", "kind", "name", "unused_days"})
 
 _COLUMNS = "seq, at_ms, event, actor, account_id, key_id, client_ip, detail"
 _INSERT = f"INSERT INTO audit_events ({_COLUMNS}, previous, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608  # constants

@@ -1,11 +1,15 @@
 """The admin service's settings: one frozen value on the helpers of ``gateway.config.settings``. Nothing here opens a connection."""
 
+import base64
+import binascii
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from admin.relay import LOOPBACK, Relay, mailbox
 from gateway.config.settings import (
     Address,
     AddressField,
@@ -21,8 +25,6 @@ from gateway.config.settings import (
     Vault,
     load,
 )
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def _web_address(value: str) -> str:
@@ -45,8 +47,37 @@ def _token(value: SecretStr) -> SecretStr:
 
 
 def _token_name(value: str) -> str:
-    if value in ("account", "provider"):
+    if value in ("account", "provider", "system"):
         raise ValueError(f'"{value}" is what the audit calls somebody else')
+    return value
+
+
+def _smtp(value: SecretStr) -> SecretStr:
+    Relay.parse(value.get_secret_value())
+    return value
+
+
+def _mail_from(value: str) -> str:
+    mailbox(value)
+    return value
+
+
+def _time_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        raise ValueError('write a time zone by its name, such as "Asia/Jakarta"') from None
+    return value
+
+
+def _webhook_secret(value: SecretStr) -> SecretStr:
+    encoded = value.get_secret_value().removeprefix("whsec_")
+    try:
+        size = len(base64.b64decode(encoded, validate=True))
+    except (binascii.Error, ValueError):
+        size = 0
+    if not 24 <= size <= 64:
+        raise ValueError("write it as whsec_ and the Base64 of 24 to 64 random bytes (Standard Webhooks)")
     return value
 
 
@@ -125,6 +156,38 @@ class Keys(Section):
     """What an account may have."""
 
     per_account: int = Field(30, ge=1, le=1_000)
+    unrestricted_trade_days: int = Field(0, ge=0, le=3_650)
+    """The longest life of a new key that may trade from everywhere; 0: no bound."""
+    idle_days: int = Field(0, ge=0, le=3_650)
+    """A key that nobody used for so long ends; 0: never."""
+
+
+class Mail(Section):
+    """Notices to the account's own address."""
+
+    smtp: Annotated[SecretStr, AfterValidator(_smtp)]
+    sender: Annotated[str, AfterValidator(_mail_from)] = Field(alias="from")
+    timeout_ms: Milliseconds = 10_000
+    """For each step of a delivery."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "Asia/Jakarta"
+    """What times are written in."""
+
+
+class Webhooks(Section):
+    """Notices to a service of the exchange, by Standard Webhooks."""
+
+    url: WebAddress
+    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
+    timeout_ms: Milliseconds = 10_000
+
+
+class Leaks(Section):
+    """Reports of secrets that were found in public."""
+
+    keys_url: WebAddress
+    """Where the reporter publishes its public keys, e.g. https://api.github.com/meta/public_keys/secret_scanning."""
+    keys_ttl_ms: Milliseconds = 3_600_000
+    timeout_ms: Milliseconds = 5_000
 
 
 class StepUp(Section):
@@ -211,6 +274,9 @@ class AdminSettings(Section):
     kyc: Kyc = Kyc()
     internal: Internal
     keys: Keys = Keys()
+    mail: Mail | None = None
+    webhooks: Webhooks | None = None
+    leaks: Leaks | None = None
     step_up: StepUp = StepUp()
     pages: Pages = Pages()
     limits: AdminLimits = AdminLimits()

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from admin.config import AdminSettings
 from admin.metrics import AdminMetrics
+from admin.notices.running import sending
 from admin.stores import Stores
 from admin.streaming import streaming
 from admin.wiring import build
@@ -92,8 +93,9 @@ class _Running:
             raise
         before, self._current = self._current, after
         self.metrics.certificate(settings.listen.tls)
-        await self._stream.aclose()  # two at once would write each event twice
+        await self._stream.aclose()  # two at once would write, and tell, each event twice
         await self._stream.enter_async_context(streaming(settings.audit, self._stores, self.metrics))
+        await self._stream.enter_async_context(sending(settings, self._stores, self._http))
         if before is not None:
             await before.aclose()
 

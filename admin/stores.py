@@ -19,7 +19,7 @@ _log = structlog.get_logger(__name__)
 
 
 _RETRY_S = 0.5
-_NEEDED = "SELECT seq, logins_after_ms, tier FROM audit_events, accounts LIMIT 0"  # of the latest migration that this service needs
+_NEEDED = "SELECT seq, tier, first_ms FROM audit_events, accounts, key_activity LIMIT 0"  # of the latest migrations that this service needs
 
 
 class SchemaOutdated(GerbangError):

@@ -50,7 +50,14 @@ def build(
     party = relying_party(settings.public_url, settings.pages.site_name)
     step_up = StepUp([TotpMethod(vault), PasskeyMethod(vault, party)])
     enrolment = Enrolment(stores, vault, step_up, settings.step_up)
-    keys = KeyService(stores, vault, step_up, key_limit=settings.keys.per_account, kyc_help_url=settings.kyc.help_url)
+    keys = KeyService(
+        stores,
+        vault,
+        step_up,
+        key_limit=settings.keys.per_account,
+        unrestricted_trade_days=settings.keys.unrestricted_trade_days,
+        kyc_help_url=settings.kyc.help_url,
+    )
     api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
     entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
     trusted, timeout_s = settings.client_ip.trusted_proxies, settings.limits.request_timeout_ms / 1000

@@ -45,8 +45,11 @@ class Key(Answer):
     ip_access: Literal["whitelisted", "unrestricted"]
     ip_allowlist: list[str]
     algorithm: Literal["hmac-sha256", "ed25519", "rsa-sha256"]
-    status: Literal["active", "expired", "suspended", "revoked"] = Field(
-        description="suspended: the account is frozen, or its identity is not verified. revoked: by an operator."
+    status: Literal["active", "expired", "suspended", "revoked", "idle"] = Field(
+        description=(
+            "suspended: the account is frozen, or its identity is not verified. revoked: by the exchange, or because its secret leaked. "
+            "idle: ended because nobody used it."
+        )
     )
     revoked_reason: str | None
     created_at: Time
@@ -147,7 +150,7 @@ class AuditEvent(Answer):
     id: int
     at: Time
     event: str
-    actor: Literal["account", "operator", "provider"]
+    actor: Literal["account", "operator", "provider", "system"]
     key_id: str | None
     client_ip: str | None
     detail: dict[str, Any]

@@ -59,15 +59,20 @@ class NewKey:
         return Intent(Action.CREATE_KEY, members)
 
 
-def check(draft: KeyDraft) -> NewKey:
-    """:raises InvalidRequest: with every rule that the draft breaks"""
+def check(draft: KeyDraft, *, unrestricted_trade_days: int = 0) -> NewKey:
+    """The creation, if it keeps the rules.
+
+    :param unrestricted_trade_days: the longest life of a key that may trade from everywhere; 0 is no bound
+    :raises InvalidRequest: with every rule that the draft breaks
+    """
     errors: list[FieldError] = []
     label = _label(draft.label, errors)
     scopes = _scopes(draft.scopes, errors)
     allowlist = _ip_access(draft.ip_access, draft.ip_allowlist, errors)
     algorithm = _choice(Algorithm, "algorithm", draft.algorithm, errors)
     public_key = _public_key(draft.public_key, algorithm, errors) if algorithm is not None else None
-    expires_in_days = _expiry(draft.expires_in_days, errors)
+    longest = unrestricted_trade_days if Scope.TRADE in scopes and draft.ip_access == "unrestricted" else 0
+    expires_in_days = _expiry(draft.expires_in_days, longest, errors)
     if errors or algorithm is None:
         raise InvalidRequest(errors)
     return NewKey(
@@ -133,10 +138,16 @@ def _public_key(pem: str | None, algorithm: Algorithm, errors: list[FieldError])
     return parsed
 
 
-def _expiry(days: int | None, errors: list[FieldError]) -> int | None:
+def _expiry(days: int | None, longest: int, errors: list[FieldError]) -> int | None:
     if days is not None and not 1 <= days <= MAX_EXPIRY_DAYS:
         errors.append(
             FieldError("expires_in_days", "out_of_range", f"Between 1 and {MAX_EXPIRY_DAYS} days, or null for a key that never expires.")
+        )
+    elif longest and (days is None or days > longest):
+        errors.append(
+            FieldError(
+                "expires_in_days", "too_long", f"A key that may trade from everywhere lives at most {longest} days: set 1 to {longest}."
+            )
         )
     return days
 

@@ -37,7 +37,8 @@ class KeyView:
 
     key: StoredKey
     status: str
-    """``active``, ``expired``, ``suspended`` (account frozen, or identity not verified) or ``revoked`` (by an operator)."""
+    """``active``, ``expired``, ``suspended`` (account frozen, or identity not verified) ``revoked`` (by an operator, or leaked) or ``idle``
+    (unused for so long that it ended)."""
     last_use: LastUse | None = None
 
 
@@ -53,14 +54,25 @@ class KeyService:
     """The keys of an account.
 
     :param key_limit: keys an account may have, revoked and expired ones counted until they are deleted
+    :param unrestricted_trade_days: see :func:`~admin.lifecycle.policy.check`
     :param kyc_help_url: where a customer whose identity is not verified goes
     """
 
-    def __init__(self, stores: Stores, vault: Vault, step_up: StepUp, *, key_limit: int, kyc_help_url: str | None = None) -> None:
+    def __init__(
+        self,
+        stores: Stores,
+        vault: Vault,
+        step_up: StepUp,
+        *,
+        key_limit: int,
+        unrestricted_trade_days: int = 0,
+        kyc_help_url: str | None = None,
+    ) -> None:
         self._stores = stores
         self._vault = vault
         self._step_up = step_up
         self.key_limit = key_limit
+        self.unrestricted_trade_days = unrestricted_trade_days
         self._kyc_help_url = kyc_help_url
 
     async def list_keys(self, caller: Caller, now_ms: int) -> list[KeyView]:
@@ -84,7 +96,7 @@ class KeyService:
 
         :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: it would not
         """
-        new = check(draft)
+        new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
         await self._check_account(connection, account, caller)
         return new.intent()
 
@@ -100,7 +112,7 @@ class KeyService:
         :raises StepUpRequired, StepUpFailed, RateLimited: no (right) proof for exactly this key
         :raises StoreUnavailable: PostgreSQL did not answer
         """
-        new = check(draft)
+        new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
         try:
             async with self._stores.transaction() as connection:
                 account = await accounts.lock(connection, caller.account_id)
@@ -170,7 +182,7 @@ class KeyService:
 def status_of(key: StoredKey, *, suspended: bool, now_ms: int) -> str:
     """Why a key works or not, the most final reason first."""
     if key.revoked_ms is not None:
-        return "revoked"
+        return "idle" if key.ended_idle else "revoked"
     if key.expires_ms is not None and key.expires_ms <= now_ms:
         return "expired"
     return "suspended" if suspended else "active"

@@ -13,7 +13,7 @@ from yarl import URL
 from admin.api.limiter import Limiter
 from admin.api.problems import ACCOUNT
 from admin.audit import Occasion
-from admin.config import LOOPBACK, AdminSettings
+from admin.config import AdminSettings
 from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, Unauthenticated, rate_limited
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
@@ -25,6 +25,7 @@ from admin.pages import texts
 from admin.pages.i18n import Language
 from admin.pages.models import AccountView, account_view
 from admin.pages.render import Renderer
+from admin.relay import LOOPBACK
 from admin.stepup.enrolment import Enrolment
 from admin.stepup.factors import Factor
 from admin.stores import Stores

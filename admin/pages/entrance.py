@@ -11,6 +11,7 @@ from admin.errors import rate_limited
 from admin.identity import browser
 from admin.identity.browser import LOGIN_COOKIE
 from admin.identity.login import CALLBACK_PATH, LoginFailed, local_path
+from admin.identity.new_address import note_login
 from admin.pages import texts
 from admin.pages.context import Context, Visit, read_language, see_other, write_language
 from admin.pages.i18n import LANGUAGES
@@ -70,6 +71,7 @@ class Entrance:
             occasion = Occasion(now_ms, self._services.client_ip(request))
             await self._services.accounts.see(caller, occasion)
             async with self._services.stores.transaction() as connection:
+                await note_login(connection, caller.account_id, occasion)
                 entry = Entry(occasion=occasion, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
                 await audit.append(connection, entry)
             response = see_other(return_to)

@@ -44,9 +44,12 @@ class Language(NamedTuple):
         return format_datetime(datetime.fromtimestamp(at_ms / 1000, UTC), "d MMM y HH:mm 'UTC'", locale=self.code)
 
 
-def load_languages() -> dict[str, Language]:
-    """Every language by its code."""
-    return {code: Language(code, _compile(_LOCALE / code / "LC_MESSAGES" / "messages.po", code)) for code in LANGUAGES}
+def load_languages(locale: Path = _LOCALE) -> dict[str, Language]:
+    """Every language by its code.
+
+    :param locale: the folder of the catalogues
+    """
+    return {code: Language(code, _compile(locale / code / "LC_MESSAGES" / "messages.po", code)) for code in LANGUAGES}
 
 
 def _compile(path: Path, code: str) -> gettext.GNUTranslations:

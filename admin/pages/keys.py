@@ -48,6 +48,7 @@ class KeyPages:
             section="/keys",
             account=account,
             current_address=_current_address(visit),
+            lifetimes=self._services.settings.keys,
             examples=signed_requests(gateway_url) if gateway_url else {},
         )
 

@@ -12,6 +12,7 @@ from admin.pages import texts
 from admin.pages.chart import Chart, Hour, draw
 from admin.pages.i18n import Language
 from admin.stepup.factors import Factor
+from gateway.keys.ids import masked
 from gateway.keys.usage import Refused, UsagePeriod
 
 SHOWN_REFUSALS = 6
@@ -85,7 +86,7 @@ def key_card(view: KeyView) -> KeyCard:
     key, used = view.key, view.last_use
     return KeyCard(
         id=key.key_id,
-        masked_id=f"{key.key_id[:8]}…{key.key_id[-4:]}",
+        masked_id=masked(key.key_id),
         label=key.label,
         scopes=tuple(sorted(scope.value for scope in key.scopes)),
         ip_access="unrestricted" if key.ip_allowlist is None else "whitelisted",
@@ -131,4 +132,4 @@ def _about(event: Recorded) -> str:
     for name in ("label", "name"):
         if isinstance(detail.get(name), str):
             return str(detail[name])
-    return f"{event.key_id[:8]}…{event.key_id[-4:]}" if event.key_id else ""
+    return masked(event.key_id) if event.key_id else ""

@@ -15,7 +15,13 @@ Sentences = dict[str, str]
 def labels(_: Translate) -> dict[str, Sentences]:
     """Names of things, by kind and code."""
     return {
-        "status": {"active": _("Active"), "expired": _("Expired"), "suspended": _("Suspended"), "revoked": _("Revoked by the exchange")},
+        "status": {
+            "active": _("Active"),
+            "expired": _("Expired"),
+            "suspended": _("Suspended"),
+            "revoked": _("Revoked by the exchange"),
+            "idle": _("Ended unused"),
+        },
         "scope": {"read": _("Read only"), "trade": _("Spot trading")},
         "algorithm": {"hmac-sha256": _("HMAC with a secret"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
         "factor": {"totp": _("Authenticator app"), "passkey": _("Passkey")},
@@ -32,6 +38,7 @@ def field_errors(_: Translate) -> Sentences:
         "ip_allowlist.required": _("Enter at least one address, or choose unrestricted access."),
         "public_key.required": _("Paste your public key."),
         "too_long": _("At most 64 characters."),
+        "expires_in_days.too_long": _("A key that can trade from everywhere cannot live so long. Choose a shorter time."),
         "not_printable": _("Letters, digits, spaces and symbols only: no control or invisible characters."),
         "not_an_address": _("Not an IP address. Write one like 8.8.8.8 or 2606:4700::1111, without port or network."),
         "not_public": _("Not a public address. Enter the one that your bot's requests come from, as seen from the internet."),
@@ -132,6 +139,7 @@ def events(_: Translate) -> Sentences:
         "key_creation_refused": _("Creation of a key refused"),
         "key_deleted": _("Key deleted"),
         "key_revoked": _("Key revoked by the exchange"),
+        "key_idle": _("Key ended because nobody used it"),
     }
 
 

@@ -36,6 +36,11 @@ def is_key_id(text: str) -> bool:
     return len(text) == KEY_ID_LENGTH and text.startswith(KEY_ID_PREFIX) and _checksum_holds(text)
 
 
+def masked(key_id: str) -> str:
+    """Enough of a key id to recognise one's own key by, for what is seen by others as well: a mail, a page."""
+    return f"{key_id[:8]}…{key_id[-4:]}"
+
+
 def looks_like_secret(text: str) -> bool:
     """Whether ``text`` has the form of a secret: to warn whoever sends one as a key id, and to redact."""
     return len(text) == SECRET_LENGTH and text.startswith(SECRET_PREFIX) and _checksum_holds(text)

@@ -24,7 +24,7 @@ INSERT_KEY = """
 """
 
 LISTED = ("id", "account_id", "label", "scopes", "algorithm", "public_key", "ip_allowlist", "created_at", "expires_at",
-          "revoked_at", "revoked_reason")  # fmt: skip
+          "revoked_at", "revoked_reason", "ended_idle")  # fmt: skip
 """Columns of a key as its owner and operators see it: never the secret."""
 
 _LISTED = f"SELECT {', '.join(LISTED)} FROM api_keys"  # noqa: S608  # constants
@@ -38,7 +38,8 @@ COUNT_KEYS = "SELECT count(*) FROM api_keys WHERE account_id = $1"
 DELETE_KEY = "DELETE FROM api_keys WHERE id = $1 AND account_id = $2"
 
 REVOKE_KEY = """
-    UPDATE api_keys SET revoked_at = $2, revoked_reason = $3, sealed_secret = NULL WHERE id = $1 AND revoked_at IS NULL
+    UPDATE api_keys SET revoked_at = $2, revoked_reason = $3, sealed_secret = NULL, ended_idle = $4
+     WHERE id = $1 AND revoked_at IS NULL
 """
 
 REVOKE_KEYS = """

@@ -133,8 +133,10 @@ class StoredKey:
     created_ms: int
     expires_ms: int | None
     revoked_ms: int | None
-    """When an operator revoked it: it stays listed, its secret wiped, until its owner deletes it."""
+    """When it was revoked: it stays listed, its secret wiped, until its owner deletes it."""
     revoked_reason: str | None
+    ended_idle: bool = False
+    """Revoked because nobody used it."""
 
 
 async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> None:
@@ -196,14 +198,15 @@ async def delete(connection: AnyConnection, key_id: str, *, account_id: str) -> 
         return bool(await connection.execute(sql.DELETE_KEY, key_id, account_id) == "DELETE 1")
 
 
-async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms: int) -> bool:
-    """An operator's revocation: wipes the secret, keeps the row for its owner to see. False when absent or revoked before.
+async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms: int, idle: bool = False) -> bool:
+    """A revocation: wipes the secret, keeps the row for its owner to see. False when absent or revoked before.
 
     :param reason: 1–500 characters, shown to the owner
+    :param idle: nobody revoked it, nobody used it either
     :raises StoreUnavailable: PostgreSQL did not answer
     """
     with translated():
-        return bool(await connection.execute(sql.REVOKE_KEY, key_id, moment(now_ms), reason) == "UPDATE 1")
+        return bool(await connection.execute(sql.REVOKE_KEY, key_id, moment(now_ms), reason, idle) == "UPDATE 1")
 
 
 async def revoke_many(connection: AnyConnection, key_ids: Sequence[str], *, reason: str, now_ms: int) -> list[tuple[str, str, str]]:
@@ -255,6 +258,7 @@ def stored(row: Any) -> StoredKey:
         expires_ms=None if row["expires_at"] is None else _milliseconds(row["expires_at"]),
         revoked_ms=None if row["revoked_at"] is None else _milliseconds(row["revoked_at"]),
         revoked_reason=row["revoked_reason"],
+        ended_idle=row["ended_idle"],
     )
 
 

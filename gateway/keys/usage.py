@@ -6,10 +6,11 @@ seconds. Losing Redis loses minutes of statistics, never a request. All keys of 
     gerbang:{<key id>}:usage:<hour>   hash, field "<minute of the hour> <admitted | code of the refusal>" → count; kept 25 h past its hour
     gerbang:{<key id>}:last           sorted set, client IP → Unix ms of its latest admitted request; the latest ten addresses
     gerbang:{<key id>}:refusals       list of JSON [Unix ms, code, client IP], latest first; at most fifty
+    gerbang:active                    sorted set, key id → Unix ms of the latest write about it: where the admin service looks for news
 
-For the admin service: :func:`read_last_use` (many keys, one round trip), :func:`read_minutes`, :func:`read_hours`,
-:func:`read_refusals`, and :func:`forget` when a key is deleted. All raise :class:`gateway.errors.StoreUnavailable`; statistics
-are worth an empty cell on the page, never an error page.
+For the admin service: :func:`read_active`, :func:`read_last_use` and :func:`read_refusals_of` (many keys, one round trip),
+:func:`read_minutes`, :func:`read_hours`, :func:`read_refusals`, and :func:`forget` when a key is deleted. All raise
+:class:`gateway.errors.StoreUnavailable`; statistics are worth an empty cell on the page, never an error page.
 """
 
 import asyncio
@@ -38,6 +39,8 @@ _REFUSALS_KEPT = 50
 _ADDRESSES_KEPT = 10
 _CHUNK = 50
 """Keys written in one round trip: few enough that preparing them does not hold up the event loop."""
+_ACTIVE = "gerbang:active"
+_ACTIVE_KEPT_MS = 7 * 86_400_000
 _NOTHING: dict[str, int] = {}
 _log = structlog.get_logger(__name__)
 
@@ -156,8 +159,11 @@ class UsageWriter:
         for start in range(0, len(entries), _CHUNK):
             try:
                 pipeline = self._redis.pipeline(transaction=False)
-                for key_id, entry in entries[start : start + _CHUNK]:
+                chunk = entries[start : start + _CHUNK]
+                for key_id, entry in chunk:
                     _add(pipeline, key_id, entry, counted_ms)
+                pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (counted_ms, key_id)))
+                pipeline.execute_command("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS)
                 await pipeline.execute(raise_on_error=True)
             except (RedisError, OSError, TimeoutError) as error:
                 self._metrics.usage_flushes["failed"] += 1
@@ -196,6 +202,14 @@ def _last_key(key_id: str) -> str:
 
 def _refusals_key(key_id: str) -> str:
     return f"gerbang:{{{key_id}}}:refusals"
+
+
+async def read_active(redis: Any, *, since_ms: int, now_ms: int) -> list[str]:
+    """Ids of keys that something was written about since then, and forget those of more than a week ago. What is there is not trusted."""
+    _, answer = await _ask(
+        redis, [("ZREMRANGEBYSCORE", _ACTIVE, "-inf", now_ms - _ACTIVE_KEPT_MS), ("ZRANGEBYSCORE", _ACTIVE, since_ms, "+inf")]
+    )
+    return [_text(key_id) for key_id in answer]
 
 
 async def read_last_use(redis: Any, key_ids: Sequence[str]) -> dict[str, LastUse]:
@@ -255,7 +269,7 @@ async def read_refusals(redis: Any, key_id: str) -> list[Refused]:
 
 
 async def read_refusals_of(redis: Any, key_ids: Sequence[str]) -> dict[str, list[Refused]]:
-    """The same of many keys, in one round trip."""
+    """Recent refusals of each of these keys, latest first, at most fifty."""
     answers = await _ask(redis, [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1) for key_id in key_ids])
     return {
         key_id: sorted((Refused(*json.loads(item)) for item in answer), reverse=True)
@@ -267,7 +281,7 @@ async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
     """Remove everything kept about a key: it was deleted."""
     hours = range(now_ms // HOUR_MS - 26, now_ms // HOUR_MS + 1)
     keys = [_last_key(key_id), _refusals_key(key_id), *(_usage_key(key_id, hour) for hour in hours)]
-    await _ask(redis, [("UNLINK", key) for key in keys])
+    await _ask(redis, [("ZREM", _ACTIVE, key_id), *(("UNLINK", key) for key in keys)])
 
 
 async def _ask(redis: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:

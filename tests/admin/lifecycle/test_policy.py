@@ -30,6 +30,24 @@ def test_unrestricted_has_no_list() -> None:
     assert check(replace(GOOD, ip_access="unrestricted", ip_allowlist=[])).ip_allowlist is None
 
 
+@pytest.mark.parametrize("days", [None, 31, 3_650])
+def test_a_key_that_may_trade_from_everywhere_lives_as_long_as_the_exchange_allows(days: int | None) -> None:
+    draft = replace(GOOD, ip_access="unrestricted", ip_allowlist=[], expires_in_days=days)
+    with pytest.raises(InvalidRequest) as caught:
+        check(draft, unrestricted_trade_days=30)
+    (error,) = caught.value.errors
+    assert (error.field, error.code) == ("expires_in_days", "too_long")
+    assert "30 days" in error.message
+    assert check(draft).expires_in_days == days, "off by default"
+    assert check(replace(draft, expires_in_days=30), unrestricted_trade_days=30).expires_in_days == 30
+
+
+@pytest.mark.parametrize("changes", [{"scopes": ["read"]}, {"ip_access": "whitelisted", "ip_allowlist": ["8.8.8.8"]}])
+def test_other_keys_may_live_for_ever(changes: dict[str, object]) -> None:
+    draft = replace(GOOD, ip_access="unrestricted", ip_allowlist=[])
+    assert check(replace(draft, **changes), unrestricted_trade_days=30).expires_in_days is None
+
+
 @pytest.mark.parametrize(
     ("label", "code"),
     [

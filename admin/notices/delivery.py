@@ -1,0 +1,44 @@
+"""What the sender needs of a way out, and the ways an attempt can fail. No I/O."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol
+
+from admin.outbox import Channel, Pending
+from gateway.errors import GerbangError
+
+DAY_MS: Final = 86_400_000
+GIVE_UP_AFTER_MS: Final = DAY_MS
+"""From the first attempt."""
+_FIRST_DELAY_MS = 2_000
+_LONGEST_DELAY_MS = 3_600_000
+
+
+class NotDelivered(GerbangError):
+    """This notice was not taken; others may be. The text is for the log: no address, no content."""
+
+
+class ChannelDown(NotDelivered):
+    """The server did not answer, or takes nothing now: the others would fare no better."""
+
+
+class Undeliverable(GerbangError):
+    """There is nowhere to send this notice to, now or later."""
+
+
+Deliver = Callable[[Pending, int], Awaitable[None]]
+"""Sends one notice; takes the present time in Unix milliseconds. Raises NotDelivered or Undeliverable."""
+
+
+class Route(Protocol):
+    """A way out."""
+
+    channel: Channel
+
+    def open(self) -> AbstractAsyncContextManager[Deliver]:
+        """For deliveries one after the other; several may be open at once."""
+
+
+def delay_ms(attempts: int) -> int:
+    """How long to wait after so many failed attempts, at least one: 2 s, 4 s, 8 s, up to an hour."""
+    return min(_FIRST_DELAY_MS << min(attempts - 1, 20), _LONGEST_DELAY_MS)

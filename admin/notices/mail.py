@@ -1,0 +1,119 @@
+"""Notices by mail: text and HTML in the account's language, handed to the exchange's own mail server (RFC 5321)."""
+
+import html
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+
+import aiosmtplib
+
+from admin.config import Mail
+from admin.notices.delivery import ChannelDown, Deliver, NotDelivered, Undeliverable
+from admin.notices.letters import Letter, Letters, one_line
+from admin.outbox import Channel, Pending
+from admin.relay import Relay, mailbox
+
+
+class MailChannel:
+    """A :class:`~admin.notices.delivery.Route`.
+
+    :param site_name: what the exchange calls this site; stands at the end of each mail
+    :param public_url: where the links lead
+    """
+
+    channel = Channel.MAIL
+
+    def __init__(self, settings: Mail, *, site_name: str, public_url: str) -> None:
+        self._relay = Relay.parse(settings.smtp.get_secret_value())
+        self._sender = mailbox(settings.sender)
+        self._timeout_s = settings.timeout_ms / 1000
+        self._letters = Letters(settings.time_zone)
+        self._site_name = one_line(site_name)
+        self._public_url = public_url.rstrip("/")
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Deliver]:
+        """One connection, made with the first mail and kept for the next ones."""
+        client = self._client()
+
+        async def deliver(notice: Pending, now_ms: int) -> None:
+            del now_ms  # a mail is dated by what it tells of
+            message = self.message(notice)
+            try:
+                if not client.is_connected:
+                    await client.connect()
+                await client.send_message(message, sender=self._sender.addr_spec, recipients=[str(message["To"].addresses[0].addr_spec)])
+            except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPDataError, aiosmtplib.SMTPNotSupported) as error:
+                raise NotDelivered(_told(error)) from None
+            except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
+                client.close()
+                raise ChannelDown(_told(error)) from None
+
+        try:
+            yield deliver
+        finally:
+            client.close()
+
+    def message(self, notice: Pending) -> EmailMessage:
+        """:raises Undeliverable: the account has no address that mail can be sent to"""
+        try:
+            recipient = mailbox(notice.email or "")
+        except ValueError:
+            raise Undeliverable("the account has no mail address") from None
+        letter = self._letters.write(notice)
+        link = self._public_url + letter.path
+        message = EmailMessage(policy=SMTP)
+        message["From"] = self._sender
+        message["To"] = Address(addr_spec=recipient.addr_spec)
+        message["Subject"] = letter.subject
+        message["Date"] = datetime.fromtimestamp(notice.at_ms // 1000, UTC)
+        message["Message-ID"] = f"<{notice.id}@{self._sender.domain}>"
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: no answering machine answers this
+        message.set_content(_as_text(letter, link, self._site_name))
+        message.add_alternative(_as_html(letter, link, self._site_name), subtype="html")
+        message["Content-Language"] = self._letters.language(notice.language).code
+        return message
+
+    def _client(self) -> aiosmtplib.SMTP:
+        relay = self._relay
+        return aiosmtplib.SMTP(
+            hostname=relay.host,
+            port=relay.port,
+            use_tls=relay.tls,
+            start_tls=relay.start_tls,
+            username=relay.username,
+            password=relay.password,
+            timeout=self._timeout_s,
+            local_hostname=self._sender.domain,
+        )
+
+
+def _told(error: BaseException) -> str:
+    """For the log: the kind and the server's code. Its words may repeat an address or a password."""
+    code = getattr(error, "code", None)
+    return f"{type(error).__name__} {code}" if code is not None else type(error).__name__
+
+
+def _as_text(letter: Letter, link: str, site_name: str) -> str:
+    facts = "\n".join(f"{name}: {value}" for name, value in letter.facts)
+    return f"{letter.happened}\n\n{facts}\n\n{letter.advice}\n\n{letter.action}: {link}\n\n-- \n{site_name}\n"
+
+
+def _as_html(letter: Letter, link: str, site_name: str) -> str:
+    """Simple enough for every reader; nothing is loaded from anywhere."""
+    quoted = html.escape
+    rows = "".join(
+        f'<tr><th align="left" valign="top" style="padding:4px 16px 4px 0">{quoted(name)}</th><td>{quoted(value)}</td></tr>'
+        for name, value in letter.facts
+    )
+    return (
+        '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+        f"<title>{quoted(letter.subject)}</title></head>"
+        '<body style="font-family:sans-serif;font-size:16px;line-height:1.5;color:#1a1a1a;max-width:600px;margin:0 auto;padding:24px">'
+        f'<h1 style="font-size:20px">{quoted(letter.subject)}</h1><p>{quoted(letter.happened)}</p>'
+        f'<table style="border-collapse:collapse">{rows}</table><p>{quoted(letter.advice)}</p>'
+        f'<p><a href="{quoted(link)}">{quoted(letter.action)}</a></p><p style="color:#666">{quoted(site_name)}</p></body></html>\n'
+    )

@@ -1,0 +1,35 @@
+"""The sender of one process, made from the settings, for as long as they are in force."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+
+from admin.config import AdminSettings
+from admin.notices.delivery import Route
+from admin.notices.mail import MailChannel
+from admin.notices.sender import Sender
+from admin.notices.watch import Watch
+from admin.notices.webhooks import WebhookChannel
+from admin.stores import Stores
+from gateway.runtime.tasks import cancel, spawn
+
+_USES_S, _ENDS_S = 5.0, 10.0  # how often the gateways' counts, and the ends of keys, are looked at
+
+
+@asynccontextmanager
+async def sending(settings: AdminSettings, stores: Stores, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+    """Until the end of the block."""
+    routes: list[Route] = []
+    if settings.mail is not None:
+        routes.append(MailChannel(settings.mail, site_name=settings.pages.site_name, public_url=settings.public_url))
+    if settings.webhooks is not None:
+        routes.append(WebhookChannel(settings.webhooks, http))
+    watch = Watch(stores, settings.keys)
+    chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused))
+    sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores)
+    task = spawn(sender.run(), name="notices")
+    try:
+        yield
+    finally:
+        await cancel(task)

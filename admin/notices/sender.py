@@ -1,0 +1,208 @@
+"""Sends what the outbox holds: each account's notices in order, at least once, again after growing delays for a day.
+
+Of all processes of the admin service one sends at a time: whoever holds an advisory lock of PostgreSQL. The lock lives and dies with a
+connection of its own, so that a killed process is followed at once; what it had sent and not yet noted is sent again under the same id.
+A way out that is down rests for a while as a whole; one that refuses an account's notice keeps only that account waiting.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+import structlog
+
+from admin import outbox
+from admin.notices.delivery import DAY_MS, GIVE_UP_AFTER_MS, ChannelDown, Deliver, NotDelivered, Route, Undeliverable, delay_ms
+from admin.outbox import Pending
+from admin.stores import Stores
+from gateway.errors import StoreUnavailable
+from gateway.keys import postgres
+from gateway.keys.postgres import Connection, translated
+from gateway.runtime import clock
+from gateway.runtime.tasks import cancel, spawn
+
+BATCH = 500
+LANES = 8
+"""Deliveries of one way out at once, each of another account."""
+
+_NOTED_TOGETHER = 10
+"""Deliveries of one account before they are noted: so many are made twice when the process is killed."""
+_LOCK = 0x6E6F7469636573  # "notices"
+_STAND_BY_S = 1.0
+_CHECK_S = 2.0
+_LONGEST_REST_MS = 60_000
+_KEPT_MS = 35 * DAY_MS
+_TIDY_S = 600.0
+_log = structlog.get_logger(__name__)
+
+
+class Sender:
+    """The one task that does the above.
+
+    :param dsn: of the stores' PostgreSQL; must reach a session, not a pooler that shares sessions between transactions
+    :param chores: other work that one process alone should do, each called with the present time every so many seconds
+    """
+
+    def __init__(
+        self, stores: Stores, dsn: str, routes: Sequence[Route], chores: Sequence[tuple[float, Callable[[int], Awaitable[None]]]] = ()
+    ) -> None:
+        self._stores = stores
+        self._dsn = dsn
+        self._routes = routes
+        self._chores = [(_TIDY_S, self._tidy), *chores]
+        self._wake = {route.channel: asyncio.Event() for route in routes}
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                connection = await postgres.connect(self._dsn)
+            except StoreUnavailable as error:
+                _log.warning("notices_wait", reason=str(error))
+            else:
+                try:
+                    await self._lead_if_free(connection)
+                except StoreUnavailable as error:
+                    _log.warning("notices_interrupted", reason=str(error))
+                finally:
+                    connection.terminate()  # at once: the lock goes with it
+            await asyncio.sleep(_STAND_BY_S)
+
+    async def _lead_if_free(self, connection: Connection) -> None:
+        """:raises StoreUnavailable: the connection, and with it the lock, is lost"""
+        with translated():
+            if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
+                return
+            await connection.add_listener(outbox.WAKE_CHANNEL, self._woken)
+        _log.info("notices_sending", channels=[route.channel.value for route in self._routes])
+        work = [spawn(self._drain(route), name=f"notices-{route.channel}") for route in self._routes]
+        work += [spawn(self._repeat(seconds, chore), name="notices-chore") for seconds, chore in self._chores]
+        try:
+            while True:
+                _, _ = await asyncio.wait(work, timeout=_CHECK_S, return_when=asyncio.FIRST_COMPLETED)
+                if any(task.done() for task in work):
+                    raise StoreUnavailable("a task of the sender ended")
+                with translated():
+                    await connection.fetchval("SELECT 1")
+        finally:
+            await cancel(*work)
+
+    def _woken(self, *_about: object) -> None:
+        for event in self._wake.values():
+            event.set()
+
+    async def _drain(self, route: Route) -> None:
+        rests = 0
+        while True:
+            event = self._wake[route.channel]
+            event.clear()
+            now_ms = clock.now_ms()
+            try:
+                async with self._stores.transaction() as connection:
+                    batch = await outbox.due(connection, route.channel, now_ms=now_ms, limit=BATCH)
+                    next_ms = None if batch else await outbox.next_due_ms(connection, route.channel, now_ms=now_ms)
+                down = await _Run(self._stores, route, batch).send() if batch else False
+            except StoreUnavailable as error:
+                _log.warning("notices_interrupted", channel=route.channel.value, reason=str(error))
+                await asyncio.sleep(_STAND_BY_S)
+                continue
+            rests = rests + 1 if down else 0
+            if down:
+                await asyncio.sleep(min(delay_ms(rests), _LONGEST_REST_MS) / 1000)
+            elif not batch:
+                await _wait(event, None if next_ms is None else next_ms - now_ms)
+
+    async def _repeat(self, seconds: float, chore: Callable[[int], Awaitable[None]]) -> None:
+        while True:
+            try:
+                await chore(clock.now_ms())
+            except StoreUnavailable as error:
+                _log.warning("notices_chore_failed", reason=str(error))
+            except Exception:  # noqa: BLE001  # one row that nobody expected must not keep every notice from being sent
+                _log.exception("notices_chore_failed")
+            await asyncio.sleep(seconds)
+
+    async def _tidy(self, now_ms: int) -> None:
+        async with self._stores.transaction() as connection:
+            channels = [route.channel for route in self._routes]
+            await outbox.tidy(connection, channels=channels, undelivered_before_ms=now_ms - DAY_MS, before_ms=now_ms - _KEPT_MS)
+
+
+class _Run:
+    """One batch of one way out: accounts side by side, each account's notices one after the other."""
+
+    def __init__(self, stores: Stores, route: Route, batch: Sequence[Pending]) -> None:
+        self._stores = stores
+        self._route = route
+        by_account: dict[str, list[Pending]] = {}
+        for notice in batch:
+            by_account.setdefault(notice.account_id, []).append(notice)
+        self._accounts = deque(by_account.values())
+        self._down = False
+
+    async def send(self) -> bool:
+        """Whether the way out turned out to be down; then what was not tried is as it was."""
+        lanes = [spawn(self._lane(), name=f"notices-{self._route.channel}-lane") for _ in range(min(LANES, len(self._accounts)))]
+        try:
+            await asyncio.gather(*lanes)
+        finally:
+            await cancel(*lanes)
+        return self._down
+
+    async def _lane(self) -> None:
+        async with self._route.open() as deliver:
+            while self._accounts and not self._down:
+                for group in _groups(self._accounts.popleft()):
+                    if self._down or not await self._deliver(deliver, group):
+                        break
+
+    async def _deliver(self, deliver: Deliver, group: Sequence[Pending]) -> bool:
+        """A few notices of one account, noted together. False when its next ones must wait."""
+        gone: list[int] = []
+        failed: tuple[Pending, NotDelivered] | None = None
+        for notice in group:
+            try:
+                await deliver(notice, clock.now_ms())
+            except Undeliverable as error:
+                _log.info("notice_undeliverable", **self._about(notice, error))
+            except NotDelivered as error:
+                failed = notice, error
+                break
+            gone.append(notice.seq)
+        if gone:
+            async with self._stores.transaction() as connection:
+                await outbox.done(connection, self._route.channel, gone)
+        return failed is None or await self._failed(*failed, clock.now_ms())
+
+    async def _failed(self, notice: Pending, error: NotDelivered, now_ms: int) -> bool:
+        """Note a failed attempt, or that it was the last one. Always False: whatever comes next is for the next batch."""
+        self._down = self._down or isinstance(error, ChannelDown)
+        attempts = notice.attempts + 1
+        over = notice.first_tried_ms is not None and now_ms - notice.first_tried_ms >= GIVE_UP_AFTER_MS
+        async with self._stores.transaction() as connection:
+            if over:
+                await outbox.done(connection, self._route.channel, [notice.seq])
+            else:
+                due_ms = now_ms + delay_ms(attempts)
+                await outbox.put_off(connection, self._route.channel, notice.seq, now_ms=now_ms, due_ms=due_ms)
+        told = self._about(notice, error) | {"attempts": attempts}
+        if over:
+            _log.error("notice_given_up", **told)
+        else:
+            _log.warning("notice_not_delivered", **told)
+        return False
+
+    def _about(self, notice: Pending, error: Exception) -> dict[str, object]:
+        return {"notice": notice.id, "topic": notice.topic.value, "channel": self._route.channel.value, "reason": str(error)}
+
+
+def _groups(notices: Sequence[Pending]) -> Iterator[Sequence[Pending]]:
+    return (notices[start : start + _NOTED_TOGETHER] for start in range(0, len(notices), _NOTED_TOGETHER))
+
+
+async def _wait(event: asyncio.Event, at_most_ms: int | None) -> None:
+    try:
+        async with asyncio.timeout(None if at_most_ms is None else max(0, at_most_ms) / 1000):
+            await event.wait()
+    except TimeoutError:
+        pass

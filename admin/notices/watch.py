@@ -1,0 +1,202 @@
+"""Finds what no request of the admin service does: a first use, a refusal of a new address, an end that is near or has come.
+
+Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage`), which is not trusted: ids are looked up, addresses
+parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is told once, however often it is found.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from admin import audit, outbox
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.config import Keys
+from admin.identity import accounts
+from admin.notices import activity
+from admin.notices.activity import Ending, Known
+from admin.notices.delivery import DAY_MS
+from admin.outbox import Notice, Topic
+from admin.stores import Stores
+from gateway.keys import store, usage
+from gateway.keys.ids import is_key_id
+from gateway.keys.postgres import Connection, translated
+from gateway.keys.usage import LastUse, Refused
+from gateway.net.addresses import canonical
+
+IDLE_REASON: Final = "idle"
+"""The reason that the owner of a key sees when it ended for want of use."""
+
+_CHUNK = 200
+_OVERLAP_MS = 300_000
+_NOTED_EVERY_MS = 3_600_000
+_REFUSALS_A_DAY = 10
+"""Of one key: who holds a secret and a network of addresses must not fill its owner's mailbox."""
+_log = structlog.get_logger(__name__)
+
+
+class Watch:
+    """Three rounds, each to be called every few seconds by one process at a time. Times are Unix milliseconds."""
+
+    def __init__(self, stores: Stores, keys: Keys) -> None:
+        self._stores = stores
+        self._idle_ms = keys.idle_days * DAY_MS
+        self._seen_ms = 0
+
+    async def uses(self, now_ms: int) -> None:
+        """First uses and refused addresses since the last round; in the first round, of the last week.
+
+        :raises StoreUnavailable: PostgreSQL or Redis did not answer; the next round looks again
+        """
+        redis = self._stores.redis
+        found = await usage.read_active(redis, since_ms=max(0, self._seen_ms - _OVERLAP_MS), now_ms=now_ms)
+        for chunk in _chunks([key_id for key_id in found if is_key_id(key_id)]):
+            async with self._stores.transaction() as connection:
+                known = await activity.known(connection, chunk)
+            key_ids = [key.key_id for key in known]
+            last = await usage.read_last_use(redis, key_ids)
+            refused = await usage.read_refusals_of(redis, key_ids)
+            await self._note_uses(known, last, now_ms)
+            for key in known:
+                await self._note_refusals(key, refused[key.key_id], now_ms)
+        self._seen_ms = now_ms
+
+    async def expiries(self, now_ms: int) -> None:
+        """Keys that expire within a week, within a day, or have expired.
+
+        :raises StoreUnavailable: PostgreSQL did not answer
+        """
+        while True:
+            async with self._stores.transaction() as connection:
+                found = await activity.expiring(connection, now_ms=now_ms, limit=_CHUNK)
+            for ending in found:
+                await self._tell_expiry(ending, now_ms)
+            if len(found) < _CHUNK:
+                return
+
+    async def unused(self, now_ms: int) -> None:
+        """End keys that nobody used for so long, and warn before.
+
+        :raises StoreUnavailable: PostgreSQL or Redis did not answer; without Redis no key ends
+        """
+        while self._idle_ms:
+            async with self._stores.transaction() as connection:
+                found = await activity.unused(connection, idle_ms=self._idle_ms, now_ms=now_ms, limit=_CHUNK)
+            last = await usage.read_last_use(self._stores.redis, [ending.key_id for ending in found])
+            used = {ending.key_id for ending in found if _used_ms(last.get(ending.key_id), now_ms) > ending.ends_ms - self._idle_ms}
+            if used:
+                async with self._stores.transaction() as connection:
+                    await activity.note_uses(connection, {key_id: _used_ms(last[key_id], now_ms) for key_id in used})
+            for ending in found:
+                if ending.key_id not in used:
+                    await self._tell_unused(ending, now_ms)
+            if len(found) < _CHUNK:
+                return
+
+    async def _note_uses(self, known: Sequence[Known], last: dict[str, LastUse], now_ms: int) -> None:
+        first = [key for key in known if key.key_id in last and key.first_ms is None]
+        for key in first:
+            await self._tell_first_use(key, last[key.key_id], now_ms)
+        again = {
+            key.key_id: _used_ms(last[key.key_id], now_ms)
+            for key in known
+            if key.key_id in last and key.first_ms is not None and _used_ms(last[key.key_id], now_ms) - (key.last_ms or 0) > _NOTED_EVERY_MS
+        }
+        if again:
+            async with self._stores.transaction() as connection:
+                await activity.note_uses(connection, again)
+
+    async def _tell_first_use(self, key: Known, use: LastUse, now_ms: int) -> None:
+        at_ms = _used_ms(use, now_ms)
+        async with self._stores.transaction() as connection:
+            await accounts.lock(connection, key.account_id)
+            await activity.note_uses(connection, {key.key_id: at_ms})
+            detail = {"label": key.label, "client_ip": canonical(use.client_ip)}
+            await outbox.add(connection, _notice(Topic.KEY_FIRST_USED, key, at_ms, detail, once=f"{Topic.KEY_FIRST_USED}:{key.key_id}"))
+
+    async def _note_refusals(self, key: Known, refused: Iterable[Refused], now_ms: int) -> None:
+        """At most one notice for a key, an address and a day (UTC)."""
+        latest: dict[str, Refused] = {}
+        for refusal in sorted(refused):
+            address = canonical(refusal.client_ip)
+            if refusal.code == "ip_not_allowed" and address is not None and now_ms - DAY_MS < refusal.at_ms <= now_ms + _OVERLAP_MS:
+                latest.setdefault(f"{Topic.KEY_REFUSED_NEW_ADDRESS}:{key.key_id}:{address}:{refusal.at_ms // DAY_MS}", refusal)
+        if not latest:
+            return
+        async with self._stores.transaction() as connection:
+            with translated():
+                old = {
+                    row["once"] for row in await connection.fetch("SELECT once FROM notices WHERE once = ANY ($1::text[])", list(latest))
+                }
+        for once, refusal in latest.items():
+            if once not in old:
+                await self._tell_refusal(key, refusal, once)
+
+    async def _tell_refusal(self, key: Known, refusal: Refused, once: str) -> None:
+        async with self._stores.transaction() as connection:
+            await accounts.lock(connection, key.account_id)
+            with translated():
+                today = await connection.fetchval(_TOLD_TODAY, key.key_id, Topic.KEY_REFUSED_NEW_ADDRESS, refusal.at_ms // DAY_MS * DAY_MS)
+            if today < _REFUSALS_A_DAY:
+                detail = {"label": key.label, "client_ip": canonical(refusal.client_ip)}
+                await outbox.add(connection, _notice(Topic.KEY_REFUSED_NEW_ADDRESS, key, refusal.at_ms, detail, once=once))
+
+    async def _tell_expiry(self, ending: Ending, now_ms: int) -> None:
+        async with self._stores.transaction() as connection:
+            await accounts.lock(connection, ending.account_id)
+            if await activity.told(connection, ending.key_id, stage=ending.stage, idle=False):
+                topic = Topic.KEY_EXPIRING if ending.stage else Topic.KEY_EXPIRED
+                detail: dict[str, object] = {"label": ending.label, "expires_at_ms": ending.ends_ms}
+                if ending.stage:
+                    detail |= {"cause": "expiry", "days_left": _days(ending.ends_ms - now_ms)}
+                await outbox.add(connection, _notice(topic, ending, now_ms if ending.stage else ending.ends_ms, detail))
+
+    async def _tell_unused(self, ending: Ending, now_ms: int) -> None:
+        ended = False
+        async with self._stores.transaction() as connection:
+            await accounts.lock(connection, ending.account_id)
+            if await activity.told(connection, ending.key_id, stage=ending.stage, idle=True):
+                if ending.stage == 0:
+                    ended = await self._end(connection, ending, now_ms)
+                else:
+                    days = _days(ending.ends_ms - now_ms)
+                    detail = {"label": ending.label, "ends_at_ms": ending.ends_ms, "cause": "idle", "days_left": days}
+                    await outbox.add(connection, _notice(Topic.KEY_EXPIRING, ending, now_ms, detail))
+        if ended:
+            _log.info("key_ended_unused", key_id=ending.key_id)
+            await self._stores.invalidate([ending.key_id])
+
+    async def _end(self, connection: Connection, ending: Ending, now_ms: int) -> bool:
+        if not await store.revoke(connection, ending.key_id, reason=IDLE_REASON, now_ms=now_ms, idle=True):
+            return False
+        entry = Entry(
+            occasion=Occasion(now_ms, None),
+            event=Event.KEY_IDLE,
+            actor=Actor.SYSTEM,
+            account_id=ending.account_id,
+            key_id=ending.key_id,
+            detail={"label": ending.label, "unused_days": self._idle_ms // DAY_MS},
+        )
+        await audit.append(connection, entry)
+        return True
+
+
+def _used_ms(use: LastUse | None, now_ms: int) -> int:
+    """A time from the future, which only a wrong clock or a hand in Redis writes, is now."""
+    return 0 if use is None else min(use.at_ms, now_ms)
+
+
+def _days(milliseconds: int) -> int:
+    return -(-milliseconds // DAY_MS)
+
+
+def _notice(topic: Topic, key: Known | Ending, at_ms: int, detail: Mapping[str, object], *, once: str | None = None) -> Notice:
+    return Notice(topic=topic, account_id=key.account_id, at_ms=at_ms, key_id=key.key_id, detail=detail, once=once)
+
+
+def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
+    return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
+
+
+_TOLD_BEFORE = "SELECT once FROM notices WHERE once = ANY ($1::text[])"
+_TOLD_TODAY = "SELECT count(*) FROM notices WHERE key_id = $1 AND topic = $2 AND at_ms >= $3"

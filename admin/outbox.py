@@ -1,0 +1,162 @@
+"""Notices in PostgreSQL: added on the caller's connection, with one delivery for each channel. No rules, no clock.
+
+Whoever adds one holds the account's row (``identity.accounts.lock``) or stands in the audit's line, so that numbers follow commits.
+"""
+
+import json
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import NamedTuple
+
+from gateway.keys.postgres import AnyConnection, translated
+
+WAKE_CHANNEL = "gerbang_notices"
+"""PostgreSQL notifies here when there is something to send."""
+
+
+class Topic(StrEnum):
+    """What an owner is told of; the ``type`` of a webhook."""
+
+    KEY_CREATED = "key.created"
+    KEY_DELETED = "key.deleted"
+    KEY_REVOKED = "key.revoked"
+    KEY_FIRST_USED = "key.first_used"
+    KEY_REFUSED_NEW_ADDRESS = "key.refused_new_address"
+    KEY_EXPIRING = "key.expiring"
+    KEY_EXPIRED = "key.expired"
+    KEY_IDLE = "key.idle"
+    FACTOR_ADDED = "factor.added"
+    FACTOR_REMOVED = "factor.removed"
+    FACTORS_RESET = "factors.reset"
+    ACCOUNT_FROZEN = "account.frozen"
+    ACCOUNT_THAWED = "account.thawed"
+    LOGIN_NEW_ADDRESS = "login.new_address"
+
+
+class Channel(StrEnum):
+    """How a notice leaves."""
+
+    MAIL = "mail"
+    WEBHOOK = "webhook"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """One thing to tell. ``detail`` holds JSON values, and never a secret."""
+
+    topic: Topic
+    account_id: str
+    at_ms: int
+    key_id: str | None = None
+    detail: Mapping[str, object] = field(default_factory=dict)
+    once: str | None = None
+    """What this is about, when it must be told once however often it is found."""
+
+
+class Pending(NamedTuple):
+    """A delivery that is due: the notice, where it goes, and what became of earlier attempts."""
+
+    seq: int
+    id: str
+    account_id: str
+    topic: Topic
+    at_ms: int
+    key_id: str | None
+    detail: Mapping[str, object]
+    email: str | None
+    language: str | None
+    attempts: int
+    first_tried_ms: int | None
+
+
+async def add(connection: AnyConnection, notice: Notice) -> bool:
+    """Part of the caller's transaction; False when it was told before (``once``).
+
+    :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
+    """
+    detail = json.dumps(dict(notice.detail), ensure_ascii=False)
+    with translated():
+        seq = await connection.fetchval(
+            _ADD,
+            f"evt_{secrets.token_urlsafe(18)}",
+            notice.account_id,
+            notice.topic.value,
+            notice.at_ms,
+            notice.key_id,
+            detail,
+            notice.once,
+            [channel.value for channel in Channel],
+        )
+    return seq is not None
+
+
+async def due(connection: AnyConnection, channel: Channel, *, now_ms: int, limit: int) -> list[Pending]:
+    """The oldest deliveries of accounts none of whose deliveries waits for a later attempt; of each account a few, so that all get on."""
+    with translated():
+        rows = await connection.fetch(_DUE, channel.value, now_ms, limit)
+    return [Pending(**{**row, "topic": Topic(row["topic"]), "detail": json.loads(row["detail"])}) for row in rows]
+
+
+async def next_due_ms(connection: AnyConnection, channel: Channel, *, now_ms: int) -> int | None:
+    """When the next delivery that waits is due."""
+    with translated():
+        found: int | None = await connection.fetchval(_NEXT_DUE, channel.value, now_ms)
+    return found
+
+
+async def done(connection: AnyConnection, channel: Channel, seqs: Sequence[int]) -> None:
+    """Delivered, or given up."""
+    with translated():
+        await connection.execute("DELETE FROM notice_deliveries WHERE channel = $1 AND seq = ANY ($2::bigint[])", channel.value, seqs)
+
+
+async def put_off(connection: AnyConnection, channel: Channel, seq: int, *, now_ms: int, due_ms: int) -> None:
+    """An attempt failed: the next is due then, and the account's later notices wait for it."""
+    with translated():
+        await connection.execute(_PUT_OFF, channel.value, seq, now_ms, due_ms)
+
+
+async def tidy(connection: AnyConnection, *, channels: Sequence[Channel], undelivered_before_ms: int, before_ms: int) -> None:
+    """Forget what is over.
+
+    :param channels: those in use; what waits for another is dropped when older than ``undelivered_before_ms``
+    :param before_ms: older notices with no delivery left are deleted
+    """
+    with translated():
+        await connection.execute(_TIDY_CHANNELS, [channel.value for channel in channels], undelivered_before_ms)
+        await connection.execute(_TIDY, before_ms)
+
+
+_ADD = """
+    WITH added AS (
+        INSERT INTO notices (id, account_id, topic, at_ms, key_id, detail, once) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        ON CONFLICT (once) DO NOTHING RETURNING seq
+    ), told AS (
+        INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, $2 FROM added, unnest($8::text[]) AS channel
+    )
+    SELECT seq FROM added
+"""
+_SEEN, _OF_ONE_ACCOUNT = 10_000, 50
+_DUE = f"""
+    WITH oldest AS (
+        SELECT * FROM notice_deliveries d
+         WHERE channel = $1 AND NOT EXISTS (
+            SELECT 1 FROM notice_deliveries w
+             WHERE w.channel = $1 AND w.account_id = d.account_id AND w.due_ms > $2 AND w.attempts > 0)
+         ORDER BY seq LIMIT {_SEEN}
+    ), placed AS (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY seq) AS place FROM oldest)
+    SELECT n.seq, n.id, n.account_id, n.topic, n.at_ms, n.key_id, n.detail, a.email, a.language, d.attempts, d.first_tried_ms
+      FROM placed d JOIN notices n USING (seq) LEFT JOIN accounts a ON a.id = n.account_id
+     WHERE d.place <= {_OF_ONE_ACCOUNT} ORDER BY d.seq LIMIT $3
+"""  # noqa: S608  # constants
+_NEXT_DUE = "SELECT min(due_ms) FROM notice_deliveries WHERE channel = $1 AND attempts > 0 AND due_ms > $2"
+_PUT_OFF = """
+    UPDATE notice_deliveries SET attempts = attempts + 1, first_tried_ms = COALESCE(first_tried_ms, $3), due_ms = $4
+     WHERE channel = $1 AND seq = $2
+"""
+_TIDY_CHANNELS = """
+    DELETE FROM notice_deliveries d USING notices n WHERE n.seq = d.seq AND d.channel <> ALL ($1::text[]) AND n.at_ms < $2
+"""
+_TIDY = "DELETE FROM notices n WHERE at_ms < $1 AND NOT EXISTS (SELECT 1 FROM notice_deliveries d WHERE d.seq = n.seq)"
