@@ -134,8 +134,8 @@ async def append(connection: Connection, *entries: Entry) -> None:
         told = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
         who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
         _log.info("audit", seq=event.seq, event_name=event.event, **who, **told, chain=digest.hex())
-        if entry.event in _TOLD and entry.account_id is not None:
-            await outbox.add(connection, _notice(_TOLD[entry.event], entry, entry.account_id))
+    told_owners = [(entry, entry.account_id) for entry in entries if entry.event in _TOLD]
+    await outbox.add_all(connection, [_notice(_TOLD[entry.event], entry, owner) for entry, owner in told_owners if owner is not None])
 
 
 def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:

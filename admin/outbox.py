@@ -76,20 +76,28 @@ async def add(connection: AnyConnection, notice: Notice) -> bool:
 
     :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
     """
-    detail = json.dumps(dict(notice.detail), ensure_ascii=False)
     with translated():
-        seq = await connection.fetchval(
-            _ADD,
-            f"evt_{secrets.token_urlsafe(18)}",
-            notice.account_id,
-            notice.topic.value,
-            notice.at_ms,
-            notice.key_id,
-            detail,
-            notice.once,
-            [channel.value for channel in Channel],
-        )
+        seq = await connection.fetchval(_ADD, *_arguments(notice))
     return seq is not None
+
+
+async def add_all(connection: AnyConnection, notices: Sequence[Notice]) -> None:
+    """The same for many, in their order, in one exchange with PostgreSQL."""
+    with translated():
+        await connection.executemany(_ADD, [_arguments(notice) for notice in notices])
+
+
+def _arguments(notice: Notice) -> tuple[object, ...]:
+    return (
+        f"evt_{secrets.token_urlsafe(18)}",
+        notice.account_id,
+        notice.topic.value,
+        notice.at_ms,
+        notice.key_id,
+        json.dumps(dict(notice.detail), ensure_ascii=False),
+        notice.once,
+        [channel.value for channel in Channel],
+    )
 
 
 async def due(connection: AnyConnection, channel: Channel, *, now_ms: int, limit: int) -> list[Pending]:

@@ -175,6 +175,23 @@ async def test_what_was_counted_is_revoked_and_nothing_when_the_count_has_change
     assert (again.code, again.body["count"]) == ("count_changed", 0)
 
 
+async def test_a_thousand_keys_are_revoked_in_one_call_each_with_its_entry(alice: Customer, service: Service, database: Database) -> None:
+    """More than one page, one message of a store, or one exchange a key could bear."""
+    sql(
+        database.server,
+        "INSERT INTO api_keys (id, account_id, label, scopes, algorithm, public_key, created_at) SELECT 'gbk_' || lpad(n::text, 28, '0'),"
+        " 'alice', 'many', '{read}', 'ed25519', 'x', now() FROM generate_series(1, 1000) AS n",
+        database.name,
+    )
+    where = {"label": "many"}
+    refused = await service.operator("POST", "keys/revoke", {"where": where, "expected_count": 999, "reason": "leaked"})
+    assert (refused.status, refused.body["count"]) == (409, 1000)
+    done = await service.operator("POST", "keys/revoke", {"where": where, "expected_count": 1000, "reason": "leaked"})
+    assert (done.status, done.body["count"]) == (200, 1000)
+    assert (await service.operator("GET", "audit?event=key_revoked&limit=1")).body["count"] == 1000
+    assert sql(database.server, "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL", database.name).strip() == "0"
+
+
 async def test_a_revocation_of_everything_or_without_count_or_reason_is_refused(service: Service) -> None:
     for body in (
         {"where": {}, "expected_count": 0, "reason": "x"},
