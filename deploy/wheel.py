@@ -27,7 +27,7 @@ MODULES = (
     "http1/answer", "http1/body", "http1/forwarding", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader",
     "http1/request_head", "http1/response",
     "net/addresses", "net/client_ip",
-    "server/common", "server/connection", "server/exchange", "server/plane", "server/serving", "server/session",
+    "server/common", "server/connection", "server/exchange", "server/plane", "server/ports", "server/serving", "server/session",
     "telemetry/histogram",
     "websocket/frames", "websocket/messages",
 )  # fmt: skip
