@@ -215,6 +215,14 @@ class Limits(Section):
     max_header_bytes: int = Field(16_384, ge=1_024, le=1 << 20)
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(1_000, ge=1, le=1_000_000)
+    max_tunnels: int = Field(10_000, ge=1, le=1_000_000)
+    """WebSocket tunnels and sessions of a worker; they take nothing from an upstream's ``max_connections``."""
+    max_tunnels_per_key: int = Field(20, ge=1, le=1_000_000)
+    max_tunnels_per_address: int = Field(100, ge=1, le=1_000_000)
+    tunnel_idle_timeout_ms: Milliseconds = 600_000
+    """How long nothing may come from either end of a tunnel."""
+    body_memory_bytes: int = Field(256 << 20, ge=1 << 20, le=1 << 40)
+    """Of all contents that a worker is collecting; no address holds more than an eighth."""
     header_timeout_ms: Milliseconds = 10_000
     body_timeout_ms: Milliseconds = 30_000
     """From the end of the header section to the end of a buffered body."""

@@ -39,6 +39,10 @@ class Owner(ABC):
         """Its exchange has ended."""
 
     @abstractmethod
+    def switched(self, connection: "UpstreamConnection") -> None:
+        """It has become a tunnel, and takes nothing from what requests may have."""
+
+    @abstractmethod
     def gone(self, connection: "UpstreamConnection") -> None:
         """It is closed."""
 
@@ -218,6 +222,7 @@ class UpstreamConnection(UpstreamEnd):
         self.deadline_ms = NEVER
         self.call = None
         self._tunnelling = True
+        self.server.switched(self)
         call.switched(head, self, rest)
 
     def _fail(self, reason: str) -> None:

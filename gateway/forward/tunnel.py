@@ -1,16 +1,20 @@
 """WebSocket tunnels: bytes both ways with back-pressure, until an end closes or the key that opened it may not pass any more.
 
-Pings, idle limits and the meaning of frames are left to the ends. The gate follows frame boundaries only, so that its own Close frame
+Pings and the meaning of frames are left to the ends. The gate follows frame boundaries only, so that its own Close frame
 never lands inside another.
 """
 
 import secrets
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import structlog
 
+from gateway.config.settings import Limits
+from gateway.errors import Overloaded
 from gateway.forward.ports import UpstreamEnd
+from gateway.net.addresses import customer_network
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
@@ -19,6 +23,8 @@ from gateway.websocket.frames import GOING_AWAY, POLICY_VIOLATION, FrameTracker,
 
 _log = structlog.get_logger(__name__)
 
+IDLE_CHECK_MS = 5_000
+"""How often tunnels are looked at for silence."""
 FRAME_END_MS = 400
 """How long a Close frame waits for the frame in progress to end, before the connection is cut without one."""
 
@@ -36,7 +42,7 @@ class Near(Protocol):
 class Tunnel:
     """Two connections joined."""
 
-    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "key_ids")
+    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "heard_ms", "key_ids", "place")
 
     def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels") -> None:
         self._near = near
@@ -50,10 +56,15 @@ class Tunnel:
         self.expires_ms: int | None = None
         """When the first of its keys expires, Unix milliseconds."""
         self.deadline_ms = NEVER
+        self.heard_ms = registry.now_ms
+        """When anything came from either end, by the ticker."""
+        self.place: Place | None = None
+        """What it holds until it is closed."""
 
     # -- from the client
 
     def client_data(self, data: bytes) -> None:
+        self.heard_ms = self._registry.now_ms
         if not self._closing:
             self._up.follow(data)
             self._upstream.write(data)
@@ -72,6 +83,7 @@ class Tunnel:
     # -- from the upstream
 
     def upstream_data(self, data: bytes) -> None:
+        self.heard_ms = self._registry.now_ms
         if not self._closing:
             self._down.follow(data)
             self._near.write(data)
@@ -135,6 +147,23 @@ class Tunnel:
         self._registry.remove(self, reason)
 
 
+class Place:
+    """Room for one tunnel, from before its handshake is forwarded until it is closed."""
+
+    __slots__ = ("_address", "_key_id", "_tunnels")
+
+    def __init__(self, tunnels: "Tunnels", address: str, key_id: str) -> None:
+        self._tunnels: Tunnels | None = tunnels
+        self._address = address
+        self._key_id = key_id
+
+    def leave(self) -> None:
+        """Give the room back; only the first time counts."""
+        tunnels, self._tunnels = self._tunnels, None
+        if tunnels is not None:
+            tunnels.left(self._address, self._key_id)
+
+
 class Tunnels:
     """All tunnels of a worker, by the keys that use them: the one that opened it, or those of a session's messages.
 
@@ -148,9 +177,49 @@ class Tunnels:
         self._all: set[Tunnel] = set()
         self._by_key: dict[str, set[Tunnel]] = {}
         self._expiring: set[Tunnel] = set()
+        self._places = 0
+        self._per_address: Counter[str] = Counter()
+        self._per_key: Counter[str] = Counter()
+        self._idle_check_ms = 0
+        self.now_ms = clock.monotonic_ms()
+        """Of the ticker."""
 
-    def add(self, tunnel: Tunnel, key_id: str | None, expires_ms: int | None) -> None:
+    def place(self, limits: Limits, address: str, key_id: str) -> Place:
+        """Room for one more.
+
+        :param address: the client's, as the gate believes it
+        :param key_id: of the key that opens it; ``""`` on a public route
+        :raises Overloaded: there are too many already, in all or of this client
+        """
+        address = customer_network(address)
+        if self._places >= limits.max_tunnels:
+            raise Overloaded("too many WebSocket connections are open; try again later")
+        if self._per_address[address] >= limits.max_tunnels_per_address:
+            raise Overloaded(f"{limits.max_tunnels_per_address} WebSocket connections from your address are open already; close some")
+        if key_id and self._per_key[key_id] >= limits.max_tunnels_per_key:
+            raise Overloaded(f"{limits.max_tunnels_per_key} WebSocket connections of this key are open already; close some")
+        self._places += 1
+        self._per_address[address] += 1
+        if key_id:
+            self._per_key[key_id] += 1
+        return Place(self, address, key_id)
+
+    def left(self, address: str, key_id: str) -> None:
+        """What :meth:`Place.leave` gives back."""
+        self._places -= 1
+        for counts, name in ((self._per_address, address), (self._per_key, key_id)):
+            if name:
+                counts[name] -= 1
+                if not counts[name]:
+                    del counts[name]
+
+    def may_use(self, tunnel: Tunnel, key_id: str, limits: Limits) -> bool:
+        """Whether one more tunnel may be this key's: for a session, whose keys come in its messages."""
+        return key_id in tunnel.key_ids or len(self._by_key.get(key_id, ())) < limits.max_tunnels_per_key
+
+    def add(self, tunnel: Tunnel, key_id: str | None, expires_ms: int | None, place: Place) -> None:
         """It is open; see :meth:`use` for the key that opened it, if any did."""
+        tunnel.place = place
         self._all.add(tunnel)
         self._metrics.tunnels += 1
         if key_id is not None:
@@ -175,6 +244,8 @@ class Tunnels:
             return
         self._all.discard(tunnel)
         self._expiring.discard(tunnel)
+        if tunnel.place is not None:
+            tunnel.place.leave()
         for key_id in tunnel.key_ids:
             group = self._by_key[key_id]
             group.discard(tunnel)
@@ -198,8 +269,13 @@ class Tunnels:
         for tunnel in list(self._all):
             tunnel.leave(now_ms=clock.monotonic_ms())
 
-    def sweep(self, now_ms: int) -> None:
-        """Close what has expired; cut what did not end in time."""
+    def sweep(self, now_ms: int, idle_timeout_ms: int) -> None:
+        """Close what has expired or been silent for too long; cut what did not end in time."""
+        self.now_ms = now_ms
+        if now_ms >= self._idle_check_ms:
+            self._idle_check_ms = now_ms + min(idle_timeout_ms // 8, IDLE_CHECK_MS)
+            for tunnel in [tunnel for tunnel in self._all if now_ms - tunnel.heard_ms >= idle_timeout_ms]:
+                tunnel.close(GOING_AWAY, "idle", now_ms=now_ms)
         for tunnel in [tunnel for tunnel in self.ending if tunnel.deadline_ms <= now_ms]:
             self.ending.discard(tunnel)
             tunnel.cut()

@@ -55,6 +55,7 @@ class UpstreamServer(Owner):
         self._responses = metrics.upstream_responses
         self._classes = [(upstream, f"{hundreds}xx") for hundreds in range(6)]
         self._connections: set[UpstreamConnection] = set()
+        self._tunnels: set[UpstreamConnection] = set()
         self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
         self._max_idle = settings.max_idle_connections
         self._keep_alive_ms = settings.keep_alive_ms
@@ -110,10 +111,22 @@ class UpstreamServer(Owner):
         else:
             connection.close()
 
+    def switched(self, connection: UpstreamConnection) -> None:
+        self._connections.discard(connection)
+        self._tunnels.add(connection)
+        self._serve_next()
+
     def gone(self, connection: UpstreamConnection) -> None:
+        self.metrics.upstream_connections[self.upstream] -= 1
+        if connection in self._tunnels:
+            self._tunnels.discard(connection)
+            return
         self._connections.discard(connection)
         self._idle.pop(connection, None)
-        self.metrics.upstream_connections[self.upstream] -= 1
+        self._serve_next()
+
+    def _serve_next(self) -> None:
+        """There is room for another connection."""
         if self._waiting:
             call = self._waiting.popleft()
             self._opening += 1
@@ -159,7 +172,7 @@ class UpstreamServer(Owner):
     def abort(self) -> None:
         """Drop every connection."""
         self.retire()
-        for connection in list(self._connections):
+        for connection in [*self._connections, *self._tunnels]:
             connection.transport.abort()
 
     async def connect(self) -> UpstreamConnection:

@@ -41,7 +41,7 @@ from gateway.admission.routes import Route
 from gateway.errors import InternalError, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call
 from gateway.forward.ports import Receiver, UpstreamEnd
-from gateway.forward.tunnel import Tunnel
+from gateway.forward.tunnel import Place, Tunnel
 from gateway.http1 import answer
 from gateway.http1.body import BodyBuffer
 from gateway.http1.forwarding import VIA, VIA_HTTP10, hops_left, one_hop_less
@@ -81,7 +81,7 @@ class Exchange(Receiver):
 
     __slots__ = (
         "_admitted", "_buffer", "_call", "_chunked", "_common", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending",
-        "_request", "_route", "_serving", "_trace", "_whole", "phase", "streamed",
+        "_place", "_request", "_route", "_serving", "_trace", "_whole", "phase", "streamed",
     )  # fmt: skip
 
     def __init__(self, common: Common, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
@@ -95,6 +95,7 @@ class Exchange(Receiver):
         self._pending: Pending | None = None
         self._admitted: Admitted | None = None
         self._call: Call | None = None
+        self._place: Place | None = None
         self._buffer: BodyBuffer | None = None
         self._out: list[bytes] = []
         self._logged: tuple[int, float, float] | None = None
@@ -237,6 +238,9 @@ class Exchange(Receiver):
             trace = self._begin_trace(serving.tracing)
             if trace.line:
                 parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
+        if upgrade:
+            key_id = admitted.identity.key_id if admitted.identity is not None else ""
+            self._place = self._common.tunnels.place(serving.limits, admitted.client_ip or request.peer, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
         self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade, once=once)
@@ -314,7 +318,8 @@ class Exchange(Receiver):
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         self._call = None
         admitted, tunnels = self._admitted, self._common.tunnels
-        if admitted is None:
+        place, self._place = self._place, None
+        if admitted is None or place is None:
             connection.abandon()
             return
         self.phase = OVER
@@ -322,7 +327,7 @@ class Exchange(Receiver):
         tunnel = self._tunnel(admitted.route, connection)
         self._connection.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if admitted.route.session else frozenset()))
         connection.far = tunnel
-        tunnels.add(tunnel, admitted.identity.key_id if admitted.identity is not None else None, admitted.expires_ms)
+        tunnels.add(tunnel, admitted.identity.key_id if admitted.identity is not None else None, admitted.expires_ms, place)
         self._connection.become(tunnel)
         if rest:
             tunnel.upstream_data(rest)
@@ -413,6 +418,7 @@ class Exchange(Receiver):
 
     def _over(self) -> None:
         """Answered to the end."""
+        self._leave_place()
         self.phase = OVER
         self._connection.finish(keep_alive=self._keep_alive)
 
@@ -425,8 +431,13 @@ class Exchange(Receiver):
         """Whether what is left of the content is small enough to wait for, and will surely come."""
         return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
 
+    def _leave_place(self) -> None:
+        place, self._place = self._place, None
+        if place is not None:
+            place.leave()
+
     def _let_go(self) -> None:
-        """Of a decision, of the upstream, and of content held."""
+        """Of a decision, of the upstream, of content held, and of room for a tunnel."""
         if self._buffer is not None:
             self._buffer.whole()
         pending, self._pending = self._pending, None
@@ -435,6 +446,7 @@ class Exchange(Receiver):
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
+        self._leave_place()
 
     def _end_trace(self, error: str = "", status: int | None = None) -> None:
         if self._trace is not None:

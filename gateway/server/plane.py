@@ -12,6 +12,7 @@ from typing import Any, cast
 from gateway.config.settings import GatewaySettings
 from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
+from gateway.net.addresses import customer_network
 from gateway.net.keepalive import keep_alive
 from gateway.net.proxy_protocol import ProxyProtocolListener
 from gateway.net.tls import ServerTls
@@ -23,8 +24,6 @@ from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 
 BACKLOG = 1_024
-CONTENT_BYTES = 256 << 20
-"""Of all requests whose content is being collected; more when single ones may be very large."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being told so; more are dropped without a word."""
 IDLE_GRACE_MS = 200
@@ -38,7 +37,7 @@ class Plane(Doorkeeper):
     def __init__(
         self, settings: GatewaySettings, serving: Serving, *, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics
     ) -> None:
-        memory = Memory(max(CONTENT_BYTES, 4 * settings.limits.max_body_bytes))
+        memory = Memory(max(settings.limits.body_memory_bytes, 8 * settings.limits.max_body_bytes))
         self.common = Common(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
         self._connections: set[ClientConnection] = set()
@@ -150,14 +149,14 @@ class Plane(Doorkeeper):
     # -- for connections
 
     def opened(self, connection: ClientConnection) -> str:
-        peer = connection.peer
+        peer = customer_network(connection.peer)
         limits, metrics = self.common.serving.limits, self.common.metrics
         metrics.connections_accepted += 1
         reason = ""
         if len(self._connections) >= limits.max_connections:
             reason = "in all"
         elif self._per_address[peer] >= limits.max_connections_per_address and not (
-            self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer))
+            self.is_trusted(connection.peer) or (self._proxy_protocol and self.sends_header(connection.peer))
         ):
             reason = "from your address"
         if reason:
@@ -175,7 +174,7 @@ class Plane(Doorkeeper):
             return
         self.common.metrics.connections -= 1
         self._connections.discard(connection)
-        peer = connection.peer
+        peer = customer_network(connection.peer)
         self._per_address[peer] -= 1
         if not self._per_address[peer]:
             del self._per_address[peer]
@@ -186,4 +185,4 @@ class Plane(Doorkeeper):
         self.common.tick()
         for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:
             connection.expired()
-        self.common.tunnels.sweep(now_ms)
+        self.common.tunnels.sweep(now_ms, self.common.serving.limits.tunnel_idle_timeout_ms)

@@ -18,7 +18,7 @@ from gateway.admission.driver import Pending, drive
 from gateway.admission.gate import Admitted
 from gateway.admission.routes import Route
 from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
-from gateway.errors import InternalError, NoRoute, Refusal, UpstreamUnavailable
+from gateway.errors import InternalError, NoRoute, Overloaded, Refusal, UpstreamUnavailable
 from gateway.forward.ports import UpstreamEnd
 from gateway.forward.tunnel import Near, Tunnel
 from gateway.http1.message import Identity, Request
@@ -82,6 +82,7 @@ class Session(Tunnel):
     def client_data(self, data: bytes) -> None:
         if self._closing or self._end is not None:
             return
+        self.heard_ms = self._registry.now_ms
         self._reader.feed(data)
         self._work()
 
@@ -297,12 +298,16 @@ class Session(Tunnel):
         """From now on the connection is closed when this key may not pass any more.
 
         :raises RateLimited: it uses too many already
+        :raises Overloaded: too many connections use the key
         """
         key_id = identity.key_id
         if key_id in self.key_ids:
             return
         if len(self.key_ids) >= MAX_KEYS:
             raise rules.rate_limited(f"a connection uses at most {MAX_KEYS} keys; open another one", float("inf"))
+        if not self._registry.may_use(self, key_id, self._serving.limits):
+            limit = self._serving.limits.max_tunnels_per_key
+            raise Overloaded(f"{limit} WebSocket connections of this key are open already; close some")
         self._registry.use(self, key_id, expires_ms)
 
     # -- it may not

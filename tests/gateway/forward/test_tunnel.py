@@ -25,8 +25,14 @@ async def switch(side: UpstreamSide, _request: Received) -> None:
     await asyncio.Event().wait()
 
 
-async def opened(served) -> RawClient:
-    client = await served.client()
+async def switch_or_answer(side: UpstreamSide, request: Received) -> None:
+    if b"/ws" in request.line:
+        await switch(side, request)
+    side.send(OK)
+
+
+async def opened(served, **how) -> RawClient:
+    client = await served.client(**how)
     client.send(HANDSHAKE)
     assert (await client.head())[0] == 101
     return client
@@ -317,3 +323,90 @@ async def test_draining_says_going_away() -> None:
         draining = spawn(served.plane.drain(30_000), name="drain")
         assert (await closed_with(client))[0] == 1001
         assert await draining
+
+
+# -- apart from the pool, and bounded
+
+
+async def test_tunnels_take_nothing_from_what_requests_may_have() -> None:
+    async with recording_upstream(switch_or_answer) as upstream, serving(upstream, spot={"max_connections": 1}) as served:
+        tunnels = [await opened(served) for _ in range(3)]
+        assert (await (await served.client()).ask(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")).status == 200
+        assert served.metrics.tunnels == len(tunnels)
+
+
+async def test_a_request_that_waits_gets_the_room_that_a_handshake_leaves() -> None:
+    switch = asyncio.Event()
+
+    async def later(side: UpstreamSide, request: Received) -> None:
+        if b"/ws" in request.line:
+            await switch.wait()
+            side.send(SWITCHING)
+        else:
+            side.send(OK)
+
+    async with recording_upstream(later) as upstream, serving(upstream, spot={"max_connections": 1}) as served:
+        client, other = await served.client(), await served.client()
+        client.send(HANDSHAKE)
+        await upstream.got(1)
+        other.send(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")
+        await served.until(lambda: bool(served.upstreams.pools["spot"].servers[0]._waiting))
+        switch.set()
+        assert (await other.response()).status == 200
+
+
+@pytest.mark.parametrize("limit", ["max_tunnels", "max_tunnels_per_key", "max_tunnels_per_address"])
+async def test_tunnels_are_limited_in_all_by_key_and_by_address(limit: str) -> None:
+    async with recording_upstream(switch_or_answer) as upstream, serving(upstream, limits={limit: 2}) as served:
+        first, _second = await opened(served), await opened(served)
+        refused = await (await served.client()).ask(HANDSHAKE)
+        assert (refused.status, refused.body) == (503, b"overloaded")
+        assert (await (await served.client()).ask(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")).status == 200
+        await first.close()
+        await served.until(lambda: served.metrics.tunnels == 1)
+        await opened(served)
+
+
+async def test_another_address_has_tunnels_of_its_own() -> None:
+    async with recording_upstream(switch_or_answer) as upstream, serving(upstream, limits={"max_tunnels_per_address": 1}) as served:
+        await opened(served)
+        await opened(served, local_addr=("127.0.0.2", 0))
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", b""])
+async def test_a_handshake_that_fails_leaves_its_room(answer: bytes) -> None:
+    async with recording_upstream(answering(answer, close=not answer)) as upstream, serving(upstream, limits={"max_tunnels": 1}) as served:
+        for _ in range(3):
+            assert (await (await served.client()).ask(HANDSHAKE)).status in (403, 502)
+
+
+async def test_a_client_that_leaves_during_the_handshake_leaves_its_room() -> None:
+    async def never(side: UpstreamSide, _request: Received) -> None:
+        await side.reader.read()
+
+    async with recording_upstream(never) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(HANDSHAKE)
+        await upstream.got(1)
+        assert served.tunnels._places == 1
+        await client.close()
+        await served.until(lambda: served.tunnels._places == 0)
+
+
+async def test_a_tunnel_on_which_nothing_comes_is_closed() -> None:
+    async with recording_upstream(switch_or_answer) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        (tunnel,) = served.tunnels._all
+        idle_ms = served.settings.limits.tunnel_idle_timeout_ms
+        last_ms = tunnel.heard_ms
+        served.tunnels.sweep(last_ms + idle_ms - 1, idle_ms)
+        assert served.metrics.tunnels == 1
+        client.send(b"\x89\x80\x00\x00\x00\x00")  # a ping: heard at the time of the last sweep
+        await served.until(lambda: tunnel.heard_ms > last_ms)
+        served.tunnels._idle_check_ms = 0
+        served.tunnels.sweep(last_ms + idle_ms, idle_ms)
+        assert served.metrics.tunnels == 1
+        served.tunnels._idle_check_ms = 0
+        served.tunnels.sweep(last_ms + 2 * idle_ms, idle_ms)
+        assert await client.rest() == b"\x88\x06\x03\xe9idle"
+        assert served.metrics.tunnels_closed["idle"] == 1

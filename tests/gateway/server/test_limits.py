@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.runtime.tasks import spawn
-from gateway.server.connection import ENDING
+from gateway.server.connection import ENDING, ClientConnection
 from tests.support.certificates import self_signed
+from tests.support.in_memory import Wire
 from tests.support.plane import serving
 from tests.support.wire import TIMEOUT, Received, UpstreamSide, answering, recording_upstream
 
@@ -365,6 +366,20 @@ async def test_connections_of_one_address_are_limited() -> None:
         assert (await (await served.client()).response()).status == 503
         other = await served.client(local_addr=("127.0.0.2", 0))
         assert (await other.ask(GET)).status == 200
+
+
+async def test_addresses_of_one_ipv6_customer_are_counted_as_one() -> None:
+    async with serving(limits={"max_connections_per_address": 2}) as served:
+        plane = served.plane
+
+        def come(peer: str) -> str:
+            connection = ClientConnection(plane.common, plane, peer=peer)
+            connection.transport = Wire()  # type: ignore[assignment]
+            return plane.opened(connection)
+
+        assert [come(f"2001:db8:1:2::{host:x}") for host in range(3)] == ["", "", "from your address"]
+        assert [come("2001:db8:1:3::1"), come("::ffff:192.0.2.1"), come("192.0.2.1")] == ["", "", ""]
+        assert come("192.0.2.1") == "from your address"
 
 
 async def test_a_trusted_proxy_speaks_for_many_and_is_not_limited_as_one() -> None:

@@ -171,6 +171,7 @@ class Stage:
         self.exchange.response_interim(HEAD)
 
     async def switched(self) -> None:
+        self.exchange._place = self.common.tunnels.place(self.common.serving.limits, "127.0.0.1", "")  # as a handshake has it
         self.exchange.response_switched(HEAD, SimpleNamespace(far=None), b"")  # type: ignore[arg-type]
 
     async def head(self) -> None:
