@@ -1,6 +1,6 @@
 """Refusals and other answers of the gate as bytes: the one table from a refusal to what a client reads. Pure.
 
-``application/problem+json`` (RFC 9457), or the form that the request's dialect prefers, with the problem inside.
+``application/problem+json`` (RFC 9457), or the form that the route's dialect prefers, with the problem inside.
 """
 
 import json
@@ -15,12 +15,13 @@ _PROBLEM = (b"Content-Type", b"application/problem+json")
 _JSON = (b"Content-Type", b"application/json")
 
 
-def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None) -> Answer:
+def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_url: str = "") -> Answer:
     """The answer to a refused request.
 
-    :param dialect: the one that the request speaks, if it speaks any
+    :param dialect: whose form it has; ``None``: a plain problem
+    :param docs_url: of the customers' documentation; ``""``: there is none
     """
-    problem = problem_of(refusal, request_id=request_id)
+    problem = problem_of(refusal, request_id=request_id, docs_url=docs_url)
     own = dialect.refusal(problem) if dialect is not None else None
     if own is None:
         return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
@@ -28,10 +29,10 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None) -> Ans
     return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
 
 
-def problem_of(refusal: Refusal, *, request_id: str) -> dict[str, object]:
+def problem_of(refusal: Refusal, *, request_id: str, docs_url: str = "") -> dict[str, object]:
     """The problem (RFC 9457) that a refusal is."""
     return {
-        "type": f"urn:gerbang:problem:{refusal.code}",
+        "type": f"{docs_url}#{refusal.code}" if docs_url else f"urn:gerbang:problem:{refusal.code}",
         "title": refusal.title,
         "status": refusal.status,
         "code": refusal.code,

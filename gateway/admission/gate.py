@@ -28,6 +28,7 @@ from gateway.errors import (
     MalformedRequest,
     MissingCredentials,
     Refusal,
+    ReplayedRequest,
 )
 from gateway.http1.message import Answer, Asked, Identity, Request
 from gateway.keys.cache import ABSENT
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from gateway.keys.usage import UsageCounts
 
 _QUERY = re.compile(rb'[!"$-~]*')
+_BINANCE_PATH = re.compile(rb"/(?:api|sapi|wapi|fapi|dapi|eapi|papi|ws-api)/v[0-9]+(?:/|$)")
+"""The shape of Binance's paths: whoever calls them reads refusals in its form."""
 
 
 class Services(NamedTuple):
@@ -72,13 +75,17 @@ class KeyNeeded(GerbangError):
 class Claim:
     """What the replay guard is asked."""
 
-    __slots__ = ("key_id", "signature", "ttl_ms")
+    __slots__ = ("advice", "key_id", "shared", "signature", "ttl_ms")
 
-    def __init__(self, key_id: str, signature: bytes, ttl_ms: int) -> None:
+    def __init__(self, key_id: str, signature: bytes, ttl_ms: int, *, shared: bool = False, advice: str = "") -> None:
         self.key_id = key_id
         self.signature = signature
         self.ttl_ms = ttl_ms
         """For how long from now the same request could pass every other check."""
+        self.shared = shared
+        """Whether reads of the same signature may pass, too."""
+        self.advice = advice
+        """For the client, behind the refusal of a replay."""
 
 
 class Admitted:
@@ -125,6 +132,8 @@ class Gate:
         self._failure_rate = settings.limits.per_ip_failures
         self._limit_line = b"RateLimit-Limit: %d\r\n" % self._rate.units
         self._hints = Hints()
+        longest_first = sorted(settings.auth.path_dialects.items(), key=lambda item: -len(item[0]))
+        self._forms: list[tuple[bytes, str]] = [(prefix.encode(), name) for prefix, name in longest_first]
         self._dialect_of: dict[bytes, Dialect] = {
             field: DIALECTS[name] for name in settings.auth.dialects for field in DIALECTS[name].fields
         }
@@ -195,7 +204,8 @@ class Gate:
         claim = None
         if route.strict_replay and credentials is not None:
             ttl_ms = credentials.timestamp_ms + window_ms - asked.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
-            claim = Claim(principal.key_id, credentials.signature, ttl_ms)
+            shared = route.scope != "trade" and isinstance(asked, Request)
+            claim = Claim(principal.key_id, credentials.signature, ttl_ms, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
         return Admitted(
@@ -220,7 +230,9 @@ class Gate:
         claim = admitted.replay
         if claim is None:
             raise InternalError("nothing to claim")
-        future = self._services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=self._auth.replay_outage)
+        future = self._services.replay.claim(
+            claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=self._auth.replay_outage, shared=claim.shared
+        )
         future.add_done_callback(lambda done: self._note_claim(admitted, done))
         return future
 
@@ -240,17 +252,36 @@ class Gate:
 
         :param message: ``None`` when it could not be read
         """
-        return SESSIONS[route.session].refusal(answers.problem_of(refusal, request_id=request_id), message)
+        return SESSIONS[route.session].refusal(
+            answers.problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message
+        )
 
     def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
         """A refusal as the client reads it.
 
         :param request: ``None`` when it could not even be framed; then ``request_id`` stands in for its id
         """
+        docs_url = self.settings.gateway.docs_url
         if request is None:
-            return answers.render(refusal, request_id=request_id, dialect=None)
-        claimants = (self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of)
-        return answers.render(refusal, request_id=request.request_id, dialect=next(claimants, None))
+            return answers.render(refusal, request_id=request_id, dialect=None, docs_url=docs_url)
+        return answers.render(refusal, request_id=request.request_id, dialect=self._form(request), docs_url=docs_url)
+
+    def _form(self, request: Request) -> Dialect | None:
+        """Whose form a refusal has: the route's, that of its path; where neither says one, the one that the request claims to speak."""
+        try:
+            name = self.routes.match(request.method, request.path).dialect
+        except Refusal:
+            name = ""
+        name = name or self._form_of_path(request.path)
+        if name:
+            return DIALECTS[name]
+        return next((self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of), None)
+
+    def _form_of_path(self, path: bytes) -> str:
+        for prefix, name in self._forms:
+            if path.startswith(prefix):
+                return name
+        return "binance" if "binance" in self._auth.dialects and _BINANCE_PATH.match(path) else ""
 
     # -- the steps of admit that need more than values; the others stand in ``rules``
 
@@ -400,6 +431,8 @@ class Gate:
         if refusal is None:
             self._services.usage.admitted(key_id, admitted.client_ip, now_ms)
         elif isinstance(refusal, Refusal):
+            if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
+                refusal.detail += f". {admitted.replay.advice}"
             self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.admission.dialects import Credentials, Mistake
 from gateway.admission.principal import Principal, pretend_to_verify
-from gateway.keys.ids import looks_like_secret
+from gateway.keys.ids import is_key_id, looks_like_secret
 
 PER_KEY = 5
 """Searches for each key id in a minute."""
@@ -24,6 +24,7 @@ MAX_BYTES = 16_384
 """Longer requests are not searched."""
 _ENTRIES = 10_000
 _NOBODY = b"nobody's secret"
+_AROUND = " \t\r\n\"'`\u201c\u201d\xef\xbb\xbf\ufeff"
 
 
 class _Window(NamedTuple):
@@ -54,6 +55,8 @@ class Hints:
         """
         if looks_like_secret(credentials.key_id):
             return "the secret stands where the key id belongs (gbk_…): swap them, and delete this key, since its secret has been sent"
+        if is_key_id(credentials.key_id.strip(_AROUND)) and not is_key_id(credentials.key_id):
+            return "the key id stands in quotes, or has white space around it: send it alone (gbk_…)"
         if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
             return ""
         return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
@@ -96,6 +99,12 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     found = ""
     for advice, key in (
         ("the secret was used with a newline at its end: strip what you read from the file", given + b"\n"),
+        ("the secret was used with a newline (CR LF) at its end: strip what you read from the file", given + b"\r\n"),
+        ("the secret was used with a space at its end: strip it", given + b" "),
+        ("the secret was used with a space before it: strip it", b" " + given),
+        ("the secret was used in its quotes: leave them out", b'"' + given + b'"'),
+        ("the secret was used in its quotes: leave them out", b"'" + given + b"'"),
+        ("the secret was used with a byte order mark before it: read the file as utf-8-sig", b"\xef\xbb\xbf" + given),
         ("the secret was used without its prefix gbs_: the HMAC key is the whole text as it was shown", given.removeprefix(b"gbs_")),
         ("the secret was Base64-decoded: the HMAC key is the text itself, as it was shown", _loosely_decoded(given)),
     ):

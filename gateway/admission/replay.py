@@ -1,6 +1,9 @@
 """The replay guard: a signature is admitted once within its window, over all workers and machines. I/O with Redis.
 
-    gerbang:{<key id>}:replay:<digest of the signature>    set by whoever comes first, until the signature's window has passed
+A signature that a read has used may be used by reads again, since two different reads of one moment may be equal bytes (Binance signs
+neither method nor path), but never by a trade; one that a trade has used is never used again.
+
+    gerbang:{<key id>}:replay:<digest of the signature>    ``read`` or ``trade``, set by the first, until its window has passed
 
 Everybody who asks while a round trip is under way shares the next one, so there are few of them however many ask. Whether a claim may
 be repeated is not known after a lost reply, so it never is: an outcome that is not known is a refusal, unless the operator chose
@@ -30,14 +33,16 @@ PATIENCE_MS = 20
 """A round trip that takes longer does not hold up the next: one node of a cluster may be away."""
 LOG_EVERY_MS = 10_000
 _NO_REPLY = RedisError("no reply")
+_READ, _TRADE = b"read", b"trade"
 
 _log = structlog.get_logger(__name__)
 
 
 class _Claim:
-    __slots__ = ("future", "name", "outage", "ttl_ms")
+    __slots__ = ("future", "name", "outage", "shared", "ttl_ms")
 
-    def __init__(self, name: str, ttl_ms: int, outage: str, future: "asyncio.Future[None]") -> None:
+    def __init__(self, name: str, ttl_ms: int, outage: str, future: "asyncio.Future[None]", *, shared: bool) -> None:
+        self.shared = shared
         self.name = name
         self.ttl_ms = ttl_ms
         self.outage = outage
@@ -57,11 +62,12 @@ class ReplayGuard:
         """When the latest of them began."""
         self._logged_ms = -LOG_EVERY_MS
 
-    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str) -> "asyncio.Future[None]":
+    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
         """Ask to be the first with this signature.
 
         :param ttl_ms: for how long from now the same signature could pass every other check
         :param outage: ``deny`` or ``allow``: what becomes of the claim when Redis does not answer
+        :param shared: a read: others of the same signature may have been admitted, as long as all of them were reads
         :return: done when it is the first; fails with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`. It may be cancelled
             at any time; the signature counts as used then.
         """
@@ -72,7 +78,7 @@ class ReplayGuard:
             self._asked_ms = clock.monotonic_ms()
             spawn(self._ask_while_any_wait(), name="claim signatures")
         digest = blake2b(signature, digest_size=16).hexdigest()
-        self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future))
+        self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future, shared=shared))
         return future
 
     async def _ask_while_any_wait(self) -> None:
@@ -95,8 +101,10 @@ class ReplayGuard:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 pipeline = self._redis.pipeline(transaction=False)
                 for claim in claims:
-                    pipeline.execute_command("SET", claim.name, b"", "PX", claim.ttl_ms, "NX")
-                return await pipeline.execute(raise_on_error=False)
+                    pipeline.execute_command("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX")
+                    if claim.shared:
+                        pipeline.execute_command("GET", claim.name)
+                return _by_claim(claims, await pipeline.execute(raise_on_error=False))
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             return [error] * len(claims)
 
@@ -107,13 +115,16 @@ class ReplayGuard:
             outcome = "first"
         elif reply is None:
             outcome = "replayed"
-            refusal = ReplayedRequest("this very request was admitted before: sign anew, with the present time or another nonce")
+            refusal = ReplayedRequest(
+                "a request with this signature was admitted before, and this one was not carried out: find out what became of the first "
+                "(ask for the order or for the open orders) before you do anything else"
+            )
         else:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
             self._log_outage(reply, outcome)
             if claim.outage != "allow":
                 refusal = ReplayGuardUnavailable(
-                    "the gate cannot tell whether this request was admitted before; it was not carried out. Sign anew and try again",
+                    "whether this request was admitted before could not be determined, so it was not carried out; sign anew and try again",
                     reason=f"Redis did not answer a claim: {type(reply).__name__}",
                 )
         self._metrics.replay_claims[outcome] += 1
@@ -129,3 +140,17 @@ class ReplayGuard:
         if now_ms - self._logged_ms >= LOG_EVERY_MS:
             self._logged_ms = now_ms
             _log.error("replay_guard_unavailable", outcome=outcome, reason=type(reply).__name__)
+
+
+def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:
+    """One reply for each claim: ``True`` for its first user, ``None`` for a replay, an exception for neither."""
+    found: list[object] = []
+    rest = iter(replies)
+    for claim in claims:
+        reply = next(rest)
+        if claim.shared:
+            used_by = next(rest)
+            if reply is None:
+                reply = True if used_by == _READ else used_by if isinstance(used_by, Exception) else None
+        found.append(reply)
+    return found

@@ -40,7 +40,8 @@ class Route:
     """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
 
     __slots__ = (
-        "builtin", "further", "methods", "pattern", "position", "scope", "session", "strict_replay", "upstream", "websocket", "weight",
+        "builtin", "dialect", "further", "methods", "pattern", "position", "scope", "session", "strict_replay", "upstream", "websocket",
+        "weight",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +60,8 @@ class Route:
         self.websocket = websocket
         self.builtin = builtin
         """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
+        self.dialect = ""
+        """In whose form it is refused; ``""``: as its path says."""
         self.session = ""
         """The session dialect of a WebSocket whose messages are decided one by one; ``""``: there is none."""
         self.methods: dict[str, Route] = {}
@@ -114,6 +117,7 @@ class RouteTable:
                 index, config.match, config.scope, config.upstream, config.weight,
                 strict_replay=config.strict_replay, websocket=bool(config.websocket), builtin="",
             )  # fmt: skip
+            route.dialect = config.dialect or ""
             if config.session:
                 route.session = config.session
                 route.methods = _methods(route, (methods or {}).get(config.methods or "", {}))
@@ -150,7 +154,12 @@ class RouteTable:
             if method in found:
                 return found[method]
             allowed |= found.keys()
-        raise _unlisted(method, path, allowed)
+        raise _unlisted(method, path, allowed, "" if allowed else self._meant(path))
+
+    def _meant(self, path: bytes) -> str:
+        """The same path with or without its trailing slash, when that is listed; else ``""``."""
+        other = path[:-1] if path.endswith(b"/") else path + b"/"
+        return other.decode("ascii", "replace") if any(_walk(self._root, other.split(b"/")[1:], 0)) else ""
 
     def _add(self, route: Route) -> list[str]:
         """Add one route; returns what is wrong with it."""
@@ -231,9 +240,10 @@ def check_path(path: bytes) -> None:
             raise AmbiguousPath(f"the path contains {what}; the gate forwards exactly what was signed and never normalises a path")
 
 
-def _unlisted(method: bytes, path: bytes, allowed: set[bytes]) -> NoRoute | MethodNotAllowed:
+def _unlisted(method: bytes, path: bytes, allowed: set[bytes], meant: str) -> NoRoute | MethodNotAllowed:
     if not allowed:
-        return NoRoute(f"nothing is served at {path[:200].decode('ascii', 'replace')}; see the list of endpoints")
+        advice = f"did you mean {meant[:200]}?" if meant else "see the list of endpoints"
+        return NoRoute(f"nothing is served at {path[:200].decode('ascii', 'replace')}; {advice}")
     names = b", ".join(sorted(allowed))
     return MethodNotAllowed(f"{method.decode('ascii', 'replace')} is not served here; use {names.decode()}", headers=((b"Allow", names),))
 

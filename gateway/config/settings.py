@@ -177,8 +177,21 @@ class ClientIp(Section):
         return self
 
 
+class Gateway(Section):
+    """What the gate says of itself to customers."""
+
+    docs_url: str = Field("", pattern=r"^(https?://[^\s#]+)?$")
+    """Where the customers' documentation explains refusals: ``#`` and the code are put behind it."""
+
+
+DialectName = Literal["mobee", "binance", "rfc9421"]
+PathPrefix = Annotated[str, Field(pattern=r"^/[!-~]*$")]
+
+
 class Auth(Section):
-    dialects: tuple[Literal["mobee", "binance", "rfc9421"], ...] = Field(("mobee", "binance", "rfc9421"), min_length=1)
+    dialects: tuple[DialectName, ...] = Field(("mobee", "binance", "rfc9421"), min_length=1)
+    path_dialects: dict[PathPrefix, DialectName] = {}
+    """In whose form calls below a path are refused; without it Binance's paths (``/api/v3/…``, ``/sapi/v1/…``) are known by their shape."""
     clock_window_ms: Milliseconds = 5_000
     max_clock_window_ms: Milliseconds = 60_000
     replay_outage: Literal["deny", "allow"] = "deny"
@@ -284,6 +297,8 @@ class RouteConfig(Rule):
     """``True``: a tunnel; a name: a session in that dialect."""
     methods: str | None = None
     """With a session: the table of what may be sent."""
+    dialect: DialectName | None = None
+    """In whose form calls are refused, whatever a request carries."""
 
     @property
     def session(self) -> str:
@@ -327,6 +342,7 @@ class GatewayTelemetry(Telemetry):
 class GatewaySettings(Section):
     """The whole of ``gateway.toml``."""
 
+    gateway: Gateway = Gateway()
     listen: Listen = Listen()
     stores: Stores
     vault: Vault

@@ -70,7 +70,7 @@ class Guard:
     def __init__(self) -> None:
         self.claims, self.refusal = [], None
 
-    def claim(self, key_id, signature, *, ttl_ms, outage):
+    def claim(self, key_id, signature, *, ttl_ms, outage, shared=False):
         self.claims.append((key_id, signature, ttl_ms, outage))
         future = asyncio.get_running_loop().create_future()
         if self.refusal is None:

@@ -58,7 +58,7 @@ class Guard:
         self.used: set[tuple[str, bytes]] = set()
         self.held: list[asyncio.Future[None]] | None = None
 
-    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str) -> "asyncio.Future[None]":
+    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
         assert ttl_ms > 0
         assert outage
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

@@ -24,11 +24,24 @@ _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 class Credentials:
     """What a request claims, with nothing of it believed yet."""
 
-    __slots__ = ("algorithm", "covers_query", "expires_ms", "key_id", "pss", "signature", "signed", "timestamp_ms", "unique", "window_ms")
+    __slots__ = (
+        "algorithm",
+        "covers_query",
+        "expires_ms",
+        "key_id",
+        "pss",
+        "replay_advice",
+        "signature",
+        "signed",
+        "timestamp_ms",
+        "unique",
+        "window_ms",
+    )
 
     def __init__(
         self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
         algorithm: str = "", covers_query: bool = True, unique: bool = True, pss: bool = False,
+        replay_advice: str = "",
     ) -> None:  # fmt: skip
         self.key_id = key_id
         """As received; may be malformed."""
@@ -44,6 +57,8 @@ class Credentials:
         """When it expires by its own word, Unix milliseconds; 0: it does not say."""
         self.algorithm = algorithm
         """The algorithm it names, if any: it must be the key's."""
+        self.replay_advice = replay_advice
+        """Why two honest requests may have been the same, for the refusal of the second."""
         self.pss = pss
         """Whether an RSA key signed by RSASSA-PSS with SHA-512 (RFC 9421 §3.3.1) in place of its usual scheme."""
         self.covers_query = covers_query
@@ -86,7 +101,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
-        """Common mistakes of this dialect, as what would have been signed and sent; at most a dozen.
+        """Common mistakes of this dialect, as what would have been signed and sent; at most two dozen.
 
         :param credentials: as :meth:`read` gave them
         """

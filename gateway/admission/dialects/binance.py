@@ -85,6 +85,12 @@ class Binance(Dialect):
         yield Mistake("the parameters were signed in another order than they were sent in", ordered, signature)
         yield Mistake("the parameters were signed before they were percent-encoded: sign what is sent",
                       unquote_to_bytes(credentials.signed), signature)  # fmt: skip
+        yield from _other_spellings(credentials.signed, signature)
+        for url in (request.path, b"https://" + b"".join(request.field_lines(b"host")[:1]) + request.path):
+            yield Mistake("the whole URL was signed: sign the query alone", url + b"?" + credentials.signed, signature)
+        before, behind, _ = (request.query or request.body).partition(b"&signature=")
+        if behind:
+            yield Mistake("a parameter stands behind signature that was not signed: add the signature last", before, signature)
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""
@@ -96,7 +102,29 @@ class Binance(Dialect):
 def told(problem: Mapping[str, object]) -> tuple[int, str]:
     """A problem as Binance's number and phrase."""
     code, phrase = _CODES.get(str(problem["code"]), _UNKNOWN)
-    return code, phrase(problem) if callable(phrase) else phrase
+    detail = _detail(problem)
+    if callable(phrase):
+        phrase = phrase(problem)
+    return (
+        code,
+        phrase if phrase == detail else f"{phrase} {detail[:1].upper()}{detail[1:]}",
+    )  # clients show it alone, so the reason is in it
+
+
+def _other_spellings(signed: bytes, signature: bytes) -> Iterator[Mistake]:
+    """Percent-encodings that one library writes and another does not."""
+    encode = "percent-encode once, and sign the very text that is sent"
+    yield Mistake(f"brackets were signed as %5B and %5D and sent as [ and ]: {encode}",
+                  signed.replace(b"[", b"%5B").replace(b"]", b"%5D"), signature)  # fmt: skip
+    yield Mistake(f"a space was signed as %20 and sent as +: {encode}", signed.replace(b"+", b"%20"), signature)
+    yield Mistake(f"a space was signed as + and sent as %20: {encode}", signed.replace(b"%20", b"+"), signature)
+    yield Mistake(f"letters of a percent-encoding were signed in upper case and sent in lower (%E5, %e5): {encode}",
+                  _PERCENT.sub(lambda found: found[0].upper(), signed), signature)  # fmt: skip
+    yield Mistake(f"letters of a percent-encoding were signed in lower case and sent in upper (%e5, %E5): {encode}",
+                  _PERCENT.sub(lambda found: found[0].lower(), signed), signature)  # fmt: skip
+
+
+_PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
 
 
 def _without_signature(parameters: bytes) -> bytes:

@@ -37,6 +37,7 @@ class Mobee(Dialect):
             signed,
             milliseconds(timestamp, "X-Request-Timestamp"),
             covers_query=request.query is None,
+            replay_advice=_IN_SECONDS if len(timestamp) < 12 else "",
         )
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
@@ -69,6 +70,7 @@ class Mobee(Dialect):
         """Plain problems."""
 
 
+_IN_SECONDS: Final = "Two equal requests signed in one second have one signature: with X-Request-Timestamp in milliseconds they differ"
 _NAMES = {KEY: "X-API-Key", TIMESTAMP: "X-Request-Timestamp", SIGNATURE: "X-Request-Signature"}
 
 

@@ -47,6 +47,17 @@ MISTAKES = [
     ("content was left out", lambda: signed_over(ORDER, ORDER["string_to_sign"].encode().rpartition(b"\n")[0])),
     ("another spelling", lambda: signed_over(ORDER, ORDER["string_to_sign"].replace(":", ": ").replace(",", ", ").encode())),
     ("newline at its end", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"] + "\n"})),
+    *(
+        (advice, lambda around=around: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": around % HMAC["secret"]}))
+        for advice, around in (
+            ("CR LF) at its end", "%s\r\n"),
+            ("a space at its end", "%s "),
+            ("a space before it", " %s"),
+            ("in its quotes", '"%s"'),
+            ("in its quotes", "'%s'"),
+            ("byte order mark", "\ufeff%s"),
+        )
+    ),
     ("without its prefix", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"][4:]})),
     ("keyed with the key id", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["key_id"]})),
 ]
@@ -180,3 +191,42 @@ def test_no_answer_shows_a_secret_or_an_expected_signature():
         body = a_gate().render(refusal, request).body.decode()
         assert HMAC["secret"] not in body
         assert base64.b64encode(sign_with(HMAC, refusal.extras["string_to_sign"].encode())).decode() not in json.dumps(body)
+
+
+QUERY = b"symbols=[%22BTCIDR%22]&note=a+b%20c%e5%E5&timestamp=1790000000000"
+
+
+@pytest.mark.parametrize(
+    ("advice", "sent", "signed"),
+    [
+        ("signed as %5B", QUERY, QUERY.replace(b"[", b"%5B").replace(b"]", b"%5D")),
+        ("signed as %20 and sent as +", QUERY, QUERY.replace(b"+", b"%20")),
+        ("signed as + and sent as %20", QUERY, QUERY.replace(b"%20", b"+")),
+        ("signed in upper case", QUERY, QUERY.replace(b"%e5", b"%E5")),
+        ("signed in lower case", QUERY, QUERY.replace(b"%E5", b"%e5")),
+        ("the whole URL was signed", QUERY, b"/api/v3/account?" + QUERY),
+        ("the whole URL was signed", QUERY, b"https://api.example/api/v3/account?" + QUERY),
+        ("behind signature", QUERY + b"&signature=%b&recvWindow=5000", QUERY),
+    ],
+)
+def test_what_people_really_do_with_binances_parameters_is_named(advice, sent, signed):
+    key = vectors("binance")["keys"]["hmac"]
+    signature = sign_with(key, signed).hex().encode()
+    query = sent.replace(b"%b", signature) if b"signature" in sent else sent + b"&signature=" + signature
+    request = request_of(vector("binance", "account, hmac"), query=query)
+    request = request.replace(headers=(*request.headers, (b"host", b"api.example")))
+    assert advice in refusal_of(request, record_of(key)).extras["hint"]
+
+
+@pytest.mark.parametrize("around", ['"%s"', "'%s'", "\xef\xbb\xbf%s"])
+def test_a_key_id_in_quotes_is_named(around):
+    request = with_field(request_of(READ), b"x-api-key", (around % HMAC["key_id"]).encode("latin-1"))
+    for records in ((), (record_of(HMAC),)):
+        assert "stands in quotes" in refusal_of(request, *records).extras["hint"]
+
+
+def test_two_equal_requests_in_one_second_are_told_what_makes_them_differ():
+    for digits, advised in ((b"1790000000", True), (b"1790000000000", False)):
+        request = with_field(request_of(READ), b"x-request-timestamp", digits)
+        advice = DIALECTS["mobee"].read(request, fields_of(DIALECTS["mobee"], request)).replay_advice
+        assert ("milliseconds" in advice) is advised

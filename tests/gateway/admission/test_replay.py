@@ -31,9 +31,9 @@ async def alone(own_redis):
 
 
 def claim(
-    guard: ReplayGuard, signature: bytes, *, key_id: str = "key", ttl_ms: int = 60_000, outage: str = "deny"
+    guard: ReplayGuard, signature: bytes, *, key_id: str = "key", ttl_ms: int = 60_000, outage: str = "deny", shared: bool = False
 ) -> "asyncio.Future[None]":
-    return guard.claim(key_id, signature, ttl_ms=ttl_ms, outage=outage)
+    return guard.claim(key_id, signature, ttl_ms=ttl_ms, outage=outage, shared=shared)
 
 
 async def outcomes(*claims: "asyncio.Future[None]") -> list[type | None]:
@@ -147,3 +147,31 @@ async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis
     await asyncio.sleep(0)
     assert alone._metrics.replay_round_trips == 3  # the one of "warm", and two at once
     assert await outcomes(hanging, next_one) == [ReplayGuardUnavailable] * 2
+
+
+@pytest.mark.parametrize(
+    ("reads", "passed"),
+    [
+        ([True, True, True], [True, True, True]),
+        ([True, False, True], [True, False, True]),
+        ([False, True, True, False], [True, False, False, False]),
+        ([False, False], [True, False]),
+    ],
+)
+@pytest.mark.parametrize("together", [False, True])
+async def test_a_reads_signature_serves_reads_again_and_no_trade_and_a_trades_nothing(guards, reads, passed, together):
+    """At two gates in turn, one after the other and all in one round trip."""
+    claims = [(guards[0 if together else number % 2], shared) for number, shared in enumerate(reads)]
+    if together:
+        found = await outcomes(*(claim(guard, b"one", shared=shared) for guard, shared in claims))
+    else:
+        found = [(await outcomes(claim(guard, b"one", shared=shared)))[0] for guard, shared in claims]
+    assert found == [None if one else ReplayedRequest for one in passed]
+
+
+async def test_a_refused_replay_does_not_tell_anybody_to_send_again(guards):
+    await claim(guards[0], b"one")
+    with pytest.raises(ReplayedRequest, match="find out what became of the first") as refused:
+        await claim(guards[1], b"one")
+    assert "sign anew" not in refused.value.detail
+    assert "again" not in refused.value.detail

@@ -221,4 +221,10 @@ def test_each_refusal_has_a_number_of_binance_and_carries_the_problem(cls):
 )
 def test_clients_that_match_phrases_find_them(skew_ms, phrase):
     answer = a_gate().render(errors.TimestampOutOfWindow("d", extras={"skew_ms": skew_ms}), sent())
-    assert json.loads(answer.body)["msg"] == phrase
+    assert json.loads(answer.body)["msg"] == f"{phrase} D"
+
+
+@pytest.mark.parametrize("cls", REFUSALS, ids=lambda cls: cls.code)
+def test_the_reason_stands_in_what_clients_show(cls):
+    message = json.loads(a_gate().render(cls("how to help yourself"), sent()).body)["msg"]
+    assert message.lower().endswith("how to help yourself")
