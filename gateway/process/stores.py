@@ -4,6 +4,7 @@ import asyncio
 from typing import NamedTuple, Self
 
 import asyncpg
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -11,6 +12,8 @@ from gateway.config.settings import GatewaySettings
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, sql
 from gateway.keys.vault import SealBroken, Vault
+
+_log = structlog.get_logger(__name__)
 
 SAMPLE = 5
 """Secrets opened at the start. One that does not open concerns its key alone; when none does, the key ring is the wrong one."""
@@ -57,6 +60,8 @@ class Stores(NamedTuple):
         try:
             with postgres.translated():
                 rows = await self.pool.fetch(sql.SEALED_AFTER, "", SAMPLE)
+                if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+                    _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
         except asyncpg.UndefinedTableError:
             raise StoreUnavailable("the database has no tables of Gerbang's: run `gerbang migrate`") from None
         except asyncpg.InsufficientPrivilegeError:
