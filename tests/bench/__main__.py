@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import contestants, load, memory
+from tests.bench import contestants, load, memory, session
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.gate import gate_under_test
 from tests.support import wheel
@@ -52,6 +52,18 @@ def upstream(ground: Ground) -> Iterator[None]:
         contestants.stop(process)
 
 
+@contextlib.contextmanager
+def service(ground: Ground) -> Iterator[None]:
+    """Run the service behind sessions on the load's core."""
+    log = ground.folder / "service.out"
+    process = contestants.pinned(LOAD_CORE, [sys.executable, "-m", "tests.bench.session", "service", str(ground.service)], log)
+    try:
+        contestants.wait_for(ground.service, process, log)
+        yield
+    finally:
+        contestants.stop(process)
+
+
 class Bench(NamedTuple):
     """What stays the same over all modes."""
 
@@ -75,6 +87,10 @@ class Bench(NamedTuple):
             for name, results in runs.items():
                 results.append(self._run(name, mode, connections, seconds=self.seconds, check=False))
         return runs
+
+    def rest(self, mode: str) -> float:
+        """Requests per second of the gate in one run of a mode."""
+        return self._run("gerbang", mode, 32, seconds=self.seconds, check=False).rps
 
     def _run(self, name: str, mode: str, connections: int, *, seconds: int, check: bool) -> load.Result:
         result = load.run(
@@ -135,7 +151,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="of each run (default 2)")
     parser.add_argument("--connections", type=int, nargs="+", default=[8, 32, 256])
-    parser.add_argument("--modes", nargs="+", default=list(load.MODES), choices=load.MODES)
+    parser.add_argument("--modes", nargs="+", default=[*load.MODES, "session"], choices=(*load.MODES, "session"))
     parser.add_argument("--only", nargs="+", metavar="NAME", help="baselines to run (default: all that are installed)")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json")
     parser.add_argument("--no-memory", action="store_true", help="leave out resident memory and start-up time")
@@ -154,17 +170,20 @@ def main() -> None:
         folder.chmod(0o755)
         os.sched_setaffinity(0, {int(LOAD_CORE)})  # and so the stores that it starts
         gate, interpreted, key = stack.enter_context(gate_under_test(folder))
-        ground = Ground(folder, contestants.free_port(), key)
+        ground = Ground(folder, contestants.free_port(), key, contestants.free_port())
         stack.enter_context(upstream(ground))
+        stack.enter_context(service(ground))
         if not options.no_memory:
             figures = memory.measure(gate, ground)
         entered = [gate, *([] if options.only else [interpreted]), *baselines]
         ports = {contestant.name: stack.enter_context(started(contestant, _own(ground, contestant))) for contestant in entered}
         bench = Bench(ground, entered, ports, options.rounds, options.seconds)
-        for mode in options.modes:
+        for mode in [mode for mode in options.modes if mode != "session"]:
             for connections in options.connections:
                 rows += rows_of(mode, connections, bench.measure(mode, connections))
                 print(".", end="", file=sys.stderr, flush=True)
+        if "session" in options.modes:
+            figures |= session.measure(ground, ports["gerbang"], options.rounds, options.seconds, bench.rest)
     print(f"\n{machine()}\n{options.rounds} rounds of {options.seconds} s each\n\n{table(rows)}")
     for what, value in figures.items():
         print(f"{what}: {value}")

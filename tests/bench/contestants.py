@@ -25,6 +25,8 @@ class Ground(NamedTuple):
     folder: Path
     upstream: int
     key: Key
+    service: int = 0
+    """Port of the service behind sessions."""
 
 
 class Contestant(NamedTuple):
@@ -80,7 +82,7 @@ def free_port() -> int:
 def nginx(template: str, ground: Ground, port: int) -> list[str]:
     """The command for nginx with one of the templates beside this file."""
     text = (HERE / template).read_text()
-    values = {"folder": ground.folder, "here": HERE, "upstream": ground.upstream, "port": port}
+    values = {"folder": ground.folder, "here": HERE, "upstream": ground.upstream, "service": ground.service, "port": port}
     configuration = ground.folder / template
     configuration.write_text(text.format(**values, key_id=ground.key.key_id, secret=ground.key.secret))
     return ["nginx", "-c", str(configuration), "-e", str(ground.folder / "error.log")]

@@ -34,9 +34,28 @@ per_key = "999999999/minute"
 per_ip_failures = "999999999/minute"
 max_connections = 20000
 max_connections_per_address = 20000
+max_tunnels = 20000
+max_tunnels_per_key = 20000
+max_tunnels_per_address = 20000
 
 [upstreams.spot]
 servers = ["http://127.0.0.1:{upstream}"]
+
+[upstreams.service]
+servers = ["http://127.0.0.1:{service}"]
+
+[[routes]]
+match = "GET /ws-api/v3"
+scope = "public"
+upstream = "service"
+websocket = "binance"
+methods = "binance"
+
+[methods.binance]
+"flood" = {{ scope = "public" }}
+"account.status" = {{ scope = "read" }}
+"order.place" = {{ scope = "trade" }}
+"session.logon" = {{ scope = "any", replay = "off" }}
 
 [[routes]]
 match = "GET {public_path}"
@@ -81,6 +100,7 @@ def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Contestant, Key]
                         redis=redis.url,
                         vault=vault,
                         upstream=ground.upstream,
+                        service=ground.service,
                         public_path=PUBLIC_PATH,
                         read_path=READ_PATH,
                         big_path=BIG_PATH,
