@@ -10,7 +10,6 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from admin.api import openapi, table
 from admin.api.access_log import access_log
-from admin.api.client_ip import client_ip
 from admin.api.entry import Entry, Rotation
 from admin.api.handlers import AccountApi, Who
 from admin.api.operation import Dispatcher
@@ -36,6 +35,7 @@ from admin.stepup.passkey_factors import PasskeyEnrolment, PasskeyMethod, relyin
 from admin.stepup.service import StepUp, TotpMethod
 from admin.stores import Stores
 from gateway.keys.vault import Vault
+from gateway.net.client_ip import client_ip
 
 
 def build(

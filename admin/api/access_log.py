@@ -1,19 +1,22 @@
 """What is told of each answer: counted always; a line in the log as far as the settings want it, without query, credentials or bodies."""
 
+from collections.abc import Sequence
+
 import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
-from admin.api.client_ip import Networks, client_ip
 from admin.api.problems import ACCOUNT, CODE, OPERATOR, REASON, REQUEST_ID
 from admin.metrics import AdminMetrics
+from gateway.net.addresses import Network
+from gateway.net.client_ip import client_ip
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
 _log = structlog.get_logger("access")
 
 
-def access_log(share: float, trusted: Networks, metrics: AdminMetrics, *, port: str) -> Middleware:
+def access_log(share: float, trusted: Sequence[Network], metrics: AdminMetrics, *, port: str) -> Middleware:
     """A middleware outside ``problems``: every refusal, and the share of the rest.
 
     :param share: 0 logs nothing

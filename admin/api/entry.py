@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from admin.api.client_ip import failure_group
 from admin.api.handlers import Who
 from admin.api.limiter import Limiter
 from admin.api.problems import ACCOUNT
@@ -16,6 +15,7 @@ from admin.identity.accounts import Accounts
 from admin.identity.browser import Browsers
 from admin.identity.caller import Authenticator, Caller
 from gateway.errors import StoreUnavailable
+from gateway.net.addresses import customer_network
 from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Entry:
             caller = await self._identify(request, occasion.now_ms)
         except Unauthenticated:
             # Only failures are counted by address, so that customers who share one with a guesser go on.
-            wait_ms = self._failures.take(failure_group(occasion.client_ip), clock.monotonic_ms())
+            wait_ms = self._failures.take(customer_network(occasion.client_ip or ""), clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None
             raise

@@ -5,7 +5,7 @@ Routes and ``/openapi.json`` are made from the same values, so that the document
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -13,11 +13,12 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from admin.api.bodies import Body
-from admin.api.client_ip import Networks, client_ip
 from admin.api.problems import of_validation, too_large
 from admin.audit import Occasion
 from admin.errors import InvalidJson, NotFound, ServiceUnavailable, TooSlow, UnsupportedMediaType
 from gateway.errors import Refusal
+from gateway.net.addresses import Network
+from gateway.net.client_ip import client_ip
 from gateway.runtime import clock
 
 WhoT = TypeVar("WhoT")
@@ -73,7 +74,7 @@ class Dispatcher(Generic[WhoT]):
     """
 
     admit: Callable[[web.Request, Occasion], Awaitable[WhoT]]
-    trusted_proxies: Networks
+    trusted_proxies: Sequence[Network]
     timeout_s: float
     done: Callable[[web.Request, web.Response, Any], Awaitable[None]] | None = None
     """After an operation, with its body: for what the answer carries besides. Must not raise: the operation is committed."""

@@ -4,7 +4,6 @@ import structlog
 from aiohttp import web
 
 from admin import audit
-from admin.api.client_ip import failure_group
 from admin.api.limiter import Limiter
 from admin.audit import Actor, Entry, Event, Occasion
 from admin.errors import rate_limited
@@ -16,6 +15,7 @@ from admin.pages import texts
 from admin.pages.context import Context, Visit, read_language, see_other, write_language
 from admin.pages.i18n import LANGUAGES
 from admin.pages.render import remember_language
+from gateway.net.addresses import customer_network
 from gateway.runtime import clock
 
 _log = structlog.get_logger(__name__)
@@ -52,7 +52,7 @@ class Entrance:
     async def start(self, request: web.Request) -> web.StreamResponse:
         """To the provider. ``again`` makes it ask for the password although it knows the customer: for steps that need a fresh login."""
         # Each start is a record in Redis: strangers must not fill it.
-        wait_ms = self._starts.take(failure_group(self._services.client_ip(request)), clock.monotonic_ms())
+        wait_ms = self._starts.take(customer_network(self._services.client_ip(request) or ""), clock.monotonic_ms())
         if wait_ms:
             raise rate_limited("Too many logins were started from this address.", wait_ms)
         started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)

@@ -5,12 +5,13 @@ first address that is no trusted proxy's is the client's. What cannot be read en
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
 
 from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
-from gateway.net.addresses import NetworkList, canonical
+from gateway.net.addresses import Network, NetworkList, canonical
 
 _PEERS = 65_536
 
@@ -67,7 +68,7 @@ class ClientIpRule:
         if peer is not None and self.trusted.contains(peer):
             if not request.believed:
                 return Seen(peer, "")
-            seen = self._told(request, peer)
+            seen = self.told(request.field_lines(self._name), peer)
             seen.secure = _told_scheme(request)
             return seen
         seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
@@ -87,9 +88,11 @@ class ClientIpRule:
             request = request.replace(headers=named)
         return request if secure is None else request.replace(secure=secure)
 
-    def _told(self, request: Request, peer: str) -> Seen:
-        """What a trusted proxy says."""
-        lines = request.field_lines(self._name)
+    def told(self, lines: list[bytes], peer: str) -> Seen:
+        """What a trusted proxy says.
+
+        :param lines: of the configured field
+        """
         if not lines:
             return Seen(peer, "")
         if self._hops is not None:
@@ -120,6 +123,27 @@ class ClientIpRule:
             if not self.trusted.contains(address):
                 break
         return Seen(address, "")
+
+
+def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str | None:
+    """The rule for a service that decides nothing by the address: a field that cannot be read leaves the trusted proxy's own.
+
+    :param peer: as the transport names it, a zone id included
+    :param forwarded_for: the lines of X-Forwarded-For, in order
+    :return: ``None`` when the peer has no address
+    """
+    known = canonical((peer or "").partition("%")[0])
+    if known is None:
+        return None
+    rule = _rule(tuple(trusted))
+    if not rule.trusted.contains(known):
+        return known
+    return rule.told([line.encode("latin-1", "replace") for line in forwarded_for], known).address or known
+
+
+@lru_cache(8)
+def _rule(trusted: tuple[Network, ...]) -> ClientIpRule:
+    return ClientIpRule(ClientIp(trusted_proxies=trusted))
 
 
 def _told_scheme(request: Request) -> bool | None:

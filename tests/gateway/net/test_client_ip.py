@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
 from gateway.net.addresses import canonical
-from gateway.net.client_ip import ClientIpRule, notes
+from gateway.net.client_ip import ClientIpRule, client_ip, notes
 
 TRUSTED = ("127.0.0.1/32", "10.0.0.0/8", "2001:db8:f::/48", "::ffff:172.16.0.0/108")
 PROXY = "10.0.0.1"
@@ -433,3 +433,36 @@ def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, 
 )
 def test_check_tells_what_a_valid_rule_may_still_get_wrong(settings, where):
     assert [path for path, _ in notes(ClientIp.model_validate(settings))] == where
+
+
+INSIDE = (ip_network("10.0.0.0/8"), ip_network("fd00::/8"))
+
+
+@pytest.mark.parametrize(
+    ("peer", "header", "expected"),
+    [
+        ("8.8.8.8", [], "8.8.8.8"),
+        ("8.8.8.8", ["1.1.1.1"], "8.8.8.8"),
+        ("10.0.0.1", [], "10.0.0.1"),
+        ("10.0.0.1", ["1.1.1.1"], "1.1.1.1"),
+        ("10.0.0.1", ["6.6.6.6, 1.1.1.1"], "1.1.1.1"),
+        ("10.0.0.1", ["6.6.6.6", "1.1.1.1, 10.0.0.2"], "1.1.1.1"),
+        ("10.0.0.1", ["6.6.6.6, nonsense"], "10.0.0.1"),
+        ("10.0.0.1", ["6.6.6.6, nonsense, 10.0.0.3"], "10.0.0.1"),
+        ("10.0.0.1", ["6.6.6.6, 198.51.100.20:17085"], "198.51.100.20"),
+        ("10.0.0.1", ["[2606:4700::1111]:443"], "2606:4700::1111"),
+        ("10.0.0.1", ["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+        ("::ffff:10.0.0.1", ["::ffff:1.1.1.1"], "1.1.1.1"),
+        ("fd00::1", ["2606:4700::1111"], "2606:4700::1111"),
+        ("fe80::1%eth0", [], "fe80::1"),
+        (None, ["1.1.1.1"], None),
+        ("", [], None),
+    ],
+)
+def test_for_the_admin_service_only_a_trusted_proxy_is_believed(peer: str | None, header: list[str], expected: str | None) -> None:
+    assert client_ip(peer, header, INSIDE) == expected
+
+
+@given(st.lists(st.text(max_size=60), max_size=4))
+def test_no_header_raises_in_the_admin_service(header: list[str]) -> None:
+    assert client_ip("10.0.0.1", header, INSIDE)
