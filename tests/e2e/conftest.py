@@ -1,11 +1,15 @@
 """One real ``gerbang up`` for all end-to-end tests of one pytest process."""
 
+import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support import guide
 from tests.support.bot import Bot
 from tests.support.customer import Customer
 from tests.support.system import GERBANG, System, free_port
@@ -60,5 +64,43 @@ def operator(system: System) -> Callable[..., subprocess.CompletedProcess[str]]:
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         where = {"GERBANG_INTERNAL_URL": system.internal_url, "GERBANG_INTERNAL_TOKEN_FILE": str(system.folder / "secrets/internal-token")}
         return subprocess.run([GERBANG, *arguments], capture_output=True, text=True, env=system.environment | where | environment)
+
+    return run
+
+
+@pytest.fixture
+def key_of(customer_of: Callable[..., Customer]) -> Callable[..., dict[str, str]]:
+    """Makes a key of a new customer, as other people's clients want it: ``key_of()``, ``key_of("ed25519", scopes=["read"])``."""
+    return lambda algorithm="hmac-sha256", **wish: customer_of().create_key_of(algorithm, **wish)
+
+
+@pytest.fixture(scope="session")
+def node_modules() -> Path:
+    """The folder of the npm packages that are pinned in ``node/package-lock.json``, installed when they are not there."""
+    if shutil.which("npm") is None:
+        message = "npm is not here: apt-get install npm"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    folder = HERE / "node"
+    lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
+    if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
+        command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def node_program(node_modules: Path) -> Callable[..., list]:
+    """Runs the guide's JavaScript settings of a client with more lines; returns what those ``say``."""
+
+    def run(heading: str, names: dict[str, str], lines: str) -> list:
+        constants = "".join(f"const {name} = {json.dumps(value)};\n" for name, value in names.items())
+        say = "const say = (value) => console.log('SAID ' + JSON.stringify(value));\n"
+        program = constants + guide.block(heading) + say + lines + "\nprocess.exit(0);\n"
+        # Imports may stand anywhere at the top level; they are resolved from the working directory.
+        command = ["node", "--input-type=module", "-"]
+        done = subprocess.run(command, input=program, cwd=node_modules, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return [json.loads(line[5:]) for line in done.stdout.splitlines() if line.startswith("SAID ")]
 
     return run

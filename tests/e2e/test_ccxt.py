@@ -2,14 +2,11 @@
 
 import ccxt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from gateway.runtime import clock
+from tests.support.customer import PRIVATE_KEYS
 
 SYMBOL = "BTC/IDR"
-KINDS = {"hmac-sha256": None, "ed25519": Ed25519PrivateKey.generate, "rsa-sha256": lambda: generate_private_key(65537, 2048)}
 
 
 def exchange(system, key, **options):
@@ -24,23 +21,7 @@ def exchange(system, key, **options):
     )
 
 
-@pytest.fixture
-def key_of(customer_of):
-    """Makes a customer's key as ccxt wants it: the secret, or the private key in PEM."""
-
-    def make(algorithm="hmac-sha256", **wish):
-        customer = customer_of()
-        private = KINDS[algorithm]() if KINDS[algorithm] else None
-        if private is None:
-            return customer.create_key(**wish)
-        public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        made = customer.create_key(algorithm=algorithm, public_key=public, **wish)
-        return made | {"secret": private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()}
-
-    return make
-
-
-@pytest.mark.parametrize("algorithm", KINDS)
+@pytest.mark.parametrize("algorithm", ["hmac-sha256", *PRIVATE_KEYS])
 def test_ccxt_reads_and_trades(system, key_of, algorithm):
     bot = exchange(system, key_of(algorithm))
     assert SYMBOL in bot.load_markets()

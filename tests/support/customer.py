@@ -4,6 +4,9 @@ import itertools
 from typing import Any
 
 import pyotp
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from deploy.client import Reply, ask
 from gateway.runtime import clock
@@ -19,6 +22,7 @@ WISH = {
     "public_key": None,
     "expires_in_days": None,
 }
+PRIVATE_KEYS = {"ed25519": Ed25519PrivateKey.generate, "rsa-sha256": lambda: generate_private_key(65537, 2048)}
 
 
 class Customer:
@@ -62,6 +66,15 @@ class Customer:
         wish = WISH | wish
         made = self.expect(201, "POST", "keys", wish | {"step_up": self.step_up(action="create_key", **wish)})
         return {"key_id": made["key"]["id"], "secret": made.get("secret")}
+
+    def create_key_of(self, algorithm: str, **wish: object) -> dict[str, str]:
+        """A key as other people's clients want it: its ``secret`` is the secret, or the private key in PEM."""
+        if algorithm not in PRIVATE_KEYS:
+            return self.create_key(**wish)
+        private = PRIVATE_KEYS[algorithm]()
+        public = private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        made = self.create_key(algorithm=algorithm, public_key=public, **wish)
+        return made | {"secret": private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()}
 
     def delete_key(self, key_id: str) -> None:
         self.expect(204, "DELETE", f"keys/{key_id}", {"step_up": self.step_up(action="delete_key", key_id=key_id)})

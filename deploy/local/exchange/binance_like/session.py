@@ -59,6 +59,7 @@ class ApiSession(Session):
             "session.logon": self._log_on,
             "session.status": self._status,
             "session.logout": self._log_out,
+            "session.subscriptions": self._subscriptions,
             "userDataStream.subscribe": self._subscribe,
             "userDataStream.subscribe.signature": self._subscribe_by_signature,
             "userDataStream.unsubscribe": self._unsubscribe,
@@ -116,6 +117,9 @@ class ApiSession(Session):
         who = {"apiKey": None if caller is None else caller.key_id, "authorizedSince": self._authorized_ms}
         times = {"connectedSince": self._connected_ms, "serverTime": asked.now_ms}
         return who | times | {"returnRateLimits": False, "userDataStream": bool(self._streams)}
+
+    def _subscriptions(self, _asked: Asked, _caller: Asserted | None) -> list[dict[str, int]]:
+        return [{"subscriptionId": number} for number in self._streams]
 
     def _subscribe(self, asked: Asked, _caller: Asserted | None) -> dict[str, Any]:
         return self._start_stream(asked.account, of_session=True)

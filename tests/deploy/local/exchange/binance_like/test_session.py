@@ -87,6 +87,8 @@ async def test_a_stream_ends_when_it_is_asked_to_or_with_its_session(session, ex
         await api.say({"id": 3, "method": "userDataStream.unsubscribe", "params": {"subscriptionId": 1}}, "budi")
         assert (await api.hear(event("eventStreamTerminated")))["subscriptionId"] == 1
         assert (await api.hear())["result"] == {}
+        listed = await api.ask({"id": 4, "method": "session.subscriptions"})
+        assert listed["result"] == [{"subscriptionId": 0}, {"subscriptionId": 2}]
         await api.say({"id": 4, "method": "session.logout"}, "budi")
         assert (await api.hear(event("eventStreamTerminated")))["subscriptionId"] == 2
         assert (await api.hear())["result"]["apiKey"] is None
