@@ -10,6 +10,7 @@ from typing import NamedTuple
 import aiohttp
 from aiohttp import web
 
+from admin import feed
 from admin.config import AdminSettings
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -21,6 +22,7 @@ from gateway.errors import ConfigError, ConfigProblem, GerbangError
 from gateway.keys import postgres, redis_client
 from gateway.keys.vault import Vault
 from gateway.net.listening import listen
+from gateway.runtime.tasks import cancel, spawn
 
 _WAIT_FOR_STORES_S = 30.0
 
@@ -57,6 +59,7 @@ async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S
         stack.push_async_callback(_close_pool, pool)
         stores = Stores(pool, redis)
         await stores.wait(wait_s)
+        stack.push_async_callback(cancel, spawn(feed.tend(stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         running = _Running(vault, stores, http, AdminMetrics())
         public, internal = (_bound(stack, address, where) for address, where in (

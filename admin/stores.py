@@ -19,7 +19,8 @@ _log = structlog.get_logger(__name__)
 
 
 _RETRY_S = 0.5
-_NEEDED = "SELECT seq, tier, first_ms FROM audit_events, accounts, key_activity LIMIT 0"  # of the latest migrations that this service needs
+# Of the latest migrations that this service needs.
+_NEEDED = "SELECT seq, tier, first_ms, horizon FROM audit_events, accounts, key_activity, key_feed_marks LIMIT 0"
 
 
 class SchemaOutdated(GerbangError):
@@ -87,7 +88,7 @@ class Stores:
             raise SchemaOutdated(f"the database's schema is not up to date ({error.args[0]}): run `gerbang migrate`") from None
 
     async def invalidate(self, key_ids: Sequence[str]) -> None:
-        """Tell the gateways, after the commit. A failure is logged, not raised: PostgreSQL notifies them by its trigger as well."""
+        """Tell the gateways, after the commit. A failure is logged, not raised: the feed tells them as well."""
         if not key_ids:
             return
         try:

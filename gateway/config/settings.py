@@ -208,7 +208,7 @@ class Auth(Section):
 class Cache(Section):
     local_ttl_ms: Milliseconds = 5_000
     redis_ttl_ms: int = Field(60_000, ge=1, le=300_000)
-    """At most what ``keys.trust.TOMBSTONE_TTL_MS`` outlives."""
+    """At most ``keys.trust.MAX_RECORD_TTL_MS``, for which gates keep what has changed."""
     stale_limit_ms: Milliseconds = 30_000
     local_entries: int = Field(100_000, ge=1, le=10_000_000)
 

@@ -1,8 +1,8 @@
-"""The process's own memory of keys: hit, known-absent and miss apart, bounded, each answer with its age. No I/O, no clock.
+"""The process's own memory of keys: hit, known-absent and miss apart, bounded. No I/O, no clock, no decision on what is believed.
 
-Two maps, so that ids which do not exist never push out keys that do: an attacker who makes up well-formed ids fills the map of
-absent ids only, and every entry of it is worth one look-up in PostgreSQL at most. In each, the entry that was loaded longest ago
-goes first; a key in use is loaded again and again, so what goes is what nobody uses.
+Keys and absent ids apart, so that ids which do not exist never push out keys that do: an attacker who makes up well-formed ids fills the
+map of absent ids only. In each, what was loaded longest ago goes first. Keys that are in doubt are kept apart from the others, each with
+the moment until which it may be used all the same.
 """
 
 from collections import OrderedDict
@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 from gateway.keys.record import KeyRecord
+from gateway.keys.snapshot import Snapshot
 
 T = TypeVar("T")
 
@@ -27,77 +28,94 @@ ABSENT: Final = Absent.ABSENT
 class Entry(Generic[T]):
     """One key in memory. Times are monotonic milliseconds."""
 
-    __slots__ = ("fresh_until_ms", "read_ms", "record", "refresh_from_ms", "shared_ms", "value")
+    __slots__ = ("position", "record", "retry_ms", "until_ms", "used", "value")
 
-    def __init__(self, record: KeyRecord, value: T, *, read_ms: int, refresh_from_ms: int, fresh_until_ms: int, shared_ms: int) -> None:
+    def __init__(self, record: KeyRecord, value: T, position: Snapshot, *, until_ms: int = 0, retry_ms: int = 0) -> None:
         self.record = record
         self.value = value
         """What was prepared from the record."""
-        self.read_ms = read_ms
-        """Every change committed before this is in ``value``."""
-        self.refresh_from_ms = refresh_from_ms
-        """From here on a use starts a refresh in the background. The hot path compares with this and nothing else."""
-        self.fresh_until_ms = fresh_until_ms
-        """From here on a use waits for the stores."""
-        self.shared_ms = shared_ms
-        """When this process last put the record into Redis."""
+        self.position = position
+        """Every change that this snapshot sees is in ``value``."""
+        self.used = True
+        """Since this process last put the record into Redis."""
+        self.until_ms = until_ms
+        """In doubt, or while memory is not believed: from here on a use waits for the stores."""
+        self.retry_ms = retry_ms
+        """In doubt: from here on a use asks the stores in the background."""
 
 
 class KeyCache(Generic[T]):
-    """The two maps. ``present`` is read by the hot path directly.
+    """The three maps. ``present`` is read by the hot path directly.
 
     :param size: most keys, and most absent ids, remembered at once
     """
 
     def __init__(self, size: int) -> None:
         self.present: OrderedDict[str, Entry[T]] = OrderedDict()
+        self.doubted: OrderedDict[str, Entry[T]] = OrderedDict()
         self._absent: OrderedDict[str, int] = OrderedDict()
         self._size = size
 
     def __len__(self) -> int:
-        return len(self.present)
+        return len(self.present) + len(self.doubted)
 
     @property
     def absent_count(self) -> int:
         """How many ids are remembered as absent."""
         return len(self._absent)
 
+    def known(self, key_id: str) -> Entry[T] | None:
+        """What is remembered of a key, in doubt or not."""
+        return self.present.get(key_id) or self.doubted.get(key_id)
+
     def put(self, key_id: str, entry: Entry[T]) -> None:
         """Remember a key, in place of what was known of it."""
-        self._absent.pop(key_id, None)
+        self.drop(key_id)
         self.present[key_id] = entry
-        self.present.move_to_end(key_id)
-        _trim(self.present, self._size)
+        _trim(self.present, self._size - len(self.doubted))
+
+    def put_doubted(self, key_id: str, entry: Entry[T]) -> None:
+        """Remember a key that nobody can confirm at the moment."""
+        self.drop(key_id)
+        self.doubted[key_id] = entry
+        _trim(self.doubted, self._size)
+        _trim(self.present, self._size - len(self.doubted))
 
     def put_absent(self, key_id: str, until_ms: int) -> None:
-        """Remember that there is no such key."""
-        self.present.pop(key_id, None)
+        """Remember that there is no such key.
+
+        :param until_ms: until when that may be used also when memory is not believed
+        """
+        self.drop(key_id)
         self._absent[key_id] = until_ms
-        self._absent.move_to_end(key_id)
         _trim(self._absent, self._size)
 
-    def is_absent(self, key_id: str, now_ms: int) -> bool:
-        """Whether the id is known, and freshly so, not to exist."""
-        return now_ms < self._absent.get(key_id, 0)
+    def absent_until_ms(self, key_id: str) -> int:
+        """See :meth:`put_absent`; 0 when the id is not known to be absent."""
+        return self._absent.get(key_id, 0)
 
-    def drop(self, key_id: str) -> None:
-        """Forget whatever is known of an id."""
-        self.present.pop(key_id, None)
+    def drop(self, key_id: str) -> Entry[T] | None:
+        """Forget whatever is known of an id; returns what was remembered as a key."""
         self._absent.pop(key_id, None)
+        return self.present.pop(key_id, None) or self.doubted.pop(key_id, None)
 
-    def expire(self) -> None:
-        """Make every key wait for the stores before its next use. It stays for the case that none answers."""
+    def doubt(self, until_ms: int) -> None:
+        """Put every key in doubt, usable until then, and forget which ids are absent."""
         for entry in self.present.values():
-            entry.refresh_from_ms = entry.fresh_until_ms = 0
+            entry.until_ms = until_ms
+            entry.retry_ms = 0
+        self.doubted.update(self.present)
+        self.present.clear()
         self._absent.clear()
 
     def resize(self, size: int) -> None:
-        """Change the bound; the longest unused go first."""
+        """Change the bound; what was loaded longest ago goes first."""
         self._size = size
-        _trim(self.present, size)
+        _trim(self.doubted, size)
+        _trim(self.present, size - len(self.doubted))
         _trim(self._absent, size)
 
 
 def _trim(entries: OrderedDict[str, Any], size: int) -> None:
-    while len(entries) > size:
+    while len(entries) > max(0, size):
         entries.popitem(last=False)

@@ -1,8 +1,8 @@
 """A key record as the sealed bytes that Redis holds. Pure: no I/O, no clock.
 
-Inside the seal, beside the record, stands its freshness: when it was read from PostgreSQL and for how long it may be
-used. Who can write to Redis can therefore neither read a secret, nor widen a scope, nor move a record to another key
-(the key id is authenticated), nor bring an old one back for longer than it once had.
+Inside the seal, beside the record, stand the position in the feed of changes at which it was true, and when that was and for how
+long it may be used. Who can write to Redis can therefore neither read a secret, nor widen a scope, nor move a record to another key
+(the key id is authenticated), nor bring an old one back where its change is known, or for longer than it once had.
 
 The plaintext is JSON, with a version: readable in a debugger, and a new member never shifts an old one.
 """
@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from gateway.errors import GerbangError
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
+from gateway.keys.snapshot import Snapshot, parse_snapshot
 from gateway.keys.vault import SealBroken, Vault
 
 _VERSION = 2
@@ -25,12 +26,16 @@ class RecordUnreadable(GerbangError):
 
 
 class DatedRecord(NamedTuple):
-    """A record and how long it may be used, in Unix milliseconds of the gate that read it."""
+    """A record, where in the feed of changes it was true, and how long it may be used."""
 
     record: KeyRecord
     read_ms: int
-    """Captured before PostgreSQL was asked: every change committed before it is in the record."""
+    """Unix milliseconds of the gate that read it, captured before PostgreSQL was asked."""
     ttl_ms: int
+    position: Snapshot
+    """Every change that this snapshot sees is in the record."""
+    server: int
+    """Which start of which PostgreSQL server that snapshot is of."""
 
 
 def seal_record(dated: DatedRecord, vault: Vault) -> bytes:
@@ -59,6 +64,8 @@ def encode(dated: DatedRecord) -> bytes:
         "v": _VERSION,
         "read_ms": dated.read_ms,
         "ttl_ms": dated.ttl_ms,
+        "position": dated.position.text,
+        "server": dated.server,
         "key_id": record.key_id,
         "account_id": record.account_id,
         "label": record.label,
@@ -84,7 +91,8 @@ def decode(plaintext: bytes) -> DatedRecord:
         members = json.loads(plaintext)
         if not isinstance(members, dict) or members.get("v") != _VERSION:
             raise RecordUnreadable("not a record of a version known here")
-        return DatedRecord(_record(members), _typed(members, "read_ms", int), _typed(members, "ttl_ms", int))
+        read_ms, ttl_ms, server = (_typed(members, name, int) for name in ("read_ms", "ttl_ms", "server"))
+        return DatedRecord(_record(members), read_ms, ttl_ms, parse_snapshot(_typed(members, "position", str)), server)
     except (ValueError, KeyError, TypeError, RecursionError):
         # Without the cause: a JSON error holds the whole document, secret included.
         raise RecordUnreadable("not a record: a member is missing or malformed") from None

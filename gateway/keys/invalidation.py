@@ -1,10 +1,9 @@
-"""How a change of a key reaches every gate: a message of Redis and a notification of PostgreSQL. Losing one loses nothing.
+"""How a change of a key reaches every gate: by the feed in PostgreSQL, which loses nothing, and by a message of Redis.
 
-The admin service publishes after its commit (:func:`publish`): first the tombstone over the record in Redis, then the message.
-PostgreSQL's triggers notify at the commit itself, so a change reaches the gates also when the admin service dies right then; a
-gate that hears of it that way puts up the tombstone too, and again when Redis comes back: a fail-over may have lost it, or there was
-no Redis to take it. :class:`InvalidationListener` holds both channels open and says since when each has heard everything
-(:class:`trust.Channels`).
+PostgreSQL's triggers append each change to the feed in its own transaction and notify at the commit. :class:`InvalidationListener` reads
+the feed once a second, and at once when it is notified, so every notice may be lost. The admin service publishes after its commit
+(:func:`publish`): it removes the record in Redis, then sends the message, which is acted upon by itself: it also comes while PostgreSQL
+does not answer. A gate that knows of a change removes the record too, and again when Redis comes back: a fail-over may have lost it.
 
 A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can make gates ask PostgreSQL again, and nothing worse.
 """
@@ -12,50 +11,62 @@ A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from uuid import uuid4
+from typing import Protocol
 
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
+from gateway.config.settings import Cache
 from gateway.errors import StoreUnavailable
-from gateway.keys import postgres
+from gateway.keys import postgres, sql
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import FAILURES
-from gateway.keys.shared import entomb
-from gateway.keys.trust import MAX_RECORD_TTL_MS, Channels
+from gateway.keys.shared import forget
+from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
+from gateway.keys.trust import EVERY_KEY, FeedRead, Now, Trust
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
-__all__ = ["REDIS_CHANNEL", "Channels", "InvalidationListener", "parse_message", "publish"]
-
 REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
-_EVERY_KEY = "*"
 
-_PROBE_SECONDS = 1.0
-"""How often each channel is made to prove that it still hears."""
+READ_SECONDS = 1.0
+"""How often the feed is read when nothing is heard, at the least (:meth:`InvalidationListener.fit`)."""
+PAUSE_SECONDS = 0.05
+"""Between two reads at the least, however many changes there are."""
 _SILENCE_SECONDS = 1.0
-"""How long the proof may take before the channel counts as lost."""
+"""How long an answer may take before the channel counts as lost."""
+_PROBE_SECONDS = 1.0
+"""How often Redis is made to prove that it still speaks."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
 """Most key ids in one message."""
-_MOST_CHANGED = 2_000
-"""Changes remembered for a Redis that comes back; the oldest are forgotten first."""
+_SLICE = 500
+"""Changes acted upon before others have their turn."""
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
 
 
+class Remembers(Protocol):
+    """What has to hear of changes first: :class:`lookup.KeyLookup`."""
+
+    def changed(self, key_id: str, xid: int | None = None) -> bool: ...
+    def missed(self, *, gradually: bool) -> None: ...
+    def forget(self, key_ids: Sequence[str]) -> None: ...
+    async def renew(self) -> None: ...
+
+
 async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
     """Tell every gate that these keys changed: created, deleted, revoked, or their account frozen or thawed. After the commit.
 
-    :raises StoreUnavailable: Redis did not take all of it. The change is committed, and PostgreSQL notifies the gates: log it, go on.
+    :raises StoreUnavailable: Redis did not take all of it. The change is committed, and in the feed: log it, go on.
     """
     failure: StoreUnavailable | None = None
     try:
-        await entomb(redis, key_ids, now_ms=now_ms)
+        await forget(redis, key_ids)
     except StoreUnavailable as error:
         failure = error  # the message may get through all the same
     try:
@@ -73,24 +84,54 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
     return int(first) if first.isdigit() and len(first) < 16 else 0, [text for text in rest[:_MESSAGE_LIMIT] if is_key_id(text)]
 
 
+async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str | None) -> FeedRead:
+    """What changed since a position, in one statement.
+
+    :raises StoreUnavailable: PostgreSQL did not answer in time
+    """
+    with postgres.translated():
+        async with asyncio.timeout(_SILENCE_SECONDS):
+            row = await connection.fetchrow(sql.READ_FEED, since.text, mark)
+    if row is None:
+        raise StoreUnavailable("PostgreSQL did not answer: no row")
+    changes = list(zip(row["key_ids"], row["xids"], strict=True))
+    return FeedRead(parse_snapshot(row["position"]), row["server"], row["floor"], row["mark"], row["mark_is_there"], changes)
+
+
+class Clock(Protocol):
+    """:mod:`gateway.runtime.clock`, or a test's."""
+
+    def now_ms(self) -> int: ...
+    def monotonic_ms(self) -> int: ...
+
+
 class InvalidationListener:
-    """Holds both channels open, for ever, and calls every subscriber with each key id that changed.
+    """Reads the feed and holds both channels open, for ever; :attr:`on_invalidate` are called with each key id that changed.
 
-    ``None`` stands for every key: after a channel was down it may have missed anything, so that what is remembered must be
-    asked for anew. Subscribers are plain functions and must not block.
+    ``None`` stands for every key. Subscribers are plain functions and must not block.
 
-    :param dsn: of the gateway's role, straight to PostgreSQL: a pooler that shares sessions swallows LISTEN. The probe notices.
+    :param dsn: of the gateway's role, straight to PostgreSQL: behind a pooler that swallows LISTEN changes are a second late
     """
 
-    def __init__(self, redis: Redis, dsn: str, channels: Channels, *, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self, redis: Redis, dsn: str, trust: Trust, memory: Remembers, *, metrics: Metrics | None = None, now: Clock = clock
+    ) -> None:
         self.on_invalidate: list[Subscriber] = []
+        self.up = asyncio.Event()
+        """Set once the feed was read and Redis speaks, for the first time."""
         self._redis = redis
         self._dsn = dsn
-        self._channels = channels
+        self._trust = trust
+        self._memory = memory
+        self._clock = now
         self._metrics = metrics or Metrics()
         self._tasks: list[asyncio.Task[None]] = []
-        self._changed: dict[str, int] = {}
-        """Until when each key that changed lately is remembered, by PostgreSQL's word, the oldest first."""
+        self._is_up = {"postgres": False, "redis": False}
+        self._read_seconds = READ_SECONDS
+
+    def fit(self, settings: Cache) -> None:
+        """Read the feed several times while memory is believed."""
+        self._read_seconds = max(PAUSE_SECONDS, min(READ_SECONDS, settings.local_ttl_ms / 4_000))
 
     def start(self) -> None:
         """Begin to listen, in the background; a channel that cannot be opened is tried again until it can."""
@@ -105,6 +146,10 @@ class InvalidationListener:
         await cancel(*self._tasks)
         self._tasks = []
 
+    def down(self) -> list[str]:
+        """Channels that are down."""
+        return [name for name, is_up in self._is_up.items() if not is_up]
+
     async def _keep(self, name: str, hold: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Open one channel again and again. ``hold`` calls back when it hears, and returns or raises when it no longer does."""
         pause, said = _FIRST_PAUSE, False
@@ -112,10 +157,11 @@ class InvalidationListener:
         def up() -> None:
             nonlocal pause, said
             pause, said = _FIRST_PAUSE, False
-            setattr(self._channels, f"{name}_up_ms", clock.monotonic_ms())
+            self._is_up[name] = True
             self._metrics.listener_up[name] = 1
             _log.info("invalidation_channel_up", channel=name)
-            self._tell(None)
+            if not self.down():
+                self.up.set()
 
         while True:
             self._metrics.listener_up[name] = 0
@@ -129,85 +175,92 @@ class InvalidationListener:
             except Exception:  # noqa: BLE001  # a gate that stops listening for a defect's sake would let revoked keys in
                 _log.exception("invalidation_channel_defect", channel=name)
             finally:
-                setattr(self._channels, f"{name}_up_ms", None)
+                self._is_up[name] = False
                 self._metrics.listener_up[name] = 0
+                if name == "redis":
+                    self._trust.redis_up_ms = None
             if not said:  # once an outage
                 _log.warning("invalidation_channel_down", channel=name, reason=reason)
                 said = True
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
+    # -- the feed ------------------------------------------------------------------------------------------------------
+
     async def _hold_postgres(self, up: Callable[[], None]) -> None:
         connection = await postgres.connect(self._dsn, seconds=_SILENCE_SECONDS)
-        lost, heard = asyncio.Event(), asyncio.Event()
-        probe = f"gerbang_probe_{uuid4().hex}"
-
-        def ended(_: object) -> None:
-            lost.set()
-            heard.set()
-
-        connection.add_termination_listener(ended)
+        woken = asyncio.Event()
+        connection.add_termination_listener(lambda _: woken.set())
         try:
             with postgres.translated():
                 async with asyncio.timeout(_SILENCE_SECONDS):
-                    await connection.add_listener(POSTGRES_CHANNEL, lambda *notification: self._notified(str(notification[-1])))
-                    await connection.add_listener(probe, lambda *_: heard.set())
-                await self._probe_postgres(connection, probe, heard)
-                up()
-                while not lost.is_set():
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_PROBE_SECONDS):
-                            await lost.wait()
-                    if not lost.is_set():
-                        await self._probe_postgres(connection, probe, heard)
+                    await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._notified(woken))
+            await self._read(connection, BEGINNING)  # it may be another server: whatever is retained is looked through
+            up()
+            while not connection.is_closed():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._read_seconds):
+                        await woken.wait()
+                woken.clear()
+                await self._read(connection, BEGINNING if self._trust.read is None else self._trust.read.position)
+                await asyncio.sleep(PAUSE_SECONDS)
         finally:
             connection.terminate()
 
-    async def _probe_postgres(self, connection: postgres.Connection, channel: str, heard: asyncio.Event) -> None:
-        """Send itself a notification. Notifications come in the order of commits: once it is back, all earlier ones are here."""
-        heard.clear()
-        async with asyncio.timeout(_SILENCE_SECONDS):
-            await connection.execute("SELECT pg_notify($1, '')", channel)
-            await heard.wait()
-
-    def _notified(self, payload: str) -> None:
+    def _notified(self, woken: asyncio.Event) -> None:
         self._metrics.invalidations["postgres"] += 1
-        if payload == _EVERY_KEY:
-            self._tell(None)
-        elif is_key_id(payload):
-            self._tell(payload)
-            self._remember(payload, clock.monotonic_ms())
-            spawn(self._entomb([payload]), name="entomb")
+        woken.set()
 
-    async def _entomb(self, key_ids: Sequence[str]) -> bool:
-        """In case whoever committed the change died before it could do so. Whether Redis took all of it."""
-        try:
-            await entomb(self._redis, key_ids, now_ms=clock.now_ms())
-        except StoreUnavailable:
-            return False
-        return True
+    async def _read(self, connection: postgres.Connection, since: Snapshot) -> None:
+        """Read the feed once and act upon it."""
+        at, number = Now(self._clock.monotonic_ms(), self._clock.now_ms()), self._trust.number
+        before = self._trust.read
+        read = await read_feed(connection, since, None if before is None else before.mark)
+        news, gap = self._trust.news(read), self._trust.gap(read)
+        if gap is not None or any(key_id == EVERY_KEY for key_id, _ in news):
+            self._everything(gap)
+        # First what may be believed, then what is remembered: nothing old may come into memory between two slices.
+        self._trust.learn(read, at, number)
+        same = before is None or before.server == read.server
+        for start in range(0, len(news), _SLICE):
+            some = [(key_id, xid) for key_id, xid in news[start : start + _SLICE] if key_id != EVERY_KEY]
+            for key_id, xid in some:
+                self._trust.hear(key_id)
+                self._memory.changed(key_id, xid if same else None)
+                self._tell(key_id)
+            if before is not None:
+                self._memory.forget([key_id for key_id, _ in some])
+            await asyncio.sleep(0)
+        self._metrics.feed_reads += 1
+        self._metrics.feed_changes += len(news)
+        spawn(self._memory.renew(), name="key-renewal")
 
-    def _remember(self, key_id: str, now_ms: int) -> None:
-        """Keep a change for as long as a record that was read before it could be valid."""
-        self._changed.pop(key_id, None)
-        self._changed[key_id] = now_ms + MAX_RECORD_TTL_MS
-        oldest = next(iter(self._changed))
-        while len(self._changed) > _MOST_CHANGED or self._changed[oldest] <= now_ms:
-            del self._changed[oldest]
-            oldest = next(iter(self._changed))
+    def _everything(self, gap: str | None) -> None:
+        """Any key may have changed.
+
+        :param gap: why changes were missed; ``None`` when the feed itself says so
+        """
+        if gap is not None:
+            _log.warning("key_feed_gap", reason=gap)
+        self._trust.hear_all()
+        self._memory.missed(gradually=gap is not None)
+        self._tell(None)
+
+    # -- messages ------------------------------------------------------------------------------------------------------
 
     async def _hold_redis(self, up: Callable[[], None]) -> None:
         async with self._subscription() as subscription:
             quiet, owed = False, False
             while True:
                 if owed:
-                    owed = not await self._entomb(list(self._changed))
+                    owed = not await self._forget_recent()
                 message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
                 if message is None:
                     if quiet:
                         return
                     await subscription.ping()
                 elif message["type"] == "subscribe":
+                    self._trust.redis_up_ms = self._clock.monotonic_ms()
                     up()
                     owed = True
                 elif message["type"] == "message":
@@ -226,13 +279,26 @@ class InvalidationListener:
             with contextlib.suppress(*FAILURES):
                 await subscription.aclose()  # type: ignore[no-untyped-call]
 
+    async def _forget_recent(self) -> bool:
+        """Remove the records of all keys that changed lately; whether Redis has taken it."""
+        try:
+            await forget(self._redis, self._trust.recent())
+        except StoreUnavailable:
+            return False
+        return True
+
     def _received(self, data: bytes) -> None:
         published_ms, key_ids = parse_message(data)
         self._metrics.invalidations["redis"] += 1
+        held = []
         for key_id in key_ids:
+            self._trust.hear(key_id, told=True)
+            if self._memory.changed(key_id):
+                held.append(key_id)
             self._tell(key_id)
+        self._memory.forget(held)
         if key_ids and published_ms:
-            self._metrics.revocation_delay["redis"].observe(max(0, clock.now_ms() - published_ms) / 1_000)
+            self._metrics.revocation_delay["redis"].observe(max(0, self._clock.now_ms() - published_ms) / 1_000)
 
     def _tell(self, key_id: str | None) -> None:
         for subscriber in self.on_invalidate:

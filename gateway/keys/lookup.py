@@ -1,66 +1,49 @@
-"""Finding a key: process memory, then Redis, then PostgreSQL. One look-up per key at a time; a key in use is read anew before it is due.
+"""Finding a key: process memory, then Redis, then PostgreSQL. Nothing is read anew because time has passed, only because it changed.
 
-What is promised, and how:
+What is promised, and how (``trust`` decides what is believed, ``invalidation`` reads the feed and hears the messages):
 
-* What is used was read from PostgreSQL, by whatever gate, at most ``local_ttl`` ago. A record of Redis counts by the age in its seal.
-  So with every notice of a change lost, the change still takes effect within ``local_ttl`` (and what clocks differ by).
-* A change that is noticed takes effect at once. A look-up that is under way then is run again: what it read may be the past.
-  From then on, for as long as an old record could be valid, this process does not believe Redis for that key.
-* A record of Redis that was read before this process could hear of changes is used only when PostgreSQL cannot answer.
-* When PostgreSQL cannot answer, a key goes on from memory as long as the messages of Redis have come without a gap since it was read,
-  otherwise until ``stale_limit``; and from Redis while its seal is valid. A key that is known to have changed never does.
-* An unknown id is never written to Redis, and waits in a line of its own for PostgreSQL.
-
-Keys that are known are read anew many at a time, from PostgreSQL directly; Redis is for keys this process does not know, and for outages.
+* Memory is believed as long as the feed of changes has been read within ``local_ttl``: what it did not tell of has not changed. A change
+  drops its key from memory at once, whoever tells of it first: a message, or the feed within a second.
+* A look-up that is under way while its key changes is run again: what it read may be the past.
+* A record of Redis is believed for its whole validity when this process knows every change since the record was true.
+* While the feed cannot be read, memory goes on as long as the messages of Redis have come without a gap, else until ``stale_limit``; a
+  key that is not in memory is taken from Redis while its seal is valid. A key that is known to have changed never is.
+* When changes may have been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read anew.
+* An unknown id is never written to Redis, and waits in a line of its own for PostgreSQL, which sees a bounded number of rows a second.
 """
 
 import asyncio
-import secrets
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
-from typing import Any, Generic, NamedTuple
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple
 
 import structlog
 
 from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
-from gateway.keys.codec import RecordUnreadable
+from gateway.keys.codec import DatedRecord
+from gateway.keys.lines import Budget, Line
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
+from gateway.keys.snapshot import Snapshot
 from gateway.keys.sources import Finds, Sources
-from gateway.keys.trust import YOUNG, Channels, Now, Shared, Trust
+from gateway.keys.trust import Now, Trust
 from gateway.runtime import clock
-from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
-_SPREAD = 0.15
-"""From ``YOUNG`` on, over this share of ``local_ttl``, keys in use become due for a refresh, each at a moment of its own."""
-_GATHER_SECONDS = 0.05
-"""How long refreshes that nobody waits for are gathered."""
-_BATCH = 500
+ROWS_PER_SECOND = 5_000
+"""Of PostgreSQL, for keys that were seen to exist; and as many for ids of which nobody knows."""
+PATIENCE_MS = 2_000
+"""How long an id stands in line before who waits for it is told to try again."""
+_REDIS_BATCH, _POSTGRES_BATCH, _HANDS = 100, 250, 4
+_UNKNOWN_PLACES = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
-"""During an outage a key in use is asked for again this often, and used for so long: longer than a store takes to time out."""
+"""A key in doubt is asked for again this often; one from Redis while PostgreSQL is away is used for so long."""
+_RENEWED_AT = 0.75
+"""The share of its validity after which a record in Redis is replaced, if its key was used meanwhile."""
 _ATTEMPTS = 5
 _log = structlog.get_logger(__name__)
-
-
-class _Answer(NamedTuple):
-    """What the stores say. ``record`` is ``None`` for a key that does not exist or cannot be used."""
-
-    record: KeyRecord | None
-    read: Now
-    share: bool = False
-    """Redis may be brought up to date with it."""
-    until_ms: int | None = None
-    """PostgreSQL did not answer: usable past its freshness, until then."""
-
-
-class _GoesOn(NamedTuple, Generic[T]):
-    """PostgreSQL did not answer, and what is in memory may be used until then."""
-
-    entry: Entry[T]
-    until_ms: int
 
 
 class _Failure(NamedTuple):
@@ -72,11 +55,13 @@ class _Failure(NamedTuple):
 class _Flight(Generic[T]):
     """One look-up under way."""
 
-    __slots__ = ("dirty", "landed")
+    __slots__ = ("attempts", "began_ms", "dated", "landed")
 
-    def __init__(self) -> None:
-        self.dirty = False
-        """The key changed since the stores were asked."""
+    def __init__(self, began_ms: int) -> None:
+        self.began_ms = began_ms
+        self.attempts = 0
+        self.dated: DatedRecord | None = None
+        """What Redis holds."""
         self.landed: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
 
 
@@ -84,14 +69,14 @@ class KeyLookup(Generic[T]):
     """Keys by id, as values of ``T`` that ``prepare`` makes of a record once and that stay the same object until the record changes.
 
     :param prepare: may raise ``ValueError`` for a record that cannot be used: that key is refused, no other
-    :param channels: kept by the :class:`InvalidationListener` that calls :meth:`invalidate`
+    :param trust: kept by the :class:`InvalidationListener` that calls :meth:`changed`, :meth:`missed` and :meth:`renew`
     """
 
     def __init__(
         self,
         store: Finds,
         shared: SharedRecords,
-        channels: Channels,
+        trust: Trust,
         settings: Cache,
         *,
         prepare: Callable[[KeyRecord], T],
@@ -102,17 +87,20 @@ class KeyLookup(Generic[T]):
         self._settings = settings
         self._prepare = prepare
         self._metrics = metrics or Metrics()
-        self._trust = Trust(channels)
-        self._sources = Sources(store, shared, self._trust, self._metrics, self._now)
+        self._trust = trust
+        self._sources = Sources(store, shared, self._metrics, monotonic_ms)
         self._wall_ms = wall_ms
         self._monotonic_ms = monotonic_ms
         self._cache: KeyCache[T] = KeyCache(settings.local_entries)
         self._present = self._cache.present
+        self._believed_until_ms = 0
         self._flights: dict[str, _Flight[T]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._due: dict[str, _Flight[T]] = {}
-        self._hurry = asyncio.Event()
-        self._refreshing = False
+        self._first = Line(self._ask_redis, batch=_REDIS_BATCH, hands=_HANDS)
+        self._known = Line(self._ask_known, batch=_POSTGRES_BATCH, hands=_HANDS // 2)
+        self._unknown = Line(self._ask_unknown, batch=_POSTGRES_BATCH, hands=_HANDS // 2, places=_UNKNOWN_PLACES)
+        self._for_known = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
+        self._for_unknown = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
+        self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
 
     def peek(self, key_id: str, now_ms: int) -> T | Absent | None:
         """What memory says, for the hot path: a value, ``ABSENT``, or ``None``: call :meth:`fetch`.
@@ -120,18 +108,33 @@ class KeyLookup(Generic[T]):
         :param now_ms: monotonic milliseconds
         """
         entry = self._present.get(key_id)
-        if entry is not None and now_ms < entry.refresh_from_ms:
+        if entry is not None and now_ms < self._believed_until_ms:
+            entry.used = True
             return entry.value
         return self._peek_further(key_id, entry, now_ms)
 
     def _peek_further(self, key_id: str, entry: Entry[T] | None, now_ms: int) -> T | Absent | None:
-        if entry is None:
-            return ABSENT if self._cache.is_absent(key_id, now_ms) else None
-        if now_ms >= entry.fresh_until_ms:
+        if now_ms >= self._believed_until_ms:
+            self._believed_until_ms = self._trust.until_ms(self._settings, now_ms)
+            if now_ms < self._believed_until_ms and not self._trust.is_current(self._settings, now_ms):
+                self._metrics.stale_served += 1
+        believed = now_ms < self._believed_until_ms
+        if entry is not None:
+            entry.used = True
+            return entry.value if believed or now_ms < entry.until_ms else None
+        absent_until_ms = self._cache.absent_until_ms(key_id)
+        if absent_until_ms:
+            return ABSENT if believed or now_ms < absent_until_ms else None
+        return self._in_doubt(key_id, now_ms)
+
+    def _in_doubt(self, key_id: str, now_ms: int) -> T | None:
+        """A key that may be used while it is read anew."""
+        entry = self._cache.doubted.get(key_id)
+        if entry is None or now_ms >= entry.until_ms:
             return None
-        entry.refresh_from_ms = entry.fresh_until_ms  # once
-        if key_id not in self._flights:
-            self._metrics.key_refreshes += 1
+        if now_ms >= entry.retry_ms and key_id not in self._flights:
+            entry.retry_ms = now_ms + _RETRY_MS
+            self._metrics.key_rereads += 1
             self._begin(key_id)
         return entry.value
 
@@ -146,30 +149,15 @@ class KeyLookup(Generic[T]):
         found: T | Absent | _Failure | None = self.peek(key_id, self._monotonic_ms())
         if found is None:
             flight = self._flights.get(key_id) or self._begin(key_id)
-            if key_id in self._due:
-                self._hurry.set()
             found = await asyncio.shield(flight.landed)
         if isinstance(found, _Failure):
             raise KeyStoreUnavailable("The key cannot be looked up at the moment; try again shortly.", reason=found.reason)
         return None if found is ABSENT else found
 
-    def invalidate(self, key_id: str | None) -> None:
-        """Believe nothing read before now: of one key, or (``None``) of any, because a notice may have been missed."""
-        now_ms = self._monotonic_ms()
-        if key_id is None:
-            self._trust.missed(now_ms)
-            self._cache.expire()
-            for flight in self._flights.values():
-                flight.dirty = True
-            return
-        self._trust.heard(key_id, now_ms)
-        self._cache.drop(key_id)
-        if key_id in self._flights:
-            self._flights[key_id].dirty = True
-
     def configure(self, settings: Cache) -> None:
-        """Take over new settings; they hold for whatever is looked up from now on."""
+        """Take over new settings."""
         self._settings = settings
+        self._believed_until_ms = 0
         self._cache.resize(settings.local_entries)
 
     def sizes(self) -> dict[str, int]:
@@ -178,159 +166,175 @@ class KeyLookup(Generic[T]):
 
     async def aclose(self) -> None:
         """Give up the look-ups under way."""
-        await cancel(*self._tasks)
-        self._due.clear()
+        for line in (self._first, self._known, self._unknown):
+            await line.aclose()
         for key_id, flight in list(self._flights.items()):
-            self._conclude(key_id, flight, _Failure("the gate is stopping"))
+            self._land(key_id, flight, _Failure("the gate is stopping"))
 
-    # -- flights -------------------------------------------------------------------------------------------------------
+    # -- what has changed ----------------------------------------------------------------------------------------------
+
+    def changed(self, key_id: str, xid: int | None = None) -> bool:
+        """Something about this key has changed: forget it, here and in Redis.
+
+        :param xid: by this transaction, when that is known
+        :returns: whether it was in memory, so that this process may have put it into Redis
+        """
+        entry = self._cache.known(key_id)
+        if entry is not None and xid is not None and entry.position.sees(xid):
+            return False
+        self._cache.drop(key_id)
+        return entry is not None
+
+    def missed(self, *, gradually: bool) -> None:
+        """Anything may have changed: everything in memory is in doubt.
+
+        :param gradually: what was believed until now is used while it is read anew
+        """
+        now_ms = self._monotonic_ms()
+        believed = now_ms < self._trust.until_ms(self._settings, now_ms)
+        self._cache.doubt(now_ms + self._settings.local_ttl_ms if gradually and believed else 0)
+        self._to_renew.clear()
+
+    async def renew(self) -> None:
+        """Let Redis hold a valid record of each key that this process has put there and that was used since. After a read of the feed."""
+        now, read = self._now(), self._trust.read
+        if read is None or not self._trust.is_current(self._settings, now.ms):
+            return
+        due = []
+        while self._to_renew and self._to_renew[0][0] <= now.ms:
+            _, key_id, entry = self._to_renew.popleft()
+            if entry.used and self._cache.present.get(key_id) is entry:
+                due.append((key_id, entry))
+        for start in range(0, len(due), _REDIS_BATCH):
+            some = {key_id: entry for key_id, entry in due[start : start + _REDIS_BATCH] if self._cache.present.get(key_id) is entry}
+            await self._share(some, self._trust.read_at, read.position, read.server)
+
+    def forget(self, key_ids: Sequence[str]) -> None:
+        """Remove the records of these keys from Redis, in the background."""
+        if key_ids:
+            self._first.spawn(self._sources.forget(key_ids))
+
+    # -- look-ups ------------------------------------------------------------------------------------------------------
 
     def _begin(self, key_id: str) -> _Flight[T]:
-        """A known key goes with the next batch; an unknown one by itself."""
-        self._flights[key_id] = flight = _Flight[T]()
-        if key_id not in self._present:
-            self._spawn(self._fly(key_id, flight))
-            return flight
-        self._due[key_id] = flight
-        if not self._refreshing:
-            self._refreshing = True
-            self._hurry.clear()
-            self._spawn(self._refresh())
+        self._flights[key_id] = flight = _Flight[T](self._monotonic_ms())
+        self._first.add(key_id)
         return flight
 
-    def _conclude(self, key_id: str, flight: _Flight[T], answer: _Answer | _GoesOn[T] | _Failure) -> None:
-        """Remember the answer and give it to who waits. Whatever goes wrong, nobody is left waiting."""
-        outcome: T | Absent | _Failure = _Failure("the look-up failed")
-        try:
-            outcome = answer if isinstance(answer, _Failure) else self._remember(key_id, answer)
-        except Exception:  # noqa: BLE001  # a defect in one key's preparation must not strand the others of its batch
-            _log.exception("key_lookup_defect", key_id=key_id)
+    def _land(self, key_id: str, flight: _Flight[T], outcome: T | Absent | _Failure) -> None:
         self._flights.pop(key_id, None)
         if not flight.landed.done():
             flight.landed.set_result(outcome)
 
-    async def _fly(self, key_id: str, flight: _Flight[T]) -> None:
-        """One key by the long way. A failure is an outcome: nobody may be waiting for it."""
-        answer: _Answer | _GoesOn[T] | _Failure = _Failure("the look-up failed")
+    async def _ask_redis(self, key_ids: list[str]) -> None:
+        """The ids that Redis cannot answer for go on to PostgreSQL: those that were seen to exist before the others."""
         try:
-            for _ in range(_ATTEMPTS):
-                flight.dirty = False
-                said = await self._ask(key_id)
-                if not flight.dirty:
-                    answer = said
-                    break
-            else:
-                answer = _Failure("the key changes faster than it can be read")
-        except StoreUnavailable as error:
-            answer = _Failure(str(error))
-        finally:
-            self._conclude(key_id, flight, answer)
-
-    async def _refresh(self) -> None:
-        """Known keys that are due, in batches, until none is left."""
-        try:
-            while self._due:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(_GATHER_SECONDS):
-                        await self._hurry.wait()
-                self._hurry.clear()
-                await self._fly_together({key_id: self._due.pop(key_id) for key_id in list(self._due)[:_BATCH]})
-        finally:
-            self._refreshing = False
-
-    async def _fly_together(self, batch: dict[str, _Flight[T]]) -> None:
-        now = self._now()
-        answers: dict[str, _Answer | _GoesOn[T]] = {}
-        try:
-            records = await self._sources.find_many(list(batch))
-            for key_id in batch:
-                record = records.get(key_id)
-                answers[key_id] = _Answer(record, now, share=record is None or self._sharing_due(key_id, now.ms))
-        except StoreUnavailable:
-            changed = await self._sources.changed(list(batch))
-            going_on = {key_id: self._goes_on(key_id, changed.get(key_id)) for key_id in batch}
-            answers.update({key_id: answer for key_id, answer in going_on.items() if answer is not None})
-        except Exception:  # noqa: BLE001  # whoever waits is told by the long way
+            records = await self._sources.shared(key_ids)
+        except Exception:  # noqa: BLE001  # a defect must strand nobody
             _log.exception("key_lookup_defect")
-        for key_id, flight in batch.items():
-            if flight.dirty or key_id not in answers:
-                self._spawn(self._fly(key_id, flight))
-            else:
-                self._conclude(key_id, flight, answers[key_id])
-
-    def _goes_on(self, key_id: str, changed_wall_ms: int | None) -> _GoesOn[T] | None:
-        now, entry = self._now(), self._present.get(key_id)
-        if entry is None:
-            return None
-        until_ms = self._trust.goes_on_until(entry.read_ms, changed_wall_ms, self._settings, now)
-        return _GoesOn(entry, until_ms) if now.ms < until_ms else None
-
-    # -- asking --------------------------------------------------------------------------------------------------------
-
-    async def _ask(self, key_id: str) -> _Answer | _GoesOn[T]:
-        shared = await self._sources.shared(key_id)
+            records = {}
         now = self._now()
-        aged = self._trust.aged(shared, now)
-        if aged is not None and self._trust.believed(aged, self._settings, now.ms):
-            return _Answer(aged.record, Now(aged.read_ms, 0))
+        for key_id in key_ids:
+            flight = self._flights[key_id]
+            dated = flight.dated = records.get(key_id)
+            if dated is not None and self._trust.believes(dated, self._settings, now):
+                self._conclude(key_id, flight, dated.record, dated.position, dated.server)
+            elif dated is not None or self._cache.known(key_id) is not None:
+                self._known.add(key_id)
+            elif not self._unknown.add(key_id):
+                self._land(key_id, flight, _Failure("too many unknown key ids are being looked up"))
+
+    async def _ask_known(self, key_ids: list[str]) -> None:
+        await self._ask_postgres(key_ids, self._for_known)
+
+    async def _ask_unknown(self, key_ids: list[str]) -> None:
+        await self._ask_postgres(key_ids, self._for_unknown)
+
+    async def _ask_postgres(self, key_ids: list[str], budget: Budget) -> None:
+        """Whatever goes wrong, nobody is left waiting."""
+        again: list[str] = []
         try:
-            record = await self._sources.find(key_id, known=key_id in self._present or aged is not None)
+            wait_ms = budget.wait_ms(len(key_ids), self._monotonic_ms())
+            if wait_ms > 0:
+                await asyncio.sleep(wait_ms / 1_000)
+            since_ms = self._monotonic_ms() - PATIENCE_MS
+            in_time = [key_id for key_id in key_ids if self._flights[key_id].began_ms >= since_ms]
+            if in_time:
+                again = await self._find(in_time)
+        except Exception:  # noqa: BLE001  # whoever waits is told below
+            _log.exception("key_lookup_defect")
+        finally:
+            for key_id in key_ids:
+                flight = self._flights.get(key_id)
+                if key_id in again:
+                    self._known.add(key_id)
+                elif flight is not None:
+                    self._land(key_id, flight, _Failure("the line of key look-ups does not move fast enough"))
+
+    async def _find(self, key_ids: list[str]) -> list[str]:
+        """Those to be asked for again: they changed meanwhile, so that what was read may be the past."""
+        at, number = self._now(), self._trust.number
+        try:
+            found = await self._sources.find(key_ids)
         except StoreUnavailable as error:
-            return self._without_postgres(key_id, shared, error)
-        except RecordUnreadable as error:
-            _log.error("key_record_unreadable", key_id=key_id, reason=str(error))
-            self._metrics.key_fetches["postgres", "unreadable"] += 1
-            return _Answer(None, now)
-        # An unknown id leaves no trace in Redis; a record of a key that is no more gets its tombstone.
-        return _Answer(record, now, share=shared is not None and (record is not None or shared.dated is not None))
+            for key_id in key_ids:
+                self._without_postgres(key_id, self._flights[key_id], str(error))
+            return []
+        again = []
+        for key_id in key_ids:
+            flight = self._flights[key_id]
+            if not self._trust.heard_since(key_id, number):
+                self._conclude(key_id, flight, found.records.get(key_id), found.position, found.server)
+            elif flight.attempts == _ATTEMPTS:
+                self._land(key_id, flight, _Failure("the key changes faster than it can be read"))
+            else:
+                flight.attempts += 1
+                again.append(key_id)
+        entries = {key_id: entry for key_id in found.records if (entry := self._cache.present.get(key_id)) is not None}
+        if entries:
+            self._first.spawn(self._share(entries, at, found.position, found.server))
+        return again
 
-    def _without_postgres(self, key_id: str, shared: Shared | None, error: StoreUnavailable) -> _Answer | _GoesOn[T]:
-        """What may be used all the same.
-
-        :raises StoreUnavailable: nothing
-        """
-        going_on = self._goes_on(key_id, None if shared is None else shared.changed_ms)
-        if going_on is not None:
-            return going_on
-        aged = self._trust.aged(shared, self._now())
-        if aged is not None:
-            return _Answer(aged.record, Now(aged.read_ms, 0), until_ms=aged.until_ms)
-        raise error
-
-    def _now(self) -> Now:
-        return Now(self._monotonic_ms(), self._wall_ms())
+    def _without_postgres(self, key_id: str, flight: _Flight[T], reason: str) -> None:
+        """What Redis holds may be used for a while."""
+        now, dated = self._now(), flight.dated
+        until_ms = 0 if dated is None else self._trust.usable_until_ms(dated, now)
+        value = None if dated is None or until_ms <= now.ms else self._prepared(key_id, dated.record)
+        if dated is None or value is None:
+            self._land(key_id, flight, _Failure(reason))
+            return
+        entry = Entry(dated.record, value, dated.position, until_ms=min(now.ms + _GOES_ON_MS, until_ms), retry_ms=now.ms + _RETRY_MS)
+        self._cache.put_doubted(key_id, entry)
+        self._metrics.stale_served += 1
+        self._land(key_id, flight, value)
 
     # -- what comes of it ----------------------------------------------------------------------------------------------
 
-    def _remember(self, key_id: str, answer: _Answer | _GoesOn[T]) -> T | Absent:
-        now_ms, ttl_ms = self._monotonic_ms(), self._settings.local_ttl_ms
-        if isinstance(answer, _GoesOn):
-            self._metrics.stale_served += 1
-            going_on: Entry[T] = answer.entry
-            going_on.fresh_until_ms = min(now_ms + _GOES_ON_MS, answer.until_ms)
-            going_on.refresh_from_ms = min(now_ms + _RETRY_MS, going_on.fresh_until_ms)
-            return going_on.value
-        if answer.share:
-            self._spawn(self._sources.share(key_id, answer.record, answer.read, ttl_ms=self._settings.redis_ttl_ms))
-        record, read_ms = answer.record, answer.read.ms
+    def _conclude(self, key_id: str, flight: _Flight[T], record: KeyRecord | None, position: Snapshot, server: int) -> None:
+        """Remember what a store says, and give it to who waits. A defect in one key's preparation concerns no other."""
+        outcome: T | Absent | _Failure = _Failure("the look-up failed")
+        try:
+            outcome = self._remember(key_id, record, position, server)
+        except Exception:  # noqa: BLE001
+            _log.exception("key_lookup_defect", key_id=key_id)
+        self._land(key_id, flight, outcome)
+
+    def _remember(self, key_id: str, record: KeyRecord | None, position: Snapshot, server: int) -> T | Absent:
+        """What is read from a server whose feed is not read here is used for a moment only."""
+        now_ms = self._monotonic_ms()
         value = None if record is None else self._prepared(key_id, record)
         if record is None or value is None:
-            self._cache.put_absent(key_id, read_ms + ttl_ms)
+            self._cache.put_absent(key_id, now_ms + _RETRY_MS)
             return ABSENT
-        refresh_from_ms = read_ms + int(ttl_ms * (YOUNG + _SPREAD * secrets.randbelow(1_000) / 1_000))
-        fresh_until_ms = read_ms + ttl_ms
-        if answer.until_ms is not None:
-            self._metrics.stale_served += 1
-            fresh_until_ms = min(now_ms + _GOES_ON_MS, answer.until_ms)
-            refresh_from_ms = min(now_ms + _RETRY_MS, fresh_until_ms)
-        known = self._present.get(key_id)
-        shared_ms = now_ms if answer.share else 0 if known is None else known.shared_ms
-        entry = Entry(record, value, read_ms=read_ms, refresh_from_ms=refresh_from_ms, fresh_until_ms=fresh_until_ms, shared_ms=shared_ms)
-        self._cache.put(key_id, entry)
+        entry = Entry(record, value, position, until_ms=now_ms + _RETRY_MS, retry_ms=now_ms)
+        if self._trust.is_ours(server):
+            self._cache.put(key_id, entry)
+        else:
+            self._cache.put_doubted(key_id, entry)
         return value
 
     def _prepared(self, key_id: str, record: KeyRecord) -> T | None:
-        known = self._present.get(key_id)
+        known = self._cache.known(key_id)
         if known is not None and known.record == record:
             return known.value
         try:
@@ -339,12 +343,20 @@ class KeyLookup(Generic[T]):
             _log.error("key_record_unusable", key_id=key_id, reason=str(error))
             return None
 
-    def _sharing_due(self, key_id: str, now_ms: int) -> bool:
-        """Whether Redis should have the record anew, so that it holds a valid one for as long as the key is in use."""
-        entry = self._present.get(key_id)
-        return entry is not None and now_ms - entry.shared_ms >= self._settings.redis_ttl_ms // 2
+    async def _share(self, entries: dict[str, Entry[T]], at: Now, position: Snapshot, server: int) -> None:
+        """Put into Redis what is in memory, true at that position, and see to it that it is renewed while it is in use."""
+        number, ttl_ms = self._trust.number, self._settings.redis_ttl_ms
+        entries = {key_id: entry for key_id, entry in entries.items() if self._cache.present.get(key_id) is entry}
+        records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
+        if not records or not await self._sources.share(records, now_ms=self._wall_ms()):
+            return
+        due_ms = self._monotonic_ms() + int(ttl_ms * _RENEWED_AT)
+        for key_id, entry in entries.items():
+            entry.used = False
+            self._to_renew.append((due_ms, key_id, entry))
+        late = [key_id for key_id in entries if self._trust.heard_since(key_id, number)]
+        if late:  # it may have come after the removal
+            await self._sources.forget(late)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = spawn(work, name="key-lookup")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _now(self) -> Now:
+        return Now(self._monotonic_ms(), self._wall_ms())

@@ -1,6 +1,6 @@
 """The two stores that a look-up asks, each left alone for a moment after it did not answer, so that an outage costs one wait.
 
-No memory of keys here, and no decision on what may be believed beyond asking :mod:`trust` whether Redis may be asked at all.
+No memory of keys here, and no decision on what may be believed.
 """
 
 import asyncio
@@ -9,10 +9,8 @@ from typing import ParamSpec, Protocol, TypeVar
 
 from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord
-from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
-from gateway.keys.store import StoreBusy
-from gateway.keys.trust import Now, Shared, Trust
+from gateway.keys.store import Found
 from gateway.telemetry.metrics import Metrics
 
 REST_MS = 250
@@ -24,95 +22,73 @@ R = TypeVar("R")
 class Finds(Protocol):
     """What a look-up needs of :class:`store.KeyStore`."""
 
-    async def find(self, key_id: str, *, known: bool = False) -> KeyRecord | None:
+    async def find(self, key_ids: Sequence[str]) -> Found:
         """See :meth:`store.KeyStore.find`."""
-
-    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
-        """See :meth:`store.KeyStore.find_many`."""
 
 
 class Sources:
-    """Redis and PostgreSQL."""
+    """Redis and PostgreSQL.
 
-    def __init__(self, store: Finds, shared: SharedRecords, trust: Trust, metrics: Metrics, now: Callable[[], Now]) -> None:
+    :param monotonic_ms: the clock of the rests
+    """
+
+    def __init__(self, store: Finds, shared: SharedRecords, metrics: Metrics, monotonic_ms: Callable[[], int]) -> None:
         self._store = store
         self._shared = shared
-        self._trust = trust
         self._metrics = metrics
-        self._now = now
+        self._now_ms = monotonic_ms
         self._redis_rests_until_ms = 0
         self._postgres_rests_until_ms = 0
 
-    async def shared(self, key_id: str) -> Shared | None:
-        """What Redis holds; ``None`` when it does not answer, or is not believed for this key for now."""
-        if not self._trust.may_share(key_id, self._now().ms):
-            return None
+    async def shared(self, key_ids: Sequence[str]) -> dict[str, DatedRecord]:
+        """The records that Redis holds; none when it does not answer."""
         try:
-            shared = await self._of_redis(self._shared.read, key_id)
-        except StoreUnavailable:
-            return None
-        self._metrics.key_fetches["redis", shared.kind] += 1
-        return shared
-
-    async def changed(self, key_ids: Sequence[str]) -> dict[str, int]:
-        """When each key changed (Unix ms) over which a tombstone stands, as far as Redis answers."""
-        try:
-            return await self._of_redis(self._shared.changed, key_ids)
+            records = await self._of_redis(self._shared.read, key_ids)
         except StoreUnavailable:
             return {}
-
-    async def share(self, key_id: str, record: KeyRecord | None, read: Now, *, ttl_ms: int) -> None:
-        """Bring Redis up to date with PostgreSQL's answer. A change that happened meanwhile has its tombstone in the way."""
-        now = self._now()
-        if not self._trust.may_share(key_id, now.ms):
-            return
-        try:
-            if record is None:
-                await self._of_redis(self._shared.entomb, key_id, now_ms=now.wall_ms)
-            else:
-                await self._of_redis(self._shared.write, DatedRecord(record, read.wall_ms, ttl_ms), now_ms=now.wall_ms)
-        except StoreUnavailable:
-            return  # the next refresh tries again
-
-    async def find(self, key_id: str, *, known: bool) -> KeyRecord | None:
-        """The key by PostgreSQL.
-
-        :raises StoreUnavailable: PostgreSQL does not answer
-        :raises RecordUnreadable: see :meth:`store.KeyStore.find`
-        """
-        record = await self._of_postgres(self._store.find, key_id, known=known)
-        self._metrics.key_fetches["postgres", "absent" if record is None else "found"] += 1
-        return record
-
-    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
-        """Known keys by PostgreSQL; what is missing is none that can be used.
-
-        :raises StoreUnavailable: PostgreSQL does not answer
-        """
-        records = await self._of_postgres(self._store.find_many, key_ids)
-        self._metrics.key_fetches["postgres", "found"] += len(records)
-        self._metrics.key_fetches["postgres", "absent"] += len(key_ids) - len(records)
+        self._metrics.key_fetches["redis", "found"] += len(records)
+        self._metrics.key_fetches["redis", "absent"] += len(key_ids) - len(records)
         return records
 
+    async def share(self, records: Sequence[DatedRecord], *, now_ms: int) -> bool:
+        """Put records into Redis; whether it took them."""
+        try:
+            await self._of_redis(self._shared.write, records, now_ms=now_ms)
+        except StoreUnavailable:
+            return False
+        return True
+
+    async def forget(self, key_ids: Sequence[str]) -> None:
+        """Remove records from Redis, if it answers. Whoever reads one that is left does not believe it once the feed is read."""
+        try:
+            await self._of_redis(self._shared.forget, key_ids)
+        except StoreUnavailable:
+            return  # the listener does it again when Redis is back
+
+    async def find(self, key_ids: Sequence[str]) -> Found:
+        """The keys by PostgreSQL.
+
+        :raises StoreUnavailable: PostgreSQL does not answer
+        """
+        if self._now_ms() < self._postgres_rests_until_ms:
+            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+        try:
+            found = await self._store.find(key_ids)
+        except StoreUnavailable:
+            self._postgres_rests_until_ms = self._now_ms() + REST_MS
+            self._metrics.key_fetches["postgres", "unavailable"] += 1
+            raise
+        self._metrics.key_fetches["postgres", "found"] += len(found.records)
+        self._metrics.key_fetches["postgres", "absent"] += len(key_ids) - len(found.records)
+        return found
+
     async def _of_redis(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._now().ms < self._redis_rests_until_ms:
+        if self._now_ms() < self._redis_rests_until_ms:
             raise StoreUnavailable("Redis did not answer a moment ago")
         try:
             async with asyncio.timeout(REDIS_SECONDS):
                 return await ask(*args, **kwargs)
         except (StoreUnavailable, TimeoutError):
-            self._redis_rests_until_ms = self._now().ms + REST_MS
+            self._redis_rests_until_ms = self._now_ms() + REST_MS
             self._metrics.key_fetches["redis", "unavailable"] += 1
             raise StoreUnavailable("Redis did not answer") from None
-
-    async def _of_postgres(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        if self._now().ms < self._postgres_rests_until_ms:
-            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
-        try:
-            return await ask(*args, **kwargs)
-        except StoreBusy:
-            raise  # PostgreSQL itself is well
-        except StoreUnavailable:
-            self._postgres_rests_until_ms = self._now().ms + REST_MS
-            self._metrics.key_fetches["postgres", "unavailable"] += 1
-            raise

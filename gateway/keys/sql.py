@@ -5,16 +5,60 @@ Statements of the gateway's role read the columns it was granted, and no others 
 
 # -- gateway: SELECT only ---------------------------------------------------------------------------------------------
 
-_FOR_GATE = """
-    SELECT k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
+POSITION = """
+    CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot())) ELSE pg_current_snapshot()::text END
+"""
+"""What a statement sees (``snapshot``). A standby does not name the transactions that are under way, so there it is what is certain."""
+
+SERVER = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
+"""Which start of which server answers."""
+
+# A row for each id that is asked for; ``id`` is NULL where there is no key that may be used.
+FIND_KEYS = f"""
+    SELECT {POSITION} AS position, {SERVER} AS server,
+           k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
            k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen, a.tier
-      FROM api_keys k JOIN accounts a ON a.id = k.account_id
-     WHERE k.revoked_at IS NULL AND
+      FROM unnest($1::text[]) AS wanted (id)
+      LEFT JOIN (api_keys k JOIN accounts a ON a.id = k.account_id) ON k.id = wanted.id AND k.revoked_at IS NULL
+"""  # noqa: S608  # constants
+
+# -- the feed of changes: gateway --------------------------------------------------------------------------------------
+
+# $1 is the position of the last read, $2 the newest mark it saw. A mark from beyond this database's own history counts for nothing.
+READ_FEED = f"""
+    SELECT {POSITION} AS position, {SERVER} AS server,
+           coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
+                    pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor,
+           (SELECT id::text FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())
+             ORDER BY made_at DESC LIMIT 1) AS mark,
+           EXISTS (SELECT FROM key_feed_marks WHERE id = $2::text::uuid) AS mark_is_there,
+           changes.key_ids, changes.xids
+      FROM (SELECT coalesce(array_agg(key_id), '{{}}') AS key_ids, coalesce(array_agg(xid::text::bigint), '{{}}') AS xids
+              FROM key_changes
+             WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) AS changes
+"""  # noqa: S608  # constants
+
+# -- the feed of changes: admin ----------------------------------------------------------------------------------------
+
+# One mark for all admin services together.
+MARK_FEED = """
+    INSERT INTO key_feed_marks (horizon) SELECT pg_snapshot_xmin(pg_current_snapshot())
+     WHERE NOT EXISTS (SELECT FROM key_feed_marks WHERE made_at > now() - make_interval(secs => $1))
 """
 
-FIND_KEY = _FOR_GATE + " k.id = $1"
+# What every snapshot of the last $1 seconds sees: transactions below the horizon of the newest mark that is older.
+PRUNE_FEED = """
+    WITH oldest AS (SELECT made_at, horizon FROM key_feed_marks WHERE made_at < now() - make_interval(secs => $1)
+                     ORDER BY made_at DESC LIMIT 1),
+         pruned AS (DELETE FROM key_changes USING oldest WHERE xid < oldest.horizon)
+    DELETE FROM key_feed_marks USING oldest WHERE key_feed_marks.made_at < oldest.made_at
+"""
 
-FIND_KEYS = _FOR_GATE + " k.id = ANY ($1::text[])"
+# Entries that a dump has brought from another server, whose transactions have other numbers.
+DROP_FOREIGN = (
+    "DELETE FROM key_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
+    "DELETE FROM key_feed_marks WHERE horizon > pg_snapshot_xmax(pg_current_snapshot())",
+)
 
 # -- admin ------------------------------------------------------------------------------------------------------------
 

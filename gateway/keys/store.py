@@ -5,12 +5,11 @@ changes a key publishes its invalidation after the commit, never before: ``inval
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -20,103 +19,66 @@ from gateway.keys.codec import RecordUnreadable
 from gateway.keys.postgres import AnyConnection, Pool, translated
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
+from gateway.keys.snapshot import Snapshot, parse_snapshot
 from gateway.keys.vault import SealBroken, Vault
 
 FIND_SECONDS = 1.0
-"""Bound on one look-up in PostgreSQL, a read of one row by its primary key."""
+"""Bound on one look-up in PostgreSQL, a read of some rows by their primary key."""
 _log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
-class StoreBusy(StoreUnavailable):
-    """Too many ids that are not known to exist are being looked up. PostgreSQL itself is well."""
+class Found(NamedTuple):
+    """Keys as committed at one position; what was asked for and is not here is none that can be used."""
+
+    records: dict[str, KeyRecord]
+    position: Snapshot
+    server: int
+    """Which start of which server answered."""
 
 
 class KeyStore:
-    """The gateway's view of the keys: a bounded number of statements at once, each bounded in time.
+    """The gateway's view of the keys.
 
-    Ids that nobody has seen exist get a part of the connections only, so that guessed ids never keep a known key waiting.
-
-    :param concurrency: statements at once for all ids; for ids not known to exist, half of them
-    :param waiting: how many look-ups of unknown ids may stand in line before more are turned away
-    :param seconds: bound on the statement, and again on standing in line
+    :param seconds: bound on one statement, and on waiting for a connection
     """
 
-    def __init__(self, pool: Pool, vault: Vault, *, concurrency: int = 8, waiting: int = 1_000, seconds: float = FIND_SECONDS) -> None:
+    def __init__(self, pool: Pool, vault: Vault, *, seconds: float = FIND_SECONDS) -> None:
         self._pool = pool
         self._vault = vault
         self._seconds = seconds
-        self._connections = asyncio.Semaphore(concurrency)
-        self._for_unknown = asyncio.Semaphore(max(1, concurrency // 2))
-        self._unknown = 0
-        self._most_unknown = waiting
 
-    async def find(self, key_id: str, *, known: bool = False) -> KeyRecord | None:
-        """The key as committed now; ``None`` when there is none, or an operator revoked it.
-
-        :param known: the caller has seen this key exist
-        :raises StoreUnavailable: PostgreSQL did not answer in time
-        :raises StoreBusy: too many unknown ids are being looked up
-        :raises RecordUnreadable: the row is there and cannot be used; concerns this key alone
-        """
-        rows = await (self._fetch(sql.FIND_KEY, key_id) if known else self._fetch_unknown(key_id))
-        return record_of(rows[0], self._vault) if rows else None
-
-    async def find_many(self, key_ids: Sequence[str]) -> dict[str, KeyRecord]:
-        """Keys that the caller has seen exist, as committed now. What is missing in the answer is none that can be used.
+    async def find(self, key_ids: Sequence[str]) -> Found:
+        """These keys (at least one), in one statement. A row that cannot be used is logged and left out: it concerns its key alone.
 
         :raises StoreUnavailable: PostgreSQL did not answer in time
         """
-        records = {}
-        for row in await self._fetch(sql.FIND_KEYS, key_ids):
-            try:
-                records[row["id"]] = record_of(row, self._vault)
-            except RecordUnreadable as error:
-                _log.error("key_record_unreadable", key_id=row["id"], reason=str(error))
-        return records
-
-    async def _fetch_unknown(self, key_id: str) -> Any:
-        if self._unknown >= self._most_unknown:
-            raise StoreBusy("too many unknown key ids are being looked up")
-        self._unknown += 1
         try:
-            async with self._in_line(self._for_unknown):
-                return await self._fetch(sql.FIND_KEY, key_id)
-        finally:
-            self._unknown -= 1
+            with translated():
+                async with asyncio.timeout(self._seconds):
+                    rows = await self._ask(key_ids)
+        except ValueError:
+            raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
+        records = {}
+        for row in rows:
+            if row["id"] is not None:
+                try:
+                    records[row["id"]] = record_of(row, self._vault)
+                except RecordUnreadable as error:
+                    _log.error("key_record_unreadable", key_id=row["id"], reason=str(error))
+        return Found(records, parse_snapshot(rows[0]["position"]), rows[0]["server"])
 
-    async def _fetch(self, statement: str, argument: object) -> Any:
-        async with self._in_line(self._connections):
-            try:
-                with translated():
-                    async with asyncio.timeout(self._seconds):
-                        return await self._ask(statement, argument)
-            except ValueError:
-                raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
-
-    async def _ask(self, statement: str, argument: object) -> Any:
+    async def _ask(self, key_ids: Sequence[str]) -> Any:
         connection = await self._pool.acquire()
         try:
-            return await connection.fetch(statement, argument)
+            return await connection.fetch(sql.FIND_KEYS, key_ids)
         except asyncio.CancelledError:
             # Its time is up. The pool would take the connection back only when the server, slow as it is, has confirmed the cancellation.
             connection.terminate()
             raise
         finally:
             await self._pool.release(connection)
-
-    @asynccontextmanager
-    async def _in_line(self, places: asyncio.Semaphore) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._seconds):
-                await places.acquire()
-        except TimeoutError:
-            raise StoreBusy("the line of key look-ups does not move") from None
-        try:
-            yield
-        finally:
-            places.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +182,7 @@ async def revoke_many(connection: AnyConnection, key_ids: Sequence[str], *, reas
 
 
 def record_of(row: Any, vault: Vault) -> KeyRecord:
-    """The record of a row of ``sql.FIND_KEY``.
+    """The record of a row of ``sql.FIND_KEYS``.
 
     :raises RecordUnreadable: the secret does not open, or a value is none that the schema allows
     """

@@ -1,56 +1,30 @@
-"""What may be believed of a key record, by where it comes from and what has been heard since. Pure: no I/O, no clock.
+"""What this process knows of changes to keys, and what may be believed because of it. Pure: no I/O, no clock.
 
-Times are monotonic milliseconds of this process, unless the name says ``wall``. A record's age is all that the clocks of two machines
-must agree on, within :data:`CLOCKS_DIFFER_MS`.
+The feed of changes is read every second. What it has not told of cannot have changed before its last read: so memory is believed for
+``local_ttl`` after a read, and a record of Redis is believed when this process knows every change that the record may lack, and knows of
+none to its key. A message of Redis tells of a change before the feed does, without its transaction's number: until the feed has been read
+once more, Redis is not believed for that key at all.
+
+Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
 
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from gateway.config.settings import Cache
 from gateway.keys.codec import DatedRecord
-from gateway.keys.record import KeyRecord
+from gateway.keys.snapshot import Snapshot
 
 MAX_RECORD_TTL_MS = 300_000
-"""No record is valid for longer (``cache.redis_ttl_ms``)."""
-TOMBSTONE_TTL_MS = MAX_RECORD_TTL_MS + 60_000
-"""Longer than any record that was read before the change, whatever held up its writer; the minute is for clocks that differ."""
+"""No record in Redis is valid for longer (``cache.redis_ttl_ms``)."""
 CLOCKS_DIFFER_MS = 2_000
-"""How far the clocks of two machines may be apart. Signed requests are refused at a few seconds, so they are kept."""
-YOUNG = 0.6
-"""Share of ``local_ttl`` up to which a record of Redis is used as it is."""
-_MOST_CHANGED = 100_000
+"""How far the clocks of two machines may be apart: they date the records in Redis, and nothing else."""
+EVERY_KEY = "*"
+_KEPT_MS = MAX_RECORD_TTL_MS + 10_000
+_MOST = 200_000
 _NO_END = 1 << 62
-
-
-class Shared(NamedTuple):
-    """What Redis holds for a key."""
-
-    raw: bytes | None = None
-    """The bytes themselves; ``None`` when there is nothing."""
-    dated: DatedRecord | None = None
-    """The record, when the bytes are one that opens."""
-    changed_ms: int | None = None
-    """When a tombstone stands there: the Unix ms at which the key changed."""
-
-    @property
-    def kind(self) -> str:
-        """In one word, for the metrics."""
-        if self.changed_ms is not None:
-            return "changed"
-        if self.dated is not None:
-            return "found"
-        return "none" if self.raw is None else "unreadable"
-
-
-class Channels:
-    """Since when each invalidation channel has been up without a gap; ``None`` while it is down."""
-
-    __slots__ = ("postgres_up_ms", "redis_up_ms")
-
-    def __init__(self) -> None:
-        self.postgres_up_ms: int | None = None
-        self.redis_up_ms: int | None = None
+_GOES_ON_MS = 250
 
 
 class Now(NamedTuple):
@@ -59,74 +33,192 @@ class Now(NamedTuple):
     ms: int
     wall_ms: int
 
-    def earlier(self, wall_ms: int) -> int:
-        """A moment of the wall clock, in monotonic milliseconds."""
-        return self.ms - (self.wall_ms - wall_ms)
+
+class FeedRead(NamedTuple):
+    """One read of the feed."""
+
+    position: Snapshot
+    server: int
+    """Which start of which server answered: transactions' numbers mean nothing to another history of the database."""
+    floor: int
+    """Entries of transactions below it may have been pruned."""
+    mark: str | None
+    """The newest mark."""
+    mark_is_there: bool
+    """The newest mark of the read before."""
+    changes: list[tuple[str, int]]
+    """Key id, or :data:`EVERY_KEY`, and transaction."""
 
 
-class Aged(NamedTuple):
-    """A record, and when it was read from PostgreSQL."""
+class _Marks:
+    """Keys that something was heard of, each with the number of that hearing. Bounded: beyond it, something was heard of every key."""
 
-    record: KeyRecord
-    read_ms: int
-    until_ms: int
-    """The end of its seal's validity."""
+    __slots__ = ("_all", "_of")
+
+    def __init__(self) -> None:
+        self._of: dict[str, int] = {}
+        self._all = 0
+
+    def note(self, key_id: str, number: int) -> None:
+        if len(self._of) >= _MOST:
+            self._of.clear()
+            self._all = number
+        self._of[key_id] = number
+
+    def note_all(self, number: int) -> None:
+        self._all = number
+
+    def since(self, key_id: str, number: int) -> bool:
+        return self._all > number or self._of.get(key_id, 0) > number
+
+    def forget(self, number: int) -> None:
+        """Those up to this number."""
+        self._of = {key_id: heard for key_id, heard in self._of.items() if heard > number}
+        self._all = self._all if self._all > number else 0
 
 
 class Trust:
-    """What this process has heard, and what follows from it."""
+    """See the module."""
 
-    def __init__(self, channels: Channels) -> None:
-        self._channels = channels
-        self._missed_until_ms = 0
-        self._changed: OrderedDict[str, int] = OrderedDict()
-        self._all_changed_until_ms = 0
+    def __init__(self) -> None:
+        self.read: FeedRead | None = None
+        """The last read of the feed."""
+        self.read_at = Now(0, 0)
+        """When it began."""
+        self.redis_up_ms: int | None = None
+        """Since when the messages of Redis have come without a gap; ``None`` while they do not."""
+        self.number = 0
+        """How many changes and messages were heard of so far."""
+        self._floor = _NO_END
+        """Changes from here on are all in ``_changed``."""
+        self._changed: dict[str, tuple[int, ...]] = {}
+        self._told = _Marks()
+        self._heard = _Marks()
+        self._forgotten = 0
+        self._history: deque[tuple[int, int]] = deque()
 
-    def heard(self, key_id: str, now_ms: int) -> None:
-        """A key changed. For as long as an old record of it could be valid, Redis is not believed for this key."""
-        self._changed[key_id] = now_ms + TOMBSTONE_TTL_MS
-        self._changed.move_to_end(key_id)
-        while next(iter(self._changed.values())) <= now_ms:
-            self._changed.popitem(last=False)
-        if len(self._changed) > _MOST_CHANGED:
+    # -- what is heard
+
+    def hear(self, key_id: str, *, told: bool = False) -> None:
+        """Something about this key has changed.
+
+        :param told: by a message of Redis
+        """
+        self.number += 1
+        self._heard.note(key_id, self.number)
+        if told:
+            self._told.note(key_id, self.number)
+
+    def hear_all(self) -> None:
+        """Anything may have changed."""
+        self.number += 1
+        self._heard.note_all(self.number)
+
+    def heard_since(self, key_id: str, number: int) -> bool:
+        """Whether something was heard of this key after :attr:`number` was that: what was read before may be the past."""
+        return self._heard.since(key_id, number)
+
+    def news(self, read: FeedRead) -> list[tuple[str, int]]:
+        """The changes of a read that no read before has told."""
+        same = self.read is not None and self.read.server == read.server
+        return [change for change in read.changes if not same or change[1] not in self._changed.get(change[0], ())]
+
+    def gap(self, read: FeedRead) -> str | None:
+        """Why changes may have been missed between the last read and this one; ``None`` when none can have been."""
+        before = self.read
+        if before is None:
+            return None
+        if read.position.xmax < before.position.xmax:
+            return "the database is in a state from before the last read"
+        if before.mark is not None and not read.mark_is_there:
+            return "the database has another history, or the feed was read too long ago"
+        if read.floor > before.position.xmin:
+            return "changes were pruned before they were read"
+        return None
+
+    def learn(self, read: FeedRead, at: Now, number: int) -> None:
+        """Take over a read. Its news have been acted upon.
+
+        :param at: when it began
+        :param number: :attr:`number` when it began: what messages had told by then, this read knows better
+        """
+        if self.read is None or self.read.server != read.server:
             self._changed.clear()
-            self._all_changed_until_ms = now_ms + TOMBSTONE_TTL_MS
+            self._history.clear()
+            self._floor = read.floor
+        for key_id, xid in read.changes:
+            known = self._changed.get(key_id, ())
+            if xid not in known:
+                self._changed[key_id] = (*known, xid)
+        self.read, self.read_at = read, at
+        self._floor = max(self._floor, read.floor)
+        self._told.forget(number)
+        self._forget(read, at.ms)
 
-    def missed(self, now_ms: int) -> None:
-        """Any change before now may have been missed."""
-        self._missed_until_ms = now_ms
+    def _forget(self, read: FeedRead, now_ms: int) -> None:
+        """Drop, now and then, the changes that every record still valid has in it."""
+        if not self._history or now_ms - self._history[-1][0] >= _KEPT_MS // 30:
+            self._history.append((now_ms, read.position.xmin))
+            self._heard.forget(self._forgotten)
+            self._forgotten = self.number
+            while now_ms - self._history[0][0] > _KEPT_MS:
+                self._floor = max(self._floor, self._history.popleft()[1])
+            self._changed = {key_id: xids for key_id, xids in self._changed.items() if max(xids) >= self._floor}
+        if len(self._changed) > _MOST:
+            self._changed.clear()
+            self._floor = read.position.xmax
 
-    def may_share(self, key_id: str, now_ms: int) -> bool:
-        """Whether Redis may be read and written for this key."""
-        return now_ms >= max(self._all_changed_until_ms, self._changed.get(key_id, 0))
+    def recent(self) -> list[str]:
+        """Keys that changed as lately as a record from before could be valid."""
+        return [key_id for key_id in self._changed if key_id != EVERY_KEY]
 
-    def aged(self, shared: Shared | None, now: Now) -> Aged | None:
-        """The record of Redis, if its seal is valid by the clock: what may be used when PostgreSQL cannot answer."""
-        if shared is None or shared.dated is None:
-            return None
-        age_ms = now.wall_ms - shared.dated.read_ms
-        if not -CLOCKS_DIFFER_MS <= age_ms < shared.dated.ttl_ms:
-            return None
-        read_ms = now.ms - max(0, age_ms)
-        return Aged(shared.dated.record, read_ms, read_ms + shared.dated.ttl_ms)
+    # -- what follows
 
-    def believed(self, aged: Aged, settings: Cache, now_ms: int) -> bool:
-        """Whether a record of Redis is as good as PostgreSQL's: young, and any later change would have been heard of here."""
-        heard_from_ms = self._channels.postgres_up_ms
+    def is_current(self, settings: Cache, now_ms: int) -> bool:
+        """Whether the feed has been read lately."""
+        return self.read is not None and now_ms < self.read_at.ms + settings.local_ttl_ms
+
+    def until_ms(self, settings: Cache, now_ms: int) -> int:
+        """Until when memory may be believed; in the past when it may not.
+
+        While the feed cannot be read: for as long as Redis has told of every change since the last read, else until ``stale_limit``.
+        """
+        if self.read is None:
+            return 0
+        if now_ms < self.read_at.ms + settings.local_ttl_ms:
+            return self.read_at.ms + settings.local_ttl_ms
+        if self.redis_up_ms is not None and self.redis_up_ms <= self.read_at.ms:
+            return now_ms + _GOES_ON_MS
+        return min(now_ms + _GOES_ON_MS, self.read_at.ms + settings.stale_limit_ms)
+
+    def is_ours(self, server: int) -> bool:
+        """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
+        return self.read is not None and self.read.server == server
+
+    def believes(self, dated: DatedRecord, settings: Cache, now: Now) -> bool:
+        """Whether a record of Redis is as good as PostgreSQL's."""
         return (
-            heard_from_ms is not None
-            and aged.read_ms > max(heard_from_ms, self._missed_until_ms) + CLOCKS_DIFFER_MS
-            and now_ms - aged.read_ms <= YOUNG * settings.local_ttl_ms
+            self.is_current(settings, now.ms)
+            and self.is_ours(dated.server)
+            and dated.position.xmin >= self._floor
+            and _valid_until(dated, now) > now.ms
+            and not self._changed_after(dated)
         )
 
-    def goes_on_until(self, read_ms: int, changed_wall_ms: int | None, settings: Cache, now: Now) -> int:
-        """Until when a key in memory, read then, may be used past its freshness while PostgreSQL cannot answer; 0 is not at all.
+    def usable_until_ms(self, dated: DatedRecord, now: Now) -> int:
+        """Until when a record of Redis may be used while PostgreSQL does not answer; in the past when it may not."""
+        key_id = dated.record.key_id
+        lacks = self._changed_after(dated) if self.is_ours(dated.server) else key_id in self._changed or EVERY_KEY in self._changed
+        return 0 if lacks or self._told.since(key_id, 0) else _valid_until(dated, now)
 
-        :param changed_wall_ms: when the key changed, by a tombstone in Redis
-        """
-        if changed_wall_ms is not None and read_ms <= now.earlier(changed_wall_ms) + CLOCKS_DIFFER_MS:
-            return 0
-        heard_from_ms = self._channels.redis_up_ms
-        if heard_from_ms is not None and read_ms >= heard_from_ms:
-            return _NO_END
-        return read_ms + settings.stale_limit_ms
+    def _changed_after(self, dated: DatedRecord) -> bool:
+        """Whether a change of this key is known that the record may lack."""
+        key_id = dated.record.key_id
+        changes: Iterable[int] = (*self._changed.get(key_id, ()), *self._changed.get(EVERY_KEY, ()))
+        return self._told.since(key_id, 0) or not all(map(dated.position.sees, changes))
+
+
+def _valid_until(dated: DatedRecord, now: Now) -> int:
+    """The end of a seal's validity; a record from the future has none."""
+    age_ms = now.wall_ms - dated.read_ms
+    return now.ms + dated.ttl_ms - max(0, age_ms) if age_ms >= -CLOCKS_DIFFER_MS else 0

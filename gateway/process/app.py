@@ -27,10 +27,11 @@ from gateway.forward.identity import IdentityLines
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Pools, Upstreams
 from gateway.http1.message import Request
-from gateway.keys.invalidation import Channels, InvalidationListener
+from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import KeyStore
+from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts, UsageWriter
 from gateway.process.configuration import Configuration, load
 from gateway.process.stores import Stores
@@ -43,10 +44,10 @@ from gateway.telemetry.logs import LineSink
 from gateway.telemetry.tracing import Tracing
 
 CHANNELS_SECONDS = 2.0
-"""How long a start waits for the invalidation channels. Without them a gate serves, and asks PostgreSQL for every key it does not know."""
+"""How long a start waits for the feed of changes and the messages. Without the feed a gate asks PostgreSQL for each key every second."""
 
 LOOKUP_SECONDS = 2.0
-"""How long a request waits for PostgreSQL to find its key before it is told to try again."""
+"""How long PostgreSQL may take to find keys before who waits is told to try again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -83,11 +84,11 @@ class App:
         self._ticked_ms = self._ticker.now_ms
         self._worst_lag_ms = 0
         self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
-        self._channels = Channels()
+        self._trust = Trust()
         self._lookup = KeyLookup(
             KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS),
             SharedRecords(stores.redis, stores.vault),
-            self._channels,
+            self._trust,
             settings.cache,
             prepare=Principal.of,
             metrics=self.metrics,
@@ -96,9 +97,10 @@ class App:
         self._usage_writer = UsageWriter(self._usage, stores.redis, self.metrics)
         self._tunnels = Tunnels(self._may_go_on, self.metrics)
         self._listener = InvalidationListener(
-            stores.redis, settings.stores.postgres.get_secret_value(), self._channels, metrics=self.metrics
+            stores.redis, settings.stores.postgres.get_secret_value(), self._trust, self._lookup, metrics=self.metrics
         )
-        self._listener.on_invalidate += [self._lookup.invalidate, self._tunnels.invalidated]
+        self._listener.fit(settings.cache)
+        self._listener.on_invalidate.append(self._tunnels.invalidated)
         self._upstreams = Upstreams(
             signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
         )
@@ -145,15 +147,13 @@ class App:
         return app
 
     async def _start(self) -> None:
-        heard = asyncio.Event()
-        self._listener.on_invalidate.append(lambda _key_id: None if self._deaf_to() else heard.set())
         self._ticker.start()
         self._listener.start()
         self._usage_writer.start()
         self._limiter.start()
         with suppress(TimeoutError):
             async with asyncio.timeout(CHANNELS_SECONDS):
-                await heard.wait()
+                await self._listener.up.wait()
 
     async def serve(self, listening: socket.socket) -> None:
         """Accept connections on this socket."""
@@ -204,6 +204,7 @@ class App:
         if old is not None and old is not tracing:
             old.shutdown()
         self._lookup.configure(settings.cache)
+        self._listener.fit(settings.cache)
         if settings.assertion != assertion:
             self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
             for name, pool in prepared.pools.items():
@@ -231,19 +232,15 @@ class App:
         """``missing``: why it cannot serve; ``degraded``: what is away though it serves; and what it is."""
         away = await self._stores.away()
         degraded = list(away)
-        degraded += [f"notifications by {channel}" for channel in self._deaf_to()]
+        degraded += [f"notifications by {channel}" for channel in self._listener.down()]
         degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
         degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
         missing = ["no store of keys answers"] if len(away) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
-    def _deaf_to(self) -> list[str]:
-        """Invalidation channels that are down."""
-        up_ms = {"postgres": self._channels.postgres_up_ms, "redis": self._channels.redis_up_ms}
-        return [channel for channel, since_ms in up_ms.items() if since_ms is None]
-
     def _count(self, metrics: Metrics) -> None:
         metrics.cache_entries = self._lookup.sizes()["present"]
+        metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
         metrics.log_lines_dropped = LineSink.dropped
         metrics.resident_bytes[self._worker] = _resident_bytes()
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0

@@ -11,6 +11,7 @@ from redis.exceptions import RedisError
 from gateway.config.settings import GatewaySettings
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, sql
+from gateway.keys.snapshot import BEGINNING
 from gateway.keys.vault import SealBroken, Vault
 
 _log = structlog.get_logger(__name__)
@@ -62,8 +63,9 @@ class Stores(NamedTuple):
                 rows = await self.pool.fetch(sql.SEALED_AFTER, "", SAMPLE)
                 if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
                     _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
+                await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None)
         except asyncpg.UndefinedTableError:
-            raise StoreUnavailable("the database has no tables of Gerbang's: run `gerbang migrate`") from None
+            raise StoreUnavailable("the database lacks tables of Gerbang's: run `gerbang migrate`") from None
         except asyncpg.InsufficientPrivilegeError:
             raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway") from None
         broken = []

@@ -91,13 +91,20 @@ class Metrics:
     cache_misses: int = _counter("key_cache_misses", "Requests that waited for their key to be looked up.")
     cache_entries: int = _gauge("key_cache_entries", "Keys in process memory.")
     key_fetches: PairCounts = _counter("key_fetches", "Keys asked of a store.", "store", "outcome")
-    key_refreshes: int = _counter("key_refreshes", "Keys refreshed ahead of their expiry in the background.")
-    stale_served: int = _counter("key_stale_served", "Keys used past their freshness because no store answered.")
+    key_rereads: int = _counter("key_rereads", "Keys asked for again in the background because changes may have been missed.")
+    stale_served: int = _counter(
+        "key_stale_served", "Times that memory was used on, or a key of Redis used, because PostgreSQL did not answer."
+    )
+    feed_reads: int = _counter("key_feed_reads", "Reads of the feed of changes.")
+    feed_changes: int = _counter("key_feed_changes", "Changes that the feed told of.")
+    feed_age_ms: int = _gauge("key_feed_age_milliseconds", "Since the feed was last read, in the worst worker.", merge="max")
     invalidations: Counts = _counter("key_invalidations", "Invalidations received.", "channel")
     revocation_delay: defaultdict[str, Histogram] = _histogram(
         "revocation_delay", "From the publishing of an invalidation to its effect here.", "channel"
     )
-    listener_up: Counts = _gauge("listener_up", "1 while the invalidation channel is connected in every worker.", "channel", merge="min")
+    listener_up: Counts = _gauge(
+        "listener_up", "1 while the feed of changes (postgres) is read, or messages (redis) come, in every worker.", "channel", merge="min"
+    )
 
     # Limits and replay.
     limit_settlements: Counts = _counter("limit_settlements", "Exchanges of the limiter with Redis.", "outcome")

@@ -15,7 +15,7 @@ from tests.support.system import System, free_port
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
-    """A system of this module's own: with an empty Redis after its keys were made, so that it holds sealed records and no tombstones."""
+    """A system of this module's own: with an empty Redis after its keys were made, so that it holds sealed records alone."""
     own = System(tmp_path_factory.mktemp("secrets") / "data", free_port())
     own.start()
     own.issued = issue(own)

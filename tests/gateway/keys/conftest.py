@@ -6,13 +6,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config.settings import Cache
-from gateway.keys import postgres, redis_client, sources, store
-from gateway.keys.invalidation import Channels, publish
+from gateway.keys import invalidation, postgres, redis_client, sources, store
+from gateway.keys.invalidation import InvalidationListener, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import KeyStore
+from gateway.keys.trust import Trust
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import NOW_MS, a_vault, add_key
 
@@ -30,6 +31,12 @@ class Clocks:
         self.monotonic += milliseconds
         self.wall += milliseconds
 
+    def now_ms(self) -> int:
+        return self.wall
+
+    def monotonic_ms(self) -> int:
+        return self.monotonic
+
 
 class HeldStore:
     """The real store behind a door: a test can hold a look-up after it has read its row, and can count."""
@@ -42,16 +49,10 @@ class HeldStore:
         self.open.set()
         self.holding = asyncio.Event()
 
-    async def find(self, key_id, *, known=False):
-        self.asked.append(key_id)
-        return await self._held(await self.inner.find(key_id, known=known))
-
-    async def find_many(self, key_ids):
+    async def find(self, key_ids):
         self.asked += key_ids
         self.batches.append(list(key_ids))
-        return await self._held(await self.inner.find_many(key_ids))
-
-    async def _held(self, found):
+        found = await self.inner.find(key_ids)
         if not self.open.is_set():
             self.holding.set()
             await self.open.wait()
@@ -67,21 +68,39 @@ class HeldStore:
 
 @dataclass
 class GateRoom:
-    """A worker's key room. Its channels are up since long ago unless a test says otherwise."""
+    """A worker's key room. It reads the feed when told to (:meth:`read`), once before a test begins unless that says otherwise."""
 
     lookup: KeyLookup[KeyRecord]
     store: HeldStore
     clocks: Clocks
-    channels: Channels
+    trust: Trust
     metrics: Metrics
+    listener: InvalidationListener
+    connection: object = None
     prepared: list[str] = field(default_factory=list)
 
     def peek(self, key_id):
         return self.lookup.peek(key_id, self.clocks.monotonic)
 
+    async def read(self, *, anew: bool = False) -> None:
+        """Read the feed as the listener does."""
+        if anew and self.connection is not None:
+            self.connection.terminate()
+            self.connection = None
+        if self.connection is None:
+            self.connection = await postgres.connect(self.listener._dsn)
+            await self.listener._read(self.connection, invalidation.BEGINNING)
+        else:
+            await self.listener._read(self.connection, self.trust.read.position)
+        await self.settle()
+
+    def hear(self, *key_ids) -> None:
+        """A message of Redis comes."""
+        self.listener._received(" ".join((str(self.clocks.wall), *key_ids)).encode())
+
     async def settle(self) -> None:
         """Let every look-up and every write to Redis that is under way come to its end."""
-        while tasks := [task for task in asyncio.all_tasks() if task.get_name() == "key-lookup"]:
+        while tasks := [task for task in asyncio.all_tasks() if task.get_name() in {"key-lookup", "key-renewal"}]:
             await asyncio.wait(tasks)
 
 
@@ -93,7 +112,7 @@ class World:
     redis_url: str
     vault: object = field(default_factory=a_vault)
     find_seconds: float = 1.0
-    closing: list = field(default_factory=list)
+    gates: list = field(default_factory=list)
 
     async def __aenter__(self):
         self.redis = connect(self.redis_url)
@@ -102,8 +121,10 @@ class World:
         return self
 
     async def __aexit__(self, *_):
-        for looking in self.closing:
-            await looking.aclose()
+        for gate in self.gates:
+            await gate.lookup.aclose()
+            if gate.connection is not None:
+                gate.connection.terminate()
         await self.redis.aclose()
         self.pool.terminate()
         self.admin.terminate()
@@ -116,11 +137,12 @@ class World:
         if tell:
             await publish(self.redis, [record.key_id], now_ms=now_ms)
 
-    def gate(self, clocks: Clocks | None = None, *, settings: Cache = SETTINGS, heard: bool = True, vault=None, prepare=None) -> GateRoom:
+    async def gate(
+        self, clocks: Clocks | None = None, *, settings: Cache = SETTINGS, feed: bool = True, vault=None, prepare=None
+    ) -> GateRoom:
         clocks = clocks or Clocks()
-        channels, metrics = Channels(), Metrics()
-        if heard:
-            channels.postgres_up_ms = channels.redis_up_ms = 0
+        trust, metrics = Trust(), Metrics()
+        trust.redis_up_ms = 0
         keys = HeldStore(KeyStore(self.pool, vault or self.vault, seconds=self.find_seconds))
         prepared: list[str] = []
 
@@ -131,15 +153,19 @@ class World:
         looking = KeyLookup(
             keys,
             SharedRecords(self.redis, vault or self.vault),
-            channels,
+            trust,
             settings,
             prepare=prepare or note,
             metrics=metrics,
-            wall_ms=lambda: clocks.wall,
-            monotonic_ms=lambda: clocks.monotonic,
+            wall_ms=clocks.now_ms,
+            monotonic_ms=clocks.monotonic_ms,
         )
-        self.closing.append(looking)
-        return GateRoom(looking, keys, clocks, channels, metrics, prepared)
+        listener = InvalidationListener(self.redis, self.database.gateway_dsn, trust, looking, metrics=metrics, now=clocks)
+        gate = GateRoom(looking, keys, clocks, trust, metrics, listener, prepared=prepared)
+        self.gates.append(gate)
+        if feed:
+            await gate.read()
+        return gate
 
 
 @pytest.fixture

@@ -4,13 +4,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.keys.cache import Entry, KeyCache
+from gateway.keys.snapshot import BEGINNING
 from tests.support.keys import a_record
 
 RECORD = a_record()
 
 
 def entry(value: str) -> Entry[str]:
-    return Entry(RECORD, value, read_ms=0, refresh_from_ms=60, fresh_until_ms=100, shared_ms=0)
+    return Entry(RECORD, value, BEGINNING)
 
 
 def test_an_id_is_present_or_absent_and_never_both():
@@ -18,27 +19,20 @@ def test_an_id_is_present_or_absent_and_never_both():
     cache.put("a", entry("1"))
     cache.put_absent("a", 100)
     assert cache.present == {}
-    assert cache.is_absent("a", 99)
+    assert cache.absent_until_ms("a") == 100
     cache.put("a", entry("2"))
-    assert not cache.is_absent("a", 99)
+    assert cache.absent_until_ms("a") == 0
     assert cache.present["a"].value == "2"
 
 
-def test_an_absence_ends_with_its_freshness():
-    cache: KeyCache[str] = KeyCache(10)
-    cache.put_absent("a", 100)
-    assert cache.is_absent("a", 99)
-    assert not cache.is_absent("a", 100)
-    assert not cache.is_absent("b", 0)
-
-
-def test_expiring_keeps_the_keys_and_forgets_the_absences():
+def test_doubt_keeps_the_keys_apart_until_then_and_forgets_the_absences():
     cache: KeyCache[str] = KeyCache(10)
     cache.put("a", entry("1"))
     cache.put_absent("b", 100)
-    cache.expire()
-    assert cache.present["a"].fresh_until_ms == cache.present["a"].refresh_from_ms == 0
-    assert cache.absent_count == 0
+    cache.doubt(50)
+    assert (len(cache), cache.present, cache.doubted["a"].until_ms, cache.absent_count) == (1, {}, 50, 0)
+    cache.put("a", entry("2"))
+    assert (len(cache), cache.doubted) == (1, {})
 
 
 def test_a_smaller_size_lets_the_oldest_go():
@@ -73,6 +67,22 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.put_absent(key_id, 100)
         self.truth[key_id] = None
 
+    @rule()
+    def doubt(self):
+        self.cache.doubt(0)
+        self.truth = {key_id: value for key_id, value in self.truth.items() if value is not None}
+
+    @rule(key_id=ids)
+    def put_doubted(self, key_id):
+        self.counter += 1
+        self.cache.put_doubted(key_id, entry(str(self.counter)))
+        self.truth[key_id] = str(self.counter)
+
+    @rule(size=st.integers(1, SIZE))
+    def resize(self, size):
+        self.cache.resize(size)
+        self.cache.resize(self.SIZE)
+
     @rule(key_id=ids)
     def drop(self, key_id):
         self.cache.drop(key_id)
@@ -83,9 +93,10 @@ class CacheMachine(RuleBasedStateMachine):
         assert len(self.cache) <= self.SIZE
         assert self.cache.absent_count <= self.SIZE
         for key_id in "abcdefghij":
-            held = self.cache.present.get(key_id)
+            held = self.cache.known(key_id)
             assert held is None or held.value == self.truth[key_id]
-            assert not self.cache.is_absent(key_id, 0) or self.truth[key_id] is None
+            assert not self.cache.absent_until_ms(key_id) or self.truth[key_id] is None
+            assert key_id not in self.cache.present or key_id not in self.cache.doubted
 
 
 TestCacheMachine = CacheMachine.TestCase

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gateway.keys.codec import DatedRecord, RecordUnreadable, decode, encode, open_record, seal_record
 from gateway.keys.record import Algorithm, Scope
 from gateway.keys.secret import Secret
+from gateway.keys.snapshot import BEGINNING, parse_snapshot
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 addresses = st.lists(st.ip_addresses(), min_size=1, max_size=3).map(tuple)
@@ -37,22 +38,24 @@ others = st.fixed_dictionaries(
 )
 
 
-@given(hmac_material | public_material, others, times, times)
-def test_every_record_survives_the_seal(material, other, read_ms, ttl_ms):
-    vault, dated = a_vault(), DatedRecord(a_record(**material, **other), read_ms, ttl_ms)
+@given(
+    hmac_material | public_material, others, st.tuples(times, times, st.sampled_from(["3:3:", "10:20:10,15"]).map(parse_snapshot), times)
+)
+def test_every_record_survives_the_seal(material, other, more):
+    vault, dated = a_vault(), DatedRecord(a_record(**material, **other), *more)
     assert open_record(seal_record(dated, vault), vault, expected_key_id=dated.record.key_id) == dated
 
 
 def test_the_sealed_bytes_show_neither_secret_nor_account():
     record = a_record(account_id="alice@example.com")
-    sealed = seal_record(DatedRecord(record, NOW_MS, 1000), a_vault())
+    sealed = seal_record(DatedRecord(record, NOW_MS, 1000, BEGINNING, 1), a_vault())
     assert record.secret.reveal() not in sealed
     assert b"alice" not in sealed
 
 
 def test_a_record_sealed_for_another_key_is_refused():
     vault, mine, other = a_vault(), a_record(), a_record()
-    sealed = seal_record(DatedRecord(mine, NOW_MS, 1000), vault)
+    sealed = seal_record(DatedRecord(mine, NOW_MS, 1000, BEGINNING, 1), vault)
     with pytest.raises(RecordUnreadable):
         open_record(sealed, vault, expected_key_id=other.key_id)
 
@@ -65,7 +68,7 @@ def test_the_sealed_secret_of_the_database_is_no_record():
 
 def test_a_record_whose_members_name_another_key_is_refused():
     vault, mine, other = a_vault(), a_record(), a_record()
-    sealed = vault.seal(encode(DatedRecord(other, NOW_MS, 1000)), context=f"record:{mine.key_id}")
+    sealed = vault.seal(encode(DatedRecord(other, NOW_MS, 1000, BEGINNING, 1)), context=f"record:{mine.key_id}")
     with pytest.raises(RecordUnreadable, match="another key"):
         open_record(sealed, vault, expected_key_id=mine.key_id)
 
@@ -91,18 +94,22 @@ def test_a_record_whose_members_name_another_key_is_refused():
         {"created_ms": "0"},
         {"expires_ms": True},
         {"read_ms": None},
+        {"server": None},
+        {"position": 3},
+        {"position": "3:2:"},
+        {"position": "3"},
     ],
 )
 def test_a_malformed_member_is_refused(change):
-    members = json.loads(encode(DatedRecord(a_record(ip_allowlist=(ip_address("8.8.8.8"),)), NOW_MS, 1000))) | change
+    members = json.loads(encode(DatedRecord(a_record(ip_allowlist=(ip_address("8.8.8.8"),)), NOW_MS, 1000, BEGINNING, 1))) | change
     with pytest.raises(RecordUnreadable):
         decode(json.dumps(members).encode())
 
 
-@pytest.mark.parametrize("name", sorted(json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000)))))
+@pytest.mark.parametrize("name", sorted(json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000, BEGINNING, 1)))))
 def test_a_missing_member_is_refused_without_showing_the_rest(name):
     record = a_record()
-    members = json.loads(encode(DatedRecord(record, NOW_MS, 1000)))
+    members = json.loads(encode(DatedRecord(record, NOW_MS, 1000, BEGINNING, 1)))
     del members[name]
     with pytest.raises(RecordUnreadable) as refusal:
         decode(json.dumps(members).encode())
@@ -123,8 +130,8 @@ def test_any_bytes_are_a_record_or_unreadable(plaintext):
         decode(plaintext)
 
 
-@given(st.sampled_from(sorted(json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000))))), json_values)
+@given(st.sampled_from(sorted(json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000, BEGINNING, 1))))), json_values)
 def test_a_record_with_any_one_member_replaced_decodes_or_is_unreadable(name, value):
-    members = json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000))) | {name: value}
+    members = json.loads(encode(DatedRecord(a_record(), NOW_MS, 1000, BEGINNING, 1))) | {name: value}
     with suppress(RecordUnreadable):
         decode(json.dumps(members).encode())

@@ -6,17 +6,19 @@ import asyncpg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis import Redis
 
+from gateway.config.settings import Cache
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.keys import invalidation, postgres
-from gateway.keys.cache import ABSENT
+from gateway.keys import postgres
 from gateway.keys.ids import is_key_id, new_key_id
-from gateway.keys.invalidation import REDIS_CHANNEL, Channels, InvalidationListener, parse_message, publish
+from gateway.keys.invalidation import REDIS_CHANNEL, InvalidationListener, parse_message, publish
+from gateway.keys.lookup import KeyLookup
 from gateway.keys.redis_client import connect
-from gateway.keys.shared import record_key
-from gateway.keys.trust import MAX_RECORD_TTL_MS
+from gateway.keys.shared import SharedRecords, record_key
+from gateway.keys.trust import Trust
 from gateway.telemetry.metrics import Metrics
-from tests.support.keys import NOW_MS
+from tests.support.keys import NOW_MS, add_key
 
 SECONDS = 15
 
@@ -24,11 +26,15 @@ SECONDS = 15
 class Listening:
     """A listener, and what it told."""
 
-    def __init__(self, world, *, up: bool = True) -> None:
+    def __init__(self, world, gate=None, *, up: bool = True) -> None:
         self._await_up = up
-        self.channels = Channels()
+        self.trust = Trust() if gate is None else gate.trust
+        self.trust.redis_up_ms = None
         self.metrics = Metrics()
-        self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.channels, metrics=self.metrics)
+        memory = (
+            KeyLookup(None, SharedRecords(world.redis, world.vault), self.trust, Cache(), prepare=None) if gate is None else gate.lookup
+        )
+        self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.trust, memory, metrics=self.metrics)
         self.listener.on_invalidate.append(self._told)
         self.told: list[str | None] = []
         self._more = asyncio.Event()
@@ -48,7 +54,7 @@ class Listening:
                     continue
 
     def up(self) -> bool:
-        return self.channels.postgres_up_ms is not None and self.channels.redis_up_ms is not None
+        return not self.listener.down()
 
     async def __aenter__(self):
         self.listener.start()
@@ -80,29 +86,42 @@ async def owner(world):
     await connection.close()
 
 
-async def test_a_message_of_redis_alone_is_enough(world, listening, owner):
-    record = await world.key()
-    await listening.until(lambda: record.key_id in listening.told)
-    listening.told.clear()
-    await owner.execute("SET session_replication_role = replica; DELETE FROM api_keys")  # no trigger: no notification
-    await publish(world.redis, [record.key_id], now_ms=NOW_MS)
-    await listening.until(lambda: listening.told == [record.key_id])
-    assert listening.metrics.invalidations["redis"] == 1
+async def test_a_message_of_redis_alone_is_enough(world, listening):
+    await publish(world.redis, [key_id := new_key_id()], now_ms=NOW_MS)
+    await listening.until(lambda: listening.told == [key_id])
+    assert listening.metrics.invalidations == {"redis": 1}
 
 
-async def test_a_notification_of_postgresql_alone_is_enough_and_puts_up_the_tombstone(world, listening):
+async def test_with_every_notice_lost_the_feed_tells_within_its_period(world, monkeypatch):
+    """No LISTEN, no message: the feed is read all the same."""
+
+    async def swallowed(self, channel, callback):
+        pass
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", swallowed)
+    async with Listening(world) as listening:
+        record = await world.key()
+        await listening.until(lambda: record.key_id in listening.told)
+        assert listening.metrics.invalidations == {}
+        reads = listening.metrics.feed_reads
+        await listening.until(lambda: listening.metrics.feed_reads > reads + 1)
+        assert listening.told == [record.key_id]
+
+
+async def test_a_notification_of_postgresql_alone_is_enough_and_removes_the_record(world, listening):
+    listening.listener._read_seconds = 3_600
     record = await world.key()
     await world.redis.set(record_key(record.key_id), b"an old record")
     await world.delete(record, tell=False)
     await listening.until(lambda: listening.told.count(record.key_id) >= 2)  # created, deleted
-    await listening.until(lambda: not any(task.get_name() == "entomb" for task in asyncio.all_tasks()))
-    assert (await world.redis.get(record_key(record.key_id))).startswith(b"changed ")
+    await listening.until(lambda: not any(task.get_name() == "key-lookup" for task in asyncio.all_tasks()))
+    assert await world.redis.get(record_key(record.key_id)) is None
 
 
 async def test_a_deletion_with_redis_stopped_reaches_the_gate(own_world, own_redis, own_listening):
     record = await own_world.key()
     await asyncio.to_thread(own_redis.stop)
-    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    await own_listening.until(lambda: own_listening.trust.redis_up_ms is None)
     own_listening.told.clear()
     await own_world.delete(record)
     with pytest.raises(StoreUnavailable):
@@ -110,29 +129,21 @@ async def test_a_deletion_with_redis_stopped_reaches_the_gate(own_world, own_red
     await own_listening.until(lambda: record.key_id in own_listening.told)
 
 
-async def test_a_deletion_with_redis_stopped_puts_up_its_tombstone_when_redis_is_back(own_world, own_redis, own_listening):
+async def test_a_deletion_with_redis_stopped_removes_its_record_when_redis_is_back(own_world, own_redis, own_listening):
     record = await own_world.key()
     await own_listening.until(lambda: record.key_id in own_listening.told)
     await asyncio.to_thread(own_redis.stop)
-    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    await own_listening.until(lambda: own_listening.trust.redis_up_ms is None)
     own_listening.told.clear()
     await own_world.delete(record, tell=False)
     await own_listening.until(lambda: record.key_id in own_listening.told)
     await asyncio.to_thread(own_redis.start)
-    await own_listening.until(own_listening.up)
-    async with asyncio.timeout(SECONDS):
-        while not (await own_world.redis.get(record_key(record.key_id)) or b"").startswith(b"changed "):
-            pass
-
-
-def test_changes_are_remembered_as_long_as_a_record_could_be_valid_and_not_without_bound(monkeypatch):
-    monkeypatch.setattr(invalidation, "_MOST_CHANGED", 3)
-    listener = InvalidationListener(connect("unix:///nowhere"), "postgresql://nobody@nowhere/none", Channels())
-    for now_ms, key_id in enumerate("aabcd"):
-        listener._remember(key_id, now_ms)
-    assert list(listener._changed) == ["b", "c", "d"]
-    listener._remember("b", MAX_RECORD_TTL_MS + 3)
-    assert list(listener._changed) == ["d", "b"]
+    with Redis.from_url(own_redis.url) as redis:
+        redis.set(record_key(record.key_id), b"as if a fail-over had lost the removal")
+        await own_listening.until(own_listening.up)
+        async with asyncio.timeout(SECONDS):
+            while await asyncio.to_thread(redis.get, record_key(record.key_id)):
+                pass
 
 
 async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening):
@@ -141,40 +152,39 @@ async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_
     await own_listening.until(lambda: record.key_id in own_listening.told)
     own_listening.listener._dsn = "postgresql://u@/d?host=/nowhere"  # it cannot come back
     owner = await postgres.connect(own_world.database.owner_dsn)
-    await owner.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_notify%' AND pid <> pg_backend_pid()")
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%key_changes%' AND pid <> pg_backend_pid()"
+    )
     await owner.close()
-    await own_listening.until(lambda: own_listening.channels.postgres_up_ms is None)
+    await own_listening.until(lambda: "postgres" in own_listening.listener.down())
     own_listening.told.clear()
     await own_world.delete(record, tell=True)
     await own_listening.until(lambda: own_listening.told == [record.key_id])
 
 
 @pytest.mark.parametrize("how", ["restart", "freeze"])
-async def test_a_gap_of_redis_is_noticed_and_told_as_everything(own_redis, own_listening, how):
-    up_ms = own_listening.channels.redis_up_ms
+async def test_a_gap_of_redis_is_noticed(own_redis, own_listening, how):
+    up_ms = own_listening.trust.redis_up_ms
     await asyncio.to_thread(own_redis.freeze if how == "freeze" else own_redis.kill)
-    await own_listening.until(lambda: own_listening.channels.redis_up_ms is None)
+    await own_listening.until(lambda: own_listening.trust.redis_up_ms is None)
     assert own_listening.metrics.listener_up["redis"] == 0
-    assert own_listening.told == []
     await asyncio.to_thread(own_redis.thaw if how == "freeze" else own_redis.start)
     await own_listening.until(own_listening.up)
-    assert own_listening.told == [None]
-    assert own_listening.channels.redis_up_ms > up_ms
+    assert own_listening.trust.redis_up_ms > up_ms
+    assert own_listening.told == []  # the feed has no gap
 
 
 @pytest.mark.parametrize("how", ["restart", "freeze"])
-async def test_a_gap_of_postgresql_is_noticed_and_told_as_everything(own_world, own_postgres, own_listening, how):
-    up_ms = own_listening.channels.postgres_up_ms
+async def test_after_an_outage_of_postgresql_the_feed_goes_on_where_it_was(own_world, own_postgres, own_listening, how):
     await asyncio.to_thread(own_postgres.freeze if how == "freeze" else own_postgres.kill)
-    await own_listening.until(lambda: own_listening.channels.postgres_up_ms is None)
+    await own_listening.until(lambda: "postgres" in own_listening.listener.down())
     assert own_listening.metrics.listener_up["postgres"] == 0
     await asyncio.to_thread(own_postgres.thaw if how == "freeze" else own_postgres.start)
     await own_listening.until(own_listening.up)
-    assert own_listening.told == [None]
-    assert own_listening.channels.postgres_up_ms > up_ms
+    assert own_listening.told == []
     admin = await postgres.connect(own_world.database.admin_dsn)
-    await admin.execute("SELECT pg_notify('gerbang_keys', $1)", key_id := new_key_id())
-    await own_listening.until(lambda: key_id in own_listening.told)
+    record = await add_key(admin, own_world.vault)
+    await own_listening.until(lambda: own_listening.told == [record.key_id])
     await admin.close()
 
 
@@ -185,33 +195,11 @@ async def test_a_listener_starts_while_both_are_down_and_comes_up_with_them(own_
         await asyncio.to_thread(own_redis.start)
         await asyncio.to_thread(own_postgres.start)
         await listening.until(listening.up)
-        assert listening.told == [None, None]
-
-
-async def test_a_pooler_that_swallows_listen_is_noticed_by_the_probe(world, monkeypatch):
-    probed = asyncio.Event()
-
-    async def swallowed(self, channel, callback):
-        pass
-
-    async def probe(self, connection, channel, heard):
-        try:
-            await real_probe(self, connection, channel, heard)
-        finally:
-            probed.set()
-
-    real_probe = InvalidationListener._probe_postgres
-    monkeypatch.setattr(asyncpg.Connection, "add_listener", swallowed)
-    monkeypatch.setattr(InvalidationListener, "_probe_postgres", probe)
-    async with Listening(world, up=False) as listening:
-        async with asyncio.timeout(SECONDS):
-            await probed.wait()
-        assert listening.channels.postgres_up_ms is None
-        assert listening.channels.redis_up_ms is not None
+        assert listening.told == []
 
 
 async def test_emptying_the_table_is_told_as_everything(world, listening, owner):
-    await owner.execute("TRUNCATE api_keys")
+    await owner.execute("TRUNCATE api_keys CASCADE")
     await listening.until(lambda: listening.told == [None])
 
 
@@ -234,7 +222,7 @@ async def test_the_delay_of_a_message_is_measured(world, listening):
 async def test_closing_leaves_no_connection_behind(world, owner):
     async with Listening(world):
         pass
-    left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%gerbang_probe%' AND pid <> pg_backend_pid()"
+    left = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%key_changes%' AND pid <> pg_backend_pid()"
     async with asyncio.timeout(SECONDS):
         while await owner.fetchval(left):
             await owner.execute("SELECT pg_sleep(0.01)")
@@ -243,7 +231,7 @@ async def test_closing_leaves_no_connection_behind(world, owner):
 
 async def test_a_malformed_dsn_is_told_at_the_start(world):
     with pytest.raises(ConfigError):
-        InvalidationListener(world.redis, "nonsense", Channels()).start()
+        InvalidationListener(world.redis, "nonsense", Trust(), None).start()
 
 
 async def test_publishing_to_a_redis_that_is_away_raises_and_says_so(tmp_path):
@@ -254,18 +242,40 @@ async def test_publishing_to_a_redis_that_is_away_raises_and_says_so(tmp_path):
 
 
 async def test_a_deletion_and_a_creation_through_both_channels_reach_a_look_up(world):
-    record, gate, other_id = await world.key(), world.gate(), new_key_id()
-    listening = Listening(world)
-    listening.listener.on_invalidate.insert(0, gate.lookup.invalidate)
-    async with listening:
+    record, gate, other_id = await world.key(), await world.gate(), new_key_id()
+    async with Listening(world, gate) as listening:
         await gate.lookup.fetch(record.key_id)
         await gate.lookup.fetch(other_id)
         await world.delete(record, tell=True)
         other = await world.key(key_id=other_id)
         await listening.until(lambda: {record.key_id, other_id} <= set(listening.told))
-        assert gate.peek(record.key_id) is not ABSENT
         assert await gate.lookup.fetch(record.key_id) is None
         assert await gate.lookup.fetch(other_id) == other
+
+
+async def test_when_changes_were_missed_it_is_told_as_every_key(world, listening):
+    listening.trust.read = listening.trust.read._replace(floor=0, mark="00000000-0000-0000-0000-000000000000")
+    await listening.until(lambda: listening.told == [None])
+
+
+async def test_ten_thousand_changes_at_once_let_others_have_their_turn(world, owner):
+    """What is acted upon between two turns of the event loop is a slice."""
+    await owner.execute("INSERT INTO accounts (id) VALUES ('alice')")
+    await owner.execute("""
+        INSERT INTO api_keys (id, account_id, label, scopes, algorithm, public_key, created_at)
+        SELECT 'gbk_' || lpad(n::text, 28, '0'), 'alice', 'bot', '{read}', 'ed25519', 'x', now() FROM generate_series(1, 10000) AS n
+    """)
+    async with Listening(world) as listening:
+        listening.told.clear()
+        slices, before = [], 0
+        await owner.execute("UPDATE api_keys SET revoked_at = now(), revoked_reason = 'leaked'")
+        async with asyncio.timeout(SECONDS):
+            while len(listening.told) < 10_000:
+                await asyncio.sleep(0)
+                slices.append(len(listening.told) - before)
+                before = len(listening.told)
+    assert max(slices) <= 1_000
+    assert len(set(listening.told)) == 10_000
 
 
 async def test_a_defect_on_the_way_does_not_end_the_listening(world, monkeypatch):

@@ -26,7 +26,7 @@ async def test_every_secret_opens_with_the_new_key_alone_afterwards(world, admin
     records = [await add_key(admin, Vault.parse(OLD)) for _ in range(7)]
     assert await reseal(admin, Vault.parse(f"{NEW} {OLD}")) == Resealed(7, [])
     keys = KeyStore(world.pool, Vault.parse(NEW))
-    assert [await keys.find(record.key_id) for record in records] == records
+    assert (await keys.find([record.key_id for record in records])).records == {record.key_id: record for record in records}
 
 
 async def test_a_second_run_finds_nothing_to_do(admin):

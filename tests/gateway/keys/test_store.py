@@ -5,13 +5,13 @@ from ipaddress import ip_address
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, store
-from gateway.keys.codec import RecordUnreadable
 from gateway.keys.ids import new_key_id
 from gateway.keys.record import Algorithm, Scope
-from gateway.keys.store import KeyStore, StoreBusy
+from gateway.keys.store import KeyStore
 from tests.support.keys import NOW_MS, a_record, a_vault, add_account, add_key
 
 
@@ -42,11 +42,11 @@ async def pool(database):
 async def test_the_gateway_finds_exactly_the_record_that_was_inserted(admin, pool, members):
     vault = a_vault()
     record = await add_key(admin, vault, **members)
-    assert await KeyStore(pool, vault).find(record.key_id) == record
+    assert (await KeyStore(pool, vault).find([record.key_id])).records == {record.key_id: record}
 
 
-async def test_an_unknown_id_is_none(pool):
-    assert await KeyStore(pool, a_vault()).find(new_key_id()) is None
+async def test_an_unknown_id_is_missing(pool):
+    assert (await KeyStore(pool, a_vault()).find([new_key_id()])).records == {}
 
 
 async def test_the_database_holds_no_secret_in_the_clear(admin, pool):
@@ -61,7 +61,7 @@ async def test_a_deleted_key_is_gone_and_only_its_own_account_can_delete_it(admi
     assert not await store.delete(admin, record.key_id, account_id="mallory")
     assert await store.delete(admin, record.key_id, account_id="alice")
     assert not await store.delete(admin, record.key_id, account_id="alice")
-    assert await KeyStore(pool, vault).find(record.key_id) is None
+    assert (await KeyStore(pool, vault).find([record.key_id])).records == {}
     assert await store.get(admin, record.key_id) is None
 
 
@@ -70,7 +70,7 @@ async def test_a_revoked_key_is_absent_for_the_gate_and_listed_for_its_owner_wit
     record = await add_key(admin, vault)
     assert await store.revoke(admin, record.key_id, reason="leaked", now_ms=NOW_MS + 5)
     assert not await store.revoke(admin, record.key_id, reason="again", now_ms=NOW_MS + 6)
-    assert await KeyStore(pool, vault).find(record.key_id) is None
+    assert (await KeyStore(pool, vault).find([record.key_id])).records == {}
     (listed,) = await store.list_for_account(admin, "alice")
     assert (listed.key_id, listed.revoked_ms, listed.revoked_reason) == (record.key_id, NOW_MS + 5, "leaked")
     assert await admin.fetchval("SELECT sealed_secret FROM api_keys") is None
@@ -84,9 +84,8 @@ async def test_a_key_is_frozen_unless_its_account_is_verified_and_not_frozen(adm
     vault = a_vault()
     record = await add_key(admin, vault)
     await admin.execute("UPDATE accounts SET frozen = $1, kyc = $2", frozen, kyc)
-    found = await KeyStore(pool, vault).find(record.key_id)
-    assert found is not None
-    assert found.frozen is stopped
+    found = await KeyStore(pool, vault).find([record.key_id])
+    assert found.records[record.key_id].frozen is stopped
 
 
 async def test_keys_are_listed_oldest_first_and_counted_per_account(admin):
@@ -130,19 +129,28 @@ async def test_one_unreadable_row_refuses_that_key_only(database, admin, pool, d
     owner = await postgres.connect(database.owner_dsn)
     await owner.execute(damage, broken.key_id)
     await owner.close()
-    keys = KeyStore(pool, vault)
-    with pytest.raises(RecordUnreadable) as refusal:
-        await keys.find(broken.key_id)
-    assert "gbs_" not in str(refusal.value)
-    assert await keys.find(whole.key_id) == whole
+    with capture_logs() as logs:
+        found = await KeyStore(pool, vault).find([broken.key_id, whole.key_id])
+    assert found.records == {whole.key_id: whole}
+    assert [line["key_id"] for line in logs] == [broken.key_id]
+    assert "gbs_" not in str(logs)
 
 
-async def test_many_known_keys_are_found_at_once_and_one_that_cannot_be_read_is_missing(admin, pool):
+async def test_many_keys_are_found_at_once_and_one_that_cannot_be_read_is_missing(admin, pool):
     vault = a_vault()
     records = [await add_key(admin, vault) for _ in range(3)]
     broken, gone = await add_key(admin, a_vault()), new_key_id()
-    found = await KeyStore(pool, vault).find_many([*(record.key_id for record in records), broken.key_id, gone])
-    assert found == {record.key_id: record for record in records}
+    found = await KeyStore(pool, vault).find([*(record.key_id for record in records), broken.key_id, gone])
+    assert found.records == {record.key_id: record for record in records}
+
+
+async def test_what_is_found_says_at_which_position_and_by_which_server(admin, pool):
+    keys = KeyStore(pool, a_vault())
+    before, after = await keys.find([new_key_id()]), None
+    xid = await admin.fetchval("SELECT pg_current_xact_id()::text::bigint")
+    after = await keys.find([new_key_id()])
+    assert (before.position.sees(xid), after.position.sees(xid)) == (False, True)
+    assert before.server == after.server > 1_600_000_000_000_000
 
 
 async def test_a_stopped_server_is_unavailable_and_found_again_when_it_is_back(own_postgres):
@@ -152,12 +160,12 @@ async def test_a_stopped_server_is_unavailable_and_found_again_when_it_is_back(o
     await admin.close()
     async with await postgres.create_pool(own_postgres.gateway_dsn) as pool:
         keys = KeyStore(pool, vault)
-        assert await keys.find(record.key_id) == record
+        assert (await keys.find([record.key_id])).records == {record.key_id: record}
         await asyncio.to_thread(own_postgres.stop)
         with pytest.raises(StoreUnavailable):
-            await keys.find(record.key_id)
+            await keys.find([record.key_id])
         await asyncio.to_thread(own_postgres.start)
-        assert await keys.find(record.key_id) == record
+        assert (await keys.find([record.key_id])).records == {record.key_id: record}
 
 
 async def test_a_frozen_server_is_unavailable_within_the_bound_and_used_again_when_it_thaws(own_postgres):
@@ -166,60 +174,19 @@ async def test_a_frozen_server_is_unavailable_within_the_bound_and_used_again_wh
     record = await add_key(admin, vault)
     await admin.close()
     async with await postgres.create_pool(own_postgres.gateway_dsn, seconds=60) as pool:
-        keys = KeyStore(pool, vault, concurrency=2, seconds=0.3)
-        assert await keys.find(record.key_id) == record
+        keys = KeyStore(pool, vault, seconds=0.3)
+        assert (await keys.find([record.key_id])).records == {record.key_id: record}
         own_postgres.freeze()
         async with asyncio.timeout(30):  # the bound is the look-up's; asyncpg alone would wait until the server confirms the cancellation
-            outcomes = await asyncio.gather(*(keys.find(new_key_id()) for _ in range(20)), return_exceptions=True)
+            outcomes = await asyncio.gather(*(keys.find([new_key_id()]) for _ in range(20)), return_exceptions=True)
             assert all(isinstance(outcome, StoreUnavailable) for outcome in outcomes)
             with pytest.raises(StoreUnavailable):
-                await keys.find(record.key_id, known=True)
+                await keys.find([record.key_id])
         own_postgres.thaw()
         async with asyncio.timeout(10):
             while True:
                 try:
-                    assert await keys.find(record.key_id) == record
+                    assert (await keys.find([record.key_id])).records == {record.key_id: record}
                     break
                 except StoreUnavailable:
                     await asyncio.sleep(0.01)
-
-
-class CountingPool:
-    """Stands where the pool does, to see how many statements are under way at once. Answers when told."""
-
-    def __init__(self) -> None:
-        self.running = 0
-        self.most = 0
-        self.go = asyncio.Event()
-
-    async def fetch(self, _sql, _key_id):
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            await self.go.wait()
-        finally:
-            self.running -= 1
-        return []
-
-    async def acquire(self):
-        return self
-
-    async def release(self, _connection):
-        """Nothing to give back."""
-
-
-async def test_guessed_ids_never_keep_a_known_key_waiting():
-    pool = CountingPool()
-    keys = KeyStore(pool, a_vault(), concurrency=4, waiting=10)
-    loop = asyncio.get_running_loop()
-    guesses = [loop.create_task(keys.find(new_key_id())) for _ in range(12)]
-    await asyncio.sleep(0)
-    assert pool.running == 2
-    known = loop.create_task(keys.find(new_key_id(), known=True))
-    await asyncio.sleep(0)
-    assert pool.running == 3
-    pool.go.set()
-    assert await known is None
-    outcomes = await asyncio.gather(*guesses, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes].count(StoreBusy) == 2
-    assert pool.most <= 4

@@ -5,94 +5,172 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.settings import Cache
+from gateway.keys import trust as module
 from gateway.keys.codec import DatedRecord
-from gateway.keys.trust import CLOCKS_DIFFER_MS, TOMBSTONE_TTL_MS, Aged, Channels, Now, Shared, Trust
+from gateway.keys.snapshot import parse_snapshot
+from gateway.keys.trust import CLOCKS_DIFFER_MS, EVERY_KEY, FeedRead, Now, Trust
 from tests.support.keys import NOW_MS, a_record
 
 RECORD = a_record()
+KEY = RECORD.key_id
 SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000)
 NOW = Now(1_000_000, NOW_MS)
+SERVER = 7
 
 
-def trust(*, postgres_up_ms: int | None = 0, redis_up_ms: int | None = 0) -> Trust:
-    channels = Channels()
-    channels.postgres_up_ms, channels.redis_up_ms = postgres_up_ms, redis_up_ms
-    return Trust(channels)
+def a_read(position: str = "100:100:", *changes: tuple[str, int], server: int = SERVER, floor: int = 50, **members) -> FeedRead:
+    return FeedRead(**{
+        "position": parse_snapshot(position), "server": server, "floor": floor, "mark": "m", "mark_is_there": True,
+        "changes": list(changes), **members,
+    })  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("age_ms", "expected"),
-    [
-        (0, 1_000_000),
-        (59_999, 1_000_000 - 59_999),
-        (60_000, None),
-        (-CLOCKS_DIFFER_MS, 1_000_000),
-        (-CLOCKS_DIFFER_MS - 1, None),
-    ],
-)
-def test_a_record_of_redis_is_as_old_as_its_seal_says_and_none_when_that_cannot_be(age_ms, expected):
-    aged = trust().aged(Shared(b"", DatedRecord(RECORD, NOW_MS - age_ms, 60_000)), NOW)
-    assert (aged and aged.read_ms) == expected
+def a_trust(*reads: FeedRead, redis_up_ms: int | None = 0) -> Trust:
+    trust = Trust()
+    trust.redis_up_ms = redis_up_ms
+    for read in reads:
+        trust.learn(read, NOW, trust.number)
+    return trust
 
 
-def test_nothing_and_a_tombstone_are_no_record():
-    assert trust().aged(None, NOW) is None
-    assert trust().aged(Shared(), NOW) is None
-    assert trust().aged(Shared(b"changed 1", None, 1), NOW) is None
+def dated(position: str = "90:90:", *, age_ms: int = 0, server: int = SERVER) -> DatedRecord:
+    return DatedRecord(RECORD, NOW_MS - age_ms, 60_000, parse_snapshot(position), server)
 
 
 @pytest.mark.parametrize(
-    ("age_ms", "up_since_ms", "missed_since_ms", "believed"),
+    ("record", "changes", "expected"),
     [
-        (0, 100_000, 100_000, True),
-        (3_000, 100_000, 100_000, True),
-        (3_001, 100_000, 100_000, False),
-        (100, None, 100_000, False),
-        (100, 2_101, 100_000, True),
-        (100, 2_100, 100_000, False),
-        (100, 100_000, 2_100, False),
+        (dated(), [], True),
+        (dated(age_ms=59_999), [], True),
+        (dated(age_ms=60_000), [], False),
+        (dated(age_ms=-CLOCKS_DIFFER_MS), [], True),
+        (dated(age_ms=-CLOCKS_DIFFER_MS - 1), [], False),
+        (dated(server=8), [], False),
+        (dated("50:50:"), [], True),
+        (dated("49:90:"), [], False),  # a change from before the feed begins may have been under way then
+        (dated(), [(KEY, 89)], True),
+        (dated(), [(KEY, 90)], False),
+        (dated("80:90:85"), [(KEY, 85)], False),  # it was under way when the record was read
+        (dated("80:90:85"), [(KEY, 86)], True),
+        (dated("80:90:85"), [(KEY, 85), (KEY, 86)], False),
+        (dated(), [("another", 95)], True),
+        (dated(), [(EVERY_KEY, 95)], False),
+        (dated(), [(EVERY_KEY, 85)], True),
     ],
 )
-def test_a_record_of_redis_is_believed_while_it_is_young_and_every_change_since_was_heard(age_ms, up_since_ms, missed_since_ms, believed):
-    """``…_since_ms``: how long ago."""
-    judging = trust(postgres_up_ms=None if up_since_ms is None else NOW.ms - up_since_ms)
-    judging.missed(NOW.ms - missed_since_ms)
-    assert judging.believed(Aged(RECORD, NOW.ms - age_ms, 0), SETTINGS, NOW.ms) is believed
+def test_a_record_of_redis_is_believed_when_no_change_is_known_that_it_lacks(record, changes, expected):
+    assert a_trust(a_read("100:100:", *changes)).believes(record, SETTINGS, NOW) is expected
+
+
+def test_nothing_of_redis_is_believed_without_the_feed_or_when_it_is_old():
+    assert not a_trust().believes(dated(), SETTINGS, NOW)
+    assert not a_trust(a_read()).believes(dated(), SETTINGS, Now(NOW.ms + 5_000, NOW.wall_ms))
+
+
+def test_after_a_message_redis_is_not_believed_for_that_key_until_the_feed_was_read_once_more():
+    trust = a_trust(a_read())
+    began = trust.number
+    trust.hear(KEY, told=True)
+    trust.learn(a_read(), NOW, began)  # a read that began before the message came
+    assert not trust.believes(dated(), SETTINGS, NOW)
+    trust.learn(a_read(), NOW, trust.number)
+    assert trust.believes(dated(), SETTINGS, NOW)
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_what_was_heard_since_is_known(told):
+    trust = a_trust(a_read())
+    before = trust.number
+    trust.hear(KEY, told=told)
+    assert trust.heard_since(KEY, before)
+    assert not trust.heard_since(KEY, trust.number)
+    assert not trust.heard_since("another", before)
+    trust.hear_all()
+    assert trust.heard_since("another", before)
+
+
+@given(st.lists(st.sampled_from("abcdefgh"), max_size=30), st.integers(0, 30))
+def test_however_much_is_heard_nothing_heard_is_taken_for_unheard(keys, since):
+    most, module._MOST = module._MOST, 3
+    try:
+        trust = a_trust()
+        for key in keys:
+            trust.hear(key, told=True)
+        for number, key in enumerate(keys, start=1):
+            assert number <= since or trust.heard_since(key, since)
+            assert trust.usable_until_ms(dated()._replace(record=a_record(key_id=key)), NOW) == 0
+    finally:
+        module._MOST = most
 
 
 @pytest.mark.parametrize(
-    ("read_ago_ms", "redis_up_ago_ms", "changed_ago_ms", "goes_on"),
+    ("now_ms", "redis_up_ms", "expected_ms"),
     [
-        (29_999, None, None, True),
-        (30_000, None, None, False),
-        (10_000_000, 10_000_000, None, True),
-        (30_000, 29_999, None, False),
-        (10_000, 100_000, 20_000, True),
-        (10_000, 100_000, 12_000, False),
-        (10_000, 100_000, 5_000, False),
+        (0, 0, 5_000),
+        (4_999, None, 5_000),
+        (5_000, 0, 5_250),  # no end as long as messages come
+        (500_000, 0, 500_250),
+        (5_000, None, 5_250),
+        (29_900, None, 30_000),
+        (40_000, None, 30_000),
+        (40_000, 1, 30_000),  # they began to come after the feed was read
     ],
 )
-def test_a_key_in_memory_goes_on_in_an_outage_within_its_limits(read_ago_ms, redis_up_ago_ms, changed_ago_ms, goes_on):
-    now = Now(100_000_000, NOW_MS)
-    judging = trust(redis_up_ms=None if redis_up_ago_ms is None else now.ms - redis_up_ago_ms)
-    changed_wall_ms = None if changed_ago_ms is None else now.wall_ms - changed_ago_ms
-    assert (now.ms < judging.goes_on_until(now.ms - read_ago_ms, changed_wall_ms, SETTINGS, now)) is goes_on
+def test_memory_is_believed_by_the_feed_then_by_messages_then_until_the_limit(now_ms, redis_up_ms, expected_ms):
+    up_ms = None if redis_up_ms is None else NOW.ms + redis_up_ms
+    assert a_trust(a_read(), redis_up_ms=up_ms).until_ms(SETTINGS, NOW.ms + now_ms) == NOW.ms + expected_ms
 
 
-def test_redis_is_left_alone_for_a_changed_key_as_long_as_an_old_record_could_be_valid():
-    judging = trust()
-    judging.heard("a", NOW.ms)
-    assert not judging.may_share("a", NOW.ms + TOMBSTONE_TTL_MS - 1)
-    assert judging.may_share("a", NOW.ms + TOMBSTONE_TTL_MS)
-    assert judging.may_share("b", NOW.ms)
+def test_memory_is_not_believed_before_the_feed_was_read():
+    assert a_trust().until_ms(SETTINGS, NOW.ms) <= NOW.ms
 
 
-@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, TOMBSTONE_TTL_MS)), max_size=60))
-def test_whatever_is_heard_in_whatever_rhythm_no_changed_key_is_shared_too_early(steps):
-    judging, now_ms, latest = trust(), 0, {}
-    for key_id, pause_ms in steps:
-        now_ms += pause_ms
-        judging.heard(key_id, now_ms)
-        latest[key_id] = now_ms
-        for other, changed_ms in latest.items():
-            assert judging.may_share(other, now_ms) is (now_ms >= changed_ms + TOMBSTONE_TTL_MS)
+@pytest.mark.parametrize(
+    ("after", "gap"),
+    [
+        (a_read("100:100:"), None),
+        (a_read("90:120:90"), None),
+        (a_read("100:110:", floor=100), None),
+        (a_read("100:110:", floor=101), "pruned"),
+        (a_read("90:99:"), "from before"),
+        (a_read("100:110:", mark="n", mark_is_there=False), "another history"),
+        (a_read("100:110:", server=8), None),
+        (a_read("90:99:", server=8), "from before"),
+    ],
+)
+def test_a_gap_between_two_reads_is_noticed(after, gap):
+    found = a_trust(a_read("100:100:")).gap(after)
+    assert (found is None) if gap is None else gap in found
+
+
+def test_another_server_tells_everything_anew():
+    trust = a_trust(a_read("100:100:", (KEY, 60)))
+    assert trust.news(a_read("100:100:", (KEY, 60), (KEY, 61))) == [(KEY, 61)]
+    assert trust.news(a_read("100:100:", (KEY, 60), server=8)) == [(KEY, 60)]
+
+
+def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_change_is_known():
+    assert a_trust().usable_until_ms(dated(age_ms=10_000), NOW) == NOW.ms + 50_000
+    assert a_trust(a_read("100:100:", (KEY, 89))).usable_until_ms(dated(), NOW) == NOW.ms + 60_000
+    assert a_trust(a_read("100:100:", (KEY, 95))).usable_until_ms(dated(), NOW) == 0
+    assert a_trust(a_read("100:100:", (KEY, 60), server=8)).usable_until_ms(dated(), NOW) == 0
+    told = a_trust()
+    told.hear(KEY, told=True)
+    assert told.usable_until_ms(dated(), NOW) == 0
+
+
+def test_changes_are_forgotten_when_every_valid_record_has_them():
+    trust = a_trust(a_read("100:100:", (KEY, 95)))
+    for seconds in range(0, 400, 10):
+        trust.learn(a_read(f"{100 + seconds}:{100 + seconds}:"), Now(NOW.ms + seconds * 1_000, NOW_MS), trust.number)
+    assert trust.recent() == []
+    assert not trust.believes(dated("95:95:"), SETTINGS, Now(NOW.ms + 390_000, NOW_MS))
+    assert trust.believes(dated("250:250:"), SETTINGS, Now(NOW.ms + 390_000, NOW_MS))
+
+
+def test_too_many_changes_make_everything_before_them_unbelieved(monkeypatch):
+    monkeypatch.setattr(module, "_MOST", 10)
+    trust = a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(20))))
+    assert trust.recent() == []
+    assert not trust.believes(dated("99:99:"), SETTINGS, NOW)
+    assert trust.believes(dated("100:100:"), SETTINGS, NOW)

@@ -1,0 +1,39 @@
+"""Keeps the feed of changes short: a mark every few seconds, and what no reader can need any more goes."""
+
+import asyncio
+
+import structlog
+
+from admin.stores import Stores
+from gateway.errors import StoreUnavailable
+from gateway.keys import sql
+
+MARK_SECONDS = 10.0
+KEPT_SECONDS = 900.0
+"""Longer than any record in Redis is valid (``trust.MAX_RECORD_TTL_MS``). A gate that was without the feed for longer has a gap."""
+
+_log = structlog.get_logger(__name__)
+
+
+async def tend(stores: Stores) -> None:
+    """Mark and prune, for ever. Several at once are safe, and one mark is made for all."""
+    while True:
+        try:
+            await mark_and_prune(stores)
+        except StoreUnavailable as error:
+            _log.warning("key_feed_not_tended", reason=str(error))
+        await asyncio.sleep(MARK_SECONDS)
+
+
+async def mark_and_prune(stores: Stores, *, marked_s: float = MARK_SECONDS / 2, kept_s: float = KEPT_SECONDS) -> None:
+    """Once.
+
+    :param marked_s: no mark is made when there is one as young as that
+    :param kept_s: what was changed within that time stays in the feed
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    async with stores.transaction() as connection:
+        for statement in sql.DROP_FOREIGN:
+            await connection.execute(statement)
+        await connection.execute(sql.MARK_FEED, marked_s)
+        await connection.execute(sql.PRUNE_FEED, kept_s)

@@ -1,0 +1,74 @@
+"""Ids that wait to be asked for: taken many at a time, by a few hands, in the order they came. Knows no store."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+from gateway.runtime.tasks import cancel, spawn
+
+
+class Line:
+    """Whatever comes while all hands are busy goes together with the next free one: one alone does not wait, many do not come one by one.
+
+    :param work: asks for some of the ids; must not raise
+    :param batch: most ids at once
+    :param hands: most batches at once
+    :param places: most ids that may wait
+    """
+
+    def __init__(self, work: Callable[[list[str]], Awaitable[None]], *, batch: int, hands: int, places: int = 1 << 30) -> None:
+        self._work = work
+        self._batch = batch
+        self._hands = hands
+        self._places = places
+        self._waiting: dict[str, None] = {}
+        self._busy: set[asyncio.Task[None]] = set()
+
+    def add(self, key_id: str) -> bool:
+        """Stand in line; False when it is full."""
+        if len(self._waiting) >= self._places:
+            return False
+        self._waiting[key_id] = None
+        if len(self._busy) < self._hands:
+            self.spawn(self._take())
+        return True
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run something that ends with the line."""
+        task = spawn(work, name="key-lookup")
+        self._busy.add(task)
+        task.add_done_callback(self._busy.discard)
+
+    async def aclose(self) -> None:
+        """Nobody is served any more."""
+        self._waiting.clear()
+        await cancel(*self._busy)
+
+    async def _take(self) -> None:
+        while self._waiting:
+            some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
+            for key_id in some:
+                del self._waiting[key_id]
+            await self._work(some)
+
+
+class Budget:
+    """So many units a second and not more, however many ask.
+
+    :param burst: units that may be taken at once after a quiet time
+    """
+
+    def __init__(self, per_second: int, burst: int) -> None:
+        self._ms_each = 1_000 / per_second
+        self._burst_ms = burst * self._ms_each
+        self._free_ms = 0.0
+
+    def wait_ms(self, units: int, now_ms: int) -> float:
+        """Take units; how long to wait before they may be used."""
+        self._free_ms = max(self._free_ms, now_ms - self._burst_ms) + units * self._ms_each
+        return max(0.0, self._free_ms - now_ms)
+
+
+def _first(waiting: dict[str, None], count: int) -> list[str]:
+    ids = iter(waiting)
+    return [next(ids) for _ in range(count)]

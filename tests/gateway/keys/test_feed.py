@@ -1,0 +1,309 @@
+"""The feed of changes, on a real server: nothing that was committed is skipped, however late, and every gap is noticed."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+
+from admin import feed
+from admin.stores import Stores
+from gateway.keys import postgres
+from gateway.keys.ids import new_key_id
+from gateway.keys.invalidation import read_feed
+from gateway.keys.snapshot import BEGINNING
+from gateway.keys.trust import EVERY_KEY
+from tests.support.keys import add_account
+from tests.support.stack import sql
+
+
+@pytest.fixture
+async def reader(world):
+    """Reads the feed, each time from where it was; by the role of the gateway."""
+    connection = await postgres.connect(world.database.gateway_dsn)
+    position = (await read_feed(connection, BEGINNING, None)).position
+
+    async def read() -> list[str]:
+        nonlocal position
+        found = await read_feed(connection, position, None)
+        position = found.position
+        return sorted(key_id for key_id, _ in found.changes)
+
+    yield read
+    await connection.close()
+
+
+@pytest.fixture
+async def stores(world):
+    pool = await postgres.create_pool(world.database.admin_dsn)
+    yield Stores(pool, world.redis)
+    pool.terminate()
+
+
+@asynccontextmanager
+async def beginning(dsn: str):
+    """A transaction that is under way, of the admin's role."""
+    connection = await postgres.connect(dsn)
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield connection, transaction
+    finally:
+        await connection.close()
+
+
+async def change(connection, key_id: str) -> None:
+    assert await connection.execute("DELETE FROM api_keys WHERE id = $1", key_id) == "DELETE 1"
+
+
+async def test_everything_that_changes_what_a_gate_believes_is_told_once(world, reader):
+    record, other = await world.key(), await world.key(account_id="bob")
+    assert await reader() == sorted([record.key_id, other.key_id])
+    for statement in (
+        "UPDATE accounts SET frozen = true WHERE id = 'alice'",
+        "UPDATE accounts SET kyc = 'revoked' WHERE id = 'alice'",
+        "UPDATE accounts SET tier = 'pro' WHERE id = 'alice'",
+        "UPDATE api_keys SET revoked_at = now(), revoked_reason = 'x', sealed_secret = NULL WHERE account_id = 'alice'",
+        "DELETE FROM api_keys WHERE account_id = 'alice'",
+    ):
+        await world.admin.execute(statement)
+        assert await reader() == [record.key_id]
+        assert await reader() == []
+
+
+async def test_what_no_gate_has_to_hear_of_is_not_told(world, reader):
+    await world.key()
+    await reader()
+    await world.admin.execute("UPDATE accounts SET email = 'a@example.com', frozen = false, tier = NULL")
+    await world.admin.execute("UPDATE api_keys SET sealed_secret = sealed_secret || '\\x00'")
+    assert await reader() == []
+
+
+async def test_a_change_that_is_rolled_back_is_not_told(world, reader):
+    record = await world.key()
+    await reader()
+    async with beginning(world.database.admin_dsn) as (connection, transaction):
+        await change(connection, record.key_id)
+        await transaction.rollback()
+    assert await reader() == []
+
+
+async def test_a_transaction_that_commits_late_is_not_skipped(world, reader):
+    """The first to write is the last to commit: its number is the smallest, and is read after greater ones."""
+    ids = [(await world.key()).key_id for _ in range(3)]
+    await reader()
+    async with (
+        beginning(world.database.admin_dsn) as (late, commits_late),
+        beginning(world.database.admin_dsn) as (middle, commits_middle),
+    ):
+        await change(late, ids[0])
+        await change(middle, ids[1])
+        await change(world.admin, ids[2])
+        assert await reader() == [ids[2]]
+        assert await reader() == []
+        await commits_middle.commit()
+        assert await reader() == [ids[1]]
+        await commits_late.commit()
+        assert await reader() == [ids[0]]
+    assert await reader() == []
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0), (2, 0, 1)])
+async def test_in_whatever_order_transactions_commit_each_is_told_once(world, reader, order):
+    ids = [(await world.key()).key_id for _ in range(3)]
+    await reader()
+    told = []
+    async with (
+        beginning(world.database.admin_dsn) as one,
+        beginning(world.database.admin_dsn) as two,
+        beginning(world.database.admin_dsn) as three,
+    ):
+        under_way = [one, two, three]
+        for (connection, _), key_id in zip(under_way, ids, strict=True):
+            await change(connection, key_id)
+            told += await reader()
+        for number in order:
+            await under_way[number][1].commit()
+            told += await reader()
+    assert told == [ids[number] for number in order]
+
+
+async def test_a_change_within_a_savepoint_is_told_with_its_transaction(world, reader):
+    record = await world.key()
+    await reader()
+    async with beginning(world.database.admin_dsn) as (connection, transaction):
+        async with connection.transaction():
+            await change(connection, record.key_id)
+        assert await reader() == []
+        await transaction.commit()
+    assert await reader() == [record.key_id]
+
+
+async def test_many_changes_of_one_transaction_are_one_notification(world, reader):
+    records = [await world.key() for _ in range(50)]
+    await reader()
+    heard, come = [], asyncio.Event()
+    listening = await postgres.connect(world.database.gateway_dsn)
+    await listening.add_listener("gerbang_keys", lambda *notification: (heard.append(notification[-1]), come.set()))
+    await world.admin.execute("DELETE FROM api_keys")
+    async with asyncio.timeout(15):
+        await come.wait()
+    await listening.execute("SELECT 1")
+    assert heard == ["*"]
+    assert await reader() == sorted(record.key_id for record in records)
+    await listening.close()
+
+
+async def test_emptying_the_table_is_told_as_every_key(world, reader):
+    await reader()
+    sql(world.database.server, "TRUNCATE api_keys CASCADE", world.database.name)
+    assert await reader() == [EVERY_KEY]
+
+
+async def test_a_session_without_triggers_is_heard_all_the_same(world, reader):
+    record = await world.key()
+    await reader()
+    sql(world.database.server, "SET session_replication_role = replica; DELETE FROM api_keys", world.database.name)
+    assert await reader() == [record.key_id]
+
+
+@pytest.mark.parametrize(
+    "statement", ["DELETE FROM key_changes", "INSERT INTO key_changes (key_id) VALUES ('*')", "DELETE FROM key_feed_marks"]
+)
+async def test_the_gateways_role_may_only_read_the_feed(world, statement):
+    gateway = await postgres.connect(world.database.gateway_dsn)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await gateway.execute(statement)
+    await gateway.close()
+
+
+async def test_the_admins_role_cannot_write_changes_but_through_the_tables(world):
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await world.admin.execute("INSERT INTO key_changes (key_id) VALUES ('*')")
+
+
+# -- pruning -----------------------------------------------------------------------------------------------------------
+
+
+async def count(world, table: str = "key_changes") -> int:
+    return await world.admin.fetchval(f"SELECT count(*) FROM {table}")
+
+
+async def test_what_is_old_goes_and_the_newest_mark_stays(world, stores):
+    await world.key()
+    await feed.mark_and_prune(stores, marked_s=0, kept_s=900)
+    assert await count(world) == 1
+    await world.key()
+    for _ in range(3):
+        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+    assert await count(world) == 0
+    assert await count(world, "key_feed_marks") >= 1
+
+
+async def test_several_services_make_one_mark(world, stores):
+    before = await count(world, "key_feed_marks")
+    await feed.mark_and_prune(stores, marked_s=0)
+    for _ in range(5):
+        await feed.mark_and_prune(stores, marked_s=60)
+    assert await count(world, "key_feed_marks") == before + 1
+
+
+async def test_a_reader_that_reads_in_time_has_no_gap_however_long_transactions_take(world, stores):
+    gate, record = await world.gate(), await world.key()
+    async with beginning(world.database.admin_dsn) as (connection, transaction):
+        await add_account(connection, "long")  # holds the horizon back
+        await world.delete(record)
+        await gate.read()
+        for _ in range(3):
+            await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+        assert await count(world) == 1  # the deletion: a snapshot that was taken now need not see it
+        await gate.read()
+        await transaction.commit()
+    await gate.read()
+    for _ in range(2):
+        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+        await gate.read()
+    assert await count(world) == 0
+    assert gate.metrics.key_rereads == 0
+
+
+async def gap_of(gate, world, record) -> bool:
+    """Whether the gate puts what it remembers in doubt at its next read."""
+    await gate.read(anew=True)
+    return record.key_id in gate.lookup._cache.doubted
+
+
+async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, stores):
+    record = await world.key()
+    gate = await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await world.key()
+    for _ in range(3):
+        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+    assert await gap_of(gate, world, record)
+    assert not await gap_of(gate, world, record) or gate.peek(record.key_id) == record
+
+
+async def test_a_reader_that_comes_back_in_time_goes_on(world, stores):
+    record, deleted = await world.key(), await world.key()
+    gate = await world.gate()
+    for one in (record, deleted):
+        await gate.lookup.fetch(one.key_id)
+    for _ in range(3):
+        await feed.mark_and_prune(stores, marked_s=0)
+    await world.delete(deleted)
+    assert not await gap_of(gate, world, record)
+    assert gate.peek(record.key_id) == record
+    assert await gate.lookup.fetch(deleted.key_id) is None
+
+
+async def test_a_database_restored_from_before_is_noticed_by_its_marks(world, stores):
+    record = await world.key()
+    await feed.mark_and_prune(stores, marked_s=0)
+    saved = await world.admin.fetch("SELECT id FROM key_feed_marks")
+    await feed.mark_and_prune(stores, marked_s=0)
+    gate = await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await world.admin.execute("DELETE FROM key_feed_marks WHERE id <> ALL ($1::uuid[])", [row["id"] for row in saved])
+    assert await gap_of(gate, world, record)
+
+
+async def test_a_position_that_goes_back_is_noticed(world):
+    record = await world.key()
+    gate = await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    read = gate.trust.read
+    ahead = read.position._replace(xmax=read.position.xmax + 1_000)
+    gate.trust.read = read._replace(position=ahead)
+    assert await gap_of(gate, world, record)
+
+
+async def test_a_restart_of_the_server_is_no_gap_and_loses_no_change(own_world, own_postgres):
+    record, deleted = await own_world.key(), await own_world.key()
+    gate = await own_world.gate()
+    for one in (record, deleted):
+        await gate.lookup.fetch(one.key_id)
+    await own_world.delete(deleted)
+    await asyncio.to_thread(own_postgres.kill)
+    await asyncio.to_thread(own_postgres.start)
+    assert not await gap_of(gate, own_world, record)
+    assert await gate.lookup.fetch(record.key_id) == record
+    assert await gate.lookup.fetch(deleted.key_id) is None
+    assert gate.metrics.key_rereads == 0
+
+
+async def test_entries_that_a_dump_brought_from_another_server_go(world, stores):
+    owner = await postgres.connect(world.database.owner_dsn)
+    far = "(pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1000000)::text::xid8"
+    await owner.execute(f"INSERT INTO key_changes (xid, key_id) VALUES ({far}, '{new_key_id()}')")
+    await owner.execute(f"INSERT INTO key_feed_marks (horizon) VALUES ({far})")
+    await owner.close()
+    gate, record = await world.gate(), await world.key()
+    await gate.read()
+    await gate.lookup.fetch(record.key_id)
+    for _ in range(2):
+        await gate.read()
+        assert gate.peek(record.key_id) == record
+    await feed.mark_and_prune(stores, marked_s=60)
+    assert await count(world) == 1
+    assert not await gap_of(gate, world, record)

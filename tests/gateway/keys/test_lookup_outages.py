@@ -1,0 +1,192 @@
+"""Looking a key up while stores are away, or when changes may have been missed."""
+
+import asyncio
+
+import pytest
+
+from gateway.errors import KeyStoreUnavailable
+from gateway.keys.cache import ABSENT
+from gateway.keys.ids import new_key_id
+from gateway.keys.shared import record_key
+from tests.gateway.keys.conftest import SETTINGS, Clocks
+
+TTL = SETTINGS.local_ttl_ms
+
+
+@pytest.mark.parametrize("how", ["stop", "freeze"])
+async def test_with_redis_away_keys_come_from_postgresql(own_world, own_redis, how):
+    record, gate = await own_world.key(), await own_world.gate()
+    await own_world.redis.ping()
+    await asyncio.to_thread(getattr(own_redis, how))
+    assert await gate.lookup.fetch(record.key_id) == record
+    assert await gate.lookup.fetch(new_key_id()) is None  # Redis rests: not asked again at once
+    assert gate.metrics.key_fetches["redis", "unavailable"] == 1
+
+
+@pytest.mark.parametrize("how", ["stop", "freeze"])
+async def test_with_postgresql_away_keys_in_memory_or_redis_go_on_and_unknown_ones_are_unavailable(own_world, own_postgres, how):
+    mine, others, clocks = await own_world.key(), await own_world.key(), Clocks()
+    gate, other = await own_world.gate(clocks), await own_world.gate(clocks)
+    await gate.lookup.fetch(mine.key_id)
+    await other.lookup.fetch(others.key_id)
+    await other.settle()
+    await asyncio.to_thread(getattr(own_postgres, how))
+    clocks.advance(TTL)
+    assert gate.peek(mine.key_id) == mine
+    assert await gate.lookup.fetch(others.key_id) == others
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(new_key_id())
+    clocks.advance(10 * SETTINGS.redis_ttl_ms)  # longer than any seal: memory goes on, since Redis tells of changes
+    assert await gate.lookup.fetch(mine.key_id) == mine
+    assert gate.metrics.stale_served > 0
+    if how == "freeze":
+        own_postgres.thaw()
+
+
+async def test_with_postgresql_away_a_key_that_changed_does_not_go_on(own_world):
+    record, gate = await own_world.key(), await own_world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    held = await own_world.redis.get(record_key(record.key_id))
+    await asyncio.to_thread(own_world.database.stop)
+    gate.hear(record.key_id)
+    await gate.settle()
+    await own_world.redis.set(record_key(record.key_id), held)
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(record.key_id)
+
+
+async def test_a_cold_gate_without_postgresql_takes_records_of_redis_to_the_end_of_their_seal_and_no_further(own_world):
+    record, clocks = await own_world.key(), Clocks()
+    gate = await own_world.gate(clocks)
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await asyncio.to_thread(own_world.database.stop)
+    cold = await own_world.gate(Clocks(monotonic=9_000_000, wall=clocks.wall + SETTINGS.redis_ttl_ms - 1_000), feed=False)
+    assert await cold.lookup.fetch(record.key_id) == record
+    cold.clocks.advance(999)
+    assert cold.peek(record.key_id) == record
+    cold.clocks.advance(1)
+    assert cold.peek(record.key_id) is None
+    with pytest.raises(KeyStoreUnavailable):
+        await cold.lookup.fetch(record.key_id)
+
+
+async def test_a_key_of_redis_is_asked_for_again_while_it_is_in_use_and_remembered_when_postgresql_is_back(own_world):
+    record, clocks = await own_world.key(), Clocks()
+    gate = await own_world.gate(clocks)
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    cold = await own_world.gate(Clocks(monotonic=9_000_000, wall=clocks.wall))
+    await asyncio.to_thread(own_world.database.stop)
+    cold.clocks.advance(TTL)  # its feed is old: a record of Redis is not believed as such
+    assert await cold.lookup.fetch(record.key_id) == record
+    for _ in range(20):
+        cold.clocks.advance(400)
+        assert cold.peek(record.key_id) == record
+        await cold.settle()
+    await asyncio.to_thread(own_world.database.start)
+    cold.connection = None
+    await cold.read()
+    for _ in range(5):
+        cold.clocks.advance(400)
+        assert await cold.lookup.fetch(record.key_id) == record
+        await cold.settle()
+    assert cold.store.asked[-1] == record.key_id
+    assert cold.lookup._cache.present[record.key_id].value == record
+
+
+async def test_without_a_gap_in_the_messages_memory_goes_on_and_after_one_until_the_limit(own_world):
+    record, gate = await own_world.key(), await own_world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await asyncio.to_thread(own_world.database.stop)
+    gate.clocks.advance(20_000)
+    assert gate.peek(record.key_id) == record
+    gate.trust.redis_up_ms = gate.clocks.monotonic  # it was away for a moment
+    gate.clocks.advance(SETTINGS.stale_limit_ms - 20_000 - 1)
+    assert gate.peek(record.key_id) == record
+    gate.clocks.advance(1)
+    assert gate.peek(record.key_id) is None
+
+
+async def test_with_both_away_a_key_goes_on_not_a_moment_longer_than_the_limit(own_world, own_redis):
+    record, gate, absent = await own_world.key(), await own_world.gate(), new_key_id()
+    await gate.lookup.fetch(record.key_id)
+    await gate.lookup.fetch(absent)
+    await gate.settle()
+    await asyncio.to_thread(own_world.database.stop)
+    await asyncio.to_thread(own_redis.stop)
+    gate.trust.redis_up_ms = None
+    gate.clocks.advance(SETTINGS.stale_limit_ms - 1)
+    assert (gate.peek(record.key_id), gate.peek(absent)) == (record, ABSENT)
+    gate.clocks.advance(1)
+    assert gate.peek(record.key_id) is None
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(record.key_id)
+
+
+async def test_an_outage_costs_one_wait_and_not_one_per_key(own_world):
+    gate = await own_world.gate()
+    await asyncio.to_thread(own_world.database.stop)
+    for _ in range(50):
+        with pytest.raises(KeyStoreUnavailable):
+            await gate.lookup.fetch(new_key_id())
+    assert len(gate.store.asked) == 1
+    await asyncio.to_thread(own_world.database.start)
+    gate.clocks.advance(250)
+    assert await gate.lookup.fetch(new_key_id()) is None
+
+
+@pytest.mark.parametrize("step", [-3_600_000, 3_600_000])
+async def test_a_step_of_the_wall_clock_neither_refuses_nor_revives_a_key(world, step):
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    gate.clocks.wall += step
+    assert gate.peek(record.key_id) == record
+    await world.delete(record)
+    await gate.read()
+    assert await gate.lookup.fetch(record.key_id) is None
+
+
+# -- what may have been missed -----------------------------------------------------------------------------------------
+
+
+async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_read_anew(world):
+    deleted, kept, gate = await world.key(), await world.key(), await world.gate()
+    for record in (deleted, kept):
+        await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await world.delete(deleted, tell=True)
+    gate.trust.hear_all()
+    gate.lookup.missed(gradually=True)
+    assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (deleted, kept)
+    await gate.settle()
+    assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (ABSENT, kept)
+    assert gate.metrics.key_rereads == 2
+    assert gate.lookup.sizes()["present"] == 1
+
+
+async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in_doubt(own_world, own_redis):
+    record, gate = await own_world.key(), await own_world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    gate.lookup.missed(gradually=True)
+    await asyncio.to_thread(own_world.database.stop)
+    await asyncio.to_thread(own_redis.stop)
+    for _ in range(TTL // 500):
+        assert gate.peek(record.key_id) == record
+        await gate.settle()
+        gate.clocks.advance(500)
+    assert gate.peek(record.key_id) is None
+
+
+async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    gate.trust.redis_up_ms = None
+    gate.clocks.advance(SETTINGS.stale_limit_ms)
+    gate.lookup.missed(gradually=True)
+    assert gate.peek(record.key_id) is None
+    assert await gate.lookup.fetch(record.key_id) == record
