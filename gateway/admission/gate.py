@@ -33,6 +33,7 @@ from gateway.errors import (
 from gateway.http1.message import Answer, Asked, Identity, Request
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
+from gateway.net.addresses import customer_network
 from gateway.net.client_ip import ClientIpRule, Seen
 
 if TYPE_CHECKING:
@@ -166,6 +167,32 @@ class Gate:
         if message.wrong:
             raise MalformedRequest(message.wrong)
         return route.method(message.names)
+
+    def begin(self, request: Request, route: Route, *, little: bool) -> tuple[str, ...]:
+        """What the head alone says of a request whose content is still to come: nothing of that is kept before.
+
+        :param little: so little content is announced that even an unknown key may send it, and is told what it signed
+        :return: whose the content is: the client's address and, when the key is known, its account
+        :raises Refusal: credentials are missing or malformed as far as the head tells, the address is over its failures, or there is no
+            such key
+        :raises KeyNeeded: the key must be fetched first
+        """
+        seen = self._client_ip.of(request)
+        address = customer_network(seen.address or request.peer)
+        if route.scope == "public":
+            return (address,)
+        claimed, now_ms = "", self._monotonic_ms()
+        try:
+            dialect, fields = self._claimed_dialect(request)
+            self._check_failures(seen, request, now_ms)
+            claimed = dialect.key_id(request, fields)
+            principal = self._known(claimed, now_ms)
+            if principal is None and not little:
+                raise invalid("no such key, or the signature is not over these bytes", b"", reason="unknown key, seen at the head")
+        except Refusal as refusal:
+            self._note(refusal, None, claimed, seen, request)
+            raise
+        return (address,) if principal is None else (address, f"account {principal.identity.account_id}")
 
     def admit(self, asked: Asked, route: Route) -> Admitted:
         """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.

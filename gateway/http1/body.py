@@ -6,6 +6,7 @@ Lines end in CRLF and nothing else; extensions and trailers are bounded, checked
 
 import re
 from collections.abc import Callable
+from typing import Final
 
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
 
@@ -21,13 +22,44 @@ _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*
 Step = Callable[[bytes, int, list[bytes]], int | None]
 
 
-class Memory:
-    """Bytes that all content being collected by a worker may take together, so that many clients cannot exhaust it at once."""
+SHARES: Final = 8
+"""No owner of content holds more than one part in so many of the memory for it."""
 
-    __slots__ = ("left",)
+
+class Memory:
+    """Bytes that all content being collected by a worker may take together, and each of its owners a share of them.
+
+    An owner is a client's address or an account; one that holds nothing is not remembered.
+    """
+
+    __slots__ = ("_held", "_share", "left")
 
     def __init__(self, size: int) -> None:
         self.left = size
+        self._share = size // SHARES
+        self._held: dict[str, int] = {}
+
+    def take(self, size: int, owners: tuple[str, ...]) -> None:
+        """:raises Overloaded: there is not so much left, in all or for one of the owners"""
+        if size > self.left:
+            raise Overloaded("too much content is being received; try again", close=True)
+        held = self._held
+        for owner in owners:
+            if held.get(owner, 0) + size > self._share:
+                raise Overloaded("too much content is being received from you at once; send less at a time", close=True)
+        self.left -= size
+        for owner in owners:
+            held[owner] = held.get(owner, 0) + size
+
+    def give(self, size: int, owners: tuple[str, ...]) -> None:
+        """Back what was taken."""
+        self.left += size
+        for owner in owners:
+            rest = self._held.get(owner, 0) - size
+            if rest > 0:
+                self._held[owner] = rest
+            else:
+                self._held.pop(owner, None)
 
 
 class BodyBuffer:
@@ -35,14 +67,16 @@ class BodyBuffer:
 
     :param limit: bytes at most
     :param announced: what the framing says: a length, or a negative number when it is not known beforehand
+    :param owners: whose shares of the memory it takes
     :raises BodyTooLarge: more is announced than may come
     """
 
-    __slots__ = ("_held", "_limit", "_memory", "_pieces", "_size")
+    __slots__ = ("_held", "_limit", "_memory", "_owners", "_pieces", "_size")
 
-    def __init__(self, limit: int, announced: int, memory: Memory) -> None:
+    def __init__(self, limit: int, announced: int, memory: Memory, owners: tuple[str, ...] = ()) -> None:
         self._limit = limit
         self._memory = memory
+        self._owners = owners
         self._pieces: list[bytes] = []
         self._size = self._held = 0
         self._check(announced)
@@ -54,17 +88,15 @@ class BodyBuffer:
         self._size += len(data)
         self._check(self._size)
         if keep:
-            if len(data) > self._memory.left:
-                raise Overloaded("too much content is being received; try again", close=True)
-            self._memory.left -= len(data)
+            self._memory.take(len(data), self._owners)
             self._held += len(data)
             self._pieces.append(data)
 
     def whole(self) -> bytes:
         """All that was kept. It is not kept any longer."""
         pieces, self._pieces = self._pieces, []
-        self._memory.left += self._held
-        self._held = 0
+        held, self._held = self._held, 0
+        self._memory.give(held, self._owners)
         return b"".join(pieces)
 
     def _check(self, size: int) -> None:

@@ -10,6 +10,8 @@ HEAD     the head of a request             ``header_timeout_ms`` from its first 
                                            one, from the connection's opening                      of a head has come
 IDLE     the head of a request             ``idle_timeout_ms`` from the last answer                closed
 BODY     the content of a request          ``body_timeout_ms``; none while the upstream is awaited 408
+                                           or a key looked up; longer for content that is passed
+                                           on, by what has come at :data:`SLOWEST`
 WAITING  held until there is an answer     none; the upstream has its own                          –
 TUNNEL   passed on                         none here                                               –
 ENDING   dropped                           :data:`LINGER_MS` from when all is written;             dropped
@@ -41,6 +43,8 @@ from gateway.server.serving import Serving
 
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
+SLOWEST = 1_000
+"""Bytes a second, on average, that content which is passed on as it comes must have."""
 LINGER_MS = 1_000
 """How long a closing connection goes on reading, so that the client can read the answer (RFC 9112 §9.6)."""
 _RESET = struct.pack("ii", 1, 0)
@@ -232,8 +236,9 @@ class ClientConnection(ClientEnd):
         if reader.ended:
             self._backlog = reader.rest
             self._enter(WAITING)
-        elif exchange.streamed:
-            self._enter(BODY)
+        elif exchange.streamed and self.deadline_ms != NEVER:
+            later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
+            self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
 
     def _hold(self, data: bytes) -> None:
@@ -260,7 +265,7 @@ class ClientConnection(ClientEnd):
             exchange.start()
         else:
             self._enter(BODY)
-            exchange.start()
+            exchange.start(len(self._backlog))
             if self._backlog:
                 self._advance()
 
@@ -269,7 +274,7 @@ class ClientConnection(ClientEnd):
         if self._advancing:
             return
         self._advancing = True
-        while self._backlog and self._state != WAITING:
+        while self._backlog and self._state != WAITING and not (self._paused and self._state == BODY):
             data, self._backlog = self._backlog, b""
             self.data_received(data)
         self._advancing = False
@@ -322,6 +327,8 @@ class ClientConnection(ClientEnd):
     def resume_content(self) -> None:
         self.resume_reading()
         self._again()
+        if self._state == BODY and self._backlog:
+            self._advance()
 
     def become(self, upgraded: Upgraded) -> None:
         self._exchange = None

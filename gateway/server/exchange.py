@@ -11,8 +11,10 @@ RECEIVING  the content is not whole yet                 RECEIVING
 RECEIVING  admitted                                     FORWARDED
 RECEIVING  admitted to what the gate itself answers     OVER
 RECEIVING  a key is looked up, or a signature claimed   DECIDING
+RECEIVING  a key is looked up before content is kept    DECIDING
 RECEIVING  refused                                      OVER
 RECEIVING  refused, little content is still to come     DISCARDING
+DECIDING   the key is known, its content may come       RECEIVING
 DECIDING   admitted                                     FORWARDED
 DECIDING   admitted to what the gate itself answers     OVER
 DECIDING   refused                                      OVER
@@ -36,9 +38,9 @@ from typing import Final
 import structlog
 
 from gateway.admission.driver import Pending, drive
-from gateway.admission.gate import Admitted
+from gateway.admission.gate import Admitted, KeyNeeded
 from gateway.admission.routes import Route
-from gateway.errors import InternalError, Refusal, UpstreamUnavailable
+from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call
 from gateway.forward.ports import Receiver, UpstreamEnd
 from gateway.forward.tunnel import Place, Tunnel
@@ -50,6 +52,7 @@ from gateway.http1.headers import EXTENSIONS, request_lines
 from gateway.http1.message import Answer, Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from gateway.server import reports
 from gateway.server.common import Common
 from gateway.server.ports import ClientEnd
@@ -61,6 +64,8 @@ _log = structlog.get_logger(__name__)
 
 BUFFER_ANYWAY = 65_536
 """Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
+LITTLE = 16_384
+"""Content up to this size is taken of an unknown key, too, so that it is refused as a wrong signature is, with the bytes that it signed."""
 DISCARD_AT_MOST = 65_536
 """Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
 # Plain integers: an enumeration's members are slow to name for every request.
@@ -108,24 +113,65 @@ class Exchange(Receiver):
 
     # -- the request, as it comes
 
-    def start(self) -> None:
-        """The head is complete."""
+    def start(self, arrived: int = 0) -> None:
+        """The head is complete.
+
+        :param arrived: bytes that stand behind it already
+        """
         if self._request.target == b"*":
             self._give(answer.OPTIONS)
             return
         try:
-            self._route = route = self._serving.gate.route(self._request)
+            self._route = self._serving.gate.route(self._request)
             if self._whole:
                 self._decide()
                 return
-            self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, self._framing.length, self._common.memory)
+            if 0 <= self._framing.length <= arrived:
+                self._collect(())  # all of it is here, and decided on in this turn
+            else:
+                self._look_at_head()
+        except KeyNeeded as needed:
+            self.phase = DECIDING
+            self._connection.pause_content()
+            spawn(self._look_up(needed), name="look up a key at the head")
         except Refusal as refusal:
             self.fail(refusal)
-            return
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
             self._defect(error)
-            return
-        if route.scope == "public" and not 0 <= self._framing.length <= BUFFER_ANYWAY:
+
+    def _look_at_head(self) -> None:
+        """Nothing of the content is kept before.
+
+        :raises Refusal: its head shows that the request may not pass
+        :raises KeyNeeded: its key is not in memory
+        """
+        if self._route is not None:
+            little = 0 <= self._framing.length <= LITTLE
+            self._collect(self._serving.gate.begin(self._request, self._route, little=little))
+
+    async def _look_up(self, needed: KeyNeeded) -> None:
+        """The client is not read meanwhile."""
+        try:
+            await self._serving.gate.resolve(needed)
+            if self.phase == DECIDING:
+                self.phase = RECEIVING
+                self._look_at_head()
+                self._connection.resume_content()
+        except KeyNeeded:
+            self.fail(KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched"))
+        except Refusal as refusal:
+            self.fail(refusal)
+        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
+            self._defect(error)
+
+    def _collect(self, owners: tuple[str, ...]) -> None:
+        """The content may come.
+
+        :raises BodyTooLarge: more is announced than may
+        """
+        length = self._framing.length
+        self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, length, self._common.memory, owners)
+        if self._route is not None and self._route.scope == "public" and not 0 <= length <= BUFFER_ANYWAY:
             self.streamed = True
             self._decide()
         if self._framing.expects_continue and self.phase <= FORWARDED:

@@ -39,6 +39,9 @@ class ScriptedGate:
     """Routes by the first path segment; says yes unless told otherwise."""
 
     refuse: Refusal | None = None
+    refuse_at_head: Refusal | None = None
+    unknown_at_head: int = 0
+    begun: list[tuple[Request, bool]] = field(default_factory=list)
     unknown_keys: int = 0
     """How many times a key has to be looked up before it is in memory."""
     claim_result: "asyncio.Future[None] | None" = None
@@ -67,6 +70,15 @@ class ScriptedGate:
         if route is None:
             raise NoRoute("no such route")
         return route
+
+    def begin(self, request: Request, route: Any, *, little: bool) -> tuple[str, ...]:
+        self.begun.append((request, little))
+        if self.unknown_at_head:
+            self.unknown_at_head -= 1
+            raise KeyNeeded("gbk_test")
+        if self.refuse_at_head is not None and route.scope != "public":
+            raise self.refuse_at_head
+        return (request.peer,)
 
     def admit(self, request: Request, route: Any) -> Admitted:
         if self.unknown_keys:

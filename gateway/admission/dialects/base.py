@@ -99,6 +99,13 @@ class Dialect(ABC):
         :raises MalformedRequest: a part of them cannot be read
         """
 
+    def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:
+        """The key that a request says it is of, by its head: its content is still to come.
+
+        :raises MissingCredentials, MalformedRequest: as :meth:`read`, for what must stand in the head
+        """
+        return self.read(request, fields).key_id
+
     @abstractmethod
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """Common mistakes of this dialect, as what would have been signed and sent; at most two dozen.

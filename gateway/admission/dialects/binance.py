@@ -63,6 +63,12 @@ class Binance(Dialect):
             window_ms=window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
         )
 
+    def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:
+        """See :meth:`Dialect.key_id`. Signature and time may stand in the content."""
+        if request.query and not _PARAMETERS.fullmatch(request.query):
+            raise MalformedRequest(f"{_SHAPE} in the query")
+        return fields[KEY].decode("latin-1")
+
     def mistakes(  # the signature stands in no field
         self,
         request: Request,

@@ -74,6 +74,12 @@ class Rfc9421(Dialect):
             pss=algorithm == "rsa-pss-sha512",
         )
 
+    def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:  # noqa: ARG002  # its content is still to come
+        """See :meth:`Dialect.key_id`."""
+        if INPUT not in fields or SIGNATURE not in fields:
+            raise MissingCredentials("a signed request carries both Signature-Input and Signature (RFC 9421 §4)")
+        return _text(_input(fields[INPUT]).parameters, "keyid")
+
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """See :meth:`Dialect.mistakes`."""
         given, signature = _input(fields[INPUT]), credentials.signature

@@ -414,3 +414,57 @@ def test_refusals_of_a_known_key_are_counted_for_it():
     scene = spoiled(spoil_scope)
     scene.refused()
     assert scene.usage.counts == {"scope_not_granted": 1}
+
+
+# -- by the head alone
+
+
+def begun(scene, *, little=False, drop=()):
+    """What the gate says of the head of a request whose content is still to come."""
+    scene.build()
+    request = scene.request().replace(body=b"")
+    request = request.replace(headers=tuple(field for field in request.headers if field[0] not in drop))
+    return scene.gate.begin(request, scene.gate.route(request), little=little)
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_head_says_whose_the_content_is(dialect):
+    scene = Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2")
+    assert begun(scene) == (HERE, f"account {scene.record.account_id}")
+    assert scene.limiter.charged == []
+    assert begun(Scene(method="POST", target="/trade", body=b"x", peer="2001:db8:1:2::7"))[0] == "2001:db8:1:2::/64"
+
+
+@pytest.mark.parametrize(
+    ("dialect", "drop"),
+    [
+        ("mobee", {b"x-api-key", b"x-request-signature", b"x-request-timestamp"}),
+        ("mobee", {b"x-request-signature"}),
+        ("mobee", {b"x-request-timestamp"}),
+        ("binance", {b"x-mbx-apikey"}),
+        ("rfc9421", {b"signature"}),
+        ("rfc9421", {b"signature", b"signature-input"}),
+    ],
+)
+def test_incomplete_credentials_are_refused_by_the_head_however_little_follows(dialect, drop):
+    with pytest.raises(Refusal) as refused:
+        begun(Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2"), little=True, drop=drop)
+    assert refused.value.code == "missing_credentials"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_unknown_key_may_send_a_little_and_no_more(dialect):
+    scene = Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2", unknown=True)
+    assert begun(scene, little=True) == (HERE,)
+    with pytest.raises(Refusal) as refused:
+        begun(scene)
+    assert refused.value.code == "invalid_credentials"
+
+
+def test_a_key_that_is_not_in_memory_is_asked_for_by_the_head():
+    scene = Scene(method="POST", target="/trade", body=b"a=1&b=2")
+    scene.build()
+    scene.lookup.unknown.add(scene.record.key_id)
+    request = scene.request().replace(body=b"")
+    with pytest.raises(KeyNeeded):
+        scene.gate.begin(request, scene.gate.route(request), little=True)

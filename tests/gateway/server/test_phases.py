@@ -138,6 +138,16 @@ class Stage:
         self.gate.claim_result = asyncio.get_running_loop().create_future()
         await self.end()
 
+    async def key_needed(self) -> None:
+        self.gate.unknown_at_head = 1
+        self.begin(b"/trade", 4)
+
+    async def key_found(self) -> None:
+        await self.key_needed()
+        self.gate.looked_up.set()
+        for _ in range(3):
+            await asyncio.sleep(0)
+
     async def built_in(self) -> None:
         if self.gate.claim_result is None:
             self.begin(b"/time", 4)
@@ -196,6 +206,8 @@ DRIVERS: dict[tuple[str, str], Callable[[Stage], Any]] = {
     ("RECEIVING", "admitted"): Stage.end,
     ("RECEIVING", "admitted to what the gate itself answers"): Stage.built_in,
     ("RECEIVING", "a key is looked up, or a signature claimed"): Stage.claim_first,
+    ("RECEIVING", "a key is looked up before content is kept"): Stage.key_needed,
+    ("DECIDING", "the key is known, its content may come"): Stage.key_found,
     ("RECEIVING", "refused"): Stage.refused_at_the_end,
     ("RECEIVING", "refused, little content is still to come"): Stage.refused_at_the_head,
     ("DECIDING", "admitted"): Stage.claimed,
