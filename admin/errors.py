@@ -5,6 +5,7 @@
     ├── Unauthenticated 401
     ├── KycRequired · FactorRequired · StepUpRequired · StepUpFailed · LoginTooOld 403
     ├── CrossSite 403          a browser's request that our own pages did not make
+    ├── ReportNotSigned 403    a report of leaked secrets from who is not the reporter
     ├── ImmutableKey 405
     ├── KeyLimitReached · LastFactor · FactorLimitReached · CountChanged 409
     ├── InvalidRequest 422     every field error at once
@@ -76,6 +77,12 @@ class CrossSite(Refusal):
     """An unsafe request with a session cookie, from another origin or without the page's token."""
 
     status, code, title = 403, "cross_site_request", "Not from this site's own pages"
+
+
+class ReportNotSigned(Refusal):
+    """A report of leaked secrets that is not the reporter's."""
+
+    status, code, title = 403, "report_not_signed", "Not a signed report"
 
 
 class NoEndpoint(Refusal):

@@ -98,7 +98,7 @@ class _Running:
         self.metrics.certificate(settings.listen.tls)
         await self._stream.aclose()  # two at once would write, and tell, each event twice
         await self._stream.enter_async_context(streaming(settings.audit, self._stores, self.metrics))
-        await self._stream.enter_async_context(sending(settings, self._stores, self._http))
+        await self._stream.enter_async_context(sending(settings, self._stores, self._vault, self._http))
         if before is not None:
             await before.aclose()
 

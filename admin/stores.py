@@ -20,7 +20,7 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.5
 # Of the latest migrations that this service needs.
-_NEEDED = "SELECT seq, tier, first_ms, horizon FROM audit_events, accounts, key_activity, key_feed_marks LIMIT 0"
+_NEEDED = "SELECT seq, tier, first_ms, horizon, secret_digest FROM audit_events, accounts, key_activity, key_feed_marks, api_keys LIMIT 0"
 
 
 class SchemaOutdated(GerbangError):

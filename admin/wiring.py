@@ -14,6 +14,9 @@ from admin.api.entry import Entry, Rotation
 from admin.api.handlers import AccountApi, Who
 from admin.api.operation import Dispatcher
 from admin.api.problems import finish_headers, problems
+from admin.api.reporters import ReporterKeys
+from admin.api.reports import PATH as REPORTS_PATH
+from admin.api.reports import SecretReports, described
 from admin.audit import Trail
 from admin.config import AdminSettings
 from admin.identity.accounts import Accounts
@@ -24,6 +27,7 @@ from admin.identity.sessions import SessionStore
 from admin.identity.tokens import TokenVerifier
 from admin.internal.handlers import InternalApi
 from admin.internal.tokens import ServiceTokens
+from admin.lifecycle.leaks import Leaks
 from admin.lifecycle.operations import KeyOperations
 from admin.lifecycle.service import KeyService
 from admin.metrics import AdminMetrics
@@ -66,6 +70,9 @@ def build(
     dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     public.router.add_get("/openapi.json", _document(api, settings))
+    if settings.leaks is not None:
+        reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), timeout_s=timeout_s)
+        public.router.add_post(REPORTS_PATH, reports.handle)
     services = PageServices(
         settings=settings,
         stores=stores,
@@ -115,6 +122,8 @@ def _metrics(metrics: AdminMetrics) -> Handler:
 
 def _document(api: AccountApi, settings: AdminSettings) -> Handler:
     document = openapi.document(table.operations(api), version=version("gerbang"), server=settings.public_url)
+    if settings.leaks is not None:
+        document["paths"][REPORTS_PATH] = {"post": described()}
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 
 from babel.dates import format_datetime
 
+from admin.lifecycle.leaks import LEAKED
 from admin.notices.delivery import DAY_MS
 from admin.outbox import Pending, Topic
 from admin.pages.i18n import DEFAULT, Language, Translate, load_languages
@@ -19,8 +20,6 @@ from gateway.keys.ids import masked
 
 LOCALE = Path(__file__).parent / "locale"
 KEYS_PATH, SECURITY_PATH = "/keys", "/security"
-LEAKED = "leaked"
-"""The reason of a revocation that a leak report brought."""
 
 _SCOPES = {"read": "Read Only", "trade": "Spot Trading"}
 _LONGEST_VALUE = 300

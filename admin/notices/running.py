@@ -12,21 +12,29 @@ from admin.notices.sender import Sender
 from admin.notices.watch import Watch
 from admin.notices.webhooks import WebhookChannel
 from admin.stores import Stores
+from gateway.keys import reseal
+from gateway.keys.vault import Vault
 from gateway.runtime.tasks import cancel, spawn
 
 _USES_S, _ENDS_S = 5.0, 10.0  # how often the gateways' counts, and the ends of keys, are looked at
+_DIGESTS_S = 3_600.0  # what a former version, running beside this one, may still have made without a digest
 
 
 @asynccontextmanager
-async def sending(settings: AdminSettings, stores: Stores, http: aiohttp.ClientSession) -> AsyncIterator[None]:
+async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: aiohttp.ClientSession) -> AsyncIterator[None]:
     """Until the end of the block."""
+
+    async def fill_digests(_now_ms: int) -> None:
+        async with stores.pool.acquire() as connection:
+            await reseal.fill_digests(connection, vault)
+
     routes: list[Route] = []
     if settings.mail is not None:
         routes.append(MailChannel(settings.mail, site_name=settings.pages.site_name, public_url=settings.public_url))
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
     watch = Watch(stores, settings.keys)
-    chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused))
+    chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused), (_DIGESTS_S, fill_digests))
     sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores)
     task = spawn(sender.run(), name="notices")
     try:

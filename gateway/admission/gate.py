@@ -35,6 +35,7 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
 from gateway.net.addresses import customer_network
 from gateway.net.client_ip import ClientIpRule, Seen
+from gateway.runtime.moments import rfc3339
 
 if TYPE_CHECKING:
     from asyncio import Future
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from gateway.keys.lookup import KeyLookup
     from gateway.keys.usage import UsageCounts
 
+_LAST_WEEK_MS = 7 * 86_400_000
 _QUERY = re.compile(rb'[!"$-~]*')
 _BINANCE_PATH = re.compile(rb"/(?:api|sapi|wapi|fapi|dapi|eapi|papi|ws-api)/v[0-9]+(?:/|$)")
 """The shape of Binance's paths: whoever calls them reads refusals in its form."""
@@ -235,9 +237,10 @@ class Gate:
             claim = Claim(principal.key_id, credentials.signature, ttl_ms, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
-        return Admitted(
-            route, principal.identity, seen.address, self._limit_lines(charge), claim, principal.expires_ms, principal, charge, seen.secure
-        )
+        lines = self._limit_lines(charge)
+        if principal.expires_ms is not None:
+            lines += _expiry_line(principal.expires_ms, asked.received_ms)
+        return Admitted(route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure)
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
@@ -434,8 +437,10 @@ class Gate:
         key_id = principal.key_id
         services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms)
         if not isinstance(refusal, InvalidCredentials):
-            lines = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms)).split(b"\r\n")[:-1]
-            refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines))
+            told = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms))
+            if principal.expires_ms is not None:
+                told += _expiry_line(principal.expires_ms, asked.received_ms)
+            refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in told.split(b"\r\n")[:-1]))
 
     def _claimed_id(self, read: str, asked: Asked) -> str | None:
         """The key that a request says it is of: as the dialect read it or, when it did not come that far, as a credential field holds it.
@@ -470,3 +475,8 @@ def _request(asked: Asked) -> Request:
     if isinstance(asked, Request):
         return asked
     raise InternalError("neither a request nor a message")
+
+
+def _expiry_line(expires_ms: int, now_ms: int) -> bytes:
+    """When the key ends, in its last week, so that a bot can warn its owner; nothing before."""
+    return b"Gerbang-Key-Expires: %b\r\n" % rfc3339(expires_ms).encode() if 0 < expires_ms - now_ms <= _LAST_WEEK_MS else b""

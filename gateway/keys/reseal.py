@@ -1,8 +1,9 @@
-"""Rotation of the key-encryption key: seals every stored secret with the ring's first key. Run beside the running services.
+"""Rotation of the key-encryption key: seals and digests every stored secret with the ring's first key. Run beside the running services.
 
 Put the new key first in every ring, restart, re-seal, and only then take the old key out. Can be interrupted and run again.
 """
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from gateway.keys import sql
@@ -33,15 +34,34 @@ async def reseal(connection: AnyConnection, vault: Vault) -> Resealed:
             rows = await connection.fetch(sql.SEALED_AFTER, after, BATCH)
         for row in rows:
             key_id, sealed = row["id"], row["sealed_secret"]
-            if vault.is_current(sealed):
-                continue
             try:
-                anew = vault.seal(vault.open(sealed, context=key_id), context=key_id)
+                secret = vault.open(sealed, context=key_id)
             except SealBroken:
                 unreadable.append(key_id)
                 continue
             with translated():
-                done += await connection.execute(sql.RESEAL, key_id, sealed, anew) == "UPDATE 1"
+                await connection.execute(sql.DIGEST, key_id, vault.digests(secret)[0])
+                if not vault.is_current(sealed):
+                    done += await connection.execute(sql.RESEAL, key_id, sealed, vault.seal(secret, context=key_id)) == "UPDATE 1"
         if len(rows) < BATCH:
             return Resealed(done, unreadable)
+        after = rows[-1]["id"]
+
+
+async def fill_digests(connection: AnyConnection, vault: Vault) -> int:
+    """Digests of secrets that have none, of keys made before there were any; how many. A secret that does not open is passed over.
+
+    :raises StoreUnavailable: PostgreSQL did not answer; what was done so far stays
+    """
+    done, after = 0, ""
+    while True:
+        with translated():
+            rows = await connection.fetch(sql.UNDIGESTED_AFTER, after, BATCH)
+        for row in rows:
+            with suppress(SealBroken):
+                digest = vault.digests(vault.open(row["sealed_secret"], context=row["id"]))[0]
+                with translated():
+                    done += await connection.execute(sql.DIGEST, row["id"], digest) == "UPDATE 1"
+        if len(rows) < BATCH:
+            return done
         after = rows[-1]["id"]

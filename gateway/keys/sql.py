@@ -63,8 +63,9 @@ DROP_FOREIGN = (
 # -- admin ------------------------------------------------------------------------------------------------------------
 
 INSERT_KEY = """
-    INSERT INTO api_keys (id, account_id, label, scopes, algorithm, sealed_secret, public_key, ip_allowlist, created_at, expires_at)
-    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
+    INSERT INTO api_keys (id, account_id, label, scopes, algorithm, sealed_secret, public_key, ip_allowlist, created_at, expires_at,
+                          secret_digest)
+    VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 """
 
 LISTED = ("id", "account_id", "label", "scopes", "algorithm", "public_key", "ip_allowlist", "created_at", "expires_at",
@@ -96,6 +97,14 @@ REVOKE_KEYS = """
 SEALED_AFTER = """
     SELECT id, sealed_secret FROM api_keys WHERE id > $1 AND sealed_secret IS NOT NULL ORDER BY id LIMIT $2
 """
+
+UNDIGESTED_AFTER = """
+    SELECT id, sealed_secret FROM api_keys WHERE id > $1 AND sealed_secret IS NOT NULL AND secret_digest IS NULL ORDER BY id LIMIT $2
+"""
+
+DIGEST = "UPDATE api_keys SET secret_digest = $2 WHERE id = $1 AND sealed_secret IS NOT NULL AND secret_digest IS DISTINCT FROM $2"
+
+FIND_DIGESTS = "SELECT secret_digest, id, account_id, label FROM api_keys WHERE secret_digest = ANY ($1::bytea[])"
 
 # Only if nobody changed the row meanwhile: a revocation that wiped the secret must not be undone.
 RESEAL = "UPDATE api_keys SET sealed_secret = $3 WHERE id = $1 AND sealed_secret = $2"

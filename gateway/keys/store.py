@@ -120,6 +120,7 @@ async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> 
             None if record.ip_allowlist is None else list(record.ip_allowlist),
             moment(record.created_ms),
             None if record.expires_ms is None else moment(record.expires_ms),
+            None if record.secret is None else vault.digests(record.secret.reveal())[0],
         )
 
 
@@ -130,6 +131,16 @@ async def list_for_account(connection: AnyConnection, account_id: str) -> list[S
     """
     with translated():
         return [stored(row) for row in await connection.fetch(sql.LIST_KEYS, account_id)]
+
+
+async def find_secrets(connection: AnyConnection, digests: Sequence[bytes]) -> dict[bytes, tuple[str, str, str]]:
+    """Which of these digests (:meth:`~gateway.keys.vault.Vault.digests`) are of a key's secret: its id, account and label, revoked or not.
+
+    :raises StoreUnavailable: PostgreSQL did not answer
+    """
+    with translated():
+        rows = await connection.fetch(sql.FIND_DIGESTS, digests)
+    return {row["secret_digest"]: (row["id"], row["account_id"], row["label"]) for row in rows}
 
 
 async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:

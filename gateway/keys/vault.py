@@ -10,6 +10,7 @@ nonce and the caller's context are authenticated, so a value opens only where it
 
 import base64
 import binascii
+import hmac
 import re
 import secrets
 from typing import Self
@@ -26,6 +27,7 @@ _VERSION = 1
 _KEY_BYTES = 32
 _NONCE_BYTES = 24
 _TAG_BYTES = 16
+_DIGEST_LABEL = b"gerbang secret digest v1"
 _ENTRY_ID = re.compile(r"[0-9A-Za-z_-]{1,32}")
 
 
@@ -87,6 +89,14 @@ class Vault:
             return _xaes(key, nonce).decrypt(nonce[12:], sealed[start + _NONCE_BYTES :], _associated(sealed[:start], context))
         except InvalidTag:
             raise SealBroken("the seal does not hold: damaged, or sealed for something else") from None
+
+    def digests(self, value: bytes) -> list[bytes]:
+        """What ``value`` can be recognised by without being kept: HMAC-SHA256 under a key derived from each of the ring, the first's first.
+
+        For high-entropy secrets: whoever has the digests and no key of the ring can recognise nothing.
+        """
+        derived = (hmac.digest(key, _DIGEST_LABEL, "sha256") for key in self._keys.values())
+        return [hmac.digest(key, value, "sha256") for key in derived]
 
     def is_current(self, sealed: bytes) -> bool:
         """Whether the first key of the ring sealed this value. Looks at the header only, opens nothing."""

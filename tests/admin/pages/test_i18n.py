@@ -88,6 +88,7 @@ def test_every_code_of_the_services_has_a_sentence():
         *("malformed_request", "method_not_allowed", "request_timeout", "immutable_key", "body_too_large", "unsupported_media_type"),
         "count_changed",
     }
+    programs.add("report_not_signed")
     assert codes_of_refusals() - programs - set(texts.problems(translate)) == set()
 
 

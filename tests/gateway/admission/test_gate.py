@@ -13,6 +13,7 @@ from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.settings import Rate
 from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
 from gateway.keys.record import Scope
+from gateway.runtime.moments import rfc3339
 from tests.support.keys import NOW_MS, a_record
 from tests.support.scene import HERE, LIMIT, Scene, behind_a_proxy
 
@@ -253,6 +254,22 @@ def test_an_address_that_cannot_be_read_is_refused_to_a_whitelisted_key_alone():
     assert refusal.extras == {"client_ip": None, "allowed_count": 1}
     assert "'unknown'" in refusal.detail
     assert behind_a_proxy(b"unknown").admit().client_ip == ""
+
+
+DAY_MS = 86_400_000
+
+
+@pytest.mark.parametrize(("left_ms", "told"), [(7 * DAY_MS, True), (1, True), (7 * DAY_MS + 1, False), (None, False)])
+def test_in_a_keys_last_week_each_answer_says_when_it_ends(left_ms, told):
+    record = a_record(expires_ms=None if left_ms is None else NOW_MS + left_ms)
+    refusal = Scene(method="POST", target="/trade", record=dataclasses.replace(record, scopes=frozenset({Scope.READ}))).refused()
+    headers = Scene(record=record).admit().answer_headers
+    if told:
+        assert headers.endswith(f"Gerbang-Key-Expires: {rfc3339(record.expires_ms)}\r\n".encode())
+        assert dict(refusal.headers)[b"Gerbang-Key-Expires"].decode() == rfc3339(record.expires_ms)
+    else:
+        assert b"Gerbang-Key-Expires" not in headers
+        assert b"Gerbang-Key-Expires" not in dict(refusal.headers)
 
 
 def test_a_missing_permission_is_named():

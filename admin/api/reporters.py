@@ -1,0 +1,101 @@
+"""Who may report leaked secrets: public keys that the reporter publishes, fetched, kept, and fetched again when they rotate.
+
+The form is that of GitHub's secret scanning: ``{"public_keys": [{"key_identifier", "key": PEM, …}]}``; ECDSA on P-256 with SHA-256.
+"""
+
+import asyncio
+import base64
+import binascii
+import json
+
+import aiohttp
+import structlog
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePublicKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from admin.config import Leaks
+from admin.errors import ServiceUnavailable
+
+_MAX_DOCUMENT = 262_144
+_REFETCH_AFTER_MS = 30_000
+_MAX_SIGNATURE = 200
+_log = structlog.get_logger(__name__)
+
+
+class ReporterKeys:
+    """Verifies reports. Times are of the monotonic clock, in milliseconds."""
+
+    def __init__(self, http: aiohttp.ClientSession, settings: Leaks) -> None:
+        self._http = http
+        self._settings = settings
+        self._keys: dict[str, EllipticCurvePublicKey] = {}
+        self._nobody = generate_private_key(SECP256R1()).public_key()
+        self._attempted_ms: int | None = None
+        self._fetched_ms = 0
+        self._refreshing = asyncio.Lock()
+
+    async def verifies(self, body: bytes, *, identifier: str, signature: str, now_ms: int) -> bool:
+        """Whether the bytes were signed by the key of this name. An unknown name costs a verification as well.
+
+        :raises ServiceUnavailable: no key could be fetched yet
+        """
+        if identifier not in self._keys or now_ms - self._fetched_ms >= self._settings.keys_ttl_ms:
+            await self._refresh(now_ms)
+        if not self._keys:
+            raise ServiceUnavailable("The reporter's public keys cannot be read now. Send it again.", headers=((b"Retry-After", b"30"),))
+        key = self._keys.get(identifier)
+        try:
+            decoded = base64.b64decode(signature[:_MAX_SIGNATURE], validate=True)
+            (key or self._nobody).verify(decoded, body, ECDSA(SHA256()))
+        except (InvalidSignature, binascii.Error, ValueError):
+            return False
+        return key is not None
+
+    async def _refresh(self, now_ms: int) -> None:
+        """Read the keys, once for all that wait; strangers, who can invent names, cause it at most every half a minute."""
+        async with self._refreshing:
+            if self._attempted_ms is not None and now_ms - self._attempted_ms < _REFETCH_AFTER_MS and self._keys:
+                return
+            if self._attempted_ms is not None and now_ms - self._attempted_ms < 1_000:
+                return
+            self._attempted_ms = now_ms
+            try:
+                keys = _read(await self._fetch())
+            except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
+                _log.warning("leak_reporter_keys_unusable", error=type(error).__name__, keys_kept=len(self._keys))
+                return
+            self._keys, self._fetched_ms = keys, now_ms
+
+    async def _fetch(self) -> bytes:
+        """:raises ValueError: another answer than 200, or too long a one"""
+        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
+        async with self._http.get(self._settings.keys_url, allow_redirects=False, timeout=timeout) as response:
+            if response.status != 200:
+                raise ValueError("not an answer")
+            body = b""
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _MAX_DOCUMENT:
+                    raise ValueError("too long")
+            return body
+
+
+def _read(document: bytes) -> dict[str, EllipticCurvePublicKey]:
+    """:raises ValueError: there is no key that can be used"""
+    parsed = json.loads(document)
+    published = parsed.get("public_keys") if isinstance(parsed, dict) else None
+    keys: dict[str, EllipticCurvePublicKey] = {}
+    for item in published if isinstance(published, list) else []:
+        if not isinstance(item, dict) or not isinstance(item.get("key"), str) or not isinstance(item.get("key_identifier"), str):
+            continue
+        try:
+            key = load_pem_public_key(item["key"].encode())
+        except (ValueError, UnsupportedAlgorithm):
+            continue
+        if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, SECP256R1):
+            keys[item["key_identifier"]] = key
+    if not keys:
+        raise ValueError("no usable key")
+    return keys

@@ -1,0 +1,132 @@
+"""``POST /reports/secrets``: reports of secrets found in public, as GitHub's secret scanning sends them.
+
+https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program/secret-scanning-partner-program.
+The signature is over the raw body and is verified before anything in it is looked at.
+"""
+
+import asyncio
+import hashlib
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+
+from admin.api.problems import of_validation
+from admin.api.reporters import ReporterKeys
+from admin.errors import ReportNotSigned, TooLarge, TooSlow
+from admin.lifecycle.leaks import Found, Leaks
+from gateway.runtime import clock
+
+PATH = "/reports/secrets"
+IDENTIFIER, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
+MAX_BODY = 262_144
+_MOST = 1_000
+_NOT_SIGNED = "The signature is not one of the reporter's over this body."
+
+
+class Report(BaseModel):
+    """One finding. What else a reporter tells is not looked at."""
+
+    model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
+
+    token: str = Field(max_length=4_096, repr=False)
+    type: str = Field(max_length=255)
+    url: str | None = Field(None, max_length=4_096)
+    source: str | None = Field(None, max_length=255)
+
+
+class Reports(RootModel[list[Report]]):
+    root: list[Report] = Field(max_length=_MOST)
+
+
+class Answered(BaseModel):
+    token_hash: str = Field(description="SHA-256 of the token, in hexadecimal.")
+    token_type: str
+    label: Literal["true_positive", "false_positive"]
+
+
+class AllAnswered(RootModel[list[Answered]]):
+    """In the order of the report."""
+
+
+class SecretReports:
+    """The handler."""
+
+    def __init__(self, leaks: Leaks, reporters: ReporterKeys, *, timeout_s: float) -> None:
+        self._leaks = leaks
+        self._reporters = reporters
+        self._timeout_s = timeout_s
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was done"""
+        body = await self._read(request)
+        signed = await self._reporters.verifies(
+            body, identifier=_only(request, IDENTIFIER), signature=_only(request, SIGNATURE), now_ms=clock.monotonic_ms()
+        )
+        if not signed:
+            raise ReportNotSigned(_NOT_SIGNED)
+        try:
+            reports = Reports.model_validate_json(body).root
+        except ValidationError as error:
+            raise of_validation(error) from None
+        known = await self._leaks.revoke([Found(report.token, report.url) for report in reports], clock.now_ms())
+        answered = [_answer(report, is_known) for report, is_known in zip(reports, known, strict=True)]
+        return web.Response(body=AllAnswered(answered).model_dump_json().encode(), content_type="application/json")
+
+    async def _read(self, request: web.Request) -> bytes:
+        """To its end, which must come in time and within bounds."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                async for chunk in request.content.iter_any():
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        raise TooLarge(f"A report has at most {MAX_BODY} bytes.", extras={"limit": MAX_BODY})
+        except TimeoutError:
+            raise TooSlow(f"The report did not arrive within {self._timeout_s:g} s.") from None
+        return bytes(body)
+
+
+def described() -> dict[str, Any]:
+    """Its place in ``/openapi.json``."""
+    header = {"in": "header", "required": True, "schema": {"type": "string"}}
+    problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
+    return {
+        "operationId": "reportSecrets",
+        "summary": "Report secrets found in public, as GitHub's secret scanning does; their keys are revoked at once",
+        "security": [],
+        "parameters": [
+            {**header, "name": IDENTIFIER, "description": "Which of the reporter's published keys signed."},
+            {**header, "name": SIGNATURE, "description": "ECDSA on P-256 with SHA-256 over the raw body, DER, in Base64."},
+        ],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _array_of(Report)}}},
+        "responses": {
+            "200": {"description": "Done, in the order of the report.", "content": {"application/json": {"schema": _array_of(Answered)}}},
+            **{status: {"description": said, **problem} for status, said in _REFUSED.items()},
+        },
+    }
+
+
+def _array_of(model: type[BaseModel]) -> dict[str, Any]:
+    return {"type": "array", "maxItems": _MOST, "items": model.model_json_schema()}
+
+
+_REFUSED = {
+    "400": "malformed_request",
+    "403": "report_not_signed",
+    "408": "request_timeout",
+    "413": "body_too_large",
+    "422": "invalid_request",
+    "503": "service_unavailable",
+}
+
+
+def _answer(report: Report, known: bool) -> Answered:
+    digest = hashlib.sha256(report.token.encode("utf-8", "surrogatepass")).hexdigest()
+    return Answered(token_hash=digest, token_type=report.type, label="true_positive" if known else "false_positive")
+
+
+def _only(request: web.Request, name: str) -> str:
+    """The field's value; of two fields, none."""
+    values = request.headers.getall(name, [])
+    return values[0] if len(values) == 1 else ""

@@ -1,0 +1,62 @@
+"""Secrets that were found in public: whose they are, and the end of their keys."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from admin import audit
+from admin.audit import Actor, Entry, Event, Occasion
+from admin.identity import accounts
+from admin.stores import Stores
+from gateway.keys import store
+from gateway.keys.vault import Vault
+
+LEAKED = "leaked"
+"""The reason that the key's owner sees."""
+
+
+class Found(NamedTuple):
+    """A token and where it was found."""
+
+    token: str
+    url: str | None
+
+
+class Leaks:
+    """Recognises secrets by keyed digests; no secret is looked up as it is."""
+
+    def __init__(self, stores: Stores, vault: Vault) -> None:
+        self._stores = stores
+        self._vault = vault
+
+    async def revoke(self, found: Sequence[Found], now_ms: int) -> list[bool]:
+        """Which of them are secrets of keys, each of which is revoked when this returns, and the gateways told.
+
+        One look-up for all, whatever they are. A key that was revoked before stays as it was; its secret is one all the same.
+
+        :raises StoreUnavailable: PostgreSQL did not answer; the report should be sent again
+        """
+        digests = [self._vault.digests(item.token.encode("utf-8", "surrogatepass")) for item in found]
+        async with self._stores.transaction() as connection:
+            known = await store.find_secrets(connection, [digest for each in digests for digest in each])
+        owners = [next((known[digest] for digest in each if digest in known), None) for each in digests]
+        for item, owner in zip(found, owners, strict=True):
+            if owner is not None:
+                await self._revoke(item, *owner, now_ms)
+        return [owner is not None for owner in owners]
+
+    async def _revoke(self, item: Found, key_id: str, account_id: str, label: str, now_ms: int) -> None:
+        found_at = item.url if item.url is not None and item.token not in item.url else None
+        async with self._stores.transaction() as connection:
+            await accounts.lock(connection, account_id)
+            if not await store.revoke(connection, key_id, reason=LEAKED, now_ms=now_ms):
+                return
+            entry = Entry(
+                occasion=Occasion(now_ms, None),
+                event=Event.KEY_REVOKED,
+                actor=Actor.SYSTEM,
+                account_id=account_id,
+                key_id=key_id,
+                detail={"label": label, "reason": LEAKED} | ({"found_at": found_at} if found_at else {}),
+            )
+            await audit.append(connection, entry)
+        await self._stores.invalidate([key_id])

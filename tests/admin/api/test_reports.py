@@ -1,0 +1,144 @@
+"""Leak reports: signed ones revoke at once, forged ones change nothing, and an answer says which was which."""
+
+import base64
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import asyncpg
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from gateway.keys import reseal
+from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
+from tests.support.admin import Customer, Reply, Service, running_service, settings_for
+from tests.support.issuer import Issuer
+from tests.support.stack import Database, sql
+
+KEY = generate_private_key(SECP256R1())
+FORGER = generate_private_key(SECP256R1())
+
+
+def pem(key: EllipticCurvePrivateKey) -> str:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+@pytest.fixture
+async def keys_url() -> AsyncIterator[str]:
+    async def keys(_request: web.Request) -> web.StreamResponse:
+        document = {"public_keys": [{"key_identifier": "k1", "key": pem(KEY), "is_current": True}, {"key_identifier": "odd", "key": "x"}]}
+        return web.json_response(document)
+
+    application = web.Application()
+    application.router.add_get("/keys", keys)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/keys"
+    await runner.cleanup()
+
+
+@pytest.fixture
+async def service(issuer: Issuer, database: Database, redis_url: str, keys_url: str) -> AsyncIterator[Service]:
+    async with running_service(settings_for(issuer, database.admin_dsn, redis_url, leaks={"keys_url": keys_url}), issuer) as service:
+        yield service
+
+
+async def report(
+    service: Service,
+    *items: Any,
+    key: EllipticCurvePrivateKey = KEY,
+    name: str = "k1",
+    body: bytes | None = None,
+    sent: bytes | None = None,
+) -> Reply:
+    data = json.dumps(list(items)).encode() if body is None else body
+    signature = base64.b64encode(key.sign(data, ECDSA(SHA256()))).decode()
+    headers = {"Github-Public-Key-Identifier": name, "Github-Public-Key-Signature": signature, "Content-Type": "application/json"}
+    return await service.send("POST", f"{service.public}/reports/secrets", data=data if sent is None else sent, headers=headers)
+
+
+def item(token: str, url: str = "https://github.com/x/y/blob/z/bot.py") -> dict[str, str]:
+    return {"token": token, "type": "gerbang_secret", "url": url, "source": "content"}
+
+
+async def test_a_signed_report_revokes_within_a_second_and_answers_for_each_token(alice: Customer, service: Service) -> None:
+    created = (await alice.create()).body
+    other = (await alice.create(label="Other")).body
+    await report(service, item("warm up"))
+    started = clock.monotonic_ms()
+    answer = await report(service, item(created["secret"]), item("gbs_nothing"))
+    shown = (await alice.call("GET", f"keys/{created['key']['id']}")).body
+    assert clock.monotonic_ms() - started < 1_000
+    assert (answer.status, [each["label"] for each in answer.body]) == (200, ["true_positive", "false_positive"])
+    assert answer.body[0]["token_hash"] == hashlib.sha256(created["secret"].encode()).hexdigest()
+    assert answer.body[0]["token_type"] == "gerbang_secret"
+    assert (shown["status"], shown["revoked_reason"]) == ("revoked", "leaked")
+    assert (await alice.call("GET", f"keys/{other['key']['id']}")).body["status"] == "active"
+    event = next(each for each in (await alice.call("GET", "audit")).body["events"] if each["event"] == "key_revoked")
+    assert (event["actor"], event["detail"]["reason"], event["client_ip"]) == ("system", "leaked", None)
+    assert created["secret"] not in answer.text
+    again = await report(service, item(created["secret"]))
+    assert again.body[0]["label"] == "true_positive"
+
+
+@pytest.mark.parametrize("forged", [{"key": FORGER}, {"name": "k2"}, {"name": ""}, {"sent": b"[]"}])
+async def test_a_forged_report_changes_nothing(alice: Customer, service: Service, forged: dict[str, Any]) -> None:
+    created = (await alice.create()).body
+    refused = await report(service, item(created["secret"]), **forged)
+    assert (refused.status, refused.code) == (403, "report_not_signed")
+    assert created["key"]["id"] not in refused.text
+    assert (await alice.call("GET", f"keys/{created['key']['id']}")).body["status"] == "active"
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Github-Public-Key-Identifier": "k1"}, {"Github-Public-Key-Identifier": "k1", "Github-Public-Key-Signature": "é"}]
+)
+async def test_a_report_without_a_whole_signature_is_refused(service: Service, headers: dict[str, str]) -> None:
+    refused = await service.send("POST", f"{service.public}/reports/secrets", data=b"[]", headers=headers)
+    assert refused.status == 403
+
+
+@pytest.mark.parametrize(
+    ("body", "status"), [(b"{}", 422), (b"[", 400), (b"[{}]", 422), (b"[1]", 422), (b'["' + b"x" * 300_000 + b'"]', 413)]
+)
+async def test_a_signed_report_that_is_none_is_refused(service: Service, body: bytes, status: int) -> None:
+    assert (await report(service, body=body)).status == status
+
+
+async def test_a_key_made_before_there_were_digests_is_found_once_they_are_filled_in(
+    alice: Customer, service: Service, database: Database
+) -> None:
+    created = (await alice.create()).body
+    sql(database.server, "UPDATE api_keys SET secret_digest = NULL", database.name)
+    connection = await asyncpg.connect(database.admin_dsn)
+    old = service.settings.vault.keys.get_secret_value()
+    assert await reseal.fill_digests(connection, Vault.parse(old)) == 1
+    assert await reseal.fill_digests(connection, Vault.parse(old)) == 0
+    assert (await report(service, item(created["secret"]))).body[0]["label"] == "true_positive"
+    await connection.close()
+
+
+async def test_resealing_renews_digests_for_the_rings_first_key(alice: Customer, service: Service, database: Database) -> None:
+    created = (await alice.create()).body
+    connection = await asyncpg.connect(database.admin_dsn)
+    anew = Vault.parse(f"{new_entry('new')} {service.settings.vault.keys.get_secret_value()}")
+    await reseal.reseal(connection, anew)
+    assert await connection.fetchval("SELECT secret_digest FROM api_keys") == anew.digests(created["secret"].encode())[0]
+    await connection.close()
+
+
+async def test_without_the_setting_there_is_no_such_endpoint(issuer: Issuer, database: Database, redis_url: str) -> None:
+    async with running_service(settings_for(issuer, database.admin_dsn, redis_url), issuer) as plain:
+        assert (await report(plain)).status == 404
+        assert "/reports/secrets" not in (await plain.send("GET", f"{plain.public}/openapi.json")).text
+
+
+async def test_the_document_describes_it(service: Service) -> None:
+    document = (await service.send("GET", f"{service.public}/openapi.json")).body
+    assert document["paths"]["/reports/secrets"]["post"]["security"] == []
