@@ -14,7 +14,7 @@ _UNIT = 1_000_000  # waves are whole numbers of one in a million: a thousand can
 _LEAST_UNITS, _MORE_UNITS = 10, 490  # what others trade in a step, in the smallest order's worth
 _NOISE = 8  # 1/10000 of the base price, either way
 _SAMPLES = 96  # a day's summary looks every 15 minutes
-_CANDLE_SAMPLES = 120  # every step of a minute; longer candles look less often
+_SAMPLES_OF_LONG_CANDLES = 24  # a minute's candle looks at every step; a thousand long ones must not hold up everybody else
 _MINUTE_MS = 60_000
 INTERVALS = {
     f"{count}{unit}": count * length
@@ -140,7 +140,8 @@ def _whole_candle(market: Market, opened_ms: int, length_ms: int) -> Candle:
 
 
 def _candle(market: Market, opened_ms: int, length_ms: int, last_ms: int) -> Candle:
-    steps, pace = _steps(market), max(1, length_ms // STEP_MS // _CANDLE_SAMPLES)
+    pace = 1 if length_ms <= _MINUTE_MS else length_ms // STEP_MS // _SAMPLES_OF_LONG_CANDLES
+    steps = _steps(market)
     moments = range(opened_ms, last_ms + 1, pace * STEP_MS)
     found = [steps.at(moment) for moment in moments]
     closed, _ = steps.at(last_ms - last_ms % STEP_MS)
