@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.admission.routes import RouteTable
-from gateway.config.settings import RouteConfig
+from gateway.config.settings import MethodConfig, RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
 from tests.bench.routes import table as bench_table
 
@@ -193,6 +193,41 @@ def test_replay_is_strict_for_trade_unless_said_otherwise():
         ]
     )
     assert [one.strict_replay for one in compiled.routes[:4]] == [True, False, False, True]
+
+
+def test_a_session_has_the_methods_of_its_table_and_those_about_itself():
+    methods = {
+        "m": {
+            "order.place": MethodConfig(scope="trade", weight=2),
+            "account.status": MethodConfig(scope="read", weight=20),
+            "time": MethodConfig(scope="public"),
+        }
+    }
+    compiled = RouteTable.compile([route("GET /ws", scope="public", websocket="binance", methods="m")], methods).match(b"GET", b"/ws")
+    assert (compiled.session, compiled.websocket, compiled.scope) == ("binance", True, "public")
+    found = {name: (one.scope, one.weight, one.strict_replay) for name, one in compiled.methods.items()}
+    assert found == {
+        "session.logon": ("any", 1, True),
+        "session.logout": ("public", 1, False),
+        "session.status": ("public", 1, False),
+        "order.place": ("trade", 2, True),
+        "account.status": ("read", 20, False),
+        "time": ("public", 1, False),
+    }
+    assert compiled.method(["order.place"]).pattern == "GET /ws order.place"
+    several = compiled.method(["time", "account.status", "order.place"])
+    assert (several.scope, several.weight, several.strict_replay) == ("read", 22, True)
+    assert [one.scope for one in several.further] == ["trade"]
+    assert compiled.method(["time", "time"]).scope == "public"
+    with pytest.raises(NoRoute, match="nothing"):
+        compiled.method(["time", "nothing"])
+
+
+def test_what_a_table_says_of_a_log_in_goes_before_what_it_is_by_itself():
+    methods = {"m": {"login": MethodConfig(scope="trade", replay="off", weight=7)}}
+    compiled = RouteTable.compile([route("GET /ws", scope="public", websocket="mobee", methods="m")], methods).match(b"GET", b"/ws")
+    login = compiled.methods["login"]
+    assert (login.scope, login.strict_replay, login.weight) == ("trade", False, 7)
 
 
 _SEGMENT = st.sampled_from(["a", "b", "c", "{x}", "{y}"])

@@ -226,3 +226,40 @@ def test_no_text_does_anything_but_parse_or_be_refused(text):
 def test_a_proxy_protocol_that_nobody_speaks_is_an_error():
     with pytest.raises(ValueError, match="proxy_peers must name"):
         ClientIp.model_validate({"proxy_protocol": True, "trusted_proxies": ["10.0.0.0/8"]})
+
+
+SESSION = """
+[upstreams.spot]
+servers = ["http://127.0.0.1:1"]
+[[routes]]
+match = "GET /ws"
+scope = "public"
+upstream = "spot"
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "path"),
+    [
+        ('websocket = "mobee"', "routes[0]"),
+        ('websocket = "soap"\nmethods = "m"\n[methods.m]', "routes[0].websocket.literal['mobee','binance']"),
+        ('websocket = true\nmethods = "m"\n[methods.m]', "routes[0]"),
+        ('websocket = "mobee"\nmethods = "m"', "routes[0].methods"),
+        ('websocket = "mobee"\nmethods = "m"\n[methods.m]\n"a\\tb" = { scope = "read" }', "methods.m.a\tb.[key]"),
+        ('websocket = "mobee"\nmethods = "m"\n[methods.m]\norder = { scope = "write" }', "methods.m.order.scope"),
+        ('websocket = "mobee"\nmethods = "m"\n[methods.m]\norder = { scope = "read", speed = 1 }', "methods.m.order.speed"),
+    ],
+)
+def test_what_is_wrong_with_a_session_is_told_by_its_path(written, more, path):
+    assert path in problems_of(written(MINIMAL + SESSION + more + "\n"))
+
+
+def test_a_session_names_its_methods(written):
+    more = (
+        'websocket = "binance"\nmethods = "m"\n[methods.m]\n"order.place" = { scope = "trade" }\ntime = { scope = "public", weight = 0 }\n'
+    )
+    settings = load(written(MINIMAL + SESSION + more), GatewaySettings)
+    assert settings.routes[0].session == "binance"
+    assert [(name, rule.scope, rule.weight, rule.strict_replay) for name, rule in settings.methods["m"].items()] == [
+        ("order.place", "trade", 1, True), ("time", "public", 0, False),
+    ]  # fmt: skip

@@ -1,5 +1,7 @@
 """Identity lines: what they say, and how often they are made."""
 
+import json
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -64,3 +66,23 @@ def test_no_account_id_ends_its_line(account: str) -> None:
     made = lines(CountingSigner()).at(Identity(account, "gbk_1", ("read",)), 0)
     assert made.count(b"\r\n") == 4
     assert all(0x20 <= byte < 0x7F for byte in made.replace(b"\r\n", b""))
+
+
+def test_members_for_a_message_share_the_assertion_of_the_lines() -> None:
+    signer = CountingSigner()
+    made = lines(signer)
+    made.at(BOB, 5)
+    members = made.members_at(BOB, 6)
+    assert json.loads(b"{%b}" % members[:-1]) == {
+        "assertion": "proof1",
+        "account_id": "bob",
+        "key_id": "gbk_2",
+        "scopes": ["read", "trade"],
+    }
+    assert members[-1:] == b","
+    assert made.members_at(BOB, 900) is members
+    assert b"proof2" in made.members_at(BOB, 1_005)
+    assert b"proof2" in made.at(BOB, 1_006)
+    odd = Identity('a"\\b\u00e9', "gbk_3", ("read",))
+    assert json.loads(b"{%b}" % made.members_at(odd, 5)[:-1])["account_id"] == odd.account_id
+    assert len(signer.asked) == 3

@@ -27,6 +27,10 @@ from tests.support.wire import RawClient, answering, recording_upstream
 DEPLOY = Path(__file__).parents[3] / "deploy"
 VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nDELETE /orders/{id} trade spot\nGET /public public spot"
+SESSION = (
+    '[[routes]]\nmatch = "GET /ws"\nscope = "public"\nupstream = "spot"\nwebsocket = "mobee"\nmethods = "m"\n'
+    '[methods.m]\n"subscribe MK" = { scope = "public" }\n'
+)
 STREAM = '[[routes]]\nmatch = "GET /stream"\nscope = "public"\nupstream = "spot"\nwebsocket = true\n'
 IDENTITY = ("X-Account-Id", "X-Key-Id", "X-Key-Scopes")
 ADDRESS = ("X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Real-IP", "Forwarded")
@@ -53,7 +57,7 @@ def write(tmp_path, database, redis_url, upstream):
     def written(more=TRUSTED):
         path = tmp_path / "gateway.toml"
         values = {"postgres": database.gateway_dsn, "redis": redis_url, "vault": VAULT, "upstreams": {"spot": upstream.url}}
-        path.write_text(configuration(**values, routes=ROUTES, more=more) + STREAM)
+        path.write_text(configuration(**values, routes=ROUTES, more=more) + STREAM + SESSION)
         return path
 
     return written
@@ -100,6 +104,13 @@ async def test_a_signed_request_may_pass_and_the_upstream_is_told_who_it_is_from
         assert headers["X-Client-IP"] == "203.0.113.9"
         assert headers["X-Gateway-Assertion"].count(".") == 2
         assert int(headers["RateLimit-Remaining"]) > 0
+
+
+async def test_a_session_cannot_be_decided_once_for_all(write):
+    async with running(write()) as gateway:
+        status, headers, body = await ask(gateway, forwarded("GET", "/ws"), how="forward-auth")
+        assert (status, headers["X-Gerbang-Code"]) == (404, "no_route")
+        assert "each message of this session is decided by itself" in json.loads(body)["detail"]
 
 
 async def test_on_a_public_route_the_upstream_is_told_that_it_is_nobody(write):

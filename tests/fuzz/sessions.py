@@ -1,0 +1,108 @@
+"""Bytes as a client might send them on an open WebSocket session, through frames, JSON and admission. Run by ``run``.
+
+Every input ends in admitted messages, error messages or a close code, and the same ones however it is cut.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["gateway"]):
+    from gateway.admission.gate import Admitted, KeyNeeded
+    from gateway.admission.sessions import SESSIONS
+    from gateway.errors import Refusal
+    from gateway.http1.message import Request
+    from gateway.websocket.frames import TEXT, frame
+    from gateway.websocket.messages import MessageReader
+    from tests.support.keys import NOW_MS, a_record
+    from tests.support.session import METHODS, PATHS, binance, log_in, session_gate
+
+RECORD = a_record(key_id="gbk_g7B5aKW6T8qMGAAWIAolwb01YidV")
+GATE = session_gate(RECORD)
+CREDENTIALS = {"binance": ("apiKey", "signature"), "mobee": ("api", "hmac")}
+
+
+def one(data: bytes) -> None:
+    """One input, in both dialects: whole, and cut in two.
+
+    :raises AssertionError: it does not come to the same, or is admitted as nothing may be
+    """
+    middle = len(data) // 2
+    for dialect in SESSIONS:
+        whole = _talk(dialect, [data])
+        assert whole == _talk(dialect, [data[:middle], data[middle:]]), whole
+
+
+def _talk(dialect: str, pieces: list[bytes]) -> list[object]:
+    reader, found = MessageReader(4_096), []
+    client = Request(b"GET", PATHS[dialect], PATHS[dialect], None, (), b"", "192.0.2.1", False, NOW_MS, "r")
+    route = GATE.route(client)
+    for piece in pieces:
+        reader.feed(piece)
+        while (event := reader.next(0)) is not None:
+            found.append(
+                (event.opcode, event.code, _decide(dialect, event.payload, client, route) if event.opcode == TEXT else event.payload)
+            )
+    return found
+
+
+def _decide(dialect: str, text: bytes, client: Request, route: object) -> str:
+    message = None
+    try:
+        message = GATE.message(text, route, client=client, key_id=RECORD.key_id, received_ms=NOW_MS, request_id="r")  # type: ignore[arg-type]
+        admitted = GATE.admit(message, GATE.method(message, route))  # type: ignore[arg-type]
+    except KeyNeeded:
+        return "look up"
+    except Refusal as error:
+        return _refused(error, route, message)
+    assert isinstance(admitted, Admitted)
+    sent, forwarded = json.loads(text), json.loads(message.forwarded(b'"gateway":{"request_id":"r"}'))
+    assert forwarded.pop("gateway") == {"request_id": "r"}
+    for members in (sent, sent.get("params")) if dialect == "binance" else (sent,):
+        for name in CREDENTIALS[dialect] if isinstance(members, dict) and (dialect == "mobee" or members is not sent) else ():
+            members.pop(name, None)
+    assert forwarded == sent, (forwarded, sent)
+    return "admitted"
+
+
+def _refused(refusal: Refusal, route: object, message: object) -> str:
+    told = json.loads(GATE.render_message(refusal, route, message, "r"))  # type: ignore[arg-type]
+    assert told["gerbang"]["code"] == refusal.code
+    assert refusal.status < 500, refusal
+    return refusal.code
+
+
+def seeds() -> list[bytes]:
+    """What honest clients send."""
+    orders = [
+        binance(RECORD, "order.place", {"symbol": "BTCUSDT"}, now_ms=NOW_MS),
+        b'{"id":1,"method":"time","params":{"x":[1,{"y":null}]}}',
+    ]
+    texts = [log_in(RECORD, dialect, now_ms=NOW_MS) for dialect in METHODS] + orders + [b'{"method":"subscribe","events":["BL","MK"]}']
+    zero = b"\0\0\0\0"
+    frames = [frame(TEXT, text, mask=zero) for text in texts]
+    pieces = b"\x01\x81" + zero + b"{" + frame(9, b"ping", mask=zero) + b"\x80\x81" + zero + b"}"
+    return [*frames, b"".join(frames), pieces, frame(8, b"\x03\xe8", mask=zero)]
+
+
+def main(argument: str) -> None:
+    """:param argument: seconds to search, or a file with one input"""
+    folder = Path(tempfile.mkdtemp(prefix="gerbang-fuzz-"))
+    options = [sys.argv[0], f"-artifact_prefix={folder}/", "-max_len=4096", "-timeout=5"]
+    if argument.isdigit():
+        corpus = folder / "corpus"
+        corpus.mkdir()
+        for number, seed in enumerate(seeds()):
+            (corpus / str(number)).write_bytes(seed)
+        options += [f"-max_total_time={argument}", "-print_final_stats=1", str(corpus)]
+    else:
+        options.append(argument)
+    atheris.Setup(options, one)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
