@@ -11,8 +11,8 @@ import click
 def up(data: Path, port: int) -> None:
     r"""Run the whole system on loopback: PostgreSQL, Redis, demo identity provider, demo exchange, gateway, admin.
 
-    Ports: gateway P, ops P+1, admin P+10, identity provider P+11, demo exchange P+12, internal API P+13. The data folder survives
-    restarts. Ctrl-C stops everything.
+    Ports: gateway P, ops P+1, mailbox P+2 (its mail server P+3), admin P+10, identity provider P+11, demo exchange P+12, internal API
+    P+13. The data folder survives restarts. Ctrl-C stops everything.
 
     \b
     Example: gerbang up --data .gerbang --port 8080

@@ -1,5 +1,6 @@
 """The data folder of ``gerbang up``: who holds it, its secrets, and the two configurations in it."""
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -25,10 +26,12 @@ class Ports(NamedTuple):
     identity: int
     exchange: int
     internal: int
+    mailbox: int
+    smtp: int
 
     @classmethod
     def after(cls, first: int) -> "Ports":
-        return cls(first, first + 1, first + 10, first + 11, first + 12, first + 13)
+        return cls(first, first + 1, first + 10, first + 11, first + 12, first + 13, first + 2, first + 3)
 
 
 class DataFolder:
@@ -103,6 +106,8 @@ class DataFolder:
             write_private(vault, new_entry("first") + "\n")
         if not self.secret("internal-token").exists():
             write_private(self.secret("internal-token"), secrets.token_urlsafe(32) + "\n")
+        if not self.secret("webhook-secret").exists():
+            write_private(self.secret("webhook-secret"), f"whsec_{base64.b64encode(secrets.token_bytes(32)).decode()}\n")
         for name, value in stores.items():
             write_private(self.secret(name), value + "\n")
 

@@ -27,6 +27,8 @@ _NAMES = {
     "identity": "the demo identity provider",
     "exchange": "the demo exchange",
     "internal": "the internal API",
+    "mailbox": "the mailbox",
+    "smtp": "the mailbox's mail server",
 }
 
 
@@ -47,6 +49,10 @@ class System:
     @property
     def admin_url(self) -> str:
         return f"http://127.0.0.1:{self._ports.admin}"
+
+    @property
+    def mailbox_url(self) -> str:
+        return f"http://127.0.0.1:{self._ports.mailbox}"
 
     def await_free_ports(self, patience_s: float) -> None:
         """:raises StartError: one is busy, and still so after that time; names it"""
@@ -80,6 +86,8 @@ class System:
         self._folder.write_configurations(self._ports)
         self._serve("identity", "deploy.local.identity_provider", f"--port={self._ports.identity}", f"--key={self._key}")
         self._serve("exchange", "deploy.local.exchange.app", f"--port={self._ports.exchange}", f"--jwks={jwks_url}")
+        secret = f"--secret={self._folder.secret('webhook-secret')}"
+        self._serve("mailbox", "deploy.local.mailbox", f"--port={self._ports.mailbox}", f"--smtp={self._ports.smtp}", secret)
         self._redis.start()
         self._postgres.start()
         schema, noted = _schema_digest(), self._folder.path / "schema"
@@ -131,6 +139,7 @@ class System:
         questions: dict[str, Callable[[], bool]] = {
             "identity": lambda: _answers(f"{identity_url}/health"),
             "exchange": lambda: _answers(f"http://127.0.0.1:{self._ports.exchange}/health"),
+            "mailbox": lambda: _answers(f"{self.mailbox_url}/health"),
             "admin": lambda: _answers(f"{self.admin_url}/openapi.json"),
             "gateway": lambda: (
                 _answers(f"http://127.0.0.1:{self._ports.ops}/ready") and _answers(f"{self.gateway_url}/v1/markets/BTC-IDR/summary")

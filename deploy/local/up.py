@@ -78,6 +78,8 @@ def _greet(system: System, folder: DataFolder, port: int, seconds: float) -> Non
         f"  {gerbang} call POST {system.gateway_url}/v1/orders --key {key} \\",
         f"    --data '{order}'",
         f"  {gerbang} call GET {system.gateway_url}/v1/orders --key {key}",
+        f"  # what the owners of keys are told: every mail is at {system.mailbox_url}/, every webhook in",
+        f"  tail -f {shlex.quote(_nearby(folder.path / 'logs' / 'mailbox.log'))}",
         "  # what would become of a request, by the configuration",
         f"  {gerbang} check {shlex.quote(_nearby(folder.gateway_config))} --explain 'POST /v1/orders'",
     ]

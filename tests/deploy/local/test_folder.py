@@ -28,7 +28,7 @@ def prepared(folder, port=8080):
 
 
 def test_the_ports_are_the_contracts():
-    assert Ports.after(8080) == (8080, 8081, 8090, 8091, 8092, 8093)
+    assert Ports.after(8080) == (8080, 8081, 8090, 8091, 8092, 8093, 8082, 8083)
 
 
 def test_a_second_instance_is_refused_in_one_line_that_names_the_first(folder):
