@@ -1,7 +1,8 @@
 """The rate limit of a key, the same over all workers and machines. I/O with Redis.
 
 Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
-the ledger in Redis what it has admitted and learns what others have. Only who would go beyond that share waits for the next settlement.
+the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the
+latest, so that a key far below its limit seldom asks. Only who would go beyond the share waits for the next settlement.
 
     gerbang:{<key id>}:limit:<units>/<period ms>    the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
@@ -34,7 +35,9 @@ MAX_KEYS = 100_000
 MAX_BATCH = 200
 TIMEOUT_SECONDS = 0.5
 BEAT_SECONDS = 2.0
-"""Between two settlements of a key that has used little of its share; less where the period is shorter than a minute."""
+"""How often it is looked which keys have waited long enough for a settlement; less where the period is shorter than a minute."""
+LONGEST_MS = 30_000.0
+"""From the first unit that the ledger does not know of to the settlement, at the most; less where half the period is."""
 PAID_MS = 1_000
 """For how long units that were granted may be used: whoever waited for them comes at once, or not at all."""
 RETRY_SECONDS = 1.0
@@ -49,7 +52,20 @@ _log = structlog.get_logger(__name__)
 class _Share:
     """What one worker knows of one key's limit."""
 
-    __slots__ = ("answered", "closed_ms", "each", "key_id", "paid", "paid_until_ms", "rate", "room", "tat_ms", "unsettled", "wanted")
+    __slots__ = (
+        "answered",
+        "closed_ms",
+        "due_ms",
+        "each",
+        "key_id",
+        "paid",
+        "paid_until_ms",
+        "rate",
+        "room",
+        "tat_ms",
+        "unsettled",
+        "wanted",
+    )
 
     def __init__(self, key_id: str, rate: Rate) -> None:
         self.key_id = key_id
@@ -62,6 +78,8 @@ class _Share:
         """Until when the window is known to have no room."""
         self.unsettled = 0
         """Units admitted that the ledger does not know of."""
+        self.due_ms = 0.0
+        """When they are to be settled at the latest."""
         self.wanted = 0
         """Units that somebody waits for."""
         self.each = 0
@@ -119,7 +137,7 @@ class KeyLimiter:
         if share.room < weight + charge.remaining and not self.degraded:
             charge = _within_window(share, weight, now_ms, charge)
         if weight and charge.allowed:
-            self._admit_unsettled(share, weight)
+            self._admit_unsettled(share, weight, now_ms)
             share.tat_ms = charge.tat_ms
         return charge
 
@@ -171,14 +189,16 @@ class KeyLimiter:
             del self._shares[share.key_id]
             self._due.pop(share, None)
 
-    def _admit_unsettled(self, share: _Share, weight: int) -> None:
+    def _admit_unsettled(self, share: _Share, weight: int, now_ms: float) -> None:
         unsettled = (share.unsettled + weight) * SHARE
         if unsettled > share.rate.units and not self.degraded:
             raise ShareNeeded(share.key_id)
+        if not share.unsettled:
+            share.due_ms = now_ms + min(LONGEST_MS, share.rate.period_ms / 2)
+            self._due[share] = None
         share.unsettled += weight
         share.room -= weight
-        self._due[share] = None
-        if unsettled * 2 > share.rate.units:
+        if unsettled * 4 > share.rate.units * 3:
             self._settle_soon(share)
 
     def _settle_soon(self, share: _Share) -> None:
@@ -200,7 +220,8 @@ class KeyLimiter:
                 due = list(self._pressing)
             except TimeoutError:
                 beat = loop.time() + self._beat_seconds
-                due = list(self._due)
+                now_ms = clock.monotonic_ms()
+                due = [share for share in self._due if self.degraded or share.due_ms <= now_ms]
             if due or self.degraded:
                 await self._settle(due)
 

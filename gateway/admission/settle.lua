@@ -17,7 +17,7 @@ end
 -- A unit counts until the whole of its slot is a period old.
 local interval, slot_ms, kept_slots = period / units, period / slots, slots + 1
 local slot, cap = math.floor(now / slot_ms), math.floor(units * 1.03)
-local tat, used, oldest = now, 0, slot
+local tat, used, here, oldest = now, 0, 0, slot
 local kept = redis.call('HGETALL', KEYS[1])
 for i = 1, #kept, 2 do
   local name, value = kept[i], tonumber(kept[i + 1])
@@ -28,6 +28,7 @@ for i = 1, #kept, 2 do
     redis.call('HDEL', KEYS[1], name)
   else
     used = used + value
+    if tonumber(name) == slot then here = value end
     oldest = math.min(oldest, tonumber(name))
   end
 end
@@ -45,8 +46,7 @@ tat = tat + granted * interval
 used = used + granted
 
 if spent + granted > 0 then
-  redis.call('HSET', KEYS[1], 'tat', string.format('%.17g', tat))
-  redis.call('HINCRBY', KEYS[1], string.format('%.0f', slot), spent + granted)
+  redis.call('HSET', KEYS[1], 'tat', string.format('%.17g', tat), string.format('%.0f', slot), string.format('%.0f', here + spent + granted))
   redis.call('PEXPIRE', KEYS[1], math.ceil(math.max(tat - now, kept_slots * slot_ms)))
 end
 

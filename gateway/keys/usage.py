@@ -1,7 +1,8 @@
 """What each key did lately: counts per minute, last use, recent refusals. Written by the gateway, read by the admin service.
 
-The gateway counts in memory (:class:`UsageCounts`: two dict operations a request) and :class:`UsageWriter` adds that to Redis every few
-seconds. Losing Redis loses minutes of statistics, never a request. All keys of Redis carry the key id as hash tag:
+The gateway counts in memory (:class:`UsageCounts`: one dict operation a request) and :class:`UsageWriter` adds that to Redis: what is news
+(a first use, another address, a refusal after a quiet time) within seconds, more of the same once a minute, each key at its own moment.
+Losing Redis loses minutes of statistics, never a request. All keys of Redis carry the key id as hash tag:
 
     gerbang:{<key id>}:usage:<hour>   hash, field "<minute of the hour> <admitted | code of the refusal>" → count; kept 25 h past its hour
     gerbang:{<key id>}:last           sorted set, client IP → Unix ms of its latest admitted request; the latest ten addresses
@@ -15,6 +16,7 @@ For the admin service: :func:`read_active`, :func:`read_last_use` and :func:`rea
 
 import asyncio
 import json
+import secrets
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -41,7 +43,13 @@ _CHUNK = 50
 """Keys written in one round trip: few enough that preparing them does not hold up the event loop."""
 _ACTIVE = "gerbang:active"
 _ACTIVE_KEPT_MS = 7 * 86_400_000
+SOON_MS = 4_000
+"""What is news is written after this time, together with what follows it until then."""
+PERIOD_MS = 60_000
+_SPREAD_MS = 10_000
+_FAR_S = 2 * PERIOD_MS // 1_000
 _NOTHING: dict[str, int] = {}
+_NONE: list[tuple[int, str, int]] = []
 _log = structlog.get_logger(__name__)
 
 
@@ -69,28 +77,56 @@ class UsagePeriod(NamedTuple):
 
 
 class _Entry:
-    """One key between two flushes. What most keys do not need, room for refusals, is made with the first of them."""
+    """One key that is in use. What most keys do not need, room for refusals, is made with the first of them."""
 
-    __slots__ = ("admitted", "client_ip", "last_ms", "recent", "refused")
+    __slots__ = (
+        "admitted", "client_ip", "due_ms", "earlier", "last_ms", "minute", "recent", "refused",
+        "refused_until_ms", "turn_ms", "written_hour", "written_ip",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.admitted = 0
+        self.refused: dict[str, int] = _NOTHING
+        self.minute = 0
+        """Of which both are the counts, since the epoch."""
+        self.turn_ms = 0
+        """Its end."""
+        self.earlier: list[tuple[int, str, int]] = _NONE
+        """Minute, outcome and count of earlier minutes."""
         self.last_ms = 0
         self.client_ip = ""
-        self.refused: dict[str, int] = _NOTHING
         self.recent: deque[Refused] | None = None
+        self.due_ms = 0
+        """When this is to be written; 0 while there is nothing new."""
+        self.refused_until_ms = 0
+        """Until then a refusal is more of the same."""
+        self.written_hour = 0
+        """Whose hash in Redis has its expiry."""
+        self.written_ip = ""
+        """What Redis has as the latest address."""
+
+    def turn(self, now_ms: int) -> None:
+        """Begin another minute."""
+        counts = [(ADMITTED, self.admitted), *self.refused.items()]
+        self.earlier = [*self.earlier, *((self.minute, outcome, count) for outcome, count in counts if count)]
+        self.admitted = 0
+        self.refused = _NOTHING
+        self.minute = now_ms // MINUTE_MS
+        self.turn_ms = (self.minute + 1) * MINUTE_MS
 
 
 class UsageCounts:
     """Counts in memory, for keys that exist: callers never pass a key id that was not found, so strangers cannot fill this.
 
-    :param limit: keys tracked between two flushes; a use of further keys is only counted in :attr:`dropped`
+    :param limit: keys in use at once; a use of further keys is only counted in :attr:`dropped`
     """
 
-    __slots__ = ("_entries", "_limit", "dropped")
+    __slots__ = ("_due", "_entries", "_limit", "dropped")
 
     def __init__(self, *, limit: int = 100_000) -> None:
         self._entries: dict[str, _Entry] = {}
+        self._due: defaultdict[int, list[str]] = defaultdict(list)
+        """Keys by the second in which they may be due."""
         self._limit = limit
         self.dropped = 0
 
@@ -98,18 +134,29 @@ class UsageCounts:
         """Count an admitted request; on the hot path."""
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
+            if now_ms >= entry.turn_ms:
+                entry.turn(now_ms)
             entry.admitted += 1
             entry.last_ms = now_ms
-            entry.client_ip = client_ip
+            if client_ip != entry.client_ip:
+                entry.client_ip = client_ip
+                self._write_by(key_id, entry, now_ms + SOON_MS)
 
     def refused(self, key_id: str, code: str, client_ip: str, now_ms: int) -> None:
         """Count a request that was refused for one of the contract's codes."""
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
+            if now_ms >= entry.turn_ms:
+                entry.turn(now_ms)
             if entry.recent is None:
-                entry.refused, entry.recent = defaultdict(int), deque(maxlen=_REFUSALS_KEPT)
+                entry.recent = deque(maxlen=_REFUSALS_KEPT)
+            if entry.refused is _NOTHING:
+                entry.refused = defaultdict(int)
             entry.refused[code] += 1
             entry.recent.append(Refused(now_ms, code, client_ip))
+            if now_ms >= entry.refused_until_ms:
+                entry.refused_until_ms = now_ms + PERIOD_MS
+                self._write_by(key_id, entry, now_ms + SOON_MS)
 
     def _enter(self, key_id: str) -> _Entry | None:
         if len(self._entries) >= self._limit:
@@ -118,78 +165,107 @@ class UsageCounts:
         entry = self._entries[key_id] = _Entry()
         return entry
 
-    def take(self) -> dict[str, _Entry]:
-        """Everything counted since the last call, which starts from nothing."""
-        entries, self._entries = self._entries, {}
-        return entries
+    def _write_by(self, key_id: str, entry: _Entry, due_ms: int) -> None:
+        if not entry.due_ms or due_ms < entry.due_ms:
+            entry.due_ms = due_ms
+            self._due[due_ms // 1_000].append(key_id)
+
+    def take(self, now_ms: int | None = None) -> "dict[str, _Entry]":
+        """What is to be written at this time; everything when none is given. Each is due again in a minute, if it is used until then."""
+        if now_ms is None:
+            entries, self._entries = self._entries, {}
+            self._due.clear()
+            return entries
+        taken: dict[str, _Entry] = {}
+        now_s = now_ms // 1_000
+        # What is due in hours was written down before the clock was set back.
+        for second in sorted(second for second in self._due if second <= now_s or second > now_s + _FAR_S):
+            for key_id in self._due.pop(second):
+                entry = self._entries.get(key_id)
+                if entry is None or not entry.due_ms or entry.due_ms // 1_000 != second:
+                    continue
+                entry.due_ms = 0
+                if entry.admitted or entry.refused or entry.earlier:
+                    taken[key_id] = entry
+                    self._write_by(key_id, entry, now_ms + PERIOD_MS - secrets.randbelow(_SPREAD_MS))
+                else:  # not used for a while
+                    del self._entries[key_id]
+        return taken
 
 
 class UsageWriter:
-    """Adds the counts to Redis every ``interval_ms`` and at the turn of each minute, so that a minute's count is that minute's."""
+    """Adds the counts to Redis as they become due."""
 
-    def __init__(self, counts: UsageCounts, redis: Any, metrics: Metrics, *, interval_ms: int = 5_000) -> None:
+    def __init__(self, counts: UsageCounts, redis: Any, metrics: Metrics) -> None:
         self._counts = counts
         self._redis = redis
         self._metrics = metrics
-        self._interval_ms = interval_ms
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to flush in the background."""
+        """Begin to write in the background."""
         self._task = spawn(self._run(), name="usage-writer")
 
     async def stop(self) -> None:
-        """Flush what is left and end."""
+        """Write what is left and end."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-        await self.flush(clock.now_ms())
+        await self.flush(clock.now_ms(), everything=True)
 
     async def _run(self) -> None:
         while True:
-            counting_ms = clock.now_ms()
-            await asyncio.sleep(min(self._interval_ms, MINUTE_MS - counting_ms % MINUTE_MS) / 1000)
-            await self.flush(counting_ms)
+            await asyncio.sleep(1)
+            await self.flush(clock.now_ms())
 
-    async def flush(self, counted_ms: int) -> None:
-        """Add to Redis what was counted in the minute of ``counted_ms``. What Redis does not take is given up: never counted twice."""
-        entries = list(self._counts.take().items())
+    async def flush(self, now_ms: int, *, everything: bool = False) -> None:
+        """Add to Redis what is due, or everything. What Redis does not take is given up: never counted twice."""
+        entries = list(self._counts.take(None if everything else now_ms).items())
         self._metrics.usage_dropped = self._counts.dropped
         for start in range(0, len(entries), _CHUNK):
             try:
                 pipeline = self._redis.pipeline(transaction=False)
                 chunk = entries[start : start + _CHUNK]
                 for key_id, entry in chunk:
-                    _add(pipeline, key_id, entry, counted_ms)
-                pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (counted_ms, key_id)))
+                    _add(pipeline, key_id, entry)
+                pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id)))
                 pipeline.execute_command("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS)
                 await pipeline.execute(raise_on_error=True)
             except (RedisError, OSError, TimeoutError) as error:
                 self._metrics.usage_flushes["failed"] += 1
                 _log.warning("usage_not_written", keys=len(entries) - start, error=type(error).__name__)
+                for _, entry in entries[start:]:
+                    entry.written_hour, entry.written_ip = 0, ""
                 return
             self._metrics.usage_flushes["ok"] += 1
 
 
-def _add(pipeline: Any, key_id: str, entry: _Entry, counted_ms: int) -> None:
-    hour, minute = divmod(counted_ms // MINUTE_MS, 60)
-    usage = _usage_key(key_id, hour)
-    for outcome, count in ((ADMITTED, entry.admitted), *entry.refused.items()):
-        if count:
-            pipeline.execute_command("HINCRBY", usage, f"{minute} {outcome}", count)
-    pipeline.execute_command("EXPIRE", usage, _USAGE_TTL_S)
-    if entry.admitted:
+def _add(pipeline: Any, key_id: str, entry: _Entry) -> None:
+    """One key's part of a pipeline; its entry begins anew. Expiries are set again when there is something new to expire."""
+    entry.turn(entry.turn_ms - 1)
+    hour = 0
+    for minute, outcome, count in entry.earlier:
+        hour, of_hour = divmod(minute, 60)
+        usage = _usage_key(key_id, hour)
+        pipeline.execute_command("HINCRBY", usage, f"{of_hour} {outcome}", count)
+        if hour != entry.written_hour:
+            pipeline.execute_command("EXPIRE", usage, _USAGE_TTL_S)
+            entry.written_hour = hour
+    if any(outcome == ADMITTED for _, outcome, _ in entry.earlier):
         last = _last_key(key_id)
         # GT: of several workers' flushes the latest use wins, in whatever order they arrive.
         pipeline.execute_command("ZADD", last, "GT", entry.last_ms, entry.client_ip)
-        pipeline.execute_command("ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1)
-        pipeline.execute_command("EXPIRE", last, _LAST_TTL_S)
+        if entry.written_ip != entry.client_ip:
+            pipeline.execute_command("ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1)
+            pipeline.execute_command("EXPIRE", last, _LAST_TTL_S)
+            entry.written_ip = entry.client_ip
     if entry.recent:
         refusals = _refusals_key(key_id)
         pipeline.execute_command("LPUSH", refusals, *(json.dumps(refused) for refused in entry.recent))
         pipeline.execute_command("LTRIM", refusals, 0, _REFUSALS_KEPT - 1)
         pipeline.execute_command("EXPIRE", refusals, _REFUSALS_TTL_S)
+    entry.earlier, entry.recent = _NONE, None
 
 
 def _usage_key(key_id: str, hour: int) -> str:

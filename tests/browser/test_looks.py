@@ -42,7 +42,7 @@ async def use(visitor: Visitor, site: Site) -> None:
                     counts.admitted(key_id, "182.253.10.7", at_ms)
                 for _ in range(12 if hour in (3, 4, 11) else 0):
                     counts.refused(key_id, "ip_not_allowed", "36.70.1.9", at_ms)
-            await writer.flush(at_ms)
+            await writer.flush(at_ms, everything=True)
 
 
 async def look(visitor: Visitor, folder: Path, name: str) -> None:

@@ -59,7 +59,7 @@ async def used(redis_url: str, *, admitted: dict[str, str] | None = None, refuse
         for code in ("ip_not_allowed", "ip_not_allowed", "scope_not_granted"):
             counts.refused(key_id, code, address, now_ms)
     async with redis.Redis.from_url(redis_url) as client:
-        await UsageWriter(counts, client, Metrics()).flush(now_ms)
+        await UsageWriter(counts, client, Metrics()).flush(now_ms, everything=True)
 
 
 async def test_each_filter_narrows_and_the_count_is_exact(alice: Customer, service: Service, redis_url: str) -> None:

@@ -43,7 +43,7 @@ async def count(stores: Stores, now_ms: int, *uses: tuple[str, str, str]) -> Non
             counts.refused(key_id, code, address, now_ms)
         else:
             counts.admitted(key_id, address, now_ms)
-    await UsageWriter(counts, stores.redis, Metrics()).flush(now_ms)
+    await UsageWriter(counts, stores.redis, Metrics()).flush(now_ms, everything=True)
 
 
 @pytest.fixture(autouse=True)

@@ -146,7 +146,7 @@ async def test_a_proxy_that_is_not_trusted_shows_in_what_customers_did(scene: Sc
     for key_id in await scene.add_keys(6):
         counts.admitted(key_id, "10.1.2.3", clock.now_ms())
     async with redis.Redis.from_url(scene.redis_url) as client:
-        await UsageWriter(counts, client, Metrics()).flush(clock.now_ms())
+        await UsageWriter(counts, client, Metrics()).flush(clock.now_ms(), everything=True)
     assert "every customer seen came from 10.1.2.3" in wrong(await said(scene.settings(upstream)))["client_ip.trusted_proxies"]
     trusted = {"trusted_proxies": ["10.1.2.3/32"]}
     assert wrong(await said(scene.settings(upstream, client_ip=trusted))) == {}

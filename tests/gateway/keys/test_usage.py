@@ -32,7 +32,7 @@ async def test_counts_of_a_minute_come_back(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
     counts.admitted(KEY, "8.8.8.8", NOON + 1)
     counts.refused(KEY, "ip_not_allowed", "9.9.9.9", NOON + 2)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     assert await usage.read_minutes(client, KEY, now_ms=NOON) == [UsagePeriod(NOON, 2, {"ip_not_allowed": 1})]
     assert await usage.read_minutes(client, OTHER, now_ms=NOON) == []
 
@@ -41,14 +41,14 @@ async def test_flushes_and_workers_add_up(counts, writer, client):
     other_counts = UsageCounts()
     for each, flusher in ((counts, writer), (other_counts, UsageWriter(other_counts, client, Metrics())), (counts, writer)):
         each.admitted(KEY, "8.8.8.8", NOON)
-        await flusher.flush(NOON)
+        await flusher.flush(NOON, everything=True)
     assert await usage.read_minutes(client, KEY, now_ms=NOON) == [UsagePeriod(NOON, 3, {})]
 
 
 async def test_nothing_is_written_twice(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
-    await writer.flush(NOON)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
+    await writer.flush(NOON, everything=True)
     assert (await usage.read_minutes(client, KEY, now_ms=NOON))[0].admitted == 1
 
 
@@ -58,7 +58,7 @@ async def test_the_latest_use_wins_whatever_order_flushes_arrive_in(client):
     early.admitted(KEY, "8.8.8.8", NOON)
     early.admitted(OTHER, "2001:db8::1", NOON + 7)
     for each in (late, early):
-        await UsageWriter(each, client, Metrics()).flush(NOON)
+        await UsageWriter(each, client, Metrics()).flush(NOON, everything=True)
     assert await usage.read_last_use(client, [KEY, OTHER, "gbk_" + "c" * 28]) == {
         KEY: LastUse(NOON + 500, "8.8.8.8"),
         OTHER: LastUse(NOON + 7, "2001:db8::1"),
@@ -67,16 +67,16 @@ async def test_the_latest_use_wins_whatever_order_flushes_arrive_in(client):
 
 async def test_a_refusal_is_no_use(counts, writer, client):
     counts.refused(KEY, "invalid_credentials", "9.9.9.9", NOON)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     assert await usage.read_last_use(client, [KEY]) == {}
 
 
 async def test_recent_refusals_come_latest_first_and_are_bounded(counts, writer, client):
     for number in range(60):
         counts.refused(KEY, "ip_not_allowed", "9.9.9.9", NOON + number)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     counts.refused(KEY, "rate_limited", "8.8.8.8", NOON + 100)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     refusals = await usage.read_refusals(client, KEY)
     assert len(refusals) == 50
     assert refusals[:2] == [Refused(NOON + 100, "rate_limited", "8.8.8.8"), Refused(NOON + 59, "ip_not_allowed", "9.9.9.9")]
@@ -86,7 +86,7 @@ async def test_hours_count_back_from_now_and_include_quiet_ones(counts, writer, 
     for minutes_ago in (0, 59, 60, 23 * 60 + 59, 24 * 60 + 1):
         at_ms = NOON - minutes_ago * usage.MINUTE_MS
         counts.admitted(KEY, "8.8.8.8", at_ms)
-        await writer.flush(at_ms)
+        await writer.flush(at_ms, everything=True)
     hours = await usage.read_hours(client, KEY, now_ms=NOON)
     assert len(hours) == 24
     assert hours[-1].start_ms + usage.HOUR_MS == NOON + usage.MINUTE_MS
@@ -96,7 +96,7 @@ async def test_hours_count_back_from_now_and_include_quiet_ones(counts, writer, 
 async def test_everything_kept_expires(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
     counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     keys = await client.keys("*")
     assert len(keys) == 4
     assert all([await client.ttl(key) > 25 * 3600 for key in keys])
@@ -105,7 +105,7 @@ async def test_everything_kept_expires(counts, writer, client):
 async def test_a_deleted_key_is_forgotten(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
     counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
-    await writer.flush(NOON)
+    await writer.flush(NOON, everything=True)
     await usage.forget(client, KEY, now_ms=NOON)
     assert await client.keys("*") == []
 
@@ -125,14 +125,14 @@ async def test_without_redis_counts_are_given_up_and_readers_say_so(own_redis):
         writer = UsageWriter(counts, client, metrics)
         own_redis.stop()
         counts.admitted(KEY, "8.8.8.8", NOON)
-        await writer.flush(NOON)
+        await writer.flush(NOON, everything=True)
         assert metrics.usage_flushes == {"failed": 1}
         assert counts.take() == {}
         with pytest.raises(StoreUnavailable):
             await usage.read_last_use(client, [KEY])
         own_redis.start()
         counts.admitted(KEY, "8.8.8.8", NOON)
-        await writer.flush(NOON)
+        await writer.flush(NOON, everything=True)
         assert (await usage.read_minutes(client, KEY, now_ms=NOON))[0].admitted == 1
 
 
@@ -141,3 +141,61 @@ async def test_stopping_writes_what_is_left(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
     await writer.stop()
     assert set(await usage.read_last_use(client, [KEY])) == {KEY}
+
+
+def due(counts: UsageCounts, seconds: float) -> set[str]:
+    return set(counts.take(NOON + int(seconds * 1_000)))
+
+
+async def written(writer, counts, seconds: float) -> None:
+    await writer.flush(NOON + int(seconds * 1_000))
+
+
+async def test_news_is_written_soon_and_more_of_the_same_once_a_minute(counts, writer, client):
+    metrics, commands = writer._metrics, 0
+    for second in range(600):
+        counts.admitted(KEY, "8.8.8.8", NOON + second * 1_000)
+        await written(writer, counts, second)
+        commands = metrics.usage_flushes["ok"]
+        if second == 5:
+            assert (await usage.read_last_use(client, [KEY]))[KEY].client_ip == "8.8.8.8"
+            assert commands == 1
+    assert 10 <= commands <= 13
+    await writer.flush(NOON + 600_000, everything=True)
+    minutes = await usage.read_minutes(client, KEY, now_ms=NOON + 600_000)
+    assert [minute.admitted for minute in minutes] == [60] * 10
+
+
+@pytest.mark.parametrize("news", ["another address", "a refusal"])
+def test_another_address_and_a_refusal_are_news(counts, news):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    assert due(counts, 5) == {KEY}
+    assert due(counts, 20) == set()
+    if news == "a refusal":
+        counts.refused(KEY, "rate_limited", "8.8.8.8", NOON + 20_000)
+    else:
+        counts.admitted(KEY, "9.9.9.9", NOON + 20_000)
+    assert due(counts, 23) == set()
+    assert due(counts, 25) == {KEY}
+
+
+def test_a_key_that_is_no_longer_used_is_forgotten(counts):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    for entry in counts.take(NOON + 5_000).values():
+        entry.earlier, entry.admitted = [], 0
+    assert counts._entries
+    assert due(counts, 120) == set()
+    assert counts._entries == {}
+    assert not counts._due
+
+
+async def test_a_steady_key_costs_few_commands(counts, writer, client):
+    for second in range(0, 130, 1):
+        counts.admitted(KEY, "8.8.8.8", NOON + second * 1_000)
+        await written(writer, counts, second)
+    before = sum(figures["calls"] for figures in (await client.info("commandstats")).values())
+    for second in range(130, 190, 1):
+        counts.admitted(KEY, "8.8.8.8", NOON + second * 1_000)
+        await written(writer, counts, second)
+    after = sum(figures["calls"] for figures in (await client.info("commandstats")).values())
+    assert after - before <= 8  # two minutes' counts, the last use, which keys were active; one asked for these figures

@@ -1,0 +1,153 @@
+"""Some gates' key rooms in one process, as a worker has them: ``python -m tests.bench.fleet GATES PERIOD DSN REDIS VAULT``.
+
+It reads a line for each step from standard input and answers each with a line of JSON: ``fill`` (every gate looks up every key, whose ids
+are in the file named on the line), ``use SECONDS`` (every gate uses every key once each PERIOD seconds), ``revoked`` (wait until
+no gate has any key). It ends with its input.
+"""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from gateway.admission.gcra import ShareNeeded
+from gateway.admission.limits import KeyLimiter
+from gateway.config.settings import Cache, Rate
+from gateway.keys import postgres, redis_client
+from gateway.keys.invalidation import InvalidationListener
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.record import KeyRecord
+from gateway.keys.shared import SharedRecords
+from gateway.keys.store import KeyStore
+from gateway.keys.trust import Trust
+from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.vault import Vault
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
+from gateway.telemetry import configure_logging
+from gateway.telemetry.metrics import Metrics
+
+RATE = Rate(1_200, 60_000)
+TOGETHER = 500
+LAG_SECONDS = 0.005
+
+
+def _as_it_is(record: KeyRecord) -> KeyRecord:
+    return record
+
+
+class Gate:
+    """What a worker asks of PostgreSQL and Redis for its keys."""
+
+    def __init__(self, pool: postgres.Pool, redis: Any, dsn: str, vault: Vault) -> None:
+        self.metrics, trust = Metrics(), Trust()
+        self.lookup: KeyLookup[KeyRecord] = KeyLookup(
+            KeyStore(pool, vault, seconds=2.0), SharedRecords(redis, vault), trust, Cache(), prepare=_as_it_is, metrics=self.metrics
+        )
+        self.listener = InvalidationListener(redis, dsn, trust, self.lookup, metrics=self.metrics)
+        self.limiter = KeyLimiter(redis, metrics=self.metrics)
+        self.counts = UsageCounts()
+        self.writer = UsageWriter(self.counts, redis, self.metrics)
+        self.hits = 0
+
+    async def start(self) -> None:
+        self.listener.start()
+        await self.listener.up.wait()
+        self.limiter.start()
+        self.writer.start()
+
+    async def fill(self, ids: list[str]) -> None:
+        """Every key once, some at a time, as requests would ask for them; again when told to try again."""
+        for start in range(0, len(ids), TOGETHER):
+            left = ids[start : start + TOGETHER]
+            while left:
+                found = await asyncio.gather(*map(self.lookup.fetch, left), return_exceptions=True)
+                left = [key_id for key_id, outcome in zip(left, found, strict=True) if isinstance(outcome, Exception)]
+
+    async def use(self, ids: list[str], period: float, until: float) -> None:
+        """As admission does: memory, the limit, the count. In slices, so that the loop turns."""
+        turn = 0
+        began = time.monotonic()
+        while time.monotonic() < until:
+            now_ms, due = clock.monotonic_ms(), int((time.monotonic() - began) / period * len(ids))
+            for number in range(turn, min(due, turn + 2 * TOGETHER)):
+                key_id = ids[number % len(ids)]
+                if self.lookup.peek(key_id, now_ms) is None:
+                    await self.lookup.fetch(key_id)
+                else:
+                    self.hits += 1
+                try:
+                    self.limiter.charge(key_id, 1, RATE, now_ms)
+                except ShareNeeded:
+                    await self.limiter.settled(key_id, 1, RATE)
+                self.counts.admitted(key_id, "203.0.113.7", clock.now_ms())
+            turn = min(due, turn + 2 * TOGETHER)
+            await asyncio.sleep(0.005)
+
+    def figures(self) -> dict[str, int]:
+        told = {f"{store} {outcome}": count for (store, outcome), count in self.metrics.key_fetches.items()}
+        return {"memory": self.hits, "feed reads": self.metrics.feed_reads, **told}
+
+    async def close(self) -> None:
+        await self.listener.aclose()
+        await self.lookup.aclose()
+
+
+async def _worst_lag(stop: asyncio.Event) -> float:
+    """The longest that the loop did not turn, in milliseconds."""
+    worst, before = 0.0, time.monotonic()
+    while not stop.is_set():
+        await asyncio.sleep(LAG_SECONDS)
+        now = time.monotonic()
+        worst, before = max(worst, now - before - LAG_SECONDS), now
+    return round(worst * 1_000, 1)
+
+
+async def _revoked(gates: list[Gate], ids: list[str]) -> None:
+    """Until no gate would let any of the keys pass."""
+    left = [(gate, key_id) for gate in gates for key_id in ids]
+    while left:
+        now_ms = clock.monotonic_ms()
+        still = [(gate, key_id) for gate, key_id in left[:TOGETHER] if isinstance(gate.lookup.peek(key_id, now_ms), KeyRecord)]
+        left = still + left[TOGETHER:]
+        await asyncio.sleep(0.001)
+
+
+async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
+    configure_logging("error", service="bench")
+    pool, redis = await postgres.create_pool(dsn), redis_client.connect(url)
+    gates = [Gate(pool, redis, dsn, Vault.parse(vault)) for _ in range(int(count))]
+    ids: list[str] = []
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    for gate in gates:
+        await gate.start()
+    while line := (await reader.readline()).decode().split():
+        stop, began = asyncio.Event(), time.monotonic()
+        lag = spawn(_worst_lag(stop), name="lag")
+        match line:
+            case ["fill", path]:
+                ids = (await asyncio.to_thread(Path(path).read_text)).split()
+                await asyncio.gather(*(gate.fill(ids) for gate in gates))
+            case ["use", seconds]:
+                until = time.monotonic() + float(seconds)
+                await asyncio.gather(*(gate.use(ids, float(period), until) for gate in gates))
+            case ["revoked"]:
+                await _revoked(gates, ids)
+        stop.set()
+        ended = time.monotonic()
+        answer = {"gates": [gate.figures() for gate in gates], "seconds": ended - began, "lag_ms": await lag, "at": ended}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+    for gate in gates:
+        await gate.close()
+    pool.terminate()
+    await redis.aclose()
+
+
+if __name__ == "__main__":
+    uvloop.run(main(*sys.argv[1:]))

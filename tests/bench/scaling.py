@@ -1,0 +1,217 @@
+"""What gates ask of PostgreSQL and Redis for their keys, with many keys in use and many gates: ``python -m tests.bench.scaling``.
+
+Real stores on this machine, and the gates' own classes in a few processes (:mod:`tests.bench.fleet`). It prints, for each number of gates
+and keys in use: queries and rows a second of PostgreSQL and commands a second of Redis while nothing changes, and where look-ups were
+answered while the gates filled. Then a gate that starts cold beside one that has used the keys; how long a gate needs when Redis is
+empty; and many keys revoked in one transaction.
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import asyncpg
+import redis.asyncio
+
+from deploy.local.redis import RedisServer
+from gateway.keys.ids import new_key_id, new_secret
+from gateway.keys.vault import Vault, new_entry
+from gateway.runtime.tasks import spawn
+from tests.support.stack import TEMPLATE, OwnPostgres, start_migrated, start_redis
+
+ROOT = Path(__file__).parents[2]
+PROCESSES = 4
+USES_A_SECOND = 20_000
+"""Of all gates together: with more, keys are used more seldom, and it is said how often."""
+ROW = "{:>6} {:>8} {:>7} | {:>8} {:>8} {:>9} {:>9} {:>9} | {:>8} {:>7} {:>11}"
+
+
+class Ground(NamedTuple):
+    """The stores."""
+
+    postgres: OwnPostgres
+    redis: RedisServer
+    vault: str
+    folder: Path
+
+
+class Counts(NamedTuple):
+    """What the stores have counted so far."""
+
+    at: float
+    transactions: int
+    rows: int
+    commands: int
+    scripts: int
+
+
+async def counted(ground: Ground) -> Counts:
+    connection = await asyncpg.connect(ground.postgres.owner_dsn)
+    await connection.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(1.1)")  # other backends report once a second
+    row = await connection.fetchrow("SELECT xact_commit, tup_fetched FROM pg_stat_database WHERE datname = current_database()")
+    await connection.close()
+    async with redis.asyncio.Redis.from_url(ground.redis.url) as client:
+        told = await client.info("commandstats")
+    calls = {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in told.items()}
+    return Counts(time.monotonic(), *row, sum(calls.values()), calls.get("evalsha", 0))
+
+
+async def make_keys(ground: Ground, count: int) -> Path:
+    """That many keys in the database; returns the file of their ids."""
+    vault, ids = Vault.parse(ground.vault), [new_key_id() for _ in range(count)]
+    connection = await asyncpg.connect(ground.postgres.owner_dsn)
+    await connection.execute("TRUNCATE api_keys, accounts, key_changes CASCADE")
+    await connection.execute("INSERT INTO accounts (id, kyc) SELECT 'a' || n, 'verified' FROM generate_series(0, 999) AS n")
+    await connection.execute("ALTER TABLE api_keys DISABLE TRIGGER ALL")
+    names = ("id", "account_id", "label", "scopes", "algorithm", "sealed_secret", "created_at")
+    now = await connection.fetchval("SELECT now()")
+    rows = [
+        (key_id, f"a{number % 1_000}", "bot", ["read", "trade"], "hmac-sha256", vault.seal(new_secret().reveal(), context=key_id), now)
+        for number, key_id in enumerate(ids)
+    ]
+    await connection.copy_records_to_table("api_keys", records=rows, columns=names)
+    await connection.execute("ALTER TABLE api_keys ENABLE TRIGGER ALL")
+    for trigger in ("api_keys_notify", "api_keys_notify_truncate"):
+        await connection.execute(f"ALTER TABLE api_keys ENABLE ALWAYS TRIGGER {trigger}")
+    await connection.execute("ANALYZE")
+    await connection.close()
+    async with redis.asyncio.Redis.from_url(ground.redis.url) as client:
+        await client.flushall()
+    path = ground.folder / f"{count}.ids"
+    path.write_text("\n".join(ids))
+    return path
+
+
+class Fleet:
+    """Gates in a few processes that do the same at once."""
+
+    def __init__(self, processes: list[asyncio.subprocess.Process]) -> None:
+        self._processes = processes
+
+    async def do(self, step: str) -> list[dict[str, Any]]:
+        for process in self._processes:
+            process.stdin.write(f"{step}\n".encode())
+        return [json.loads(await process.stdout.readline()) for process in self._processes]
+
+
+@asynccontextmanager
+async def fleet(ground: Ground, gates: int, period: float) -> AsyncIterator[Fleet]:
+    share = [gates // PROCESSES + (number < gates % PROCESSES) for number in range(PROCESSES)]
+    arguments = (str(period), ground.postgres.gateway_dsn, ground.redis.url, ground.vault)
+    processes = [
+        await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.bench.fleet", str(some), *arguments),
+            cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        )
+        for some in share
+        if some
+    ]  # fmt: skip
+    try:
+        yield Fleet(processes)
+    finally:
+        for process in processes:
+            process.stdin.close()
+            await process.wait()
+
+
+def summed(answers: list[dict[str, Any]]) -> Counter[str]:
+    return sum((Counter(gate) for answer in answers for gate in answer["gates"]), Counter())
+
+
+def shares(figures: Counter[str]) -> str:
+    by_redis, by_postgres = figures["redis found"], figures["postgres found"]
+    return f"{by_redis / (by_redis + by_postgres or 1):.1%}"
+
+
+async def steady(ground: Ground, gates: int, keys: int, seconds: float) -> None:
+    """One line of the table."""
+    path, period = await make_keys(ground, keys), max(1.0, gates * keys / USES_A_SECOND)
+    async with fleet(ground, gates, period) as fleet_:
+        filled = summed(await fleet_.do(f"fill {path}"))
+        await fleet_.do(f"use {max(5, 2 * period)}")  # limits and usage have a beginning of their own
+        before, used_before = await counted(ground), summed(await fleet_.do("use 0"))
+        used = summed(await fleet_.do(f"use {max(seconds, 2 * period)}"))
+        after = await counted(ground)
+    took = after.at - before.at
+    lookups = used - used_before
+    rows = lookups["postgres found"] + lookups["postgres absent"]
+    print(ROW.format(
+        gates, keys, f"{period:.0f} s", f"{(after.transactions - before.transactions) / took:.1f}", f"{rows / took:.1f}",
+        f"{(after.commands - before.commands) / took:.0f}", f"{(after.scripts - before.scripts) / took:.0f}",
+        f"{(after.commands - before.commands) / took / gates / keys * 1e4:.0f}",
+        filled["postgres found"], shares(filled), f"{lookups['memory'] / (lookups['memory'] + rows + lookups['redis found'] or 1):.1%}",
+    ), flush=True)  # fmt: skip
+
+
+async def cold(ground: Ground, keys: int) -> None:
+    path = await make_keys(ground, keys)
+    async with fleet(ground, 1, 1.0) as first:
+        (filled,) = await first.do(f"fill {path}")
+        print(f"\nRedis empty, {keys} keys asked for by one gate: {filled['seconds']:.1f} s, worst turn of the loop {filled['lag_ms']} ms")
+        await asyncio.sleep(2)
+        async with fleet(ground, 1, 1.0) as second:
+            (answer,) = await second.do(f"fill {path}")
+    figures = summed([answer])
+    print(
+        f"a cold gate beside one that has used {keys} keys: {answer['seconds']:.1f} s, {shares(figures)} answered by Redis,"
+        f" {figures['postgres found'] + figures['postgres absent']} rows of PostgreSQL, worst turn of the loop {answer['lag_ms']} ms"
+    )
+
+
+async def revoked(ground: Ground, gates: int, keys: int) -> None:
+    path = await make_keys(ground, keys)
+    connection = await asyncpg.connect(ground.postgres.owner_dsn)
+    async with fleet(ground, gates, 1.0) as fleet_:
+        await fleet_.do(f"fill {path}")
+        waiting = spawn(fleet_.do("revoked"), name="revoked")
+        await connection.execute("UPDATE api_keys SET revoked_at = now(), revoked_reason = 'leaked', sealed_secret = NULL")
+        committed = time.monotonic()
+        answers = await waiting
+    await connection.close()
+    late, lag = max(answer["at"] for answer in answers) - committed, max(answer["lag_ms"] for answer in answers)
+    print(f"{keys} keys revoked in one transaction, {gates} gates, nothing published: refused by all {late * 1_000:.0f} ms after it,")
+    print(f"  worst turn of a loop meanwhile {lag} ms ({-(-gates // PROCESSES)} gates share one here)")
+
+
+def main(gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
+    """The stores, and everything on them."""
+    with tempfile.TemporaryDirectory(prefix="gerbang-scaling-") as folder:
+        server, cache = start_migrated(Path(folder) / "postgres"), start_redis(Path(folder) / "redis")
+        try:
+            asyncio.run(everything(Ground(OwnPostgres(server, TEMPLATE), cache, new_entry("k1"), Path(folder)), gates, keys, seconds))
+        finally:
+            cache.stop()
+            server.stop()
+
+
+async def everything(ground: Ground, gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
+    print("Each gate uses each key once a period; per second, of all gates together, while nothing changes.")
+    print(ROW.format("gates", "keys", "period", "queries", "rows", "commands", "scripts", "per 10k*", "PG rows", "Redis", "memory"))
+    for some in gates:
+        for many in keys:
+            await steady(ground, some, many, seconds)
+    print("* commands of Redis a second, those inside scripts counted too, for 10 000 keys in use on one gate.")
+    print("PG rows, Redis: rows read from PostgreSQL while the gates filled, and the share that Redis answered. memory: of the uses.")
+    await cold(ground, min(20_000, max(keys)))
+    await revoked(ground, max(gates), min(10_000, max(keys)))
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gates", type=_numbers, default=[1, 4, 16])
+    parser.add_argument("--keys", type=_numbers, default=[1_000, 10_000, 100_000])
+    parser.add_argument("--seconds", type=float, default=15, help="how long each measurement takes, at the least")
+    main(**vars(parser.parse_args()))

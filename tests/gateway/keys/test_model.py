@@ -1,0 +1,370 @@
+"""The protocol of feed, memory, Redis and messages as a state machine: two gates of the real code against a model of what they may believe.
+
+The stores are models: a database with transactions that commit in any order, snapshots and the feed, and a Redis that forgets, and to which
+somebody puts old records back. What a store has answered may arrive later than anything else happens; a message may come late or never;
+PostgreSQL or Redis may be away; a gate may die and start cold, the server may restart, old changes may be pruned.
+
+What must hold: a gate never uses a state of a key that was over before the gate's last read of the feed began, nor one that was over before
+a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was over longer ago than
+a record in Redis is valid.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from gateway.config.settings import Cache
+from gateway.errors import KeyStoreUnavailable, StoreUnavailable
+from gateway.keys.cache import ABSENT
+from gateway.keys.ids import new_key_id
+from gateway.keys.invalidation import InvalidationListener
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.shared import SharedRecords
+from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
+from gateway.keys.store import Found
+from gateway.keys.trust import Trust
+from gateway.runtime.tasks import spawn
+from gateway.telemetry.metrics import Metrics
+from tests.support.keys import NOW_MS, a_record, a_vault
+
+KEYS = [new_key_id() for _ in range(3)]
+VAULT = a_vault()
+SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000)
+DEAD = None
+"""The state of a key that does not exist."""
+
+
+class Transaction(NamedTuple):
+    xid: int
+    key_id: str
+    state: int | None
+
+
+class Database:
+    """Keys with numbered states, and the feed."""
+
+    def __init__(self) -> None:
+        self.next_xid, self.server, self.is_up = 100, 1, True
+        self.under_way: list[Transaction] = []
+        self.feed: list[tuple[str, int]] = []
+        self.states: dict[str, int | None] = dict.fromkeys(KEYS, 0)
+        self.marks = [(0, 3)]
+
+    def snapshot(self) -> Snapshot:
+        xids = sorted(transaction.xid for transaction in self.under_way)
+        return parse_snapshot(f"{min(xids, default=self.next_xid)}:{self.next_xid}:{','.join(map(str, xids))}")
+
+    def check(self) -> None:
+        if not self.is_up:
+            raise StoreUnavailable("PostgreSQL did not answer")
+
+    def prune(self) -> None:
+        """Mark, and let go what the mark before the last has seen, as if that were 15 minutes ago."""
+        self.marks.append((len(self.marks) + self.marks[-1][0], self.snapshot().xmin))
+        del self.marks[:-2]
+        self.feed = [entry for entry in self.feed if entry[1] >= self.marks[0][1]]
+
+
+class Redis:
+    """The commands that are used of it."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, bytes] = {}
+        self.ever: list[tuple[str, bytes]] = []
+        self.is_up = True
+
+    def check(self) -> None:
+        if not self.is_up:
+            raise ConnectionError
+
+    async def mget(self, names: list[str]) -> list[bytes | None]:
+        self.check()
+        return [self.held.get(name) for name in names]
+
+    async def unlink(self, *names: str) -> None:
+        self.check()
+        for name in names:
+            self.held.pop(name, None)
+
+    def pipeline(self, **_options: object) -> "Redis":
+        return self
+
+    async def __aenter__(self) -> "Redis":
+        return self
+
+    async def __aexit__(self, *_error: object) -> None: ...
+
+    def set(self, name: str, sealed: bytes, **_options: object) -> None:
+        if self.is_up:
+            self.held[name] = sealed
+            self.ever.append((name, sealed))
+
+    async def execute(self) -> None:
+        self.check()
+
+
+class Held:
+    """An answer that was given and has not arrived."""
+
+    def __init__(self) -> None:
+        self.arrives = asyncio.Event()
+
+
+class Time:
+    def __init__(self) -> None:
+        self.ms = 1_000_000
+
+    def monotonic_ms(self) -> int:
+        return self.ms
+
+    def now_ms(self) -> int:
+        return NOW_MS + self.ms
+
+
+class Gate:
+    """One gate's key room, on the models. It is the store and the connection that it asks, so that answers can be held up."""
+
+    def __init__(self, database: Database, redis: Redis, time: Time) -> None:
+        self.database, self.time = database, time
+        self.trust = Trust()
+        self.trust.redis_up_ms = time.ms if redis.is_up else None
+        shared: Any = redis
+        self.lookup = KeyLookup(
+            self, SharedRecords(shared, VAULT), self.trust, SETTINGS,
+            prepare=lambda record: int(record.label), metrics=Metrics(), wall_ms=time.now_ms, monotonic_ms=time.monotonic_ms,
+        )  # fmt: skip
+        self.listener = InvalidationListener(shared, "postgresql://unused", self.trust, self.lookup, metrics=Metrics(), now=time)
+        self.holding = False
+        self.held: list[Held] = []
+        self.told_ms: dict[str, int] = {}
+        self.mail: list[tuple[str, int]] = []
+        self.reading = False
+
+    async def find(self, key_ids: list[str]) -> Found:
+        self.database.check()
+        records = {
+            key_id: a_record(key_id=key_id, label=str(state)) for key_id in key_ids if (state := self.database.states[key_id]) is not DEAD
+        }
+        found = Found(records, self.database.snapshot(), self.database.server)
+        await self.late()
+        return found
+
+    async def fetchrow(self, _statement: str, since: str, mark: str | None) -> dict[str, Any]:
+        self.database.check()
+        before, now = parse_snapshot(since), self.database.snapshot()
+        new = [entry for entry in self.database.feed if not before.sees(entry[1])]
+        row = {
+            "position": now.text,
+            "server": self.database.server,
+            "floor": self.database.marks[0][1],
+            "mark": str(self.database.marks[-1][0]),
+            "mark_is_there": mark in {str(number) for number, _ in self.database.marks},
+            "key_ids": [key_id for key_id, _ in new],
+            "xids": [xid for _, xid in new],
+        }
+        await self.late()
+        return row
+
+    async def late(self) -> None:
+        if self.holding:
+            self.held.append(held := Held())
+            await held.arrives.wait()
+
+    async def read(self) -> None:
+        since = BEGINNING if self.trust.read is None or self.trust.read.server != self.database.server else self.trust.read.position
+        try:
+            await self.listener._read(self, since)
+        except StoreUnavailable:
+            return
+        finally:
+            self.reading = False
+
+
+gates = st.integers(0, 1)
+keys = st.sampled_from(KEYS)
+
+
+class Protocol(RuleBasedStateMachine):
+    """See the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.time, self.database, self.redis = Time(), Database(), Redis()
+        self.over_ms: dict[tuple[str, int | None], int] = {}
+        """When a state of a key ended; each is unique but for :data:`DEAD`, whose latest end counts."""
+        self.states = 0
+        self.gates: list[Gate] = []
+
+    @initialize()
+    def start(self) -> None:
+        self.gates = [Gate(self.database, self.redis, self.time) for _ in range(2)]
+
+    def run(self, work: Any = None) -> Any:
+        """Let the loop turn until nothing moves."""
+
+        async def turns() -> Any:
+            outcome = None if work is None else await work()
+            for _ in range(60):
+                await asyncio.sleep(0)
+            return outcome
+
+        return self.loop.run_until_complete(turns())
+
+    # -- the database --------------------------------------------------------------------------------------------------
+
+    @precondition(lambda self: self.database.is_up)
+    @rule(key_id=keys, delete=st.booleans())
+    def begin(self, key_id: str, delete: bool) -> None:
+        """One transaction for each key at a time: the row's lock."""
+        if all(transaction.key_id != key_id for transaction in self.database.under_way):
+            self.states += 1
+            self.database.under_way.append(Transaction(self.database.next_xid, key_id, DEAD if delete else self.states))
+            self.database.next_xid += 1
+
+    @precondition(lambda self: self.database.is_up and self.database.under_way)
+    @rule(data=st.data(), publish=st.booleans())
+    def commit(self, data: st.DataObject, publish: bool) -> None:
+        """The admin service may die before it publishes."""
+        transaction = data.draw(st.sampled_from(self.database.under_way))
+        self.database.under_way.remove(transaction)
+        self.time.ms += 1
+        self.over_ms[transaction.key_id, self.database.states[transaction.key_id]] = self.time.ms
+        self.database.states[transaction.key_id] = transaction.state
+        self.over_ms.pop((transaction.key_id, transaction.state), None)
+        self.database.feed.append((transaction.key_id, transaction.xid))
+        if publish and self.redis.is_up:
+            self.redis.held.pop(f"gerbang:{{{transaction.key_id}}}:record", None)
+            for gate in self.gates:
+                if gate.trust.redis_up_ms is not None:
+                    gate.mail.append((transaction.key_id, self.time.ms))
+
+    @rule()
+    def prune(self) -> None:
+        self.database.prune()
+
+    @rule(up=st.booleans())
+    def postgresql(self, up: bool) -> None:
+        self.database.is_up = up
+
+    @rule()
+    def postgresql_restarts(self) -> None:
+        self.database.under_way.clear()
+        self.database.server += 1
+
+    # -- redis ---------------------------------------------------------------------------------------------------------
+
+    @rule(up=st.booleans())
+    def redis_is(self, up: bool) -> None:
+        self.redis.is_up = up
+        for gate in self.gates:
+            gate.trust.redis_up_ms = None if not up else gate.trust.redis_up_ms or self.time.ms
+            if not up:
+                gate.mail.clear()
+
+    @rule()
+    def redis_is_emptied(self) -> None:
+        self.redis.held.clear()
+
+    @precondition(lambda self: self.redis.ever)
+    @rule(data=st.data())
+    def somebody_puts_an_old_record_back(self, data: st.DataObject) -> None:
+        name, sealed = data.draw(st.sampled_from(self.redis.ever))
+        self.redis.held[name] = sealed
+
+    @rule(number=gates, key_id=keys)
+    def somebody_forges_a_message(self, number: int, key_id: str) -> None:
+        self.run(lambda: self._deliver(self.gates[number], key_id))
+
+    @precondition(lambda self: any(gate.mail for gate in self.gates))
+    @rule(number=gates)
+    def a_message_comes(self, number: int) -> None:
+        gate = self.gates[number]
+        if gate.mail:
+            key_id, sent_ms = gate.mail.pop(0)
+            gate.told_ms[key_id] = sent_ms
+            self.run(lambda: self._deliver(gate, key_id))
+
+    async def _deliver(self, gate: Gate, key_id: str) -> None:
+        gate.listener._received(f"{self.time.now_ms()} {key_id}".encode())
+
+    # -- the gates -----------------------------------------------------------------------------------------------------
+
+    @rule(milliseconds=st.sampled_from([1, 300, 1_000, 4_000, 20_000, 50_000]))
+    def time_passes(self, milliseconds: int) -> None:
+        self.time.ms += milliseconds
+
+    @rule(number=gates)
+    def a_gate_reads_the_feed(self, number: int) -> None:
+        gate = self.gates[number]
+        if not gate.reading:
+            gate.reading = True
+            self.run(lambda: self._spawned(gate.read()))
+
+    async def _spawned(self, work: Any) -> None:
+        spawn(work, name="model")
+
+    @rule(number=gates, held_up=st.booleans())
+    def answers_are_held_up(self, number: int, held_up: bool) -> None:
+        self.gates[number].holding = held_up
+
+    @precondition(lambda self: any(gate.held for gate in self.gates))
+    @rule(number=gates)
+    def an_answer_arrives(self, number: int) -> None:
+        if self.gates[number].held:
+            self.gates[number].held.pop(0).arrives.set()
+            self.run()
+
+    @rule(number=gates)
+    def a_gate_dies_and_starts_cold(self, number: int) -> None:
+        self.run(self.gates[number].lookup.aclose)
+        self.gates[number] = Gate(self.database, self.redis, self.time)
+
+    @rule(number=gates, key_id=keys)
+    def a_key_is_used(self, number: int, key_id: str) -> None:
+        gate = self.gates[number]
+        self.judge(gate, key_id)
+        if self.run(lambda: self._peek(gate, key_id)) is None:
+            self.run(lambda: self._spawned(self._fetch(gate, key_id)))
+            self.judge(gate, key_id)
+
+    async def _fetch(self, gate: Gate, key_id: str) -> None:
+        with suppress(KeyStoreUnavailable):
+            await gate.lookup.fetch(key_id)
+
+    async def _peek(self, gate: Gate, key_id: str) -> Any:
+        return gate.lookup.peek(key_id, self.time.ms)
+
+    @rule()
+    def all_keys_are_judged(self) -> None:
+        for gate in self.gates:
+            for key_id in KEYS:
+                self.judge(gate, key_id)
+
+    def judge(self, gate: Gate, key_id: str) -> None:
+        """What memory says may be the past, but not a past that this gate must know to be over."""
+        found = self.run(lambda: self._peek(gate, key_id))
+        if found is None:
+            return
+        over_ms = self.over_ms.get((key_id, DEAD if found is ABSENT else found))
+        if over_ms is None:
+            return
+        read_ms = gate.trust.read_at.ms if gate.trust.read is not None else self.time.ms - SETTINGS.redis_ttl_ms
+        assert over_ms >= read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
+        assert over_ms >= gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
+
+    def teardown(self) -> None:
+        for gate in self.gates:
+            self.run(gate.lookup.aclose)
+        for task in asyncio.all_tasks(self.loop):
+            task.cancel()
+        self.run()
+        self.loop.close()
+
+
+TestProtocol = Protocol.TestCase
+TestProtocol.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
