@@ -186,7 +186,9 @@ class Gate:
         claimed, now_ms = "", self._monotonic_ms()
         try:
             dialect, fields = self._claimed_dialect(request)
-            self._check_failures(seen, request, now_ms)
+            held_ms = self._held_ms(seen, request, now_ms)
+            if held_ms:
+                self._check_failures(dialect.named(fields), held_ms, now_ms)
             claimed = dialect.key_id(request, fields)
             principal = self._known(claimed, now_ms)
             if principal is None and not little:
@@ -210,7 +212,8 @@ class Gate:
         claimed = ""
         now_ms = self._monotonic_ms()
         try:
-            credentials = self._read(asked, seen, now_ms)
+            held_ms = self._held_ms(seen, asked, now_ms)
+            credentials = self._read(asked, held_ms, now_ms)
             window_ms = 0
             if credentials is not None:
                 claimed = credentials.key_id
@@ -218,6 +221,9 @@ class Gate:
                 window_ms = rules.check_time(credentials, asked.received_ms, self._auth)
                 principal = self._known(credentials.key_id, now_ms)
                 if principal is None or not self._verifies(principal, credentials):
+                    if held_ms:
+                        principal = None  # nothing is proven
+                        raise _held_back(held_ms)
                     self._refuse_credentials(principal, credentials, asked)
             else:
                 principal = self._logged_in(asked, now_ms)
@@ -336,17 +342,20 @@ class Gate:
             )
         return dialect, fields
 
-    def _read(self, asked: Asked, seen: Seen, now_ms: int) -> Credentials | None:
+    def _read(self, asked: Asked, held_ms: float, now_ms: int) -> Credentials | None:
         """What a request or a message claims; ``None`` for a message that speaks for the key its session has logged in with.
 
         :raises Refusal: the credentials are missing, ambiguous or cannot be read
         """
         if isinstance(asked, Message):
-            self._check_failures(seen, asked, now_ms)
-            return asked.dialect.credentials(asked, self._auth.max_clock_window_ms)
+            credentials = asked.dialect.credentials(asked, self._auth.max_clock_window_ms)
+            if held_ms and credentials is not None:
+                self._check_failures([credentials.key_id], held_ms, now_ms)
+            return credentials
         request = _request(asked)
         dialect, fields = self._claimed_dialect(request)
-        self._check_failures(seen, asked, now_ms)
+        if held_ms:
+            self._check_failures(dialect.named(fields), held_ms, now_ms)
         return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
     def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
@@ -357,11 +366,21 @@ class Gate:
         dialect, fields = self._claimed_dialect(request)
         return dialect.mistakes(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields, credentials)
 
-    def _check_failures(self, seen: Seen, asked: Asked, now_ms: int) -> None:
-        """An address that was refused too often waits, whatever it sends: no look-up, no verification."""
-        retry_ms = self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
-        if retry_ms:
-            raise rules.rate_limited("too many refused credentials from your address", retry_ms)
+    def _held_ms(self, seen: Seen, asked: Asked, now_ms: int) -> float:
+        """For how long the address is held back, having been refused too often; 0: it is not."""
+        return self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
+
+    def _check_failures(self, named: list[str], held_ms: float, now_ms: int) -> None:
+        """From an address that is held back, only what a known key may have signed is looked at further.
+
+        :param named: the key ids that it could be of
+        :raises RateLimited: none of them is known, and too many have been looked up of late
+        """
+        for key_id in named:
+            found = self._lookup.peek(key_id, now_ms)
+            if (found is None and is_key_id(key_id) and self._failures.may_look_up(now_ms)) or not (found is None or found is ABSENT):
+                return
+        raise _held_back(held_ms)
 
     def _known(self, key_id: str, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""
@@ -430,7 +449,8 @@ class Gate:
         refusal.asker = Asker(self._claimed_id(claimed, asked), owner, seen.address or asked.peer)
         services = self._services
         now_ms = services.monotonic_ms()
-        if isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials):
+        guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)
+        if guessed or (principal is None and _costs(asked)):
             services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
             return
@@ -466,6 +486,15 @@ class Gate:
             if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
                 refusal.detail += f". {admitted.replay.advice}"
             self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
+
+
+def _held_back(held_ms: float) -> Refusal:
+    return rules.rate_limited("too many refused credentials from your address", held_ms)
+
+
+def _costs(asked: Asked) -> bool:
+    """Whether reading it has taken so long that it counts, whatever was wrong with it."""
+    return isinstance(asked, Request) and any(name == b"signature-input" for name, _ in asked.headers)
 
 
 def _request(asked: Asked) -> Request:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from gateway.errors import InvalidCredentials
 from gateway.http1.message import Request
+from gateway.keys.ids import is_key_id
 
 SHOWN = 2_048
 """Bytes of the string to sign that a refusal shows."""
@@ -105,6 +106,11 @@ class Dialect(ABC):
         :raises MissingCredentials, MalformedRequest: as :meth:`read`, for what must stand in the head
         """
         return self.read(request, fields).key_id
+
+    def named(self, fields: Mapping[bytes, bytes]) -> list[str]:
+        """The key ids that a request could be of, at a glance: before anything that costs time is done for it."""
+        values = [value.decode("latin-1") for value in fields.values()]
+        return [value for value in values if is_key_id(value)]
 
     @abstractmethod
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:

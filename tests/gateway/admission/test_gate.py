@@ -82,12 +82,6 @@ def spoil_credentials(scene: Scene) -> None:
     scene.extra = ((b"x-mbx-apikey", b"another"),)
 
 
-def spoil_failures(scene: Scene) -> None:
-    scene.limits["per_ip_failures"] = "1/minute"
-    scene.build()
-    scene.gate._services.failures.failed(HERE, Rate(1, 60_000), scene.now_ms)
-
-
 def spoil_window(scene: Scene) -> None:
     scene.target += "?recvWindow=60001"
 
@@ -122,7 +116,6 @@ def spoil_limit(scene: Scene) -> None:
 
 ORDER = {
     spoil_credentials: (400, "ambiguous_credentials"),
-    spoil_failures: (429, "rate_limited"),
     spoil_window: (400, "malformed_request"),
     spoil_time: (401, "timestamp_out_of_window"),
     spoil_signature: (401, "invalid_credentials"),
@@ -137,7 +130,7 @@ ORDER = {
 
 def spoiled(*faults) -> Scene:
     scene = Scene()
-    for fault in sorted(faults, key=lambda fault: fault is spoil_failures):  # it builds the gate, so it goes last
+    for fault in faults:
         fault(scene)
     return scene
 
@@ -399,19 +392,74 @@ def test_a_strict_route_asks_rfc9421_for_a_nonce():
 
 
 @pytest.mark.parametrize("fault", [spoil_signature, spoil_credentials, spoil_window])
-def test_refused_credentials_count_for_the_address_until_it_must_wait(fault):
+def test_refused_credentials_count_for_the_address_until_what_does_not_verify_must_wait(fault):
     scene = Scene()
     scene.limits["per_ip_failures"] = "3/minute"
     fault(scene)
     codes = [scene.refused().code for _ in range(3)]
-    scene.extra, scene.forge, scene.target = (), False, "/read"
-    asked = scene.lookup.asked
+    scene.extra, scene.forge, scene.target = (), True, "/read"
+    counts = dict(scene.usage.counts)
     refusal = scene.refused()
     assert "rate_limited" not in codes
     assert (refusal.code, refusal.extras) == ("rate_limited", {"retry_after_ms": 20_000})
-    assert scene.lookup.asked == asked
+    assert refusal.asker == (scene.record.key_id, None, HERE)  # nothing is proven, and nothing told of the key's limits
+    assert [name for name, _ in refusal.headers] == [b"Retry-After"]
+    assert scene.usage.counts == counts
     scene.now_ms += 20_000
+    assert scene.refused().code == "invalid_credentials"
+
+
+def held_back(scene):
+    """An address whose failures are used up."""
+    scene.limits["per_ip_failures"] = "1/minute"
+    scene.build()
+    scene.gate._services.failures.failed(scene.peer, Rate(1, 60_000), scene.now_ms)
+    return scene
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_whoever_verifies_passes_whatever_others_behind_the_same_address_send(dialect):
+    scene = held_back(Scene(dialect=dialect, peer="2001:db8:1:2::7"))
+    for _ in range(100):
+        scene.forge = True
+        assert scene.refused().code == "rate_limited"
+        scene.forge = False
+        assert scene.admit()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_of_an_address_that_is_held_back_few_keys_are_looked_up_and_the_known_ones_still_pass(dialect):
+    scene = held_back(Scene(dialect=dialect))
+    known = scene.lookup.peek
+    outcomes = []
+    scene.lookup.peek = lambda _key_id, _now_ms: None
+    for _ in range(200):
+        try:
+            scene.admit()
+        except KeyNeeded:
+            outcomes.append("looked up")
+        except Refusal as refusal:
+            outcomes.append(refusal.code)
+    assert 0 < outcomes.count("looked up") <= 50
+    assert outcomes.count("rate_limited") >= 150
+    scene.lookup.peek = known
     assert scene.admit()
+
+
+@pytest.mark.parametrize("field", [b"signature-input", b"signature", b"content-digest"])
+def test_costly_fields_are_refused_by_their_size_and_count_whatever_is_wrong_with_them(field):
+    scene = Scene(dialect="rfc9421", method="POST", target="/trade", body=b"{}")
+    scene.limits["per_ip_failures"] = "3/minute"
+    scene.build()
+    request = scene.request()
+    for junk in (b";a=1" * 1_000, b'=("a");b="' + b"c" * 5_000 + b'"'):
+        headers = tuple((name, value + junk if name == field else value) for name, value in request.headers)
+        with pytest.raises(MalformedRequest, match="longer than 4096 bytes or has more than 192 parts"):
+            scene.gate.admit(request.replace(headers=headers), scene.gate.route(request))
+    scene.signed_ms = NOW_MS - 70_000
+    assert scene.refused().code == "timestamp_out_of_window"
+    scene.forge, scene.signed_ms = True, NOW_MS
+    assert scene.refused().code == "rate_limited"
 
 
 def test_unknown_keys_count_too():
