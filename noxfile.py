@@ -88,7 +88,18 @@ def lock(session: nox.Session) -> None:
     for file, extras in LOCKS.items():
         Path(file).parent.mkdir(exist_ok=True)
         session.run(
-            *("uv", "pip", "compile", "pyproject.toml", *extras, "--universal", "--python-version", "3.11", "--generate-hashes"),
+            *(
+                "uv",
+                "pip",
+                "compile",
+                "pyproject.toml",
+                "deploy/locks/build.in",
+                *extras,
+                "--universal",
+                "--python-version",
+                "3.11",
+                "--generate-hashes",
+            ),
             *("--no-emit-index-url", "--no-header", "--quiet", "--output-file", file, *session.posargs),
         )
 

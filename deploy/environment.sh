@@ -1,16 +1,17 @@
-# Makes this clone's .venv with the given extras; sourced by deploy/up and tests/run. Needs $root.
+# Makes this clone's .venv from a lock; sourced by deploy/up and tests/run. Needs $root.
 
 complain() {
     printf '%s\n' "$*" >&2
     exit 1
 }
 
-# usage: make_environment EXTRAS   (e.g. "local" or "test,dev")
-# A stamp inside .venv says for which pyproject.toml and place these extras were installed; while it holds, nothing is done.
+# usage: make_environment LOCK   (a file of deploy/locks: "local" or "test")
+# A stamp inside .venv says from which lock and pyproject.toml, and for which place, it was made; while it holds, nothing is done.
 make_environment() {
-    local extras=$1 python=${PYTHON:-python3} venv=$root/.venv stamp wanted
-    stamp=$venv/installed-${extras//,/-}
-    wanted="$root $(cksum <"$root/pyproject.toml")"
+    local lock=$root/deploy/locks/$1.txt python=${PYTHON:-python3} venv=$root/.venv stamp wanted
+    local pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input)
+    stamp=$venv/installed-$1
+    wanted="$root $(cat "$root/pyproject.toml" "$lock" | cksum)"
     if [[ -x $venv/bin/python && -f $stamp && $(<"$stamp") == "$wanted" ]]; then
         return
     fi
@@ -28,8 +29,10 @@ make_environment() {
         echo "making $venv" >&2
         "$python" -m venv --clear "$venv" || complain "$venv could not be made."
     fi
-    echo "installing gerbang[$extras]" >&2
-    HATCH_BUILD_NO_HOOKS=true "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input --editable "$root[$extras]" ||
+    echo "installing gerbang[$1]" >&2
+    # Only what is locked, by its hash; then this checkout, editable and not compiled.
+    "${pip[@]}" --require-hashes --requirement "$lock" &&
+        HATCH_BUILD_NO_HOOKS=true "${pip[@]}" --no-deps --no-build-isolation --editable "$root" ||
         complain "The Python packages could not be installed (see above); run the same command again to go on."
     printf '%s' "$wanted" >"$stamp"
     exec 9>&-

@@ -16,7 +16,6 @@ ROOT = Path(__file__).parents[2]
 HOME = ROOT / ".venv-wheel"
 _STAMP = HOME / "made-from"
 _SOURCES = ("gateway", "admin", "deploy", "config")
-_EXTRAS = "local,traces"
 
 
 def digest() -> str:
@@ -56,7 +55,8 @@ def make() -> None:
         subprocess.run([*pip, "wheel", "--no-deps", "--wheel-dir", folder, str(ROOT)], check=True, env=os.environ | wanted_kind)
         (wheel,) = Path(folder).glob("*.whl")
         subprocess.run([*pip, "uninstall", "--yes", "gerbang"], check=True)
-        subprocess.run([*pip, "install", f"{wheel}[{_EXTRAS}]"], check=True)
+        subprocess.run([*pip, "install", "--require-hashes", "--requirement", ROOT / "deploy" / "locks" / "local.txt"], check=True)
+        subprocess.run([*pip, "install", "--no-deps", wheel], check=True)
     _STAMP.write_text(wanted)
 
 

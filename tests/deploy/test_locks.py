@@ -1,0 +1,29 @@
+"""The locks hold what pyproject.toml asks for, each with hashes, and name no place it came from."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+EXTRAS = {"runtime": (), "local": ("local", "traces"), "test": ("local", "traces", "test", "dev")}
+
+
+def wanted(extras: tuple[str, ...]) -> list[Requirement]:
+    texts = [*PROJECT["dependencies"], *(text for extra in extras for text in PROJECT["optional-dependencies"][extra])]
+    return [requirement for requirement in map(Requirement, texts) if requirement.name != PROJECT["name"]]
+
+
+@pytest.mark.parametrize(("lock", "extras"), EXTRAS.items())
+def test_a_lock_is_of_the_present_dependencies(lock: str, extras: tuple[str, ...]) -> None:
+    text = (ROOT / "deploy" / "locks" / f"{lock}.txt").read_text()
+    pinned: dict[str, list[str]] = {}
+    for name, version in re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.+!]+)", text, re.MULTILINE):
+        pinned.setdefault(name.lower().replace("_", "-"), []).append(version)
+    missing = [str(each) for each in wanted(extras) if not any(map(each.specifier.contains, pinned.get(each.name.lower(), [])))]
+    assert missing == [], "resolve them again: nox -s lock"
+    assert text.count("==") <= text.count("--hash=sha256:")
+    assert "http" not in "".join(line for line in text.splitlines() if not line.lstrip().startswith("#") and "==" not in line)
