@@ -177,6 +177,12 @@ class UpstreamUnavailable(Refusal):
     status, code, title = 503, "upstream_unavailable", "Upstream unavailable"
 
 
+class Maintenance(Refusal):
+    """The operator has closed this route for a while; nothing was tried."""
+
+    status, code, title = 503, "maintenance", "Under maintenance"
+
+
 class KeyStoreUnavailable(Refusal):
     status, code, title = 503, "key_store_unavailable", "Key store unavailable"
 

@@ -145,10 +145,13 @@ class Gate:
         """The route of a request, known from its head alone.
 
         :raises AmbiguousPath, NoRoute, MethodNotAllowed: default deny
+        :raises Maintenance: it is closed for a while
         """
         if head.query is not None and not _QUERY.fullmatch(head.query):
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
-        return self.routes.match(head.method, head.path)
+        route = self.routes.match(head.method, head.path)
+        rules.check_open(route)
+        return route
 
     def message(self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str) -> Message:
         """One message of a session, read.

@@ -40,8 +40,8 @@ class Route:
     """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
 
     __slots__ = (
-        "builtin", "dialect", "further", "methods", "pattern", "position", "scope", "session", "strict_replay", "upstream", "websocket",
-        "weight",
+        "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "position", "scope", "session",
+        "strict_replay", "upstream", "websocket", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -62,6 +62,9 @@ class Route:
         """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
         self.dialect = ""
         """In whose form it is refused; ``""``: as its path says."""
+        self.maintenance = ""
+        """What callers are told while it is closed; ``""``: it is open."""
+        self.maintenance_retry_ms = 0
         self.session = ""
         """The session dialect of a WebSocket whose messages are decided one by one; ``""``: there is none."""
         self.methods: dict[str, Route] = {}
@@ -118,6 +121,7 @@ class RouteTable:
                 strict_replay=config.strict_replay, websocket=bool(config.websocket), builtin="",
             )  # fmt: skip
             route.dialect = config.dialect or ""
+            route.maintenance, route.maintenance_retry_ms = config.maintenance, config.maintenance_retry_ms
             if config.session:
                 route.session = config.session
                 route.methods = _methods(route, (methods or {}).get(config.methods or "", {}))

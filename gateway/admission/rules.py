@@ -14,6 +14,7 @@ from gateway.errors import (
     AccountFrozen,
     IpNotAllowed,
     KeyExpired,
+    Maintenance,
     MalformedRequest,
     RateLimited,
     ScopeNotGranted,
@@ -95,6 +96,18 @@ def check_scope(principal: Principal, route: Route) -> None:
         raise ScopeNotGranted(
             f"this call needs a key with the permission {route.scope}; this one has {', '.join(granted)}",
             extras={"required": route.scope, "granted": granted},
+        )
+
+
+def check_open(route: Route) -> None:
+    """:raises Maintenance: the operator has closed the route; told to everybody, before any credentials are looked at"""
+    if route.maintenance:
+        seconds = -(-route.maintenance_retry_ms // 1000)
+        raise Maintenance(
+            route.maintenance,
+            reason=f"{route.pattern} is closed by its maintenance setting",
+            headers=((b"Retry-After", b"%d" % seconds),),
+            extras={"retry_after_ms": route.maintenance_retry_ms},
         )
 
 

@@ -299,6 +299,10 @@ class RouteConfig(Rule):
     """With a session: the table of what may be sent."""
     dialect: DialectName | None = None
     """In whose form calls are refused, whatever a request carries."""
+    maintenance: str = Field("", max_length=500, pattern=r"^([^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)?$")
+    """What callers are told while the route is closed: 503. ``""``: it is open."""
+    maintenance_retry_ms: Milliseconds = 60_000
+    """When they are told to try again."""
 
     @property
     def session(self) -> str:

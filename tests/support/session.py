@@ -81,9 +81,14 @@ class Guard:
                 future.set_result(None)
 
 
-def session_gate(*records: KeyRecord, methods: dict[str, Any] | None = None, **sections: Any) -> Gate:
-    """A gate with these keys, both sessions, and a replay guard in memory (``gate.guard``)."""
-    gate = a_gate(*records, routes=ROUTES, methods=methods or METHODS, **sections)
+def session_gate(
+    *records: KeyRecord, methods: dict[str, Any] | None = None, every_route: dict[str, Any] | None = None, **sections: Any
+) -> Gate:
+    """A gate with these keys, both sessions, and a replay guard in memory (``gate.guard``).
+
+    :param every_route: further members of each route
+    """
+    gate = a_gate(*records, routes=[route | (every_route or {}) for route in ROUTES], methods=methods or METHODS, **sections)
     gate._services = gate._services._replace(replay=Guard())  # type: ignore[arg-type]
     return gate
 

@@ -204,6 +204,7 @@ _UNKNOWN = (-1001, "Internal error; unable to process your request. Please try a
 _NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
 _UNSUPPORTED = (-1020, "This operation is not supported.")
 _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
+    "maintenance": (-1001, "System is under maintenance."),
     "malformed_request": (-1102, _detail),
     "missing_credentials": (-1102, _detail),
     "ambiguous_credentials": (-1101, _detail),

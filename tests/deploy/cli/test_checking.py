@@ -128,3 +128,17 @@ def test_file_references_are_read_beside_the_file(tmp_path, monkeypatch):
     assert "redis-url cannot be read" in check(copy).stderr
     (tmp_path / "redis-url").write_text("redis://localhost\n")
     assert check(copy).exit_code == 0
+
+
+def test_a_route_under_maintenance_is_explained_and_its_text_is_one_line(tmp_path):
+    file = tmp_path / "gateway.toml"
+    closed = EXAMPLE.read_text().replace(
+        'match = "GET /v1/wallets"', 'match = "GET /v1/wallets"\nmaintenance = "Closed until 10:00 WIB"', 1
+    )
+    file.write_text(closed)
+    result = check(file, "--explain", "GET /v1/wallets")
+    assert "closed    503 maintenance, for 60000 ms: Closed until 10:00 WIB" in result.stdout, result.output
+    assert "closed" not in check(file, "--explain", "GET /v1/markets/summary").stdout
+    for text in (" ", "two\\nlines"):
+        file.write_text(closed.replace("Closed until 10:00 WIB", text))
+        assert "routes[3].maintenance" in check(file).stderr

@@ -98,6 +98,35 @@ async def test_a_reload_changes_the_next_request_of_an_open_connection(gateway, 
     assert await gateway.metric('gerbang_reloads_total{outcome="applied"}') == applied + 1
 
 
+async def test_a_route_is_closed_and_opened_again_by_reload_in_the_form_of_its_dialect(gateway, write, upstream):
+    text = "Closed until 10:00 WIB"
+    routes = "".join(
+        f'[[routes]]\nmatch = "{match}"\nscope = "{scope}"\nupstream = "spot"\nmaintenance = "{text}"\nmaintenance_retry_ms = 90500\n'
+        for match, scope in (("GET /public/{name}", "public"), ("POST /api/v3/order", "trade"))
+    )
+    client = await connect(gateway)
+    assert (await client.ask(ASK)).status == 200
+    write("GET /open public spot", more=routes)
+    _status, report = await gateway.ask("POST", "/reload")
+    assert report["outcome"] == "applied"
+    before = len(upstream.requests)
+    problem = await client.ask(ASK)
+    assert (problem.status, problem.header("retry-after"), problem.header("content-type")) == (503, "91", "application/problem+json")
+    told = json.loads(problem.body)
+    assert (told["code"], told["detail"], told["retry_after_ms"]) == ("maintenance", text, 90_500)
+    order = await client.ask(b"POST /api/v3/order HTTP/1.1\r\nHost: gate\r\nContent-Length: 3\r\n\r\na=1")
+    assert (order.status, order.header("retry-after")) == (503, "91")
+    told = json.loads(order.body)
+    assert (told["code"], told["msg"], told["gerbang"]["code"]) == (-1001, f"System is under maintenance. {text}", "maintenance")
+    assert len(upstream.requests) == before
+    assert (await client.ask(ASK.replace(b"/public/x", b"/open"))).status == 200, "other routes are open, on the same connection"
+    assert await gateway.metric('gerbang_requests_refused_total{code="maintenance"}') == 2
+    write()
+    await gateway.ask("POST", "/reload")
+    assert (await client.ask(ASK)).status == 200
+    await client.close()
+
+
 async def test_a_bad_file_is_refused_whole_with_every_problem(gateway, write):
     write("GET /a read spot\nGET /{b} read spot\nGET /c public nowhere")
     status, report = await gateway.ask("POST", "/reload")

@@ -363,6 +363,22 @@ async def test_a_drain_tells_the_client_goes_on_for_a_moment_and_closes(dialect)
         assert await drained
 
 
+async def test_messages_of_an_open_session_are_refused_while_its_route_is_closed(dialect):
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open(dialect)
+        client.send(PUBLIC[dialect])
+        await service.message()
+        talk.served.reload(gate=session_gate(RECORD, every_route={"maintenance": "Back at ten"}))
+        for message in (log_in(RECORD, dialect), PUBLIC[dialect]):
+            client.send(message)
+            told = (await client.message())["gerbang"]
+            assert (told["code"], told["status"], told["detail"]) == ("maintenance", 503, "Back at ten")
+        talk.served.reload(gate=session_gate(RECORD))
+        client.send(PUBLIC[dialect])
+        assert (await service.message())["gateway"]["client_ip"] == "127.0.0.1"
+    assert len(talk.upstream.requests) == 1
+
+
 async def test_a_reload_changes_what_may_be_asked_on_open_connections():
     async with conversation(RECORD) as talk:
         client, service = await talk.open("binance")

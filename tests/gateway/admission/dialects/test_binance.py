@@ -186,7 +186,7 @@ def test_hex_in_mixed_case_or_of_another_length_has_no_keys_length(written):
 
 CODES = {
     -1001: "upstream_unreachable upstream_unavailable key_store_unavailable replay_guard_unavailable internal_error request_timeout "
-           "expectation_failed overloaded",
+           "expectation_failed overloaded maintenance",
     -1002: "key_expired ip_not_allowed scope_not_granted account_frozen",
     -1003: "rate_limited",
     -1007: "upstream_timeout",
