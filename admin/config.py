@@ -62,11 +62,26 @@ def _mail_from(value: str) -> str:
     return value
 
 
+_LARGEST_LOGO = 65_536
+
+
 def _time_zone(value: str) -> str:
     try:
         ZoneInfo(value)
     except (ZoneInfoNotFoundError, ValueError, OSError):
         raise ValueError('write a time zone by its name, such as "Asia/Jakarta"') from None
+    return value
+
+
+def _logo(value: Path) -> Path:
+    if value.suffix.lower() not in (".svg", ".png"):
+        raise ValueError("name an SVG or PNG file")
+    try:
+        size = value.stat().st_size
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    if size > _LARGEST_LOGO:
+        raise ValueError("larger than 64 KiB")
     return value
 
 
@@ -193,7 +208,7 @@ class Leaks(Section):
 class StepUp(Section):
     """Proving it again."""
 
-    issuer_name: str = Field("Gerbang", min_length=1, max_length=64, pattern=r"^[^:]+$")
+    issuer_name: str = Field("API Management", min_length=1, max_length=64, pattern=r"^[^:]+$")
     """The name that an authenticator app shows."""
     first_factor_within_ms: Milliseconds = 600_000
     """The first factor may be enrolled only this shortly after a login."""
@@ -202,8 +217,18 @@ class StepUp(Section):
 class Pages(Section):
     """What browsers get."""
 
-    site_name: str = Field("Gerbang", min_length=1, max_length=64)
-    """What a device shows when it asks for a passkey."""
+    site_name: str = Field("API Management", min_length=1, max_length=64)
+    """The exchange's name: on every page, in mail, and where a device asks for a passkey."""
+    logo: Annotated[PathField, AfterValidator(_logo)] | None = None
+    """An SVG or PNG file, at most 64 KiB."""
+    accent: str | None = Field(None, pattern=r"^#[0-9a-fA-F]{6}$")
+    """The brand's colour; darkened or lightened where text would be hard to read."""
+    help_url: WebAddress | None = None
+    """The exchange's own article about API keys."""
+    support_url: WebAddress | None = None
+    """Where a customer reaches the exchange's support."""
+    time_zone: Annotated[str, AfterValidator(_time_zone)] = "Asia/Jakarta"
+    """What times are written in, before the browser knows better."""
     gateway_url: WebAddress | None = None
     """How bots reach the gateway: for the signed example beside a new key; none is shown when absent."""
     idle_timeout_ms: int = Field(1_800_000, ge=60_000, le=86_400_000)

@@ -4,6 +4,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from admin.pages import brand
 from admin.pages.account import AccountPages
 from admin.pages.assets import Assets
 from admin.pages.context import Context, PageServices, see_other
@@ -15,9 +16,9 @@ from admin.pages.render import Renderer
 def setup(application: web.Application, services: PageServices) -> None:
     """Add every page, and the files they are made with."""
     settings = services.settings
-    assets = Assets()
+    assets = Assets(brand.files(settings.pages))
     secure = urlsplit(settings.public_url).scheme == "https"
-    renderer = Renderer(application, assets, secure=secure)
+    renderer = Renderer(application, assets, settings.pages, secure=secure)
     context = Context(services, renderer)
     application.middlewares.append(context.lost)
     for section in (Entrance(context), KeyPages(context), AccountPages(context)):

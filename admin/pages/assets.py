@@ -4,13 +4,14 @@ Only what is in the table exists, so no path of a request reaches the file syste
 """
 
 import hashlib
-from pathlib import Path
+from collections.abc import Mapping
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 from aiohttp import web
 
 _FOLDER = Path(__file__).parent / "static"
-_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml", ".png": "image/png"}
 
 
 class _Asset(NamedTuple):
@@ -19,11 +20,15 @@ class _Asset(NamedTuple):
 
 
 class Assets:
-    """Everything under ``static/``, by its path there."""
+    """Everything under ``static/``, by its path there.
 
-    def __init__(self) -> None:
+    :param added: further files, by name: those of the brand
+    """
+
+    def __init__(self, added: Mapping[str, bytes]) -> None:
         files = sorted(path for path in _FOLDER.rglob("*") if path.suffix in _TYPES)
         self._table = {path.relative_to(_FOLDER).as_posix(): _Asset(path.read_bytes(), _TYPES[path.suffix]) for path in files}
+        self._table |= {name: _Asset(body, _TYPES[PurePath(name).suffix]) for name, body in added.items()}
         content = hashlib.sha256()
         for name, asset in self._table.items():
             content.update(f"{name}\0{len(asset.body)}\0".encode() + asset.body)
@@ -44,7 +49,7 @@ class Assets:
         return web.Response(
             body=asset.body,
             content_type=asset.content_type,
-            charset="utf-8",
+            charset=None if asset.content_type == "image/png" else "utf-8",
             # A page of an older version that is still open gets the present file, but must not keep it under the old name.
             headers={"Cache-Control": "public, max-age=31536000, immutable" if current else "no-store"},
         )

@@ -7,7 +7,7 @@ compiled file can be older than its text.
 import gettext
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +29,8 @@ class Language(NamedTuple):
 
     code: str
     translations: gettext.NullTranslations
+    zone: tzinfo = UTC
+    """What :meth:`time` is written in."""
 
     def number(self, value: int) -> str:
         """With the language's own separators: ``1.204`` in Indonesian."""
@@ -40,8 +42,9 @@ class Language(NamedTuple):
         return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def time(self, at_ms: int) -> str:
-        """Unix milliseconds as a readable time in UTC: the browser puts it into the customer's own zone."""
-        return format_datetime(datetime.fromtimestamp(at_ms / 1000, UTC), "d MMM y HH:mm 'UTC'", locale=self.code)
+        """Unix milliseconds as a readable time with the name of its zone; a browser elsewhere puts it into the customer's own."""
+        moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
+        return f"{format_datetime(moment, 'd MMM y HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
 
 
 def load_languages(locale: Path = _LOCALE) -> dict[str, Language]:

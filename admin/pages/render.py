@@ -1,14 +1,16 @@
 """From a template and its values to an answer, in the language of the request, under a strict content security policy."""
 
 from collections.abc import Mapping
+from zoneinfo import ZoneInfo
 
 import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from markupsafe import Markup
 
+from admin.config import Pages
 from admin.identity.browser import SESSION
-from admin.pages import texts
+from admin.pages import brand, texts
 from admin.pages.assets import Assets
 from admin.pages.i18n import LANGUAGES, Language, choose, load_languages
 
@@ -38,8 +40,8 @@ class Renderer:
     :param secure: browsers come by https, and shall do so ever after
     """
 
-    def __init__(self, application: web.Application, assets: Assets, *, secure: bool) -> None:
-        self.languages = load_languages()
+    def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool) -> None:
+        self.languages = {code: language._replace(zone=ZoneInfo(settings.time_zone)) for code, language in load_languages().items()}
         self._headers = _headers(secure=secure)
         loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
         for code, language in self.languages.items():
@@ -54,7 +56,7 @@ class Renderer:
                 auto_reload=False,
             )
             environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # by the extension
-            environment.globals.update(_globals(language, assets))
+            environment.globals.update(_globals(language, assets, settings))
 
     def language(self, request: web.Request, account: str | None = None) -> Language:
         """Decided once per request."""
@@ -104,10 +106,13 @@ def _headers(*, secure: bool) -> dict[str, str]:
     return headers | ({"Strict-Transport-Security": "max-age=31536000"} if secure else {})
 
 
-def _globals(language: Language, assets: Assets) -> dict[str, object]:
+def _globals(language: Language, assets: Assets, settings: Pages) -> dict[str, object]:
     translate = language.translations.gettext
     return {
         "asset": assets.url,
+        "brand": brand.brand(settings),
+        "time_zone": settings.time_zone,
+        "logo_url": None if settings.logo is None else assets.url(brand.logo_name(settings.logo)),
         "number": language.number,
         "time": lambda at_ms: _time(language, at_ms),
         "texts": texts.labels(translate),

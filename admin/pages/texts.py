@@ -22,8 +22,8 @@ def labels(_: Translate) -> dict[str, Sentences]:
             "revoked": _("Revoked by the exchange"),
             "idle": _("Ended unused"),
         },
-        "scope": {"read": _("Read only"), "trade": _("Spot trading")},
-        "algorithm": {"hmac-sha256": _("HMAC with a secret"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
+        "scope": {"read": _("Read Only"), "trade": _("Spot Trading")},
+        "algorithm": {"hmac-sha256": _("HMAC with a Secret Key"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
         "factor": {"totp": _("Authenticator app"), "passkey": _("Passkey")},
     }
 
@@ -68,7 +68,7 @@ def problems(_: Translate) -> Sentences:
         "cross_site_request": _("This page is out of date. Please reload it."),
         "kyc_required": _("API keys are for customers whose identity is verified. Please verify yours first."),
         "account_frozen": _("Your account is frozen. Please contact support."),
-        "factor_required": _("Set up a passkey or an authenticator app first, on the Security page."),
+        "factor_required": _("Set up 2FA first, on the Security page: a passkey or an authenticator app."),
         "step_up_required": _("Confirm with a passkey or a code first."),
         "step_up_failed": _("That did not prove that it is you. Please try again."),
         "step_up_failed.wrong_code": _("The code is wrong. Enter the one that the app shows now, and check the clock of your phone."),

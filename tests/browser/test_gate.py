@@ -96,8 +96,8 @@ async def test_what_the_gate_allows_and_refuses_is_seen_on_the_page(customer: Vi
     await customer.card("Dari rumah").locator("summary").click()
     refusal = customer.card("Dari rumah").locator(".refusals li")
     await expect(refusal).to_contain_text("127.0.0.1")
-    await expect(refusal).to_contain_text("Alamat tidak ada di daftar kunci ini")
-    await expect(refusal).to_contain_text("alamat inilah yang perlu didaftarkan")
+    await expect(refusal).to_contain_text("Alamat IP tidak ada di daftar kunci ini")
+    await expect(refusal).to_contain_text("alamat IP inilah yang perlu didaftarkan")
     await expect(customer.card("Bebas").locator(".facts")).to_contain_text("dari 127.0.0.1")
     await expect(customer.card("Bebas").locator("figure")).to_contain_text("1 diizinkan")
 

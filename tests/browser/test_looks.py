@@ -155,7 +155,7 @@ async def test_without_scripts_the_list_is_read_and_the_rest_is_explained(browse
     async with Visitor.on(browser, site.url, time, java_script_enabled=False, storage_state=state) as plain:
         await plain.go("/keys")
         card = plain.card("Bot grid, server rumah")
-        await expect(card.locator(".facts")).to_contain_text("UTC")
+        await expect(card.locator(".facts")).to_contain_text("WIB")
         await expect(card.locator("figure")).to_contain_text("diizinkan")
         await plain.go("/keys/new")
         # The debugger's way of turning scripts off leaves <noscript> unrendered; that it is there is what can be seen.
@@ -168,10 +168,10 @@ async def test_a_screen_reader_hears_what_the_chart_shows_and_where_it_is(visito
     await visitor.go("/keys")
     chart = visitor.card("Pelacak portofolio").get_by_role("img")
     await expect(chart).to_have_attribute("aria-label", "Permintaan dalam 24 jam terakhir: 1.632 diizinkan, 36 ditolak.")
-    await expect(visitor.page.get_by_role("navigation", name="Utama").get_by_role("link", name="Kunci API")).to_have_attribute(
+    await expect(visitor.page.get_by_role("navigation", name="Utama").get_by_role("link", name="API Key")).to_have_attribute(
         "aria-current", "page"
     )
-    await visitor.page.get_by_role("button", name="Salin ID Pelacak portofolio").click()
+    await visitor.page.get_by_role("button", name="Salin API Key Pelacak portofolio").click()
     await expect(visitor.page.get_by_role("status")).not_to_be_empty()
 
 

@@ -201,7 +201,7 @@ function reveal({ key, secret }) {
   saved.onchange = () => (done.disabled = !saved.checked);
   document.getElementById("download").onclick = () => {
     const file = { key_id: key.id, secret, scopes: key.scopes, dialect: "mobee" };
-    download(`${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "gerbang"}-key.json`, `${JSON.stringify(file, null, 2)}\n`, "application/json");
+    download(`${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "api"}-key.json`, `${JSON.stringify(file, null, 2)}\n`, "application/json");
   };
   // The form behind must not be one "back" away from being sent again, nor the secret from being seen again.
   form.reset();

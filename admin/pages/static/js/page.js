@@ -51,9 +51,11 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
-const format = new Intl.DateTimeFormat(document.documentElement.lang, { dateStyle: "medium", timeStyle: "short" });
-for (const time of document.querySelectorAll("time[datetime]")) {
-  const exact = time.textContent;
+// The server writes the exchange's zone; who is elsewhere reads their own, and the exchange's on hovering.
+const parts = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
+const format = new Intl.DateTimeFormat(document.documentElement.lang, parts);
+const elsewhere = format.resolvedOptions().timeZone !== document.documentElement.dataset.timeZone;
+for (const time of elsewhere ? document.querySelectorAll("time[datetime]") : []) {
+  time.title = time.textContent;
   time.textContent = format.format(new Date(time.dateTime));
-  time.title = exact;
 }

@@ -86,7 +86,7 @@ function added(answer) {
   document.getElementById("new-codes-heading").focus();
   const all = `${answer.recovery_codes.join("\n")}\n`;
   document.getElementById("copy-codes").onclick = () => copy(all, list);
-  document.getElementById("download-codes").onclick = () => download("gerbang-recovery-codes.txt", all, "text/plain");
+  document.getElementById("download-codes").onclick = () => download("recovery-codes.txt", all, "text/plain");
   const done = () => {
     list.replaceChildren();
     location.replace("/security");
