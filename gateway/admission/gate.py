@@ -30,6 +30,7 @@ from gateway.errors import (
     Refusal,
     ReplayedRequest,
 )
+from gateway.http1.body import UNVERIFIED
 from gateway.http1.message import Answer, Asked, Identity, Request
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
@@ -173,33 +174,31 @@ class Gate:
             raise MalformedRequest(message.wrong)
         return route.method(message.names)
 
-    def begin(self, request: Request, route: Route, *, little: bool) -> tuple[str, ...]:
-        """What the head alone says of a request whose content is still to come: nothing of that is kept before.
+    def begin(self, request: Request, route: Route) -> tuple[str, ...]:
+        """Who sends the content that is still to come, from the head alone; nothing of it is kept before.
 
-        :param little: so little content is announced that even an unknown key may send it, and is told what it signed
-        :return: whose the content is: the client's address and, when the key is known, its account
-        :raises Refusal: credentials are missing or malformed as far as the head tells, the address is over its failures, or there is no
-            such key
+        An unknown key is not refused here: its content is received as that of a wrong signature is, so that the two are told apart neither
+        by the answer nor by when it comes. The content of all unknown keys shares one bound instead.
+
+        :return: whose the content is: the client's address, and the key's account or :data:`UNVERIFIED`
+        :raises Refusal: credentials are missing or malformed as far as the head tells
         :raises KeyNeeded: the key must be fetched first
         """
         seen = self._client_ip.of(request)
         address = customer_network(seen.address or request.peer)
         if route.scope == "public":
             return (address,)
-        claimed, now_ms = "", self._monotonic_ms()
+        now_ms = self._monotonic_ms()
         try:
             dialect, fields = self._claimed_dialect(request)
-            held_ms = self._held_ms(seen, request, now_ms)
-            if held_ms:
-                self._check_failures(dialect.named(fields), held_ms, now_ms)
             claimed = dialect.key_id(request, fields)
-            principal = self._known(claimed, now_ms)
-            if principal is None and not little:
-                raise invalid("no such key, or the signature is not over these bytes", b"", reason="unknown key, seen at the head")
         except Refusal as refusal:
-            self._note(refusal, None, claimed, seen, request)
+            self._note(refusal, None, "", seen, request)
             raise
-        return (address,) if principal is None else (address, f"account {principal.identity.account_id}")
+        if self._held_ms(seen, request, now_ms) and not self._may_be_known([claimed], now_ms):
+            return (address, UNVERIFIED)
+        principal = self._known(claimed, now_ms)
+        return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
 
     def admit(self, asked: Asked, route: Route) -> Admitted:
         """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.
@@ -379,11 +378,16 @@ class Gate:
         :param named: the key ids that it could be of
         :raises RateLimited: none of them is known, and too many have been looked up of late
         """
+        if not self._may_be_known(named, now_ms):
+            raise _held_back(held_ms)
+
+    def _may_be_known(self, named: list[str], now_ms: int) -> bool:
+        """Whether one of them is a key, or may still be looked up."""
         for key_id in named:
             found = self._lookup.peek(key_id, now_ms)
             if (found is None and is_key_id(key_id) and self._failures.may_look_up(now_ms)) or not (found is None or found is ABSENT):
-                return
-        raise _held_back(held_ms)
+                return True
+        return False
 
     def _known(self, key_id: str, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""

@@ -24,19 +24,22 @@ Step = Callable[[bytes, int, list[bytes]], int | None]
 
 SHARES: Final = 8
 """No owner of content holds more than one part in so many of the memory for it."""
+UNVERIFIED: Final = "unverified"
+"""The owner of all content sent with keys that do not exist: half of the memory, so that the other half is left to customers."""
 
 
 class Memory:
     """Bytes that all content being collected by a worker may take together, and each of its owners a share of them.
 
-    An owner is a client's address or an account; one that holds nothing is not remembered.
+    An owner is a client's address, an account or :data:`UNVERIFIED`; one that holds nothing is not remembered.
     """
 
-    __slots__ = ("_held", "_share", "left")
+    __slots__ = ("_half", "_held", "_share", "left")
 
     def __init__(self, size: int) -> None:
         self.left = size
         self._share = size // SHARES
+        self._half = size // 2
         self._held: dict[str, int] = {}
 
     def take(self, size: int, owners: tuple[str, ...]) -> None:
@@ -45,7 +48,7 @@ class Memory:
             raise Overloaded("too much content is being received; try again", close=True)
         held = self._held
         for owner in owners:
-            if held.get(owner, 0) + size > self._share:
+            if held.get(owner, 0) + size > (self._half if owner == UNVERIFIED else self._share):
                 raise Overloaded("too much content is being received from you at once; send less at a time", close=True)
         self.left -= size
         for owner in owners:

@@ -64,8 +64,6 @@ _log = structlog.get_logger(__name__)
 
 BUFFER_ANYWAY = 65_536
 """Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
-LITTLE = 16_384
-"""Content up to this size is taken of an unknown key, too, so that it is refused as a wrong signature is, with the bytes that it signed."""
 DISCARD_AT_MOST = 65_536
 """Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
 # Plain integers: an enumeration's members are slow to name for every request.
@@ -146,8 +144,7 @@ class Exchange(Receiver):
         :raises KeyNeeded: its key is not in memory
         """
         if self._route is not None:
-            little = 0 <= self._framing.length <= LITTLE
-            self._collect(self._serving.gate.begin(self._request, self._route, little=little))
+            self._collect(self._serving.gate.begin(self._request, self._route))
 
     async def _look_up(self, needed: KeyNeeded) -> None:
         """The client is not read meanwhile."""

@@ -41,7 +41,7 @@ class ScriptedGate:
     refuse: Refusal | None = None
     refuse_at_head: Refusal | None = None
     unknown_at_head: int = 0
-    begun: list[tuple[Request, bool]] = field(default_factory=list)
+    begun: list[Request] = field(default_factory=list)
     unknown_keys: int = 0
     """How many times a key has to be looked up before it is in memory."""
     claim_result: "asyncio.Future[None] | None" = None
@@ -71,8 +71,8 @@ class ScriptedGate:
             raise NoRoute("no such route")
         return route
 
-    def begin(self, request: Request, route: Any, *, little: bool) -> tuple[str, ...]:
-        self.begun.append((request, little))
+    def begin(self, request: Request, route: Any) -> tuple[str, ...]:
+        self.begun.append(request)
         if self.unknown_at_head:
             self.unknown_at_head -= 1
             raise KeyNeeded("gbk_test")

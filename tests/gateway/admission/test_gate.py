@@ -12,6 +12,7 @@ from gateway.admission.gate import KeyNeeded
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.settings import Rate
 from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
+from gateway.http1.body import UNVERIFIED
 from gateway.keys.record import Scope
 from gateway.runtime.moments import rfc3339
 from tests.support.keys import NOW_MS, a_record
@@ -484,12 +485,12 @@ def test_refusals_of_a_known_key_are_counted_for_it():
 # -- by the head alone
 
 
-def begun(scene, *, little=False, drop=()):
+def begun(scene, *, drop=()):
     """What the gate says of the head of a request whose content is still to come."""
     scene.build()
     request = scene.request().replace(body=b"")
     request = request.replace(headers=tuple(field for field in request.headers if field[0] not in drop))
-    return scene.gate.begin(request, scene.gate.route(request), little=little)
+    return scene.gate.begin(request, scene.gate.route(request))
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
@@ -511,19 +512,38 @@ def test_a_head_says_whose_the_content_is(dialect):
         ("rfc9421", {b"signature", b"signature-input"}),
     ],
 )
-def test_incomplete_credentials_are_refused_by_the_head_however_little_follows(dialect, drop):
+def test_incomplete_credentials_are_refused_by_the_head(dialect, drop):
     with pytest.raises(Refusal) as refused:
-        begun(Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2"), little=True, drop=drop)
+        begun(Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2"), drop=drop)
     assert refused.value.code == "missing_credentials"
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_an_unknown_key_may_send_a_little_and_no_more(dialect):
+def test_the_content_of_an_unknown_key_is_received_and_shares_one_bound(dialect):
     scene = Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2", unknown=True)
-    assert begun(scene, little=True) == (HERE,)
-    with pytest.raises(Refusal) as refused:
-        begun(scene)
-    assert refused.value.code == "invalid_credentials"
+    assert begun(scene) == (HERE, UNVERIFIED)
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_neither_is_told_apart_by_the_head_from_an_address_that_is_held_back(unknown):
+    scene = Scene(method="POST", target="/trade", body=b"a=1&b=2", unknown=unknown, forge=True)
+    scene.limits["per_ip_failures"] = "1/hour"
+    assert [scene.refused().code for _ in range(3)][-1] == "rate_limited"
+    request = scene.request().replace(body=b"")
+    assert scene.gate.begin(request, scene.gate.route(request))[0] == HERE
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_an_unknown_key_and_a_wrong_signature_get_the_same_answer_whatever_the_size(dialect):
+    body = b"a=" + b"1" * 200_000
+    refusals, record = [], a_record()
+    for unknown in (False, True):
+        scene = Scene(dialect=dialect, method="POST", target="/trade", body=body, unknown=unknown, forge=True, record=record)
+        refusals.append(scene.refused())
+    assert refusals[0].code == refusals[1].code == "invalid_credentials"
+    assert refusals[0].detail == refusals[1].detail
+    assert refusals[0].extras == refusals[1].extras
+    assert refusals[0].extras["string_to_sign"]
 
 
 def test_a_key_that_is_not_in_memory_is_asked_for_by_the_head():
@@ -532,4 +552,4 @@ def test_a_key_that_is_not_in_memory_is_asked_for_by_the_head():
     scene.lookup.unknown.add(scene.record.key_id)
     request = scene.request().replace(body=b"")
     with pytest.raises(KeyNeeded):
-        scene.gate.begin(request, scene.gate.route(request), little=True)
+        scene.gate.begin(request, scene.gate.route(request))

@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.errors import MissingCredentials, Overloaded
-from gateway.http1.body import SHARES, BodyBuffer, Memory
+from gateway.http1.body import SHARES, UNVERIFIED, BodyBuffer, Memory
 from gateway.runtime.ticker import NEVER
 from gateway.server.connection import SLOWEST
 from tests.gateway.server.test_phases import LIMITS, Talk
@@ -84,6 +84,15 @@ def test_each_owner_has_a_share_and_what_is_given_back_is_forgotten() -> None:
     assert memory.left == 800 - 2 * share
     assert first.whole() == other.whole() == bytes(share)
     assert (memory.left, memory._held) == (800, {})
+
+
+def test_keys_that_do_not_exist_leave_half_of_the_memory_to_customers() -> None:
+    memory = Memory(800)
+    for number in range(SHARES // 2):
+        BodyBuffer(800, -1, memory, (f"192.0.2.{number}", UNVERIFIED)).add(bytes(800 // SHARES), keep=True)
+    with pytest.raises(Overloaded):
+        BodyBuffer(800, -1, memory, ("198.51.100.1", UNVERIFIED)).add(b"x", keep=True)
+    BodyBuffer(800, -1, memory, ("198.51.100.1", "account a")).add(bytes(800 // SHARES), keep=True)
 
 
 async def test_one_address_cannot_take_the_memory_of_others() -> None:
