@@ -120,7 +120,7 @@ class Call(Waiter):
 
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
         self.connection = None
-        refusal = UpstreamUnreachable(f"the connection to the service broke before it answered{self._doubt()}", reason=reason)
+        refusal = self._in_doubt(UpstreamUnreachable("the connection to the service broke before it answered", reason=reason))
         if head_seen:
             self._leave(kind=kind)
             self.receiver.response_broken()
@@ -140,15 +140,18 @@ class Call(Waiter):
         if head_seen:
             self.receiver.response_broken()
         else:
-            self.receiver.response_failed(UpstreamTimeout(f"the service did not answer in time{self._doubt()}"))
+            self.receiver.response_failed(self._in_doubt(UpstreamTimeout("the service did not answer in time")))
 
     def waited_too_long(self) -> None:
         self._leave(kind="overload", blame=False)
         self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
 
-    def _doubt(self) -> str:
-        """What the owner of a request that was sent and not answered must know."""
-        return UNKNOWN if self._once else ""
+    def _in_doubt(self, refusal: Refusal) -> Refusal:
+        """The same, with what the owner of a trade that was sent and not answered must know."""
+        if self._once:
+            refusal.detail += UNKNOWN
+            refusal.extras = {"outcome": "unknown"}
+        return refusal
 
     def _elsewhere(self, refusal: Refusal, *, kind: str) -> None:
         if self.server is not None:

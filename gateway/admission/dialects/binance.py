@@ -107,7 +107,7 @@ class Binance(Dialect):
 
 def told(problem: Mapping[str, object]) -> tuple[int, str]:
     """A problem as Binance's number and phrase."""
-    code, phrase = _CODES.get(str(problem["code"]), _UNKNOWN)
+    code, phrase = _OUTCOME_UNKNOWN if problem.get("outcome") == "unknown" else _CODES.get(str(problem["code"]), _UNKNOWN)
     detail = _detail(problem)
     if callable(phrase):
         phrase = phrase(problem)
@@ -202,6 +202,7 @@ def _detail(problem: Mapping[str, object]) -> str:
 
 _UNKNOWN = (-1001, "Internal error; unable to process your request. Please try again.")
 _NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
+_OUTCOME_UNKNOWN = (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown.")
 _UNSUPPORTED = (-1020, "This operation is not supported.")
 _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "maintenance": (-1001, "System is under maintenance."),
@@ -222,5 +223,5 @@ _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "scope_not_granted": _NOT_AUTHORIZED,
     "account_frozen": _NOT_AUTHORIZED,
     "rate_limited": (-1003, "Too many requests."),
-    "upstream_timeout": (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown."),
+    "upstream_timeout": _OUTCOME_UNKNOWN,
 }

@@ -212,6 +212,13 @@ def test_each_refusal_has_a_number_of_binance_and_carries_the_problem(cls):
     assert (body["gerbang"]["code"], body["gerbang"]["detail"], body["gerbang"]["more"]) == (cls.code, "what to do", 1)
 
 
+@pytest.mark.parametrize("cls", [errors.UpstreamUnreachable, errors.UpstreamTimeout])
+def test_a_trade_whose_outcome_is_unknown_has_the_number_for_it_whatever_failed(cls):
+    body = json.loads(a_gate().render(cls("look it up", extras={"outcome": "unknown"}), sent()).body)
+    assert body["code"] == -1007
+    assert "execution status unknown" in body["msg"]
+
+
 @pytest.mark.parametrize(
     ("skew_ms", "phrase"),
     [
