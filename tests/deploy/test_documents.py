@@ -43,7 +43,8 @@ def models_in(annotation: object) -> Iterator[type[BaseModel]]:
 
 def settings_of(model: type[BaseModel], section: str = "", path: str = "") -> Iterator[tuple[str, str, str]]:
     """Section of the file, name, and dotted path of each setting; what lies deeper stands in the table of its section."""
-    for name, field in model.model_fields.items():
+    for attribute, field in model.model_fields.items():
+        name = field.alias or attribute
         inner = next(models_in(field.annotation), None)
         dotted = f"{path}.{name}" if path else name
         if inner is None or section:
@@ -53,11 +54,11 @@ def settings_of(model: type[BaseModel], section: str = "", path: str = "") -> It
 
 
 def written_in(file: str) -> dict[str, set[str]]:
-    """Names set in each section of an example, in comments too: that is how what has no default is shown."""
+    """Names set in each section of an example, in comments too: that is how what has no default is shown, whole tables among them."""
     names: dict[str, set[str]] = {}
     section = ""
     for line in (ROOT / "config" / file).read_text().splitlines():
-        if header := re.match(r"\[{1,2}(\w+)", line):
+        if header := re.match(r"(?:# )?\[{1,2}(\w+)", line):
             section = header[1]
         names.setdefault(section, set()).update(re.findall(r"(\w+) = ", line))
     return names
