@@ -303,6 +303,8 @@ class RouteConfig(Rule):
     """What callers are told while the route is closed: 503. ``""``: it is open."""
     maintenance_retry_ms: Milliseconds = 60_000
     """When they are told to try again."""
+    summary: str = Field("", max_length=200)
+    """One line for the customers' documentation."""
 
     @property
     def session(self) -> str:

@@ -77,9 +77,16 @@ def test_the_smallest_program_trades_with_requests_hmac_and_base64(system):
     assert cancelled == "cancelled cancelled"
 
 
+def test_the_smallest_program_shows_why_it_was_refused(system, key_of, tmp_path):
+    (tmp_path / "key.json").write_text(json.dumps(key_of(scopes=["read"])))
+    program = [sys.executable, ROOT / "deploy" / "clients" / "python" / "order.py", system.gateway_url, tmp_path / "key.json"]
+    done = subprocess.run(program, capture_output=True, text=True)
+    assert (done.returncode, "scope_not_granted" in done.stderr) == (1, True), done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_the_shell_and_node_examples_trade_too(system):
-    key, environment = system.demo_key, system.environment
-    environment |= {"GERBANG_KEY_ID": key["key_id"], "GERBANG_SECRET": key["secret"]}
+    environment = system.environment | {"GERBANG_KEY": str(system.folder / "demo-key.json")}
     command = [ROOT / "deploy" / "clients" / "bash" / "gerbang.sh", "POST", f"{system.gateway_url}/v1/orders", json.dumps(ORDER)]
     placed = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout)
     node = ["node", ROOT / "deploy" / "clients" / "node" / "gerbang.mjs", system.gateway_url, system.folder / "demo-key.json"]

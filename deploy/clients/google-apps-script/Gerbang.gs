@@ -1,7 +1,8 @@
 /**
  * Read signed data into a spreadsheet: =GERBANG("/v1/wallets")
  *
- * Extensions > Apps Script, paste this file, then Project Settings > Script Properties: GERBANG_URL, GERBANG_KEY_ID, GERBANG_SECRET.
+ * Extensions > Apps Script, paste this file, then Project Settings > Script Properties: GERBANG_URL, and GERBANG_KEY with the
+ * content of the key file that the page of the new key lets you download.
  * Use a key with the scope read alone: whoever may edit the spreadsheet's script can read its properties. Google's addresses change, so
  * the key cannot be bound to an address.
  */
@@ -20,15 +21,16 @@ function GERBANG(target) {
 /** Sign and send one request; body is an object or nothing. Returns the parsed answer, throws the gate's reason. */
 function gerbangCall_(method, target, body) {
   var properties = PropertiesService.getScriptProperties();
+  var key = JSON.parse(properties.getProperty("GERBANG_KEY"));
   var text = body === undefined ? "" : JSON.stringify(body);
   var timestamp = String(Date.now());
   var parts = [method, target.split("?")[0], timestamp];
   if (text) parts.push(text);
-  var mac = Utilities.computeHmacSha256Signature(parts.join("\n"), properties.getProperty("GERBANG_SECRET"), Utilities.Charset.UTF_8);
+  var mac = Utilities.computeHmacSha256Signature(parts.join("\n"), key.secret, Utilities.Charset.UTF_8);
   var options = {
     method: method.toLowerCase(),
     headers: {
-      "X-API-Key": properties.getProperty("GERBANG_KEY_ID"),
+      "X-API-Key": key.key_id,
       "X-Request-Timestamp": timestamp,
       "X-Request-Signature": Utilities.base64Encode(mac),
     },

@@ -1,7 +1,7 @@
 // Sign requests in Node 18 and newer:
 //
 //   import { Gerbang } from "./gerbang.mjs";
-//   const gate = new Gerbang("http://127.0.0.1:8080", keyId, secret);
+//   const gate = await Gerbang.fromFile("http://127.0.0.1:8080", "key.json");
 //   const answer = await gate.call("GET", "/v1/wallets");
 //
 // Or from a shell: node gerbang.mjs URL KEYFILE METHOD PATH [BODY]
@@ -17,6 +17,12 @@ export class Gerbang {
     this.url = url.replace(/\/$/, "");
     this.keyId = keyId;
     this.#secret = secret;
+  }
+
+  /** With the key file that the page of the new key lets you download. */
+  static async fromFile(url, path) {
+    const key = JSON.parse(await readFile(path, "utf8"));
+    return new Gerbang(url, key.key_id, key.secret);
   }
 
   /** The headers that sign a request; body is the text that will be sent. */
@@ -50,9 +56,8 @@ export class Gerbang {
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [url, keyFile, method, target, body] = process.argv.slice(2);
-  const key = JSON.parse(await readFile(keyFile, "utf8"));
-  const gate = new Gerbang(url, key.key_id, key.secret);
   try {
+    const gate = await Gerbang.fromFile(url, keyFile);
     console.log(JSON.stringify(await gate.call(method, target, body && JSON.parse(body))));
   } catch (error) {
     console.error(error.message);

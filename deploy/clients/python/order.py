@@ -18,12 +18,12 @@ def call(method: str, path: str, body: str = "") -> Any:
     signature = base64.b64encode(hmac.digest(key["secret"].encode(), message.encode(), "sha256")).decode()
     headers = {"X-API-Key": key["key_id"], "X-Request-Timestamp": timestamp, "X-Request-Signature": signature}
     answer = requests.request(method, url + path, data=body, headers=headers, timeout=10)
-    answer.raise_for_status()
+    if not answer.ok:
+        sys.exit(f"{method} {path} was refused: {answer.status_code} {answer.text}")  # "detail" says why, and what to do
     return answer.json()
 
 
-bid = call("GET", "/v1/markets/BTC-IDR/bid-ask-price")["bid"]
-price = str(int(bid) * 9 // 10 // 1000 * 1000)
+price = str(int(call("GET", "/v1/markets/BTC-IDR/bid-ask-price")["bid"]) * 9 // 10 // 1000 * 1000)
 order = call("POST", "/v1/orders", json.dumps({"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": price, "quantity": "0.001"}))
 print("placed", order["id"], order["status"], "at", order["price"])
 print("open", [each["id"] for each in call("GET", "/v1/orders")["orders"] if each["status"] == "open"])

@@ -1,8 +1,10 @@
-"""Sign aiohttp's requests: ``aiohttp.ClientSession(middlewares=[gerbang_auth(key_id, secret)])``."""
+"""Sign aiohttp's requests: ``aiohttp.ClientSession(middlewares=[gerbang_auth_from_file("key.json")])``."""
 
 import base64
 import hmac
+import json
 import time
+from pathlib import Path
 
 from aiohttp import ClientHandlerType, ClientMiddlewareType, ClientRequest, ClientResponse, Payload
 
@@ -22,3 +24,9 @@ def gerbang_auth(key_id: str, secret: str) -> ClientMiddlewareType:
         return await handler(request)
 
     return sign
+
+
+def gerbang_auth_from_file(path: str) -> ClientMiddlewareType:
+    """Of the key file that the page of the new key lets you download."""
+    key = json.loads(Path(path).read_text("utf-8"))
+    return gerbang_auth(key["key_id"], key["secret"])

@@ -1,9 +1,12 @@
-"""Sign httpx's requests: ``httpx.Client(auth=GerbangAuth(key_id, secret))``, or ``httpx.AsyncClient``."""
+"""Sign httpx's requests: ``httpx.Client(auth=GerbangAuth.from_file("key.json"))``, or ``httpx.AsyncClient``."""
 
 import base64
 import hmac
+import json
 import time
 from collections.abc import Generator
+from pathlib import Path
+from typing import Self
 
 import httpx
 
@@ -16,6 +19,12 @@ class GerbangAuth(httpx.Auth):
     def __init__(self, key_id: str, secret: str) -> None:
         self.key_id = key_id
         self._secret = secret.encode()
+
+    @classmethod
+    def from_file(cls, path: str) -> Self:
+        """Of the key file that the page of the new key lets you download."""
+        key = json.loads(Path(path).read_text("utf-8"))
+        return cls(key["key_id"], key["secret"])
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
         timestamp = str(time.time_ns() // 1_000_000)

@@ -1,8 +1,11 @@
-"""Sign requests' requests: ``requests.get(url, auth=GerbangAuth(key_id, secret))``."""
+"""Sign requests' requests: ``requests.get(url, auth=GerbangAuth.from_file("key.json"))``."""
 
 import base64
 import hmac
+import json
 import time
+from pathlib import Path
+from typing import Self
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -10,11 +13,17 @@ from requests.auth import AuthBase
 
 
 class GerbangAuth(AuthBase):
-    """Signs each request when it is sent; works for a session too: ``session.auth = GerbangAuth(…)``."""
+    """Signs each request when it is sent; works for a session too: ``session.auth = GerbangAuth.from_file(…)``."""
 
     def __init__(self, key_id: str, secret: str) -> None:
         self.key_id = key_id
         self._secret = secret.encode()
+
+    @classmethod
+    def from_file(cls, path: str) -> Self:
+        """Of the key file that the page of the new key lets you download."""
+        key = json.loads(Path(path).read_text("utf-8"))
+        return cls(key["key_id"], key["secret"])
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:
         timestamp = str(time.time_ns() // 1_000_000)

@@ -81,8 +81,8 @@ def expect(seen, method, target, body=""):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_requests(url, target):
-    auth = module("with_requests").GerbangAuth(KEY_ID, SECRET)
+def test_requests(url, key_file, target):
+    auth = module("with_requests").GerbangAuth.from_file(str(key_file))
     with requests.Session() as session:
         session.auth = auth
         expect(session.get(url + target).json(), "GET", target)
@@ -92,8 +92,8 @@ def test_requests(url, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_httpx(url, target):
-    with httpx.Client(auth=module("with_httpx").GerbangAuth(KEY_ID, SECRET), trust_env=False) as client:
+def test_httpx(url, key_file, target):
+    with httpx.Client(auth=module("with_httpx").GerbangAuth.from_file(str(key_file)), trust_env=False) as client:
         expect(client.get(url + target).json(), "GET", target)
         expect(client.post(url + target, json=BODY).json(), "POST", target, BODY)
         expect(client.delete(url + target).json(), "DELETE", target)
@@ -105,8 +105,8 @@ async def test_httpx_async(url):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-async def test_aiohttp(url, target):
-    auth = module("with_aiohttp").gerbang_auth(KEY_ID, SECRET)
+async def test_aiohttp(url, key_file, target):
+    auth = module("with_aiohttp").gerbang_auth_from_file(str(key_file))
     async with aiohttp.ClientSession(middlewares=[auth]) as session:
         async with session.get(url + target) as answer:
             expect(await answer.json(content_type=None), "GET", target)
@@ -131,10 +131,13 @@ def test_node(url, key_file, target):
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_bash(url, target):
+def test_bash(url, key_file, target):
+    def run(*arguments):
+        environment = os.environ | {"GERBANG_KEY": str(key_file)}
+        return subprocess.run([CLIENTS / "bash" / "gerbang.sh", *arguments], env=environment, capture_output=True, text=True)
+
     def bash(*arguments):
-        environment = os.environ | {"GERBANG_KEY_ID": KEY_ID, "GERBANG_SECRET": SECRET}
-        done = subprocess.run([CLIENTS / "bash" / "gerbang.sh", *arguments], env=environment, capture_output=True, text=True)
+        done = run(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
         return json.loads(done.stdout)
 
@@ -142,6 +145,11 @@ def test_bash(url, target):
     expect(bash("POST", url + target, json.dumps(BODY)), "POST", target, BODY)
     expect(bash("POST", url + target, json.dumps(BODY, ensure_ascii=False)), "POST", target, BODY)
     expect(bash("DELETE", url + target), "DELETE", target)
+    key_file.write_text(json.dumps({"key_id": KEY_ID, "secret": "gbs_wrong"}, indent=2))
+    refused = run("GET", url + target)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("401 ")
+    assert "invalid_credentials" in refused.stderr
 
 
 # Google's services as far as the script uses them, over Node's own: what they do is in Apps Script's reference.
@@ -177,7 +185,7 @@ def test_google_apps_script(url, tmp_path):
     harness.write_text(GOOGLE)
 
     def script(*asked, secret=SECRET):
-        properties = json.dumps({"GERBANG_URL": url, "GERBANG_KEY_ID": KEY_ID, "GERBANG_SECRET": secret})
+        properties = json.dumps({"GERBANG_URL": url, "GERBANG_KEY": json.dumps({"key_id": KEY_ID, "secret": secret})})
         command = ["node", harness, properties, CLIENTS / "google-apps-script" / "Gerbang.gs", json.dumps(asked)]
         return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
