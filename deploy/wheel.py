@@ -17,7 +17,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULES = (
     "runtime/clock", "runtime/outbox", "runtime/ticker",
-    "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits", "admission/principal",
+    "admission/allowances", "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits",
+    "admission/principal",
     "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",

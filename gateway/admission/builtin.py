@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
+from gateway.admission.allowances import Allowance
 from gateway.admission.answers import document
 from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
@@ -27,8 +28,12 @@ def address(seen: Seen) -> Answer:
     return document({"client_ip": seen.address, "family": f"ipv{ip_address(seen.address).version}"})
 
 
-def key(principal: Principal, rate: Rate, charge: Charge) -> Answer:
-    """``GET /gateway/v1/key``: the caller's own key."""
+def key(principal: Principal, allowance: Allowance, charge: Charge, account: Charge | None) -> Answer:
+    """``GET /gateway/v1/key``: the caller's own key.
+
+    :param charge: how the key's limit stands
+    :param account: how that of the account's keys together stands; ``None``: there is none
+    """
     record = principal.record
     return document(
         {
@@ -41,14 +46,18 @@ def key(principal: Principal, rate: Rate, charge: Charge) -> Answer:
             "created_at": rfc3339(record.created_ms),
             "expires_at": None if record.expires_ms is None else rfc3339(record.expires_ms),
             "limits": {
-                "per_key": str(rate),
-                "limit": rate.units,
-                "period_ms": rate.period_ms,
-                "remaining": charge.remaining,
-                "reset_ms": round(charge.reset_ms),
+                "tier": record.tier,
+                "per_key": str(allowance.per_key),
+                **_standing(allowance.per_key, charge),
+                "per_account": None if allowance.per_account is None else str(allowance.per_account),
+                "account": None if allowance.per_account is None or account is None else _standing(allowance.per_account, account),
             },
         }
     )
+
+
+def _standing(rate: Rate, charge: Charge) -> dict[str, int]:
+    return {"limit": rate.units, "period_ms": rate.period_ms, "remaining": charge.remaining, "reset_ms": round(charge.reset_ms)}
 
 
 def rfc3339(ms: int) -> str:

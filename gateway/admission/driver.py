@@ -12,8 +12,8 @@ from gateway.errors import KeyStoreUnavailable
 from gateway.http1.message import Asked
 from gateway.runtime.tasks import spawn
 
-MAX_LOOKUPS = 3
-"""A key that vanishes from memory right after it was looked up is asked for again, but not for ever."""
+MAX_LOOKUPS = 5
+"""The key, its limit and its account's may each be needed; what vanishes once it was brought is asked for again, but not for ever."""
 
 
 Settled = Callable[[Admitted | None, BaseException | None], None]

@@ -1,4 +1,4 @@
-"""The limit of refused credentials by address, in this process's memory. Pure: no store is asked, so a flood of guesses costs little.
+"""Limits by address, of refused credentials and of public requests, in process memory: a flood costs no round trip. Pure.
 
 An address over its limit is held back, and whoever verifies passes all the same: behind one address there may be thousands of customers.
 A key in memory is verified first. Only keys that nobody knows and wrong signatures are refused early, without look-up or hint.
@@ -14,12 +14,36 @@ LOOK_UPS: Final = Rate(50, 1_000)
 """Look-ups for all addresses together that are held back: a customer behind one of them, whose key is not in memory yet, may have one."""
 
 
-class FailureLimiter:
-    """Refused credentials by address; IPv6 by /64. A table of fixed size: an address that it loses is forgiven."""
+class AddressLimiter:
+    """Units by address; IPv6 by /64. A table of fixed size: an address that it loses is forgiven."""
+
+    __slots__ = ("_max", "_tats")
 
     def __init__(self, *, max_addresses: int = 65_536) -> None:
         self._max = max_addresses
         self._tats: dict[str, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._tats)
+
+    def charge(self, address: str, weight: int, rate: Rate, now_ms: float) -> gcra.Charge:
+        """Charge an address, which becomes the last to be lost."""
+        name = customer_network(address)
+        tat_ms = self._tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a charge
+        if len(self._tats) >= self._max:
+            del self._tats[next(iter(self._tats))]
+        charge = gcra.charge(tat_ms, weight, now_ms, rate)
+        self._tats[name] = charge.tat_ms
+        return charge
+
+
+class FailureLimiter(AddressLimiter):
+    """Refused credentials by address."""
+
+    __slots__ = ("_look_ups_tat_ms",)
+
+    def __init__(self, *, max_addresses: int = 65_536) -> None:
+        super().__init__(max_addresses=max_addresses)
         self._look_ups_tat_ms = 0.0
 
     def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
@@ -31,11 +55,7 @@ class FailureLimiter:
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:
         """Note one refusal."""
-        name = customer_network(address)
-        tat_ms = self._tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a refusal
-        if len(self._tats) >= self._max:
-            del self._tats[next(iter(self._tats))]
-        self._tats[name] = gcra.charge(tat_ms, 1, now_ms, rate).tat_ms
+        self.charge(address, 1, rate, now_ms)
 
     def may_look_up(self, now_ms: float) -> bool:
         """Whether the stores may be asked for a key on behalf of an address that is held back; counts it when they may."""

@@ -10,14 +10,15 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from gateway.admission import answers, builtin, rules
+from gateway.admission.allowances import Allowances, LedgerNeeded, count_order
 from gateway.admission.dialects import DIALECTS, Credentials, Dialect, Mistake
 from gateway.admission.dialects.base import invalid
-from gateway.admission.gcra import Charge, ShareNeeded
+from gateway.admission.gcra import Charge
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
 from gateway.admission.sessions import SESSIONS, Message
-from gateway.config.settings import GatewaySettings
+from gateway.config.settings import GatewaySettings, Rate
 from gateway.errors import (
     AmbiguousCredentials,
     AmbiguousPath,
@@ -41,7 +42,7 @@ from gateway.runtime.moments import rfc3339
 if TYPE_CHECKING:
     from asyncio import Future
 
-    from gateway.admission.failures import FailureLimiter
+    from gateway.admission.failures import AddressLimiter, FailureLimiter
     from gateway.admission.limits import KeyLimiter
     from gateway.admission.replay import ReplayGuard
     from gateway.keys.lookup import KeyLookup
@@ -59,6 +60,8 @@ class Services(NamedTuple):
     lookup: "KeyLookup[Principal]"
     limiter: "KeyLimiter"
     failures: "FailureLimiter"
+    public: "AddressLimiter"
+    """Of requests to public routes."""
     replay: "ReplayGuard"
     usage: "UsageCounts"
     monotonic_ms: Callable[[], int]
@@ -68,12 +71,14 @@ class Services(NamedTuple):
 
 
 class KeyNeeded(GerbangError):
-    """The key, or with ``weight`` the state of its limit, is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
+    """The key, or with ``rate`` the state of a limit, is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
 
-    def __init__(self, key_id: str, *, weight: int = 0) -> None:
+    def __init__(self, key_id: str, *, weight: int = 0, rate: Rate | None = None) -> None:
         super().__init__("the key is not in memory")
         self.key_id = key_id
+        """Or the name of the limit's ledger."""
         self.weight = weight
+        self.rate = rate
 
 
 class Claim:
@@ -95,7 +100,7 @@ class Claim:
 class Admitted:
     """A request that may pass, once :attr:`replay` has been claimed."""
 
-    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure")
+    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
@@ -113,6 +118,8 @@ class Admitted:
         """When the key expires, Unix milliseconds: what a tunnel must not outlive."""
         self.principal = principal
         self.charge = charge
+        self.weighed = False
+        """Whether its weight and orders are told as Binance's clients expect."""
         self.secure = secure
         """Whether the client came over TLS, as a trusted proxy says; ``None``: as the connection itself did."""
 
@@ -132,9 +139,8 @@ class Gate:
         self._monotonic_ms = services.monotonic_ms
         self._client_ip = ClientIpRule(settings.client_ip)
         self._auth = settings.auth
-        self._rate = settings.limits.per_key
+        self._allowances = Allowances(settings)
         self._failure_rate = settings.limits.per_ip_failures
-        self._limit_line = b"RateLimit-Limit: %d\r\n" % self._rate.units
         self._hints = Hints()
         longest_first = sorted(settings.auth.path_dialects.items(), key=lambda item: -len(item[0]))
         self._forms: list[tuple[bytes, str]] = [(prefix.encode(), name) for prefix, name in longest_first]
@@ -209,6 +215,7 @@ class Gate:
         """
         seen = self._client_ip.of(_request(asked))
         if route.scope == "public":
+            self._check_public(seen, asked, route)
             return Admitted(route, None, seen.address, secure=seen.secure)
         principal: Principal | None = None
         claimed = ""
@@ -236,7 +243,7 @@ class Gate:
                 rules.check_scope(principal, further)
             charge = self._check_limit(principal, route, now_ms)
         except Refusal as refusal:
-            self._note(refusal, principal, claimed, seen, asked)
+            self._note(refusal, principal, claimed, seen, asked, route=route)
             raise
         claim = None
         if route.strict_replay and credentials is not None:
@@ -245,18 +252,22 @@ class Gate:
             claim = Claim(principal.key_id, credentials.signature, ttl_ms, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
-        lines = self._limit_lines(charge)
+        lines = self._allowances.of(principal).lines(charge)
+        if credentials is not None and credentials.weighed:
+            lines += self._weight_lines(principal, route, now_ms)
         if principal.expires_ms is not None:
             lines += _expiry_line(principal.expires_ms, asked.received_ms)
-        return Admitted(route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure)
+        admitted = Admitted(route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure)
+        admitted.weighed = credentials is not None and credentials.weighed
+        return admitted
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
 
         :raises KeyStoreUnavailable: neither Redis nor PostgreSQL can say
         """
-        if needed.weight:
-            await self._services.limiter.settled(needed.key_id, needed.weight, self._rate)
+        if needed.rate is not None:
+            await self._services.limiter.settled(needed.key_id, needed.weight, needed.rate)
         else:
             await self._services.lookup.fetch(needed.key_id)
 
@@ -282,7 +293,12 @@ class Gate:
         if admitted.route.builtin == "ip":
             return builtin.address(self._client_ip.of(request))
         if admitted.principal is not None and admitted.charge is not None:
-            return builtin.key(admitted.principal, self._rate, admitted.charge)
+            principal, now_ms = admitted.principal, self._monotonic_ms()
+            allowance = self._allowances.of(principal)
+            account = None
+            if allowance.per_account is not None:
+                account = self._limiter.charge(principal.account_ledger, 0, allowance.per_account, now_ms)
+            return builtin.key(principal, allowance, self._limiter.charge(principal.key_id, 0, allowance.per_key, now_ms), account)
         return builtin.time(request.received_ms)
 
     def render_message(self, refusal: Refusal, route: Route, message: Message | None, request_id: str) -> bytes:
@@ -389,6 +405,15 @@ class Gate:
                 return True
         return False
 
+    def _check_public(self, seen: Seen, asked: Asked, route: Route) -> None:
+        """:raises RateLimited: the address has asked too much of public routes"""
+        address, rate = seen.address or asked.peer, self.settings.limits.per_address
+        charge = self._services.public.charge(address, route.weight, rate, self._monotonic_ms())
+        if not charge.allowed:
+            refusal = rules.rate_limited(f"over {rate} from your address; this call weighs {route.weight}", charge.retry_after_ms)
+            refusal.asker = Asker(None, None, address)
+            raise refusal
+
     def _known(self, key_id: str, now_ms: int) -> Principal | None:
         """The key, if there is one. A malformed id is nobody's, without a look-up."""
         found = self._lookup.peek(key_id, now_ms)
@@ -435,21 +460,32 @@ class Gate:
         raise refusal
 
     def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
+        allowance = self._allowances.of(principal)
         try:
-            charge = self._limiter.charge(principal.key_id, route.weight, self._rate, now_ms)
-        except ShareNeeded:
-            raise KeyNeeded(principal.key_id, weight=route.weight) from None
+            charge = allowance.charge(self._limiter, principal, route.weight, now_ms)
+        except LedgerNeeded as needed:
+            raise KeyNeeded(needed.ledger, weight=needed.weight, rate=needed.rate) from None
         if not charge.allowed:
-            raise rules.rate_limited(f"over {self._rate} in weights; this call weighs {route.weight}", charge.retry_after_ms)
+            limit = f"{allowance.per_account} for all keys of the account" if charge.of_account else f"{allowance.per_key}"
+            raise rules.rate_limited(f"over {limit} in weights; this call weighs {route.weight}", charge.retry_after_ms)
         return charge
 
     # -- what follows a decision
 
-    def _limit_lines(self, charge: Charge) -> bytes:
-        seconds = -int(-charge.reset_ms // 1000)
-        return b"%bRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (self._limit_line, charge.remaining, seconds)
+    def _weight_lines(self, principal: Principal, route: Route, now_ms: int, *, charged: bool = True) -> bytes:
+        """What Binance's clients look for.
 
-    def _note(self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, asked: Asked) -> None:
+        :param charged: ``False`` for what is refused: it is told, and does not count
+        """
+        weight = route.weight if charged else 0
+        lines = b"X-MBX-USED-WEIGHT-1M: %d\r\n" % self._allowances.of(principal).used_weight(self._limiter, principal, weight, now_ms)
+        if route.places_orders:
+            lines += b"X-MBX-ORDER-COUNT-1M: %d\r\n" % count_order(self._limiter, principal, int(charged), now_ms)
+        return lines
+
+    def _note(
+        self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, asked: Asked, *, route: Route | None = None
+    ) -> None:
         """Count a refusal where it counts, say whose it is, and tell a proven owner their limits."""
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
@@ -464,7 +500,10 @@ class Gate:
         key_id = principal.key_id
         services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms)
         if not isinstance(refusal, InvalidCredentials):
-            told = self._limit_lines(self._limiter.charge(key_id, 0, self._rate, now_ms))
+            allowance = self._allowances.of(principal)
+            told = allowance.lines(allowance.charge(self._limiter, principal, 0, now_ms))
+            if route is not None and isinstance(asked, Request) and self._form(asked) is DIALECTS["binance"]:
+                told += self._weight_lines(principal, route, now_ms, charged=False)
             if principal.expires_ms is not None:
                 told += _expiry_line(principal.expires_ms, asked.received_ms)
             refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in told.split(b"\r\n")[:-1]))
@@ -490,6 +529,10 @@ class Gate:
         if refusal is None:
             self._services.usage.admitted(key_id, admitted.client_ip, now_ms)
         elif isinstance(refusal, Refusal):
+            principal, weight = admitted.principal, admitted.route.weight
+            self._allowances.of(principal).give_back(self._limiter, principal, weight)
+            if admitted.weighed and admitted.route.places_orders:
+                count_order(self._limiter, principal, -1, now_ms)
             if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
                 refusal.detail += f". {admitted.replay.advice}"
             self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)

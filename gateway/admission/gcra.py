@@ -11,10 +11,12 @@ from gateway.errors import GerbangError
 class Charge:
     """What became of one charge. All in milliseconds from now, or in units."""
 
-    __slots__ = ("allowed", "remaining", "reset_ms", "retry_after_ms", "tat_ms")
+    __slots__ = ("allowed", "of_account", "remaining", "reset_ms", "retry_after_ms", "tat_ms")
 
     def __init__(self, allowed: bool, tat_ms: float, remaining: int, reset_ms: float, retry_after_ms: float) -> None:
         self.allowed = allowed
+        self.of_account = False
+        """Whether the limit is that of all keys of an account."""
         self.tat_ms = tat_ms
         """The new theoretical arrival time, unchanged when refused."""
         self.remaining = remaining

@@ -1,10 +1,10 @@
-"""The rate limit of a key, the same over all workers and machines. I/O with Redis.
+"""The rate limits of keys and accounts, the same over all workers and machines. I/O with Redis.
 
 Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
 the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the
 latest, so that a key far below its limit seldom asks. Only who would go beyond the share waits for the next settlement.
 
-    gerbang:{<key id>}:limit:<units>/<period ms>    the ledger: ``tat`` (see ``gcra``), and units by slot of time
+    gerbang:{<key id>, or account:<id>}:limit:<units>/<period ms>    the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
 The ledger keeps two rules: GCRA, and that in no period more than 3 % above the limit is admitted, which GCRA alone does not promise
 (a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, so two workers stay within 5 %.
@@ -29,6 +29,8 @@ from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
 """Slots of time in one period of the ledger."""
+CAP: Final = 1.03
+"""The ledger's own bound for one period, in limits: see ``settle.lua``."""
 SHARE: Final = 100
 """A worker admits one part in this many of the limit before it has settled, however long that takes: what is not settled is bounded."""
 MAX_KEYS = 100_000
@@ -58,6 +60,7 @@ class _Share:
         "due_ms",
         "each",
         "key_id",
+        "learned_ms",
         "paid",
         "paid_until_ms",
         "rate",
@@ -71,9 +74,11 @@ class _Share:
         self.key_id = key_id
         self.rate = rate
         self.tat_ms = 0.0
-        """As the ledger had it, and what was admitted here since: never later than the true one, for nobody gives units back."""
+        """As the ledger had it, and what was admitted here since: later than the true one at most by what others gave back since."""
         self.room = rate.units
         """Units left in the window, as the ledger had it, less what was admitted here since."""
+        self.learned_ms = -1e15
+        """When the ledger was asked last."""
         self.closed_ms = 0.0
         """Until when the window is known to have no room."""
         self.unsettled = 0
@@ -140,6 +145,25 @@ class KeyLimiter:
             self._admit_unsettled(share, weight, now_ms)
             share.tat_ms = charge.tat_ms
         return charge
+
+    def give_back(self, key_id: str, weight: int, rate: Rate) -> None:
+        """Undo a charge that was allowed: the request did not pass in the end. The ledger hears of it with the next settlement."""
+        share = self._shares.get(key_id)
+        if share is None or share.rate != rate:
+            return
+        share.tat_ms -= weight * rate.period_ms / rate.units
+        share.unsettled -= weight
+        share.room += weight
+        self._due[share] = None
+
+    def used(self, key_id: str, rate: Rate, now_ms: float) -> int:
+        """Units used in the last period: as the ledger had it at the last settlement, and what was admitted here since."""
+        share = self._shares.get(key_id)
+        if share is None or share.rate != rate:
+            return 0
+        if now_ms - share.learned_ms >= rate.period_ms:  # or never: everything that the ledger knew of is a period old by now
+            return max(0, share.unsettled)
+        return max(0, int(rate.units * CAP) - share.room)
 
     async def settled(self, key_id: str, weight: int, rate: Rate) -> None:
         """Ask the ledger for ``weight`` units, in one round trip with everybody who asks. Charge again after it."""
@@ -326,6 +350,7 @@ def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
     granted, tat_in_ms, room, closed_in_ms = int(answer[0]), float(answer[1]), int(answer[2]), float(answer[3])
     share.tat_ms = sent_ms + tat_in_ms + share.unsettled * rate.period_ms / rate.units
     share.room = room - share.unsettled
+    share.learned_ms = sent_ms
     share.closed_ms = sent_ms + closed_in_ms if closed_in_ms else 0.0
     if granted:
         share.paid = granted + (share.paid if sent_ms <= share.paid_until_ms else 0)

@@ -23,7 +23,10 @@ Verify = Callable[[bytes, bytes], bool]
 class Principal:
     """Immutable by convention; ``__slots__`` keeps 100 000 of them small. What is looked at in every request stands beside the record."""
 
-    __slots__ = ("algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "verify", "verify_pss")
+    __slots__ = (
+        "account_ledger", "algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "tier", "verify",
+        "verify_pss",
+    )  # fmt: skip
 
     def __init__(self, record: KeyRecord, verify: Verify, verify_pss: Verify | None = None) -> None:
         self.record = record
@@ -34,6 +37,9 @@ class Principal:
         self.algorithm = record.algorithm.value
         self.expires_ms = record.expires_ms
         self.frozen = record.frozen
+        self.tier = record.tier
+        self.account_ledger = f"account:{record.account_id}"
+        """Under which name the limiter knows all keys of the account together."""
         self.identity = Identity(record.account_id, record.key_id, tuple(sorted(scope.value for scope in record.scopes)))
         self.scopes: frozenset[str] = frozenset(self.identity.scopes)
         self.allowlist: frozenset[str] | None = None

@@ -40,8 +40,8 @@ class Route:
     """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
 
     __slots__ = (
-        "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "position", "scope", "session",
-        "strict_replay", "upstream", "websocket", "weight",
+        "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "places_orders", "position", "scope",
+        "session", "strict_replay", "upstream", "websocket", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +51,8 @@ class Route:
         """Its place in the configuration; built-in routes come behind the last."""
         self.pattern = pattern
         """As written: ``GET /v1/orders/{id}``."""
+        self.places_orders = scope == "trade" and pattern.startswith(("POST ", "PUT "))
+        """Whether its calls count as orders where a dialect tells their number; cancellations do not."""
         self.scope = scope
         """``public``, ``any``, ``read`` or ``trade``."""
         self.upstream = upstream

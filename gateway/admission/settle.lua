@@ -34,7 +34,8 @@ for i = 1, #kept, 2 do
 end
 
 -- What was admitted was admitted. After an outage that may be far above the limit; it is not held against the key for ever.
-tat = math.min(tat + spent * interval, math.max(tat, now + 1.5 * period))
+-- Less than nothing, when more was given back than was admitted.
+tat = math.max(now, math.min(tat + spent * interval, math.max(tat, now + 1.5 * period)))
 used = used + spent
 
 local free = math.max(0, math.min(math.floor((period - (tat - now)) / interval + 1e-6), cap - used))
@@ -45,7 +46,7 @@ end
 tat = tat + granted * interval
 used = used + granted
 
-if spent + granted > 0 then
+if spent + granted ~= 0 then
   redis.call('HSET', KEYS[1], 'tat', string.format('%.17g', tat), string.format('%.0f', slot), string.format('%.0f', here + spent + granted))
   redis.call('PEXPIRE', KEYS[1], math.ceil(math.max(tat - now, kept_slots * slot_ms)))
 end

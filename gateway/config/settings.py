@@ -221,7 +221,11 @@ class Cache(Section):
 
 class Limits(Section):
     per_key: RateField = Rate(1200, 60_000)
+    per_account: RateField | None = None
+    """All keys of an account together, the same over all workers and machines."""
     per_ip_failures: RateField = Rate(60, 60_000)
+    per_address: RateField = Rate(120_000, 60_000)
+    """Of public routes, in weight units, from one address (IPv6: one /64), by each worker."""
     max_body_bytes: int = Field(1_048_576, ge=0, le=1 << 30)
     max_message_bytes: int = Field(65_536, ge=128, le=1 << 24)
     """Of one message of a WebSocket session."""
@@ -240,6 +244,13 @@ class Limits(Section):
     body_timeout_ms: Milliseconds = 30_000
     """From the end of the header section to the end of a buffered body."""
     idle_timeout_ms: Milliseconds = 75_000
+
+
+class Tier(Section):
+    """The limits of accounts that the back office has put into a tier; what is left out is that of ``[limits]``."""
+
+    per_key: RateField | None = None
+    per_account: RateField | None = None
 
 
 class Health(Section):
@@ -356,6 +367,7 @@ class GatewaySettings(Section):
     auth: Auth = Auth()
     cache: Cache = Cache()
     limits: Limits = Limits()
+    tiers: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")], Tier] = {}
     assertion: Assertion = Assertion()
     telemetry: GatewayTelemetry = GatewayTelemetry()
     upstreams: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Upstream] = {}

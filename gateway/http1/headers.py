@@ -69,7 +69,11 @@ REQUEST_DROP = HOP_BY_HOP | OWNED | ELSEWHERE | REGENERATED
 _X: Final = ord("x")  # all families begin with it
 EXTENSIONS = frozenset({b"sec-websocket-extensions"})
 """Not negotiated where the gate reads messages (RFC 6455 §9.1): what it cannot read it could not decide."""
-RATE_LIMIT = frozenset({b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset"})
+RATE_LIMIT = frozenset({
+    b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
+    b"x-mbx-used-weight-1m", b"x-mbx-order-count-1m",
+})  # fmt: skip
+"""Fields by which the gate tells its limits; it does not let another tell them beside it."""
 
 
 def shadows(name: bytes) -> bool:

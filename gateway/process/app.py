@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 import structlog
 
-from gateway.admission.failures import FailureLimiter
+from gateway.admission.failures import AddressLimiter, FailureLimiter
 from gateway.admission.gate import Admitted, Gate, Services
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.principal import Principal
@@ -109,6 +109,7 @@ class App:
             lookup=self._lookup,
             limiter=self._limiter,
             failures=FailureLimiter(),
+            public=AddressLimiter(),
             replay=ReplayGuard(stores.claims, metrics=self.metrics),
             usage=self._usage,
             monotonic_ms=clock.monotonic_ms,

@@ -49,18 +49,38 @@ class Limiter:
 
     def __init__(self) -> None:
         self.tat, self.charged, self.settled_for, self.need = 0.0, [], [], False
+        self.others: dict[str, float] = {}
+        """Of ledgers that are not a key's, by name: their arrival times."""
+        self.needed: set[str] = set()
+        """Ledgers that have to be settled first."""
 
-    def charge(self, _key_id, weight, rate, now_ms):
-        if self.need and weight:
+    def charge(self, name, weight, rate, now_ms):
+        if weight and ((self.need and name.startswith("gbk_")) or name in self.needed):
             raise ShareNeeded
+        if not name.startswith("gbk_"):
+            done = charge(self.others.get(name, 0.0), weight, now_ms, rate)
+            self.others[name] = done.tat_ms
+            return done
         done = charge(self.tat, weight, now_ms, rate)
         self.tat = done.tat_ms
         if weight:
             self.charged.append(weight)
         return done
 
+    def give_back(self, name, weight, rate):
+        if name.startswith("gbk_"):
+            self.tat -= weight * rate.period_ms / rate.units
+            self.charged.append(-weight)
+        elif name in self.others:
+            self.others[name] -= weight * rate.period_ms / rate.units
+
+    def used(self, name, rate, now_ms):
+        tat = self.tat if name.startswith("gbk_") else self.others.get(name, 0.0)
+        return round(max(0.0, tat - now_ms) / rate.period_ms * rate.units)
+
     async def settled(self, key_id, weight, rate):
         self.need = False
+        self.needed.discard(key_id)
         self.settled_for.append((key_id, weight, rate))
 
 

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
-from gateway.admission.failures import FailureLimiter
+from gateway.admission.failures import AddressLimiter, FailureLimiter
 from gateway.admission.gate import Gate, Services
 from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
@@ -107,8 +107,9 @@ def a_gate(*records: KeyRecord, routes: list[dict[str, Any]] | None = None, **se
     principals = {record.key_id: Principal.of(record) for record in records}
     services = Services(
         lookup=SimpleNamespace(peek=lambda key_id, _now_ms: principals.get(key_id, ABSENT)),
-        limiter=SimpleNamespace(charge=lambda *_: Charge(True, 0.0, 1, 0.0, 0.0)),
+        limiter=SimpleNamespace(charge=lambda *_: Charge(True, 0.0, 1, 0.0, 0.0), give_back=lambda *_: None, used=lambda *_: 1),
         failures=FailureLimiter(),
+        public=AddressLimiter(),
         replay=SimpleNamespace(),
         usage=UsageCounts(),
         monotonic_ms=lambda: 1_000_000,

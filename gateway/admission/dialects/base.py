@@ -36,13 +36,14 @@ class Credentials:
         "signed",
         "timestamp_ms",
         "unique",
+        "weighed",
         "window_ms",
     )
 
     def __init__(
         self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
         algorithm: str = "", covers_query: bool = True, unique: bool = True, pss: bool = False,
-        replay_advice: str = "",
+        replay_advice: str = "", weighed: bool = False,
     ) -> None:  # fmt: skip
         self.key_id = key_id
         """As received; may be malformed."""
@@ -60,6 +61,8 @@ class Credentials:
         """The algorithm it names, if any: it must be the key's."""
         self.replay_advice = replay_advice
         """Why two honest requests may have been the same, for the refusal of the second."""
+        self.weighed = weighed
+        """Whether its answers tell the weight and the orders of the last minute, as Binance's do."""
         self.pss = pss
         """Whether an RSA key signed by RSASSA-PSS with SHA-512 (RFC 9421 §3.3.1) in place of its usual scheme."""
         self.covers_query = covers_query

@@ -61,6 +61,7 @@ class Binance(Dialect):
             _without_signature(query) + body,
             milliseconds(timestamp),
             window_ms=window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
+            weighed=True,
         )
 
     def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:

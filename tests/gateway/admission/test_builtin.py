@@ -46,7 +46,16 @@ def test_the_gate_tells_a_key_about_itself():
         "ip_allowlist": [HERE],
         "created_at": "2026-09-21T14:13:20.000Z",
         "expires_at": "2026-09-21T14:13:21.000Z",
-        "limits": {"per_key": "100/minute", "limit": 100, "period_ms": 60_000, "remaining": 99, "reset_ms": 600},
+        "limits": {
+            "tier": None,
+            "per_key": "100/minute",
+            "limit": 100,
+            "period_ms": 60_000,
+            "remaining": 99,
+            "reset_ms": 600,
+            "per_account": None,
+            "account": None,
+        },
     }
 
 

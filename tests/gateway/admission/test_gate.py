@@ -39,6 +39,20 @@ def test_a_public_route_looks_at_no_credentials():
         assert scene.usage.counts == {}
 
 
+def test_an_address_that_asks_too_much_of_public_routes_waits_and_its_signed_requests_pass():
+    scene = Scene(target="/public", peer="2001:db8:1:2::7")
+    scene.limits["per_address"] = "3/minute"
+    for _ in range(3):
+        scene.admit()
+    scene.peer = "2001:db8:1:2:ffff::9"
+    refusal = scene.refused()
+    assert (refusal.code, refusal.extras, refusal.asker) == ("rate_limited", {"retry_after_ms": 20_000}, (None, None, scene.peer))
+    scene.target = "/read"
+    assert scene.admit()
+    scene.target, scene.peer = "/public", "2001:db8:1:3::1"
+    assert scene.admit()
+
+
 @pytest.mark.parametrize("scope", [Scope.READ, Scope.TRADE])
 def test_any_permission_opens_a_route_for_any(scope):
     assert Scene(target="/any", record=a_record(scopes=frozenset({scope}))).admit().identity.scopes == (scope.value,)
@@ -48,7 +62,10 @@ def test_a_request_is_charged_its_weight_once_and_told_what_is_left():
     scene = Scene(method="POST", target="/heavy")
     admitted = scene.admit()
     assert scene.limiter.charged == [40]
-    assert admitted.answer_headers == b"RateLimit-Limit: 100\r\nRateLimit-Remaining: 60\r\nRateLimit-Reset: 24\r\n"
+    assert admitted.answer_headers == (
+        b'RateLimit-Policy: "key";q=100;w=60\r\nRateLimit-Limit: 100\r\nRateLimit: "key";r=60;t=24\r\n'
+        b"RateLimit-Remaining: 60\r\nRateLimit-Reset: 24\r\nX-MBX-USED-WEIGHT-1M: 40\r\n"
+    )
     assert scene.usage.counts == {"admitted": 1}
 
 
@@ -280,9 +297,12 @@ def test_over_the_limit_the_answer_says_when_to_come_again():
     assert refusal.extras == {"retry_after_ms": 600}
     assert dict(refusal.headers) == {
         b"Retry-After": b"1",
+        b"RateLimit-Policy": b'"key";q=100;w=60',
+        b"RateLimit": b'"key";r=0;t=60',
         b"RateLimit-Limit": b"100",
         b"RateLimit-Remaining": b"0",
         b"RateLimit-Reset": b"60",
+        b"X-MBX-USED-WEIGHT-1M": b"100",
     }
 
 
@@ -296,8 +316,14 @@ def test_a_call_heavier_than_the_limit_is_told_that_it_can_never_pass():
 
 @pytest.mark.parametrize("fault", [spoil_expiry, spoil_standing, spoil_address, spoil_scope])
 def test_a_proven_owner_is_told_the_limits_with_every_refusal(fault):
-    headers = dict(spoiled(fault).refused().headers)
-    assert headers == {b"RateLimit-Limit": b"100", b"RateLimit-Remaining": b"100", b"RateLimit-Reset": b"0"}
+    assert dict(spoiled(fault).refused().headers) == {
+        b"RateLimit-Policy": b'"key";q=100;w=60',
+        b"RateLimit": b'"key";r=100;t=0',
+        b"RateLimit-Limit": b"100",
+        b"RateLimit-Remaining": b"100",
+        b"RateLimit-Reset": b"0",
+        b"X-MBX-USED-WEIGHT-1M": b"0",
+    }
 
 
 @pytest.mark.parametrize("fault", [spoil_signature, spoil_time, spoil_credentials])

@@ -1,6 +1,7 @@
 """Limits per key over all workers."""
 
 import asyncio
+import dataclasses
 from itertools import count
 
 import pytest
@@ -9,11 +10,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.admission import gcra, limits
+from gateway.admission.allowances import Allowance, LedgerNeeded
 from gateway.admission.gcra import ShareNeeded
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
+from gateway.admission.principal import Principal
 from gateway.config.settings import Rate
 from gateway.keys import redis_client
 from gateway.telemetry.metrics import Metrics
+from tests.support.keys import a_record
 
 MINUTE = Rate(1_200, 60_000)
 fresh_names = count()
@@ -229,6 +233,54 @@ async def test_what_one_worker_admitted_the_other_knows_after_a_settlement(worke
     charge = other.limiter.charge("key", 1, MINUTE, other.time.ms)
     assert not charge.allowed
     assert 0 < charge.retry_after_ms <= 100
+
+
+async def test_what_is_given_back_is_there_again_for_every_worker(workers):
+    one, other = workers
+    for _ in range(5):
+        for _ in range(1_000):
+            assert await one.request()
+        one.limiter.give_back("key", 1_000, MINUTE)
+        await one.settle()
+    other.limiter.charge("key", 1, MINUTE, other.time.ms)
+    await other.settle()
+    assert other.limiter.charge("key", 0, MINUTE, other.time.ms).remaining == 1_199
+    assert (one.limiter.used("key", MINUTE, one.time.ms), other.limiter.used("key", MINUTE, other.time.ms)) == (0, 1)
+
+
+async def test_used_units_are_those_of_the_last_minute_on_all_workers(workers):
+    one, other = workers
+    for _ in range(30):
+        await one.request()
+    assert one.limiter.used("key", MINUTE, one.time.ms) == 30
+    await one.settle()
+    await other.request()
+    await other.settle()
+    assert other.limiter.used("key", MINUTE, other.time.ms) == 31
+    one.time.ms += 61_000
+    await other.request()
+    assert other.limiter.used("key", MINUTE, other.time.ms) == 1
+    assert other.limiter.used("nobody", MINUTE, other.time.ms) == 0
+
+
+async def test_thirty_keys_of_an_account_on_two_machines_have_its_one_limit(workers):
+    record, keys = a_record(), 30
+    principals = [Principal.of(dataclasses.replace(record, key_id=f"gbk_{number}")) for number in range(keys)]
+    allowance = Allowance(Rate(1_200, 60_000), Rate(1_200, 60_000))
+    admitted = 0
+    for number in range(1_600):
+        worker = workers[number % 2]
+        for _ in range(5):
+            try:
+                admitted += allowance.charge(worker.limiter, principals[number % keys], 1, worker.time.ms).allowed
+            except LedgerNeeded as needed:
+                waiter = asyncio.create_task(worker.limiter.settled(needed.ledger, needed.weight, needed.rate))  # noqa: TID251
+                await asyncio.sleep(0)
+                await worker.settle(pressing=True)
+                await waiter
+            else:
+                break
+    assert 1_140 <= admitted <= 1_260
 
 
 # -- one worker

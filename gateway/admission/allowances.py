@@ -1,0 +1,152 @@
+"""What a key may use: the limit of its own and its account's, by the account's tier; and how both are told. Pure but for the limiter.
+
+All keys of an account share one ledger, which the limiter keeps as it keeps a key's (``account:<id>``). A request is charged to both or to
+neither. Of the two, the tighter one is told.
+"""
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from gateway.admission.gcra import Charge, ShareNeeded
+from gateway.admission.principal import Principal
+from gateway.config.settings import GatewaySettings, Rate
+from gateway.errors import GerbangError
+
+if TYPE_CHECKING:
+    from gateway.admission.limits import KeyLimiter
+
+_MINUTE_MS: Final = 60_000
+_COUNTED: Final = Rate(1_000_000_000, _MINUTE_MS)
+"""A ledger that only counts: nobody comes to its end."""
+
+_log = structlog.get_logger(__name__)
+
+
+class LedgerNeeded(GerbangError):
+    """A limit has to be settled with the other workers first: nothing has been charged."""
+
+    def __init__(self, ledger: str, weight: int, rate: Rate) -> None:
+        super().__init__("the limit is not settled")
+        self.ledger = ledger
+        self.weight = weight
+        self.rate = rate
+
+
+class Allowance:
+    """The limits of one tier."""
+
+    __slots__ = ("_account_lines", "_key_lines", "per_account", "per_key")
+
+    def __init__(self, per_key: Rate, per_account: Rate | None) -> None:
+        self.per_key = per_key
+        self.per_account = per_account
+        """``None``: the keys of an account have nothing in common."""
+        policy = _policy(b"key", per_key)
+        if per_account is not None:
+            policy += b", " + _policy(b"account", per_account)
+        self._key_lines = _lines(policy, b"key", per_key)
+        self._account_lines = _lines(policy, b"account", per_account or per_key)
+
+    def charge(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> Charge:
+        """Charge a request to its key and its account, or to neither.
+
+        :param weight: 0 charges nothing and tells how the limits stand
+        :return: of the tighter one; of the one that refuses, when one does
+        :raises LedgerNeeded: Redis must be asked first
+        """
+        try:
+            charge = limiter.charge(principal.key_id, weight, self.per_key, now_ms)
+        except ShareNeeded:
+            raise LedgerNeeded(principal.key_id, weight, self.per_key) from None
+        rate = self.per_account
+        if rate is None or not charge.allowed:
+            return charge
+        try:
+            account = limiter.charge(principal.account_ledger, weight, rate, now_ms)
+        except ShareNeeded:
+            self._return_to_key(limiter, principal, weight)
+            raise LedgerNeeded(principal.account_ledger, weight, rate) from None
+        account.of_account = True
+        if not account.allowed:
+            self._return_to_key(limiter, principal, weight)
+            return account
+        return account if account.remaining < charge.remaining else charge
+
+    def give_back(self, limiter: "KeyLimiter", principal: Principal, weight: int) -> None:
+        """Undo a charge that was allowed, of a request that did not pass in the end."""
+        self._return_to_key(limiter, principal, weight)
+        if self.per_account is not None and weight:
+            limiter.give_back(principal.account_ledger, weight, self.per_account)
+
+    def _return_to_key(self, limiter: "KeyLimiter", principal: Principal, weight: int) -> None:
+        if weight:
+            limiter.give_back(principal.key_id, weight, self.per_key)
+
+    def lines(self, charge: Charge) -> bytes:
+        """Field lines that tell how the limit stands: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset``, which many clients read, and
+        ``RateLimit-Policy`` and ``RateLimit`` of draft-ietf-httpapi-ratelimit-headers-10.
+        """
+        seconds = -int(-charge.reset_ms // 1000)
+        begun = self._account_lines if charge.of_account else self._key_lines
+        return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
+            begun, charge.remaining, seconds, charge.remaining, seconds,
+        )  # fmt: skip
+
+    def used_weight(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> int:
+        """Weight that the key has used in the last minute, as Binance's clients expect to be told.
+
+        :param weight: of this request; it has been charged already
+        """
+        if self.per_key.period_ms == _MINUTE_MS:
+            return limiter.used(principal.key_id, self.per_key, now_ms)
+        return _counted(limiter, f"weight:{principal.key_id}", weight, now_ms)
+
+
+class Allowances:
+    """The limits of every tier of one configuration."""
+
+    __slots__ = ("_default", "_tiers")
+
+    def __init__(self, settings: GatewaySettings) -> None:
+        limits = settings.limits
+        self._default = Allowance(limits.per_key, limits.per_account)
+        self._tiers = {
+            name: Allowance(tier.per_key or limits.per_key, tier.per_account or limits.per_account) for name, tier in settings.tiers.items()
+        }
+
+    def of(self, principal: Principal) -> Allowance:
+        """The limits of a key. A tier without a table has those of ``[limits]``; the log says so, once for each configuration."""
+        tier = principal.tier
+        if tier is None:
+            return self._default
+        found = self._tiers.get(tier)
+        if found is None:
+            _log.warning("unknown_tier", tier=tier, fallback="[limits]")
+            found = self._tiers[tier] = self._default
+        return found
+
+
+def count_order(limiter: "KeyLimiter", principal: Principal, orders: int, now_ms: float) -> int:
+    """Orders of the account in the last minute, over all its keys.
+
+    :param orders: to add: 1, or -1 for one that did not pass in the end
+    """
+    ledger = f"orders:{principal.identity.account_id}"
+    if orders < 0:
+        limiter.give_back(ledger, -orders, _COUNTED)
+        return 0
+    return _counted(limiter, ledger, orders, now_ms)
+
+
+def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> int:
+    limiter.charge(ledger, units, _COUNTED, now_ms)
+    return limiter.used(ledger, _COUNTED, now_ms)
+
+
+def _policy(name: bytes, rate: Rate) -> bytes:
+    return b'"%b";q=%d;w=%d' % (name, rate.units, rate.period_ms // 1000)
+
+
+def _lines(policy: bytes, name: bytes, rate: Rate) -> bytes:
+    return b'RateLimit-Policy: %b\r\nRateLimit-Limit: %d\r\nRateLimit: "%b"' % (policy, rate.units, name)
