@@ -58,6 +58,7 @@ class Refusal(GerbangError):
     :param headers: field lines to add to the answer, e.g. ``Retry-After``
     :param close: whether the connection is closed after the answer (framing can no longer be trusted)
     :param extras: further members of the problem (RFC 9457 §3.2)
+    :param resource: what there is not enough of, for a metric; one of few names of this program's
     """
 
     status: ClassVar[int] = 500
@@ -72,8 +73,10 @@ class Refusal(GerbangError):
         headers: tuple[tuple[bytes, bytes], ...] = (),
         close: bool = False,
         extras: Mapping[str, object] | None = None,
+        resource: str = "",
     ) -> None:
         super().__init__(detail)
+        self.resource = resource
         self.detail = detail
         self.reason = reason or detail
         self.headers = headers

@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 from ipaddress import ip_address
 
-from gateway.admission.allowances import Allowance
 from gateway.admission.answers import document
 from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
@@ -28,7 +27,7 @@ def address(seen: Seen) -> Answer:
     return document({"client_ip": seen.address, "family": f"ipv{ip_address(seen.address).version}"})
 
 
-def key(principal: Principal, allowance: Allowance, charge: Charge, account: Charge | None) -> Answer:
+def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: Charge, account: Charge | None) -> Answer:
     """``GET /gateway/v1/key``: the caller's own key.
 
     :param charge: how the key's limit stands
@@ -47,10 +46,10 @@ def key(principal: Principal, allowance: Allowance, charge: Charge, account: Cha
             "expires_at": None if record.expires_ms is None else rfc3339(record.expires_ms),
             "limits": {
                 "tier": record.tier,
-                "per_key": str(allowance.per_key),
-                **_standing(allowance.per_key, charge),
-                "per_account": None if allowance.per_account is None else str(allowance.per_account),
-                "account": None if allowance.per_account is None or account is None else _standing(allowance.per_account, account),
+                "per_key": str(per_key),
+                **_standing(per_key, charge),
+                "per_account": None if per_account is None else str(per_account),
+                "account": None if per_account is None or account is None else _standing(per_account, account),
             },
         }
     )

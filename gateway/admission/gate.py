@@ -298,7 +298,8 @@ class Gate:
             account = None
             if allowance.per_account is not None:
                 account = self._limiter.charge(principal.account_ledger, 0, allowance.per_account, now_ms)
-            return builtin.key(principal, allowance, self._limiter.charge(principal.key_id, 0, allowance.per_key, now_ms), account)
+            charge = self._limiter.charge(principal.key_id, 0, allowance.per_key, now_ms)
+            return builtin.key(principal, allowance.per_key, allowance.per_account, charge, account)
         return builtin.time(request.received_ms)
 
     def render_message(self, refusal: Refusal, route: Route, message: Message | None, request_id: str) -> bytes:
@@ -410,7 +411,9 @@ class Gate:
         address, rate = seen.address or asked.peer, self.settings.limits.per_address
         charge = self._services.public.charge(address, route.weight, rate, self._monotonic_ms())
         if not charge.allowed:
-            refusal = rules.rate_limited(f"over {rate} from your address; this call weighs {route.weight}", charge.retry_after_ms)
+            refusal = rules.rate_limited(
+                f"over {rate} from your address; this call weighs {route.weight}", charge.retry_after_ms, "per_address"
+            )
             refusal.asker = Asker(None, None, address)
             raise refusal
 
@@ -467,7 +470,11 @@ class Gate:
             raise KeyNeeded(needed.ledger, weight=needed.weight, rate=needed.rate) from None
         if not charge.allowed:
             limit = f"{allowance.per_account} for all keys of the account" if charge.of_account else f"{allowance.per_key}"
-            raise rules.rate_limited(f"over {limit} in weights; this call weighs {route.weight}", charge.retry_after_ms)
+            raise rules.rate_limited(
+                f"over {limit} in weights; this call weighs {route.weight}",
+                charge.retry_after_ms,
+                "per_account" if charge.of_account else "per_key",
+            )
         return charge
 
     # -- what follows a decision
@@ -539,7 +546,7 @@ class Gate:
 
 
 def _held_back(held_ms: float) -> Refusal:
-    return rules.rate_limited("too many refused credentials from your address", held_ms)
+    return rules.rate_limited("too many refused credentials from your address", held_ms, "per_ip_failures")
 
 
 def _costs(asked: Asked) -> bool:

@@ -111,19 +111,21 @@ def check_open(route: Route) -> None:
         )
 
 
-def rate_limited(why: str, retry_ms: float) -> RateLimited:
+def rate_limited(why: str, retry_ms: float, resource: str = "") -> RateLimited:
     """The refusal of a limit.
 
     :param retry_ms: until the same request would pass; infinite for never
+    :param resource: see :class:`gateway.errors.Refusal`
     """
     if retry_ms == float("inf"):
-        return RateLimited(f"{why}: it can never pass", extras={"retry_after_ms": None})
+        return RateLimited(f"{why}: it can never pass", extras={"retry_after_ms": None}, resource=resource)
     milliseconds = max(1, round(retry_ms))
     seconds = -(-milliseconds // 1000)
     return RateLimited(
         f"{why}; try again in {milliseconds} ms",
         headers=((b"Retry-After", b"%d" % seconds),),
         extras={"retry_after_ms": milliseconds},
+        resource=resource,
     )
 
 

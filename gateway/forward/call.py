@@ -68,7 +68,7 @@ class Call(Waiter):
             self.send_on(connection)
         elif not server.open_for(self):
             self._leave(kind="overload")
-            self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
+            self.receiver.response_failed(Overloaded("too many requests wait for this service; try again", resource="upstream_connections"))
 
     def send_on(self, connection: UpstreamEnd) -> None:
         self.connection = connection
@@ -144,7 +144,7 @@ class Call(Waiter):
 
     def waited_too_long(self) -> None:
         self._leave(kind="overload", blame=False)
-        self.receiver.response_failed(Overloaded("too many requests wait for this service; try again"))
+        self.receiver.response_failed(Overloaded("too many requests wait for this service; try again", resource="upstream_connections"))
 
     def _in_doubt(self, refusal: Refusal) -> Refusal:
         """The same, with what the owner of a trade that was sent and not answered must know."""

@@ -193,16 +193,25 @@ class Tunnels:
         """
         address = customer_network(address)
         if self._places >= limits.max_tunnels:
-            raise Overloaded("too many WebSocket connections are open; try again later")
+            raise Overloaded("too many WebSocket connections are open; try again later", resource="tunnels")
         if self._per_address[address] >= limits.max_tunnels_per_address:
-            raise Overloaded(f"{limits.max_tunnels_per_address} WebSocket connections from your address are open already; close some")
+            raise Overloaded(
+                f"{limits.max_tunnels_per_address} WebSocket connections from your address are open already; close some",
+                resource="tunnels_address",
+            )
         if key_id and self._per_key[key_id] >= limits.max_tunnels_per_key:
-            raise Overloaded(f"{limits.max_tunnels_per_key} WebSocket connections of this key are open already; close some")
+            raise Overloaded(
+                f"{limits.max_tunnels_per_key} WebSocket connections of this key are open already; close some", resource="tunnels_key"
+            )
         self._places += 1
         self._per_address[address] += 1
         if key_id:
             self._per_key[key_id] += 1
         return Place(self, address, key_id)
+
+    def used_percent(self, limits: Limits) -> dict[str, int]:
+        """How many of the worker's tunnels are in use."""
+        return {"tunnels": 100 * self._places // limits.max_tunnels}
 
     def left(self, address: str, key_id: str) -> None:
         """What :meth:`Place.leave` gives back."""

@@ -34,9 +34,10 @@ class Memory:
     An owner is a client's address, an account or :data:`UNVERIFIED`; one that holds nothing is not remembered.
     """
 
-    __slots__ = ("_half", "_held", "_share", "left")
+    __slots__ = ("_half", "_held", "_share", "left", "size")
 
     def __init__(self, size: int) -> None:
+        self.size = size
         self.left = size
         self._share = size // SHARES
         self._half = size // 2
@@ -45,11 +46,12 @@ class Memory:
     def take(self, size: int, owners: tuple[str, ...]) -> None:
         """:raises Overloaded: there is not so much left, in all or for one of the owners"""
         if size > self.left:
-            raise Overloaded("too much content is being received; try again", close=True)
+            raise Overloaded("too much content is being received; try again", close=True, resource="body_memory")
         held = self._held
         for owner in owners:
             if held.get(owner, 0) + size > (self._half if owner == UNVERIFIED else self._share):
-                raise Overloaded("too much content is being received from you at once; send less at a time", close=True)
+                detail = "too much content is being received from you at once; send less at a time"
+                raise Overloaded(detail, close=True, resource="body_memory_share")
         self.left -= size
         for owner in owners:
             held[owner] = held.get(owner, 0) + size

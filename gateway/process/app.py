@@ -34,6 +34,7 @@ from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts, UsageWriter
 from gateway.process.configuration import Configuration, load
+from gateway.process.redis_policy import RedisPolicy
 from gateway.process.stores import Stores
 from gateway.runtime import clock
 from gateway.runtime.ticker import Ticker
@@ -105,6 +106,7 @@ class App:
             signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
         )
         self._limiter = KeyLimiter(stores.redis, metrics=self.metrics)
+        self._redis_policy = RedisPolicy(stores.redis, metrics=self.metrics)
         self._services = Services(
             lookup=self._lookup,
             limiter=self._limiter,
@@ -152,6 +154,7 @@ class App:
         self._listener.start()
         self._usage_writer.start()
         self._limiter.start()
+        await self._redis_policy.start()
         with suppress(TimeoutError):
             async with asyncio.timeout(CHANNELS_SECONDS):
                 await self._listener.up.wait()
@@ -236,10 +239,13 @@ class App:
         degraded += [f"notifications by {channel}" for channel in self._listener.down()]
         degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
         degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
+        evicting = self._redis_policy.evicting
+        degraded += [f"redis evicts by {evicting}: set maxmemory-policy noeviction, or requests can pass twice"] if evicting else []
         missing = ["no store of keys answers"] if len(away) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
     def _count(self, metrics: Metrics) -> None:
+        metrics.resource_used.update(self._plane.used_percent(), **self._tunnels.used_percent(self._plane.common.serving.limits))
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
         metrics.log_lines_dropped = LineSink.dropped
@@ -269,6 +275,7 @@ class App:
             await asyncio.to_thread(self._serving.tracing.close)
         await self._usage_writer.stop()
         await self._limiter.stop()
+        await self._redis_policy.stop()
         await self._listener.aclose()
         await self._lookup.aclose()
         await self._stores.close()

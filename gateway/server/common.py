@@ -48,6 +48,8 @@ class Common:
     ) -> None:
         """Count and log a refusal."""
         self.metrics.refused[refusal.code] += 1
+        if refusal.resource:
+            self.metrics.resource_refused[refusal.resource] += 1
         if serving.access.enabled:
             reports.log_refused(serving.access, refusal, request, route, admitted)
 

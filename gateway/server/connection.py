@@ -138,7 +138,7 @@ class ClientConnection(ClientEnd):
         if reason == "at once":
             self.transport.abort()
         elif reason:
-            self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True))
+            self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True, resource="connections"))
 
     def data_received(self, data: bytes) -> None:
         state = self._state

@@ -181,6 +181,14 @@ class Plane(Doorkeeper):
         if self._empty is not None and not self._connections:
             self._empty.set()
 
+    def used_percent(self) -> dict[str, int]:
+        """Of what this worker's clients share: how much is in use, by the resource's name."""
+        limits, memory = self.common.serving.limits, self.common.memory
+        return {
+            "connections": 100 * len(self._connections) // limits.max_connections,
+            "body_memory": 100 * (memory.size - memory.left) // memory.size,
+        }
+
     def _sweep(self, now_ms: int) -> None:
         self.common.tick()
         for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:

@@ -110,6 +110,15 @@ class Metrics:
     limit_settlements: Counts = _counter("limit_settlements", "Exchanges of the limiter with Redis.", "outcome")
     limit_keys: int = _gauge("limit_keys", "Keys whose limit is tracked in process memory.")
     limits_local: int = _gauge("limits_local", "1 while limits are kept per process because Redis is away.", merge="max")
+    redis_evicts: int = _gauge(
+        "redis_evicts", "1 while Redis evicts under memory pressure, so that a request could pass twice.", merge="max"
+    )
+    resource_used: Counts = _gauge(
+        "resource_used_percent", "Share in use of what clients share, by the worst worker.", "resource", merge="max"
+    )
+    resource_refused: Counts = _counter(
+        "resource_refused", "Refusals for lack of something, or because one party would have too much.", "resource"
+    )
     replay_claims: Counts = _counter("replay_claims", "Claims of the replay guard.", "outcome")
     replay_round_trips: int = _counter("replay_round_trips", "Redis round trips of the replay guard.")
 

@@ -1,0 +1,71 @@
+"""Whether Redis forgets under memory pressure what it must not: claims of the replay guard, ledgers of limits. I/O with Redis.
+
+With any other ``maxmemory-policy`` than ``noeviction`` a full Redis evicts claims: the same signature passes again. With it a full Redis
+refuses to write: trades are answered 503, and nothing passes twice.
+"""
+
+import asyncio
+from contextlib import suppress
+from typing import Any, Final
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from gateway.runtime.tasks import spawn
+from gateway.telemetry.metrics import Metrics
+
+PERIOD_SECONDS: Final = 60.0
+TIMEOUT_SECONDS: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class RedisPolicy:
+    """Read at the start and every minute; of a cluster, on every node that answers."""
+
+    def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
+        self._redis = redis
+        self._task: asyncio.Task[None] | None = None
+        self.evicting = ""
+        """The policy by which Redis evicts; ``""`` when it does not, or does not say."""
+        metrics.probes.append(self._count)
+
+    async def start(self) -> None:
+        """Read it once, then go on in the background."""
+        await self.read()
+        self._task = spawn(self._watch(), name="watch Redis's policy")
+
+    async def stop(self) -> None:
+        """End."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._task
+
+    async def read(self) -> None:
+        """Ask Redis. Without an answer what was known stays."""
+        try:
+            async with asyncio.timeout(TIMEOUT_SECONDS):
+                info = await self._redis.info("memory")
+        except (RedisError, OSError, TimeoutError):
+            return
+        wrong = sorted({policy for policy in _policies(info) if policy != "noeviction"})
+        evicting = ", ".join(wrong)
+        if evicting and evicting != self.evicting:
+            _log.error("redis_evicts", policy=evicting, advice="set maxmemory-policy noeviction: what it evicts, a request could repeat")
+        self.evicting = evicting
+
+    async def _watch(self) -> None:
+        while True:
+            await asyncio.sleep(PERIOD_SECONDS)
+            await self.read()
+
+    def _count(self, metrics: Metrics) -> None:
+        metrics.redis_evicts = int(bool(self.evicting))
+
+
+def _policies(info: dict[str, Any]) -> list[str]:
+    """A cluster answers with one dict for each of its nodes."""
+    nodes = [info] if "maxmemory_policy" in info else [node for node in info.values() if isinstance(node, dict)]
+    return [str(node["maxmemory_policy"]) for node in nodes if "maxmemory_policy" in node]
