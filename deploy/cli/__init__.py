@@ -17,6 +17,7 @@ from deploy.cli.keys import keys
 from deploy.cli.refusals import refusals
 from deploy.cli.revoked_since import revoked_since
 from deploy.cli.services import admin, gateway, migrate, reload
+from deploy.cli.shadow import shadow
 from deploy.cli.stream import stream
 from deploy.cli.up import up
 from deploy.cli.vault import vault
@@ -56,7 +57,7 @@ def _keep_lines(command: click.Command) -> None:
 
 
 _COMMANDS = (
-    up, gateway, admin, check, config, doctor, reload, migrate, call, stream, keys, accounts, refusals, audit, revoked_since, vault,
+    up, gateway, admin, check, config, doctor, reload, shadow, migrate, call, stream, keys, accounts, refusals, audit, revoked_since, vault,
 )  # fmt: skip
 for _command in _COMMANDS:
     main.add_command(_command)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from gateway.admission.gate import Admitted, Gate, KeyNeeded
 from gateway.admission.routes import Route
-from gateway.errors import KeyStoreUnavailable
+from gateway.errors import Asker, KeyStoreUnavailable, Refusal
 from gateway.http1.message import Asked
 from gateway.runtime.tasks import spawn
 
@@ -101,6 +101,8 @@ async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
         if decided.done():
             return
         if error is not None:
+            if isinstance(error, Refusal) and admitted is not None and admitted.identity is not None:
+                error.asker = Asker(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)
             decided.set_exception(error)
         elif admitted is not None:
             decided.set_result(admitted)

@@ -20,6 +20,10 @@ NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
 """Said on a public route: a proxy that copies what it is told over the client's own fields would leave one that it is not told about."""
 
 
+NOTHING_VOUCHED = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
+"""Said of a request that shadow mode lets pass though it would be refused: nothing of it was proven."""
+
+
 class Asked(NamedTuple):
     """A request as the asking proxy received it."""
 
@@ -86,22 +90,29 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
     return Verdict(answer.status, [*told, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
 
 
+def let_pass(refusal: Refusal, request_id: str = "") -> Verdict:
+    """What shadow mode makes of a refusal: 200, and the request is nobody's."""
+    return Verdict(200, [*NOTHING_VOUCHED, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
+
+
 async def decide(
     gate: Gate,
     request: Request,
     *,
     whole: bool,
     identity_lines: Callable[[Admitted, int], bytes],
-    note: Callable[[Admitted | Refusal, Request], None],
+    note: Callable[[Admitted | Refusal, Request, str], None],
 ) -> Verdict:
     """Decide on a request of a trusted proxy.
 
     :param whole: see :attr:`Asked.whole`
     :param identity_lines: the field lines that tell the upstream who it is from
-    :param note: told of the outcome, to count and log it
+    :param note: told of the outcome and of the route's pattern, ``""`` when there is none, to count and log it
     """
+    pattern, shadow = "", gate.settings.auth.enforce == "shadow"
     try:
         route = gate.route(request)
+        pattern = route.pattern
         if route.builtin:
             raise NoRoute("the gate answers this path itself: forward it to its public port")
         if route.session:
@@ -109,9 +120,9 @@ async def decide(
         _check(request, route, gate.settings, whole=whole)
         admitted = await admit(gate, request, route)
     except Refusal as refusal:
-        note(refusal, request)
-        return refused(refusal, gate.render(refusal, request))
-    note(admitted, request)
+        note(refusal, request, pattern)
+        return let_pass(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
+    note(admitted, request, pattern)
     told = identity_lines(admitted, request.received_ms) + admitted.answer_headers
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]

@@ -195,6 +195,9 @@ class Auth(Section):
     clock_window_ms: Milliseconds = 5_000
     max_clock_window_ms: Milliseconds = 60_000
     replay_outage: Literal["deny", "allow"] = "deny"
+    enforce: Literal["always", "shadow"] = "always"
+    """``shadow``: the decision endpoint lets everything pass, and counts and logs what it would have refused. What comes to the gate's own
+    port is decided as always."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -5,6 +5,7 @@ GET  /ready                   200 or 503 {"status": "ready" | "degraded" | "unre
 GET  /metrics                 Prometheus text
 POST /reload                  200 {"outcome": "applied" | "unchanged", "version", "previous_version", "changes": […]}
                               or 422 with code ``reload_refused`` and "problems": [{"path", "message"}]
+GET  /shadow                  {"enforce": "always" | "shadow", "decisions": [{"route", "outcome", "count"}]}
 GET  /config                  {"version", "loaded_at", "settings"}, without a secret
 GET  /.well-known/jwks.json   RFC 7517
 ANY  /decision/…              see :mod:`gateway.ops.decision_endpoint`
@@ -17,9 +18,8 @@ import structlog
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from gateway.admission.verdict import refused
 from gateway.assertion.keys import JWKS_MAX_AGE_S
-from gateway.errors import BodyTooLarge, Refusal
+from gateway.errors import BodyTooLarge, InternalError, Refusal
 from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
@@ -65,13 +65,21 @@ def create_app(operated: Operated) -> web.Application:
     async def jwks(_request: web.Request) -> web.Response:
         return web.json_response(operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
 
+    async def shadow(_request: web.Request) -> web.Response:
+        report = await operated.shadow()
+        decisions = [{"route": route, "outcome": outcome, "count": count} for route, outcome, count in report.decisions]
+        return web.json_response({"enforce": report.enforce, "decisions": decisions})
+
     async def decide(request: web.Request) -> web.Response:
         proxy = request.match_info["proxy"]
         try:
             body = await _whole_body(request, operated.max_body_bytes())
             verdict = await operated.decide(decision.read(request, proxy, body))
         except Refusal as refusal:
-            verdict = refused(refusal)
+            verdict = operated.undecided(refusal)
+        except Exception:  # noqa: BLE001 - logged with its traceback, told without
+            _log.exception("ops_failed", method=request.method, path=request.path)
+            verdict = operated.undecided(InternalError("the gate failed; its log tells why"))
         return decision.answer(verdict, proxy)
 
     app.add_routes(
@@ -82,6 +90,7 @@ def create_app(operated: Operated) -> web.Application:
             web.get("/ready", ready),
             web.get("/metrics", metrics),
             web.post("/reload", reload),
+            web.get("/shadow", shadow),
             web.get("/config", configuration),
             web.get("/.well-known/jwks.json", jwks),
         ]

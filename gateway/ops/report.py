@@ -4,7 +4,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 from gateway.admission.verdict import Asked, Verdict
 from gateway.config.changes import Change
-from gateway.errors import ConfigProblem
+from gateway.errors import ConfigProblem, Refusal
 
 
 class Readiness(NamedTuple):
@@ -30,6 +30,15 @@ class ReloadReport(NamedTuple):
     """What was changed, or would have been."""
     problems: tuple[ConfigProblem, ...]
     """Why it was refused: every problem of the file, every key path that needs a restart, or every worker that could not apply it."""
+
+
+class ShadowReport(NamedTuple):
+    """What the decision endpoint would have decided while it was in shadow mode, since the gateway was started."""
+
+    enforce: str
+    """``auth.enforce`` now."""
+    decisions: tuple[tuple[str, str, int], ...]
+    """Route as written (``""``: none matched), outcome (``admitted`` or the code of the refusal), count; the most frequent first."""
 
 
 class Operated(Protocol):
@@ -58,3 +67,9 @@ class Operated(Protocol):
 
         :raises Overloaded: no worker answers
         """
+
+    def undecided(self, refusal: Refusal) -> Verdict:
+        """The answer to a question that reached no worker: the refusal or, in shadow mode, let it pass."""
+
+    async def shadow(self) -> ShadowReport:
+        """What shadow mode has counted."""

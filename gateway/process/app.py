@@ -19,7 +19,7 @@ from gateway.admission.gate import Admitted, Gate, Services
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
-from gateway.admission.verdict import Asked, Verdict, decide, refused
+from gateway.admission.verdict import Asked, Verdict, decide, let_pass, refused
 from gateway.assertion import Signer, SigningKey
 from gateway.config.settings import GatewayTelemetry
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
@@ -38,6 +38,7 @@ from gateway.process.redis_policy import RedisPolicy
 from gateway.process.stores import Stores
 from gateway.runtime import clock
 from gateway.runtime.ticker import Ticker
+from gateway.server import reports
 from gateway.server.plane import Plane
 from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics, configure_logging
@@ -49,6 +50,8 @@ CHANNELS_SECONDS = 2.0
 
 LOOKUP_SECONDS = 2.0
 """How long PostgreSQL may take to find keys before who waits is told to try again."""
+
+SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +70,8 @@ class Prepared(NamedTuple):
     configuration: Configuration
     gate: Gate
     pools: Pools
+    deciding: Gate
+    """The decision endpoint's: the same, unless it is in shadow mode."""
 
 
 class App:
@@ -121,6 +126,8 @@ class App:
         prepared = self.prepare(configuration)
         self._upstreams.commit(prepared.pools)
         self._serving = self._serve_by(prepared, _tracing(settings.telemetry))
+        self._deciding = prepared.deciding
+        self._say_shadow()
         self._plane = Plane(
             settings,
             self._serving,
@@ -165,24 +172,46 @@ class App:
 
     async def decide(self, asked: Asked) -> Verdict:
         """Decide without forwarding, by the version in force, for a trusted proxy."""
-        if not self._plane.is_trusted(asked.peer):
-            return refused(IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies"))
-        serving = self._serving
+        serving, gate = self._serving, self._deciding
+        shadow = gate.settings.auth.enforce == "shadow"
         request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.common.next_request_id())
 
-        def note(outcome: Admitted | Refusal, request: Request) -> None:
-            if isinstance(outcome, Refusal):
-                self._plane.common.refused(serving, outcome, request)
+        def note(outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
+            if shadow:
+                self._note_shadow(serving, outcome, request, pattern)
+            elif isinstance(outcome, Refusal):
+                self._plane.common.refused(serving, outcome, request, pattern or None)
             else:
-                self.metrics.admitted[outcome.route.pattern] += 1
+                self.metrics.admitted[pattern] += 1
 
+        if not self._plane.is_trusted(asked.peer):
+            stranger = IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies")
+            if not shadow:
+                return refused(stranger)
+            note(stranger, request, "")
+            return let_pass(stranger, request.request_id)
         return await decide(
-            serving.gate,
+            gate,
             request,
             whole=asked.whole,
             identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
             note=note,
         )
+
+    def _note_shadow(self, serving: Serving, outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
+        """Count what would have been decided. Each refusal is logged, whatever the access log's share: that is what shadow mode is for."""
+        if isinstance(outcome, Refusal):
+            self.metrics.shadow_decisions[pattern, outcome.code] += 1
+            reports.log_refused(serving.access, outcome, request, pattern or None, None, event="shadow_refused")
+            return
+        self.metrics.shadow_decisions[pattern, "admitted"] += 1
+        self.metrics.admitted[pattern] += 1
+        if outcome.principal is not None:
+            self._usage.admitted(outcome.principal.key_id, outcome.client_ip, request.received_ms)
+
+    def _say_shadow(self) -> None:
+        if self._deciding.settings.auth.enforce == "shadow":
+            _log.warning("shadow_mode", detail=SHADOW)
 
     # -- versions
 
@@ -191,11 +220,13 @@ class App:
 
         :raises ConfigError: a file cannot be used
         """
-        return Prepared(
-            configuration,
-            Gate(configuration.settings, configuration.routes, configuration.version, self._services),
-            self._upstreams.prepare(configuration.settings.upstreams),
-        )
+        settings, routes, version = configuration.settings, configuration.routes, configuration.version
+        gate = deciding = Gate(settings, routes, version, self._services)
+        if settings.auth.enforce == "shadow":
+            # What it would refuse was not refused: it holds no address back, and is told to no owner of a key. Limits and the replay guard
+            # are shared, for what it admits has passed.
+            deciding = Gate(settings, routes, version, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
+        return Prepared(configuration, gate, self._upstreams.prepare(settings.upstreams), deciding)
 
     def commit(self, prepared: Prepared) -> None:
         """Use a version from the next request on. Does not await: no request sees half of it."""
@@ -204,6 +235,8 @@ class App:
         tracing = old if settings.telemetry == self._compiled.settings.telemetry else _tracing(settings.telemetry)
         self._upstreams.commit(prepared.pools)
         self._serving = self._serve_by(prepared, tracing)
+        self._deciding = prepared.deciding
+        self._say_shadow()
         self._plane.apply(settings, self._serving)
         if old is not None and old is not tracing:
             old.shutdown()
@@ -241,6 +274,7 @@ class App:
         degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
         evicting = self._redis_policy.evicting
         degraded += [f"redis evicts by {evicting}: set maxmemory-policy noeviction, or requests can pass twice"] if evicting else []
+        degraded += [SHADOW] if self._deciding.settings.auth.enforce == "shadow" else []
         missing = ["no store of keys answers"] if len(away) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
@@ -249,6 +283,7 @@ class App:
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
         metrics.log_lines_dropped = LineSink.dropped
+        metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
 

@@ -15,16 +15,16 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway.admission.verdict import Asked, Verdict
+from gateway.admission.verdict import Asked, Verdict, let_pass, refused
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
 from gateway.config.settings import Address
-from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
-from gateway.ops.report import Readiness, ReloadReport
+from gateway.ops.report import Readiness, ReloadReport, ShadowReport
 from gateway.process.build import is_compiled
 from gateway.process.configuration import Configuration, load
 from gateway.process.fleet import Workers
@@ -32,6 +32,7 @@ from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics, configure_logging, render
 from gateway.telemetry.logs import LineSink
+from gateway.telemetry.metrics import merge
 
 HOUSEKEEPING_MS = 10_000
 
@@ -236,6 +237,20 @@ class Supervisor:
     async def decide(self, asked: Asked) -> Verdict:
         """See :meth:`gateway.ops.report.Operated.decide`."""
         return Verdict.read(await self._workers.decide(asked.wire()))
+
+    def undecided(self, refusal: Refusal) -> Verdict:
+        """See :meth:`gateway.ops.report.Operated.undecided`."""
+        if self._workers.configuration.settings.auth.enforce != "shadow":
+            return refused(refusal)
+        self._metrics.shadow_decisions["", refusal.code] += 1
+        _log.info("shadow_refused", outcome=refusal.code, status=refusal.status, reason=refusal.reason)
+        return let_pass(refusal)
+
+    async def shadow(self) -> ShadowReport:
+        """See :meth:`gateway.ops.report.Operated.shadow`."""
+        counted = merge([self._metrics.snapshot(), *await self._workers.snapshots()])["shadow_decisions"]
+        decisions = sorted(((route, outcome, round(count)) for (route, outcome), (count,) in counted), key=lambda each: -each[2])
+        return ShadowReport(self._workers.configuration.settings.auth.enforce, tuple(decisions))
 
     def configuration(self) -> dict[str, Any]:
         """See :meth:`gateway.ops.report.Operated.configuration`."""

@@ -52,7 +52,9 @@ def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, sta
     )
 
 
-def log_refused(access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None) -> None:
+def log_refused(
+    access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None, *, event: str = "request"
+) -> None:
     """A request that was not; ``None`` for what is not known of it."""
     asker = refusal.asker or _asker(request, admitted)
     access.refused(
@@ -66,6 +68,7 @@ def log_refused(access: AccessLog, refusal: Refusal, request: Request | None, ro
         key_id=asker.key_id,
         account_id=asker.account_id,
         client_ip=asker.client_ip,
+        event=event,
     )
 
 

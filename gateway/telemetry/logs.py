@@ -224,10 +224,11 @@ class AccessLog:
         key_id: str | None,
         account_id: str | None,
         client_ip: str,
+        event: str = "request",
     ) -> None:
         """Log a refusal with the reason that the client is not told. What is not known yet is ``None``."""
         _log.info(
-            "request",
+            event,
             outcome=code,
             request_id=request_id,
             route=route,

@@ -66,6 +66,10 @@ class Metrics:
     admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
     refused: Counts = _counter("requests_refused", "Requests that the gate answered with a refusal.", "code")
 
+    # Shadow mode: the decision endpoint refuses nothing. Outcome is "admitted" or the code of the refusal.
+    shadow: int = _gauge("shadow", "1 while auth.enforce is shadow: the decision endpoint lets everything pass.", merge="max")
+    shadow_decisions: PairCounts = _counter("shadow_decisions", "What it would have decided otherwise.", "route", "outcome")
+
     # Clients' connections.
     connections: int = _gauge("connections", "Client connections that are open.")
     connections_accepted: int = _counter("connections_accepted", "Client connections accepted.")
@@ -159,6 +163,8 @@ class Metrics:
         keep = set(known)
         for route in [route for route in self.admitted if route not in keep]:
             del self.admitted[route]
+        for pair in [pair for pair in self.shadow_decisions if pair[0] and pair[0] not in keep]:
+            del self.shadow_decisions[pair]
 
 
 FAMILIES: dict[str, Family] = {field.name: field.metadata["family"] for field in dataclasses.fields(Metrics) if "family" in field.metadata}

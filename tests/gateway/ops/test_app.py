@@ -3,10 +3,11 @@
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
+from gateway.admission.verdict import refused
 from gateway.config.changes import Change, Kind
 from gateway.errors import ConfigProblem
 from gateway.ops.app import create_app
-from gateway.ops.report import Readiness, ReloadReport
+from gateway.ops.report import Readiness, ReloadReport, ShadowReport
 
 
 class Gateway:
@@ -28,6 +29,12 @@ class Gateway:
 
     def configuration(self):
         return {"version": "v1"}
+
+    def undecided(self, refusal):
+        return refused(refusal)
+
+    async def shadow(self):
+        return ShadowReport("shadow", (("GET /wallets", "ip_not_allowed", 2), ("", "no_route", 1)))
 
     def jwks(self):
         return {"keys": []}
@@ -93,6 +100,17 @@ async def test_a_refused_reload_tells_every_problem(client, gateway):
         answer = await response.json()
     assert (answer["code"], answer["outcome"], answer["version"]) == ("reload_refused", "refused", "v1")
     assert answer["problems"] == [{"path": "routes[3].match", "message": "conflicts"}, {"path": "", "message": "worker 1: is gone"}]
+
+
+async def test_what_shadow_mode_counted_is_told_by_route_and_outcome(client):
+    async with client.get("/shadow") as response:
+        assert await response.json() == {
+            "enforce": "shadow",
+            "decisions": [
+                {"route": "GET /wallets", "outcome": "ip_not_allowed", "count": 2},
+                {"route": "", "outcome": "no_route", "count": 1},
+            ],
+        }
 
 
 async def test_a_web_page_cannot_make_it_reload(client, gateway):
