@@ -9,6 +9,8 @@ MAX_LABEL = 64
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 # Letters and symbols by category, but nothing to see: Hangul fillers, the blank Braille pattern.
 _INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\u2800")
+_JOINER = "\u200d"
+_EMOJI_MODIFIERS = frozenset({"\ufe0f", *map(chr, range(0x1F3FB, 0x1F400))})
 
 
 def clean_label(text: str) -> str:
@@ -18,10 +20,26 @@ def clean_label(text: str) -> str:
 
 def label_error(text: str, *, field: str = "label") -> FieldError | None:
     """What is wrong with a cleaned label, or with a factor's name."""
-    if any(unicodedata.category(character) in _UNPRINTABLE for character in text):
+    if any(unicodedata.category(character) in _UNPRINTABLE for character in _without_joiners(text)):
         return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
     if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
         return FieldError(field, "required", "Give it a name that you will recognise later.")
     if len(text) > MAX_LABEL:
         return FieldError(field, "too_long", f"At most {MAX_LABEL} characters; this has {len(text)}.")
     return None
+
+
+def _without_joiners(text: str) -> str:
+    """Without the joiners that make one emoji of several (UTS 51 §2.3): each stands between two symbols."""
+    kept, before = "", ""
+    for character, following in zip(text, text[1:] + " ", strict=True):
+        if character == _JOINER and _is_symbol(before) and _is_symbol(following):
+            before = ""
+            continue
+        kept += character
+        before = before if character in _EMOJI_MODIFIERS else character
+    return kept
+
+
+def _is_symbol(character: str) -> bool:
+    return bool(character) and unicodedata.category(character) == "So"

@@ -39,6 +39,7 @@ class AccountPages:
             section="/security",
             factors=owned,
             kinds=account.factors,
+            next_path="/keys/new" if visit.request.query.get("next") == "/keys/new" else None,
             recovery_left=codes_left,
             passkeys_possible=passkeys.possible_at(urlsplit(self._services.settings.public_url).hostname or ""),
             suggested_name=texts.labels(visit.language.translations.gettext)["factor"]["passkey"],

@@ -23,6 +23,7 @@ def setup(application: web.Application, services: PageServices) -> None:
     application.middlewares.append(context.lost)
     for section in (Entrance(context), KeyPages(context), AccountPages(context)):
         application.add_routes(section.routes())
+    application.router.add_post("/scripts-needed", context.open(context.scripts_needed))
     application.router.add_get("/", _home)
     application.router.add_get("/static/{version}/{name:.+}", assets.serve)
 

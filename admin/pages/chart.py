@@ -21,6 +21,10 @@ class Chart(NamedTuple):
     svg: Markup
     allowed: int
     refused: int
+    most: int
+    """Requests of the busiest hour: the height of the picture."""
+    ticks: tuple[int, ...]
+    """Start, middle and end, Unix milliseconds."""
 
 
 class Hour(NamedTuple):
@@ -30,7 +34,7 @@ class Hour(NamedTuple):
     refused: int
 
 
-def draw(hours: Sequence[Hour], *, description: str) -> Chart:
+def draw(hours: Sequence[Hour], *, description: str, ticks: tuple[int, ...] = ()) -> Chart:
     """:param hours: oldest first
     :param description: the text alternative: what a screen reader says instead of the picture
     """
@@ -42,7 +46,7 @@ def draw(hours: Sequence[Hour], *, description: str) -> Chart:
         '<svg viewBox="0 0 {width} {height}" preserveAspectRatio="none" role="img" aria-label="{description}">'
         '<line class="bar-axis" x1="0" x2="{width}" y1="{axis}" y2="{axis}"/>{bars}</svg>'
     ).format(width=WIDTH, height=HEIGHT, axis=HEIGHT - 1, description=description, bars=bars)
-    return Chart(svg, allowed, refused)
+    return Chart(svg, allowed, refused, most, ticks)
 
 
 def _bar(hour: Hour, *, x: float, width: float, most: int) -> Markup:

@@ -123,6 +123,16 @@ class Context:
 
         return middleware
 
+    async def scripts_needed(self, request: web.Request) -> web.StreamResponse:
+        """Where forms lead in a browser without scripts: by POST, so that nothing of them stands in an address; nothing of it is read."""
+        _ = self.renderer.language(request).translations.gettext
+        values = {
+            "heading": _("This needs JavaScript"),
+            "text": _("Nothing was changed. Please turn JavaScript on for this site, then try again."),
+            "way_out": {"path": "/keys", "text": _("To your keys")},
+        }
+        return self.renderer.page(request, "problem.html", values, status=400)
+
     async def overview(self, visit: Visit, key_count: int) -> tuple[AccountView, list[Factor], int | None]:
         """The account for a template, its factors, and how many recovery codes are left."""
         owned, codes_left = await self.services.enrolment.factors(visit.account.id)
@@ -194,7 +204,7 @@ async def write_language(stores: Stores, account_id: str, code: str) -> None:
 
 def to_login(request: web.Request) -> web.Response:
     """Where a request without a session goes; a page is come back to."""
-    query = f"?return_to={quote(request.path)}" if request.method == "GET" and request.path != "/keys" else ""
+    query = f"?return_to={quote(request.path_qs)}" if request.method == "GET" and request.path != "/keys" else ""
     return see_other(f"/login{query}")
 
 

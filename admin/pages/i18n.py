@@ -46,6 +46,11 @@ class Language(NamedTuple):
         moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
         return f"{format_datetime(moment, 'd MMM y HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
 
+    def clock(self, at_ms: int) -> str:
+        """Hour and minute alone."""
+        moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
+        return f"{format_datetime(moment, 'HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
+
 
 def load_languages(locale: Path = _LOCALE) -> dict[str, Language]:
     """Every language by its code.

@@ -1,6 +1,7 @@
 """The pages about keys: list, create, delete. What they send goes to the JSON API, from the page's own scripts."""
 
 import asyncio
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 from aiohttp import web
@@ -11,9 +12,14 @@ from admin.lifecycle.service import KeyView
 from admin.pages import models
 from admin.pages.context import Context, Visit, json_member
 from admin.pages.examples import signed_requests
-from admin.pages.models import KeyCard
+from admin.pages.models import KeyCard, Prefill
 from gateway.errors import StoreUnavailable
 from gateway.keys import usage
+
+FEW = 5
+"""Up to so many keys are all shown open; more are folded, searched and turned in pages."""
+DANGEROUS_DAYS = 90
+"""The life that the form suggests for a key that can trade from everywhere."""
 
 
 class KeyPages:
@@ -36,7 +42,7 @@ class KeyPages:
         views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
         account, _, _ = await self._context.overview(visit, len(views))
         cards = await asyncio.gather(*(self._card(view, visit) for view in reversed(views)))
-        return self._context.page(visit, "keys.html", section="/keys", account=account, keys=cards)
+        return self._context.page(visit, "keys.html", section="/keys", account=account, keys=cards, few=FEW)
 
     async def create(self, visit: Visit) -> web.StreamResponse:
         views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
@@ -48,8 +54,12 @@ class KeyPages:
             section="/keys",
             account=account,
             current_address=_current_address(visit),
+            gateway_url=gateway_url.rstrip("/") if gateway_url else None,
+            prefill=_prefill(visit, views),
+            newest=max((view.key.created_ms for view in views), default=0),
+            dangerous_days=min(DANGEROUS_DAYS, self._services.settings.keys.unrestricted_trade_days or DANGEROUS_DAYS),
             lifetimes=self._services.settings.keys,
-            examples=signed_requests(gateway_url) if gateway_url else {},
+            examples=signed_requests(gateway_url) if gateway_url else (),
         )
 
     async def check_addresses(self, visit: Visit) -> web.StreamResponse:
@@ -63,18 +73,33 @@ class KeyPages:
     async def delete(self, visit: Visit) -> web.StreamResponse:
         view = await self._services.keys.show(visit.caller, visit.request.match_info["key_id"], visit.occasion.now_ms)
         account, _, _ = await self._context.overview(visit, 0)
-        return self._context.page(visit, "delete.html", section="/keys", account=account, key=models.key_card(view))
+        return self._context.page(
+            visit, "delete.html", section="/keys", account=account, key=models.key_card(view, visit.language, visit.occasion.now_ms)
+        )
 
     async def _card(self, view: KeyView, visit: Visit) -> KeyCard:
         """With its last day and refusals; without them when Redis cannot say: statistics are not worth an error page."""
-        card, redis = models.key_card(view), self._services.stores.redis
+        card = models.key_card(view, visit.language, visit.occasion.now_ms)
+        redis = self._services.stores.redis
         try:
             hours, refused = await asyncio.gather(
                 usage.read_hours(redis, card.id, now_ms=visit.occasion.now_ms), usage.read_refusals(redis, card.id)
             )
         except StoreUnavailable:
             return card
-        return card._replace(chart=models.chart(hours, visit.language), refusals=models.refusal_rows(refused, visit.language))
+        return card._replace(chart=models.chart(hours, visit.language), refusals=models.refusal_rows(refused, visit.language, card.scopes))
+
+
+def _prefill(visit: Visit, views: Sequence[KeyView]) -> Prefill:
+    """Empty, or as one of the account's own keys (``?from=``), with the address or permission that a request of it lacked."""
+    query = visit.request.query
+    like = next((view for view in views if view.key.key_id == query.get("from")), None)
+    if like is None:
+        return Prefill()
+    address = query.get("address", "")
+    known, errors = parse_allowlist([address]) if address else ((), ())
+    card = models.key_card(like, visit.language, visit.occasion.now_ms)
+    return models.prefill(card, address=str(known[0]) if known and not errors else None, scope=query.get("scope"))
 
 
 def _current_address(visit: Visit) -> dict[str, object]:

@@ -4,18 +4,25 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
+from urllib.parse import urlencode
 
-from admin.audit import Recorded
+from admin.audit import Actor, Recorded
 from admin.identity.accounts import Account
+from admin.lifecycle.addresses import MAX_ADDRESSES
 from admin.lifecycle.service import KeyView
 from admin.pages import texts
 from admin.pages.chart import Chart, Hour, draw
 from admin.pages.i18n import Language
 from admin.stepup.factors import Factor
 from gateway.keys.ids import masked
-from gateway.keys.usage import Refused, UsagePeriod
+from gateway.keys.record import Scope
+from gateway.keys.usage import HOUR_MS, Refused, UsagePeriod
 
 SHOWN_REFUSALS = 6
+SCOPES = tuple(scope.value for scope in Scope)
+_DAY_MS = 86_400_000
+SOON_MS = 7 * _DAY_MS
+"""A key that ends within this time says so."""
 
 
 class AccountView(NamedTuple):
@@ -34,9 +41,20 @@ class AccountView(NamedTuple):
         return self.key_count >= self.key_limit
 
     @property
+    def why_not(self) -> str | None:
+        """Why no key can be created; ``None``: one can. A code of ``texts.labels``."""
+        if self.frozen:
+            return "frozen"
+        if self.kyc != "verified":
+            return "kyc"
+        if not self.factors:
+            return "factor"
+        return "limit" if self.limit_reached else None
+
+    @property
     def may_create(self) -> bool:
         """Whether there is a point in offering the form. The service decides again."""
-        return self.kyc == "verified" and not self.frozen and bool(self.factors) and not self.limit_reached
+        return self.why_not is None
 
 
 class RefusalRow(NamedTuple):
@@ -47,6 +65,8 @@ class RefusalRow(NamedTuple):
     times: int
     text: str
     advice: str | None
+    again: str | None
+    """Query of the form for a new key that would have been let through: the address, or the permission."""
 
 
 class KeyCard(NamedTuple):
@@ -66,6 +86,20 @@ class KeyCard(NamedTuple):
     last_used_ip: str | None
     chart: Chart | None = None
     refusals: tuple[RefusalRow, ...] = ()
+    expires_soon: bool = False
+    reason: str | None = None
+    """Why it was revoked."""
+
+
+class Prefill(NamedTuple):
+    """What the form for a new key starts with."""
+
+    label: str = ""
+    scopes: tuple[str, ...] = ("read",)
+    ip_access: str = "whitelisted"
+    addresses: tuple[str, ...] = ()
+    algorithm: str = "hmac-sha256"
+    days: int | None = None
 
 
 class EventRow(NamedTuple):
@@ -75,6 +109,8 @@ class EventRow(NamedTuple):
     text: str
     about: str
     client_ip: str | None
+    by_owner: bool
+    """Done by the account's holder: the address is theirs, and nobody else's is shown."""
 
 
 def account_view(account: Account, owned: Sequence[Factor], *, help_url: str | None, key_limit: int, key_count: int) -> AccountView:
@@ -82,7 +118,7 @@ def account_view(account: Account, owned: Sequence[Factor], *, help_url: str | N
     return AccountView(account.kyc.value, account.frozen, kinds, help_url, key_limit, key_count)
 
 
-def key_card(view: KeyView) -> KeyCard:
+def key_card(view: KeyView, language: Language, now_ms: int) -> KeyCard:
     key, used = view.key, view.last_use
     return KeyCard(
         id=key.key_id,
@@ -97,7 +133,24 @@ def key_card(view: KeyView) -> KeyCard:
         expires_at=key.expires_ms,
         last_used_at=used.at_ms if used else None,
         last_used_ip=used.client_ip if used else None,
+        expires_soon=view.status == "active" and key.expires_ms is not None and key.expires_ms - now_ms <= SOON_MS,
+        reason=_reason(view, language),
     )
+
+
+def _reason(view: KeyView, language: Language) -> str | None:
+    reason = view.key.revoked_reason if view.status == "revoked" else None
+    return texts.labels(language.translations.gettext)["reason"].get(reason, reason) if reason else None
+
+
+def prefill(card: KeyCard, *, address: str | None, scope: str | None) -> Prefill:
+    """The form for a key like this one, with one more address or permission."""
+    addresses = card.ip_allowlist
+    if address is not None and card.ip_access == "whitelisted" and address not in addresses:
+        addresses = (*addresses[: MAX_ADDRESSES - 1], address)
+    scopes = tuple(sorted({*card.scopes, *([scope] if scope in SCOPES else [])}))
+    days = None if card.expires_at is None else max(round((card.expires_at - card.created_at) / _DAY_MS), 1)
+    return Prefill(card.label, scopes, card.ip_access, addresses, card.algorithm, days)
 
 
 def chart(periods: Sequence[UsagePeriod], language: Language) -> Chart:
@@ -106,24 +159,45 @@ def chart(periods: Sequence[UsagePeriod], language: Language) -> Chart:
     allowed, refused = sum(hour.allowed for hour in hours), sum(hour.refused for hour in hours)
     _ = language.translations.gettext
     description = _("Requests in the last 24 hours: %(allowed)s allowed, %(refused)s refused.")
-    return draw(hours, description=description % {"allowed": language.number(allowed), "refused": language.number(refused)})
+    ticks = (periods[0].start_ms, periods[len(periods) // 2].start_ms, periods[-1].start_ms + HOUR_MS) if periods else ()
+    return draw(hours, ticks=ticks, description=description % {"allowed": language.number(allowed), "refused": language.number(refused)})
 
 
-def refusal_rows(refused: Sequence[Refused], language: Language) -> tuple[RefusalRow, ...]:
-    """:param refused: latest first"""
+def refusal_rows(refused: Sequence[Refused], language: Language, scopes: Sequence[str]) -> tuple[RefusalRow, ...]:
+    """:param refused: latest first
+    :param scopes: what the key may do
+    """
+    missing = [scope for scope in SCOPES if scope not in scopes]
+    permission = ", ".join(texts.labels(language.translations.gettext)["scope"][scope] for scope in missing)
     names, advice = texts.refusals(language.translations.gettext), texts.advice(language.translations.gettext)
     counts = Counter((row.code, row.client_ip) for row in refused)
     latest = {(row.code, row.client_ip): row.at_ms for row in reversed(refused)}
     rows = sorted(((latest[kind], *kind) for kind in counts), reverse=True)
     return tuple(
-        RefusalRow(at, client_ip, counts[code, client_ip], names.get(code, code), advice.get(code))
+        RefusalRow(
+            at,
+            client_ip,
+            counts[code, client_ip],
+            f"{names.get(code, code)}: {permission}" if code == "scope_not_granted" and permission else names.get(code, code),
+            advice.get(code),
+            _again(code, client_ip, missing),
+        )
         for at, code, client_ip in rows[:SHOWN_REFUSALS]
     )
 
 
+def _again(code: str, client_ip: str, missing: Sequence[str]) -> str | None:
+    if code == "ip_not_allowed" and client_ip:
+        return urlencode({"address": client_ip})
+    return urlencode({"scope": missing[0]}) if code == "scope_not_granted" and missing else None
+
+
 def event_rows(events: Sequence[Recorded], language: Language) -> list[EventRow]:
     names = texts.events(language.translations.gettext)
-    return [EventRow(event.at_ms, names.get(event.event, event.event), _about(event), event.client_ip) for event in events]
+    return [
+        EventRow(event.at_ms, names.get(event.event, event.event), _about(event), event.client_ip, event.actor == Actor.ACCOUNT)
+        for event in events
+    ]
 
 
 def _about(event: Recorded) -> str:

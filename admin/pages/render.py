@@ -114,10 +114,15 @@ def _globals(language: Language, assets: Assets, settings: Pages) -> dict[str, o
         "time_zone": settings.time_zone,
         "logo_url": None if settings.logo is None else assets.url(brand.logo_name(settings.logo)),
         "number": language.number,
+        "clock_time": lambda at_ms: _clock(language, at_ms),
         "time": lambda at_ms: _time(language, at_ms),
         "texts": texts.labels(translate),
         "script_texts": lambda: texts.scripts(translate),
     }
+
+
+def _clock(language: Language, at_ms: int) -> Markup:
+    return Markup('<time datetime="{}" data-clock>{}</time>').format(language.iso(at_ms), language.clock(at_ms))
 
 
 def _time(language: Language, at_ms: int) -> Markup:

@@ -5,6 +5,7 @@ Each function takes ``_`` of one language; the names of codes are those of ``lif
 
 from pathlib import Path
 
+from admin.lifecycle.leaks import LEAKED
 from admin.pages.i18n import Translate
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -24,6 +25,13 @@ def labels(_: Translate) -> dict[str, Sentences]:
         },
         "scope": {"read": _("Read Only"), "trade": _("Spot Trading")},
         "algorithm": {"hmac-sha256": _("HMAC with a Secret Key"), "ed25519": _("Ed25519 key pair"), "rsa-sha256": _("RSA key pair")},
+        "why_not": {
+            "frozen": _("Off while your account is frozen."),
+            "kyc": _("Off until your identity is verified."),
+            "factor": _("Off until you have set up 2FA."),
+            "limit": _("Off: you have as many keys as an account may have. Delete one first."),
+        },
+        "reason": {LEAKED: _("its Secret Key was found in public")},
         "factor": {"totp": _("Authenticator app"), "passkey": _("Passkey")},
     }
 
@@ -162,6 +170,12 @@ def scripts(_: Translate) -> dict[str, object]:
         "copied": _("Copied."),
         "copy_failed": _("Copying is not possible here: it is selected, copy it yourself."),
         "again": _("Sign in again"),
+        "busy": _("Processing…"),
+        "deleted": _("The key is deleted. It no longer works."),
+        "wait_seconds": _("Too many wrong tries. Try again in {count} seconds."),
+        "wait_minutes": _("Too many wrong tries. Try again in {count} minutes."),
+        "found": _("Found: {count}"),
+        "page_of": _("Page {page} of {pages}"),
         "removing": _("Removing {name}"),
         "adding_passkey": _("Adding a passkey"),
         "adding_totp": _("Adding an authenticator app"),

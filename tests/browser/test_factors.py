@@ -1,7 +1,7 @@
 """Ways to confirm: several of them, with names, removed only with a proof, and codes for the day when the phone is gone."""
 
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Dialog, expect
 
 from tests.support.pages import Visitor
 
@@ -106,7 +106,15 @@ async def test_recovery_codes_are_renewed_with_a_proof_and_shown_once(visitor: V
     await expect(visitor.page.locator("#recovery-codes li")).to_have_count(10)
     new = await visitor.page.locator("#recovery-codes li").all_inner_texts()
     assert not set(old) & set(new)
+    asked: list[str] = []
+
+    async def leave(dialog: Dialog) -> None:
+        asked.append(dialog.type)
+        await dialog.accept()
+
+    visitor.page.on("dialog", leave)
     await visitor.page.reload()
+    assert asked == ["beforeunload"], "before they are lost"
     assert new[0] not in await visitor.page.content()
 
 

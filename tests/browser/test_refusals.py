@@ -31,7 +31,7 @@ async def test_an_unverified_account_is_told_why_and_where_to_go(visitor: Visito
     await visitor.log_in("unverified")
     notice = visitor.page.locator(".notice", has_text="Verifikasi identitas Anda dulu")
     await expect(notice.get_by_role("link")).to_have_attribute("href", "https://exchange.example/verify")
-    await expect(visitor.page.get_by_role("link", name="Buat kunci API")).to_have_count(0)
+    await expect(visitor.page.get_by_role("link", name="Buat API")).to_have_count(0)
     await visitor.go("/keys/new")
     await expect(visitor.page.locator("#key-form")).to_have_count(0)
     refused = await visitor.page.evaluate(
@@ -55,7 +55,7 @@ async def test_freezing_and_a_withdrawn_verification_are_shown_at_once(visitor: 
     await back_office(site, "PUT", "/internal/v1/accounts/verified", {"kyc": "revoked"})
     await visitor.page.reload()
     await expect(visitor.page.get_by_role("heading", name="Identitas Anda perlu diverifikasi ulang")).to_be_visible()
-    await expect(visitor.page.get_by_role("link", name="Buat kunci API")).to_have_count(0)
+    await expect(visitor.page.get_by_role("link", name="Buat API")).to_have_count(0)
 
 
 async def test_a_stolen_session_cannot_create_delete_or_change_factors(visitor: Visitor):

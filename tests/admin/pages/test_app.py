@@ -242,3 +242,14 @@ async def test_logins_that_are_never_ended_are_bounded_by_address_and_pages_by_a
         refused = await get(http, site, "/activity", Cookie=cookie)
         assert int(refused.headers["Retry-After"]) > 0
         assert "Terlalu banyak percobaan" in await refused.text()
+
+
+async def test_a_form_without_scripts_sends_nothing_in_the_address_and_changes_nothing(http, site):
+    cookie, _ = await log_in(http, site)
+    page = await (await get(http, site, "/security", Cookie=cookie)).text()
+    forms = re.findall(r"<form[^>]*>", page)
+    assert len(forms) > 3
+    assert all('method="post"' in form for form in forms)
+    answer = await post(http, site, "/scripts-needed", {"label": "x"}, Cookie=cookie, Origin=site.url)
+    assert (answer.status, answer.content_type) == (400, "text/html")
+    assert "JavaScript diperlukan" in await answer.text()

@@ -39,8 +39,10 @@ async function send(method, path, body) {
   }
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({ code: "unknown" }));
+  problem.wait_s = Number(answer.headers.get("Retry-After")) || null;
   if (answer.status === 401) {
     // The session ended while the page was open: the login leads back here.
+    dispatchEvent(new Event("sessionend"));
     location.assign(`/login?return_to=${encodeURIComponent(location.pathname)}`);
   }
   throw new Refused(problem);

@@ -58,6 +58,8 @@ function arrange() {
   addressesField.hidden = !whitelisted;
   warning.hidden = whitelisted || !new FormData(form).getAll("scopes").includes("trade");
   document.getElementById("public-key-field").hidden = chosen("algorithm") === "hmac-sha256";
+  document.getElementById("expires-danger").hidden = warning.hidden;
+  if (!expiresChosen) expires.value = warning.hidden ? "" : expires.dataset.whenDangerous;
   add.hidden = shownRows().length === rows.length;
   for (const button of addressesField.querySelectorAll("[data-clear-address]")) button.hidden = shownRows().length === 1;
 }
@@ -71,10 +73,72 @@ function nextRow() {
   return hidden;
 }
 
+// What was entered survives "back", a reload and the choice of another language in the history's own state, and a login in between in the
+// tab's storage, for the same account and read once. None of it is secret: a private key that was pasted by mistake is not kept.
+const DRAFT = "draft";
+const account = form.dataset.account;
+const expires = document.getElementById("expires_in_days");
+let expiresChosen = Boolean(expires.value);
+
+function entered() {
+  const data = new FormData(form);
+  const pem = data.get("public_key");
+  return {
+    label: data.get("label"),
+    scopes: data.getAll("scopes"),
+    ip_access: data.get("ip_access"),
+    addresses: shownRows().map((row) => inputOf(row).value),
+    algorithm: data.get("algorithm"),
+    public_key: pem.includes("PUBLIC KEY") && !pem.includes("PRIVATE") ? pem : "",
+    expires: expiresChosen ? expires.value : null,
+  };
+}
+
+function enter(kept) {
+  form.elements.label.value = kept.label;
+  for (const box of form.querySelectorAll("[name=scopes]")) box.checked = kept.scopes.includes(box.value);
+  for (const name of ["ip_access", "algorithm"]) for (const choice of form.elements[name]) choice.checked = choice.value === kept[name];
+  rows.forEach((row, index) => {
+    inputOf(row).value = kept.addresses[index] ?? "";
+    row.hidden = index >= Math.max(kept.addresses.length, 1);
+  });
+  form.elements.public_key.value = kept.public_key;
+  expiresChosen = kept.expires !== null;
+  if (expiresChosen) expires.value = kept.expires;
+  if (kept.algorithm !== "hmac-sha256") document.getElementById("advanced").open = true;
+}
+
+const remember = () => history.replaceState({ ...history.state, [DRAFT]: entered() }, "");
+
+function keptDraft() {
+  const across = JSON.parse(sessionStorage.getItem(DRAFT) ?? "null");
+  sessionStorage.removeItem(DRAFT);
+  return history.state?.[DRAFT] ?? (across?.account === account ? across.entered : null);
+}
+
+const before = keptDraft();
+if (before) enter(before);
+form.addEventListener("input", remember);
+form.addEventListener("click", remember);
+expires.addEventListener("change", () => (expiresChosen = true));
+addEventListener("sessionend", () => sessionStorage.setItem(DRAFT, JSON.stringify({ account, entered: entered() })));
+
+// Another language, without leaving this place of the history.
+document.querySelector(".languages").addEventListener("submit", async (event) => {
+  if (document.querySelector("[data-stage=secret]:not([hidden])")) return;
+  event.preventDefault();
+  const data = new FormData(event.target);
+  data.set("language", event.submitter.value);
+  remember();
+  await fetch(event.target.action, { method: "POST", body: new URLSearchParams(data), redirect: "manual" }).catch(() => null);
+  location.reload();
+});
+
 // Live checks: the server's own rules, for the address that was just left. What comes late says nothing.
 let checks = 0;
 
 async function checkAddress(row) {
+  const marked = [row, ...rows.filter((other) => other.querySelector("[data-error]:not([hidden])"))];
   clearErrors(row);
   if (!inputOf(row).value.trim()) return;
   const mine = ++checks;
@@ -82,7 +146,8 @@ async function checkAddress(row) {
   try {
     const answer = await call("POST", "/keys/check-addresses", { ip_allowlist: intent.ip_allowlist });
     if (mine !== checks) return;
-    const errors = atRows(answer.errors, positions).filter((error) => error.field === row.dataset.field);
+    for (const other of marked) clearErrors(other);
+    const errors = atRows(answer.errors, positions).filter((error) => marked.some((other) => other.dataset.field === error.field));
     for (const error of errors) showError(form, error.field, fieldError(error));
   } catch {
     // The form is checked again when it is sent.
@@ -152,13 +217,27 @@ async function confirm(intent, ready) {
     panel,
     intent,
     first: ready,
-    act: (stepUp) => call("POST", "/api/v1/keys", { ...withoutAction(intent), step_up: stepUp }),
+    act: (stepUp) => make(intent, stepUp),
     onOther: (refused) => {
       show("form");
       showRefusal(form, refused, formError);
     },
   });
   reveal(created);
+}
+
+/** Until the secret is on the screen, the list is to know that it may never have been: the page may be left, or the answer lost. */
+async function make(intent, stepUp) {
+  if (intent.algorithm === "hmac-sha256") {
+    const unseen = { account, label: intent.label.trim().normalize("NFC"), after: Number(form.dataset.newest) };
+    sessionStorage.setItem("unseen", JSON.stringify(unseen));
+  }
+  try {
+    return await call("POST", "/api/v1/keys", { ...withoutAction(intent), step_up: stepUp });
+  } catch (error) {
+    if (error instanceof Refused && error.problem.code !== "offline" && error.problem.code !== "unknown") sessionStorage.removeItem("unseen");
+    throw error;
+  }
 }
 
 function withoutAction({ action, ...members }) {
@@ -187,32 +266,38 @@ function summarise(intent) {
 function reveal({ key, secret }) {
   const id = document.getElementById("new-id");
   const shown = document.getElementById("new-secret");
-  const example = document.getElementById("example");
+  const examples = document.querySelectorAll("#try pre code");
   const done = document.getElementById("done");
   const saved = document.getElementById("saved");
   id.textContent = key.id;
   shown.textContent = secret ?? "";
   for (const element of document.querySelectorAll("[data-hmac]")) element.hidden = !secret;
   for (const element of document.querySelectorAll("[data-public-key]")) element.hidden = Boolean(secret);
-  const template = document.querySelector(`[data-example="${key.algorithm}"]`);
-  document.getElementById("try").hidden = template === null;
-  if (template) example.textContent = template.content.textContent.replace("KEY_ID", key.id).replace("'SECRET'", () => `'${secret}'`);
+  const file = `${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "api"}-key.json`;
+  const templates = [...document.querySelectorAll(`[data-example="${key.algorithm}"]`)];
+  document.getElementById("try").hidden = templates.length === 0;
+  for (const template of templates) {
+    const shownText = template.content.textContent.replace("KEY_ID", key.id).replace("KEY_FILE", file);
+    document.getElementById(template.dataset.place).textContent = shownText;
+  }
   done.disabled = Boolean(secret);
   saved.onchange = () => (done.disabled = !saved.checked);
   document.getElementById("download").onclick = () => {
-    const file = { key_id: key.id, secret, scopes: key.scopes, dialect: "mobee" };
-    download(`${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "api"}-key.json`, `${JSON.stringify(file, null, 2)}\n`, "application/json");
+    const content = { key_id: key.id, secret, scopes: key.scopes, dialect: "mobee" };
+    download(file, `${JSON.stringify(content, null, 2)}\n`, "application/json");
   };
   // The form behind must not be one "back" away from being sent again, nor the secret from being seen again.
   form.reset();
+  history.replaceState(null, "");
   show("secret");
+  sessionStorage.removeItem("unseen");
   const warn = (event) => {
     if (secret && !saved.checked) event.preventDefault();
   };
   const forget = () => {
     removeEventListener("beforeunload", warn);
     secret = null;
-    for (const place of [id, shown, example]) place.textContent = "";
+    for (const place of [id, shown, ...examples]) place.textContent = "";
   };
   addEventListener("beforeunload", warn);
   // Also when the browser keeps the page for its back button.

@@ -1,6 +1,6 @@
 // Errors beside their fields, and one place for those that belong to none.
 
-import { fieldError, problem } from "./texts.js";
+import { fieldError, problem, text } from "./texts.js";
 
 /** Remove every error of a form. */
 export function clearErrors(form) {
@@ -50,15 +50,40 @@ export function hide(place) {
   place.hidden = true;
 }
 
-/** Run `work` with the form's buttons disabled, so that nothing is sent twice. */
+// An error goes when its field is changed; what the server thinks of the new entry it says when it is asked again.
+document.addEventListener("input", ({ target }) => {
+  for (let field = target.closest(".field"); field; field = field.parentElement.closest(".field")) forgive(field);
+  const rest = target.form?.querySelector("#form-error");
+  if (rest) hide(rest);
+});
+
+function forgive(field) {
+  for (const place of field.querySelectorAll("[data-error]")) if (place.closest(".field") === field) hide(place);
+  for (const input of field.querySelectorAll("[aria-invalid]")) if (input.closest(".field") === field) input.removeAttribute("aria-invalid");
+}
+
+let submitter = null;
+document.addEventListener("submit", (event) => (submitter = event.submitter), { capture: true });
+
+/** Run `work` with the form's buttons disabled, so that nothing is sent twice; the one that was pressed says that it is at work. */
 export async function whileBusy(form, work) {
   const buttons = [...form.querySelectorAll("button")].filter((button) => !button.disabled);
+  const pressed = buttons.find((button) => button === document.activeElement) ?? buttons.find((button) => button === submitter);
+  const said = pressed?.textContent;
   for (const button of buttons) button.disabled = true;
   form.setAttribute("aria-busy", "true");
+  if (pressed) {
+    pressed.classList.add("busy");
+    pressed.textContent = text("busy");
+  }
   try {
     return await work();
   } finally {
     for (const button of buttons) button.disabled = false;
     form.removeAttribute("aria-busy");
+    if (pressed) {
+      pressed.classList.remove("busy");
+      pressed.textContent = said;
+    }
   }
 }

@@ -51,11 +51,18 @@ document.addEventListener("keydown", (event) => {
   }
 });
 
+// What the page before this one did.
+if (location.hash === "#deleted") {
+  history.replaceState(history.state, "", location.pathname + location.search);
+  setTimeout(() => tell(text("deleted")), 100);
+}
+
 // The server writes the exchange's zone; who is elsewhere reads their own, and the exchange's on hovering.
 const parts = { day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit", timeZoneName: "short" };
 const format = new Intl.DateTimeFormat(document.documentElement.lang, parts);
+const clock = new Intl.DateTimeFormat(document.documentElement.lang, { hour: "2-digit", minute: "2-digit", timeZoneName: "short" });
 const elsewhere = format.resolvedOptions().timeZone !== document.documentElement.dataset.timeZone;
 for (const time of elsewhere ? document.querySelectorAll("time[datetime]") : []) {
   time.title = time.textContent;
-  time.textContent = format.format(new Date(time.dateTime));
+  time.textContent = ("clock" in time.dataset ? clock : format).format(new Date(time.dateTime));
 }

@@ -72,7 +72,7 @@ function freshLogin() {
 
 function added(answer) {
   if (!answer.recovery_codes?.length) return location.reload();
-  for (const id of ["add-passkey", "add-totp"]) document.getElementById(id).hidden = true;
+  for (const id of ["add-passkey", "add-totp", "factors-card", "codes-card"]) document.getElementById(id).hidden = true;
   const list = document.getElementById("recovery-codes");
   list.replaceChildren(
     ...answer.recovery_codes.map((code) => {
@@ -87,9 +87,12 @@ function added(answer) {
   const all = `${answer.recovery_codes.join("\n")}\n`;
   document.getElementById("copy-codes").onclick = () => copy(all, list);
   document.getElementById("download-codes").onclick = () => download("recovery-codes.txt", all, "text/plain");
+  const leaving = (event) => event.preventDefault();
+  addEventListener("beforeunload", leaving);
   const done = () => {
+    removeEventListener("beforeunload", leaving);
     list.replaceChildren();
-    location.replace("/security");
+    location.replace(document.getElementById("new-codes").dataset.next);
   };
   document.getElementById("codes-done").onclick = done;
   addEventListener("pagehide", () => list.replaceChildren());
@@ -121,6 +124,7 @@ submitting(totpForm, async () => {
   const qr = document.getElementById("totp-qr");
   qr.src = URL.createObjectURL(await picture("/security/qr", { otpauth_uri: enrolling.otpauth_uri }));
   qr.onload = () => URL.revokeObjectURL(qr.src);
+  document.getElementById("totp-link").href = enrolling.otpauth_uri;
   totpForm.hidden = true;
   enrol.hidden = false;
   document.getElementById("totp-scan").focus();

@@ -15,6 +15,7 @@ export function fieldError({ field, code, message }) {
 }
 
 /** What to say about a refusal as a whole. */
-export function problem({ code, reason, detail }) {
+export function problem({ code, reason, detail, wait_s: wait }) {
+  if (code === "rate_limited" && wait) return text(wait < 90 ? "wait_seconds" : "wait_minutes", { count: wait < 90 ? wait : Math.ceil(wait / 60) });
   return all.problems[`${code}.${reason}`] ?? all.problems[code] ?? detail ?? all.problems.unknown;
 }

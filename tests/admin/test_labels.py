@@ -1,0 +1,42 @@
+"""Names that customers give: what is seen is allowed, emoji of several parts too; what hides is not."""
+
+import pytest
+
+from admin.labels import label_error
+
+JOINER = "\u200d"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "Bot grid",
+        "\U0001f469\u200d\U0001f4bb",  # woman technologist
+        "\U0001f468\U0001f3fd\u200d\U0001f680 ke bulan",  # with a skin tone
+        "\u2764\ufe0f\u200d\U0001f525",  # heart on fire
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\U0001f3f3\ufe0f\u200d\U0001f308",
+    ],
+)
+def test_emoji_joined_by_zwj_are_labels(label: str):
+    assert label_error(label) is None
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        JOINER,
+        f"a{JOINER}b",
+        f"{JOINER}\U0001f469",
+        f"\U0001f469{JOINER}",
+        f"\U0001f469{JOINER}{JOINER}\U0001f4bb",
+        f"\U0001f469{JOINER}x",
+        f"x\ufe0f{JOINER}\U0001f4bb",
+        "Bot\u200b",
+        "\u202ebot",
+    ],
+)
+def test_a_joiner_anywhere_else_hides_and_is_refused(label: str):
+    error = label_error(label)
+    assert error is not None
+    assert error.code == "not_printable"
