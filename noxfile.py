@@ -77,6 +77,12 @@ def faults(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def abuse(session: nox.Session) -> None:
+    """Attacks while an honest bot trades, with a bound for how much slower it is served: for a machine with nothing else to do."""
+    session.run("pytest", "tests/abuse", *session.posargs, env={"GERBANG_QUIET_MACHINE": "1"})
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """The benchmark beside nginx, Lua and others."""
     session.run("tests/bench/run", *session.posargs)

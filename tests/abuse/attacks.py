@@ -1,0 +1,191 @@
+"""What attackers send: each a coroutine that goes on until it is cancelled, from loopback addresses of its own."""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from itertools import count
+from typing import Final, NamedTuple
+
+from deploy.signing import SigningKey, sign
+from gateway.keys.ids import new_key_id
+from gateway.keys.record import KeyRecord
+from gateway.runtime import clock
+from tests.support.running import RunningGateway
+
+PAUSE: Final = 0.005
+"""Seconds between two requests of one attacking connection: bounds the load on the machine."""
+BODY: Final = (1 << 20) - 1
+
+
+class Scene(NamedTuple):
+    """Whom an attack is made on, and by whose keys."""
+
+    gateway: RunningGateway
+    key: KeyRecord
+    """An honest customer's: its id is no secret."""
+    greedy: list[KeyRecord]
+    """Thirty keys of the attacker's own account."""
+
+
+Attack = Callable[[Scene, str], Awaitable[None]]
+"""``(scene, address to come from)``."""
+
+
+@asynccontextmanager
+async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    reader, writer = await asyncio.open_connection(*scene.gateway.public, local_addr=(address, 0))
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+async def again_and_again(scene: Scene, address: str, request: Callable[[], bytes]) -> None:
+    """One request after the other, on a new connection whenever one is closed."""
+    while True:
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            async with connected(scene, address) as (reader, writer):
+                while True:
+                    writer.write(request())
+                    await answer(reader)
+                    await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PAUSE)
+
+
+async def answer(reader: asyncio.StreamReader) -> int:
+    """The status of the next answer; its content is read and dropped."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
+    await reader.readexactly(length)
+    return int(head[9:12])
+
+
+def signed(
+    record: KeyRecord, method: str, path: str, body: bytes = b"", *, secret: str = "", key_id: str = "", dialect: str = "mobee"
+) -> bytes:
+    """A request on the wire; with another secret or key id, one that does not verify."""
+    assert record.secret is not None
+    key = SigningKey(key_id or record.key_id, secret or record.secret.reveal().decode())
+    sent = sign(dialect, key, method, path, body, now_ms=clock.now_ms(), nonce=secrets.token_hex(8))
+    lines = [f"{sent.method} {sent.target} HTTP/1.1", "Host: gate", *(f"{name}: {value}" for name, value in sent.headers.items())]
+    if sent.body or method == "POST":
+        lines.append(f"Content-Length: {len(sent.body)}")
+    return "\r\n".join([*lines, "", ""]).encode() + sent.body
+
+
+async def bad_signatures(scene: Scene, address: str) -> None:
+    await again_and_again(scene, address, lambda: signed(scene.key, "GET", "/wallets", secret="wrong"))
+
+
+async def unknown_keys(scene: Scene, address: str) -> None:
+    await again_and_again(scene, address, lambda: signed(scene.key, "GET", "/wallets", key_id=new_key_id(), secret="any"))
+
+
+async def costly_signature_input(scene: Scene, address: str) -> None:
+    junk = ";".join(f"p{number}=1" for number in range(1_500))
+    value = f'a=("@method");keyid="{scene.key.key_id}";{junk}'
+    head = f"GET /wallets HTTP/1.1\r\nHost: gate\r\nSignature: a=:AAAA:\r\nSignature-Input: {value}\r\n\r\n"
+    await again_and_again(scene, address, head.encode)
+
+
+async def replays(scene: Scene, address: str) -> None:
+    captured = signed(scene.greedy[0], "POST", "/orders", b"pair=BTC-IDR")
+    await again_and_again(scene, address, lambda: captured)
+
+
+async def one_account_with_thirty_keys(scene: Scene, address: str) -> None:
+    numbers = count()
+    await again_and_again(scene, address, lambda: signed(scene.greedy[next(numbers) % 30], "GET", "/wallets"))
+
+
+async def requests_without_keys(scene: Scene, address: str) -> None:
+    await again_and_again(scene, address, lambda: b"GET /wallets HTTP/1.1\r\nHost: gate\r\n\r\n")
+
+
+async def public_requests(scene: Scene, address: str) -> None:
+    await again_and_again(scene, address, lambda: b"GET /ticker HTTP/1.1\r\nHost: gate\r\n\r\n")
+
+
+async def _many(
+    scene: Scene, address: str, number: int, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+) -> None:
+    async def hold() -> None:
+        while True:
+            with suppress(OSError, asyncio.IncompleteReadError):
+                async with connected(scene, address) as (reader, writer):
+                    await one(reader, writer)
+            await asyncio.sleep(0.1)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(number):
+            group.create_task(hold())
+
+
+async def large_bodies_without_credentials(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /orders HTTP/1.1\r\nHost: gate\r\nContent-Length: %d\r\n\r\n" % (BODY + 1) + bytes(BODY))
+        await reader.read()
+
+    await _many(scene, address, 16, one)
+
+
+async def slow_heads(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for byte in b"GET /wallets HTTP/1.1\r\nHost: gate\r\nX-Padding: " + b"x" * 1_000:
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.2)
+        await reader.read()
+
+    await _many(scene, address, 50, one)
+
+
+async def slow_bodies(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _, _ = signed(scene.greedy[1], "POST", "/orders", b"x" * 1_000).partition(b"\r\n\r\n")
+        writer.write(head + b"\r\n\r\n")
+        for _ in range(999):
+            writer.write(b"x")
+            await asyncio.sleep(0.2)
+        await reader.read()
+
+    await _many(scene, address, 50, one)
+
+
+async def chunked_dribbles(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head, _, _ = signed(scene.greedy[2], "POST", "/orders").partition(b"Content-Length")
+        writer.write(head + b"Transfer-Encoding: chunked\r\n\r\n")
+        while not writer.is_closing():
+            writer.write(b"1\r\nx\r\n")
+            await asyncio.sleep(0.02)
+        await reader.read()
+
+    await _many(scene, address, 20, one)
+
+
+async def pipelined_floods(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():
+            writer.write(b"GET /wallets HTTP/1.1\r\nHost: gate\r\n\r\n" * 20)
+            for _ in range(20):
+                await answer(reader)
+            await asyncio.sleep(0.1)
+
+    await _many(scene, address, 4, one)
+
+
+ATTACKS: tuple[Attack, ...] = (
+    bad_signatures,
+    unknown_keys,
+    costly_signature_input,
+    replays,
+    one_account_with_thirty_keys,
+    requests_without_keys,
+    public_requests,
+    large_bodies_without_credentials,
+    slow_heads,
+    slow_bodies,
+    chunked_dribbles,
+    pipelined_floods,
+)

@@ -1,0 +1,160 @@
+"""Nobody without a key hurts who has one, and nobody with a key hurts the others: real processes, one attack after the other.
+
+An honest bot sends signed reads and orders all the while. Refusals, losses and memory are asserted everywhere. How much slower the bot's
+answers become is printed, and asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
+"""
+
+import asyncio
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+import pytest
+
+from gateway.keys import redis_client
+from gateway.keys.ids import new_key_id
+from gateway.keys.vault import Vault, new_entry
+from tests.abuse.attacks import ATTACKS, Attack, Scene, signed
+from tests.abuse.honest import Honest
+from tests.support.keys import add_key
+from tests.support.running import RunningGateway, configuration, running
+from tests.support.wire import RecordingUpstream, recording_upstream
+
+QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
+SECONDS: Final = 10.0 if QUIET else 1.5
+WORST_RATIO: Final = 3
+VAULT = new_entry("k1")
+ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot"
+LIMITS = """[limits]
+per_key = "6000/minute"
+per_account = "6000/minute"
+body_memory_bytes = 16777216
+"""
+MEMORY: Final = 96 << 20
+"""Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
+
+
+def address_of(attack: Attack) -> list[str]:
+    """Those behind the bot's own address come from it; everybody else from four of their own."""
+    if attack.__name__ in ("bad_signatures", "unknown_keys", "costly_signature_input"):
+        return ["127.0.0.1"] * 4
+    return [f"127.0.{10 + ATTACKS.index(attack)}.{number}" for number in range(1, 5)]
+
+
+@pytest.fixture
+async def upstream():
+    async with recording_upstream() as recording:
+        yield recording
+
+
+@pytest.fixture
+async def keys(own_postgres):
+    """The bot's key, and thirty of one other account."""
+    connection = await asyncpg.connect(own_postgres.owner_dsn)
+    vault = Vault.parse(VAULT)
+    made = [await add_key(connection, vault, key_id=new_key_id(), account_id="honest")]
+    made += [await add_key(connection, vault, key_id=new_key_id(), account_id="greedy") for _ in range(30)]
+    await connection.close()
+    return made
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path, own_postgres, own_redis, upstream: RecordingUpstream):
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        configuration(
+            postgres=own_postgres.gateway_dsn,
+            redis=own_redis.url,
+            vault=VAULT,
+            upstreams={"spot": upstream.url},
+            routes=ROUTES,
+            more=LIMITS,
+        )
+    )
+    async with running(path) as gateway:
+        yield gateway
+
+
+async def resident(gateway: RunningGateway) -> int:
+    return int(await gateway.metric('gerbang_worker_resident_bytes{worker="0"}'))
+
+
+async def under(attack: Attack, scene: Scene, bot: Honest) -> tuple[int, int]:
+    """The bot's p99 without the attack and with it; :attr:`Honest.wrong` is that of the attack."""
+    bot.begin()
+    await asyncio.sleep(SECONDS / 2)
+    assert not bot.wrong, f"without {attack.__name__}"
+    before_ms = bot.p99_ms()
+    bot.begin()
+    attackers = [asyncio.create_task(attack(scene, address)) for address in address_of(attack)]  # noqa: TID251
+    await asyncio.sleep(SECONDS)
+    broken = [str(task.exception()) for task in attackers if task.done()]
+    for task in attackers:
+        task.cancel()
+    for task in attackers:
+        with suppress(asyncio.CancelledError):
+            await task
+    assert not broken, f"{attack.__name__} did not attack"
+    return before_ms, bot.p99_ms()
+
+
+async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, record_property):
+    scene = Scene(gateway, keys[0], keys[1:])
+    worst: dict[str, float] = {}
+    async with Honest(gateway, keys[0]) as bot:
+        await asyncio.sleep(0.5)
+        begun = await resident(gateway)
+        for attack in ATTACKS:
+            before_ms, during_ms = await under(attack, scene, bot)
+            worst[attack.__name__] = during_ms / max(1, before_ms)
+            grown = (await resident(gateway) - begun) >> 20
+            record_property(
+                "measured",
+                f"{attack.__name__:<36} {len(bot.taken_ms):>4} honest requests, {len(bot.wrong)} refused or lost, "
+                f"p99 {before_ms} ms before, {during_ms} ms during, worker grown by {grown} MiB",
+            )
+            assert bot.wrong == [], attack.__name__
+            assert bot.taken_ms, attack.__name__
+            assert grown << 20 <= MEMORY, attack.__name__
+    if QUIET:
+        assert {name: ratio for name, ratio in worst.items() if ratio > WORST_RATIO} == {}
+
+
+async def test_thirty_keys_of_an_account_have_one_limit_and_another_account_its_own(gateway, keys):
+    refused = 0
+    reader, writer = await asyncio.open_connection(*gateway.public)
+    heads = []
+    for number in range(30):
+        writer.write(signed(keys[1 + number], "GET", "/wallets"))
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        length = next(int(line[15:]) for line in heads[-1].lower().split(b"\r\n") if line.startswith(b"content-length:"))
+        await reader.readexactly(length)
+        refused += not heads[-1].startswith(b"HTTP/1.1 200")
+    writer.close()
+    assert refused == 0
+    assert b'RateLimit-Policy: "key";q=6000;w=60, "account";q=6000;w=60' in heads[-1]
+    assert b'RateLimit: "account"' in heads[-1]
+
+
+async def test_a_full_redis_admits_no_trade_and_none_twice(gateway, keys, own_redis):
+    reader, writer = await asyncio.open_connection(*gateway.public)
+    client = redis_client.connect(own_redis.url)
+
+    async def status(request: bytes) -> int:
+        writer.write(request)
+        head = await reader.readuntil(b"\r\n\r\n")
+        await reader.readexactly(next(int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")))
+        return int(head[9:12])
+
+    passed = signed(keys[0], "POST", "/orders", b"pair=BTC-IDR")
+    assert await status(passed) == 200
+    await client.config_set("maxmemory", "1")
+    assert await status(signed(keys[0], "POST", "/orders", b"pair=ETH-IDR")) == 503
+    assert await status(passed) in (409, 503)
+    assert await status(signed(keys[0], "GET", "/wallets")) == 200
+    await client.config_set("maxmemory", "0")
+    assert await status(passed) == 409
+    await client.aclose()
+    writer.close()
