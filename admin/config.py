@@ -237,6 +237,13 @@ class Pages(Section):
     """A session is over so long after its login, used or not."""
 
 
+class Docs(Section):
+    """The guide for customers' developers, at ``/docs``."""
+
+    gateway_config: PathField
+    """The running gateway's file: routes, limits and dialects are told from it; its secrets are not looked at."""
+
+
 class AdminLimits(Section):
     """Bounds per process."""
 
@@ -304,6 +311,7 @@ class AdminSettings(Section):
     leaks: Leaks | None = None
     step_up: StepUp = StepUp()
     pages: Pages = Pages()
+    docs: Docs | None = None
     limits: AdminLimits = AdminLimits()
     client_ip: AdminClientIp = AdminClientIp()
     audit: AuditStream = AuditStream()

@@ -2,6 +2,7 @@
 
 import json
 from importlib.metadata import version
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -16,9 +17,11 @@ from admin.api.operation import Dispatcher
 from admin.api.problems import finish_headers, problems
 from admin.api.reporters import ReporterKeys
 from admin.api.reports import PATH as REPORTS_PATH
-from admin.api.reports import SecretReports, described
+from admin.api.reports import SecretReports
+from admin.api.reports import described as report_described
 from admin.audit import Trail
 from admin.config import AdminSettings
+from admin.docs import app as docs
 from admin.identity.accounts import Accounts
 from admin.identity.browser import Browsers
 from admin.identity.login import Login
@@ -69,7 +72,8 @@ def build(
     public = _application(settings, stores, metrics, port="public")
     dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
-    public.router.add_get("/openapi.json", _document(api, settings))
+    described = _document(api, settings)
+    public.router.add_get("/openapi.json", _json(described))
     if settings.leaks is not None:
         reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), timeout_s=timeout_s)
         public.router.add_post(REPORTS_PATH, reports.handle)
@@ -84,6 +88,7 @@ def build(
         client_ip=lambda request: client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted),
     )
     pages.setup(public, services)
+    docs.setup(public, settings, described)
 
     internal = _application(settings, stores, metrics, port="internal")
     back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)
@@ -120,10 +125,14 @@ def _metrics(metrics: AdminMetrics) -> Handler:
     return serve
 
 
-def _document(api: AccountApi, settings: AdminSettings) -> Handler:
+def _document(api: AccountApi, settings: AdminSettings) -> dict[str, Any]:
     document = openapi.document(table.operations(api), version=version("gerbang"), server=settings.public_url)
     if settings.leaks is not None:
-        document["paths"][REPORTS_PATH] = {"post": described()}
+        document["paths"][REPORTS_PATH] = {"post": report_described()}
+    return document
+
+
+def _json(document: dict[str, Any]) -> Handler:
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

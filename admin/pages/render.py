@@ -42,7 +42,7 @@ class Renderer:
 
     def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool) -> None:
         self.languages = {code: language._replace(zone=ZoneInfo(settings.time_zone)) for code, language in load_languages().items()}
-        self._headers = _headers(secure=secure)
+        self._headers = security_headers(secure=secure)
         loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
         for code, language in self.languages.items():
             environment = aiohttp_jinja2.setup(
@@ -92,7 +92,8 @@ def remember_language(response: web.StreamResponse, code: str) -> None:
     response.set_cookie(LANGUAGE_COOKIE, code, max_age=_LANGUAGE_COOKIE_S, path="/", httponly=True, samesite="Lax")
 
 
-def _headers(*, secure: bool) -> dict[str, str]:
+def security_headers(*, secure: bool) -> dict[str, str]:
+    """Of every page; the policy among them."""
     headers = {
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
         "Cache-Control": "no-store",

@@ -399,9 +399,10 @@ def load(path: Path, model: type[SettingsT]) -> SettingsT:
     return validate(read(path), model)
 
 
-def read(path: Path) -> Raw:
+def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
     """Read a file and resolve its references; what cannot be resolved is a problem for :func:`validate` to tell beside the others.
 
+    :param only: sections to take; the references of the others are left alone
     :raises ConfigError: the file cannot be read at all, or is not TOML
     """
     source = str(path)
@@ -414,6 +415,8 @@ def read(path: Path) -> Raw:
         raise ConfigError([ConfigProblem("", f"not UTF-8 at byte {error.start}")], source) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([ConfigProblem("", f"not TOML: {error}")], source) from None
+    if only is not None:
+        raw = {section: values for section, values in raw.items() if section in only}
     problems: list[ConfigProblem] = []
     return Raw(source, _resolve(raw, path.parent, "", problems), problems)
 

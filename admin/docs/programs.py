@@ -1,0 +1,47 @@
+"""The examples and the settings of trading programs, out of the files that the tests run: ``deploy/clients``, a part of this distribution.
+
+They are read as data; nothing of ``deploy`` is imported.
+"""
+
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
+
+EXAMPLES = {
+    "signing": ("python/sign.py", "node/sign.mjs", "php/sign.php", "bash/gerbang.sh"),
+    "libraries": ("python/with_requests.py", "python/with_httpx.py", "python/with_aiohttp.py", "node/gerbang.mjs", "python/order.py"),
+    "sessions": ("python/session.py", "node/session.mjs"),
+    "spreadsheets": ("google-apps-script/Gerbang.gs",),
+}
+"""Files by the section that shows them."""
+
+
+class Example(NamedTuple):
+    name: str
+    text: str
+
+
+class Program(NamedTuple):
+    """A part of the guide of trading programs."""
+
+    anchor: str
+    name: str
+    text: str
+    """As in ``markup``, in English."""
+
+
+def examples() -> dict[str, list[Example]]:
+    """The files of each section, whole."""
+    return {section: [Example(name, (CLIENTS / name).read_text("utf-8")) for name in names] for section, names in EXAMPLES.items()}
+
+
+def programs() -> list[Program]:
+    """Every part of ``GUIDE.md``."""
+    parts = re.split(r"^## ", (CLIENTS / "GUIDE.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
+    return [_program(*part.split("\n", 1)) for part in parts]
+
+
+def _program(name: str, text: str) -> Program:
+    return Program(re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"), name, text)

@@ -1,0 +1,146 @@
+"""The guide's pages as text, each in both languages, from values alone. Pure: it is done once, when the service starts or reloads."""
+
+import json
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jinja2
+from markupsafe import Markup
+
+from admin.docs import markup, programs, refusals
+from admin.docs.facts import GateFacts
+
+LANGUAGES = ("id", "en")
+_HERE = Path(__file__).parent
+_TEXTS = tomllib.loads((_HERE / "texts.toml").read_text("utf-8"))
+_CAUSES: dict[str, dict[str, list[str]]] = tomllib.loads((_HERE / "refusals.toml").read_text("utf-8"))
+
+
+class Source(NamedTuple):
+    """What the pages are made of."""
+
+    facts: GateFacts
+    gateway_url: str
+    admin_api: Mapping[str, Any]
+    """OpenAPI, as the gateway's."""
+    gateway_api: Mapping[str, Any]
+
+
+class Section(NamedTuple):
+    id: str
+    title: str
+    text: Markup
+    block: str
+    examples: list[programs.Example]
+
+
+def pages(source: Source, environment: jinja2.Environment) -> dict[tuple[str, str], str]:
+    """Every page by name (``guide``, ``reference``) and language."""
+    environment.filters.update(md=markup.html, line=markup.inline, code=markup.code)
+    return {
+        (name, language): environment.get_template(f"{name}.html").render(_values(source, language))
+        for name in ("guide", "reference")
+        for language in LANGUAGES
+    }
+
+
+def _values(source: Source, language: str) -> dict[str, Any]:
+    return {
+        "language": language,
+        "languages": LANGUAGES,
+        "gateway": source.gateway_url,
+        "word": {name: text[language] for name, text in _TEXTS["words"].items()},
+        "sections": _sections(source, language),
+        "facts": source.facts,
+        "limits": _limits(source.facts, language),
+        "codes": [
+            (code, *(_CAUSES[code.code][what][LANGUAGES[::-1].index(language)] for what in ("cause", "cure"))) for code in refusals.codes()
+        ],
+        "programs": programs.programs(),
+        "apis": [
+            ("gateway", source.gateway_api, _operations(source.gateway_api)),
+            ("admin", source.admin_api, _operations(source.admin_api)),
+        ],
+    }
+
+
+def _sections(source: Source, language: str) -> list[Section]:
+    found, auth = programs.examples(), source.facts.auth
+    names = {
+        "gateway": source.gateway_url,
+        "stream": re.sub("^http", "ws", source.gateway_url),
+        "window_s": f"{auth.clock_window_ms / 1000:g}",
+        "max_window_s": f"{auth.max_clock_window_ms / 1000:g}",
+    }
+    made = []
+    for section in _TEXTS["sections"]:
+        if section.get("dialect", auth.dialects[0]) not in auth.dialects:
+            continue
+        title, text = section["en" if language == "en" else "id_"]
+        text = re.sub(r"{(gateway|stream|window_s|max_window_s)}", lambda name: names[name[1]], text)
+        examples = [example for part in section.get("examples", ()) for example in found[part]]
+        made.append(Section(section["id"], title, markup.html(text), section.get("block", ""), examples))
+    return made
+
+
+def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
+    """Name, meaning and value of each limit that is set; one that this version does not know is left out."""
+    values = {**dict(facts.auth), **dict(facts.limits)}
+    return [(name, text[language], str(values[name])) for name, text in _TEXTS["limits"].items() if values.get(name) is not None]
+
+
+class Operation(NamedTuple):
+    """One call of an OpenAPI document, as the page of reference shows it."""
+
+    method: str
+    path: str
+    id: str
+    summary: str
+    signed: bool
+    example: str
+    """Of its body, as JSON; ``""``: it takes none."""
+    statuses: list[tuple[str, str]]
+
+
+def _operations(document: Mapping[str, Any]) -> list[Operation]:
+    return [
+        Operation(
+            method.upper(),
+            path,
+            told.get("operationId") or re.sub(r"\W+", "-", f"{method}{path}"),
+            told.get("summary", ""),
+            bool(told.get("security", document.get("security"))),
+            _example(document, told),
+            [(status, answer["description"]) for status, answer in told.get("responses", {}).items()],
+        )
+        for path, methods in document["paths"].items()
+        for method, told in methods.items()
+    ]
+
+
+def _example(document: Mapping[str, Any], told: Mapping[str, Any]) -> str:
+    content = told.get("requestBody", {}).get("content", {}).get("application/json")
+    return "" if content is None else json.dumps(_of_schema(document, content.get("schema", {}), 0), indent=2)
+
+
+def _of_schema(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> Any:
+    """A value that shows a schema's shape: a default, the first choice, or an empty one of its type."""
+    if "$ref" in schema:
+        found: Any = document
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            found = found[part]
+        schema = found
+    for known in ("default", "const"):
+        if known in schema:
+            return schema[known]
+    choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
+    if choices:
+        return _of_schema(document, choices[0], depth)
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if "properties" in schema and depth < 4:
+        return {name: _of_schema(document, inner, depth + 1) for name, inner in schema["properties"].items()}
+    return {"array": [], "object": {}, "integer": 0, "number": 0, "boolean": False, "null": None}.get(str(schema.get("type")), "")

@@ -1,0 +1,96 @@
+"""The guide's pages from values alone: nothing left out, both languages alike, texts escaped, no secret read."""
+
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+import jinja2
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
+
+from admin.docs import markup, openapi, refusals, render
+from admin.docs.facts import GateFacts, read_facts
+from admin.errors import NoEndpoint
+from gateway.config.settings import Auth, Limits
+from gateway.errors import ConfigError
+
+ROOT = Path(__file__).parents[3]
+ADMIN_API = {"paths": {"/api/v1/keys": {"post": {"operationId": "create", "security": [{"bearer": []}]}}}}
+
+
+def environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(ROOT / "admin" / "docs" / "templates")
+    made = jinja2.Environment(loader=loader, autoescape=True, undefined=jinja2.StrictUndefined)
+    look = SimpleNamespace(name="<b>", has_colours=False)
+    made.globals.update(asset=lambda name: f"/static/{name}", brand=look, logo_url="/static/mark.svg")
+    return made
+
+
+def made(facts: GateFacts) -> dict[tuple[str, str], str]:
+    gateway_api = openapi.document(facts, version="1", server="https://api.example.com")
+    source = render.Source(facts, "https://api.example.com", ADMIN_API, gateway_api)
+    return render.pages(source, environment())
+
+
+@pytest.fixture(scope="module")
+def facts() -> GateFacts:
+    return read_facts(ROOT / "config" / "gateway.toml")
+
+
+def test_every_code_that_is_raised_has_a_cause_and_a_cure_in_both_languages():
+    assert set(render._CAUSES) == {code.code for code in refusals.codes()}
+    assert {len(texts) for told in render._CAUSES.values() for texts in (told["cause"], told["cure"])} == {2}
+    assert all(text.strip() for told in render._CAUSES.values() for texts in told.values() for text in texts)
+    assert NoEndpoint.code in render._CAUSES
+
+
+def test_the_limits_that_are_explained_exist():
+    known = set(Limits.model_fields) | set(Auth.model_fields) | {"per_account"}
+    assert set(render._TEXTS["limits"]) <= known
+    assert "max_tunnels_per_key" in render._TEXTS["limits"]
+
+
+def test_both_languages_have_the_same_anchors_and_every_code_is_one(facts):
+    pages = made(facts)
+    anchors = {language: re.findall(r'\sid="([^"]+)"', pages["guide", language]) for language in ("en", "id")}
+    assert anchors["en"] == anchors["id"]
+    assert len(anchors["en"]) == len(set(anchors["en"]))
+    assert {code.code for code in refusals.codes()} <= set(anchors["en"])
+
+
+def test_a_dialect_that_is_not_spoken_is_not_explained(facts):
+    only = facts.model_copy(update={"auth": Auth(dialects=("binance",))})
+    page = made(only)["guide", "en"]
+    assert ('id="binance"' in page, 'id="mobee"' in page, 'id="rfc9421"' in page) == (True, False, False)
+
+
+def test_limits_are_those_of_the_configuration(facts):
+    changed = facts.model_copy(update={"limits": Limits(max_tunnels_per_key=7)})
+    assert re.search(r'id="limit-max_tunnels_per_key">.*</td><td>7</td>', made(changed)["guide", "id"])
+
+
+def test_what_the_configuration_says_cannot_become_markup(facts):
+    route = facts.routes[0].model_copy(update={"summary": "<script>alert(1)</script>"})
+    page = made(facts.model_copy(update={"routes": (route,)}))["guide", "en"]
+    assert "<script" not in page
+    assert "<b>" not in page
+
+
+@given(st.text(alphabet=st.sampled_from("<>&\"'`*[]()#- \nab")))
+def test_no_text_makes_an_element_that_the_little_of_markdown_does_not_have(text):
+    done = markup.html(text)
+    assert isinstance(done, Markup)
+    assert set(re.findall(r"<(\w+)", done)) <= {"p", "ul", "li", "code", "strong", "a", "pre"}
+
+
+def test_the_gateways_secrets_are_not_looked_at(tmp_path):
+    file = tmp_path / "gateway.toml"
+    file.write_text(
+        '[stores]\npostgres = "file:nowhere"\nredis = "env:NOWHERE"\n[vault]\nkeys = "file:nowhere"\n[limits]\nper_key = "5/second"\n'
+    )
+    assert str(read_facts(file).limits.per_key) == "5/second"
+    file.write_text('[limits]\nper_key = "often"\n')
+    with pytest.raises(ConfigError, match=r"limits\.per_key"):
+        read_facts(file)

@@ -1,0 +1,115 @@
+"""The customers' guide as ``gerbang up`` serves it: its examples sign and trade, its links and a refusal's ``type`` lead somewhere."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
+PROGRAMS = {
+    "python": [sys.executable, CLIENTS / "python" / "sign.py"],
+    "node": ["node", CLIENTS / "node" / "sign.mjs"],
+    "php": ["php", CLIENTS / "php" / "sign.php"],
+    "bash": ["bash", "-c", 'GERBANG_KEY=$2 GERBANG_DIALECT=$3 exec "$0" "$4" "$1$5" ${6+"$6"}', CLIENTS / "bash" / "gerbang.sh"],
+}
+JSON_ORDER = json.dumps({"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "900000000", "quantity": "0.001"})
+FORM_ORDER = "symbol=BTCIDR&side=BUY&type=LIMIT&timeInForce=GTC&price=900000000&quantity=0.001"
+TRADES = {"mobee": ("/v1/orders", JSON_ORDER), "binance": ("/api/v3/order", FORM_ORDER), "rfc9421": ("/v1/orders", JSON_ORDER)}
+READS = {"mobee": "/v1/orders?status=open", "binance": "/api/v3/openOrders?symbol=BTCIDR", "rfc9421": "/v1/orders?status=open"}
+
+
+@pytest.fixture(params=PROGRAMS)
+def program(request, system, tmp_path):
+    """Runs an example with a key: ``program(key, dialect, method, target, body)``."""
+    command = PROGRAMS[request.param]
+    if shutil.which(str(command[0])) is None:
+        message = f"{command[0]} is not here: its example is NOT tested"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+
+    def run(key, *arguments):
+        file = tmp_path / "key.json"
+        private = key["secret"].startswith("-----")
+        file.write_text(json.dumps({"key_id": key["key_id"], "private_key" if private else "secret": key["secret"]}))
+        return subprocess.run([*command, system.gateway_url, file, *arguments], capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+@pytest.mark.parametrize("algorithm", ["hmac-sha256", "ed25519", "rsa-sha256"])
+def test_an_example_signs_in_every_dialect_and_shows_why_it_is_refused(program, key_of, algorithm):
+    key = key_of(algorithm)
+    for dialect, (path, order) in TRADES.items():
+        placed = program(key, dialect, "POST", path, order)
+        assert placed.returncode == 0, (dialect, placed.stderr)
+        number = next(json.loads(placed.stdout)[name] for name in ("id", "orderId") if name in json.loads(placed.stdout))
+        listed = program(key, dialect, "GET", READS[dialect])
+        assert str(number) in listed.stdout, (dialect, listed.stderr)
+    refused = program(key_of(scopes=["read"]), "rfc9421", "POST", "/v1/orders", JSON_ORDER)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert refused.stderr.startswith("403 ")
+    assert "scope_not_granted" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def site(system):
+    with httpx.Client(base_url=system.admin_url.replace("127.0.0.1", "localhost"), trust_env=False, timeout=20) as client:
+        yield client
+
+
+def ids(text: str) -> set[str]:
+    return set(re.findall(r'\sid="([^"]+)"', text))
+
+
+def test_every_link_leads_somewhere(site):
+    pages = {path: site.get(path).text for path in ("/docs/en", "/docs/id", "/docs/en/api", "/docs/id/api")}
+    dead = []
+    for page, text in pages.items():
+        links = set(re.findall(r'(?:href|src)="([^"]+)"', text))
+        assert links
+        assert [link for link in links if link.startswith("//") or "://" in link] == []
+        for link in links:
+            path, _, fragment = link.partition("#")
+            answer = site.get(path, follow_redirects=True) if path and path not in pages else None
+            if answer is not None and answer.status_code != 200:
+                dead.append((page, link, answer.status_code))
+            if fragment and fragment not in ids(pages[path or page]):
+                dead.append((page, link, "no such anchor"))
+    assert dead == []
+
+
+@pytest.mark.parametrize("page", ["", "/api"])
+def test_both_languages_have_the_same_anchors(site, page):
+    english, indonesian = (site.get(f"/docs/{language}{page}").text for language in ("en", "id"))
+    assert ids(english) == ids(indonesian)
+    assert len(re.findall(r'\sid="', english)) == len(ids(english))
+
+
+def test_the_type_of_a_refusal_leads_to_its_cause_and_cure(system, site):
+    refused = httpx.get(f"{system.gateway_url}/v1/wallets", trust_env=False).json()
+    page, _, anchor = refused["type"].partition("#")
+    assert page == f"{site.base_url}/docs".replace("//docs", "/docs")
+    for language, word in (("en", "What to do."), ("id", "Yang harus dilakukan.")):
+        answer = site.get("/docs", headers={"Accept-Language": language})
+        assert answer.headers["Content-Language"] == language
+        assert word in answer.text.partition(f'id="{anchor}"')[2].partition("</article>")[0]
+
+
+def test_every_route_of_the_running_gateway_is_listed_with_what_it_is_for(system, site):
+    configured = re.findall(r'^match = "(.*)"\nsummary = "(.*)"$', (system.folder / "gateway.toml").read_text(), re.MULTILINE)
+    text = site.get("/docs/en").text.replace("&#39;", "'")
+    assert len(configured) > 40
+    assert [route for route in configured if f'<code>{route[0]}</code></td><td lang="en">{route[1]}</td>' not in text] == []
+
+
+def test_what_the_gateway_answers_is_as_its_openapi_says(system, site, demo_bot):
+    paths = site.get("/docs/gateway.json").json()["paths"]
+    for path, operation in paths.items():
+        schema = operation["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+        content = demo_bot.call("GET", path).content
+        assert set(content) == set(schema["required"]) == set(schema["properties"]), path
