@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.config.settings import Auth, Gateway, Limits, MethodConfig, RouteConfig, Section, read, validate
+from gateway.config.settings import Auth, Gateway, Limits, MethodConfig, RouteConfig, Section, Tier, read, validate
 
 
 class GateFacts(Section):
@@ -17,6 +17,7 @@ class GateFacts(Section):
     upstreams: dict[str, Any] = Field(default_factory=dict)
     """Names alone are used: routes are checked against them."""
     routes: tuple[RouteConfig, ...] = ()
+    tiers: dict[str, Tier] = Field(default_factory=dict)
     methods: dict[str, dict[str, MethodConfig]] = Field(default_factory=dict)
 
 

@@ -89,7 +89,14 @@ def _sections(source: Source, language: str) -> list[Section]:
 def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
     """Name, meaning and value of each limit that is set; one that this version does not know is left out."""
     values = {**dict(facts.auth), **dict(facts.limits)}
-    return [(name, text[language], str(values[name])) for name, text in _TEXTS["limits"].items() if values.get(name) is not None]
+    texts = {name: text[language] for name, text in _TEXTS["limits"].items()}
+    found = [(name, text, str(values[name])) for name, text in texts.items() if values.get(name) is not None]
+    return found + [
+        (f"{tier}.{name}", f"{texts[name]} ({tier})", str(rate))
+        for tier, rates in facts.tiers.items()
+        for name, rate in rates
+        if rate is not None
+    ]
 
 
 class Operation(NamedTuple):
