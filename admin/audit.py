@@ -131,11 +131,11 @@ async def append(connection: Connection, *entries: Entry) -> None:
     # Who keeps the log lines elsewhere can compare them with the table's end (``verify(expected=…)``).
     for entry, row in zip(entries, rows, strict=True):
         event, digest = Recorded(*row[:8]), row[9]
-        told = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
+        why = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
         who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
-        _log.info("audit", seq=event.seq, event_name=event.event, **who, **told, chain=digest.hex())
-    told_owners = [(entry, entry.account_id) for entry in entries if entry.event in _TOLD]
-    await outbox.add_all(connection, [_notice(_TOLD[entry.event], entry, owner) for entry, owner in told_owners if owner is not None])
+        _log.info("audit", seq=event.seq, event_name=event.event, **who, **why, chain=digest.hex())
+    told = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
+    await outbox.add_all(connection, [_notice(topic, entry, owner) for topic, entry, owner in told if owner is not None])
 
 
 def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:
@@ -241,6 +241,12 @@ async def verify(connection: Connection, *, expected: tuple[int, bytes] | None =
 def chained(previous: bytes, event: Recorded) -> bytes:
     """SHA-256 over the predecessor's hash and the canonical form of the event."""
     return hashlib.sha256(previous + _canonical(list(event)).encode()).digest()
+
+
+def _topic(entry: Entry) -> Topic | None:
+    if entry.event is Event.KYC_CHANGED and entry.detail.get("from") == "verified":
+        return Topic.KYC_LOST
+    return _TOLD.get(entry.event)
 
 
 def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:

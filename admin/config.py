@@ -196,6 +196,17 @@ class Webhooks(Section):
     timeout_ms: Milliseconds = 10_000
 
 
+class ToldUpstream(Section):
+    """A trading service that is told when a key ends, so that it can cancel its open orders; by Standard Webhooks."""
+
+    key_events: WebAddress
+    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
+    timeout_ms: Milliseconds = 10_000
+
+
+UpstreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+
+
 class Leaks(Section):
     """Reports of secrets that were found in public."""
 
@@ -308,6 +319,8 @@ class AdminSettings(Section):
     keys: Keys = Keys()
     mail: Mail | None = None
     webhooks: Webhooks | None = None
+    upstreams: dict[UpstreamName, ToldUpstream] = Field(default_factory=dict)
+    """By the names that gateways have for them."""
     leaks: Leaks | None = None
     step_up: StepUp = StepUp()
     pages: Pages = Pages()

@@ -33,6 +33,19 @@ class Topic(StrEnum):
     ACCOUNT_FROZEN = "account.frozen"
     ACCOUNT_THAWED = "account.thawed"
     LOGIN_NEW_ADDRESS = "login.new_address"
+    KYC_LOST = "account.kyc_lost"
+    """Told to upstreams alone."""
+
+
+ENDS = {
+    Topic.KEY_DELETED: "deleted",
+    Topic.KEY_REVOKED: "revoked",
+    Topic.KEY_EXPIRED: "expired",
+    Topic.KEY_IDLE: "idle",
+    Topic.ACCOUNT_FROZEN: "account_frozen",
+    Topic.KYC_LOST: "kyc_lost",
+}
+"""What ends a key, or all keys of an account, and what upstreams are told as its cause."""
 
 
 class Channel(StrEnum):
@@ -40,6 +53,13 @@ class Channel(StrEnum):
 
     MAIL = "mail"
     WEBHOOK = "webhook"
+    UPSTREAMS = "upstreams"
+    """Not addressed yet: whoever writes a notice does not know which upstreams there are (:func:`address`)."""
+
+
+def upstream_channel(name: str) -> str:
+    """How a notice leaves for one upstream."""
+    return f"upstream:{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,44 +116,56 @@ def _arguments(notice: Notice) -> tuple[object, ...]:
         notice.key_id,
         json.dumps(dict(notice.detail), ensure_ascii=False),
         notice.once,
-        [channel.value for channel in Channel],
+        _channels(notice.topic),
     )
 
 
-async def due(connection: AnyConnection, channel: Channel, *, now_ms: int, limit: int) -> list[Pending]:
+def _channels(topic: Topic) -> list[str]:
+    owners = [] if topic is Topic.KYC_LOST else [Channel.MAIL.value, Channel.WEBHOOK.value]
+    return owners + ([Channel.UPSTREAMS.value] if topic in ENDS else [])
+
+
+async def address(connection: AnyConnection, upstreams: Sequence[str]) -> None:
+    """Make one delivery for each of these upstreams of every one that is not addressed yet."""
+    with translated():
+        if await connection.fetchval(_UNADDRESSED):  # inserting, even nothing, wakes the sender
+            await connection.execute(_ADDRESS, [upstream_channel(name) for name in upstreams])
+
+
+async def due(connection: AnyConnection, channel: str, *, now_ms: int, limit: int) -> list[Pending]:
     """The oldest deliveries of accounts none of whose deliveries waits for a later attempt; of each account a few, so that all get on."""
     with translated():
-        rows = await connection.fetch(_DUE, channel.value, now_ms, limit)
+        rows = await connection.fetch(_DUE, str(channel), now_ms, limit)
     return [Pending(**{**row, "topic": Topic(row["topic"]), "detail": json.loads(row["detail"])}) for row in rows]
 
 
-async def next_due_ms(connection: AnyConnection, channel: Channel, *, now_ms: int) -> int | None:
+async def next_due_ms(connection: AnyConnection, channel: str, *, now_ms: int) -> int | None:
     """When the next delivery that waits is due."""
     with translated():
-        found: int | None = await connection.fetchval(_NEXT_DUE, channel.value, now_ms)
+        found: int | None = await connection.fetchval(_NEXT_DUE, str(channel), now_ms)
     return found
 
 
-async def done(connection: AnyConnection, channel: Channel, seqs: Sequence[int]) -> None:
+async def done(connection: AnyConnection, channel: str, seqs: Sequence[int]) -> None:
     """Delivered, or given up."""
     with translated():
-        await connection.execute("DELETE FROM notice_deliveries WHERE channel = $1 AND seq = ANY ($2::bigint[])", channel.value, seqs)
+        await connection.execute("DELETE FROM notice_deliveries WHERE channel = $1 AND seq = ANY ($2::bigint[])", str(channel), seqs)
 
 
-async def put_off(connection: AnyConnection, channel: Channel, seq: int, *, now_ms: int, due_ms: int) -> None:
+async def put_off(connection: AnyConnection, channel: str, seq: int, *, now_ms: int, due_ms: int) -> None:
     """An attempt failed: the next is due then, and the account's later notices wait for it."""
     with translated():
-        await connection.execute(_PUT_OFF, channel.value, seq, now_ms, due_ms)
+        await connection.execute(_PUT_OFF, str(channel), seq, now_ms, due_ms)
 
 
-async def tidy(connection: AnyConnection, *, channels: Sequence[Channel], undelivered_before_ms: int, before_ms: int) -> None:
+async def tidy(connection: AnyConnection, *, channels: Sequence[str], undelivered_before_ms: int, before_ms: int) -> None:
     """Forget what is over.
 
     :param channels: those in use; what waits for another is dropped when older than ``undelivered_before_ms``
     :param before_ms: older notices with no delivery left are deleted
     """
     with translated():
-        await connection.execute(_TIDY_CHANNELS, [channel.value for channel in channels], undelivered_before_ms)
+        await connection.execute(_TIDY_CHANNELS, [str(channel) for channel in channels], undelivered_before_ms)
         await connection.execute(_TIDY, before_ms)
 
 
@@ -145,6 +177,11 @@ _ADD = """
         INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, $2 FROM added, unnest($8::text[]) AS channel
     )
     SELECT seq FROM added
+"""
+_UNADDRESSED = "SELECT EXISTS (SELECT 1 FROM notice_deliveries WHERE channel = 'upstreams')"
+_ADDRESS = """
+    WITH taken AS (DELETE FROM notice_deliveries WHERE channel = 'upstreams' RETURNING seq, account_id)
+    INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, account_id FROM taken, unnest($1::text[]) AS channel
 """
 _SEEN, _OF_ONE_ACCOUNT = 10_000, 50
 _DUE = f"""

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from admin.outbox import Channel, Pending
+from admin.outbox import Pending
 from gateway.errors import GerbangError
 
 DAY_MS: Final = 86_400_000
@@ -33,7 +33,9 @@ Deliver = Callable[[Pending, int], Awaitable[None]]
 class Route(Protocol):
     """A way out."""
 
-    channel: Channel
+    @property
+    def channel(self) -> str:
+        """A :class:`~admin.outbox.Channel`, or that of one upstream."""
 
     def open(self) -> AbstractAsyncContextManager[Deliver]:
         """For deliveries one after the other; several may be open at once."""

@@ -5,12 +5,13 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from admin.config import AdminSettings
+from admin.config import AdminSettings, Webhooks
 from admin.notices.delivery import Route
 from admin.notices.mail import MailChannel
 from admin.notices.sender import Sender
 from admin.notices.watch import Watch
-from admin.notices.webhooks import WebhookChannel
+from admin.notices.webhooks import WebhookChannel, key_ended
+from admin.outbox import upstream_channel
 from admin.stores import Stores
 from gateway.keys import reseal
 from gateway.keys.vault import Vault
@@ -33,9 +34,12 @@ async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: a
         routes.append(MailChannel(settings.mail, site_name=settings.pages.site_name, public_url=settings.public_url))
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
+    for name, told in settings.upstreams.items():
+        receiver = Webhooks(url=told.key_events, secret=told.secret, timeout_ms=told.timeout_ms)
+        routes.append(WebhookChannel(receiver, http, channel=upstream_channel(name), content=key_ended))
     watch = Watch(stores, settings.keys)
     chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused), (_DIGESTS_S, fill_digests))
-    sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores)
+    sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores, upstreams=list(settings.upstreams))
     task = spawn(sender.run(), name="notices")
     try:
         yield

@@ -40,15 +40,23 @@ class Sender:
     """The one task that does the above.
 
     :param dsn: of the stores' PostgreSQL; must reach a session, not a pooler that shares sessions between transactions
+    :param upstreams: names of those that are told when keys end, each by a route of its own
     :param chores: other work that one process alone should do, each called with the present time every so many seconds
     """
 
     def __init__(
-        self, stores: Stores, dsn: str, routes: Sequence[Route], chores: Sequence[tuple[float, Callable[[int], Awaitable[None]]]] = ()
+        self,
+        stores: Stores,
+        dsn: str,
+        routes: Sequence[Route],
+        chores: Sequence[tuple[float, Callable[[int], Awaitable[None]]]] = (),
+        *,
+        upstreams: Sequence[str] = (),
     ) -> None:
         self._stores = stores
         self._dsn = dsn
         self._routes = routes
+        self._upstreams = upstreams
         self._chores = [(_TIDY_S, self._tidy), *chores]
         self._wake = {route.channel: asyncio.Event() for route in routes}
 
@@ -74,7 +82,7 @@ class Sender:
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
                 return
             await connection.add_listener(outbox.WAKE_CHANNEL, self._woken)
-        _log.info("notices_sending", channels=[route.channel.value for route in self._routes])
+        _log.info("notices_sending", channels=[str(route.channel) for route in self._routes])
         work = [spawn(self._drain(route), name=f"notices-{route.channel}") for route in self._routes]
         work += [spawn(self._repeat(seconds, chore), name="notices-chore") for seconds, chore in self._chores]
         try:
@@ -99,11 +107,13 @@ class Sender:
             now_ms = clock.now_ms()
             try:
                 async with self._stores.transaction() as connection:
+                    if self._upstreams:
+                        await outbox.address(connection, self._upstreams)
                     batch = await outbox.due(connection, route.channel, now_ms=now_ms, limit=BATCH)
                     next_ms = None if batch else await outbox.next_due_ms(connection, route.channel, now_ms=now_ms)
                 down = await _Run(self._stores, route, batch).send() if batch else False
             except StoreUnavailable as error:
-                _log.warning("notices_interrupted", channel=route.channel.value, reason=str(error))
+                _log.warning("notices_interrupted", channel=str(route.channel), reason=str(error))
                 await asyncio.sleep(_STAND_BY_S)
                 continue
             rests = rests + 1 if down else 0
@@ -193,7 +203,7 @@ class _Run:
         return False
 
     def _about(self, notice: Pending, error: Exception) -> dict[str, object]:
-        return {"notice": notice.id, "topic": notice.topic.value, "channel": self._route.channel.value, "reason": str(error)}
+        return {"notice": notice.id, "topic": notice.topic.value, "channel": str(self._route.channel), "reason": str(error)}
 
 
 def _groups(notices: Sequence[Pending]) -> Iterator[Sequence[Pending]]:

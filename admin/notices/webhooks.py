@@ -1,7 +1,7 @@
 """Notices as webhooks, by Standard Webhooks (https://www.standardwebhooks.com): signed, with an id that stays the same when sent again."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -10,7 +10,7 @@ from standardwebhooks.webhooks import Webhook
 
 from admin.config import Webhooks
 from admin.notices.delivery import ChannelDown, Deliver, NotDelivered
-from admin.outbox import Channel, Pending
+from admin.outbox import ENDS, Channel, Pending
 from gateway.keys.ids import masked
 from gateway.runtime.moments import rfc3339
 
@@ -18,11 +18,21 @@ _MEMBERS_MS = {"expires_at_ms": "expires_at", "ends_at_ms": "ends_at"}
 
 
 class WebhookChannel:
-    """A :class:`~admin.notices.delivery.Route`. Any answer of 2xx is a delivery; redirects are not followed."""
+    """A :class:`~admin.notices.delivery.Route`. Any answer of 2xx is a delivery; redirects are not followed.
 
-    channel = Channel.WEBHOOK
+    :param content: what is sent of a notice
+    """
 
-    def __init__(self, settings: Webhooks, http: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        settings: Webhooks,
+        http: aiohttp.ClientSession,
+        *,
+        channel: str = Channel.WEBHOOK,
+        content: Callable[[Pending], dict[str, object]] | None = None,
+    ) -> None:
+        self.channel = channel
+        self._content = content or payload
         self._url = settings.url
         self._signer = Webhook(settings.secret.get_secret_value())
         self._http = http
@@ -33,7 +43,7 @@ class WebhookChannel:
         yield self._deliver
 
     async def _deliver(self, notice: Pending, now_ms: int) -> None:
-        body = json.dumps(payload(notice), ensure_ascii=False, separators=(",", ":"))
+        body = json.dumps(self._content(notice), ensure_ascii=False, separators=(",", ":"))
         headers = {
             "Content-Type": "application/json",
             "webhook-id": notice.id,
@@ -64,3 +74,12 @@ def payload(notice: Pending) -> dict[str, object]:
         else:
             data[name] = value
     return {"type": notice.topic.value, "timestamp": rfc3339(notice.at_ms), "data": data}
+
+
+def key_ended(notice: Pending) -> dict[str, object]:
+    """What an upstream is told: ``{"type": "key.ended", "timestamp", "data": {"account_id", "key_id", "cause"}}``.
+
+    The key id is whole, as in ``X-Key-Id`` of its requests; ``None``: every key of the account.
+    """
+    data = {"account_id": notice.account_id, "key_id": notice.key_id, "cause": ENDS[notice.topic]}
+    return {"type": "key.ended", "timestamp": rfc3339(notice.at_ms), "data": data}

@@ -103,7 +103,7 @@ def _raw(file: Path) -> dict[str, Any]:
 
 
 def _is_admin(raw: dict[str, Any]) -> bool:
-    return not {"routes", "upstreams"} & raw.keys() and bool({"oidc", "internal", "public_url"} & raw.keys())
+    return "routes" not in raw and bool({"oidc", "internal", "public_url"} & raw.keys())
 
 
 @contextmanager

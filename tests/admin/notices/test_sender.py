@@ -303,7 +303,7 @@ async def test_what_waits_for_a_channel_that_is_not_in_use_is_forgotten_after_a_
     await tell(stores, "alice", "old")
     async with stores.transaction() as connection:
         await outbox.tidy(connection, channels=[Channel.MAIL], undelivered_before_ms=NOW, before_ms=NOW)
-        assert await connection.fetchval("SELECT count(*) FROM notice_deliveries") == 2
+        assert await connection.fetchval("SELECT count(*) FROM notice_deliveries") == 3
         await outbox.tidy(connection, channels=[Channel.MAIL], undelivered_before_ms=NOW + 1, before_ms=NOW + 1)
         assert [row["channel"] for row in await connection.fetch("SELECT channel FROM notice_deliveries")] == ["mail"]
         await outbox.tidy(connection, channels=[], undelivered_before_ms=NOW + 1, before_ms=NOW + 1)
