@@ -107,6 +107,24 @@ def _endpoint(value: str) -> str:
     return value
 
 
+def _origin(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    usual = {"http": 80, "https": 443}.get(url.scheme)
+    if (
+        usual is None
+        or not url.hostname
+        or port in (0, usual)
+        or value != f"{url.scheme}://{url.netloc}".lower()
+        or url.username is not None
+    ):
+        raise ValueError('write an origin as browsers do: "https://HOST" or "https://HOST:PORT", in lower case, without a path')
+    return value
+
+
 def _path(value: Path, info: ValidationInfo) -> Path:
     """A relative path is taken from the configuration file's own folder, like that of a ``file:`` reference."""
     folder: Path = (info.context or {}).get("folder", Path())
@@ -125,6 +143,7 @@ RateField = Annotated[Rate, BeforeValidator(_rate, json_schema_input_type=str)]
 AddressField = Annotated[Address, BeforeValidator(_address, json_schema_input_type=str)]
 NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
 ServerField = Annotated[str, AfterValidator(_server)]
+OriginField = Annotated[str, AfterValidator(_origin)]
 EndpointField = Annotated[str, AfterValidator(_endpoint)]
 PathField = Annotated[Path, AfterValidator(_path)]
 HeaderName = Annotated[str, AfterValidator(_header_name)]
@@ -182,6 +201,8 @@ class Gateway(Section):
 
     docs_url: str = Field("", pattern=r"^(https?://[^\s#]+)?$")
     """Where the customers' documentation explains refusals: ``#`` and the code are put behind it."""
+    cors: tuple[OriginField, ...] = ()
+    """Origins whose pages may call the gate and read its answers."""
 
 
 DialectName = Literal["mobee", "binance", "rfc9421"]

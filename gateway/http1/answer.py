@@ -4,6 +4,7 @@ from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
+from gateway.http1.cors import REPLACED
 from gateway.http1.headers import RATE_LIMIT, without
 from gateway.http1.message import Answer
 from gateway.http1.request_head import METHODS
@@ -63,15 +64,22 @@ def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: b
     return status_line(answer.status) + date + lines + more + length + end + (b"" if head_only or bare else answer.body)
 
 
-def relayed(head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes) -> bytes:
+def relayed(  # noqa: PLR0917  # in the order in which they are written
+    head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes, cors: bytes = b""
+) -> bytes:
     """The head of an upstream's answer as the client gets it.
 
     :param date: for a head that has none (RFC 9110 §6.6.1)
     :param more: rendered field lines of the gate: its rate limit, of which the upstream may not speak then
     :param framing: the field line that says how the content ends, or ``b""``
     :param end: see :func:`connection_end`
+    :param cors: field lines about the page that asked, instead of the upstream's
     """
     kept = head.rendered
+    if cors:
+        drop = head.named | REPLACED | RATE_LIMIT if more else head.named | REPLACED
+        kept = b"\r\n".join([*without(head.lines, drop), cors])
+        return b"".join((status_line(head.status), kept, b"" if head.dated else date, more, framing, end))
     if head.named or (head.limited and more):
         kept = b"\r\n".join([*without(head.lines, head.named | RATE_LIMIT if more else head.named), b""])
     if not head.dated:

@@ -119,6 +119,10 @@ class Exchange(Receiver):
         if self._request.target == b"*":
             self._give(answer.OPTIONS)
             return
+        cors = self._serving.cors
+        if cors is not None and (allowed := cors.preflight(self._request)) is not None:
+            self._give(allowed)
+            return
         try:
             self._route = self._serving.gate.route(self._request)
             if self._whole:
@@ -324,12 +328,16 @@ class Exchange(Receiver):
             self._keep_alive = False
         self.phase = RESPONDING
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, common.date, admitted.answer_headers, framing, end))
+        self._out.append(answer.relayed(head, common.date, admitted.answer_headers, framing, end, self._cors_lines()))
         access = self._serving.access
         if access.enabled and access.sampled() and self._call is not None:
             self._logged = (head.status, *self._stages(self._call))
         if self._trace is not None and self._call is not None:
             self._trace.responded(head.status, *self._stages(self._call))
+
+    def _cors_lines(self) -> bytes:
+        cors = self._serving.cors
+        return b"" if cors is None else cors.lines(self._request)
 
     def _stages(self, call: Call) -> tuple[float, float]:
         """Milliseconds from the request's receipt to its sending to the upstream, and from there to now."""
@@ -450,7 +458,7 @@ class Exchange(Receiver):
             self._keep_alive = False
         self._connection.write(
             answer.own(
-                given, date=common.date, more=more, keep_alive=self._keep_alive,
+                given, date=common.date, more=more + self._cors_lines(), keep_alive=self._keep_alive,
                 http10=framing.http10, head_only=self._request.method == b"HEAD",
             )
         )  # fmt: skip

@@ -4,6 +4,7 @@ from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.admission.gate import Gate
 from gateway.config.settings import GatewaySettings
 from gateway.forward.upstreams import Pools
+from gateway.http1.cors import Cors
 from gateway.http1.headers import REQUEST_DROP
 from gateway.net.addresses import NetworkList
 from gateway.telemetry import AccessLog
@@ -18,8 +19,8 @@ class Serving:
     """
 
     __slots__ = (
-        "access", "body_timeout_ms", "dropped", "gate", "header_timeout_ms", "idle_timeout_ms", "limits", "max_header_bytes", "pools",
-        "proxies", "proxy_peers", "tracing",
+        "access", "body_timeout_ms", "cors", "dropped", "gate", "header_timeout_ms", "idle_timeout_ms", "limits", "max_header_bytes",
+        "pools", "proxies", "proxy_peers", "tracing",
     )  # fmt: skip
 
     def __init__(
@@ -38,6 +39,8 @@ class Serving:
         """Peers behind which many clients may stand."""
         self.proxy_peers = NetworkList(settings.client_ip.proxy_peers)
         """Peers that begin each connection with a PROXY header, when that is on."""
+        self.cors = Cors(settings.gateway.cors) if settings.gateway.cors else None
+        """``None``: no page of another origin may read anything."""
         self.access = access
         self.tracing = tracing
 

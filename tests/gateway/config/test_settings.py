@@ -12,6 +12,7 @@ from gateway.config.settings import (
     Address,
     AddressField,
     ClientIp,
+    Gateway,
     GatewaySettings,
     HeaderName,
     NetworkField,
@@ -263,3 +264,18 @@ def test_a_session_names_its_methods(written):
     assert [(name, rule.scope, rule.weight, rule.strict_replay) for name, rule in settings.methods["m"].items()] == [
         ("order.place", "trade", 1, True), ("time", "public", 0, False),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("origin", ["https://app.example", "http://localhost:3000", "https://[2001:db8::1]:8443"])
+def test_an_origin_is_written_as_browsers_send_it(origin):
+    assert Gateway(cors=(origin,)).cors == (origin,)
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "null", "app.example", "https://app.example/", "https://App.example", "https://app.example:443", "ftp://app.example",
+     "https://u@app.example", "https://app.example:x", "https://app.example?", "https://app.example\r\nx: y", ""],
+)  # fmt: skip
+def test_an_origin_that_no_browser_sends_is_refused(origin):
+    with pytest.raises(ValidationError):
+        Gateway(cors=(origin,))

@@ -1,0 +1,68 @@
+"""Cross-origin resource sharing (WHATWG Fetch §3.2): preflights, and the fields by which a page may read an answer. Pure.
+
+Credentials are header fields that a page sets itself, never cookies, so ``Access-Control-Allow-Credentials`` is not sent.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from gateway.http1.message import Answer, Request
+
+MAX_AGE_S: Final = 7_200
+"""How long a browser may keep the answer to a preflight; Chromium keeps none longer."""
+REPLACED: Final = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers"})
+"""Fields of a service's answer that the gate's own replace."""
+_EXPOSED: Final = (
+    b"RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Allow, Gerbang-Key-Expires, "
+    b"X-MBX-USED-WEIGHT-1M, X-MBX-ORDER-COUNT-1M"
+)
+_VARY: Final = b"vary: Origin\r\n"
+_TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
+_NAMES: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,2048}")
+
+
+class Cors:
+    """The origins that one version of the configuration allows.
+
+    :param origins: as browsers send them in ``Origin``: scheme, host, and port unless it is the scheme's own
+    """
+
+    __slots__ = ("_lines",)
+
+    def __init__(self, origins: Iterable[str]) -> None:
+        self._lines: dict[bytes, bytes] = {
+            origin.encode(): b"access-control-allow-origin: %b\r\naccess-control-expose-headers: %b\r\n" % (origin.encode(), _EXPOSED)
+            + _VARY
+            for origin in origins
+        }
+
+    def lines(self, request: Request) -> bytes:
+        """The field lines of any answer to this request."""
+        return self._lines.get(_origin(request), _VARY)
+
+    def preflight(self, request: Request) -> Answer | None:
+        """The answer to a preflight from an allowed origin, whatever its path: what does not exist is said to the request itself.
+
+        :return: ``None`` for any other request, which is decided as usual
+        """
+        if request.method != b"OPTIONS" or _origin(request) not in self._lines:
+            return None
+        asked = request.field_lines(b"access-control-request-method")
+        if len(asked) != 1 or not _TOKEN.fullmatch(asked[0]):
+            return None
+        headers = [(b"Access-Control-Allow-Methods", asked[0])]
+        names = b", ".join(request.field_lines(b"access-control-request-headers"))
+        if names and _NAMES.fullmatch(names):
+            headers.append((b"Access-Control-Allow-Headers", names))
+        headers += [
+            (b"Access-Control-Max-Age", b"%d" % MAX_AGE_S),
+            (b"Vary", b"Access-Control-Request-Method, Access-Control-Request-Headers"),
+        ]
+        return Answer(204, tuple(headers), b"")
+
+
+def _origin(request: Request) -> bytes:
+    """The one ``Origin``; ``b""``: none, or several."""
+    sent = request.field_lines(b"origin")
+    return sent[0] if len(sent) == 1 else b""
