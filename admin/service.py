@@ -14,12 +14,13 @@ from admin import feed
 from admin.config import AdminSettings
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
+from admin.stepup import factors
 from admin.stores import Stores
 from admin.streaming import streaming
 from admin.wiring import build
 from gateway.config.settings import Address, Tls
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
-from gateway.keys import postgres, redis_client
+from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
 from gateway.net.listening import listen
 from gateway.runtime.tasks import cancel, spawn
@@ -59,6 +60,7 @@ async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S
         stack.push_async_callback(_close_pool, pool)
         stores = Stores(pool, redis)
         await stores.wait(wait_s)
+        await _insist_on_ring(stores, vault)
         stack.push_async_callback(cancel, spawn(feed.tend(stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         running = _Running(vault, stores, http, AdminMetrics())
@@ -109,6 +111,13 @@ class _Running:
         if self._current is not None:
             await self._current.aclose()
         await self._stream.aclose()
+
+
+async def _insist_on_ring(stores: Stores, vault: Vault) -> None:
+    """:raises ConfigError: the vault opens no key, or no factor: every proof would fail, and new keys be sealed for nobody"""
+    await ring.insist(stores.pool, vault)
+    async with stores.transaction() as connection:
+        ring.insist_on(vault, await factors.seals(connection, limit=ring.SAMPLE), "factors")
 
 
 async def _serve(

@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from admin.config import Leaks
 from admin.errors import ServiceUnavailable
+from admin.outbound import read_to_end
 
 _MAX_DOCUMENT = 262_144
 _REFETCH_AFTER_MS = 30_000
@@ -69,17 +70,15 @@ class ReporterKeys:
             self._keys, self._fetched_ms = keys, now_ms
 
     async def _fetch(self) -> bytes:
-        """:raises ValueError: another answer than 200, or too long a one"""
+        """:raises ValueError: another answer than 200
+
+        :raises aiohttp.ClientError: none, or too long a one
+        """
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
         async with self._http.get(self._settings.keys_url, allow_redirects=False, timeout=timeout) as response:
             if response.status != 200:
                 raise ValueError("not an answer")
-            body = b""
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > _MAX_DOCUMENT:
-                    raise ValueError("too long")
-            return body
+            return await read_to_end(response, _MAX_DOCUMENT)
 
 
 def _read(document: bytes) -> dict[str, EllipticCurvePublicKey]:

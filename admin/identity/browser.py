@@ -14,11 +14,14 @@ from aiohttp import web
 
 from admin.errors import CrossSite
 from admin.identity.caller import Caller
-from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore
+from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore, digest
 from gateway.runtime import clock
 
 SESSION_COOKIE = "__Host-gerbang"
-LOGIN_COOKIE = "__Host-gerbang-login"
+LOGIN_COOKIE = "__Host-gerbang-login-"
+"""Begins the names of the cookies of logins under way: each has one of its own, so that two tabs do not end each other's."""
+MAX_LOGINS = 8
+"""Under way in one browser; the oldest are given up for newer ones."""
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 
@@ -102,8 +105,17 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port not in (None, default) else "")
 
 
-def set_login_cookie(response: web.StreamResponse, token: str) -> None:
-    set_cookie(response, LOGIN_COOKIE, token, max_age_s=LOGIN_TTL_MS // 1000)
+def login_cookie(state: str) -> str:
+    """The name of the cookie of one login under way."""
+    return LOGIN_COOKIE + digest(state)[:16]
+
+
+def set_login_cookie(request: web.Request, response: web.StreamResponse, state: str, token: str) -> None:
+    """Remember a login that begins. Browsers send older cookies first (RFC 6265 §5.4), so the first of too many are dropped."""
+    under_way = [name for name in request.cookies if name.startswith(LOGIN_COOKIE)]
+    for name in under_way[: max(len(under_way) - MAX_LOGINS + 1, 0)]:
+        drop_cookie(response, name)
+    set_cookie(response, login_cookie(state), token, max_age_s=LOGIN_TTL_MS // 1000)
 
 
 def set_cookie(response: web.StreamResponse, name: str, value: str, *, max_age_s: int | None = None) -> None:

@@ -21,6 +21,7 @@ from admin.identity.caller import Caller
 from admin.identity.provider import Provider
 from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
 from admin.identity.tokens import TokenVerifier
+from admin.outbound import read_to_end
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 
@@ -42,6 +43,7 @@ class Started(NamedTuple):
     """Where to send the browser, and what it must bring back in its own cookie."""
 
     url: str
+    state: str
     browser_token: str
 
 
@@ -87,7 +89,7 @@ class Login:
             "code_challenge_method": "S256",
         } | ({"prompt": "login"} if prompt_again else {})
         joint = "&" if "?" in discovery.authorization_endpoint else "?"
-        return Started(discovery.authorization_endpoint + joint + urlencode(query), browser_token)
+        return Started(discovery.authorization_endpoint + joint + urlencode(query), state, browser_token)
 
     async def finish(self, answer: Mapping[str, str], browser_token: str, now_ms: int) -> tuple[Caller, str]:
         """Who logged in, and where they wanted to go.
@@ -152,7 +154,7 @@ class Login:
             async with self._http.post(
                 str(discovery.token_endpoint), data=form, headers=headers, timeout=timeout, allow_redirects=False
             ) as response:
-                body = await response.content.read(_MAX_ANSWER)
+                body = await read_to_end(response, _MAX_ANSWER)
                 status = response.status
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise IdentityProviderUnavailable(

@@ -17,11 +17,15 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
+from admin.outbound import read_to_end
 from gateway.errors import GerbangError
+from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 
 _MAX_DOCUMENT = 262_144
 _RETRY_AFTER_FAILURE_MS = 1_000
 _STALE_LIMIT_MS = 86_400_000  # keys are used so long while the provider cannot be reached: then a withdrawn one must not count
+_PATIENCE_S = 0.5  # for keys that nobody asked for in a long time: a provider that is well has answered by then
 
 _log = structlog.get_logger(__name__)
 
@@ -55,14 +59,13 @@ class Provider:
         self._keys: tuple[Key, ...] = ()
         self._fetched_ms = 0
         self._attempted_ms: int | None = None
-        self._refreshing = asyncio.Lock()
+        self._refreshing: asyncio.Task[None] | None = None
         self._note = note
         self._failing = False
 
     async def discovery(self, now_ms: int) -> Discovery:
         """:raises IdentityProviderUnavailable: when it was never read and cannot be now"""
-        if self._discovery is None or self._expired(now_ms):
-            await self._refresh(now_ms)
+        await self._freshen(now_ms)
         if self._discovery is None:
             raise _unavailable()
         return self._discovery
@@ -75,41 +78,65 @@ class Provider:
         :raises IdentityProviderUnavailable: when no keys are at hand, or not the one and they cannot be read again: the provider's trouble,
             not the customer's
         """
-        if self._discovery is None or self._expired(now_ms):
-            await self._refresh(now_ms)
+        await self._freshen(now_ms)
         matching = self._matching(kid)
         if not matching:
             await self._refresh(now_ms, not_within_ms=self._settings.refetch_after_ms)
             matching = self._matching(kid)
-        if not self._keys or (self._failing and not matching) or now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS:
+        if not self._keys or (self._failing and not matching) or self._too_old(now_ms):
             raise _unavailable()
         return matching
+
+    async def _freshen(self, now_ms: int) -> None:
+        """What is at hand serves while it is read again behind the request; only what cannot serve is waited for."""
+        age_ms = now_ms - self._fetched_ms
+        if self._discovery is None or self._too_old(now_ms):
+            await self._refresh(now_ms)
+        elif age_ms >= self._settings.keys_ttl_ms:
+            refreshing = self._begin(now_ms, _RETRY_AFTER_FAILURE_MS)
+            # Nobody came in a whole lifetime of the keys: one that was withdrawn long ago should not count once more.
+            if refreshing is not None and age_ms >= 2 * self._settings.keys_ttl_ms and not self._failing:
+                await asyncio.wait([refreshing], timeout=_PATIENCE_S)
 
     def _matching(self, kid: str | None) -> list[Key]:
         # Without a name there must be only one key to mean (OpenID Connect Core §10.1).
         return [key for key in self._keys if key.kid == kid or (kid is None and len(self._keys) == 1)]
 
-    def _expired(self, now_ms: int) -> bool:
-        return now_ms - self._fetched_ms >= self._settings.keys_ttl_ms
+    def _too_old(self, now_ms: int) -> bool:
+        return now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS
 
     async def _refresh(self, now_ms: int, *, not_within_ms: int = _RETRY_AFTER_FAILURE_MS) -> None:
-        """Read both documents, once for all that wait, unless that was tried just now. On a failure what is known stays."""
-        before = self._fetched_ms, self._discovery
-        async with self._refreshing:
-            tried_just_now = self._attempted_ms is not None and now_ms - self._attempted_ms < not_within_ms
-            if (self._fetched_ms, self._discovery) != before or tried_just_now:
-                return
-            self._attempted_ms = now_ms
-            try:
-                discovery, keys = await self.read()
-            except ProviderUnusable as error:
-                self._failing = True
-                self._note(failed=True)
-                _log.warning("identity_provider_unusable", error=str(error), keys_kept=len(self._keys))
-                return
-            self._discovery, self._keys, self._fetched_ms = discovery, keys, now_ms
+        """Wait until both documents were read again, or could not be."""
+        refreshing = self._begin(now_ms, not_within_ms)
+        if refreshing is not None:
+            await asyncio.shield(refreshing)  # others wait for it, too
+
+    def _begin(self, now_ms: int, not_within_ms: int) -> "asyncio.Task[None] | None":
+        """The one reading under way, begun now unless that was tried just now: then ``None``."""
+        if self._refreshing is None:
+            if self._attempted_ms is not None and now_ms - self._attempted_ms < not_within_ms:
+                return None
+            self._refreshing = spawn(self._read_again(now_ms), name="oidc-keys")
+        return self._refreshing
+
+    async def _read_again(self, now_ms: int) -> None:
+        """Read both documents. On a failure what is known stays."""
+        began_ms = clock.monotonic_ms()
+        try:
+            discovery, keys = await self.read()
+        except ProviderUnusable as error:
+            # From the end: a provider that hangs for longer than the back-off would otherwise be asked without a pause.
+            self._attempted_ms = now_ms + clock.monotonic_ms() - began_ms
+            self._failing = True
+            self._note(failed=True)
+            _log.warning("identity_provider_unusable", error=str(error), keys_kept=len(self._keys))
+        else:
+            self._discovery, self._keys = discovery, keys
+            self._attempted_ms = self._fetched_ms = now_ms
             self._failing = False
             self._note(failed=False)
+        finally:
+            self._refreshing = None
 
     async def read(self) -> tuple[Discovery, tuple[Key, ...]]:
         """Both documents as they are published now; nothing is kept.
@@ -118,9 +145,10 @@ class Provider:
         """
         url = self._discovery_url()
         try:
-            discovery = _read_discovery(await self._get(url), self._settings.issuer)
-            url = discovery.jwks_uri
-            return discovery, _read_keys(await self._get(url))
+            async with asyncio.timeout(self._settings.timeout_ms / 1000):
+                discovery = _read_discovery(await self._get(url), self._settings.issuer)
+                url = discovery.jwks_uri
+                return discovery, _read_keys(await self._get(url))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProviderUnusable(f"{url}: {type(error).__name__} {error}".rstrip()) from None
 
@@ -128,15 +156,10 @@ class Provider:
         return self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
 
     async def _get(self, url: str) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
-        async with self._http.get(url, allow_redirects=False, timeout=timeout, headers={"Accept": "application/json"}) as response:
+        async with self._http.get(url, allow_redirects=False, headers={"Accept": "application/json"}) as response:
             if response.status != 200:
                 raise ProviderUnusable(f"{url} answered {response.status}")
-            body = b""
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > _MAX_DOCUMENT:
-                    raise ProviderUnusable(f"{url} answered more than {_MAX_DOCUMENT} bytes")
+            body = await read_to_end(response, _MAX_DOCUMENT)
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):

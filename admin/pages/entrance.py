@@ -8,7 +8,6 @@ from admin.api.limiter import Limiter
 from admin.audit import Actor, Entry, Event, Occasion
 from admin.errors import rate_limited
 from admin.identity import browser
-from admin.identity.browser import LOGIN_COOKIE
 from admin.identity.login import CALLBACK_PATH, LoginFailed, local_path
 from admin.identity.new_address import note_login
 from admin.pages import texts
@@ -57,13 +56,14 @@ class Entrance:
             raise rate_limited("Too many logins were started from this address.", wait_ms)
         started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)
         response = see_other(started.url)
-        browser.set_login_cookie(response, started.browser_token)
+        browser.set_login_cookie(request, response, started.state, started.browser_token)
         return response
 
     async def callback(self, request: web.Request) -> web.StreamResponse:
         now_ms = clock.now_ms()
+        cookie = browser.login_cookie(request.query.get("state", ""))
         try:
-            caller, return_to = await self._services.login.finish(request.query, request.cookies.get(LOGIN_COOKIE, ""), now_ms)
+            caller, return_to = await self._services.login.finish(request.query, request.cookies.get(cookie, ""), now_ms)
         except LoginFailed as failed:
             _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
             response = see_other(f"/login?outcome={failed.outcome}")
@@ -79,7 +79,7 @@ class Entrance:
             chosen = await read_language(self._services.stores, caller.account_id)
             if chosen is not None:
                 remember_language(response, chosen)
-        browser.drop_cookie(response, LOGIN_COOKIE)
+        browser.drop_cookie(response, cookie)
         return response
 
     async def sign_out(self, visit: Visit) -> web.StreamResponse:

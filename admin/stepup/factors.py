@@ -81,6 +81,13 @@ async def confirmed(connection: Connection, account_id: str) -> list[Factor]:
     return [_factor(row) for row in rows]
 
 
+async def seals(connection: Connection, *, limit: int) -> list[tuple[bytes, str]]:
+    """Some confirmed factors' seals, each with its context, by which a ring can be tried."""
+    with translated():
+        rows = await connection.fetch(_SELECT + " WHERE confirmed_ms IS NOT NULL ORDER BY id LIMIT $1", limit)
+    return [(factor.sealed, _context(factor.kind, factor.id)) for factor in map(_factor, rows)]
+
+
 async def pending(connection: Connection, account_id: str, factor_id: str) -> Factor | None:
     """The enrolment under way, if it is this one."""
     with translated():

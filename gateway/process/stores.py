@@ -3,21 +3,18 @@
 import asyncio
 from typing import NamedTuple, Self
 
-import asyncpg
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from gateway.config.settings import GatewaySettings
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
-from gateway.keys import postgres, redis_client, sql
+from gateway.keys import postgres, redis_client, ring, sql
 from gateway.keys.snapshot import BEGINNING
-from gateway.keys.vault import SealBroken, Vault
+from gateway.keys.vault import Vault
 
 _log = structlog.get_logger(__name__)
 
-SAMPLE = 5
-"""Secrets opened at the start. One that does not open concerns its key alone; when none does, the key ring is the wrong one."""
 PROBE_SECONDS = 1.0
 
 
@@ -58,30 +55,26 @@ class Stores(NamedTuple):
             raise ConfigError(problems)
 
     async def _check_keys(self) -> None:
-        try:
-            with postgres.translated():
-                rows = await self.pool.fetch(sql.SEALED_AFTER, "", SAMPLE)
-                if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
-                    _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
-                await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None)
-        except asyncpg.UndefinedTableError:
-            raise StoreUnavailable("the database lacks tables of Gerbang's: run `gerbang migrate`") from None
-        except asyncpg.InsufficientPrivilegeError:
-            raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway") from None
-        broken = []
-        for row in rows:
-            try:
-                self.vault.open(row["sealed_secret"], context=row["id"])
-            except SealBroken as error:
-                broken.append(str(error))
-        if broken and len(broken) == len(rows):
-            raise ConfigError([ConfigProblem("vault.keys", f"opens none of the stored secrets: {broken[0]}")])
+        await ring.insist(self.pool, self.vault)
+        with ring.migrated():
+            await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None)
+            if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
+                _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
 
     async def _check_redis(self) -> None:
+        """Refused when Redis answers and does not want us; a gateway can begin without it, as it can go on without it."""
         try:
             await self.redis.ping()
         except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+            # redis-py gives a refused password as the cause of a lost connection.
+            if any(isinstance(each, AuthenticationError | ResponseError) for each in (error, error.__cause__, error.__context__)):
+                raise StoreUnavailable(f"Redis does not let this service in: {error}") from None
+            _log.warning(
+                "starts_degraded",
+                away="redis",
+                error=type(error).__name__,
+                advice="requests that need the replay guard are answered by replay_outage until Redis is back",
+            )
 
     async def away(self) -> list[str]:
         """Which of ``postgres`` and ``redis`` do not answer now."""

@@ -14,9 +14,9 @@ import pytest
 from admin.app import serving
 from admin.metrics import FAMILIES
 from admin.stores import SchemaOutdated
-from gateway.errors import StoreUnavailable
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys.vault import new_entry
-from tests.support.admin import INTERNAL_TOKEN, settings_for
+from tests.support.admin import INTERNAL_TOKEN, running_service, settings_for
 from tests.support.issuer import Issuer
 from tests.support.stack import Database, OwnPostgres, sql
 
@@ -198,3 +198,26 @@ async def test_a_reload_swaps_what_it_can_refuses_the_rest_with_a_reason_and_los
     assert not [family.name for family in FAMILIES if family.name not in metrics]
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+@pytest.mark.parametrize("left", ["keys and factors", "factors alone", "nothing"])
+async def test_a_ring_that_opens_nothing_prevents_a_start_as_it_does_the_gateways(
+    issuer: Issuer, database: Database, redis_url: str, left: str
+) -> None:
+    settings = settings_for(issuer, database.admin_dsn, redis_url)
+    async with running_service(settings, issuer) as service:
+        alice = service.customer("alice")
+        if left != "nothing":
+            await alice.enrol()
+        if left == "keys and factors":
+            assert (await alice.create()).status == 201
+    other = settings_for(issuer, database.admin_dsn, redis_url, vault={"keys": new_entry("other")})
+    if left == "nothing":
+        async with serving(other):
+            return
+    with pytest.raises(ConfigError, match=r"vault\.keys: opens none"):
+        async with serving(other):
+            pass
+    behind = f"{new_entry('next')} {settings.vault.keys.get_secret_value()}"
+    async with serving(settings_for(issuer, database.admin_dsn, redis_url, vault={"keys": behind})):
+        pass

@@ -1,6 +1,7 @@
 """An OpenID issuer on loopback: real discovery, real keys, tokens signed for whoever a test says."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -30,6 +31,11 @@ class Issuer:
         self.keys_read = asyncio.Event()
         self.fail_with: int | None = None
         self.answer: bytes | None = None
+        self.hangs = asyncio.Event()
+        """Cleared: it answers nothing until this is set."""
+        self.hangs.set()
+        self.pieces = False
+        """Whether documents come a few bytes at a time."""
 
     def rotate(self, kid: str = "second") -> None:
         """Sign with a new key from now on, and publish it alone."""
@@ -60,18 +66,34 @@ class Issuer:
         """Request headers of a caller."""
         return {"Authorization": f"Bearer {self.token(account, **claims)}"}
 
-    async def _discovery(self, request: web.Request) -> web.Response:
+    async def _document(self, request: web.Request, document: object) -> web.StreamResponse:
+        return await in_pieces(request, document) if self.pieces else web.json_response(document)
+
+    async def _discovery(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
+        await self.hangs.wait()
         if self.fail_with is not None:
             return web.Response(status=self.fail_with)
-        return web.json_response({"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **self.discovery})
+        return await self._document(request, {"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **self.discovery})
 
-    async def _jwks(self, request: web.Request) -> web.Response:
+    async def _jwks(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         self.keys_read.set()
         if self.answer is not None:
             return web.Response(body=self.answer)
-        return web.json_response({"keys": self.published})
+        return await self._document(request, {"keys": self.published})
+
+
+async def in_pieces(request: web.Request, document: object) -> web.StreamResponse:
+    """An answer that the network delivers in several pieces, each by itself."""
+    response = web.StreamResponse(headers={"Content-Type": "application/json"})
+    await response.prepare(request)
+    body = json.dumps(document).encode()
+    for start in range(0, len(body), len(body) // 3 + 1):
+        await response.write(body[start : start + len(body) // 3 + 1])
+        await asyncio.sleep(0.02)  # so that the receiver's kernel hands it over before the next
+    await response.write_eof()
+    return response
 
 
 @asynccontextmanager
@@ -87,4 +109,5 @@ async def running_issuer() -> AsyncIterator[Issuer]:
     try:
         yield issuer
     finally:
+        issuer.hangs.set()
         await server.close()

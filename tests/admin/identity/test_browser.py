@@ -30,7 +30,7 @@ async def client(browsers: Browsers) -> AsyncIterator[TestClient]:
     async def log_in(request: web.Request) -> web.Response:
         response = web.Response()
         await browsers.open(request, response, CALLER, clock.now_ms())
-        set_login_cookie(response, "x")
+        set_login_cookie(request, response, "a state", "x")
         return response
 
     async def who(request: web.Request) -> web.Response:

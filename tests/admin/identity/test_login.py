@@ -24,7 +24,7 @@ from admin.identity.sessions import SessionStore, new_token
 from admin.identity.tokens import TokenVerifier
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from tests.support.issuer import AUDIENCE, Issuer, running_issuer
+from tests.support.issuer import AUDIENCE, Issuer, in_pieces, running_issuer
 
 PUBLIC_URL = "https://keys.exchange.example"
 SECRET = "s3cret/with+odd:signs"
@@ -39,9 +39,12 @@ class World:
     asked: list[tuple[dict[str, str], str]] = field(default_factory=list)
     claims: dict[str, Any] = field(default_factory=dict)
     answer: web.Response | None = None
+    pieces: bool = False
 
-    async def token(self, request: web.Request) -> web.Response:
+    async def token(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((dict(await request.post()), request.headers.get("Authorization", "")))
+        if self.pieces:
+            return await in_pieces(request, {"token_type": "Bearer", "id_token": self.issuer.token("budi", **self.claims)})
         return self.answer or web.json_response({"token_type": "Bearer", "id_token": self.issuer.token("budi", **self.claims)})
 
     async def begin(self, return_to: str = "/keys/new") -> tuple[dict[str, str], str]:
@@ -106,6 +109,20 @@ async def test_a_code_becomes_the_caller_of_the_id_token(world):
     challenge = base64.urlsafe_b64encode(hashlib.sha256(form["code_verifier"].encode()).digest()).decode().rstrip("=")
     assert challenge == query["code_challenge"]
     assert base64.b64decode(authorization.removeprefix("Basic ")) == b"gerbang:s3cret%2Fwith%2Bodd%3Asigns"
+
+
+async def test_a_token_answer_in_pieces_is_read_to_its_end(world):
+    world.pieces = True
+    query, cookie = await world.begin()
+    caller, _ = await world.finish({"state": query["state"], "code": "c0de"}, cookie)
+    assert caller.account_id == "budi"
+
+
+async def test_a_token_answer_without_an_end_is_given_up(world):
+    world.answer = web.Response(body=b" " * 70_000, content_type="application/json")
+    query, cookie = await world.begin()
+    with pytest.raises(IdentityProviderUnavailable):
+        await world.finish({"state": query["state"], "code": "c0de"}, cookie)
 
 
 async def test_a_state_works_once_and_only_if_it_is_ours(world):

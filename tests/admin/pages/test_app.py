@@ -7,7 +7,7 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import pytest
 
-from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, SESSION_COOKIE
+from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, MAX_LOGINS, SESSION_COOKIE
 from tests.support.pages import INTERNAL_TOKEN, Site, running_site
 
 PAGES = ("/keys", "/keys/new", "/security", "/activity")
@@ -34,10 +34,15 @@ async def post(http: aiohttp.ClientSession, site: Site, path: str, data: object 
     return await http.post(site.url + path, data=data, headers=headers, allow_redirects=False)
 
 
+def login_cookie_of(start: aiohttp.ClientResponse) -> str:
+    (name,) = (name for name in start.cookies if name.startswith(LOGIN_COOKIE) and start.cookies[name].value)
+    return f"{name}={start.cookies[name].value}"
+
+
 async def log_in(http: aiohttp.ClientSession, site: Site, account: str = "verified", return_to: str = "/keys") -> tuple[str, str]:
     """The session's cookie header and its CSRF token."""
     start = await get(http, site, f"/login/start?return_to={return_to}")
-    state_cookie = f"{LOGIN_COOKIE}={start.cookies[LOGIN_COOKIE].value}"
+    state_cookie = login_cookie_of(start)
     asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
     answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": account}, allow_redirects=False)
     back = await http.get(answered.headers["Location"], headers={"Cookie": state_cookie}, allow_redirects=False)
@@ -47,6 +52,37 @@ async def log_in(http: aiohttp.ClientSession, site: Site, account: str = "verifi
     found = re.search(r'<meta name="csrf-token" content="([^"]+)"', page)
     assert found
     return cookie, found[1]
+
+
+async def test_two_tabs_log_in_each_with_its_own_cookie_and_a_stale_one_ends_neither(http, site):
+    starts = [await get(http, site, "/login/start") for _ in range(2)]
+    jar = "; ".join(login_cookie_of(start) for start in starts)
+    names = [login_cookie_of(start).partition("=")[0] for start in starts]
+    stale = await get(http, site, f"/login/callback?state={'A' * 43}&code=x", Cookie=jar)
+    assert stale.headers["Location"] == "/login?outcome=stale"
+    assert not set(names) & set(stale.cookies)
+    for start, name in zip(starts, names, strict=True):
+        asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
+        answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": "verified"}, allow_redirects=False)
+        back = await http.get(answered.headers["Location"], headers={"Cookie": jar}, allow_redirects=False)
+        assert (back.status, back.headers["Location"]) == (303, "/keys")
+        assert back.cookies[SESSION_COOKIE].value
+        assert set(names) & set(back.cookies) == {name}
+
+
+async def test_logins_under_way_are_bounded_and_the_oldest_are_given_up(http, site):
+    jar: list[str] = []
+    for _ in range(MAX_LOGINS + 3):
+        start = await get(http, site, "/login/start", Cookie="; ".join(jar))
+        gone = [name for name in start.cookies if start.cookies[name]["max-age"] == "0"]
+        assert gone == [cookie.partition("=")[0] for cookie in jar[: len(jar) - MAX_LOGINS + 1]]
+        jar = [*jar[len(gone) :], login_cookie_of(start)]
+    assert len(jar) == MAX_LOGINS
+
+
+async def test_no_state_that_a_stranger_invents_is_more_than_stale(http, site):
+    for state in ("", "%ED%A0%80", "%00", "%22", "x" * 4000):
+        assert (await get(http, site, f"/login/callback?state={state}&code=x")).headers["Location"] == "/login?outcome=stale"
 
 
 async def test_every_page_is_kept_by_no_cache_and_runs_only_our_own_files(http, site):
@@ -99,7 +135,7 @@ async def test_a_session_that_the_back_office_ended_leads_to_the_login_and_its_c
 
 async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):
     start = await get(http, site, "/login/start")
-    cookie = f"{LOGIN_COOKIE}={start.cookies[LOGIN_COOKIE].value}"
+    cookie = login_cookie_of(start)
     state = parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
     for query, outcome in (
         (f"?state={'A' * 43}&code=x", "stale"),
@@ -109,7 +145,9 @@ async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site)
         answer = await get(http, site, f"/login/callback{query}", Cookie=cookie)
         assert answer.headers["Location"] == f"/login?outcome={outcome}"
         assert SESSION_COOKIE not in answer.cookies
-        assert answer.cookies[LOGIN_COOKIE]["max-age"] == "0"
+        dropped = [name for name in answer.cookies if name.startswith(LOGIN_COOKIE)]
+        assert [answer.cookies[name]["max-age"] for name in dropped] == ["0"]
+        assert (dropped[0] in cookie) == (f"state={state}" in query), "the cookie of this state, and of no other"
     assert 'role="alert"' in await (await get(http, site, "/login?outcome=denied")).text()
     assert 'role="alert"' not in await (await get(http, site, "/login?outcome=%3Cscript%3E")).text()
 

@@ -186,7 +186,6 @@ async def test_workers_do_not_outlive_a_killed_parent(write):
     ("changes", "told"),
     [
         ({"postgres": "postgresql://x@127.0.0.1:1/x"}, "stores.postgres: PostgreSQL did not answer"),
-        ({"redis": "unix:///nowhere/redis.sock"}, "stores.redis: Redis did not answer"),
         ({"vault": "k1:short"}, "vault.keys: key 1"),
         ({"routes": "GET /a public futures"}, "routes[0].upstream: there is no [upstreams.futures]"),
         ({"more": "[assertion]\nkeys = 'gateway.toml'"}, "gateway.toml: File exists"),
@@ -200,6 +199,28 @@ async def test_what_prevents_a_start_is_one_line_and_status_1(write, changes, to
     assert len(lines) == 1
     assert lines[0].startswith("gerbang: ")
     assert told in lines[0]
+    await gateway.close()
+
+
+async def test_a_gateway_starts_while_redis_is_away_and_says_so(write, tmp_path):
+    async with running(write(redis=f"unix://{tmp_path}/redis.sock")) as gateway:
+        told = await gateway.event("starts_degraded")
+        assert (told["away"], told["level"]) == ("redis", "warning")
+        status, ready = await gateway.ask("GET", "/ready")
+        assert (status, ready["status"]) == (200, "degraded")
+        assert "redis" in ready["degraded"]
+        client = await connect(gateway)
+        client.send(ASK)
+        assert (await client.response()).status == 200
+        await client.close()
+
+
+async def test_a_redis_that_does_not_let_the_gateway_in_prevents_a_start(write, redis_url):
+    gateway = RunningGateway(write(redis=redis_url.replace("://", "://:wrong-password@", 1)))
+    await gateway.start()
+    assert await gateway.ended() == 1
+    assert "stores.redis: Redis does not let this service in" in gateway.told()
+    assert "wrong-password" not in gateway.told()
     await gateway.close()
 
 

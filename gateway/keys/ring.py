@@ -1,0 +1,58 @@
+"""Whether a vault's ring is the one that sealed what is stored: asked by each service at its start."""
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import asyncpg
+
+from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
+from gateway.keys import postgres, sql
+from gateway.keys.vault import SealBroken, Vault
+
+SAMPLE = 5
+"""Secrets opened at the start. One that does not open concerns its key alone; when none does, the key ring is the wrong one."""
+
+
+class Source(Protocol):
+    """A connection or a pool."""
+
+    async def fetch(self, query: str, *args: Any) -> list[Any]: ...
+
+
+@contextmanager
+def migrated() -> Iterator[None]:
+    """:raises StoreUnavailable: PostgreSQL did not answer, was not migrated, or does not let this role read keys"""
+    try:
+        with postgres.translated():
+            yield
+    except asyncpg.UndefinedTableError:
+        raise StoreUnavailable("the database lacks tables of Gerbang's: run `gerbang migrate`") from None
+    except asyncpg.InsufficientPrivilegeError:
+        raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway or gerbang_admin") from None
+
+
+async def insist(source: Source, vault: Vault) -> None:
+    """Try the ring on some keys' secrets; where there are none it may be any.
+
+    :raises ConfigError: it opens none of them
+    :raises StoreUnavailable: see :func:`migrated`
+    """
+    with migrated():
+        rows = await source.fetch(sql.SEALED_AFTER, "", SAMPLE)
+    insist_on(vault, [(row["sealed_secret"], row["id"]) for row in rows], "stored secrets")
+
+
+def insist_on(vault: Vault, sealed: Collection[tuple[bytes, str]], what: str) -> None:
+    """:param sealed: seals with the context of each
+
+    :raises ConfigError: none of them opens
+    """
+    broken = []
+    for seal, context in sealed:
+        try:
+            vault.open(seal, context=context)
+        except SealBroken as error:
+            broken.append(str(error))
+    if broken and len(broken) == len(sealed):
+        raise ConfigError([ConfigProblem("vault.keys", f"opens none of the {what}: {broken[0]}")])
