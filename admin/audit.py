@@ -32,6 +32,7 @@ class Event(StrEnum):
     """What can have happened."""
 
     LOGIN = "login"
+    LOGINS_ENDED = "logins_ended"
     KYC_CHANGED = "kyc_changed"
     TIER_CHANGED = "tier_changed"
     ACCOUNT_FROZEN = "account_frozen"

@@ -20,7 +20,10 @@ _log = structlog.get_logger(__name__)
 
 _RETRY_S = 0.5
 # Of the latest migrations that this service needs.
-_NEEDED = "SELECT seq, tier, first_ms, horizon, secret_digest FROM audit_events, accounts, key_activity, key_feed_marks, api_keys LIMIT 0"
+_NEEDED = """
+    SELECT seq, tier, login, first_ms, horizon, secret_digest
+      FROM audit_events, accounts, login_failures, key_activity, key_feed_marks, api_keys LIMIT 0
+"""  # of the latest migrations that this service needs
 
 
 class SchemaOutdated(GerbangError):

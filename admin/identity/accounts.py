@@ -79,10 +79,16 @@ async def set_frozen(connection: Connection, before: Account, frozen: bool, reas
     return await _key_ids(connection, before.id)
 
 
-async def end_logins(connection: Connection, account_id: str, now_ms: int) -> None:
-    """Tokens and sessions made until now no longer count, and failed proofs are forgotten with what they were for."""
+async def end_logins(connection: Connection, account_id: str, now_ms: int, *, forget_failures: bool) -> None:
+    """Tokens and sessions made until now no longer count.
+
+    :param forget_failures: also of the account's wrong proofs: never at a holder's own wish, or who has their password could guess for ever
+    """
     with translated():
-        await connection.execute(_END_LOGINS, account_id, now_ms)
+        await connection.execute("UPDATE accounts SET logins_after_ms = $2 WHERE id = $1", account_id, now_ms)
+        if forget_failures:
+            await connection.execute("UPDATE accounts SET proof_failures = 0, locked_until_ms = 0 WHERE id = $1", account_id)
+            await connection.execute("DELETE FROM login_failures WHERE account_id = $1", account_id)
 
 
 class Accounts:
@@ -105,6 +111,13 @@ class Accounts:
                 account, touched = await _note_claims(connection, caller, occasion)
         await self._stores.invalidate(touched)
         return replace(account, kyc=account.kyc_for(caller))
+
+    async def end_logins(self, account_id: str, occasion: Occasion) -> None:
+        """Every login of the account until now is over, at its holder's wish."""
+        async with self._stores.transaction() as connection:
+            await lock(connection, account_id)
+            await end_logins(connection, account_id, occasion.now_ms, forget_failures=False)
+            await audit.append(connection, Entry(occasion=occasion, event=Event.LOGINS_ENDED, actor=Actor.ACCOUNT, account_id=account_id))
 
     async def get(self, account_id: str) -> tuple[Account, list[store.StoredKey]]:
         """:raises NotFound: there is no such account"""
@@ -162,7 +175,7 @@ class Accounts:
 def _check_login(account: Account | None, caller: Caller) -> None:
     """A provider writes whole seconds: what was issued in the second of the end is over, too."""
     if account is not None and caller.issued_ms <= account.logins_after_ms:
-        raise Unauthenticated.because("This login was ended by the exchange: log in again.", token_given=caller.session_id is None)
+        raise Unauthenticated.because("This login was ended: log in again.", token_given=caller.session_id is None)
 
 
 def _is_news(account: Account, caller: Caller) -> bool:
@@ -233,6 +246,5 @@ _FIND = """
       FROM accounts WHERE id = $1
 """
 _LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
-_END_LOGINS = "UPDATE accounts SET logins_after_ms = $2, proof_failures = 0, locked_until_ms = 0 WHERE id = $1"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 _NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3, kyc_claim = $4 WHERE id = $1"

@@ -25,11 +25,18 @@ class Caller:
     kyc: Kyc
     """What the provider's claim says: ``VERIFIED`` or ``UNVERIFIED``. The account may be stricter."""
     authenticated_ms: int
-    """When the customer last logged in (``auth_time``, else ``iat``)."""
+    """When the customer last gave proof to the provider (``auth_time``); 0 when it does not say, which is never fresh."""
     issued_ms: int
     """When the claims were made: older claims never undo newer ones."""
     session_id: str | None = None
     """What a step-up challenge is bound to besides the account; ``None`` for a bearer token."""
+    token_id: str = ""
+    """Names the bearer token, or the provider's session (``sid``) that it is of; empty for a session of ours."""
+
+    @property
+    def login(self) -> str:
+        """What wrong proofs are counted by."""
+        return self.session_id or self.token_id
 
 
 Authenticator = Callable[[web.Request, int], Awaitable[Caller | None]]

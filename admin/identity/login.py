@@ -51,11 +51,20 @@ class Login:
     """The flow for one provider and one client.
 
     :param http: for the one call to the token endpoint
+    :param max_age_ms: a customer who proved to the provider who they are longer ago than this does so again
     :param public_url: how browsers reach this service; the callback's address is made from it
     """
 
     def __init__(
-        self, *, provider: Provider, verifier: TokenVerifier, store: SessionStore, http: aiohttp.ClientSession, oidc: Oidc, public_url: str
+        self,
+        *,
+        provider: Provider,
+        verifier: TokenVerifier,
+        store: SessionStore,
+        http: aiohttp.ClientSession,
+        oidc: Oidc,
+        public_url: str,
+        max_age_ms: int,
     ) -> None:
         self._provider = provider
         self._verifier = verifier
@@ -63,6 +72,7 @@ class Login:
         self._http = http
         self._oidc = oidc
         self._public_url = public_url.rstrip("/")
+        self._max_age_s = max_age_ms // 1000
 
     async def start(self, return_to: str, *, prompt_again: bool = False) -> Started:
         """:param prompt_again: ask the provider to authenticate the customer now, whatever session it still has
@@ -87,6 +97,8 @@ class Login:
             "nonce": attempt.nonce,
             "code_challenge": _s256(attempt.code_verifier),
             "code_challenge_method": "S256",
+            # Asked for, it also makes the provider say when (OpenID Connect Core §3.1.2.1 and §2, auth_time).
+            "max_age": "0" if prompt_again else str(self._max_age_s),
         } | ({"prompt": "login"} if prompt_again else {})
         joint = "&" if "?" in discovery.authorization_endpoint else "?"
         return Started(discovery.authorization_endpoint + joint + urlencode(query), state, browser_token)

@@ -1,5 +1,6 @@
 """Bearer tokens: a JWT of the issuer in, a :class:`Caller` out. Sources: RFC 7519, RFC 6750, OpenID Connect Core §3.1.3.7."""
 
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -62,7 +63,7 @@ class TokenVerifier:
                 "The token's signature or algorithm is not accepted.", token_given=True, reason=f"token: {type(error).__name__}"
             ) from None
         self._check_claims(claims, now_ms, expected_nonce)
-        return self._caller(claims)
+        return self._caller(claims, token)
 
     def _check_claims(self, claims: Mapping[str, Any], now_ms: int, expected_nonce: str | None) -> None:
         registry = jwt.JWTClaimsRegistry(
@@ -88,12 +89,12 @@ class TokenVerifier:
         if expected_nonce is not None and claims.get("nonce") != expected_nonce:
             raise Unauthenticated.because("The token answers another login.", token_given=True)
 
-    def _caller(self, claims: Mapping[str, Any]) -> Caller:
+    def _caller(self, claims: Mapping[str, Any], token: str) -> Caller:
         subject, email, issued, authenticated = claims["sub"], claims.get("email"), claims["iat"], claims.get("auth_time")
         if not _SUBJECT.fullmatch(subject):
             raise Unauthenticated.because("The token's sub is not 1 to 255 visible ASCII characters.", token_given=True)
         if isinstance(authenticated, bool) or not isinstance(authenticated, int | float) or not 0 <= authenticated <= issued:
-            authenticated = issued
+            authenticated = 0  # nobody says when, so it may have been long ago
         told = claims.get(self._kyc.claim)
         # Without the types, true would equal 1.
         verified = type(told) is type(self._kyc.verified) and told == self._kyc.verified
@@ -103,6 +104,7 @@ class TokenVerifier:
             kyc=Kyc.VERIFIED if verified else Kyc.UNVERIFIED,
             authenticated_ms=int(authenticated * 1000),
             issued_ms=int(issued * 1000),
+            token_id=_token_id(claims, token),
         )
 
 
@@ -114,6 +116,13 @@ _WRONG_CLAIM = {
     "sub": "The token names no account.",
     "exp": "The token has no usable expiry.",
 }
+
+
+def _token_id(claims: Mapping[str, Any], token: str) -> str:
+    """By the provider's session where it names one: a token that is refreshed stays the same login."""
+    session = claims.get("sid")
+    named = f"sid {session}" if isinstance(session, str) and session else f"token {token}"
+    return hashlib.sha256(named.encode(errors="replace")).hexdigest()[:32]
 
 
 def _header(token: str) -> str | None:

@@ -35,6 +35,7 @@ class Entrance:
             web.get("/login/start", around.open(self.start)),
             web.get(CALLBACK_PATH, around.open(self.callback)),
             web.post("/logout", around.private(self.sign_out)),
+            web.post("/logout/everywhere", around.private(self.sign_out_everywhere)),
             web.post("/language", around.open(self.choose_language)),
         ]
 
@@ -96,6 +97,11 @@ class Entrance:
             response.headers["Refresh"] = f"0; url={elsewhere}"
         await self._services.browsers.close(visit.request, response)
         return response
+
+    async def sign_out_everywhere(self, visit: Visit) -> web.StreamResponse:
+        """For who fears that somebody else is signed in: no login made until now counts any more, this one included."""
+        await self._services.accounts.end_logins(visit.account.id, visit.occasion)
+        return await self.sign_out(visit)
 
     async def choose_language(self, request: web.Request) -> web.StreamResponse:
         """For the browser, and for the account when somebody is logged in. Harmless, but asked from our own pages alone."""

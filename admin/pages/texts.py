@@ -134,6 +134,7 @@ def events(_: Translate) -> Sentences:
     """The audit's events, as the account's holder reads them."""
     return {
         "login": _("Signed in"),
+        "logins_ended": _("Signed out everywhere"),
         "kyc_changed": _("Identity verification changed"),
         "tier_changed": _("Tier changed by the exchange"),
         "account_frozen": _("Account frozen by the exchange"),

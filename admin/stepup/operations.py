@@ -30,7 +30,7 @@ class FactorOperations:
             removed = await factors.remove_all(connection, account_id)
             await factors.replace_recovery_codes(connection, account_id, ())
             await challenges.remove_all(connection, account_id)
-            await accounts.end_logins(connection, account_id, occasion.now_ms)
+            await accounts.end_logins(connection, account_id, occasion.now_ms, forget_failures=True)
             detail = {"reason": reason, "factors": [{"factor_id": each.id, "kind": each.kind.value, "name": each.name} for each in removed]}
             entry = Entry(occasion=occasion, event=Event.FACTORS_RESET, actor=Actor.OPERATOR, account_id=account_id, detail=detail)
             await audit.append(connection, entry)

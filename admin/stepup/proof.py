@@ -1,8 +1,11 @@
-"""How a proof can be wrong, and how often it may be before the account must wait. Pure."""
+"""How a proof can be wrong, and how often it may be before a login or its account must wait. Pure."""
 
 from enum import StrEnum
 
 FREE_FAILURES = 5
+"""Of one login."""
+FREE_ACCOUNT_FAILURES = 20
+"""Of all logins of an account together."""
 _FIRST_DELAY_MS = 30_000
 _LONGEST_DELAY_MS = 3_600_000
 
@@ -21,8 +24,8 @@ class Wrong(StrEnum):
 
     @property
     def is_guess(self) -> bool:
-        """Whether it may have been an attempt to guess, and counts towards the lock-out."""
-        return self in (Wrong.WRONG_CODE, Wrong.CODE_ALREADY_USED, Wrong.WRONG_PASSKEY)
+        """Whether it may have been an attempt to guess, and counts towards lock-outs: a used code was right, a passkey is not guessed."""
+        return self is Wrong.WRONG_CODE
 
     @property
     def detail(self) -> str:
@@ -42,8 +45,8 @@ _DETAILS = {
 }
 
 
-def lock_out_ms(failures: int) -> int:
-    """How long the account waits after so many wrong proofs in a row: nothing for the first ones, then growing, at most an hour."""
-    if failures < FREE_FAILURES:
+def lock_out_ms(failures: int, *, free: int = FREE_FAILURES) -> int:
+    """How long to wait after so many wrong proofs in a row: nothing for the first ones, then growing, at most an hour."""
+    if failures < free:
         return 0
-    return min(_FIRST_DELAY_MS << min(failures - FREE_FAILURES, 16), _LONGEST_DELAY_MS)
+    return min(_FIRST_DELAY_MS << min(failures - free, 16), _LONGEST_DELAY_MS)

@@ -10,16 +10,17 @@ from typing import Any, NamedTuple, Protocol
 
 from admin import audit
 from admin.audit import Actor, Entry, Event, Occasion
-from admin.errors import FactorRequired, StepUpFailed, StepUpRequired, rate_limited
+from admin.errors import FactorRequired, StepUpFailed, StepUpRequired
 from admin.identity.accounts import Account
 from admin.identity.caller import Caller
-from admin.stepup import challenges, factors, totp
+from admin.stepup import challenges, factors, lockout, totp
 from admin.stepup.challenges import Challenge
 from admin.stepup.factors import Factor, Kind
 from admin.stepup.intent import Action, Intent
-from admin.stepup.proof import Wrong, lock_out_ms
+from admin.stepup.lockout import Standing
+from admin.stepup.proof import Wrong
 from gateway.errors import Refusal
-from gateway.keys.postgres import Connection, translated
+from gateway.keys.postgres import Connection
 from gateway.keys.secret import Secret
 from gateway.keys.vault import Vault
 
@@ -106,15 +107,19 @@ class StepUp:
         """A challenge for an intent that the caller has checked to be allowed.
 
         :raises FactorRequired: the account has nothing to prove it with
-        :raises RateLimited: too many wrong proofs, for now
+        :raises RateLimited: too many wrong codes, for now, and no passkey, which is offered all the same
         """
-        _check_not_locked(account, now_ms)
         owned = await self.owned(connection, account)
+        passkeys = [factor for factor in owned if factor.kind is Kind.PASSKEY]
+        locked = (await lockout.standing(connection, account, caller)).refusal(now_ms)
+        if locked is not None and not passkeys:
+            raise locked
         challenge = await challenges.open_challenge(connection, caller, intent, now_ms)
         methods = [kind.value for kind in self._methods if any(factor.kind is kind for factor in owned)]
         if takes_recovery_codes(intent.action) and await factors.recovery_codes_left(connection, account.id):
             methods.append(RECOVERY_CODE)
-        passkeys = [factor for factor in owned if factor.kind is Kind.PASSKEY]
+        if locked is not None:
+            methods = [Kind.PASSKEY.value]
         method = self._methods.get(Kind.PASSKEY)
         return Offer(challenge, tuple(methods), method.options(challenge, passkeys) if method is not None and passkeys else None)
 
@@ -137,12 +142,14 @@ class StepUp:
                 "Prove it again: ask for a challenge at POST /api/v1/step-up with this very intent, and send step_up with its answer.",
                 extras={"action": attempt.intent.action.value},
             )
-        _check_not_locked(account, attempt.occasion.now_ms)
+        standing = await lockout.standing(connection, account, attempt.caller)
+        locked = standing.refusal(attempt.occasion.now_ms)
+        if locked is not None and attempt.proof.method != Kind.PASSKEY.value:
+            raise locked
         wrong = await self._try(connection, attempt, attempt.proof, owned)
         if wrong is not None:
-            return await _refuse(connection, account, attempt, wrong)
-        if account.proof_failures:
-            await _note_failures(connection, account.id, 0, 0)
+            return await _refuse(connection, standing, attempt, wrong)
+        await lockout.forget(connection, standing)
         return None
 
     async def _try(self, connection: Connection, attempt: Attempt, proof: Proof, owned: list[Factor]) -> Wrong | None:
@@ -171,11 +178,6 @@ def takes_recovery_codes(action: Action) -> bool:
     return action is not Action.CREATE_KEY
 
 
-def _check_not_locked(account: Account, now_ms: int) -> None:
-    if account.locked_until_ms > now_ms:
-        raise rate_limited("Too many wrong codes in a row: wait, then try again.", account.locked_until_ms - now_ms)
-
-
 async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof: Proof) -> Wrong | None:
     if not takes_recovery_codes(attempt.intent.action):
         return Wrong.METHOD_NOT_ALLOWED
@@ -186,25 +188,15 @@ async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof:
     return None if used else Wrong.CODE_ALREADY_USED
 
 
-async def _refuse(connection: Connection, account: Account, attempt: Attempt, wrong: Wrong) -> Refusal:
-    failures = account.proof_failures + wrong.is_guess
-    if wrong.is_guess:
-        delay_ms = lock_out_ms(failures)
-        await _note_failures(connection, account.id, failures, attempt.occasion.now_ms + delay_ms if delay_ms else 0)
+async def _refuse(connection: Connection, standing: Standing, attempt: Attempt, wrong: Wrong) -> Refusal:
+    failures = await lockout.note_guess(connection, standing, attempt.occasion.now_ms) if wrong.is_guess else standing.failures
     method = attempt.proof.method if attempt.proof is not None else None
     entry = Entry(
         occasion=attempt.occasion,
         event=Event.STEP_UP_FAILED,
         actor=Actor.ACCOUNT,
-        account_id=account.id,
+        account_id=standing.account.id,
         detail={"action": attempt.intent.action.value, "method": method, "reason": wrong.value, "failures": failures},
     )
     await audit.append(connection, entry)
     return StepUpFailed(wrong.detail, reason=wrong.value, extras={"reason": wrong.value})
-
-
-async def _note_failures(connection: Connection, account_id: str, failures: int, locked_until_ms: int) -> None:
-    with translated():
-        await connection.execute(
-            "UPDATE accounts SET proof_failures = $2, locked_until_ms = $3 WHERE id = $1", account_id, failures, locked_until_ms
-        )

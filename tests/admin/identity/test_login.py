@@ -80,6 +80,7 @@ async def world(redis_url: str) -> AsyncIterator[World]:
             http=http,
             oidc=oidc,
             public_url=PUBLIC_URL + "/",
+            max_age_ms=43_200_000,
         )
         yield world
         await server.close()
@@ -96,7 +97,9 @@ async def test_the_provider_is_asked_for_a_code_with_pkce_state_and_nonce(world)
     assert len({query["state"], query["nonce"], query["code_challenge"], cookie}) == 4
     assert all(len(query[name]) == 43 for name in ("state", "nonce", "code_challenge"))
     assert "prompt" not in query
-    assert "prompt=login" in (await world.login.start("/keys", prompt_again=True)).url
+    assert query["max_age"] == "43200", "as long as a session of ours: the provider then says auth_time"
+    again = (await world.login.start("/keys", prompt_again=True)).url
+    assert {"prompt=login", "max_age=0"} <= set(urlsplit(again).query.split("&"))
 
 
 async def test_a_code_becomes_the_caller_of_the_id_token(world):

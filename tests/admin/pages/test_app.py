@@ -133,6 +133,22 @@ async def test_a_session_that_the_back_office_ended_leads_to_the_login_and_its_c
     assert (sent.status, sent.headers["Location"]) == (303, "/login")
 
 
+async def test_signing_out_everywhere_ends_every_login_and_says_so_in_the_activity(http, site):
+    mine, token = await log_in(http, site)
+    stolen, _ = await log_in(http, site)
+    assert 'action="/logout/everywhere"' in await (await get(http, site, "/security", Cookie=mine)).text()
+    forged = await post(http, site, "/logout/everywhere", {CSRF_FIELD: "x"}, Cookie=mine, Origin=site.settings.public_url)
+    assert forged.status == 403
+    assert (await get(http, site, "/security", Cookie=stolen)).status == 200
+    done = await post(http, site, "/logout/everywhere", {CSRF_FIELD: token}, Cookie=mine, Origin=site.settings.public_url)
+    assert done.status == 200
+    for cookie in (mine, stolen):
+        assert (await get(http, site, "/security", Cookie=cookie)).status == 303
+    url = f"{site.internal_url}/internal/v1/audit?account_id=verified"
+    events = (await (await http.get(url, headers={"Authorization": f"Bearer {INTERNAL_TOKEN}"})).json())["events"]
+    assert "logins_ended" in {event["event"] for event in events}
+
+
 async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):
     start = await get(http, site, "/login/start")
     cookie = login_cookie_of(start)

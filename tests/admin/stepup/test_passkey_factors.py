@@ -173,3 +173,20 @@ async def test_an_answer_that_is_no_webauthn_is_a_wrong_passkey(service):
         asked = await challenge(alice, **KEY)
         reply = await alice.call("POST", "keys", {**KEY, "step_up": {"challenge_id": asked["challenge_id"], "passkey": answer}})
         assert reply.body.get("reason") == "wrong_passkey", answer
+
+
+async def test_passkeys_are_never_locked_and_never_counted(service):
+    alice, device = service.customer("alice"), Authenticator()
+    await alice.enrol()
+    assert (await enrol(alice, device, step_up=await alice.proof("add_factor", kind="passkey"))).status == 201
+    asked = await challenge(alice, **KEY)
+    wrong = {**KEY, "step_up": {"challenge_id": asked["challenge_id"], "totp": "000000"}}
+    assert [(await alice.call("POST", "keys", wrong)).status for _ in range(6)] == [403] * 5 + [429]
+    asked = await challenge(alice, **KEY)
+    assert asked["methods"] == ["passkey"], "what is locked is not offered"
+    for _ in range(6):
+        refused = await alice.call("POST", "keys", {**KEY, "step_up": {"challenge_id": asked["challenge_id"], "passkey": {"id": "AAAA"}}})
+        assert refused.body["reason"] == "wrong_passkey"
+    proof = {"challenge_id": asked["challenge_id"], "passkey": device.assertion(asked["passkey"])}
+    assert (await alice.call("POST", "keys", {**KEY, "step_up": proof})).status == 201
+    assert "totp" in (await challenge(alice, **KEY))["methods"], "a right proof ends the wait"

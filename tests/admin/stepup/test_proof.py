@@ -1,10 +1,16 @@
 """Lock-out: a few slips are free, then each wrong proof costs more time."""
 
-from admin.stepup.proof import FREE_FAILURES, Wrong, lock_out_ms
+from admin.stepup.proof import FREE_ACCOUNT_FAILURES, FREE_FAILURES, Wrong, lock_out_ms
 
 
 def test_the_first_slips_are_free() -> None:
     assert [lock_out_ms(failures) for failures in range(FREE_FAILURES)] == [0] * FREE_FAILURES
+    of_account = [lock_out_ms(failures, free=FREE_ACCOUNT_FAILURES) for failures in range(FREE_ACCOUNT_FAILURES + 2)]
+    assert of_account == [0] * FREE_ACCOUNT_FAILURES + [30_000, 60_000]
+
+
+def test_only_a_wrong_code_is_a_guess() -> None:
+    assert [wrong for wrong in Wrong if wrong.is_guess] == [Wrong.WRONG_CODE]
 
 
 def test_the_delay_grows_and_is_bounded() -> None:

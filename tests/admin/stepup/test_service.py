@@ -7,7 +7,8 @@ import asyncpg
 import pyotp
 import pytest
 
-from admin.stepup.proof import FREE_FAILURES
+from admin.identity import accounts
+from admin.stepup.proof import FREE_ACCOUNT_FAILURES, FREE_FAILURES
 from gateway.runtime import clock
 from tests.support.admin import KEY, Customer, Service
 from tests.support.stack import Database
@@ -161,7 +162,7 @@ async def test_of_two_uses_of_one_code_at_once_exactly_one_wins(alice: Customer)
     assert sorted(reply.status for reply in replies) == [201, 403, 403, 403]
 
 
-async def test_wrong_codes_lock_the_account_out_for_a_while(alice: Customer, database: Database) -> None:
+async def test_wrong_codes_lock_the_login_out_for_a_while(alice: Customer, database: Database) -> None:
     challenge = await alice.challenge("create_key", **KEY)
     wrong = {**KEY, "step_up": {"challenge_id": challenge, "totp": "000000"}}
     replies = await asyncio.gather(*(alice.call("POST", "keys", wrong) for _ in range(20)))
@@ -173,12 +174,65 @@ async def test_wrong_codes_lock_the_account_out_for_a_while(alice: Customer, dat
     right = {**KEY, "step_up": {"challenge_id": challenge, "totp": alice.code()}}
     assert (await alice.call("POST", "keys", right)).status == 429
     assert (await alice.call("POST", "step-up", {"intent": {"action": "create_key", **KEY}})).status == 429
-    await owner(database, "UPDATE accounts SET locked_until_ms = 0")
+    await owner(database, "UPDATE login_failures SET locked_until_ms = 0")
     assert (await alice.call("POST", "keys", wrong)).status == 403
     assert (await alice.call("POST", "keys", right)).body["retry_after_ms"] > 30_000
-    await owner(database, "UPDATE accounts SET locked_until_ms = 0")
+    await owner(database, "UPDATE login_failures SET locked_until_ms = 0")
     assert (await alice.call("POST", "keys", right)).status == 201
     assert await owner(database, "SELECT proof_failures FROM accounts WHERE id = 'alice'") == 0
+    assert await owner(database, "SELECT count(*) FROM login_failures") == 0
+
+
+async def guess(login: Customer, key_id: str, times: int) -> list[int]:
+    """What the wrong codes of a login are answered with."""
+    challenge = await login.challenge("delete_key", key_id=key_id)
+    body = {"step_up": {"challenge_id": challenge, "totp": "000000"}}
+    return [(await login.call("DELETE", f"keys/{key_id}", body)).status for _ in range(times)]
+
+
+async def test_a_stolen_login_locks_itself_and_not_the_owner(alice: Customer, service: Service) -> None:
+    key_id = (await alice.create()).body["key"]["id"]
+    thief = service.customer("alice", nonce="stolen")
+    assert thief.headers != alice.headers
+    assert await guess(thief, key_id, FREE_FAILURES + 2) == [403] * FREE_FAILURES + [429] * 2
+    assert (await alice.delete(key_id)).status == 204
+    reply = await thief.call("POST", "step-up", {"intent": {"action": "create_key", **KEY}})
+    assert (reply.status, reply.code) == (429, "rate_limited"), "the owner's right code is nothing of the thief's"
+
+
+async def test_tokens_of_one_session_of_the_provider_are_one_login(alice: Customer, service: Service) -> None:
+    key_id = (await alice.create()).body["key"]["id"]
+    first, refreshed = (service.customer("alice", sid="one", nonce=nonce) for nonce in ("a", "b"))
+    assert await guess(first, key_id, FREE_FAILURES) == [403] * FREE_FAILURES
+    assert (await refreshed.call("POST", "step-up", {"intent": {"action": "delete_key", "key_id": key_id}})).status == 429
+
+
+async def test_ever_new_logins_do_not_guess_for_ever(alice: Customer, service: Service, database: Database) -> None:
+    key_id = (await alice.create()).body["key"]["id"]
+    each = FREE_FAILURES - 1
+    answers = []
+    for number in range(FREE_ACCOUNT_FAILURES // each):
+        answers += await guess(service.customer("alice", nonce=str(number)), key_id, each)
+    assert answers == [403] * FREE_ACCOUNT_FAILURES
+    late = await service.customer("alice", nonce="late").call("POST", "step-up", {"intent": {"action": "delete_key", "key_id": key_id}})
+    assert (late.status, late.code) == (429, "rate_limited")
+    connection = await asyncpg.connect(database.owner_dsn)
+    await accounts.end_logins(connection, "alice", 1, forget_failures=False)
+    await connection.close()
+    assert await owner(database, "SELECT proof_failures FROM accounts") == FREE_ACCOUNT_FAILURES, "ending logins buys no guesses"
+
+
+async def test_a_used_code_was_no_guess(alice: Customer, database: Database) -> None:
+    code = alice.code()
+    key_id = (
+        await alice.call("POST", "keys", {**KEY, "step_up": {"challenge_id": await alice.challenge("create_key", **KEY), "totp": code}})
+    ).body["key"]["id"]
+    challenge = await alice.challenge("delete_key", key_id=key_id)
+    for _ in range(FREE_FAILURES + 1):
+        reply = await alice.call("DELETE", f"keys/{key_id}", {"step_up": {"challenge_id": challenge, "totp": code}})
+        assert (reply.status, reply.body["reason"]) == (403, "code_already_used")
+    assert await owner(database, "SELECT proof_failures FROM accounts WHERE id = 'alice'") == 0
+    assert (await alice.delete(key_id)).status == 204
 
 
 async def test_a_lock_out_is_of_one_account(alice: Customer, service: Service, database: Database) -> None:

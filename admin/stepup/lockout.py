@@ -1,0 +1,72 @@
+"""Wrong proofs in a row, counted for each login and for its account, and how long each must wait. On the caller's connection.
+
+A login has five, so that who has stolen one cannot keep the account's holder from deleting keys; the account has twenty, so that
+who can log in again and again does not guess for ever. Passkeys cannot be guessed: they are neither counted nor locked.
+"""
+
+from typing import NamedTuple
+
+from admin.errors import rate_limited
+from admin.identity.accounts import Account
+from admin.identity.caller import Caller
+from admin.stepup.proof import FREE_ACCOUNT_FAILURES, lock_out_ms
+from gateway.errors import Refusal
+from gateway.keys.postgres import Connection, translated
+
+_KEPT_MS = 604_800_000  # a week: the longest that a session may last
+
+
+class Standing(NamedTuple):
+    """What is counted against a caller. The account is locked in this transaction, which keeps guesses in line."""
+
+    account: Account
+    login: str
+    failures: int
+    """Of this login."""
+    locked_until_ms: int
+    """The later of the login's end of waiting and the account's."""
+
+    def refusal(self, now_ms: int) -> Refusal | None:
+        """Why no code is accepted now."""
+        if self.locked_until_ms <= now_ms:
+            return None
+        return rate_limited("Too many wrong codes in a row: wait, then try again.", self.locked_until_ms - now_ms)
+
+
+async def standing(connection: Connection, account: Account, caller: Caller) -> Standing:
+    """:raises StoreUnavailable: PostgreSQL did not answer"""
+    with translated():
+        row = await connection.fetchrow(_READ, account.id, caller.login)
+    failures, locked_until_ms = (row["failures"], row["locked_until_ms"]) if row is not None else (0, 0)
+    return Standing(account, caller.login, failures, max(locked_until_ms, account.locked_until_ms))
+
+
+async def note_guess(connection: Connection, before: Standing, now_ms: int) -> int:
+    """One more wrong code; returns how many of this login that makes."""
+    account, failures = before.account, before.failures + 1
+    together = account.proof_failures + 1
+    delay_ms, account_delay_ms = lock_out_ms(failures), lock_out_ms(together, free=FREE_ACCOUNT_FAILURES)
+    with translated():
+        await connection.execute(_FORGET_OLD, account.id, now_ms - _KEPT_MS)
+        await connection.execute(_NOTE, account.id, before.login, failures, now_ms + delay_ms if delay_ms else 0, now_ms)
+        await connection.execute(_NOTE_ACCOUNT, account.id, together, now_ms + account_delay_ms if account_delay_ms else 0)
+    return failures
+
+
+async def forget(connection: Connection, before: Standing) -> None:
+    """A right proof: nothing is counted against this login and its account any more. Other logins stay as they are."""
+    with translated():
+        if before.failures:
+            await connection.execute(_FORGET, before.account.id, before.login)
+        if before.account.proof_failures:
+            await connection.execute(_NOTE_ACCOUNT, before.account.id, 0, 0)
+
+
+_READ = "SELECT failures, locked_until_ms FROM login_failures WHERE account_id = $1 AND login = $2"
+_NOTE = """
+    INSERT INTO login_failures (account_id, login, failures, locked_until_ms, noted_ms) VALUES ($1, $2, $3, $4, $5)
+    ON CONFLICT (account_id, login) DO UPDATE SET failures = $3, locked_until_ms = $4, noted_ms = $5
+"""
+_NOTE_ACCOUNT = "UPDATE accounts SET proof_failures = $2, locked_until_ms = $3 WHERE id = $1"
+_FORGET = "DELETE FROM login_failures WHERE account_id = $1 AND login = $2"
+_FORGET_OLD = "DELETE FROM login_failures WHERE account_id = $1 AND noted_ms < $2"
