@@ -40,6 +40,12 @@ def _web_address(value: str) -> str:
     return value
 
 
+def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if "openid" not in value:
+        raise ValueError('"openid" must be among them: without it no provider gives an ID token')
+    return value
+
+
 def _token(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value()) < 24:
         raise ValueError("at least 24 characters: this token can freeze accounts and revoke keys")
@@ -121,10 +127,18 @@ class Oidc(Section):
     """What ``aud`` of a token must hold: the client id of this service."""
     client_secret: SecretStr | None = None
     """For the browser's login; a public client with PKCE when absent."""
-    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519"], ...] = Field(
-        ("RS256",), min_length=1
+    algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"], ...] = (
+        Field(("RS256",), min_length=1)
     )
-    """Signature algorithms accepted. The token's own header never widens this."""
+    """Signature algorithms accepted. The token's own header never widens this. ``EdDSA`` is the older name (RFC 8037) of what RFC 9864
+    calls ``Ed25519``; many providers write it.
+    """
+    scopes: Annotated[tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...], AfterValidator(_scopes)] = ("openid", "email")
+    """What a login asks the provider for; what its KYC claim needs stands here, too."""
+    client_authentication: Literal["header", "body"] = "header"
+    """How ``client_secret`` is sent to the token endpoint: ``client_secret_basic`` or ``client_secret_post`` by OpenID's names."""
+    other_clients: tuple[str, ...] = ()
+    """Client ids of the same provider, such as a mobile app's, that a bearer token for this audience may be issued to (its ``azp``)."""
     leeway_ms: int = Field(5_000, ge=0, le=60_000)
     """How far the provider's clock and this one may be apart."""
     keys_ttl_ms: Milliseconds = 3_600_000

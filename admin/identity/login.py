@@ -21,6 +21,7 @@ from admin.identity.caller import Caller
 from admin.identity.provider import Provider
 from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
 from admin.identity.tokens import TokenVerifier
+from admin.identity.userinfo import userinfo
 from admin.outbound import read_to_end
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
@@ -45,6 +46,13 @@ class Started(NamedTuple):
     url: str
     state: str
     browser_token: str
+
+
+class Tokens(NamedTuple):
+    """What a code was redeemed for."""
+
+    id_token: str
+    access_token: str | None
 
 
 class Login:
@@ -92,7 +100,7 @@ class Login:
             "response_type": "code",
             "client_id": self._oidc.audience,
             "redirect_uri": self._redirect_uri,
-            "scope": "openid email",
+            "scope": " ".join(self._oidc.scopes),
             "state": state,
             "nonce": attempt.nonce,
             "code_challenge": _s256(attempt.code_verifier),
@@ -124,9 +132,16 @@ class Login:
             raise LoginFailed(outcome, f"the provider answered {answer['error'][:64]!r}")
         if not answer.get("code"):
             raise LoginFailed("failed", "no code in the answer")
-        id_token = await self._redeem(answer["code"], attempt.code_verifier)
+        tokens = await self._redeem(answer["code"], attempt.code_verifier)
+
+        async def ask_more(subject: str) -> Mapping[str, Any]:
+            endpoint = (await self._provider.discovery(clock.monotonic_ms())).userinfo_endpoint
+            if endpoint is None or tokens.access_token is None:
+                return {}
+            return await userinfo(self._http, self._oidc, endpoint, tokens.access_token, subject)
+
         try:
-            caller = await self._verifier.verify(id_token, now_ms=now_ms, expected_nonce=attempt.nonce)
+            caller = await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, ask_more=ask_more)
         except Unauthenticated as refused:
             raise LoginFailed("failed", f"ID token: {refused.detail}") from refused
         return caller, attempt.return_to
@@ -146,12 +161,12 @@ class Login:
     def _redirect_uri(self) -> str:
         return self._public_url + CALLBACK_PATH
 
-    async def _redeem(self, code: str, code_verifier: str) -> str:
-        """The ID token for a code. A code works once, so a browser that goes away must not cut this off half-way."""
-        id_token: str = await spawn(self._ask_for_token(code, code_verifier), name="oidc-code")
-        return id_token
+    async def _redeem(self, code: str, code_verifier: str) -> Tokens:
+        """The tokens for a code. A code works once, so a browser that goes away must not cut this off half-way."""
+        tokens: Tokens = await spawn(self._ask_for_tokens(code, code_verifier), name="oidc-code")
+        return tokens
 
-    async def _ask_for_token(self, code: str, code_verifier: str) -> str:
+    async def _ask_for_tokens(self, code: str, code_verifier: str) -> Tokens:
         discovery = await self._provider.discovery(clock.monotonic_ms())
         form = {
             "grant_type": "authorization_code",
@@ -160,7 +175,12 @@ class Login:
             "client_id": self._oidc.audience,
             "code_verifier": code_verifier,
         }
-        headers = {"Accept": "application/json"} | _client_authentication(self._oidc)
+        headers = {"Accept": "application/json"}
+        if self._oidc.client_secret is not None:
+            if self._oidc.client_authentication == "body":
+                form["client_secret"] = self._oidc.client_secret.get_secret_value()
+            else:
+                headers["Authorization"] = _basic(self._oidc.audience, self._oidc.client_secret.get_secret_value())
         timeout = aiohttp.ClientTimeout(total=self._oidc.timeout_ms / 1000)
         try:
             async with self._http.post(
@@ -172,7 +192,7 @@ class Login:
             raise IdentityProviderUnavailable(
                 "The identity provider did not answer. Try again shortly.", reason=f"token endpoint: {type(error).__name__}"
             ) from None
-        return _id_token(status, body)
+        return _tokens(status, body)
 
 
 def local_path(text: str) -> str:
@@ -185,15 +205,13 @@ def _s256(code_verifier: str) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(code_verifier.encode("ascii")).digest()).decode("ascii").rstrip("=")
 
 
-def _client_authentication(oidc: Oidc) -> dict[str, str]:
+def _basic(client_id: str, secret: str) -> str:
     """RFC 6749 §2.3.1: both parts are form-encoded before they are joined."""
-    if oidc.client_secret is None:
-        return {}
-    pair = f"{quote(oidc.audience, safe='')}:{quote(oidc.client_secret.get_secret_value(), safe='')}"
-    return {"Authorization": "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")}
+    pair = f"{quote(client_id, safe='')}:{quote(secret, safe='')}"
+    return "Basic " + base64.b64encode(pair.encode("ascii")).decode("ascii")
 
 
-def _id_token(status: int, body: bytes) -> str:
+def _tokens(status: int, body: bytes) -> Tokens:
     try:
         answer: Any = json.loads(body)
     except (ValueError, RecursionError):
@@ -204,4 +222,7 @@ def _id_token(status: int, body: bytes) -> str:
     id_token = answer.get("id_token")
     if not isinstance(id_token, str):
         raise LoginFailed("failed", "token endpoint gave no ID token")
-    return id_token
+    access_token = answer.get("access_token")
+    return Tokens(
+        id_token, access_token if isinstance(access_token, str) and access_token.isascii() and access_token.isprintable() else None
+    )

@@ -39,6 +39,14 @@ class Discovery:
     authorization_endpoint: str | None = None
     token_endpoint: str | None = None
     end_session_endpoint: str | None = None
+    userinfo_endpoint: str | None = None
+    claims: frozenset[str] | None = None
+    """Names of claims that it says it can tell; ``None`` when it says nothing."""
+    scopes: frozenset[str] | None = None
+    algorithms: frozenset[str] | None = None
+    """Of ID tokens."""
+    client_authentication: frozenset[str] = frozenset({"client_secret_basic"})
+    """Methods of the token endpoint, by OpenID's names; the default is Discovery §3's."""
 
 
 class ProviderUnusable(GerbangError):
@@ -189,7 +197,17 @@ def _read_discovery(document: dict[str, Any], expected_issuer: str) -> Discovery
         authorization_endpoint=_endpoint(document, "authorization_endpoint", secure=secure),
         token_endpoint=_endpoint(document, "token_endpoint", secure=secure),
         end_session_endpoint=_endpoint(document, "end_session_endpoint", secure=secure),
+        userinfo_endpoint=_endpoint(document, "userinfo_endpoint", secure=secure),
+        claims=_names(document, "claims_supported"),
+        scopes=_names(document, "scopes_supported"),
+        algorithms=_names(document, "id_token_signing_alg_values_supported"),
+        client_authentication=_names(document, "token_endpoint_auth_methods_supported") or frozenset({"client_secret_basic"}),
     )
+
+
+def _names(document: dict[str, Any], name: str) -> frozenset[str] | None:
+    value = document.get(name)
+    return frozenset(each for each in value if isinstance(each, str)) if isinstance(value, list) else None
 
 
 def _endpoint(document: dict[str, Any], name: str, *, secure: bool) -> str | None:

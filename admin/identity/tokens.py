@@ -2,12 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+import structlog
 from aiohttp import web
 from joserfc import jws, jwt
-from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError
+from joserfc.errors import ExpiredTokenError, InvalidClaimError, JoseError, MissingClaimError, SecurityWarning
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
@@ -17,6 +19,11 @@ from admin.errors import Unauthenticated
 from admin.identity.caller import Caller, Kyc
 from admin.identity.provider import Provider
 from gateway.runtime import clock
+
+AskMore = Callable[[str], Awaitable[Mapping[str, Any]]]
+"""Claims about a subject from elsewhere than the token."""
+
+_log = structlog.get_logger(__name__)
 
 _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
 _TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)
@@ -33,6 +40,7 @@ class TokenVerifier:
         self._oidc = oidc
         self._kyc = kyc
         self._registry = JWSRegistry(algorithms=list(oidc.algorithms), strict_check_header=False)
+        self._missed: set[str] = set()
 
     async def bearer(self, request: web.Request, now_ms: int) -> Caller | None:
         """An :data:`~admin.identity.caller.Authenticator` for ``Authorization: Bearer``."""
@@ -44,11 +52,12 @@ class TokenVerifier:
             raise Unauthenticated.because("Send one header: Authorization: Bearer TOKEN.", token_given=True)
         return await self.verify(token.strip(), now_ms=now_ms)
 
-    async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None) -> Caller:
+    async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None, ask_more: AskMore | None = None) -> Caller:
         """The account holder that the token speaks for.
 
         :param now_ms: Unix milliseconds
         :param expected_nonce: for an ID token that answers a login of ours
+        :param ask_more: asked when e-mail or KYC are not in the token
         :raises Unauthenticated: saying what is wrong, without repeating the token
         :raises IdentityProviderUnavailable: when the issuer's keys are not at hand
         """
@@ -57,13 +66,28 @@ class TokenVerifier:
         if not keys:
             raise Unauthenticated.because("The token is signed by a key that the issuer does not publish.", token_given=True)
         try:
-            claims = jwt.decode(token, KeySet(keys), registry=self._registry).claims
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", SecurityWarning)  # EdDSA: RFC 9864 gave it other names, which providers do not write yet
+                claims = jwt.decode(token, KeySet(keys), registry=self._registry).claims
         except _UNREADABLE as error:
             raise Unauthenticated.because(
                 "The token's signature or algorithm is not accepted.", token_given=True, reason=f"token: {type(error).__name__}"
             ) from None
         self._check_claims(claims, now_ms, expected_nonce)
-        return self._caller(claims, token)
+        return self._caller(await self._completed(claims, ask_more), token)
+
+    async def _completed(self, claims: Mapping[str, Any], ask_more: AskMore | None) -> Mapping[str, Any]:
+        """With what userinfo tells where the token says nothing; what the token says stands."""
+        wanted = ("email", self._kyc.claim)
+        if ask_more is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
+            more = await ask_more(claims["sub"])
+            claims = {**{name: more[name] for name in wanted if name in more}, **claims}
+        for name in wanted:
+            if name not in claims and name not in self._missed:
+                self._missed.add(name)
+                advice = "ask for the scope that carries it in oidc.scopes, or correct kyc.claim; without it customers count as unverified"
+                _log.warning("claim_absent", claim=name, advice=advice if name == self._kyc.claim else "notices by mail reach nobody")
+        return claims
 
     def _check_claims(self, claims: Mapping[str, Any], now_ms: int, expected_nonce: str | None) -> None:
         registry = jwt.JWTClaimsRegistry(
@@ -84,7 +108,10 @@ class TokenVerifier:
         except InvalidClaimError as error:
             raise Unauthenticated.because(_WRONG_CLAIM.get(error.claim, "A claim of the token is wrong."), token_given=True) from None
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
-        if claims.get("azp", None if several else self._oidc.audience) != self._oidc.audience:
+        # An ID token that answers our own login is ours alone; a bearer token may be another client's that the settings name.
+        ours = {self._oidc.audience} if expected_nonce is not None else {self._oidc.audience, *self._oidc.other_clients}
+        party = claims.get("azp", None if several else self._oidc.audience)
+        if not isinstance(party, str) or party not in ours:
             raise Unauthenticated.because("The token was issued to another client.", token_given=True)
         if expected_nonce is not None and claims.get("nonce") != expected_nonce:
             raise Unauthenticated.because("The token answers another login.", token_given=True)

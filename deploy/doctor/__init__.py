@@ -24,6 +24,9 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
                     yield finding
             async for finding in stores.vault(connection, settings):
                 yield finding
+            if isinstance(settings, AdminSettings):
+                async for finding in stores.customers(connection, settings):
+                    yield finding
         async for finding in stores.redis(settings, connection):
             yield finding
     yield proxies_as_configured(settings)

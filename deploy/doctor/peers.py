@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from admin.config import AdminSettings
-from admin.identity.provider import Provider, ProviderUnusable
+from admin.identity.provider import Discovery, Provider, ProviderUnusable
 from deploy.doctor.findings import SECONDS, Finding, Findings, ending
 from gateway.config.settings import GatewaySettings, Tls, Upstream
 from gateway.net.certificates import ends_ms
@@ -89,3 +89,27 @@ async def provider(settings: AdminSettings) -> Findings:
         yield Finding(
             "wrong", about, "publishes no usable authorization or token endpoint: nobody can log in by browser", "ask the provider"
         )
+    for finding in provider_as_configured(settings, discovery):
+        yield finding
+
+
+def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> list[Finding]:
+    """What the provider says it can do, against what it is asked for. What it does not say is not judged."""
+    oidc, found = settings.oidc, []
+    for name in ("email", settings.kyc.claim):
+        if discovery.claims is not None and name not in discovery.claims:
+            text = f"does not name the claim {name!r} among those it tells"
+            found.append(
+                Finding("note", "oidc.scopes", text, "see that a login gets it: the admin service logs claim_absent when it does not")
+            )
+    unknown = [scope for scope in oidc.scopes if discovery.scopes is not None and scope not in discovery.scopes]
+    if unknown:
+        found.append(Finding("wrong", "oidc.scopes", f"the provider does not know {', '.join(unknown)}", "name scopes that it publishes"))
+    if discovery.algorithms is not None and not discovery.algorithms & set(oidc.algorithms):
+        text = f"the provider signs by {', '.join(sorted(discovery.algorithms))} and none of these is accepted"
+        found.append(Finding("wrong", "oidc.algorithms", text, "add the one that it uses for this client"))
+    method = {"header": "client_secret_basic", "body": "client_secret_post"}[oidc.client_authentication]
+    if oidc.client_secret is not None and method not in discovery.client_authentication:
+        text = f"the provider does not take {method}"
+        found.append(Finding("wrong", "oidc.client_authentication", text, 'choose "header" or "body" as it documents'))
+    return found

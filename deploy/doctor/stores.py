@@ -116,6 +116,28 @@ async def role_of_admin(connection: postgres.Connection) -> Findings:
         yield Finding("ok", about, "can do what the admin service does, and append to the audit alone")
 
 
+async def customers(connection: postgres.Connection, settings: AdminSettings) -> Findings:
+    """Whether the provider's claims arrive: seen at those who have logged in."""
+    try:
+        row = await connection.fetchrow(_CLAIMED)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        return  # another finding says why
+    if row is None or not row["seen"]:
+        return
+    if not row["verified"]:
+        text = f"none of {row['seen']} customers who logged in is verified by the claim {settings.kyc.claim!r}: none can make a key"
+        yield Finding("wrong", "kyc.claim", text, "correct kyc.claim and kyc.verified, or ask for the scope that carries it in oidc.scopes")
+    if not row["mail"]:
+        text = f"none of {row['seen']} customers who logged in has an e-mail address: notices by mail reach nobody"
+        yield Finding("note", "oidc.scopes", text, "ask for the scope that carries email")
+
+
+_CLAIMED = """
+    SELECT count(*) AS seen, count(*) FILTER (WHERE kyc_claim = 'verified') AS verified, count(email) AS mail
+      FROM accounts WHERE claims_ms > 0
+"""
+
+
 async def vault(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> Findings:
     about, ring = "vault.keys", Vault.parse(settings.vault.keys.get_secret_value())
     broken: list[str] = []

@@ -14,6 +14,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from admin.config import Kyc as KycSettings
 from admin.config import Oidc
@@ -40,12 +41,20 @@ class World:
     claims: dict[str, Any] = field(default_factory=dict)
     answer: web.Response | None = None
     pieces: bool = False
+    told: Any = None
+    """What userinfo answers, and with which status."""
+    status: int = 200
+
+    async def userinfo(self, request: web.Request) -> web.Response:
+        assert request.headers["Authorization"] == "Bearer acc3ss"
+        return web.json_response(self.told, status=self.status)
 
     async def token(self, request: web.Request) -> web.StreamResponse:
         self.asked.append((dict(await request.post()), request.headers.get("Authorization", "")))
         if self.pieces:
             return await in_pieces(request, {"token_type": "Bearer", "id_token": self.issuer.token("budi", **self.claims)})
-        return self.answer or web.json_response({"token_type": "Bearer", "id_token": self.issuer.token("budi", **self.claims)})
+        answer = {"token_type": "Bearer", "access_token": "acc3ss", "id_token": self.issuer.token("budi", **self.claims)}
+        return self.answer or web.json_response(answer)
 
     async def begin(self, return_to: str = "/keys/new") -> tuple[dict[str, str], str]:
         """What the provider is asked, and the browser's cookie; the ID token will carry the right nonce."""
@@ -64,11 +73,13 @@ async def world(redis_url: str) -> AsyncIterator[World]:
         world = World(login=None, issuer=issuer)  # type: ignore[arg-type]
         application = web.Application()
         application.router.add_post("/token", world.token)
+        application.router.add_get("/userinfo", world.userinfo)
         server = TestServer(application)
         await server.start_server()
         issuer.discovery = {
             "authorization_endpoint": f"{issuer.url}/authorize?tenant=1",
             "token_endpoint": str(server.make_url("/token")),
+            "userinfo_endpoint": str(server.make_url("/userinfo")),
             "end_session_endpoint": f"{issuer.url}/logout",
         }
         oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, client_secret=SECRET, timeout_ms=2_000)
@@ -126,6 +137,63 @@ async def test_a_token_answer_without_an_end_is_given_up(world):
     query, cookie = await world.begin()
     with pytest.raises(IdentityProviderUnavailable):
         await world.finish({"state": query["state"], "code": "c0de"}, cookie)
+
+
+async def logged_in(world):
+    query, cookie = await world.begin()
+    caller, _ = await world.finish({"state": query["state"], "code": "c"}, cookie)
+    return caller
+
+
+@pytest.mark.parametrize(
+    ("token", "told", "email", "kyc"),
+    [
+        ({"email": None, "kyc": None}, {"email": "b@example.com", "kyc": "verified"}, "b@example.com", "verified"),
+        ({"kyc": None}, {"email": "other@example.com", "kyc": "verified"}, "budi@example.com", "verified"),
+        ({"email": None, "kyc": "unverified"}, {"email": "b@example.com", "kyc": "verified"}, "b@example.com", "unverified"),
+        ({"email": None, "kyc": None}, {}, None, "unverified"),
+        ({"kyc": None}, {"kyc": "pending"}, "budi@example.com", "unverified"),
+    ],
+)
+async def test_what_the_id_token_does_not_say_is_asked_at_userinfo_and_what_it_says_stands(world, token, told, email, kyc):
+    world.claims, world.told = dict(token), {"sub": "budi", **told}
+    caller = await logged_in(world)
+    assert (caller.email, caller.kyc) == (email, kyc)
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [({"sub": "siti", "kyc": "verified"}, 200), ({"kyc": "verified"}, 200), ([], 200), ({"sub": "budi"}, 401), ({}, 503)],
+)
+async def test_no_customer_becomes_unverified_because_userinfo_fails_nor_verified_by_anothers(world, told, status):
+    world.claims, world.told, world.status = {"kyc": None}, told, status
+    with pytest.raises(IdentityProviderUnavailable):
+        await logged_in(world)
+
+
+async def test_a_claim_that_nobody_tells_is_said_once_in_the_log(world):
+    world.claims, world.told = {"email": None, "kyc": None}, {"sub": "budi"}
+    with capture_logs() as logs:
+        await logged_in(world)
+        world.claims.pop("nonce")
+        await logged_in(world)
+    assert [line["claim"] for line in logs if line["event"] == "claim_absent"] == ["email", "kyc"]
+
+
+async def test_scopes_and_the_way_to_authenticate_are_settings(world):
+    world.login._oidc = world.login._oidc.model_copy(update={"scopes": ("openid", "profile", "kyc"), "client_authentication": "body"})
+    query, cookie = await world.begin()
+    assert query["scope"] == "openid profile kyc"
+    await world.finish({"state": query["state"], "code": "c"}, cookie)
+    form, authorization = world.asked[0]
+    assert (form["client_secret"], authorization) == (SECRET, "")
+
+
+async def test_an_id_token_issued_to_another_client_logs_nobody_in(world):
+    world.login._verifier._oidc = world.login._oidc.model_copy(update={"other_clients": ("app",)})
+    world.claims = {"azp": "app"}
+    with pytest.raises(LoginFailed, match="another client"):
+        await logged_in(world)
 
 
 async def test_a_state_works_once_and_only_if_it_is_ours(world):

@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from joserfc.jwk import ECKey, OctKey, RSAKey
+from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from multidict import CIMultiDict
 
 from admin.config import Kyc as KycSettings
@@ -196,3 +196,28 @@ async def test_without_keys_nobody_is_believed_and_nobody_is_called_a_liar(issue
     issuer.fail_with = 500
     with pytest.raises(IdentityProviderUnavailable):
         await verifier.verify(issuer.token(), now_ms=clock.now_ms())
+
+
+async def test_a_bearer_token_of_another_client_of_the_provider_is_taken_when_the_settings_name_it(issuer: Issuer) -> None:
+    oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, other_clients=("app",))
+    async with aiohttp.ClientSession() as http:
+        verifier = TokenVerifier(Provider(http, oidc), oidc, KycSettings())
+        for claims in ({"azp": "app"}, {"azp": AUDIENCE}, {"aud": [AUDIENCE, "app"], "azp": "app"}):
+            assert await verifier.verify(issuer.token(**claims), now_ms=clock.now_ms())
+        for claims in ({"azp": "another"}, {"azp": ["app"]}, {"azp": 5}, {"aud": "app", "azp": "app"}):
+            assert await refusal(verifier, issuer.token(**claims))
+
+
+@pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")  # of signing by the older name
+@pytest.mark.parametrize(("accepted", "used", "taken"), [("EdDSA", "EdDSA", True), ("Ed25519", "Ed25519", True), ("RS256", "EdDSA", False)])
+async def test_ed25519_is_accepted_by_its_older_name(issuer: Issuer, accepted: str, used: str, taken: bool) -> None:
+    key = OKPKey.generate_key("Ed25519", {"kid": "edwards", "use": "sig"})
+    issuer.published.append(key.as_dict(private=False))
+    oidc = Oidc.model_validate({"issuer": issuer.url, "audience": AUDIENCE, "algorithms": [accepted]})
+    token = issuer.token(key=key, header={"alg": used, "kid": "edwards"})
+    async with aiohttp.ClientSession() as http:
+        verifier = TokenVerifier(Provider(http, oidc), oidc, KycSettings())
+        if taken:
+            assert (await verifier.verify(token, now_ms=clock.now_ms())).account_id == "alice"
+        else:
+            assert "algorithm" in (await refusal(verifier, token)).detail
