@@ -215,15 +215,6 @@ async def test_a_gateway_starts_while_redis_is_away_and_says_so(write, tmp_path)
         await client.close()
 
 
-async def test_a_redis_that_does_not_let_the_gateway_in_prevents_a_start(write, redis_url):
-    gateway = RunningGateway(write(redis=redis_url.replace("://", "://:wrong-password@", 1)))
-    await gateway.start()
-    assert await gateway.ended() == 1
-    assert "stores.redis: Redis does not let this service in" in gateway.told()
-    assert "wrong-password" not in gateway.told()
-    await gateway.close()
-
-
 async def test_a_database_without_tables_says_what_to_run(write, postgres):
     gateway = RunningGateway(write(postgres=postgres.dsn("postgres", "gerbang_gateway")))
     await gateway.start()
