@@ -83,7 +83,9 @@ async def test_each_rule_has_its_sentence(customer: Visitor):
             if field.startswith("#"):
                 await customer.page.fill(field, value)
             else:
-                await customer.page.locator("#advanced summary").click()
+                await customer.page.locator("#advanced").evaluate(
+                    "details => (details.open = true)"
+                )  # the form may remember the last round
                 await customer.page.check(f"input[name=algorithm][value={field}]")
                 await customer.page.fill("#public_key", value)
         await customer.page.click("#key-form .primary")
