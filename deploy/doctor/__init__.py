@@ -40,3 +40,5 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
     else:
         async for finding in peers.provider(settings):
             yield finding
+        for about, url in peers.called(settings):
+            yield await peers.reachable(about, url)

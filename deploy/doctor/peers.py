@@ -113,3 +113,29 @@ def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> lis
         text = f"the provider does not take {method}"
         found.append(Finding("wrong", "oidc.client_authentication", text, 'choose "header" or "body" as it documents'))
     return found
+
+
+def called(settings: AdminSettings) -> list[tuple[str, str]]:
+    """What else the admin service calls, by setting. Nothing is sent to any of them: a delivery would be one."""
+    found = [("oidc.issuer", settings.oidc.issuer)] if settings.oidc.issuer.startswith("https:") else []
+    found += [("webhooks.url", settings.webhooks.url)] if settings.webhooks is not None else []
+    return found + [(f"upstreams.{name}.key_events", upstream.key_events) for name, upstream in settings.upstreams.items()]
+
+
+async def reachable(about: str, target: str) -> Finding:
+    """Whether somebody listens there, and until when the certificate of an ``https`` URL is good."""
+    url = urlsplit(target)
+    context = ssl.create_default_context() if url.scheme == "https" else None
+    where = f"{url.hostname}:{url.port or (443 if context else 80)}"
+    try:
+        async with asyncio.timeout(SECONDS):
+            _, writer = await asyncio.open_connection(url.hostname, url.port or (443 if context else 80), ssl=context)
+    except (OSError, TimeoutError) as error:  # ssl.SSLError is one, too
+        why = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
+        return Finding("wrong", about, f"{where} cannot be reached: {why}", "start it, or correct the address")
+    peer: Any = writer.get_extra_info("peercert") if context else None
+    writer.close()
+    if peer:
+        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
+        return found._replace(text=f"{where} answers; {found.text}")
+    return Finding("ok", about, f"{where} answers")
