@@ -18,11 +18,12 @@ from admin.stepup import factors
 from admin.stores import Stores
 from admin.streaming import streaming
 from admin.wiring import build
-from gateway.config.settings import Address, Tls
-from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.config.settings import Address
+from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
 from gateway.net.listening import listen
+from gateway.net.tls import server_context
 from gateway.runtime.tasks import cancel, spawn
 
 _WAIT_FOR_STORES_S = 30.0
@@ -87,7 +88,7 @@ class _Running:
 
     async def swap(self, settings: AdminSettings) -> None:
         """See :attr:`Bound.swap`."""
-        tls = None if settings.listen.tls is None else _tls_context(settings.listen.tls)
+        tls = None if settings.listen.tls is None else server_context(settings.listen.tls)
         applications = build(settings, self._vault, self._stores, self._http, self.metrics)
         after = AsyncExitStack()
         try:
@@ -147,17 +148,6 @@ def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket
 
 def _address_of(listening: socket.socket) -> Address:
     return Address(*listening.getsockname()[:2])
-
-
-def _tls_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(tls.certificate, tls.key)
-    except (OSError, ssl.SSLError) as error:
-        said = f"{tls.certificate} and {tls.key} cannot be used: {error.strerror or error}"
-        raise ConfigError([ConfigProblem("listen.tls", said)]) from None
-    return context
 
 
 async def _close_pool(pool: postgres.Pool) -> None:

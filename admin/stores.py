@@ -7,10 +7,9 @@ from typing import Any
 
 import asyncpg
 import structlog
-from redis.exceptions import RedisError
 
 from gateway.errors import GerbangError, StoreUnavailable
-from gateway.keys import usage
+from gateway.keys import redis_client, usage
 from gateway.keys.invalidation import publish
 from gateway.keys.postgres import COMMAND_SECONDS, Connection, Pool, translated
 from gateway.runtime import clock
@@ -77,9 +76,10 @@ class Stores:
             _log.warning("not_ready", store="postgres", reason=str(error))
             missing.append("postgres")
         try:
-            await self.redis.ping()
-        except (RedisError, OSError) as error:
-            _log.warning("not_ready", store="redis", reason=type(error).__name__)
+            with redis_client.translated():
+                await self.redis.ping()
+        except StoreUnavailable as error:
+            _log.warning("not_ready", store="redis", reason=str(error))
             missing.append("redis")
         return missing
 

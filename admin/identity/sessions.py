@@ -16,10 +16,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from admin.identity.caller import Caller, Kyc
-from gateway.errors import StoreUnavailable
+from gateway.keys.redis_client import translated
 from gateway.keys.vault import SealBroken, Vault
 
 LOGIN_TTL_MS = 600_000
@@ -125,42 +124,32 @@ class SessionStore:
         return fresh
 
     async def close(self, token: str) -> None:
-        try:
+        with translated():
             await self._redis.delete(_key("session", token))
-        except RedisError as error:
-            raise StoreUnavailable("Redis did not answer") from error
 
     async def begin_login(self, state: str, attempt: LoginAttempt) -> None:
         sealed = self._seal(attempt, digest(state))
-        try:
+        with translated():
             await self._redis.set(_key("login", state), sealed, px=LOGIN_TTL_MS)
-        except RedisError as error:
-            raise StoreUnavailable("Redis did not answer") from error
 
     async def take_login(self, state: str) -> LoginAttempt | None:
         """The attempt that ``state`` stands for, once: a second call finds nothing."""
         if not _TOKEN.fullmatch(state):
             return None
-        try:
+        with translated():
             sealed = await self._redis.getdel(_key("login", state))
-        except RedisError as error:
-            raise StoreUnavailable("Redis did not answer") from error
         return self._unseal(sealed, LoginAttempt, digest(state))
 
     async def _get(self, key: str) -> Any:
-        try:
+        with translated():
             return await self._redis.get(key)
-        except RedisError as error:
-            raise StoreUnavailable("Redis did not answer") from error
 
     async def _write(self, token: str, session: Session, now_ms: int, *, only_existing: bool = False) -> None:
         remaining_ms = self._remaining_ms(session, now_ms)
         if remaining_ms <= 0:
             return
-        try:
+        with translated():
             await self._redis.set(_key("session", token), self._seal(session, digest(token)), px=remaining_ms, xx=only_existing)
-        except RedisError as error:
-            raise StoreUnavailable("Redis did not answer") from error
 
     def _remaining_ms(self, session: Session, now_ms: int) -> int:
         return min(session.seen_ms + self._idle_ms, session.created_ms + self._absolute_ms) - now_ms

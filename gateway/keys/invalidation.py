@@ -19,7 +19,7 @@ from redis.asyncio.client import PubSub
 
 from gateway.config.settings import Cache
 from gateway.errors import StoreUnavailable
-from gateway.keys import postgres, sql
+from gateway.keys import postgres, redis_client, sql
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import FAILURES
 from gateway.keys.shared import forget
@@ -70,10 +70,11 @@ async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
     except StoreUnavailable as error:
         failure = error  # the message may get through all the same
     try:
-        for start in range(0, len(key_ids), _MESSAGE_LIMIT):
-            await redis.publish(REDIS_CHANNEL, " ".join((str(now_ms), *key_ids[start : start + _MESSAGE_LIMIT])))
-    except FAILURES as error:
-        failure = StoreUnavailable(f"Redis did not answer: {type(error).__name__}")
+        with redis_client.translated():
+            for start in range(0, len(key_ids), _MESSAGE_LIMIT):
+                await redis.publish(REDIS_CHANNEL, " ".join((str(now_ms), *key_ids[start : start + _MESSAGE_LIMIT])))
+    except StoreUnavailable as error:
+        failure = error
     if failure is not None:
         raise failure
 

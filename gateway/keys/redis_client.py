@@ -14,7 +14,8 @@ in flight and looks for shifted replies). Nothing is sent twice, for whether a c
 the exception is Cluster, where a command whose node went away is sent once more to its successor.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -28,7 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisClusterException, RedisError
 
-from gateway.errors import ConfigError, ConfigProblem
+from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 0.5
@@ -37,6 +38,19 @@ MAX_CONNECTIONS = 64
 
 FAILURES = (RedisError, RedisClusterException, OSError)
 """What a command or a pipeline raises when Redis does not answer as it should."""
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn "Redis did not answer" in all its forms into one error.
+
+    :raises StoreUnavailable: names the kind of failure
+    """
+    try:
+        yield
+    except FAILURES as error:
+        raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")

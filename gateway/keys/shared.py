@@ -12,9 +12,8 @@ from collections.abc import Iterable, Sequence
 import structlog
 from redis.asyncio import Redis, RedisCluster
 
-from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord, RecordUnreadable, open_record, seal_record
-from gateway.keys.redis_client import FAILURES
+from gateway.keys.redis_client import translated
 from gateway.keys.vault import Vault
 
 _TOGETHER = 500
@@ -31,14 +30,12 @@ class SharedRecords:
     async def read(self, key_ids: Sequence[str]) -> dict[str, DatedRecord]:
         """The records that are there now, in one round trip. One that does not open is logged and counts as none."""
         names = [record_key(key_id) for key_id in key_ids]
-        try:
+        with translated():
             held: list[bytes | None]
             if isinstance(self._redis, RedisCluster):
                 held = await self._redis.mget_nonatomic(names)
             else:
                 held = await self._redis.mget(names)  # type: ignore[assignment]  # bytes: nothing is decoded
-        except FAILURES as error:
-            raise _unavailable(error) from None
         found = {}
         for key_id, sealed in zip(key_ids, held, strict=True):
             if sealed is not None:
@@ -55,10 +52,8 @@ class SharedRecords:
                 remaining_ms = dated.read_ms + dated.ttl_ms - now_ms
                 if remaining_ms > 0:
                     pipeline.set(record_key(dated.record.key_id), seal_record(dated, self._vault), px=remaining_ms)
-            try:
+            with translated():
                 await pipeline.execute()
-            except FAILURES as error:
-                raise _unavailable(error) from None
 
     async def forget(self, key_ids: Sequence[str]) -> None:
         """:func:`forget`."""
@@ -70,17 +65,11 @@ async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
 
     :raises StoreUnavailable: Redis did not take it all
     """
-    try:
+    with translated():
         for start in range(0, len(key_ids), _TOGETHER):
             await redis.unlink(*map(record_key, key_ids[start : start + _TOGETHER]))  # of a Cluster: one for each slot, in one round trip
-    except FAILURES as error:
-        raise _unavailable(error) from None
 
 
 def record_key(key_id: str) -> str:
     """The name in Redis; the braces keep all of a key's names in one slot of a Cluster."""
     return f"gerbang:{{{key_id}}}:record"
-
-
-def _unavailable(error: Exception) -> StoreUnavailable:
-    return StoreUnavailable(f"Redis did not answer: {type(error).__name__}")

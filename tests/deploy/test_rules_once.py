@@ -1,0 +1,21 @@
+"""One of each security rule: a search over the product's code finds a single writer."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for room in ("gateway", "admin") for path in (ROOT / room).rglob("*.py")}
+ONCE = {
+    "the parser of X-Forwarded-For": (r"\bclass ClientIpRule\b|def \w*forwarded_for\b", "gateway/net/client_ip.py"),
+    "the TLS context of a server": (r"\.load_cert_chain\(", "gateway/net/tls.py"),
+    "Redis errors translated": (r'f"Redis did not answer: ', "gateway/keys/redis_client.py"),
+}
+
+
+@pytest.mark.parametrize("rule", ONCE)
+def test_each_rule_stands_once(rule: str) -> None:
+    pattern, home = ONCE[rule]
+    found = [name for name, text in SOURCES.items() if re.search(pattern, text)]
+    assert found == [home]
