@@ -144,7 +144,7 @@ async def test_signing_out_everywhere_ends_every_login_and_says_so_in_the_activi
     assert done.status == 200
     for cookie in (mine, stolen):
         assert (await get(http, site, "/security", Cookie=cookie)).status == 303
-    url = f"{site.internal_url}/internal/v1/audit?account_id=verified"
+    url = f"{site.internal_url}/internal/v1/audit?account=verified"
     events = (await (await http.get(url, headers={"Authorization": f"Bearer {INTERNAL_TOKEN}"})).json())["events"]
     assert "logins_ended" in {event["event"] for event in events}
 
