@@ -1,0 +1,143 @@
+"""deploy/README.md, "By task": each command is taken from the page and run, and a backup is restored by its words alone."""
+
+import json
+import os
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from deploy.local.postgres import PostgresServer, binaries
+from tests.support.bot import Bot
+from tests.support.customer import Customer
+from tests.support.system import GERBANG, System, free_port
+
+GUIDE = Path(__file__).parents[2] / "deploy" / "README.md"
+KEY = "gbk_ka7rJFfR1hFSj4ipk8CGXJ2fYC8h"
+ELSEWHERE = ("systemctl ",)
+"""Commands of machines that no test can be; what they do is done to the processes instead."""
+
+
+def tasks() -> dict[str, list[str]]:
+    """The command lines below each heading of the part."""
+    part = GUIDE.read_text().partition("\n## By task\n")[2].partition("\n## ")[0]
+    headings = re.split(r"^### (.+)$", part, flags=re.MULTILINE)[1:]
+    blocks = {
+        heading: re.findall(r"```console\n(.*?)```", text, re.DOTALL) for heading, text in zip(headings[::2], headings[1::2], strict=True)
+    }
+    return {heading: [line.removeprefix("$ ") for line in "".join(found).splitlines()] for heading, found in blocks.items()}
+
+
+TASKS = tasks()
+
+
+def run(system: System, line: str, folder: Path, names: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A line of the guide in a shell, with this system's names in place of the guide's."""
+    secret = {name: (system.folder / "secrets" / name).read_text().strip() for name in ("postgres-owner", "postgres-admin")}
+    names = names | {
+        "postgresql://owner@db.internal/gerbang": f"'{secret['postgres-owner']}'",
+        "postgresql://gerbang_admin@db.internal/gerbang": f"'{secret['postgres-admin']}'",
+        "http://127.0.0.1:8081": system.ops_url,
+        "/etc/gerbang/secrets/vault": str(system.folder / "secrets/vault-keys"),
+        "/etc/gerbang/": f"{system.folder}/",
+        "/var/lib/gerbang-admin/": f"{folder}/streamed/",
+    }
+    for name, value in names.items():
+        line = line.replace(name, value)
+    environment = system.environment | {
+        "PATH": f"{GERBANG.parent}:{binaries()}:{os.environ['PATH']}",
+        "GERBANG_INTERNAL_URL": system.internal_url,
+        "GERBANG_INTERNAL_TOKEN_FILE": str(system.folder / "secrets/internal-token"),
+    }
+    return subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=90)
+
+
+def becomes(bot: Bot, wanted: int) -> None:
+    deadline = time.monotonic() + 30
+    while bot.call("GET", "/v1/wallets").status != wanted:
+        assert time.monotonic() < deadline, wanted
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("heading", [name for name in TASKS if name != "Restore yesterday"])
+def test_the_commands_of_a_task_do_what_they_say(system, customer_of, tmp_path, heading):
+    lines = [line for line in TASKS[heading] if not line.startswith(ELSEWHERE)]
+    assert lines or heading == "Retention"
+    customer = customer_of()
+    key = customer.create_key(label="a task's", scopes=["read"], ip_access="unrestricted")
+    for line in lines:
+        done = run(system, line, tmp_path, {KEY: key["key_id"], "siti": customer.account})
+        assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+    if heading == "Revoke after a leak":
+        assert f"{key['key_id']}" in done.stdout or "keys match" in done.stderr
+        with Bot(system.gateway_url, key, address="127.0.3.1") as bot:
+            becomes(bot, 401)
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A system that may be stopped, and whose audit is streamed."""
+    running = System(tmp_path / "data", free_port())
+    running.start()
+    (tmp_path / "streamed").mkdir()
+    file = running.folder / "admin.toml"
+    file.write_text(f'{file.read_text()}\n[audit]\nfile = "{tmp_path}/streamed/audit.jsonl"\ninterval_ms = 100\n')
+    running.end()
+    running.start()
+    yield running
+    if running.processes():
+        running.end()
+
+
+def streamed(file: Path, event: str) -> dict[str, object]:
+    """The event, once the file has it."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        if any(one["event"] == event for one in found):
+            return next(one for one in found if one["event"] == event)
+        assert time.monotonic() < deadline, event
+        time.sleep(0.05)
+
+
+def test_a_key_that_was_revoked_after_the_backup_stays_revoked_after_its_restoration(own, tmp_path):
+    customer = Customer(own.admin_url, own.identity_url)
+    leaked, kept = (customer.create_key(label=label, scopes=["read"], ip_access="unrestricted") for label in ("leaked", "kept"))
+    streamed(tmp_path / "streamed/audit.jsonl", "key_created")
+    (dump,) = [line for line in TASKS["Upgrade and roll back"] if line.startswith("pg_dump")]
+    assert run(own, dump, tmp_path, {}).returncode == 0
+    revoked = TASKS["Revoke after a leak"][0]
+    assert run(own, revoked, tmp_path, {KEY: leaked["key_id"]}).returncode == 0
+    with Bot(own.gateway_url, leaked) as bot:
+        becomes(bot, 401)
+    last = streamed(tmp_path / "streamed/audit.jsonl", "key_revoked")
+
+    names: dict[str, str] = {}
+    database = PostgresServer(own.folder / "postgres")
+    for line in TASKS["Restore yesterday"]:
+        if line.startswith("systemctl stop"):
+            own.end()
+            database.start()
+        elif line == "systemctl start gerbang-admin":
+            database.stop()
+            own.start()
+            with Bot(own.gateway_url, leaked) as bot:
+                becomes(bot, 200)  # the dump has it alive: that is what the next line is for
+        elif line.startswith("redis-cli"):
+            for file in (own.folder / "redis").glob("*.rdb"):
+                file.unlink()
+        elif not line.startswith("systemctl"):
+            done = run(own, line, tmp_path, names)
+            assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
+            if "audit verify" in line:
+                names["SEQ:HASH"] = done.stdout.split()[-1]
+                expecting = run(own, f"{line} --expect {last['id']}:{last['hash']}", tmp_path, names)
+                assert (expecting.returncode, str(last["id"]) in expecting.stderr) == (1, True), expecting
+            elif "revoked-since" in line and "--keys" not in line:
+                assert leaked["key_id"] in done.stdout
+                assert kept["key_id"] not in done.stdout
+    with Bot(own.gateway_url, leaked) as bot, Bot(own.gateway_url, kept) as other:
+        becomes(bot, 401)
+        becomes(other, 200)
