@@ -350,7 +350,7 @@ def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
     granted, tat_in_ms, room, closed_in_ms = int(answer[0]), float(answer[1]), int(answer[2]), float(answer[3])
     share.tat_ms = sent_ms + tat_in_ms + share.unsettled * rate.period_ms / rate.units
     share.room = room - share.unsettled
-    share.learned_ms = sent_ms
+    share.learned_ms = float(sent_ms)
     share.closed_ms = sent_ms + closed_in_ms if closed_in_ms else 0.0
     if granted:
         share.paid = granted + (share.paid if sent_ms <= share.paid_until_ms else 0)
