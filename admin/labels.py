@@ -1,6 +1,7 @@
 """Names that customers give: to keys, and to factors. Pure."""
 
 import unicodedata
+from itertools import pairwise
 
 from admin.errors import FieldError
 
@@ -32,7 +33,7 @@ def label_error(text: str, *, field: str = "label") -> FieldError | None:
 def _without_joiners(text: str) -> str:
     """Without the joiners that make one emoji of several (UTS 51 §2.3): each stands between two symbols."""
     kept, before = "", ""
-    for character, following in zip(text, text[1:] + " ", strict=True):
+    for character, following in pairwise(text + " "):
         if character == _JOINER and _is_symbol(before) and _is_symbol(following):
             before = ""
             continue

@@ -1,6 +1,8 @@
 """Names that customers give: what is seen is allowed, emoji of several parts too; what hides is not."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from admin.labels import label_error
 
@@ -40,3 +42,16 @@ def test_a_joiner_anywhere_else_hides_and_is_refused(label: str):
     error = label_error(label)
     assert error is not None
     assert error.code == "not_printable"
+
+
+@pytest.mark.parametrize("label", ["", "\u3164", "\u2800"])
+def test_a_label_in_which_nothing_is_seen_is_required(label: str):
+    error = label_error(label)
+    assert error is not None
+    assert error.code == "required"
+
+
+@given(st.text() | st.text(alphabet="a \u200d\ufe0f\U0001f469\U0001f3fd"))
+def test_every_text_is_judged(label: str):
+    error = label_error(label)
+    assert error is None or error.code in ("required", "not_printable", "too_long")

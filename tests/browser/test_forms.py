@@ -140,7 +140,7 @@ async def test_the_present_address_is_entered_or_it_is_said_why_not(browser: Bro
     await visitor.enrol_totp()
     await visitor.go("/keys/new")
     await visitor.page.click("#use-current")
-    await expect(visitor.page.locator("#current-note")).to_have_text(re.compile(r"127\.0\.0\.1, bukan alamat publik"))
+    await expect(visitor.page.locator("#current-note")).to_have_text(re.compile(r"127\.0\.0\.1, bukan alamat IP publik"))
     await expect(visitor.page.locator("#ip-0")).to_have_value("")
 
 
