@@ -98,7 +98,7 @@ async def test_what_the_gate_allows_and_refuses_is_seen_on_the_page(customer: Vi
 
     async def reloaded() -> None:  # the gate writes its counts every few seconds
         await customer.go("/keys")
-        await expect(customer.card("Dari rumah").locator(".refused")).to_have_count(1, timeout=500)
+        await expect(customer.card("Dari rumah").locator("details.refused")).to_have_count(1, timeout=500)
         await expect(customer.card("Bebas").locator("figure")).to_have_count(1, timeout=500)
 
     await eventually(reloaded)
