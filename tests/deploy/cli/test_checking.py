@@ -44,7 +44,7 @@ def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
     text = EXAMPLE.read_text()
     for old, new in (
         ('per_key = "1200/minute"', 'per_key = "fast"'),
-        ('"10.0.0.0/8"', '"10.0.0.1/8"'),
+        ("trusted_proxies = []", 'trusted_proxies = ["10.0.0.1/8"]'),
         ("workers = 1 ", "worker = 1 "),
         ('match = "GET /v1/wallets"\nscope = "read"\nupstream = "spot"', 'match = "GET /v1/wallets"\nscope = "read"\nupstream = "nope"'),
     ):
@@ -53,7 +53,7 @@ def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
     broken.write_text(text)
     result = check(broken)
     assert result.exit_code == 1
-    for path in ("limits.per_key", "client_ip.trusted_proxies[2]", "listen.worker", "routes[3].upstream"):
+    for path in ("limits.per_key", "client_ip.trusted_proxies[0]", "listen.worker", "routes[3].upstream"):
         assert f"\n{path}: " in result.stderr
 
 
