@@ -46,7 +46,7 @@ def test_every_error_is_told_at_once_with_its_keys_path(tmp_path):
         ('per_key = "1200/minute"', 'per_key = "fast"'),
         ("trusted_proxies = []", 'trusted_proxies = ["10.0.0.1/8"]'),
         ("workers = 1 ", "worker = 1 "),
-        ('match = "GET /v1/wallets"\nscope = "read"\nupstream = "spot"', 'match = "GET /v1/wallets"\nscope = "read"\nupstream = "nope"'),
+        ('summary = "Your balances"\nscope = "read"\nupstream = "spot"', 'scope = "read"\nupstream = "nope"'),
     ):
         assert old in text
         text = text.replace(old, new)
