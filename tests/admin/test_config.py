@@ -42,7 +42,7 @@ def test_the_example_is_valid_and_shows_the_defaults(example: str) -> None:
     assert settings.listen.internal == Address("127.0.0.1", 8093)
     for section, default in AdminSettings.model_fields.items():
         if default.default is not None and not default.is_required():
-            assert getattr(settings, section) == default.default, section
+            assert getattr(settings, section) == default.get_default(call_default_factory=True), section
 
 
 def test_the_example_names_every_setting(example: str) -> None:

@@ -156,7 +156,11 @@ class Served:
             sock.bind(local_addr)
         sock.setblocking(False)
         async with asyncio.timeout(TIMEOUT):
-            await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            try:
+                await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.port))
+            except OSError:
+                sock.close()
+                raise
             client = RawClient(*await asyncio.open_connection(sock=sock, limit=1 << 22, **how))
         self.clients.append(client)
         return client

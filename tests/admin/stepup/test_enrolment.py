@@ -21,7 +21,7 @@ async def test_an_app_is_enrolled_by_its_first_code_and_brings_recovery_codes(al
 async def test_the_answer_holds_what_an_app_scans(service: Service) -> None:
     started = (await service.customer("bob").call("POST", "factors/totp", {"name": "Phone"})).body
     scanned = pyotp.parse_uri(started["otpauth_uri"])
-    assert (scanned.secret, scanned.name, scanned.issuer) == (started["secret"], "bob@example.com", "Gerbang")
+    assert (scanned.secret, scanned.name, scanned.issuer) == (started["secret"], "bob@example.com", "API Management")
 
 
 async def test_an_app_that_was_not_confirmed_does_not_count(service: Service) -> None:
