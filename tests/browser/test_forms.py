@@ -101,6 +101,20 @@ async def test_an_address_is_checked_when_it_is_left(customer: Visitor):
     await expect(customer.page.locator("#ip-0-error")).to_be_hidden()
 
 
+async def test_an_error_that_appears_moves_no_button_away_while_it_is_pressed(customer: Visitor):
+    await customer.fill_key("Bot", address="10.0.0.1")
+    button = customer.page.locator("#add-address")
+    await button.scroll_into_view_if_needed()
+    await button.hover()
+    async with customer.page.expect_response("**/keys/check-addresses"):
+        await customer.page.mouse.down()
+    await customer.page.evaluate("() => new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
+    await expect(customer.page.locator("#ip-0-error")).to_be_hidden()
+    await customer.page.mouse.up()
+    await expect(customer.page.locator("#ip-1")).to_be_focused()
+    await expect(customer.page.locator("#ip-0-error")).to_have_text(await said(customer, "not_public"))
+
+
 async def test_unrestricted_trading_is_warned_of_and_asked_about(customer: Visitor):
     await customer.fill_key("Bot", address=None)
     warning = customer.page.locator("#unrestricted-trading")

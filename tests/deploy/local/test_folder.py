@@ -90,7 +90,7 @@ def test_edits_are_kept_when_the_port_changes_and_the_folder_moves(folder, tmp_p
     folder.path.rename(tmp_path / "moved")
     moved = prepared(DataFolder(tmp_path / "moved"), 8081)
     text = moved.gateway_config.read_text()
-    assert text == edited.replace(":8081", ":8082").replace(":8080", ":8081").replace(":8092", ":8093").replace(
+    assert text == edited.replace(":8081", ":8082").replace(":8080", ":8081").replace(":8090", ":8091").replace(":8092", ":8093").replace(
         str(folder.path), str(moved.path)
     )
     assert "file:" + str(moved.path) in text

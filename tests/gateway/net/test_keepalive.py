@@ -28,7 +28,7 @@ async def test_both_sides_of_the_gate_probe_silent_connections() -> None:
 
 
 async def test_behind_the_proxy_protocol_too() -> None:
-    client_ip = {"proxy_protocol": True, "trusted_proxies": ("127.0.0.0/8",)}
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         client = await served.client()
         assert (await client.ask(b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n" + GET)).status == 200

@@ -62,6 +62,21 @@ function forgive(field) {
   for (const input of field.querySelectorAll("[aria-invalid]")) if (input.closest(".field") === field) input.removeAttribute("aria-invalid");
 }
 
+// What appears moves what is below it: a button that moves away between press and release is not clicked.
+let pressing = false;
+addEventListener("pointerdown", () => (pressing = true), { capture: true });
+for (const end of ["pointerup", "pointercancel"]) addEventListener(end, () => setTimeout(() => (pressing = false)), { capture: true });
+
+/** Wait until nothing on the page is being pressed and the click has been dealt with. */
+export async function released() {
+  while (pressing) {
+    await new Promise((resolve) => {
+      for (const end of ["pointerup", "pointercancel"]) addEventListener(end, resolve, { capture: true, once: true });
+    });
+    await new Promise((resolve) => setTimeout(resolve));
+  }
+}
+
 let submitter = null;
 document.addEventListener("submit", (event) => (submitter = event.submitter), { capture: true });
 
