@@ -98,7 +98,7 @@ async def test_it_says_whether_its_workers_run_machine_code(write, program):
     async with running(write(), program=program) as gateway:
         said = await gateway.event("ready")
         (worker,) = await gateway.worker_pids()
-        mapped = "/gateway/server/exchange." in await asyncio.to_thread(Path(f"/proc/{worker}/maps").read_text)
+        mapped = "/gateway/server/plane." in await asyncio.to_thread(Path(f"/proc/{worker}/maps").read_text)
         assert mapped is said["compiled"] is (wheel.is_current() and program == wheel.program("python"))
         assert (await gateway.ask("GET", "/config"))[1]["compiled"] is mapped
         assert await gateway.metric("gerbang_compiled") == mapped
