@@ -84,13 +84,16 @@ class Allowance:
             limiter.give_back(principal.key_id, weight, self.per_key)
 
     def lines(self, charge: Charge) -> bytes:
-        """Field lines that tell how the limit stands: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset``, which many clients read, and
-        ``RateLimit-Policy`` and ``RateLimit`` of draft-ietf-httpapi-ratelimit-headers-10.
+        """Field lines that tell how the limit stands: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until all of it is there again),
+        which many clients read; ``RateLimit-Policy`` (§3) and ``RateLimit`` (§4) of draft-ietf-httpapi-ratelimit-headers-11: more than
+        ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After never comes before it (§6).
         """
-        seconds = -int(-charge.reset_ms // 1000)
-        begun = self._account_lines if charge.of_account else self._key_lines
+        begun, rate = self._key_lines, self.per_key
+        if charge.of_account and self.per_account is not None:
+            begun, rate = self._account_lines, self.per_account
+        remaining, reset = charge.remaining, -int(-charge.reset_ms // 1000)
         return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
-            begun, charge.remaining, seconds, charge.remaining, seconds,
+            begun, remaining, _more_in_seconds(charge, rate) if reset else 0, remaining, reset,
         )  # fmt: skip
 
     def used_weight(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> int:
@@ -142,6 +145,12 @@ def count_order(limiter: "KeyLimiter", principal: Principal, orders: int, now_ms
 def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> int:
     limiter.charge(ledger, units, _COUNTED, now_ms)
     return limiter.used(ledger, _COUNTED, now_ms)
+
+
+def _more_in_seconds(charge: Charge, rate: Rate) -> int:
+    """Until one more unit can be charged than now, of a limit that is in use: at least 1."""
+    milliseconds = (charge.remaining + 1) * rate.period_ms / rate.units - rate.period_ms + charge.reset_ms
+    return 1 + int(milliseconds / 1000 - 1e-6) if milliseconds > 1_000 else 1
 
 
 def _policy(name: bytes, rate: Rate) -> bytes:

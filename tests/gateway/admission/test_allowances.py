@@ -1,11 +1,17 @@
 """Limits of keys, accounts and tiers: who is charged, what is given back, and what is told."""
 
 import asyncio
+import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
+from gateway.admission.allowances import Allowance
 from gateway.admission.gate import KeyNeeded
+from gateway.admission.gcra import charge
+from gateway.admission.rules import rate_limited
 from gateway.config.settings import Rate
 from gateway.errors import ReplayedRequest
 from tests.support.keys import a_record
@@ -38,13 +44,32 @@ def test_of_two_limits_the_tighter_one_is_told_and_both_are_named():
     assert (fields[b"RateLimit"], fields[b"RateLimit-Limit"]) == (b'"key";r=99;t=1', b"100")
 
 
+@given(st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]), st.lists(st.tuples(st.integers(1, 60), st.integers(0, 20_000))))
+def test_more_is_available_when_the_field_says_so_and_never_after_retry_after(units, period_ms, charges):
+    """draft-ietf-httpapi-ratelimit-headers-11 §4.1.2 and §6."""
+    rate, tat_ms, now_ms = Rate(units, period_ms), 0.0, 1_000_000
+    for weight, pause_ms in charges:
+        now_ms += pause_ms
+        done = charge(tat_ms, weight, now_ms, rate)
+        tat_ms = done.tat_ms
+        match = re.fullmatch(rb'"key";r=([0-9]+);t=([0-9]+)', told(Allowance(rate, None).lines(done))[b"RateLimit"])
+        remaining, seconds = int(match[1]), int(match[2])
+        assert remaining == done.remaining
+        later = charge(tat_ms, 0, now_ms + 1_000 * seconds, rate).remaining
+        assert later > remaining or remaining == units
+        if not done.allowed and weight <= units:
+            assert seconds <= int(dict(rate_limited("", done.retry_after_ms).headers)[b"Retry-After"])
+        if seconds > 1:
+            assert charge(tat_ms, 0, now_ms + 1_000 * (seconds - 1) - 1, rate).remaining == remaining
+
+
 def test_what_the_account_refuses_costs_the_key_nothing():
     scene = with_account("2/minute")
     assert [scene.admit().charge.of_account for _ in range(2)] == [True, True]
     refusal = scene.refused()
     assert (refusal.code, refusal.extras) == ("rate_limited", {"retry_after_ms": 30_000})
     assert "2/minute for all keys of the account" in refusal.detail
-    assert dict(refusal.headers)[b"RateLimit"] == b'"account";r=0;t=60'
+    assert dict(refusal.headers)[b"RateLimit"] == b'"account";r=0;t=30'
     assert sum(scene.limiter.charged) == 2
 
 

@@ -63,7 +63,7 @@ def test_a_request_is_charged_its_weight_once_and_told_what_is_left():
     admitted = scene.admit()
     assert scene.limiter.charged == [40]
     assert admitted.answer_headers == (
-        b'RateLimit-Policy: "key";q=100;w=60\r\nRateLimit-Limit: 100\r\nRateLimit: "key";r=60;t=24\r\n'
+        b'RateLimit-Policy: "key";q=100;w=60\r\nRateLimit-Limit: 100\r\nRateLimit: "key";r=60;t=1\r\n'
         b"RateLimit-Remaining: 60\r\nRateLimit-Reset: 24\r\nX-MBX-USED-WEIGHT-1M: 40\r\n"
     )
     assert scene.usage.counts == {"admitted": 1}
@@ -298,7 +298,7 @@ def test_over_the_limit_the_answer_says_when_to_come_again():
     assert dict(refusal.headers) == {
         b"Retry-After": b"1",
         b"RateLimit-Policy": b'"key";q=100;w=60',
-        b"RateLimit": b'"key";r=0;t=60',
+        b"RateLimit": b'"key";r=0;t=1',
         b"RateLimit-Limit": b"100",
         b"RateLimit-Remaining": b"0",
         b"RateLimit-Reset": b"60",
