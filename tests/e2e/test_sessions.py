@@ -11,6 +11,7 @@ import aiohttp
 import pytest
 import websockets
 
+from deploy.client import ask
 from deploy.signing import SigningKey, log_in, signed_message
 from gateway.runtime.clock import now_ms
 from tests.support.customer import Customer
@@ -107,6 +108,43 @@ async def test_99_of_100_deleted_keys_sessions_are_closed_within_100_ms(system, 
     told = ", ".join(f"{name} {delays[place]:.1f}" for name, place in (("median", 49), ("p90", 89), ("p99", 98), ("max", 99)))
     record_property("measured", f"{KEYS} deleted keys, ms from the deletion's answer to the end of their sessions: {told}")
     assert sum(delay <= 100 for delay in delays) >= 99
+
+
+def freeze(system, operator, customer):
+    assert operator("accounts", "freeze", customer.account, "--reason", "case 4711").returncode == 0
+
+
+def lose_kyc(system, operator, customer):
+    token = (system.folder / "secrets/internal-token").read_text().strip()
+    path = f"{system.internal_url}/internal/v1/accounts/{customer.account}"
+    assert ask("PUT", path, body={"kyc": "revoked"}, token=token).status == 200
+
+
+def revoke(system, operator, customer):
+    assert operator("keys", "revoke", "--where", "--account", customer.account, "--reason", "case 4711", "--yes").returncode == 0
+
+
+@pytest.mark.parametrize("ending", [freeze, lose_kyc, revoke])
+async def test_whatever_ends_a_key_ends_its_session_and_no_other(system, customer_of, operator, ending):
+    customers = [customer_of(), customer_of()]
+    urls = [(websocket(system, "/ws"), "mobee"), (websocket(system, "/ws-api/v3"), "binance")]
+    theirs, other = [[await logged_in(url, key_of(customer.create_key()), dialect) for url, dialect in urls] for customer in customers]
+    await asyncio.to_thread(ending, system, operator, customers[0])
+    for socket in theirs:
+        await asyncio.wait_for(socket.wait_closed(), PATIENCE_S)
+        assert socket.close_code == 1008
+    for socket in other:
+        await asyncio.wait_for(await socket.ping(), PATIENCE_S)
+        await socket.close()
+
+
+async def test_of_two_keys_on_one_connection_either_ends_it(system, customer_of):
+    customers = [customer_of(), customer_of()]
+    keys = [customer.create_key() for customer in customers]
+    socket = await logged_in(websocket(system, "/ws-api/v3"), key_of(keys[0]), "binance")
+    await socket.send(signed_message(key_of(keys[1]), 1, "order.test", ORDER, now_ms=now_ms()))
+    assert (await answer(socket))["status"] == 200
+    await ends_after_ms(socket, customers[1], keys[1]["key_id"])
 
 
 @pytest.fixture
