@@ -300,7 +300,7 @@ class Upstream(Section):
     health: Health | None = None
     tls: UpstreamTls | None = None
     max_connections: int = Field(1_024, ge=1, le=100_000)
-    """Per server and worker."""
+    """Per server and worker; of those that are opened or waited for, no address holds more than an eighth."""
     max_idle_connections: int = Field(256, ge=0, le=100_000)
     keep_alive_ms: Milliseconds = 60_000
     """How long an idle pooled connection is kept."""

@@ -30,15 +30,18 @@ class Call(Waiter):
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
     :param upgrade: a 101 is an answer that was asked for
     :param once: never sent again once a byte of it was, whatever its method
+    :param client: the address of who asked
     """
 
     __slots__ = ("_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "connection", "method", "pool", "server")
 
     def __init__(
         self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *,
-        streamed: bool = False, upgrade: bool = False, once: bool = False,
+        streamed: bool = False, upgrade: bool = False, once: bool = False, client: str = "",
     ) -> None:  # fmt: skip
         self.pool = pool
+        self.client = client
+        self.held = False
         self.receiver = receiver
         self.method = method
         self.head_only = method == b"HEAD"
@@ -106,12 +109,15 @@ class Call(Waiter):
         if server is not None:
             server.active -= 1
             server.condition.succeeded()
+            if self.held:
+                server.left(self)
         self.receiver.response_end()
 
     def switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         """The connection has become a tunnel, which counts as one request on its server until it is closed."""
         if self.server is not None:
             self.server.condition.succeeded()
+            self.server.left(self)
         self.server = self.connection = None
         self.receiver.response_switched(head, connection, rest)
 
@@ -168,6 +174,7 @@ class Call(Waiter):
         if server is None:
             return
         server.active -= 1
+        server.left(self)
         if kind:
             self.pool.metrics.upstream_errors[(self.pool.name, kind)] += 1
             if blame and kind != "overload":

@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-from collections import deque
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -12,6 +11,7 @@ from gateway.config.settings import Upstream
 from gateway.forward.balance import Condition
 from gateway.forward.connection import Owner, UpstreamConnection
 from gateway.forward.ports import Waiter
+from gateway.forward.turns import Turns
 from gateway.net.keepalive import keep_alive
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
@@ -60,7 +60,7 @@ class UpstreamServer(Owner):
         self._max_idle = settings.max_idle_connections
         self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
-        self._waiting: deque[Waiter] = deque()
+        self._turns = Turns(settings.max_connections)
 
     # -- for a call
 
@@ -82,29 +82,33 @@ class UpstreamServer(Owner):
 
     def open_for(self, call: Waiter) -> bool:
         """Open a connection for this call, or let it wait for one; false when too many wait already."""
-        if len(self._connections) + self._opening < self.settings.max_connections:
-            self._opening += 1
-            spawn(self._open(call), name="connect to upstream")
+        turns = self._turns
+        if self._has_room() and turns.take(call):
+            self._begin_opening(call)
             return True
-        if len(self._waiting) >= self.settings.max_connections:
-            return False
         call.waiting_until_ms = self.ticker.now_ms + self.settings.response_timeout_ms
-        self._waiting.append(call)
-        return True
+        refused = turns.wait(call)
+        if refused is not None and refused is not call:
+            refused.waited_too_long()
+        return refused is not call
 
     def forget(self, call: Waiter) -> None:
         """It does not wait any more."""
-        if call in self._waiting:
-            self._waiting.remove(call)
+        self._turns.forget(call)
+
+    def left(self, call: Waiter) -> None:
+        """It is no longer on this server: another one of its client may take its place."""
+        self._turns.leave(call)
+        self._serve_next()
 
     # -- for a connection
 
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         if not reusable or self.retired:
             connection.close()
-        elif self._waiting:
+        elif self._turns.count and (call := self._turns.next()) is not None:
             connection.park(self.ticker.now_ms)
-            self._waiting.popleft().send_on(connection)
+            call.send_on(connection)
         elif len(self._idle) < self._max_idle:
             connection.park(self.ticker.now_ms + self._keep_alive_ms)
             self._idle[connection] = None
@@ -125,12 +129,22 @@ class UpstreamServer(Owner):
         self._idle.pop(connection, None)
         self._serve_next()
 
+    def _has_room(self) -> bool:
+        return len(self._connections) + self._opening < self.settings.max_connections
+
+    def _begin_opening(self, call: Waiter) -> None:
+        self._opening += 1
+        spawn(self._open(call), name="connect to upstream")
+
     def _serve_next(self) -> None:
-        """There is room for another connection."""
-        if self._waiting:
-            call = self._waiting.popleft()
-            self._opening += 1
-            spawn(self._open(call), name="connect to upstream")
+        """There may be room for another connection, or a client that waits may use one that is idle."""
+        turns = self._turns
+        while turns.count and (self._idle or self._has_room()) and (call := turns.next()) is not None:
+            connection = self.take(certain=True)
+            if connection is not None:
+                call.send_on(connection)
+            else:  # those that were idle have just been closed, and are about to make room
+                self._begin_opening(call)
 
     def observe(self, waiter: Waiter, status: int) -> None:
         self._latency.observe(clock.stopwatch() - waiter.sent_at)
@@ -152,8 +166,8 @@ class UpstreamServer(Owner):
         for connection in [connection for connection in self._connections if connection.deadline_ms <= now_ms]:
             self._idle.pop(connection, None)
             connection.expired()
-        while self._waiting and self._waiting[0].waiting_until_ms <= now_ms:
-            self._waiting.popleft().waited_too_long()
+        for call in self._turns.late(now_ms):
+            call.waited_too_long()
 
     def inherit(self, condition: Condition | None) -> None:
         """Begin with what is known of the same server under other settings; without active checks nobody could say that it is up again."""

@@ -290,7 +290,8 @@ class Exchange(Receiver):
             self._place = self._common.tunnels.place(serving.limits, admitted.client_ip or request.peer, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade, once=once)
+        client = admitted.client_ip or request.peer
+        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade, once=once, client=client)
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:

@@ -421,3 +421,27 @@ async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
         await upstream.got(1)
         response = await second.ask(GET)
         assert (response.status, response.body) == (503, b"overloaded")
+
+
+async def test_one_client_leaves_upstream_connections_to_others_and_its_requests_are_served_in_the_end() -> None:
+    release = asyncio.Event()
+
+    async def script(side: UpstreamSide, request: Received) -> None:
+        if b"/slow" in request.line:
+            await release.wait()
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with recording_upstream(script) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
+        greedy = [await served.client() for _ in range(20)]
+        for client in greedy:
+            client.send(GET.replace(b"/read", b"/read/slow"))
+        await upstream.got(8)
+        other = await served.client(local_addr=("127.0.0.2", 0))
+        for _ in range(3):
+            assert (await other.ask(GET)).status == 200
+        slow = sum(b"/slow" in request.line for request in upstream.requests)
+        assert slow == 8
+        release.set()
+        assert [(await client.response()).status for client in greedy] == [200] * 20
+        assert len(upstream.sides) <= 16
+        assert served.upstreams.pools["spot"].servers[0]._turns._held == {}
