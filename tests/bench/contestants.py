@@ -58,11 +58,10 @@ def stop(process: subprocess.Popen[bytes]) -> None:
 
 def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     """Until somebody answers a request on ``127.0.0.1:port``, whatever the answer; 30 s at most."""
-    for _ in range(600):
-        if process.poll() is not None:
-            break
+    end = time.monotonic() + 30
+    while process.poll() is None and time.monotonic() < end:
         try:
-            with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+            with socket.create_connection(("127.0.0.1", port), timeout=5) as connection:
                 connection.sendall(b"GET /v1/markets/summary HTTP/1.1\r\nHost: gate.test\r\nConnection: close\r\n\r\n")
                 if connection.recv(1):
                     return

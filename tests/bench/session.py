@@ -76,6 +76,10 @@ class Service(asyncio.Protocol):
             if not end:
                 self._held = head
                 return
+            if b"\r\nUpgrade: websocket" not in head:  # whoever waits for the proxy to serve
+                self._transport.write(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                self._transport.close()
+                return
             self._open = True
             self._transport.write(SWITCHING)
         at = count = 0
