@@ -3,7 +3,6 @@
 Source: Binance, "WebSocket API", request security and session authentication.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from urllib.parse import quote
 
@@ -16,7 +15,6 @@ from gateway.errors import MalformedRequest, MissingCredentials
 _CREDENTIALS = frozenset({b"apiKey", b"signature"})
 _ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": STATUS}
 _MAX_ID = 256
-_AMBIGUOUS = re.compile(rb"[&=]")
 
 
 class BinanceSession(SessionDialect):
@@ -122,11 +120,12 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
     :raises MalformedRequest: other params would give the same one
     """
     pairs: list[bytes] = []
+    ambiguous = False
     for name in sorted(members):
-        if name == b"signature":
-            continue
-        value = _said(text, members[name])
-        if b"&" in value or _AMBIGUOUS.search(name):
-            raise MalformedRequest("params holds an & or, in a name, an =: what is signed could be read in two ways")
-        pairs.append(name + b"=" + value)
-    return b"&".join(pairs)
+        if name != b"signature":
+            ambiguous = ambiguous or b"=" in name
+            pairs.append(name + b"=" + _said(text, members[name]))
+    signed = b"&".join(pairs)
+    if ambiguous or signed.count(b"&") >= max(len(pairs), 1):
+        raise MalformedRequest("params holds an & or, in a name, an =: what is signed could be read in two ways")
+    return signed
