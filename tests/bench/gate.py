@@ -2,9 +2,11 @@
 
 import asyncio
 import contextlib
-import sys
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import asyncpg
 
@@ -12,11 +14,11 @@ from gateway.keys import ids, store
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from tests.bench.contestants import Contestant, Ground
+from tests.bench.contestants import SLOW, Contestant, Ground
 from tests.bench.load import BIG_PATH, MODES, PUBLIC_PATH, READ_PATH, TRADE_PATH, Key
-from tests.support import wheel
 from tests.support.stack import Database, fresh_database, start_migrated, start_redis
 
+GATE, INTERPRETED = "gerbang", "gerbang, interpreted"
 CONFIGURATION = """
 [listen]
 public = "127.0.0.1:{port}"
@@ -79,9 +81,21 @@ upstream = "spot"
 """
 
 
+class Entered(NamedTuple):
+    """The gate, as many times as it takes part, and what a baseline needs to do the same."""
+
+    gates: list[Contestant]
+    key: Key
+    redis: Path
+    """The socket of Redis."""
+
+
 @contextlib.contextmanager
-def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Contestant, Key]]:
-    """Start the stores and make one key; yields the gate as a contestant, the same interpreted, and the key."""
+def gates_under_test(folder: Path, programs: Mapping[str, Sequence[str]], *, more: str = "") -> Iterator[Entered]:
+    """Start the stores and make one key; yields the gate as contestants, one for each of the ``programs``, which are named.
+
+    :param more: further lines of the configuration
+    """
     postgres = start_migrated(folder / "postgres")
     redis = start_redis(folder / "redis")
     entry = new_entry("bench")
@@ -90,36 +104,32 @@ def gate_under_test(folder: Path) -> Iterator[tuple[Contestant, Contestant, Key]
     try:
         with fresh_database(postgres) as database:
             key = asyncio.run(_make_key(database, Vault.parse(entry)))
+            stores = {"postgres": database.gateway_dsn, "redis": redis.url, "vault": vault}
 
-            def command(ground: Ground, port: int) -> list[str]:
+            def command(program: Sequence[str], ground: Ground, port: int) -> list[str]:
                 file = ground.folder / "gateway.toml"
-                file.write_text(
-                    CONFIGURATION.format(
-                        port=port,
-                        postgres=database.gateway_dsn,
-                        redis=redis.url,
-                        vault=vault,
-                        upstream=ground.upstream,
-                        service=ground.service,
-                        public_path=PUBLIC_PATH,
-                        read_path=READ_PATH,
-                        big_path=BIG_PATH,
-                        trade_path=TRADE_PATH,
-                    )
-                )
-                return [str(wheel.program("gerbang")), "gateway", "--config", str(file)]
+                paths = {"public_path": PUBLIC_PATH, "read_path": READ_PATH, "big_path": BIG_PATH, "trade_path": TRADE_PATH}
+                ports = {"port": port, "upstream": ground.upstream, "service": ground.service}
+                file.write_text(CONFIGURATION.format(**stores, **paths, **ports) + more)
+                return [*program, "gateway", "--config", str(file)]
 
-            def interpreted(ground: Ground, port: int) -> list[str]:
-                return [str(Path(sys.executable).with_name("gerbang")), *command(ground, port)[1:]]
-
-            yield (
-                Contestant("gerbang", MODES, lambda: "", command),
-                Contestant("gerbang, interpreted", ("read", "trade", "public"), lambda: "", interpreted),
-                key,
-            )
+            gates = [
+                Contestant(name, SLOW if name == INTERPRETED else MODES, lambda: "", partial(command, program))
+                for name, program in programs.items()
+            ]
+            yield Entered(gates, key, redis.socket)
     finally:
         redis.stop()
         postgres.stop()
+
+
+def is_compiled(log: Path) -> bool:
+    """Whether the gate that wrote this log runs its data plane as machine code, by its own word.
+
+    :raises StopIteration: it was not ready yet
+    """
+    lines = (json.loads(line) for line in log.read_text().splitlines() if line.startswith("{"))
+    return bool(next(line for line in lines if line.get("event") == "ready")["compiled"])
 
 
 async def _make_key(database: Database, vault: Vault) -> Key:

@@ -31,12 +31,13 @@ class Key(NamedTuple):
 
 
 class Result(NamedTuple):
-    """One run of wrk: requests per second, latencies in milliseconds, and answers that were not the expected ones."""
+    """One run of wrk: requests per second, latencies in milliseconds, answers that were not the expected ones, and how many there were."""
 
     rps: float
     p50: float
     p99: float
     wrong: int
+    requests: int
 
 
 def sign(key: Key, method: str, path: str, timestamp: int, body: bytes = b"") -> str:
@@ -45,7 +46,8 @@ def sign(key: Key, method: str, path: str, timestamp: int, body: bytes = b"") ->
     return base64.b64encode(hmac.digest(key.secret.encode(), message, "sha256")).decode()
 
 
-def _request(key: Key, mode: str, timestamp: int, number: int) -> str:
+def request(key: Key, mode: str, timestamp: int, number: int) -> str:
+    """One request of a mode, as it is sent; ``number`` makes trades differ."""
     path = {"trade": TRADE_PATH, "public": PUBLIC_PATH, "64 KiB": BIG_PATH}.get(mode, READ_PATH)
     method, body = ("POST", f'{{"symbol":"BTC-IDR","n":{number}}}'.encode()) if mode == "trade" else ("GET", b"")
     lines = [f"{method} {path} HTTP/1.1", "Host: gate.test", "User-Agent: bench", "Accept: */*"]
@@ -59,6 +61,11 @@ def _request(key: Key, mode: str, timestamp: int, number: int) -> str:
     if mode == "connect":
         lines.append("Connection: close")
     return "\r\n".join([*lines, "", body.decode()])
+
+
+def expected(mode: str) -> tuple[int, str]:
+    """The status of the right answer, and what stands in its body."""
+    return (401, "invalid_credentials") if mode == "refusal" else (200, "BTC-IDR")
 
 
 SCRIPT = """
@@ -103,9 +110,9 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
     """
     start = clock.now_ms() // 1000
     if mode == "trade":  # signing that many takes a while: dated for when it is done
-        requests = [_request(key, mode, start + 2, start * 10_000_000 + number) for number in range(trades)]
+        requests = [request(key, mode, start + 2, start * 10_000_000 + number) for number in range(trades)]
     else:
-        requests = [_request(key, mode, start + second, 0) for second in range(seconds + 10)]
+        requests = [request(key, mode, start + second, 0) for second in range(seconds + 10)]
     source = folder / "requests"
     source.write_text("".join(requests))
     (folder / "requests.sizes").write_text("\n".join(str(len(request)) for request in requests))
@@ -115,8 +122,8 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         "wrk_start": start,
         "wrk_check": check,
         "wrk_by_second": mode != "trade",
-        "wrk_status": 401 if mode == "refusal" else 200,
-        "wrk_marker": "invalid_credentials" if mode == "refusal" else "BTC-IDR",
+        "wrk_status": expected(mode)[0],
+        "wrk_marker": expected(mode)[1],
     }
     script.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()) + SCRIPT)
     time.sleep(max(0.0, start + 1.1 - clock.now_ms() / 1000) if mode == "trade" else 0.0)
@@ -126,4 +133,5 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
     if line is None:
         raise RuntimeError(f"wrk ended with {done.returncode} and said nothing of its run:\n{done.stdout}{done.stderr}")
     figures = json.loads(line.removeprefix("RESULT "))
-    return Result(figures["requests"] / figures["us"] * 1e6, figures["p50"] / 1e3, figures["p99"] / 1e3, figures["wrong"])
+    rate = figures["requests"] / figures["us"] * 1e6
+    return Result(rate, figures["p50"] / 1e3, figures["p99"] / 1e3, figures["wrong"], figures["requests"])

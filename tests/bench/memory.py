@@ -8,13 +8,13 @@ from pathlib import Path
 
 from tests.bench import contestants
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
-from tests.support import wheel
+from tests.bench.processes import descendants, resident
 
 IDLE_CONNECTIONS = 10_000
 CACHED_KEYS = 100_000
 
 
-def measure(gate: Contestant, ground: Ground) -> dict[str, object]:
+def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]:
     """Start-up time in seconds, and resident memory in MiB: idle, with 10 000 idle connections, and added by 100 000 cached keys."""
     port, log = contestants.free_port(), ground.folder / "gate.log"
     began = time.monotonic()
@@ -22,23 +22,16 @@ def measure(gate: Contestant, ground: Ground) -> dict[str, object]:
     try:
         contestants.wait_for(port, process, log)
         figures: dict[str, object] = {"start-up, s": round(time.monotonic() - began, 2)}
-        worker = _descendants(process.pid)[-1]
-        figures["resident memory of a worker, idle, MiB"] = round(_resident(worker), 1)
+        worker = descendants(process.pid)[-1]
+        figures["resident memory of a worker, idle, MiB"] = round(resident(worker), 1)
         crowd = _crowd(port)
-        figures[f"… with {len(crowd)} idle connections, MiB"] = round(_resident(worker), 1)
+        figures[f"… with {len(crowd)} idle connections, MiB"] = round(resident(worker), 1)
         for connection in crowd:
             connection.close()
     finally:
         contestants.stop(process)
-    command = [
-        "taskset",
-        "-c",
-        LOAD_CORE,
-        str(wheel.program("python")),
-        "-P",
-        str(Path(__file__).with_name("cached_keys.py")),
-        str(CACHED_KEYS),
-    ]
+    script = Path(__file__).with_name("cached_keys.py")
+    command = ["taskset", "-c", LOAD_CORE, str(python), "-P", str(script), str(CACHED_KEYS)]
     added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
     figures[f"added by {CACHED_KEYS} cached keys, MiB"] = float(added)
     return figures
@@ -56,13 +49,3 @@ def _crowd(port: int) -> list[socket.socket]:
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
             raise RuntimeError("an idle connection was not served")
     return crowd
-
-
-def _descendants(pid: int) -> list[int]:
-    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [pid, *(one for child in children for one in _descendants(child))]
-
-
-def _resident(pid: int) -> float:
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 1024

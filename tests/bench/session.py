@@ -22,7 +22,7 @@ import uvloop
 from gateway.runtime import clock
 from gateway.websocket.frames import TEXT, frame, head_size, payload_size
 from tests.bench import contestants
-from tests.bench.contestants import LOAD_CORE, Ground
+from tests.bench.contestants import LOAD_CORE, Ground, of_checkout
 from tests.bench.load import Key
 
 WINDOW = 16
@@ -193,7 +193,7 @@ def run(port: int, kind: str, seconds: int, connections: int, key: Key) -> dict[
 
     :raises SystemExit: an answer was not the expected one
     """
-    command = [sys.executable, "-m", "tests.bench.session", "client", str(port), kind, str(seconds), str(connections), *key]
+    command = of_checkout(sys.executable, "-m", "tests.bench.session", "client", str(port), kind, str(seconds), str(connections), *key)
     done = subprocess.run(["taskset", "-c", LOAD_CORE, *command], capture_output=True, text=True, check=True, timeout=seconds + 60)
     result: dict[str, Any] = json.loads(done.stdout)
     if result["wrong"]:

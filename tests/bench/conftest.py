@@ -1,0 +1,31 @@
+"""What the benchmark's own tests stand on: its stores, key and upstream, once for each pytest process."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+from tests.bench import contestants
+from tests.bench.contestants import Contestant, Ground
+from tests.bench.gate import GATE, gates_under_test
+from tests.bench.rounds import upstream
+from tests.support import wheel
+
+
+class Place(NamedTuple):
+    """Where contestants can be started."""
+
+    gate: Contestant
+    ground: Ground
+
+
+@pytest.fixture(scope="session")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder: Path = tmp_path_factory.mktemp("bench")
+    for above in (folder, *folder.parents[:2]):  # nginx gives up its rights
+        above.chmod(0o755)
+    with gates_under_test(folder, {GATE: [str(wheel.program("gerbang"))]}) as entered:
+        ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
+        with upstream(ground):
+            yield Place(entered.gates[0], ground)
