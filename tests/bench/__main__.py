@@ -17,13 +17,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.bench import contestants, interpreter, load, memory, session
+from tests.bench import contestants, interpreter, latency, load, memory, session
 from tests.bench.contestants import LOAD_CORE, Contestant, Ground, of_checkout
 from tests.bench.gate import GATE, INTERPRETED, gates_under_test, is_compiled
 from tests.bench.rounds import Bench, rows_of, service, started, table, upstream
 from tests.support import wheel
 
 HERE = Path(__file__).parent
+MODES = (*load.MODES, "latency", "session")
+UNTIMED = (INTERPRETED, "nginx + Lua + claim in Redis", "Envoy plain", "aiohttp proxy")
+"""Left out of ``latency``, which takes a while for each."""
 CROWDS = {"read": (8, 32, 256)}
 """Numbers of connections of a mode; 32 where it is not listed."""
 
@@ -70,7 +73,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="interleaved rounds (default 5)")
     parser.add_argument("--seconds", type=int, default=2, help="of each run (default 2)")
     parser.add_argument("--connections", type=int, nargs="+", help="in each mode (default 32, for read 8, 32 and 256)")
-    parser.add_argument("--modes", nargs="+", default=[*load.MODES, "session"], choices=(*load.MODES, "session"))
+    parser.add_argument("--modes", nargs="+", default=MODES, choices=MODES)
     parser.add_argument("--only", nargs="*", metavar="NAME", help="baselines to run (default: all that are installed)")
     beside = "interpreters to build the gate for: ratios are of the first, the others take part beside it (default: the checkout's)"
     parser.add_argument("--python", type=Path, nargs="+", default=[Path(sys.executable)], help=beside)
@@ -95,6 +98,7 @@ def main() -> None:
     built = gates(options.python, build=not options.no_build)
     others, absent = baselines(options.only)
     rows: list[dict[str, object]] = []
+    paced: list[dict[str, object]] = []
     figures: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="gerbang-bench-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
@@ -110,16 +114,21 @@ def main() -> None:
         running = {contestant.name: stack.enter_context(started(contestant, ground)) for contestant in entered}
         kinds = {who: f"{interpreter.described(one.python)}, {_kind(running[who].log)}" for who, one in built.items() if who in running}
         bench = Bench(ground, entered, running, options.rounds, options.seconds)
-        for mode in [mode for mode in options.modes if mode != "session"]:
+        for mode in [mode for mode in options.modes if mode in load.MODES]:
             for connections in options.connections or CROWDS.get(mode, (32,)):
                 rows += rows_of(mode, connections, bench.measure(mode, connections))
                 print(".", end="", file=sys.stderr, flush=True)
+        if "latency" in options.modes and not latency.missing():
+            ports = {who: one.port for who, one in running.items() if who not in UNTIMED}
+            paced = latency.measure(ground, ports, bench.rest("read"), min(3, options.rounds), options.seconds)
         if "session" in options.modes:
             figures |= session.measure(ground, running[GATE].port, options.rounds, options.seconds, bench.rest)
     print(f"\n{machine()}")
     for what, value in [*kinds.items(), *((f"without {who}", why) for who, why in absent.items())]:
         print(f"{what}: {value}")
     print(f"{options.rounds} rounds of {options.seconds} s each\n\n{table(rows)}")
+    if paced:
+        print(f"\n{table(paced, latency.HEAD)}\n")
     for what, value in figures.items():
         print(f"{what}: {value}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
@@ -128,6 +137,7 @@ def main() -> None:
         "machine": machine(),
         "gates": kinds,
         "rows": rows,
+        "latency": paced,
         "process": figures,
         "absent": absent,
     }

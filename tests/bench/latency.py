@@ -1,0 +1,87 @@
+"""Mode ``latency``: what the gate adds to each answer at the load that people run, beside nginx with Lua at the same rates.
+
+Signed reads at a fixed rate, timed from when each was due (``open_loop.c`` says how), at 10, 50 and 80 % of what the gate does at most. The
+same is asked of the upstream itself; what is added is the difference, round by round.
+"""
+
+import json
+import shutil
+import statistics
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+from gateway.runtime import clock
+from tests.bench import load
+from tests.bench.contestants import HERE, LOAD_CORE, Ground
+from tests.bench.load import Key
+
+SHARES = (0.1, 0.5, 0.8)
+CONNECTIONS = 64
+UPSTREAM = "the upstream itself"
+HEAD = ("of the gate's most", "requests/s", "who", "p50 ms", "p99 ms", "p99.9 ms", "added p50 ms", "added p99 ms", "added p99.9 ms")
+
+
+class Latency(NamedTuple):
+    """Percentiles of one run, in milliseconds."""
+
+    p50: float
+    p99: float
+    p999: float
+
+
+def missing() -> str:
+    """Why it cannot be measured here; ``""`` when it can."""
+    return "" if shutil.which("cc") else "there is no C compiler (apt-get install gcc libc6-dev)"
+
+
+def program(folder: Path) -> Path:
+    """Compile the load generator.
+
+    :raises subprocess.CalledProcessError: it does not compile
+    """
+    made = folder / "open_loop"
+    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", made, HERE / "open_loop.c"], check=True)
+    return made
+
+
+def run(made: Path, key: Key, port: int, *, rate: float, seconds: float, connections: int = CONNECTIONS) -> Latency | None:
+    """One run against ``127.0.0.1:port``; None when it could not keep up with the rate.
+
+    :raises RuntimeError: an answer was not the expected one
+    """
+    start = clock.now_ms() // 1_000
+    requests = made.with_name("open_loop.requests")
+    signed = [(second, load.request(key, "read", second, 0)) for second in range(start, start + int(seconds) + 40)]
+    requests.write_text("".join(f"{second} {len(request)}\n{request}" for second, request in signed))
+    command = ["taskset", "-c", LOAD_CORE, str(made), str(port), str(connections), str(rate), str(seconds), str(requests)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 60)
+    if "answers are missing" in done.stderr:
+        return None
+    if done.returncode or json.loads(done.stdout)["wrong"]:
+        raise RuntimeError(f"the load ended with {done.returncode}: {done.stdout}{done.stderr}")
+    told = json.loads(done.stdout)
+    return Latency(told["p50"] / 1e3, told["p99"] / 1e3, told["p999"] / 1e3)
+
+
+def measure(ground: Ground, ports: dict[str, int], most: float, rounds: int, seconds: int) -> list[dict[str, object]]:
+    """A row for each share and each of ``ports``, who take turns; the upstream's own first.
+
+    :param most: requests per second of the gate
+    """
+    made = program(ground.folder)
+    asked = {UPSTREAM: ground.upstream, **ports}
+    rows = []
+    for share in SHARES:
+        rate = round(most * share)
+        found = [{who: run(made, ground.key, port, rate=rate, seconds=seconds) for who, port in asked.items()} for _ in range(rounds)]
+        for who in asked:
+            pairs = [(one[who], one[UPSTREAM]) for one in found]
+            rows.append({"share": f"{share:.0%}", "rate": rate, "who": who, **_medians([p for p in pairs if p[0] and p[1]])})
+    return rows
+
+
+def _medians(pairs: list[tuple[Latency, Latency]]) -> dict[str, object]:
+    own = {name: [getattr(ours, name) for ours, _ in pairs] for name in Latency._fields}
+    added = {f"added_{name}": [getattr(ours, name) - getattr(bare, name) for ours, bare in pairs] for name in Latency._fields}
+    return {name: round(statistics.median(values), 3) if values else "cannot" for name, values in (own | added).items()}
