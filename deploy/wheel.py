@@ -16,10 +16,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULES = (
-    "runtime/clock", "runtime/outbox", "runtime/ticker",
-    "admission/allowances", "admission/driver", "admission/failures", "admission/gate", "admission/gcra", "admission/limits",
-    "admission/principal",
-    "admission/replay", "admission/routes", "admission/rules",
+    "runtime/clock", "runtime/gcra", "runtime/outbox", "runtime/ticker",
+    "admission/allowances", "admission/driver", "admission/failures", "admission/gate", "admission/limits",
+    "admission/principal", "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",

@@ -8,11 +8,11 @@
         └── …
 
 ``detail`` and ``extras`` are told to the public; ``reason`` is for the log alone.
-Bodies are built from these values in ``admission.answers``; nothing else turns a refusal into bytes.
+:func:`problem_of` turns a refusal into the members of a problem (RFC 9457); nothing else does.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 
 class GerbangError(Exception):
@@ -84,6 +84,24 @@ class Refusal(GerbangError):
         self.extras: Mapping[str, object] = extras or {}
         self.asker: Asker | None = None
         """Set by whoever looked at the credentials; never told to the public."""
+
+
+PROBLEM_JSON: Final = "application/problem+json"
+
+
+def problem(status: int, code: str, title: str, detail: str, *, docs_url: str = "") -> dict[str, object]:
+    """The members of a problem (RFC 9457 §3.1).
+
+    :param docs_url: of the customers' documentation, which has a section for each code; ``""``: the type is a URN
+    """
+    kind = f"{docs_url}#{code}" if docs_url else f"urn:gerbang:problem:{code}"
+    return {"type": kind, "title": title, "status": status, "code": code, "detail": detail}
+
+
+def problem_of(refusal: Refusal, *, request_id: str, docs_url: str = "") -> dict[str, object]:
+    """The problem that a refusal is, with its extension members (RFC 9457 §3.2)."""
+    members = problem(refusal.status, refusal.code, refusal.title, refusal.detail, docs_url=docs_url)
+    return {**members, "request_id": request_id, **refusal.extras}
 
 
 class InternalError(Refusal):

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from admin.errors import FieldError, InvalidJson, InvalidRequest, NoEndpoint, ServiceUnavailable, TooLarge, WrongMethod
-from gateway.errors import InternalError, Refusal, StoreUnavailable
+from gateway.errors import PROBLEM_JSON, InternalError, Refusal, StoreUnavailable, problem_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -49,18 +49,10 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
     """The problem that a refusal is told as."""
-    body: dict[str, Any] = {
-        "type": f"urn:gerbang:problem:{refusal.code}",
-        "title": refusal.title,
-        "status": refusal.status,
-        "code": refusal.code,
-        "detail": refusal.detail,
-        "request_id": request[REQUEST_ID],
-        **refusal.extras,
-    }
+    body = problem_of(refusal, request_id=request[REQUEST_ID])
     headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in refusal.headers]
     response = web.Response(
-        status=refusal.status, body=json.dumps(body, ensure_ascii=False).encode(), headers=headers, content_type="application/problem+json"
+        status=refusal.status, body=json.dumps(body, ensure_ascii=False).encode(), headers=headers, content_type=PROBLEM_JSON
     )
     response[CODE] = refusal.code
     response[REASON] = refusal.reason

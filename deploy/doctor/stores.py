@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeAlias
 
 import asyncpg
-from redis.exceptions import RedisError
 
 from admin.config import AdminSettings
 from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
@@ -169,18 +168,17 @@ async def redis(settings: GatewaySettings | AdminSettings, connection: MaybeConn
     about = "stores.redis"
     client = redis_client.connect(settings.stores.redis.get_secret_value())
     try:
-        async with asyncio.timeout(SECONDS):
-            nodes = _nodes(await client.info())
-        for finding in (finding for node in nodes for finding in _node(node)):
+        with redis_client.translated():
+            async with asyncio.timeout(SECONDS):
+                nodes = _nodes(await client.info())
+            clock = await compare_clocks(about, _time_of_redis(client))
+        for finding in (*(finding for node in nodes for finding in _node(node)), clock):
             yield finding
-        yield await compare_clocks(about, _time_of_redis(client))
         if connection is not None:
             async for finding in _proxies_as_seen(settings, connection, client):
                 yield finding
-    except (RedisError, OSError, TimeoutError) as error:
-        yield Finding(
-            "wrong", about, f"does not answer: {type(error).__name__}", "check the URL, the password, and whether the server runs"
-        )
+    except StoreUnavailable as error:
+        yield Finding("wrong", about, str(error), "check the URL, the password, and whether the server runs")
     finally:
         await client.aclose()
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.admission.principal import Principal
 from gateway.config.settings import GatewaySettings, Rate
 from gateway.errors import GerbangError
+from gateway.runtime.gcra import Charge, ShareNeeded
 
 if TYPE_CHECKING:
     from gateway.admission.limits import KeyLimiter

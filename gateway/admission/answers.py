@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 
 from gateway.admission.dialects import Dialect
-from gateway.errors import Refusal
+from gateway.errors import PROBLEM_JSON, Refusal, problem_of
 from gateway.http1.message import Answer
 
 _NO_STORE = (b"Cache-Control", b"no-store")
-_PROBLEM = (b"Content-Type", b"application/problem+json")
+_PROBLEM = (b"Content-Type", PROBLEM_JSON.encode())
 _JSON = (b"Content-Type", b"application/json")
 
 
@@ -27,19 +27,6 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_u
         return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
     status, body = own
     return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
-
-
-def problem_of(refusal: Refusal, *, request_id: str, docs_url: str = "") -> dict[str, object]:
-    """The problem (RFC 9457) that a refusal is."""
-    return {
-        "type": f"{docs_url}#{refusal.code}" if docs_url else f"urn:gerbang:problem:{refusal.code}",
-        "title": refusal.title,
-        "status": refusal.status,
-        "code": refusal.code,
-        "detail": refusal.detail,
-        "request_id": request_id,
-        **refusal.extras,
-    }
 
 
 def document(body: Mapping[str, object]) -> Answer:

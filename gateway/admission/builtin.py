@@ -1,15 +1,15 @@
 """What the gate answers itself, for bots: its time, the address it sees, and what a key may do. Pure."""
 
-from datetime import UTC, datetime
 from ipaddress import ip_address
 
 from gateway.admission.answers import document
-from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
 from gateway.config.settings import Rate
 from gateway.errors import MalformedRequest
 from gateway.http1.message import Answer
 from gateway.net.client_ip import Seen
+from gateway.runtime.gcra import Charge
+from gateway.runtime.moments import rfc3339
 
 
 def time(now_ms: int) -> Answer:
@@ -57,8 +57,3 @@ def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: C
 
 def _standing(rate: Rate, charge: Charge) -> dict[str, int]:
     return {"limit": rate.units, "period_ms": rate.period_ms, "remaining": charge.remaining, "reset_ms": round(charge.reset_ms)}
-
-
-def rfc3339(ms: int) -> str:
-    """Unix milliseconds as RFC 3339 in UTC."""
-    return datetime.fromtimestamp(ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -6,9 +6,9 @@ A key in memory is verified first. Only keys that nobody knows and wrong signatu
 
 from typing import Final
 
-from gateway.admission import gcra
 from gateway.config.settings import Rate
 from gateway.net.addresses import customer_network
+from gateway.runtime import gcra
 
 LOOK_UPS: Final = Rate(50, 1_000)
 """Look-ups for all addresses together that are held back: a customer behind one of them, whose key is not in memory yet, may have one."""

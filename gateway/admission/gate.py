@@ -13,7 +13,6 @@ from gateway.admission import answers, builtin, rules
 from gateway.admission.allowances import Allowances, LedgerNeeded, count_order
 from gateway.admission.dialects import DIALECTS, Credentials, Dialect, Mistake
 from gateway.admission.dialects.base import invalid
-from gateway.admission.gcra import Charge
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
@@ -30,6 +29,7 @@ from gateway.errors import (
     MissingCredentials,
     Refusal,
     ReplayedRequest,
+    problem_of,
 )
 from gateway.http1.body import UNVERIFIED
 from gateway.http1.message import Answer, Asked, Identity, Request
@@ -37,6 +37,7 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
 from gateway.net.addresses import customer_network
 from gateway.net.client_ip import ClientIpRule, Seen
+from gateway.runtime.gcra import Charge
 from gateway.runtime.moments import rfc3339
 
 if TYPE_CHECKING:
@@ -307,9 +308,7 @@ class Gate:
 
         :param message: ``None`` when it could not be read
         """
-        return SESSIONS[route.session].refusal(
-            answers.problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message
-        )
+        return SESSIONS[route.session].refusal(problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message)
 
     def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
         """A refusal as the client reads it.

@@ -18,12 +18,12 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, RedisError
 
-from gateway.admission import gcra
-from gateway.admission.gcra import Charge, ShareNeeded
 from gateway.config.settings import Rate
-from gateway.runtime import clock
+from gateway.errors import StoreUnavailable
+from gateway.keys.redis_client import script_unknown, translated
+from gateway.runtime import clock, gcra
+from gateway.runtime.gcra import Charge, ShareNeeded
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
@@ -258,8 +258,9 @@ class KeyLimiter:
             batch = bills[start : start + MAX_BATCH]
             sent_ms = clock.monotonic_ms()
             try:
-                answers = await self._ask(batch)
-            except (RedisError, OSError) as error:
+                with translated():
+                    answers = await self._ask(batch)
+            except StoreUnavailable as error:
                 self._away(bills[start:], error)
                 return
             except asyncio.CancelledError:
@@ -279,13 +280,13 @@ class KeyLimiter:
     async def _ask(self, batch: list[_Bill]) -> list[Any]:
         """One round trip, and another when Redis does not know the script yet.
 
-        :raises RedisError, OSError: no answer, or one that is an error
+        :raises Exception: redis-py's own: no answer, or one that is an error
         """
         async with asyncio.timeout(TIMEOUT_SECONDS):
             if not batch:
                 await self._redis.ping()
             answers = await self._send("EVALSHA", _SETTLE_SHA, batch)
-            unknown = [index for index, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+            unknown = [index for index, answer in enumerate(answers) if script_unknown(answer)]
             if unknown:
                 again = await self._send("EVAL", SETTLE, [batch[index] for index in unknown])
                 for index, answer in zip(unknown, again, strict=True):
@@ -303,10 +304,10 @@ class KeyLimiter:
             pipeline.execute_command(command, script, 1, name, spent, want, each, units, period_ms, SLOTS, "")
         return await pipeline.execute(raise_on_error=False)
 
-    def _away(self, bills: list[_Bill], error: Exception) -> None:
+    def _away(self, bills: list[_Bill], error: StoreUnavailable) -> None:
         self._metrics.limit_settlements["failed"] += 1
         if not self.degraded:
-            _log.error("limits_per_process", reason=type(error).__name__)
+            _log.error("limits_per_process", reason=str(error))
         self.degraded = True
         for share, spent, *_ in bills:
             # Whether Redis has charged it is not known; a whole limit is the most that is held against a key.

@@ -19,9 +19,9 @@ from hashlib import blake2b
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
-from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable
+from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, StoreUnavailable
+from gateway.keys.redis_client import translated
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
@@ -32,7 +32,7 @@ MAX_BATCH = 256
 PATIENCE_MS = 20
 """A round trip that takes longer does not hold up the next: one node of a cluster may be away."""
 LOG_EVERY_MS = 10_000
-_NO_REPLY = RedisError("no reply")
+_NO_REPLY = StoreUnavailable("Redis was not asked to the end")
 _READ, _TRADE = b"read", b"trade"
 
 _log = structlog.get_logger(__name__)
@@ -98,14 +98,15 @@ class ReplayGuard:
     async def _ask(self, claims: list[_Claim]) -> Sequence[object]:
         self._metrics.replay_round_trips += 1
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                pipeline = self._redis.pipeline(transaction=False)
-                for claim in claims:
-                    pipeline.execute_command("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX")
-                    if claim.shared:
-                        pipeline.execute_command("GET", claim.name)
-                return _by_claim(claims, await pipeline.execute(raise_on_error=False))
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            with translated():
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    pipeline = self._redis.pipeline(transaction=False)
+                    for claim in claims:
+                        pipeline.execute_command("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX")
+                        if claim.shared:
+                            pipeline.execute_command("GET", claim.name)
+                    return _by_claim(claims, await pipeline.execute(raise_on_error=False))
+        except StoreUnavailable as error:
             return [error] * len(claims)
 
     def _settle(self, claim: _Claim, reply: object) -> None:
@@ -121,11 +122,12 @@ class ReplayGuard:
             )
         else:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
-            self._log_outage(reply, outcome)
+            reason = str(reply) if isinstance(reply, StoreUnavailable) else f"Redis answered a claim with {type(reply).__name__}"
+            self._log_outage(reason, outcome)
             if claim.outage != "allow":
                 refusal = ReplayGuardUnavailable(
                     "whether this request was admitted before could not be determined, so it was not carried out; sign anew and try again",
-                    reason=f"Redis did not answer a claim: {type(reply).__name__}",
+                    reason=reason,
                 )
         self._metrics.replay_claims[outcome] += 1
         if claim.future.done():
@@ -135,11 +137,11 @@ class ReplayGuard:
         else:
             claim.future.set_exception(refusal)
 
-    def _log_outage(self, reply: object, outcome: str) -> None:
+    def _log_outage(self, reason: str, outcome: str) -> None:
         now_ms = clock.monotonic_ms()
         if now_ms - self._logged_ms >= LOG_EVERY_MS:
             self._logged_ms = now_ms
-            _log.error("replay_guard_unavailable", outcome=outcome, reason=type(reply).__name__)
+            _log.error("replay_guard_unavailable", outcome=outcome, reason=reason)
 
 
 def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:

@@ -5,7 +5,6 @@
 
 from typing import Final
 
-from gateway.admission.builtin import rfc3339
 from gateway.admission.dialects import Credentials
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route
@@ -22,6 +21,7 @@ from gateway.errors import (
     UnsignedQuery,
 )
 from gateway.net.client_ip import Seen
+from gateway.runtime.moments import rfc3339
 
 AHEAD_MS: Final = 1_000
 """How far a client's clock may be ahead of the gate's."""

@@ -1,4 +1,4 @@
--- The ledger of one key's limit: what all workers have admitted together. Two rules: GCRA (gateway/admission/gcra.py is the model), and
+-- The ledger of one key's limit: what all workers have admitted together. Two rules: GCRA (gateway/runtime/gcra.py is the model), and
 -- that no period sees more than 3 % above the limit. Run by gateway/admission/limits.py.
 --
 -- KEYS[1]  hash: "tat" (ms), and units by slot of time ("<number of the slot>")

@@ -21,7 +21,7 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jwk import KeySet
 from joserfc.jws import JWSRegistry
 
-from gateway.errors import GerbangError
+from gateway.errors import PROBLEM_JSON, GerbangError, problem
 from gateway.runtime import clock
 
 MAX_LIFE_S = 60
@@ -192,8 +192,8 @@ def require_assertion(
                     allow_anonymous=public(request),
                 )
             except (AssertionRefused, ValueError):  # ValueError: no such header, or several
-                problem = {"type": "about:blank", "title": "Unauthorized", "status": 401, "detail": f"no valid {header}"}
-                return web.json_response(problem, status=401, content_type="application/problem+json")
+                refused = problem(401, "assertion_refused", "Assertion refused", f"no valid {header}")
+                return web.json_response(refused, status=401, content_type=PROBLEM_JSON)
         return await handler(request)
 
     return middleware

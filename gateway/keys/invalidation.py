@@ -21,7 +21,7 @@ from gateway.config.settings import Cache
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, redis_client, sql
 from gateway.keys.ids import is_key_id
-from gateway.keys.redis_client import FAILURES
+from gateway.keys.redis_client import translated
 from gateway.keys.shared import forget
 from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
 from gateway.keys.trust import EVERY_KEY, FeedRead, Now, Trust
@@ -171,8 +171,6 @@ class InvalidationListener:
                 await hold(up)
             except StoreUnavailable as error:
                 reason = str(error)
-            except FAILURES as error:
-                reason = type(error).__name__
             except Exception:  # noqa: BLE001  # a gate that stops listening for a defect's sake would let revoked keys in
                 _log.exception("invalidation_channel_defect", channel=name)
             finally:
@@ -250,23 +248,28 @@ class InvalidationListener:
     # -- messages ------------------------------------------------------------------------------------------------------
 
     async def _hold_redis(self, up: Callable[[], None]) -> None:
-        async with self._subscription() as subscription:
-            quiet, owed = False, False
-            while True:
-                if owed:
-                    owed = not await self._forget_recent()
-                message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
-                if message is None:
-                    if quiet:
-                        return
-                    await subscription.ping()
-                elif message["type"] == "subscribe":
-                    self._trust.redis_up_ms = self._clock.monotonic_ms()
-                    up()
-                    owed = True
-                elif message["type"] == "message":
-                    self._received(message["data"])
-                quiet = message is None
+        with translated():
+            async with self._subscription() as subscription:
+                await self._listen(subscription, up)
+
+    async def _listen(self, subscription: PubSub, up: Callable[[], None]) -> None:
+        """Act on messages until there is neither one nor an answer to a ping."""
+        quiet, owed = False, False
+        while True:
+            if owed:
+                owed = not await self._forget_recent()
+            message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
+            if message is None:
+                if quiet:
+                    return
+                await subscription.ping()
+            elif message["type"] == "subscribe":
+                self._trust.redis_up_ms = self._clock.monotonic_ms()
+                up()
+                owed = True
+            elif message["type"] == "message":
+                self._received(message["data"])
+            quiet = message is None
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[PubSub]:
@@ -277,7 +280,7 @@ class InvalidationListener:
                 await subscription.subscribe(REDIS_CHANNEL)
             yield subscription
         finally:
-            with contextlib.suppress(*FAILURES):
+            with contextlib.suppress(StoreUnavailable), translated():
                 await subscription.aclose()  # type: ignore[no-untyped-call]
 
     async def _forget_recent(self) -> bool:

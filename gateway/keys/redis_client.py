@@ -26,8 +26,8 @@ from redis.asyncio.connection import Connection, SSLConnection, UnixDomainSocket
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import SentinelConnectionPool, SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoScriptError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
 
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 
@@ -36,20 +36,33 @@ COMMAND_SECONDS = 0.5
 MAX_CONNECTIONS = 64
 """Per client, of a Cluster per node. One more command waits for a connection, at most :data:`COMMAND_SECONDS`; of a Cluster it fails."""
 
-FAILURES = (RedisError, RedisClusterException, OSError)
-"""What a command or a pipeline raises when Redis does not answer as it should."""
+_FAILURES = (RedisError, RedisClusterException, OSError)  # OSError includes TimeoutError
+
+
+class RedisRefused(StoreUnavailable):
+    """Redis answered, and refused: a wrong password, no permission for a command, no memory left."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn "Redis did not answer" in all its forms into one error.
+    """Turn every failure of Redis into one error: no other module names redis-py's own.
 
-    :raises StoreUnavailable: names the kind of failure
+    :raises RedisRefused: with Redis's own words
+    :raises StoreUnavailable: no answer; names the kind of failure
     """
     try:
         yield
-    except FAILURES as error:
+    except _FAILURES as error:
+        # redis-py gives a refused password as the cause of a lost connection.
+        for each in (error, error.__cause__, error.__context__):
+            if isinstance(each, AuthenticationError | ResponseError):
+                raise RedisRefused(f"Redis refused: {each}") from None
         raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+
+
+def script_unknown(reply: object) -> bool:
+    """Whether a reply of ``EVALSHA`` says that the script has to be sent whole."""
+    return isinstance(reply, NoScriptError)
 
 
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")

@@ -23,9 +23,9 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
-from redis.exceptions import RedisError
 
 from gateway.errors import StoreUnavailable
+from gateway.keys.redis_client import translated
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics
@@ -224,17 +224,18 @@ class UsageWriter:
         entries = list(self._counts.take(None if everything else now_ms).items())
         self._metrics.usage_dropped = self._counts.dropped
         for start in range(0, len(entries), _CHUNK):
+            pipeline = self._redis.pipeline(transaction=False)
+            chunk = entries[start : start + _CHUNK]
+            for key_id, entry in chunk:
+                _add(pipeline, key_id, entry)
+            pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id)))
+            pipeline.execute_command("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS)
             try:
-                pipeline = self._redis.pipeline(transaction=False)
-                chunk = entries[start : start + _CHUNK]
-                for key_id, entry in chunk:
-                    _add(pipeline, key_id, entry)
-                pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id)))
-                pipeline.execute_command("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS)
-                await pipeline.execute(raise_on_error=True)
-            except (RedisError, OSError, TimeoutError) as error:
+                with translated():
+                    await pipeline.execute(raise_on_error=True)
+            except StoreUnavailable as error:
                 self._metrics.usage_flushes["failed"] += 1
-                _log.warning("usage_not_written", keys=len(entries) - start, error=type(error).__name__)
+                _log.warning("usage_not_written", keys=len(entries) - start, reason=str(error))
                 for _, entry in entries[start:]:
                     entry.written_hour, entry.written_ip = 0, ""
                 return
@@ -361,13 +362,12 @@ async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
 
 
 async def _ask(redis: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-    try:
-        pipeline = redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
+    """:raises StoreUnavailable: Redis did not answer, or refused one of them"""
+    pipeline = redis.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    with translated():
         answers: list[Any] = await pipeline.execute(raise_on_error=True)
-    except (RedisError, OSError, TimeoutError) as error:
-        raise StoreUnavailable(f"usage statistics: {type(error).__name__}") from None
     return answers
 
 

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.assertion.keys import JWKS_MAX_AGE_S
-from gateway.errors import BodyTooLarge, InternalError, Refusal
+from gateway.errors import PROBLEM_JSON, BodyTooLarge, InternalError, Refusal, problem
 from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
@@ -144,5 +144,4 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
 
 
 def _problem(status: int, code: str, title: str, detail: str, **extras: Any) -> web.Response:
-    body = {"type": "about:blank", "title": title, "status": status, "code": code, "detail": detail, **extras}
-    return web.json_response(body, status=status, content_type="application/problem+json")
+    return web.json_response({**problem(status, code, title, detail), **extras}, status=status, content_type=PROBLEM_JSON)

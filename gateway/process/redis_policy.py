@@ -10,8 +10,9 @@ from typing import Any, Final
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
+from gateway.errors import StoreUnavailable
+from gateway.keys.redis_client import translated
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 
@@ -46,9 +47,10 @@ class RedisPolicy:
     async def read(self) -> None:
         """Ask Redis. Without an answer what was known stays."""
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                info = await self._redis.info("memory")
-        except (RedisError, OSError, TimeoutError):
+            with translated():
+                async with asyncio.timeout(TIMEOUT_SECONDS):
+                    info = await self._redis.info("memory")
+        except StoreUnavailable:
             return
         wrong = sorted({policy for policy in _policies(info) if policy != "noeviction"})
         evicting = ", ".join(wrong)

@@ -5,7 +5,6 @@ from typing import NamedTuple, Self
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
 
 from gateway.config.settings import GatewaySettings
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
@@ -64,15 +63,15 @@ class Stores(NamedTuple):
     async def _check_redis(self) -> None:
         """Refused when Redis answers and does not want us; a gateway can begin without it, as it can go on without it."""
         try:
-            await self.redis.ping()
-        except (RedisError, OSError) as error:
-            # redis-py gives a refused password as the cause of a lost connection.
-            if any(isinstance(each, AuthenticationError | ResponseError) for each in (error, error.__cause__, error.__context__)):
-                raise StoreUnavailable(f"Redis does not let this service in: {error}") from None
+            with redis_client.translated():
+                await self.redis.ping()
+        except redis_client.RedisRefused:
+            raise
+        except StoreUnavailable as error:
             _log.warning(
                 "starts_degraded",
                 away="redis",
-                error=type(error).__name__,
+                reason=str(error),
                 advice="requests that need the replay guard are answered by replay_outage until Redis is back",
             )
 

@@ -8,7 +8,6 @@ import asyncio
 import signal
 import socket
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from gateway.process.build import is_compiled
 from gateway.process.configuration import Configuration, load
 from gateway.process.fleet import Workers
 from gateway.runtime import clock
+from gateway.runtime.moments import rfc3339
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics, configure_logging, render
 from gateway.telemetry.logs import LineSink
@@ -254,7 +254,7 @@ class Supervisor:
 
     def configuration(self) -> dict[str, Any]:
         """See :meth:`gateway.ops.report.Operated.configuration`."""
-        loaded_at = datetime.fromtimestamp(self._metrics.config_loaded_ms / 1000, UTC).isoformat(timespec="milliseconds")
+        loaded_at = rfc3339(self._metrics.config_loaded_ms)
         configuration = self._workers.configuration
         return {
             "version": configuration.version,

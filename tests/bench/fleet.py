@@ -14,7 +14,6 @@ from typing import Any
 
 import uvloop
 
-from gateway.admission.gcra import ShareNeeded
 from gateway.admission.limits import KeyLimiter
 from gateway.config.settings import Cache, Rate
 from gateway.keys import postgres, redis_client
@@ -27,6 +26,7 @@ from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts, UsageWriter
 from gateway.keys.vault import Vault
 from gateway.runtime import clock
+from gateway.runtime.gcra import ShareNeeded
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import configure_logging
 from gateway.telemetry.metrics import Metrics

@@ -6,11 +6,17 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SOURCES = {path.relative_to(ROOT).as_posix(): path.read_text() for room in ("gateway", "admin") for path in (ROOT / room).rglob("*.py")}
+SOURCES = {
+    path.relative_to(ROOT).as_posix(): path.read_text() for room in ("gateway", "admin", "deploy") for path in (ROOT / room).rglob("*.py")
+}
 ONCE = {
     "the parser of X-Forwarded-For": (r"\bclass ClientIpRule\b|def \w*forwarded_for\b", "gateway/net/client_ip.py"),
     "the TLS context of a server": (r"\.load_cert_chain\(", "gateway/net/tls.py"),
-    "Redis errors translated": (r'f"Redis did not answer: ', "gateway/keys/redis_client.py"),
+    "Redis errors translated": (r"redis\.exceptions|\bRedisError\b", "gateway/keys/redis_client.py"),
+    "the generic cell rate algorithm": (r"\binterval\w* = .*period_ms / ", "gateway/runtime/gcra.py"),
+    "times in RFC 3339": (r"def rfc3339\b|isoformat\(timespec", "gateway/runtime/moments.py"),
+    "the members of a problem": (r"urn:gerbang:problem:|about:blank", "gateway/errors.py"),
+    "the media type of a problem": (r'= "application/problem\+json"|type="application/problem\+json"', "gateway/errors.py"),
 }
 
 

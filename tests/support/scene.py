@@ -9,11 +9,11 @@ import pytest
 
 from deploy.signing import SigningKey, sign
 from gateway.admission.gate import Gate
-from gateway.admission.gcra import ShareNeeded, charge
 from gateway.config.settings import Rate
 from gateway.errors import Refusal
 from gateway.http1.message import Request
 from gateway.keys.record import KeyRecord
+from gateway.runtime.gcra import ShareNeeded, charge
 from tests.support.keys import NOW_MS, a_record
 from tests.support.signed import a_gate
 

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 from gateway.admission.failures import AddressLimiter, FailureLimiter
 from gateway.admission.gate import Gate, Services
-from gateway.admission.gcra import Charge
 from gateway.admission.principal import Principal
 from gateway.admission.routes import RouteTable
 from gateway.config.settings import GatewaySettings
@@ -24,6 +23,7 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.record import Algorithm, KeyRecord
 from gateway.keys.secret import Secret
 from gateway.keys.usage import UsageCounts
+from gateway.runtime.gcra import Charge
 from tests.support.keys import a_record
 
 VECTORS = Path(__file__).parents[1] / "vectors"

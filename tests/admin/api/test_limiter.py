@@ -25,7 +25,7 @@ def test_memory_is_bounded() -> None:
     limiter = Limiter(Rate(1, 1_000), entries=10)
     for number in range(100):
         limiter.take(str(number), 0)
-    assert len(limiter._due_ms) == 10
+    assert len(limiter._tats) == 10
 
 
 @given(st.lists(st.integers(0, 100), max_size=200), st.integers(1, 20))

@@ -9,13 +9,14 @@ import redis as blocking_redis
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateway.admission import gcra, limits
+from gateway.admission import limits
 from gateway.admission.allowances import Allowance, LedgerNeeded
-from gateway.admission.gcra import ShareNeeded
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.config.settings import Rate
 from gateway.keys import redis_client
+from gateway.runtime import gcra
+from gateway.runtime.gcra import ShareNeeded
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import a_record
 

@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from gateway.admission.gcra import ShareNeeded
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
 from gateway.config.settings import Rate
 from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
 from gateway.keys import redis_client
 from gateway.runtime import clock
+from gateway.runtime.gcra import ShareNeeded
 from gateway.telemetry.metrics import Metrics
 from tests.support.redis_topologies import ClusterTopology, running
 

@@ -222,7 +222,7 @@ async def test_the_middleware_lets_through_what_came_through_the_gate(gate, aioh
     assert (await get("/orders", nobody))[0] == 401
     for refused in ((), (token, token), ("x",), (token_of(gate, clock.now_ms(), "futures"),)):
         status, problem = await get("/orders", *refused)
-        assert (status, problem["status"]) == (401, 401)
+        assert (status, problem["status"], problem["code"]) == (401, 401, "assertion_refused")
 
 
 async def test_a_rotation_needs_no_second_fetch(gate):

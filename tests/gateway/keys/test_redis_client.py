@@ -11,10 +11,10 @@ from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import RedisError
 
-from gateway.errors import ConfigError
+from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import store
 from gateway.keys.invalidation import publish
-from gateway.keys.redis_client import connect
+from gateway.keys.redis_client import RedisRefused, connect, translated
 from gateway.keys.shared import SharedRecords, record_key
 from tests.gateway.keys.conftest import Clocks, World
 from tests.gateway.keys.test_invalidation import Listening
@@ -52,6 +52,24 @@ def test_a_malformed_url_says_what_is_wrong_and_never_shows_a_password(url, mess
     with pytest.raises(ConfigError, match=message) as refusal:
         connect(url)
     assert "hunter2" not in str(refusal.value)
+
+
+async def test_a_refusal_is_told_apart_from_silence(redis_url, tmp_path):
+    for url, refused, text in (
+        (redis_url.replace("://", "://nobody:hunter2@", 1), True, "Redis refused: "),
+        (f"unix://{tmp_path}/redis.sock", False, "Redis did not answer: ConnectionError"),
+    ):
+        client = connect(url)
+        with pytest.raises(StoreUnavailable, match=text) as told, translated():
+            await client.ping()
+        assert isinstance(told.value, RedisRefused) is refused
+        assert "hunter2" not in str(told.value)
+        await client.aclose()
+
+
+async def test_what_is_no_failure_of_redis_passes_through():
+    with pytest.raises(KeyError), translated():
+        raise KeyError
 
 
 @given(st.text() | st.text().map(lambda text: f"redis://u:hunter2hunter2@{text}"))

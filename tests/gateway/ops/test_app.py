@@ -133,6 +133,7 @@ async def test_refusals_are_problems(client, method, path, status, code):
             code,
         )
         assert ("Allow" in response.headers) == (status == 405)
+        assert answer["type"] == f"urn:gerbang:problem:{code}"
 
 
 async def test_a_defect_is_a_problem_too_and_tells_nothing(client, gateway):

@@ -9,14 +9,13 @@ from types import SimpleNamespace
 import pytest
 
 from deploy.signing import SigningKey, sign
-from gateway.admission import answers
 from gateway.admission.driver import admit
 from gateway.admission.gate import KeyNeeded
-from gateway.admission.gcra import Charge
 from gateway.admission.sessions import SESSIONS
-from gateway.errors import KeyStoreUnavailable, Refusal, ReplayedRequest, ReplayGuardUnavailable
+from gateway.errors import KeyStoreUnavailable, Refusal, ReplayedRequest, ReplayGuardUnavailable, problem_of
 from gateway.http1.message import Request
 from gateway.keys.record import Scope
+from gateway.runtime.gcra import Charge
 from tests.support.keys import NOW_MS, a_record
 from tests.support.session import METHODS, ROUTES, binance, log_in
 from tests.support.signed import a_gate
@@ -172,7 +171,7 @@ async def test_a_refusal_has_its_twin(case, dialect):
     shared = expected.extras.keys() - OF_ITS_OWN
     assert {name: found.extras[name] for name in shared} == {name: expected.extras[name] for name in shared}
     assert found.extras.keys() - OF_ITS_OWN == shared
-    told = json.loads(SESSIONS[dialect].refusal(answers.problem_of(found, request_id="r"), None))
+    told = json.loads(SESSIONS[dialect].refusal(problem_of(found, request_id="r"), None))
     assert told["gerbang"]["code"] == expected.code
     if dialect == "binance":
         assert told["status"] == expected.status

@@ -5,8 +5,8 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.admission.gcra import charge
 from gateway.config.settings import Rate
+from gateway.runtime.gcra import charge
 
 RATES = st.builds(Rate, st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]))
 STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 60)), max_size=40)

@@ -4,7 +4,6 @@ Source: ITU-T I.371 Annex A, virtual scheduling; written with one stored number,
 in ``period_ms`` admits at most that many at once, and then one unit each ``period_ms / units``.
 """
 
-from gateway.config.settings import Rate
 from gateway.errors import GerbangError
 
 
@@ -31,8 +30,10 @@ class ShareNeeded(GerbangError):
     """A limiter cannot say yes or no on its own: it has to be asked again after it has settled with the others. Nothing was charged."""
 
 
-def charge(tat_ms: float, weight: int, now_ms: float, rate: Rate) -> Charge:
+def charge(tat_ms: float, weight: int, now_ms: float, rate: tuple[int, int]) -> Charge:
     """Charge ``weight`` units at ``now_ms`` to a limit whose theoretical arrival time is ``tat_ms`` (0: never used).
+
+    :param rate: units, and the period in milliseconds
 
     A weight of 0 always passes. On the hot path: comparisons instead of calls of ``max``.
     """
