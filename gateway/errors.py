@@ -84,6 +84,8 @@ class Refusal(GerbangError):
         self.extras: Mapping[str, object] = extras or {}
         self.asker: Asker | None = None
         """Set by whoever looked at the credentials; never told to the public."""
+        self.route = ""
+        """The route's pattern, for the log, when the refusal keeps the request from getting its route."""
 
 
 PROBLEM_JSON: Final = "application/problem+json"

@@ -36,7 +36,11 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
 
             if explain is not None:
                 raise click.UsageError("--explain is about a gateway's routes, and this is an admin service's configuration")
-            load_settings(file)
+            settings = load_settings(file)
+            if settings.docs is not None:
+                from admin.docs.facts import read_facts
+
+                read_facts(settings.docs.gateway_config)
             click.echo(f"{file}: a valid admin configuration")
             return
         from gateway.net.client_ip import notes as client_ip_notes

@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import secrets
+import tomllib
 from pathlib import Path
 from string import Template
 from typing import NamedTuple
@@ -15,6 +16,11 @@ from deploy.local.process import StartError
 from gateway.keys.vault import new_entry
 
 _TEMPLATES = Path(__file__).with_name("templates")
+_SINCE = {
+    "gateway.toml": ("gateway", '\n# Where a refusal\'s "type" leads.\n[gateway]\ndocs_url = "http://localhost:$admin/docs"\n'),
+    "admin.toml": ("docs", '\n# The guide for developers, http://localhost:$admin/docs.\n[docs]\ngateway_config = "$folder/gateway.toml"\n'),
+}
+"""Sections that a former version did not write; a folder of its time gets them once."""
 
 
 class Ports(NamedTuple):
@@ -112,16 +118,22 @@ class DataFolder:
             write_private(self.secret(name), value + "\n")
 
     def write_configurations(self, ports: Ports) -> None:
-        """On the first start write both configurations; later only follow a changed port or a moved folder."""
+        """On the first start write both configurations; later only follow a changed port, a moved folder, or a new version of this."""
         state = self.path / "state.json"
-        now = {"port": ports.gateway, "folder": str(self.path)}
-        for path, template in ((self.gateway_config, "gateway.toml"), (self.admin_config, "admin.toml")):
+        now = {"port": ports.gateway, "folder": str(self.path), "docs": True}
+        for path in (self.gateway_config, self.admin_config):
             if not path.exists():
-                values = {"folder": json.dumps(str(self.path))[1:-1]} | {name: str(port) for name, port in ports._asdict().items()}
-                write_private(path, Template((_TEMPLATES / template).read_text()).substitute(values))
+                self._write(path, (_TEMPLATES / path.name).read_text(), ports)
             elif (then := _state(state)) and then != now:
                 self._follow(path, then, ports)
+                section, text = _SINCE[path.name]
+                if "docs" not in then and section not in tomllib.loads(path.read_text()):
+                    self._write(path, path.read_text().replace("$", "$$") + text, ports)
         write_private(state, json.dumps(now))
+
+    def _write(self, path: Path, template: str, ports: Ports) -> None:
+        values = {"folder": json.dumps(str(self.path))[1:-1]} | {name: str(port) for name, port in ports._asdict().items()}
+        write_private(path, Template(template).substitute(values))
 
     def _follow(self, path: Path, then: dict[str, object], ports: Ports) -> None:
         """Replace the addresses and the folder that a former start wrote, and nothing else of what is the user's to edit."""

@@ -103,12 +103,14 @@ def check_open(route: Route) -> None:
     """:raises Maintenance: the operator has closed the route; told to everybody, before any credentials are looked at"""
     if route.maintenance:
         seconds = -(-route.maintenance_retry_ms // 1000)
-        raise Maintenance(
+        refusal = Maintenance(
             route.maintenance,
             reason=f"{route.pattern} is closed by its maintenance setting",
             headers=((b"Retry-After", b"%d" % seconds),),
             extras={"retry_after_ms": route.maintenance_retry_ms},
         )
+        refusal.route = route.pattern
+        raise refusal
 
 
 def rate_limited(why: str, retry_ms: float, resource: str = "") -> RateLimited:

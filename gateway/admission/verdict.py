@@ -120,7 +120,7 @@ async def decide(
         _check(request, route, gate.settings, whole=whole)
         admitted = await admit(gate, request, route)
     except Refusal as refusal:
-        note(refusal, request, pattern)
+        note(refusal, request, pattern or refusal.route)
         return let_pass(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
     note(admitted, request, pattern)
     told = identity_lines(admitted, request.received_ms) + admitted.answer_headers

@@ -59,7 +59,7 @@ def log_refused(
     asker = refusal.asker or _asker(request, admitted)
     access.refused(
         request_id=request.request_id if request is not None else "",
-        route=route,
+        route=route or refusal.route or None,
         method=request.method if request is not None else None,
         path=request.path if request is not None else None,
         status=refusal.status,

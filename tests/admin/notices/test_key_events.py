@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from tests.support.admin import running_service, settings_for
 from tests.support.issuer import Issuer
 from tests.support.keys import add_key
@@ -71,6 +72,26 @@ async def test_every_end_of_a_key_is_told_to_each_upstream_in_order(issuer: Issu
             assert [(name, event["data"]) for name, event in margin.events] == [(name, event["data"]) for name, event in spot.events]
             for left in ("spot", "margin", "upstreams"):
                 assert not await owner.fetchval("SELECT count(*) FROM notice_deliveries WHERE channel LIKE '%' || $1", left)
+            await owner.close()
+
+
+async def test_an_unused_keys_end_and_a_verification_that_the_provider_withdraws_are_told_too(
+    issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    async with listening() as spot:
+        told_to = {"spot": {"key_events": spot.url, "secret": SECRET}}
+        settings = settings_for(issuer, database.admin_dsn, redis_url, upstreams=told_to, keys={"idle_days": 30})
+        async with running_service(settings, issuer) as service:
+            await service.customer("alice").call("GET", "account")
+            owner, vault = await asyncpg.connect(database.owner_dsn), Vault.parse(new_entry("k1"))
+            unused = (await add_key(owner, vault, account_id="alice")).key_id
+            await owner.execute("UPDATE api_keys SET created_at = now() - interval '31 days' WHERE id = $1", unused)
+            await owner.execute("UPDATE key_activity SET counted_ms = 0 WHERE key_id = $1", unused)
+            await spot.until(1)
+            later = service.customer("alice", kyc="unverified", iat=clock.now_ms() // 1000 + 2)
+            assert (await later.call("GET", "account")).body["kyc"] == "unverified"
+            await spot.until(2)
+            assert told(spot) == [("idle", unused), ("kyc_lost", None)]
             await owner.close()
 
 

@@ -1,18 +1,28 @@
-"""Mails: text and HTML in the account's language, and nothing that anybody typed becomes a header."""
+"""Mails: text and HTML in the account's language, nothing that anybody typed becomes a header, and a password goes over TLS alone."""
 
+import os
+import ssl
+from collections.abc import Iterator
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
+from pathlib import Path
 from typing import Any
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.config import Mail
-from admin.notices.delivery import Undeliverable
+from admin.notices.delivery import ChannelDown, Undeliverable
 from admin.notices.mail import MailChannel
 from admin.outbox import Pending, Topic
+from tests.support.certificates import self_signed
+from tests.support.notices import Mailbox, free_port
+
+pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # aiosmtpd knows STARTTLS alone, or none
 
 KEY_ID = "gbk_0123456789abcdefghijklmnopqr"
 CHANNEL = MailChannel(
@@ -114,3 +124,99 @@ def test_any_label_makes_a_mail_that_reads_back(label: str, topic: Topic, langua
         "From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted", "Content-Language", "MIME-Version", "Content-Type"
     }  # fmt: skip
     assert len(parts(message)[0].splitlines()) < 25
+
+
+HOST = "127.0.0.2"
+"""None of the names of this machine that may be spoken to in the clear."""
+USER, PASSWORD = "keys@exchange.example", "p@ss:w%rd/"
+
+
+class Guard:
+    """Lets one user in, and remembers what anybody sent."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[bytes, bytes]] = []
+        self.password = PASSWORD
+
+    def __call__(self, _server: object, _session: object, _envelope: object, _mechanism: str, given: Any) -> AuthResult:
+        self.seen.append((given.login, given.password))
+        return AuthResult(success=self.seen[-1] == (USER.encode(), self.password.encode()), handled=False)
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
+    """The server's, which this process trusts."""
+    chain, key = self_signed(tmp_path, HOST)
+    monkeypatch.setenv("SSL_CERT_FILE", str(chain))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(chain, key)
+    return context
+
+
+@pytest.fixture
+async def box() -> Mailbox:
+    return Mailbox()
+
+
+@pytest.fixture
+def guard() -> Guard:
+    return Guard()
+
+
+@pytest.fixture
+def serve(box: Mailbox, guard: Guard) -> Iterator[Any]:
+    """Starts a mail server that takes mail after a login alone; returns its port."""
+    running: list[Controller] = []
+
+    def start(**options: Any) -> int:
+        settings = {"authenticator": guard, "auth_required": True, "auth_require_tls": False, **options}
+        running.append(Controller(box, hostname=HOST, port=free_port(), ready_timeout=30, **settings))
+        running[-1].start()
+        return int(running[-1].port)
+
+    yield start
+    for controller in running:
+        controller.stop(no_assert=True)
+
+
+async def deliver(scheme: str, port: int) -> None:
+    url = f"{scheme}://keys%40exchange.example:p%40ss%3Aw%25rd%2F@{HOST}:{port}"
+    settings = Mail.model_validate({"smtp": url, "from": "Exchange <keys@exchange.example>"})
+    async with MailChannel(settings, site_name="Exchange", public_url="https://keys.exchange.example").open() as send:
+        await send(notice(), 0)
+
+
+OPTION = {"smtps": "ssl_context", "smtp": "tls_context"}
+"""How the server speaks TLS: from the first byte, or after STARTTLS."""
+
+
+@pytest.mark.parametrize("scheme", OPTION)
+async def test_a_mail_goes_over_tls_after_a_login(serve: Any, box: Mailbox, guard: Guard, certificate: ssl.SSLContext, scheme: str) -> None:
+    await deliver(scheme, serve(**{OPTION[scheme]: certificate}))
+    assert [mail["To"] for mail in box.messages] == ["alice@mail.example"]
+    assert guard.seen == [(USER.encode(), PASSWORD.encode())]
+
+
+@pytest.mark.parametrize("scheme", OPTION)
+async def test_a_server_whose_certificate_is_not_trusted_gets_neither_password_nor_mail(
+    serve: Any, box: Mailbox, guard: Guard, certificate: ssl.SSLContext, scheme: str
+) -> None:
+    os.environ.pop("SSL_CERT_FILE")  # which the fixture puts back
+    with pytest.raises(ChannelDown):
+        await deliver(scheme, serve(**{OPTION[scheme]: certificate}))
+    assert (guard.seen, box.envelopes) == ([], [])
+
+
+async def test_a_server_that_offers_no_tls_gets_neither_password_nor_mail(serve: Any, box: Mailbox, guard: Guard) -> None:
+    with pytest.raises(ChannelDown):
+        await deliver("smtp", serve())
+    assert (guard.seen, box.envelopes) == ([], [])
+
+
+async def test_a_password_that_the_server_refuses_leaves_the_mail_for_later(
+    serve: Any, box: Mailbox, certificate: ssl.SSLContext, guard: Guard
+) -> None:
+    guard.password = "another"
+    with pytest.raises(ChannelDown, match="535"):
+        await deliver("smtps", serve(ssl_context=certificate))
+    assert box.envelopes == []

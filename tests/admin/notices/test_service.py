@@ -1,14 +1,20 @@
 """The running service tells: what its API changes arrives by webhook and by mail, and waits for neither."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
 
-from tests.support.admin import Customer, Service, running_service, settings_for
+from admin import outbox
+from admin.outbox import Notice, Topic
+from gateway.keys.vault import new_entry
+from tests.support.admin import INTERNAL_TOKEN, Customer, Service, running_service, settings_for
 from tests.support.issuer import Issuer
-from tests.support.notices import Receiver, SmtpServer, settings_of
+from tests.support.notices import SECRET, Receiver, SmtpServer, add_account, settings_of
 from tests.support.stack import Database
 
 
@@ -64,18 +70,72 @@ async def test_every_change_of_an_account_is_told_in_order(
 
 
 async def test_a_hanging_receiver_and_mail_server_delay_no_key_operation(
-    alice: Customer, receiver: Receiver, mail_server: SmtpServer
+    issuer: Issuer, database: Database, redis_url: str, receiver: Receiver
 ) -> None:
+    connected, over = asyncio.Event(), asyncio.Event()
 
-    receiver.pause, mail_server.box.answer = asyncio.Event(), "451 later"
-    created = await alice.create()
-    deleted = await alice.delete(created.body["key"]["id"])
-    assert (created.status, deleted.status) == (201, 204)
-    receiver.pause.set()
-    mail_server.box.answer = None
-    await receiver.until_told("key.created", "key.deleted")
-    subjects = [mail["Subject"] for mail in await mail_server.box.until(3)]
-    assert subjects == ["Metode 2FA telah ditambahkan", "API Key baru telah dibuat", "API Key telah dihapus"]
+    async def hang(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()
+        await over.wait()
+        writer.close()
+
+    receiver.pause = asyncio.Event()
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        told: dict[str, Any] = {
+            "webhooks": settings_of(receiver) | {"timeout_ms": 600_000},
+            "mail": {"smtp": f"smtp://127.0.0.1:{port}", "from": "keys@exchange.example", "timeout_ms": 600_000},
+        }
+        async with running_service(settings_for(issuer, database.admin_dsn, redis_url, **told), issuer) as service:
+            alice = service.customer("alice", email="alice@mail.example")
+            await alice.enrol()
+            await connected.wait()
+            await receiver.until_tried(1)
+            # Both hang now, and for longer than any test may last: who waited for them would never get here.
+            created = await alice.create()
+            deleted = await alice.delete(created.body["key"]["id"])
+            assert (created.status, deleted.status) == (201, 204)
+            receiver.pause.set()
+            await receiver.until_told("key.created", "key.deleted")
+            over.set()
+
+
+def config(folder: Path, issuer: Issuer, database: Database, redis_url: str, receiver: Receiver) -> Path:
+    file = folder / "admin.toml"
+    file.write_text(f"""
+public_url = "http://127.0.0.1:8090"
+listen = {{ public = "127.0.0.1:0", internal = "127.0.0.1:0" }}
+stores = {{ postgres = "{database.admin_dsn}", redis = "{redis_url}" }}
+vault = {{ keys = "{new_entry("test")}" }}
+oidc = {{ issuer = "{issuer.url}", audience = "gerbang" }}
+internal = {{ token = "{INTERNAL_TOKEN}" }}
+webhooks = {{ url = "{receiver.url}", secret = "{SECRET}" }}
+""")
+    return file
+
+
+async def test_a_service_killed_while_it_sends_sends_again_under_the_same_id(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str, receiver: Receiver
+) -> None:
+    file = config(tmp_path, issuer, database, redis_url, receiver)
+    command = (sys.executable, "-P", "-c", f"import pathlib; from admin.app import run; run(pathlib.Path({str(file)!r}))")
+    owner = await asyncpg.connect(database.owner_dsn)
+    await add_account(owner, "alice")
+    await outbox.add(owner, Notice(topic=Topic.KEY_DELETED, account_id="alice", at_ms=0, detail={"label": "one"}))
+    receiver.pause = asyncio.Event()
+    for tries in (1, 2):
+        process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.DEVNULL)
+        try:
+            await receiver.until_tried(tries)  # it has the notice; the sender has not heard that it has
+            if tries == 2:
+                receiver.pause.set()
+                await receiver.until(1)
+        finally:
+            process.kill()
+            await process.wait()
+    await owner.close()
+    assert len(set(receiver.tries)) == 1
+    assert {event["data"]["label"] for _, event in receiver.events} == {"one"}
 
 
 async def test_the_longest_life_is_said_before_a_code_is_spent(alice: Customer) -> None:

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
+import asyncpg
 import pytest
 
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, MAX_LOGINS, SESSION_COOKIE
@@ -39,13 +40,15 @@ def login_cookie_of(start: aiohttp.ClientResponse) -> str:
     return f"{name}={start.cookies[name].value}"
 
 
-async def log_in(http: aiohttp.ClientSession, site: Site, account: str = "verified", return_to: str = "/keys") -> tuple[str, str]:
+async def log_in(
+    http: aiohttp.ClientSession, site: Site, account: str = "verified", return_to: str = "/keys", **headers: str
+) -> tuple[str, str]:
     """The session's cookie header and its CSRF token."""
     start = await get(http, site, f"/login/start?return_to={return_to}")
     state_cookie = login_cookie_of(start)
     asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
     answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": account}, allow_redirects=False)
-    back = await http.get(answered.headers["Location"], headers={"Cookie": state_cookie}, allow_redirects=False)
+    back = await http.get(answered.headers["Location"], headers={"Cookie": state_cookie, **headers}, allow_redirects=False)
     assert (back.status, back.headers["Location"]) == (303, return_to)
     cookie = f"{SESSION_COOKIE}={back.cookies[SESSION_COOKIE].value}"
     page = await (await get(http, site, "/keys", Cookie=cookie)).text()
@@ -147,6 +150,25 @@ async def test_signing_out_everywhere_ends_every_login_and_says_so_in_the_activi
     url = f"{site.internal_url}/internal/v1/audit?account=verified"
     events = (await (await http.get(url, headers={"Authorization": f"Bearer {INTERNAL_TOKEN}"})).json())["events"]
     assert "logins_ended" in {event["event"] for event in events}
+
+
+async def test_a_login_from_a_network_new_to_the_account_is_told_once(database, redis_url, http):
+    owner = await asyncpg.connect(database.owner_dsn)
+    told = "SELECT account_id, detail::jsonb ->> 'client_ip' AS address FROM notices WHERE topic = 'login.new_address' ORDER BY seq"
+    behind_a_proxy = {"client_ip": {"trusted_proxies": ["127.0.0.1/32"]}}
+    async with running_site(database, redis_url, **behind_a_proxy) as site:
+        for account, address, expected in (
+            ("siti", "8.8.8.8", []),  # the first login is no news
+            ("siti", "8.8.8.8", []),
+            ("siti", "2606:4700::1", ["2606:4700::1"]),
+            ("siti", "2606:4700::2", ["2606:4700::1"]),  # the same customer's network
+            ("siti", "8.8.4.4", ["2606:4700::1", "8.8.4.4"]),
+            ("budi", "8.8.8.8", ["2606:4700::1", "8.8.4.4"]),
+            ("siti", "8.8.4.4", ["2606:4700::1", "8.8.4.4"]),
+        ):
+            await log_in(http, site, account, **{"X-Forwarded-For": address})
+            assert [(row["account_id"], row["address"]) for row in await owner.fetch(told)] == [("siti", each) for each in expected]
+    await owner.close()
 
 
 async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):

@@ -142,3 +142,15 @@ def test_a_route_under_maintenance_is_explained_and_its_text_is_one_line(tmp_pat
     for text in (" ", "two\\nlines"):
         file.write_text(closed.replace("Closed until 10:00 WIB", text))
         assert "routes[3].maintenance" in check(file).stderr
+
+
+def test_an_admin_configuration_names_what_is_wrong_with_the_gateways_that_its_guide_is_made_of(tmp_path):
+    admin, gateway = tmp_path / "admin.toml", tmp_path / "gateway.toml"
+    text = (CONFIG / "admin.toml").read_text() + '\n[docs]\ngateway_config = "gateway.toml"\n'
+    admin.write_text(text)
+    result = check(admin)
+    assert (result.exit_code, "gateway.toml" in result.stderr, "cannot be read" in result.stderr) == (1, True, True), result.output
+    gateway.write_text(EXAMPLE.read_text().replace('per_key = "1200/minute"', 'per_key = "often"'))
+    assert "limits.per_key" in check(admin).stderr
+    gateway.write_text(EXAMPLE.read_text())
+    assert check(admin).exit_code == 0

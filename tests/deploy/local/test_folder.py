@@ -1,5 +1,6 @@
 """deploy.local.folder: one instance a folder, secrets for their owner alone, configurations that stay the user's."""
 
+import json
 import os
 import stat
 import subprocess
@@ -103,3 +104,23 @@ def test_configurations_are_left_alone_otherwise(folder):
     folder.release()
     prepared(folder)
     assert folder.gateway_config.read_text() == "# all mine\n"
+
+
+def test_a_folder_of_a_former_version_gets_the_guide_once_and_keeps_its_edits(folder):
+    prepared(folder)
+    for path, section in ((folder.gateway_config, "[gateway]"), (folder.admin_config, "[docs]")):
+        lines = path.read_text().split("\n")
+        at = lines.index(section)
+        path.write_text("\n".join([*lines[:at], *lines[at + 2 :], "# costs $5"]))
+    (folder.path / "state.json").write_text(json.dumps({"port": 8080, "folder": str(folder.path)}))
+    before = folder.admin_config.read_text()
+    folder.release()
+    prepared(folder)
+    gateway, admin = (tomllib.loads(path.read_text()) for path in (folder.gateway_config, folder.admin_config))
+    assert gateway["gateway"] == {"docs_url": "http://localhost:8090/docs"}
+    assert admin["docs"] == {"gateway_config": str(folder.gateway_config)}
+    assert folder.admin_config.read_text().startswith(before)
+    folder.admin_config.write_text(before)
+    folder.release()
+    prepared(folder, 8081)
+    assert "docs" not in tomllib.loads(folder.admin_config.read_text()), "taken out again, it stays out"

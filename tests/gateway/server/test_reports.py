@@ -6,8 +6,9 @@ import pytest
 
 from gateway.admission.gate import Admitted
 from gateway.admission.routes import RouteTable
+from gateway.admission.rules import check_open
 from gateway.config.settings import RouteConfig
-from gateway.errors import Asker, ReplayedRequest
+from gateway.errors import Asker, Maintenance, Refusal, ReplayedRequest
 from gateway.http1.message import Identity
 from gateway.server.reports import log_refused
 
@@ -26,13 +27,26 @@ ADMITTED = Admitted(ROUTE, Identity("alice", "gbk_1", ("read",)), "203.0.113.7")
     ],
 )
 def test_who_it_was_is_told_as_far_as_it_is_known(asker: Asker | None, admitted: Admitted | None, told: tuple[str | None, ...]) -> None:
+    refusal = ReplayedRequest("again")
+    refusal.asker = asker
+    line = logged(refusal, admitted)
+    assert tuple(line[name] for name in ("key_id", "account_id", "client_ip")) == told
+
+
+def test_a_request_refused_by_its_routes_maintenance_names_the_route() -> None:
+    closed = RouteConfig(match="GET /read", scope="read", upstream="spot", maintenance="Back at ten")
+    with pytest.raises(Maintenance) as refused:
+        check_open(RouteTable.compile([closed]).match(b"GET", b"/read"))
+    assert logged(refused.value, None)["route"] == "GET /read"
+
+
+def logged(refusal: Refusal, admitted: Admitted | None) -> dict[str, Any]:
+    """The line of a request that had no route yet."""
     lines: list[dict[str, Any]] = []
 
     class Access:
         def refused(self, **line: Any) -> None:
             lines.append(line)
 
-    refusal = ReplayedRequest("again")
-    refusal.asker = asker
     log_refused(Access(), refusal, None, None, admitted)  # type: ignore[arg-type]
-    assert tuple(lines[0][name] for name in ("key_id", "account_id", "client_ip")) == told
+    return lines[0]
