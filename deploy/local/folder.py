@@ -18,7 +18,7 @@ from gateway.keys.vault import new_entry
 _TEMPLATES = Path(__file__).with_name("templates")
 _SINCE = {
     "gateway.toml": ("gateway", '\n# Where a refusal\'s "type" leads.\n[gateway]\ndocs_url = "http://localhost:$admin/docs"\n'),
-    "admin.toml": ("docs", '\n# The guide for developers, http://localhost:$admin/docs.\n[docs]\ngateway_config = "$folder/gateway.toml"\n'),
+    "admin.toml": ("docs", '\n# The guide for developers.\n[docs]\ngateway_config = "$folder/gateway.toml"\n'),
 }
 """Sections that a former version did not write; a folder of its time gets them once."""
 
