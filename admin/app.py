@@ -1,4 +1,4 @@
-"""The admin service as a process: starts, reloads on SIGHUP, stops gracefully. No rules."""
+"""The admin service as a process: start, reload on SIGHUP, graceful stop."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""The audit: append-only events, each holding the hash of the one before, so that a changed or missing one is found.
+"""The audit log: append-only events, hash-chained so that changed or missing events are detected.
 
 One chain for the whole log. Entries join the caller's transaction: no change without its entry, no entry without its change.
 No entry ever holds a secret, a code or a token. What an owner is told of (:data:`_TOLD`) goes into the outbox with its entry.

@@ -1,4 +1,4 @@
-"""The admin service's settings: one frozen value on the helpers of ``gateway.config.settings``. Nothing here opens a connection."""
+"""The admin service's configuration: one immutable value, validated whole."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""The admin service's refusals: the contract's codes as a tree under ``gateway.errors.Refusal``.
+"""The admin service's refusals, as a tree under ``gateway.errors.Refusal``.
 
     Refusal
     ├── InvalidJson 400 · NoEndpoint 404 · NotFound 404 · WrongMethod 405 · UnsupportedMediaType 415 · TooSlow 408

@@ -1,4 +1,4 @@
-"""Keeps the feed of changes short: a mark every few seconds, and what no reader can need any more goes."""
+"""Maintains the change feed: writes markers, and deletes entries that every reader has passed."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Names that customers give: to keys, and to factors. Pure."""
+"""Validation of labels that customers give to keys and factors. Pure."""
 
 import unicodedata
 from itertools import pairwise

@@ -1,4 +1,4 @@
-"""What the admin service counts, for Prometheus on the internal port. One object per process, alive as long as it: reloads lose no count.
+"""The admin service's metrics, for Prometheus on the internal port.
 
 Labels are ports, codes and outcomes of this program, never what a client sends.
 """

@@ -1,4 +1,4 @@
-"""What this service asks of others over HTTP: their answers, read to the end and never beyond a bound."""
+"""Bounded HTTP requests to other services."""
 
 import aiohttp
 

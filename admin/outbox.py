@@ -1,4 +1,4 @@
-"""Notices in PostgreSQL: added on the caller's connection, with one delivery for each channel. No rules, no clock.
+"""The notification outbox in PostgreSQL (transactional outbox): SQL on the caller's connection.
 
 Whoever adds one holds the account's row (``identity.accounts.lock``) or stands in the audit's line, so that numbers follow commits.
 """

@@ -1,4 +1,4 @@
-"""Mail servers and mailboxes as settings and accounts name them. Pure."""
+"""Parsing of mail server URLs and mail addresses. Pure."""
 
 import re
 from email.headerregistry import Address

@@ -1,4 +1,4 @@
-"""What an operator looks for: keys and accounts by filters, with exact counts, a page at a time.
+"""Operators' searches for keys and accounts: filters, exact counts, pagination.
 
 Filters that are given narrow, those that are not leave all. Text matches a part of the e-mail address or label, whatever its case. The
 last use is Redis' to tell: with ``unused_since_ms`` the search fails rather than guesses when Redis cannot.

@@ -1,4 +1,4 @@
-"""The admin service as it runs: sockets that are bound once, applications that a reload replaces whole, and what goes on beside them."""
+"""Runs the admin service: sockets bound once, applications replaced on reload, background jobs."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis as the services use them: a transaction, and what follows a commit. No SQL, no rules."""
+"""PostgreSQL and Redis for the services: transactions, and actions after a commit."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence

@@ -1,4 +1,4 @@
-"""The audit told elsewhere as it grows: a JSON line for each event, with the chain's hash, to a file or to syslog.
+"""Streams the audit log to a file or syslog, as JSON lines with the chain's hash.
 
 A line is an event as ``gerbang audit list --json`` shows it: ``id``, ``at``, ``event``, ``actor``, ``account_id``, ``key_id``,
 ``client_ip``, ``detail``, ``hash``. Delivered at least once and in order. The resume point is the last line of the file or, for syslog,

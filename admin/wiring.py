@@ -1,4 +1,4 @@
-"""The applications of the admin service's two ports, wired from its rooms. No rules."""
+"""Builds the applications of the admin service's two ports."""
 
 import json
 from importlib.metadata import version

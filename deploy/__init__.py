@@ -1,1 +1,1 @@
-"""How Gerbang is run: the command line and the embedded local stack. Nothing imports this package."""
+"""Deployment: the command line and the local stack. Nothing imports this package."""

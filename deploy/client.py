@@ -1,4 +1,4 @@
-"""JSON calls to this installation's own services, for the command line and the local stack. Blocking."""
+"""A blocking JSON client for this installation's own services."""
 
 import json
 import urllib.error

@@ -1,4 +1,4 @@
-"""Signing a request as a customer's program does, in each of the gate's dialects. Pure: the time and the nonce are arguments.
+"""Signs requests as a client does, in every dialect. Pure: the time and the nonce are arguments.
 
 Written from the contract alone, not from the gate's own code: when both agree, both were understood.
 """

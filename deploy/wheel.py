@@ -1,4 +1,4 @@
-"""The build hook of the wheel: the modules that a request passes through become machine code, by mypyc.
+"""The wheel's build hook: compiles the data plane with mypyc.
 
 ``pip install .`` and whatever else builds a wheel run it (``[tool.hatch.build.targets.wheel.hooks.custom]``). The sources are compiled in a
 folder of their own, never in the checkout, where a stale extension would win over an edited source. Without a C compiler the same sources

@@ -1,1 +1,1 @@
-"""The data plane: verifies signed requests and forwards what may pass."""
+"""The gateway: an HTTP/1.1 reverse proxy that authenticates signed API requests and forwards the ones that are allowed."""

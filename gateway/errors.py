@@ -1,4 +1,4 @@
-"""Refusals: every reason for which the gate answers for itself, as a tree of exceptions.
+"""The exception hierarchy: every refusal with its HTTP status and code, and how it becomes a problem (RFC 9457).
 
     GerbangError                    what this package raises on purpose
     ├── ConfigError                 a configuration that cannot be used; carries every problem at once

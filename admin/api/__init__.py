@@ -1,1 +1,1 @@
-"""The JSON API: thin handlers over the services, and the machinery that both JSON sides share. No rules."""
+"""The JSON API of the account holder: thin handlers over the services, and what both JSON APIs share."""

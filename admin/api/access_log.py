@@ -1,4 +1,4 @@
-"""What is told of each answer: counted always; a line in the log as far as the settings want it, without query, credentials or bodies."""
+"""Access log and request metrics of the admin service, without query strings, credentials or bodies."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Bodies that the API answers with, made from what the services return; ``/openapi.json`` is generated from the same models."""
+"""Response models of the API; ``/openapi.json`` is generated from them."""
 
 import json
 from typing import Annotated, Any, Literal, Self

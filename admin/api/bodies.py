@@ -1,4 +1,4 @@
-"""Bodies that the API takes: the models that validate are the ones that ``/openapi.json`` is generated from.
+"""Request models of the API, which validate bodies; ``/openapi.json`` is generated from them.
 
 Shapes and types only. Rules that need more than one member, or words of their own, are in ``lifecycle.policy``; their bounds are
 repeated in the schema here from the same constants, so that the document is true.

@@ -1,4 +1,4 @@
-"""Who may ask now: authentication, the limits, and the account, in front of every operation of the account holder."""
+"""Authentication and rate limiting in front of every operation of the account holder."""
 
 from collections.abc import Sequence
 

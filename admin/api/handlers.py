@@ -1,4 +1,4 @@
-"""The account holder's endpoints: each asks one service and shapes its answer. No rules."""
+"""The account holder's endpoints: each calls one service and shapes its answer."""
 
 from typing import Annotated, NamedTuple, cast
 

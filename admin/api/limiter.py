@@ -1,4 +1,4 @@
-"""Rate limits by caller in this process's memory: bounded, and never open because a server is down. Pure.
+"""Rate limits per caller in process memory: bounded, and independent of Redis. Pure.
 
 Guesses at codes are bounded by the database's own lock-out; this keeps one caller from using the service up.
 """

@@ -1,4 +1,4 @@
-"""``/openapi.json`` (OpenAPI 3.1), generated from the operations that are served and the models that validate. Pure."""
+"""Generates ``/openapi.json`` (OpenAPI 3.1) from the served operations and their models. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence

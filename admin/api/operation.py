@@ -1,4 +1,4 @@
-"""One endpoint as a value, and the one story that every request of both JSON sides goes through.
+"""An API endpoint as a value, and the request handling that all endpoints of both JSON APIs share.
 
 Routes and ``/openapi.json`` are made from the same values, so that the document is true.
 """

@@ -1,4 +1,4 @@
-"""Refusals as ``application/problem+json`` (RFC 9457): the one place of the admin service that turns an exception into an answer.
+"""Error handling of the admin service: exceptions as ``application/problem+json`` (RFC 9457).
 
 A caller is told what the refusal carries and nothing of what went wrong inside; that is in the log, without bodies or credentials.
 """

@@ -1,4 +1,4 @@
-"""Who may report leaked secrets: public keys that the reporter publishes, fetched, kept, and fetched again when they rotate.
+"""Public keys that verify reports of leaked secrets: fetched, cached, and fetched again when they rotate.
 
 The form is that of GitHub's secret scanning: ``{"public_keys": [{"key_identifier", "key": PEM, …}]}``; ECDSA on P-256 with SHA-256.
 """

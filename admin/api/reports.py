@@ -1,4 +1,4 @@
-"""``POST /reports/secrets``: reports of secrets found in public, as GitHub's secret scanning sends them.
+"""``POST /reports/secrets``: reports of leaked secrets, in the format of GitHub's secret scanning partner program.
 
 https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program/secret-scanning-partner-program.
 The signature is over the raw body and is verified before anything in it is looked at.

@@ -1,4 +1,4 @@
-"""Where each of the account holder's endpoints is served, what it takes, and how it refuses. A table, nothing else."""
+"""The endpoint table of the account holder's API: paths, parameters, and possible refusals."""
 
 from admin.api import answers, bodies
 from admin.api.handlers import AccountApi, AuditQuery, Who

@@ -1,1 +1,1 @@
-"""The guide for customers' developers: made of the running gateway's configuration, its code, and the examples that tests run."""
+"""The API guide for customers' developers, generated from the gateway's configuration, its code, and tested examples."""

@@ -1,4 +1,4 @@
-"""The guide on the public port: ``/docs`` in the browser's language, ``/docs/en`` and ``/docs/id``, ``…/api`` to try things."""
+"""Serves the guide: ``/docs`` (language of the browser), ``/docs/en``, ``/docs/id``, and an API explorer."""
 
 import json
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""What the guide says of the gateway, out of the gateway's own configuration file: routes, methods, limits, dialects. No secret is read."""
+"""What the guide states about the gateway, read from the gateway's configuration file: routes, limits, dialects. No secret is read."""
 
 from pathlib import Path
 from typing import Any

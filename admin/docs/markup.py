@@ -1,4 +1,4 @@
-"""The little of Markdown that the guide's texts are written in, as HTML: paragraphs, lists, blocks, code, strong words, links. Pure."""
+"""Renders the subset of Markdown that the guide's texts use to HTML. Pure."""
 
 import re
 

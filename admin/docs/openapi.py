@@ -1,4 +1,4 @@
-"""OpenAPI 3.1 of what the gateway answers itself, ``/gateway/v1/*``. Pure."""
+"""OpenAPI 3.1 for the gateway's own endpoints, ``/gateway/v1/*``. Pure."""
 
 from typing import Any
 

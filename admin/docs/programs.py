@@ -1,4 +1,4 @@
-"""The examples and the settings of trading programs, out of the files that the tests run: ``deploy/clients``, a part of this distribution.
+"""The guide's code examples and client settings, read from the files that the tests run (``deploy/clients``).
 
 They are read as data; nothing of ``deploy`` is imported.
 """

@@ -1,4 +1,4 @@
-"""Every refusal of the gate and of the admin service, out of the classes that raise them. Pure."""
+"""The guide's list of error codes, read from the classes that raise them. Pure."""
 
 from types import ModuleType
 from typing import NamedTuple

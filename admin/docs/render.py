@@ -1,4 +1,4 @@
-"""The guide's pages as text, each in both languages, from values alone. Pure: it is done once, when the service starts or reloads."""
+"""Renders the guide's pages in both languages, once per start or reload. Pure."""
 
 import json
 import re

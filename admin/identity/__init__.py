@@ -1,1 +1,1 @@
-"""Who is asking: bearer tokens, sessions, and what is known of the account."""
+"""Authentication: OpenID login, bearer tokens, browser sessions, and account data."""

@@ -1,4 +1,4 @@
-"""Accounts: what the provider claims and what the back office decided, the stricter one wins.
+"""Accounts in PostgreSQL: the provider's claims combined with the back office's decisions; the stricter one applies.
 
 Changes that stop or release keys are audited in their own transaction and told to the gateways after it.
 """

@@ -1,4 +1,4 @@
-"""A browser's requests: the session cookie, and proof that a request was made by our own pages.
+"""Browser requests: the session cookie, and protection against cross-site requests.
 
 What lives here: cookies, the Origin check, the CSRF token. What must not: storage (``sessions``), HTML.
 

@@ -1,4 +1,4 @@
-"""Who sent this request, whichever way they proved it: what bearer tokens and sessions both come down to."""
+"""The authenticated caller, from a bearer token or a session alike."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

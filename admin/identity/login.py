@@ -1,4 +1,4 @@
-"""Log in by the browser: the OpenID Connect authorization code flow with PKCE, state and nonce.
+"""Browser login: the OpenID Connect authorization code flow with PKCE, state and nonce.
 
 What lives here: the two steps of the flow, from "log in" to a believed ID token. What must not: cookies, pages, and what
 the customer may do afterwards. Sources: OpenID Connect Core §3.1, RFC 7636 (PKCE), RFC 9207 (``iss`` in the answer), RFC 9700.

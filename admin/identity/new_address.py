@@ -1,4 +1,4 @@
-"""Whether a login comes from an address that its account never logged in from."""
+"""Detects logins from an address that the account has not used before."""
 
 from admin import outbox
 from admin.audit import Event, Occasion

@@ -1,4 +1,4 @@
-"""The OpenID provider: its discovery document and published keys, fetched, kept, and fetched again when they rotate.
+"""The OpenID provider's discovery document and keys: fetched, cached, and fetched again when keys rotate.
 
 Nothing here looks into a token. Sources: OpenID Connect Discovery 1.0 §4, RFC 7517.
 """

@@ -1,4 +1,4 @@
-"""Browser sessions: an opaque cookie for the browser, a sealed record in Redis, and the two limits on its life.
+"""Browser sessions: an opaque cookie, a sealed record in Redis, idle and absolute lifetimes.
 
 What lives here: sessions and the one-use records of logins under way. What must not: who may do what (``identity`` and
 ``lifecycle`` decide that), HTML.

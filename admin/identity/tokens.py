@@ -1,4 +1,4 @@
-"""Bearer tokens: a JWT of the issuer in, a :class:`Caller` out. Sources: RFC 7519, RFC 6750, OpenID Connect Core §3.1.3.7."""
+"""Bearer token validation: a JWT in, a :class:`Caller` out. Sources: RFC 7519, RFC 6750, OpenID Connect Core §3.1.3.7."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What the provider tells of a customer beside the ID token: its userinfo endpoint (OpenID Connect Core §5.3).
+"""The provider's userinfo endpoint (OpenID Connect Core §5.3).
 
 Many providers keep ``email`` and claims of their own out of the ID token and tell them here.
 """

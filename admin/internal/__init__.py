@@ -1,1 +1,1 @@
-"""The back office's API, on a port of its own behind a service token. Thin, no rules."""
+"""The internal API for the back office, on its own port, authenticated by service tokens."""

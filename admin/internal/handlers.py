@@ -1,4 +1,4 @@
-"""The back office's endpoints: search, look, KYC, freeze and thaw, revoke one key or many, reset factors. Who asks is a token's name."""
+"""The internal API's endpoints: search, KYC, freeze and thaw, revocation, factor reset."""
 
 from typing import Any, NamedTuple
 

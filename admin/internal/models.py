@@ -1,4 +1,4 @@
-"""What the back office sends and is answered: bodies, queries, answers. Shapes and types only."""
+"""Request and response models of the internal API."""
 
 import json
 from collections.abc import Mapping

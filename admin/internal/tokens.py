@@ -1,4 +1,4 @@
-"""Which operator asks: one token for each person or service."""
+"""Service tokens of the internal API: one per person or service."""
 
 import hmac
 from collections.abc import Mapping

@@ -1,1 +1,1 @@
-"""Keys from creation to deletion: the policy (pure) and the service (one transaction with the audit row)."""
+"""The life cycle of a key: the policy (pure), and the service that creates, lists and deletes keys."""

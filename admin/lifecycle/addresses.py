@@ -1,4 +1,4 @@
-"""Which addresses a key may be whitelisted for. Pure: texts in, addresses or field errors out.
+"""Validation of IP allowlist entries: public addresses only. Pure.
 
 The table is literal, from the IANA special-purpose registries (RFC 6890), rather than ``ipaddress.is_global``, whose answer
 has changed between Python releases.

@@ -1,4 +1,4 @@
-"""Secrets that were found in public: whose they are, and the end of their keys."""
+"""Leaked secrets: finds the key by a keyed hash and revokes it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What an operator may do to keys: look, search, and revoke one or many. Accounts are in ``identity.accounts``."""
+"""Operators' actions on keys: show, search, revoke one or many."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a key may be: the rules for a creation, every broken one told at once. Pure: no I/O, no clock.
+"""The creation policy: every rule that a new key must satisfy, with all violations reported at once. Pure: no I/O, no clock.
 
 Shapes and types are the request model's business (``api.bodies``); these are the rules behind them, shared with the pages.
 """

@@ -1,4 +1,4 @@
-"""The customer's public key: PEM in, DER (SubjectPublicKeyInfo) out, or a reason that never echoes what was pasted. Pure."""
+"""Parses a customer's public key from PEM to DER (SubjectPublicKeyInfo), without echoing its input in errors. Pure."""
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey

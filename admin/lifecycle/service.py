@@ -1,4 +1,4 @@
-"""API keys as their owner creates, sees and deletes them: each change in one transaction with its proof and its audit row.
+"""Creates, lists and deletes API keys for their owner: each change in one transaction with its step-up proof and audit event.
 
 After the commit the gateways are told; a failure to tell them by Redis fails nothing, the database's trigger tells them too.
 """

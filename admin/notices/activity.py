@@ -1,4 +1,4 @@
-"""What was noted of each key's activity (``key_activity``): statements on the caller's connection. No rules, no clock."""
+"""Observed key activity (``key_activity`` table): SQL on the caller's connection."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What the sender needs of a way out, and the ways an attempt can fail. No I/O."""
+"""The interface of a delivery channel, and the ways a delivery can fail."""
 
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager

@@ -1,4 +1,4 @@
-"""What each notice says, in the reader's language: a subject, what happened, what to do, and the facts. Pure.
+"""The texts of each notification, per language: subject, what happened, what to do, details. Pure.
 
 Sentences are found by ``pybabel`` (``locale/babel.cfg``). Permissions keep the names that the exchange's own article gives them.
 """

@@ -1,4 +1,4 @@
-"""Notices by mail: text and HTML in the account's language, handed to the exchange's own mail server (RFC 5321)."""
+"""Delivery by mail: text and HTML in the account's language, by SMTP (RFC 5321)."""
 
 import html
 from collections.abc import AsyncIterator

@@ -1,4 +1,4 @@
-"""The sender of one process, made from the settings, for as long as they are in force."""
+"""Starts and stops the notification sender with the configuration in force."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

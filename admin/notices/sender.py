@@ -1,4 +1,4 @@
-"""Sends what the outbox holds: each account's notices in order, at least once, again after growing delays for a day.
+"""Delivers queued notifications: at least once, in order per account, with growing delays for a day.
 
 Of all processes of the admin service one sends at a time: whoever holds an advisory lock of PostgreSQL. The lock lives and dies with a
 connection of its own, so that a killed process is followed at once; what it had sent and not yet noted is sent again under the same id.

@@ -1,4 +1,4 @@
-"""Finds what no request of the admin service does: a first use, a refusal of a new address, an end that is near or has come.
+"""Detects events that no admin request causes: first use, a refusal from a new address, expiry.
 
 Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage`), which is not trusted: ids are looked up, addresses
 parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is told once, however often it is found.

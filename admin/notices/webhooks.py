@@ -1,4 +1,4 @@
-"""Notices as webhooks, by Standard Webhooks (https://www.standardwebhooks.com): signed, with an id that stays the same when sent again."""
+"""Delivery by webhook, signed per Standard Webhooks (https://www.standardwebhooks.com)."""
 
 import json
 from collections.abc import AsyncIterator, Callable

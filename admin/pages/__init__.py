@@ -1,1 +1,1 @@
-"""The pages of API management: HTML on the services of ``lifecycle`` and ``stepup``. Thin: no rule is decided here."""
+"""The API Management pages: server-rendered HTML over the ``lifecycle`` and ``stepup`` services."""

@@ -1,4 +1,4 @@
-"""The pages about the account itself: ways to confirm, and what happened."""
+"""Account pages: second factors, and activity."""
 
 import io
 from urllib.parse import urlsplit

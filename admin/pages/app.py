@@ -1,4 +1,4 @@
-"""The pages of one process: put into the admin service's application by :func:`setup`."""
+"""Adds the pages to the admin service's application."""
 
 from urllib.parse import urlsplit
 

@@ -1,4 +1,4 @@
-"""Style sheet, scripts and pictures: read once when the service starts, served under an address that changes with them.
+"""Static assets: read at start, served under content-addressed URLs.
 
 Only what is in the table exists, so no path of a request reaches the file system.
 """

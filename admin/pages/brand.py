@@ -1,4 +1,4 @@
-"""What the pages show of the exchange: its name, logo, colour and links. Pure, but for the one file of the logo.
+"""The exchange's branding: name, logo, colour and links. Pure, except for reading the logo file.
 
 The colour is one setting. What text needs (WCAG 2.2 §1.4.3: contrast of 4.5 to 1) is derived from it, for light and for dark: a colour
 that would be hard to read is darkened or lightened as far as it has to be.

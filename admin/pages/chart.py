@@ -1,4 +1,4 @@
-"""A key's last day as a bar chart: counts in, one inline SVG and its text alternative out. Pure.
+"""Renders a key's last 24 hours as an SVG bar chart with a text alternative. Pure.
 
 Colours come from the style sheet by class: the content security policy allows no inline style.
 """

@@ -1,4 +1,4 @@
-"""What every page needs: the services, the session, the language, and refusals turned into pages."""
+"""What every page handler needs: services, session, language, and error pages."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""In and out: the sign-in page, the way to the identity provider and back, signing out, and the choice of language."""
+"""Sign-in, sign-out and language selection."""
 
 import structlog
 from aiohttp import web

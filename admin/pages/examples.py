@@ -1,4 +1,4 @@
-"""Signed requests to paste or save, for the very key that was just made: what the page shows beside a new secret.
+"""Code examples for a new key, shown beside its secret.
 
 ``KEY_ID`` and ``KEY_FILE`` are put in by the page itself, in the browser. Where there is a secret, each example reads it from the file that
 the page hands out: in a command line every user of the machine could read it.

@@ -1,4 +1,4 @@
-"""Languages: the catalogues, which of them a request is answered in, and how it writes numbers and times.
+"""Internationalization: message catalogues, language negotiation, formatting of numbers and times.
 
 The ``.po`` files are compiled in memory when the service starts (a tenth of a second): a fresh clone works, and no
 compiled file can be older than its text.

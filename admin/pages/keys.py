@@ -1,4 +1,4 @@
-"""The pages about keys: list, create, delete. What they send goes to the JSON API, from the page's own scripts."""
+"""The pages that list, create and delete keys."""
 
 import asyncio
 from collections.abc import Sequence

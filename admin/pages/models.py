@@ -1,4 +1,4 @@
-"""What the templates are given: the services' values, arranged for reading. No rule is decided here, and nothing is fetched."""
+"""View models of the templates."""
 
 import json
 from collections import Counter

@@ -1,4 +1,4 @@
-"""From a template and its values to an answer, in the language of the request, under a strict content security policy."""
+"""Renders a template in the request's language, under a strict content security policy."""
 
 from collections.abc import Mapping
 from zoneinfo import ZoneInfo

@@ -1,4 +1,4 @@
-"""Sentences that are chosen by a code: statuses, field errors, refusals, audit events. Everything else stands in the templates.
+"""Translated texts chosen by a code: statuses, field errors, refusals, audit events.
 
 Each function takes ``_`` of one language; the names of codes are those of ``lifecycle.policy``, ``errors`` and ``audit``.
 """

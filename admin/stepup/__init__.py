@@ -1,1 +1,1 @@
-"""Prove it again: factors, and one-use challenges bound to one intent."""
+"""Step-up authentication: second factors, and single-use challenges bound to one intent."""

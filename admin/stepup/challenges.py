@@ -1,4 +1,4 @@
-"""Challenges in PostgreSQL: opened for one intent of one account (and session), used once, gone after two minutes."""
+"""Challenges in PostgreSQL: bound to an intent and an account, single-use, valid for two minutes."""
 
 import secrets
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Adding and removing factors.
+"""Enrolment and removal of second factors.
 
 The rules. The first factor is enrolled by a login alone, so the login must be fresh; every later change needs a step-up with a
 factor the account has (or a recovery code). An account that holds keys keeps at least one factor, so that a login alone never

@@ -1,4 +1,4 @@
-"""Factors and recovery codes in PostgreSQL, secrets sealed by the vault. Functions on the caller's connection; no rules."""
+"""Second factors and recovery codes in PostgreSQL, with sealed secrets: SQL on the caller's connection."""
 
 import secrets
 from dataclasses import dataclass, field

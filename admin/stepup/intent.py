@@ -1,4 +1,4 @@
-"""What is being confirmed, as one canonical value: a challenge is bound to its digest, so nothing in it can change afterwards. Pure."""
+"""The intent that a challenge is bound to, in canonical form, so that nothing in it can change afterwards. Pure."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Wrong proofs in a row, counted for each login and for its account, and how long each must wait. On the caller's connection.
+"""Back-off after wrong proofs, per login and per account: SQL on the caller's connection.
 
 A login has five, so that who has stolen one cannot keep the account's holder from deleting keys; the account has twenty, so that
 who can log in again and again does not guess for ever. Passkeys cannot be guessed: they are neither counted nor locked.

@@ -1,4 +1,4 @@
-"""What an operator may do to an account's factors: look, and reset them for a holder who has lost every one."""
+"""Operators' actions on second factors: show, and reset for a holder who has lost all of them."""
 
 from admin import audit
 from admin.audit import Actor, Entry, Event, Occasion

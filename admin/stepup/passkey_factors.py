@@ -1,4 +1,4 @@
-"""Passkeys as factors: enrolled, and accepted as a proof. What the ceremonies mean is in ``passkeys``; here they meet the store.
+"""Passkeys as second factors: enrolment, and verification of a proof.
 
 A pending enrolment is a factor whose sealed content is the challenge; a confirmed one's is the passkey, its counter included.
 """

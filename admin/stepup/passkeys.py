@@ -1,4 +1,4 @@
-"""WebAuthn ceremonies as pure functions: options for the browser, and the verdict on what it sends back.
+"""WebAuthn ceremonies: options for the browser, and verification of its response. Pure.
 
 What lives here: the relying party's rules (WebAuthn Level 2 §7.1, §7.2). What must not: storage, sessions, which
 intent a challenge stands for. The cryptography and the parsing are the ``webauthn`` package's.

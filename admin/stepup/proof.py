@@ -1,4 +1,4 @@
-"""How a proof can be wrong, and how often it may be before a login or its account must wait. Pure."""
+"""The ways a proof can fail, and the delays that follow. Pure."""
 
 from enum import StrEnum
 

@@ -1,4 +1,4 @@
-"""Recovery codes: shown once, kept as hashes, for when the phone is lost. Pure."""
+"""Recovery codes: shown once, stored as hashes. Pure."""
 
 import hashlib
 import secrets

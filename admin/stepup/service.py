@@ -1,4 +1,4 @@
-"""Step-up: open a challenge for an intent, and accept or refuse the proof for it.
+"""The step-up service: opens a challenge for an intent, and accepts or refuses its proof.
 
 Both work in the caller's transaction. :meth:`StepUp.redeem` hands a refusal back instead of raising it, because what it wrote (the
 count of failures, the audit row) must be committed while nothing else is: callers commit, then raise.

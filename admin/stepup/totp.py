@@ -1,4 +1,4 @@
-"""Time-based one-time passwords (RFC 6238): SHA-1, six digits, steps of 30 s, one step of drift either way. Pure."""
+"""Time-based one-time passwords (RFC 6238): SHA-1, six digits, 30 s steps, one step of drift. Pure."""
 
 import hmac
 import secrets

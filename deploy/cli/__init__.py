@@ -1,4 +1,4 @@
-"""The ``gerbang`` command line. Each module here holds commands that belong together; nothing heavy is imported before one runs.
+"""The ``gerbang`` command line: one module per group of commands, imported only when run.
 
 Exit status: 0 success, 1 a refusal explained in one line on standard error, 2 wrong usage.
 """

@@ -1,4 +1,4 @@
-"""``python -m deploy.cli``: the same command line, for whoever has no ``gerbang`` on the path."""
+"""``python -m deploy.cli``: the command line without an installed ``gerbang``."""
 
 from deploy.cli import main
 

@@ -1,4 +1,4 @@
-"""``gerbang accounts``: search, look, freeze and thaw, reset second factors."""
+"""``gerbang accounts``: search, show, freeze and thaw accounts; reset second factors."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Click callbacks for arguments that several commands take: what is of the wrong kind is wrong usage, told with what to write."""
+"""Argument types that several commands share."""
 
 import re
 from ipaddress import ip_network

@@ -1,4 +1,4 @@
-"""``gerbang audit``: whether the audit trail is whole."""
+"""``gerbang audit``: verify and search the audit log."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""``gerbang call``: sign one request with a key file, send it, and explain a refusal."""
+"""``gerbang call``: sign and send one request, and explain a refusal."""
 
 import json
 import re

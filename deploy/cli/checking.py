@@ -1,4 +1,4 @@
-"""``gerbang check``: validate a configuration, and explain what becomes of one request."""
+"""``gerbang check``: validate a configuration, and explain how one request would be routed."""
 
 import os
 import tomllib

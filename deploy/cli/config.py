@@ -1,4 +1,4 @@
-"""``gerbang config``: the commented example of a configuration, and its JSON Schema for editors."""
+"""``gerbang config``: print the commented example of a configuration, or its JSON Schema."""
 
 import json
 from pathlib import Path

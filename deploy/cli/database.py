@@ -1,4 +1,4 @@
-"""The database as a command reaches it: one connection, and what PostgreSQL refuses told in one line. No SQL."""
+"""The commands' database connection, and its errors in one line."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -1,4 +1,4 @@
-"""``gerbang doctor``: connect to everything a configuration names, and say what is right and what is not."""
+"""``gerbang doctor``: connect to everything that a configuration names, and report what is wrong."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``gerbang keys``: search, look, revoke one or many."""
+"""``gerbang keys``: search, show and revoke keys."""
 
 import shlex
 from typing import Any

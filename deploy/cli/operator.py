@@ -1,4 +1,4 @@
-"""The internal API as commands reach it: where it is, who asks, the filters of searches, and how what was found is shown."""
+"""The commands' client of the internal API: address, token, search filters, output."""
 
 import json
 import os

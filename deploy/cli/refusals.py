@@ -1,4 +1,4 @@
-"""``gerbang refusals``: why requests were refused, without any log."""
+"""``gerbang refusals``: recent refusals and their reasons, without a log."""
 
 from typing import Any
 

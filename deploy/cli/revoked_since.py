@@ -1,4 +1,4 @@
-"""``gerbang revoked-since``: what a restored backup must be told again, from the audit as it was streamed. No database, no service."""
+"""``gerbang revoked-since``: list revocations to repeat after restoring a backup, from the streamed audit log."""
 
 import json
 import re

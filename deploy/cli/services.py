@@ -1,4 +1,4 @@
-"""The services in the foreground, and what an operator tells them: reload, migrate."""
+"""``gerbang gateway``, ``admin``, ``reload`` and ``migrate``."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""``gerbang shadow``: what a decision endpoint that lets everything pass would have refused."""
+"""``gerbang shadow``: report what shadow mode would have refused."""
 
 from collections import Counter
 from typing import Any

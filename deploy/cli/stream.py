@@ -1,4 +1,4 @@
-"""``gerbang stream``: a WebSocket session through the gate, logged in with a key file; what comes is printed, a line each."""
+"""``gerbang stream``: open a WebSocket session, log in with a key file, print each message."""
 
 import asyncio
 import json

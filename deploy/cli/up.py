@@ -1,4 +1,4 @@
-"""``gerbang up``: the whole system on this machine."""
+"""``gerbang up``: run the whole system on this machine."""
 
 from pathlib import Path
 

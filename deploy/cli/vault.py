@@ -1,4 +1,4 @@
-"""``gerbang vault``: the key-encryption keys."""
+"""``gerbang vault``: create key-encryption keys, and re-encrypt secrets."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""What is right and what is wrong with everything a configuration names, found by connecting to it. Changes nothing.
+"""Diagnosis of an installation: connects to everything that a configuration names. Read-only.
 
 Each check yields findings; one that cannot be made because what it needs is away says so by that finding alone.
 """

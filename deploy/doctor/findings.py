@@ -1,4 +1,4 @@
-"""What doctor finds: one line for each thing, and the judgements that several checks share."""
+"""A finding of the diagnosis, and checks that several parts share."""
 
 from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""What the gateway and the admin service call and show: upstreams, the identity provider, certificates, the assertion's keys."""
+"""Checks of upstreams, the identity provider, webhooks, certificates, and the assertion's keys."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Proxies in front: who is trusted, and whether one that is not stands between the customers and the service."""
+"""Checks of trusted proxies."""
 
 from collections import Counter
 from ipaddress import IPv4Network, IPv6Network, ip_address

@@ -1,4 +1,4 @@
-"""PostgreSQL, the role in it, the vault's ring against what is stored, Redis."""
+"""Checks of PostgreSQL, database roles, the vault, and Redis."""
 
 import asyncio
 from collections import Counter

@@ -1,1 +1,1 @@
-"""Everything ``gerbang up`` and the tests run on one machine: PostgreSQL, Redis, a demo identity provider, a demo exchange."""
+"""The local stack of ``gerbang up`` and the tests: PostgreSQL, Redis, a demo identity provider, a demo exchange."""

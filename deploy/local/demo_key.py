@@ -1,4 +1,4 @@
-"""The first key: made as a customer makes one, through the admin API. Nothing is put into the database behind its back."""
+"""Creates the demo key through the admin API, as a customer would."""
 
 import json
 import secrets

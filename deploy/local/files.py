@@ -1,4 +1,4 @@
-"""Files that only their owner may read, written whole or not at all."""
+"""Atomic writes of files that only their owner may read."""
 
 import os
 import secrets

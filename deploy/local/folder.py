@@ -1,4 +1,4 @@
-"""The data folder of ``gerbang up``: who holds it, its secrets, and the two configurations in it."""
+"""The data directory of ``gerbang up``: its lock, secrets, and the two configuration files."""
 
 import base64
 import contextlib

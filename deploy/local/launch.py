@@ -1,4 +1,4 @@
-"""Become another program that dies with its parent and, where asked, is not root. Runs as a script, imports nothing of ours.
+"""Executes a program that ends with its parent, optionally as another user. Runs as a script.
 
     python -I -S launch.py PARENT SIGNAL USER PROGRAM [ARGUMENT…]
 

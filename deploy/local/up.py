@@ -1,4 +1,4 @@
-"""``gerbang up``: hold the folder, start the system, say so, wait for the end, stop the system."""
+"""``gerbang up``: take the data directory, run the stack until a signal."""
 
 import os
 import shlex

@@ -1,1 +1,1 @@
-"""May this request pass? Pure rules; only the replay guard and the limiter's store do I/O."""
+"""Request admission: authentication, authorization, rate limits, replay protection. Pure, except the replay guard and limiter."""

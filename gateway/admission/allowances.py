@@ -1,4 +1,4 @@
-"""What a key may use: the limit of its own and its account's, by the account's tier; and how both are told. Pure but for the limiter.
+"""The rate limits that apply to a key and its account, by the account's tier, and the headers that report them.
 
 All keys of an account share one ledger, which the limiter keeps as it keeps a key's (``account:<id>``). A request is charged to both or to
 neither. Of the two, the tighter one is told.

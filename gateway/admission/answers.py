@@ -1,4 +1,4 @@
-"""Refusals and other answers of the gate as bytes: the one table from a refusal to what a client reads. Pure.
+"""Renders refusals and JSON documents as HTTP answers: the one place where a refusal becomes bytes. Pure.
 
 ``application/problem+json`` (RFC 9457), or the form that the route's dialect prefers, with the problem inside.
 """

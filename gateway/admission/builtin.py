@@ -1,4 +1,4 @@
-"""What the gate answers itself, for bots: its time, the address it sees, and what a key may do. Pure."""
+"""Endpoints that the gateway answers itself: server time, the client's IP address, and the caller's own key. Pure."""
 
 from ipaddress import ip_address
 

@@ -1,4 +1,4 @@
-"""Drives a request or a message to its decision: admit, look the key up, admit again, claim the signature. The order stands here alone.
+"""Runs one admission to its end: decide, fetch the key when it is not in memory, decide again, claim the signature.
 
 What needs no wait is decided in the call itself, without a task; only the rest becomes :class:`Pending`.
 """

@@ -1,4 +1,4 @@
-"""Limits by address, of refused credentials and of public requests, in process memory: a flood costs no round trip. Pure.
+"""Rate limits by client address, for failed authentication and for public routes, in process memory. Pure.
 
 An address over its limit is held back, and whoever verifies passes all the same: behind one address there may be thousands of customers.
 A key in memory is verified first. Only keys that nobody knows and wrong signatures are refused early, without look-up or hint.

@@ -1,4 +1,4 @@
-"""May this request pass? One function tells the story from top to bottom: :meth:`Gate.admit`.
+"""The admission decision: :meth:`Gate.admit` applies every check to a request, in order.
 
 A :class:`Gate` is one version of the configuration, compiled and immutable; a reload swaps it whole, and a request keeps the one that
 it began with. What lives longer than a version (keys in memory, limits, the replay guard, usage) is handed in as :class:`Services`.

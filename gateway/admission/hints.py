@@ -1,4 +1,4 @@
-"""Why a signature does not match, when a common mistake explains it. Pure.
+"""Finds the likely cause of a signature mismatch by trying common mistakes. Pure.
 
 A hint is given only when a variant verifies with the key's own secret or public key, which proves that the caller holds it. For a key that
 does not exist the same variants are tried against nobody's key: neither the answer nor its time tells the two apart.

@@ -1,4 +1,4 @@
-"""The rate limits of keys and accounts, the same over all workers and machines. I/O with Redis.
+"""Distributed rate limiting per key and per account, exact across workers and machines. Uses Redis.
 
 Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
 the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the

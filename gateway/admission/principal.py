@@ -1,4 +1,4 @@
-"""A key ready to be decided by: what is cached per key. Pure."""
+"""The authenticated principal: a key record prepared for verification, as the process cache holds it. Pure."""
 
 from collections.abc import Callable
 from hashlib import sha256

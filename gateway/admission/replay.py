@@ -1,4 +1,4 @@
-"""The replay guard: a signature is admitted once within its window, over all workers and machines. I/O with Redis.
+"""The replay guard: each signature is accepted once within its time window, across all workers and machines. Uses Redis.
 
 A signature that a read has used may be used by reads again, since two different reads of one moment may be equal bytes (Binance signs
 neither method nor path), but never by a trade; one that a trade has used is never used again.

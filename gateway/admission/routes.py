@@ -1,4 +1,4 @@
-"""The one table that says which requests exist. Pure: compiled once per configuration, matched once per request.
+"""The routing table: compiled once per configuration, matched once per request; a request without a route is refused. Pure.
 
 Default deny: what is not listed does not exist. A path that two parties could read differently is refused, never normalised: the
 bytes that were signed are the bytes that are routed and the bytes that are forwarded.

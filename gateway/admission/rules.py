@@ -1,4 +1,4 @@
-"""The rules between a signature and a limit, one function each: they take values and the time, and return or raise. Pure.
+"""The authorization rules: one function each for coverage, time, expiry, client address, scope and maintenance. Pure.
 
 :meth:`gateway.admission.gate.Gate.admit` calls them in the contract's order; none of them knows another.
 """

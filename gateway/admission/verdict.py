@@ -1,4 +1,4 @@
-"""The decision alone: whether a request that somebody else forwards may pass. No rule of its own: the gate decides, as for the proxy.
+"""Admission without forwarding: the decision for a request that another proxy (nginx, Envoy) forwards.
 
 What is asked (:class:`Asked`) and answered (:class:`Verdict`) travel as JSON from the ops port to a worker and back; bytes travel as
 Latin-1 text, which has one character for each byte.

@@ -1,4 +1,4 @@
-"""The gate's assertion: a JWT (EdDSA) that proves to an upstream that it was the gate that admitted a request, and for whom.
+"""The gateway assertion: a short-lived JWT (EdDSA) by which an upstream verifies who a request is from.
 
 The gate makes it (:mod:`gateway.assertion.sign`, keys from :mod:`gateway.assertion.keys`); an upstream written in Python checks it
 with one call of :func:`verify`, or with :func:`require_assertion` as an aiohttp middleware.

@@ -1,4 +1,4 @@
-"""Signing keys: made on first start, rotated by age, kept in a folder that several gates may share.
+"""Signing keys of the assertion: generated on first start, rotated by age, in a directory that several gateways can share.
 
 A key's file is ``<created, Unix ms>-<kid>.pem`` (PKCS #8, mode 0600). A new key is published in the JWKS before it signs, and an old one
 stays published after it last signed, so that no verifier's cached JWKS is ever behind. What is due is decided by :func:`plan`.

@@ -1,4 +1,4 @@
-"""Signing: one assertion per identity, audience and period; whoever asks keeps it for the period. No cache here, no I/O."""
+"""Signs assertions: one per identity, audience and period. No cache and no I/O; callers cache the result for the period."""
 
 import json
 from base64 import urlsafe_b64encode

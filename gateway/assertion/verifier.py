@@ -1,4 +1,4 @@
-"""For upstreams: check the gate's assertion, by a plain function or by an aiohttp middleware.
+"""Verifies the gateway assertion in an upstream, as a function or as aiohttp middleware.
 
     web.Application(middlewares=[require_assertion("http://127.0.0.1:8081/.well-known/jwks.json", expected_audience="spot")])
     …

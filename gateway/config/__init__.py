@@ -1,1 +1,1 @@
-"""The gateway's settings, and the differences between two versions of them."""
+"""The gateway's configuration, and the differences between two versions of it."""

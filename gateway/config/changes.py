@@ -1,4 +1,4 @@
-"""What differs between two settings, told by key path without a secret, and what of it needs a restart. Pure."""
+"""Compares two configurations: what changed, by key path and without secrets, and what needs a restart. Pure."""
 
 from collections.abc import Iterator
 from enum import StrEnum

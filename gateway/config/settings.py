@@ -1,4 +1,4 @@
-"""Settings: one frozen value, read from TOML, validated whole, every problem named at once.
+"""The gateway's configuration models: one immutable value read from TOML, validated whole, every error reported at once.
 
 Nothing here opens a connection or compiles a route; ``admin.config`` builds on the same helpers.
 """

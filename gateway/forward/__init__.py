@@ -1,1 +1,1 @@
-"""The upstream side: pools, balancing, health, header hygiene, identity, tunnels."""
+"""The upstream side of the proxy: connection pools, load balancing, health checks, identity headers, tunnels."""

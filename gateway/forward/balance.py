@@ -1,4 +1,4 @@
-"""Which server of an upstream a request goes to, and which servers are in use. Pure: no I/O, the time is an argument.
+"""Load balancing: which server of an upstream receives a request, and which servers are in use. Pure; the time is an argument.
 
 Two judges, either of which can take a server out:
 

@@ -1,4 +1,4 @@
-"""One keep-alive connection to an upstream server: a request's bytes out, one response in, and back to the pool.
+"""One keep-alive connection to an upstream server: sends a request, reads one response, returns to the pool.
 
 How a response is read stands in ``gateway.http1.reader``. One that cannot be framed beyond doubt ends the connection; so does a byte
 that nobody asked for (RFC 9112 §9.3, §11.1).

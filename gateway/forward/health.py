@@ -1,4 +1,4 @@
-"""Active health checks: ask each server in turn, and let its condition know."""
+"""Active health checks of upstream servers."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""What the upstream is told about who asks, rendered once per key, upstream and period instead of once per request."""
+"""Identity headers for the upstream (``X-Account-Id``, the assertion …), rendered once per key, upstream and period."""
 
 import json
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""An upstream: its servers behind one name, from which each request takes the best."""
+"""An upstream: a named group of servers from which each request gets the best one."""
 
 import ssl
 from collections.abc import Collection

@@ -1,4 +1,4 @@
-"""What the rooms of the upstream side ask of each other, and what they ask of whoever sent a request.
+"""The interfaces between the modules of the upstream side, and the interface of whoever receives a response.
 
 Each class names what its user needs and nothing more, so that a connection knows no call, a call no exchange, and no module imports in a
 circle: ``call → pool → upstream_server → connection →`` these.

@@ -1,4 +1,4 @@
-"""WebSocket tunnels: bytes both ways with back-pressure, until an end closes or the key that opened it may not pass any more.
+"""WebSocket tunnels: bytes in both directions with backpressure, closed with either end or when the key is revoked.
 
 Pings and the meaning of frames are left to the ends. The gate follows frame boundaries only, so that its own Close frame
 never lands inside another.

@@ -1,4 +1,4 @@
-"""Who may use one more connection to a server, and whose turn it is when there are none left. Pure: no I/O, the time is an argument.
+"""Fair sharing of an upstream server's connections between clients. Pure: no I/O, the time is an argument.
 
 Clients are told apart by address (IPv6 by /64). An eighth of a server's connections is the most that one client's requests hold of those
 that were opened or waited for; idle connections are anybody's. When requests must wait, clients take turns, not requests, and when too

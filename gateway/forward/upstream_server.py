@@ -1,4 +1,4 @@
-"""One server of an upstream, as one worker sees it: its connections, who waits for one, and its condition."""
+"""One upstream server as seen by one worker: its connections, the requests that wait for one, and its health."""
 
 import asyncio
 import ssl

@@ -1,4 +1,4 @@
-"""All upstreams of a worker: built from settings, swapped at a reload, swept for deadlines, closed at the end."""
+"""All upstreams of a worker: built from the configuration, replaced on reload, closed at the end."""
 
 import asyncio
 import ssl

@@ -1,1 +1,1 @@
-"""HTTP/1.1 in bytes, both directions (RFC 9110, RFC 9112): heads, framing, content codings, answers. Pure: no I/O."""
+"""HTTP/1.1 parsing and serialization for both directions (RFC 9110, RFC 9112); the defences against request smuggling. Pure: no I/O."""

@@ -1,4 +1,4 @@
-"""Answers to bytes: the gate's own, and the head of an upstream's. Pure; the time is an argument."""
+"""Serializes HTTP/1.1 answers: the gateway's own, and the head of a relayed response. Pure; the time is an argument."""
 
 from email.utils import formatdate
 from http import HTTPStatus

@@ -1,4 +1,4 @@
-"""The chunked coding (RFC 9112 §7.1), for both directions; and content that is held until it is whole. Pure.
+"""Chunked transfer coding (RFC 9112 §7.1) in both directions, and buffering of a body until it is complete. Pure.
 
 Chunks are decoded here and not by llhttp, because httptools tells neither how long a chunk's extensions are nor trailers from headers.
 Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.

@@ -1,4 +1,4 @@
-"""Cross-origin resource sharing (WHATWG Fetch §3.2): preflights, and the fields by which a page may read an answer. Pure.
+"""Cross-origin resource sharing (WHATWG Fetch §3.2): preflight requests and response headers. Pure.
 
 Credentials are header fields that a page sets itself, never cookies, so ``Access-Control-Allow-Credentials`` is not sent.
 """

@@ -1,4 +1,4 @@
-"""What a message says of those it passes through: Via and Max-Forwards (RFC 9110 §7.6). Pure."""
+"""The ``Via`` and ``Max-Forwards`` fields (RFC 9110 §7.6). Pure."""
 
 from collections.abc import Sequence
 from typing import Final

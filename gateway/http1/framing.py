@@ -1,4 +1,4 @@
-"""Message framing (RFC 9112 §6): the rules of both directions, and what a request's head says of it. Pure.
+"""Message framing (RFC 9112 §6) in both directions, including the smuggling checks that llhttp leaves out. Pure.
 
 llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a malformed
 Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2). A repeated

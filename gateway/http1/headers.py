@@ -1,4 +1,4 @@
-"""Header hygiene, both ways: what may pass, what the gate alone may say. Pure.
+"""Header filtering in both directions: hop-by-hop fields, and fields that only the gateway may set. Pure.
 
 Order (architecture decision 7): hop-by-hop fields and whatever ``Connection`` names go first, then every field the gate owns, then
 credentials; only then the gate writes its own. So nothing a client sends can remove or shadow what the gate sets.

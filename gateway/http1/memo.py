@@ -1,4 +1,4 @@
-"""Bounded memory of what was read before: most lines and many heads of a connection are the same again and again.
+"""A bounded cache of parsed heads and lines: most of a connection's requests repeat them.
 
 Each memo belongs to the module that reads with it. A key is a whole unit together with what ends it, or one that was cut at such an end:
 no key may be the beginning of other bytes (a head without its empty line was taken for one, once).

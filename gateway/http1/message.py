@@ -1,4 +1,4 @@
-"""The frozen request value that the server makes, admission reads and forward sends.
+"""The immutable request and answer values that the server, admission and forwarding share.
 
 It lives outside those three rooms because each of them speaks of it and none may import another for it.
 """

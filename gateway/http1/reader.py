@@ -1,4 +1,4 @@
-"""Bytes in; heads, content and ends out: one reader for each direction. Pure: where bytes come from is the connection's affair.
+"""Incremental HTTP/1.1 readers, one per direction: bytes in; heads, content and message ends out. Pure.
 
 A head goes to llhttp, exactly to its end, and then to the rules of this room. Content never passes through llhttp: lengths and chunks are
 counted here, by the same rules in both directions, so that no trailer can pass for a header, no byte behind a head for part of it, and

@@ -1,4 +1,4 @@
-"""A request's head, judged by llhttp and then cut: request line (RFC 9112 §3) and fields (§5). Pure.
+"""Parses a request head: request line (RFC 9112 §3) and fields (§5), validated by llhttp. Pure.
 
 The fields are cut here, line by line, and not by llhttp, because most lines are the same in every request of a client.
 """

@@ -1,4 +1,4 @@
-"""The head of an upstream's response and the checks on it that llhttp leaves to its user (RFC 9112 §6). Pure."""
+"""Parses an upstream's response head, with the framing checks that llhttp leaves to its user (RFC 9112 §6). Pure."""
 
 from collections.abc import Sequence
 from typing import Any, Final

@@ -1,1 +1,1 @@
-"""The shared domain: key records, the vault that seals secrets, store, caches, lookup, invalidation."""
+"""API keys, shared by gateway and admin service: records, sealed secrets, storage, caching, invalidation, usage."""

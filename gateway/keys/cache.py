@@ -1,4 +1,4 @@
-"""The process's own memory of keys: hit, known-absent and miss apart, bounded. No I/O, no clock, no decision on what is believed.
+"""The in-process key cache: bounded, with negative entries; whether an entry is still valid is decided in ``trust``. No I/O, no clock.
 
 Keys and absent ids apart, so that ids which do not exist never push out keys that do: an attacker who makes up well-formed ids fills the
 map of absent ids only. In each, what was loaded longest ago goes first. Keys that are in doubt are kept apart from the others, each with

@@ -1,4 +1,4 @@
-"""A key record as the sealed bytes that Redis holds. Pure: no I/O, no clock.
+"""Serializes a key record to the sealed bytes stored in Redis. Pure: no I/O, no clock.
 
 Inside the seal, beside the record, stand the position in the feed of changes at which it was true, and when that was and for how
 long it may be used. Who can write to Redis can therefore neither read a secret, nor widen a scope, nor move a record to another key

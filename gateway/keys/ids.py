@@ -1,4 +1,4 @@
-"""Key ids and secrets as text: how they are made and how a mistyped one is told without any look-up.
+"""The format of key ids and secrets: generation, checksum and validation without a lookup.
 
 ``gbk_`` (key id) or ``gbs_`` (secret), random base62 characters, and 6 base62 characters of CRC-32 (ISO-HDLC, as in
 ``zlib``) over everything before them, most significant digit first, padded with ``0``. The checksum is public

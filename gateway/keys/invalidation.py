@@ -1,4 +1,4 @@
-"""How a change of a key reaches every gate: by the feed in PostgreSQL, which loses nothing, and by a message of Redis.
+"""Cache invalidation: follows the PostgreSQL change feed, which loses nothing, and Redis pub/sub, which is faster.
 
 PostgreSQL's triggers append each change to the feed in its own transaction and notify at the commit. :class:`InvalidationListener` reads
 the feed once a second, and at once when it is notified, so every notice may be lost. The admin service publishes after its commit

@@ -1,4 +1,4 @@
-"""Ids that wait to be asked for: taken many at a time, by a few hands, in the order they came. Knows no store."""
+"""Batches lookups: key ids waiting in order for a bounded number of concurrent queries."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine

@@ -1,4 +1,4 @@
-"""Finding a key: process memory, then Redis, then PostgreSQL. Nothing is read anew because time has passed, only because it changed.
+"""Key lookup: process memory, then Redis, then PostgreSQL. Entries are refreshed when a key changes, not when they age.
 
 What is promised, and how (``trust`` decides what is believed, ``invalidation`` reads the feed and hears the messages):
 

@@ -1,4 +1,4 @@
-"""Brings the database's schema up to date: ``gerbang migrate``. The steps themselves are in ``migrations/versions``."""
+"""Database migrations: the implementation of ``gerbang migrate``. The steps are in ``migrations/versions``."""
 
 import asyncio
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL: opened, bounded in time, and their errors translated. No SQL of the domain.
+"""PostgreSQL connections and pools: timeouts, failover between hosts, and translation of errors.
 
 A DSN is what asyncpg reads: ``postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write``,
 or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order, and only the primary is taken unless

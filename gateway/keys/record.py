@@ -1,4 +1,4 @@
-"""The frozen record of one API key: what admission decides by. Pure: no I/O, no clock."""
+"""The immutable record of one API key. Pure: no I/O, no clock."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum

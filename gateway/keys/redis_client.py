@@ -1,4 +1,4 @@
-"""Connections to Redis by redis-py's own clients: one server, Sentinel, Cluster. No command of the domain.
+"""Redis clients (standalone, Sentinel, Cluster) from a URL: timeouts, and translation of errors.
 
     redis://[user:password@]host[:6379][/db]          rediss:// with TLS
     unix://[user:password@]/path/of/the/socket[?db=0]

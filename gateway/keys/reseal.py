@@ -1,4 +1,4 @@
-"""Rotation of the key-encryption key: seals and digests every stored secret with the ring's first key. Run beside the running services.
+"""Key rotation: re-encrypts every stored secret with the first key-encryption key, while the services run.
 
 Put the new key first in every ring, restart, re-seal, and only then take the old key out. Can be interrupted and run again.
 """

@@ -1,4 +1,4 @@
-"""Whether a vault's ring is the one that sealed what is stored: asked by each service at its start."""
+"""Start-up check that the configured key-encryption keys open what is stored."""
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager

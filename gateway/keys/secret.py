@@ -1,4 +1,4 @@
-"""A value that must not be printed."""
+"""A secret value whose ``repr`` hides it."""
 
 import hmac
 from typing import NoReturn

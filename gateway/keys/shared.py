@@ -1,4 +1,4 @@
-"""Sealed key records in Redis, shared by the workers of all machines: where a gate that does not know a key looks first.
+"""The shared key cache in Redis: sealed key records for all workers and machines.
 
     gerbang:{<key id>}:record    a sealed record (``codec``), until its time is up
 

@@ -1,4 +1,4 @@
-"""A position in the feed of changes: a snapshot of PostgreSQL, which transactions it sees and which it does not. Pure.
+"""A position in the change feed: a PostgreSQL transaction snapshot. Pure.
 
 Transactions are numbered at their first write and commit in another order. The textual form is PostgreSQL's own (``pg_snapshot``,
 PostgreSQL 18, §8.20 and §9.27): ``xmin:xmax:xip,xip…``. Every transaction below ``xmin`` has ended, none from ``xmax`` on is seen, and

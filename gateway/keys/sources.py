@@ -1,4 +1,4 @@
-"""The two stores that a look-up asks, each left alone for a moment after it did not answer, so that an outage costs one wait.
+"""Redis and PostgreSQL as sources of a lookup, each with a short back-off after a failure.
 
 No memory of keys here, and no decision on what may be believed.
 """

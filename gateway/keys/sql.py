@@ -1,4 +1,4 @@
-"""Every statement on ``accounts`` and ``api_keys`` that the gateway and the shared store use, by name. Nothing else.
+"""The SQL statements on ``accounts`` and ``api_keys`` that the gateway and the shared store use, by name.
 
 Statements of the gateway's role read the columns it was granted, and no others (migration 0001).
 """

@@ -1,4 +1,4 @@
-"""API keys in PostgreSQL. Gateway side: :class:`KeyStore`, which only reads. Admin side: functions on the caller's connection.
+"""API keys in PostgreSQL: :class:`KeyStore` reads for the gateway; functions on the caller's connection write for the admin service.
 
 The functions take a connection so that they join the caller's transaction (the audit row stands or falls with them). Whoever
 changes a key publishes its invalidation after the commit, never before: ``invalidation.publish``.

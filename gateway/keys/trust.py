@@ -1,4 +1,4 @@
-"""What this process knows of changes to keys, and what may be believed because of it. Pure: no I/O, no clock.
+"""Cache validity: which cached key records may still be used, given the changes this process has seen. Pure: no I/O, no clock.
 
 The feed of changes is read every second. What it has not told of cannot have changed before its last read: so memory is believed for
 ``local_ttl`` after a read, and a record of Redis is believed when this process knows every change that the record may lack, and knows of

@@ -1,4 +1,4 @@
-"""What each key did lately: counts per minute, last use, recent refusals. Written by the gateway, read by the admin service.
+"""Usage of each key: requests per minute, last use, recent refusals. Written by the gateway, read by the admin service. Uses Redis.
 
 The gateway counts in memory (:class:`UsageCounts`: one dict operation a request) and :class:`UsageWriter` adds that to Redis: what is news
 (a first use, another address, a refusal after a quiet time) within seconds, more of the same once a minute, each key at its own moment.

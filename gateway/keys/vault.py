@@ -1,4 +1,4 @@
-"""The vault: seals small values with a versioned ring of key-encryption keys. Pure: no I/O, no clock.
+"""The vault: encrypts secrets (AES-256-GCM) with a versioned ring of key-encryption keys. Pure: no I/O, no clock.
 
 Every seal is XAES-256-GCM (C2SP, https://c2sp.org/XAES-256-GCM): AES-256-GCM under a key derived from the first half
 of a random 192-bit nonce. Plain AES-256-GCM with random 96-bit nonces is safe for 2³² seals per key (NIST SP 800-38D

@@ -1,1 +1,1 @@
-"""Who is a trusted peer, the client's address, the PROXY protocol, TLS contexts, listening: one of each, for gateway and admin alike."""
+"""Networking shared by gateway and admin service: trusted proxies, client address, PROXY protocol, TLS, listening sockets."""

@@ -1,4 +1,4 @@
-"""IP addresses: their one text form, whose they are, and membership in a list of networks. Pure."""
+"""IP addresses: canonical text, the network that belongs to one customer, membership in a list of networks. Pure."""
 
 from collections.abc import Iterable
 from functools import lru_cache

@@ -1,4 +1,4 @@
-"""When a certificate ends: for the metric of both services, and for ``gerbang doctor``."""
+"""Certificate expiry, for the metric of both services and for ``gerbang doctor``."""
 
 from pathlib import Path
 

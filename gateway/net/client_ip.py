@@ -1,4 +1,4 @@
-"""Which address a request comes from: the transport peer's, unless that is a trusted proxy; then what its header says. Pure.
+"""The client IP address of a request: the peer's, or what a trusted proxy's header says. Pure.
 
 A chain of proxies is read from the right, over all of a header's lines, because only what trusted proxies appended can be believed: the
 first address that is no trusted proxy's is the client's. What cannot be read ends the walk without an address; it is never guessed.

@@ -1,4 +1,4 @@
-"""TCP keep-alive (RFC 9293 §3.8.4): how an end of a tunnel or a long stream that has vanished without a word is noticed."""
+"""TCP keep-alive (RFC 9293 §3.8.4), which detects vanished peers of tunnels and long streams."""
 
 import socket
 from typing import Final

@@ -1,4 +1,4 @@
-"""Listening sockets: bound by the parent once, one per worker, on one address."""
+"""Listening sockets, bound by the parent process: one per worker on the same address."""
 
 import socket
 

@@ -1,4 +1,4 @@
-"""The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): who the client is, as a trusted load balancer says.
+"""The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): the client address as sent by a trusted load balancer.
 
 The header comes before TLS, so it is read off the accepted socket, not one byte further, before a protocol gets the connection.
 """

@@ -1,4 +1,4 @@
-"""TLS on the public port: TLS 1.2 or later, HTTP/1.1 by ALPN, and a certificate that can be renewed while serving."""
+"""Server TLS: version 1.2 or later, HTTP/1.1 by ALPN, certificates that can be renewed without a restart."""
 
 import ssl
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""The operators' port."""
+"""The operations port."""

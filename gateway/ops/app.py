@@ -1,4 +1,4 @@
-"""The operators' port: health, readiness, metrics, reload, configuration and public keys. Thin: the answers come from the supervisor.
+"""HTTP API of the operations port: health, readiness, metrics, reload, configuration, public keys, decisions.
 
 GET  /health                  200 {"status": "alive"} as long as the process lives
 GET  /ready                   200 or 503 {"status": "ready" | "degraded" | "unready", "missing": […], "degraded": […], "workers": […]}

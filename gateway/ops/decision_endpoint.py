@@ -1,4 +1,4 @@
-"""How proxies ask for a decision, and how they want to be answered. Pure translation; the decision is a worker's.
+"""The decision endpoint's wire formats: nginx ``auth_request``, Envoy ``ext_authz`` and forward auth. Pure.
 
 ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No content, since nginx sends none.
 ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent

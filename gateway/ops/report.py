@@ -1,4 +1,4 @@
-"""What the ops port asks of the running gateway, and the values it is answered with. The supervisor is the one implementation."""
+"""What the operations port asks of the running gateway, and the values it gets. Implemented by the supervisor."""
 
 from typing import Any, Literal, NamedTuple, Protocol
 

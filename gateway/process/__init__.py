@@ -1,1 +1,1 @@
-"""The parent, its workers, the channel between them, and the wiring of one worker."""
+"""The process model: the parent, its workers, the channel between them, and the wiring of one worker."""

@@ -1,4 +1,4 @@
-"""One worker, wired: every room's long-lived object is made here once, and every version of the configuration is swapped in here.
+"""Wires one worker: creates its long-lived objects, and swaps in each version of the configuration.
 
 A version is prepared whole before any of it is used (:meth:`App.prepare`), and used from one moment on (:meth:`App.commit`, which does
 not await): a request that is under way keeps the gate and the pools that it began with.

@@ -1,4 +1,4 @@
-"""Whether this gateway's data plane is machine code, as in a wheel, or interpreted, as in a checkout."""
+"""Whether the data plane runs compiled (mypyc, as in a wheel) or interpreted."""
 
 from importlib.util import find_spec
 

@@ -1,4 +1,4 @@
-"""The channel between the parent and one worker: requests and replies as JSON frames over a socket pair.
+"""The channel between the parent and a worker: requests and replies as JSON frames over a socket pair.
 
 A frame is four bytes of length, big-endian, and a JSON object. The parent asks, ``{"id": 1, "do": "prepare", …}``; the worker answers
 ``{"id": 1, "ok": {…}}`` or ``{"id": 1, "error": "…"}``. Whoever closes first tells the other by that alone.

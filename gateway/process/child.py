@@ -1,4 +1,4 @@
-"""One worker as the parent sees it: a child process, its listening socket, the channel to it, and when to start it again."""
+"""A worker as seen by the parent: its process, listening socket, channel, and restart back-off."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""A configuration made ready to use, and everything that can be wrong with one, found without connecting to anything.
+"""Loads and compiles a configuration, and reports every error in it without connecting to anything.
 
 What is found here is found by ``gerbang check``, at the start, and by every worker before a reload is applied, alike.
 """

@@ -1,4 +1,4 @@
-"""All workers of the gateway: started together, kept alive, changed all or none, drained together. Knows no file and no operator."""
+"""All workers of a gateway: started, restarted, reconfigured all or none, drained."""
 
 import asyncio
 import socket

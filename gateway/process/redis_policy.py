@@ -1,4 +1,4 @@
-"""Whether Redis forgets under memory pressure what it must not: claims of the replay guard, ledgers of limits. I/O with Redis.
+"""Watches Redis's ``maxmemory-policy``: eviction would let a replayed request pass. Uses Redis.
 
 With any other ``maxmemory-policy`` than ``noeviction`` a full Redis evicts claims: the same signature passes again. With it a full Redis
 refuses to write: trades are answered 503, and nothing passes twice.

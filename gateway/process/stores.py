@@ -1,4 +1,4 @@
-"""One worker's connections to PostgreSQL and Redis, and its vault: opened, checked once at the start, asked how they are."""
+"""A worker's PostgreSQL and Redis connections and its vault: opened, checked at the start, probed for readiness."""
 
 import asyncio
 from typing import NamedTuple, Self

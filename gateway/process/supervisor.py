@@ -1,4 +1,4 @@
-"""The parent: binds the ports, keeps the workers, reloads on demand, answers the operators, drains and ends.
+"""The parent process: binds ports, keeps the workers running, reloads, serves the operations port, drains and stops.
 
 It decides no request and holds no connection of a client. There is always one parent and N workers, for N = 1 too, so that there is one
 way to start, to reload and to die.

@@ -1,4 +1,4 @@
-"""A worker's process: ``python -m gateway.process.worker CONTROL_FD LISTENING_FD``, started by the supervisor and by nobody else.
+"""Entry point of a worker process: ``python -m gateway.process.worker CONTROL_FD LISTENING_FD``, started by the supervisor.
 
 It does what the parent asks over the control channel, and ends when that closes. What it serves is :class:`gateway.process.app.App`.
 """

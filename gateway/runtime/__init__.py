@@ -1,1 +1,1 @@
-"""Clock, ticker, background tasks, and the outbox: what everything that runs on an event loop shares."""
+"""Event-loop utilities: clock, ticker, background tasks, write batching; and the model of rate limits."""

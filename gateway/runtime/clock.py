@@ -1,4 +1,4 @@
-"""The only place that asks what time it is; everything else takes the time as an argument."""
+"""The only module that reads the system clock; everything else takes the time as an argument."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The generic cell rate algorithm, in weights: the model of every rate limit here. Pure.
+"""The generic cell rate algorithm (GCRA), weighted: the model of every rate limit. Pure.
 
 Source: ITU-T I.371 Annex A, virtual scheduling; written with one stored number, the theoretical arrival time (TAT). A limit of ``units``
 in ``period_ms`` admits at most that many at once, and then one unit each ``period_ms / units``.

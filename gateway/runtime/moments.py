@@ -1,4 +1,4 @@
-"""Moments as people write and read them. Pure: the present is an argument."""
+"""Formats and parses times (RFC 3339, ``12h`` ago). Pure: the current time is an argument."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,4 +1,4 @@
-"""Small writes of one turn of the event loop, made together at its end.
+"""Batches small socket writes of one event-loop iteration.
 
 Between two requests that are ready, the interpreter then stays in the processor's caches instead of making way for the kernel's network
 code at each write, and a peer is woken once for several of them: a fifth less processor time per request (tests/bench).

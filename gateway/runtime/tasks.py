@@ -1,4 +1,4 @@
-"""Background tasks that are neither lost nor silent."""
+"""Background tasks that keep a reference and log their failures."""
 
 import asyncio
 from collections.abc import Coroutine

@@ -1,4 +1,4 @@
-"""A coarse clock that drives every time limit: one timer for the process instead of one for each request.
+"""A coarse timer that drives every timeout: one per process instead of one per request.
 
 Who has a time limit writes down a deadline (``ticker.now_ms + limit``) and is asked at each tick whether it has passed.
 """

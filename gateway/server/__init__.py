@@ -1,1 +1,1 @@
-"""The client's connection: bytes to a frozen request, and an answer back to bytes."""
+"""The client side of the proxy: connections, request parsing, answers, WebSocket sessions."""

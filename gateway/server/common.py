@@ -1,4 +1,4 @@
-"""What the connections of one worker share, and the version of the configuration in force."""
+"""State shared by all connections of one worker, and the configuration in force."""
 
 import secrets
 

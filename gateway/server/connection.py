@@ -1,4 +1,4 @@
-"""The client's connection: bytes to requests one after the other, and answers back in the same order.
+"""A client connection: reads requests one after the other and writes answers in the same order.
 
 One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. The connection
 is in one of these states, and its time limit follows from the state; :meth:`ClientConnection._enter` alone changes either.

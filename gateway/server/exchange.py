@@ -1,4 +1,4 @@
-"""One request and its answer, from the head to the last byte.
+"""One request/response exchange, from the request head to the last byte of the answer.
 
 The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → decide (see
 ``admission.driver``) → forward or answer → relay the response. On the read path of a known key all of it happens inside one call from the

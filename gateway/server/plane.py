@@ -1,4 +1,4 @@
-"""The data plane of one worker: listens, counts its connections, watches their deadlines, and drains.
+"""The data plane of one worker: accepts and counts connections, enforces their timeouts, drains.
 
 ``process/app.py`` makes one, hands it sockets, and at a reload the next version of the configuration; who may pass is not decided here.
 """

@@ -1,4 +1,4 @@
-"""What an exchange asks of the client's connection, and a connection of what it has become."""
+"""The interfaces between an exchange, its client connection, and a tunnel that takes the connection over."""
 
 from abc import ABC, abstractmethod
 from typing import Protocol

@@ -1,4 +1,4 @@
-"""What is told of one request: its span, and its line in the access log. Only called when somebody wants to know."""
+"""Access log lines and trace spans of a request."""
 
 from collections.abc import Callable
 

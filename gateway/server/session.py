@@ -1,4 +1,4 @@
-"""A WebSocket session: every message of the client is decided by itself, in the order they came; the service's frames pass untouched.
+"""A WebSocket session: each client message is admitted individually, in order; the upstream's frames pass unchanged.
 
     client ─► reader ─► waiting ─► decided ─► member ``gateway`` put in ─► masked anew ─► service
     client ◄─ refusals, between two messages of the service ◄─────────── frames as they are ◄─ service

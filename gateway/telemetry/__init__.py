@@ -1,4 +1,4 @@
-"""Logs and metrics, of the gateway and of the admin service.
+"""Logging, metrics and tracing of both services.
 
 How a room uses them:
 

@@ -1,4 +1,4 @@
-"""A histogram as the hot path fills it: two additions for each duration."""
+"""A histogram for the hot path: two additions per observation."""
 
 from bisect import bisect_left
 from typing import Final

@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line on standard error, without a secret, a signature or a query string.
+"""Structured logging: one JSON object per line on standard error, without secrets, signatures or query strings.
 
 Everything logged, by structlog or by a library through ``logging``, passes :func:`redact`. A line that cannot be written (a full
 disk, a closed pipe, a reader that hangs) is dropped and counted: a log never stops a request.

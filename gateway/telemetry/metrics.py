@@ -1,4 +1,4 @@
-"""Metrics: plain integers on the hot path, merged over workers and rendered for Prometheus only when asked.
+"""Metrics: plain integers on the hot path, merged over workers and rendered for Prometheus on request.
 
 :class:`Metrics` is the one table of what is counted: each field declares its metric name, kind, labels and help. Counting is
 ``metrics.admitted[route] += 1`` or ``metrics.connections += 1``: a dict or an attribute, no lock, no call. Labels are bounded by the

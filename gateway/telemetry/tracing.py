@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, an optional extra: a span for a share of the requests, refused ones too, and its W3C context for the upstream.
+"""OpenTelemetry tracing (optional): spans for a sample of requests, and W3C trace context for the upstream.
 
 Without it, and for requests outside the share, ``traceparent`` and ``tracestate`` pass through as they came. Spans are handed to a
 thread of the SDK's, which sends them by OTLP over HTTP; when the collector is away they are dropped there.

@@ -1,1 +1,1 @@
-"""WebSocket frames and messages in bytes (RFC 6455). Pure: no I/O."""
+"""WebSocket frames and messages (RFC 6455). Pure: no I/O."""

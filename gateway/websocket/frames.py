@@ -1,4 +1,4 @@
-"""Single WebSocket frames in bytes (RFC 6455 §5): made, masked, and followed by their heads. Pure."""
+"""WebSocket frames (RFC 6455 §5): parsing, masking and building. Pure."""
 
 import secrets
 from typing import Final

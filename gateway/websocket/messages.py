@@ -1,4 +1,4 @@
-"""What a client sends over a WebSocket, from bytes to whole messages (RFC 6455 §5 and §8.1). Pure: no I/O, the time is an argument.
+"""Assembles a client's WebSocket frames into messages (RFC 6455 §5 and §8.1). Pure; the time is an argument.
 
 Fed with bytes however they are cut, asked for one event after the other: a text message, unmasked and put together from its fragments,
 or a control frame, which may stand between two fragments. No extension is spoken, so a reserved bit is an error. The first error is

@@ -1,4 +1,4 @@
-"""The demo exchange: a trading service to stand behind the gate.
+"""The demo exchange: a trading service for the gateway to protect.
 
 :mod:`.market` (the price), :mod:`.book`, :mod:`.account` and :mod:`.engine` are pure; :mod:`.feed` says who hears of what; the two
 APIs are thin: :mod:`.mobee_like` and :mod:`.binance_like` put the same orders into their own words. Nothing is stored: a restart

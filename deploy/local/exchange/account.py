@@ -1,4 +1,4 @@
-"""One account: balances, orders, fills. Pure: knows no market and no time, only what is locked, spent and given back."""
+"""An exchange account: balances, locked funds, orders, fills. Pure."""
 
 from collections import deque
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Amounts as text: read from what customers write, written as everybody reads them. Always :class:`~decimal.Decimal`, never a float."""
+"""Parses and formats amounts as :class:`~decimal.Decimal`."""
 
 import re
 from decimal import ROUND_FLOOR, Decimal

@@ -1,4 +1,4 @@
-"""The demo exchange as an aiohttp application: who may ask, the paths, the sockets, the clock that moves the price."""
+"""The demo exchange as an aiohttp application."""
 
 import argparse
 import asyncio

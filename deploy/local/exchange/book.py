@@ -1,4 +1,4 @@
-"""One market's order book: the customers' resting orders, and a market maker who takes any amount at the moving price. Pure."""
+"""An order book: customers' resting orders, and a market maker at the moving price. Pure."""
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator

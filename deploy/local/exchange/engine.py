@@ -1,4 +1,4 @@
-"""The demo exchange itself: accounts, one book a market, the tape of trades. Pure: the time is an argument, what happens is told to a feed.
+"""The matching engine of the demo exchange: accounts, order books, trades. Pure; the time is an argument.
 
 Every call first brings the market up to the moment it is made in; so a price, an order and a balance are the same whoever looks.
 """

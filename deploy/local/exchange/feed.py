@@ -1,4 +1,4 @@
-"""Who wants to hear what: the engine tells the feed, the feed tells those who listen. Knows nothing of sockets."""
+"""Event distribution from the engine to its subscribers."""
 
 from collections.abc import Callable
 from typing import Any, Literal

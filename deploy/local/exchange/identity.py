@@ -1,4 +1,4 @@
-"""Who a request or a session's message is from. The gate alone says so, by its assertion; what else stands beside it is not believed."""
+"""Authenticates a request or message by the gateway's assertion."""
 
 from collections.abc import Mapping
 from typing import Any

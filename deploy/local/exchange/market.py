@@ -1,4 +1,4 @@
-"""Markets and their moving price. Pure: a price is a function of the symbol and the time alone, so everybody sees the same one."""
+"""Markets and their simulated price, a function of symbol and time. Pure."""
 
 import hashlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a customer asks for, the order it becomes, and the trades that fill it. Values only; the rules are in :mod:`.engine`."""
+"""Order requests, orders and trades, as values."""
 
 from dataclasses import dataclass
 from decimal import Decimal

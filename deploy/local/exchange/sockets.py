@@ -1,4 +1,4 @@
-"""WebSockets of the demo exchange: how many, how much may wait for a slow reader, and who is told what. Knows no API's words."""
+"""The demo exchange's WebSockets: limits, backpressure, broadcasting."""
 
 import asyncio
 import contextlib

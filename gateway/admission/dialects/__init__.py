@@ -1,4 +1,4 @@
-"""The dialects that the gate speaks: one file each, and one line here. Pure."""
+"""The registry of signature dialects for HTTP requests: one module each, one line here. Pure."""
 
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake
 from gateway.admission.dialects.binance import Binance

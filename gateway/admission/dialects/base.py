@@ -1,4 +1,4 @@
-"""What a dialect is: it turns a request's raw bytes into credentials and the exact bytes that were signed. Pure.
+"""The interface of a signature dialect: it extracts credentials and the exact signed bytes from a request. Pure.
 
 A dialect never decides whether a signature is right, and never re-encodes anything.
 """

@@ -1,4 +1,4 @@
-"""The ``binance`` dialect: a header field names the key; query and content are signed, without their ``signature`` parameter. Pure.
+"""The ``binance`` dialect: the key in ``X-MBX-APIKEY``, a signature over query and body without the ``signature`` parameter. Pure.
 
 Source: Binance, "REST API request security". Neither the method nor the path is among the signed bytes, in Binance's scheme as here.
 

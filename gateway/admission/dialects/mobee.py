@@ -1,4 +1,4 @@
-"""The ``mobee`` dialect: three header fields; method, path, timestamp and content are signed, the query is not. Pure."""
+"""The ``mobee`` dialect: three header fields, a signature over method, path, timestamp and body; the query is not signed. Pure."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final

@@ -1,4 +1,4 @@
-"""The dialects in which messages of a WebSocket are decided: one file each, and one line here. Pure."""
+"""The registry of message dialects for WebSocket sessions: one module each, one line here. Pure."""
 
 from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, STATUS, Message, SessionDialect
 from gateway.admission.sessions.binance import BinanceSession

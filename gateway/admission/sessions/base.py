@@ -1,4 +1,4 @@
-"""What a session dialect is: it reads one message of a WebSocket and says what is asked, by whom, and which bytes go on. Pure.
+"""The interface of a session dialect: it extracts method, credentials and forwarded bytes from a WebSocket message. Pure.
 
 The counterpart of :mod:`gateway.admission.dialects.base`: credentials are of the same class, and nothing is re-encoded here either.
 """

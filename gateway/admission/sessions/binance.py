@@ -1,4 +1,4 @@
-"""The ``binance`` session dialect: a message's ``params``, sorted by name, are what is signed; or it speaks for the key logged on. Pure.
+"""The ``binance`` session dialect: messages are signed over their sorted ``params``, or use the session's key. Pure.
 
 Source: Binance, "WebSocket API", request security and session authentication.
 """

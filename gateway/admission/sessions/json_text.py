@@ -1,4 +1,4 @@
-"""JSON (RFC 8259) read strictly, and kept as ranges of the bytes it came in: what is forwarded is cut from them, never written anew. Pure.
+"""A strict JSON reader (RFC 8259) that keeps byte ranges, so that forwarded values are byte for byte what was received. Pure.
 
 Stricter than the standard where two readers could differ: a member named twice, at any depth, however its name is written; half of a
 surrogate pair; anything behind the value. Numbers and strings are checked and left as they are.

@@ -1,4 +1,4 @@
-"""The ``mobee`` session dialect: a log-in signs the value of its member ``api``; whatever follows speaks for the key logged in. Pure.
+"""The ``mobee`` session dialect: a login signs the value of its member ``api``; later messages use the key that has logged in. Pure.
 
 Source: Mobee Open API, "WebSocket subscription".
 """

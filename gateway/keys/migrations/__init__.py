@@ -1,1 +1,1 @@
-"""The schema's history, one line for the whole database. Run by ``gateway.keys.migrate``; imported by nothing."""
+"""The Alembic migrations of the whole database, run by ``gateway.keys.migrate``."""

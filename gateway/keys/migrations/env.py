@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection, and in the transaction, that ``gateway.keys.migrate`` opened."""
+"""Alembic's environment: runs in the transaction that ``gateway.keys.migrate`` has opened."""
 
 from alembic import context
 

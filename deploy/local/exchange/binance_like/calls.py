@@ -1,4 +1,4 @@
-"""What can be asked, whether by REST or in a message of the WebSocket API: one function a call, from parameters to the JSON answer."""
+"""Binance's calls, shared by REST and the WebSocket API: one function per call, from parameters to the JSON answer."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, TypeVar

@@ -1,4 +1,4 @@
-"""What a caller asks, read strictly: parameters of a query, a form or a message, by name."""
+"""Strict parsing of call parameters from a query, a form or a message."""
 
 import json
 import re

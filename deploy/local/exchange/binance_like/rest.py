@@ -1,4 +1,4 @@
-"""Binance-like paths: which call answers which, and who is asking."""
+"""Binance's REST paths."""
 
 import json
 

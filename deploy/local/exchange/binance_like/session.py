@@ -1,4 +1,4 @@
-"""``/ws-api/v3``: Binance's WebSocket API. The gate has admitted each message, taken its credentials out and said whose it is."""
+"""``/ws-api/v3``: Binance's WebSocket API, behind the gateway's message admission."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The demo exchange's values in Binance's words: answers of REST and of the WebSocket API, events of the streams. Pure."""
+"""Serializes orders, trades and events in Binance's formats. Pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal

@@ -1,4 +1,4 @@
-"""Mobee-like paths: markets for everybody, wallets and orders for whom the gate vouches for."""
+"""Mobee's REST paths: public markets, wallets and orders."""
 
 import re
 from typing import Any

@@ -1,4 +1,4 @@
-"""``/ws``: Mobee's stream. The gate has admitted each message, taken its credentials out and said whose it is."""
+"""``/ws``: Mobee's stream, behind the gateway's message admission."""
 
 from collections.abc import Callable
 from typing import Any

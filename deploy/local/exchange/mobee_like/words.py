@@ -1,4 +1,4 @@
-"""The demo exchange's values in Mobee's words. Amounts are Decimals here: REST writes them as text, the stream as numbers."""
+"""Serializes orders, trades and events in Mobee's formats. Pure."""
 
 import json
 import re
