@@ -33,6 +33,7 @@ class Event(StrEnum):
 
     LOGIN = "login"
     LOGINS_ENDED = "logins_ended"
+    OTHER_LOGINS_ENDED = "other_logins_ended"
     KYC_CHANGED = "kyc_changed"
     TIER_CHANGED = "tier_changed"
     ACCOUNT_FROZEN = "account_frozen"

@@ -14,7 +14,7 @@ from admin.api.access_log import access_log
 from admin.api.entry import Entry, Rotation
 from admin.api.handlers import AccountApi, Who
 from admin.api.operation import Dispatcher
-from admin.api.problems import finish_headers, problems
+from admin.api.problems import DOCS_URL, finish_headers, problems
 from admin.api.reporters import ReporterKeys
 from admin.api.reports import PATH as REPORTS_PATH
 from admin.api.reports import SecretReports
@@ -112,6 +112,7 @@ def _application(settings: AdminSettings, stores: Stores, metrics: AdminMetrics,
         middlewares=[access_log(settings.telemetry.access_log, trusted, metrics, port=port), problems],
         client_max_size=settings.limits.max_body_bytes,
     )
+    application[DOCS_URL] = "" if settings.docs is None else f"{settings.public_url.rstrip('/')}/docs"
     application.on_response_prepare.append(finish_headers)
 
     async def health(_request: web.Request) -> web.Response:

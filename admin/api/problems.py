@@ -24,6 +24,8 @@ REASON = web.ResponseKey("refusal_reason", str)
 ACCOUNT = web.RequestKey("account", str)
 OPERATOR = web.RequestKey("operator", str)
 """Who asks, once that is known."""
+DOCS_URL = web.AppKey("docs_url", str)
+"""Of the guide that explains each code; ``""``: there is none."""
 
 _log = structlog.get_logger(__name__)
 
@@ -49,7 +51,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
 
 def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
     """The problem that a refusal is told as."""
-    body = problem_of(refusal, request_id=request[REQUEST_ID])
+    body = problem_of(refusal, request_id=request[REQUEST_ID], docs_url=request.config_dict.get(DOCS_URL, ""))
     headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in refusal.headers]
     response = web.Response(
         status=refusal.status, body=json.dumps(body, ensure_ascii=False).encode(), headers=headers, content_type=PROBLEM_JSON

@@ -112,12 +112,16 @@ class Accounts:
         await self._stores.invalidate(touched)
         return replace(account, kyc=account.kyc_for(caller))
 
-    async def end_logins(self, account_id: str, occasion: Occasion) -> None:
-        """Every login of the account until now is over, at its holder's wish."""
+    async def end_logins(self, account_id: str, occasion: Occasion, *, others: bool = False) -> None:
+        """Every login of the account until now is over, at its holder's wish.
+
+        :param others: the caller goes on to keep the session that asks (:meth:`admin.identity.sessions.SessionStore.keep`)
+        """
+        event = Event.OTHER_LOGINS_ENDED if others else Event.LOGINS_ENDED
         async with self._stores.transaction() as connection:
             await lock(connection, account_id)
             await end_logins(connection, account_id, occasion.now_ms, forget_failures=False)
-            await audit.append(connection, Entry(occasion=occasion, event=Event.LOGINS_ENDED, actor=Actor.ACCOUNT, account_id=account_id))
+            await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id))
 
     async def get(self, account_id: str) -> tuple[Account, list[store.StoredKey]]:
         """:raises NotFound: there is no such account"""
@@ -174,7 +178,7 @@ class Accounts:
 
 def _check_login(account: Account | None, caller: Caller) -> None:
     """A provider writes whole seconds: what was issued in the second of the end is over, too."""
-    if account is not None and caller.issued_ms <= account.logins_after_ms:
+    if account is not None and caller.stands_since_ms <= account.logins_after_ms:
         raise Unauthenticated.because("This login was ended: log in again.", token_given=caller.session_id is None)
 
 

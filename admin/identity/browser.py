@@ -12,8 +12,10 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
+from admin.audit import Occasion
 from admin.errors import CrossSite
 from admin.identity.caller import Caller
+from admin.identity.devices import device_of
 from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore, digest
 from gateway.runtime import clock
 
@@ -71,10 +73,11 @@ class Browsers:
         if request.headers.getall("Origin", []) != [self.origin]:
             raise CrossSite("This request did not come from this site's own pages.")
 
-    async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, now_ms: int) -> None:
+    async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, occasion: Occasion) -> None:
         """Begin a session with a cookie of its own. What the browser had before ends: no one can be given a session beforehand."""
         await self.close(request, response)
-        token, _ = await self.store.open(caller, now_ms)
+        device = device_of(request.headers.get("User-Agent", ""))
+        token, _ = await self.store.open(caller, occasion.now_ms, client_ip=occasion.client_ip, device=device)
         set_cookie(response, SESSION_COOKIE, token)
 
     async def rotate(self, request: web.Request, response: web.StreamResponse) -> None:
@@ -82,6 +85,12 @@ class Browsers:
         token, session = request.cookies.get(SESSION_COOKIE), request.get(SESSION)
         if token and session is not None:
             set_cookie(response, SESSION_COOKIE, await self.store.rotate(token, session, clock.now_ms()))
+
+    async def keep(self, request: web.Request, response: web.StreamResponse, session: Session, now_ms: int) -> None:
+        """Let this session stand, under a new cookie value, when the account's logins have been ended at this moment."""
+        token = request.cookies.get(SESSION_COOKIE)
+        if token:
+            set_cookie(response, SESSION_COOKIE, await self.store.keep(token, session, now_ms))
 
     async def close(self, request: web.Request, response: web.StreamResponse) -> None:
         """End the session, here and in the browser."""

@@ -30,6 +30,8 @@ class Caller:
     """When the claims were made: older claims never undo newer ones."""
     session_id: str | None = None
     """What a step-up challenge is bound to besides the account; ``None`` for a bearer token."""
+    renewed_ms: int = 0
+    """When its holder ended every other login, for the one that they kept."""
     token_id: str = ""
     """Names the bearer token, or the provider's session (``sid``) that it is of; empty for a session of ours."""
 
@@ -37,6 +39,11 @@ class Caller:
     def login(self) -> str:
         """What wrong proofs are counted by."""
         return self.session_id or self.token_id
+
+    @property
+    def stands_since_ms(self) -> int:
+        """What an end of the account's logins is compared with: a login that is older is over."""
+        return max(self.issued_ms, self.renewed_ms)
 
 
 Authenticator = Callable[[web.Request, int], Awaitable[Caller | None]]

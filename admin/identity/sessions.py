@@ -26,6 +26,9 @@ LOGIN_TTL_MS = 600_000
 
 _TOUCH_MS = 30_000  # "seen" is written at most this often: a page with ten requests costs one write
 
+_MOST_KEPT, _MOST_LISTED = 200, 50
+"""Sessions of one account in its list, and of them those that are shown; a session beyond them is none the less ended with the others."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
@@ -43,6 +46,12 @@ class Session:
     csrf_token: str
     created_ms: int
     seen_ms: int
+    client_ip: str | None = None
+    """From where the login came, for its holder to recognise."""
+    device: str = ""
+    """Browser and system of that login (:mod:`admin.identity.devices`)."""
+    renewed_ms: int = 0
+    """When every other login was ended and this one kept."""
 
     @property
     def caller(self) -> Caller:
@@ -54,6 +63,7 @@ class Session:
             authenticated_ms=self.authenticated_ms,
             issued_ms=self.issued_ms,
             session_id=self.login_id,
+            renewed_ms=self.renewed_ms,
         )
 
 
@@ -86,7 +96,7 @@ class SessionStore:
         self._idle_ms = idle_ms
         self._absolute_ms = absolute_ms
 
-    async def open(self, caller: Caller, now_ms: int) -> tuple[str, Session]:
+    async def open(self, caller: Caller, now_ms: int, *, client_ip: str | None = None, device: str = "") -> tuple[str, Session]:
         """A new session and the cookie value that stands for it (43 characters, 256 random bits)."""
         session = Session(
             account_id=caller.account_id,
@@ -98,10 +108,23 @@ class SessionStore:
             csrf_token=new_token(),
             created_ms=now_ms,
             seen_ms=now_ms,
+            client_ip=client_ip,
+            device=device,
         )
         token = new_token()
         await self._write(token, session, now_ms)
+        await self._enter(token, session, now_ms)
         return token, session
+
+    async def of_account(self, account_id: str, now_ms: int) -> list[Session]:
+        """The account's sessions, the latest first, as far as Redis tells: to be shown, not to decide by."""
+        names = [
+            _text(name) for name in await self._ask(("ZREVRANGEBYSCORE", _index(account_id), "+inf", now_ms, "LIMIT", 0, _MOST_LISTED))
+        ]
+        sealed = await self._ask_each([("GET", f"gerbang:session:{name}") for name in names])
+        found = [self._unseal(each, Session, name) for name, each in zip(names, sealed, strict=True)]
+        live = [session for session in found if session is not None and session.account_id == account_id]
+        return sorted((each for each in live if self._remaining_ms(each, now_ms) > 0), key=lambda each: -each.seen_ms)
 
     async def find(self, token: str, now_ms: int) -> Session | None:
         """The live session behind a cookie; ``None`` for a malformed, unknown, tampered or outlived one."""
@@ -119,9 +142,15 @@ class SessionStore:
     async def rotate(self, token: str, session: Session, now_ms: int) -> str:
         """Give the session a new cookie value; the old one is dead when this returns. Call after each proof of presence."""
         fresh = new_token()
-        await self._write(fresh, replace(session, seen_ms=now_ms), now_ms)
+        session = replace(session, seen_ms=now_ms)
+        await self._write(fresh, session, now_ms)
         await self.close(token)
+        await self._enter(fresh, session, now_ms)
         return fresh
+
+    async def keep(self, token: str, session: Session, now_ms: int) -> str:
+        """The same for the one session that stays when the account's logins have been ended at this moment."""
+        return await self.rotate(token, replace(session, renewed_ms=now_ms + 1), now_ms)
 
     async def close(self, token: str) -> None:
         with translated():
@@ -139,6 +168,28 @@ class SessionStore:
         with translated():
             sealed = await self._redis.getdel(_key("login", state))
         return self._unseal(sealed, LoginAttempt, digest(state))
+
+    async def _enter(self, token: str, session: Session, now_ms: int) -> None:
+        """Add it to its account's list, and take out what is over. What was closed is noticed when the list is read."""
+        index, end_ms = _index(session.account_id), session.created_ms + self._absolute_ms
+        await self._ask_each([
+            ("ZREMRANGEBYSCORE", index, "-inf", now_ms),
+            ("ZADD", index, end_ms, digest(token)),
+            ("ZREMRANGEBYRANK", index, 0, -_MOST_KEPT - 1),
+            ("PEXPIRE", index, self._absolute_ms),
+        ])  # fmt: skip
+
+    async def _ask(self, command: tuple[Any, ...]) -> Any:
+        with translated():
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def _ask_each(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+        with translated():
+            pipeline = self._redis.pipeline(transaction=False)
+            for command in commands:
+                pipeline.execute_command(*command)
+            answers: list[Any] = await pipeline.execute() if commands else []
+        return answers
 
     async def _get(self, key: str) -> Any:
         with translated():
@@ -175,6 +226,15 @@ def new_token() -> str:
 def digest(token: str) -> str:
     """What is stored in place of a value that only its holder may know."""
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _index(account_id: str) -> str:
+    """Sorted set of one account: digest of a session's cookie → when the session is over at the latest, Unix ms."""
+    return f"gerbang:sessions:{digest(account_id)}"
+
+
+def _text(value: bytes | str) -> str:
+    return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
 def _key(kind: str, token: str) -> str:

@@ -318,6 +318,7 @@ class Refused(Answer):
     key_id: str
     code: str
     client_ip: str
+    route: str = Field(description="As in the gateway's configuration; empty when that is not known.")
 
     @classmethod
     def of(cls, refused: RefusedRequest) -> Self:
@@ -327,6 +328,7 @@ class Refused(Answer):
             key_id=refused.key_id,
             code=refused.code,
             client_ip=refused.client_ip,
+            route=refused.call,
         )
 
 

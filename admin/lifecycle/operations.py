@@ -42,6 +42,7 @@ class RefusedRequest(NamedTuple):
     client_ip: str
     number: int
     account_id: str
+    call: str
 
 
 class RefusalPage(NamedTuple):
@@ -110,8 +111,9 @@ class KeyOperations:
         for chunk in search.chunks(list(owners)):
             for key_id, refused in (await usage.read_refusals_of(self._stores.redis, chunk)).items():
                 for each in refused:
-                    alike[key_id, *each] += 1
-                    found.append(RefusedRequest(each.at_ms, key_id, each.code, each.client_ip, alike[key_id, *each], owners[key_id]))
+                    same = each.at_ms, key_id, each.code, each.client_ip
+                    alike[same] += 1
+                    found.append(RefusedRequest(*same, alike[same], owners[key_id], each.call))
         return found
 
     async def revoke(self, key_id: str, reason: str, occasion: Occasion) -> bool:

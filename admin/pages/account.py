@@ -33,6 +33,7 @@ class AccountPages:
 
     async def security(self, visit: Visit) -> web.StreamResponse:
         account, owned, codes_left = await self._context.overview(visit, 0)
+        sessions = await self._services.browsers.store.of_account(visit.account.id, visit.occasion.now_ms)
         return self._context.page(
             visit,
             "security.html",
@@ -41,6 +42,7 @@ class AccountPages:
             kinds=account.factors,
             next_path="/keys/new" if visit.request.query.get("next") == "/keys/new" else None,
             recovery_left=codes_left,
+            sessions=[each for each in sessions if each.caller.stands_since_ms > visit.account.logins_after_ms],
             passkeys_possible=passkeys.possible_at(urlsplit(self._services.settings.public_url).hostname or ""),
             suggested_name=texts.labels(visit.language.translations.gettext)["factor"]["passkey"],
         )

@@ -36,6 +36,7 @@ class Entrance:
             web.get(CALLBACK_PATH, around.open(self.callback)),
             web.post("/logout", around.private(self.sign_out)),
             web.post("/logout/everywhere", around.private(self.sign_out_everywhere)),
+            web.post("/logout/others", around.private(self.end_others)),
             web.post("/language", around.open(self.choose_language)),
         ]
 
@@ -76,7 +77,7 @@ class Entrance:
                 entry = Entry(occasion=occasion, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
                 await audit.append(connection, entry)
             response = see_other(return_to)
-            await self._services.browsers.open(request, response, caller, now_ms)
+            await self._services.browsers.open(request, response, caller, occasion)
             chosen = await read_language(self._services.stores, caller.account_id)
             if chosen is not None:
                 remember_language(response, chosen)
@@ -102,6 +103,13 @@ class Entrance:
         """For who fears that somebody else is signed in: no login made until now counts any more, this one included."""
         await self._services.accounts.end_logins(visit.account.id, visit.occasion)
         return await self.sign_out(visit)
+
+    async def end_others(self, visit: Visit) -> web.StreamResponse:
+        """The same, but for the sign-in that asks: it goes on under a new cookie."""
+        await self._services.accounts.end_logins(visit.account.id, visit.occasion, others=True)
+        response = see_other("/security#others-ended")
+        await self._services.browsers.keep(visit.request, response, visit.session, visit.occasion.now_ms)
+        return response
 
     async def choose_language(self, request: web.Request) -> web.StreamResponse:
         """For the browser, and for the account when somebody is logged in. Harmless, but asked from our own pages alone."""

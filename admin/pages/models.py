@@ -58,13 +58,15 @@ class AccountView(NamedTuple):
 
 
 class RefusalRow(NamedTuple):
-    """Refused requests of a key for one reason from one address: how many, and when the latest was."""
+    """Refused requests of a key for one reason, from one address, to one call: how many, and when the latest was."""
 
     at: int
     client_ip: str
+    call: str
     times: int
     text: str
     advice: str | None
+    code: str
     again: str | None
     """Query of the form for a new key that would have been let through: the address, or the permission."""
 
@@ -170,19 +172,21 @@ def refusal_rows(refused: Sequence[Refused], language: Language, scopes: Sequenc
     missing = [scope for scope in SCOPES if scope not in scopes]
     permission = ", ".join(texts.labels(language.translations.gettext)["scope"][scope] for scope in missing)
     names, advice = texts.refusals(language.translations.gettext), texts.advice(language.translations.gettext)
-    counts = Counter((row.code, row.client_ip) for row in refused)
-    latest = {(row.code, row.client_ip): row.at_ms for row in reversed(refused)}
+    counts = Counter((row.code, row.client_ip, row.call) for row in refused)
+    latest = {(row.code, row.client_ip, row.call): row.at_ms for row in reversed(refused)}
     rows = sorted(((latest[kind], *kind) for kind in counts), reverse=True)
     return tuple(
         RefusalRow(
             at,
             client_ip,
-            counts[code, client_ip],
+            call,
+            counts[code, client_ip, call],
             f"{names.get(code, code)}: {permission}" if code == "scope_not_granted" and permission else names.get(code, code),
             advice.get(code),
+            code,
             _again(code, client_ip, missing),
         )
-        for at, code, client_ip in rows[:SHOWN_REFUSALS]
+        for at, code, client_ip, call in rows[:SHOWN_REFUSALS]
     )
 
 

@@ -38,9 +38,10 @@ class Renderer:
     """Templates of all languages.
 
     :param secure: browsers come by https, and shall do so ever after
+    :param has_docs: the guide for developers is served, to be linked to
     """
 
-    def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool) -> None:
+    def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool, has_docs: bool = False) -> None:
         self.languages = {code: language._replace(zone=ZoneInfo(settings.time_zone)) for code, language in load_languages().items()}
         self._headers = security_headers(secure=secure)
         loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
@@ -56,7 +57,7 @@ class Renderer:
                 auto_reload=False,
             )
             environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # by the extension
-            environment.globals.update(_globals(language, assets, settings))
+            environment.globals.update(_globals(language, assets, settings), has_docs=has_docs)
 
     def language(self, request: web.Request, account: str | None = None) -> Language:
         """Decided once per request."""

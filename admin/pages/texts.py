@@ -135,6 +135,7 @@ def events(_: Translate) -> Sentences:
     return {
         "login": _("Signed in"),
         "logins_ended": _("Signed out everywhere"),
+        "other_logins_ended": _("Every other sign-in ended"),
         "kyc_changed": _("Identity verification changed"),
         "tier_changed": _("Tier changed by the exchange"),
         "account_frozen": _("Account frozen by the exchange"),
@@ -173,6 +174,7 @@ def scripts(_: Translate) -> dict[str, object]:
         "again": _("Sign in again"),
         "busy": _("Processing…"),
         "deleted": _("The key is deleted. It no longer works."),
+        "others_ended": _("Every other sign-in has ended."),
         "wait_seconds": _("Too many wrong tries. Try again in {count} seconds."),
         "wait_minutes": _("Too many wrong tries. Try again in {count} minutes."),
         "found": _("Found: {count}"),

@@ -17,7 +17,9 @@ def refusals() -> None:
 @click.option("--code", help="The refusal's code, e.g. ip_not_allowed.")
 @listing
 def list_refusals(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
-    r"""List refused requests, latest first: time, code, account, key, client address. The latest fifty of each key are kept, for a week.
+    r"""List refused requests, latest first: time, code, account, key, client address, route.
+
+    The latest fifty of each key are kept, for a week.
 
     --ip is the address that the gate saw. Requests with an unknown key are in the gateway's log alone.
 
@@ -28,4 +30,5 @@ def list_refusals(office: Internal, limit: int, as_json: bool, **wanted: Any) ->
 
 
 def _line(refused: dict[str, Any]) -> str:
-    return f"{refused['at']}  {refused['code']:24} {refused['account_id']}  {refused['key_id']}  {refused['client_ip'] or '-'}"
+    who = f"{refused['account_id']}  {refused['key_id']}  {refused['client_ip'] or '-'}"
+    return f"{refused['at']}  {refused['code']:24} {who}  {refused['route'] or '-'}"

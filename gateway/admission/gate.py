@@ -25,10 +25,12 @@ from gateway.errors import (
     GerbangError,
     InternalError,
     InvalidCredentials,
+    KeyStoreUnavailable,
     MalformedRequest,
     MissingCredentials,
     Refusal,
     ReplayedRequest,
+    TimestampOutOfWindow,
     problem_of,
 )
 from gateway.http1.body import UNVERIFIED
@@ -74,8 +76,10 @@ class Services(NamedTuple):
 class KeyNeeded(GerbangError):
     """The key, or with ``rate`` the state of a limit, is not in this process's memory: await :meth:`Gate.resolve`, then admit again."""
 
-    def __init__(self, key_id: str, *, weight: int = 0, rate: Rate | None = None) -> None:
+    def __init__(self, key_id: str, *, weight: int = 0, rate: Rate | None = None, otherwise: Refusal | None = None) -> None:
         super().__init__("the key is not in memory")
+        self.otherwise = otherwise
+        """What the request is refused by when the key cannot be fetched: it is only looked up for its owner to be told."""
         self.key_id = key_id
         """Or the name of the limit's ledger."""
         self.weight = weight
@@ -228,7 +232,11 @@ class Gate:
             if credentials is not None:
                 claimed = credentials.key_id
                 rules.check_coverage(credentials, route)
-                window_ms = rules.check_time(credentials, asked.received_ms, self._auth)
+                try:
+                    window_ms = rules.check_time(credentials, asked.received_ms, self._auth)
+                except TimestampOutOfWindow as late:
+                    principal = self._owner_of_late(credentials, late, now_ms)
+                    raise
                 principal = self._known(credentials.key_id, now_ms)
                 if principal is None or not self._verifies(principal, credentials):
                     if held_ms:
@@ -266,11 +274,17 @@ class Gate:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
 
         :raises KeyStoreUnavailable: neither Redis nor PostgreSQL can say
+        :raises Refusal: nor do they have to: see :attr:`KeyNeeded.otherwise`
         """
         if needed.rate is not None:
             await self._services.limiter.settled(needed.key_id, needed.weight, needed.rate)
-        else:
+            return
+        try:
             await self._services.lookup.fetch(needed.key_id)
+        except KeyStoreUnavailable:
+            if needed.otherwise is not None:
+                raise needed.otherwise from None
+            raise
 
     def claim(self, admitted: Admitted) -> "Future[None]":
         """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
@@ -439,6 +453,25 @@ class Gate:
             raise InvalidCredentials("the key that this session has logged in with does not exist any more", reason="deleted key")
         return principal
 
+    def _owner_of_late(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
+        """Whose a request is that came too late or too early: the refusal is counted for a key whose signature holds, for its owner to see.
+
+        Unknown key and wrong signature alike: same work, same answer.
+
+        :raises KeyNeeded: the key must be fetched first
+        """
+        if not is_key_id(credentials.key_id):
+            pretend_to_verify(credentials.signed, credentials.signature)
+            return None
+        found = self._lookup.peek(credentials.key_id, now_ms)
+        if found is None:
+            raise KeyNeeded(credentials.key_id, otherwise=late)
+        if found is ABSENT or not self._verifies(found, credentials):
+            if found is ABSENT:
+                pretend_to_verify(credentials.signed, credentials.signature)
+            return None
+        return found
+
     def _verifies(self, principal: Principal, credentials: Credentials) -> bool:
         if not credentials.algorithm or credentials.algorithm == principal.algorithm:
             verify = principal.verify_pss if credentials.pss else principal.verify
@@ -499,12 +532,13 @@ class Gate:
         services = self._services
         now_ms = services.monotonic_ms()
         guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)
+        guessed = guessed or (principal is None and isinstance(refusal, TimestampOutOfWindow))
         if guessed or (principal is None and _costs(asked)):
             services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
             return
         key_id = principal.key_id
-        services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms)
+        services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms, route.pattern if route is not None else "")
         if not isinstance(refusal, InvalidCredentials):
             allowance = self._allowances.of(principal)
             told = allowance.lines(allowance.charge(self._limiter, principal, 0, now_ms))
@@ -541,7 +575,7 @@ class Gate:
                 count_order(self._limiter, principal, -1, now_ms)
             if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
                 refusal.detail += f". {admitted.replay.advice}"
-            self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms)
+            self._services.usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern)
 
 
 def _held_back(held_ms: float) -> Refusal:

@@ -6,7 +6,7 @@ Losing Redis loses minutes of statistics, never a request. All keys of Redis car
 
     gerbang:{<key id>}:usage:<hour>   hash, field "<minute of the hour> <admitted | code of the refusal>" → count; kept 25 h past its hour
     gerbang:{<key id>}:last           sorted set, client IP → Unix ms of its latest admitted request; the latest ten addresses
-    gerbang:{<key id>}:refusals       list of JSON [Unix ms, code, client IP], latest first; at most fifty
+    gerbang:{<key id>}:refusals       list of JSON [Unix ms, code, client IP, route], latest first; at most fifty
     gerbang:active                    sorted set, key id → Unix ms of the latest write about it: where the admin service looks for news
 
 For the admin service: :func:`read_active`, :func:`read_last_use` and :func:`read_refusals_of` (many keys, one round trip),
@@ -61,11 +61,12 @@ class LastUse(NamedTuple):
 
 
 class Refused(NamedTuple):
-    """One refused request of a key: when (Unix ms), the contract's code, and the address the gate saw."""
+    """One refused request of a key: when (Unix ms), the contract's code, the address the gate saw, and the route as written."""
 
     at_ms: int
     code: str
     client_ip: str
+    call: str = ""
 
 
 class UsagePeriod(NamedTuple):
@@ -142,8 +143,11 @@ class UsageCounts:
                 entry.client_ip = client_ip
                 self._write_by(key_id, entry, now_ms + SOON_MS)
 
-    def refused(self, key_id: str, code: str, client_ip: str, now_ms: int) -> None:
-        """Count a request that was refused for one of the contract's codes."""
+    def refused(self, key_id: str, code: str, client_ip: str, now_ms: int, call: str = "") -> None:  # on the hot path
+        """Count a request that was refused for one of the contract's codes.
+
+        :param call: its route's pattern
+        """
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
             if now_ms >= entry.turn_ms:
@@ -153,7 +157,7 @@ class UsageCounts:
             if entry.refused is _NOTHING:
                 entry.refused = defaultdict(int)
             entry.refused[code] += 1
-            entry.recent.append(Refused(now_ms, code, client_ip))
+            entry.recent.append(Refused(now_ms, code, client_ip, call))
             if now_ms >= entry.refused_until_ms:
                 entry.refused_until_ms = now_ms + PERIOD_MS
                 self._write_by(key_id, entry, now_ms + SOON_MS)

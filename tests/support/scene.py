@@ -103,12 +103,14 @@ class Guard:
 class Usage:
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.calls: list[str] = []
 
     def admitted(self, _key_id, _address, _now_ms):
         self.counts["admitted"] += 1
 
-    def refused(self, _key_id, code, _address, _now_ms):
+    def refused(self, _key_id, code, _address, _now_ms, call=""):
         self.counts[code] += 1
+        self.calls.append(call)
 
 
 @dataclass

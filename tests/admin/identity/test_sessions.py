@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from admin.identity.caller import Caller, Kyc
-from admin.identity.sessions import LoginAttempt, SessionStore, new_token
+from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
 from gateway.errors import StoreUnavailable
 from gateway.keys.vault import Vault, new_entry
 
@@ -62,8 +62,10 @@ async def test_use_keeps_a_session_alive_but_not_beyond_the_absolute_limit(store
 
 async def test_redis_forgets_a_session_by_itself(store, client):
     await store.open(CALLER, NOW)
-    (key,) = await client.keys()
+    (key,) = await client.keys("gerbang:session:*")
     assert 0 < await client.pttl(key) <= IDLE
+    (key,) = await client.keys("gerbang:sessions:*")
+    assert 0 < await client.pttl(key) <= ABSOLUTE
 
 
 async def test_a_rotated_cookie_kills_the_old_one_and_keeps_what_challenges_are_bound_to(store):
@@ -85,20 +87,22 @@ async def test_redis_holds_neither_cookies_nor_readable_sessions(store, client):
     token, session = await store.open(CALLER, NOW)
     state = new_token()
     await store.begin_login(state, ATTEMPT)
-    dump = b"".join([key + await client.get(key) for key in await client.keys()])
+    indexes = await client.keys("gerbang:sessions:*")
+    dump = b"".join([key + b"".join(await client.zrange(key, 0, -1)) for key in indexes])
+    dump += b"".join([key + await client.get(key) for key in await client.keys() if key not in indexes])
     for secret in (token, session.csrf_token, session.login_id, state, "budi"):
         assert secret.encode() not in dump
 
 
 async def test_who_can_write_to_redis_can_make_no_session(store, client):
     token, _ = await store.open(CALLER, NOW)
-    (key,) = await client.keys()
+    (key,) = await client.keys("gerbang:session:*")
     sealed = await client.get(key)
     foreign = SessionStore(client, Vault.parse(new_entry("k2")), idle_ms=IDLE, absolute_ms=ABSOLUTE)
     foreign_token, _ = await foreign.open(CALLER, NOW)
     assert await store.find(foreign_token, NOW) is None, "sealed by another vault"
     others_token, _ = await store.open(replace(CALLER, account_id="siti"), NOW)
-    for name in await client.keys():
+    for name in await client.keys("gerbang:session:*"):
         await client.set(name, sealed)
     assert await store.find(others_token, NOW) is None, "budi's record under the key of siti's session"
     for forged in (b"", b"{}", sealed[:-1], bytes(100)):
@@ -124,8 +128,46 @@ async def test_without_redis_every_call_says_so(own_redis):
             store.open(CALLER, NOW),
             store.rotate(token, session, NOW),
             store.close(token),
+            store.of_account("budi", NOW),
             store.begin_login(new_token(), ATTEMPT),
             store.take_login(new_token()),
         ):
             with pytest.raises(StoreUnavailable):
                 await call
+
+
+async def test_an_accounts_sessions_are_listed_as_they_stand_and_no_other_accounts(store):
+    first, phone = await store.open(CALLER, NOW, client_ip="8.8.8.8", device="Chrome · Android")
+    _, laptop = await store.open(CALLER, NOW + 1)
+    others, _ = await store.open(replace(CALLER, account_id="siti"), NOW)
+    listed = await store.of_account("budi", NOW + 2)
+    assert listed == [laptop, phone]
+    assert (listed[1].client_ip, listed[1].device) == ("8.8.8.8", "Chrome · Android")
+    second = await store.rotate(first, phone, NOW + 3)
+    assert [each.login_id for each in await store.of_account("budi", NOW + 3)] == [phone.login_id, laptop.login_id], "each once"
+    await store.close(second)
+    assert await store.of_account("budi", NOW + 4) == [laptop]
+    assert await store.of_account("budi", NOW + IDLE + 1) == []
+    await store.close(others)
+    assert await store.of_account("siti", NOW) == await store.of_account("nobody", NOW) == []
+
+
+async def test_what_somebody_writes_into_the_list_is_not_shown(store, client):
+    _, mine = await store.open(CALLER, NOW)
+    await store.open(replace(CALLER, account_id="siti"), NOW)
+    mine_index, others_index = sorted(
+        await client.keys("gerbang:sessions:*"), key=lambda key: key != f"gerbang:sessions:{digest('budi')}".encode()
+    )
+    (stolen,) = await client.zrange(others_index, 0, -1)
+    await client.zadd(mine_index, {stolen: NOW + ABSOLUTE, b"x": NOW + ABSOLUTE, b"\xff": NOW + ABSOLUTE})
+    assert await store.of_account("budi", NOW) == [mine]
+
+
+async def test_the_session_that_is_kept_stands_when_all_others_are_ended(store):
+    token, session = await store.open(CALLER, NOW)
+    other, _ = await store.open(CALLER, NOW)
+    kept = await store.find(await store.keep(token, session, NOW + 5), NOW + 6)
+    assert await store.find(token, NOW + 6) is None, "under a new cookie"
+    ended = await store.find(other, NOW + 6)
+    assert (kept.caller.stands_since_ms, ended.caller.stands_since_ms) == (NOW + 6, CALLER.issued_ms)
+    assert kept.caller.issued_ms == CALLER.issued_ms, "its claims are no newer than they were"

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
@@ -150,6 +151,37 @@ async def test_signing_out_everywhere_ends_every_login_and_says_so_in_the_activi
     url = f"{site.internal_url}/internal/v1/audit?account=verified"
     events = (await (await http.get(url, headers={"Authorization": f"Bearer {INTERNAL_TOKEN}"})).json())["events"]
     assert "logins_ended" in {event["event"] for event in events}
+
+
+async def test_ending_all_others_keeps_the_session_that_asks_under_a_new_cookie(http, site):
+    mine, token = await log_in(http, site, **{"User-Agent": "Mozilla/5.0 (Linux; Android 14) Chrome/130.0 Mobile Safari/537.36"})
+    other, _ = await log_in(http, site)
+    page = await (await get(http, site, "/security", Cookie=mine)).text()
+    assert page.count("Sesi ini") == 1
+    assert [text in page for text in ("Chrome · Android", "127.0.0.1", "Browser tidak dikenal")] == [True] * 3
+    forged = await post(http, site, "/logout/others", {CSRF_FIELD: "x"}, Cookie=mine, Origin=site.settings.public_url)
+    assert forged.status == 403
+    done = await post(http, site, "/logout/others", {CSRF_FIELD: token}, Cookie=mine, Origin=site.settings.public_url)
+    assert (done.status, done.headers["Location"]) == (303, "/security#others-ended")
+    kept = f"{SESSION_COOKIE}={done.cookies[SESSION_COOKIE].value}"
+    for cookie, status in ((mine, 303), (other, 303), (kept, 200)):
+        assert (await get(http, site, "/security", Cookie=cookie)).status == status
+    assert "Browser tidak dikenal" not in await (await get(http, site, "/security", Cookie=kept)).text()
+    assert "Semua sesi masuk lainnya diakhiri" in await (await get(http, site, "/activity", Cookie=kept)).text()
+
+
+async def test_pages_and_refusals_lead_to_the_guide_when_there_is_one(http, site, database, redis_url):
+    assert "/docs" not in await (await get(http, site, "/login")).text()
+    refused = await (await get(http, site, "/api/v1/account")).json()
+    assert refused["type"] == "urn:gerbang:problem:unauthenticated"
+    config = Path(__file__).parents[3] / "config" / "gateway.toml"
+    async with running_site(database, redis_url, docs={"gateway_config": str(config)}) as told:
+        assert 'href="/docs"' in await (await get(http, told, "/login")).text()
+        guide = await (await get(http, told, "/docs")).text()
+        for url in (f"{told.url}/api/v1/account", f"{told.internal_url}/internal/v1/accounts"):
+            kind = (await (await http.get(url)).json())["type"]
+            assert kind == f"{told.settings.public_url}/docs#unauthenticated"
+            assert f'id="{kind.partition("#")[2]}"' in guide
 
 
 async def test_a_login_from_a_network_new_to_the_account_is_told_once(database, redis_url, http):

@@ -69,6 +69,14 @@ def test_a_refusal_names_the_missing_permission_and_leads_to_a_key_that_would_pa
     assert models.refusal_rows(refused[:1], ENGLISH, ("trade",))[0].text.endswith("Read Only")
 
 
+def test_refusals_are_told_by_call_and_what_was_written_without_one_is_read():
+    refused = [
+        Refused(NOW_MS - n, "timestamp_out_of_window", "9.9.9.9", call) for n, call in enumerate(("GET /a", "GET /a", "POST /b", ""))
+    ]
+    rows = models.refusal_rows(refused, ENGLISH, ("read",))
+    assert [(row.call, row.times, row.at) for row in rows] == [("GET /a", 2, NOW_MS), ("POST /b", 1, NOW_MS - 2), ("", 1, NOW_MS - 3)]
+
+
 def test_an_operators_address_is_not_shown_to_the_owner():
     events = [Recorded(1, NOW_MS, "key_revoked", actor, "budi", None, "10.0.0.7", "{}") for actor in (Actor.ACCOUNT, "operator")]
     assert [row.by_owner for row in models.event_rows(events, ENGLISH)] == [True, False]

@@ -11,7 +11,7 @@ from deploy.signing import DIALECTS
 from gateway.admission.gate import KeyNeeded
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.settings import Rate
-from gateway.errors import InternalError, MalformedRequest, Refusal, ReplayedRequest
+from gateway.errors import InternalError, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
 from gateway.http1.body import UNVERIFIED
 from gateway.keys.record import Scope
 from gateway.runtime.moments import rfc3339
@@ -162,7 +162,7 @@ def test_each_fault_has_its_refusal(fault):
 @pytest.mark.parametrize("fault", ORDER)
 def test_who_was_refused_is_known_for_the_log_with_the_account_once_the_signature_holds(fault):
     scene = spoiled(fault)
-    proven = list(ORDER).index(fault) > list(ORDER).index(spoil_signature)
+    proven = fault is spoil_time or list(ORDER).index(fault) > list(ORDER).index(spoil_signature)
     assert scene.refused().asker == (scene.record.key_id, scene.record.account_id if proven else None, HERE)
 
 
@@ -326,9 +326,9 @@ def test_a_proven_owner_is_told_the_limits_with_every_refusal(fault):
     }
 
 
-@pytest.mark.parametrize("fault", [spoil_signature, spoil_time, spoil_credentials])
-def test_nobody_else_is_told_the_limits(fault):
-    assert spoiled(fault).refused().headers == ()
+@pytest.mark.parametrize("faults", [[spoil_signature], [spoil_signature, spoil_time], [spoil_credentials]])
+def test_nobody_else_is_told_the_limits(faults):
+    assert spoiled(*faults).refused().headers == ()
 
 
 def test_a_fragment_in_the_target_is_ambiguous():
@@ -485,8 +485,44 @@ def test_costly_fields_are_refused_by_their_size_and_count_whatever_is_wrong_wit
             scene.gate.admit(request.replace(headers=headers), scene.gate.route(request))
     scene.signed_ms = NOW_MS - 70_000
     assert scene.refused().code == "timestamp_out_of_window"
-    scene.forge, scene.signed_ms = True, NOW_MS
-    assert scene.refused().code == "rate_limited"
+    scene.forge = True
+    assert scene.refused().code == "timestamp_out_of_window"
+    scene.signed_ms = NOW_MS
+    assert scene.refused().code == "rate_limited", "the late one whose signature held did not count, the forged one did"
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_late_request_is_counted_for_the_key_whose_signature_holds_and_for_no_other(dialect):
+    scene = Scene(dialect=dialect, signed_ms=NOW_MS - 70_000)
+    proven = scene.refused()
+    assert (proven.code, proven.asker.account_id) == ("timestamp_out_of_window", scene.record.account_id)
+    assert (scene.usage.counts, scene.usage.calls) == ({"timestamp_out_of_window": 1}, ["GET /read"])
+    scene.forge = True
+    forged = scene.refused()
+    assert (forged.code, forged.asker.account_id) == ("timestamp_out_of_window", None)
+    stranger = Scene(dialect=dialect, signed_ms=NOW_MS - 70_000, unknown=True).refused()
+    assert (stranger.code, stranger.extras, stranger.headers) == (forged.code, forged.extras, forged.headers)
+    assert scene.usage.counts == {"timestamp_out_of_window": 1}
+
+
+def test_a_late_requests_key_is_looked_up_and_the_refusal_is_the_same_when_nobody_can_say():
+    scene = Scene(signed_ms=NOW_MS - 70_000).build()
+    scene.lookup.unknown.add(scene.record.key_id)
+    with pytest.raises(KeyNeeded) as needed:
+        scene.admit()
+
+    async def down(_key_id):
+        raise KeyStoreUnavailable("away")
+
+    scene.lookup.fetch = down
+    with pytest.raises(Refusal) as refused:
+        asyncio.run(scene.gate.resolve(needed.value))
+    assert refused.value.code == "timestamp_out_of_window"
+    scene.signed_ms = NOW_MS
+    with pytest.raises(KeyNeeded) as needed:
+        scene.admit()
+    with pytest.raises(KeyStoreUnavailable):
+        asyncio.run(scene.gate.resolve(needed.value))
 
 
 def test_unknown_keys_count_too():

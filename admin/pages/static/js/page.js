@@ -52,9 +52,10 @@ document.addEventListener("keydown", (event) => {
 });
 
 // What the page before this one did.
-if (location.hash === "#deleted") {
+const done = { "#deleted": "deleted", "#others-ended": "others_ended" }[location.hash];
+if (done) {
   history.replaceState(history.state, "", location.pathname + location.search);
-  setTimeout(() => tell(text("deleted")), 100);
+  setTimeout(() => tell(text(done)), 100);
 }
 
 // The server writes the exchange's zone; who is elsewhere reads their own, and the exchange's on hovering.
