@@ -4,16 +4,18 @@ A key's file is ``<created, Unix ms>-<kid>.pem`` (PKCS #8, mode 0600). A new key
 stays published after it last signed, so that no verifier's cached JWKS is ever behind. What is due is decided by :func:`plan`.
 """
 
+import json
 import os
 import re
 import secrets
+from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
-from joserfc.jwk import OKPKey
 
 from gateway.errors import GerbangError
 
@@ -47,7 +49,9 @@ class SigningKey(NamedTuple):
     @classmethod
     def of(cls, private: Ed25519PrivateKey, created_ms: int) -> "SigningKey":
         """This key, with its kid computed."""
-        return cls(created_ms, OKPKey.import_key(private.public_key()).thumbprint(), private)
+        # RFC 7638 §3: the required members, in order, without white space.
+        required = json.dumps(_public(private), separators=(",", ":"), sort_keys=True)
+        return cls(created_ms, base64url(sha256(required.encode()).digest()).decode(), private)
 
     def pem(self) -> str:
         """PKCS #8, not encrypted: for its file, and for handing it to a worker."""
@@ -69,8 +73,17 @@ class SigningKey(NamedTuple):
 
     def public_jwk(self) -> dict[str, Any]:
         """The public half as a JWK (RFC 8037 §2)."""
-        public = OKPKey.import_key(self.private.public_key()).as_dict(private=False)
-        return {**public, "kid": self.kid, "alg": "EdDSA", "use": "sig"}
+        return {**_public(self.private), "kid": self.kid, "alg": "EdDSA", "use": "sig"}
+
+
+def _public(private: Ed25519PrivateKey) -> dict[str, str]:
+    """The members of the public key's JWK that make it what it is."""
+    return {"crv": "Ed25519", "kty": "OKP", "x": base64url(private.public_key().public_bytes_raw()).decode()}
+
+
+def base64url(value: bytes) -> bytes:
+    """Without padding, as in JOSE (RFC 7515 §2)."""
+    return urlsafe_b64encode(value).rstrip(b"=")
 
 
 class Plan(NamedTuple):

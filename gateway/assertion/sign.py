@@ -1,9 +1,8 @@
 """Signs assertions: one per identity, audience and period. No cache and no I/O; callers cache the result for the period."""
 
 import json
-from base64 import urlsafe_b64encode
 
-from gateway.assertion.keys import SigningKey
+from gateway.assertion.keys import SigningKey, base64url
 from gateway.http1.message import Identity
 
 
@@ -39,12 +38,8 @@ class Signer:
         if identity is not None:
             claims |= {"sub": identity.account_id, "key_id": identity.key_id, "scopes": list(identity.scopes)}
         signed = self._header + _segment(claims)
-        return signed + b"." + _base64url(self._key.private.sign(signed))
+        return signed + b"." + base64url(self._key.private.sign(signed))
 
 
 def _segment(value: dict[str, object]) -> bytes:
-    return _base64url(json.dumps(value, separators=(",", ":")).encode())
-
-
-def _base64url(value: bytes) -> bytes:
-    return urlsafe_b64encode(value).rstrip(b"=")
+    return base64url(json.dumps(value, separators=(",", ":")).encode())

@@ -30,7 +30,8 @@ from gateway.process.fleet import Workers
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
 from gateway.runtime.tasks import spawn
-from gateway.telemetry import Metrics, configure_logging, render
+from gateway.telemetry import Metrics, configure_logging
+from gateway.telemetry.exposition import render
 from gateway.telemetry.logs import LineSink
 from gateway.telemetry.metrics import merge
 

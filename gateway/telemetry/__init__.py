@@ -9,6 +9,6 @@ How a room uses them:
 
 from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.logs import AccessLog, configure_logging
-from gateway.telemetry.metrics import Metrics, Snapshot, merge, render
+from gateway.telemetry.metrics import Metrics, Snapshot, merge
 
-__all__ = ["AccessLog", "Histogram", "Metrics", "Snapshot", "configure_logging", "merge", "render"]
+__all__ = ["AccessLog", "Histogram", "Metrics", "Snapshot", "configure_logging", "merge"]

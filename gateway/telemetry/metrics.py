@@ -12,11 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Literal, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
-
-from gateway.telemetry.histogram import SECONDS, Histogram
+from gateway.telemetry.histogram import Histogram
 
 Counts = defaultdict[str, int]
 """One label."""
@@ -201,44 +197,3 @@ def merge(snapshots: Sequence[Snapshot], *, counters_only: bool = False) -> Snap
 
 def _combine(family: Family, one: float, other: float) -> float:
     return one + other if family.merge == "sum" else max(one, other) if family.merge == "max" else min(one, other)
-
-
-class _Exposition(Collector):
-    """A merged snapshot in the form that ``prometheus_client`` renders."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def collect(self) -> Iterator[Metric]:
-        for name, family in FAMILIES.items():
-            yield _metric(family, self._snapshot.get(name, []))
-
-
-def _metric(family: Family, samples: list[Sample]) -> Metric:
-    if family.kind == "histogram":
-        histogram = HistogramMetricFamily(family.name, family.help, labels=family.labels)
-        for labels, numbers in samples:
-            histogram.add_metric(labels, _buckets(numbers), numbers[-1])
-        return histogram
-    build = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    metric = build(family.name, family.help, labels=family.labels)
-    for labels, numbers in samples:
-        metric.add_metric(labels, numbers[0])
-    return metric
-
-
-def _buckets(numbers: list[float]) -> list[tuple[str, float]]:
-    """Prometheus' buckets are cumulative."""
-    below = 0.0
-    buckets = []
-    for bound, count in zip((*map(str, SECONDS), "+Inf"), numbers, strict=False):
-        below += count
-        buckets.append((bound, below))
-    return buckets
-
-
-def render(snapshots: Sequence[Snapshot]) -> bytes:
-    """Prometheus text exposition format of several processes' snapshots."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Exposition(merge(snapshots)))
-    return generate_latest(registry)

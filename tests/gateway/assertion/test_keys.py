@@ -2,14 +2,16 @@
 
 import json
 import stat
+from base64 import urlsafe_b64decode
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.assertion.keys import PUBLISHED_AFTER_MS, PUBLISHED_AHEAD_MS, KeyRing, Plan, SigningKeysUnusable, plan
+from gateway.assertion.keys import PUBLISHED_AFTER_MS, PUBLISHED_AHEAD_MS, KeyRing, Plan, SigningKey, SigningKeysUnusable, plan
 
 DAY = 86_400_000
 NOW = 1_800_000_000_000
@@ -17,6 +19,14 @@ NOW = 1_800_000_000_000
 
 def kids(ring):
     return [key["kid"] for key in ring.jwks()["keys"]]
+
+
+def test_a_key_and_its_kid_are_those_of_the_standard():
+    """RFC 8037, appendices A.2 and A.3."""
+    private = Ed25519PrivateKey.from_private_bytes(urlsafe_b64decode("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A="))
+    kid = "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"
+    public = {"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}
+    assert SigningKey.of(private, NOW).public_jwk() == {**public, "kid": kid, "alg": "EdDSA", "use": "sig"}
 
 
 @pytest.mark.parametrize(

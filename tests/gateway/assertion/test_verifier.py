@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.assertion import ASSERTED, Asserted, AssertionRefused, KeyRing, Signer, SigningKey, require_assertion, verify
-from gateway.assertion.sign import _base64url, _segment
+from gateway.assertion.keys import base64url
+from gateway.assertion.sign import _segment
 from gateway.assertion.verifier import LEEWAY_MS, REFRESH_MS, RETRY_MS, JwksCache
 from gateway.http1.message import Identity
 from gateway.runtime import clock
@@ -37,7 +38,7 @@ def check(token, *, now_ms=NOW, jwks=JWKS, audience="spot"):
 
 def forged(claims=CLAIMS, header=None, private=KEY.private):
     signed = _segment(header or {"alg": "EdDSA", "typ": "JWT", "kid": KEY.kid}) + b"." + _segment(claims)
-    return signed + b"." + _base64url(private.sign(signed))
+    return signed + b"." + base64url(private.sign(signed))
 
 
 def test_the_gates_assertion_tells_who():

@@ -5,8 +5,10 @@ import re
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from gateway.telemetry import Metrics, merge, render
-from gateway.telemetry.metrics import FAMILIES, SECONDS
+from gateway.telemetry import Metrics, merge
+from gateway.telemetry.exposition import render
+from gateway.telemetry.histogram import SECONDS
+from gateway.telemetry.metrics import FAMILIES
 
 
 def through_json(metrics):
