@@ -8,20 +8,17 @@ import argparse
 import contextlib
 import json
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.bench import contestants, interpreter, latency, load, memory, session
-from tests.bench.contestants import LOAD_CORE, Contestant, Ground, of_checkout
-from tests.bench.gate import GATE, INTERPRETED, gates_under_test, is_compiled
+from tests.bench.contestants import LOAD_CORE, Contestant, Ground
+from tests.bench.gate import GATE, INTERPRETED, Variant, built_for, gates_under_test, is_compiled
 from tests.bench.rounds import Bench, rows_of, service, started, table, upstream
-from tests.support import wheel
 
 HERE = Path(__file__).parent
 MODES = (*load.MODES, "latency", "session")
@@ -29,39 +26,6 @@ UNTIMED = (INTERPRETED, "nginx + Lua + claim in Redis", "Envoy plain", "aiohttp 
 """Left out of ``latency``, which takes a while for each."""
 CROWDS = {"read": (8, 32, 256)}
 """Numbers of connections of a mode; 32 where it is not listed."""
-
-
-class Built(NamedTuple):
-    """One gate that takes part."""
-
-    program: list[str]
-    python: Path
-
-
-def gates(pythons: Sequence[Path], *, build: bool) -> dict[str, Built]:
-    """The gate for each interpreter, by name; the first as it is and interpreted, too. Builds what is not there yet.
-
-    :param build: otherwise an environment that is not of the present sources gives way to the checkout, interpreted
-    """
-    found: dict[str, Built] = {}
-    for python in pythons:
-        environment = wheel.environment(python)
-        if build and not environment.is_current():
-            print(f"building the wheel for {interpreter.described(python)}; this takes some minutes", file=sys.stderr)
-            environment.make()
-        own = Path(sys.executable)
-        made = environment.program("python") if environment.is_current() else own
-        built = Built([str(made.with_name("gerbang"))], made)
-        found[GATE if not found else f"gerbang on {interpreter.described(python)}"] = built
-        found.setdefault(INTERPRETED, Built(of_checkout(*built.program), made))
-    return found
-
-
-def machine() -> str:
-    """What this ran on, in one line."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
-    return f"{model or platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"
 
 
 def arguments() -> argparse.Namespace:
@@ -95,7 +59,7 @@ def baselines(only: Sequence[str] | None) -> tuple[list[Contestant], dict[str, s
 def main() -> None:
     """Run it."""
     options = arguments()
-    built = gates(options.python, build=not options.no_build)
+    built = built_for(options.python, build=not options.no_build)
     others, absent = baselines(options.only)
     rows: list[dict[str, object]] = []
     paced: list[dict[str, object]] = []
@@ -104,7 +68,7 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         os.sched_setaffinity(0, {int(LOAD_CORE)})  # and so the stores that it starts
-        ours = stack.enter_context(gates_under_test(folder, {who: one.program for who, one in built.items()}))
+        ours = stack.enter_context(gates_under_test(folder, {who: Variant(one.program) for who, one in built.items()}))
         ground = Ground(folder, contestants.free_port(), ours.key, contestants.free_port(), ours.redis)
         stack.enter_context(upstream(ground))
         stack.enter_context(service(ground))
@@ -123,7 +87,7 @@ def main() -> None:
             paced = latency.measure(ground, ports, bench.rest("read"), min(3, options.rounds), options.seconds)
         if "session" in options.modes:
             figures |= session.measure(ground, running[GATE].port, options.rounds, options.seconds, bench.rest)
-    print(f"\n{machine()}")
+    print(f"\n{interpreter.machine()}")
     for what, value in [*kinds.items(), *((f"without {who}", why) for who, why in absent.items())]:
         print(f"{what}: {value}")
     print(f"{options.rounds} rounds of {options.seconds} s each\n\n{table(rows)}")
@@ -134,7 +98,7 @@ def main() -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": machine(),
+        "machine": interpreter.machine(),
         "gates": kinds,
         "rows": rows,
         "latency": paced,

@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench import contestants
 from tests.bench.contestants import Contestant, Ground
-from tests.bench.gate import GATE, gates_under_test
+from tests.bench.gate import GATE, Variant, gates_under_test
 from tests.bench.rounds import upstream
 from tests.support import wheel
 
@@ -25,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder: Path = tmp_path_factory.mktemp("bench")
     for above in (folder, *folder.parents[:2]):  # nginx gives up its rights
         above.chmod(0o755)
-    with gates_under_test(folder, {GATE: [str(wheel.program("gerbang"))]}) as entered:
+    with gates_under_test(folder, {GATE: Variant([str(wheel.program("gerbang"))])}) as entered:
         ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
         with upstream(ground):
             yield Place(entered.gates[0], ground)

@@ -7,6 +7,7 @@ no gate has any key). It ends with its input.
 
 import asyncio
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from gateway.runtime.gcra import ShareNeeded
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import configure_logging
 from gateway.telemetry.metrics import Metrics
+from tests.bench.processes import resident
 
 RATE = Rate(1_200, 60_000)
 TOGETHER = 500
@@ -53,6 +55,8 @@ class Gate:
         self.counts = UsageCounts()
         self.writer = UsageWriter(self.counts, redis, self.metrics)
         self.hits = 0
+        self.fetch_ms: list[float] = []
+        """How long each look-up of :meth:`fill` took, refused ones not counted."""
 
     async def start(self) -> None:
         self.listener.start()
@@ -65,8 +69,13 @@ class Gate:
         for start in range(0, len(ids), TOGETHER):
             left = ids[start : start + TOGETHER]
             while left:
-                found = await asyncio.gather(*map(self.lookup.fetch, left), return_exceptions=True)
+                found = await asyncio.gather(*map(self._fetch, left), return_exceptions=True)
                 left = [key_id for key_id, outcome in zip(left, found, strict=True) if isinstance(outcome, Exception)]
+
+    async def _fetch(self, key_id: str) -> None:
+        began = time.monotonic()
+        await self.lookup.fetch(key_id)
+        self.fetch_ms.append((time.monotonic() - began) * 1_000)
 
     async def use(self, ids: list[str], period: float, until: float) -> None:
         """As admission does: memory, the limit, the count. In slices, so that the loop turns."""
@@ -95,6 +104,11 @@ class Gate:
     async def close(self) -> None:
         await self.listener.aclose()
         await self.lookup.aclose()
+
+
+def percentile(values: list[float], part: float) -> float:
+    """Of unsorted values; 0 of none."""
+    return sorted(values)[int((len(values) - 1) * part)] if values else 0.0
 
 
 async def _worst_lag(stop: asyncio.Event) -> float:
@@ -141,6 +155,7 @@ async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
         stop.set()
         ended = time.monotonic()
         answer = {"gates": [gate.figures() for gate in gates], "seconds": ended - began, "lag_ms": await lag, "at": ended}
+        answer |= {"fetch_ms": percentile([taken for gate in gates for taken in gate.fetch_ms], 0.99), "resident": resident(os.getpid())}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
     for gate in gates:

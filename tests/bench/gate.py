@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from gateway.keys import ids, store
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from tests.bench.contestants import SLOW, Contestant, Ground
+from tests.bench import interpreter
+from tests.bench.contestants import SLOW, Contestant, Ground, of_checkout
 from tests.bench.load import BIG_PATH, MODES, PUBLIC_PATH, READ_PATH, TRADE_PATH, Key
+from tests.support import wheel
 from tests.support.stack import Database, fresh_database, start_migrated, start_redis
 
 GATE, INTERPRETED = "gerbang", "gerbang, interpreted"
@@ -23,6 +26,7 @@ CONFIGURATION = """
 [listen]
 public = "127.0.0.1:{port}"
 ops = "127.0.0.1:0"
+workers = {workers}
 
 [stores]
 postgres = "{postgres}"
@@ -81,6 +85,41 @@ upstream = "spot"
 """
 
 
+class Built(NamedTuple):
+    """One gate that takes part."""
+
+    program: list[str]
+    python: Path
+
+
+def built_for(pythons: Sequence[Path], *, build: bool) -> dict[str, Built]:
+    """The gate for each interpreter, by name; the first as it is and interpreted, too. Builds what is not there yet.
+
+    :param build: otherwise an environment that is not of the present sources gives way to the checkout, interpreted
+    """
+    found: dict[str, Built] = {}
+    for python in pythons:
+        environment = wheel.environment(python)
+        if build and not environment.is_current():
+            print(f"building the wheel for {interpreter.described(python)}; this takes some minutes", file=sys.stderr)
+            environment.make()
+        own = Path(sys.executable)
+        made = environment.program("python") if environment.is_current() else own
+        built = Built([str(made.with_name("gerbang"))], made)
+        found[GATE if not found else f"gerbang on {interpreter.described(python)}"] = built
+        found.setdefault(INTERPRETED, Built(of_checkout(*built.program), made))
+    return found
+
+
+class Variant(NamedTuple):
+    """How one of the gates is run."""
+
+    program: Sequence[str]
+    workers: int = 1
+    more: str = ""
+    """Further lines of the configuration."""
+
+
 class Entered(NamedTuple):
     """The gate, as many times as it takes part, and what a baseline needs to do the same."""
 
@@ -91,11 +130,8 @@ class Entered(NamedTuple):
 
 
 @contextlib.contextmanager
-def gates_under_test(folder: Path, programs: Mapping[str, Sequence[str]], *, more: str = "") -> Iterator[Entered]:
-    """Start the stores and make one key; yields the gate as contestants, one for each of the ``programs``, which are named.
-
-    :param more: further lines of the configuration
-    """
+def gates_under_test(folder: Path, variants: Mapping[str, Variant]) -> Iterator[Entered]:
+    """Start the stores and make one key; yields the gate as contestants, one for each of the ``variants``, which are named."""
     postgres = start_migrated(folder / "postgres")
     redis = start_redis(folder / "redis")
     entry = new_entry("bench")
@@ -106,16 +142,16 @@ def gates_under_test(folder: Path, programs: Mapping[str, Sequence[str]], *, mor
             key = asyncio.run(_make_key(database, Vault.parse(entry)))
             stores = {"postgres": database.gateway_dsn, "redis": redis.url, "vault": vault}
 
-            def command(program: Sequence[str], ground: Ground, port: int) -> list[str]:
+            def command(variant: Variant, ground: Ground, port: int) -> list[str]:
                 file = ground.folder / "gateway.toml"
                 paths = {"public_path": PUBLIC_PATH, "read_path": READ_PATH, "big_path": BIG_PATH, "trade_path": TRADE_PATH}
-                ports = {"port": port, "upstream": ground.upstream, "service": ground.service}
-                file.write_text(CONFIGURATION.format(**stores, **paths, **ports) + more)
-                return [*program, "gateway", "--config", str(file)]
+                ports = {"workers": variant.workers, "port": port, "upstream": ground.upstream, "service": ground.service}
+                file.write_text(CONFIGURATION.format(**stores, **paths, **ports) + variant.more)
+                return [*variant.program, "gateway", "--config", str(file)]
 
             gates = [
-                Contestant(name, SLOW if name == INTERPRETED else MODES, lambda: "", partial(command, program))
-                for name, program in programs.items()
+                Contestant(name, SLOW if name == INTERPRETED else MODES, lambda: "", partial(command, variant))
+                for name, variant in variants.items()
             ]
             yield Entered(gates, key, redis.socket)
     finally:

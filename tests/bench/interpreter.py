@@ -1,6 +1,8 @@
-"""Which Python the gate runs on, and how that was built: it makes a third of the gate's speed."""
+"""What a table was measured on: the machine, and which Python, built how, which makes a third of the gate's speed."""
 
 import json
+import os
+import platform
 import subprocess
 from pathlib import Path
 
@@ -28,3 +30,10 @@ def described(python: Path) -> str:
     """
     version, arguments = json.loads(subprocess.run([python, "-c", _ASK], capture_output=True, text=True, check=True).stdout)
     return f"Python {version} ({built(arguments)})"
+
+
+def machine() -> str:
+    """What this ran on, in one line."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{model or platform.machine()}, {os.cpu_count()} cores, Linux {platform.release()}"

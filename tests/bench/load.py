@@ -101,6 +101,14 @@ end
 """
 
 
+def _signing_seconds(key: Key) -> float:
+    """How long it takes to sign one trade now."""
+    began = time.perf_counter()
+    for number in range(2_000):
+        request(key, "trade", 0, number)
+    return (time.perf_counter() - began) / 2_000
+
+
 def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folder: Path, trades: int, core: str, check: bool) -> Result:
     """One run of wrk against ``127.0.0.1:port``.
 
@@ -109,8 +117,9 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         otherwise wrk itself counts the statuses and broken exchanges
     """
     start = clock.now_ms() // 1000
-    if mode == "trade":  # signing that many takes a while: dated for when it is done
-        requests = [request(key, mode, start + 2, start * 10_000_000 + number) for number in range(trades)]
+    dated = start + 2 + round(trades * _signing_seconds(key)) if mode == "trade" else start  # for when all of them are signed
+    if mode == "trade":
+        requests = [request(key, mode, dated, start * 10_000_000 + number) for number in range(trades)]
     else:
         requests = [request(key, mode, start + second, 0) for second in range(seconds + 10)]
     source = folder / "requests"
@@ -126,7 +135,7 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         "wrk_marker": expected(mode)[1],
     }
     script.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()) + SCRIPT)
-    time.sleep(max(0.0, start + 1.1 - clock.now_ms() / 1000) if mode == "trade" else 0.0)
+    time.sleep(max(0.0, dated - 0.9 - clock.now_ms() / 1000))
     command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)

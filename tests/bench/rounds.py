@@ -82,6 +82,7 @@ class Bench(NamedTuple):
     running: dict[str, Running]
     rounds: int
     seconds: int
+    load_core: str = LOAD_CORE
 
     def measure(self, mode: str, connections: int) -> Runs:
         """All rounds of one mode at one number of connections; contestants take turns within each round.
@@ -115,8 +116,8 @@ class Bench(NamedTuple):
             connections=connections,
             seconds=seconds,
             folder=self.ground.folder,
-            trades=60_000 * seconds,
-            core=LOAD_CORE,
+            trades=40_000 * seconds,
+            core=self.load_core,
             check=check,
         )
         after = spent(self.running[name].pid)

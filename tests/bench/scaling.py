@@ -167,7 +167,15 @@ async def cold(ground: Ground, keys: int) -> None:
     )
 
 
-async def revoked(ground: Ground, gates: int, keys: int) -> None:
+class Revoked(NamedTuple):
+    """How long after the commit the last gate refused the last key, and the longest that a gate's loop did not turn meanwhile, in ms."""
+
+    late_ms: float
+    lag_ms: float
+
+
+async def revoke_all(ground: Ground, gates: int, keys: int) -> Revoked:
+    """All keys in one transaction, with nothing published: the feed alone tells of them."""
     path = await make_keys(ground, keys)
     connection = await asyncpg.connect(ground.postgres.owner_dsn)
     async with fleet(ground, gates, 1.0) as fleet_:
@@ -177,9 +185,13 @@ async def revoked(ground: Ground, gates: int, keys: int) -> None:
         committed = time.monotonic()
         answers = await waiting
     await connection.close()
-    late, lag = max(answer["at"] for answer in answers) - committed, max(answer["lag_ms"] for answer in answers)
-    print(f"{keys} keys revoked in one transaction, {gates} gates, nothing published: refused by all {late * 1_000:.0f} ms after it,")
-    print(f"  worst turn of a loop meanwhile {lag} ms ({-(-gates // PROCESSES)} gates share one here)")
+    return Revoked((max(answer["at"] for answer in answers) - committed) * 1_000, max(answer["lag_ms"] for answer in answers))
+
+
+async def revoked(ground: Ground, gates: int, keys: int) -> None:
+    found = await revoke_all(ground, gates, keys)
+    print(f"{keys} keys revoked in one transaction, {gates} gates, nothing published: refused by all {found.late_ms:.0f} ms after it,")
+    print(f"  worst turn of a loop meanwhile {found.lag_ms} ms ({-(-gates // PROCESSES)} gates share one here)")
 
 
 def main(gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
