@@ -19,7 +19,7 @@ from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
 from gateway.telemetry import Metrics
-from gateway.websocket.frames import GOING_AWAY, POLICY_VIOLATION, FrameTracker, close_frame
+from gateway.websocket.frames import FRAMES_PER_SECOND, GOING_AWAY, POLICY_VIOLATION, FrameBudget, FrameTracker, close_frame
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +42,10 @@ class Near(Protocol):
 class Tunnel:
     """Two connections joined."""
 
-    __slots__ = ("_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "heard_ms", "key_ids", "place")
+    __slots__ = (
+        "_budget", "_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "heard_ms", "key_ids",
+        "place",
+    )  # fmt: skip
 
     def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels") -> None:
         self._near = near
@@ -50,6 +53,8 @@ class Tunnel:
         self._registry = registry
         self._down = FrameTracker()
         self._up = FrameTracker()
+        self._budget = FrameBudget()
+        """For the client's frames."""
         self._closing = b""
         self.key_ids: tuple[str, ...] = ()
         """Kept by the registry."""
@@ -66,8 +71,12 @@ class Tunnel:
     def client_data(self, data: bytes) -> None:
         self.heard_ms = self._registry.now_ms
         if not self._closing:
-            self._up.follow(data)
+            up = self._up
+            up.follow(data)
             self._upstream.write(data)
+            frames, up.frames = up.frames, 0
+            if not self._budget.spend(frames, self.heard_ms):
+                self.close(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} frames a second", now_ms=self.heard_ms)
 
     def client_full(self) -> None:
         self._upstream.pause()

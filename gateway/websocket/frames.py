@@ -19,6 +19,9 @@ POLICY_VIOLATION: Final = 1008
 TOO_BIG: Final = 1009
 
 LONGEST_HEAD: Final = 14
+FRAMES_AT_ONCE: Final = 4_096
+FRAMES_PER_SECOND: Final = 1_000
+"""What a client may send: all frames of a tunnel; of a session what is no message, control frames and fragments."""
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _NEVER: Final = 0
@@ -26,12 +29,32 @@ _FRAME: Final = 1
 _MESSAGE: Final = 2
 
 
+class FrameBudget:
+    """How many frames may still come."""
+
+    __slots__ = ("_credit", "_credit_ms")
+
+    def __init__(self) -> None:
+        self._credit = FRAMES_AT_ONCE * 1_000
+        """In thousandths of a frame."""
+        self._credit_ms = 0
+
+    def spend(self, frames: int, now_ms: int) -> bool:
+        """Whether so many more were still within it."""
+        elapsed_ms = max(0, now_ms - self._credit_ms)
+        self._credit_ms = now_ms
+        self._credit = min(FRAMES_AT_ONCE * 1_000, self._credit + elapsed_ms * FRAMES_PER_SECOND) - 1_000 * frames
+        return self._credit >= 0
+
+
 class FrameTracker:
     """Follows one direction of a connection by the heads of its frames, without looking at what they carry."""
 
-    __slots__ = ("_fin", "_header", "_left", "_open")
+    __slots__ = ("_fin", "_header", "_left", "_open", "frames")
 
     def __init__(self) -> None:
+        self.frames = 0
+        """How many have begun; read and reset by whoever bounds them."""
         self._header = b""
         self._left = 0
         self._fin = True
@@ -77,6 +100,7 @@ class FrameTracker:
                 position += size - len(self._header)
                 self._header = b""
                 self._left = payload_size(header)
+                self.frames += 1
                 if header[0] & 0x0F < CLOSE:
                     self._open = not header[0] & _FIN
             if not self._left and (stop == _FRAME or (stop == _MESSAGE and not self._open)):

@@ -10,6 +10,7 @@ from typing import Final
 from gateway.websocket.frames import (
     CLOSE,
     CONTINUATION,
+    FRAMES_PER_SECOND,
     INVALID_DATA,
     LONGEST_HEAD,
     PING,
@@ -19,6 +20,7 @@ from gateway.websocket.frames import (
     TEXT,
     TOO_BIG,
     UNSUPPORTED,
+    FrameBudget,
     head_size,
     masked,
     payload_size,
@@ -26,9 +28,6 @@ from gateway.websocket.frames import (
 
 FAILED: Final = -1
 """The opcode of the event that ends everything."""
-FRAMES_AT_ONCE: Final = 4_096
-FRAMES_PER_SECOND: Final = 1_000
-"""Frames that are no message: control frames, and fragments. Messages are bounded by the limits of what they ask for."""
 _BINARY: Final = 2
 
 
@@ -52,7 +51,7 @@ class MessageReader:
     :param max_bytes: of one message
     """
 
-    __slots__ = ("_at", "_credit", "_credit_ms", "_data", "_ended", "_held", "_message", "_need", "_open", "max_bytes")
+    __slots__ = ("_at", "_budget", "_data", "_ended", "_held", "_message", "_need", "_open", "max_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
@@ -65,9 +64,8 @@ class MessageReader:
         self._message = bytearray()
         self._open = False
         self._ended = False
-        self._credit = FRAMES_AT_ONCE * 1_000
-        """Frames that may still come at once, in thousandths."""
-        self._credit_ms = 0
+        self._budget = FrameBudget()
+        """For frames that are no message: messages are bounded by the limits of what they ask for."""
 
     @property
     def waiting(self) -> bool:
@@ -144,7 +142,7 @@ class MessageReader:
     def _take(self, first: int, payload: bytes, now_ms: int) -> Event | None:
         """One whole frame, unmasked."""
         opcode, fin = first & 0x0F, first & 0x80
-        if (opcode != TEXT or not fin) and not self._within_budget(now_ms):
+        if (opcode != TEXT or not fin) and not self._budget.spend(1, now_ms):
             return self._fail(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} control frames and fragments a second")
         if opcode >= CLOSE:
             return self._closed(payload) if opcode == CLOSE else Event(opcode, payload)
@@ -174,13 +172,6 @@ class MessageReader:
             return self._fail(INVALID_DATA, "the close reason is not UTF-8")
         self._end()
         return Event(CLOSE, payload, code)
-
-    def _within_budget(self, now_ms: int) -> bool:
-        elapsed_ms = max(0, now_ms - self._credit_ms)
-        self._credit_ms = now_ms
-        self._credit = min(FRAMES_AT_ONCE * 1_000, self._credit + elapsed_ms * FRAMES_PER_SECOND)
-        self._credit -= 1_000
-        return self._credit >= 0
 
     def _hold(self, need: int) -> None:
         """Not all of a frame is here; this many bytes of it are needed."""

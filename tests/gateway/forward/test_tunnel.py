@@ -7,6 +7,7 @@ import pytest
 from gateway.errors import ScopeNotGranted
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
+from gateway.websocket.frames import FRAMES_AT_ONCE
 from tests.support.plane import IDENTITY, ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, RecordingUpstream, UpstreamSide, answering, recording_upstream
 
@@ -82,6 +83,22 @@ async def test_bytes_right_behind_both_handshakes_belong_to_the_tunnel() -> None
         assert (await client.head())[0] == 101
         assert await client.reader.readexactly(4) == b"\x81\x02hi"
         assert await side(upstream).reader.readexactly(6) == b"\x81\x80\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize("frame", [b"\x8a\x80\x00\x00\x00\x00", b"\x81\x82\x00\x00\x00\x00hi", b"\x00\x80\x00\x00\x00\x00"])
+async def test_a_flood_of_frames_ends_its_tunnel_and_few_large_ones_do_not(frame: bytes) -> None:
+    async with recording_upstream(switch) as upstream, serving(upstream) as served:
+        client = await opened(served)
+        large = b"\x82\xff" + (1 << 20).to_bytes(8, "big") + bytes(4 + (1 << 20))
+        client.send(large + frame * (FRAMES_AT_ONCE - 1))
+        read = side(upstream).reader.readexactly
+        assert await read(len(large)) == large
+        await read(len(frame) * (FRAMES_AT_ONCE - 1))
+        assert served.metrics.tunnels == 1
+        client.send(frame * FRAMES_AT_ONCE)
+        end = await client.rest()
+        assert end[2:] == b"\x03\xf0more than 1000 frames a second"
+        assert served.metrics.tunnels == 0
 
 
 async def test_an_end_that_closes_closes_the_other() -> None:
