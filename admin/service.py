@@ -12,6 +12,7 @@ from aiohttp import web
 
 from admin import feed
 from admin.config import AdminSettings
+from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
 from admin.stepup import factors
@@ -84,12 +85,16 @@ class _Running:
         self._stores = stores
         self._http = http
         self._current: AsyncExitStack | None = None
+        self._provider: Provider | None = None
         self._stream = AsyncExitStack()
 
     async def swap(self, settings: AdminSettings) -> None:
         """See :attr:`Bound.swap`."""
         tls = None if settings.listen.tls is None else server_context(settings.listen.tls)
-        applications = build(settings, self._vault, self._stores, self._http, self.metrics)
+        provider = self._provider
+        if provider is None or provider.settings != settings.oidc:  # else what is known of it is kept: it may be away just now
+            provider = Provider(self._http, settings.oidc, note=self.metrics.provider_read)
+        applications = build(settings, self._vault, self._stores, self._http, self.metrics, provider=provider)
         after = AsyncExitStack()
         try:
             for application, listening, context in zip(applications, self.sockets, (tls, None), strict=True):
@@ -98,6 +103,7 @@ class _Running:
             await after.aclose()
             raise
         before, self._current = self._current, after
+        self._provider = provider
         self.metrics.certificate(settings.listen.tls)
         await self._stream.aclose()  # two at once would write, and tell, each event twice
         await self._stream.enter_async_context(streaming(settings.audit, self._stores, self.metrics))

@@ -46,10 +46,9 @@ from gateway.net.client_ip import client_ip
 
 
 def build(
-    settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics
+    settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics, *, provider: Provider
 ) -> tuple[web.Application, web.Application]:
     """The applications of the two ports."""
-    provider = Provider(http, settings.oidc, note=metrics.provider_read)
     verifier = TokenVerifier(provider, settings.oidc, settings.kyc)
     sessions = SessionStore(stores.redis, vault, idle_ms=settings.pages.idle_timeout_ms, absolute_ms=settings.pages.absolute_timeout_ms)
     browsers = Browsers(sessions, settings.public_url)

@@ -18,9 +18,12 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from admin.config import Leaks
 from admin.errors import ServiceUnavailable
 from admin.outbound import read_to_end
+from gateway.runtime import clock
 
 _MAX_DOCUMENT = 262_144
 _REFETCH_AFTER_MS = 30_000
+_RETRY_AFTER_MS = 1_000
+"""While there are no keys at all."""
 _MAX_SIGNATURE = 200
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +36,7 @@ class ReporterKeys:
         self._settings = settings
         self._keys: dict[str, EllipticCurvePublicKey] = {}
         self._nobody = generate_private_key(SECP256R1()).public_key()
-        self._attempted_ms: int | None = None
+        self._not_before_ms = 0
         self._fetched_ms = 0
         self._refreshing = asyncio.Lock()
 
@@ -57,17 +60,16 @@ class ReporterKeys:
     async def _refresh(self, now_ms: int) -> None:
         """Read the keys, once for all that wait; strangers, who can invent names, cause it at most every half a minute."""
         async with self._refreshing:
-            if self._attempted_ms is not None and now_ms - self._attempted_ms < _REFETCH_AFTER_MS and self._keys:
+            if now_ms < self._not_before_ms:
                 return
-            if self._attempted_ms is not None and now_ms - self._attempted_ms < 1_000:
-                return
-            self._attempted_ms = now_ms
+            began_ms = clock.monotonic_ms()
             try:
-                keys = _read(await self._fetch())
+                self._keys, self._fetched_ms = _read(await self._fetch()), now_ms
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
                 _log.warning("leak_reporter_keys_unusable", error=type(error).__name__, keys_kept=len(self._keys))
-                return
-            self._keys, self._fetched_ms = keys, now_ms
+            # From the attempt's end: those who waited behind a reporter that hangs do not try again, one after the other.
+            pause_ms = _REFETCH_AFTER_MS if self._keys else _RETRY_AFTER_MS
+            self._not_before_ms = now_ms + clock.monotonic_ms() - began_ms + pause_ms
 
     async def _fetch(self) -> bytes:
         """:raises ValueError: another answer than 200

@@ -61,8 +61,8 @@ class Provider:
     """
 
     def __init__(self, http: aiohttp.ClientSession, settings: Oidc, *, note: Callable[..., None] = lambda **_: None) -> None:
+        self.settings = settings
         self._http = http
-        self._settings = settings
         self._discovery: Discovery | None = None
         self._keys: tuple[Key, ...] = ()
         self._fetched_ms = 0
@@ -89,7 +89,7 @@ class Provider:
         await self._freshen(now_ms)
         matching = self._matching(kid)
         if not matching:
-            await self._refresh(now_ms, not_within_ms=self._settings.refetch_after_ms)
+            await self._refresh(now_ms, not_within_ms=self.settings.refetch_after_ms)
             matching = self._matching(kid)
         if not self._keys or (self._failing and not matching) or self._too_old(now_ms):
             raise _unavailable()
@@ -100,10 +100,10 @@ class Provider:
         age_ms = now_ms - self._fetched_ms
         if self._discovery is None or self._too_old(now_ms):
             await self._refresh(now_ms)
-        elif age_ms >= self._settings.keys_ttl_ms:
+        elif age_ms >= self.settings.keys_ttl_ms:
             refreshing = self._begin(now_ms, _RETRY_AFTER_FAILURE_MS)
             # Nobody came in a whole lifetime of the keys: one that was withdrawn long ago should not count once more.
-            if refreshing is not None and age_ms >= 2 * self._settings.keys_ttl_ms and not self._failing:
+            if refreshing is not None and age_ms >= 2 * self.settings.keys_ttl_ms and not self._failing:
                 await asyncio.wait([refreshing], timeout=_PATIENCE_S)
 
     def _matching(self, kid: str | None) -> list[Key]:
@@ -111,7 +111,7 @@ class Provider:
         return [key for key in self._keys if key.kid == kid or (kid is None and len(self._keys) == 1)]
 
     def _too_old(self, now_ms: int) -> bool:
-        return now_ms - self._fetched_ms > self._settings.keys_ttl_ms + _STALE_LIMIT_MS
+        return now_ms - self._fetched_ms > self.settings.keys_ttl_ms + _STALE_LIMIT_MS
 
     async def _refresh(self, now_ms: int, *, not_within_ms: int = _RETRY_AFTER_FAILURE_MS) -> None:
         """Wait until both documents were read again, or could not be."""
@@ -153,15 +153,15 @@ class Provider:
         """
         url = self._discovery_url()
         try:
-            async with asyncio.timeout(self._settings.timeout_ms / 1000):
-                discovery = _read_discovery(await self._get(url), self._settings.issuer)
+            async with asyncio.timeout(self.settings.timeout_ms / 1000):
+                discovery = _read_discovery(await self._get(url), self.settings.issuer)
                 url = discovery.jwks_uri
                 return discovery, _read_keys(await self._get(url))
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ProviderUnusable(f"{url}: {type(error).__name__} {error}".rstrip()) from None
 
     def _discovery_url(self) -> str:
-        return self._settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
+        return self.settings.issuer.rstrip("/") + "/.well-known/openid-configuration"
 
     async def _get(self, url: str) -> dict[str, Any]:
         async with self._http.get(url, allow_redirects=False, headers={"Accept": "application/json"}) as response:

@@ -200,6 +200,22 @@ async def test_a_reload_swaps_what_it_can_refuses_the_rest_with_a_reason_and_los
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
+async def test_a_reload_keeps_what_is_known_of_the_provider_while_it_is_away(issuer: Issuer, database: Database, redis_url: str) -> None:
+    settings = settings_for(issuer, database.admin_dsn, redis_url)
+    async with serving(settings) as bound, aiohttp.ClientSession() as http:
+
+        async def status(token: str) -> int:
+            async with http.get(f"http://{bound.public}/api/v1/account", headers={"Authorization": f"Bearer {token}"}) as response:
+                return response.status
+
+        assert await status(issuer.token()) == 200
+        issuer.fail_with = 500
+        await bound.swap(settings.model_copy(update={"public_url": "http://localhost:1"}))
+        assert await status(issuer.token()) == 200
+        await bound.swap(settings.model_copy(update={"oidc": settings.oidc.model_copy(update={"timeout_ms": 1_234})}))
+        assert await status(issuer.token()) == 503
+
+
 @pytest.mark.parametrize("left", ["keys and factors", "factors alone", "nothing"])
 async def test_a_ring_that_opens_nothing_prevents_a_start_as_it_does_the_gateways(
     issuer: Issuer, database: Database, redis_url: str, left: str
