@@ -1,17 +1,16 @@
 """What attackers send: each a coroutine that goes on until it is cancelled, from loopback addresses of its own."""
 
 import asyncio
-import secrets
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from functools import lru_cache
 from itertools import count
 from typing import Final, NamedTuple
 
 from deploy.signing import SigningKey, sign
 from gateway.keys.ids import new_key_id
-from gateway.keys.record import KeyRecord
 from gateway.runtime import clock
-from tests.support.running import RunningGateway
 
 PAUSE: Final = 0.005
 """Seconds between two requests of one attacking connection: bounds the load on the machine."""
@@ -21,20 +20,50 @@ BODY: Final = (1 << 20) - 1
 class Scene(NamedTuple):
     """Whom an attack is made on, and by whose keys."""
 
-    gateway: RunningGateway
-    key: KeyRecord
-    """An honest customer's: its id is no secret."""
-    greedy: list[KeyRecord]
+    public: tuple[str, int]
+    key: SigningKey
+    """An honest customer's: of it attackers know the id, which is no secret, and what they have seen sent."""
+    greedy: list[SigningKey]
     """Thirty keys of the attacker's own account."""
+    certificate: str = ""
+    """Of the gate, when it ends TLS: a file."""
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        return trusting(self.certificate) if self.certificate else None
 
 
-Attack = Callable[[Scene, str], Awaitable[None]]
-"""``(scene, address to come from)``."""
+@lru_cache
+def trusting(certificate: str) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=certificate)
+    context.check_hostname = False
+    return context
+
+
+class Attack(NamedTuple):
+    """What is sent, and from how many addresses."""
+
+    send: Callable[[Scene, str], Awaitable[None]]
+    """``(scene, address to come from)``."""
+    addresses: int = 4
+    beside_the_bot: bool = False
+    """From the bot's own address, as behind a carrier's NAT."""
+
+    @property
+    def name(self) -> str:
+        return self.send.__name__
+
+    def from_addresses(self, number: int) -> list[str]:
+        """Where it comes from.
+
+        :param number: tells attacks apart
+        """
+        return ["127.0.0.1"] * 4 if self.beside_the_bot else [f"127.0.{10 + number}.{each + 1}" for each in range(self.addresses)]
 
 
 @asynccontextmanager
 async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    reader, writer = await asyncio.open_connection(*scene.gateway.public, local_addr=(address, 0))
+    reader, writer = await asyncio.open_connection(*scene.public, local_addr=(address, 0), ssl=scene.tls)
     try:
         yield reader, writer
     finally:
@@ -53,21 +82,22 @@ async def again_and_again(scene: Scene, address: str, request: Callable[[], byte
         await asyncio.sleep(PAUSE)
 
 
-async def answer(reader: asyncio.StreamReader) -> int:
-    """The status of the next answer; its content is read and dropped."""
+async def whole_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
+    """Status and content of the next answer."""
     head = await reader.readuntil(b"\r\n\r\n")
     length = next((int(line[15:]) for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")), 0)
-    await reader.readexactly(length)
-    return int(head[9:12])
+    return int(head[9:12]), await reader.readexactly(length)
 
 
-def signed(
-    record: KeyRecord, method: str, path: str, body: bytes = b"", *, secret: str = "", key_id: str = "", dialect: str = "mobee"
-) -> bytes:
+async def answer(reader: asyncio.StreamReader) -> int:
+    """The status of the next answer."""
+    return (await whole_answer(reader))[0]
+
+
+def signed(key: SigningKey, method: str, path: str, body: bytes = b"", *, secret: str = "", key_id: str = "") -> bytes:
     """A request on the wire; with another secret or key id, one that does not verify."""
-    assert record.secret is not None
-    key = SigningKey(key_id or record.key_id, secret or record.secret.reveal().decode())
-    sent = sign(dialect, key, method, path, body, now_ms=clock.now_ms(), nonce=secrets.token_hex(8))
+    key = SigningKey(key_id or key.key_id, secret or key.material)
+    sent = sign("mobee", key, method, path, body, now_ms=clock.now_ms(), nonce="")
     lines = [f"{sent.method} {sent.target} HTTP/1.1", "Host: gate", *(f"{name}: {value}" for name, value in sent.headers.items())]
     if sent.body or method == "POST":
         lines.append(f"Content-Length: {len(sent.body)}")
@@ -90,7 +120,8 @@ async def costly_signature_input(scene: Scene, address: str) -> None:
 
 
 async def replays(scene: Scene, address: str) -> None:
-    captured = signed(scene.greedy[0], "POST", "/orders", b"pair=BTC-IDR")
+    """Of an order of the bot's own: its limits are the bot's."""
+    captured = signed(scene.key, "POST", "/orders", b"pair=BTC-IDR")
     await again_and_again(scene, address, lambda: captured)
 
 
@@ -107,10 +138,11 @@ async def public_requests(scene: Scene, address: str) -> None:
     await again_and_again(scene, address, lambda: b"GET /ticker HTTP/1.1\r\nHost: gate\r\n\r\n")
 
 
-async def _many(
+async def holding(
     scene: Scene, address: str, number: int, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
-    async def hold() -> None:
+    async def hold(place: int) -> None:
+        await asyncio.sleep(place * PAUSE)  # one after the other
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 async with connected(scene, address) as (reader, writer):
@@ -118,8 +150,8 @@ async def _many(
             await asyncio.sleep(0.1)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(number):
-            group.create_task(hold())
+        for place in range(number):
+            group.create_task(hold(place))
 
 
 async def large_bodies_without_credentials(scene: Scene, address: str) -> None:
@@ -127,7 +159,7 @@ async def large_bodies_without_credentials(scene: Scene, address: str) -> None:
         writer.write(b"POST /orders HTTP/1.1\r\nHost: gate\r\nContent-Length: %d\r\n\r\n" % (BODY + 1) + bytes(BODY))
         await reader.read()
 
-    await _many(scene, address, 16, one)
+    await holding(scene, address, 16, one)
 
 
 async def slow_heads(scene: Scene, address: str) -> None:
@@ -137,7 +169,7 @@ async def slow_heads(scene: Scene, address: str) -> None:
             await asyncio.sleep(0.2)
         await reader.read()
 
-    await _many(scene, address, 50, one)
+    await holding(scene, address, 50, one)
 
 
 async def slow_bodies(scene: Scene, address: str) -> None:
@@ -149,7 +181,7 @@ async def slow_bodies(scene: Scene, address: str) -> None:
             await asyncio.sleep(0.2)
         await reader.read()
 
-    await _many(scene, address, 50, one)
+    await holding(scene, address, 50, one)
 
 
 async def chunked_dribbles(scene: Scene, address: str) -> None:
@@ -161,7 +193,7 @@ async def chunked_dribbles(scene: Scene, address: str) -> None:
             await asyncio.sleep(0.02)
         await reader.read()
 
-    await _many(scene, address, 20, one)
+    await holding(scene, address, 20, one)
 
 
 async def pipelined_floods(scene: Scene, address: str) -> None:
@@ -172,20 +204,39 @@ async def pipelined_floods(scene: Scene, address: str) -> None:
                 await answer(reader)
             await asyncio.sleep(0.1)
 
-    await _many(scene, address, 4, one)
+    await holding(scene, address, 4, one)
+
+
+async def floods_of_connections(scene: Scene, address: str) -> None:
+    async def one(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    await holding(scene, address, 200, one)
+
+
+async def slow_public_requests(scene: Scene, address: str) -> None:
+    """The service takes its time for them: they hold connections to it."""
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: gate\r\n\r\n")
+        await answer(reader)
+
+    await holding(scene, address, 40, one)
 
 
 ATTACKS: tuple[Attack, ...] = (
-    bad_signatures,
-    unknown_keys,
-    costly_signature_input,
-    replays,
-    one_account_with_thirty_keys,
-    requests_without_keys,
-    public_requests,
-    large_bodies_without_credentials,
-    slow_heads,
-    slow_bodies,
-    chunked_dribbles,
-    pipelined_floods,
+    Attack(bad_signatures, beside_the_bot=True),
+    Attack(unknown_keys, beside_the_bot=True),
+    Attack(costly_signature_input, beside_the_bot=True),
+    Attack(replays),
+    Attack(one_account_with_thirty_keys),
+    Attack(requests_without_keys),
+    Attack(public_requests),
+    Attack(large_bodies_without_credentials),
+    Attack(slow_heads),
+    Attack(slow_bodies),
+    Attack(chunked_dribbles),
+    Attack(pipelined_floods),
+    Attack(floods_of_connections),
+    Attack(slow_public_requests),
 )

@@ -6,27 +6,33 @@ answers become is printed, and asserted where the machine has nothing else to do
 
 import asyncio
 import os
-from contextlib import suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
 
 import asyncpg
 import pytest
 
+from deploy.signing import SigningKey
 from gateway.keys import redis_client
 from gateway.keys.ids import new_key_id
 from gateway.keys.vault import Vault, new_entry
+from tests.abuse.attackers import attackers
 from tests.abuse.attacks import ATTACKS, Attack, Scene, signed
 from tests.abuse.honest import Honest
+from tests.abuse.proxied import PROXIED_ATTACKS
+from tests.abuse.tunnels import TUNNEL_ATTACKS
+from tests.support.certificates import self_signed
 from tests.support.keys import add_key
 from tests.support.running import RunningGateway, configuration, running
-from tests.support.wire import RecordingUpstream, recording_upstream
+from tests.support.session import switching
+from tests.support.wire import OK, Received, RecordingUpstream, UpstreamSide, recording_upstream
 
 QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
 SECONDS: Final = 10.0 if QUIET else 1.5
 WORST_RATIO: Final = 3
 VAULT = new_entry("k1")
-ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot"
+ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot\nGET /slow public spot"
 LIMITS = """[limits]
 per_key = "6000/minute"
 per_account = "6000/minute"
@@ -36,16 +42,44 @@ MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
 
 
-def address_of(attack: Attack) -> list[str]:
-    """Those behind the bot's own address come from it; everybody else from four of their own."""
-    if attack.__name__ in ("bad_signatures", "unknown_keys", "costly_signature_input"):
-        return ["127.0.0.1"] * 4
-    return [f"127.0.{10 + ATTACKS.index(attack)}.{number}" for number in range(1, 5)]
+WEBSOCKETS = """
+[[routes]]
+match = "GET /stream"
+scope = "public"
+upstream = "spot"
+websocket = true
+[[routes]]
+match = "GET /silent"
+scope = "public"
+upstream = "spot"
+websocket = true
+[[routes]]
+match = "GET /session"
+scope = "public"
+upstream = "spot"
+websocket = "mobee"
+methods = "mobee"
+[methods.mobee]
+"subscribe MK" = { scope = "public" }
+"""
+
+
+async def service(side: UpstreamSide, request: Received) -> None:
+    """A trading service: slow where it is asked to be, and with WebSockets that say nothing."""
+    if b"/slow" in request.line:
+        await asyncio.sleep(5)
+    if b"/silent" in request.line:
+        await side.gone.wait()
+    if request.values(b"upgrade"):
+        side.send(switching(request))
+        while await side.reader.read(1 << 16):
+            pass
+    side.send(OK)
 
 
 @pytest.fixture
 async def upstream():
-    async with recording_upstream() as recording:
+    async with recording_upstream(service) as recording:
         yield recording
 
 
@@ -57,23 +91,30 @@ async def keys(own_postgres):
     made = [await add_key(connection, vault, key_id=new_key_id(), account_id="honest")]
     made += [await add_key(connection, vault, key_id=new_key_id(), account_id="greedy") for _ in range(30)]
     await connection.close()
-    return made
+    return [SigningKey(record.key_id, record.secret.reveal().decode()) for record in made]
 
 
 @pytest.fixture
-async def gateway(tmp_path: Path, own_postgres, own_redis, upstream: RecordingUpstream):
-    path = tmp_path / "gateway.toml"
-    path.write_text(
-        configuration(
-            postgres=own_postgres.gateway_dsn,
-            redis=own_redis.url,
-            vault=VAULT,
-            upstreams={"spot": upstream.url},
-            routes=ROUTES,
-            more=LIMITS,
-        )
-    )
-    async with running(path) as gateway:
+async def start(tmp_path: Path, own_postgres, own_redis, upstream: RecordingUpstream):
+    """Starts the gateway: ``start("further settings")``."""
+
+    @asynccontextmanager
+    async def start(more: str = ""):
+        path = tmp_path / "gateway.toml"
+        text = configuration(
+            postgres=own_postgres.gateway_dsn, redis=own_redis.url, vault=VAULT, upstreams={"spot": upstream.url}, routes=ROUTES,
+            more=LIMITS + more,
+        )  # fmt: skip
+        path.write_text(text + WEBSOCKETS)
+        async with running(path) as gateway:
+            yield gateway
+
+    return start
+
+
+@pytest.fixture
+async def gateway(start):
+    async with start() as gateway:
         yield gateway
 
 
@@ -81,45 +122,47 @@ async def resident(gateway: RunningGateway) -> int:
     return int(await gateway.metric('gerbang_worker_resident_bytes{worker="0"}'))
 
 
-async def under(attack: Attack, scene: Scene, bot: Honest) -> tuple[int, int]:
-    """The bot's p99 without the attack and with it; :attr:`Honest.wrong` is that of the attack."""
-    bot.begin()
-    await asyncio.sleep(SECONDS / 2)
-    assert not bot.wrong, f"without {attack.__name__}"
-    before_ms = bot.p99_ms()
-    bot.begin()
-    attackers = [asyncio.create_task(attack(scene, address)) for address in address_of(attack)]  # noqa: TID251
-    await asyncio.sleep(SECONDS)
-    broken = [str(task.exception()) for task in attackers if task.done()]
-    for task in attackers:
-        task.cancel()
-    for task in attackers:
-        with suppress(asyncio.CancelledError):
-            await task
-    assert not broken, f"{attack.__name__} did not attack"
-    return before_ms, bot.p99_ms()
+async def attacked(attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], record_property, certificate="") -> None:
+    """One attack after the other, while an honest bot trades."""
+    scene = Scene(gateway.public, keys[0], keys[1:], certificate)
+    worst: dict[str, float] = {}
+    async with Honest(scene) as bot, attackers(scene) as others:
+        await asyncio.sleep(0.5)
+        begun = await resident(gateway)
+        for number, attack in enumerate(attacks):
+            bot.begin()
+            await asyncio.sleep(SECONDS / 2)
+            assert not bot.wrong, f"before {attack.name}"
+            before_ms = bot.p99_ms()
+            bot.begin()
+            await others.attack(attack.name, attack.from_addresses(number))
+            await asyncio.sleep(SECONDS)
+            await bot.opens_a_tunnel()
+            during_ms = bot.p99_ms()
+            grown = (await resident(gateway) - begun) >> 20
+            assert await others.attack() == [], f"{attack.name} did not attack"
+            worst[attack.name] = during_ms / max(1, before_ms)
+            record_property(
+                "measured",
+                f"{attack.name:<36} {len(bot.taken_ms):>4} honest requests, {len(bot.wrong)} refused or lost, "
+                f"p99 {before_ms} ms before, {during_ms} ms during, worker grown by {grown} MiB",
+            )
+            assert bot.wrong == [], attack.name
+            assert bot.taken_ms, attack.name
+            assert grown << 20 <= MEMORY, attack.name
+    if QUIET:
+        assert {name: ratio for name, ratio in worst.items() if ratio > WORST_RATIO} == {}
 
 
 async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, record_property):
-    scene = Scene(gateway, keys[0], keys[1:])
-    worst: dict[str, float] = {}
-    async with Honest(gateway, keys[0]) as bot:
-        await asyncio.sleep(0.5)
-        begun = await resident(gateway)
-        for attack in ATTACKS:
-            before_ms, during_ms = await under(attack, scene, bot)
-            worst[attack.__name__] = during_ms / max(1, before_ms)
-            grown = (await resident(gateway) - begun) >> 20
-            record_property(
-                "measured",
-                f"{attack.__name__:<36} {len(bot.taken_ms):>4} honest requests, {len(bot.wrong)} refused or lost, "
-                f"p99 {before_ms} ms before, {during_ms} ms during, worker grown by {grown} MiB",
-            )
-            assert bot.wrong == [], attack.__name__
-            assert bot.taken_ms, attack.__name__
-            assert grown << 20 <= MEMORY, attack.__name__
-    if QUIET:
-        assert {name: ratio for name, ratio in worst.items() if ratio > WORST_RATIO} == {}
+    await attacked((*ATTACKS, *TUNNEL_ATTACKS), gateway, keys, record_property)
+
+
+async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(start, keys, tmp_path, record_property):
+    certificate, key = self_signed(tmp_path / "tls", "127.0.0.1")
+    settings = f'[client_ip]\ntrusted_proxies = ["127.0.0.0/8"]\n[listen.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n'
+    async with start(settings) as gateway:
+        await attacked(PROXIED_ATTACKS, gateway, keys, record_property, str(certificate))
 
 
 async def test_thirty_keys_of_an_account_have_one_limit_and_another_account_its_own(gateway, keys):
