@@ -24,7 +24,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import script_unknown, translated
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import Charge, ShareNeeded
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import Patience, spawn
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
@@ -282,7 +282,7 @@ class KeyLimiter:
 
         :raises Exception: redis-py's own: no answer, or one that is an error
         """
-        async with asyncio.timeout(TIMEOUT_SECONDS):
+        async with Patience(TIMEOUT_SECONDS):
             if not batch:
                 await self._redis.ping()
             answers = await self._send("EVALSHA", _SETTLE_SHA, batch)

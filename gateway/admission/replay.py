@@ -23,7 +23,7 @@ from redis.asyncio import Redis
 from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, StoreUnavailable
 from gateway.keys.redis_client import translated
 from gateway.runtime import clock
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import Patience, spawn
 from gateway.telemetry.metrics import Metrics
 
 TIMEOUT_SECONDS = 0.5
@@ -99,7 +99,7 @@ class ReplayGuard:
         self._metrics.replay_round_trips += 1
         try:
             with translated():
-                async with asyncio.timeout(TIMEOUT_SECONDS):
+                async with Patience(TIMEOUT_SECONDS):
                     pipeline = self._redis.pipeline(transaction=False)
                     for claim in claims:
                         pipeline.execute_command("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX")

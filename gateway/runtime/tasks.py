@@ -2,10 +2,14 @@
 
 import asyncio
 from collections.abc import Coroutine
+from types import TracebackType
 from typing import Any
 
 import structlog
 
+_LATE_SECONDS = 0.02
+"""A timer that comes later than this tells of a loop that was busy."""
+_GRACE_SECONDS = 0.1
 _running: set[asyncio.Task[Any]] = set()
 _log = structlog.get_logger(__name__)
 
@@ -38,3 +42,31 @@ def _finished(task: asyncio.Task[Any]) -> None:
     _running.discard(task)
     if not task.cancelled() and (error := task.exception()) is not None:
         _log.error("task_failed", task=task.get_name(), exc_info=error)
+
+
+class Patience:
+    """A time limit for what somebody else does: ``async with Patience(seconds)`` raises ``TimeoutError`` after it, as ``asyncio.timeout``.
+
+    A stall of this very loop is not held against them: what has come meanwhile is read first.
+    """
+
+    __slots__ = ("_handle", "_limit", "_seconds")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
+    async def __aenter__(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._seconds
+        self._limit = asyncio.timeout_at(due + _LATE_SECONDS)
+        self._handle = loop.call_at(due, self._look, due)
+        await self._limit.__aenter__()
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._handle.cancel()
+        await self._limit.__aexit__(kind, error, trace)
+
+    def _look(self, due: float) -> None:
+        now = asyncio.get_running_loop().time()
+        stalled = now - due > _LATE_SECONDS
+        self._limit.reschedule(now + _GRACE_SECONDS if stalled else now)

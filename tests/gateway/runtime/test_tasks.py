@@ -1,11 +1,15 @@
 """Background tasks."""
 
 import asyncio
+import socket
+import time
 
+import pytest
 import structlog
+import uvloop
 from structlog.testing import capture_logs
 
-from gateway.runtime.tasks import cancel, spawn
+from gateway.runtime.tasks import Patience, cancel, spawn
 
 
 async def test_a_failure_is_logged_with_the_tasks_name_and_a_cancellation_is_not():
@@ -42,3 +46,30 @@ async def test_a_task_that_loses_a_cancellation_is_asked_again():
 
 async def test_nothing_to_cancel_is_no_wait():
     await cancel()
+
+
+async def heard(seconds, busy_s, says):
+    """What a peer says while this loop is busy, within so many seconds."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        async with Patience(seconds):
+            loop = asyncio.get_running_loop()
+            loop.call_soon(time.sleep, busy_s)
+            loop.call_soon(theirs.send, says)
+            return b"".join([await loop.sock_recv(ours, 1) for _ in range(3)])
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_patience_ends_for_who_is_silent_and_not_because_this_loop_was_busy(make_loop):
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(heard(0.05, 0.2, b"yes")) == b"yes"
+        for busy_s in (0, 0.1):
+            with pytest.raises(TimeoutError):
+                runner.run(heard(0.01, busy_s, b""))
+
+
+async def test_patience_lets_other_errors_pass():
+    with pytest.raises(ZeroDivisionError):
+        async with Patience(0.01):
+            raise ZeroDivisionError
