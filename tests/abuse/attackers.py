@@ -6,6 +6,7 @@ JSON: what went wrong with the attack before, and how many bytes it sent.
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -79,5 +80,6 @@ async def obey() -> None:
 
 
 if __name__ == "__main__":
+    os.nice(10)  # where processors are short, an attack is slower, not the service that the bot asks
     with suppress(KeyboardInterrupt):
         asyncio.run(obey())

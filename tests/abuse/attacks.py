@@ -14,6 +14,8 @@ from gateway.runtime import clock
 
 PAUSE: Final = 0.005
 """Seconds between two requests of one attacking connection: bounds the load on the machine."""
+OPENING: Final = 0.015
+"""Seconds between two connections that an address opens to hold them."""
 BODY: Final = (1 << 20) - 1
 
 
@@ -142,7 +144,7 @@ async def holding(
     scene: Scene, address: str, number: int, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
     async def hold(place: int) -> None:
-        await asyncio.sleep(place * PAUSE)  # one after the other
+        await asyncio.sleep(place * OPENING)
         while True:
             with suppress(OSError, asyncio.IncompleteReadError):
                 async with connected(scene, address) as (reader, writer):
@@ -202,7 +204,7 @@ async def pipelined_floods(scene: Scene, address: str) -> None:
             writer.write(b"GET /wallets HTTP/1.1\r\nHost: gate\r\n\r\n" * 20)
             for _ in range(20):
                 await answer(reader)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.2)
 
     await holding(scene, address, 4, one)
 
@@ -211,7 +213,7 @@ async def floods_of_connections(scene: Scene, address: str) -> None:
     async def one(reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
         await reader.read()
 
-    await holding(scene, address, 200, one)
+    await holding(scene, address, 100, one)
 
 
 async def slow_public_requests(scene: Scene, address: str) -> None:

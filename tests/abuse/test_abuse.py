@@ -29,7 +29,7 @@ from tests.support.session import switching
 from tests.support.wire import OK, Received, RecordingUpstream, UpstreamSide, recording_upstream
 
 QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
-SECONDS: Final = 10.0 if QUIET else 1.5
+SECONDS: Final = 10.0 if QUIET else 2.0
 WORST_RATIO: Final = 3
 VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot\nGET /slow public spot"
@@ -131,7 +131,7 @@ async def attacked(attacks: tuple[Attack, ...], gateway: RunningGateway, keys: l
         begun = await resident(gateway)
         for number, attack in enumerate(attacks):
             bot.begin()
-            await asyncio.sleep(SECONDS / 2)
+            await asyncio.sleep(SECONDS / 3)
             assert not bot.wrong, f"before {attack.name}"
             before_ms = bot.p99_ms()
             bot.begin()

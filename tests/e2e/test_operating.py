@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from deploy.client import ask
 from tests.support.bot import Bot
 from tests.support.system import GERBANG, free_port
 
@@ -42,6 +43,25 @@ def test_a_reload_changes_the_running_gateway_and_refuses_a_bad_file_whole(syste
     done = gerbang(system, "reload", "--ops", system.ops_url)
     assert (done.returncode, "routes[4].scope: " in done.stderr) == (1, True), done
     assert demo_bot.call("GET", "/v1/wallets").code == "no_route"
+
+
+def test_a_tier_set_by_the_back_office_is_in_force_within_a_second(system, config, customer_of, bot_of, record_property):
+    config.write_text(config.read_text() + '\n[tiers.pro]\nper_key = "7000/minute"\n')
+    assert gerbang(system, "reload", "--ops", system.ops_url).returncode == 0
+    customer = customer_of()
+    bot = bot_of(customer.create_key())
+    path = f"{system.internal_url}/internal/v1/accounts/{customer.account}"
+    token = (system.folder / "secrets/internal-token").read_text().strip()
+    delays = []
+    usual = bot.call("GET", "/v1/wallets").headers["ratelimit-limit"]
+    for tier, limit in (("pro", "7000"), (None, usual), ("pro", "7000")):
+        assert ask("PUT", path, body={"tier": tier}, token=token).status == 200
+        answered = time.perf_counter()
+        while bot.call("GET", "/v1/wallets").headers["ratelimit-limit"] != limit:
+            assert time.perf_counter() - answered < 20
+        delays.append(1_000 * (time.perf_counter() - answered))
+    record_property("measured", f"tier set, ms to the first answer by its limits: {', '.join(f'{delay:.1f}' for delay in delays)}")
+    assert max(delays) <= 1_000
 
 
 def test_another_gateway_runs_from_a_copy_of_the_configuration_and_believes_the_proxy_it_is_told_to(system, customer_of, tmp_path):
