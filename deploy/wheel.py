@@ -25,7 +25,7 @@ MODULES = (
     "forward/tunnel", "forward/turns", "forward/upstream_server",
     "keys/cache", "keys/lookup", "keys/usage",
     "http1/answer", "http1/body", "http1/forwarding", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader",
-    "http1/request_head", "http1/response",
+    "http1/request_head", "http1/response", "http1/shape",
     "net/addresses", "net/client_ip",
     "server/common", "server/connection", "server/exchange", "server/plane", "server/ports", "server/serving", "server/session",
     "telemetry/histogram",

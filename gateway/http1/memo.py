@@ -11,10 +11,11 @@ LINES: Final = 1_024
 LINE_BYTES: Final = 160
 """Longer lines are not remembered: they are rarely the same twice."""
 
+Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-def remember(memo: dict[bytes, Value], key: bytes, value: Value, entries: int = LINES) -> None:
+def remember(memo: dict[Key, Value], key: Key, value: Value, entries: int = LINES) -> None:
     """Keep ``value``; a full memo starts anew.
 
     :param entries: how many the memo may have

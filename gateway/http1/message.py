@@ -6,6 +6,8 @@ It lives outside those three rooms because each of them speaks of it and none ma
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from gateway.http1.shape import Shape
+
 
 class Asked:
     """What admission decides on: a request, or one message of a session."""
@@ -26,11 +28,11 @@ class Request(Asked):
     A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not.
     """
 
-    __slots__ = ("believed", "body", "headers", "method", "path", "query", "secure", "target")
+    __slots__ = ("believed", "body", "headers", "method", "path", "query", "secure", "shape", "target")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, method: bytes, target: bytes, path: bytes, query: bytes | None, headers: Sequence[tuple[bytes, bytes]], body: bytes,
-        peer: str, secure: bool, received_ms: int, request_id: str, believed: bool = True,
+        peer: str, secure: bool, received_ms: int, request_id: str, believed: bool = True, shape: Shape | None = None,
     ) -> None:  # fmt: skip
         self.method = method
         """In upper case as received, e.g. ``b"GET"``."""
@@ -51,12 +53,14 @@ class Request(Asked):
         self.request_id = request_id
         self.believed = believed
         """False when a PROXY header did not say who the client is: then no field says it either, whoever the peer is."""
+        self.shape = shape
+        """That of its head, when it is known."""
 
     def with_content(self, body: bytes, received_ms: int) -> "Request":
         """The same request once its content has come."""
         return Request(
             self.method, self.target, self.path, self.query, self.headers, body, self.peer, self.secure, received_ms, self.request_id,
-            self.believed,
+            self.believed, self.shape,
         )  # fmt: skip
 
     def replace(self, **changes: Any) -> "Request":

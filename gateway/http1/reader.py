@@ -15,6 +15,7 @@ from gateway.http1.body import ChunkedBody
 from gateway.http1.framing import CHUNKED, UNTIL_CLOSE, Field, Framing, frame, malformed
 from gateway.http1.request_head import RequestLine, asked_of, cut_fields, read_request_line
 from gateway.http1.response import ResponseHead, Unframable, known_head, read_head
+from gateway.http1.shape import Shape, shape_of
 
 MAX_RESPONSE_HEAD: Final = 65_536
 """Bytes of all heads of one response; of its trailers, too."""
@@ -24,7 +25,12 @@ NO_FIELDS: Final[list[Field]] = []
 _NOTHING_READ = RequestLine(b"", b"", http10=False)
 _NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"")
 _NONE: Final[tuple[ResponseHead, ...]] = ()
+_NO_SHAPES: Final[tuple[Shape, ...]] = ()
 _END = b"\r\n\r\n"
+SHAPES: Final = 4
+"""Of a connection's requests that are remembered."""
+PATIENCE: Final = 16
+"""Heads of new shapes in a row after which most are not remembered any more: each is of its own."""
 
 
 class Reader:
@@ -110,7 +116,7 @@ class Reader:
 class RequestReader(Reader):
     """Requests of one connection, one after the other: :meth:`read_head` until it is whole, then :meth:`read_content` until ``ended``."""
 
-    __slots__ = ("_special", "fields", "framing", "line")
+    __slots__ = ("_shapes", "_special", "_strange", "fields", "framing", "line", "shape")
 
     def __init__(self) -> None:
         super().__init__()
@@ -119,6 +125,10 @@ class RequestReader(Reader):
         """All field lines of the head; names in lower case, values without surrounding white space."""
         self.framing = _NOTHING_FRAMED
         self._special: list[Field] | None = None
+        self.shape: Shape | None = None
+        """Of the last head, when it was known before."""
+        self._shapes = _NO_SHAPES
+        self._strange = 0
 
     def _renew(self) -> None:
         parser: Any = httptools.HttpRequestParser(self)
@@ -135,6 +145,8 @@ class RequestReader(Reader):
         :param max_bytes: of the head, and of trailers
         :raises Refusal: it cannot be one, or it cannot be told beyond doubt where the request ends; all of them close the connection
         """
+        if not self._held and self._read_known(data, max_bytes):
+            return True
         head = self._take_head(data, max_bytes)
         if not head:
             return False
@@ -151,13 +163,43 @@ class RequestReader(Reader):
             self.framing = framing = frame(special, http10=line.http10)  # a client's requests are mostly framed alike
             self._special = special
         self.fields = fields
+        self.shape = None
+        self._remember_shape(head, line, fields, framing)
         if not framing.alone:
             self._renew()
-        if framing.length:
-            self._begin_content(framing.length, max_bytes, padded=False)
+        self._begin_request(framing.length, max_bytes)
+        return True
+
+    def _read_known(self, data: bytes, max_bytes: int) -> bool:
+        """A head of a shape that was read before; what follows it becomes ``rest``."""
+        for shape in self._shapes:
+            values = shape.values_in(data)
+            if values is None:
+                continue
+            size = shape.size(values)
+            if size > max_bytes:
+                return False
+            self.line, self.fields, self.framing, self.shape = shape.line(values), shape.fields(values), shape.framing, shape
+            self._special = None  # the framing is not of the fields that were read last
+            self.rest = data[size:]
+            self._strange = 0
+            self._begin_request(shape.framing.length, max_bytes)
+            return True
+        return False
+
+    def _remember_shape(self, head: bytes, line: RequestLine, fields: list[Field], framing: Framing) -> None:
+        self._strange += 1
+        if self._strange > PATIENCE and self._strange % PATIENCE:
+            return
+        shape = shape_of(head, line, fields, framing)
+        if shape is not None and shape not in self._shapes:
+            self._shapes = (shape, *self._shapes[: SHAPES - 1])
+
+    def _begin_request(self, length: int, max_bytes: int) -> None:
+        if length:
+            self._begin_content(length, max_bytes, padded=False)
         else:
             self.ended = True
-        return True
 
     def read_content(self, data: bytes) -> bytes:
         """What these bytes bring of the content, coding removed.

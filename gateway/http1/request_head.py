@@ -15,7 +15,7 @@ METHODS: Final = b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 """The methods that may be routed, as ``Allow`` lists them."""
 _ALLOW = ((b"Allow", METHODS),)
 
-_STEADY: Final = frozenset({
+STEADY: Final = frozenset({
     b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"content-length", b"content-type", b"expect",
     b"host", b"origin", b"proxy-connection", b"transfer-encoding", b"upgrade", b"user-agent", b"x-api-key", b"x-mbx-apikey",
 })  # fmt: skip
@@ -143,6 +143,6 @@ def _cut(line: bytes) -> Field:
     if b"_" in name and shadows(name):
         raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
     field = (name, value)
-    if name in _STEADY and len(line) <= LINE_BYTES:
+    if name in STEADY and len(line) <= LINE_BYTES:
         remember(_special if name in SPECIAL else _plain, line, field)
     return field

@@ -255,7 +255,7 @@ class ClientConnection(ClientEnd):
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
             line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id(),
-            self.believed,
+            self.believed, reader.shape,
         )  # fmt: skip
         self._backlog = reader.rest
         self._serving = serving = common.serving

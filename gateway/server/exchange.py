@@ -269,10 +269,11 @@ class Exchange(Receiver):
         if route.session:
             drop |= EXTENSIONS
         told = admitted.secure
+        shape = request.shape
         parts = [
             request.method + b" " + request.target + b" HTTP/1.1\r\n",
             b"",  # the server's Host line, once a server is chosen
-            request_lines(request.headers, drop),
+            request_lines(request.headers, drop) if shape is None or drop is not serving.dropped else shape.forwarded(drop),
             pool.identity_lines.at(admitted.identity, request.received_ms),
             self._connection.client_lines(admitted.client_ip, framing.host, secure=request.secure if told is None else told),
             VIA_HTTP10 if framing.http10 else VIA,

@@ -1,0 +1,140 @@
+"""Heads of a shape that was read before: all of it the same but the values that change with every signed request. Pure.
+
+A client's requests differ in a timestamp, a signature and a query. What llhttp and the rules of this room made of one head they make of the
+next, too, when nothing else has changed and each new value consists of characters that mean nothing to them: then neither reads it again.
+"""
+
+from typing import Final
+
+from gateway.http1.framing import CHUNKED, Field, Framing
+from gateway.http1.headers import request_lines
+from gateway.http1.memo import remember
+from gateway.http1.request_head import STEADY, RequestLine
+
+LONGEST: Final = 1_024
+"""Bytes of a head that is remembered."""
+CHANGING: Final = frozenset({b"x-request-signature", b"x-request-timestamp"})
+"""Fields whose values change. None is forwarded, so that what goes on of a head is the same for all of its shape."""
+_SHAPES: Final = 256
+_VISIBLE: Final = bytes(range(0x21, 0x7F))
+_IN_QUERY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@%/"
+"""Of RFC 3986 §3.4; what else is sent in a query takes the long way."""
+_LINE_END: Final = b"\r"
+_TARGET_END: Final = b" "
+
+
+class Shape:
+    """One shape; shared by the connections on which it was seen."""
+
+    __slots__ = ("_bytes", "_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "framing")
+
+    def __init__(self, parts: tuple[bytes, ...], indices: list[int], line: RequestLine, fields: list[Field], framing: Framing) -> None:
+        self._parts = parts
+        """What stands around the values; the first begins with the method, the last ends with the empty line."""
+        self._indices = indices
+        """For each value but the query's, the index of its field."""
+        self._line = line
+        self._fields = fields
+        """As they were read first, with empty values where they change."""
+        self._bytes = sum(map(len, parts))
+        self.framing = framing
+        self._drop: frozenset[bytes] | None = None
+        self._forwarded = b""
+
+    def values_in(self, data: bytes) -> list[bytes] | None:
+        """The values in the head that ``data`` begins with, in their order; ``None`` when it is of another shape."""
+        parts = self._parts
+        part = parts[0]
+        if not data.startswith(part):
+            return None
+        values: list[bytes] = []
+        at = len(part)
+        for index in range(1, len(parts)):
+            part = parts[index]
+            in_query = part[0] == 32
+            end = data.find(_TARGET_END if in_query else _LINE_END, at, at + LONGEST)
+            if end <= at:
+                return None
+            value = data[at:end]
+            if value.translate(None, _IN_QUERY if in_query else _VISIBLE):
+                return None
+            at = end + len(part)
+            if data[end:at] != part:
+                return None
+            values.append(value)
+        return values
+
+    def size(self, values: list[bytes]) -> int:
+        """Bytes of the head with these values."""
+        size = self._bytes
+        for value in values:
+            size += len(value)
+        return size
+
+    def line(self, values: list[bytes]) -> RequestLine:
+        """The request line with these values."""
+        line = self._line
+        if line.query is None:
+            return line
+        return RequestLine(line.method, line.path + b"?" + values[0], http10=False)
+
+    def fields(self, values: list[bytes]) -> list[Field]:
+        """The fields with these values."""
+        fields = self._fields[:]
+        number = 0 if self._line.query is None else 1
+        for index in self._indices:
+            fields[index] = (fields[index][0], values[number])
+            number += 1
+        return fields
+
+    def forwarded(self, drop: frozenset[bytes]) -> bytes:
+        """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, which holds all of :data:`CHANGING`."""
+        if self._drop is not drop:
+            self._forwarded = request_lines(self._fields, drop | CHANGING)
+            self._drop = drop
+        return self._forwarded
+
+
+_shapes: Final[dict[tuple[bytes, ...], Shape]] = {}
+"""Those seen of late, by their parts."""
+
+
+def shape_of(head: bytes, line: RequestLine, fields: list[Field], framing: Framing) -> Shape | None:
+    """The shape of a head that was read the long way; ``None`` when it may hold a secret, or anything that is not usual.
+
+    :param fields: all of its fields, in order
+    """
+    if len(head) > LONGEST or line.http10 or line.authority or line.query == b"" or framing.upgrade or framing.length == CHUNKED:
+        return None
+    rows = head[:-4].split(b"\r\n")
+    begun = b"%b %b" % (line.method, line.path)
+    if len(rows) != len(fields) + 1 or rows[0] != (begun if line.query is None else begun + b"?" + line.query) + b" HTTP/1.1":
+        return None
+    parts: list[bytes] = []
+    indices: list[int] = []
+    blank = fields[:]
+    start = 0
+    at = len(rows[0])
+    if line.query is not None:
+        parts.append(begun + b"?")
+        start = at - len(b" HTTP/1.1")
+    for index, (name, value) in enumerate(fields):
+        end = at + 2 + len(rows[index + 1])
+        if name in CHANGING:
+            if not value or not rows[index + 1].endswith(value):
+                return None
+            parts.append(head[start : end - len(value)])
+            start = end
+            indices.append(index)
+            blank[index] = (name, b"")
+        elif name not in STEADY:
+            return None
+        at = end
+    key = (*parts, head[start:])
+    known = _shapes.get(key)
+    if known is None:
+        if line.query is not None:
+            line = RequestLine(line.method, line.path + b"?", http10=False)
+        known = Shape(key, indices, line, blank, framing)
+        remember(_shapes, key, known, _SHAPES)
+    return known
