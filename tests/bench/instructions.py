@@ -25,7 +25,7 @@ from gateway.runtime import clock
 from gateway.websocket.frames import TEXT, frame
 from tests.bench import contestants, load, session
 from tests.bench.contestants import Ground
-from tests.bench.gate import gate_under_test
+from tests.bench.gate import gates_under_test
 from tests.support import wheel
 
 HERE = Path(__file__).parent
@@ -152,7 +152,7 @@ def behind(ground: Ground) -> Iterator[None]:
     log = ground.folder / "behind.log"
     programs = (
         (contestants.nginx("nginx_upstream.conf", ground, 0), ground.upstream),
-        ([sys.executable, "-m", "tests.bench.session", "service", str(ground.service)], ground.service),
+        (contestants.of_checkout(sys.executable, "-m", "tests.bench.session", "service", str(ground.service)), ground.service),
     )
     started = [contestants.pinned(contestants.LOAD_CORE, command, log) for command, _ in programs]
     try:
@@ -313,16 +313,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gerbang-instructions-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        gate, _, key = stack.enter_context(gate_under_test(folder))
-        ground = Ground(folder, contestants.free_port(), key, contestants.free_port())
+        entered = stack.enter_context(gates_under_test(folder, {"gerbang": []}, more=PATIENCE))
+        ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port())
         stack.enter_context(behind(ground))
-
-        def configuration(port: int) -> Path:
-            file = Path(gate.command(ground, port)[-1])
-            file.write_text(file.read_text() + PATIENCE)
-            return file
-
-        at = stack.enter_context(worker(ground, configuration, options.python))
+        (gate,) = entered.gates
+        at = stack.enter_context(worker(ground, lambda port: Path(gate.command(ground, port)[-1]), options.python))
         counts = {mode: measure(ground, at, mode, requests=options.requests, connections=options.connections) for mode in options.modes}
         if options.keep is not None:
             options.keep.mkdir(parents=True, exist_ok=True)
