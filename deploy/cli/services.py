@@ -1,6 +1,9 @@
 """``gerbang gateway``, ``admin``, ``reload`` and ``migrate``."""
 
+from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -39,21 +42,35 @@ def admin(path: Path) -> None:
 
 @click.command()
 @click.option("--ops", callback=service_url, default="http://127.0.0.1:8081", show_default=True, help="The gateway's ops port.")
-def reload(ops: str) -> None:
+@click.option("--dry-run", is_flag=True, help="Change nothing; say what would change, also for requests of the last ten minutes.")
+def reload(ops: str, *, dry_run: bool) -> None:
     r"""Ask a running gateway to re-read its configuration; print what changed, or why it was refused.
 
     \b
-    Example: gerbang reload --ops http://127.0.0.1:8081
+    Example: gerbang reload --ops http://127.0.0.1:8081 --dry-run
     """
     from deploy.client import ask, told
 
-    reply = ask("POST", f"{ops}/reload", seconds=60)
+    reply = ask("POST", f"{ops}/reload{'?dry_run=true' if dry_run else ''}", seconds=60)
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(told(reply))
     answer = reply.content
     click.echo(f"{answer['outcome']}: version {answer['version']}")
     for change in answer["changes"]:
         click.echo(f"  {_in_words(**change)}")
+    if "traffic" in answer:
+        for line in _effects(answer["traffic"]):
+            click.echo(line)
+
+
+def _effects(traffic: dict[str, Any]) -> Iterator[str]:
+    """What of recent requests would have been decided otherwise."""
+    since = datetime.fromtimestamp(traffic["since_ms"] / 1000, UTC).strftime("%H:%M:%S UTC")
+    yield f"since {since}: {traffic['admitted']} requests admitted, {traffic['refused']} refused"
+    for effect in traffic["otherwise"]:
+        yield f"  {effect['requests']:>7}  {effect['call']}: {effect['now']} → {effect['then']}"
+    if not traffic["otherwise"]:
+        yield "  none would have been decided otherwise by routes, permissions, maintenance or the clock's window"
 
 
 def _in_words(*, kind: str, path: str, before: object, after: object) -> str:

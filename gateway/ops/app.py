@@ -5,6 +5,8 @@ GET  /ready                   200 or 503 {"status": "ready" | "degraded" | "unre
 GET  /metrics                 Prometheus text
 POST /reload                  200 {"outcome": "applied" | "unchanged", "version", "previous_version", "changes": […]}
                               or 422 with code ``reload_refused`` and "problems": [{"path", "message"}]
+POST /reload?dry_run=true     the same without changing anything, outcome "would_apply", and "traffic": {"since_ms", "admitted", "refused",
+                              "otherwise": [{"call", "requests", "now", "then"}]}
 GET  /shadow                  {"enforce": "always" | "shadow", "decisions": [{"route", "outcome", "count"}]}
 GET  /config                  {"version", "loaded_at", "settings"}, without a secret
 GET  /.well-known/jwks.json   RFC 7517
@@ -57,7 +59,10 @@ def create_app(operated: Operated) -> web.Application:
         if hdrs.ORIGIN in request.headers:
             # A web page open on the operator's machine can reach a loopback port, but cannot leave this header out (Fetch §3.2).
             raise web.HTTPForbidden(text="not for browsers")
-        return _reloaded(await operated.reload())
+        dry_run = request.query.get("dry_run", "false")
+        if dry_run not in ("true", "false"):
+            raise web.HTTPBadRequest(text="dry_run is true or false")
+        return _reloaded(await (operated.dry_run() if dry_run == "true" else operated.reload()))
 
     async def configuration(_request: web.Request) -> web.Response:
         return web.json_response(operated.configuration())
@@ -122,6 +127,8 @@ def _reloaded(report: ReloadReport) -> web.Response:
         "previous_version": report.previous,
         "changes": [change._asdict() for change in report.changes],
     }
+    if report.traffic is not None:
+        body["traffic"] = {**report.traffic._asdict(), "otherwise": [effect._asdict() for effect in report.traffic.otherwise]}
     if report.outcome != "refused":
         return web.json_response(body)
     detail = f"nothing was changed; version {report.version} stays in force"

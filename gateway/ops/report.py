@@ -21,15 +21,39 @@ class Readiness(NamedTuple):
 class ReloadReport(NamedTuple):
     """How an attempt to reload ended: for all workers alike."""
 
-    outcome: Literal["applied", "unchanged", "refused"]
+    outcome: Literal["applied", "unchanged", "refused", "would_apply"]
     version: str
-    """The version in force now."""
+    """The version in force now; of a dry run, the one that would be."""
     previous: str
     """The version in force before; the same unless applied."""
     changes: tuple[Change, ...]
     """What was changed, or would have been."""
     problems: tuple[ConfigProblem, ...]
     """Why it was refused: every problem of the file, every key path that needs a restart, or every worker that could not apply it."""
+    traffic: "Traffic | None" = None
+    """Of a dry run: what of the last minutes' requests would have been decided otherwise."""
+
+
+class Effect(NamedTuple):
+    """So many recent requests of one call that were decided one way, and would have been another."""
+
+    call: str
+    """A route as written, or ``METHOD /shape`` of a path that has none."""
+    requests: int
+    now: str
+    """``admitted``, or the code of the refusal."""
+    then: str
+    """The same, or that it depends on the key."""
+
+
+class Traffic(NamedTuple):
+    """Recent traffic of all workers, and what of it would have been decided otherwise, the most first."""
+
+    since_ms: int
+    admitted: int
+    refused: int
+    """Those that were kept: the latest 2 000 of each worker."""
+    otherwise: tuple[Effect, ...]
 
 
 class ShadowReport(NamedTuple):
@@ -52,6 +76,9 @@ class Operated(Protocol):
 
     async def reload(self) -> ReloadReport:
         """Read the configuration again and apply it everywhere, or nowhere."""
+
+    async def dry_run(self) -> ReloadReport:
+        """What :meth:`reload` would do, without doing it."""
 
     def configuration(self) -> dict[str, Any]:
         """``version``, ``loaded_at`` and the settings in force, without a secret."""

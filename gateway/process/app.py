@@ -278,7 +278,12 @@ class App:
         missing = ["no store of keys answers"] if len(away) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
+    def recent(self) -> dict[str, Any]:
+        """See :class:`gateway.telemetry.recent.Recent`."""
+        return self._plane.common.recent.report(self.metrics.admitted)
+
     def _count(self, metrics: Metrics) -> None:
+        self._plane.common.recent.note(metrics.admitted, clock.now_ms())
         metrics.resource_used.update(self._plane.used_percent(), **self._tunnels.used_percent(self._plane.common.serving.limits))
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0

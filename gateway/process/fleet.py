@@ -164,6 +164,11 @@ class Workers:
         except WorkerFailed as error:
             return {**state, "missing": [str(error).removeprefix(f"{worker.name}: ")]}
 
+    async def recent(self) -> list[dict[str, Any]]:
+        """What each worker decided in the last minutes; one that does not answer is left out."""
+        asked = await asyncio.gather(*(worker.call("recent", timeout_ms=STATUS_MS) for worker in self._serving()), return_exceptions=True)
+        return [answer for answer in asked if not isinstance(answer, BaseException)]
+
     async def decide(self, asked: dict[str, Any]) -> dict[str, Any]:
         """Let the next worker in turn decide.
 

@@ -26,6 +26,7 @@ from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Readiness, ReloadReport, ShadowReport
 from gateway.process.build import is_compiled
 from gateway.process.configuration import Configuration, load
+from gateway.process.dry_run import compare
 from gateway.process.fleet import Workers
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
@@ -184,19 +185,33 @@ class Supervisor:
         )
         return report
 
-    async def _reload(self) -> ReloadReport:
+    async def dry_run(self) -> ReloadReport:
+        """See :meth:`gateway.ops.report.Operated.dry_run`."""
         before = self._workers.configuration
+        report, after = self._look_at_file(before)
+        if after is None or report.outcome == "unchanged":
+            return report
+        traffic = compare(before, after, await self._workers.recent(), clock.now_ms())
+        return report._replace(outcome="would_apply", version=after.version, traffic=traffic)
+
+    def _look_at_file(self, before: Configuration) -> tuple[ReloadReport, Configuration | None]:
+        """The file as it is now, if it could be applied; in the report, what differs, or why not."""
         refused = ReloadReport("refused", before.version, before.version, (), ())
         try:
             after = load(self._path)
         except ConfigError as error:
-            return refused._replace(problems=tuple(error.problems))
+            return refused._replace(problems=tuple(error.problems)), None
         found = changes(before.settings, after.settings)
         refused = refused._replace(changes=tuple(found))
         if stuck := needs_restart(found):
-            return refused._replace(problems=tuple(ConfigProblem(path, "cannot change without a restart") for path in stuck))
-        if after.version == before.version:
-            return refused._replace(outcome="unchanged")
+            return refused._replace(problems=tuple(ConfigProblem(path, "cannot change without a restart") for path in stuck)), None
+        return (refused._replace(outcome="unchanged") if after.version == before.version else refused), after
+
+    async def _reload(self) -> ReloadReport:
+        before = self._workers.configuration
+        refused, after = self._look_at_file(before)
+        if after is None or refused.outcome == "unchanged":
+            return refused
         ring, signing = self._ring, self._workers.signing
         if after.settings.assertion != before.settings.assertion:
             ring = _key_ring(after, earlier=self._ring)
@@ -207,7 +222,7 @@ class Supervisor:
         if failures := await self._workers.prepare(after):
             return refused._replace(problems=tuple(ConfigProblem("", failure) for failure in failures))
         await self._apply(after, ring, signing)
-        return ReloadReport("applied", after.version, before.version, tuple(found), ())
+        return refused._replace(outcome="applied", version=after.version)
 
     async def _apply(self, after: Configuration, ring: KeyRing, signing: SigningKey) -> None:
         self._ring = ring  # its keys are published before they sign

@@ -43,7 +43,7 @@ class Worker:
         :raises GerbangError: why it cannot be done
         """
         life, versions = (self.start, self.serve, self.drain), (self.prepare, self.commit, self.abort, self.sign)
-        verbs = (*life, *versions, self.status, self.metrics, self.decide)
+        verbs = (*life, *versions, self.status, self.metrics, self.recent, self.decide)
         by_name = {verb.__name__: verb for verb in verbs}
         return await by_name[do](**{name: value for name, value in message.items() if name not in ("id", "do")})
 
@@ -105,6 +105,10 @@ class Worker:
     async def metrics(self) -> Snapshot:
         """Everything counted."""
         return self.app.metrics.snapshot()
+
+    async def recent(self) -> dict[str, Any]:
+        """What was decided in the last minutes."""
+        return self.app.recent()
 
     async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
         """See :mod:`gateway.admission.verdict`."""

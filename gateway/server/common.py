@@ -14,6 +14,7 @@ from gateway.runtime.ticker import Ticker
 from gateway.server import reports
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
+from gateway.telemetry.recent import Recent
 
 
 class Common:
@@ -22,7 +23,9 @@ class Common:
     :param serving: replaced whole at a reload
     """
 
-    __slots__ = ("_dates", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "serving", "ticker", "tunnels")
+    __slots__ = (
+        "_dates", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "recent", "serving", "ticker", "tunnels"
+    )  # fmt: skip
 
     def __init__(self, serving: Serving, *, memory: Memory, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics) -> None:
         self.serving = serving
@@ -32,6 +35,7 @@ class Common:
         self.ticker = ticker
         self.metrics = metrics
         self.draining = False
+        self.recent = Recent()
         self._dates = DateLine()
         self.date = self._dates.at(clock.now_ms())
         """The ``Date`` field line of this second."""
@@ -46,10 +50,12 @@ class Common:
     def refused(
         self, serving: Serving, refusal: Refusal, request: Request | None, route: str | None = None, admitted: Admitted | None = None
     ) -> None:
-        """Count and log a refusal."""
+        """Count, keep and log a refusal."""
         self.metrics.refused[refusal.code] += 1
         if refusal.resource:
             self.metrics.resource_refused[refusal.resource] += 1
+        if request is not None:
+            self.recent.refused(refusal, at_ms=request.received_ms, method=request.method, path=request.path, route=route)
         if serving.access.enabled:
             reports.log_refused(serving.access, refusal, request, route, admitted)
 

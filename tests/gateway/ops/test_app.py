@@ -7,7 +7,7 @@ from gateway.admission.verdict import refused
 from gateway.config.changes import Change, Kind
 from gateway.errors import ConfigProblem
 from gateway.ops.app import create_app
-from gateway.ops.report import Readiness, ReloadReport, ShadowReport
+from gateway.ops.report import Effect, Readiness, ReloadReport, ShadowReport, Traffic
 
 
 class Gateway:
@@ -26,6 +26,10 @@ class Gateway:
     async def reload(self):
         self.reloads += 1
         return self.report
+
+    async def dry_run(self):
+        effect = Effect("GET /v1/wallets", 7, "admitted", "no_route")
+        return ReloadReport("would_apply", "v2", "v1", (), (), Traffic(1_000, 9, 2, (effect,)))
 
     def configuration(self):
         return {"version": "v1"}
@@ -89,6 +93,25 @@ async def test_a_reload_tells_what_it_changed(client, gateway):
             "previous_version": "v1",
             "changes": [{"kind": "changed", "path": "limits.per_key", "before": "1/second", "after": "2/second"}],
         }
+
+
+async def test_a_dry_run_tells_what_would_change_and_reloads_nothing(client, gateway):
+    async with client.post("/reload?dry_run=true") as response:
+        assert await response.json() == {
+            "outcome": "would_apply",
+            "version": "v2",
+            "previous_version": "v1",
+            "changes": [],
+            "traffic": {
+                "since_ms": 1_000,
+                "admitted": 9,
+                "refused": 2,
+                "otherwise": [{"call": "GET /v1/wallets", "requests": 7, "now": "admitted", "then": "no_route"}],
+            },
+        }
+    async with client.post("/reload?dry_run=perhaps") as response:
+        assert response.status == 400
+    assert gateway.reloads == 0
 
 
 async def test_a_refused_reload_tells_every_problem(client, gateway):

@@ -98,6 +98,32 @@ async def test_a_reload_changes_the_next_request_of_an_open_connection(gateway, 
     assert await gateway.metric('gerbang_reloads_total{outcome="applied"}') == applied + 1
 
 
+async def test_a_dry_run_names_recent_requests_that_would_be_decided_otherwise_and_changes_nothing(gateway, write, upstream):
+    client = await connect(gateway)
+    _status, before = await gateway.ask("POST", "/reload?dry_run=true")
+    for _ in range(3):
+        assert (await client.ask(ASK)).status == 200
+    for _ in range(2):
+        assert (await client.ask(ASK.replace(b"/public/x", b"/new"))).status == 404
+    write("GET /new public spot")
+    status, told = await gateway.ask("POST", "/reload?dry_run=true")
+    assert (status, before["outcome"], told["outcome"], told["previous_version"]) == (200, "unchanged", "would_apply", before["version"])
+    assert [(change["kind"], change["path"]) for change in told["changes"]] == [
+        ("removed", "routes[GET /public/{name}]"),
+        ("added", "routes[GET /new]"),
+    ]
+    found = {effect["call"]: (effect["now"], effect["then"], effect["requests"]) for effect in told["traffic"]["otherwise"]}
+    assert found["GET /new"] == ("no_route", "admitted", 2)
+    assert found["GET /public/{name}"][:2] == ("admitted", "no_route")
+    assert found["GET /public/{name}"][2] >= 3
+    assert (await client.ask(ASK)).status == 200, "nothing was changed"
+    write(workers=3)
+    status, told = await gateway.ask("POST", "/reload?dry_run=true")
+    assert (status, told["outcome"], told["problems"][0]["path"]) == (422, "refused", "listen.workers")
+    write()
+    await client.close()
+
+
 async def test_a_route_is_closed_and_opened_again_by_reload_in_the_form_of_its_dialect(gateway, write, upstream):
     text = "Closed until 10:00 WIB"
     routes = "".join(
