@@ -137,7 +137,9 @@ async def append(connection: Connection, *entries: Entry) -> None:
         who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
         _log.info("audit", seq=event.seq, event_name=event.event, **who, **why, chain=digest.hex())
     told = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
-    await outbox.add_all(connection, [_notice(topic, entry, owner) for topic, entry, owner in told if owner is not None])
+    notices = [_notice(topic, entry, owner) for topic, entry, owner in told if owner is not None]
+    notices += [_second_person(entry) for entry in entries if entry.event is OfficeEvent.KEYS_REVOKED]
+    await outbox.add_all(connection, notices)
 
 
 def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:
@@ -264,6 +266,12 @@ def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
         key_id=entry.key_id,
         detail={**told, "by": "owner" if entry.actor is Actor.ACCOUNT else "exchange"},
     )
+
+
+def _second_person(entry: Entry) -> Notice:
+    """A bulk act, for somebody else of the exchange to look at."""
+    who = {"operator": entry.occasion.operator, "client_ip": entry.occasion.client_ip}
+    return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NOBODYS, at_ms=entry.occasion.now_ms, detail={**entry.detail, **who})
 
 
 def _canonical(value: Any) -> str:

@@ -164,6 +164,8 @@ class Internal(Section):
     token: ServiceToken | None = None
     """One for everybody, named ``operator``."""
     tokens: dict[TokenName, ServiceToken] = Field(default_factory=dict)
+    notify: tuple[Annotated[str, AfterValidator(_mail_from)], ...] = ()
+    """Mail addresses that are told of each bulk act: people other than those who hold the tokens."""
 
     @property
     def named(self) -> dict[str, SecretStr]:
@@ -343,6 +345,12 @@ class AdminSettings(Section):
     client_ip: AdminClientIp = AdminClientIp()
     audit: AuditStream = AuditStream()
     telemetry: Telemetry = Telemetry()
+
+    @model_validator(mode="after")
+    def _somebody_sends(self) -> Self:
+        if self.internal.notify and self.mail is None:
+            raise ValueError("internal.notify needs [mail]: nobody else sends it")
+        return self
 
     @model_validator(mode="after")
     def _two_ports(self) -> Self:

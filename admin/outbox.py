@@ -35,6 +35,8 @@ class Topic(StrEnum):
     LOGIN_NEW_ADDRESS = "login.new_address"
     KYC_LOST = "account.kyc_lost"
     """Told to upstreams alone."""
+    KEYS_REVOKED = "keys.revoked"
+    """Many at once, by an operator: told by mail to whoever ``[internal] notify`` names, and to no owner."""
 
 
 ENDS = {
@@ -120,7 +122,13 @@ def _arguments(notice: Notice) -> tuple[object, ...]:
     )
 
 
+NOBODYS = ""
+"""In place of an account: what concerns the exchange itself."""
+
+
 def _channels(topic: Topic) -> list[str]:
+    if topic is Topic.KEYS_REVOKED:
+        return [Channel.MAIL.value]
     owners = [] if topic is Topic.KYC_LOST else [Channel.MAIL.value, Channel.WEBHOOK.value]
     return owners + ([Channel.UPSTREAMS.value] if topic in ENDS else [])
 

@@ -23,6 +23,7 @@ KEYS_PATH, SECURITY_PATH = "/keys", "/security"
 
 _SCOPES = {"read": "Read Only", "trade": "Spot Trading"}
 _LONGEST_VALUE = 300
+_OFFICE = "en"
 
 
 class Letter(NamedTuple):
@@ -33,8 +34,9 @@ class Letter(NamedTuple):
     advice: str
     facts: tuple[tuple[str, str], ...]
     action: str
-    """What the link is called, and where on the site it leads."""
+    """What the link is called, and where on the site it leads; ``""``: there is none."""
     path: str
+    language: str
 
 
 class Letters:
@@ -53,6 +55,8 @@ class Letters:
 
     def write(self, notice: Pending) -> Letter:
         """A notice in its account's language."""
+        if notice.topic is Topic.KEYS_REVOKED:
+            return self._of_bulk_act(notice)
         language = self.language(notice.language)
         _ = language.translations.gettext
         subject, happened, advice = _words(_, notice.topic, notice.detail)
@@ -64,6 +68,30 @@ class Letters:
             facts=tuple((name, one_line(value)) for name, value in self._facts(language, notice) if value),
             action=_("Open Security") if about_factors else _("Open API Management"),
             path=SECURITY_PATH if about_factors else KEYS_PATH,
+            language=language.code,
+        )
+
+    def _of_bulk_act(self, notice: Pending) -> Letter:
+        """For people of the exchange, in the language of their commands."""
+        detail = notice.detail
+        count, where = detail.get("count"), detail.get("where")
+        filters = " ".join(f"{name}={value}" for name, value in where.items()) if isinstance(where, Mapping) else ""
+        who = _text(detail, "operator")
+        facts = [
+            ("Operator", who),
+            ("Filters", filters),
+            ("Reason", _text(detail, "reason")),
+            ("IP address", _address(detail)),
+            ("Time", self._time(self.language(_OFFICE), notice.at_ms)),
+        ]
+        return Letter(
+            subject=one_line(f"{count} API keys were revoked at once by {who}"),
+            happened=f"An operator revoked {count if isinstance(count, int) else 'many'} API keys by one command. It cannot be undone.",
+            advice="If this was not agreed upon, take the operator's token away and look at: gerbang audit list --event keys_revoked",
+            facts=tuple((name, one_line(value)) for name, value in facts if value),
+            action="",
+            path="",
+            language=_OFFICE,
         )
 
     def _facts(self, language: Language, notice: Pending) -> list[tuple[str, str]]:

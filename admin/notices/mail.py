@@ -1,7 +1,7 @@
 """Delivery by mail: text and HTML in the account's language, by SMTP (RFC 5321)."""
 
 import html
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from email.headerregistry import Address
@@ -13,7 +13,7 @@ import aiosmtplib
 from admin.config import Mail
 from admin.notices.delivery import ChannelDown, Deliver, NotDelivered, Undeliverable
 from admin.notices.letters import Letter, Letters, one_line
-from admin.outbox import Channel, Pending
+from admin.outbox import Channel, Pending, Topic
 from admin.relay import Relay, mailbox
 
 
@@ -22,11 +22,13 @@ class MailChannel:
 
     :param site_name: what the exchange calls this site; stands at the end of each mail
     :param public_url: where the links lead
+    :param notify: who is told of operators' bulk acts
     """
 
     channel = Channel.MAIL
 
-    def __init__(self, settings: Mail, *, site_name: str, public_url: str) -> None:
+    def __init__(self, settings: Mail, *, site_name: str, public_url: str, notify: Sequence[str] = ()) -> None:
+        self._notify = tuple(mailbox(address) for address in notify)
         self._relay = Relay.parse(settings.smtp.get_secret_value())
         self._sender = mailbox(settings.sender)
         self._timeout_s = settings.timeout_ms / 1000
@@ -37,7 +39,7 @@ class MailChannel:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Deliver]:
         """One connection, made with the first mail and kept for the next ones."""
-        client = self._client()
+        client = self.client()
 
         async def deliver(notice: Pending, now_ms: int) -> None:
             del now_ms  # a mail is dated by what it tells of
@@ -45,7 +47,9 @@ class MailChannel:
             try:
                 if not client.is_connected:
                     await client.connect()
-                await client.send_message(message, sender=self._sender.addr_spec, recipients=[str(message["To"].addresses[0].addr_spec)])
+                await client.send_message(
+                    message, sender=self._sender.addr_spec, recipients=[str(each.addr_spec) for each in message["To"].addresses]
+                )
             except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPDataError, aiosmtplib.SMTPNotSupported) as error:
                 raise NotDelivered(_told(error)) from None
             except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
@@ -58,26 +62,26 @@ class MailChannel:
             client.close()
 
     def message(self, notice: Pending) -> EmailMessage:
-        """:raises Undeliverable: the account has no address that mail can be sent to"""
-        try:
-            recipient = mailbox(notice.email or "")
-        except ValueError:
-            raise Undeliverable("the account has no mail address") from None
+        """:raises Undeliverable: there is no address that it can be sent to"""
+        recipients = self._notify if notice.topic is Topic.KEYS_REVOKED else _owner(notice)
+        if not recipients:
+            raise Undeliverable("internal.notify names nobody")
         letter = self._letters.write(notice)
         link = self._public_url + letter.path
         message = EmailMessage(policy=SMTP)
         message["From"] = self._sender
-        message["To"] = Address(addr_spec=recipient.addr_spec)
+        message["To"] = [Address(addr_spec=each.addr_spec) for each in recipients]
         message["Subject"] = letter.subject
         message["Date"] = datetime.fromtimestamp(notice.at_ms // 1000, UTC)
         message["Message-ID"] = f"<{notice.id}@{self._sender.domain}>"
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: no answering machine answers this
         message.set_content(_as_text(letter, link, self._site_name))
         message.add_alternative(_as_html(letter, link, self._site_name), subtype="html")
-        message["Content-Language"] = self._letters.language(notice.language).code
+        message["Content-Language"] = letter.language
         return message
 
-    def _client(self) -> aiosmtplib.SMTP:
+    def client(self) -> aiosmtplib.SMTP:
+        """Of the mail server, not connected; it logs in as it connects."""
         relay = self._relay
         return aiosmtplib.SMTP(
             hostname=relay.host,
@@ -91,6 +95,13 @@ class MailChannel:
         )
 
 
+def _owner(notice: Pending) -> tuple[Address, ...]:
+    try:
+        return (mailbox(notice.email or ""),)
+    except ValueError:
+        raise Undeliverable("the account has no mail address") from None
+
+
 def _told(error: BaseException) -> str:
     """For the log: the kind and the server's code. Its words may repeat an address or a password."""
     code = getattr(error, "code", None)
@@ -99,7 +110,8 @@ def _told(error: BaseException) -> str:
 
 def _as_text(letter: Letter, link: str, site_name: str) -> str:
     facts = "\n".join(f"{name}: {value}" for name, value in letter.facts)
-    return f"{letter.happened}\n\n{facts}\n\n{letter.advice}\n\n{letter.action}: {link}\n\n-- \n{site_name}\n"
+    way = f"{letter.action}: {link}\n\n" if letter.action else ""
+    return f"{letter.happened}\n\n{facts}\n\n{letter.advice}\n\n{way}-- \n{site_name}\n"
 
 
 def _as_html(letter: Letter, link: str, site_name: str) -> str:
@@ -109,11 +121,12 @@ def _as_html(letter: Letter, link: str, site_name: str) -> str:
         f'<tr><th align="left" valign="top" style="padding:4px 16px 4px 0">{quoted(name)}</th><td>{quoted(value)}</td></tr>'
         for name, value in letter.facts
     )
+    way = f'<p><a href="{quoted(link)}">{quoted(letter.action)}</a></p>' if letter.action else ""
     return (
         '<!doctype html><html><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{quoted(letter.subject)}</title></head>"
         '<body style="font-family:sans-serif;font-size:16px;line-height:1.5;color:#1a1a1a;max-width:600px;margin:0 auto;padding:24px">'
         f'<h1 style="font-size:20px">{quoted(letter.subject)}</h1><p>{quoted(letter.happened)}</p>'
         f'<table style="border-collapse:collapse">{rows}</table><p>{quoted(letter.advice)}</p>'
-        f'<p><a href="{quoted(link)}">{quoted(letter.action)}</a></p><p style="color:#666">{quoted(site_name)}</p></body></html>\n'
+        f'{way}<p style="color:#666">{quoted(site_name)}</p></body></html>\n'
     )

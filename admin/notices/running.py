@@ -31,7 +31,9 @@ async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: a
 
     routes: list[Route] = []
     if settings.mail is not None:
-        routes.append(MailChannel(settings.mail, site_name=settings.pages.site_name, public_url=settings.public_url))
+        routes.append(
+            MailChannel(settings.mail, site_name=settings.pages.site_name, public_url=settings.public_url, notify=settings.internal.notify)
+        )
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
     for name, told in settings.upstreams.items():

@@ -21,8 +21,9 @@ _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 def doctor(path: Path, as_json: bool) -> None:
     r"""Connect to everything that a configuration names; a line for each thing that is right, and what to do about what is not.
 
-    Stores, the role's privileges, the vault's ring against every stored secret, Redis' eviction policy, identity provider, upstreams,
-    clocks, the end of certificates, proxies that are not trusted. Nothing is changed. Exit status 1 if anything is wrong.
+    Stores, the role's privileges, the vault's ring against every stored secret and second factor, Redis' eviction policy, identity
+    provider, mail server, receivers of webhooks and key events, upstreams, clocks, the end of certificates, proxies that are not trusted.
+    Nothing is changed or sent. Exit status 1 if anything is wrong.
 
     Run it as the service runs: the same user, machine and environment.
 

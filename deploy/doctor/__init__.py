@@ -25,6 +25,8 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
             async for finding in stores.vault(connection, settings):
                 yield finding
             if isinstance(settings, AdminSettings):
+                async for finding in stores.factors(connection, settings):
+                    yield finding
                 async for finding in stores.customers(connection, settings):
                     yield finding
         async for finding in stores.redis(settings, connection):
@@ -42,3 +44,5 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
             yield finding
         for about, url in peers.called(settings):
             yield await peers.reachable(about, url)
+        if settings.mail is not None:
+            yield await peers.mail_server(settings.mail)

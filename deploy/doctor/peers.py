@@ -8,9 +8,12 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import aiosmtplib
 
-from admin.config import AdminSettings
+from admin.config import AdminSettings, Mail
 from admin.identity.provider import Discovery, Provider, ProviderUnusable
+from admin.notices.mail import MailChannel
+from admin.relay import Relay
 from deploy.doctor.findings import SECONDS, Finding, Findings, ending
 from gateway.config.settings import GatewaySettings, Tls, Upstream
 from gateway.net.certificates import ends_ms
@@ -113,6 +116,26 @@ def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> lis
         text = f"the provider does not take {method}"
         found.append(Finding("wrong", "oidc.client_authentication", text, 'choose "header" or "body" as it documents'))
     return found
+
+
+async def mail_server(mail: Mail) -> Finding:
+    """Whether it takes the connection, the TLS and the login that notices come by. No mail is sent."""
+    about, client = "mail.smtp", MailChannel(mail, site_name="", public_url="").client()
+    where = f"{client.hostname}:{client.port}"
+    try:
+        async with asyncio.timeout(SECONDS):
+            await client.connect()
+    except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
+        code = getattr(error, "code", None)
+        why = getattr(error, "verify_message", None) or (f"{type(error).__name__} {code}" if code else type(error).__name__)
+        return Finding("wrong", about, f"{where} takes no mail: {why}", "check the host, whether it offers TLS, the user and the password")
+    peer: Any = client.get_transport_info("peercert")
+    said = f"{where} answers{' and takes the login' if client.is_connected and Relay.parse(mail.smtp.get_secret_value()).username else ''}"
+    client.close()
+    if peer:
+        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
+        return found._replace(text=f"{said}; {found.text}")
+    return Finding("ok", about, said)
 
 
 def called(settings: AdminSettings) -> list[tuple[str, str]]:

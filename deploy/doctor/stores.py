@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import asyncpg
 
 from admin.config import AdminSettings
+from admin.stepup import factors as stepup
 from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
 from deploy.doctor.proxies import proxy_seen
 from gateway.config.settings import GatewaySettings
@@ -20,6 +21,7 @@ from gateway.keys.vault import SealBroken, Vault
 MaybeConnection: TypeAlias = "postgres.Connection | None"
 _BATCH = 500
 _SAMPLE = 200
+_MOST_FACTORS = 50_000
 
 
 @asynccontextmanager
@@ -162,6 +164,27 @@ async def vault(connection: postgres.Connection, settings: GatewaySettings | Adm
         yield Finding("ok", about, f"opens every stored secret ({stored})")
     if older and older > len(broken):
         yield Finding("note", about, f"{older} secrets are sealed with another key than the first", "run gerbang vault reseal")
+
+
+async def factors(connection: postgres.Connection, settings: AdminSettings) -> Findings:
+    """The secrets of second factors, which the same ring seals."""
+    about, ring = "vault.keys", Vault.parse(settings.vault.keys.get_secret_value())
+    try:
+        sealed = await stepup.seals(connection, limit=_MOST_FACTORS)
+    except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+        return  # another finding says why
+    broken = 0
+    for seal, context in sealed:
+        try:
+            ring.open(seal, context=context)
+        except SealBroken:
+            broken += 1
+    if broken:
+        text = f"opens {len(sealed) - broken} of {len(sealed)} second factors: the others' owners cannot confirm anything"
+        yield Finding("wrong", about, text, "put the key that sealed them behind the others in the ring")
+    elif sealed:
+        older = sum(not ring.is_current(seal) for seal, _ in sealed)
+        yield Finding("ok", about, f"opens every second factor ({len(sealed)}{f', {older} by an older key' if older else ''})")
 
 
 async def redis(settings: GatewaySettings | AdminSettings, connection: MaybeConnection) -> Findings:

@@ -29,6 +29,7 @@ CHANNEL = MailChannel(
     Mail.model_validate({"smtp": "smtp://127.0.0.1:25", "from": "Exchange <keys@exchange.example>"}),
     site_name="Exchange",
     public_url="https://keys.exchange.example/",
+    notify=("Security <security@exchange.example>", "audit@exchange.example"),
 )
 
 
@@ -79,6 +80,26 @@ def test_a_mail_has_what_readers_and_servers_need() -> None:
         assert "https://keys.exchange.example/keys" in part
 
 
+def test_a_bulk_act_is_told_to_other_people_of_the_exchange_and_not_to_an_owner() -> None:
+    detail = {
+        "count": 12,
+        "where": {"scope": "trade", "unrestricted": True},
+        "reason": "leaked",
+        "operator": "alice",
+        "client_ip": "10.0.0.7",
+    }
+    message = sent(notice(Topic.KEYS_REVOKED, account_id="", key_id=None, email=None, language="id", detail=detail))
+    assert message["To"] == "security@exchange.example, audit@exchange.example"
+    assert message["Subject"] == "12 API keys were revoked at once by alice"
+    for part in parts(message):
+        for told in ("alice", "scope=trade unrestricted=True", "leaked", "10.0.0.7", "24 Nov 2025"):
+            assert told in part
+        assert "https://" not in part
+    nobody = MailChannel(Mail.model_validate({"smtp": "smtp://127.0.0.1", "from": "a@b.example"}), site_name="x", public_url="https://x")
+    with pytest.raises(Undeliverable):
+        nobody.message(notice(Topic.KEYS_REVOKED, email="alice@mail.example"))
+
+
 def test_it_speaks_the_accounts_language_and_indonesian_by_default() -> None:
     for language in ("id", None, "xx"):
         message = sent(notice(language=language))
@@ -108,9 +129,11 @@ EVIL = "x\r\nBcc: thief@mail.example\r\n\r\n<script>alert(1)</script>&\u202e\x00
 @pytest.mark.parametrize("member", ["label", "reason", "name", "found_at", "client_ip"])
 @pytest.mark.parametrize("topic", list(Topic))
 def test_nothing_typed_becomes_a_header_or_markup(topic: Topic, member: str) -> None:
-    message = sent(notice(topic, detail={member: EVIL, "scopes": [EVIL], "ip_allowlist": [EVIL]}))
+    message = sent(
+        notice(topic, detail={member: EVIL, "scopes": [EVIL], "ip_allowlist": [EVIL], "where": {"label": EVIL}, "operator": EVIL})
+    )
     assert "Bcc" not in message
-    assert message["To"] == "alice@mail.example"
+    assert ("alice@mail.example" in message["To"]) == (topic is not Topic.KEYS_REVOKED)
     text, html = parts(message)
     assert "<script" not in html
     assert "\nBcc:" not in text

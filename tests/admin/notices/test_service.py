@@ -26,6 +26,7 @@ async def service(
         "webhooks": settings_of(receiver),
         "mail": {"smtp": mail_server.url, "from": "Exchange <keys@exchange.example>"},
         "keys": {"unrestricted_trade_days": 30},
+        "internal": {"tokens": {"alice": INTERNAL_TOKEN}, "notify": ["security@exchange.example"]},
     }
     async with running_service(settings_for(issuer, database.admin_dsn, redis_url, **told), issuer) as service:
         yield service
@@ -67,6 +68,22 @@ async def test_every_change_of_an_account_is_told_in_order(
     assert created["secret"] not in whole
     assert "inquiry" not in whole
     assert "Seen on a forum" in whole
+
+
+async def test_a_bulk_act_is_told_to_a_second_person_with_who_did_it(
+    alice: Customer, service: Service, receiver: Receiver, mail_server: SmtpServer
+) -> None:
+    for label in ("one", "two"):
+        await alice.create(label=label)
+    where = {"account": "alice"}
+    assert (await service.operator("POST", "keys/revoke", {"where": where, "dry_run": True})).body["count"] == 2
+    await service.operator("POST", "keys/revoke", {"where": where, "expected_count": 2, "reason": "seen on a forum"})
+    mails = await mail_server.box.until(6)
+    told = [mail for mail in mails if mail["To"] == "security@exchange.example"]
+    assert [mail["Subject"] for mail in told] == ["2 API keys were revoked at once by alice"], "once, and not of the dry run"
+    assert "account=alice" in told[0].get_body(("plain",)).get_content()
+    await receiver.until_told("key.revoked")
+    assert "keys.revoked" not in receiver.types, "no owner's webhook"
 
 
 async def test_a_hanging_receiver_and_mail_server_delay_no_key_operation(

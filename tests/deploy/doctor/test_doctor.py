@@ -10,6 +10,8 @@ import pytest
 import redis.asyncio as redis
 
 from admin.config import AdminSettings
+from admin.stepup import factors
+from admin.stepup.factors import Kind
 from deploy.doctor import Finding, examine
 from gateway.config.settings import GatewaySettings
 from gateway.keys.usage import UsageCounts, UsageWriter
@@ -18,7 +20,7 @@ from gateway.runtime import clock
 from gateway.telemetry import Metrics
 from tests.support.certificates import self_signed
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
-from tests.support.keys import add_key
+from tests.support.keys import add_account, add_key
 from tests.support.stack import Database
 from tests.support.system import GERBANG
 
@@ -176,6 +178,23 @@ async def test_of_an_admin_service_role_provider_and_proxy_are_told(database: Da
         url = issuer.url
     away = admin_settings(issuer, database.admin_dsn, redis_url, oidc={"issuer": url, "audience": AUDIENCE})
     assert "openid-configuration" in wrong(await said(away))["oidc.issuer"]
+
+
+async def test_second_factors_that_the_ring_does_not_open_are_found(database: Database, redis_url: str) -> None:
+    ring = new_entry("test")
+    connection = await asyncpg.connect(database.owner_dsn)
+    await add_account(connection)
+    for kind, sealed_by in ((Kind.PASSKEY, ring), (Kind.TOTP, new_entry("test"))):
+        vault, made = Vault.parse(sealed_by), {"proven": True, "created_ms": 1, "confirmed_ms": 1}
+        await factors.insert(connection, factors.new_factor("alice", kind, "x", b"content", vault, **made))
+    async with running_issuer() as issuer:
+        settings = admin_settings(issuer, database.admin_dsn, redis_url, vault={"keys": ring})
+        assert "opens 1 of 2 second factors" in wrong(await said(settings))["vault.keys"]
+        await connection.execute("DELETE FROM factors WHERE kind = 'totp'")
+        found = await said(settings)
+    await connection.close()
+    assert "vault.keys" not in wrong(found)
+    assert "opens every second factor (1)" in [finding.text for finding in found]
 
 
 def test_the_command_ends_with_status_1_when_anything_is_wrong(scene: Scene) -> None:

@@ -4,8 +4,9 @@ import asyncio
 
 import pytest
 
-from deploy.doctor.peers import reachable
-from tests.support.notices import free_port
+from admin.config import Mail
+from deploy.doctor.peers import mail_server, reachable
+from tests.support.notices import Mailbox, free_port, smtp
 
 
 @pytest.mark.parametrize("about", ["webhooks.url", "upstreams.spot.key_events"])
@@ -19,3 +20,22 @@ async def test_a_receiver_that_listens_is_right_and_one_that_does_not_is_wrong(a
         assert unspoken.level == "wrong", "it does not speak TLS"
     away = await reachable(about, f"http://127.0.0.1:{free_port()}/hook")
     assert (away.level, "cannot be reached" in away.text) == ("wrong", True)
+
+
+def mail(url: str) -> Mail:
+    return Mail.model_validate({"smtp": url, "from": "keys@exchange.example"})
+
+
+async def test_a_mail_server_is_tried_as_notices_come_to_it_and_gets_no_mail():
+    box = Mailbox()
+    controller = smtp(box)
+    where = f"127.0.0.1:{controller.port}"
+    try:
+        assert (await mail_server(mail(f"smtp://{where}")))[:3] == ("ok", "mail.smtp", f"{where} answers")
+        for url in (f"smtps://{where}", f"smtp://keys:topsecret@{where}"):
+            found = await mail_server(mail(url))
+            assert (found.level, "takes no mail" in found.text, "topsecret" in str(found)) == ("wrong", True, False), found
+    finally:
+        controller.stop(no_assert=True)
+    assert (await mail_server(mail(f"smtp://{where}"))).level == "wrong"
+    assert box.tries == 0
