@@ -108,6 +108,13 @@ class KeyCache(Generic[T]):
         self.present.clear()
         self._absent.clear()
 
+    def go_back(self, position: Snapshot) -> None:
+        """Forget what may not be so at that position: keys that were read later or are in doubt, and which ids are absent."""
+        for key_id in [key_id for key_id, entry in self.present.items() if not position.includes(entry.position)]:
+            del self.present[key_id]
+        self.doubted.clear()
+        self._absent.clear()
+
     def resize(self, size: int) -> None:
         """Change the bound; what was loaded longest ago goes first."""
         self._size = size

@@ -55,7 +55,9 @@ class Remembers(Protocol):
 
     def changed(self, key_id: str, xid: int | None = None) -> bool: ...
     def missed(self, *, gradually: bool) -> None: ...
+    def another_server(self, position: Snapshot) -> None: ...
     def forget(self, key_ids: Sequence[str]) -> None: ...
+    async def purge(self) -> bool: ...
     async def renew(self) -> None: ...
 
 
@@ -216,11 +218,14 @@ class InvalidationListener:
         before = self._trust.read
         read = await read_feed(connection, since, None if before is None else before.mark)
         news, gap = self._trust.news(read), self._trust.gap(read)
+        same = before is not None and before.server == read.server
+        if not same:
+            self._trust.hear_all()
+            self._memory.another_server(BEGINNING if before is None else before.position)
         if gap is not None or any(key_id == EVERY_KEY for key_id, _ in news):
             self._everything(gap)
         # First what may be believed, then what is remembered: nothing old may come into memory between two slices.
         self._trust.learn(read, at, number)
-        same = before is None or before.server == read.server
         for start in range(0, len(news), _SLICE):
             some = [(key_id, xid) for key_id, xid in news[start : start + _SLICE] if key_id != EVERY_KEY]
             for key_id, xid in some:
@@ -257,7 +262,7 @@ class InvalidationListener:
         quiet, owed = False, False
         while True:
             if owed:
-                owed = not await self._forget_recent()
+                owed = not await self._memory.purge()
             message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
             if message is None:
                 if quiet:
@@ -282,14 +287,6 @@ class InvalidationListener:
         finally:
             with contextlib.suppress(StoreUnavailable), translated():
                 await subscription.aclose()  # type: ignore[no-untyped-call]
-
-    async def _forget_recent(self) -> bool:
-        """Remove the records of all keys that changed lately; whether Redis has taken it."""
-        try:
-            await forget(self._redis, self._trust.recent())
-        except StoreUnavailable:
-            return False
-        return True
 
     def _received(self, data: bytes) -> None:
         published_ms, key_ids = parse_message(data)

@@ -179,11 +179,14 @@ class KeyLookup(Generic[T]):
         :param xid: by this transaction, when that is known
         :returns: whether it was in memory, so that this process may have put it into Redis
         """
-        entry = self._cache.known(key_id)
+        entry = self._present.get(key_id)
         if entry is not None and xid is not None and entry.position.sees(xid):
             return False
-        self._cache.drop(key_id)
-        return entry is not None
+        return self._cache.drop(key_id) is not None
+
+    def another_server(self, position: Snapshot) -> None:
+        """PostgreSQL has another server now, which has what this position saw: whatever saw more is forgotten."""
+        self._cache.go_back(position)
 
     def missed(self, *, gradually: bool) -> None:
         """Anything may have changed: everything in memory is in doubt.
@@ -213,6 +216,18 @@ class KeyLookup(Generic[T]):
         """Remove the records of these keys from Redis, in the background."""
         if key_ids:
             self._first.spawn(self._sources.forget(key_ids))
+
+    async def purge(self) -> bool:
+        """Remove from Redis what a fail-over may have brought back: records from before a change. Whether Redis answered."""
+        recent = self._trust.recent()
+        for start in range(0, len(recent), _REDIS_BATCH):
+            if not await self._sources.purge(recent[start : start + _REDIS_BATCH], self._is_old):
+                return False
+        return True
+
+    def _is_old(self, dated: DatedRecord) -> bool:
+        now = self._now()
+        return self._trust.usable_until_ms(dated, now) <= now.ms
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -348,11 +363,12 @@ class KeyLookup(Generic[T]):
         number, ttl_ms = self._trust.number, self._settings.redis_ttl_ms
         entries = {key_id: entry for key_id, entry in entries.items() if self._cache.present.get(key_id) is entry}
         records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
-        if not records or not await self._sources.share(records, now_ms=self._wall_ms()):
+        if not records:
             return
-        due_ms = self._monotonic_ms() + int(ttl_ms * _RENEWED_AT)
+        is_there = await self._sources.share(records, now_ms=self._wall_ms())
+        due_ms = self._monotonic_ms() + (int(ttl_ms * _RENEWED_AT) if is_there else 0)
         for key_id, entry in entries.items():
-            entry.used = False
+            entry.used = entry.used and not is_there
             self._to_renew.append((due_ms, key_id, entry))
         late = [key_id for key_id in entries if self._trust.heard_since(key_id, number)]
         if late:  # it may have come after the removal

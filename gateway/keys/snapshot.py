@@ -21,6 +21,10 @@ class Snapshot(NamedTuple):
         """Whether what this transaction wrote is in whatever was read with this snapshot."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.under_way)
 
+    def includes(self, other: "Snapshot") -> bool:
+        """Whether this one sees every transaction that the other one sees."""
+        return other.xmax <= self.xmax and not any(map(other.sees, self.under_way))
+
 
 @lru_cache(maxsize=1_024)
 def parse_snapshot(text: str) -> Snapshot:

@@ -65,6 +65,17 @@ class Sources:
         except StoreUnavailable:
             return  # the listener does it again when Redis is back
 
+    async def purge(self, key_ids: Sequence[str], is_old: Callable[[DatedRecord], bool]) -> bool:
+        """Remove such records from Redis; whether it answered."""
+        try:
+            held = await self._of_redis(self._shared.read, key_ids)
+            old = [key_id for key_id, dated in held.items() if is_old(dated)]
+            if old:
+                await self._of_redis(self._shared.forget, old)
+        except StoreUnavailable:
+            return False
+        return True
+
     async def find(self, key_ids: Sequence[str]) -> Found:
         """The keys by PostgreSQL.
 

@@ -89,6 +89,8 @@ class Trust:
         """Since when the messages of Redis have come without a gap; ``None`` while they do not."""
         self.number = 0
         """How many changes and messages were heard of so far."""
+        self.seen: dict[int, Snapshot] = {}
+        """The last position at each server whose changes are all in this history, the present one's included."""
         self._floor = _NO_END
         """Changes from here on are all in ``_changed``."""
         self._changed: dict[str, tuple[int, ...]] = {}
@@ -134,7 +136,12 @@ class Trust:
             return "the database has another history, or the feed was read too long ago"
         if read.floor > before.position.xmin:
             return "changes were pruned before they were read"
+        if read.server != before.server and not self._known_since(read.floor) <= set(read.changes):
+            return "another server has taken over without the latest changes"
         return None
+
+    def _known_since(self, floor: int) -> set[tuple[str, int]]:
+        return {(key_id, xid) for key_id, xids in self._changed.items() for xid in xids if xid >= floor}
 
     def learn(self, read: FeedRead, at: Now, number: int) -> None:
         """Take over a read. Its news have been acted upon.
@@ -142,6 +149,8 @@ class Trust:
         :param at: when it began
         :param number: :attr:`number` when it began: what messages had told by then, this read knows better
         """
+        if self.gap(read) is not None:
+            self.seen.clear()
         if self.read is None or self.read.server != read.server:
             self._changed.clear()
             self._history.clear()
@@ -150,7 +159,7 @@ class Trust:
             known = self._changed.get(key_id, ())
             if xid not in known:
                 self._changed[key_id] = (*known, xid)
-        self.read, self.read_at = read, at
+        self.read, self.read_at, self.seen[read.server] = read, at, read.position
         self._floor = max(self._floor, read.floor)
         self._told.forget(number)
         self._forget(read, at.ms)
@@ -207,9 +216,9 @@ class Trust:
 
     def usable_until_ms(self, dated: DatedRecord, now: Now) -> int:
         """Until when a record of Redis may be used while PostgreSQL does not answer; in the past when it may not."""
-        key_id = dated.record.key_id
-        lacks = self._changed_after(dated) if self.is_ours(dated.server) else key_id in self._changed or EVERY_KEY in self._changed
-        return 0 if lacks or self._told.since(key_id, 0) else _valid_until(dated, now)
+        seen = self.seen.get(dated.server)
+        foreign = self.read is not None and not self.is_ours(dated.server) and (seen is None or not seen.includes(dated.position))
+        return 0 if foreign or self._changed_after(dated) else _valid_until(dated, now)
 
     def _changed_after(self, dated: DatedRecord) -> bool:
         """Whether a change of this key is known that the record may lack."""

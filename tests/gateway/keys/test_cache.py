@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from gateway.keys.cache import Entry, KeyCache
-from gateway.keys.snapshot import BEGINNING
+from gateway.keys.snapshot import BEGINNING, parse_snapshot
 from tests.support.keys import a_record
 
 RECORD = a_record()
@@ -33,6 +33,17 @@ def test_doubt_keeps_the_keys_apart_until_then_and_forgets_the_absences():
     assert (len(cache), cache.present, cache.doubted["a"].until_ms, cache.absent_count) == (1, {}, 50, 0)
     cache.put("a", entry("2"))
     assert (len(cache), cache.doubted) == (1, {})
+
+
+def test_going_back_keeps_what_was_read_by_then_and_is_in_no_doubt():
+    cache: KeyCache[str] = KeyCache(10)
+    for name, position in (("doubted", "90:90:"), ("by then", "90:100:95"), ("later", "90:101:95"), ("ended later", "90:100:")):
+        cache.put(name, Entry(RECORD, name, parse_snapshot(position)))
+        if name == "doubted":
+            cache.doubt(50)
+    cache.put_absent("absent", 100)
+    cache.go_back(parse_snapshot("90:100:95"))
+    assert (list(cache.present), len(cache), cache.absent_count) == (["by then"], 1, 0)
 
 
 def test_a_smaller_size_lets_the_oldest_go():

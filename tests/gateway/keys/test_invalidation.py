@@ -11,12 +11,15 @@ from redis import Redis
 from gateway.config.settings import Cache
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import postgres
+from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import is_key_id, new_key_id
 from gateway.keys.invalidation import REDIS_CHANNEL, InvalidationListener, parse_message, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import SharedRecords, record_key
+from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
+from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import NOW_MS, add_key
 
@@ -130,20 +133,25 @@ async def test_a_deletion_with_redis_stopped_reaches_the_gate(own_world, own_red
 
 
 async def test_a_deletion_with_redis_stopped_removes_its_record_when_redis_is_back(own_world, own_redis, own_listening):
-    record = await own_world.key()
-    await own_listening.until(lambda: record.key_id in own_listening.told)
+    record, kept, foreign = [await own_world.key() for _ in range(3)]
+    await own_listening.until(lambda: {record.key_id, kept.key_id, foreign.key_id} <= set(own_listening.told))
+    before = await KeyStore(own_world.pool, own_world.vault).find([record.key_id, kept.key_id, foreign.key_id])
     await asyncio.to_thread(own_redis.stop)
     await own_listening.until(lambda: own_listening.trust.redis_up_ms is None)
     own_listening.told.clear()
     await own_world.delete(record, tell=False)
     await own_listening.until(lambda: record.key_id in own_listening.told)
     await asyncio.to_thread(own_redis.start)
+    now_ms = clock.now_ms()
     with Redis.from_url(own_redis.url) as redis:
-        redis.set(record_key(record.key_id), b"as if a fail-over had lost the removal")
+        for one, server in ((kept, before.server), (record, before.server), (foreign, before.server + 1)):  # a fail-over lost the removals
+            dated = DatedRecord(one, now_ms, 60_000, before.position, server)
+            redis.set(record_key(one.key_id), seal_record(dated, own_world.vault))
         await own_listening.until(own_listening.up)
         async with asyncio.timeout(SECONDS):
-            while await asyncio.to_thread(redis.get, record_key(record.key_id)):
+            while await asyncio.to_thread(redis.exists, record_key(record.key_id), record_key(foreign.key_id)):
                 pass
+        assert redis.exists(record_key(kept.key_id))
 
 
 async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening):

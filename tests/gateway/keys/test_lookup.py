@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from gateway.config.settings import Cache
-from gateway.errors import KeyStoreUnavailable
+from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys import codec, lookup, postgres, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.codec import DatedRecord, seal_record
@@ -152,6 +152,23 @@ async def test_redis_holds_a_valid_record_of_a_key_in_use_and_is_not_written_mor
         assert gate.clocks.wall < held.read_ms + held.ttl_ms
     assert writes == 200_000 // 45_000
     assert gate.store.asked == [record.key_id, idle.key_id]
+
+
+async def test_what_redis_did_not_take_is_put_there_when_it_answers(world, monkeypatch):
+    record, gate, write = await world.key(), await world.gate(), shared.SharedRecords.write
+
+    async def refused(*_record, **_when):
+        raise StoreUnavailable("Redis did not answer")
+
+    monkeypatch.setattr(shared.SharedRecords, "write", refused)
+    assert await gate.lookup.fetch(record.key_id) == record
+    await gate.settle()
+    monkeypatch.setattr(shared.SharedRecords, "write", write)
+    gate.clocks.advance(1_000)
+    await gate.read()
+    another = await world.gate(gate.clocks)
+    assert await another.lookup.fetch(record.key_id) == record
+    assert another.store.asked == []
 
 
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):

@@ -2,11 +2,13 @@
 
 The stores are models: a database with transactions that commit in any order, snapshots and the feed, and a Redis that forgets, and to which
 somebody puts old records back. What a store has answered may arrive later than anything else happens; a message may come late or never;
-PostgreSQL or Redis may be away; a gate may die and start cold, the server may restart, old changes may be pruned.
+PostgreSQL or Redis may be away; a gate may die and start cold, the server may restart, old changes may be pruned. A standby that lags, or
+a backup, may take the server's place: what was committed since is undone, and the numbers of its transactions are used again.
 
 What must hold: a gate never uses a state of a key that was over before the gate's last read of the feed began, nor one that was over before
 a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was over longer ago than
-a record in Redis is valid.
+a record in Redis is valid. One exception: when the feed cannot tell a gate what it missed, because that was pruned or undone, the gate may
+use what it had in memory for another ``local_ttl``.
 """
 
 import asyncio
@@ -39,9 +41,22 @@ DEAD = None
 
 
 class Transaction(NamedTuple):
+    """``serial`` tells apart what ``xid`` does not: numbers are used again after a fail-over."""
+
+    serial: int
     xid: int
     key_id: str
     state: int | None
+
+
+class Standby(NamedTuple):
+    """The database as it was."""
+
+    next_xid: int
+    states: dict[str, int | None]
+    committed: list[Transaction]
+    feed: list[Transaction]
+    marks: list[tuple[int, int]]
 
 
 class Database:
@@ -50,13 +65,26 @@ class Database:
     def __init__(self) -> None:
         self.next_xid, self.server, self.is_up = 100, 1, True
         self.under_way: list[Transaction] = []
-        self.feed: list[tuple[str, int]] = []
         self.states: dict[str, int | None] = dict.fromkeys(KEYS, 0)
+        self.committed: list[Transaction] = []
+        self.feed: list[Transaction] = []
         self.marks = [(0, 3)]
+        self.marked = self.serials = 0
+        self.seen: dict[tuple[int, str], set[Transaction]] = {}
+        """By every snapshot that was taken, of each server."""
+        self.standby = self.copy()
+
+    def begin(self, key_id: str, state: int | None) -> Transaction:
+        self.serials += 1
+        self.under_way.append(begun := Transaction(self.serials, self.next_xid, key_id, state))
+        self.next_xid += 1
+        return begun
 
     def snapshot(self) -> Snapshot:
         xids = sorted(transaction.xid for transaction in self.under_way)
-        return parse_snapshot(f"{min(xids, default=self.next_xid)}:{self.next_xid}:{','.join(map(str, xids))}")
+        text = f"{min(xids, default=self.next_xid)}:{self.next_xid}:{','.join(map(str, xids))}"
+        self.seen[self.server, text] = set(self.committed)
+        return parse_snapshot(text)
 
     def check(self) -> None:
         if not self.is_up:
@@ -64,9 +92,19 @@ class Database:
 
     def prune(self) -> None:
         """Mark, and let go what the mark before the last has seen, as if that were 15 minutes ago."""
-        self.marks.append((len(self.marks) + self.marks[-1][0], self.snapshot().xmin))
-        del self.marks[:-2]
-        self.feed = [entry for entry in self.feed if entry[1] >= self.marks[0][1]]
+        self.marked += 1
+        self.marks = [self.marks[-1], (self.marked, self.snapshot().xmin)]
+        self.feed = [entry for entry in self.feed if entry.xid >= self.marks[0][1]]
+
+    def copy(self) -> Standby:
+        return Standby(self.next_xid, dict(self.states), list(self.committed), list(self.feed), list(self.marks))
+
+    def fail_over(self) -> None:
+        """To the standby as it is."""
+        self.under_way.clear()
+        self.server += 1
+        self.next_xid, self.states, self.committed, self.feed, self.marks = self.standby
+        self.standby = self.copy()
 
 
 class Redis:
@@ -143,6 +181,10 @@ class Gate:
         self.told_ms: dict[str, int] = {}
         self.mail: list[tuple[str, int]] = []
         self.reading = False
+        self.read_of: set[Transaction] | None = None
+        """What its last read of the feed has seen."""
+        self.doubted: dict[str, tuple[int, int]] = {}
+        """State and end of what it may use although it missed something."""
 
     async def find(self, key_ids: list[str]) -> Found:
         self.database.check()
@@ -155,18 +197,27 @@ class Gate:
 
     async def fetchrow(self, _statement: str, since: str, mark: str | None) -> dict[str, Any]:
         self.database.check()
-        before, now = parse_snapshot(since), self.database.snapshot()
-        new = [entry for entry in self.database.feed if not before.sees(entry[1])]
+        now, committed = self.database.snapshot(), set(self.database.committed)
+        before = set() if since == BEGINNING.text else self.database.seen[self.database.server, since]
+        new = [entry for entry in self.database.feed if entry not in before]
         row = {
             "position": now.text,
             "server": self.database.server,
             "floor": self.database.marks[0][1],
             "mark": str(self.database.marks[-1][0]),
             "mark_is_there": mark in {str(number) for number, _ in self.database.marks},
-            "key_ids": [key_id for key_id, _ in new],
-            "xids": [xid for _, xid in new],
+            "key_ids": [entry.key_id for entry in new],
+            "xids": [entry.xid for entry in new],
         }
         await self.late()
+        untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
+        for key_id in KEYS if untold else ():
+            known = self.lookup._cache.known(key_id)
+            if known is not None and self.doubted.get(key_id, (None, 0))[0] != known.value:
+                self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
+        for entry in new:
+            self.doubted.pop(entry.key_id, None)
+        self.read_of = committed
         return row
 
     async def late(self) -> None:
@@ -225,8 +276,7 @@ class Protocol(RuleBasedStateMachine):
         """One transaction for each key at a time: the row's lock."""
         if all(transaction.key_id != key_id for transaction in self.database.under_way):
             self.states += 1
-            self.database.under_way.append(Transaction(self.database.next_xid, key_id, DEAD if delete else self.states))
-            self.database.next_xid += 1
+            self.database.begin(key_id, DEAD if delete else self.states)
 
     @precondition(lambda self: self.database.is_up)
     @rule(number=gates, key_id=keys, message=st.booleans())
@@ -239,9 +289,7 @@ class Protocol(RuleBasedStateMachine):
         self.a_key_is_used(number, key_id)
         gate.holding = False
         self.states += 1
-        self.database.under_way.append(change := Transaction(self.database.next_xid, key_id, self.states))
-        self.database.next_xid += 1
-        self._commit(change)
+        self._commit(self.database.begin(key_id, self.states))
         if message:
             gate.told_ms[key_id] = self.time.ms
             self.run(lambda: self._deliver(gate, key_id))
@@ -263,13 +311,28 @@ class Protocol(RuleBasedStateMachine):
                 if gate.trust.redis_up_ms is not None:
                     gate.mail.append((transaction.key_id, self.time.ms))
 
+    @precondition(lambda self: self.database.is_up and not any(gate.reading for gate in self.gates))
+    @rule(number=gates, by=gates, key_id=keys)
+    def a_key_is_looked_up_while_its_change_is_under_way(self, number: int, by: int, key_id: str) -> None:
+        """And used after the change was committed and read of."""
+        self.a_gate_reads_the_feed(number)
+        self.begin(key_id, delete=False)
+        self.a_key_is_used(by, key_id)
+        self._change(key_id)
+        self.a_gate_reads_the_feed(number)
+        self.a_key_is_used(number, key_id)
+
     def _commit(self, transaction: Transaction) -> None:
         self.database.under_way.remove(transaction)
+        self._becomes(transaction.key_id, transaction.state)
+        self.database.committed.append(transaction)
+        self.database.feed.append(transaction)
+
+    def _becomes(self, key_id: str, state: int | None) -> None:
         self.time.ms += 1
-        self.over_ms[transaction.key_id, self.database.states[transaction.key_id]] = self.time.ms
-        self.database.states[transaction.key_id] = transaction.state
-        self.over_ms.pop((transaction.key_id, transaction.state), None)
-        self.database.feed.append((transaction.key_id, transaction.xid))
+        self.over_ms[key_id, self.database.states[key_id]] = self.time.ms
+        self.database.states[key_id] = state
+        self.over_ms.pop((key_id, state), None)
 
     @rule()
     def prune(self) -> None:
@@ -284,6 +347,50 @@ class Protocol(RuleBasedStateMachine):
         if really:
             self.database.under_way.clear()
             self.database.server += 1
+
+    @rule()
+    def the_standby_catches_up(self) -> None:
+        self.database.standby = self.database.copy()
+
+    @rule(really=seldom)
+    def the_standby_takes_over(self, really: bool) -> None:
+        """However late it is, as a backup that is restored."""
+        if really:
+            for key_id, state in self.database.standby.states.items():
+                if state != self.database.states[key_id]:
+                    self._becomes(key_id, state)
+            self.database.fail_over()
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(key_id=keys, first=gates, second=gates, late=st.booleans(), down=st.booleans(), cold=st.booleans(), after=st.integers(0, 2))
+    def a_change_is_lost_with_its_server(
+        self, *, key_id: str, first: int, second: int, late: bool, down: bool, cold: bool, after: int
+    ) -> None:
+        """The number of its transaction is used again, and PostgreSQL may be away again before the key is used."""
+        self.a_gate_reads_the_feed(first)
+        self.the_standby_catches_up()
+        self._change(key_id)
+        self.a_gate_reads_the_feed(second)
+        self.answers_are_held_up(first, late)
+        self.a_key_is_used(first, key_id)
+        self.the_standby_takes_over(True)
+        for _ in range(after):
+            self._change(next(other for other in KEYS if other != key_id))
+        self.answers_are_held_up(first, False)
+        self.a_gate_reads_the_feed(first)
+        self.a_gate_reads_the_feed(second)
+        self.postgresql(down)
+        while self.gates[first].held:
+            self.an_answer_arrives(first)
+        for number in (first, second):
+            if cold:
+                self.gates[number].lookup._cache.drop(key_id)
+            self.a_key_is_used(number, key_id)
+
+    def _change(self, key_id: str) -> None:
+        """Or the change that is under way is committed."""
+        self.begin(key_id, delete=False)
+        self._commit(next(transaction for transaction in self.database.under_way if transaction.key_id == key_id))
 
     # -- redis ---------------------------------------------------------------------------------------------------------
 
@@ -395,8 +502,10 @@ class Protocol(RuleBasedStateMachine):
         over_ms = self.over_ms.get((key_id, DEAD if found is ABSENT else found))
         if over_ms is None:
             return
+        state, until_ms = gate.doubted.get(key_id, (DEAD, 0))
         read_ms = gate.trust.read_at.ms if gate.trust.read is not None else self.time.ms - SETTINGS.redis_ttl_ms
-        assert over_ms > read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
+        missed = found == state and self.time.ms < until_ms
+        assert missed or over_ms > read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
         assert over_ms > gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
 
     def teardown(self) -> None:
@@ -406,6 +515,19 @@ class Protocol(RuleBasedStateMachine):
             task.cancel()
         self.run()
         self.loop.close()
+
+
+def test_what_a_gate_missed_is_used_no_longer_than_it_is_in_doubt():
+    protocol, (first, second) = Protocol(), KEYS
+    protocol.start()
+    protocol.a_key_changes_while_it_is_looked_up(key_id=first, message=False, number=1)
+    protocol.prune()
+    protocol.a_key_changes_while_it_is_looked_up(key_id=first, message=False, number=0)
+    protocol.prune()
+    protocol.prune()
+    protocol.a_key_changes_while_it_is_looked_up(key_id=second, message=False, number=1)
+    protocol.a_key_changes_while_it_is_looked_up(key_id=first, message=False, number=1)
+    protocol.teardown()
 
 
 TestProtocol = Protocol.TestCase

@@ -136,10 +136,14 @@ def test_memory_is_not_believed_before_the_feed_was_read():
         (a_read("100:110:", mark="n", mark_is_there=False), "another history"),
         (a_read("100:110:", server=8), None),
         (a_read("90:99:", server=8), "from before"),
+        (a_read("100:110:", (KEY, 60), (KEY, 105), server=8), None),
+        (a_read("100:110:", (KEY, 105), server=8), "without the latest changes"),
+        (a_read("100:110:", (KEY, 105), server=8, floor=61), None),
     ],
 )
 def test_a_gap_between_two_reads_is_noticed(after, gap):
-    found = a_trust(a_read("100:100:")).gap(after)
+    before = a_read("100:100:", (KEY, 60)) if after.changes else a_read("100:100:")
+    found = a_trust(before).gap(after)
     assert (found is None) if gap is None else gap in found
 
 
@@ -153,7 +157,11 @@ def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_chan
     assert a_trust().usable_until_ms(dated(age_ms=10_000), NOW) == NOW.ms + 50_000
     assert a_trust(a_read("100:100:", (KEY, 89))).usable_until_ms(dated(), NOW) == NOW.ms + 60_000
     assert a_trust(a_read("100:100:", (KEY, 95))).usable_until_ms(dated(), NOW) == 0
-    assert a_trust(a_read("100:100:", (KEY, 60), server=8)).usable_until_ms(dated(), NOW) == 0
+    assert a_trust(a_read("100:100:"), a_read("100:100:", server=8)).usable_until_ms(dated(), NOW) == NOW.ms + 60_000
+    assert a_trust(a_read("100:100:"), a_read("100:100:", server=8)).usable_until_ms(dated("90:101:"), NOW) == 0
+    assert a_trust(a_read("100:100:"), a_read("99:99:", server=8)).usable_until_ms(dated(), NOW) == 0
+    assert a_trust(a_read("100:100:"), a_read("100:100:", (KEY, 95), server=8)).usable_until_ms(dated(), NOW) == 0
+    assert a_trust(a_read("100:100:", server=8)).usable_until_ms(dated(), NOW) == 0
     told = a_trust()
     told.hear(KEY, told=True)
     assert told.usable_until_ms(dated(), NOW) == 0
