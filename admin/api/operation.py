@@ -149,7 +149,7 @@ def read_query(request: web.Request, model: type[Body]) -> Body:
 def _path(request: web.Request) -> Mapping[str, str]:
     """:raises NotFound: for an id that none of ours can be, before a database is asked with it"""
     if not all(_ID.fullmatch(value) for value in request.match_info.values()):
-        raise NotFound("There is nothing by that id.")
+        raise NotFound("There is no resource with this id.")
     return request.match_info
 
 
@@ -161,5 +161,5 @@ def _answer(status: int, answer: BaseModel | None) -> web.Response:
 
 def _busy() -> ServiceUnavailable:
     return ServiceUnavailable(
-        "This took too long and was given up. Look whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
+        "The request timed out. Check whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
     )

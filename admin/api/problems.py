@@ -83,7 +83,7 @@ def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
     if isinstance(error, web.HTTPExpectationFailed):
         return InvalidJson("Expect takes 100-continue only.")
     if error.status < 500:
-        return InvalidJson("The request cannot be understood.", reason=f"aiohttp: {type(error).__name__}")
+        return InvalidJson("The request could not be parsed.", reason=f"aiohttp: {type(error).__name__}")
     return InternalError("Something went wrong here. The request id helps us find out what.")
 
 
@@ -94,7 +94,7 @@ def too_large(request: web.Request) -> TooLarge:
 
 def _unavailable() -> ServiceUnavailable:
     return ServiceUnavailable(
-        "The database did not answer. Look whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
+        "The database did not answer. Check whether the change was made before you try again.", headers=((b"Retry-After", b"2"),)
     )
 
 

@@ -23,7 +23,7 @@ def address(seen: Seen) -> Answer:
     :raises MalformedRequest: a trusted proxy's header cannot be read
     """
     if not seen.address:
-        raise MalformedRequest(f"your address cannot be told: {seen.problem}")
+        raise MalformedRequest(f"your IP address could not be determined: {seen.problem}")
     return document({"client_ip": seen.address, "family": f"ipv{ip_address(seen.address).version}"})
 
 

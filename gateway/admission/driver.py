@@ -61,7 +61,7 @@ class Pending:
                 else:
                     self.claim(admitted)
                 return
-            raise KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched")
+            raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
         except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
             self._settle(None, error)
 

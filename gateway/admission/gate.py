@@ -303,7 +303,7 @@ class Gate:
     def answer(self, admitted: Admitted, request: Request) -> Answer:
         """What a built-in route answers.
 
-        :raises MalformedRequest: the address cannot be told
+        :raises MalformedRequest: the client IP could not be determined
         """
         if admitted.route.builtin == "ip":
             return builtin.address(self._client_ip.of(request))
@@ -366,11 +366,13 @@ class Gate:
                 if dialect is None:
                     dialect = dialect_of[name]
                 elif dialect is not dialect_of[name]:
-                    raise AmbiguousCredentials(f"signed in two dialects at once, {dialect.name} and {dialect_of[name].name}; use one")
+                    raise AmbiguousCredentials(
+                        f"the request is signed in two dialects, {dialect.name} and {dialect_of[name].name}; use one"
+                    )
         if dialect is None:
             names = list(self._auth.dialects)
             raise MissingCredentials(
-                f"sign the request with an API key; dialects spoken here: {', '.join(names)}", extras={"dialects": names}
+                f"sign the request with an API key; supported dialects: {', '.join(names)}", extras={"dialects": names}
             )
         return dialect, fields
 
@@ -424,9 +426,7 @@ class Gate:
         address, rate = seen.address or asked.peer, self.settings.limits.per_address
         charge = self._services.public.charge(address, route.weight, rate, self._monotonic_ms())
         if not charge.allowed:
-            refusal = rules.rate_limited(
-                f"over {rate} from your address; this call weighs {route.weight}", charge.retry_after_ms, "per_address"
-            )
+            refusal = rules.over_limit(f"{rate} per IP address", route.weight, charge.retry_after_ms, "per_address")
             refusal.asker = Asker(None, None, address)
             raise refusal
 
@@ -450,7 +450,7 @@ class Gate:
             raise MissingCredentials("log in with an API key first, or sign the message")
         principal = self._known(key_id, now_ms)
         if principal is None:
-            raise InvalidCredentials("the key that this session has logged in with does not exist any more", reason="deleted key")
+            raise InvalidCredentials("the key that this session logged in with no longer exists", reason="deleted key")
         return principal
 
     def _owner_of_late(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
@@ -486,7 +486,7 @@ class Gate:
         now_ms = self._services.monotonic_ms()
         hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
         refusal = invalid(
-            hint or "no such key, or the signature is not over these bytes: compare string_to_sign with what you signed",
+            hint or "unknown key, or the signature does not match: compare string_to_sign with what you signed",
             credentials.signed,
             reason="wrong signature" if principal is not None else "unknown key",
         )
@@ -501,12 +501,9 @@ class Gate:
         except LedgerNeeded as needed:
             raise KeyNeeded(needed.ledger, weight=needed.weight, rate=needed.rate) from None
         if not charge.allowed:
-            limit = f"{allowance.per_account} for all keys of the account" if charge.of_account else f"{allowance.per_key}"
-            raise rules.rate_limited(
-                f"over {limit} in weights; this call weighs {route.weight}",
-                charge.retry_after_ms,
-                "per_account" if charge.of_account else "per_key",
-            )
+            if charge.of_account:
+                raise rules.over_limit(f"{allowance.per_account} per account", route.weight, charge.retry_after_ms, "per_account")
+            raise rules.over_limit(str(allowance.per_key), route.weight, charge.retry_after_ms, "per_key")
         return charge
 
     # -- what follows a decision
@@ -579,7 +576,7 @@ class Gate:
 
 
 def _held_back(held_ms: float) -> Refusal:
-    return rules.rate_limited("too many refused credentials from your address", held_ms, "per_ip_failures")
+    return rules.rate_limited("too many failed authentication attempts from your IP address", held_ms, "per_ip_failures")
 
 
 def _costs(asked: Asked) -> bool:

@@ -54,9 +54,9 @@ class Hints:
         :param now_ms: of the monotonic clock
         """
         if looks_like_secret(credentials.key_id):
-            return "the secret stands where the key id belongs (gbk_…): swap them, and delete this key, since its secret has been sent"
+            return "the secret was sent as the key id (gbk_…): swap them, and delete this key, because its secret was exposed"
         if is_key_id(credentials.key_id.strip(_AROUND)) and not is_key_id(credentials.key_id):
-            return "the key id stands in quotes, or has white space around it: send it alone (gbk_…)"
+            return "the key id is quoted or surrounded by white space: send it alone (gbk_…)"
         if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
             return ""
         return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
@@ -78,9 +78,9 @@ class Hints:
 def _common(credentials: Credentials) -> Iterator[Mistake]:
     """Mistakes of every dialect."""
     signed, signature = credentials.signed, credentials.signature
-    yield Mistake("a newline was signed behind the last byte: leave it out", signed + b"\n", signature)
-    yield Mistake("lines were signed with CR LF between them: use LF alone", signed.replace(b"\n", b"\r\n"), signature)
-    yield Mistake("the string was signed in lower case: sign the bytes as they are sent", signed.lower(), signature)
+    yield Mistake("a trailing newline was signed: remove it", signed + b"\n", signature)
+    yield Mistake("the lines were signed with CRLF line endings: use LF", signed.replace(b"\n", b"\r\n"), signature)
+    yield Mistake("the string was converted to lower case before signing: sign the bytes that are sent", signed.lower(), signature)
 
 
 def _verified(mistakes: Iterable[Mistake], principal: Principal | None) -> str:
@@ -98,21 +98,21 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     given = secret.reveal() if secret is not None else _NOBODY
     found = ""
     for advice, key in (
-        ("the secret was used with a newline at its end: strip what you read from the file", given + b"\n"),
-        ("the secret was used with a newline (CR LF) at its end: strip what you read from the file", given + b"\r\n"),
-        ("the secret was used with a space at its end: strip it", given + b" "),
-        ("the secret was used with a space before it: strip it", b" " + given),
-        ("the secret was used in its quotes: leave them out", b'"' + given + b'"'),
-        ("the secret was used in its quotes: leave them out", b"'" + given + b"'"),
-        ("the secret was used with a byte order mark before it: read the file as utf-8-sig", b"\xef\xbb\xbf" + given),
-        ("the secret was used without its prefix gbs_: the HMAC key is the whole text as it was shown", given.removeprefix(b"gbs_")),
-        ("the secret was Base64-decoded: the HMAC key is the text itself, as it was shown", _loosely_decoded(given)),
+        ("the secret was used with a trailing newline: strip it after reading the file", given + b"\n"),
+        ("the secret was used with a trailing newline (CRLF): strip it after reading the file", given + b"\r\n"),
+        ("the secret was used with a trailing space: strip it", given + b" "),
+        ("the secret was used with a leading space: strip it", b" " + given),
+        ("the secret was used with its quotes: remove them", b'"' + given + b'"'),
+        ("the secret was used with its quotes: remove them", b"'" + given + b"'"),
+        ("the secret was used with a leading byte order mark: read the file as utf-8-sig", b"\xef\xbb\xbf" + given),
+        ("the secret was used without its prefix gbs_: the HMAC key is the entire secret, as shown", given.removeprefix(b"gbs_")),
+        ("the secret was Base64-decoded: the HMAC key is the secret's text, as shown", _loosely_decoded(given)),
     ):
         if _is_hmac(key, credentials) and secret is not None:
             found = advice
     # A key id is no secret: whoever signs with it has proved nothing, so it is told whether or not there is such a key.
     swapped = _is_hmac(credentials.key_id.encode(), credentials)
-    return found or ("the HMAC is keyed with the key id: key it with the secret (gbs_…)" if swapped else "")
+    return found or ("the key id was used as the HMAC key: use the secret (gbs_…)" if swapped else "")
 
 
 def _is_hmac(key: bytes, credentials: Credentials) -> bool:

@@ -117,8 +117,8 @@ class ReplayGuard:
         elif reply is None:
             outcome = "replayed"
             refusal = ReplayedRequest(
-                "a request with this signature was admitted before, and this one was not carried out: find out what became of the first "
-                "(ask for the order or for the open orders) before you do anything else"
+                "a request with this signature was already accepted, and this one was not executed: check the outcome of the first request "
+                "(query the order or the open orders) before you continue"
             )
         else:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
@@ -126,7 +126,7 @@ class ReplayGuard:
             self._log_outage(reason, outcome)
             if claim.outage != "allow":
                 refusal = ReplayGuardUnavailable(
-                    "whether this request was admitted before could not be determined, so it was not carried out; sign anew and try again",
+                    "the gateway could not determine whether this is a replay, so the request was not executed; sign it again and retry",
                     reason=reason,
                 )
         self._metrics.replay_claims[outcome] += 1

@@ -84,7 +84,7 @@ class Route:
         listed = [method for method in found if method is not None]
         if len(listed) != len(found):
             unlisted = names[found.index(None)]
-            raise NoRoute(f"the method {unlisted[:64]!r} is not served on this connection; see the list of methods")
+            raise NoRoute(f"the method {unlisted[:64]!r} is not available on this connection; see the list of methods")
         return listed[0] if len(listed) == 1 else _together(listed)
 
 
@@ -243,15 +243,17 @@ def check_path(path: bytes) -> None:
     """:raises AmbiguousPath: naming what two parties could read differently"""
     for pattern, what in _AMBIGUITIES:
         if pattern.search(path):
-            raise AmbiguousPath(f"the path contains {what}; the gate forwards exactly what was signed and never normalises a path")
+            raise AmbiguousPath(f"the path contains {what}; paths are forwarded exactly as signed and never normalized")
 
 
 def _unlisted(method: bytes, path: bytes, allowed: set[bytes], meant: str) -> NoRoute | MethodNotAllowed:
     if not allowed:
         advice = f"did you mean {meant[:200]}?" if meant else "see the list of endpoints"
-        return NoRoute(f"nothing is served at {path[:200].decode('ascii', 'replace')}; {advice}")
+        return NoRoute(f"no route for {path[:200].decode('ascii', 'replace')}; {advice}")
     names = b", ".join(sorted(allowed))
-    return MethodNotAllowed(f"{method.decode('ascii', 'replace')} is not served here; use {names.decode()}", headers=((b"Allow", names),))
+    return MethodNotAllowed(
+        f"{method.decode('ascii', 'replace')} is not supported on this path; use {names.decode()}", headers=((b"Allow", names),)
+    )
 
 
 def _walk(node: _Node, segments: list[bytes], depth: int) -> Iterator[dict[bytes, Route]]:

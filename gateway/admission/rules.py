@@ -36,34 +36,34 @@ def check_coverage(credentials: Credentials, route: Route) -> None:
     :raises MalformedRequest: the dialect has a place for a nonce, and the request has none
     """
     if route.scope == "trade" and not credentials.covers_query:
-        raise UnsignedQuery("this dialect does not sign the query, and this call changes something: send it without a query")
+        raise UnsignedQuery("this dialect does not sign the query string: send trade requests without one")
     if route.strict_replay and not credentials.unique:
-        raise MalformedRequest('this call is admitted once per signature: add a "nonce" to Signature-Input')
+        raise MalformedRequest('each signature is accepted once on this route: add a "nonce" parameter to Signature-Input')
 
 
 def check_time(credentials: Credentials, now_ms: int, auth: Auth) -> int:
     """Whether the request is fresh.
 
     :return: the window that applies, in milliseconds
-    :raises TimestampOutOfWindow: too old, ahead of time, or expired by its own word
+    :raises TimestampOutOfWindow: too old, ahead of time, or expired per its ``expires`` parameter
     :raises MalformedRequest: it asks for a window that is not granted
     """
     window_ms = credentials.window_ms or auth.clock_window_ms
     if window_ms > auth.max_clock_window_ms:
-        raise MalformedRequest(f"the request asks for a window of {window_ms} ms; at most {auth.max_clock_window_ms} ms")
+        raise MalformedRequest(f"the requested time window of {window_ms} ms exceeds the maximum of {auth.max_clock_window_ms} ms")
     age_ms = now_ms - credentials.timestamp_ms
     if not -AHEAD_MS <= age_ms <= window_ms:
         if age_ms < 0:
-            advice = f"your clock is {-age_ms} ms ahead; at most {AHEAD_MS} ms"
+            advice = f"your clock is {-age_ms} ms ahead of the server's; at most {AHEAD_MS} ms is accepted"
         else:
-            advice = f"the request was signed {age_ms} ms ago; at most {window_ms} ms"
+            advice = f"the request was signed {age_ms} ms ago; at most {window_ms} ms is accepted"
         raise TimestampOutOfWindow(
-            f"{advice}. Set your clock by GET /gateway/v1/time, and sign right before sending",
+            f"{advice}. Synchronize your clock with GET /gateway/v1/time, and sign immediately before sending",
             extras={"server_time_ms": now_ms, "skew_ms": -age_ms, "window_ms": window_ms},
         )
     if credentials.expires_ms and now_ms > credentials.expires_ms:
         raise TimestampOutOfWindow(
-            f"the signature expired {now_ms - credentials.expires_ms} ms ago by its own word",
+            f"the signature expired {now_ms - credentials.expires_ms} ms ago, per its expires parameter",
             extras={"server_time_ms": now_ms, "skew_ms": credentials.expires_ms - now_ms, "window_ms": window_ms},
         )
     return window_ms
@@ -74,16 +74,16 @@ def check_standing(principal: Principal, now_ms: int) -> None:
     if principal.expires_ms is not None and now_ms >= principal.expires_ms:
         raise KeyExpired("this key has expired: create a new one", extras={"expired_at": rfc3339(principal.expires_ms)})
     if principal.frozen:
-        raise AccountFrozen("the account is frozen, or its identity is not verified any more: contact support")
+        raise AccountFrozen("the account is frozen or its identity verification was revoked: contact support")
 
 
 def check_address(principal: Principal, seen: Seen) -> None:
-    """:raises IpNotAllowed: the key lists addresses, and this is none of them or cannot be told"""
+    """:raises IpNotAllowed: the key has an IP allowlist, and the client IP is not in it or could not be determined"""
     allowed = principal.allowlist
     if allowed is None or seen.address in allowed:
         return
     if not seen.address:
-        detail = f"your address cannot be told, and this key is whitelisted: {seen.problem}"
+        detail = f"your IP address could not be determined, and this key has an IP allowlist: {seen.problem}"
     else:
         detail = _address_advice(seen.address, allowed)
     raise IpNotAllowed(detail, extras={"client_ip": seen.address or None, "allowed_count": len(allowed)})
@@ -94,7 +94,7 @@ def check_scope(principal: Principal, route: Route) -> None:
     if route.scope not in principal.scopes and route.scope != "any":
         granted = list(principal.identity.scopes)
         raise ScopeNotGranted(
-            f"this call needs a key with the permission {route.scope}; this one has {', '.join(granted)}",
+            f"this call requires the permission {route.scope}; this key has {', '.join(granted)}",
             extras={"required": route.scope, "granted": granted},
         )
 
@@ -113,6 +113,16 @@ def check_open(route: Route) -> None:
         raise refusal
 
 
+def over_limit(limit: str, weight: int, retry_ms: float, resource: str) -> RateLimited:
+    """The refusal of a request by a limit in weight units.
+
+    :param retry_ms: see :func:`rate_limited`; infinite when the weight alone is over the limit
+    """
+    if retry_ms == float("inf"):
+        return rate_limited(f"weight {weight} exceeds the limit of {limit}", retry_ms, resource)
+    return rate_limited(f"rate limit of {limit} exceeded; this request has weight {weight}", retry_ms, resource)
+
+
 def rate_limited(why: str, retry_ms: float, resource: str = "") -> RateLimited:
     """The refusal of a limit.
 
@@ -120,7 +130,7 @@ def rate_limited(why: str, retry_ms: float, resource: str = "") -> RateLimited:
     :param resource: see :class:`gateway.errors.Refusal`
     """
     if retry_ms == float("inf"):
-        return RateLimited(f"{why}: it can never pass", extras={"retry_after_ms": None}, resource=resource)
+        return RateLimited(why, extras={"retry_after_ms": None}, resource=resource)
     milliseconds = max(1, round(retry_ms))
     seconds = -(-milliseconds // 1000)
     return RateLimited(
@@ -136,5 +146,5 @@ def _address_advice(address: str, allowed: frozenset[str]) -> str:
     same = sum((":" in one) is (family == 6) for one in allowed)
     count = f"{len(allowed)} address{'es' if len(allowed) != 1 else ''}"
     if not same:
-        count = f"{len(allowed)} IPv{10 - family} address{'es' if len(allowed) != 1 else ''} and none of IPv{family}"
-    return f"you arrived over IPv{family} from {address}; this key lists {count}. Create a key that lists it, or come from a listed one"
+        count = f"{len(allowed)} IPv{10 - family} address{'es' if len(allowed) != 1 else ''} and no IPv{family} address"
+    return f"the request came from {address} (IPv{family}), and this key's IP allowlist has {count}: create a key that allows this address"

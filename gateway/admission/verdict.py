@@ -114,9 +114,9 @@ async def decide(
         route = gate.route(request)
         pattern = route.pattern
         if route.builtin:
-            raise NoRoute("the gate answers this path itself: forward it to its public port")
+            raise NoRoute("the gateway answers this path itself: forward it to the gateway's public port")
         if route.session:
-            raise NoRoute("each message of this session is decided by itself: forward its connections to the gate's public port")
+            raise NoRoute("each message of this session is admitted individually: forward its connections to the gateway's public port")
         _check(request, route, gate.settings, whole=whole)
         admitted = await admit(gate, request, route)
     except Refusal as refusal:
@@ -136,18 +136,18 @@ def _check(request: Request, route: Route, settings: GatewaySettings, *, whole: 
     """
     limits = settings.limits
     if len(request.body) > limits.max_body_bytes:
-        raise BodyTooLarge(f"the content is over {limits.max_body_bytes} bytes", extras={"limit": limits.max_body_bytes})
+        raise BodyTooLarge(f"the body exceeds {limits.max_body_bytes} bytes", extras={"limit": limits.max_body_bytes})
     head = len(request.method) + len(request.target) + sum(len(name) + len(value) + 4 for name, value in request.headers)
     if head > limits.max_header_bytes:
-        raise HeadersTooLarge(f"the header section is over {limits.max_header_bytes} bytes", extras={"limit": limits.max_header_bytes})
+        raise HeadersTooLarge(f"the header section exceeds {limits.max_header_bytes} bytes", extras={"limit": limits.max_header_bytes})
     for name, _ in request.headers:
         unwanted = shadows(name) if b"_" in name else stays_behind(name) and name not in _REPLACED
         if unwanted and name != settings.client_ip.header.lower().encode():
             raise MalformedRequest(
-                f"the field {name.decode('latin-1')!r} is not forwarded by this gate: leave it out, or let the proxy remove it"
+                f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"
             )
     if not whole and route.scope != "public" and (request.method not in _WITHOUT_CONTENT or route.scope == "trade"):
-        raise MalformedRequest("the asking proxy has not sent the content, so it cannot be verified: send this call to the gate's own port")
+        raise MalformedRequest("the proxy did not send the body, so it cannot be verified: forward this route to the gateway's public port")
 
 
 _REPLACED = HOP_BY_HOP | OWNED | REGENERATED

@@ -62,7 +62,9 @@ class Call(Waiter):
         """Send it, now or as soon as there is a connection. Reports to the receiver, even before this returns; never raises."""
         server = self.pool.choose(self._tried)
         if server is None:
-            self.receiver.response_failed(self._refusal or UpstreamUnavailable("no server of this service is up; try again later"))
+            self.receiver.response_failed(
+                self._refusal or UpstreamUnavailable("no server of the upstream service is available; try again later")
+            )
             return
         self.server = server
         server.active += 1
@@ -71,7 +73,9 @@ class Call(Waiter):
             self.send_on(connection)
         elif not server.open_for(self):
             self._leave(kind="overload")
-            self.receiver.response_failed(Overloaded("too many requests wait for this service; try again", resource="upstream_connections"))
+            self.receiver.response_failed(
+                Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
+            )
 
     def send_on(self, connection: UpstreamEnd) -> None:
         self.connection = connection
@@ -122,11 +126,11 @@ class Call(Waiter):
         self.receiver.response_switched(head, connection, rest)
 
     def unconnected(self, reason: str) -> None:
-        self._elsewhere(UpstreamUnreachable("the service cannot be reached; try again", reason=reason), kind="connect")
+        self._elsewhere(UpstreamUnreachable("the upstream service could not be reached; try again", reason=reason), kind="connect")
 
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
         self.connection = None
-        refusal = self._in_doubt(UpstreamUnreachable("the connection to the service broke before it answered", reason=reason))
+        refusal = self._in_doubt(UpstreamUnreachable("the upstream service closed the connection before it answered", reason=reason))
         if head_seen:
             self._leave(kind=kind)
             self.receiver.response_broken()
@@ -146,11 +150,13 @@ class Call(Waiter):
         if head_seen:
             self.receiver.response_broken()
         else:
-            self.receiver.response_failed(self._in_doubt(UpstreamTimeout("the service did not answer in time")))
+            self.receiver.response_failed(self._in_doubt(UpstreamTimeout("the upstream service did not answer in time")))
 
     def waited_too_long(self) -> None:
         self._leave(kind="overload", blame=False)
-        self.receiver.response_failed(Overloaded("too many requests wait for this service; try again", resource="upstream_connections"))
+        self.receiver.response_failed(
+            Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
+        )
 
     def _in_doubt(self, refusal: Refusal) -> Refusal:
         """The same, with what the owner of a trade that was sent and not answered must know."""

@@ -205,12 +205,12 @@ class Tunnels:
             raise Overloaded("too many WebSocket connections are open; try again later", resource="tunnels")
         if self._per_address[address] >= limits.max_tunnels_per_address:
             raise Overloaded(
-                f"{limits.max_tunnels_per_address} WebSocket connections from your address are open already; close some",
+                f"{limits.max_tunnels_per_address} WebSocket connections are already open from your IP address: close some",
                 resource="tunnels_address",
             )
         if key_id and self._per_key[key_id] >= limits.max_tunnels_per_key:
             raise Overloaded(
-                f"{limits.max_tunnels_per_key} WebSocket connections of this key are open already; close some", resource="tunnels_key"
+                f"{limits.max_tunnels_per_key} WebSocket connections are already open for this key: close some", resource="tunnels_key"
             )
         self._places += 1
         self._per_address[address] += 1

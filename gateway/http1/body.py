@@ -46,11 +46,11 @@ class Memory:
     def take(self, size: int, owners: tuple[str, ...]) -> None:
         """:raises Overloaded: there is not so much left, in all or for one of the owners"""
         if size > self.left:
-            raise Overloaded("too much content is being received; try again", close=True, resource="body_memory")
+            raise Overloaded("too many request bodies are being received; try again", close=True, resource="body_memory")
         held = self._held
         for owner in owners:
             if held.get(owner, 0) + size > (self._half if owner == UNVERIFIED else self._share):
-                detail = "too much content is being received from you at once; send less at a time"
+                detail = "too many request bodies are being received from this client; send fewer at a time"
                 raise Overloaded(detail, close=True, resource="body_memory_share")
         self.left -= size
         for owner in owners:
@@ -106,7 +106,7 @@ class BodyBuffer:
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            raise BodyTooLarge(f"the content is over {self._limit} bytes", close=True, extras={"limit": self._limit})
+            raise BodyTooLarge(f"the body exceeds {self._limit} bytes", close=True, extras={"limit": self._limit})
 
 
 class ChunkedBody:

@@ -295,4 +295,4 @@ class ResponseReader(Reader):
 
 def _check_size(size: int, limit: int) -> None:
     if size > limit:
-        raise HeadersTooLarge(f"the header section is over {limit} bytes", close=True, extras={"limit": limit})
+        raise HeadersTooLarge(f"the header section exceeds {limit} bytes", close=True, extras={"limit": limit})

@@ -166,12 +166,12 @@ def notes(settings: ClientIp) -> list[tuple[str, str]]:
 
 
 _ONE_ADDRESS = (
-    "this field is taken to hold one address, or address:port with IPv6 in brackets; an IPv6 address that is followed by a port without "
-    "brackets cannot be told apart from a longer address"
+    "this field is read as one address, or address:port with IPv6 in brackets; an IPv6 address followed by a port without brackets is "
+    "indistinguishable from a longer address"
 )
 _GOOGLES = (
-    "Google's load balancers append their own address behind the client's (203.0.113.9, 34.120.5.6): list the forwarding rule's address, "
-    "too, or every client has it"
+    "Google's load balancers append their own address behind the client's (203.0.113.9, 34.120.5.6): list the forwarding rule's address "
+    "too, or every client will appear to have it"
 )
 
 

@@ -84,7 +84,7 @@ def create_app(operated: Operated) -> web.Application:
             verdict = operated.undecided(refusal)
         except Exception:  # noqa: BLE001 - logged with its traceback, told without
             _log.exception("ops_failed", method=request.method, path=request.path)
-            verdict = operated.undecided(InternalError("the gate failed; its log tells why"))
+            verdict = operated.undecided(InternalError("internal error: see the gateway's log"))
         return decision.answer(verdict, proxy)
 
     app.add_routes(
@@ -109,7 +109,7 @@ async def _whole_body(request: web.Request, limit: int) -> bytes:
     async for piece in request.content.iter_any():
         size += len(piece)
         if size > limit:
-            raise BodyTooLarge(f"the content is over {limit} bytes")
+            raise BodyTooLarge(f"the body exceeds {limit} bytes")
         pieces.append(piece)
     return b"".join(pieces)
 
@@ -147,7 +147,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         return refusal
     except Exception:  # noqa: BLE001 - logged with its traceback, told without
         _log.exception("ops_failed", method=request.method, path=request.path)
-        return _problem(500, "internal_error", "Internal error", "the gate failed; its log tells why")
+        return _problem(500, "internal_error", "Internal error", "internal error: see the gateway's log")
 
 
 def _problem(status: int, code: str, title: str, detail: str, **extras: Any) -> web.Response:

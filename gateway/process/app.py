@@ -185,7 +185,7 @@ class App:
                 self.metrics.admitted[pattern] += 1
 
         if not self._plane.is_trusted(asked.peer):
-            stranger = IpNotAllowed(f"{asked.peer} may not ask for decisions: it is not in client_ip.trusted_proxies")
+            stranger = IpNotAllowed(f"{asked.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies")
             if not shadow:
                 return refused(stranger)
             note(stranger, request, "")

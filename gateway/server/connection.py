@@ -379,13 +379,13 @@ class ClientConnection(ClientEnd):
         state, timeouts = self._state, self._common.metrics.timeouts
         if state == HEAD and self._reader.begun:
             timeouts["header"] += 1
-            self._refuse(RequestTimeout("the header section did not come in time", close=True))
+            self._refuse(RequestTimeout("the header section was not received in time", close=True))
         elif state <= IDLE:
             timeouts["idle"] += 1
             self.close_idle()
         elif state == BODY and not self._full and self._exchange is not None:
             timeouts["body"] += 1
-            self._exchange.fail(RequestTimeout("the content did not come in time", close=True))
+            self._exchange.fail(RequestTimeout("the body was not received in time", close=True))
         elif state == ENDING:
             self._linger()
         else:

@@ -159,7 +159,7 @@ class Exchange(Receiver):
                 self._look_at_head()
                 self._connection.resume_content()
         except KeyNeeded:
-            self.fail(KeyStoreUnavailable("the key could not be held; try again", reason="evicted as soon as it was fetched"))
+            self.fail(KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched"))
         except Refusal as refusal:
             self.fail(refusal)
         except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
@@ -451,7 +451,7 @@ class Exchange(Receiver):
 
     def _defect(self, error: BaseException) -> None:
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)
-        self.fail(InternalError("the gate failed; the request id tells us where", close=True))
+        self.fail(InternalError("internal error: contact support with the request id", close=True))
 
     def _give(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
         """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""

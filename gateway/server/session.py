@@ -266,7 +266,7 @@ class Session(Tunnel):
         if serving is not self._serving:
             route = serving.gate.route(self._client)
             if route.session != self._route.session or route.upstream != self._route.upstream:
-                raise NoRoute("this connection is not served as it was opened any more: open another one")
+                raise NoRoute("the configuration of this connection has changed: reconnect")
             self._route, self._serving = route, serving
             self._reader.max_bytes = serving.limits.max_message_bytes
         return self._route
@@ -304,10 +304,10 @@ class Session(Tunnel):
         if key_id in self.key_ids:
             return
         if len(self.key_ids) >= MAX_KEYS:
-            raise rules.rate_limited(f"a connection uses at most {MAX_KEYS} keys; open another one", float("inf"))
+            raise rules.rate_limited(f"a connection can use at most {MAX_KEYS} keys: open another one", float("inf"))
         if not self._registry.may_use(self, key_id, self._serving.limits):
             limit = self._serving.limits.max_tunnels_per_key
-            raise Overloaded(f"{limit} WebSocket connections of this key are open already; close some")
+            raise Overloaded(f"{limit} WebSocket connections are already open for this key: close some")
         self._registry.use(self, key_id, expires_ms)
 
     # -- it may not
@@ -320,7 +320,7 @@ class Session(Tunnel):
 
     def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:
         _log.error("message_failed", request_id=request_id, exc_info=error)
-        self._refuse(InternalError("the gate failed; the request id tells us where"), message, request_id)
+        self._refuse(InternalError("internal error: contact support with the request id"), message, request_id)
 
     def _say(self, text: bytes) -> None:
         """Send the client a message of the gate, between two of the service."""

@@ -50,7 +50,9 @@ def test_a_missing_permission_stops_a_bot_also_after_it_has_succeeded(system, ke
 
 
 def test_an_address_that_is_not_listed_is_named_in_the_exception(system, key_of):
-    with pytest.raises(ccxt.AuthenticationError, match=r"you arrived over IPv4 from 127.0.0.1; this key lists 1 address"):
+    with pytest.raises(
+        ccxt.AuthenticationError, match=r"the request came from 127.0.0.1 \(IPv4\), and this key's IP allowlist has 1 address"
+    ):
         exchange(system, key_of(ip_access="whitelisted", ip_allowlist=["8.8.8.8"])).fetch_balance()
 
 

@@ -56,7 +56,7 @@ class Credentials:
         self.window_ms = window_ms
         """How old the request allows itself to be; 0: it does not say."""
         self.expires_ms = expires_ms
-        """When it expires by its own word, Unix milliseconds; 0: it does not say."""
+        """When the signature expires, per its ``expires`` parameter, in Unix milliseconds; 0: never."""
         self.algorithm = algorithm
         """The algorithm it names, if any: it must be the key's."""
         self.replay_advice = replay_advice

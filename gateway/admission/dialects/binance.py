@@ -81,23 +81,23 @@ class Binance(Dialect):
         both, signature = [part for part in (query, body) if part], credentials.signature
         sent = dict(_READ.findall(request.query or b"") + _READ.findall(request.body))[b"signature"]
         for decoded in loosely_decoded(unquote_to_bytes(sent)):
-            yield Mistake("the signature is not encoded as the key's kind wants: hex for HMAC, Base64 for Ed25519 and RSA",
+            yield Mistake("wrong signature encoding for this key: use hex for HMAC, Base64 for Ed25519 and RSA",
                           credentials.signed, decoded)  # fmt: skip
-        yield Mistake("query and content were signed with & between them: put nothing between", b"&".join(both), signature)
+        yield Mistake("query and body were joined with & before signing: concatenate them directly", b"&".join(both), signature)
         if len(both) == 2:
-            yield Mistake("the content was left out: sign the query and, right behind it, the content", query, signature)
-            yield Mistake("the query was left out: sign the query and, right behind it, the content", body, signature)
-        yield Mistake("the question mark was signed: the query begins behind it", b"?" + credentials.signed, signature)
+            yield Mistake("the body was not signed: sign the query directly followed by the body", query, signature)
+            yield Mistake("the query was not signed: sign the query directly followed by the body", body, signature)
+        yield Mistake("the question mark was signed: the query starts after it", b"?" + credentials.signed, signature)
         ordered = b"&".join(sorted(credentials.signed.split(b"&")))
-        yield Mistake("the parameters were signed in another order than they were sent in", ordered, signature)
-        yield Mistake("the parameters were signed before they were percent-encoded: sign what is sent",
+        yield Mistake("the parameters were sent in a different order than they were signed in", ordered, signature)
+        yield Mistake("the parameters were signed before percent-encoding: sign the encoded form that is sent",
                       unquote_to_bytes(credentials.signed), signature)  # fmt: skip
         yield from _other_spellings(credentials.signed, signature)
         for url in (request.path, b"https://" + b"".join(request.field_lines(b"host")[:1]) + request.path):
-            yield Mistake("the whole URL was signed: sign the query alone", url + b"?" + credentials.signed, signature)
+            yield Mistake("the entire URL was signed: sign only the query", url + b"?" + credentials.signed, signature)
         before, behind, _ = (request.query or request.body).partition(b"&signature=")
         if behind:
-            yield Mistake("a parameter stands behind signature that was not signed: add the signature last", before, signature)
+            yield Mistake("a parameter after signature was not signed: put signature last", before, signature)
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""
@@ -151,8 +151,8 @@ def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
     """:param alone: the key's header field is all there is"""
     if alone:
         return MissingCredentials(
-            "X-MBX-APIKEY alone proves nothing here: calls that Binance answers by the key alone (listen keys, historical trades) are not "
-            "served unless they are public; sign the request with timestamp and, last, signature"
+            "X-MBX-APIKEY alone does not authenticate: calls that Binance serves by key alone (listen keys, historical trades) are "
+            "available only on public routes; sign the request with timestamp and, last, signature"
         )
     return MissingCredentials(f"the parameter {name} is missing; a signed request carries timestamp and, last, signature")
 
@@ -172,7 +172,7 @@ def milliseconds(value: bytes) -> int:
     :raises MalformedRequest: it is none
     """
     if not _TIME.fullmatch(value):
-        raise MalformedRequest("the parameter timestamp is not a Unix time in milliseconds or microseconds, in digits")
+        raise MalformedRequest("the parameter timestamp must be a Unix time in milliseconds or microseconds")
     time = int(value)
     if time < _SECONDS_BELOW:
         raise MalformedRequest("the parameter timestamp is in seconds; send milliseconds")
@@ -186,7 +186,7 @@ def window(value: bytes) -> int:
     """
     match = _WINDOW.fullmatch(value)
     if match is None:
-        raise MalformedRequest("the parameter recvWindow is not a number of milliseconds from 1 on")
+        raise MalformedRequest("the parameter recvWindow must be a positive number of milliseconds")
     return int(match[1])
 
 

@@ -44,26 +44,24 @@ class Mobee(Dialect):
         """See :meth:`Dialect.mistakes`."""
         signed, signature = credentials.signed, credentials.signature
         for decoded in loosely_decoded(fields[SIGNATURE]):
-            yield Mistake(
-                "the signature is not in standard Base64 with padding (hex, perhaps): encode the digest's bytes so", signed, decoded
-            )
+            yield Mistake("wrong signature encoding (hex, perhaps): use standard Base64 with padding", signed, decoded)
         head = [request.method, request.path, fields[TIMESTAMP]]
         body = [request.body] if request.body else []
         other_unit = b"%d" % (credentials.timestamp_ms if len(fields[TIMESTAMP]) < 12 else credentials.timestamp_ms // 1000)
         yield Mistake(
-            "seconds and milliseconds are mixed up: sign the very digits that X-Request-Timestamp carries",
+            "seconds and milliseconds were mixed up: sign exactly the value sent in X-Request-Timestamp",
             b"\n".join([*head[:2], other_unit, *body]), signature,
         )  # fmt: skip
         if request.query is not None:
             yield Mistake(
-                "the query was signed: this dialect signs the path alone", b"\n".join([head[0], request.target, head[2], *body]), signature
+                "the query was signed: this dialect signs only the path", b"\n".join([head[0], request.target, head[2], *body]), signature
             )
         if body:
-            yield Mistake("the content was left out: sign it as the fourth line", b"\n".join(head), signature)
+            yield Mistake("the body was not signed: sign it as the fourth line", b"\n".join(head), signature)
         else:
-            yield Mistake("an empty fourth line was signed: without content there are three lines", b"\n".join([*head, b""]), signature)
+            yield Mistake("an empty fourth line was signed: without a body there are three lines", b"\n".join([*head, b""]), signature)
         for other in rewritten(request.body) if body else ():
-            yield Mistake("another spelling of the JSON content was signed than was sent: serialise once, sign and send the same bytes",
+            yield Mistake("the signed JSON is formatted differently from the JSON sent: serialize once, then sign and send the same bytes",
                           b"\n".join([*head, other]), signature)  # fmt: skip
 
     def refusal(self, problem: Mapping[str, object]) -> None:
@@ -81,6 +79,6 @@ def milliseconds(timestamp: bytes, name: str) -> int:
     :raises MalformedRequest: it is none
     """
     if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[:1] == b"0":
-        raise MalformedRequest(f"{name} is not a Unix time in seconds (or milliseconds), in digits")
+        raise MalformedRequest(f"{name} must be a Unix time in seconds (or milliseconds)")
     value = int(timestamp)
     return value * 1000 if value < _SECONDS_BELOW else value

@@ -68,7 +68,7 @@ class Rfc9421(Dialect):
         parameters = given.parameters
         algorithm = _text(parameters, "alg")
         if algorithm and algorithm not in ALGORITHMS:
-            raise MalformedRequest(f"the alg {algorithm[:40]!r} is not spoken here; use {', '.join(ALGORITHMS)}, or leave it out")
+            raise MalformedRequest(f"unsupported alg {algorithm[:40]!r}: use {', '.join(ALGORITHMS)}, or leave it out")
         return Credentials(
             _text(parameters, "keyid"),
             _signature(fields[SIGNATURE], given.label),
@@ -96,12 +96,14 @@ class Rfc9421(Dialect):
         given, signature = _input(fields[INPUT]), credentials.signature
         for decoded in loosely_decoded(signature):
             yield Mistake(
-                "Signature carries text, not the signature's bytes: write the bytes in Base64 between colons", credentials.signed, decoded
+                "Signature holds text instead of the signature's bytes: write the bytes in Base64 between colons",
+                credentials.signed,
+                decoded,
             )
         other = request.replace(secure=not request.secure)
         yield Mistake(
-            f"the gate saw {'https' if request.secure else 'http'}: what ends TLS must be a trusted proxy that sends X-Forwarded-Proto; "
-            "else leave @scheme and @target-uri out",
+            f"the gateway saw {'https' if request.secure else 'http'}: the proxy that terminates TLS must be trusted and send "
+            "X-Forwarded-Proto; otherwise do not cover @scheme or @target-uri",
             signature_base(given.components, given.text, other), signature,
         )  # fmt: skip
         without_query = credentials.signed.replace(b'"@query": ?', b'"@query": ')
@@ -133,9 +135,7 @@ def _value(component: str, request: Request, pairs: list[tuple[str, str]]) -> by
     if component.startswith("@"):
         derive = _DERIVED.get(component)
         if derive is None:
-            raise MalformedRequest(
-                f"the component {component[:40]!r} is not spoken here; use {', '.join(_DERIVED)}, @query-param or header fields"
-            )
+            raise MalformedRequest(f"unsupported component {component[:40]!r}: use {', '.join(_DERIVED)}, @query-param or header fields")
         return derive(request)
     lines = request.field_lines(component.encode("ascii"))
     if not lines:
@@ -248,7 +248,7 @@ def _check_digest(request: Request, signed: bytes) -> None:
     for digest, member in known:
         stated = member[0] if isinstance(member, tuple) else member
         if not isinstance(stated, bytes) or not compare_digest(stated, digest(request.body)):
-            raise invalid("the content is not what Content-Digest says: sign the very bytes that are sent", signed)
+            raise invalid("the body does not match Content-Digest: compute it over the bytes that are sent", signed)
 
 
 _DIGESTS: dict[str, Callable[[bytes], bytes]] = {
@@ -280,7 +280,7 @@ def _dictionary(value: bytes, name: str) -> Mapping[str, object]:
 
 
 def _refuse_duplicate(key: str, _context: str) -> NoReturn:
-    raise MalformedRequest(f"a structured field carries {key[:40]!r} twice")
+    raise MalformedRequest(f"a structured field has the key {key[:40]!r} twice")
 
 
 def _text(parameters: Mapping[str, object], name: str) -> str:
@@ -288,7 +288,7 @@ def _text(parameters: Mapping[str, object], name: str) -> str:
     if not isinstance(value, str):  # a token is no str here
         raise MalformedRequest(f"the parameter {name} of Signature-Input is not text in quotes")
     if not value and name == "keyid":
-        raise MissingCredentials("Signature-Input names no keyid: put the key id there")
+        raise MissingCredentials("Signature-Input has no keyid parameter: set it to the key id")
     return value
 
 

@@ -65,17 +65,17 @@ class BinanceSession(SessionDialect):
         members = (params.members if params is not None else None) or {}
         signed, signature = credentials.signed, credentials.signature
         for other in loosely_decoded(_said(text, members[b"signature"])):
-            yield Mistake("the signature is not encoded as the key's kind wants: hex for HMAC, Base64 for Ed25519 and RSA", signed, other)
+            yield Mistake("wrong signature encoding for this key: use hex for HMAC, Base64 for Ed25519 and RSA", signed, other)
         pairs = [name + b"=" + _said(text, member) for name, member in members.items() if name != b"signature"]
         yield Mistake("the parameters were signed in the order they were sent in: sort them by name", b"&".join(pairs), signature)
         without_key = b"&".join(sorted(pair for pair in pairs if not pair.startswith(b"apiKey=")))
-        yield Mistake("apiKey was left out: it is signed like every other parameter", without_key, signature)
+        yield Mistake("apiKey was not signed: it is signed like every other parameter", without_key, signature)
         encoded = b"&".join(
             sorted(b"%b=%b" % (name, quote(_said(text, member)).encode()) for name, member in members.items() if name != b"signature")
         )
-        yield Mistake("the values were percent-encoded before they were signed: sign them as they are", encoded, signature)
+        yield Mistake("the values were percent-encoded before signing: sign them unencoded", encoded, signature)
         raw = [name + b"=" + text[member.start : member.end] for name, member in members.items() if name != b"signature"]
-        yield Mistake("the quotes of the strings were signed: sign what stands between them", b"&".join(sorted(raw)), signature)
+        yield Mistake("the quotes around strings were signed: sign the strings without quotes", b"&".join(sorted(raw)), signature)
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
         """See :meth:`SessionDialect.refusal`."""
@@ -127,5 +127,5 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
             pairs.append(name + b"=" + _said(text, members[name]))
     signed = b"&".join(pairs)
     if ambiguous or signed.count(b"&") >= max(len(pairs), 1):
-        raise MalformedRequest("params holds an & or, in a name, an =: what is signed could be read in two ways")
+        raise MalformedRequest("params contains an & or, in a name, an =: the signed payload would be ambiguous")
     return signed

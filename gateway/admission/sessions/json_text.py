@@ -56,10 +56,10 @@ def scan(text: bytes) -> Value:
     """
     begin = _WHOLE.match(text)
     if begin is None:
-        raise MalformedRequest("a message is one JSON object")
+        raise MalformedRequest("a message must be a single JSON object")
     value = _object(text, -1, begin.end(), 1)
     if _END.match(text, value.end) is None:
-        raise MalformedRequest(f"something follows the object, at byte {value.end}")
+        raise MalformedRequest(f"unexpected data after the object, at byte {value.end}")
     return value
 
 
@@ -79,7 +79,7 @@ def _object(text: bytes, name_start: int, start: int, depth: int) -> Value:
         begin, behind = match.span(1)
         name = unescaped(text[begin:behind])
         if name in members:
-            raise MalformedRequest(f"a member is named twice, at byte {begin}")
+            raise MalformedRequest(f"duplicate member, at byte {begin}")
         first, last = match.span(2)
         if first >= 0:
             members[name] = Value(begin, first, last)
@@ -136,7 +136,7 @@ def _behind(match: "re.Match[bytes] | None", position: int) -> int:
 
 
 def _broken(position: int) -> MalformedRequest:
-    return MalformedRequest(f"not JSON, at byte {position}: NaN, half a surrogate pair and unescaped control characters are not, either")
+    return MalformedRequest(f"invalid JSON at byte {position} (NaN, lone surrogates and unescaped control characters are not allowed)")
 
 
 def unescaped(token: bytes) -> bytes:

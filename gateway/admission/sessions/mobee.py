@@ -59,11 +59,11 @@ class MobeeSession(SessionDialect):
         text, members = message.text, message.value.members or {}
         api = members.get(b"api")
         if api is None or api.members is None:
-            raise MissingCredentials("a log-in carries api, an object with public_key and timestamp, and hmac")
+            raise MissingCredentials("a login requires api, an object with public_key and timestamp, and hmac")
         key_id, encoded = text_of(text, api.members.get(b"public_key")), text_of(text, members.get(b"hmac"))
         time = api.members.get(b"timestamp")
         if key_id is None or encoded is None or time is None:
-            raise MissingCredentials("a log-in carries api, an object with public_key and timestamp, and hmac; one of them is missing")
+            raise MissingCredentials("a login requires api, an object with public_key and timestamp, and hmac; one of them is missing")
         digits = text_of(text, time)
         return Credentials(
             key_id.decode(),
@@ -78,11 +78,13 @@ class MobeeSession(SessionDialect):
         signed, signature = credentials.signed, credentials.signature
         encoded = text_of(message.text, (message.value.members or {}).get(b"hmac")) or b""
         for decoded in loosely_decoded(encoded):
-            yield Mistake("hmac is not in hex or standard Base64 with padding: encode the digest's bytes so", signed, decoded)
-        yield Mistake("the whole message was signed: sign the value of api alone", message.text, signature)
+            yield Mistake("wrong hmac encoding: use hex or standard Base64 with padding", signed, decoded)
+        yield Mistake("the entire message was signed: sign only the value of api", message.text, signature)
         for other in rewritten(signed):
             yield Mistake(
-                "another spelling of api was signed than was sent: serialise it once, sign and send the same bytes", other, signature
+                "the signed api is formatted differently from the api sent: serialize it once, then sign and send the same bytes",
+                other,
+                signature,
             )
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:

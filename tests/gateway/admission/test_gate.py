@@ -247,10 +247,14 @@ def test_an_expired_key_says_since_when():
 @pytest.mark.parametrize(
     ("peer", "listed", "words"),
     [
-        ("203.0.113.7", ["8.8.8.8"], "over IPv4 from 203.0.113.7; this key lists 1 address."),
-        ("2001:db8::1", ["8.8.8.8", "8.8.4.4"], "over IPv6 from 2001:db8::1; this key lists 2 IPv4 addresses and none of IPv6"),
-        ("203.0.113.7", ["2001:4860::8"], "over IPv4 from 203.0.113.7; this key lists 1 IPv6 address and none of IPv4"),
-        ("2001:db8::1", ["2001:4860::8", "8.8.8.8"], "over IPv6 from 2001:db8::1; this key lists 2 addresses."),
+        ("203.0.113.7", ["8.8.8.8"], "from 203.0.113.7 (IPv4), and this key's IP allowlist has 1 address:"),
+        (
+            "2001:db8::1",
+            ["8.8.8.8", "8.8.4.4"],
+            "from 2001:db8::1 (IPv6), and this key's IP allowlist has 2 IPv4 addresses and no IPv6 address",
+        ),
+        ("203.0.113.7", ["2001:4860::8"], "from 203.0.113.7 (IPv4), and this key's IP allowlist has 1 IPv6 address and no IPv4 address"),
+        ("2001:db8::1", ["2001:4860::8", "8.8.8.8"], "from 2001:db8::1 (IPv6), and this key's IP allowlist has 2 addresses:"),
     ],
 )
 def test_a_wrong_address_is_told_with_what_the_key_lists(peer, listed, words):

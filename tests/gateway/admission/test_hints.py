@@ -44,22 +44,22 @@ MISTAKES = [
     ("newline", lambda: request_of(vector("mobee", "refused: a newline behind the timestamp"))),
     ("CR LF", lambda: signed_over(READ, READ["string_to_sign"].replace("\n", "\r\n").encode())),
     ("lower case", lambda: signed_over(READ, READ["string_to_sign"].lower().encode())),
-    ("content was left out", lambda: signed_over(ORDER, ORDER["string_to_sign"].encode().rpartition(b"\n")[0])),
-    ("another spelling", lambda: signed_over(ORDER, ORDER["string_to_sign"].replace(":", ": ").replace(",", ", ").encode())),
+    ("body was not signed", lambda: signed_over(ORDER, ORDER["string_to_sign"].encode().rpartition(b"\n")[0])),
+    ("formatted differently", lambda: signed_over(ORDER, ORDER["string_to_sign"].replace(":", ": ").replace(",", ", ").encode())),
     ("newline at its end", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"] + "\n"})),
     *(
         (advice, lambda around=around: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": around % HMAC["secret"]}))
         for advice, around in (
             ("CR LF) at its end", "%s\r\n"),
             ("a space at its end", "%s "),
-            ("a space before it", " %s"),
-            ("in its quotes", '"%s"'),
-            ("in its quotes", "'%s'"),
+            ("a leading space", " %s"),
+            ("with its quotes", '"%s"'),
+            ("with its quotes", "'%s'"),
             ("byte order mark", "\ufeff%s"),
         )
     ),
     ("without its prefix", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"][4:]})),
-    ("keyed with the key id", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["key_id"]})),
+    ("used as the HMAC key", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["key_id"]})),
 ]
 
 
@@ -80,8 +80,8 @@ def test_the_wrong_encoding_for_the_kind_of_key_is_named(name):
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("refused: signed with an ampersand between query and content", "with & between"),
-        ("refused: signed before percent-encoding", "before they were percent-encoded"),
+        ("refused: signed with an ampersand between query and content", "joined with &"),
+        ("refused: signed before percent-encoding", "before percent-encoding"),
     ],
 )
 def test_mistakes_with_binance_parameters_are_named(name, advice):
@@ -117,7 +117,7 @@ def test_a_scheme_that_the_gate_cannot_see_is_named():
 
 def test_a_secret_in_the_place_of_the_key_id_is_named():
     request = with_field(request_of(READ), b"x-api-key", HMAC["secret"].encode())
-    assert "the secret stands where the key id belongs" in refusal_of(request).extras["hint"]
+    assert "the secret was sent as the key id" in refusal_of(request).extras["hint"]
 
 
 @pytest.mark.parametrize("name", ["ed25519", "rsa"])
@@ -132,7 +132,7 @@ def test_the_same_mistake_with_another_secret_gets_no_hint_and_the_answer_of_an_
     request = make()
     wrong = refusal_of(request, record_of(HMAC | {"secret": "gbs_another"}))
     unknown = refusal_of(request)
-    assert ("hint" in wrong.extras) is (advice == "keyed with the key id")  # which proves nothing, and tells nothing of the key
+    assert ("hint" in wrong.extras) is (advice == "used as the HMAC key")  # which proves nothing, and tells nothing of the key
     assert a_gate().render(wrong, request).body == a_gate().render(unknown, request).body
 
 
@@ -204,8 +204,8 @@ QUERY = b"symbols=[%22BTCIDR%22]&note=a+b%20c%e5%E5&timestamp=1790000000000"
         ("signed as + and sent as %20", QUERY, QUERY.replace(b"%20", b"+")),
         ("signed in upper case", QUERY, QUERY.replace(b"%e5", b"%E5")),
         ("signed in lower case", QUERY, QUERY.replace(b"%E5", b"%e5")),
-        ("the whole URL was signed", QUERY, b"/api/v3/account?" + QUERY),
-        ("the whole URL was signed", QUERY, b"https://api.example/api/v3/account?" + QUERY),
+        ("the entire URL was signed", QUERY, b"/api/v3/account?" + QUERY),
+        ("the entire URL was signed", QUERY, b"https://api.example/api/v3/account?" + QUERY),
         ("behind signature", QUERY + b"&signature=%b&recvWindow=5000", QUERY),
     ],
 )
@@ -222,7 +222,7 @@ def test_what_people_really_do_with_binances_parameters_is_named(advice, sent, s
 def test_a_key_id_in_quotes_is_named(around):
     request = with_field(request_of(READ), b"x-api-key", (around % HMAC["key_id"]).encode("latin-1"))
     for records in ((), (record_of(HMAC),)):
-        assert "stands in quotes" in refusal_of(request, *records).extras["hint"]
+        assert "is quoted or" in refusal_of(request, *records).extras["hint"]
 
 
 def test_two_equal_requests_in_one_second_are_told_what_makes_them_differ():

@@ -75,7 +75,9 @@ class Upstream:
     identity_lines = SimpleNamespace(at=lambda _identity, _now_ms: b"")
 
     def choose(self, _tried: object) -> Any:
-        return SimpleNamespace(active=0, take=lambda **_: None, open_for=lambda _call: True, forget=lambda _call: None)
+        return SimpleNamespace(
+            active=0, take=lambda **_: None, open_for=lambda _call: True, forget=lambda _call: None, left=lambda _call: None
+        )
 
 
 async def _valid(_key_id: str) -> bool:

@@ -154,7 +154,7 @@ def test_a_window_above_the_configured_one_is_refused_by_the_gate():
     gate = a_gate()
     request = sent(b"recvWindow=60001&timestamp=1790000000000&signature=" + HEX).replace(received_ms=1_790_000_000_000)
     route = gate.route(request)
-    with pytest.raises(MalformedRequest, match="at most 60000 ms"):
+    with pytest.raises(MalformedRequest, match="maximum of 60000 ms"):
         gate.admit(request, route)
 
 
