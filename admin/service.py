@@ -62,7 +62,7 @@ async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S
         stack.push_async_callback(_close_pool, pool)
         stores = Stores(pool, redis)
         await stores.wait(wait_s)
-        await _insist_on_ring(stores, vault)
+        await _check_ring(stores, vault)
         stack.push_async_callback(cancel, spawn(feed.tend(stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         running = _Running(vault, stores, http, AdminMetrics())
@@ -120,11 +120,11 @@ class _Running:
         await self._stream.aclose()
 
 
-async def _insist_on_ring(stores: Stores, vault: Vault) -> None:
+async def _check_ring(stores: Stores, vault: Vault) -> None:
     """:raises ConfigError: the vault opens no key, or no factor: every proof would fail, and new keys be sealed for nobody"""
-    await ring.insist(stores.pool, vault)
+    await ring.check(stores.pool, vault)
     async with stores.transaction() as connection:
-        ring.insist_on(vault, await factors.seals(connection, limit=ring.SAMPLE), "factors")
+        ring.check_opens(vault, await factors.seals(connection, limit=ring.SAMPLE), "factors")
 
 
 async def _serve(

@@ -55,14 +55,14 @@ class _Failure(NamedTuple):
 class _Flight(Generic[T]):
     """One look-up under way."""
 
-    __slots__ = ("attempts", "began_ms", "dated", "landed")
+    __slots__ = ("attempts", "began_ms", "dated", "outcome")
 
     def __init__(self, began_ms: int) -> None:
         self.began_ms = began_ms
         self.attempts = 0
         self.dated: DatedRecord | None = None
         """What Redis holds."""
-        self.landed: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
+        self.outcome: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
 
 
 class KeyLookup(Generic[T]):
@@ -149,7 +149,7 @@ class KeyLookup(Generic[T]):
         found: T | Absent | _Failure | None = self.peek(key_id, self._monotonic_ms())
         if found is None:
             flight = self._flights.get(key_id) or self._begin(key_id)
-            found = await asyncio.shield(flight.landed)
+            found = await asyncio.shield(flight.outcome)
         if isinstance(found, _Failure):
             raise KeyStoreUnavailable("The key cannot be looked up at the moment; try again shortly.", reason=found.reason)
         return None if found is ABSENT else found
@@ -238,8 +238,8 @@ class KeyLookup(Generic[T]):
 
     def _land(self, key_id: str, flight: _Flight[T], outcome: T | Absent | _Failure) -> None:
         self._flights.pop(key_id, None)
-        if not flight.landed.done():
-            flight.landed.set_result(outcome)
+        if not flight.outcome.done():
+            flight.outcome.set_result(outcome)
 
     async def _ask_redis(self, key_ids: list[str]) -> None:
         """The ids that Redis cannot answer for go on to PostgreSQL: those that were seen to exist before the others."""

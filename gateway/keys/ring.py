@@ -32,7 +32,7 @@ def migrated() -> Iterator[None]:
         raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway or gerbang_admin") from None
 
 
-async def insist(source: Source, vault: Vault) -> None:
+async def check(source: Source, vault: Vault) -> None:
     """Try the ring on some keys' secrets; where there are none it may be any.
 
     :raises ConfigError: it opens none of them
@@ -40,10 +40,10 @@ async def insist(source: Source, vault: Vault) -> None:
     """
     with migrated():
         rows = await source.fetch(sql.SEALED_AFTER, "", SAMPLE)
-    insist_on(vault, [(row["sealed_secret"], row["id"]) for row in rows], "stored secrets")
+    check_opens(vault, [(row["sealed_secret"], row["id"]) for row in rows], "stored secrets")
 
 
-def insist_on(vault: Vault, sealed: Collection[tuple[bytes, str]], what: str) -> None:
+def check_opens(vault: Vault, sealed: Collection[tuple[bytes, str]], what: str) -> None:
     """:param sealed: seals with the context of each
 
     :raises ConfigError: none of them opens

@@ -139,16 +139,16 @@ class App:
         self.metrics.probes.append(self._count)
 
     @classmethod
-    async def create(cls, configuration: Configuration, *, signing: SigningKey, worker: int, insist: bool) -> Self:
+    async def create(cls, configuration: Configuration, *, signing: SigningKey, worker: int, require_stores: bool) -> Self:
         """Make one and start what runs in the background.
 
-        :param insist: whether a store that cannot be used is a reason not to start
-        :raises ConfigError: a file cannot be used, or with ``insist`` a store
+        :param require_stores: whether a store that cannot be used is a reason not to start
+        :raises ConfigError: a file cannot be used, or with ``require_stores`` a store
         """
         stores = await Stores.open(configuration.settings)
         try:
-            if insist:
-                await stores.insist()
+            if require_stores:
+                await stores.check()
             app = cls(configuration, stores, signing, worker=worker)
         except BaseException:
             await stores.close()

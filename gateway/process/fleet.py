@@ -55,20 +55,20 @@ class Workers:
         :raises WorkerFailed: why the first of them cannot serve
         """
         async with self.changing:
-            outcomes = await asyncio.gather(*(self._start(worker, insist=True) for worker in self._workers), return_exceptions=True)
+            outcomes = await asyncio.gather(*(self._start(worker, require_stores=True) for worker in self._workers), return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
         self._keepers = [spawn(self._keep(worker), name=f"keep {worker.name}") for worker in self._workers]
 
-    async def _start(self, worker: WorkerProcess, *, insist: bool) -> None:
+    async def _start(self, worker: WorkerProcess, *, require_stores: bool) -> None:
         """Bring one worker up with what is in force.
 
-        :param insist: stores that cannot be reached are a reason to give up
+        :param require_stores: stores that cannot be reached are a reason to give up
         """
         await worker.spawn(clock.monotonic_ms())
         orders = {**_orders(self.configuration), "signing": _wire(self.signing)}
-        await worker.call("start", timeout_ms=START_MS, worker=worker.number, insist=insist, **orders)
+        await worker.call("start", timeout_ms=START_MS, worker=worker.number, require_stores=require_stores, **orders)
         await worker.call("serve", timeout_ms=STATUS_MS)
         worker.ready = True
 
@@ -82,7 +82,7 @@ class Workers:
             async with self.changing:
                 self._metrics.worker_restarts += 1
                 try:
-                    await self._start(worker, insist=False)
+                    await self._start(worker, require_stores=False)
                     _log.info("worker_restarted", worker=worker.number)
                 except (WorkerFailed, OSError) as error:
                     _log.error("worker_did_not_start", worker=worker.number, reason=str(error))

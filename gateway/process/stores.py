@@ -37,7 +37,7 @@ class Stores(NamedTuple):
         redis, claims = redis_client.connect(url), redis_client.connect(url, time_each_reply=False)
         return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
 
-    async def insist(self) -> None:
+    async def check(self) -> None:
         """Check that all of it can be used, so that what is wrong is told at the start.
 
         :raises ConfigError: names the setting, and what it leads to
@@ -54,7 +54,7 @@ class Stores(NamedTuple):
             raise ConfigError(problems)
 
     async def _check_keys(self) -> None:
-        await ring.insist(self.pool, self.vault)
+        await ring.check(self.pool, self.vault)
         with ring.migrated():
             await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None)
             if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):

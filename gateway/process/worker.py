@@ -57,14 +57,16 @@ class Worker:
             raise NotPossible("is not started")
         return self._app
 
-    async def start(self, *, worker: int, source: str, values: dict[str, Any], version: str, signing: dict[str, Any], insist: bool) -> None:
-        """Make everything ready to serve, stores included when ``insist``.
+    async def start(
+        self, *, worker: int, source: str, values: dict[str, Any], version: str, signing: dict[str, Any], require_stores: bool
+    ) -> None:
+        """Make everything ready to serve, stores included when ``require_stores``.
 
         :raises GerbangError: the configuration cannot be used, or a store cannot be reached
         """
         configuration = _compile(source, values, version)
         configure_logging(configuration.settings.telemetry.log_level, service="gateway", worker=worker)
-        self._app = await App.create(configuration, signing=SigningKey.from_pem(**signing), worker=worker, insist=insist)
+        self._app = await App.create(configuration, signing=SigningKey.from_pem(**signing), worker=worker, require_stores=require_stores)
 
     async def serve(self) -> None:
         """Accept connections."""

@@ -17,13 +17,13 @@ def seals(ours: int, others: int) -> list[tuple[bytes, str]]:
 @pytest.mark.parametrize(("ours", "others", "wrong"), [(0, 0, False), (1, 0, False), (1, 4, False), (0, 1, True), (0, 5, True)])
 def test_a_ring_is_refused_when_it_opens_nothing_of_what_is_there(ours: int, others: int, wrong: bool) -> None:
     if not wrong:
-        ring.insist_on(OURS, seals(ours, others), "stored secrets")
+        ring.check_opens(OURS, seals(ours, others), "stored secrets")
         return
     with pytest.raises(ConfigError, match=r"vault\.keys: opens none of the stored secrets"):
-        ring.insist_on(OURS, seals(ours, others), "stored secrets")
+        ring.check_opens(OURS, seals(ours, others), "stored secrets")
 
 
 def test_seals_of_another_record_do_not_open() -> None:
     (seal, _context) = seals(1, 0)[0]
     with pytest.raises(ConfigError):
-        ring.insist_on(OURS, [(seal, "gbk_other")], "factors")
+        ring.check_opens(OURS, [(seal, "gbk_other")], "factors")

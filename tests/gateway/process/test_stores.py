@@ -16,7 +16,7 @@ async def test_a_superusers_dsn_is_not_taken_silently(database: Database, redis_
     settings = GatewaySettings.model_validate({"stores": {"postgres": dsn, "redis": redis_url}, "vault": {"keys": new_entry("k1")}})
     stores = await Stores.open(settings)
     with capture_logs() as logs:
-        await stores.insist()
+        await stores.check()
     await stores.close()
     assert [line["event"] for line in logs] == ["postgres_role_is_superuser"] * superuser
 
@@ -34,10 +34,10 @@ async def test_a_redis_that_is_away_is_a_warning_and_one_that_refuses_is_a_mista
         with capture_logs() as logs:
             if refused:
                 with pytest.raises(ConfigError, match="Redis refused: ") as told:
-                    await stores.insist()
+                    await stores.check()
                 assert "wrong-password" not in str(told.value)
             else:
-                await stores.insist()
+                await stores.check()
     finally:
         await stores.close()
     assert [line["event"] for line in logs] == ["starts_degraded"] * (not refused)
