@@ -93,7 +93,7 @@ class Exchange(Receiver):
         self._connection = connection
         self._request = request
         self._framing = framing
-        self._keep_alive = framing.keep_alive and not framing.upgrade
+        self._keep_alive = framing.keep_alive
         self._route: Route | None = None
         self._pending: Pending | None = None
         self._admitted: Admitted | None = None
@@ -124,7 +124,9 @@ class Exchange(Receiver):
             self._give(allowed)
             return
         try:
-            self._route = self._serving.gate.route(self._request)
+            self._route = route = self._serving.gate.route(self._request)
+            if self._framing.upgrade and route.websocket:
+                self._keep_alive = False  # whatever the answer: what stands behind a handshake may be frames
             if self._whole:
                 self._decide()
                 return

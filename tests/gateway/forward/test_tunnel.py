@@ -172,13 +172,23 @@ async def test_bytes_behind_a_handshake_that_the_upstream_refuses_are_not_read_e
         assert len(upstream.requests) == 1
 
 
-async def test_an_upgrade_on_a_route_that_has_none_is_an_ordinary_request_and_the_last() -> None:
+async def test_an_offer_of_a_websocket_on_another_route_is_ignored_and_the_connection_stays() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        for _ in range(2):  # RFC 9110 §7.8: an offer that is not taken is as if it had not been made
+            response = await client.ask(HANDSHAKE.replace(b"/ws", b"/read"))
+            assert (response.status, response.header("connection")) == (200, None)
+        for received in upstream.requests:
+            assert received.values(b"upgrade") == received.values(b"connection") == []
+
+
+async def test_frames_behind_an_offer_that_is_not_taken_are_no_request() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
         client.send(HANDSHAKE.replace(b"/ws", b"/read") + b"\x81\x80\x00\x00\x00\x00")
-        response = await client.response()
-        assert (response.status, response.header("connection")) == (200, "close")
-        assert upstream.requests[0].values(b"upgrade") == upstream.requests[0].values(b"connection") == []
+        assert (await client.response()).status == 200
+        assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+        assert len(upstream.requests) == 1
 
 
 H2C = b"Host: gate.example\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABk\r\n"
