@@ -68,7 +68,7 @@ def test_what_the_account_refuses_costs_the_key_nothing():
     assert [scene.admit().charge.of_account for _ in range(2)] == [True, True]
     refusal = scene.refused()
     assert (refusal.code, refusal.extras) == ("rate_limited", {"retry_after_ms": 30_000})
-    assert "2/minute for all keys of the account" in refusal.detail
+    assert "2/minute per account" in refusal.detail
     assert dict(refusal.headers)[b"RateLimit"] == b'"account";r=0;t=30'
     assert sum(scene.limiter.charged) == 2
 

@@ -42,16 +42,16 @@ MISTAKES = [
     ("seconds and milliseconds", lambda: signed_over(READ, READ["string_to_sign"].encode() + b"000")),
     ("the query was signed", lambda: request_of(vector("mobee", "refused: the query was signed"))),
     ("newline", lambda: request_of(vector("mobee", "refused: a newline behind the timestamp"))),
-    ("CR LF", lambda: signed_over(READ, READ["string_to_sign"].replace("\n", "\r\n").encode())),
+    ("CRLF", lambda: signed_over(READ, READ["string_to_sign"].replace("\n", "\r\n").encode())),
     ("lower case", lambda: signed_over(READ, READ["string_to_sign"].lower().encode())),
     ("body was not signed", lambda: signed_over(ORDER, ORDER["string_to_sign"].encode().rpartition(b"\n")[0])),
     ("formatted differently", lambda: signed_over(ORDER, ORDER["string_to_sign"].replace(":", ": ").replace(",", ", ").encode())),
-    ("newline at its end", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"] + "\n"})),
+    ("trailing newline", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"] + "\n"})),
     *(
         (advice, lambda around=around: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": around % HMAC["secret"]}))
         for advice, around in (
-            ("CR LF) at its end", "%s\r\n"),
-            ("a space at its end", "%s "),
+            ("newline (CRLF)", "%s\r\n"),
+            ("a trailing space", "%s "),
             ("a leading space", " %s"),
             ("with its quotes", '"%s"'),
             ("with its quotes", "'%s'"),
@@ -112,7 +112,7 @@ def test_a_scheme_that_the_gate_cannot_see_is_named():
     request = request_of(vector("rfc9421", "without alg, further parameters"))
     request = with_field(request, INPUT, b"s=" + params.encode())
     request = with_field(request, SIGNATURE, b"s=:" + base64.b64encode(sign_with(key, base.encode())) + b":")
-    assert "ends TLS" in refusal_of(request, record_of(key)).extras["hint"]
+    assert "terminates TLS" in refusal_of(request, record_of(key)).extras["hint"]
 
 
 def test_a_secret_in_the_place_of_the_key_id_is_named():
@@ -206,7 +206,7 @@ QUERY = b"symbols=[%22BTCIDR%22]&note=a+b%20c%e5%E5&timestamp=1790000000000"
         ("signed in lower case", QUERY, QUERY.replace(b"%E5", b"%e5")),
         ("the entire URL was signed", QUERY, b"/api/v3/account?" + QUERY),
         ("the entire URL was signed", QUERY, b"https://api.example/api/v3/account?" + QUERY),
-        ("behind signature", QUERY + b"&signature=%b&recvWindow=5000", QUERY),
+        ("after signature", QUERY + b"&signature=%b&recvWindow=5000", QUERY),
     ],
 )
 def test_what_people_really_do_with_binances_parameters_is_named(advice, sent, signed):

@@ -173,5 +173,5 @@ async def test_a_refused_replay_does_not_tell_anybody_to_send_again(guards):
     await claim(guards[0], b"one")
     with pytest.raises(ReplayedRequest, match="check the outcome of the first") as refused:
         await claim(guards[1], b"one")
-    assert "sign anew" not in refused.value.detail
+    assert "sign it again" not in refused.value.detail
     assert "again" not in refused.value.detail

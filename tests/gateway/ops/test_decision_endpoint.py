@@ -110,7 +110,7 @@ async def test_a_session_cannot_be_decided_once_for_all(write):
     async with running(write()) as gateway:
         status, headers, body = await ask(gateway, forwarded("GET", "/ws"), how="forward-auth")
         assert (status, headers["X-Gerbang-Code"]) == (404, "no_route")
-        assert "each message of this session is decided by itself" in json.loads(body)["detail"]
+        assert "each message of this session is admitted individually" in json.loads(body)["detail"]
 
 
 async def test_on_a_public_route_the_upstream_is_told_that_it_is_nobody(write):
@@ -182,7 +182,7 @@ async def test_content_that_was_not_seen_is_not_let_through_on_a_signature_over_
             told = of(method, outgoing.target) if way == "nginx" else forwarded(method, outgoing.target)
             status, headers, body = await ask(gate, outgoing.headers | told, how=way, method=asked)
             assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request")
-            assert b"has not sent the content" in body
+            assert b"did not send the body" in body
 
 
 async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(gate, key):
