@@ -60,6 +60,11 @@ def translated() -> Iterator[None]:
         raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
 
 
+def is_other_type(reply: object) -> bool:
+    """Whether a reply says that the key holds another type than the command is for."""
+    return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
+
+
 def script_unknown(reply: object) -> bool:
     """Whether a reply of ``EVALSHA`` says that the script has to be sent whole."""
     return isinstance(reply, NoScriptError)

@@ -16,6 +16,7 @@ For the admin service: :func:`read_active`, :func:`read_last_use` and :func:`rea
 
 import asyncio
 import json
+import re
 import secrets
 from collections import defaultdict, deque
 from collections.abc import Iterable, Sequence
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import structlog
 
 from gateway.errors import StoreUnavailable
-from gateway.keys.redis_client import translated
+from gateway.keys.redis_client import is_other_type, translated
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics
@@ -48,6 +49,10 @@ SOON_MS = 4_000
 PERIOD_MS = 60_000
 _SPREAD_MS = 10_000
 _FAR_S = 2 * PERIOD_MS // 1_000
+_LATEST_MS = 32_503_680_000_000
+"""The year 3000: every later time is garbage, and some could not be written as a date."""
+_COUNTED = re.compile(r"([0-5]?[0-9]) ([a-z0-9_]{1,64}) ([0-9]{1,18})", re.ASCII)
+"""Minute, outcome and count."""
 _NOTHING: dict[str, int] = {}
 _NONE: list[tuple[int, str, int]] = []
 _log = structlog.get_logger(__name__)
@@ -285,6 +290,9 @@ def _refusals_key(key_id: str) -> str:
     return f"gerbang:{{{key_id}}}:refusals"
 
 
+# -- reading. Redis may hold what no version of this program wrote: what cannot be read is left out.
+
+
 async def read_active(redis: Any, *, since_ms: int, now_ms: int) -> list[str]:
     """Ids of keys that something was written about since then, and forget those of more than a week ago. What is there is not trusted."""
     _, answer = await _ask(
@@ -302,20 +310,21 @@ async def read_last_use(redis: Any, key_ids: Sequence[str]) -> dict[str, LastUse
 def _last_use(answer: list[Any]) -> LastUse:
     # RESP2 answers [member, score], RESP3 and redis-py's own parsing [[member, score]].
     address, at_ms = answer[0] if isinstance(answer[0], list | tuple) else answer
-    return LastUse(int(float(at_ms)), _text(address))
+    # A time that none can be still says that the key was used: it must not end for being unused.
+    return LastUse(int(min(max(float(at_ms), 0.0), float(_LATEST_MS))), _text(address))
 
 
 async def read_minutes(redis: Any, key_id: str, *, now_ms: int, hours: int = 24) -> list[UsagePeriod]:
     """Minutes with any request in the last ``hours`` hours (at most 24), oldest first; quiet minutes are left out."""
     since_ms = now_ms - hours * HOUR_MS
     first, last = since_ms // HOUR_MS, now_ms // HOUR_MS
-    answers = await _ask(redis, [("HGETALL", _usage_key(key_id, hour)) for hour in range(first, last + 1)])
+    answers = await _ask(redis, [("HGETALL", _usage_key(key_id, hour)) for hour in range(first, last + 1)], skip_other_types=True)
     periods: dict[int, UsagePeriod] = {}
     for hour, answer in zip(range(first, last + 1), answers, strict=True):
         for field, count in _pairs(answer):
-            minute, outcome = _text(field).split(" ", 1)
-            start_ms = hour * HOUR_MS + int(minute) * MINUTE_MS
-            _count(periods, start_ms, outcome, int(count))
+            counted = _COUNTED.fullmatch(f"{_text(field)} {_text(count)}")
+            if counted is not None:
+                _count(periods, hour * HOUR_MS + int(counted[1]) * MINUTE_MS, counted[2], int(counted[3]))
     return [periods[start_ms] for start_ms in sorted(periods) if start_ms > since_ms - MINUTE_MS]
 
 
@@ -351,11 +360,25 @@ async def read_refusals(redis: Any, key_id: str) -> list[Refused]:
 
 async def read_refusals_of(redis: Any, key_ids: Sequence[str]) -> dict[str, list[Refused]]:
     """Recent refusals of each of these keys, latest first, at most fifty."""
-    answers = await _ask(redis, [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1) for key_id in key_ids])
-    return {
-        key_id: sorted((Refused(*json.loads(item)) for item in answer), reverse=True)
-        for key_id, answer in zip(key_ids, answers, strict=True)
-    }
+    commands = [("LRANGE", _refusals_key(key_id), 0, _REFUSALS_KEPT - 1) for key_id in key_ids]
+    answers = await _ask(redis, commands, skip_other_types=True)
+    return {key_id: sorted(filter(None, map(_refused, answer)), reverse=True) for key_id, answer in zip(key_ids, answers, strict=True)}
+
+
+def _refused(item: bytes | str) -> Refused | None:
+    try:
+        found = json.loads(item)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(found, list) or len(found) not in (3, 4):
+        return None
+    at_ms, texts = found[0], found[1:]
+    if type(at_ms) is not int or not 0 <= at_ms <= _LATEST_MS:
+        return None
+    # Not printable, among others: half a surrogate pair, which no answer could be encoded with.
+    if not all(isinstance(text, str) and text.isprintable() for text in texts):
+        return None
+    return Refused(at_ms, *texts)
 
 
 async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
@@ -365,13 +388,21 @@ async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
     await _ask(redis, [("ZREM", _ACTIVE, key_id), *(("UNLINK", key) for key in keys)])
 
 
-async def _ask(redis: Any, commands: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """:raises StoreUnavailable: Redis did not answer, or refused one of them"""
-    pipeline = redis.pipeline(transaction=False)
-    for command in commands:
-        pipeline.execute_command(*command)
+async def _ask(redis: Any, commands: Iterable[tuple[Any, ...]], *, skip_other_types: bool = False) -> list[Any]:
+    """:param skip_other_types: answer ``[]`` for a key of Redis that holds another type
+
+    :raises StoreUnavailable: Redis did not answer, or refused one of them
+    """
     with translated():
-        answers: list[Any] = await pipeline.execute(raise_on_error=True)
+        pipeline = redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        answers: list[Any] = await pipeline.execute(raise_on_error=not skip_other_types)
+        for position, answer in enumerate(answers):
+            if skip_other_types and is_other_type(answer):
+                answers[position] = []
+            elif isinstance(answer, Exception):
+                raise answer
     return answers
 
 
@@ -380,4 +411,4 @@ def _pairs(answer: Any) -> Iterable[tuple[Any, Any]]:
 
 
 def _text(value: bytes | str) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value

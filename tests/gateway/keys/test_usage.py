@@ -1,11 +1,16 @@
 """Usage: what the gateway counted is what the admin service reads, from real Redis."""
 
+import json
+
 import pytest
 import redis.asyncio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gateway.errors import StoreUnavailable
 from gateway.keys import usage
 from gateway.keys.usage import LastUse, Refused, UsageCounts, UsagePeriod, UsageWriter
+from gateway.runtime.moments import rfc3339
 from gateway.telemetry import Metrics
 
 KEY, OTHER = "gbk_" + "a" * 28, "gbk_" + "b" * 28
@@ -108,6 +113,67 @@ async def test_a_deleted_key_is_forgotten(counts, writer, client):
     await writer.flush(NOON, everything=True)
     await usage.forget(client, KEY, now_ms=NOON)
     assert await client.keys("*") == []
+
+
+NO_REFUSAL = (
+    b"", b"x", b"null", b"1", b"{}", b"[]", b"[1]", b"\xff", b"[" * 5_000, b'["1", "a", "b"]', b'[true, "a", "b"]', b'[1.5, "a", "b"]',
+    b'[1e999, "a", "b"]', b'[-1, "a", "b"]', b'[99999999999999999, "a", "b"]', b"[" + b"9" * 5_000 + b', "a", "b"]', b'[NaN, "a", "b"]',
+    b'[1, null, "b"]', b'[1, "a", 2]', b'[1, "a", "b", []]', b'[1, "a", "b", "c", "d"]', b'[1, "\\ud800", "b"]', b'[1, "a", "\\u0000"]',
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("garbage", NO_REFUSAL, ids=lambda garbage: ascii(garbage[:40]))
+async def test_what_is_no_refusal_is_left_out(counts, writer, client, garbage):
+    counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
+    await writer.flush(NOON, everything=True)
+    await client.lpush(f"gerbang:{{{KEY}}}:refusals", garbage)
+    assert await usage.read_refusals(client, KEY) == [Refused(NOON, "rate_limited", "8.8.8.8")]
+
+
+@given(
+    st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(), st.lists).map(json.dumps).map(str.encode)
+    | st.binary()
+)
+def test_whatever_is_read_as_a_refusal_can_be_shown(garbage):
+    found = usage._refused(garbage)
+    if found is not None:
+        assert json.dumps(found, ensure_ascii=False).encode()
+        assert rfc3339(found.at_ms)
+
+
+NO_COUNT = (
+    (b"x", b"1"), (b"", b"1"), (b" ", b"1"), (b"x admitted", b"1"), (b"60 admitted", b"1"), (b"-1 admitted", b"1"),
+    (b"\xff admitted", b"1"), (b"1 \xff", b"1"), (b"1 admitted", b"x"), (b"1 admitted", b""), (b"1 admitted", b"-1"),
+    (b"1 admitted", b"1.5"), (b"1 admitted", b"inf"), (b"1 admitted", b"9" * 5_000), ("\u0661 admitted".encode(), b"1"),
+    (b"1 admitted", b"1_0"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("field", "count"), NO_COUNT, ids=lambda part: ascii(part[:20]))
+async def test_what_is_no_count_is_left_out(counts, writer, client, field, count):
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    await writer.flush(NOON, everything=True)
+    await client.hset(f"gerbang:{{{KEY}}}:usage:{NOON // usage.HOUR_MS}", field, count)
+    assert await usage.read_minutes(client, KEY, now_ms=NOON + 120_000) == [UsagePeriod(NOON, 1, {})]
+
+
+async def test_statistics_of_another_type_are_left_out(counts, writer, client):
+    counts.admitted(OTHER, "8.8.8.8", NOON)
+    counts.refused(OTHER, "rate_limited", "8.8.8.8", NOON)
+    await writer.flush(NOON, everything=True)
+    await client.set(f"gerbang:{{{KEY}}}:refusals", "x")
+    await client.set(f"gerbang:{{{KEY}}}:usage:{NOON // usage.HOUR_MS}", "x")
+    assert await usage.read_minutes(client, KEY, now_ms=NOON) == []
+    assert await usage.read_refusals_of(client, [KEY, OTHER]) == {KEY: [], OTHER: [Refused(NOON, "rate_limited", "8.8.8.8")]}
+
+
+@pytest.mark.parametrize("score", ["inf", "1e300", "-1", "-inf", "0.5"])
+async def test_a_last_use_at_a_time_that_cannot_be_is_a_use_still(client, score):
+    await client.execute_command("ZADD", f"gerbang:{{{KEY}}}:last", score, b"\xff")
+    used = (await usage.read_last_use(client, [KEY]))[KEY]
+    assert rfc3339(used.at_ms)
+    await client.execute_command("ZADD", "gerbang:active", NOON, b"\xff", NOON, KEY)
+    assert KEY in await usage.read_active(client, since_ms=NOON, now_ms=NOON)
 
 
 def test_memory_is_bounded_and_says_what_it_dropped():
