@@ -108,3 +108,19 @@ async def test_thirty_keys_of_an_account_at_two_gates_have_its_one_limit_to_5_pe
     outcomes = await hammer(gates, *keys, connections=30, each=40)
     assert set(outcomes) == {200, 429}
     assert 600 <= outcomes[200] <= 630
+
+
+@pytest.mark.parametrize("gates", ['per_key = "100/minute"'], indirect=True)
+async def test_a_flood_of_replays_costs_their_owner_nothing(gates, key):
+    one, other, upstream = gates
+    clients = [await connect(gate) for gate in (one, other) for _ in range(10)]
+    order = signed(key, "POST", "/orders", b'{"side":"buy"}', 0)
+    assert (await clients[0].ask(order)).status == 200
+    for _ in range(20):
+        answers = await asyncio.gather(*(client.ask(order) for client in clients))
+        assert {answer.status for answer in answers} == {409}
+    assert len(upstream.requests) == 1
+    reads = Counter([(await clients[number % 20].ask(signed(key, "GET", "/wallets", b"", 1 + number))).status for number in range(98)])
+    for client in clients:
+        await client.close()
+    assert reads == {200: 98}
