@@ -324,26 +324,31 @@ class Gate:
         """
         return SESSIONS[route.session].refusal(problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message)
 
-    def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
+    def render(self, refusal: Refusal, request: Request | None, request_id: str = "", asked: tuple[bytes, bytes] = (b"", b"")) -> Answer:
         """A refusal as the client reads it.
 
         :param request: ``None`` when it could not even be framed; then ``request_id`` stands in for its id
+        :param asked: method and path of such a one, as far as they are known
         """
         docs_url = self.settings.gateway.docs_url
         if request is None:
-            return answers.render(refusal, request_id=request_id, dialect=None, docs_url=docs_url)
+            name = self._form_at(*asked)
+            return answers.render(refusal, request_id=request_id, dialect=DIALECTS[name] if name else None, docs_url=docs_url)
         return answers.render(refusal, request_id=request.request_id, dialect=self._form(request), docs_url=docs_url)
 
     def _form(self, request: Request) -> Dialect | None:
         """Whose form a refusal has: the route's, that of its path; where neither says one, the one that the request claims to speak."""
-        try:
-            name = self.routes.match(request.method, request.path).dialect
-        except Refusal:
-            name = ""
-        name = name or self._form_of_path(request.path)
+        name = self._form_at(request.method, request.path)
         if name:
             return DIALECTS[name]
         return next((self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of), None)
+
+    def _form_at(self, method: bytes, path: bytes) -> str:
+        try:
+            name = self.routes.match(method, path).dialect
+        except Refusal:
+            name = ""
+        return name or self._form_of_path(path)
 
     def _form_of_path(self, path: bytes) -> str:
         for prefix, name in self._forms:

@@ -201,6 +201,14 @@ class RequestReader(Reader):
         else:
             self.ended = True
 
+    def asked(self, data: bytes) -> tuple[bytes, bytes]:
+        """Method and path of a head that was refused, as far as its first line tells: for the form of the refusal, and nothing else.
+
+        :param data: what was last given to :meth:`read_head`
+        """
+        parts = (self._held + data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
+        return (parts[0], parts[1].partition(b"?")[0]) if len(parts) == 3 else (b"", b"")
+
     def read_content(self, data: bytes) -> bytes:
         """What these bytes bring of the content, coding removed.
 

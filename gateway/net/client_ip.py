@@ -45,7 +45,7 @@ class Seen:
         self.problem = problem
         """For the owner of the request: why it cannot be read; ``""`` when it can."""
         self.secure = secure
-        """Whether the client came over TLS, as a trusted proxy says (X-Forwarded-Proto); ``None`` when none says so."""
+        """Whether the client came over TLS, as a trusted proxy says (X-Forwarded-Proto, or ``Forwarded``); ``None`` when none says so."""
 
 
 class ClientIpRule:
@@ -69,7 +69,7 @@ class ClientIpRule:
             if not request.believed:
                 return Seen(peer, "")
             seen = self.told(request.field_lines(self._name), peer)
-            seen.secure = _told_scheme(request)
+            seen.secure = self._told_scheme(request)
             return seen
         seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
         if len(self._direct) >= _PEERS:
@@ -82,9 +82,9 @@ class ClientIpRule:
         peer = canonical(request.peer)
         if peer is None or not request.believed or not self.trusted.contains(peer):
             return request
-        secure, hosts = _told_scheme(request), request.field_lines(b"x-forwarded-host")
-        if len(hosts) == 1 and _HOST.fullmatch(hosts[0]):
-            named = [(name, hosts[0] if name == b"host" else value) for name, value in request.headers]
+        secure, host = self._told_scheme(request), self._told_host(request)
+        if host:
+            named = [(name, host if name == b"host" else value) for name, value in request.headers]
             request = request.replace(headers=named)
         return request if secure is None else request.replace(secure=secure)
 
@@ -103,6 +103,19 @@ class ClientIpRule:
             what = f"{len(lines)} lines" if len(lines) > 1 else _shown(text)
             return Seen("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
         return Seen(address, "")
+
+    def _told_scheme(self, request: Request) -> bool | None:
+        """Of the nearest proxy, where several have appended: in ``Forwarded`` when addresses are read there, else in X-Forwarded-Proto."""
+        if self._hops is _forwarded:
+            return _SCHEMES.get(_nearest(request, b"proto").lower())
+        for line in reversed(request.field_lines(b"x-forwarded-proto")):
+            return _SCHEMES.get(line.rpartition(b",")[2].strip(b" \t").lower())
+        return None
+
+    def _told_host(self, request: Request) -> bytes:
+        """The Host that the client used, from the same place; ``b""`` when nobody says one, or several do."""
+        hosts = [_nearest(request, b"host")] if self._hops is _forwarded else request.field_lines(b"x-forwarded-host")
+        return hosts[0] if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) else b""
 
     def _single(self, text: str) -> str | None:
         """A field of one address: with a port where the field's documentation has one, else as in a list."""
@@ -144,13 +157,6 @@ def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[
 @lru_cache(8)
 def _rule(trusted: tuple[Network, ...]) -> ClientIpRule:
     return ClientIpRule(ClientIp(trusted_proxies=trusted))
-
-
-def _told_scheme(request: Request) -> bool | None:
-    """Of the nearest proxy, where several have appended."""
-    for line in reversed(request.field_lines(b"x-forwarded-proto")):
-        return _SCHEMES.get(line.rpartition(b",")[2].strip(b" \t").lower())
-    return None
 
 
 def notes(settings: ClientIp) -> list[tuple[str, str]]:
@@ -207,9 +213,18 @@ def _forwarded(lines: list[bytes]) -> Iterator[str]:
         if elements is None:
             yield _no_address(line.decode("latin-1"))
             return
-        for node in reversed(elements):
+        for element in reversed(elements):
+            node = element.get(b"for", b"no for").decode("latin-1")
             match = _NODE.fullmatch(node)
             yield (_of_family(match[1], match[2]) if match is not None else None) or _no_address(node)
+
+
+def _nearest(request: Request, name: bytes) -> bytes:
+    """A parameter of the nearest proxy's element of ``Forwarded``; ``b""`` when it says none, or cannot be read."""
+    for line in reversed(request.field_lines(b"forwarded")):
+        elements = _elements(line)
+        return elements[-1].get(name, b"") if elements else b""
+    return b""
 
 
 def _no_address(node: str) -> str:
@@ -217,29 +232,28 @@ def _no_address(node: str) -> str:
     return node if _address(node) is None else f'"{node}"'
 
 
-def _elements(line: bytes) -> list[str] | None:
-    """The ``for`` node of each element (``"no for"`` where there is none); ``None`` when the line is malformed."""
-    nodes: list[str] = []
-    pairs: dict[bytes, str] = {}
+def _elements(line: bytes) -> list[dict[bytes, bytes]] | None:
+    """The pairs of each element, names in lower case; ``None`` when the line is malformed."""
+    elements: list[dict[bytes, bytes]] = []
+    pairs: dict[bytes, bytes] = {}
     position, end = 0, len(line)
     while position < end:
         if line[position] in b" \t":
             position += 1
         elif line[position] in b",;":
             if line[position] == 44 and pairs:
-                nodes.append(pairs.get(b"for", "no for"))
+                elements.append(pairs)
                 pairs = {}
             position += 1
         else:
             match = _PAIR.match(line, position)
             if match is None or (match.end() < end and line[match.end()] not in b",;") or match[1].lower() in pairs:
                 return None
-            value = match[2] if match[2] is not None else re.sub(rb"\\(.)", rb"\1", match[3])
-            pairs[match[1].lower()] = value.decode("latin-1")
+            pairs[match[1].lower()] = match[2] if match[2] is not None else re.sub(rb"\\(.)", rb"\1", match[3])
             position = match.end()
     if pairs:
-        nodes.append(pairs.get(b"for", "no for"))
-    return nodes
+        elements.append(pairs)
+    return elements
 
 
 def _shown(text: str) -> str:

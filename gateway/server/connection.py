@@ -221,7 +221,7 @@ class ClientConnection(ClientEnd):
             elif reader.begun and self._state == IDLE:
                 self._enter(HEAD)
         except Refusal as refusal:
-            self._refuse(refusal)
+            self._refuse(refusal, reader.asked(data))
 
     def _read_body(self, data: bytes) -> None:
         """Inside a request's content."""
@@ -379,7 +379,7 @@ class ClientConnection(ClientEnd):
         state, timeouts = self._state, self._common.metrics.timeouts
         if state == HEAD and self._reader.begun:
             timeouts["header"] += 1
-            self._refuse(RequestTimeout("the header section was not received in time", close=True))
+            self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.asked(b""))
         elif state <= IDLE:
             timeouts["idle"] += 1
             self.close_idle()
@@ -418,10 +418,13 @@ class ClientConnection(ClientEnd):
             return 0
         return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
-    def _refuse(self, refusal: Refusal) -> None:
-        """Answer what is not even a request, and close."""
+    def _refuse(self, refusal: Refusal, asked: tuple[bytes, bytes] = (b"", b"")) -> None:
+        """Answer what is not even a request, and close.
+
+        :param asked: method and path, as far as they are known
+        """
         common, serving = self._common, self._common.serving
         common.refused(serving, refusal, None)
-        given = serving.gate.render(refusal, None, common.next_request_id())
+        given = serving.gate.render(refusal, None, common.next_request_id(), asked)
         self.write(answer.own(given, date=common.date, more=b"", keep_alive=False, http10=False, head_only=False))
         self.close()

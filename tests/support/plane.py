@@ -47,6 +47,8 @@ class ScriptedGate:
     claim_result: "asyncio.Future[None] | None" = None
     expires_ms: int | None = None
     answer_headers: bytes = b"ratelimit-limit: 10\r\n"
+    asked: tuple[bytes, bytes] = (b"", b"")
+    """Of the last refusal of what could not be framed."""
     told: Callable[[Refusal], object] | None = None
     """Called with each refusal that is rendered."""
     routed: list[Request] = field(default_factory=list)
@@ -107,7 +109,8 @@ class ScriptedGate:
     def answer(self, _admitted: Admitted, _request: Request) -> Answer:
         return Answer(200, ((b"content-type", b"application/json"),), b'{"time_ms":1}')
 
-    def render(self, refusal: Refusal, _request: Request | None, _request_id: str = "") -> Answer:
+    def render(self, refusal: Refusal, _request: Request | None, _request_id: str = "", asked: tuple[bytes, bytes] = (b"", b"")) -> Answer:
+        self.asked = asked
         if self.told is not None:
             self.told(refusal)
         return Answer(refusal.status, ((b"content-type", b"application/problem+json"), *refusal.headers), refusal.code.encode())

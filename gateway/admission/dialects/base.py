@@ -17,7 +17,7 @@ from gateway.keys.ids import is_key_id
 
 SHOWN = 2_048
 """Bytes of the string to sign that a refusal shows."""
-_HEX = re.compile(rb"[0-9A-Fa-f]+")
+HEX = re.compile(rb"[0-9A-Fa-f]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
@@ -157,7 +157,7 @@ def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentia
 
 def loosely_decoded(text: bytes) -> Iterator[bytes]:
     """What a signature could be that is not written as it should be: hex, URL-safe or unpadded Base64, Base64 of hex."""
-    if _HEX.fullmatch(text) and len(text) % 2 == 0:
+    if HEX.fullmatch(text) and len(text) % 2 == 0:
         yield bytes.fromhex(text.decode("ascii"))
     elif _BASE64.fullmatch(text):
         try:
@@ -165,7 +165,7 @@ def loosely_decoded(text: bytes) -> Iterator[bytes]:
         except Error:
             return
         yield decoded
-        if _HEX.fullmatch(decoded) and len(decoded) % 2 == 0:
+        if HEX.fullmatch(decoded) and len(decoded) % 2 == 0:
             yield bytes.fromhex(decoded.decode("ascii"))
 
 

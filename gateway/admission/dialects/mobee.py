@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
+from gateway.admission.dialects.base import HEX, Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
 from gateway.errors import MalformedRequest, MissingCredentials
 from gateway.http1.message import Request
 
@@ -44,7 +44,8 @@ class Mobee(Dialect):
         """See :meth:`Dialect.mistakes`."""
         signed, signature = credentials.signed, credentials.signature
         for decoded in loosely_decoded(fields[SIGNATURE]):
-            yield Mistake("wrong signature encoding (hex, perhaps): use standard Base64 with padding", signed, decoded)
+            how = f"{_written(fields[SIGNATURE])}, not the Base64 of {len(decoded)} bytes"
+            yield Mistake(f"wrong signature encoding ({how}): use standard Base64 with padding", signed, decoded)
         head = [request.method, request.path, fields[TIMESTAMP]]
         body = [request.body] if request.body else []
         other_unit = b"%d" % (credentials.timestamp_ms if len(fields[TIMESTAMP]) < 12 else credentials.timestamp_ms // 1000)
@@ -70,6 +71,10 @@ class Mobee(Dialect):
 
 _IN_SECONDS: Final = "Two equal requests signed in one second have one signature: with X-Request-Timestamp in milliseconds they differ"
 _NAMES = {KEY: "X-API-Key", TIMESTAMP: "X-Request-Timestamp", SIGNATURE: "X-Request-Signature"}
+
+
+def _written(signature: bytes) -> str:
+    return "hex" if HEX.fullmatch(signature) else "something else"
 
 
 def milliseconds(timestamp: bytes, name: str) -> int:

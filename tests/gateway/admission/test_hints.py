@@ -33,7 +33,10 @@ def signed_over(given, message, key=HMAC, encode=base64.b64encode):
 
 
 MISTAKES = [
-    ("hex", lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: raw.hex().encode())),
+    (
+        "(hex, not the Base64 of 32 bytes)",
+        lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: raw.hex().encode()),
+    ),
     ("standard Base64", lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: base64.b64encode(raw).rstrip(b"="))),
     (
         "standard Base64",

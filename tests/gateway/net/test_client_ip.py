@@ -422,6 +422,30 @@ def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, 
 
 
 @pytest.mark.parametrize(
+    ("lines", "secure", "host"),
+    [
+        ([("Forwarded", "for=192.0.2.1;proto=HTTPS;host=api.example")], True, b"api.example"),
+        ([("Forwarded", 'for=192.0.2.1;Proto=https;host="api.example:8443"')], True, b"api.example:8443"),
+        ([("Forwarded", "for=192.0.2.1;proto=https;host=a.example, for=10.0.0.2;proto=http;host=b.example")], False, b"b.example"),
+        ([("Forwarded", "for=192.0.2.1;proto=https"), ("Forwarded", "for=10.0.0.2;proto=http")], False, b"inside"),
+        ([("Forwarded", "for=192.0.2.1;proto=wss;host=a/b")], False, b"inside"),
+        ([("Forwarded", "for=192.0.2.1;proto=https;proto=http")], False, b"inside"),
+        ([("Forwarded", 'for=192.0.2.1;host="a,b"')], False, b"inside"),
+        ([("Forwarded", "for=192.0.2.1"), ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "api.example")], False, b"inside"),
+        ([("Forwarded", "")], False, b"inside"),
+        ([], False, b"inside"),
+    ],
+)
+def test_where_forwarded_names_the_client_it_names_scheme_and_host_too(lines, secure, host):
+    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header="Forwarded"))
+    for peer, believed, at, asked in ((PROXY, True, secure, host), (PROXY, False, False, b"inside"), ("192.0.2.1", True, False, b"inside")):
+        request = a_request(peer, ("Host", "inside"), *lines).replace(believed=believed)
+        sent = rule.as_sent(request)
+        assert (sent.secure, sent.field_lines(b"host")) == (at, [asked])
+        assert bool(rule.of(request).secure) is at
+
+
+@pytest.mark.parametrize(
     ("settings", "where"),
     [
         ({"header": "X-Our-Client"}, ["client_ip.header"]),

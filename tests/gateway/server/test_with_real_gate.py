@@ -146,3 +146,29 @@ async def test_a_forwarded_address_is_believed_from_a_trusted_proxy_alone() -> N
     async with recording_upstream() as upstream, serving(upstream, gate=gate()) as served:
         await (await served.client()).ask(told[:-2] + b"X-Forwarded-Proto: https\r\n\r\n")
         assert upstream.requests[0].values(b"x-forwarded-proto") == [b"http"]
+
+
+@pytest.mark.parametrize("cut", [0, 30])
+@pytest.mark.parametrize(
+    ("line", "lines"),
+    [
+        ("GET /api/v3/account?timestamp=1 HTTP/1.1", "Host: a\r\nHost: b"),
+        ("POST /api/v3/order HTTP/1.1", "Host: a\r\nContent-Length: 1\r\nTransfer-Encoding: chunked"),
+        ("GET /api/v3/account HTTP/1.1", "Host: a\r\nbroken"),
+        ("GET /api/v3/account HTTP/3.1", "Host: a"),
+        ("GET /api/v3/account HTTP/1.1", "Host: a\r\nX: " + 20_000 * "x"),
+    ],
+)
+async def test_what_cannot_be_framed_is_refused_in_the_form_of_its_path(line: str, lines: str, cut: int) -> None:
+    async with recording_upstream() as upstream, serving(upstream, gate=gate()) as served:
+        for path, number in (("/api/v3", True), ("/v1", False)):
+            client = await served.client()
+            request = f"{line.replace('/api/v3', path)}\r\n{lines}\r\n\r\n".encode()
+            if cut and (b"broken" in request or b"X: x" in request):
+                client.send(request[:cut])
+                await served.until(lambda: any(each._reader._held for each in served.plane._connections))
+                request = request[cut:]
+            response = await client.ask(request)
+            assert response.status in (400, 431)
+            assert isinstance(json.loads(response.body)["code"], int) is number
+            assert await client.rest() == b""
