@@ -115,3 +115,13 @@ def outdated(session: nox.Session) -> None:
     """What is older than it could be, and what has a known vulnerability (asks a public database; needs the network)."""
     session.run("uv", "pip", "list", "--outdated", success_codes=[0, 1])
     session.run("pip-audit", "--strict", "--disable-pip", "--require-hashes", "--requirement", "deploy/locks/runtime.txt")
+
+
+@nox.session(venv_backend="none")
+def sbom(session: nox.Session) -> None:
+    """What the image consists of (CycloneDX), from the lock that it is built from, into ``dist/gerbang.cdx.json``."""
+    Path("dist").mkdir(exist_ok=True)
+    session.run(
+        *("cyclonedx-py", "requirements", "--pyproject", "pyproject.toml", "--output-reproducible"),
+        *("--output-file", "dist/gerbang.cdx.json", "deploy/locks/runtime.txt", *session.posargs),
+    )

@@ -1,6 +1,9 @@
 """The locks hold what pyproject.toml asks for, each with hashes, and name no place it came from."""
 
+import json
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -27,3 +30,15 @@ def test_a_lock_is_of_the_present_dependencies(lock: str, extras: tuple[str, ...
     assert missing == [], "resolve them again: nox -s lock"
     assert text.count("==") <= text.count("--hash=sha256:")
     assert "http" not in "".join(line for line in text.splitlines() if not line.lstrip().startswith("#") and "==" not in line)
+
+
+def test_the_bill_of_materials_names_every_package_of_the_image_with_its_version(tmp_path: Path) -> None:
+    """As ``nox -s sbom`` makes it."""
+    lock, made = ROOT / "deploy" / "locks" / "runtime.txt", tmp_path / "sbom.json"
+    command = [str(Path(sys.executable).with_name("nox")), "-s", "sbom", "--", "--output-file", str(made)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    bill = json.loads(made.read_text())
+    assert bill["metadata"]["component"]["name"] == PROJECT["name"]
+    pinned = set(re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.+!]+)", lock.read_text(), re.MULTILINE))
+    assert {(component["name"], component["version"]) for component in bill["components"]} == pinned
+    assert all(component["externalReferences"][0]["hashes"] for component in bill["components"])

@@ -1,7 +1,9 @@
 """deploy.wheel: what is compiled goes into the wheel, the sources stay as they are, and a missing compiler is said."""
 
+import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,3 +92,13 @@ def test_a_build_that_must_be_compiled_fails_when_it_cannot(checkout, monkeypatc
     building, _said = hook(checkout)
     with pytest.raises(RuntimeError, match="no C compiler"):
         building.initialize("standard", new_build())
+
+
+def test_the_wheel_holds_every_file_of_the_packages_and_the_examples(tmp_path):
+    """Templates, catalogues, styles, migrations: what is missing would be missed only where there is no checkout."""
+    command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(command, cwd=ROOT, env=os.environ | {wheel.REQUIRED: "pure"}, check=True, capture_output=True)
+    (built,) = tmp_path.glob("gerbang-*-py3-none-any.whl")
+    listed = subprocess.run(["git", "ls-files", "gateway", "admin", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = {*listed.stdout.split(), "deploy/examples/gateway.toml", "deploy/examples/admin.toml"}
+    assert wanted - set(zipfile.ZipFile(built).namelist()) == set()

@@ -35,11 +35,15 @@ def _is_free(port: int) -> bool:
 
 
 class System:
-    """One ``gerbang up``. Its processes are known by a mark in their environment, or by where they live."""
+    """One ``gerbang up``. Its processes are known by a mark in their environment, or by where they live.
 
-    def __init__(self, folder: Path, port: int) -> None:
+    :param cwd: the folder that it is started in (default: that of the tests)
+    """
+
+    def __init__(self, folder: Path, port: int, *, cwd: Path | None = None) -> None:
         self.folder = folder
         self.port = port
+        self._cwd = cwd
         self.mark = f"GERBANG_TEST_MARK={secrets.token_hex(8)}"
         self.output: list[str] = []
         self._process: subprocess.Popen[str] | None = None
@@ -64,7 +68,9 @@ class System:
     def start(self) -> list[str]:
         """Start and wait for the ``ready:`` line; returns what was printed up to it."""
         command = [GERBANG, "up", "--data", self.folder, "--port", str(self.port)]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment)
+        self._process = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment, cwd=self._cwd
+        )
         self.output = []
         ready = threading.Event()
         self._reader = threading.Thread(target=self._read, args=(self._process, ready))
