@@ -117,7 +117,8 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         otherwise wrk itself counts the statuses and broken exchanges
     """
     start = clock.now_ms() // 1000
-    dated = start + 2 + round(trades * _signing_seconds(key)) if mode == "trade" else start  # for when all of them are signed
+    # Trades are dated for when all of them are signed; a second ahead of that is within the window.
+    dated = start + 1 + int(trades * _signing_seconds(key)) if mode == "trade" else start
     if mode == "trade":
         requests = [request(key, mode, dated, start * 10_000_000 + number) for number in range(trades)]
     else:
@@ -135,7 +136,7 @@ def run(key: Key, mode: str, *, port: int, connections: int, seconds: int, folde
         "wrk_marker": expected(mode)[1],
     }
     script.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in settings.items()) + SCRIPT)
-    time.sleep(max(0.0, dated - 0.9 - clock.now_ms() / 1000))
+    time.sleep(max(0.0, dated - 0.95 - clock.now_ms() / 1000))
     command = ["taskset", "-c", core, "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(script), f"http://127.0.0.1:{port}"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds + 30)
     line = next((line for line in done.stdout.splitlines() if line.startswith("RESULT ")), None)
