@@ -9,12 +9,12 @@ import pytest
 from tests.bench import contestants
 from tests.bench.contestants import Contestant, Ground
 from tests.bench.gate import GATE, Variant, gates_under_test
-from tests.bench.rounds import upstream
+from tests.bench.rounds import service, upstream
 from tests.support import wheel
 
 
 class Place(NamedTuple):
-    """Where contestants can be started."""
+    """Where contestants can be started: both services that stand behind them run."""
 
     gate: Contestant
     ground: Ground
@@ -27,5 +27,5 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
         above.chmod(0o755)
     with gates_under_test(folder, {GATE: Variant([str(wheel.program("gerbang"))])}) as entered:
         ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
-        with upstream(ground):
+        with upstream(ground), service(ground):
             yield Place(entered.gates[0], ground)

@@ -45,8 +45,9 @@ class Contestant(NamedTuple):
 
 def pinned(core: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
     """Start a process group on one core, its output in ``log``."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("ab") as output:
-        return subprocess.Popen(["taskset", "-c", core, *command], stdout=output, stderr=output, start_new_session=True)
+        return subprocess.Popen(["taskset", "-c", core, *command], stdout=output, stderr=output, start_new_session=True, env=environment)
 
 
 def of_checkout(*command: str) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.bench import contestants
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
-from tests.bench.processes import descendants, resident
+from tests.bench.processes import descendants, own, resident
 
 IDLE_CONNECTIONS = 10_000
 CACHED_KEYS = 100_000
@@ -24,6 +24,7 @@ def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]
         figures: dict[str, object] = {"start-up, s": round(time.monotonic() - began, 2)}
         worker = descendants(process.pid)[-1]
         figures["resident memory of a worker, idle, MiB"] = round(resident(worker), 1)
+        figures["… of it not shared with other workers, MiB"] = round(own(worker), 1)
         crowd = _crowd(port)
         figures[f"… with {len(crowd)} idle connections, MiB"] = round(resident(worker), 1)
         for connection in crowd:

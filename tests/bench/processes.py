@@ -28,5 +28,14 @@ def spent(pid: int) -> Spent:
 
 def resident(pid: int) -> float:
     """Resident memory of one process in MiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return _mib(pid, "VmRSS")
+
+
+def own(pid: int) -> float:
+    """What of it is the process's own, in MiB; the rest is programs and libraries, which others that run the same share."""
+    return _mib(pid, "RssAnon")
+
+
+def _mib(pid: int, field: str) -> float:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024

@@ -1,0 +1,43 @@
+"""tests.bench: each part of the benchmark that needs time or load runs, at its smallest; what it measures is for a quiet machine to say."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.bench import memory, session
+from tests.bench.rounds import started
+from tests.support import wheel
+
+pytestmark = pytest.mark.skipif(shutil.which("nginx") is None or shutil.which("wrk") is None, reason="apt-get install nginx wrk")
+
+
+def test_the_command_prints_a_row_for_each_contestant_and_writes_them_as_json(tmp_path: Path):
+    smallest = ["--rounds", "1", "--seconds", "1", "--connections", "2", "--no-memory", "--no-build"]
+    command = [sys.executable, "-m", "tests.bench", *smallest, "--modes", "read", "--only", "nginx plain", "--json", tmp_path / "out.json"]
+    printed = subprocess.run(command, cwd=wheel.ROOT, check=True, capture_output=True, text=True).stdout
+    told = json.loads((tmp_path / "out.json").read_text())
+    assert [(row["mode"], row["who"]) for row in told["rows"]] == [("read", "gerbang"), ("read", "nginx plain")]
+    assert all(row["rps"] > 0 and row["us"] > 0 for row in told["rows"])
+    assert told["rows"][0]["gate_rps_ratio"] == 1
+    assert told["gates"]["gerbang"].endswith(", compiled" if wheel.is_current() else ", interpreted")
+    assert f"gerbang: {told['gates']['gerbang']}" in printed
+
+
+@pytest.mark.parametrize("kind", session.KINDS)
+def test_messages_of_sessions_pass_and_are_counted(place, kind):
+    with started(place.gate, place.ground) as running:
+        found = session.run(running.port, kind, 1, 2, place.ground.key)
+    assert found["wrong"] == ""
+    assert found["megabytes"] > 0
+
+
+def test_memory_and_start_are_measured(place, monkeypatch):
+    monkeypatch.setattr(memory, "IDLE_CONNECTIONS", 20)
+    monkeypatch.setattr(memory, "CACHED_KEYS", 2_000)
+    figures = memory.measure(place.gate, place.ground, wheel.program("python"))
+    idle, own, crowded = (float(str(figures[name])) for name in list(figures)[1:4])
+    assert 10 < own < idle <= crowded
