@@ -76,7 +76,7 @@ class Service(asyncio.Protocol):
             if not end:
                 self._held = head
                 return
-            if b"\r\nUpgrade: websocket" not in head:  # whoever waits for the proxy to serve
+            if b"\r\nupgrade: websocket" not in head.lower():  # whoever waits for the proxy to serve
                 self._transport.write(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
                 self._transport.close()
                 return
@@ -170,6 +170,8 @@ async def _client(port: int, kind: str, seconds: int, connections: int, key: Key
         await client.opened
         clients.append(client)
     await asyncio.sleep(0.3)
+    if wrong := next((client.wrong for client in clients if client.wrong), b""):
+        return {"per_second": 0, "megabytes": 0, "wrong": wrong[:300].decode("latin-1")}
     for client in clients:
         client.begin()
     answered, received, began = (sum(c.answered for c in clients), sum(c.bytes for c in clients), time.perf_counter())
