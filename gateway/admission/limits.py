@@ -4,7 +4,7 @@ Admission never waits for Redis here. A worker admits on its own what a small sh
 the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the
 latest, so that a key far below its limit seldom asks. Only who would go beyond the share waits for the next settlement.
 
-    gerbang:{<key id>, or account:<id>}:limit:<units>/<period ms>    the ledger: ``tat`` (see ``gcra``), and units by slot of time
+    gerbang:{<key id>, or account:<id>}:ledger:<units>/<period ms>   the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
 The ledger keeps two rules: GCRA, and that in no period more than 3 % above the limit is admitted, which GCRA alone does not promise
 (a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, so two workers stay within 5 %.
@@ -300,7 +300,7 @@ class KeyLimiter:
         pipeline = self._redis.pipeline(transaction=False)
         for share, spent, want, each, _ in batch:
             units, period_ms = share.rate
-            name = f"gerbang:{{{share.key_id}}}:limit:{units}/{period_ms}"
+            name = f"gerbang:{{{share.key_id}}}:ledger:{units}/{period_ms}"
             pipeline.execute_command(command, script, 1, name, spent, want, each, units, period_ms, SLOTS, "")
         return await pipeline.execute(raise_on_error=False)
 

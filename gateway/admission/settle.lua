@@ -1,7 +1,7 @@
 -- The ledger of one key's limit: what all workers have admitted together. Two rules: GCRA (gateway/runtime/gcra.py is the model), and
 -- that no period sees more than 3 % above the limit. Run by gateway/admission/limits.py.
 --
--- KEYS[1]  hash: "tat" (ms), and units by slot of time ("<number of the slot>")
+-- KEYS[1]  string: "<tat, ms> <number of a slot>:<units> <number of a slot>:<units>…". One string and not a hash: two commands, not four
 -- ARGV     units that were admitted already; units asked for; the weight of one request among those asked for;
 --          the limit: units, period (ms); slots in one period; now (ms; "" for Redis's own clock)
 -- returns  units granted of those asked for; ms until the arrival time; units left in the window;
@@ -18,18 +18,23 @@ end
 local interval, slot_ms, kept_slots = period / units, period / slots, slots + 1
 local slot, cap = math.floor(now / slot_ms), math.floor(units * 1.03)
 local tat, used, here, oldest = now, 0, 0, slot
-local kept = redis.call('HGETALL', KEYS[1])
-for i = 1, #kept, 2 do
-  local name, value = kept[i], tonumber(kept[i + 1])
-  if name == 'tat' then
-    -- Further ahead than anything written below: this clock was set back since. What it kept then holds nobody up now.
-    tat = value > now + 1.5 * period and now or math.max(value, now)
-  elseif slot - tonumber(name) >= kept_slots or tonumber(name) - slot >= kept_slots then
-    redis.call('HDEL', KEYS[1], name)
-  else
-    used = used + value
-    if tonumber(name) == slot then here = value end
-    oldest = math.min(oldest, tonumber(name))
+local lived = {}
+local kept = redis.call('GET', KEYS[1]) or ''
+local ahead = tonumber(string.match(kept, '^%S+'))
+-- Further ahead than anything written below: this clock was set back since. What it kept then holds nobody up now.
+if ahead and ahead <= now + 1.5 * period then
+  tat = math.max(ahead, now)
+end
+for name, value in string.gmatch(kept, '(%d+):(-?%d+)') do
+  local number, count = tonumber(name), tonumber(value)
+  if slot - number < kept_slots and number - slot < kept_slots then
+    used = used + count
+    oldest = math.min(oldest, number)
+    if number == slot then
+      here = count
+    else
+      lived[#lived + 1] = name .. ':' .. value
+    end
   end
 end
 
@@ -47,8 +52,9 @@ tat = tat + granted * interval
 used = used + granted
 
 if spent + granted ~= 0 then
-  redis.call('HSET', KEYS[1], 'tat', string.format('%.17g', tat), string.format('%.0f', slot), string.format('%.0f', here + spent + granted))
-  redis.call('PEXPIRE', KEYS[1], math.ceil(math.max(tat - now, kept_slots * slot_ms)))
+  lived[#lived + 1] = string.format('%.0f:%.0f', slot, here + spent + granted)
+  local ttl_ms = math.ceil(math.max(tat - now, kept_slots * slot_ms))
+  redis.call('SET', KEYS[1], string.format('%.17g', tat) .. ' ' .. table.concat(lived, ' '), 'PX', ttl_ms)
 end
 
 local closed_ms = 0

@@ -3,7 +3,6 @@
 No memory of keys here, and no decision on what may be believed.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -11,6 +10,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import Found
+from gateway.runtime.tasks import Patience
 from gateway.telemetry.metrics import Metrics
 
 REST_MS = 250
@@ -97,7 +97,7 @@ class Sources:
         if self._now_ms() < self._redis_rests_until_ms:
             raise StoreUnavailable("Redis did not answer a moment ago")
         try:
-            async with asyncio.timeout(REDIS_SECONDS):
+            async with Patience(REDIS_SECONDS):
                 return await ask(*args, **kwargs)
         except (StoreUnavailable, TimeoutError):
             self._redis_rests_until_ms = self._now_ms() + REST_MS

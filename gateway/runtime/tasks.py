@@ -58,7 +58,7 @@ class Patience:
     async def __aenter__(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._seconds
-        self._limit = asyncio.timeout_at(due + _LATE_SECONDS)
+        self._limit = asyncio.timeout(None)  # one timer alone: of two that are late, uvloop may run either first
         self._handle = loop.call_at(due, self._look, due)
         await self._limit.__aenter__()
 
