@@ -22,6 +22,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, StoreUnavailable
 from gateway.keys.redis_client import translated
+from gateway.keys.redis_line import RedisLine, packed
 from gateway.runtime import clock
 from gateway.runtime.tasks import Patience, spawn
 from gateway.telemetry.metrics import Metrics
@@ -54,6 +55,8 @@ class ReplayGuard:
 
     def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
         self._redis = redis
+        self._line = RedisLine.of(redis)
+        """``None`` for a Cluster."""
         self._metrics = metrics
         self._waiting: list[_Claim] = []
         self._asking = 0
@@ -100,14 +103,17 @@ class ReplayGuard:
         try:
             with translated():
                 async with Patience(TIMEOUT_SECONDS):
-                    pipeline = self._redis.pipeline(transaction=False)
-                    for claim in claims:
-                        pipeline.execute_command("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX")
-                        if claim.shared:
-                            pipeline.execute_command("GET", claim.name)
-                    return _by_claim(claims, await pipeline.execute(raise_on_error=False))
+                    return _by_claim(claims, await self._replies(_commands(claims)))
         except StoreUnavailable as error:
             return [error] * len(claims)
+
+    async def _replies(self, commands: list[tuple[str | bytes | int, ...]]) -> Sequence[object]:
+        if self._line is not None:
+            return await self._line.ask(b"".join([packed(command) for command in commands]), len(commands))
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return await pipeline.execute(raise_on_error=False)
 
     def _settle(self, claim: _Claim, reply: object) -> None:
         """Tell one claimant. A reply that is neither yes nor no says nothing of who was first."""
@@ -122,7 +128,7 @@ class ReplayGuard:
             )
         else:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
-            reason = str(reply) if isinstance(reply, StoreUnavailable) else f"Redis answered a claim with {type(reply).__name__}"
+            reason = str(reply) if isinstance(reply, StoreUnavailable) else f"Redis answered a claim with {_named(reply)}"
             self._log_outage(reason, outcome)
             if claim.outage != "allow":
                 refusal = ReplayGuardUnavailable(
@@ -144,12 +150,27 @@ class ReplayGuard:
             _log.error("replay_guard_unavailable", outcome=outcome, reason=reason)
 
 
+def _named(reply: object) -> str:
+    return str(reply) if isinstance(reply, Exception) else type(reply).__name__
+
+
+def _commands(claims: list[_Claim]) -> list[tuple[str | bytes | int, ...]]:
+    commands: list[tuple[str | bytes | int, ...]] = []
+    for claim in claims:
+        commands.append(("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX"))
+        if claim.shared:
+            commands.append(("GET", claim.name))
+    return commands
+
+
 def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:
     """One reply for each claim: ``True`` for its first user, ``None`` for a replay, an exception for neither."""
     found: list[object] = []
     rest = iter(replies)
     for claim in claims:
         reply = next(rest)
+        if reply == b"OK":  # which redis-py's pipeline tells as True
+            reply = True
         if claim.shared:
             used_by = next(rest)
             if reply is None:

@@ -1,0 +1,147 @@
+"""Commands to one Redis server and their replies, with nothing between them and hiredis: for who sends many of one kind.
+
+redis-py makes the connection (TLS, login, Sentinel's discovery) and keeps it in its pool as one in use; what goes over it is written and
+read here. A round trip has a connection to itself. One that failed, was given up, or told that its server is no primary any more is
+dropped, so that no late reply can be taken for another's and the next round trip looks for the server anew.
+"""
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final, cast
+
+import hiredis
+from redis.asyncio import ConnectionPool, Redis
+
+from gateway.runtime.tasks import spawn
+
+_ELSEWHERE: Final = ("READONLY", "LOADING", "MASTERDOWN")
+"""Errors of a server that does not write at present, while another may."""
+
+
+class _Connection:
+    """An :class:`asyncio.Protocol` by its methods, in place of redis-py's own."""
+
+    __slots__ = ("_closed", "_expected", "_pool", "_reader", "_replaced", "_replied", "_replies", "_source", "_transport", "usable")
+
+    def __init__(self, pool: Any, source: Any) -> None:
+        self._pool = pool
+        self._source = source
+        self._transport: asyncio.Transport = source._writer.transport  # noqa: SLF001 - redis-py has no name for it
+        self._replaced = cast("asyncio.Protocol", self._transport.get_protocol())
+        self._reader = hiredis.Reader()
+        self._replies: list[object] = []
+        self._expected = 0
+        self._replied: asyncio.Future[None] | None = None
+        self._closed = False
+        self.usable = True
+        self._transport.set_protocol(cast("asyncio.Protocol", self))
+
+    async def ask(self, commands: bytes, expected: int) -> list[object]:
+        """See :meth:`RedisLine.ask`."""
+        self._replies = []
+        self._expected = expected
+        self._replied = asyncio.get_running_loop().create_future()
+        self._transport.write(commands)
+        try:
+            await self._replied
+        except BaseException:
+            self.usable = False
+            raise
+        return self._replies
+
+    def drop(self) -> None:
+        """Close it, and give it back to redis-py as one that has to be made anew."""
+        self.usable = False
+        if not self._closed:
+            self._closed = True
+            self._transport.abort()
+            spawn(self._give_back(), name="give back a connection to Redis")
+
+    async def _give_back(self) -> None:
+        await self._source.disconnect(nowait=True)
+        await self._pool.release(self._source)
+
+    # -- asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            reply: object = self._reader.gets()
+            while reply is not False:
+                self._replies.append(reply)
+                if isinstance(reply, hiredis.ReplyError) and str(reply).startswith(_ELSEWHERE):
+                    self.usable = False
+                reply = self._reader.gets()
+        except hiredis.HiredisError as error:
+            self._fail(ConnectionError(f"not the protocol of Redis: {error}"))
+            self._transport.abort()
+            return
+        if len(self._replies) > self._expected:
+            self._fail(ConnectionError("a reply that nobody asked for"))
+            self._transport.abort()
+        elif len(self._replies) == self._expected and self._replied is not None and not self._replied.done():
+            self._replied.set_result(None)
+
+    def eof_received(self) -> None:
+        """The transport closes itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._fail(ConnectionError(f"the connection was lost: {exc or 'closed by the server'}"))
+        self._replaced.connection_lost(exc)  # redis-py waits for it where it closes
+
+    def pause_writing(self) -> None:
+        """A batch is small, and the next one waits for its replies."""
+
+    def resume_writing(self) -> None:
+        """See :meth:`pause_writing`."""
+
+    def _fail(self, error: Exception) -> None:
+        self.usable = False
+        if self._replied is not None and not self._replied.done():
+            self._replied.set_exception(error)
+
+
+class RedisLine:
+    """Round trips to one server. One at a time uses a connection again; several at once have one each."""
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        self._idle: list[_Connection] = []
+
+    @classmethod
+    def of(cls, redis: object) -> "RedisLine | None":
+        """Over the connections of this client; ``None`` for a Cluster's, which has as many servers as it likes."""
+        pool = redis.connection_pool if isinstance(redis, Redis) else None
+        return cls(pool) if isinstance(pool, ConnectionPool) else None
+
+    async def ask(self, commands: bytes, replies: int) -> list[object]:
+        """Send commands in one write and await their replies: bytes, numbers, ``None``; a :class:`hiredis.ReplyError` where it is one.
+
+        :param commands: packed (:func:`packed`)
+        :param replies: how many there will be
+        :raises OSError, RedisError: no connection, or it broke; whether the commands were carried out is not known
+        """
+        connection = self._take()
+        if connection is None:
+            connection = _Connection(self._pool, await self._pool.get_connection())
+        try:
+            return await connection.ask(commands, replies)
+        finally:
+            if connection.usable:
+                self._idle.append(connection)
+            else:
+                connection.drop()
+
+    def _take(self) -> _Connection | None:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable:
+                return connection
+            connection.drop()
+        return None
+
+
+def packed(command: Iterable[Any]) -> bytes:
+    """One command as Redis reads it."""
+    made: bytes = hiredis.pack_command(tuple(command))
+    return made
