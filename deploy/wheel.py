@@ -17,13 +17,13 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 MODULES = (
     "runtime/clock", "runtime/gcra", "runtime/outbox", "runtime/ticker",
-    "admission/allowances", "admission/driver", "admission/failures", "admission/gate", "admission/limits",
+    "admission/allowances", "admission/driver", "admission/explanations", "admission/failures", "admission/gate", "admission/limits",
     "admission/principal", "admission/replay", "admission/routes", "admission/rules",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",
     "forward/tunnel", "forward/turns", "forward/upstream_server",
-    "keys/cache", "keys/lookup", "keys/redis_line", "keys/usage",
+    "keys/cache", "keys/ids", "keys/lookup", "keys/redis_line", "keys/usage",
     "http1/answer", "http1/body", "http1/forwarding", "http1/framing", "http1/headers", "http1/memo", "http1/message", "http1/reader",
     "http1/request_head", "http1/response", "http1/shape",
     "net/addresses", "net/client_ip",

@@ -86,6 +86,8 @@ class Refusal(GerbangError):
         """Set by whoever looked at the credentials; never told to the public."""
         self.route = ""
         """The route's pattern, for the log, when the refusal keeps the request from getting its route."""
+        self.brief: bool | None = None
+        """Whether it is told without its explanation and not logged (``admission.explanations``); ``None``: not decided yet."""
 
 
 PROBLEM_JSON: Final = "application/problem+json"

@@ -29,6 +29,32 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_u
     return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
 
 
+class Brief:
+    """A refusal without its explanation, rendered once: request ids and times to wait are put into it."""
+
+    __slots__ = ("_begin", "_end", "_fields", "_status")
+
+    def __init__(self, refusal: Refusal, dialect: Dialect | None, docs_url: str) -> None:
+        told = type(refusal)(EXPLAINED_LATER)
+        answer = render(told, request_id=_PLACE, dialect=dialect, docs_url=docs_url)
+        self._status = answer.status
+        self._fields = answer.headers
+        self._begin, _, self._end = answer.body.partition(_PLACE.encode())
+
+    def answer(self, refusal: Refusal, request_id: str) -> Answer:
+        """What the client reads."""
+        fields = self._fields + refusal.headers if refusal.headers else self._fields
+        wait_ms = refusal.extras.get("retry_after_ms") if refusal.extras else None
+        id_ = request_id.encode()
+        if not isinstance(wait_ms, int):
+            return Answer(self._status, fields, b"%b%b%b" % (self._begin, id_, self._end))
+        return Answer(self._status, fields, b'%b%b","retry_after_ms":%d%b' % (self._begin, id_, wait_ms, self._end[1:]))
+
+
+EXPLAINED_LATER = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
+_PLACE = "<request id>"
+
+
 def document(body: Mapping[str, object]) -> Answer:
     """A JSON object, 200."""
     return Answer(200, (_JSON, _NO_STORE), _encode(body))

@@ -13,6 +13,7 @@ from gateway.admission import answers, builtin, rules
 from gateway.admission.allowances import Allowances, LedgerNeeded, count_order
 from gateway.admission.dialects import DIALECTS, Credentials, Dialect, Mistake
 from gateway.admission.dialects.base import invalid
+from gateway.admission.explanations import Explanations
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
@@ -144,9 +145,13 @@ class Gate:
         self._monotonic_ms = services.monotonic_ms
         self._client_ip = ClientIpRule(settings.client_ip)
         self._auth = settings.auth
+        self._clock_window_ms = settings.auth.clock_window_ms
+        self._max_clock_window_ms = settings.auth.max_clock_window_ms
         self._allowances = Allowances(settings)
         self._failure_rate = settings.limits.per_ip_failures
         self._hints = Hints()
+        self._explanations = Explanations()
+        self._briefs: dict[tuple[str, str], answers.Brief] = {}
         longest_first = sorted(settings.auth.path_dialects.items(), key=lambda item: -len(item[0]))
         self._forms: list[tuple[bytes, str]] = [(prefix.encode(), name) for prefix, name in longest_first]
         self._dialect_of: dict[bytes, Dialect] = {
@@ -233,7 +238,7 @@ class Gate:
                 claimed = credentials.key_id
                 rules.check_coverage(credentials, route)
                 try:
-                    window_ms = rules.check_time(credentials, asked.received_ms, self._auth)
+                    window_ms = rules.check_time(credentials, asked.received_ms, self._clock_window_ms, self._max_clock_window_ms)
                 except TimestampOutOfWindow as late:
                     principal = self._owner_of_late(credentials, late, now_ms)
                     raise
@@ -242,7 +247,7 @@ class Gate:
                     if held_ms:
                         principal = None  # nothing is proven
                         raise _held_back(held_ms)
-                    self._refuse_credentials(principal, credentials, asked)
+                    self._refuse_credentials(principal, credentials, asked, seen)
             else:
                 principal = self._logged_in(asked, now_ms)
             rules.check_standing(principal, asked.received_ms)
@@ -334,14 +339,33 @@ class Gate:
         if request is None:
             name = self._form_at(*asked)
             return answers.render(refusal, request_id=request_id, dialect=DIALECTS[name] if name else None, docs_url=docs_url)
-        return answers.render(refusal, request_id=request.request_id, dialect=self._form(request), docs_url=docs_url)
+        dialect = self._form(request)
+        if self._is_brief(refusal, request):
+            key = (refusal.code, "" if dialect is None else dialect.name)
+            brief = self._briefs.get(key)
+            if brief is None:
+                brief = self._briefs[key] = answers.Brief(refusal, dialect, docs_url)
+            return brief.answer(refusal, request.request_id)
+        return answers.render(refusal, request_id=request.request_id, dialect=dialect, docs_url=docs_url)
+
+    def _is_brief(self, refusal: Refusal, request: Request) -> bool:
+        """Whether it goes to who has proven nothing, of whom there are too many at the moment."""
+        if refusal.brief is None:
+            asker = refusal.asker
+            proven = refusal.status >= 500 or (asker is not None and asker.account_id is not None)
+            address = asker.client_ip if asker is not None else self._client_ip.of(request).address
+            refusal.brief = not proven and not self._explanations.take(address or request.peer, self._monotonic_ms())
+        return refusal.brief
 
     def _form(self, request: Request) -> Dialect | None:
         """Whose form a refusal has: the route's, that of its path; where neither says one, the one that the request claims to speak."""
         name = self._form_at(request.method, request.path)
         if name:
             return DIALECTS[name]
-        return next((self._dialect_of[name] for name, _ in request.headers if name in self._dialect_of), None)
+        for field, _ in request.headers:
+            if field in self._dialect_of:
+                return self._dialect_of[field]
+        return None
 
     def _form_at(self, method: bytes, path: bytes) -> str:
         try:
@@ -484,11 +508,15 @@ class Gate:
                 return verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
-    def _refuse_credentials(self, principal: Principal | None, credentials: Credentials, asked: Asked) -> NoReturn:
+    def _refuse_credentials(self, principal: Principal | None, credentials: Credentials, asked: Asked, seen: Seen) -> NoReturn:
         """Unknown key and wrong signature alike: same work, same answer, unless a hint proves that the caller holds the secret."""
         if principal is None:
             pretend_to_verify(credentials.signed, credentials.signature)
-        now_ms = self._services.monotonic_ms()
+        now_ms = self._monotonic_ms()
+        if not self._explanations.take(seen.address or asked.peer, now_ms):
+            untold = InvalidCredentials(answers.EXPLAINED_LATER)
+            untold.brief = True
+            raise untold
         hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
         refusal = invalid(
             hint or "unknown key, or the signature does not match: compare string_to_sign with what you signed",
@@ -497,6 +525,7 @@ class Gate:
         )
         if hint:
             refusal.extras = {**refusal.extras, "hint": hint}
+        refusal.brief = False
         raise refusal
 
     def _check_limit(self, principal: Principal, route: Route, now_ms: int) -> Charge:
@@ -530,7 +559,8 @@ class Gate:
         """Count a refusal where it counts, say whose it is, and tell a proven owner their limits."""
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
-        refusal.asker = Asker(self._claimed_id(claimed, asked), owner, seen.address or asked.peer)
+        key_id = principal.key_id if principal is not None else None if refusal.brief else self._claimed_id(claimed, asked)
+        refusal.asker = Asker(key_id, owner, seen.address or asked.peer)
         services = self._services
         now_ms = services.monotonic_ms()
         guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)
@@ -539,8 +569,7 @@ class Gate:
             services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
             return
-        key_id = principal.key_id
-        services.usage.refused(key_id, refusal.code, seen.address, asked.received_ms, route.pattern if route is not None else "")
+        services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, route.pattern if route is not None else "")
         if not isinstance(refusal, InvalidCredentials):
             allowance = self._allowances.of(principal)
             told = allowance.lines(allowance.charge(self._limiter, principal, 0, now_ms))
@@ -556,7 +585,9 @@ class Gate:
 
         Only what has the form of a key id: anything else may be a secret in the wrong place.
         """
-        values = [read]
+        if is_key_id(read):
+            return read
+        values: list[str] = []
         if isinstance(asked, Message):
             values.append(asked.key_id)
         else:

@@ -8,7 +8,6 @@ from typing import Final
 from gateway.admission.dialects import Credentials
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route
-from gateway.config.settings import Auth
 from gateway.errors import (
     AccountFrozen,
     IpNotAllowed,
@@ -41,16 +40,18 @@ def check_coverage(credentials: Credentials, route: Route) -> None:
         raise MalformedRequest('each signature is accepted once on this route: add a "nonce" parameter to Signature-Input')
 
 
-def check_time(credentials: Credentials, now_ms: int, auth: Auth) -> int:
+def check_time(credentials: Credentials, now_ms: int, clock_window_ms: int, max_clock_window_ms: int) -> int:
     """Whether the request is fresh.
 
+    :param clock_window_ms: how old it may be when it does not say
+    :param max_clock_window_ms: what it may say
     :return: the window that applies, in milliseconds
     :raises TimestampOutOfWindow: too old, ahead of time, or expired per its ``expires`` parameter
     :raises MalformedRequest: it asks for a window that is not granted
     """
-    window_ms = credentials.window_ms or auth.clock_window_ms
-    if window_ms > auth.max_clock_window_ms:
-        raise MalformedRequest(f"the requested time window of {window_ms} ms exceeds the maximum of {auth.max_clock_window_ms} ms")
+    window_ms = credentials.window_ms or clock_window_ms
+    if window_ms > max_clock_window_ms:
+        raise MalformedRequest(f"the requested time window of {window_ms} ms exceeds the maximum of {max_clock_window_ms} ms")
     age_ms = now_ms - credentials.timestamp_ms
     if not -AHEAD_MS <= age_ms <= window_ms:
         if age_ms < 0:

@@ -147,8 +147,9 @@ class UpstreamConnection(UpstreamEnd):
         except Unframable as error:
             self._fail(f"response cannot be framed: {error}")
             return
-        for interim in reader.interims:
-            call.receiver.response_interim(interim)
+        if reader.interims:
+            for interim in reader.interims:
+                call.receiver.response_interim(interim)
         if self._head is None:
             head = reader.head
             if head is None:

@@ -13,6 +13,7 @@ import httptools
 from gateway.errors import HeadersTooLarge, Refusal
 from gateway.http1.body import ChunkedBody
 from gateway.http1.framing import CHUNKED, UNTIL_CLOSE, Field, Framing, frame, malformed
+from gateway.http1.memo import remember
 from gateway.http1.request_head import RequestLine, asked_of, cut_fields, read_request_line
 from gateway.http1.response import ResponseHead, Unframable, known_head, read_head
 from gateway.http1.shape import Shape, shape_of
@@ -27,6 +28,10 @@ _NOTHING_FRAMED = Framing(0, keep_alive=False, http10=False, host=b"")
 _NONE: Final[tuple[ResponseHead, ...]] = ()
 _NO_SHAPES: Final[tuple[Shape, ...]] = ()
 _END = b"\r\n\r\n"
+_of_peer: Final[dict[str, tuple[Shape, ...]]] = {}
+"""Shapes seen last on a connection from an address, for the next one: some clients open one for each request."""
+PEERS: Final = 1_024
+"""Of those remembered."""
 SHAPES: Final = 4
 """Of a connection's requests that are remembered."""
 PATIENCE: Final = 16
@@ -50,14 +55,17 @@ class Reader:
         self.content = b""
         self.ended = False
         self.rest = b""
-        self._renew()
 
     def on_headers_complete(self) -> None:
         """Called by llhttp."""
         self._complete = True
 
     def _renew(self) -> None:
-        """A new llhttp: the last one may be anywhere in a message."""
+        """The next head gets a new llhttp: the last one may be anywhere in a message."""
+        self._feed = None
+
+    def _new_feed(self) -> Any:
+        """What a new llhttp is given bytes by."""
         raise NotImplementedError
 
     def _take_head(self, data: bytes, limit: int) -> bytes:
@@ -86,6 +94,8 @@ class Reader:
         return head[:end]
 
     def _judge(self, data: bytes) -> None:
+        if self._feed is None:
+            self._feed = self._new_feed()
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade:
@@ -116,10 +126,11 @@ class Reader:
 class RequestReader(Reader):
     """Requests of one connection, one after the other: :meth:`read_head` until it is whole, then :meth:`read_content` until ``ended``."""
 
-    __slots__ = ("_shapes", "_special", "_strange", "fields", "framing", "line", "shape")
+    __slots__ = ("_peer", "_shapes", "_special", "_strange", "fields", "framing", "line", "shape")
 
     def __init__(self) -> None:
         super().__init__()
+        self._peer = ""
         self.line = _NOTHING_READ
         self.fields = NO_FIELDS
         """All field lines of the head; names in lower case, values without surrounding white space."""
@@ -130,9 +141,14 @@ class RequestReader(Reader):
         self._shapes = _NO_SHAPES
         self._strange = 0
 
-    def _renew(self) -> None:
+    def _new_feed(self) -> Any:
         parser: Any = httptools.HttpRequestParser(self)
-        self._feed = parser.feed_data
+        return parser.feed_data
+
+    def come_from(self, peer: str) -> None:
+        """Whose requests these are, by address: what was known of them on another connection is known here."""
+        self._peer = peer
+        self._shapes = _of_peer.get(peer, _NO_SHAPES)
 
     @property
     def begun(self) -> bool:
@@ -194,6 +210,8 @@ class RequestReader(Reader):
         shape = shape_of(head, line, fields, framing)
         if shape is not None and shape not in self._shapes:
             self._shapes = (shape, *self._shapes[: SHAPES - 1])
+            if self._peer:
+                remember(_of_peer, self._peer, self._shapes, PEERS)
 
     def _begin_request(self, length: int, max_bytes: int) -> None:
         if length:
@@ -232,9 +250,9 @@ class ResponseReader(Reader):
         self.interims: Sequence[ResponseHead] = _NONE
         """The other 1xx heads that the last bytes brought (RFC 9110 §15.2)."""
 
-    def _renew(self) -> None:
+    def _new_feed(self) -> Any:
         parser: Any = httptools.HttpResponseParser(self)
-        self._feed = parser.feed_data
+        return parser.feed_data
 
     def begin(self, *, head_only: bool, upgrade: bool) -> None:
         """A request goes out.

@@ -17,7 +17,6 @@ KEY_ID_LENGTH = 32
 SECRET_LENGTH = 53
 
 _CHECKSUM_LENGTH = 6
-_DIGITS = frozenset(ALPHABET)
 
 
 def new_key_id() -> str:
@@ -55,7 +54,8 @@ def _with_checksum(text: str) -> str:
 
 
 def _checksum_holds(text: str) -> bool:
-    return _DIGITS.issuperset(text[4:]) and text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
+    # Of ASCII, letters and digits are exactly the alphabet.
+    return text.isascii() and text[4:].isalnum() and text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
 
 
 def _checksum(text: str) -> str:

@@ -119,7 +119,7 @@ class RedisLine:
 
         :param commands: packed (:func:`packed`)
         :param replies: how many there will be
-        :raises OSError, RedisError: no connection, or it broke; whether the commands were carried out is not known
+        :raises OSError: no connection, or it broke: whether the commands were carried out is not known; or what redis-py raises
         """
         connection = self._take()
         if connection is None:

@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Callable
+from time import monotonic_ns, time_ns
 
 
 def now_ms() -> int:
     """Wall-clock time in Unix milliseconds: signatures' timestamps, expiries, audit."""
-    return time.time_ns() // 1_000_000
+    return time_ns() // 1_000_000
 
 
 def monotonic_ms() -> int:
     """Milliseconds of a clock that never steps: timeouts, cache freshness, rate limits within one process."""
-    return time.monotonic_ns() // 1_000_000
+    return monotonic_ns() // 1_000_000
 
 
 stopwatch: Callable[[], float] = time.perf_counter

@@ -132,6 +132,7 @@ class ClientConnection(ClientEnd):
         if not self.peer:
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
+        self._reader.come_from(self.peer)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self._enter(HEAD)
         reason = self._doorkeeper.opened(self)

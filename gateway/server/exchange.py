@@ -447,9 +447,10 @@ class Exchange(Receiver):
         if phase == RESPONDING:
             self._cut()
             return
+        given = serving.gate.render(refusal, self._request)  # which decides whether it is explained, and logged
         self._common.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
-        self._give(serving.gate.render(refusal, self._request), more=limits, close=refusal.close)
+        self._give(given, more=limits, close=refusal.close)
 
     def _defect(self, error: BaseException) -> None:
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)

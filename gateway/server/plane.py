@@ -5,7 +5,6 @@
 
 import asyncio
 import socket
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -41,7 +40,7 @@ class Plane(Doorkeeper):
         self.common = Common(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
         self._connections: set[ClientConnection] = set()
-        self._per_address: Counter[str] = Counter()
+        self._per_address: dict[str, int] = {}
         self._refused: set[ClientConnection] = set()
         self._servers: list[asyncio.Server | ProxyProtocolListener] = []
         self._empty: asyncio.Event | None = None
@@ -155,7 +154,7 @@ class Plane(Doorkeeper):
         reason = ""
         if len(self._connections) >= limits.max_connections:
             reason = "in all"
-        elif self._per_address[peer] >= limits.max_connections_per_address and not (
+        elif self._per_address.get(peer, 0) >= limits.max_connections_per_address and not (
             self.is_trusted(connection.peer) or (self._proxy_protocol and self.sends_header(connection.peer))
         ):
             reason = "from your address"
@@ -165,7 +164,7 @@ class Plane(Doorkeeper):
             return reason if len(self._refused) <= TOLD_AT_MOST else "at once"
         metrics.connections += 1
         self._connections.add(connection)
-        self._per_address[peer] += 1
+        self._per_address[peer] = self._per_address.get(peer, 0) + 1
         return ""
 
     def closed(self, connection: ClientConnection) -> None:
@@ -175,8 +174,10 @@ class Plane(Doorkeeper):
         self.common.metrics.connections -= 1
         self._connections.discard(connection)
         peer = customer_network(connection.peer)
-        self._per_address[peer] -= 1
-        if not self._per_address[peer]:
+        left = self._per_address[peer] - 1
+        if left:
+            self._per_address[peer] = left
+        else:
             del self._per_address[peer]
         if self._empty is not None and not self._connections:
             self._empty.set()

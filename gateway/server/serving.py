@@ -3,6 +3,7 @@
 from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.admission.gate import Gate
 from gateway.config.settings import GatewaySettings
+from gateway.forward.pool import Pool
 from gateway.forward.upstreams import Pools
 from gateway.http1.cors import Cors
 from gateway.http1.headers import REQUEST_DROP
@@ -27,7 +28,7 @@ class Serving:
         self, settings: GatewaySettings, gate: Gate, pools: Pools, *, access: AccessLog, tracing: Tracing | None = None
     ) -> None:  # fmt: skip
         self.gate = gate
-        self.pools = pools
+        self.pools: dict[str, Pool] = dict(pools)
         self.limits = settings.limits
         self.max_header_bytes = settings.limits.max_header_bytes
         self.header_timeout_ms = settings.limits.header_timeout_ms

@@ -1,6 +1,5 @@
 """A histogram for the hot path: two additions per observation."""
 
-from bisect import bisect_left
 from typing import Final
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -17,5 +16,10 @@ class Histogram:
         self.total = 0.0
 
     def observe(self, seconds: float) -> None:
-        self.counts[bisect_left(SECONDS, seconds)] += 1
+        bucket = 0
+        for bound in SECONDS:  # mostly one of the first; quicker than a search that compares by objects
+            if seconds <= bound:
+                break
+            bucket += 1
+        self.counts[bucket] += 1
         self.total += seconds

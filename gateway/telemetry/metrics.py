@@ -62,6 +62,8 @@ class Metrics:
     admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
     refused: Counts = _counter("requests_refused", "Requests that the gate answered with a refusal.", "code")
 
+    refusals_brief: int = _counter("refusals_brief", "Of those, told and logged without an explanation: too many at once.")
+
     # Shadow mode: the decision endpoint refuses nothing. Outcome is "admitted" or the code of the refusal.
     shadow: int = _gauge("shadow", "1 while auth.enforce is shadow: the decision endpoint lets everything pass.", merge="max")
     shadow_decisions: PairCounts = _counter("shadow_decisions", "What it would have decided otherwise.", "route", "outcome")

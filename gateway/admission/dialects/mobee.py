@@ -10,6 +10,7 @@ from gateway.http1.message import Request
 KEY: Final = b"x-api-key"
 SIGNATURE: Final = b"x-request-signature"
 TIMESTAMP: Final = b"x-request-timestamp"
+_ZERO: Final = ord("0")
 _SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is seconds (until the year 5138), any other milliseconds (since 1973)."""
 
@@ -28,9 +29,10 @@ class Mobee(Dialect):
             raise MissingCredentials(
                 f"the header field {_NAMES[missing.args[0]]} is missing; a signed request carries {', '.join(_NAMES.values())}"
             ) from None
-        signed = request.method + b"\n" + request.path + b"\n" + timestamp
         if request.body:
-            signed += b"\n" + request.body
+            signed = b"%b\n%b\n%b\n%b" % (request.method, request.path, timestamp, request.body)
+        else:
+            signed = b"%b\n%b\n%b" % (request.method, request.path, timestamp)
         return Credentials(
             key_id.decode("latin-1"),
             decoded_base64(encoded),
@@ -83,7 +85,7 @@ def milliseconds(timestamp: bytes, name: str) -> int:
     :param name: of the field, to name it in a refusal
     :raises MalformedRequest: it is none
     """
-    if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[:1] == b"0":
+    if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[0] == _ZERO:
         raise MalformedRequest(f"{name} must be a Unix time in seconds (or milliseconds)")
     value = int(timestamp)
     return value * 1000 if value < _SECONDS_BELOW else value

@@ -117,6 +117,17 @@ def test_a_few_shapes_of_a_connection_are_remembered_and_few_of_one_that_has_man
     assert reader.shape is None
 
 
+def test_what_was_known_of_an_address_is_known_on_its_next_connection_and_to_nobody_else() -> None:
+    first = RequestReader()
+    first.come_from("192.0.2.1")
+    read(first, HEADS[0])
+    for peer, known in (("192.0.2.1", True), ("192.0.2.2", False)):
+        reader = RequestReader()
+        reader.come_from(peer)
+        assert read(reader, HEADS[0]) == read(RequestReader(), HEADS[0])
+        assert (reader.shape is not None) is known
+
+
 def test_a_known_head_over_the_limit_is_refused() -> None:
     head = HEADS[0]
     reader = acquainted(head)

@@ -1,0 +1,45 @@
+"""How many refusals a second are explained to who has proven nothing: in detail, with a hint, and with a line in the log. Pure.
+
+An attack is made of refusals, and what is told to nobody who reads it must cost little. The owner of a bot sends a few refused requests a
+second and learns everything; of a flood each address learns as much, and all of them together a bounded amount. The rest is told the code.
+"""
+
+from typing import Final
+
+from gateway.net.addresses import customer_network
+
+PER_ADDRESS: Final = 30
+"""Explanations in a second for an IPv4 address, or the /64 of an IPv6 address."""
+IN_ALL: Final = 300
+"""In a second for all of them: about as much work as as many admitted requests, three times over."""
+
+
+class Explanations:
+    """Fixed windows of a second, in memory of this process."""
+
+    __slots__ = ("_by_address", "_in_all", "_second")
+
+    def __init__(self) -> None:
+        self._second = 0
+        self._in_all = 0
+        self._by_address: dict[str, int] = {}
+
+    def take(self, address: str, now_ms: int) -> bool:
+        """Whether a refusal is explained to this address; counts it when it is.
+
+        :param now_ms: of the monotonic clock
+        """
+        second = now_ms // 1_000
+        if second != self._second:
+            self._second = second
+            self._in_all = 0
+            self._by_address.clear()
+        if self._in_all >= IN_ALL:
+            return False
+        network = customer_network(address)
+        taken = self._by_address.get(network, 0)
+        if taken >= PER_ADDRESS:
+            return False
+        self._by_address[network] = taken + 1
+        self._in_all += 1
+        return True

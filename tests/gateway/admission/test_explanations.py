@@ -1,0 +1,72 @@
+"""Refusals are explained to who asks a few times a second, and of a flood to each address a few times."""
+
+import json
+
+import pytest
+
+from gateway.admission.answers import EXPLAINED_LATER
+from gateway.admission.explanations import IN_ALL, PER_ADDRESS, Explanations
+from gateway.errors import RateLimited
+from tests.support.keys import a_record
+from tests.support.scene import Scene
+
+
+def told(scene: Scene) -> dict[str, object]:
+    refusal = scene.refused()
+    return json.loads(scene.gate.render(refusal, scene.request()).body)
+
+
+def test_an_address_has_so_many_explanations_in_each_second():
+    explanations = Explanations()
+    assert [explanations.take("192.0.2.1", 1_000) for _ in range(PER_ADDRESS + 1)] == [True] * PER_ADDRESS + [False]
+    assert explanations.take("192.0.2.2", 1_999)
+    assert not explanations.take("192.0.2.1", 1_999)
+    assert explanations.take("192.0.2.1", 2_000)
+
+
+def test_all_of_a_64_have_them_together():
+    explanations = Explanations()
+    assert sum(explanations.take(f"2001:db8::{number:x}", 1_000) for number in range(2 * PER_ADDRESS)) == PER_ADDRESS
+
+
+def test_all_addresses_together_have_so_many():
+    explanations = Explanations()
+    assert sum(explanations.take(f"192.0.{number >> 8}.{number & 255}", 1_000) for number in range(2 * IN_ALL)) == IN_ALL
+
+
+@pytest.mark.parametrize("unknown", [False, True])
+def test_beyond_that_a_wrong_signature_is_told_its_code_alone(unknown):
+    scene = Scene(dialect="mobee", forge=True, unknown=unknown)
+    assert all("string_to_sign" in told(scene) for _ in range(PER_ADDRESS))
+    assert told(scene) == {
+        "type": "urn:gerbang:problem:invalid_credentials", "title": "Invalid credentials", "status": 401, "code": "invalid_credentials",
+        "detail": EXPLAINED_LATER, "request_id": "r-1",
+    }  # fmt: skip
+    scene.peer = "203.0.113.8"
+    assert "string_to_sign" in told(scene), "another address"
+    scene.peer, scene.now_ms = "203.0.113.7", scene.now_ms + 1_000
+    assert "string_to_sign" in told(scene), "a second later"
+
+
+def test_the_form_of_the_dialect_stays():
+    scene = Scene(forge=True)
+    for _ in range(PER_ADDRESS):
+        told(scene)
+    body = told(scene)
+    assert (body["code"], body["gerbang"]["code"], body["gerbang"]["request_id"]) == (-1022, "invalid_credentials", "r-1")
+
+
+def test_how_long_to_wait_is_always_told():
+    scene = Scene(dialect="mobee").build()
+    for _ in range(PER_ADDRESS + 1):
+        refusal = RateLimited("wait", headers=((b"Retry-After", b"1"),), extras={"retry_after_ms": 12})
+        answer = scene.gate.render(refusal, scene.request())
+        assert json.loads(answer.body)["retry_after_ms"] == 12
+        assert (b"Retry-After", b"1") in answer.headers
+    assert json.loads(answer.body)["detail"] == EXPLAINED_LATER
+
+
+def test_the_owner_of_a_key_is_always_told_everything():
+    scene = Scene(dialect="mobee", record=a_record(frozen=True))
+    for _ in range(PER_ADDRESS + 1):
+        assert told(scene)["detail"] != EXPLAINED_LATER
