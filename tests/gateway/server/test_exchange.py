@@ -5,7 +5,8 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.errors import ReplayedRequest, ScopeNotGranted
+from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
+from gateway.http1.message import Answer, Request
 from gateway.telemetry import AccessLog
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
@@ -629,6 +630,26 @@ async def test_a_refusal_is_counted_and_the_connection_kept() -> None:
         assert served.metrics.refused["scope_not_granted"] == 2
         assert served.metrics.admitted == {}
         assert upstream.sides == []
+
+
+async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None:
+    class Flooded(ScriptedGate):
+        def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
+            refusal.brief = self.brief
+            return super().render(refusal, request, request_id)
+
+        brief = False
+
+    gate = Flooded(refuse=ScopeNotGranted("no"))
+    async with recording_upstream() as upstream, serving(upstream, gate=gate) as served:
+        served.reload(access=AccessLog(1.0))
+        client = await served.client()
+        with capture_logs() as logged:
+            for gate.brief in (False, True):
+                assert (await client.ask(GET)).status == 403
+        assert len(logged) == 1
+        assert served.metrics.refused == {"scope_not_granted": 2}
+        assert served.metrics.refusals_brief == 1
 
 
 async def test_a_defect_of_the_gate_answers_500_and_goes_no_further() -> None:
