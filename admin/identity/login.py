@@ -21,7 +21,6 @@ from admin.identity.caller import Caller
 from admin.identity.provider import Provider
 from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
 from admin.identity.tokens import TokenVerifier
-from admin.identity.userinfo import userinfo
 from admin.outbound import read_to_end
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
@@ -135,10 +134,7 @@ class Login:
         tokens = await self._redeem(answer["code"], attempt.code_verifier)
 
         async def ask_more(subject: str) -> Mapping[str, Any]:
-            endpoint = (await self._provider.discovery(clock.monotonic_ms())).userinfo_endpoint
-            if endpoint is None or tokens.access_token is None:
-                return {}
-            return await userinfo(self._http, self._oidc, endpoint, tokens.access_token, subject)
+            return {} if tokens.access_token is None else await self._provider.userinfo(tokens.access_token, subject)
 
         try:
             caller = await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, ask_more=ask_more)

@@ -5,7 +5,7 @@ Nothing here looks into a token. Sources: OpenID Connect Discovery 1.0 §4, RFC 
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
+from admin.identity.userinfo import userinfo
 from admin.outbound import read_to_end
 from gateway.errors import GerbangError
 from gateway.runtime import clock
@@ -94,6 +95,17 @@ class Provider:
         if not self._keys or (self._failing and not matching) or self._too_old(now_ms):
             raise _unavailable()
         return matching
+
+    async def userinfo(self, token: str, subject: str, *, or_nothing: bool = False) -> Mapping[str, Any]:
+        """What it tells of this customer beside the ID token; see :func:`admin.identity.userinfo.userinfo`.
+
+        :return: nothing when it has no such endpoint
+        :raises IdentityProviderUnavailable: it did not answer, or not about this customer
+        """
+        endpoint = (await self.discovery(clock.monotonic_ms())).userinfo_endpoint
+        if endpoint is None:
+            return {}
+        return await userinfo(self._http, self.settings, endpoint, token, subject, or_nothing=or_nothing)
 
     async def _freshen(self, now_ms: int) -> None:
         """What is at hand serves while it is read again behind the request; only what cannot serve is waited for."""

@@ -28,6 +28,8 @@ _log = structlog.get_logger(__name__)
 _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
 _TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)
 _MAX_EMAIL = 320
+_TOLD_FOR_MS = 60_000
+_MOST_TOLD = 10_000
 # joserfc and the JSON reader under it raise these on hostile bytes; each means that this is no token.
 _UNREADABLE = (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
@@ -41,6 +43,7 @@ class TokenVerifier:
         self._kyc = kyc
         self._registry = JWSRegistry(algorithms=list(oidc.algorithms), strict_check_header=False)
         self._missed: set[str] = set()
+        self._answers: dict[bytes, tuple[int, Mapping[str, Any]]] = {}
 
     async def bearer(self, request: web.Request, now_ms: int) -> Caller | None:
         """An :data:`~admin.identity.caller.Authenticator` for ``Authorization: Bearer``."""
@@ -50,7 +53,23 @@ class TokenVerifier:
         scheme, _, token = values[0].partition(" ")
         if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
             raise Unauthenticated.because("Send one header: Authorization: Bearer TOKEN.", token_given=True)
-        return await self.verify(token.strip(), now_ms=now_ms)
+        token = token.strip()
+
+        async def ask_more(subject: str) -> Mapping[str, Any]:
+            return await self._told(token, subject, now_ms)
+
+        return await self.verify(token, now_ms=now_ms, ask_more=ask_more)
+
+    async def _told(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
+        """What userinfo tells to a bearer of this token, asked once in :data:`_TOLD_FOR_MS`. An ID token is told nothing there."""
+        name = hashlib.sha256(token.encode()).digest()
+        asked_ms, claims = self._answers.get(name, (now_ms - _TOLD_FOR_MS, {}))
+        if not 0 <= now_ms - asked_ms < _TOLD_FOR_MS:
+            claims = await self._provider.userinfo(token, subject, or_nothing=True)
+            if len(self._answers) >= _MOST_TOLD:
+                self._answers.clear()
+            self._answers[name] = now_ms, claims
+        return claims
 
     async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None, ask_more: AskMore | None = None) -> Caller:
         """The account holder that the token speaks for.

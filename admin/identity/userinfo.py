@@ -16,9 +16,12 @@ from admin.outbound import read_to_end
 _MAX_ANSWER = 65_536
 
 
-async def userinfo(http: aiohttp.ClientSession, oidc: Oidc, endpoint: str, access_token: str, subject: str) -> Mapping[str, Any]:
+async def userinfo(
+    http: aiohttp.ClientSession, oidc: Oidc, endpoint: str, access_token: str, subject: str, *, or_nothing: bool = False
+) -> Mapping[str, Any]:
     """The claims about ``subject`` that this access token may read.
 
+    :param or_nothing: the token may be none that reads anything, such as an ID token: then there are no claims
     :raises IdentityProviderUnavailable: no answer, or not one about this subject: to go on would take the customer for unverified
     """
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
@@ -32,6 +35,8 @@ async def userinfo(http: aiohttp.ClientSession, oidc: Oidc, endpoint: str, acces
         claims: Any = json.loads(body)
     except (ValueError, RecursionError):
         claims = None
+    if or_nothing and status in {401, 403}:
+        return {}
     if status != 200 or not isinstance(claims, dict):
         raise _unavailable(f"answered {status}" if status != 200 else "is not a JSON object: a signed answer is not read")
     # §5.3.2: without this, the answer may be about somebody else.

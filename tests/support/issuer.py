@@ -34,6 +34,8 @@ class Issuer:
         self.hangs = asyncio.Event()
         """Cleared: it answers nothing until this is set."""
         self.hangs.set()
+        self.told: Any = None
+        """What userinfo answers: claims, or a status."""
         self.pieces = False
         """Whether documents come a few bytes at a time."""
 
@@ -76,6 +78,10 @@ class Issuer:
             return web.Response(status=self.fail_with)
         return await self._document(request, {"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **self.discovery})
 
+    async def _userinfo(self, request: web.Request) -> web.StreamResponse:
+        self.requests.append(request.path)
+        return web.Response(status=self.told) if isinstance(self.told, int) else web.json_response(self.told)
+
     async def _jwks(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         self.keys_read.set()
@@ -103,6 +109,7 @@ async def running_issuer() -> AsyncIterator[Issuer]:
     application = web.Application()
     application.router.add_get("/.well-known/openid-configuration", issuer._discovery)
     application.router.add_get("/jwks", issuer._jwks)
+    application.router.add_get("/userinfo", issuer._userinfo)
     server = TestServer(application)
     await server.start_server()
     issuer.url = str(server.make_url("")).rstrip("/")

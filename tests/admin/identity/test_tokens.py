@@ -221,3 +221,50 @@ async def test_ed25519_is_accepted_by_its_older_name(issuer: Issuer, accepted: s
             assert (await verifier.verify(token, now_ms=clock.now_ms())).account_id == "alice"
         else:
             assert "algorithm" in (await refusal(verifier, token)).detail
+
+
+@pytest.mark.parametrize(
+    ("token", "told", "expected"),
+    [
+        ({"email": None, "kyc": None}, {"sub": "alice", "email": "a@example.com", "kyc": "verified"}, ("a@example.com", Kyc.VERIFIED)),
+        ({"kyc": None}, {"sub": "alice", "email": "b@example.com", "kyc": "verified"}, ("alice@example.com", Kyc.VERIFIED)),
+        ({"kyc": None}, {"sub": "alice"}, ("alice@example.com", Kyc.UNVERIFIED)),
+        ({"kyc": None}, 401, ("alice@example.com", Kyc.UNVERIFIED)),
+        ({"kyc": None}, 403, ("alice@example.com", Kyc.UNVERIFIED)),
+    ],
+)
+async def test_what_a_bearer_token_does_not_say_is_asked_at_userinfo_once_a_minute(issuer, verifier, token, told, expected) -> None:
+    issuer.discovery = {"userinfo_endpoint": f"{issuer.url}/userinfo"}
+    issuer.told = told
+    request, now_ms = with_headers("Bearer " + issuer.token(**token)), clock.now_ms()
+    for later_ms, asked in ((0, 1), (59_999, 1), (60_000, 2)):
+        caller = await verifier.bearer(request, now_ms + later_ms)
+        assert (caller.email, caller.kyc) == expected
+        assert issuer.requests.count("/userinfo") == asked
+
+
+async def test_a_bearer_token_that_says_everything_is_not_asked_about_and_one_of_another_is_no_answer(issuer, verifier) -> None:
+    issuer.discovery = {"userinfo_endpoint": f"{issuer.url}/userinfo"}
+    assert (await verifier.bearer(with_headers("Bearer " + issuer.token()), clock.now_ms())).kyc is Kyc.VERIFIED
+    assert "/userinfo" not in issuer.requests
+    for issuer.told in ({"sub": "bob", "kyc": "verified"}, 500):
+        with pytest.raises(IdentityProviderUnavailable):
+            await verifier.bearer(with_headers("Bearer " + issuer.token(kyc=None)), clock.now_ms())
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ("Bearer {}", "Bearer {}"),
+        ("Bearer {}", "Basic eDp5"),
+        ("Basic eDp5", "Bearer {}"),
+        ("Basic {}",),
+        ("Token {}",),
+        ("Bearer2 {}",),
+        ("{}",),
+    ],
+)
+async def test_a_good_token_in_two_fields_or_under_another_scheme_is_refused(issuer, verifier, values) -> None:
+    token = issuer.token()
+    with pytest.raises(Unauthenticated):
+        await verifier.bearer(with_headers(*(value.format(token) for value in values)), clock.now_ms())
