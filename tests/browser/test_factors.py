@@ -1,9 +1,14 @@
 """Ways to confirm: several of them, with names, removed only with a proof, and codes for the day when the phone is gone."""
 
-import pytest
-from playwright.async_api import Dialog, expect
+import asyncio
+import re
+from pathlib import Path
 
-from tests.support.pages import Visitor
+import pytest
+from playwright.async_api import Browser, Dialog, Route, expect
+
+from tests.browser.test_looks import look
+from tests.support.pages import Site, Time, Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
 
@@ -142,3 +147,72 @@ async def test_a_name_that_cannot_be_used_is_told_beside_its_field(visitor: Visi
         await visitor.page.click(f"#{form}-form button")
         await expect(visitor.page.locator(f"#{form}-name-error")).to_contain_text("Hanya huruf, angka, spasi, dan simbol")
         await expect(visitor.page.locator(f"#{form}-name")).to_be_focused()
+
+
+async def test_an_answer_moves_no_button_away_that_is_pressed_when_it_comes(visitor: Visitor):
+    page, answered = visitor.page, asyncio.Event()
+    await visitor.log_in()
+    await visitor.enrol_totp("Ponsel")
+    await page.get_by_role("button", name="Hapus Ponsel").click()
+    await page.fill("#totp", "000000")
+
+    async def later(route: Route) -> None:
+        await answered.wait()
+        await route.continue_()
+
+    await page.route("**/api/v1/factors/*", later)
+    await page.click("[data-totp] button")
+    await page.hover("#cancel-step-up")
+    await page.mouse.down()
+    async with page.expect_response("**/api/v1/factors/*"):
+        answered.set()
+    await page.evaluate("() => new Promise((done) => setTimeout(() => requestAnimationFrame(done)))")
+    await expect(page.locator("#totp-error")).to_be_hidden()
+    await page.mouse.up()
+    await expect(page.locator("#step-up-card")).to_be_hidden()
+
+
+@pytest.mark.parametrize("locale", ["id-ID", "en-GB"])
+async def test_how_long_a_lock_lasts_is_said_at_the_step_and_who_lost_the_phone_is_helped(
+    browser: Browser, site: Site, time: Time, screenshots: Path, locale: str
+):
+    async with Visitor.on(browser, site.url, time, locale=locale) as visitor:
+        page, indonesian = visitor.page, locale == "id-ID"
+        await visitor.log_in()
+        await visitor.enrol_totp()
+        await visitor.fill_key("Bot")
+        await visitor.proceed()
+        lost = page.locator("[data-step-up] details", has_text="Ponsel hilang?" if indonesian else "Lost your phone?").last
+        await lost.locator("summary").click()
+        await expect(lost).to_contain_text("kode pemulihan" if indonesian else "recovery code")
+        await look(visitor, screenshots, f"lost-phone-{locale}")
+        for _ in range(5):
+            await page.fill("#totp", "000000")
+            await page.click("[data-totp] button")
+            await expect(page.locator("#totp-error")).to_be_visible()
+        await page.fill("#totp", "000000")
+        await page.click("[data-totp] button")
+        told = page.locator("#form-error")
+        await expect(told).to_have_text(re.compile(r"(30|29|2\d) detik" if indonesian else r"(30|29|2\d) seconds"))
+        await look(visitor, screenshots, f"locked-{locale}")
+        assert visitor.complaints == []
+
+
+@pytest.mark.parametrize("locale", ["id-ID", "en-GB"])
+async def test_every_sign_in_is_listed_and_the_others_are_ended(browser: Browser, site: Site, time: Time, screenshots: Path, locale: str):
+    async with Visitor.on(browser, site.url, time, locale=locale) as visitor, Visitor.on(browser, site.url, time) as other:
+        await other.log_in()
+        time.advance(2)
+        await visitor.log_in(start="/security")
+        listed = visitor.page.locator("#sessions li")
+        await expect(listed).to_have_count(2)
+        await expect(listed.first).to_contain_text("Sesi ini" if locale == "id-ID" else "This sign-in")
+        await expect(listed.first).to_contain_text("Chrome · Linux")
+        await look(visitor, screenshots, f"sessions-{locale}")
+        time.advance(2)
+        await visitor.page.get_by_role("button", name="Akhiri semua yang lain" if locale == "id-ID" else "End all others").click()
+        await expect(listed).to_have_count(1)
+        await expect(visitor.page.get_by_role("status").last).not_to_be_empty()
+        await other.page.reload()
+        await other.page.wait_for_url("**/login")
+        assert visitor.complaints == other.complaints == []

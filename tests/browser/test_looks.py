@@ -12,6 +12,8 @@ from gateway.keys.usage import UsageCounts, UsageWriter
 from gateway.telemetry import Metrics
 from tests.support.pages import DESKTOP, PHONE, SMALL, Site, Time, Visitor
 
+SIZES = (SMALL, PHONE, DESKTOP)
+
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
 
 PLACES = ("/keys", "/keys/new", "/security", "/activity")
@@ -42,25 +44,29 @@ async def use(visitor: Visitor, site: Site) -> None:
                 for _ in range(40 + hour * 37 % 60):
                     counts.admitted(key_id, "182.253.10.7", at_ms)
                 for _ in range(12 if hour in (3, 4, 11) else 0):
-                    counts.refused(key_id, "ip_not_allowed", "36.70.1.9", at_ms)
+                    counts.refused(key_id, "ip_not_allowed", "36.70.1.9", at_ms, "GET /v1/markets/{symbol}/bid-ask-price")
             await writer.flush(at_ms, everything=True)
 
 
 async def look(visitor: Visitor, folder: Path, name: str) -> None:
-    """A picture, and what it must not show: sideways scrolling, or anything serious that axe-core finds."""
-    await visitor.page.evaluate("scrollTo(0, 0)")
-    await visitor.page.screenshot(path=folder / f"{name}.png", full_page=True)
-    viewport = visitor.page.viewport_size
-    assert viewport is not None
-    assert await visitor.width() <= viewport["width"], f"{name} scrolls sideways"
-    assert await visitor.findings() == [], name
+    """A picture, and what no size of window must show: sideways scrolling, or anything serious that axe-core finds."""
+    before = visitor.page.viewport_size
+    assert before is not None
+    state, _, rest = name.partition("-")
+    for size in SIZES:
+        await visitor.page.set_viewport_size(size)  # type: ignore[arg-type]  # a dict of its shape
+        await visitor.page.evaluate("scrollTo(0, 0)")
+        if size == before:
+            await visitor.page.screenshot(path=folder / f"{state}-{size['width']}-{rest}.png", full_page=True)
+        assert await visitor.width() <= size["width"], f"{name} scrolls sideways at {size['width']} px"
+        assert await visitor.findings() == [], f"{name} at {size['width']} px"
+    await visitor.page.set_viewport_size(before)
 
 
 LOOKS: dict[str, dict[str, Any]] = {
-    "390-id": {"locale": "id-ID", "viewport": PHONE},
-    "1280-en": {"locale": "en-GB", "viewport": DESKTOP},
-    "320-id-dark": {"locale": "id-ID", "viewport": SMALL, "color_scheme": "dark"},
-    "1280-id-dark": {"locale": "id-ID", "viewport": DESKTOP, "color_scheme": "dark"},
+    "id": {"locale": "id-ID", "viewport": PHONE},
+    "en": {"locale": "en-GB", "viewport": DESKTOP},
+    "id-dark": {"locale": "id-ID", "viewport": SMALL, "color_scheme": "dark"},
 }
 
 
@@ -76,9 +82,13 @@ async def test_every_page_fits_and_has_no_serious_finding(browser: Browser, site
         await look(visitor, screenshots, f"list-{name}")
         await visitor.page.locator(".refused summary").first.click()
         await look(visitor, screenshots, f"refusals-{name}")
+        await visitor.go("/no/such/page")
+        await look(visitor, screenshots, f"lost-{name}")
         await visitor.go("/security")
+        await expect(visitor.page.locator("#sessions li")).to_have_count(1)
         await visitor.page.click("#totp-form button")
         await expect(visitor.page.locator("#step-up-card")).to_be_visible()
+        await visitor.page.evaluate("for (const more of document.querySelectorAll('#step-up-card details')) more.open = true")
         await look(visitor, screenshots, f"step-up-{name}")
         await visitor.prove_by_passkey()
         await expect(visitor.page.locator("#totp-qr")).to_be_visible()

@@ -13,7 +13,7 @@ from gateway.keys.postgres import connect
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault
 from tests.browser.test_looks import look
-from tests.support.pages import DESKTOP, PHONE, SMALL, Site, Time, Visitor
+from tests.support.pages import DESKTOP, SMALL, Site, Time, Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
 
@@ -149,7 +149,7 @@ async def test_a_key_whose_answer_was_lost_is_found_in_the_list_and_deleted(visi
     assert await page.evaluate("JSON.stringify({ ...sessionStorage })") == "{}"
 
 
-WINDOWS = {"320-id": (SMALL, "id-ID"), "390-en": (PHONE, "en-GB"), "1280-id": (DESKTOP, "id-ID")}
+WINDOWS = {"id": (SMALL, "id-ID"), "en": (DESKTOP, "en-GB")}
 
 
 @pytest.mark.parametrize("name", WINDOWS)

@@ -1,5 +1,6 @@
 """The customers' guide as ``gerbang up`` serves it: its examples sign and trade, its links and a refusal's ``type`` lead somewhere."""
 
+import html
 import json
 import os
 import re
@@ -10,6 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+from admin.docs.programs import EXAMPLES
+from admin.pages.examples import signed_requests
 
 CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
 PROGRAMS = {
@@ -54,6 +58,50 @@ def test_an_example_signs_in_every_dialect_and_shows_why_it_is_refused(program, 
     assert (refused.returncode, refused.stdout) == (1, "")
     assert refused.stderr.startswith("403 ")
     assert "scope_not_granted" in refused.stderr
+
+
+BESIDE_A_KEY = {
+    "example": ["bash", "-c"],
+    "example-python": [sys.executable, "-c"],
+    "example-node": ["node", "--input-type=module", "-e"],
+}
+
+
+@pytest.mark.parametrize("algorithm", ["hmac-sha256", "ed25519", "rsa-sha256"])
+def test_each_example_beside_a_new_key_runs_as_it_stands(system, key_of, tmp_path, algorithm):
+    key = key_of(algorithm)
+    (tmp_path / "my-key.json").write_text(json.dumps({"key_id": key["key_id"], "secret": key["secret"]}))
+    (tmp_path / "private.pem").write_text(key["secret"])
+    shown = [example for example in signed_requests(system.gateway_url) if example.algorithm == algorithm]
+    assert [example.place for example in shown] == list(BESIDE_A_KEY)
+    for example in shown:
+        text = example.text.replace("KEY_ID", key["key_id"]).replace("KEY_FILE", "my-key.json")
+        assert key["secret"] not in text
+        done = subprocess.run([*BESIDE_A_KEY[example.place], text], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 0, (example.place, done.stdout, done.stderr)
+        assert json.loads(done.stdout)["key_id"] == key["key_id"], example.place
+
+
+def test_every_command_of_the_reference_runs_as_it_stands(site, key_of, tmp_path):
+    key = key_of()
+    (tmp_path / "key.json").write_text(json.dumps({"key_id": key["key_id"], "secret": key["secret"]}))
+    shutil.copy(CLIENTS / "bash" / "gerbang.sh", tmp_path)
+    (tmp_path / "gerbang.sh").chmod(0o755)
+    found = re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", site.get("/docs/en/api").text, re.DOTALL)
+    commands = [html.unescape(command) for command in found]
+    assert len(commands) == 3
+    for command in commands:
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+        assert done.returncode == 0, (command, done.stderr)
+        assert isinstance(json.loads(done.stdout), dict), command
+
+
+def test_every_file_that_the_guide_shows_is_run_by_a_test():
+    tests = Path(__file__).parents[1]
+    run = "".join(file.read_text() for file in (*tests.glob("deploy/clients/*.py"), Path(__file__)))
+    shown = [Path(name) for names in EXAMPLES.values() for name in names]
+    assert len(shown) > 10
+    assert [name for name in shown if f'"{name.name}"' not in run and f'"{name.stem}"' not in run] == []
 
 
 @pytest.fixture(scope="module")

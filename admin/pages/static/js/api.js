@@ -1,5 +1,6 @@
 // Calls to the JSON API: the CSRF token goes with each, and a refusal comes back as an exception.
 
+import { released } from "./forms.js";
 import { text } from "./texts.js";
 
 const token = document.querySelector('meta[name="csrf-token"]')?.content ?? "";
@@ -35,8 +36,10 @@ async function send(method, path, body) {
       body: body === undefined ? undefined : JSON.stringify(body),
     });
   } catch {
+    await released();
     throw new Refused({ code: "offline", detail: text("problems.offline") });
   }
+  await released(); // whatever the answer changes on the page
   if (answer.ok) return answer;
   const problem = await answer.json().catch(() => ({ code: "unknown" }));
   problem.wait_s = Number(answer.headers.get("Retry-After")) || null;

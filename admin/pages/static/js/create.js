@@ -1,7 +1,7 @@
 // Create a key: form, summary with proof, secret. Three stages of one page, so that the secret exists in this page's memory alone.
 
 import { call, Refused } from "./api.js";
-import { clearErrors, hide, released, say, showError, showRefusal, whileBusy } from "./forms.js";
+import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
 import { download } from "./page.js";
 import { challenge, prove } from "./stepup.js";
 import { fieldError, text } from "./texts.js";
@@ -144,7 +144,6 @@ async function checkAddress(row) {
   const { intent, positions } = draft();
   try {
     const answer = await call("POST", "/keys/check-addresses", { ip_allowlist: intent.ip_allowlist });
-    await released();
     if (mine !== checks) return;
     for (const other of marked) clearErrors(other);
     const errors = atRows(answer.errors, positions).filter((error) => marked.some((other) => other.dataset.field === error.field));
