@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from deploy.cli.arguments import identifier, moment, network, service_url
-from deploy.client import ask, told
+from deploy.client import Reply, ask, told
 
 _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
 _TOKEN = re.compile(r"[ -~]+")
@@ -30,6 +30,19 @@ class Internal(NamedTuple):
 
         :raises click.ClickException: the refusal, in words
         """
+        reply = self._ask(method, path, body)
+        if reply.status >= 400:
+            raise click.ClickException(told(reply))
+        return reply.content
+
+    def found(self, method: str, path: str, body: object = None) -> Any:
+        """The same; ``None`` when there is no such account or key."""
+        reply = self._ask(method, path, body)
+        if reply.status >= 400 and reply.status != 404:
+            raise click.ClickException(told(reply))
+        return reply.content if reply.status < 400 else None
+
+    def _ask(self, method: str, path: str, body: object) -> Reply:
         token, where = _token(self.token_file)
         reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60)
         if reply.status == 401:
@@ -38,9 +51,7 @@ class Internal(NamedTuple):
                 "It must be the setting internal.token of that admin service, or one of internal.tokens.\n"
                 "A changed one counts after a reload."
             )
-        if reply.status >= 400:
-            raise click.ClickException(told(reply))
-        return reply.content
+        return reply
 
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
         """What matches, page by page up to ``limit``, as ``{what: […], "count": …}``; the count is of all that match."""

@@ -1,50 +1,119 @@
-"""``gerbang revoked-since``: list revocations to repeat after restoring a backup, from the streamed audit log."""
+"""``gerbang revoked-since``: list, and repeat, what was stopped since a backup that was restored, from the streamed audit log."""
 
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import click
 
+from deploy.cli.operator import Internal, internal
 from gateway.runtime import clock, moments
 
 _POINT = re.compile(r"([0-9]{1,18})(?::([0-9a-f]{64}))?")
-_ENDED = ("key_revoked", "key_deleted")
-_STOPPED = {"account_frozen": ("frozen", True), "account_thawed": ("frozen", False)}
+_ENDED = ("key_revoked", "key_deleted", "key_idle")
+_FACTORS = {
+    "factor_removed": "factor removed",
+    "factors_reset": "factors reset",
+    "recovery_codes_renewed": "recovery codes renewed",
+}
+_KINDS = ("keys", "frozen", "kyc", "factors")
 
 
 @click.command("revoked-since")
 @click.argument("point", metavar="SEQ:HASH|TIME")
 @click.option("--audit", "file", required=True, type=click.Path(path_type=Path), help="The file that the setting audit.file names.")
-@click.option("--keys", "ids_alone", is_flag=True, help="Print nothing but the ids of keys, for gerbang keys revoke.")
+@click.option("--keys", "only", flag_value="keys", help="Print only the ids of keys that ended, for gerbang keys revoke.")
+@click.option("--frozen", "only", flag_value="frozen", help="Print only the accounts that were frozen, for gerbang accounts freeze.")
+@click.option("--kyc", "only", flag_value="kyc", help="Print only the accounts that lost their verification.")
+@click.option("--factors", "only", flag_value="factors", help="Print only the accounts whose second factors or recovery codes ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def revoked_since(point: str, file: Path, ids_alone: bool, as_json: bool) -> None:
-    r"""List the keys that were revoked or deleted, and the accounts that were stopped, after a point of the audit.
+@click.option("--apply", is_flag=True, help="Do it all again through the admin service, each with its first reason.")
+@internal
+def revoked_since(*, office: Internal, point: str, file: Path, only: str | None, as_json: bool, apply: bool) -> None:
+    r"""List what was stopped after a point of the audit, and, with --apply, stop it again.
 
-    A restored database has keys again that ended after the backup. POINT is what gerbang audit verify prints of the restored database: that
-    event must be in the file with this very hash, or the backup is of another system. It may also be a time before which the backup was not
-    made. Revoke and freeze again what is listed, before a gateway serves from the restored database.
+    A restored database has keys again that ended after the backup, accounts that were frozen or lost their verification, and second factors
+    that were removed. POINT is what gerbang audit verify prints of the restored database: that event must be in the file with this very
+    hash, or the backup is of another system. It may also be a time before which the backup was not made.
+
+    --apply revokes the keys, freezes the accounts, revokes their verification, and resets the factors of accounts that removed one, which
+    freezes them, too. Run it before a gateway serves from the restored database. It can be run again.
 
     \b
     Example: gerbang revoked-since 4711:5b94b14d3c596dcb1a687aa0827eda9efa463add8937f58e94555c349f6cf145 --audit audit.jsonl
-             gerbang revoked-since 2026-11-24T21:00:00Z --audit audit.jsonl --keys | xargs gerbang keys revoke --reason "restored backup"
+             gerbang revoked-since 2026-11-24T21:00:00Z --audit audit.jsonl --apply
+             gerbang revoked-since 2026-11-24T21:00:00Z --audit audit.jsonl --frozen
     """
+    if apply and (only or as_json):
+        raise click.UsageError("--apply stops all of it: give it without --keys, --frozen, --kyc, --factors and --json")
     found = _stopped(_after(_events(file), point))
     if as_json:
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found if only is None else found[only], indent=2, ensure_ascii=False))
         return
-    for key in found["keys"]:
-        click.echo(
-            key["key_id"]
-            if ids_alone
-            else f"key      {key['key_id']}  {key['account_id']}  {key['event']}  {key['at']}  {key['reason'] or ''}".rstrip()
-        )
-    if not ids_alone:
-        for account in found["accounts"]:
-            click.echo(f"account  {account['account_id']}  {account['state']}  {account['at']}  {account['reason'] or ''}".rstrip())
-    click.echo(f"{len(found['keys'])} keys and {len(found['accounts'])} accounts to stop again", err=True)
+    for kind in _KINDS if only is None else (only,):
+        for one in found[kind]:
+            click.echo(one[_ID[kind]] if only else f"{_line(kind, one)}  {one['at']}  {one['reason'] or ''}".rstrip())
+    accounts = {one["account_id"] for kind in _KINDS[1:] for one in found[kind]}
+    click.echo(f"{len(found['keys'])} keys and {len(accounts)} accounts to stop again", err=True)
+    if apply:
+        _apply(office, found)
+
+
+_ID = {"keys": "key_id"} | dict.fromkeys(_KINDS[1:], "account_id")
+
+
+def _line(kind: str, one: dict[str, Any]) -> str:
+    return (
+        f"key      {one['key_id']}  {one['account_id']}  {one['event']}"
+        if kind == "keys"
+        else f"account  {one['account_id']}  {one['state']}"
+    )
+
+
+def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Accounts first, which stops many keys with one call.
+
+    :raises click.ClickException: something could not be stopped again; the rest was
+    """
+    failures, gone = [], 0
+    for kind in ("frozen", "kyc", "factors", "keys"):
+        for one in found[kind]:
+            try:
+                if kind == "keys":
+                    gone += not _revoke(office, one)
+                else:
+                    _stop(office, kind, one)
+            except click.ClickException as error:
+                failures.append(f"{_line(kind, one)}: {error.message}")
+    if gone:
+        click.echo(f"{gone} of the keys are not in this database: they were created after the backup", err=True)
+    if failures:
+        raise click.ClickException("not stopped again:\n" + "\n".join(failures))
+    click.echo("all of it is stopped again", err=True)
+
+
+def _revoke(office: Internal, key: dict[str, Any]) -> bool:
+    """Whether the database has the key at all."""
+    reason = key["reason"] or (f"{key['event'].removeprefix('key_')} before a backup was restored")
+    return office.found("POST", f"keys/{quote(key['key_id'], safe='')}/revoke", {"reason": reason}) is not None
+
+
+def _stop(office: Internal, kind: str, one: dict[str, Any]) -> None:
+    """An account that is younger than the backup is made again: its next login must not find it free."""
+    path, reason = (
+        f"accounts/{quote(one['account_id'], safe='')}",
+        {"reason": one["reason"] or f"{one['state']} before a backup was restored"},
+    )
+    if kind == "kyc":
+        office.call("PUT", path, {"kyc": "revoked"})
+        return
+    action = f"{path}/{'freeze' if kind == 'frozen' else 'reset-factors'}"
+    if office.found("POST", action, reason) is None:
+        office.call("PUT", path, {"kyc": "verified"})  # leaves it to the provider: this only makes the account
+        office.call("POST", action, reason)
 
 
 def _events(file: Path) -> Iterator[dict[str, Any]]:
@@ -94,22 +163,21 @@ def _after(events: Iterator[dict[str, Any]], point: str) -> Iterator[dict[str, A
 
 
 def _stopped(events: Iterator[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Keys that ended, in order; accounts by their last state, if that stops their keys."""
-    keys, accounts = [], dict[tuple[str, str], dict[str, Any]]()
+    """Keys that ended, in order; accounts that are frozen, not verified, or had factors taken away, each by its last such event."""
+    found = {kind: dict[str, dict[str, Any]]() for kind in _KINDS}
     for event in events:
-        kind, account = event["event"], event["account_id"]
+        name, account = event["event"], event["account_id"]
         told = {"account_id": account, "at": event["at"], "reason": event["detail"].get("reason")}
-        if kind in _ENDED:
-            keys.append({"key_id": event["key_id"], "event": kind, **told})
-        elif kind in _STOPPED:
-            state, stopped = _STOPPED[kind]
-            accounts.pop((account, state), None)
-            if stopped:
-                accounts[account, state] = {**told, "state": state}
-        elif kind == "kyc_changed":
-            accounts.pop((account, "kyc"), None)
-            if event["detail"].get("to") != "verified":
-                accounts[account, "kyc"] = {**told, "state": f"kyc {event['detail'].get('to')}"}
-        elif kind == "factors_reset":
-            accounts[account, "factors"] = {**told, "state": "factors reset"}
-    return {"keys": keys, "accounts": list(accounts.values())}
+        if name in _ENDED:
+            found["keys"][event["key_id"]] = {"key_id": event["key_id"], "event": name, **told}
+        elif name == "account_frozen":
+            found["frozen"][account] = {**told, "state": "frozen"}
+        elif name == "account_thawed":
+            found["frozen"].pop(account, None)
+        elif name == "kyc_changed":
+            found["kyc"].pop(account, None)
+            if (state := event["detail"].get("to")) != "verified":
+                found["kyc"][account] = {**told, "state": f"kyc {state}"}
+        elif name in _FACTORS:
+            found["factors"][account] = {**told, "state": _FACTORS[name]}
+    return {kind: list(each.values()) for kind, each in found.items()}

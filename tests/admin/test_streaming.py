@@ -1,6 +1,7 @@
 """The audit streamed: every event once more elsewhere, resumed after an end, and never past a trail that is another one."""
 
 import json
+import re
 import socket
 import subprocess
 import uuid
@@ -150,17 +151,25 @@ async def test_a_backup_from_before_a_revocation_is_told_what_to_revoke_again(st
     await append(stores, Event.KEY_CREATED)
     dump = dumped(database)
     await append(stores, Event.KEY_REVOKED, Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED, Event.ACCOUNT_FROZEN)
+    await append(stores, Event.FACTOR_REMOVED, Event.RECOVERY_CODES_RENEWED)
     await advance(stores, FileSink(file), AdminMetrics())
     end = written(file)[-1]
     with restored_from(database, dump) as restored:
         verify = gerbang("audit", "verify", "--dsn", restored, "--expect", f"{end['id']}:{end['hash']}")
-        assert (verify.returncode, "event 5: missing, the log ends at 1" in verify.stderr) == (1, True), verify
+        assert (verify.returncode, "event 7: missing, the log ends at 1" in verify.stderr) == (1, True), verify
         point = gerbang("audit", "verify", "--dsn", restored).stdout.split()[-1]
     told = gerbang("revoked-since", point, "--audit", file)
     assert told.returncode == 0, told
-    assert [line.split()[:3] for line in told.stdout.splitlines()] == [["key", "gbk_1", "siti"], ["account", "siti", "frozen"]]
-    assert gerbang("revoked-since", point, "--audit", file, "--keys").stdout == "gbk_1\n"
-    assert gerbang("revoked-since", f"5:{end['hash']}", "--audit", file).stderr == "0 keys and 0 accounts to stop again\n"
+    assert [re.split(r" {2,}", line)[:3] for line in told.stdout.splitlines()] == [
+        ["key", "gbk_1", "siti"],
+        ["account", "siti", "frozen"],
+        ["account", "siti", "recovery codes renewed"],
+    ]
+    assert told.stderr == "1 keys and 1 accounts to stop again\n"
+    for only, ids in (("keys", "gbk_1\n"), ("frozen", "siti\n"), ("kyc", ""), ("factors", "siti\n")):
+        assert gerbang("revoked-since", point, "--audit", file, f"--{only}").stdout == ids
+    assert gerbang("revoked-since", point, "--audit", file, "--keys", "--apply").returncode == 2
+    assert gerbang("revoked-since", f"7:{end['hash']}", "--audit", file).stderr == "0 keys and 0 accounts to stop again\n"
     assert json.loads(gerbang("revoked-since", "2020-01-01", "--audit", file, "--json").stdout)["keys"][0]["reason"] == "räuber\n"
     for wrong, words in (
         (f"1:{'0' * 64}", "not of the system"),

@@ -6,9 +6,11 @@ import re
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from deploy.client import ask
 from deploy.local.postgres import PostgresServer, binaries
 from tests.support.bot import Bot
 from tests.support.customer import Customer
@@ -102,17 +104,31 @@ def streamed(file: Path, event: str) -> dict[str, object]:
         time.sleep(0.05)
 
 
-def test_a_key_that_was_revoked_after_the_backup_stays_revoked_after_its_restoration(own, tmp_path):
-    customer = Customer(own.admin_url, own.identity_url)
+def internally(system: System, method: str, path: str, body: object = None) -> Any:
+    token = (system.folder / "secrets/internal-token").read_text().strip()
+    reply = ask(method, f"{system.internal_url}/internal/v1/{path}", body=body, token=token)
+    assert reply.status == 200, reply
+    return reply.content
+
+
+def test_what_was_stopped_after_the_backup_stays_stopped_after_its_restoration(own, tmp_path):
+    customer, frozen, unverified, lost = (Customer(own.admin_url, own.identity_url) for _ in range(4))
     leaked, kept = (customer.create_key(label=label, scopes=["read"], ip_access="unrestricted") for label in ("leaked", "kept"))
+    ended = [leaked, *(each.create_key(label="stopped", scopes=["read"], ip_access="unrestricted") for each in (frozen, unverified))]
     streamed(tmp_path / "streamed/audit.jsonl", "key_created")
     (dump,) = [line for line in TASKS["Upgrade and roll back"] if line.startswith("pg_dump")]
     assert run(own, dump, tmp_path, {}).returncode == 0
     revoked = TASKS["Revoke after a leak"][0]
     assert run(own, revoked, tmp_path, {KEY: leaked["key_id"]}).returncode == 0
-    with Bot(own.gateway_url, leaked) as bot:
-        becomes(bot, 401)
-    last = streamed(tmp_path / "streamed/audit.jsonl", "key_revoked")
+    internally(own, "POST", f"accounts/{frozen.account}/freeze", {"reason": "case 4711"})
+    internally(own, "PUT", f"accounts/{unverified.account}", {"kyc": "revoked"})
+    (factor,) = lost.expect(200, "GET", "account")["factors"]
+    proof = lost.step_up(action="remove_factor", factor_id=factor["id"])
+    lost.expect(204, "DELETE", f"factors/{factor['id']}", {"step_up": proof})
+    for key in ended:
+        with Bot(own.gateway_url, key) as bot:
+            becomes(bot, 401 if key is leaked else 403)
+    last = streamed(tmp_path / "streamed/audit.jsonl", "factor_removed")
 
     names: dict[str, str] = {}
     database = PostgresServer(own.folder / "postgres")
@@ -123,8 +139,10 @@ def test_a_key_that_was_revoked_after_the_backup_stays_revoked_after_its_restora
         elif line == "systemctl start gerbang-admin":
             database.stop()
             own.start()
-            with Bot(own.gateway_url, leaked) as bot:
-                becomes(bot, 200)  # the dump has it alive: that is what the next line is for
+            for key in ended:
+                with Bot(own.gateway_url, key) as bot:
+                    becomes(bot, 200)  # the dump has it alive: that is what the next line is for
+            assert internally(own, "GET", f"accounts/{lost.account}")["factors"]
         elif line.startswith("redis-cli"):
             for file in (own.folder / "redis").glob("*.rdb"):
                 file.unlink()
@@ -135,9 +153,21 @@ def test_a_key_that_was_revoked_after_the_backup_stays_revoked_after_its_restora
                 names["SEQ:HASH"] = done.stdout.split()[-1]
                 expecting = run(own, f"{line} --expect {last['id']}:{last['hash']}", tmp_path, names)
                 assert (expecting.returncode, str(last["id"]) in expecting.stderr) == (1, True), expecting
-            elif "revoked-since" in line and "--keys" not in line:
+            elif "revoked-since" in line and "--apply" not in line:
                 assert leaked["key_id"] in done.stdout
                 assert kept["key_id"] not in done.stdout
-    with Bot(own.gateway_url, leaked) as bot, Bot(own.gateway_url, kept) as other:
-        becomes(bot, 401)
+                for option, only in (
+                    ("keys", leaked["key_id"]),
+                    ("frozen", frozen.account),
+                    ("kyc", unverified.account),
+                    ("factors", lost.account),
+                ):
+                    assert run(own, f"{line} --{option}", tmp_path, names).stdout == f"{only}\n"
+    for key in ended:
+        with Bot(own.gateway_url, key) as bot:
+            becomes(bot, 401 if key is leaked else 403)
+    with Bot(own.gateway_url, kept) as other:
         becomes(other, 200)
+    holder = internally(own, "GET", f"accounts/{lost.account}")
+    assert (holder["factors"], holder["frozen"]) == ([], True)
+    assert internally(own, "GET", f"keys/{leaked['key_id']}")["revoked_reason"] == "found in a public repository"
