@@ -55,7 +55,7 @@ def reload(ops: str, *, dry_run: bool) -> None:
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(told(reply))
     answer = reply.content
-    click.echo(f"{answer['outcome']}: version {answer['version']}")
+    click.echo(f"{answer['outcome'].replace('_', ' ')}: version {answer['version']}")
     for change in answer["changes"]:
         click.echo(f"  {_in_words(**change)}")
     if "traffic" in answer:
