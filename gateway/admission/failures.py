@@ -13,6 +13,9 @@ from gateway.runtime import gcra
 LOOK_UPS: Final = Rate(50, 1_000)
 """Look-ups for all addresses together that are held back: a customer behind one of them, whose key is not in memory yet, may have one."""
 
+REFUSED_MESSAGES: Final = Rate(2_000, 10_000)
+"""Refused messages of sessions, by address, that no key answers for: each costs its reading, and no other limit bounds them."""
+
 
 class AddressLimiter:
     """Units by address; IPv6 by /64. A table of fixed size: an address that it loses is forgiven."""

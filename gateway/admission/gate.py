@@ -14,6 +14,7 @@ from gateway.admission.allowances import Allowances, LedgerNeeded, count_order
 from gateway.admission.dialects import DIALECTS, Credentials, Dialect, Mistake
 from gateway.admission.dialects.base import invalid
 from gateway.admission.explanations import Explanations
+from gateway.admission.failures import REFUSED_MESSAGES
 from gateway.admission.hints import Hints
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.routes import Route, RouteTable
@@ -66,6 +67,8 @@ class Services(NamedTuple):
     failures: "FailureLimiter"
     public: "AddressLimiter"
     """Of requests to public routes."""
+    messages: "AddressLimiter"
+    """Of messages that are refused and that nobody's key answers for."""
     replay: "ReplayGuard"
     usage: "UsageCounts"
     monotonic_ms: Callable[[], int]
@@ -90,13 +93,15 @@ class KeyNeeded(GerbangError):
 class Claim:
     """What the replay guard is asked."""
 
-    __slots__ = ("advice", "key_id", "shared", "signature", "ttl_ms")
+    __slots__ = ("advice", "key_id", "outage", "shared", "signature", "ttl_ms")
 
-    def __init__(self, key_id: str, signature: bytes, ttl_ms: int, *, shared: bool = False, advice: str = "") -> None:
+    def __init__(self, key_id: str, signature: bytes, ttl_ms: int, *, outage: str, shared: bool = False, advice: str = "") -> None:
         self.key_id = key_id
         self.signature = signature
         self.ttl_ms = ttl_ms
         """For how long from now the same request could pass every other check."""
+        self.outage = outage
+        """``deny`` or ``allow``: what becomes of the request while the guard cannot be asked."""
         self.shared = shared
         """Whether reads of the same signature may pass, too."""
         self.advice = advice
@@ -185,10 +190,13 @@ class Gate:
 
         :raises MalformedRequest: it is no message of the dialect
         :raises NoRoute: default deny
+        :raises Maintenance: it is closed for a while
         """
         if message.wrong:
             raise MalformedRequest(message.wrong)
-        return route.method(message.names)
+        rule = route.method(message.names)
+        rules.check_open(rule)
+        return rule
 
     def begin(self, request: Request, route: Route) -> tuple[str, ...]:
         """Who sends the content that is still to come, from the head alone; nothing of it is kept before.
@@ -260,10 +268,11 @@ class Gate:
             self._note(refusal, principal, claimed, seen, asked, route=route)
             raise
         claim = None
-        if route.strict_replay and credentials is not None:
+        if credentials is not None and (route.strict_replay or (credentials.portable and not route.replay_off)):
+            outage = self._auth.replay_outage if route.strict_replay else "allow"
             ttl_ms = credentials.timestamp_ms + window_ms - asked.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
             shared = route.scope != "trade" and isinstance(asked, Request)
-            claim = Claim(principal.key_id, credentials.signature, ttl_ms, shared=shared, advice=credentials.replay_advice)
+            claim = Claim(principal.key_id, credentials.signature, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
         lines = self._allowances.of(principal).lines(charge)
@@ -274,6 +283,17 @@ class Gate:
         admitted = Admitted(route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure)
         admitted.weighed = credentials is not None and credentials.weighed
         return admitted
+
+    def tolerates(self, refusal: Refusal, client: Request) -> bool:
+        """Count the refusal of a session's message for its address, unless a key is proven, whose own limits bound it.
+
+        :param client: the handshake that opened the session
+        :return: whether the address may go on so
+        """
+        if refusal.asker is not None and refusal.asker.account_id is not None:
+            return True
+        address = self._client_ip.of(client).address or client.peer
+        return self._services.messages.charge(address, 1, REFUSED_MESSAGES, self._monotonic_ms()).allowed
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
@@ -299,9 +319,7 @@ class Gate:
         claim = admitted.replay
         if claim is None:
             raise InternalError("nothing to claim")
-        future = self._services.replay.claim(
-            claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=self._auth.replay_outage, shared=claim.shared
-        )
+        future = self._services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
         future.add_done_callback(lambda done: self._note_claim(admitted, done))
         return future
 

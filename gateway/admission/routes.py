@@ -40,8 +40,8 @@ class Route:
     """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
 
     __slots__ = (
-        "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "places_orders", "position", "scope",
-        "session", "strict_replay", "upstream", "websocket", "weight",
+        "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "places_orders", "position",
+        "replay_off", "scope", "session", "strict_replay", "upstream", "websocket", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +59,8 @@ class Route:
         """``""`` for built-in routes."""
         self.weight = weight
         self.strict_replay = strict_replay
+        self.replay_off = False
+        """Whether the configuration says so: then no signature is claimed, not even one that would pass as another call."""
         self.websocket = websocket
         self.builtin = builtin
         """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
@@ -78,6 +80,7 @@ class Route:
         """The rule for a message of this session.
 
         :param names: everything that it asks, at least one thing
+        :return: of several, what all of them need; or one that is closed for maintenance
         :raises NoRoute: not all of it is listed
         """
         found = [self.methods.get(name) for name in names]
@@ -85,6 +88,9 @@ class Route:
         if len(listed) != len(found):
             unlisted = names[found.index(None)]
             raise NoRoute(f"the method {unlisted[:64]!r} is not available on this connection; see the list of methods")
+        for method in listed:
+            if method.maintenance:
+                return method
         return listed[0] if len(listed) == 1 else _together(listed)
 
 
@@ -123,6 +129,7 @@ class RouteTable:
                 strict_replay=config.strict_replay, websocket=bool(config.websocket), builtin="",
             )  # fmt: skip
             route.dialect = config.dialect or ""
+            route.replay_off = config.replay == "off"
             route.maintenance, route.maintenance_retry_ms = config.maintenance, config.maintenance_retry_ms
             if config.session:
                 route.session = config.session
@@ -216,13 +223,15 @@ def _methods(route: Route, table: Mapping[str, MethodConfig]) -> dict[str, Route
     rules = {dialect.log_in: MethodConfig(scope="any", replay="strict"), dialect.log_out: MethodConfig(scope="public"), **table}
     if dialect.state:
         rules[dialect.state] = MethodConfig(scope="public")
-    return {
-        name: Route(
+    methods = {}
+    for name, rule in rules.items():
+        methods[name] = method = Route(
             route.position, f"{route.pattern} {name}", rule.scope, route.upstream, rule.weight,
             strict_replay=rule.strict_replay, websocket=False, builtin="",
-        )
-        for name, rule in rules.items()
-    }  # fmt: skip
+        )  # fmt: skip
+        method.replay_off = rule.replay == "off"
+        method.maintenance, method.maintenance_retry_ms = rule.maintenance, rule.maintenance_retry_ms
+    return methods
 
 
 def _together(methods: list[Route]) -> Route:

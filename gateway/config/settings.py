@@ -312,6 +312,9 @@ class Rule(Section):
     scope: Literal["public", "any", "read", "trade"]
     weight: int = Field(1, ge=0, le=100_000)
     replay: Literal["strict", "off"] | None = None
+    maintenance: str = Field("", max_length=500, pattern=r"^([^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)?$")
+    """What callers are told while the route is closed: 503. ``""``: it is open."""
+    maintenance_retry_ms: Milliseconds = 60_000
 
     @property
     def strict_replay(self) -> bool:
@@ -334,9 +337,6 @@ class RouteConfig(Rule):
     """With a session: the table of what may be sent."""
     dialect: DialectName | None = None
     """In whose form calls are refused, whatever a request carries."""
-    maintenance: str = Field("", max_length=500, pattern=r"^([^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)?$")
-    """What callers are told while the route is closed: 503. ``""``: it is open."""
-    maintenance_retry_ms: Milliseconds = 60_000
     """When they are told to try again."""
     summary: str = Field("", max_length=200)
     """One line for the customers' documentation."""

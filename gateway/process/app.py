@@ -117,6 +117,7 @@ class App:
             limiter=self._limiter,
             failures=FailureLimiter(),
             public=AddressLimiter(),
+            messages=AddressLimiter(),
             replay=ReplayGuard(stores.claims, metrics=self.metrics),
             usage=self._usage,
             monotonic_ms=clock.monotonic_ms,

@@ -34,6 +34,8 @@ MAX_WAITING: Final = 64
 """Messages behind one that waits."""
 AT_ONCE: Final = 64
 """Messages and control frames taken in one turn of the event loop; others have theirs before more are."""
+BYTES_AT_ONCE: Final = 4_096
+"""Of messages, likewise: reading costs by the byte. A longer one has a turn of its own."""
 MAX_KEYS: Final = 32
 """Keys that one connection may use."""
 LEAVE_MS: Final = 1_000
@@ -167,13 +169,17 @@ class Session(Tunnel):
 
     def _take(self) -> None:
         now_ms = self._common.ticker.now_ms
+        room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
+            if room <= 0:
+                break
             waiting = self._waiting
             if self._closing or self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
                 return
             if waiting and self._pending is None:
                 text = waiting.popleft()
                 self._waiting_bytes -= len(text)
+                room -= len(text)
                 self._decide(text)
                 continue
             if self._end is not None:
@@ -185,6 +191,7 @@ class Session(Tunnel):
             event = self._reader.next(now_ms)
             if event is None:
                 return
+            room -= len(event.payload)
             self._took(event)
         if not self._scheduled:  # the rest has its turn after everybody else's
             self._scheduled = True
@@ -317,6 +324,8 @@ class Session(Tunnel):
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
         self._say(serving.gate.render_message(refusal, route, message, request_id))
+        if not serving.gate.tolerates(refusal, self._client):
+            self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._common.ticker.now_ms)
 
     def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:
         _log.error("message_failed", request_id=request_id, exc_info=error)

@@ -135,7 +135,7 @@ class Scene:
 
     def build(self) -> "Scene":
         records = [] if self.unknown else [self.record]
-        plain = a_gate(*records, routes=ROUTES, **({"limits": self.limits} | self.sections))
+        plain = a_gate(*records, **({"routes": ROUTES, "limits": self.limits} | self.sections))
         self.lookup = Lookup(plain)
         services = plain._services._replace(
             lookup=self.lookup, limiter=self.limiter, replay=self.guard, usage=self.usage, monotonic_ms=lambda: self.now_ms

@@ -110,6 +110,7 @@ def a_gate(*records: KeyRecord, routes: list[dict[str, Any]] | None = None, **se
         limiter=SimpleNamespace(charge=lambda *_: Charge(True, 0.0, 1, 0.0, 0.0), give_back=lambda *_: None, used=lambda *_: 1),
         failures=FailureLimiter(),
         public=AddressLimiter(),
+        messages=AddressLimiter(),
         replay=SimpleNamespace(),
         usage=UsageCounts(),
         monotonic_ms=lambda: 1_000_000,

@@ -30,6 +30,7 @@ class Credentials:
         "covers_query",
         "expires_ms",
         "key_id",
+        "portable",
         "pss",
         "replay_advice",
         "signature",
@@ -43,7 +44,7 @@ class Credentials:
     def __init__(
         self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
         algorithm: str = "", covers_query: bool = True, unique: bool = True, pss: bool = False,
-        replay_advice: str = "", weighed: bool = False,
+        replay_advice: str = "", weighed: bool = False, portable: bool = False,
     ) -> None:  # fmt: skip
         self.key_id = key_id
         """As received; may be malformed."""
@@ -61,6 +62,8 @@ class Credentials:
         """The algorithm it names, if any: it must be the key's."""
         self.replay_advice = replay_advice
         """Why two honest requests may have been the same, for the refusal of the second."""
+        self.portable = portable
+        """Whether the same signature would pass as another call: neither method nor path are among the signed bytes."""
         self.weighed = weighed
         """Whether its answers tell the weight and the orders of the last minute, as Binance's do."""
         self.pss = pss

@@ -62,6 +62,7 @@ class Binance(Dialect):
             milliseconds(timestamp),
             window_ms=window(values[b"recvWindow"]) if b"recvWindow" in values else 0,
             weighed=True,
+            portable=True,
         )
 
     def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:

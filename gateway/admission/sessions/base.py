@@ -19,7 +19,35 @@ STATUS: Final = 3
 """What a message does to its session; ``STATUS`` is answered by the gate itself."""
 
 OWN_MEMBER: Final = b"gateway"
-"""The gate's member. A client that sends it is refused in any mixture of cases: some services match names without regard to case."""
+"""The gate's member: a client that sends it is refused."""
+_COMBINING_DOT = "\u0307"
+
+
+def folded(name: bytes) -> bytes:
+    """A member's name as services see it that match names without regard to case, Go's ``encoding/json`` among them.
+
+    The long s, the Kelvin sign and both i of Turkish are what their letters are.
+    """
+    if name.isascii():
+        return name.lower()
+    return name.decode().upper().casefold().replace(_COMBINING_DOT, "").encode()
+
+
+def spelling(*names: bytes) -> dict[bytes, bytes]:
+    """How members are spelt that decide something, by their folded names."""
+    return {folded(name): name for name in names}
+
+
+def misspelt(members: Mapping[bytes, Value], names: Mapping[bytes, bytes]) -> str:
+    """What is wrong with members that a service might take for one of these, and that this gate would not; ``""``: there are none.
+
+    :param names: of :func:`spelling`
+    """
+    for name in members:
+        exact = names.get(folded(name), name)
+        if exact != name:
+            return f"a member is spelt {exact.decode()} here, and some services would take {name.decode()[:32]!a} for it"
+    return ""
 
 
 class Message(Asked):
@@ -64,12 +92,21 @@ class SessionDialect(ABC):
     :param log_in: name of the method that logs a key in
     :param log_out: name of the method that logs it out
     :param state: name of the method that asks how the session stands, if there is one
+    :param members: the members of a message that decide something, by :func:`spelling`
+    :param inside: the member that holds credentials
+    :param inner: the members of it that decide something
     """
 
-    __slots__ = ("log_in", "log_out", "name", "state")
+    __slots__ = ("_inner", "_inside", "_members", "log_in", "log_out", "name", "state")
 
-    def __init__(self, name: str, *, log_in: str, log_out: str, state: str = "") -> None:
+    def __init__(
+        self, name: str, *, log_in: str, log_out: str, members: Mapping[bytes, bytes], inside: bytes, inner: Mapping[bytes, bytes],
+        state: str = "",
+    ) -> None:  # fmt: skip
         self.name = name
+        self._members = {**members, OWN_MEMBER: OWN_MEMBER}
+        self._inside = inside
+        self._inner = inner
         self.state = state
         self.log_in = log_in
         self.log_out = log_out
@@ -84,9 +121,14 @@ class SessionDialect(ABC):
         message = Message(self, text, value, client, key_id, received_ms, request_id)
         members = value.members or {}
         self._read(message, members)
-        for name in members:
-            if len(name) == 7 and name.lower() == OWN_MEMBER:
-                message.wrong = "the member gateway is the gate's own: leave it out"
+        wrong = misspelt(members, self._members)
+        holder = members.get(self._inside)
+        if not wrong and holder is not None and holder.members:
+            wrong = misspelt(holder.members, self._inner)
+        if wrong:
+            message.wrong = wrong
+        if OWN_MEMBER in members:
+            message.wrong = "the member gateway is the gate's own: leave it out"
         return message
 
     @abstractmethod

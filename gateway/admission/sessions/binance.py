@@ -8,20 +8,30 @@ from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import milliseconds, signature_of, told, window
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, STATUS, Message, SessionDialect, compact
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, STATUS, Message, SessionDialect, compact, spelling
 from gateway.admission.sessions.json_text import Value, text_of, unescaped, without
 from gateway.errors import MalformedRequest, MissingCredentials
 
 _CREDENTIALS = frozenset({b"apiKey", b"signature"})
 _ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": STATUS}
 _MAX_ID = 256
+_MEMBERS = spelling(b"id", b"method", b"params")
+_PARAMS = spelling(b"apiKey", b"signature", b"timestamp", b"recvWindow")
 
 
 class BinanceSession(SessionDialect):
     """See the module."""
 
     def __init__(self) -> None:
-        super().__init__("binance", log_in="session.logon", log_out="session.logout", state="session.status")
+        super().__init__(
+            "binance",
+            log_in="session.logon",
+            log_out="session.logout",
+            state="session.status",
+            members=_MEMBERS,
+            inside=b"params",
+            inner=_PARAMS,
+        )
 
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
         """See :meth:`SessionDialect.read`."""
@@ -57,6 +67,7 @@ class BinanceSession(SessionDialect):
             _signed(text, members),
             milliseconds(_said(text, time)),
             window_ms=window(_said(text, members[b"recvWindow"])) if b"recvWindow" in members else 0,
+            portable=True,
         )
 
     def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:

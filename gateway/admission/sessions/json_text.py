@@ -11,6 +11,8 @@ from typing import Final
 from gateway.errors import MalformedRequest
 
 MAX_DEPTH: Final = 32
+MAX_VALUES: Final = 2_048
+"""As many values as a message may hold, about: commas and opening brackets are counted, before anything is read."""
 
 _SPACE = rb"[ \t\n\r]*+"
 _ESCAPE = (
@@ -57,6 +59,8 @@ def scan(text: bytes) -> Value:
     begin = _WHOLE.match(text)
     if begin is None:
         raise MalformedRequest("a message must be a single JSON object")
+    if text.count(b",") + text.count(b"[") + text.count(b"{") > MAX_VALUES:
+        raise MalformedRequest(f"a message holds at most {MAX_VALUES} values: commas and opening brackets are counted")
     value = _object(text, -1, begin.end(), 1)
     if _END.match(text, value.end) is None:
         raise MalformedRequest(f"unexpected data after the object, at byte {value.end}")
@@ -80,6 +84,8 @@ def _object(text: bytes, name_start: int, start: int, depth: int) -> Value:
         name = unescaped(text[begin:behind])
         if name in members:
             raise MalformedRequest(f"duplicate member, at byte {begin}")
+        if b"\x00" in name:  # where a C string ends
+            raise MalformedRequest(f"a member's name holds a NUL, at byte {begin}")
         first, last = match.span(2)
         if first >= 0:
             members[name] = Value(begin, first, last)

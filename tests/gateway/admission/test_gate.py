@@ -66,7 +66,7 @@ def test_a_request_is_charged_its_weight_once_and_told_what_is_left():
         b'RateLimit-Policy: "key";q=100;w=60\r\nRateLimit-Limit: 100\r\nRateLimit: "key";r=60;t=1\r\n'
         b"RateLimit-Remaining: 60\r\nRateLimit-Reset: 24\r\nX-MBX-USED-WEIGHT-1M: 40\r\n"
     )
-    assert scene.usage.counts == {"admitted": 1}
+    assert scene.usage.counts == {}, "counted once its signature is claimed"
 
 
 @pytest.mark.parametrize("address", ["203.0.113.7", "2001:db8::7"])
@@ -403,12 +403,28 @@ async def test_a_replay_is_refused_and_counted_for_its_key():
     assert scene.guard.claims[0][3] == "allow"
 
 
-def test_reading_is_not_claimed():
-    scene = Scene()
+@pytest.mark.parametrize("dialect", ["mobee", "rfc9421"])
+def test_a_read_is_not_claimed_whose_signature_fits_no_other_call(dialect):
+    scene = Scene(dialect=dialect)
     admitted = scene.admit()
     assert admitted.replay is None
     with pytest.raises(InternalError):
         scene.gate.claim(admitted)
+
+
+@pytest.mark.parametrize("target", ["/read", "/gateway/v1/key"])
+async def test_a_signature_that_would_pass_as_another_call_is_claimed_on_every_route(target):
+    """Reads share it, and go on while the guard cannot be asked."""
+    scene = Scene(dialect="binance", target=target)
+    admitted = scene.admit()
+    assert admitted.replay.shared
+    await scene.gate.claim(admitted)
+    assert scene.guard.claims[0][3] == "allow"
+
+
+def test_nothing_is_claimed_where_the_configuration_says_so():
+    routes = [{"match": "GET /read", "scope": "read", "upstream": "spot", "replay": "off"}]
+    assert Scene(dialect="binance", sections={"routes": routes}).admit().replay is None
 
 
 def test_a_strict_route_asks_rfc9421_for_a_nonce():

@@ -299,3 +299,17 @@ def test_a_match_takes_as_many_steps_among_5_routes_as_among_5_000(path):
     small, large = bench_table(5), bench_table(5_000)
     assert len(large.routes) > 5_000
     assert steps(small, path) == steps(large, path)
+
+
+@pytest.mark.parametrize("names", [["order.place"], ["time", "order.place"], ["order.place", "account.status"]])
+def test_a_method_is_closed_for_maintenance_and_whatever_asks_for_it_with_others(names):
+    methods = {
+        "time": MethodConfig(scope="public"),
+        "account.status": MethodConfig(scope="read"),
+        "order.place": MethodConfig(scope="trade", maintenance="Back at ten", maintenance_retry_ms=5_000),
+    }
+    table = RouteTable.compile([route("GET /ws", scope="public", websocket="binance", methods="m")], {"m": methods})
+    session = table.match(b"GET", b"/ws")
+    closed = session.method(names)
+    assert (closed.maintenance, closed.maintenance_retry_ms) == ("Back at ten", 5_000)
+    assert session.method(["time", "account.status"]).maintenance == ""

@@ -6,6 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
+from gateway.config.settings import Rate
 from gateway.errors import RateLimited
 from gateway.keys.record import Scope
 from gateway.runtime import clock
@@ -422,3 +423,40 @@ async def _closed(client: Client, code: int) -> tuple[int, str]:
 
 def _reason(found: tuple[int, str]) -> str:
     return found[1]
+
+
+# -- what one connection may cost the others
+
+
+async def test_a_turn_of_the_loop_is_bounded_by_bytes_too():
+    """Long messages that came at once are read over several turns, between which everybody else has theirs."""
+    message = json.dumps({"id": 1, "method": "x", "params": {"a": "b" * 3_000}}).encode()
+    async with conversation() as talk:
+        client, _ = await talk.open("binance")
+        refused = talk.served.metrics.refused
+        at_most, before = 0, 0
+        client.send(*[message] * 20)
+        async with asyncio.timeout(20):
+            while before < 20:
+                await asyncio.sleep(0)
+                at_most, before = max(at_most, refused["no_route"] - before), refused["no_route"]
+        assert at_most <= 2
+
+
+async def test_an_address_whose_messages_are_refused_for_ever_is_hung_up_on(monkeypatch):
+    monkeypatch.setattr("gateway.admission.gate.REFUSED_MESSAGES", Rate(5, 60_000))
+    async with conversation(RECORD) as talk:
+        client, _ = await talk.open("binance")
+        client.send(*[b'{"id":1,"method":"x"}'] * 50)
+        codes = [(await client.message())["gerbang"]["code"] for _ in range(6)]  # the last is told, too
+        assert set(codes) == {"no_route"}
+        assert await client.closed() == (1008, "too many refused messages from your address")
+
+
+async def test_refusals_that_a_key_answers_for_are_bounded_by_its_limits_alone(monkeypatch):
+    monkeypatch.setattr("gateway.admission.gate.REFUSED_MESSAGES", Rate(5, 60_000))
+    async with conversation(READER) as talk:
+        client, service = await talk.open("binance")
+        client.send(log_in(READER, "binance"), *[TRADE["binance"]] * 20, PUBLIC["binance"])
+        assert {(await client.message())["gerbang"]["code"] for _ in range(20)} == {"scope_not_granted"}
+        assert [(await service.message())["method"] for _ in range(2)] == ["session.logon", "time"]

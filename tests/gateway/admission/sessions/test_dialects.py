@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS
+from gateway.admission.sessions.base import misspelt, spelling
 from gateway.errors import MalformedRequest, MissingCredentials, Refusal
 from gateway.http1.message import Request
 
@@ -63,10 +64,29 @@ def test_what_a_message_asks(dialect, text, act, names, rest):
         ("binance", '{"id":1,"method":"time","gateway":null}'),
         ("binance", '{"Gateway":1,"id":1,"method":"time"}'),
         ("binance", '{"GATEWAY":1,"id":1,"method":"time"}'),
+        ("binance", '{"id":1,"method":"account.status","METHOD":"order.place"}'),
+        ("binance", '{"id":1,"method":"time","Params":{"symbol":"x"}}'),
+        ("binance", '{"Id":1,"method":"time"}'),
+        ("binance", '{"id":1,"method":"x","params":{"APIKEY":"k"}}'),
+        ("binance", '{"id":1,"method":"x","params":{"Signature":"k"}}'),
+        ("binance", '{"id":1,"method":"x","params":{"\u017fignature":"k"}}'),
+        ("binance", '{"id":1,"method":"x","params":{"t\u0131mestamp":1}}'),
+        ("binance", '{"id":1,"method":"x","params":{"time\u017ftamp":1}}'),
+        ("binance", '{"id":1,"method":"x","params":{"api\u212aey":1}}'),
+        ("mobee", '{"method":"subscribe","events":["MK"],"Events":["BL"]}'),
+        ("mobee", '{"method":"ping","Method":"order"}'),
+        ("mobee", '{"method":"login","API":{},"api":{"public_key":"k","timestamp":1},"hmac":"y"}'),
+        ("mobee", '{"method":"login","api":{"public_key":"k","PUBLIC_KEY":"l","timestamp":1},"hmac":"y"}'),
     ],
 )
 def test_what_is_no_message_of_the_dialect_says_so(dialect, text):
     assert read(dialect, text).wrong
+
+
+@pytest.mark.parametrize("name", ["METHOD", "Method", "method\u0307", "m\u00c9thod", "methods"])
+def test_names_are_folded_as_readers_without_regard_to_case_do(name):
+    likely = name.lower().replace("\u0307", "") == "method"
+    assert bool(misspelt({name.encode(): None}, spelling(b"method"))) is likely
 
 
 @pytest.mark.parametrize("dialect", SESSIONS)

@@ -60,15 +60,16 @@ def shown(text: bytes, value) -> object:
     return json.loads(text[value.start : value.end])
 
 
+NAMES = st.text(max_size=6).filter(lambda name: "\0" not in name)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3),
     max_leaves=12,
 )
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.dictionaries(st.text(max_size=6), VALUES, max_size=5), st.sampled_from([None, 1]), st.booleans())
+@given(st.dictionaries(NAMES, VALUES, max_size=5), st.sampled_from([None, 1]), st.booleans())
 def test_what_a_serialiser_writes_is_read_as_it_was_meant(value, indent, ascii_only):
     text = json.dumps(value, indent=indent, ensure_ascii=ascii_only).encode()
     assert shown(text, scan(text)) == value
@@ -77,6 +78,8 @@ def test_what_a_serialiser_writes_is_read_as_it_was_meant(value, indent, ascii_o
 def _once(pairs):
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("twice")
+    if any("\0" in name for name, _ in pairs):
+        raise ValueError("NUL")
     return dict(pairs)
 
 
@@ -121,6 +124,20 @@ def test_long_texts_are_read_once():
     ):
         with pytest.raises(MalformedRequest):
             scan(text)
+
+
+@pytest.mark.parametrize("text", ['{"a":{"b\\u0000":1}}', '{"\\u0000a":1}', '{"a":[{"\\u0000":1}]}'])
+def test_a_name_does_not_end_where_a_c_string_would(text):
+    with pytest.raises(MalformedRequest, match="NUL"):
+        scan(text.encode())
+
+
+@pytest.mark.parametrize("inside", ["1,", "[],", "{},", '"a",', "[[1]],"])
+def test_a_message_of_many_values_is_refused_before_it_is_read(inside):
+    few = '{"a":[' + (inside * 500)[:-1] + "]}"
+    assert scan(few.encode())
+    with pytest.raises(MalformedRequest, match="at most"):
+        scan(b'{"a":[' + (inside * 3_000).encode())
 
 
 def test_values_are_cut_out_as_they_came():
