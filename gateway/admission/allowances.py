@@ -83,17 +83,22 @@ class Allowance:
         if weight:
             limiter.give_back(principal.key_id, weight, self.per_key)
 
-    def lines(self, charge: Charge) -> bytes:
+    def lines(self, charge: Charge, *, not_before_ms: float = 0.0) -> bytes:
         """Field lines that tell how the limit stands: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until all of it is there again),
         which many clients read; ``RateLimit-Policy`` (§3) and ``RateLimit`` (§4) of draft-ietf-httpapi-ratelimit-headers-11: more than
         ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After never comes before it (§6).
+
+        :param not_before_ms: until when a request that was refused is told to wait
         """
         begun, rate = self._key_lines, self.per_key
         if charge.of_account and self.per_account is not None:
             begun, rate = self._account_lines, self.per_account
         remaining, reset = charge.remaining, -int(-charge.reset_ms // 1000)
+        more = _more_in_seconds(charge, rate) if reset else 0
+        if not_before_ms:
+            more = max(more, -int(-not_before_ms // 1000))
         return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
-            begun, remaining, _more_in_seconds(charge, rate) if reset else 0, remaining, reset,
+            begun, remaining, more, remaining, reset,
         )  # fmt: skip
 
     def used_weight(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> int:
@@ -150,6 +155,8 @@ def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> i
 def _more_in_seconds(charge: Charge, rate: Rate) -> int:
     """Until one more unit can be charged than now, of a limit that is in use: at least 1."""
     milliseconds = (charge.remaining + 1) * rate.period_ms / rate.units - rate.period_ms + charge.reset_ms
+    if milliseconds <= 0:  # GCRA has more: it is the window's rule that holds it back, for a period at most
+        return -(-rate.period_ms // 1000)
     return 1 + int(milliseconds / 1000 - 1e-6) if milliseconds > 1_000 else 1
 
 

@@ -30,6 +30,7 @@ from gateway.errors import (
     KeyStoreUnavailable,
     MalformedRequest,
     MissingCredentials,
+    RateLimited,
     Refusal,
     ReplayedRequest,
     TimestampOutOfWindow,
@@ -590,7 +591,10 @@ class Gate:
         services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, route.pattern if route is not None else "")
         if not isinstance(refusal, InvalidCredentials):
             allowance = self._allowances.of(principal)
-            told = allowance.lines(allowance.charge(self._limiter, principal, 0, now_ms))
+            wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None
+            told = allowance.lines(
+                allowance.charge(self._limiter, principal, 0, now_ms), not_before_ms=wait_ms if isinstance(wait_ms, int) else 0.0
+            )
             if route is not None and isinstance(asked, Request) and self._form(asked) is DIALECTS["binance"]:
                 told += self._weight_lines(principal, route, now_ms, charged=False)
             if principal.expires_ms is not None:

@@ -135,7 +135,10 @@ class KeyLimiter:
         if share is None or share.rate is not rate:
             share = self._open(key_id, rate)
         if share.paid >= weight > 0 and _take_paid(share, weight, now_ms):
-            return gcra.charge(share.tat_ms, 0, now_ms, rate)
+            charge = gcra.charge(share.tat_ms, 0, now_ms, rate)
+            if share.room < charge.remaining:  # the window's rule is the tighter one
+                charge.remaining = max(0, share.room)
+            return charge
         charge = gcra.charge(share.tat_ms, weight, now_ms, rate)
         if not charge.allowed:
             return charge

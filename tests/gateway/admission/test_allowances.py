@@ -63,6 +63,25 @@ def test_more_is_available_when_the_field_says_so_and_never_after_retry_after(un
             assert charge(tat_ms, 0, now_ms + 1_000 * (seconds - 1) - 1, rate).remaining == remaining
 
 
+def test_what_the_window_holds_back_is_promised_for_the_end_of_a_period_at_the_latest():
+    """GCRA alone would have more: at 60/minute, 17 s after a burst, 17 units that the window does not have yet."""
+    rate = Rate(60, 60_000)
+    done = charge(0.0, 60, 1_000_000, rate)
+    later = charge(done.tat_ms, 0, 1_017_000, rate)
+    assert later.remaining == 17
+    later.remaining = 0
+    assert told(Allowance(rate, None).lines(later))[b"RateLimit"] == b'"key";r=0;t=60'
+
+
+def test_a_refusal_never_says_that_more_is_there_before_it_says_to_try_again():
+    scene = Scene(dialect="mobee", method="POST", target="/heavy")
+    assert scene.admit()
+    assert scene.admit()
+    headers = dict(scene.refused().headers)
+    assert headers[b"Retry-After"] == b"12"
+    assert headers[b"RateLimit"] == b'"key";r=20;t=12'
+
+
 def test_what_the_account_refuses_costs_the_key_nothing():
     scene = with_account("2/minute")
     assert [scene.admit().charge.of_account for _ in range(2)] == [True, True]

@@ -442,3 +442,12 @@ async def test_a_ledger_that_was_lost_is_begun_anew(running, redis_url):
         client.script_flush()
     assert await admitted(running, 600)
     assert not running.degraded
+
+
+def test_units_that_redis_granted_leave_no_more_than_the_window_has():
+    """A limit so small that every unit is asked for: what is left is the tighter of both rules."""
+    rate = Rate(60, 60_000)
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    share = limiter._open("a", rate)
+    share.paid, share.paid_until_ms, share.room = 1, 1_000_001, 0
+    assert limiter.charge("a", 1, rate, 1_000_000).remaining == 0
