@@ -83,6 +83,20 @@ def abuse(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def budget(session: nox.Session) -> None:
+    """What each attack must spend before an honest bot suffers, as a table; names of attacks choose some."""
+    session.run("python", "-m", "tests.abuse", *session.posargs)
+
+
+@nox.session(python=PRESENT)
+def mutants(session: nox.Session) -> None:
+    """Small faults in the pure rules, which their own tests must find; prints the survivors. ``gateway.runtime.gcra*`` chooses some."""
+    session.install("--editable", ".[test]", "mutmut==3.8.1", env={"HATCH_BUILD_NO_HOOKS": "true"})
+    session.run("mutmut", "run", "--max-children", "1", *session.posargs)
+    session.run("mutmut", "results")
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """The benchmark beside nginx, Lua and others."""
     session.run("tests/bench/run", *session.posargs)

@@ -10,13 +10,22 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
 
 from deploy.signing import SigningKey
-from tests.abuse.attacks import ATTACKS, Scene
+from tests.abuse.attacks import ATTACKS, Scene, sent
 from tests.abuse.proxied import PROXIED_ATTACKS
 from tests.abuse.tunnels import TUNNEL_ATTACKS
 
 KNOWN = {attack.name: attack for attack in (*ATTACKS, *TUNNEL_ATTACKS, *PROXIED_ATTACKS)}
+
+
+class Done(NamedTuple):
+    """What became of an attack that has ended."""
+
+    broken: list[str]
+    """What went wrong with it."""
+    sent_bytes: int
 
 
 class Attackers:
@@ -25,14 +34,14 @@ class Attackers:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def attack(self, name: str = "", addresses: list[str] | None = None) -> list[str]:
+    async def attack(self, name: str = "", addresses: list[str] | None = None) -> Done:
         """Do this from now on instead of what was done before.
 
-        :return: what went wrong with that
+        :return: what became of that
         """
-        return list(await self._order({"attack": name, "addresses": addresses or []}))
+        return Done(*await self._order({"attack": name, "addresses": addresses or []}))
 
-    async def _order(self, order: object) -> list[str]:
+    async def _order(self, order: object) -> list[Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -55,7 +64,7 @@ async def attackers(scene: Scene) -> AsyncIterator[Attackers]:
         await process.wait()
 
 
-def say(what: list[str]) -> None:
+def say(*what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 
@@ -67,7 +76,7 @@ async def obey() -> None:
     told = json.loads(await reader.readline())
     keys = [SigningKey(*pair) for pair in told["keys"]]
     scene = Scene(tuple(told["public"]), keys[0], keys[1:], told["certificate"])
-    say([])
+    say([], 0)
     tasks: list[asyncio.Task[None]] = []
     while line := await reader.readline():
         order = json.loads(line)
@@ -76,7 +85,8 @@ async def obey() -> None:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         tasks = [loop.create_task(KNOWN[order["attack"]].send(scene, address)) for address in order["addresses"]]
-        say(broken)
+        say(broken, sent["bytes"])
+        sent.clear()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import lru_cache
@@ -14,6 +15,8 @@ from gateway.runtime import clock
 
 PAUSE: Final = 0.005
 """Seconds between two requests of one attacking connection: bounds the load on the machine."""
+sent: Counter[str] = Counter()
+"""``bytes`` that this process has sent."""
 OPENING: Final = 0.015
 """Seconds between two connections that an address opens to hold them."""
 BODY: Final = (1 << 20) - 1
@@ -66,6 +69,13 @@ class Attack(NamedTuple):
 @asynccontextmanager
 async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     reader, writer = await asyncio.open_connection(*scene.public, local_addr=(address, 0), ssl=scene.tls)
+    write = writer.write
+
+    def counted(data: bytes) -> None:
+        sent["bytes"] += len(data)
+        write(data)
+
+    writer.write = counted  # type: ignore[method-assign]
     try:
         yield reader, writer
     finally:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from gateway.errors import MalformedRequest
+from gateway.http1.framing import frame
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
 
@@ -264,3 +266,14 @@ async def test_a_request_smuggled_inside_a_body_is_body() -> None:
         inner = b"GET /read?smuggled HTTP/1.1\r\nHost: x\r\n\r\n"
         assert (await client.ask(post(b"Content-Length: %d" % len(inner), body=inner))).status == 200
         assert [received.body for received in upstream.requests] == [inner]
+
+
+@pytest.mark.parametrize(
+    "field", [(b"host", b"a"), (b"content-length", b"1"), (b"content-length", b"0"), (b"transfer-encoding", b"chunked")]
+)
+def test_a_field_that_may_stand_once_is_refused_twice_by_the_rule_itself(field: tuple[bytes, bytes]) -> None:
+    """Whatever llhttp lets through."""
+    others = [other for other in [(b"host", b"a")] if other[0] != field[0]]
+    assert frame([*others, field], http10=False).host == b"a"
+    with pytest.raises(MalformedRequest, match="repeated"):
+        frame([*others, field, field], http10=False)

@@ -66,6 +66,14 @@ def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes)
     assert line not in module._plain
 
 
+def test_a_request_line_with_a_query_is_not_remembered_where_signatures_stand() -> None:
+    for line, kept in ((b"GET /a/1 HTTP/1.1", True), (b"GET /a/1?signature=s HTTP/1.1", False), (b"GET /a/1? HTTP/1.1", False)):
+        module._lines.clear()
+        first = read_request_line(line)
+        assert (line in module._lines) is kept
+        assert (read_request_line(line) is first) is kept
+
+
 def test_memory_for_lines_is_bounded() -> None:
     for number in range(2 * memo.LINES):
         cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])

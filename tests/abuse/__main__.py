@@ -1,0 +1,95 @@
+"""What it takes to break it: ``python -m tests.abuse`` attacks from more and more addresses, and prints when an honest bot suffers.
+
+A step lasts :data:`STEP_SECONDS`. The bot suffers when one of its requests is refused or lost, or its p99 passes three times what it was
+without the attack (and 20 ms). Machine, gate, service, bot and attackers share its processors, so the numbers are the least that it takes.
+"""
+
+import asyncio
+import contextlib
+import os
+import platform
+import sys
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import asyncpg
+
+from deploy.signing import SigningKey
+from gateway.keys.ids import new_key_id
+from gateway.keys.vault import Vault
+from tests.abuse.attackers import KNOWN, attackers
+from tests.abuse.attacks import ATTACKS, Attack, Scene
+from tests.abuse.honest import Honest
+from tests.abuse.tunnels import TUNNEL_ATTACKS
+from tests.abuse.world import VAULT, service, settings
+from tests.support import wheel
+from tests.support.keys import add_key
+from tests.support.running import RunningGateway, running
+from tests.support.stack import TEMPLATE, OwnPostgres, start_migrated, start_redis
+from tests.support.wire import recording_upstream
+
+STEP_SECONDS: Final = 3.0
+ADDRESSES: Final = (4, 8, 16, 32, 64)
+WORST_RATIO: Final = 3
+LEAST_MS: Final = 20
+
+
+async def budget(attack: Attack, number: int, scene: Scene, gateway: RunningGateway) -> str:
+    """One line of the table."""
+    told = ""
+    async with Honest(scene) as bot, attackers(scene) as others:
+        await asyncio.sleep(1)
+        bot.begin()
+        await asyncio.sleep(STEP_SECONDS)
+        limit_ms = max(LEAST_MS, WORST_RATIO * bot.p99_ms())
+        for addresses in ADDRESSES:
+            bot.begin()
+            places = ["127.0.0.1"] * addresses if attack.beside_the_bot else [f"127.1.{number}.{place + 1}" for place in range(addresses)]
+            await others.attack(attack.name, places)
+            await asyncio.sleep(STEP_SECONDS)
+            connections = await gateway.metric("gerbang_connections")
+            wrong, p99_ms = bot.wrong, bot.p99_ms()
+            done = await others.attack()
+            told = f"{connections:.0f} | {done.sent_bytes / STEP_SECONDS / 1e6:.2f} MB/s"
+            if wrong or p99_ms > limit_ms:
+                why = wrong[0][:60].replace("|", " ") if wrong else f"p99 {p99_ms} ms"
+                return f"| `{attack.name}` | {addresses} | {told} | {why} |"
+    return f"| `{attack.name}` | more than {ADDRESSES[-1]} | {told} | p99 {p99_ms} ms |"
+
+
+async def table(attacks: list[Attack], folder: Path, postgres: OwnPostgres, redis: str) -> None:
+    """Print it, line by line."""
+    connection = await asyncpg.connect(postgres.owner_dsn)
+    accounts = ["honest", *["greedy"] * 30]
+    records = [await add_key(connection, Vault.parse(VAULT), key_id=new_key_id(), account_id=account) for account in accounts]
+    await connection.close()
+    keys = [SigningKey(record.key_id, record.secret.reveal().decode()) for record in records]
+    path = folder / "gateway.toml"
+    for number, attack in enumerate(attacks):
+        async with recording_upstream(service) as upstream:
+            path.write_text(settings(postgres.gateway_dsn, redis, upstream.url))
+            async with running(path) as gateway:
+                say(await budget(attack, number, Scene(gateway.public, keys[0], keys[1:]), gateway))
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def main(names: list[str]) -> None:
+    """Of these attacks, or of all."""
+    how = f"{'compiled' if wheel.is_current() else 'interpreted'}, load {os.getloadavg()[0]:.1f}"
+    say(f"{os.cpu_count()} processors, {platform.machine()}, Python {platform.python_version()}, {how}\n")
+    say("| Attack | addresses | connections | sent to the gate | the bot |\n|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        server, redis = start_migrated(Path(folder) / "postgres"), start_redis(Path(folder) / "redis")
+        stack.callback(server.stop)
+        stack.callback(redis.stop)
+        attacks = [KNOWN[name] for name in names] or [*ATTACKS, *TUNNEL_ATTACKS]
+        asyncio.run(table(attacks, Path(folder), OwnPostgres(server, TEMPLATE), redis.url))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
