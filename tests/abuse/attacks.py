@@ -75,7 +75,7 @@ async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.S
         sent["bytes"] += len(data)
         write(data)
 
-    writer.write = counted  # type: ignore[method-assign]
+    writer.write = counted  # type: ignore[method-assign,assignment]
     try:
         yield reader, writer
     finally:

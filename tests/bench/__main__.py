@@ -93,8 +93,8 @@ def main() -> None:
     print(f"{options.rounds} rounds of {options.seconds} s each\n\n{table(rows)}")
     if paced:
         print(f"\n{table(paced, latency.HEAD)}\n")
-    for what, value in figures.items():
-        print(f"{what}: {value}")
+    for what, figure in figures.items():
+        print(f"{what}: {figure}")
     options.json.parent.mkdir(parents=True, exist_ok=True)
     result = {
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),

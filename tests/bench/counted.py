@@ -24,7 +24,7 @@ from gateway.telemetry import configure_logging
 async def _serve(library: ctypes.CDLL, configuration: Path, listening: socket.socket) -> None:
     replay.TIMEOUT_SECONDS = 30.0  # everything takes fifty times as long
     configure_logging("error", service="gateway")
-    app = await App.create(check(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, insist=True)
+    app = await App.create(check(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, require_stores=True)
     gc.collect()
     gc.freeze()
     await app.serve(listening)

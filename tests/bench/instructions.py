@@ -25,7 +25,7 @@ from gateway.runtime import clock
 from gateway.websocket.frames import TEXT, frame
 from tests.bench import contestants, load, session
 from tests.bench.contestants import Ground
-from tests.bench.gate import gates_under_test
+from tests.bench.gate import Variant, gates_under_test
 from tests.support import wheel
 
 HERE = Path(__file__).parent
@@ -313,7 +313,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="gerbang-instructions-") as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         folder.chmod(0o755)
-        entered = stack.enter_context(gates_under_test(folder, {"gerbang": []}, more=PATIENCE))
+        entered = stack.enter_context(gates_under_test(folder, {"gerbang": Variant([], more=PATIENCE)}))
         ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port())
         stack.enter_context(behind(ground))
         (gate,) = entered.gates

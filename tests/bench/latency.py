@@ -77,7 +77,8 @@ def measure(ground: Ground, ports: dict[str, int], most: float, rounds: int, sec
         found = [{who: run(made, ground.key, port, rate=rate, seconds=seconds) for who, port in asked.items()} for _ in range(rounds)]
         for who in asked:
             pairs = [(one[who], one[UPSTREAM]) for one in found]
-            rows.append({"share": f"{share:.0%}", "rate": rate, "who": who, **_medians([p for p in pairs if p[0] and p[1]])})
+            complete = [(mine, theirs) for mine, theirs in pairs if mine and theirs]
+            rows.append({"share": f"{share:.0%}", "rate": rate, "who": who, **_medians(complete)})
     return rows
 
 

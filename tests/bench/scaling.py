@@ -62,7 +62,7 @@ async def counted(ground: Ground) -> Counts:
     async with redis.asyncio.Redis.from_url(ground.redis.url) as client:
         told = await client.info("commandstats")
     calls = {name.removeprefix("cmdstat_"): figures["calls"] for name, figures in told.items()}
-    return Counts(time.monotonic(), *row, sum(calls.values()), calls.get("evalsha", 0))
+    return Counts(time.monotonic(), row[0], row[1], sum(calls.values()), calls.get("evalsha", 0))
 
 
 async def make_keys(ground: Ground, count: int) -> Path:

@@ -179,10 +179,10 @@ async def _client(port: int, kind: str, seconds: int, connections: int, key: Key
     elapsed = time.perf_counter() - began
     rate = (sum(client.answered for client in clients) - answered) / elapsed
     megabytes = (sum(client.bytes for client in clients) - received) / elapsed / 1e6
-    wrong = next((client.wrong[:300].decode("latin-1") for client in clients if client.wrong), "")
+    said = next((client.wrong[:300].decode("latin-1") for client in clients if client.wrong), "")
     for client in clients:
         client.transport.abort()
-    return {"per_second": rate, "megabytes": megabytes, "wrong": wrong}
+    return {"per_second": rate, "megabytes": megabytes, "wrong": said}
 
 
 async def _serve(port: int) -> None:

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +17,8 @@ from gateway.telemetry.metrics import FAMILIES
 FOLDER = Path(__file__).parents[2] / "deploy" / "observability"
 DASHBOARD = json.loads((FOLDER / "grafana-dashboard.json").read_text())
 RULES = [rule for group in yaml.safe_load((FOLDER / "alerts.yaml").read_text())["groups"] for rule in group["rules"]]
-LABELS = {family.name: {*family.labels} for family in (*FAMILIES.values(), *ADMIN_FAMILIES)}
+EVERY: list[Any] = [*FAMILIES.values(), *ADMIN_FAMILIES]
+LABELS = {family.name: {*family.labels} for family in EVERY}
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 EXPRESSIONS = [*QUERIES, *(rule["expr"] for rule in RULES)]
 

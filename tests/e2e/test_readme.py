@@ -73,14 +73,15 @@ def test_calls_show_what_the_readme_shows(here, system, words):
 
 def transcript(here, text: str, system) -> None:
     """Run each command of a console block and compare what it prints."""
+    order: str | None = None
     steps = re.split(r"^\$ ", text, flags=re.MULTILINE)[1:]
     for step in steps:
         command = re.match(r"(?:.*\\\n)*.*\n", step)[0]
         if "DELETE" in command:
-            command = command.replace("/orders/1 ", f"/orders/{transcript.order} ")
+            command = command.replace("/orders/1 ", f"/orders/{order} ")
         command = here.adapted(command).replace("gerbang reload", f"gerbang reload --ops {system.ops_url}")
         done = here(["bash", "-c", command])
-        transcript.order = next(iter(re.findall(r'"id": "(\d+)"', done.stdout)), None)
+        order = next(iter(re.findall(r'"id": "(\d+)"', done.stdout)), None)
         assert shape(done.stdout + done.stderr).rstrip() == shape(step[len(re.match(r"(?:.*\\\n)*.*\n", step)[0]) :]).rstrip()
 
 

@@ -130,7 +130,7 @@ def now_us() -> int:
 async def _main(rate: str, connections: str, *more: str) -> None:
     host, port, key_id, secret, *paths = more
     ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(sys.stdin, lambda: sys.stdin.read(1) or ended.set())
+    asyncio.get_running_loop().add_reader(sys.stdin, lambda: None if sys.stdin.read(1) else ended.set())
     sender = Sender(int(rate), paths, key_id, secret.encode())
     await sender.run((host, int(port)), int(connections), ended)
     asyncio.get_running_loop().remove_reader(sys.stdin)

@@ -74,8 +74,8 @@ async def admin(tmp_path, own_postgres, own_redis) -> AsyncIterator[Admin]:
         process = await asyncio.create_subprocess_exec(sys.executable, "-c", _RUN, str(file), stderr=asyncio.subprocess.PIPE)
         try:
             told = await _ready(process)
-            urls = (f"http://{told[name]}" for name in ("public", "internal"))
-            yield Admin(process, Service(*urls, issuer, http, settings=None), redis)
+            public, internal = (f"http://{told[name]}" for name in ("public", "internal"))
+            yield Admin(process, Service(public, internal, issuer, http, settings=None), redis)
         finally:
             if process.returncode is None:
                 process.kill()

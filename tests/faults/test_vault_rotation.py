@@ -86,7 +86,7 @@ async def reseal(dsn: str, ring: str) -> tuple[int, str]:
         stderr=asyncio.subprocess.STDOUT,
     )
     said, _ = await process.communicate()
-    return process.returncode, said.decode()
+    return await process.wait(), said.decode()
 
 
 async def slowly(side, _request) -> None:

@@ -37,7 +37,8 @@ def one(data: bytes) -> None:
 
 
 def _talk(dialect: str, pieces: list[bytes]) -> list[object]:
-    reader, found = MessageReader(4_096), []
+    reader = MessageReader(4_096)
+    found: list[object] = []
     client = Request(b"GET", PATHS[dialect], PATHS[dialect], None, (), b"", "192.0.2.1", False, NOW_MS, "r")
     route = GATE.route(client)
     for piece in pieces:

@@ -1,11 +1,12 @@
 """A customer with a phone: logs in at the demo provider, enrols TOTP, makes and deletes keys through the admin API."""
 
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pyotp
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from deploy.client import Reply, ask
@@ -22,7 +23,10 @@ WISH = {
     "public_key": None,
     "expires_in_days": None,
 }
-PRIVATE_KEYS = {"ed25519": Ed25519PrivateKey.generate, "rsa-sha256": lambda: generate_private_key(65537, 2048)}
+PRIVATE_KEYS: dict[str, Callable[[], Ed25519PrivateKey | RSAPrivateKey]] = {
+    "ed25519": Ed25519PrivateKey.generate,
+    "rsa-sha256": lambda: generate_private_key(65537, 2048),
+}
 
 
 class Customer:

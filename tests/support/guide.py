@@ -23,7 +23,7 @@ def values(system, key) -> dict[str, str]:
 
 def python(heading: str, names: dict[str, str]) -> dict[str, object]:
     """What a Python block defines when it is run with these names."""
-    defined = dict(names)
+    defined: dict[str, object] = dict(names)
     exec(compile(block(heading), f"GUIDE.md: {heading}", "exec"), defined)  # our own file
     return defined
 

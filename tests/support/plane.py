@@ -95,7 +95,7 @@ class ScriptedGate:
             identity=None if public else IDENTITY,
             client_ip=request.peer,
             answer_headers=b"" if public else self.answer_headers,
-            replay=Claim("gbk_test", b"signature", 1_000) if self.claim_result is not None else None,
+            replay=Claim("gbk_test", b"signature", 1_000, outage="deny") if self.claim_result is not None else None,
             expires_ms=self.expires_ms,
         )
 

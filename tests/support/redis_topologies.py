@@ -128,7 +128,7 @@ class ClusterTopology:
     """Three primaries with a replica each."""
 
     def __init__(self, folder: Path) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000")
+        options: tuple[str, ...] = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000")
         options += ("--cluster-replica-validity-factor", "0")
         self.processes = [RedisProcess(folder / f"node{port}", port, *options) for port in free_ports(6)]
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
@@ -59,6 +60,7 @@ def sign_with(key: dict[str, Any], message: bytes) -> bytes:
     private = load_pem_private_key(key["private_key"].encode(), None)
     if isinstance(private, Ed25519PrivateKey):
         return private.sign(message)
+    assert isinstance(private, RSAPrivateKey)
     return private.sign(message, PKCS1v15(), SHA256())
 
 

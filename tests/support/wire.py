@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 TIMEOUT = 30.0
 """Seconds after which a test that waits has failed. Nothing here sleeps."""
@@ -23,7 +23,24 @@ class Response(NamedTuple):
         return values[0] if values else None
 
 
-class RawClient:
+class Pausable:
+    """An end of a connection that can stop reading."""
+
+    writer: asyncio.StreamWriter
+
+    def pause_reading(self) -> None:
+        """Read no more: the kernel's buffers fill."""
+        self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        self._transport.resume_reading()
+
+    @property
+    def _transport(self) -> Any:  # uvloop's are no subclasses of asyncio.Transport
+        return self.writer.transport
+
+
+class RawClient(Pausable):
     """A TCP connection to the gate."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -96,7 +113,7 @@ class Received(NamedTuple):
         return [value for field, value in self.headers if field == name]
 
 
-class UpstreamSide:
+class UpstreamSide(Pausable):
     """One connection as the upstream sees it."""
 
     def __init__(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,7 @@
 """Accounts: of the provider's claims and the back office's word the stricter one wins, and older claims undo nothing."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -53,7 +54,7 @@ async def stored(stores: Stores) -> Account:
         ([V], U, None),
     ],
 )
-async def test_the_stricter_word_wins(stores: Stores, steps: list[object], kept: Kyc, told: Kyc | None) -> None:
+async def test_the_stricter_word_wins(stores: Stores, steps: list[Any], kept: Kyc, told: Kyc | None) -> None:
     answer = None
     for step in steps:
         if isinstance(step, Kyc):

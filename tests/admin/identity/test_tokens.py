@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from types import SimpleNamespace
+from typing import Any
 
 import aiohttp
 import pytest
@@ -202,9 +203,11 @@ async def test_a_bearer_token_of_another_client_of_the_provider_is_taken_when_th
     oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, other_clients=("app",))
     async with aiohttp.ClientSession() as http:
         verifier = TokenVerifier(Provider(http, oidc), oidc, KycSettings())
-        for claims in ({"azp": "app"}, {"azp": AUDIENCE}, {"aud": [AUDIENCE, "app"], "azp": "app"}):
+        accepted: list[dict[str, Any]] = [{"azp": "app"}, {"azp": AUDIENCE}, {"aud": [AUDIENCE, "app"], "azp": "app"}]
+        for claims in accepted:
             assert await verifier.verify(issuer.token(**claims), now_ms=clock.now_ms())
-        for claims in ({"azp": "another"}, {"azp": ["app"]}, {"azp": 5}, {"aud": "app", "azp": "app"}):
+        refused: list[dict[str, Any]] = [{"azp": "another"}, {"azp": ["app"]}, {"azp": 5}, {"aud": "app", "azp": "app"}]
+        for claims in refused:
             assert await refusal(verifier, issuer.token(**claims))
 
 

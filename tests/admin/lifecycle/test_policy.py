@@ -22,7 +22,7 @@ def codes(**changes: object) -> list[tuple[str, str]]:
 
 def test_a_good_draft_becomes_a_new_key() -> None:
     key = check(GOOD)
-    assert (key.label, key.scopes, key.algorithm) == ("My bot", {Scope.READ, Scope.TRADE}, Algorithm.HMAC_SHA256)
+    assert (key.label, key.scopes, key.algorithm) == ("My bot", frozenset({Scope.READ, Scope.TRADE}), Algorithm.HMAC_SHA256)
     assert [str(address) for address in key.ip_allowlist or ()] == ["8.8.8.8"]
 
 

@@ -11,9 +11,11 @@ from admin.pages.chart import HEIGHT, WIDTH, Hour, draw
 
 def bars(hours: list[Hour]) -> list[tuple[str, float, float, float, float]]:
     root = ET.fromstring(str(draw(hours, description="d").svg))
-    return [
-        (bar.get("class"), *(float(bar.get(name)) for name in ("x", "y", "width", "height"))) for bar in root.iter() if bar.tag == "rect"
-    ]
+    found = []
+    for bar in root.iter("rect"):
+        x, y, width, height = (float(bar.attrib[name]) for name in ("x", "y", "width", "height"))
+        found.append((bar.attrib["class"], x, y, width, height))
+    return found
 
 
 def test_refused_stands_on_allowed_and_the_busiest_hour_is_the_tallest():

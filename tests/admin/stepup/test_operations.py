@@ -73,8 +73,8 @@ async def test_what_was_a_proof_before_is_none_afterwards(alice: Customer, servi
     await reset(service)
     again = new_login(service)
     await again.enrol()
-    challenge = await again.challenge("renew_recovery_codes")
-    refused = await again.call("POST", "recovery-codes", {"step_up": {"challenge_id": challenge, method: answer}})
+    challenge_id = await again.challenge("renew_recovery_codes")
+    refused = await again.call("POST", "recovery-codes", {"step_up": {"challenge_id": challenge_id, method: answer}})
     assert (refused.status, refused.code) == (403, "step_up_failed")
 
 
@@ -89,8 +89,8 @@ async def test_a_lock_out_ends_with_the_factors_that_it_guarded(alice: Customer,
     await reset(service)
     again = new_login(service)
     await again.enrol()
-    challenge = await again.challenge("renew_recovery_codes")
-    renewed = await again.call("POST", "recovery-codes", {"step_up": {"challenge_id": challenge, "totp": again.code()}})
+    challenge_id = await again.challenge("renew_recovery_codes")
+    renewed = await again.call("POST", "recovery-codes", {"step_up": {"challenge_id": challenge_id, "totp": again.code()}})
     assert renewed.status == 201, renewed.text
 
 

@@ -17,7 +17,7 @@ IDENTITY: Any = SimpleNamespace(key_id=a_record().key_id, account_id=a_record().
 
 
 def passes(*, claimed: bool = False) -> Admitted:
-    return Admitted(ROUTE, IDENTITY, "203.0.113.7", replay=Claim("gbk_x", b"s", 1_000) if claimed else None)
+    return Admitted(ROUTE, IDENTITY, "203.0.113.7", replay=Claim("gbk_x", b"s", 1_000, outage="deny") if claimed else None)
 
 
 class ScriptedGate:

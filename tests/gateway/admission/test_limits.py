@@ -15,7 +15,7 @@ from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.config.settings import Rate
 from gateway.keys import redis_client
-from gateway.runtime import gcra
+from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import ShareNeeded
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import a_record
@@ -132,7 +132,7 @@ class Worker:
 @pytest.fixture
 async def workers(redis_url, monkeypatch):
     time = Time()
-    monkeypatch.setattr(limits.clock, "monotonic_ms", lambda: time.ms)
+    monkeypatch.setattr(clock, "monotonic_ms", lambda: time.ms)
     clients = [redis_client.connect(redis_url) for _ in range(2)]
     yield [Worker(client, time) for client in clients]
     for client in clients:
@@ -177,7 +177,7 @@ def test_whatever_the_bursts_no_minute_sees_more_than_the_limit(redis_url, monke
 
     async def run() -> list[tuple[int, int]]:
         time, clients = Time(), [redis_client.connect(redis_url) for _ in range(2)]
-        monkeypatch.setattr(limits.clock, "monotonic_ms", lambda: time.ms)
+        monkeypatch.setattr(clock, "monotonic_ms", lambda: time.ms)
         await clients[0].flushall()
         pair, admitted, beat_ms = [Worker(client, time) for client in clients], [], time.ms
         for worker, requests, pause_ms in bursts:
@@ -329,7 +329,7 @@ async def admitted(limiter: KeyLimiter, weight: int = 1, rate: Rate = MINUTE) ->
     """As the gate asks."""
     while True:
         try:
-            return limiter.charge("key", weight, rate, limits.clock.monotonic_ms()).allowed
+            return limiter.charge("key", weight, rate, clock.monotonic_ms()).allowed
         except ShareNeeded:
             await limiter.settled("key", weight, rate)
 

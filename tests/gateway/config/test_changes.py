@@ -1,13 +1,14 @@
 """Differences of settings: told by key path, without a secret."""
 
 import json
+from typing import Any
 
 import pytest
 
 from gateway.config.changes import Change, Kind, changes, needs_restart
 from gateway.config.settings import GatewaySettings
 
-BASE = {
+BASE: dict[str, Any] = {
     "stores": {"postgres": "postgresql://gate:hunter2@db/gerbang", "redis": "redis://127.0.0.1"},
     "vault": {"keys": "k1:hunter2"},
     "upstreams": {"spot": {"servers": ["http://127.0.0.1:9001"]}},

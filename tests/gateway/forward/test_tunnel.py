@@ -128,7 +128,7 @@ async def test_a_tunnel_has_no_time_limit() -> None:
 async def test_a_slow_reader_slows_the_other_end() -> None:
     async with recording_upstream(switch) as upstream, serving(upstream) as served:
         client = await opened(served)
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         sent = 0
         frame = b"\x82\x7f" + (1 << 20).to_bytes(8, "big") + b"x" * (1 << 20)
         try:
@@ -140,7 +140,7 @@ async def test_a_slow_reader_slows_the_other_end() -> None:
         except TimeoutError:
             pass
         assert sent < 100
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         for _ in range(sent):
             assert await client.reader.readexactly(len(frame)) == frame
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from typing import Any
 
 import pytest
 
@@ -509,7 +510,7 @@ async def test_an_upstream_that_says_close_is_believed() -> None:
 
 async def test_a_reload_keeps_the_connections_of_an_unchanged_upstream_and_retires_a_changed_one() -> None:
     async with recording_upstream() as kept, recording_upstream() as changed, serving(kept) as served:
-        both = {"spot": {"servers": (kept.url,)}, "other": {"servers": (changed.url,)}}
+        both: dict[str, dict[str, Any]] = {"spot": {"servers": (kept.url,)}, "other": {"servers": (changed.url,)}}
         served.reload(upstreams=both)
         client = await served.client()
         other = GET.replace(b"/read", b"/other")

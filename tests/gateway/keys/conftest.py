@@ -6,16 +6,19 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config.settings import Cache
-from gateway.keys import invalidation, postgres, redis_client, sources, store
+from gateway.keys import postgres, redis_client, sources, store
 from gateway.keys.invalidation import InvalidationListener, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import SharedRecords
+from gateway.keys.snapshot import BEGINNING
 from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
+from gateway.keys.vault import Vault
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import NOW_MS, a_vault, add_key
+from tests.support.stack import Database
 
 SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000, local_entries=100)
 
@@ -76,7 +79,7 @@ class GateRoom:
     trust: Trust
     metrics: Metrics
     listener: InvalidationListener
-    connection: object = None
+    connection: "postgres.Connection | None" = None
     prepared: list[str] = field(default_factory=list)
 
     def peek(self, key_id):
@@ -89,7 +92,7 @@ class GateRoom:
             self.connection = None
         if self.connection is None:
             self.connection = await postgres.connect(self.listener._dsn)
-            await self.listener._read(self.connection, invalidation.BEGINNING)
+            await self.listener._read(self.connection, BEGINNING)
         else:
             await self.listener._read(self.connection, self.trust.read.position)
         await self.settle()
@@ -108,9 +111,9 @@ class GateRoom:
 class World:
     """The stores, the admin's side, and as many gates as a test asks for."""
 
-    database: object
+    database: Database
     redis_url: str
-    vault: object = field(default_factory=a_vault)
+    vault: Vault = field(default_factory=a_vault)
     find_seconds: float = 1.0
     gates: list = field(default_factory=list)
 

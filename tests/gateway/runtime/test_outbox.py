@@ -11,8 +11,8 @@ class Transport(asyncio.WriteTransport):
         self.written: list[bytes] = []
         self.closing = False
 
-    def write(self, data: bytes) -> None:
-        self.written.append(data)
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.append(bytes(data))
 
     def is_closing(self) -> bool:
         return self.closing

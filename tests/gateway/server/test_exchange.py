@@ -1,12 +1,13 @@
 """One request and its answer: flow (issue: order, back-pressure, interim answers, content), and hygiene of what passes."""
 
 import asyncio
+from typing import Any, NoReturn
 
 import pytest
 from structlog.testing import capture_logs
 
 from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
-from gateway.http1.message import Answer, Request
+from gateway.http1.message import Answer
 from gateway.telemetry import AccessLog
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
@@ -253,7 +254,7 @@ async def test_a_client_that_pipelines_and_does_not_read_is_not_served_on() -> N
     script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + b"x" * 100_000)
     async with recording_upstream(script) as upstream, serving(upstream) as served:
         client = await served.client()
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         for _ in range(500):
             client.send(GET)
         previous = -1
@@ -261,7 +262,7 @@ async def test_a_client_that_pipelines_and_does_not_read_is_not_served_on() -> N
             previous = len(upstream.requests)
             await asyncio.sleep(0.1)
         assert 0 < previous < 400
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         for _ in range(500):
             assert len((await client.response()).body) == 100_000
 
@@ -391,7 +392,7 @@ async def test_an_upstream_that_takes_streamed_content_slowly_slows_the_client()
         client = await served.client()
         client.send(get(b"/public", b"Content-Length: %d" % size, method=b"POST"))
         await served.until(lambda: bool(upstream.sides))
-        upstream.sides[0].writer.transport.pause_reading()
+        upstream.sides[0].pause_reading()
         client.writer.transport.set_write_buffer_limits(high=1)
         sent = 0
         piece = b"x" * (1 << 20)
@@ -404,7 +405,7 @@ async def test_an_upstream_that_takes_streamed_content_slowly_slows_the_client()
         except TimeoutError:
             pass
         assert sent < size, "the gate took everything"
-        upstream.sides[0].writer.transport.resume_reading()
+        upstream.sides[0].resume_reading()
         await client.writer.drain()
         while sent < size:
             client.send(piece)
@@ -529,14 +530,14 @@ async def test_a_slow_reader_of_a_huge_response_costs_bounded_memory() -> None:
 
     async with recording_upstream(script) as upstream, serving(upstream) as served:
         client = await served.client()
-        client.writer.transport.pause_reading()
+        client.pause_reading()
         client.send(GET)
         previous = -1
         while sent != previous:  # until nothing moves any more
             previous = sent
             await asyncio.sleep(0.1)
         assert 0 < sent < 32 << 20
-        client.writer.transport.resume_reading()
+        client.resume_reading()
         await client.head()
         for _ in range(64):
             await client.reader.readexactly(1 << 20)
@@ -634,9 +635,9 @@ async def test_a_refusal_is_counted_and_the_connection_kept() -> None:
 
 async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None:
     class Flooded(ScriptedGate):
-        def render(self, refusal: Refusal, request: Request | None, request_id: str = "") -> Answer:
+        def render(self, refusal: Refusal, *given: Any, **options: Any) -> Answer:
             refusal.brief = self.brief
-            return super().render(refusal, request, request_id)
+            return super().render(refusal, *given, **options)
 
         brief = False
 
@@ -654,7 +655,7 @@ async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None
 
 async def test_a_defect_of_the_gate_answers_500_and_goes_no_further() -> None:
     class Broken(ScriptedGate):
-        def admit(self, request: object, route: object) -> None:
+        def admit(self, request: object, route: object) -> NoReturn:
             raise ZeroDivisionError
 
     async with recording_upstream() as upstream, serving(upstream, gate=Broken()) as served:

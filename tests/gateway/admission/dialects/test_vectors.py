@@ -1,5 +1,7 @@
 """Every dialect against the published vectors, and the vectors against themselves."""
 
+from typing import Any
+
 import pytest
 
 from gateway.admission.dialects import DIALECTS
@@ -9,8 +11,9 @@ from gateway.errors import InvalidCredentials
 from tests.support.signed import a_gate, fields_of, record_of, request_of, sign_with, vectors
 
 FILES = {name: vectors(name) for name in DIALECTS}
-ALL = [pytest.param(name, each, id=f"{name}: {each['name']}") for name, file in FILES.items() for each in file["vectors"]]
-OURS = [param for param in ALL if "base_only" not in param.values[1]]
+EACH: list[tuple[str, Any]] = [(name, each) for name, file in FILES.items() for each in file["vectors"]]
+ALL = [pytest.param(name, each, id=f"{name}: {each['name']}") for name, each in EACH]
+OURS = [param for param, (_, each) in zip(ALL, EACH, strict=True) if "base_only" not in each]
 
 
 def test_every_dialect_has_its_file_of_vectors_with_accepted_and_refused_ones():
@@ -43,7 +46,7 @@ def test_credentials_are_read_as_the_vector_says(dialect, given):
     assert read.window_ms == given.get("window_ms", 0)
 
 
-@pytest.mark.parametrize("given", [param.values[1] for param in ALL if "base_only" in param.values[1]], ids=lambda given: given["name"])
+@pytest.mark.parametrize("given", [each for _, each in EACH if "base_only" in each], ids=lambda given: given["name"])
 def test_the_rfcs_own_bases_and_signatures_hold(given):
     request = request_of(given)
     read = _input(dict(request.headers)[b"signature-input"])
