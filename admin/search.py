@@ -8,7 +8,7 @@ import base64
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any, NamedTuple
 
@@ -198,17 +198,19 @@ def from_cursor(text: str, *kinds: type) -> list[Any]:
         values = None
     if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
         raise _bad_cursor()
+    if not all(value.isprintable() for value in values if isinstance(value, str)):
+        raise _bad_cursor()
     return values
 
 
 def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        if moment.tzinfo is None:
+            raise _bad_cursor()
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise _bad_cursor() from None
-    if moment.tzinfo is None:
-        raise _bad_cursor()
-    return moment
 
 
 def _bad_cursor() -> InvalidRequest:

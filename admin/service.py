@@ -5,13 +5,14 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import aiohttp
 from aiohttp import web
 
 from admin import feed
 from admin.config import AdminSettings
+from admin.connections import Connection, expecting_to_continue
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -28,6 +29,7 @@ from gateway.net.tls import server_context
 from gateway.runtime.tasks import cancel, spawn
 
 _WAIT_FOR_STORES_S = 30.0
+_BACKLOG = 128
 
 
 class CannotStart(GerbangError):
@@ -130,16 +132,18 @@ async def _check_ring(stores: Stores, vault: Vault) -> None:
 async def _serve(
     stack: AsyncExitStack, application: web.Application, listening: socket.socket, settings: AdminSettings, tls: ssl.SSLContext | None
 ) -> None:
-    runner = web.AppRunner(
-        application,
-        access_log=None,
-        handle_signals=False,
-        keepalive_timeout=settings.limits.idle_timeout_ms / 1000,
-        shutdown_timeout=settings.listen.drain_timeout_ms / 1000,
-    )
+    runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=settings.listen.drain_timeout_ms / 1000)
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
-    await web.SockSite(runner, listening, ssl_context=tls).start()
+    server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
+    server.request_handler = expecting_to_continue(server.request_handler)
+    idle_s = settings.limits.idle_timeout_ms / 1000
+
+    def connection() -> Connection:
+        return Connection(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]  # aiohttp's own way to have none
+
+    accepting = await loop.create_server(connection, sock=listening, ssl=tls, backlog=_BACKLOG)
+    stack.callback(accepting.close)
 
 
 def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:

@@ -7,8 +7,9 @@ repeated in the schema here from the same constants, so that the document is tru
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
 
 from admin.labels import MAX_LABEL
 from admin.lifecycle.addresses import MAX_ADDRESSES
@@ -21,6 +22,14 @@ class Body(BaseModel):
     """A request's body: unknown members refused, nothing coerced from another type."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, hide_input_in_errors=True)
+
+    @field_validator("*")
+    @classmethod
+    def _storable(cls, value: Any) -> Any:
+        """PostgreSQL's texts hold no NUL."""
+        if isinstance(value, str) and "\0" in value:
+            raise PydanticCustomError("not_printable", "no NUL")
+        return value
 
 
 Rule = Callable[[dict[str, Any]], None]

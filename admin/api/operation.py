@@ -13,15 +13,17 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from admin.api.bodies import Body
-from admin.api.problems import of_validation, too_large
+from admin.api.problems import of_validation
+from admin.api.reading import read_body, read_json
 from admin.audit import Occasion
-from admin.errors import InvalidJson, NotFound, ServiceUnavailable, TooSlow, UnsupportedMediaType
+from admin.errors import InvalidJson, NotFound, ServiceUnavailable, UnsupportedMediaType
 from gateway.errors import Refusal
 from gateway.net.addresses import Network
 from gateway.net.client_ip import client_ip
 from gateway.runtime import clock
 
 WhoT = TypeVar("WhoT")
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 ANY_ID = "[!-~]{1,255}"
 _ID = re.compile(ANY_ID)
@@ -115,23 +117,27 @@ class Dispatcher(Generic[WhoT]):
         return request[OCCASION]
 
     async def _read_body(self, request: web.Request, model: type[Body], *, required: bool) -> Body:
-        try:
-            async with asyncio.timeout(self.timeout_s):
-                data = await request.read()
-        except TimeoutError:
-            raise TooSlow(f"The body did not arrive within {self.timeout_s:g} s.") from None
-        except web.HTTPRequestEntityTooLarge:
-            raise too_large(request) from None
+        data = await read_body(request, timeout_s=self.timeout_s)
         if not data and not required:
             data = b"{}"
         elif not data:
             raise InvalidJson("Send a JSON body.")
         elif request.content_type != "application/json":
             raise UnsupportedMediaType("Send Content-Type: application/json.")
-        try:
-            return model.model_validate_json(data)
-        except ValidationError as error:
-            raise of_validation(error) from None
+        return read_model(data, model)
+
+
+def read_model(data: bytes, model: type[ModelT]) -> ModelT:
+    """JSON as the model; of two members of one name, which readers could take differently, neither is taken.
+
+    :raises InvalidJson, InvalidRequest: with every member that is wrong
+    """
+    try:
+        parsed = model.model_validate_json(data)
+    except ValidationError as error:
+        raise of_validation(error) from None
+    read_json(data)
+    return parsed
 
 
 def read_query(request: web.Request, model: type[Body]) -> Body:

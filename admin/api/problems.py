@@ -12,7 +12,8 @@ import structlog
 from aiohttp import web
 from pydantic import ValidationError
 
-from admin.errors import FieldError, InvalidJson, InvalidRequest, NoEndpoint, ServiceUnavailable, TooLarge, WrongMethod
+from admin.api.reading import host_of
+from admin.errors import FieldError, InvalidJson, InvalidRequest, NoEndpoint, ServiceUnavailable, WrongMethod
 from gateway.errors import PROBLEM_JSON, InternalError, Refusal, StoreUnavailable, problem_of
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -35,6 +36,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     """Outermost: whatever is raised within becomes a problem, and whatever is answered carries the request's id."""
     request[REQUEST_ID] = secrets.token_hex(16)
     try:
+        host_of(request)
         response = await handler(request)
     except Refusal as refusal:
         response = answer_of(refusal, request)
@@ -62,13 +64,18 @@ def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
 
 
 async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal on every answer: nothing of this service is kept by a cache unless its handler says so, and no version is shown."""
+    """A signal on every answer."""
+    common_headers(response, request.get(REQUEST_ID, ""))
+
+
+def common_headers(response: web.StreamResponse, request_id: str) -> None:
+    """Nothing of this service is kept by a cache unless its handler says so, and no version is shown."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
     response.headers["Server"] = "gerbang"
-    if REQUEST_ID in request:
-        response.headers["X-Request-Id"] = request[REQUEST_ID]
+    if request_id:
+        response.headers["X-Request-Id"] = request_id
 
 
 def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
@@ -78,18 +85,9 @@ def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return WrongMethod(f"{request.path} takes {allow}.", headers=((b"Allow", allow.encode("ascii")),))
-    if isinstance(error, web.HTTPRequestEntityTooLarge):
-        return too_large(request)
-    if isinstance(error, web.HTTPExpectationFailed):
-        return InvalidJson("Expect takes 100-continue only.")
     if error.status < 500:
         return InvalidJson("The request could not be parsed.", reason=f"aiohttp: {type(error).__name__}")
     return InternalError("Something went wrong here. The request id helps us find out what.")
-
-
-def too_large(request: web.Request) -> TooLarge:
-    limit = request.client_max_size
-    return TooLarge(f"A body has at most {limit} bytes here.", extras={"limit": limit})
 
 
 def _unavailable() -> ServiceUnavailable:
@@ -128,6 +126,7 @@ _MESSAGES = {
     "literal_error": ("not_a_choice", "Choose from: {expected}."),
     "union_tag_not_found": ("required", "Say which action: {discriminator}."),
     "union_tag_invalid": ("not_a_choice", "Choose an action from: {expected_tags}."),
+    "not_printable": ("not_printable", "Letters, digits, spaces and symbols only: no control characters."),
     "string_pattern_mismatch": ("malformed", "Not in the form that these have."),
     "string_too_short": ("required", "At least {min_length} characters."),
     "string_too_long": ("too_long", "At most {max_length} characters."),

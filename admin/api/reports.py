@@ -4,16 +4,16 @@ https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partner
 The signature is over the raw body and is verified before anything in it is looked at.
 """
 
-import asyncio
 import hashlib
 from typing import Any, Literal
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, RootModel, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
-from admin.api.problems import of_validation
+from admin.api.operation import read_model
+from admin.api.reading import read_body
 from admin.api.reporters import ReporterKeys
-from admin.errors import ReportNotSigned, TooLarge, TooSlow
+from admin.errors import ReportNotSigned
 from admin.lifecycle.leaks import Found, Leaks
 from gateway.runtime import clock
 
@@ -59,32 +59,16 @@ class SecretReports:
 
     async def handle(self, request: web.Request) -> web.Response:
         """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was done"""
-        body = await self._read(request)
+        body = await read_body(request, timeout_s=self._timeout_s, limit=MAX_BODY)
         signed = await self._reporters.verifies(
             body, identifier=_only(request, IDENTIFIER), signature=_only(request, SIGNATURE), now_ms=clock.monotonic_ms()
         )
         if not signed:
             raise ReportNotSigned(_NOT_SIGNED)
-        try:
-            reports = Reports.model_validate_json(body).root
-        except ValidationError as error:
-            raise of_validation(error) from None
+        reports = read_model(body, Reports).root
         known = await self._leaks.revoke([Found(report.token, report.url) for report in reports], clock.now_ms())
         answered = [_answer(report, is_known) for report, is_known in zip(reports, known, strict=True)]
         return web.Response(body=AllAnswered(answered).model_dump_json().encode(), content_type="application/json")
-
-    async def _read(self, request: web.Request) -> bytes:
-        """To its end, which must come in time and within bounds."""
-        body = bytearray()
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                async for chunk in request.content.iter_any():
-                    body += chunk
-                    if len(body) > MAX_BODY:
-                        raise TooLarge(f"A report has at most {MAX_BODY} bytes.", extras={"limit": MAX_BODY})
-        except TimeoutError:
-            raise TooSlow(f"The report did not arrive within {self._timeout_s:g} s.") from None
-        return bytes(body)
 
 
 def described() -> dict[str, Any]:

@@ -119,11 +119,7 @@ class Login:
         :raises IdentityProviderUnavailable: the provider did not answer
         :raises StoreUnavailable: Redis did not answer
         """
-        attempt = await self._store.take_login(answer.get("state", ""))
-        if attempt is None:
-            raise LoginFailed("stale", "unknown, used or expired state")
-        if not hmac.compare_digest(digest(browser_token), attempt.browser_digest):
-            raise LoginFailed("stale", "the state belongs to another browser")
+        attempt = await self._attempt(answer.get("state", ""), browser_token)
         if answer.get("iss", self._oidc.issuer) != self._oidc.issuer:
             raise LoginFailed("failed", "the answer is of another issuer (RFC 9207)")
         if "error" in answer:
@@ -141,6 +137,18 @@ class Login:
         except Unauthenticated as refused:
             raise LoginFailed("failed", f"ID token: {refused.detail}") from refused
         return caller, attempt.return_to
+
+    async def _attempt(self, state: str, browser_token: str) -> LoginAttempt:
+        """The login that ``state`` began, once. Another browser, which may have seen the address, does not use it up.
+
+        :raises LoginFailed: it is over, or another browser's
+        """
+        attempt = await self._store.find_login(state)
+        if attempt is not None and not hmac.compare_digest(digest(browser_token), attempt.browser_digest):
+            raise LoginFailed("stale", "the state belongs to another browser")
+        if attempt is None or await self._store.take_login(state) is None:
+            raise LoginFailed("stale", "unknown, used or expired state")
+        return attempt
 
     async def logout_url(self) -> str | None:
         """Where the provider's own session ends (OpenID Connect RP-Initiated Logout §2); ``None`` when it says no such place."""

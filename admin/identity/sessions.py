@@ -161,6 +161,12 @@ class SessionStore:
         with translated():
             await self._redis.set(_key("login", state), sealed, px=LOGIN_TTL_MS)
 
+    async def find_login(self, state: str) -> LoginAttempt | None:
+        """The attempt that ``state`` stands for, which stays."""
+        if not _TOKEN.fullmatch(state):
+            return None
+        return self._unseal(await self._get(_key("login", state)), LoginAttempt, digest(state))
+
     async def take_login(self, state: str) -> LoginAttempt | None:
         """The attempt that ``state`` stands for, once: a second call finds nothing."""
         if not _TOKEN.fullmatch(state):
@@ -225,7 +231,7 @@ def new_token() -> str:
 
 def digest(token: str) -> str:
     """What is stored in place of a value that only its holder may know."""
-    return hashlib.sha256(token.encode()).hexdigest()
+    return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()  # a cookie may hold any bytes
 
 
 def _index(account_id: str) -> str:

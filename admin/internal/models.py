@@ -31,8 +31,8 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError('Write an address or a network, e.g. "203.0.113.7" or "2001:db8::/32".') from None
 
 
-Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str), Field(ge=0)]
-"""Unix milliseconds, written as RFC 3339, a date, or a time ago."""
+Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str), Field(ge=0, le=253_402_300_799_999)]
+"""Unix milliseconds up to the end of the year 9999, written as RFC 3339, a date, or a time ago."""
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str), PlainSerializer(str)]
 Text = Annotated[str, Field(min_length=1, max_length=320)]
 AnyId = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]

@@ -9,7 +9,7 @@ from aiohttp import web
 from admin import audit
 from admin.errors import FieldError, InvalidRequest
 from admin.pages import models, texts
-from admin.pages.context import Context, Visit, json_member
+from admin.pages.context import Context, Visit
 from admin.stepup import passkeys
 
 EVENTS_PER_PAGE = 50
@@ -49,8 +49,8 @@ class AccountPages:
 
     async def qr(self, visit: Visit) -> web.StreamResponse:
         """A picture of an ``otpauth:`` address. By POST: its secret must stand in no address of ours, and so in no log or history."""
-        uri = await json_member(visit.request, "otpauth_uri")
-        if not isinstance(uri, str) or not uri.startswith("otpauth://") or len(uri) > _LONGEST_URI:
+        uri = await self._context.json_member(visit.request, "otpauth_uri")
+        if not isinstance(uri, str) or not uri.startswith("otpauth://") or not uri.isascii() or len(uri) > _LONGEST_URI:
             raise InvalidRequest([FieldError("otpauth_uri", "malformed", "Send the address of an enrolment that was begun.")])
         picture = io.BytesIO()
         segno.make_qr(uri, error="m").save(picture, kind="svg", border=2, scale=4)

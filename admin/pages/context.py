@@ -1,6 +1,6 @@
 """What every page handler needs: services, session, language, and error pages."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
@@ -12,9 +12,10 @@ from yarl import URL
 
 from admin.api.limiter import Limiter
 from admin.api.problems import ACCOUNT
+from admin.api.reading import host_of, read_body, read_form, read_json
 from admin.audit import Occasion
 from admin.config import AdminSettings
-from admin.errors import InvalidJson, NoEndpoint, ServiceUnavailable, Unauthenticated, rate_limited
+from admin.errors import NoEndpoint, ServiceUnavailable, Unauthenticated, UnsupportedMediaType, rate_limited
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
 from admin.identity.caller import Caller
@@ -71,6 +72,7 @@ class Context:
         self.services = services
         self.renderer = renderer
         self._per_account = Limiter(services.settings.limits.per_account)
+        self._timeout_s = services.settings.limits.request_timeout_ms / 1000
 
     def open(self, handler: Handler) -> Handler:
         """A page for anybody: refusals become pages."""
@@ -99,7 +101,7 @@ class Context:
                 raise rate_limited("Too many pages of this account: slow down.", wait_ms)
             if request.method == "POST":
                 self.services.browsers.check_origin(request)
-                check_csrf(await _token(request), session)
+                check_csrf(await self._token(request), session)
             try:
                 visit = await self._visit(request, session, now_ms)
             except Unauthenticated:
@@ -145,6 +147,27 @@ class Context:
         )
         return view, owned, codes_left
 
+    async def form(self, request: web.Request) -> Mapping[str, str]:
+        """:raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: it is none that can be read"""
+        return await read_form(request, timeout_s=self._timeout_s)
+
+    async def json_member(self, request: web.Request, name: str) -> object:
+        """One member of a script's JSON object; ``None`` when it is not there.
+
+        :raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: the body is none that can be read
+        """
+        body = await read_body(request, timeout_s=self._timeout_s)
+        if request.content_type != "application/json":
+            raise UnsupportedMediaType("Send Content-Type: application/json.")
+        found = read_json(body)
+        return found.get(name) if isinstance(found, dict) else None
+
+    async def _token(self, request: web.Request) -> str:
+        """From the header that scripts send, or the field that forms carry."""
+        if CSRF_HEADER in request.headers:
+            return request.headers[CSRF_HEADER]
+        return (await self.form(request)).get(CSRF_FIELD, "")
+
     def page(self, visit: Visit, template: str, *, section: str, **values: object) -> web.Response:
         """A page of somebody who is logged in."""
         frame = {"section": section, "account_name": visit.account.email or visit.account.id}
@@ -166,8 +189,8 @@ class Context:
         """On one machine, from ``127.0.0.1`` to ``localhost``: cookies and passkeys belong to one name. Anywhere else hosts are the proxy's
         business, and a redirect could go round in circles.
         """
-        home = URL(self.services.settings.public_url)
-        if request.method != "GET" or request.url.host == home.host or not {request.url.host, home.host} <= LOOPBACK:
+        home, host = URL(self.services.settings.public_url), host_of(request)
+        if request.method != "GET" or host == home.host or not {host, home.host} <= LOOPBACK:
             return None
         return see_other(f"{home.origin()}{request.path_qs}")
 
@@ -210,23 +233,3 @@ def to_login(request: web.Request) -> web.Response:
 
 def see_other(where: str) -> web.Response:
     return web.Response(status=303, headers={"Location": where, "Cache-Control": "no-store"})
-
-
-async def json_member(request: web.Request, name: str) -> object:
-    """One member of a script's JSON object; ``None`` when it is not there.
-
-    :raises InvalidJson: the body is not JSON
-    """
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError):
-        raise InvalidJson("The body is not JSON.") from None
-    return body.get(name) if isinstance(body, dict) else None
-
-
-async def _token(request: web.Request) -> str:
-    """From the header that scripts send, or the field that forms carry."""
-    if CSRF_HEADER in request.headers:
-        return request.headers[CSRF_HEADER]
-    given = (await request.post()).get(CSRF_FIELD, "")
-    return given if isinstance(given, str) else ""

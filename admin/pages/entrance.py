@@ -114,13 +114,13 @@ class Entrance:
     async def choose_language(self, request: web.Request) -> web.StreamResponse:
         """For the browser, and for the account when somebody is logged in. Harmless, but asked from our own pages alone."""
         self._services.browsers.check_origin(request)
-        form = await request.post()
-        code, return_to = str(form.get("language", "")), local_path(str(form.get("return_to", "")))
+        form = await self._context.form(request)
+        code, return_to = form.get("language", ""), local_path(form.get("return_to", ""))
         response = see_other(return_to)
         if code in LANGUAGES:
             remember_language(response, code)
             session = await self._services.browsers.session(request, clock.now_ms())
             if session is not None:
-                browser.check_csrf(str(form.get(browser.CSRF_FIELD, "")), session)
+                browser.check_csrf(form.get(browser.CSRF_FIELD, ""), session)
                 await write_language(self._services.stores, session.account_id, code)
         return response

@@ -10,7 +10,7 @@ from admin.errors import FieldError, InvalidRequest
 from admin.lifecycle.addresses import MAX_ADDRESSES, parse_allowlist, why_not_public
 from admin.lifecycle.service import KeyView
 from admin.pages import models
-from admin.pages.context import Context, Visit, json_member
+from admin.pages.context import Context, Visit
 from admin.pages.examples import signed_requests
 from admin.pages.models import KeyCard, Prefill
 from gateway.errors import StoreUnavailable
@@ -64,7 +64,7 @@ class KeyPages:
 
     async def check_addresses(self, visit: Visit) -> web.StreamResponse:
         """The rules for addresses, for one that was just typed. Takes and gives what the API does; changes nothing."""
-        texts = await json_member(visit.request, "ip_allowlist")
+        texts = await self._context.json_member(visit.request, "ip_allowlist")
         if not isinstance(texts, list) or len(texts) > MAX_ADDRESSES or not all(isinstance(text, str) for text in texts):
             raise InvalidRequest([FieldError("ip_allowlist", "malformed", "Send a list of at most three texts.")])
         _, errors = parse_allowlist(texts)
