@@ -25,23 +25,44 @@ export function signed(keyId, secret, id, method, params = {}) {
   return JSON.stringify({ id, method, params: { ...all, signature: hmac(secret, payload) } });
 }
 
+/** Why a message was refused: by the gate in its member `gerbang`, by the exchange in `error` or `message`; undefined when it was not. */
+export function refusal(answer) {
+  const told = JSON.parse(answer);
+  if (!(told.gerbang || told.error || told.status === "error")) return undefined;
+  return told.gerbang?.detail ?? told.error?.msg ?? told.message ?? answer;
+}
+
+function fail(why) {
+  console.error(why);
+  process.exitCode = 1;
+}
+
+/** Logs in, then subscribes, and prints what comes until the session ends. */
+function run(url, key) {
+  if (!key.secret) return fail("this example signs with a secret (HMAC-SHA256), and the key file has none; sign.mjs shows Ed25519 and RSA");
+  const binance = url.includes("/ws-api/");
+  const first = binance ? signed(key.key_id, key.secret, 1, "session.logon") : logIn(key.key_id, key.secret);
+  const then = binance
+    ? [JSON.stringify({ id: 2, method: "account.status" }), JSON.stringify({ id: 3, method: "userDataStream.subscribe" })]
+    : [JSON.stringify({ method: "subscribe", events: ["BL", "PO.ALL"] })];
+  const socket = new WebSocket(url);
+  socket.onopen = () => socket.send(first);
+  socket.onmessage = ({ data }) => {
+    console.log(data);
+    const why = refusal(data);
+    if (why) {
+      fail(why);
+      socket.close();
+    } else while (then.length) socket.send(then.shift()); // logged in
+  };
+  socket.onerror = ({ message }) => fail(`no session: ${message || url}`);
+  // 1008: the key was deleted or revoked, its account frozen, or it expired.
+  socket.onclose = ({ code, reason }) => {
+    if (code !== 1000 && code !== 1001 && !process.exitCode) fail(`closed: ${code} ${reason}`);
+  };
+}
+
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [url, keyFile] = process.argv.slice(2);
-  const key = JSON.parse(await readFile(keyFile, "utf8"));
-  const messages = url.includes("/ws-api/")
-    ? [
-        signed(key.key_id, key.secret, 1, "session.logon"),
-        JSON.stringify({ id: 2, method: "account.status" }),
-        JSON.stringify({ id: 3, method: "userDataStream.subscribe" }),
-      ]
-    : [logIn(key.key_id, key.secret), JSON.stringify({ method: "subscribe", events: ["BL", "PO.ALL"] })];
-  const socket = new WebSocket(url);
-  socket.onopen = () => messages.forEach((message) => socket.send(message));
-  socket.onmessage = (event) => console.log(event.data);
-  socket.onclose = (event) => {
-    if (event.code !== 1000 && event.code !== 1001) {
-      console.error(`closed: ${event.code} ${event.reason}`);
-      process.exitCode = 1;
-    }
-  };
+  run(url, JSON.parse(await readFile(keyFile, "utf8")));
 }

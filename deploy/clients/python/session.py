@@ -28,20 +28,40 @@ def signed(key_id: str, secret: str, own_id: int, method: str, **params: str | i
     return json.dumps({"id": own_id, "method": method, "params": params})
 
 
-async def main(url: str, key: dict[str, str]) -> None:
-    """Log in and print what comes. A refusal says why in its member ``gerbang``."""
+def refusal(answer: str) -> str | None:
+    """Why a message was refused: by the gate in ``gerbang``, by the exchange in ``error`` or ``message``; ``None`` when it was not."""
+    told = json.loads(answer)
+    if not isinstance(told, dict) or not ("gerbang" in told or "error" in told or told.get("status") == "error"):
+        return None
+    error = told.get("error")
+    return (told.get("gerbang") or {}).get("detail") or (error["msg"] if isinstance(error, dict) else told.get("message")) or answer
+
+
+async def main(url: str, key: dict[str, str]) -> str | None:
+    """Log in, then subscribe, and print what comes until the session ends; the reason when that is a refusal."""
+    if "secret" not in key:
+        return "this example signs with a secret (HMAC-SHA256), and the key file has none; sign.py shows Ed25519 and RSA"
     if "/ws-api/" in url:
         first = signed(key["key_id"], key["secret"], 1, "session.logon")
         then = [json.dumps({"id": 2, "method": "account.status"}), json.dumps({"id": 3, "method": "userDataStream.subscribe"})]
     else:
         first = log_in(key["key_id"], key["secret"])
         then = [json.dumps({"method": "subscribe", "events": ["BL", "PO.ALL"]})]
-    async with websockets.connect(url) as socket:
-        for message in (first, *then):
-            await socket.send(message)
-        async for answer in socket:
-            print(answer, flush=True)
+    try:
+        async with websockets.connect(url) as socket:
+            await socket.send(first)
+            async for answer in socket:
+                print(answer, flush=True)
+                if why := refusal(str(answer)):
+                    return why
+                while then:  # logged in
+                    await socket.send(then.pop(0))
+    except websockets.ConnectionClosedError as closed:  # 1008: the key was deleted or revoked, its account frozen, or it expired
+        return f"closed: {closed.rcvd or closed}"
+    except (OSError, websockets.WebSocketException) as error:
+        return f"no session: {error}"
+    return None
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text("utf-8"))))
+    sys.exit(asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text("utf-8")))))

@@ -10,6 +10,7 @@ import pytest
 from gateway.websocket.frames import TEXT, close_frame, frame
 from tests.support.keys import a_record
 from tests.support.session import Service, conversation, switching
+from tests.support.system import free_port
 
 CLIENTS = Path(__file__).parents[3] / "deploy" / "clients"
 METHODS = {
@@ -48,8 +49,7 @@ async def run(*command):
     return process.returncode, output.decode().splitlines(), errors.decode()
 
 
-@pytest.mark.parametrize("dialect", PATHS)
-@pytest.mark.parametrize(
+EXAMPLES = pytest.mark.parametrize(
     "command",
     [
         [sys.executable, CLIENTS / "python" / "session.py"],
@@ -57,11 +57,56 @@ async def run(*command):
     ],
     ids=["python", "node"],
 )
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+@EXAMPLES
 async def test_the_examples_are_admitted(command, dialect, key_file):
     async with conversation(RECORD, script=echoing(COUNT[dialect]), methods=METHODS) as talk:
         status, lines, errors = await run(*command, f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}", key_file)
     assert (status, errors) == (0, "")
     assert [json.loads(line) for line in lines] == [{"from": RECORD.key_id}] * COUNT[dialect]
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+@EXAMPLES
+async def test_an_example_that_is_refused_tells_why_and_ends(command, dialect, key_file):
+    key_file.write_text(json.dumps({"key_id": RECORD.key_id, "secret": "gbs_wrong"}))
+    async with conversation(RECORD, script=echoing(9), methods=METHODS) as talk:
+        status, lines, errors = await run(*command, f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}", key_file)
+    (refused,) = (json.loads(line) for line in lines)
+    assert (status, errors) == (1, refused["gerbang"]["detail"] + "\n")
+    assert refused["gerbang"]["code"] == "invalid_credentials"
+
+
+@pytest.mark.parametrize("dialect", PATHS)
+@EXAMPLES
+async def test_an_example_whose_session_is_ended_tells_why_and_ends(command, dialect, key_file):
+    async def ending(side, request):
+        side.send(switching(request))
+        await Service(side).message()
+        side.send(close_frame(1008, "the key was revoked"))
+        await side.reader.read()
+
+    async with conversation(RECORD, script=ending, methods=METHODS) as talk:
+        status, lines, errors = await run(*command, f"ws://127.0.0.1:{talk.served.port}{PATHS[dialect]}", key_file)
+    assert (status, lines) == (1, [])
+    assert "1008" in errors
+    assert "the key was revoked" in errors
+    assert "Traceback" not in errors
+
+
+@EXAMPLES
+async def test_an_example_without_a_secret_says_so(command, key_file):
+    key_file.write_text(json.dumps({"key_id": RECORD.key_id, "private_key": "-----BEGIN PRIVATE KEY-----"}))
+    status, _, errors = await run(*command, "ws://127.0.0.1:1/ws", key_file)
+    assert (status, errors.count("\n"), "the key file has none" in errors) == (1, 1, True)
+
+
+@EXAMPLES
+async def test_an_example_that_finds_nobody_ends(command, key_file):
+    status, _, errors = await run(*command, f"ws://127.0.0.1:{free_port()}/ws", key_file)
+    assert (status, "Traceback" in errors, errors != "") == (1, False, True)
 
 
 MESSAGES = {
