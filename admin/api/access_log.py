@@ -17,9 +17,9 @@ _log = structlog.get_logger("access")
 
 
 def access_log(share: float, trusted: Sequence[Network], metrics: AdminMetrics, *, port: str) -> Middleware:
-    """A middleware outside ``problems``: every refusal, and the share of the rest.
+    """A middleware outside ``problems``: refusals, and the share of the rest.
 
-    :param share: 0 logs nothing
+    :param share: 0 logs refusals alone, within their budget
     :param trusted: proxies whose word for the client counts
     """
     access = AccessLog(share)
@@ -30,7 +30,7 @@ def access_log(share: float, trusted: Sequence[Network], metrics: AdminMetrics, 
         response = await handler(request)
         code, total_ms = response.get(CODE), clock.monotonic_ms() - started_ms
         metrics.answered(port, code or "answered", total_ms / 1000)
-        if access.enabled and (code is not None or access.sampled()):
+        if access.takes(clock.monotonic_ms()) if code is not None else access.enabled and access.sampled():
             _log.info(
                 "request",
                 port=port,

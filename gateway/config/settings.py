@@ -368,7 +368,7 @@ class Assertion(Section):
 class Telemetry(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of admitted requests that are logged; refusals are logged whenever this is above 0."""
+    """Share of admitted requests that are logged, and then every refusal; with 0, at most 20 refusals a second of each process."""
 
 
 class GatewayTelemetry(Telemetry):

@@ -68,7 +68,7 @@ class Common:
             return
         if request is not None:
             self.recent.refused(refusal, at_ms=request.received_ms, method=request.method, path=request.path, route=route)
-        if serving.access.enabled:
+        if serving.access.takes(clock.monotonic_ms()):
             reports.log_refused(serving.access, refusal, request, route, admitted)
 
     def tick(self) -> None:

@@ -4,7 +4,7 @@ How a room uses them:
 
     log = structlog.get_logger(__name__);  log.warning("listener_lost", channel="redis")     an event's name, then values
     metrics.admitted[route] += 1;  metrics.connections += 1                                 see :class:`Metrics` for what there is
-    if access.enabled: access.refused(…)                                                    the access log, free when off
+    if access.takes(now_ms): access.refused(…)                                              the access log, within its budget
 """
 
 from gateway.telemetry.histogram import Histogram

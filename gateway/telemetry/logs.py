@@ -42,6 +42,8 @@ _USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
 _QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = structlog.get_logger("access")
+REFUSALS_PER_SECOND = 20
+"""Refusals that each process logs when no share of requests is logged."""
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -154,17 +156,38 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
 
 
 class AccessLog:
-    """One line per request: every refusal, and the configured share of what was admitted.
+    """One line per request: refusals, and the configured share of what was admitted.
 
-    Callers ask :attr:`enabled` (refusals) or :meth:`sampled` (admitted) before they gather anything, so that off costs nothing.
+    With a share above 0 every refusal is logged; without one, :data:`REFUSALS_PER_SECOND`, and then how many were left out: whoever
+    sends what is refused must not fill a disk. Callers ask :meth:`takes` (refusals), or :attr:`enabled` and :meth:`sampled` (admitted),
+    before they gather anything, so that off costs nothing.
     """
 
-    __slots__ = ("_credit", "_share", "enabled")
+    __slots__ = ("_credit", "_left_out", "_second", "_share", "_taken", "enabled")
 
     def __init__(self, share: float) -> None:
         self._share = share
         self._credit = 0.0
+        self._second = self._taken = self._left_out = 0
         self.enabled = share > 0.0
+
+    def takes(self, now_ms: int) -> bool:
+        """Whether a refusal is to be logged.
+
+        :param now_ms: of a clock that never steps back
+        """
+        if self.enabled:
+            return True
+        second = now_ms // 1000
+        if second != self._second:
+            if self._left_out:
+                _log.warning("refusals_not_logged", count=self._left_out)
+            self._second, self._taken, self._left_out = second, 0, 0
+        if self._taken == REFUSALS_PER_SECOND:
+            self._left_out += 1
+            return False
+        self._taken += 1
+        return True
 
     def sampled(self) -> bool:
         """Whether the present admitted request is among the share: every n-th, without a random number."""

@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from gateway.telemetry import AccessLog, configure_logging
-from gateway.telemetry.logs import LineSink
+from gateway.telemetry.logs import REFUSALS_PER_SECOND, LineSink
 
 SECRET = "gbs_" + "a1B2" * 12
 
@@ -159,6 +159,17 @@ def test_the_access_log_takes_its_share(share, taken):
     access = AccessLog(share)
     assert access.enabled == (share > 0)
     assert sum(access.sampled() for _ in range(1000)) == pytest.approx(taken, abs=1)
+
+
+def test_without_a_share_refusals_are_logged_within_a_budget_and_the_rest_are_counted(lines):
+    access = AccessLog(0.0)
+    assert sum(access.takes(5_000 + number) for number in range(REFUSALS_PER_SECOND + 7)) == REFUSALS_PER_SECOND
+    assert lines() == []
+    assert access.takes(6_000)
+    (line,) = lines()
+    assert (line["event"], line["count"]) == ("refusals_not_logged", 7)
+    assert access.takes(7_000)
+    assert all(AccessLog(0.01).takes(5_000) for _ in range(REFUSALS_PER_SECOND * 2))
 
 
 def test_a_refusal_tells_its_reason_and_no_query(lines):
