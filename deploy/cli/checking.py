@@ -71,7 +71,7 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
         route = configuration.routes.match(method.upper().encode(), path.partition("?")[0].encode())
     except Refusal as refusal:
         raise click.ClickException(f"{refusal.status} {refusal.code}: {refusal.detail}") from None
-    settings, limits = configuration.settings, configuration.settings.limits
+    settings, limits, public = configuration.settings, configuration.settings.limits, route.scope == "public"
     if route.builtin:
         return [("route", str(route.pattern)), ("scope", str(route.scope)), ("answered", "by the gate itself")]
     return [
@@ -79,13 +79,19 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
         ("scope", str(route.scope)),
         ("upstream", f"{route.upstream}: {', '.join(settings.upstreams[route.upstream].servers)}"),
         *([("closed", f"503 maintenance, for {route.maintenance_retry_ms} ms: {route.maintenance}")] if route.maintenance else []),
-        ("weight", f"{route.weight} of {limits.per_key} per key"),
-        ("replay", "strict" if route.strict_replay else "off"),
+        ("weight", f"{route.weight} of {limits.per_address} per address" if public else f"{route.weight} of {limits.per_key} per key"),
+        ("replay", _replay(route)),
         ("body", f"at most {limits.max_body_bytes} bytes"),
         *([("websocket", route.session or "a tunnel")] if route.websocket else []),
         *([("message", f"at most {limits.max_message_bytes} bytes")] if route.session else []),
         *[("method", _method(name, method)) for name, method in sorted(route.methods.items())],
     ]
+
+
+def _replay(route: "Route") -> str:
+    if not route.strict_replay:
+        return "off"
+    return "strict: a signature passes once" if route.scope == "trade" else "strict: reads may share a signature, never with a trade"
 
 
 def _method(name: str, rule: "Route") -> str:

@@ -153,11 +153,16 @@ def _written(text: str) -> dict[str, object]:
     for part in parts:
         name, equals, value = part.partition("=")
         plain = not part.startswith("-") and name.replace("-", "_") in KEY_FILTERS
+        if not plain and not part.startswith("-"):
+            raise click.UsageError(f"--where {text!r}: {name!r} is no filter; there are {', '.join(KEY_FILTERS)}")
         if plain and name == "unrestricted":
             options.append("--whitelisted" if value in ("false", "no") else "--unrestricted")
         else:
             options += [f"--{name.replace('_', '-')}", value] if plain and equals else [part]
     command = list_keys
     context = click.Context(command, parent=click.Context(main), info_name="--where")
-    command.parse_args(context, options)
+    try:
+        command.parse_args(context, options)
+    except click.UsageError as error:
+        raise click.UsageError(f"--where {text!r}: {error.format_message()}") from None
     return given({name: context.params[name] for name in KEY_FILTERS})

@@ -41,7 +41,15 @@ def admin(path: Path) -> None:
 
 
 @click.command()
-@click.option("--ops", callback=service_url, default="http://127.0.0.1:8081", show_default=True, help="The gateway's ops port.")
+@click.option(
+    "--ops",
+    callback=service_url,
+    default="http://127.0.0.1:8081",
+    show_default=True,
+    envvar="GERBANG_OPS_URL",
+    show_envvar=True,
+    help="The gateway's ops port.",
+)
 @click.option("--dry-run", is_flag=True, help="Change nothing; say what would change, also for requests of the last ten minutes.")
 def reload(ops: str, *, dry_run: bool) -> None:
     r"""Ask a running gateway to re-read its configuration; print what changed, or why it was refused.

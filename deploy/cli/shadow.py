@@ -22,6 +22,8 @@ def shadow() -> None:
     multiple=True,
     default=("http://127.0.0.1:8081",),
     show_default=True,
+    envvar="GERBANG_OPS_URL",
+    show_envvar=True,
     help="A gateway's ops port; once for each gateway.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

@@ -83,8 +83,13 @@ def _greet(system: System, folder: DataFolder, port: int, seconds: float) -> Non
         "  # what would become of a request, by the configuration",
         f"  {gerbang} check {shlex.quote(_nearby(folder.gateway_config))} --explain 'POST /v1/orders'",
     ]
-    if port != 8080:
-        lines += ["  # the operator's tools need to know the ports", f"  export GERBANG_INTERNAL_URL=http://127.0.0.1:{port + 13}"]
+    token = folder.path / "secrets" / "internal-token"
+    if port != 8080 or token != Path(".gerbang/secrets/internal-token").absolute():
+        lines += [
+            "  # what the operator's tools need to know: gerbang keys, accounts, audit, refusals, reload, shadow",
+            f"  export GERBANG_INTERNAL_URL=http://127.0.0.1:{port + 13} GERBANG_OPS_URL=http://127.0.0.1:{port + 1}",
+            f"  export GERBANG_INTERNAL_TOKEN_FILE={shlex.quote(str(token))}",
+        ]
     print("\n".join(lines), flush=True)
 
 

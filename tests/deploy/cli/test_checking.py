@@ -95,7 +95,12 @@ def test_a_file_that_is_no_configuration_is_told(tmp_path, content, told):
             "GET /v1/wallets",
             ["GET /v1/wallets (routes[3])", "scope     read", "spot: http://127.0.0.1:8092", "5 of 1200/minute"],
         ),
-        ("delete /v1/orders/17?x=1", ["DELETE /v1/orders/{id} (routes[7])", "scope     trade", "replay    strict"]),
+        (
+            "delete /v1/orders/17?x=1",
+            ["DELETE /v1/orders/{id} (routes[7])", "scope     trade", "replay    strict: a signature passes once"],
+        ),
+        ("GET /api/v3/order", ["replay    strict: reads may share a signature, never with a trade"]),
+        ("GET /v1/markets/summary", ["of 120000/minute per address"]),
         ("GET /gateway/v1/time", ["by the gate itself"]),
     ],
 )

@@ -29,7 +29,7 @@ class Office:
 
     def run(self, *arguments, stdin=None, **answers):
         self.asked.clear()
-        self.answers = [Reply(200, answer) for answer in answers.get("answers", [])]
+        self.answers = [answer if isinstance(answer, Reply) else Reply(200, answer) for answer in answers.get("answers", [])]
         return CliRunner().invoke(main, arguments, input=stdin)
 
 
@@ -157,7 +157,7 @@ def test_the_other_lists_print_a_line_each(office):
         "client_ip": None,
         "detail": {"reason": "x"},
     }  # a table
-    refused = {"at": "T", "code": "ip_not_allowed", "account_id": "siti", "key_id": "gbk_1", "client_ip": "8.8.8.8"}
+    refused = {"at": "T", "code": "ip_not_allowed", "account_id": "siti", "key_id": "gbk_1", "client_ip": "8.8.8.8", "route": None}
     account = {"id": "siti", "kyc": "verified", "frozen": True, "keys": 2, "email": None}
     for command, what, found, words in (
         ("audit", "events", event, ["key_revoked", "alice", "siti", '{"reason": "x"}']),
@@ -167,3 +167,20 @@ def test_the_other_lists_print_a_line_each(office):
         result = office.run(command, "list", answers=[page(what, found)])
         assert not [word for word in words if word not in result.stdout], result.output
         assert office.asked[0][1] == f"{command}?limit=1000"
+
+
+@pytest.mark.parametrize(("option", "what"), [("--account", "account"), ("--key", "key")])
+def test_refusals_of_what_is_not_there_are_not_told_as_none(office, option, what):
+    result = office.run("refusals", "list", option, "nobody", answers=[page("refusals"), Reply(404, {"detail": "x"})])
+    assert (result.exit_code, result.stderr) == (1, f"Error: there is no {what} nobody\n")
+    assert office.asked[1][:2] == ("GET", f"{what}s/nobody")
+    result = office.run("refusals", "list", option, "siti", answers=[page("refusals"), {}])
+    assert (result.exit_code, result.stderr) == (0, "0 found\n")
+
+
+def test_a_filter_of_where_that_is_none_is_told_in_one_line(office):
+    result = office.run("keys", "revoke", "--where", "scop=trade", "--reason", "x")
+    assert (result.exit_code, office.asked) == (2, [])
+    assert "Error: --where 'scop=trade': 'scop' is no filter; there are account, " in result.stderr
+    result = office.run("keys", "revoke", "--where", "scope=sell", "--reason", "x")
+    assert (result.exit_code, "--where 'scope=sell': Invalid value for '--scope'" in result.stderr) == (2, True)
