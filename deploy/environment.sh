@@ -29,7 +29,7 @@ make_environment() {
         echo "making $venv" >&2
         "$python" -m venv --clear "$venv" || complain "$venv could not be made."
     fi
-    echo "installing gerbang[$1]" >&2
+    echo "installing gerbang[$1]: the first time this takes some minutes" >&2
     # Only what is locked, by its hash; then this checkout, editable and not compiled.
     "${pip[@]}" --require-hashes --requirement "$lock" &&
         HATCH_BUILD_NO_HOOKS=true "${pip[@]}" --no-deps --no-build-isolation --editable "$root" ||

@@ -81,7 +81,9 @@ class StepUpProof(Body):
 class Proven(Body):
     """A body that may carry a proof, and must where one is needed."""
 
-    step_up: StepUpProof | None = None
+    step_up: Annotated[
+        StepUpProof | None, Field(examples=[{"challenge_id": "the id that POST /api/v1/step-up answered", "totp": "123456"}])
+    ] = None
 
     @property
     def proof(self) -> Proof | None:
@@ -107,10 +109,19 @@ class KeyMembers(Body):
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_ACCESS_RULE, _ALGORITHM_RULE]})
 
-    label: Annotated[str, Field(description="Fixed for ever.", json_schema_extra=_told(minLength=1, maxLength=MAX_LABEL, pattern=r"\S"))]
+    label: Annotated[
+        str,
+        Field(
+            description="Fixed for ever.", examples=["Grid bot"], json_schema_extra=_told(minLength=1, maxLength=MAX_LABEL, pattern=r"\S")
+        ),
+    ]
     scopes: Annotated[
         list[Literal["read", "trade"]],
-        Field(description="Neither includes the other.", json_schema_extra=_told(minItems=1, maxItems=2, uniqueItems=True)),
+        Field(
+            description="Neither includes the other.",
+            examples=[["read"]],
+            json_schema_extra=_told(minItems=1, maxItems=2, uniqueItems=True),
+        ),
     ]
     ip_access: Literal["whitelisted", "unrestricted"]
     ip_allowlist: Annotated[
@@ -191,7 +202,7 @@ class TotpCreation(Proven):
 
 
 class TotpConfirmation(Body):
-    code: Annotated[str, Field(max_length=16)]
+    code: Annotated[str, Field(max_length=16, examples=["123456"])]
 
 
 class PasskeyCreation(Proven):

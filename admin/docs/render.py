@@ -81,9 +81,15 @@ def _sections(source: Source, language: str) -> list[Section]:
             continue
         title, text = section["en" if language == "en" else "id_"]
         text = re.sub(r"{(gateway|stream|window_s|max_window_s)}", lambda name: names[name[1]], text)
-        examples = [example for part in section.get("examples", ()) for example in found[part]]
+        examples = [_there(example, names) for part in section.get("examples", ()) for example in found[part]]
         made.append(Section(section["id"], title, markup.html(text), section.get("block", ""), examples))
     return made
+
+
+def _there(example: programs.Example, names: Mapping[str, str]) -> programs.Example:
+    """An example with this gateway's address in place of that of ``gerbang up``."""
+    text = example.text.replace("ws://127.0.0.1:8080", names["stream"]).replace("http://127.0.0.1:8080", names["gateway"])
+    return example._replace(text=text)
 
 
 def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
@@ -134,12 +140,14 @@ def _example(document: Mapping[str, Any], told: Mapping[str, Any]) -> str:
 
 
 def _of_schema(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> Any:
-    """A value that shows a schema's shape: a default, the first choice, or an empty one of its type."""
+    """A value that shows a schema's shape: its example, a default, the first choice, or an empty one of its type."""
     if "$ref" in schema:
         found: Any = document
         for part in schema["$ref"].removeprefix("#/").split("/"):
             found = found[part]
         schema = found
+    if schema.get("examples"):
+        return schema["examples"][0]
     for known in ("default", "const"):
         if known in schema:
             return schema[known]

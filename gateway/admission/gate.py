@@ -419,9 +419,10 @@ class Gate:
                     )
         if dialect is None:
             names = list(self._auth.dialects)
-            raise MissingCredentials(
-                f"sign the request with an API key; supported dialects: {', '.join(names)}", extras={"dialects": names}
-            )
+            advice = "sign the request with an API key"
+            if "binance" in names and b"signature=" in (request.query or b""):
+                advice = "the parameter signature was sent without the header field X-MBX-APIKEY, which carries the key id"
+            raise MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}", extras={"dialects": names})
         return dialect, fields
 
     def _read(self, asked: Asked, held_ms: float, now_ms: int) -> Credentials | None:

@@ -87,7 +87,7 @@ class Route:
         listed = [method for method in found if method is not None]
         if len(listed) != len(found):
             unlisted = names[found.index(None)]
-            raise NoRoute(f"the method {unlisted[:64]!r} is not available on this connection; see the list of methods")
+            raise NoRoute(f"the method {unlisted[:64]!r} is not available on this connection; see the list of methods in the documentation")
         for method in listed:
             if method.maintenance:
                 return method
@@ -257,7 +257,7 @@ def check_path(path: bytes) -> None:
 
 def _unlisted(method: bytes, path: bytes, allowed: set[bytes], meant: str) -> NoRoute | MethodNotAllowed:
     if not allowed:
-        advice = f"did you mean {meant[:200]}?" if meant else "see the list of endpoints"
+        advice = f"did you mean {meant[:200]}?" if meant else "see the list of calls in the documentation"
         return NoRoute(f"no route for {path[:200].decode('ascii', 'replace')}; {advice}")
     names = b", ".join(sorted(allowed))
     return MethodNotAllowed(

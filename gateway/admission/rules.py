@@ -35,7 +35,7 @@ def check_coverage(credentials: Credentials, route: Route) -> None:
     :raises MalformedRequest: the dialect has a place for a nonce, and the request has none
     """
     if route.scope == "trade" and not credentials.covers_query:
-        raise UnsignedQuery("this dialect does not sign the query string: send trade requests without one")
+        raise UnsignedQuery("this dialect does not sign the query string: put the parameters into the body")
     if route.strict_replay and not credentials.unique:
         raise MalformedRequest('each signature is accepted once on this route: add a "nonce" parameter to Signature-Input')
 

@@ -42,7 +42,7 @@ def run(system: System, line: str, folder: Path, names: dict[str, str]) -> subpr
         "postgresql://owner@db.internal/gerbang": f"'{secret['postgres-owner']}'",
         "postgresql://gerbang_admin@db.internal/gerbang": f"'{secret['postgres-admin']}'",
         "http://127.0.0.1:8081": system.ops_url,
-        "/etc/gerbang/secrets/vault": str(system.folder / "secrets/vault-keys"),
+        "/etc/gerbang/secrets/admin/vault": str(system.folder / "secrets/vault-keys"),
         "/etc/gerbang/": f"{system.folder}/",
         "/var/lib/gerbang-admin/": f"{folder}/streamed/",
     }

@@ -27,6 +27,7 @@ def here(system, tmp_path):
     (tmp_path / ".gerbang").symlink_to(system.folder)
     (tmp_path / ".venv").mkdir()
     (tmp_path / ".venv" / "bin").symlink_to(GERBANG.parent)
+    (tmp_path / "deploy").symlink_to(Path(__file__).parents[2] / "deploy")
 
     def adapted(text: str) -> str:
         for offset in (0, 10, 11, 12):
@@ -48,7 +49,7 @@ def test_signing_in_python(here):
 
 
 def test_signing_in_a_shell(here):
-    done = here(["bash", "-euc", here.adapted(block("bash", "openssl"))])
+    done = here(["bash", "-euc", here.adapted(block("bash", "gerbang.sh"))])
     assert '"currency": "IDR"' in done.stdout, done.stderr
 
 

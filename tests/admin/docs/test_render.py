@@ -1,5 +1,6 @@
 """The guide's pages from values alone: nothing left out, both languages alike, texts escaped, no secret read."""
 
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -94,3 +95,21 @@ def test_the_gateways_secrets_are_not_looked_at(tmp_path):
     file.write_text('[limits]\nper_key = "often"\n')
     with pytest.raises(ConfigError, match=r"limits\.per_key"):
         read_facts(file)
+
+
+def test_an_example_of_a_schema_is_shown_and_examples_in_code_have_this_gateways_address(facts):
+    schema = {"properties": {"label": {"type": "string", "examples": ["Grid bot"]}, "days": {"type": "integer"}}}
+    body = {"content": {"application/json": {"schema": schema}}}
+    assert json.loads(render._example({}, {"requestBody": body})) == {"label": "Grid bot", "days": 0}
+    guide = made(facts)["guide", "en"]
+    assert "session.py wss://api.example.com/ws KEYFILE" in guide
+    assert "127.0.0.1" not in guide.partition('id="sessions"')[2].partition('id="programs"')[0]
+
+
+def test_a_read_that_may_share_its_signature_is_not_said_to_count_once(facts):
+    guide = made(facts)["guide", "en"]
+    rows = {
+        match: re.findall(r"<td>([^<]*)</td></tr>", guide.partition(f"<code>{match}</code>")[2])[0]
+        for match in ("GET /api/v3/order", "POST /v1/orders")
+    }
+    assert rows == {"GET /api/v3/order": "shared by reads", "POST /v1/orders": "once"}

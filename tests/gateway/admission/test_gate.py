@@ -210,6 +210,13 @@ def test_missing_credentials_name_the_dialects():
     assert refused.value.extras == {"dialects": ["mobee", "binance", "rfc9421"]}
 
 
+def test_a_signature_without_its_header_is_told_which_header():
+    scene = Scene().build()
+    request = scene.request().replace(headers=(), query=b"timestamp=1&signature=00")
+    with pytest.raises(Refusal, match="without the header field X-MBX-APIKEY"):
+        scene.gate.admit(request, scene.gate.route(request))
+
+
 def test_a_dialect_that_is_not_configured_is_not_spoken():
     scene = Scene(sections={"auth": {"dialects": ["mobee"]}})
     assert scene.refused().extras == {"dialects": ["mobee"]}
