@@ -154,6 +154,15 @@ async def test_redis_holds_a_valid_record_of_a_key_in_use_and_is_not_written_mor
     assert gate.store.asked == [record.key_id, idle.key_id]
 
 
+async def test_a_key_in_doubt_that_changes_is_used_no_more_whatever_the_number_of_its_transaction(world):
+    """Before a fail-over, the same number may have been another transaction's."""
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    gate.lookup.missed(gradually=True)
+    gate.lookup.changed(record.key_id, xid=3)
+    assert gate.peek(record.key_id) is None
+
+
 async def test_what_redis_did_not_take_is_put_there_when_it_answers(world, monkeypatch):
     record, gate, write = await world.key(), await world.gate(), shared.SharedRecords.write
 
