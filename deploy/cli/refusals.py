@@ -42,4 +42,4 @@ def _check_known(office: Internal, what: str, its_id: str | None) -> None:
 
 def _line(refused: dict[str, Any]) -> str:
     who = f"{refused['account_id']}  {refused['key_id']}  {refused['client_ip'] or '-'}"
-    return f"{refused['at']}  {refused['code']:24} {who}  {refused['route'] or '-'}"
+    return f"{refused['at']}  {refused['code']:24} {who}  {refused.get('route') or '-'}"

@@ -161,7 +161,13 @@ def test_the_other_lists_print_a_line_each(office):
     account = {"id": "siti", "kyc": "verified", "frozen": True, "keys": 2, "email": None}
     for command, what, found, words in (
         ("audit", "events", event, ["key_revoked", "alice", "siti", '{"reason": "x"}']),
-        ("refusals", "refusals", refused, ["ip_not_allowed", "siti", "gbk_1", "8.8.8.8"]),
+        (
+            "refusals",
+            "refusals",
+            refused,
+            ["ip_not_allowed", "siti", "gbk_1", "8.8.8.8  -"],
+        ),  # of a service that does not tell the route yet
+        ("refusals", "refusals", refused | {"route": "GET /v1/wallets"}, ["8.8.8.8  GET /v1/wallets"]),
         ("accounts", "accounts", account, ["siti", "verified", "frozen", "2 keys"]),
     ):
         result = office.run(command, "list", answers=[page(what, found)])
