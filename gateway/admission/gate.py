@@ -589,7 +589,8 @@ class Gate:
             services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
             return
-        services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, route.pattern if route is not None else "")
+        call = route.pattern if route is not None else ""
+        services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, call, proven)
         if not isinstance(refusal, InvalidCredentials):
             allowance = self._allowances.of(principal)
             wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None

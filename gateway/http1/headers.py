@@ -51,8 +51,11 @@ request line's, which alone was signed and admitted."""
 
 ELSEWHERE = frozenset(
     {
-        b"x-method", b"x-override-url", b"x-host", b"x-http-host-override", b"x-http-destinationurl",  # method, path, host
+        b"x-method", b"x-override-url", b"x-http-path-override",  # method, path
+        b"x-host", b"x-http-host-override", b"x-http-destinationurl",
         b"x-scheme", b"x-url-scheme", b"front-end-https",  # scheme
+        b"remote-user", b"x-remote-user", b"x-authenticated-user",  # who asks
+        b"proxy",  # becomes HTTP_PROXY, by which a service's own requests are led away (CVE-2016-5385)
         b"client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"remote-addr",
         b"x-source-ip", b"x-proxyuser-ip", b"proxy-client-ip", b"wl-proxy-client-ip", b"x-appengine-user-ip", b"x-azure-clientip",
         b"x-azure-socketip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cloudfront-viewer-address",

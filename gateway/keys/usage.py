@@ -148,21 +148,26 @@ class UsageCounts:
                 entry.client_ip = client_ip
                 self._write_by(key_id, entry, now_ms + SOON_MS)
 
-    def refused(self, key_id: str, code: str, client_ip: str, now_ms: int, call: str = "") -> None:  # on the hot path
+    def refused(  # noqa: PLR0917  # on the hot path
+        self, key_id: str, code: str, client_ip: str, now_ms: int, call: str = "", proven: bool = True
+    ) -> None:  # fmt: skip
         """Count a request that was refused for one of the contract's codes.
 
         :param call: its route's pattern
+        :param proven: whether the key had signed it. Only such a refusal is kept one by one: whoever knows a key's id could push the others
+            out, and put any address in their place.
         """
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
             if now_ms >= entry.turn_ms:
                 entry.turn(now_ms)
-            if entry.recent is None:
-                entry.recent = deque(maxlen=_REFUSALS_KEPT)
             if entry.refused is _NOTHING:
                 entry.refused = defaultdict(int)
             entry.refused[code] += 1
-            entry.recent.append(Refused(now_ms, code, client_ip, call))
+            if proven:
+                if entry.recent is None:
+                    entry.recent = deque(maxlen=_REFUSALS_KEPT)
+                entry.recent.append(Refused(now_ms, code, client_ip, call))
             if now_ms >= entry.refused_until_ms:
                 entry.refused_until_ms = now_ms + PERIOD_MS
                 self._write_by(key_id, entry, now_ms + SOON_MS)

@@ -82,6 +82,8 @@ def create_app(operated: Operated) -> web.Application:
             verdict = await operated.decide(decision.read(request, proxy, body))
         except Refusal as refusal:
             verdict = operated.undecided(refusal)
+        except ConnectionError:  # who asked is gone, in the middle of the content
+            raise web.HTTPBadRequest(text="the request ended early") from None
         except Exception:  # noqa: BLE001 - logged with its traceback, told without
             _log.exception("ops_failed", method=request.method, path=request.path)
             verdict = operated.undecided(InternalError("internal error: see the gateway's log"))

@@ -108,7 +108,8 @@ class Usage:
     def admitted(self, _key_id, _address, _now_ms):
         self.counts["admitted"] += 1
 
-    def refused(self, _key_id, code, _address, _now_ms, call=""):
+    def refused(self, _key_id, code, _address, _now_ms, call="", proven=True):
+        assert proven is (code != "invalid_credentials")
         self.counts[code] += 1
         self.calls.append(call)
 

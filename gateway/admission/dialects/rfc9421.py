@@ -173,9 +173,11 @@ def _query_param(name: str, pairs: list[tuple[str, str]]) -> bytes:
 
 
 def _parameters(request: Request) -> list[tuple[str, str]]:
-    """The query's parameters, each name and value in the one encoding that §2.2.8 gives it."""
+    """The query's parameters, each name and value in the one encoding that §2.2.8 gives it. No more than twice what could be covered."""
     try:
-        pairs = parse_qsl((request.query or b"").decode("ascii", "replace"), keep_blank_values=True, errors="replace", max_num_fields=1_000)
+        pairs = parse_qsl(
+            (request.query or b"").decode("ascii", "replace"), keep_blank_values=True, errors="replace", max_num_fields=2 * MAX_COMPONENTS
+        )
     except ValueError:
         raise MalformedRequest("the query has too many parameters") from None
     return [(quote(name, safe="*"), quote(value, safe="*")) for name, value in pairs]

@@ -32,7 +32,7 @@ def test_every_name_of_the_contract_is_owned() -> None:
 @pytest.mark.parametrize("name", [
     b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-method", b"x-original-url",
     b"x-rewrite-url", b"x-rewrite-anything", b"x-forwarded-prefix", b"x-forwarded-user", b"x-envoy-original-path", b"true-client-ip",
-    b"client-ip", b"cf-connecting-ip", b"cloudfront-viewer-address",
+    b"client-ip", b"cf-connecting-ip", b"cloudfront-viewer-address", b"proxy", b"remote-user", b"x-http-path-override",
 ])  # fmt: skip
 def test_a_field_that_says_what_only_the_gate_may_say_does_not_go_on_in_any_spelling(name: bytes) -> None:
     assert request_lines([(name, b"DELETE"), (b"a", b"1")], REQUEST_DROP) == b"a: 1\r\n"

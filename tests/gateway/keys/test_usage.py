@@ -87,6 +87,17 @@ async def test_recent_refusals_come_latest_first_and_are_bounded(counts, writer,
     assert refusals[:2] == [Refused(NOON + 100, "rate_limited", "8.8.8.8"), Refused(NOON + 59, "ip_not_allowed", "9.9.9.9")]
 
 
+async def test_what_the_key_did_not_sign_is_counted_and_pushes_nothing_out(counts, writer, client):
+    """Whoever knows a key's id can make as many of these as they like, from any address."""
+    counts.refused(KEY, "rate_limited", "8.8.8.8", NOON)
+    for number in range(60):
+        counts.refused(KEY, "invalid_credentials", "6.6.6.6", NOON + number, "GET /x", False)
+    await writer.flush(NOON, everything=True)
+    assert await usage.read_refusals(client, KEY) == [Refused(NOON, "rate_limited", "8.8.8.8")]
+    (hour,) = [hour for hour in await usage.read_hours(client, KEY, now_ms=NOON) if hour.refused]
+    assert hour.refused == {"rate_limited": 1, "invalid_credentials": 60}
+
+
 async def test_hours_count_back_from_now_and_include_quiet_ones(counts, writer, client):
     for minutes_ago in (0, 59, 60, 23 * 60 + 59, 24 * 60 + 1):
         at_ms = NOON - minutes_ago * usage.MINUTE_MS
