@@ -23,13 +23,15 @@ Settled = Callable[[Admitted | None, BaseException | None], None]
 class Pending:
     """A decision that something is awaited for; ``settled`` is called once, and not after :meth:`cancel`."""
 
-    __slots__ = ("_asked", "_gate", "_route", "_settled")
+    __slots__ = ("_asked", "_gate", "_route", "_settled", "claiming")
 
     def __init__(self, gate: Gate, asked: Asked, route: Route, settled: Settled) -> None:
         self._gate = gate
         self._asked = asked
         self._route = route
         self._settled: Settled | None = settled
+        self.claiming = False
+        """Whether everything is decided but for the replay guard's answer."""
 
     def cancel(self) -> None:
         """Nobody wants to know any more: no further step is taken. A claim that was made stays made."""
@@ -37,6 +39,7 @@ class Pending:
 
     def claim(self, admitted: Admitted) -> None:
         """Settle when the replay guard has answered."""
+        self.claiming = True
 
         def answered(claim: "asyncio.Future[None]") -> None:
             if not claim.cancelled():

@@ -3,8 +3,9 @@
     client ─► reader ─► waiting ─► decided ─► member ``gateway`` put in ─► masked anew ─► service
     client ◄─ refusals, between two messages of the service ◄─────────── frames as they are ◄─ service
 
-While one message waits for a look-up or a claim, up to :data:`MAX_WAITING` more wait behind it; then the client is not read. Neither is it
-while the service, or the client itself, takes what it is sent slower than it comes. Control frames pass at once.
+While one message waits for a look-up or a claim, up to :data:`MAX_WAITING` more wait behind it; then the client is not read. Behind one
+that waits for nothing but its claim others are decided meanwhile, so that their claims share a round trip; they pass in their order. Nor is
+the client read while the service, or the client itself, takes what it is sent slower than it comes. Control frames pass at once.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ from gateway.websocket.messages import FAILED, Event, MessageReader
 _log = structlog.get_logger(__name__)
 
 MAX_WAITING: Final = 64
-"""Messages behind one that waits."""
+"""Messages behind one that waits, decided or not."""
 AT_ONCE: Final = 64
 """Messages and control frames taken in one turn of the event loop; others have theirs before more are."""
 BYTES_AT_ONCE: Final = 4_096
@@ -46,6 +47,38 @@ CLOSE_MS: Final = 5_000
 _masks = Masks()
 
 
+class _Decision:
+    """One message, and what becomes of it."""
+
+    __slots__ = ("_session", "admitted", "error", "known", "message", "pending", "request_id", "size")
+
+    def __init__(self, session: "Session", request_id: str, size: int) -> None:
+        self._session = session
+        self.request_id = request_id
+        self.size = size
+        self.message: Message | None = None
+        """``None`` when it could not be read."""
+        self.pending: Pending | None = None
+        self.known = False
+        """Whether :attr:`admitted` or :attr:`error` says it."""
+        self.admitted: Admitted | None = None
+        self.error: BaseException | None = None
+
+    def settled(self, admitted: Admitted | None, error: BaseException | None) -> None:
+        """What was awaited has come."""
+        self.admitted, self.error = admitted, error
+        self.known, self.pending = True, None
+        self._session.decided()
+
+    @property
+    def others_may_follow(self) -> bool:
+        """Whether later messages can be decided before this one passes: it does not change who they are from."""
+        message, pending = self.message, self.pending
+        if message is not None and message.act in {LOG_IN, LOG_OUT}:
+            return False
+        return self.known or (pending is not None and pending.claiming)
+
+
 class Session(Tunnel):
     """See the module. Reads on the client's side, and closes as a tunnel does.
 
@@ -54,7 +87,7 @@ class Session(Tunnel):
     """
 
     __slots__ = (
-        "_client", "_client_full", "_common", "_deciding", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_pending",
+        "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own",
         "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_waiting", "_waiting_bytes", "_working",
     )  # fmt: skip
 
@@ -67,8 +100,8 @@ class Session(Tunnel):
         self._reader = MessageReader(serving.limits.max_message_bytes)
         self._waiting: deque[bytes] | None = None
         self._waiting_bytes = 0
-        self._pending: Pending | None = None
-        self._deciding: Message | None = None
+        self._ahead: deque[_Decision] | None = None
+        """Messages that cannot pass yet: the first waits for something."""
         self._end: Event | None = None
         """The last thing that came from the client: its Close frame, or what broke a rule."""
         self._own: list[bytes] = []
@@ -176,17 +209,17 @@ class Session(Tunnel):
             waiting = self._waiting
             if self._closing or self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
                 return
-            if waiting and self._pending is None:
+            if waiting and self._may_decide():
                 text = waiting.popleft()
                 self._waiting_bytes -= len(text)
                 room -= len(text)
                 self._decide(text)
                 continue
             if self._end is not None:
-                if self._pending is None:
+                if not self._ahead:
                     self._finish_client(self._end)
                 return
-            if waiting and self._crowded(waiting):
+            if self._crowded():
                 return
             event = self._reader.next(now_ms)
             if event is None:
@@ -199,7 +232,7 @@ class Session(Tunnel):
 
     def _took(self, event: Event) -> None:
         if event.opcode == TEXT:
-            if self._pending is None and not self._waiting:
+            if not self._waiting and self._may_decide():
                 self._decide(event.payload)
                 return
             if self._waiting is None:
@@ -215,54 +248,72 @@ class Session(Tunnel):
         self._scheduled = False
         self._work()
 
-    def _crowded(self, waiting: "deque[bytes]") -> bool:
+    def _may_decide(self) -> bool:
+        """Whether the next message can be decided now."""
+        ahead = self._ahead
+        return not ahead or (len(ahead) <= MAX_WAITING and ahead[-1].others_may_follow)
+
+    def _crowded(self) -> bool:
         """Whether as much waits as may."""
-        return len(waiting) >= MAX_WAITING or self._waiting_bytes >= 4 * self._reader.max_bytes
+        ahead, waiting = self._ahead, self._waiting
+        if not ahead and not waiting:
+            return False
+        count = (len(ahead) if ahead else 0) + (len(waiting) if waiting else 0)
+        return count > MAX_WAITING or self._waiting_bytes >= 4 * self._reader.max_bytes
 
     def _read_or_not(self) -> None:
         """Read the client exactly when there is room for more."""
-        waiting = self._waiting
         full = self._service_full or self._client_full or self._reader.waiting or len(self._own) >= MAX_WAITING
-        if self._closing or not (full or (waiting and self._crowded(waiting))):
+        if self._closing or not (full or self._crowded()):
             self._near.resume_reading()
         else:
             self._near.pause_reading()
 
     def _decide(self, text: bytes) -> None:
-        common, message = self._common, None
-        request_id = common.next_request_id()
-        route = self._route
+        common = self._common
+        decision = _Decision(self, common.next_request_id(), len(text))
         try:
             route = self._current_route()
             gate = self._serving.gate
-            message = gate.message(text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=request_id)
-            rule = gate.method(message, route)
-            decided = drive(gate, message, rule, self._decided)
+            decision.message = message = gate.message(
+                text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=decision.request_id
+            )
+            decided = drive(gate, message, gate.method(message, route), decision.settled)
             if isinstance(decided, Admitted):
-                self._passed(message, decided)
+                decision.admitted, decision.known = decided, True
             else:
-                self._pending, self._deciding = decided, message
-        except Refusal as refusal:
-            self._refuse(refusal, message, request_id)
-        except Exception as error:  # noqa: BLE001 - a defect is told, with its traceback in the log
-            self._defect(error, message, request_id)
-
-    def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
-        """What was awaited has come."""
-        message = self._deciding
-        self._pending = self._deciding = None
-        if message is None:
+                decision.pending = decided
+        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is told with its traceback in the log
+            decision.error, decision.known = error, True
+        ahead = self._ahead
+        if decision.known and not ahead:
+            self._carry_out(decision)
             return
+        if ahead is None:
+            ahead = self._ahead = deque()
+        ahead.append(decision)
+        self._waiting_bytes += decision.size
+
+    def decided(self) -> None:
+        """What a message waited for has come: it passes or is refused, and so are those behind it that wait for nothing themselves."""
+        ahead = self._ahead
+        while ahead and ahead[0].known:
+            decision = ahead.popleft()
+            self._waiting_bytes -= decision.size
+            self._carry_out(decision)
+        self._work()
+
+    def _carry_out(self, decision: _Decision) -> None:
+        error, message, admitted = decision.error, decision.message, decision.admitted
         try:
             if error is not None:
                 raise error
-            if admitted is not None:
+            if admitted is not None and message is not None:
                 self._passed(message, admitted)
         except Refusal as refusal:
-            self._refuse(refusal, message, message.request_id)
+            self._refuse(refusal, message, decision.request_id)
         except Exception as defect:  # noqa: BLE001 - a defect is told, with its traceback in the log
-            self._defect(defect, message, message.request_id)
-        self._work()
+            self._defect(defect, message, decision.request_id)
 
     def _current_route(self) -> Route:
         """The session's route by the version of the configuration in force.
@@ -355,8 +406,10 @@ class Session(Tunnel):
 
     def _stop(self) -> None:
         """Nothing that waits is decided any more."""
-        pending, self._pending = self._pending, None
-        self._deciding = None
+        ahead, self._ahead = self._ahead, None
         self._waiting = None
-        if pending is not None:
-            pending.cancel()
+        for decision in ahead or ():
+            if decision.pending is not None:
+                decision.pending.cancel()
+        if ahead:
+            ahead.clear()  # for whoever is going through it

@@ -206,6 +206,49 @@ async def test_messages_are_decided_in_the_order_they_came_and_few_wait(dialect)
         await talk.served.until(lambda: not session._near._paused)
 
 
+async def test_claims_of_one_connection_are_made_together_and_its_messages_pass_in_their_order():
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        client.send(log_in(RECORD, "binance"))
+        await service.message()
+        before = talk.served.metrics.admitted.copy()
+        talk.guard.hold()
+        orders = [binance(RECORD, "order.place", {"symbol": "BTCUSDT", "newClientOrderId": f"o{number}"}) for number in range(10)]
+        client.send(*orders[:5], UNLISTED["binance"], *orders[5:], PUBLIC["binance"])
+        await talk.served.until(lambda: len(talk.guard.held or ()) == 10)
+        held, talk.guard.held = talk.guard.held, None
+        for future in reversed(held[1:]):
+            future.set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert (talk.served.metrics.admitted, sum(talk.served.metrics.refused.values())) == (before, 0)
+        held[0].set_result(None)
+        told = [await service.message() for _ in range(11)]
+        assert [message.get("params", {}).get("newClientOrderId") for message in told] == [*(f"o{number}" for number in range(10)), None]
+        assert (await client.message())["gerbang"]["code"] == "no_route"
+
+
+async def test_nothing_is_decided_before_a_log_in_or_a_log_out_has_taken_effect():
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        talk.guard.hold()
+        client.send(log_in(RECORD, "binance"), PRIVATE["binance"], b'{"id":1,"method":"session.logout"}', PRIVATE["binance"])
+        await talk.served.until(lambda: bool(talk.guard.held))
+        talk.guard.release()
+        told = [await service.message() for _ in range(3)]
+        assert ["key_id" in message["gateway"] for message in told] == [True, True, False]
+        assert (await client.message())["gerbang"]["code"] == "missing_credentials"
+
+
+async def test_of_a_message_sent_twice_on_one_connection_one_passes():
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        order = binance(RECORD, "order.place", {"symbol": "BTCUSDT"})
+        client.send(order, order, PUBLIC["binance"])
+        assert [(await service.message())["method"] for _ in range(2)] == ["order.place", "time"]
+        assert (await client.message())["gerbang"]["code"] == "replayed_request"
+
+
 async def test_a_service_that_does_not_read_stops_the_client_and_loses_nothing():
     big = b'{"method":"subscribe","events":["MK"],"x":"%b"}' % (b"x" * 60_000)
     async with conversation() as talk:
