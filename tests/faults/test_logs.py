@@ -114,14 +114,15 @@ async def test_the_disk_of_the_log_fills_up_and_has_room_again(logging_to, load,
             for kind in KINDS:
                 await running.some(kind, 20, "200")
         dropped = await gateway.metric(DROPPED)
+        brief = await gateway.metric("gerbang_refusals_brief_total")  # of forged requests: more than are explained and logged
     for kind in (*KINDS, "forged"):
         assert set(running.outcomes(kind)) == {"invalid_credentials" if kind == "forged" else "200"}, running.table()
     lines = [whole(line) for line in lines_of(log)]
     requests = [line for line in lines if line is not None and line["event"] == "request"]
     assert lines.count(None) <= 1, "the stump"
-    assert len(requests) + dropped >= len(running.seen)
-    later = sum(milliseconds(line) >= room_ms for line in requests)
-    assert later >= sum(one.sent_ms > room for one in running.seen) > 60
+    assert len(requests) + dropped + brief >= len(running.seen)
+    later = sum(milliseconds(line) >= room_ms and line["status"] < 400 for line in requests)
+    assert later >= sum(one.sent_ms > room and one.outcome == "200" for one in running.seen) > 60
     tell("disk of the log full", running, note=f"lines logged {len(requests)}, dropped and counted {dropped:.0f}")
 
 
