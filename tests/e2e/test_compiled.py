@@ -45,7 +45,7 @@ FIELDS = [
 PATHS = [b"//read", b"/./read", b"/read;a", b"/%2e/read", b"http://a/read", b"/read?a=1#b", b"/read?recvWindow=9223372036854775808", b"*"]
 BEHIND = [b"", b"", b"0\r\n\r\n", b"5\r\nabcde\r\n0\r\n\r\n", b"FFFFFFFFFFFFFFFF\r\n", b"GET /free/x HTTP/1.1\r\nHost: a\r\n\r\n"]
 OF_THE_MOMENT = [
-    (re.compile(rb"(?i)(date|x-request-id|x-gateway-assertion|ratelimit|ratelimit-[a-z]+|content-length): [^\r]*"), b""),
+    (re.compile(rb"(?i)(date|x-request-id|x-gateway-assertion|ratelimit|ratelimit-[a-z]+|x-mbx-[a-z0-9-]+|content-length): [^\r]*"), b""),
     (re.compile(rb"(?i)\r\nhost: 127[^\r]*"), b""),
     (re.compile(rb'"(request_id|server_time_ms|skew_ms)": ?"?[^",}]*'), b""),
     (re.compile(rb"-?\d+ ms"), b""),

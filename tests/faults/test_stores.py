@@ -55,6 +55,9 @@ async def test_a_key_deleted_while_redis_is_away_stops_passing(start, load, own_
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 async def test_postgresql_is_away(start, load, own_postgres, unknown, *, how, tell):
     async with start() as gateway, load(gateway) as running:
+        for kind in ("read", *TRADES):  # whichever worker each of them met has the key now
+            await running.some(kind, 20, "200")
+        await running.some("forged", 20, "invalid_credentials")
         own_postgres.kill() if how == "killed" else own_postgres.freeze()
         running.add(Client("unknown", "GET", "/wallets", unknown))
         await running.until("unknown", AWAY)

@@ -77,7 +77,7 @@ def test_each_owner_has_a_share_and_what_is_given_back_is_forgotten() -> None:
     first = BodyBuffer(800, -1, memory, ("192.0.2.1", "account a"))
     first.add(bytes(share), keep=True)
     for owners in (("192.0.2.1",), ("192.0.2.2", "account a")):
-        with pytest.raises(Overloaded, match="from you"):
+        with pytest.raises(Overloaded, match="from this client"):
             BodyBuffer(800, -1, memory, owners).add(b"x", keep=True)
     other = BodyBuffer(800, -1, memory, ("192.0.2.2", "account b"))
     other.add(bytes(share), keep=True)
