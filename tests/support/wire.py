@@ -190,7 +190,7 @@ class RecordingUpstream:
         return f"http://127.0.0.1:{self.port}"
 
     async def start(self, ssl: object = None) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=ssl)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=1 << 20, ssl=ssl, backlog=4_096)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
