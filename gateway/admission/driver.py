@@ -6,7 +6,8 @@ What needs no wait is decided in the call itself, without a task; only the rest 
 import asyncio
 from collections.abc import Callable
 
-from gateway.admission.gate import Admitted, Gate, KeyNeeded
+from gateway.admission.gate import Gate
+from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import Asker, KeyStoreUnavailable, Refusal
 from gateway.http1.message import Asked

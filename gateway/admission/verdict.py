@@ -9,7 +9,8 @@ from typing import Any, NamedTuple, Self
 
 from gateway.admission import answers
 from gateway.admission.driver import admit
-from gateway.admission.gate import Admitted, Gate
+from gateway.admission.gate import Gate
+from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.config.settings import GatewaySettings
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, NoRoute, Refusal

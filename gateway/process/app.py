@@ -15,10 +15,12 @@ from typing import Any, NamedTuple, Self
 import structlog
 
 from gateway.admission.failures import AddressLimiter, FailureLimiter
-from gateway.admission.gate import Admitted, Gate, Services
+from gateway.admission.gate import Gate
 from gateway.admission.limits import KeyLimiter
+from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
+from gateway.admission.services import Services
 from gateway.admission.verdict import Asked, Verdict, decide, let_pass, refused
 from gateway.assertion import Signer, SigningKey
 from gateway.config.settings import GatewayTelemetry

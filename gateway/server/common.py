@@ -3,7 +3,7 @@
 import secrets
 from typing import Final
 
-from gateway.admission.gate import Admitted
+from gateway.admission.outcome import Admitted
 from gateway.errors import Refusal
 from gateway.forward.tunnel import Tunnels
 from gateway.http1.answer import DateLine

@@ -38,7 +38,7 @@ from typing import Final
 import structlog
 
 from gateway.admission.driver import Pending, drive
-from gateway.admission.gate import Admitted, KeyNeeded
+from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from gateway.admission.gate import Admitted
+from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.errors import Asker, Refusal
 from gateway.http1.message import Request

@@ -16,7 +16,7 @@ import structlog
 
 from gateway.admission import rules
 from gateway.admission.driver import Pending, drive
-from gateway.admission.gate import Admitted
+from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
 from gateway.errors import InternalError, NoRoute, Overloaded, Refusal, UpstreamUnavailable

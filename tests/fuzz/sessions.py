@@ -11,7 +11,7 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
-    from gateway.admission.gate import Admitted, KeyNeeded
+    from gateway.admission.outcome import Admitted, KeyNeeded
     from gateway.admission.sessions import SESSIONS
     from gateway.errors import Refusal
     from gateway.http1.message import Request

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gateway.admission.gate import Admitted, Claim, Gate, KeyNeeded
+from gateway.admission.gate import Gate
+from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.forward.tunnel import Tunnels

@@ -32,7 +32,7 @@ class Lookup:
     """What the gate knows of keys; counts what it is asked."""
 
     def __init__(self, gate: Gate) -> None:
-        self._peek, self.asked, self.fetched = gate._services.lookup.peek, 0, []
+        self._peek, self.asked, self.fetched = gate.services.lookup.peek, 0, []
         self.unknown: set[str] = set()
 
     def peek(self, key_id, now_ms):
@@ -138,7 +138,7 @@ class Scene:
         records = [] if self.unknown else [self.record]
         plain = a_gate(*records, **({"routes": ROUTES, "limits": self.limits} | self.sections))
         self.lookup = Lookup(plain)
-        services = plain._services._replace(
+        services = plain.services._replace(
             lookup=self.lookup, limiter=self.limiter, replay=self.guard, usage=self.usage, monotonic_ms=lambda: self.now_ms
         )
         self.gate = Gate(plain.settings, plain.routes, "test", services)

@@ -89,8 +89,8 @@ def session_gate(
     :param every_route: further members of each route
     """
     gate = a_gate(*records, routes=[route | (every_route or {}) for route in ROUTES], methods=methods or METHODS, **sections)
-    gate._services = gate._services._replace(replay=Guard())  # type: ignore[arg-type]
-    return gate
+    services = gate.services._replace(replay=Guard())  # type: ignore[arg-type]
+    return Gate(gate.settings, gate.routes, gate.version, services)
 
 
 def log_in(record: KeyRecord, dialect: str, *, now_ms: int | None = None, secret: bytes | None = None) -> bytes:
@@ -190,7 +190,7 @@ class Conversation:
         self.served = served
         self.upstream = upstream
         self.gate = gate
-        self.guard: Guard = gate._services.replay  # type: ignore[assignment]
+        self.guard: Guard = gate.services.replay  # type: ignore[assignment]
 
     async def open(self, dialect: str, more: str = "") -> tuple[Client, Service]:
         raw = await self.served.client()

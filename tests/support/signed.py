@@ -15,9 +15,10 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key, load_pem_public_key
 
 from gateway.admission.failures import AddressLimiter, FailureLimiter
-from gateway.admission.gate import Gate, Services
+from gateway.admission.gate import Gate
 from gateway.admission.principal import Principal
 from gateway.admission.routes import RouteTable
+from gateway.admission.services import Services
 from gateway.config.settings import GatewaySettings
 from gateway.http1.message import Request
 from gateway.keys.cache import ABSENT

@@ -1,5 +1,7 @@
 """The registry of signature dialects for HTTP requests: one module each, one line here. Pure."""
 
+from collections.abc import Iterable
+
 from gateway.admission.dialects.base import Credentials, Dialect, Mistake
 from gateway.admission.dialects.binance import Binance
 from gateway.admission.dialects.mobee import Mobee
@@ -14,4 +16,10 @@ DIALECTS: dict[str, Dialect] = {
 CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))
 """Every header field that carries credentials: none of them is ever forwarded."""
 
-__all__ = ["CREDENTIAL_FIELDS", "DIALECTS", "Credentials", "Dialect", "Mistake"]
+
+def by_field(names: Iterable[str]) -> dict[bytes, Dialect]:
+    """Of these dialects, the one that each credential field belongs to."""
+    return {field: DIALECTS[name] for name in names for field in DIALECTS[name].fields}
+
+
+__all__ = ["CREDENTIAL_FIELDS", "DIALECTS", "Credentials", "Dialect", "Mistake", "by_field"]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from gateway.admission.allowances import Allowance
-from gateway.admission.gate import KeyNeeded
+from gateway.admission.outcome import KeyNeeded
 from gateway.admission.rules import rate_limited
 from gateway.config.settings import Rate
 from gateway.errors import ReplayedRequest

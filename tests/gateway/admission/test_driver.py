@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.admission.driver import MAX_LOOKUPS, Pending, admit, drive
-from gateway.admission.gate import Admitted, Claim, KeyNeeded
+from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.errors import InvalidCredentials, KeyStoreUnavailable, ReplayedRequest
 from tests.support.keys import a_record
 

@@ -8,7 +8,7 @@ from itertools import combinations
 import pytest
 
 from deploy.signing import DIALECTS
-from gateway.admission.gate import KeyNeeded
+from gateway.admission.outcome import KeyNeeded
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.settings import Rate
 from gateway.errors import InternalError, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
@@ -467,7 +467,7 @@ def held_back(scene):
     """An address whose failures are used up."""
     scene.limits["per_ip_failures"] = "1/minute"
     scene.build()
-    scene.gate._services.failures.failed(scene.peer, Rate(1, 60_000), scene.now_ms)
+    scene.gate.services.failures.failed(scene.peer, Rate(1, 60_000), scene.now_ms)
     return scene
 
 

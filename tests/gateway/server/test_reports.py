@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission.gate import Admitted
+from gateway.admission.outcome import Admitted
 from gateway.admission.routes import RouteTable
 from gateway.admission.rules import check_open
 from gateway.config.settings import RouteConfig

@@ -10,7 +10,8 @@ import pytest
 
 from deploy.signing import SigningKey, sign
 from gateway.admission.driver import admit
-from gateway.admission.gate import KeyNeeded
+from gateway.admission.gate import Gate
+from gateway.admission.outcome import KeyNeeded
 from gateway.admission.sessions import SESSIONS
 from gateway.errors import KeyStoreUnavailable, Refusal, ReplayedRequest, ReplayGuardUnavailable, problem_of
 from gateway.http1.message import Request
@@ -33,10 +34,7 @@ RECORDS = (READER, ELSEWHERE, EXPIRED, FROZEN, GOOD)
 def gate_of(**services):
     """A gate that knows these keys; what a case changes of its services."""
     gate = a_gate(*RECORDS, routes=[TRADE, *ROUTES], methods=METHODS)
-    gate._services = gate._services._replace(**services)
-    for name in ("lookup", "limiter"):
-        setattr(gate, f"_{name}", getattr(gate._services, name))
-    return gate
+    return Gate(gate.settings, gate.routes, gate.version, gate.services._replace(**services))
 
 
 def request(record, *, signed_ms=NOW_MS, secret=None, path="/trade", unsigned=False, timestamp=None):

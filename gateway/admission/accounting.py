@@ -1,0 +1,132 @@
+"""Accounts for decisions: usage and failures counted, refusals attributed to their key and owner, limits reported in answers."""
+
+from typing import TYPE_CHECKING, Final
+
+from gateway.admission.allowances import Allowances, count_order
+from gateway.admission.authentication import Authentication
+from gateway.admission.dialects import DIALECTS
+from gateway.admission.outcome import Admitted
+from gateway.admission.principal import Principal
+from gateway.admission.refusals import Refusals
+from gateway.admission.routes import Route
+from gateway.admission.services import Services
+from gateway.config.settings import GatewaySettings
+from gateway.errors import (
+    AmbiguousCredentials,
+    Asker,
+    InvalidCredentials,
+    MalformedRequest,
+    RateLimited,
+    Refusal,
+    ReplayedRequest,
+    TimestampOutOfWindow,
+)
+from gateway.http1.message import Asked, Request
+from gateway.net.client_ip import Seen
+from gateway.runtime.gcra import Charge
+from gateway.runtime.moments import rfc3339
+
+if TYPE_CHECKING:
+    from asyncio import Future
+
+    from gateway.admission.limits import KeyLimiter
+
+_LAST_WEEK_MS: Final = 7 * 86_400_000
+
+
+class Accounting:
+    """One configuration's accounts."""
+
+    __slots__ = ("_allowances", "_authentication", "_failure_rate", "_limiter", "_refusals", "_services")
+
+    def __init__(
+        self, settings: GatewaySettings, services: Services, allowances: Allowances, authentication: Authentication, refusals: Refusals
+    ) -> None:
+        self._services = services
+        self._limiter: KeyLimiter = services.limiter
+        self._allowances = allowances
+        self._authentication = authentication
+        self._refusals = refusals
+        self._failure_rate = settings.limits.per_ip_failures
+
+    def lines(  # noqa: PLR0917  # on the hot path
+        self, principal: Principal, charge: Charge, weighed: Route | None, received_ms: int, now_ms: int,
+        charged: bool = True, not_before_ms: float = 0.0,
+    ) -> bytes:  # fmt: skip
+        """The field lines that report a key's limits, and in its last week its expiry.
+
+        :param weighed: the route, when weight and orders are reported as Binance's clients expect
+        :param charged: ``False`` for a refused request, which is reported and does not count
+        """
+        lines = self._allowances.of(principal).lines(charge, not_before_ms=not_before_ms)
+        if weighed is not None:
+            lines += self._weight_lines(principal, weighed, now_ms, charged=charged)
+        if principal.expires_ms is not None:
+            lines += _expiry_line(principal.expires_ms, received_ms)
+        return lines
+
+    def _weight_lines(self, principal: Principal, route: Route, now_ms: int, *, charged: bool) -> bytes:
+        weight = route.weight if charged else 0
+        lines = b"X-MBX-USED-WEIGHT-1M: %d\r\n" % self._allowances.of(principal).used_weight(self._limiter, principal, weight, now_ms)
+        if route.places_orders:
+            lines += b"X-MBX-ORDER-COUNT-1M: %d\r\n" % count_order(self._limiter, principal, int(charged), now_ms)
+        return lines
+
+    def refused(
+        self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, asked: Asked, *, route: Route | None = None
+    ) -> None:
+        """Count a refusal where it counts, attribute it, and report the limits to an owner whose signature holds.
+
+        :param claimed: the key id as the dialect read it; ``""``: it was refused before that
+        """
+        proven = principal is not None and not isinstance(refusal, InvalidCredentials)
+        owner = principal.identity.account_id if principal is not None and proven else None
+        key_id = principal.key_id if principal is not None else None if refusal.brief else self._authentication.claimed_id(claimed, asked)
+        refusal.asker = Asker(key_id, owner, seen.address or asked.peer)
+        services = self._services
+        now_ms = services.monotonic_ms()
+        guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)
+        guessed = guessed or (principal is None and isinstance(refusal, TimestampOutOfWindow))
+        if guessed or (principal is None and _costs(asked)):
+            services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
+        if principal is None:
+            return
+        call = route.pattern if route is not None else ""
+        services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, call, proven)
+        if proven:
+            self._report_limits(refusal, principal, asked, route, now_ms)
+
+    def _report_limits(self, refusal: Refusal, principal: Principal, asked: Asked, route: Route | None, now_ms: int) -> None:
+        wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None
+        not_before_ms = wait_ms if isinstance(wait_ms, int) else 0.0
+        charge = self._allowances.of(principal).charge(self._limiter, principal, 0, now_ms)
+        weighed = route if isinstance(asked, Request) and self._refusals.form(asked) is DIALECTS["binance"] else None
+        lines = self.lines(principal, charge, weighed, asked.received_ms, now_ms, False, not_before_ms)
+        refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))
+
+    def claimed(self, admitted: Admitted, claim: "Future[None]") -> None:
+        """The replay guard has answered: count the request, or undo what it was charged."""
+        if claim.cancelled() or admitted.principal is None or admitted.replay is None:
+            return
+        key_id, refusal = admitted.replay.key_id, claim.exception()
+        usage, now_ms = self._services.usage, self._services.now_ms()
+        if refusal is None:
+            usage.admitted(key_id, admitted.client_ip, now_ms)
+        elif isinstance(refusal, Refusal):
+            principal, weight = admitted.principal, admitted.route.weight
+            self._allowances.of(principal).give_back(self._limiter, principal, weight)
+            if admitted.weighed and admitted.route.places_orders:
+                count_order(self._limiter, principal, -1, now_ms)
+            if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
+                refusal.detail += f". {admitted.replay.advice}"
+            usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern)
+
+
+def _costs(asked: Asked) -> bool:
+    """Whether reading it has taken so long that it counts, whatever was wrong with it."""
+    return isinstance(asked, Request) and any(name == b"signature-input" for name, _ in asked.headers)
+
+
+def _expiry_line(expires_ms: int, now_ms: int) -> bytes:
+    """When the key ends, in its last week, so that a bot can warn its owner; nothing before."""
+    return b"Gerbang-Key-Expires: %b\r\n" % rfc3339(expires_ms).encode() if 0 < expires_ms - now_ms <= _LAST_WEEK_MS else b""

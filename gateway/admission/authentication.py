@@ -1,0 +1,223 @@
+"""Authenticates a request: the one dialect it is signed in, the key it names, whether the signature holds.
+
+Nothing here awaits: a key that is not in memory raises :class:`KeyNeeded`. An unknown key and a wrong signature are answered alike, after
+the same work. An address that was refused too often is heard only for keys that exist.
+"""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NoReturn
+
+from gateway.admission import answers, rules
+from gateway.admission.dialects import Credentials, Dialect, Mistake, by_field
+from gateway.admission.dialects.base import invalid
+from gateway.admission.explanations import Explanations
+from gateway.admission.hints import Hints
+from gateway.admission.outcome import KeyNeeded
+from gateway.admission.principal import Principal, pretend_to_verify
+from gateway.admission.services import Services
+from gateway.admission.sessions import Message
+from gateway.config.settings import GatewaySettings
+from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal, TimestampOutOfWindow
+from gateway.http1.message import Asked, Request
+from gateway.keys.cache import ABSENT
+from gateway.keys.ids import is_key_id
+from gateway.net.client_ip import ClientIpRule, Seen
+
+if TYPE_CHECKING:
+    from gateway.admission.failures import FailureLimiter
+    from gateway.keys.lookup import KeyLookup
+
+
+class Authentication:
+    """One configuration's way to find out who a request or a message is from."""
+
+    __slots__ = (
+        "_auth", "_client_ip", "_dialect_of", "_explanations", "_failure_rate", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
+    )  # fmt: skip
+
+    def __init__(self, settings: GatewaySettings, services: Services, client_ip: ClientIpRule, explanations: Explanations) -> None:
+        self._auth = settings.auth
+        self._max_clock_window_ms = settings.auth.max_clock_window_ms
+        self._failure_rate = settings.limits.per_ip_failures
+        self._client_ip = client_ip
+        self._lookup: KeyLookup[Principal] = services.lookup
+        self._failures: FailureLimiter = services.failures
+        self._hints = Hints()
+        self._explanations = explanations
+        self._dialect_of = by_field(settings.auth.dialects)
+
+    # -- what a request claims
+
+    def dialect(self, request: Request) -> tuple[Dialect, dict[bytes, bytes]]:
+        """The one dialect that a request is signed in, and its credential fields.
+
+        :raises MissingCredentials: it is signed in none
+        :raises AmbiguousCredentials: in two, or a credential field is repeated
+        """
+        dialect_of = self._dialect_of
+        fields: dict[bytes, bytes] = {}
+        dialect: Dialect | None = None
+        for name, value in request.headers:
+            if name in dialect_of:
+                if name in fields:
+                    raise AmbiguousCredentials(f"the header field {name.decode()} is repeated")
+                fields[name] = value
+                if dialect is None:
+                    dialect = dialect_of[name]
+                elif dialect is not dialect_of[name]:
+                    raise AmbiguousCredentials(
+                        f"the request is signed in two dialects, {dialect.name} and {dialect_of[name].name}; use one"
+                    )
+        if dialect is None:
+            raise self._unsigned(request)
+        return dialect, fields
+
+    def _unsigned(self, request: Request) -> MissingCredentials:
+        names = list(self._auth.dialects)
+        advice = "sign the request with an API key"
+        if "binance" in names and b"signature=" in (request.query or b""):
+            advice = "the parameter signature was sent without the header field X-MBX-APIKEY, which carries the key id"
+        return MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}", extras={"dialects": names})
+
+    def read(self, asked: Asked, held_ms: float, now_ms: int) -> Credentials | None:
+        """What a request or a message claims; ``None`` for a message that relies on its session's log-in.
+
+        :param held_ms: see :meth:`held_ms`
+        :raises Refusal: the credentials are missing, ambiguous or malformed
+        :raises RateLimited: the address is held back, and no key that the request names exists
+        """
+        if isinstance(asked, Message):
+            credentials = asked.dialect.credentials(asked, self._max_clock_window_ms)
+            if held_ms and credentials is not None and not self.may_be_known([credentials.key_id], now_ms):
+                raise held_back(held_ms)
+            return credentials
+        request = request_of(asked)
+        dialect, fields = self.dialect(request)
+        if held_ms and not self.may_be_known(dialect.named(fields), now_ms):
+            raise held_back(held_ms)
+        return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
+
+    def claimed_id(self, read: str, asked: Asked) -> str | None:
+        """The key id that a request claims: as the dialect read it or, when it was refused before that, as a credential field holds it.
+        A message without credentials claims the key that its session has logged in with.
+
+        Only what has the form of a key id: anything else may be a secret in the wrong place.
+        """
+        if is_key_id(read):
+            return read
+        if isinstance(asked, Message):
+            return asked.key_id if is_key_id(asked.key_id) else None
+        values = [value.decode("latin-1") for name, value in request_of(asked).headers if name in self._dialect_of]
+        return next((value for value in values if is_key_id(value)), None)
+
+    # -- addresses that were refused too often
+
+    def held_ms(self, seen: Seen, asked: Asked, now_ms: int) -> float:
+        """For how long the address is held back, having been refused too often; 0: it is not."""
+        return self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
+
+    def may_be_known(self, named: list[str], now_ms: int) -> bool:
+        """Whether one of these key ids exists, or may still be looked up."""
+        for key_id in named:
+            found = self._lookup.peek(key_id, now_ms)
+            if (found is None and is_key_id(key_id) and self._failures.may_look_up(now_ms)) or not (found is None or found is ABSENT):
+                return True
+        return False
+
+    # -- the key, and its signature
+
+    def known(self, key_id: str, now_ms: int) -> Principal | None:
+        """The key, if there is one. A malformed id is nobody's, without a look-up.
+
+        :raises KeyNeeded: it must be fetched first
+        """
+        found = self._lookup.peek(key_id, now_ms)
+        if found is None:
+            if is_key_id(key_id):
+                raise KeyNeeded(key_id)
+            return None
+        return None if found is ABSENT else found
+
+    def logged_in(self, asked: Asked, now_ms: int) -> Principal:
+        """The key that a session has logged in with, looked up anew.
+
+        :raises MissingCredentials: it has not
+        :raises InvalidCredentials: the key no longer exists
+        """
+        key_id = asked.key_id if isinstance(asked, Message) else ""
+        if not key_id:
+            raise MissingCredentials("log in with an API key first, or sign the message")
+        principal = self.known(key_id, now_ms)
+        if principal is None:
+            raise InvalidCredentials("the key that this session logged in with no longer exists", reason="deleted key")
+        return principal
+
+    def owner_of_late(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
+        """The key whose signature holds on a request that came too late or too early, so that its owner sees the refusal.
+
+        Unknown key and wrong signature alike: same work, same answer.
+
+        :raises KeyNeeded: the key must be fetched first
+        """
+        if not is_key_id(credentials.key_id):
+            pretend_to_verify(credentials.signed, credentials.signature)
+            return None
+        found = self._lookup.peek(credentials.key_id, now_ms)
+        if found is None:
+            raise KeyNeeded(credentials.key_id, otherwise=late)
+        if found is ABSENT:
+            pretend_to_verify(credentials.signed, credentials.signature)
+            return None
+        return found if self.verifies(found, credentials) else None
+
+    def verifies(self, principal: Principal, credentials: Credentials) -> bool:
+        """Whether the key has signed it, by the key's own algorithm."""
+        if not credentials.algorithm or credentials.algorithm == principal.algorithm:
+            verify = principal.verify_pss if credentials.pss else principal.verify
+            if verify is not None:
+                return verify(credentials.signed, credentials.signature)
+        return pretend_to_verify(credentials.signed, credentials.signature)
+
+    def refuse(self, principal: Principal | None, credentials: Credentials, asked: Asked, seen: Seen, now_ms: int) -> NoReturn:
+        """Unknown key and wrong signature alike: same work, same answer, unless a hint proves that the caller holds the secret.
+
+        :raises InvalidCredentials: always
+        """
+        if principal is None:
+            pretend_to_verify(credentials.signed, credentials.signature)
+        if not self._explanations.take(seen.address or asked.peer, now_ms):
+            unexplained = InvalidCredentials(answers.EXPLAINED_LATER)
+            unexplained.brief = True
+            raise unexplained
+        hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
+        refusal = invalid(
+            hint or "unknown key, or the signature does not match: compare string_to_sign with what you signed",
+            credentials.signed,
+            reason="wrong signature" if principal is not None else "unknown key",
+        )
+        if hint:
+            refusal.extras = {**refusal.extras, "hint": hint}
+        refusal.brief = False
+        raise refusal
+
+    def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
+        """What its sender may have signed or sent instead."""
+        if isinstance(asked, Message):
+            return asked.dialect.mistakes(asked, credentials)
+        request = request_of(asked)
+        dialect, fields = self.dialect(request)
+        return dialect.mistakes(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields, credentials)
+
+
+def held_back(held_ms: float) -> Refusal:
+    """The refusal of an address that was refused too often."""
+    return rules.rate_limited("too many failed authentication attempts from your IP address", held_ms, "per_ip_failures")
+
+
+def request_of(asked: Asked) -> Request:
+    """The request itself; of a message, the one that opened its session."""
+    if isinstance(asked, Message):
+        return asked.client
+    if isinstance(asked, Request):
+        return asked
+    raise InternalError("neither a request nor a message")

@@ -1,0 +1,67 @@
+"""What an admission decision comes to: admitted, perhaps once a signature has been claimed, or a key that must be fetched first."""
+
+from gateway.admission.principal import Principal
+from gateway.admission.routes import Route
+from gateway.config.settings import Rate
+from gateway.errors import GerbangError, Refusal
+from gateway.http1.message import Identity
+from gateway.runtime.gcra import Charge
+
+
+class KeyNeeded(GerbangError):
+    """The key, or with ``rate`` the state of a limit, is not in this process's memory: await ``Gate.resolve``, then admit again."""
+
+    def __init__(self, key_id: str, *, weight: int = 0, rate: Rate | None = None, otherwise: Refusal | None = None) -> None:
+        super().__init__("the key is not in memory")
+        self.otherwise = otherwise
+        """The refusal of the request when the key cannot be fetched: it is looked up only to attribute that refusal to its owner."""
+        self.key_id = key_id
+        """Or the name of the limit's ledger."""
+        self.weight = weight
+        self.rate = rate
+
+
+class Claim:
+    """What the replay guard is asked."""
+
+    __slots__ = ("advice", "key_id", "outage", "shared", "signature", "ttl_ms")
+
+    def __init__(self, key_id: str, signature: bytes, ttl_ms: int, *, outage: str, shared: bool = False, advice: str = "") -> None:
+        self.key_id = key_id
+        self.signature = signature
+        self.ttl_ms = ttl_ms
+        """For how long from now the same request could pass every other check."""
+        self.outage = outage
+        """``deny`` or ``allow``: what becomes of the request while the guard cannot be asked."""
+        self.shared = shared
+        """Whether reads of the same signature may pass, too."""
+        self.advice = advice
+        """For the client, appended to the refusal of a replay."""
+
+
+class Admitted:
+    """A request that may pass, once :attr:`replay` has been claimed."""
+
+    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
+
+    def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
+        self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
+        expires_ms: int | None = None, principal: Principal | None = None, charge: Charge | None = None, secure: bool | None = None,
+        weighed: bool = False,
+    ) -> None:  # fmt: skip
+        self.route = route
+        self.identity = identity
+        """``None`` on a public route."""
+        self.client_ip = client_ip
+        """In canonical text; ``""`` when it could not be determined (then no key with an allowlist comes this far)."""
+        self.answer_headers = answer_headers
+        """Rendered ``RateLimit-*`` field lines for the answer."""
+        self.replay = replay
+        self.expires_ms = expires_ms
+        """When the key expires, Unix milliseconds: a tunnel must not outlive it."""
+        self.principal = principal
+        self.charge = charge
+        self.weighed = weighed
+        """Whether its answer reports weight and orders as Binance's clients expect."""
+        self.secure = secure
+        """Whether the client came over TLS, as a trusted proxy says; ``None``: as the connection itself did."""

@@ -1,0 +1,92 @@
+"""Chooses the form in which a client reads a refusal, and whether it is explained: the route's dialect, else the request's."""
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from gateway.admission import answers
+from gateway.admission.dialects import DIALECTS, Dialect, by_field
+from gateway.admission.explanations import Explanations
+from gateway.admission.routes import RouteTable
+from gateway.config.settings import GatewaySettings
+from gateway.errors import Refusal
+from gateway.http1.message import Answer, Request
+from gateway.net.client_ip import ClientIpRule
+
+_BINANCE_PATH: Final = re.compile(rb"/(?:api|sapi|wapi|fapi|dapi|eapi|papi|ws-api)/v[0-9]+(?:/|$)")
+"""The shape of Binance's paths: clients that call them parse refusals in its form."""
+
+
+class Refusals:
+    """One configuration's way to answer what it refuses.
+
+    :param explanations: how many refusals are explained to clients that have proven nothing
+    """
+
+    __slots__ = (
+        "_briefs", "_client_ip", "_dialect_of", "_docs_url", "_explanations", "_knows_binance", "_monotonic_ms", "_prefixes", "_routes",
+    )  # fmt: skip
+
+    def __init__(
+        self, settings: GatewaySettings, routes: RouteTable, client_ip: ClientIpRule, explanations: Explanations,
+        monotonic_ms: Callable[[], int],
+    ) -> None:  # fmt: skip
+        auth = settings.auth
+        self._routes = routes
+        self._client_ip = client_ip
+        self._explanations = explanations
+        self._monotonic_ms = monotonic_ms
+        self._docs_url = settings.gateway.docs_url
+        self._briefs: dict[tuple[str, str], answers.Brief] = {}
+        self._knows_binance = "binance" in auth.dialects
+        self._prefixes = [(prefix.encode(), name) for prefix, name in sorted(auth.path_dialects.items(), key=lambda item: -len(item[0]))]
+        """Longest first."""
+        self._dialect_of = by_field(auth.dialects)
+
+    def render(self, refusal: Refusal, request: Request) -> Answer:
+        """The answer to a request, explained unless there are too many refusals to explain."""
+        dialect = self.form(request)
+        if not self._is_brief(refusal, request):
+            return answers.render(refusal, request_id=request.request_id, dialect=dialect, docs_url=self._docs_url)
+        key = (refusal.code, "" if dialect is None else dialect.name)
+        brief = self._briefs.get(key)
+        if brief is None:
+            brief = self._briefs[key] = answers.Brief(refusal, dialect, self._docs_url)
+        return brief.answer(refusal, request.request_id)
+
+    def render_unframed(self, refusal: Refusal, request_id: str, method: bytes, path: bytes) -> Answer:
+        """The answer to what could not be framed as a request: its method and path are as far as they are known."""
+        name = self._form_at(method, path)
+        return answers.render(refusal, request_id=request_id, dialect=DIALECTS[name] if name else None, docs_url=self._docs_url)
+
+    def form(self, request: Request) -> Dialect | None:
+        """The dialect of a request's refusals: its route's or its path's; if neither has one, the one that its header fields claim."""
+        name = self._form_at(request.method, request.path)
+        if name:
+            return DIALECTS[name]
+        for field, _ in request.headers:
+            if field in self._dialect_of:
+                return self._dialect_of[field]
+        return None
+
+    def _form_at(self, method: bytes, path: bytes) -> str:
+        try:
+            name = self._routes.match(method, path).dialect
+        except Refusal:
+            name = ""
+        return name or self._form_of_path(path)
+
+    def _form_of_path(self, path: bytes) -> str:
+        for prefix, name in self._prefixes:
+            if path.startswith(prefix):
+                return name
+        return "binance" if self._knows_binance and _BINANCE_PATH.match(path) else ""
+
+    def _is_brief(self, refusal: Refusal, request: Request) -> bool:
+        """Whether it goes to a client that has proven nothing, at a time when too many such are refused."""
+        if refusal.brief is None:
+            asker = refusal.asker
+            proven = refusal.status >= 500 or (asker is not None and asker.account_id is not None)
+            address = asker.client_ip if asker is not None else self._client_ip.of(request).address
+            refusal.brief = not proven and not self._explanations.take(address or request.peer, self._monotonic_ms())
+        return refusal.brief
