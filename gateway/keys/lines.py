@@ -33,7 +33,7 @@ class Line:
             self.spawn(self._take())
         return True
 
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
         """Run something that ends with the line."""
         task = spawn(work, name="key-lookup")
         self._busy.add(task)

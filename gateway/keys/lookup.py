@@ -101,6 +101,7 @@ class KeyLookup(Generic[T]):
         self._for_known = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
         self._for_unknown = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
         self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
+        self._renewing = False
 
     def peek(self, key_id: str, now_ms: int) -> T | Absent | None:
         """What memory says, for the hot path: a value, ``ABSENT``, or ``None``: call :meth:`fetch`.
@@ -200,17 +201,25 @@ class KeyLookup(Generic[T]):
 
     async def renew(self) -> None:
         """Let Redis hold a valid record of each key that this process has put there and that was used since. After a read of the feed."""
-        now, read = self._now(), self._trust.read
-        if read is None or not self._trust.is_current(self._settings, now.ms):
+        now, read, at = self._now(), self._trust.read, self._trust.read_at
+        if read is None or self._renewing or not self._trust.is_current(self._settings, now.ms):
             return
-        due = []
-        while self._to_renew and self._to_renew[0][0] <= now.ms:
+        self._renewing = True
+        try:
+            while due := self._due(now.ms):
+                if not await self._share(due, at, read.position, read.server):
+                    return
+        finally:
+            self._renewing = False
+
+    def _due(self, now_ms: int) -> dict[str, Entry[T]]:
+        """Some of those whose records are to be written now."""
+        due: dict[str, Entry[T]] = {}
+        while len(due) < _REDIS_BATCH and self._to_renew and self._to_renew[0][0] <= now_ms:
             _, key_id, entry = self._to_renew.popleft()
-            if entry.used and self._cache.present.get(key_id) is entry:
-                due.append((key_id, entry))
-        for start in range(0, len(due), _REDIS_BATCH):
-            some = {key_id: entry for key_id, entry in due[start : start + _REDIS_BATCH] if self._cache.present.get(key_id) is entry}
-            await self._share(some, self._trust.read_at, read.position, read.server)
+            if entry.used and self._present.get(key_id) is entry:
+                due[key_id] = entry
+        return due
 
     def forget(self, key_ids: Sequence[str]) -> None:
         """Remove the records of these keys from Redis, in the background."""
@@ -305,7 +314,7 @@ class KeyLookup(Generic[T]):
             else:
                 flight.attempts += 1
                 again.append(key_id)
-        entries = {key_id: entry for key_id in found.records if (entry := self._cache.present.get(key_id)) is not None}
+        entries = {key_id: entry for key_id in found.records if (entry := self._present.get(key_id)) is not None}
         if entries:
             self._first.spawn(self._share(entries, at, found.position, found.server))
         return again
@@ -358,21 +367,26 @@ class KeyLookup(Generic[T]):
             _log.error("key_record_unusable", key_id=key_id, reason=str(error))
             return None
 
-    async def _share(self, entries: dict[str, Entry[T]], at: Now, position: Snapshot, server: int) -> None:
-        """Put into Redis what is in memory, true at that position, and see to it that it is renewed while it is in use."""
+    async def _share(self, entries: dict[str, Entry[T]], at: Now, position: Snapshot, server: int) -> bool:
+        """Put into Redis what is in memory, true at that position, and see to it that it is renewed while it is in use; again after the
+        next read of the feed if Redis does not take it. Whether it did.
+        """
         number, ttl_ms = self._trust.number, self._settings.redis_ttl_ms
-        entries = {key_id: entry for key_id, entry in entries.items() if self._cache.present.get(key_id) is entry}
+        entries = {key_id: entry for key_id, entry in entries.items() if self._present.get(key_id) is entry}
         records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
         if not records:
-            return
-        is_there = await self._sources.share(records, now_ms=self._wall_ms())
-        due_ms = self._monotonic_ms() + (int(ttl_ms * _RENEWED_AT) if is_there else 0)
-        for key_id, entry in entries.items():
-            entry.used = entry.used and not is_there
-            self._to_renew.append((due_ms, key_id, entry))
+            return True
+        is_there, now_ms = await self._sources.share(records, now_ms=self._wall_ms()), self._monotonic_ms()
+        if is_there:
+            for entry in entries.values():
+                entry.used = False
+            self._to_renew.extend((now_ms + int(ttl_ms * _RENEWED_AT), key_id, entry) for key_id, entry in entries.items())
+        else:  # before those that are due later, or it would wait for them
+            self._to_renew.extendleft((now_ms, key_id, entry) for key_id, entry in entries.items())
         late = [key_id for key_id in entries if self._trust.heard_since(key_id, number)]
         if late:  # it may have come after the removal
             await self._sources.forget(late)
+        return is_there
 
     def _now(self) -> Now:
         return Now(self._monotonic_ms(), self._wall_ms())

@@ -1,4 +1,4 @@
-"""Redis and PostgreSQL as sources of a lookup, each with a short back-off after a failure.
+"""Redis and PostgreSQL as sources of a lookup, each with a short back-off after a failure; one late answer of Redis is no failure yet.
 
 No memory of keys here, and no decision on what may be believed.
 """
@@ -15,6 +15,8 @@ from gateway.telemetry.metrics import Metrics
 
 REST_MS = 250
 REDIS_SECONDS = 0.25
+_SILENT_MS = 500
+"""A Redis that has answered since is late, not away: keys that are asked for next are not sent to PostgreSQL for that."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -38,6 +40,7 @@ class Sources:
         self._metrics = metrics
         self._now_ms = monotonic_ms
         self._redis_rests_until_ms = 0
+        self._redis_answered_ms = -_SILENT_MS
         self._postgres_rests_until_ms = 0
 
     async def shared(self, key_ids: Sequence[str]) -> dict[str, DatedRecord]:
@@ -98,8 +101,12 @@ class Sources:
             raise StoreUnavailable("Redis did not answer a moment ago")
         try:
             async with Patience(REDIS_SECONDS):
-                return await ask(*args, **kwargs)
-        except (StoreUnavailable, TimeoutError):
-            self._redis_rests_until_ms = self._now_ms() + REST_MS
+                answer = await ask(*args, **kwargs)
+        except (StoreUnavailable, TimeoutError) as error:
+            now_ms = self._now_ms()
+            if not isinstance(error, TimeoutError) or now_ms - self._redis_answered_ms >= _SILENT_MS:
+                self._redis_rests_until_ms = now_ms + REST_MS
             self._metrics.key_fetches["redis", "unavailable"] += 1
             raise StoreUnavailable("Redis did not answer") from None
+        self._redis_answered_ms = self._now_ms()
+        return answer

@@ -180,6 +180,57 @@ async def test_what_redis_did_not_take_is_put_there_when_it_answers(world, monke
     assert another.store.asked == []
 
 
+async def test_what_redis_did_not_take_does_not_wait_for_records_that_are_due_later(world, monkeypatch):
+    """Each of a gate's writes that was refused while it filled was repeated only when the first record of all was due: 45 s later."""
+    earlier, later = await world.key(), await world.key()
+    gate, write = await filled(world, earlier), shared.SharedRecords.write
+
+    async def refused(*_record, **_when):
+        raise StoreUnavailable("Redis did not answer")
+
+    monkeypatch.setattr(shared.SharedRecords, "write", refused)
+    await gate.lookup.fetch(later.key_id)
+    await gate.settle()
+    monkeypatch.setattr(shared.SharedRecords, "write", write)
+    gate.clocks.advance(1_000)
+    await gate.read()
+    another = await world.gate(gate.clocks)
+    assert await another.lookup.fetch(later.key_id) == later
+    assert another.store.asked == []
+
+
+async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch):
+    """However many are due, another read of the feed does not begin with them as well; what Redis refuses ends it until the next."""
+    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
+    gate, write, writes, go = await world.gate(), shared.SharedRecords.write, [], asyncio.Event()
+    keys = [await world.key() for _ in range(5)]
+    for key in keys:
+        await gate.lookup.fetch(key.key_id)
+    await gate.settle()
+
+    async def held_up(self, records, **when):
+        writes.append(len(records))
+        await go.wait()
+        if len(writes) == 2:
+            raise StoreUnavailable("Redis did not answer")
+        await write(self, records, **when)
+
+    monkeypatch.setattr(shared.SharedRecords, "write", held_up)
+    for key in keys:
+        gate.peek(key.key_id)
+    gate.clocks.advance(50_000)
+    for _ in range(2):
+        await gate.listener._read(gate.connection, gate.trust.read.position)
+    await asyncio.sleep(0)
+    assert writes == [2]
+    go.set()
+    await gate.settle()
+    assert writes == [2, 2]
+    gate.clocks.advance(1_000)
+    await gate.read()
+    assert writes == [2, 2, 2, 1]
+
+
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
     record = await world.key()
     gate = await filled(world, record)

@@ -23,6 +23,20 @@ async def test_with_redis_away_keys_come_from_postgresql(own_world, own_redis, h
     assert gate.metrics.key_fetches["redis", "unavailable"] == 1
 
 
+async def test_one_late_answer_of_redis_sends_no_other_key_to_postgresql(own_world, own_redis):
+    """A gate that fills asks for thousands of keys a second: with Redis at rest they all went to PostgreSQL."""
+    records, other, gate = [await own_world.key() for _ in range(3)], await own_world.gate(), await own_world.gate()
+    for record in records:
+        await other.lookup.fetch(record.key_id)
+    await other.settle()
+    assert await gate.lookup.fetch(records[0].key_id) == records[0]
+    await asyncio.to_thread(own_redis.freeze)
+    assert await gate.lookup.fetch(records[1].key_id) == records[1]
+    await asyncio.to_thread(own_redis.thaw)
+    assert await gate.lookup.fetch(records[2].key_id) == records[2]
+    assert gate.store.asked == [records[1].key_id]
+
+
 @pytest.mark.parametrize("how", ["stop", "freeze"])
 async def test_with_postgresql_away_keys_in_memory_or_redis_go_on_and_unknown_ones_are_unavailable(own_world, own_postgres, how):
     mine, others, clocks = await own_world.key(), await own_world.key(), Clocks()
