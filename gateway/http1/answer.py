@@ -11,7 +11,6 @@ from gateway.http1.request_head import METHODS
 from gateway.http1.response import ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-LAST_CHUNK = b"0\r\n\r\n"
 OPTIONS: Final = Answer(200, ((b"allow", METHODS),), b"")
 """To ``OPTIONS *``, which asks the gate itself, and to an OPTIONS that goes no further (RFC 9110 §9.3.7, §7.6.2)."""
 

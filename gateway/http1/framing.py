@@ -15,6 +15,7 @@ Field = tuple[bytes, bytes]
 
 CHUNKED: Final = -1
 """As a length: the content ends where the chunked coding says so."""
+LAST_CHUNK: Final = b"0\r\n\r\n"
 UNTIL_CLOSE: Final = -2
 """As a length: the content ends where the connection does. Responses only."""
 
@@ -70,6 +71,11 @@ def check_together(*, chunked: bool, with_length: bool, http10: bool) -> None:
         raise malformed("both Content-Length and Transfer-Encoding are given")
     if chunked and http10:
         raise malformed("Transfer-Encoding does not exist in HTTP/1.0")
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk (RFC 9112 §7.1) of ``data``, which is not empty."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def connection_options(name: bytes, value: bytes) -> frozenset[bytes]:

@@ -1,62 +1,28 @@
 """A client connection: reads requests one after the other and writes answers in the same order.
 
 One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. The connection
-is in one of these states, and its time limit follows from the state; :meth:`ClientConnection._enter` alone changes either.
-
-======== ================================= ======================================================= =============================
-state    what comes is                     time limit                                              when it has passed
-======== ================================= ======================================================= =============================
-HEAD     the head of a request             ``header_timeout_ms`` from its first byte; of the first 408, or silently when nothing
-                                           one, from the connection's opening                      of a head has come
-IDLE     the head of a request             ``idle_timeout_ms`` from the last answer                closed
-BODY     the content of a request          ``body_timeout_ms``; none while the upstream is awaited 408
-                                           or a key looked up; longer for content that is passed
-                                           on, by what has come at :data:`SLOWEST`
-WAITING  held until there is an answer     none; the upstream has its own                          –
-TUNNEL   passed on                         none here                                               –
-ENDING   dropped                           :data:`LINGER_MS` from when all is written;             dropped
-                                           ``idle_timeout_ms`` while the client reads nothing of it
-======== ================================= ======================================================= =============================
-
-While a client does not read what it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped.
+is in one of the states of ``states``, and its time limit follows from the state; :meth:`ClientConnection._enter` alone changes either.
 """
 
 import asyncio
-import fcntl
-import socket
-import struct
-import sys
-import termios
 from abc import ABC, abstractmethod
-from typing import Final, cast
+from typing import cast
 
 from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.http1 import answer
 from gateway.http1.message import Request
 from gateway.http1.reader import NO_FIELDS, RequestReader
+from gateway.net.closing import reset, unsent
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
 from gateway.server.common import Common
 from gateway.server.exchange import Exchange
 from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
+from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, TUNNEL, WAITING
 
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
-SLOWEST = 1_000
-"""Bytes a second, on average, that content which is passed on as it comes must have."""
-LINGER_MS = 1_000
-"""How long a closing connection goes on reading, so that the client can read the answer (RFC 9112 §9.6)."""
-_RESET = struct.pack("ii", 1, 0)
-"""For ``SO_LINGER``: closing resets the connection (RST) instead of ending it."""
-
-# Plain integers: an enumeration's members are slow to name for every request.
-HEAD: Final = 0
-IDLE: Final = 1
-BODY: Final = 2
-WAITING: Final = 3
-TUNNEL: Final = 4
-ENDING: Final = 5
 
 
 class Doorkeeper(ABC):
@@ -355,11 +321,7 @@ class ClientConnection(ClientEnd):
         self.transport.write_eof()
 
     def abort(self) -> None:
-        """Cut the connection so that the client notices: an end like any other is the end of an answer to who has no length of it."""
-        connected: socket.socket | None = self.transport.get_extra_info("socket")
-        if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        reset(self.transport)
 
     # -- what the plane asks of it
 
@@ -395,7 +357,7 @@ class ClientConnection(ClientEnd):
 
     def _linger(self) -> None:
         """Go when the client has had everything, and a moment to see that it was the last."""
-        before, self._unsent = self._unsent, self._count_unsent()
+        before, self._unsent = self._unsent, unsent(self.transport)
         now_ms = self._common.ticker.now_ms
         if self._unsent == before == 0:
             self.transport.abort()
@@ -407,17 +369,6 @@ class ClientConnection(ClientEnd):
         else:
             self._common.metrics.timeouts["write"] += 1
             self.transport.abort()
-
-    def _count_unsent(self) -> int:
-        """Bytes that wait here or in the kernel: what the client's own kernel has not acknowledged."""
-        sock = self.transport.get_extra_info("socket")
-        if sock is None:
-            return 0
-        try:
-            in_kernel = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
-        except (OSError, ValueError):  # it is closed
-            return 0
-        return self.transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
 
     def _refuse(self, refusal: Refusal, asked: tuple[bytes, bytes] = (b"", b"")) -> None:
         """Answer what is not even a request, and close.

@@ -4,36 +4,8 @@ The story, top to bottom: route → content (buffered where the signature covers
 ``admission.driver``) → forward or answer → relay the response. On the read path of a known key all of it happens inside one call from the
 event loop: no task, no await.
 
-========== ============================================ ==========
-phase      what happens                                 next phase
-========== ============================================ ==========
-RECEIVING  the content is not whole yet                 RECEIVING
-RECEIVING  admitted                                     FORWARDED
-RECEIVING  admitted to what the gate itself answers     OVER
-RECEIVING  a key is looked up, or a signature claimed   DECIDING
-RECEIVING  a key is looked up before content is kept    DECIDING
-RECEIVING  refused                                      OVER
-RECEIVING  refused, little content is still to come     DISCARDING
-DECIDING   the key is known, its content may come       RECEIVING
-DECIDING   admitted                                     FORWARDED
-DECIDING   admitted to what the gate itself answers     OVER
-DECIDING   refused                                      OVER
-FORWARDED  an interim response                          FORWARDED
-FORWARDED  a switch of protocols                        OVER
-FORWARDED  the response's head                          RESPONDING
-FORWARDED  no response                                  OVER
-FORWARDED  content out of time or over the limit        OVER
-RESPONDING the response's end                           OVER
-RESPONDING the response breaks off                      OVER
-RESPONDING content out of time or over the limit        OVER
-DISCARDING more of the content                          DISCARDING
-DISCARDING the content's end                            OVER
-DISCARDING content out of time                          OVER
-any        the client is gone                           OVER
-========== ============================================ ==========
+Its phases are in ``phases``.
 """
-
-from typing import Final
 
 import structlog
 
@@ -43,21 +15,20 @@ from gateway.admission.routes import Route
 from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call
 from gateway.forward.ports import Receiver, UpstreamEnd
-from gateway.forward.tunnel import Place, Tunnel
+from gateway.forward.tunnel import Place
 from gateway.http1 import answer
 from gateway.http1.body import BodyBuffer
-from gateway.http1.forwarding import VIA, VIA_HTTP10, hops_left, one_hop_less
-from gateway.http1.framing import CHUNKED, Framing
-from gateway.http1.headers import EXTENSIONS, request_lines
+from gateway.http1.forwarding import hops_left, one_hop_less
+from gateway.http1.framing import CHUNKED, LAST_CHUNK, Framing, chunk
 from gateway.http1.message import Answer, Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
-from gateway.server import reports
+from gateway.server import reports, upgrade, upstream_request
 from gateway.server.common import Common
+from gateway.server.phases import DECIDING, DISCARDING, FORWARDED, OVER, RECEIVING, RESPONDING
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
-from gateway.server.session import Session
 from gateway.telemetry.tracing import Trace, Tracing
 
 _log = structlog.get_logger(__name__)
@@ -66,14 +37,6 @@ BUFFER_ANYWAY = 65_536
 """Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
 DISCARD_AT_MOST = 65_536
 """Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
-# Plain integers: an enumeration's members are slow to name for every request.
-RECEIVING: Final = 0
-DECIDING: Final = 1
-FORWARDED: Final = 2
-RESPONDING: Final = 3
-DISCARDING: Final = 4
-OVER: Final = 5
-_WITH_CONTENT = frozenset({b"POST", b"PUT", b"PATCH"})
 
 
 class Exchange(Receiver):
@@ -138,10 +101,8 @@ class Exchange(Receiver):
             self.phase = DECIDING
             self._connection.pause_content()
             spawn(self._look_up(needed), name="look up a key at the head")
-        except Refusal as refusal:
-            self.fail(refusal)
-        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-            self._defect(error)
+        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
+            self._failed(error)
 
     def _look_at_head(self) -> None:
         """Nothing of the content is kept before.
@@ -162,10 +123,8 @@ class Exchange(Receiver):
                 self._connection.resume_content()
         except KeyNeeded:
             self.fail(KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched"))
-        except Refusal as refusal:
-            self.fail(refusal)
-        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-            self._defect(error)
+        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
+            self._failed(error)
 
     def _collect(self, owners: tuple[str, ...]) -> None:
         """The content may come.
@@ -202,8 +161,8 @@ class Exchange(Receiver):
 
     def _stream(self, data: bytes, *, last: bool) -> None:
         if self._framing.length == CHUNKED:
-            data = b"%x\r\n%b\r\n" % (len(data), data) if data else b""
-            data += answer.LAST_CHUNK if last else b""
+            data = chunk(data) if data else b""
+            data += LAST_CHUNK if last else b""
         if self._call is not None:
             self._call.feed(data, last=last)
 
@@ -219,10 +178,8 @@ class Exchange(Receiver):
             else:
                 self._pending = decided
                 self.phase = DECIDING
-        except Refusal as refusal:
-            self.fail(refusal)
-        except Exception as error:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-            self._defect(error)
+        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
+            self._failed(error)
 
     def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
         """What was awaited has come."""
@@ -233,10 +190,8 @@ class Exchange(Receiver):
                 raise error
             if admitted is not None:
                 self._passed(admitted)
-        except Refusal as refusal:
-            self.fail(refusal)
-        except Exception as defect:  # noqa: BLE001 - a defect answers 500, with its traceback in the log
-            self._defect(defect)
+        except Exception as failure:  # noqa: BLE001 - a refusal, or a defect that is answered 500
+            self._failed(failure)
 
     # -- it may
 
@@ -254,8 +209,7 @@ class Exchange(Receiver):
             self._forward(admitted)
 
     def _forward(self, admitted: Admitted) -> None:
-        """Strip first, set last (architecture decision 7)."""
-        request, framing, route, serving = self._request, self._framing, admitted.route, self._serving
+        request, route, serving = self._request, admitted.route, self._serving
         pool = serving.pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
@@ -264,37 +218,18 @@ class Exchange(Receiver):
                 self._give(answer.OPTIONS, more=admitted.answer_headers)
                 return
             request = request.replace(headers=one_hop_less(request.headers, hops))
-        upgrade = route.websocket and bool(framing.upgrade) and request.method == b"GET"
-        drop = serving.dropped
-        if framing.named:
-            drop |= framing.named
-        if route.session:
-            drop |= EXTENSIONS
-        told = admitted.secure
-        shape = request.shape
-        parts = [
-            request.method + b" " + request.target + b" HTTP/1.1\r\n",
-            b"",  # the server's Host line, once a server is chosen
-            request_lines(request.headers, drop) if shape is None or drop is not serving.dropped else shape.forwarded(drop),
-            pool.identity_lines.at(admitted.identity, request.received_ms),
-            self._connection.client_lines(admitted.client_ip, framing.host, secure=request.secure if told is None else told),
-            VIA_HTTP10 if framing.http10 else VIA,
-            b"x-request-id: ",
-            request.request_id.encode(),
-            b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n" if upgrade else self._content_lines(),
-            request.body,
-        ]
-        if serving.tracing is not None:
-            trace = self._begin_trace(serving.tracing)
-            if trace.line:
-                parts[2] = request_lines(request.headers, drop | trace.replaced) + trace.line
-        if upgrade:
+        trace = self._begin_trace(serving.tracing) if serving.tracing is not None else None
+        switching = route.websocket and bool(self._framing.upgrade) and request.method == b"GET"
+        parts = upstream_request.parts(
+            request, self._framing, serving, admitted, pool, self._connection, trace, streamed=self.streamed, upgrade=switching
+        )
+        client = admitted.client_ip or request.peer
+        if switching:
             key_id = admitted.identity.key_id if admitted.identity is not None else ""
-            self._place = self._common.tunnels.place(serving.limits, admitted.client_ip or request.peer, key_id)
+            self._place = self._common.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        client = admitted.client_ip or request.peer
-        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=upgrade, once=once, client=client)
+        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=switching, once=once, client=client)
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:
@@ -304,16 +239,6 @@ class Exchange(Receiver):
             tracing, request, self._route, self._admitted, trusted=lambda: self._serving.proxies.contains(request.peer)
         )
         return trace
-
-    def _content_lines(self) -> bytes:
-        """From the end of the request id's line to the end of the head."""
-        if self.streamed:
-            length = self._framing.length
-            return b"\r\ntransfer-encoding: chunked\r\n\r\n" if length == CHUNKED else b"\r\ncontent-length: %d\r\n\r\n" % length
-        body = self._request.body
-        if body or self._request.method in _WITH_CONTENT:
-            return b"\r\ncontent-length: %d\r\n\r\n" % len(body)
-        return b"\r\n\r\n"
 
     # -- the response (gateway.forward.ports.Receiver)
 
@@ -349,7 +274,7 @@ class Exchange(Receiver):
         return max(0.0, clock.now_ms() - self._request.received_ms - upstream_ms), upstream_ms
 
     def response_data(self, data: bytes) -> None:
-        self._out.append(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._out.append(chunk(data) if self._chunked else data)
 
     def response_flush(self) -> None:
         if self._out:
@@ -359,7 +284,7 @@ class Exchange(Receiver):
     def response_end(self) -> None:
         self._call = None
         if self._chunked:
-            self._out.append(answer.LAST_CHUNK)
+            self._out.append(LAST_CHUNK)
         out = self._out
         self._connection.write(out[0] if len(out) == 1 else b"".join(out))
         if self._logged is not None and self._admitted is not None:
@@ -372,28 +297,14 @@ class Exchange(Receiver):
 
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         self._call = None
-        admitted, tunnels = self._admitted, self._common.tunnels
-        place, self._place = self._place, None
+        admitted, place = self._admitted, self._place
+        self._place = None
         if admitted is None or place is None:
             connection.abandon()
             return
         self.phase = OVER
         self._end_trace(status=head.status)
-        tunnel = self._tunnel(admitted.route, connection)
-        self._connection.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if admitted.route.session else frozenset()))
-        connection.far = tunnel
-        tunnels.add(tunnel, admitted.identity.key_id if admitted.identity is not None else None, admitted.expires_ms, place)
-        self._connection.become(tunnel)
-        if rest:
-            tunnel.upstream_data(rest)
-        if self._common.draining:
-            tunnel.leave(now_ms=self._common.ticker.now_ms)
-
-    def _tunnel(self, route: Route, connection: UpstreamEnd) -> Tunnel:
-        """What the two connections become."""
-        if route.session:
-            return Session(self._common, self._serving, self._connection, connection, client=self._request, route=route)
-        return Tunnel(self._connection, connection, self._common.tunnels)
+        upgrade.switch(self._common, self._serving, self._connection, connection, self._request, admitted, place, head, rest)
 
     def response_failed(self, refusal: Refusal) -> None:
         self._call = None
@@ -452,7 +363,11 @@ class Exchange(Receiver):
         limits = self._admitted.answer_headers if self._admitted is not None else b""
         self._give(given, more=limits, close=refusal.close)
 
-    def _defect(self, error: BaseException) -> None:
+    def _failed(self, error: Exception) -> None:
+        """A refusal is answered; anything else is a defect: 500, with its traceback in the log."""
+        if isinstance(error, Refusal):
+            self.fail(error)
+            return
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)
         self.fail(InternalError("internal error: contact support with the request id", close=True))
 

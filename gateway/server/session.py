@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from gateway.admission import rules
-from gateway.admission.driver import Pending, drive
+from gateway.admission.driver import drive
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
@@ -25,6 +25,7 @@ from gateway.forward.tunnel import Near, Tunnel
 from gateway.http1.message import Identity, Request
 from gateway.runtime import clock
 from gateway.server.common import Common
+from gateway.server.queued import Queued
 from gateway.server.serving import Serving
 from gateway.websocket.frames import CLOSE, GOING_AWAY, POLICY_VIOLATION, TEXT, Masks, frame
 from gateway.websocket.messages import FAILED, Event, MessageReader
@@ -45,38 +46,6 @@ CLOSE_MS: Final = 5_000
 """How long the service may take to answer the client's Close frame."""
 
 _masks = Masks()
-
-
-class _Decision:
-    """One message, and what becomes of it."""
-
-    __slots__ = ("_session", "admitted", "error", "known", "message", "pending", "request_id", "size")
-
-    def __init__(self, session: "Session", request_id: str, size: int) -> None:
-        self._session = session
-        self.request_id = request_id
-        self.size = size
-        self.message: Message | None = None
-        """``None`` when it could not be read."""
-        self.pending: Pending | None = None
-        self.known = False
-        """Whether :attr:`admitted` or :attr:`error` says it."""
-        self.admitted: Admitted | None = None
-        self.error: BaseException | None = None
-
-    def settled(self, admitted: Admitted | None, error: BaseException | None) -> None:
-        """What was awaited has come."""
-        self.admitted, self.error = admitted, error
-        self.known, self.pending = True, None
-        self._session.decided()
-
-    @property
-    def others_may_follow(self) -> bool:
-        """Whether later messages can be decided before this one passes: it does not change who they are from."""
-        message, pending = self.message, self.pending
-        if message is not None and message.act in {LOG_IN, LOG_OUT}:
-            return False
-        return self.known or (pending is not None and pending.claiming)
 
 
 class Session(Tunnel):
@@ -100,7 +69,7 @@ class Session(Tunnel):
         self._reader = MessageReader(serving.limits.max_message_bytes)
         self._waiting: deque[bytes] | None = None
         self._waiting_bytes = 0
-        self._ahead: deque[_Decision] | None = None
+        self._ahead: deque[Queued] | None = None
         """Messages that cannot pass yet: the first waits for something."""
         self._end: Event | None = None
         """The last thing that came from the client: its Close frame, or what broke a rule."""
@@ -271,7 +240,7 @@ class Session(Tunnel):
 
     def _decide(self, text: bytes) -> None:
         common = self._common
-        decision = _Decision(self, common.next_request_id(), len(text))
+        decision = Queued(common.next_request_id(), len(text), self.decided)
         try:
             route = self._current_route()
             gate = self._serving.gate
@@ -303,7 +272,7 @@ class Session(Tunnel):
             self._carry_out(decision)
         self._work()
 
-    def _carry_out(self, decision: _Decision) -> None:
+    def _carry_out(self, decision: Queued) -> None:
         error, message, admitted = decision.error, decision.message, decision.admitted
         try:
             if error is not None:

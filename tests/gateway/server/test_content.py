@@ -5,7 +5,7 @@ import pytest
 from gateway.errors import MissingCredentials, Overloaded
 from gateway.http1.body import SHARES, UNVERIFIED, BodyBuffer, Memory
 from gateway.runtime.ticker import NEVER
-from gateway.server.connection import SLOWEST
+from gateway.server.states import SLOWEST
 from tests.gateway.server.test_phases import LIMITS, Talk
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import recording_upstream

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gateway.runtime.tasks import spawn
-from gateway.server.connection import ENDING, ClientConnection
+from gateway.server.connection import ClientConnection
+from gateway.server.states import ENDING
 from tests.support.certificates import self_signed
 from tests.support.in_memory import Wire
 from tests.support.plane import serving

@@ -1,4 +1,4 @@
-"""Every row of the tables in ``exchange`` and ``connection`` is driven, and leads where the table says."""
+"""Every row of the tables in ``phases`` and ``states`` is driven, and leads where the table says."""
 
 import asyncio
 import re
@@ -15,13 +15,13 @@ from gateway.http1.framing import Framing
 from gateway.http1.message import Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime.ticker import NEVER, Ticker
-from gateway.server import connection as states
-from gateway.server import exchange as phases
+from gateway.server import phases, states
 from gateway.server.common import Common
-from gateway.server.connection import LINGER_MS, ClientConnection, Doorkeeper
+from gateway.server.connection import ClientConnection, Doorkeeper
 from gateway.server.exchange import Exchange
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
+from gateway.server.states import LINGER_MS
 from gateway.telemetry import AccessLog, Metrics
 from tests.support.in_memory import AtOnce, Wire
 from tests.support.plane import ScriptedGate, settings
@@ -367,7 +367,7 @@ async def test_a_connection_lingers_from_when_all_is_written(monkeypatch: pytest
     talk.to("ENDING")
     left = iter([9_000, 8_000, 0])
     talk.wire.ended = False
-    monkeypatch.setattr(ClientConnection, "_count_unsent", lambda _self: next(left, 0))
+    monkeypatch.setattr("gateway.server.connection.unsent", lambda _transport: next(left, 0))
     for _ in range(3):  # each look finds that the client has read some more
         talk.common.ticker.now_ms += LINGER_MS
         talk.connection.expired()
@@ -381,7 +381,7 @@ async def test_a_client_that_reads_nothing_of_the_end_is_dropped_after_its_limit
     talk = Talk()
     talk.to("ENDING")
     talk.wire.ended = False
-    monkeypatch.setattr(ClientConnection, "_count_unsent", lambda _self: 9_000)
+    monkeypatch.setattr("gateway.server.connection.unsent", lambda _transport: 9_000)
     talk.connection.expired()
     talk.common.ticker.now_ms += LIMITS["idle_timeout_ms"] - 1
     talk.connection.expired()

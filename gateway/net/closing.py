@@ -1,0 +1,31 @@
+"""How a TCP connection ends: what the peer has not acknowledged yet, and an end by RST that it cannot mistake for a normal one."""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import sys
+import termios
+
+_RESET = struct.pack("ii", 1, 0)
+"""For ``SO_LINGER``: closing resets the connection (RST) instead of ending it."""
+
+
+def unsent(transport: asyncio.Transport) -> int:
+    """Bytes that wait here or in the kernel: what the peer's own kernel has not acknowledged. 0 when the socket is closed."""
+    sock = transport.get_extra_info("socket")
+    if sock is None:
+        return 0
+    try:
+        in_kernel = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4))
+    except (OSError, ValueError):  # it is closed
+        return 0
+    return transport.get_write_buffer_size() + int.from_bytes(in_kernel, sys.byteorder)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """Cut the connection so that the peer notices: to one that reads an answer without a length, an orderly end completes it."""
+    connected: socket.socket | None = transport.get_extra_info("socket")
+    if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()

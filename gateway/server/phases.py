@@ -1,0 +1,40 @@
+"""The phases of an exchange, and what leads from one to the next. :class:`gateway.server.exchange.Exchange` alone changes them.
+
+========== ============================================ ==========
+phase      what happens                                 next phase
+========== ============================================ ==========
+RECEIVING  the content is not whole yet                 RECEIVING
+RECEIVING  admitted                                     FORWARDED
+RECEIVING  admitted to what the gate itself answers     OVER
+RECEIVING  a key is looked up, or a signature claimed   DECIDING
+RECEIVING  a key is looked up before content is kept    DECIDING
+RECEIVING  refused                                      OVER
+RECEIVING  refused, little content is still to come     DISCARDING
+DECIDING   the key is known, its content may come       RECEIVING
+DECIDING   admitted                                     FORWARDED
+DECIDING   admitted to what the gate itself answers     OVER
+DECIDING   refused                                      OVER
+FORWARDED  an interim response                          FORWARDED
+FORWARDED  a switch of protocols                        OVER
+FORWARDED  the response's head                          RESPONDING
+FORWARDED  no response                                  OVER
+FORWARDED  content out of time or over the limit        OVER
+RESPONDING the response's end                           OVER
+RESPONDING the response breaks off                      OVER
+RESPONDING content out of time or over the limit        OVER
+DISCARDING more of the content                          DISCARDING
+DISCARDING the content's end                            OVER
+DISCARDING content out of time                          OVER
+any        the client is gone                           OVER
+========== ============================================ ==========
+"""
+
+from typing import Final
+
+# Plain integers: an enumeration's members are slow to name for every request.
+RECEIVING: Final = 0
+DECIDING: Final = 1
+FORWARDED: Final = 2
+RESPONDING: Final = 3
+DISCARDING: Final = 4
+OVER: Final = 5

@@ -1,0 +1,37 @@
+"""Turns a client and an upstream connection into a WebSocket tunnel, or into a session whose messages are admitted one by one."""
+
+from gateway.admission.outcome import Admitted
+from gateway.forward.ports import UpstreamEnd
+from gateway.forward.tunnel import Place, Tunnel
+from gateway.http1 import answer
+from gateway.http1.framing import NO_OPTIONS
+from gateway.http1.headers import EXTENSIONS
+from gateway.http1.message import Request
+from gateway.http1.response import ResponseHead
+from gateway.server.common import Common
+from gateway.server.ports import ClientEnd
+from gateway.server.serving import Serving
+from gateway.server.session import Session
+
+
+def switch(  # noqa: PLR0917  # in the order of its story
+    common: Common, serving: Serving, client: ClientEnd, upstream: UpstreamEnd, request: Request, admitted: Admitted, place: Place,
+    head: ResponseHead, rest: bytes,
+) -> None:  # fmt: skip
+    """Pass the service's 101 on; from now on each connection hands its bytes to the tunnel.
+
+    :param place: taken for it before the handshake was forwarded
+    :param rest: what came behind the head
+    """
+    route, identity, tunnels = admitted.route, admitted.identity, common.tunnels
+    tunnel = Tunnel(client, upstream, tunnels)
+    if route.session:
+        tunnel = Session(common, serving, client, upstream, client=request, route=route)
+    client.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if route.session else NO_OPTIONS))
+    upstream.far = tunnel
+    tunnels.add(tunnel, identity.key_id if identity is not None else None, admitted.expires_ms, place)
+    client.become(tunnel)
+    if rest:
+        tunnel.upstream_data(rest)
+    if common.draining:
+        tunnel.leave(now_ms=common.ticker.now_ms)
