@@ -13,6 +13,10 @@ from tests.support import wheel
 from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database, start_migrated, start_redis
 
 hypothesis.settings.register_profile("gerbang", deadline=None)  # how long an example takes says nothing on a busy machine
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, database=None, derandomize=True, max_examples=60,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate), suppress_health_check=list(hypothesis.HealthCheck),
+)  # fmt: skip
 hypothesis.settings.load_profile("gerbang")
 
 

@@ -9,6 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
+
+from admin.config import AdminLimits
+from gateway.config.settings import Limits
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROGRAM = "/opt/gerbang/.venv/bin/gerbang"
@@ -55,7 +59,6 @@ def test_kubernetes_takes_the_manifests():
 
 
 def test_every_pod_of_kubernetes_is_locked_down():
-    yaml = pytest.importorskip("yaml")
     documents = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "gerbang.yaml").read_text()))
     pods = [one["spec"]["template"]["spec"] for one in documents if one["kind"] in ("Deployment", "Job")]
     assert len(pods) == 3
@@ -95,3 +98,36 @@ def test_envoy_takes_its_configuration(certificate):
     copy = certificate / "envoy.yaml"
     copy.write_text((DEPLOY / "envoy" / "gerbang.yaml").read_text().replace("/etc/gerbang/tls", str(certificate)))
     run(envoy, "--mode", "validate", "-c", copy, "--log-level", "error")
+
+
+def idle_times() -> dict[str, tuple[str, float]]:
+    """By proxy: how long it keeps idle connections to a service, in seconds, and the service's port."""
+    found = {}
+    for name in ("envoy/gerbang.yaml", "envoy/decision.yaml"):
+        for cluster in yaml.safe_load((DEPLOY / name).read_text())["static_resources"]["clusters"]:
+            port = str(re.findall(r"'port_value': (\d+)", str(cluster["load_assignment"]))[0])
+            told = re.search(r"'common_http_protocol_options': {'idle_timeout': '(\d+)s'}", str(cluster))
+            found[f"{name} {cluster['name']}"] = (port, float(told[1]) if told else 3_600)
+    for name in ("nginx/gerbang.conf", "nginx/decision.conf"):
+        for upstream, block in re.findall(r"^upstream (\w+) {(.*?)}", (DEPLOY / name).read_text(), re.MULTILINE | re.DOTALL):
+            told = re.search(r"keepalive_timeout (\d+)s;", block)
+            found[f"{name} {upstream}"] = (re.findall(r"server [\d.]+:(\d+);", block)[0], float(told[1]) if told else 60)
+    caddy = re.findall(r"reverse_proxy [\d.]+:(\d+)(.*?)\n\t*}", (DEPLOY / "caddy" / "decision.Caddyfile").read_text(), re.DOTALL)
+    for number, (port, block) in enumerate(caddy):
+        told = re.search(r"keepalive (\d+)s", block)
+        found[f"caddy {number}"] = (port, float(told[1]) if told else 120)
+    traefik = yaml.safe_load((DEPLOY / "traefik" / "decision.yaml").read_text())["http"]
+    for name, service in traefik["services"].items():
+        transport = traefik["serversTransports"].get(service["loadBalancer"].get("serversTransport"))
+        seconds = float(transport["forwardingTimeouts"]["idleConnTimeout"].rstrip("s")) if transport else 90
+        found[f"traefik {name}"] = (service["loadBalancer"]["servers"][0]["url"].rpartition(":")[2], seconds)
+    return found
+
+
+@pytest.mark.parametrize(("port", "limits"), [("8080", Limits()), ("8090", AdminLimits())])
+def test_every_proxy_gives_up_an_idle_connection_before_the_service_closes_it(port, limits):
+    to_it = {name: seconds for name, (to, seconds) in idle_times().items() if to == port}
+    assert {name.partition("/")[0].partition(" ")[0] for name in to_it} == (
+        {"envoy", "nginx", "caddy", "traefik"} if port == "8080" else {"nginx"}
+    )
+    assert {name: seconds for name, seconds in to_it.items() if seconds > 0.9 * limits.idle_timeout_ms / 1_000} == {}

@@ -21,12 +21,32 @@ def test_the_whole_limit_passes_at_once_and_then_one_unit_each_interval():
         assert (done.allowed, done.remaining, done.retry_after_ms) == (True, left, 0)
     refused = charge(tat, 1, 1_000, rate)
     assert (refused.allowed, refused.tat_ms, refused.remaining, refused.retry_after_ms) == (False, tat, 0, 12_000)
+    assert refused.reset_ms == 60_000
+    assert (done.of_account, refused.of_account) == (False, False)
     assert charge(tat, 1, 13_000, rate).allowed
 
 
 def test_a_weight_above_the_limit_can_never_pass():
     refused = charge(0, 6, 1_000, Rate(5, 60_000))
     assert (refused.allowed, refused.retry_after_ms, refused.remaining) == (False, float("inf"), 5)
+
+
+def test_the_whole_limit_passes_again_when_it_is_there_again():
+    refused = charge(charge(0, 1, 1_000, Rate(5, 60_000)).tat_ms, 5, 1_000, Rate(5, 60_000))
+    assert (refused.allowed, refused.retry_after_ms, refused.reset_ms) == (False, 12_000, 12_000)
+
+
+def test_units_of_less_than_a_millisecond_are_counted_to_the_last():
+    assert charge(0, 4_996, 1_000, Rate(5_000, 1_000)).remaining == 4
+
+
+def test_after_a_limit_was_lowered_nothing_remains_and_no_less():
+    """What was charged by the old limit may reach beyond the period of the new one."""
+    tat = charge(0, 5, 1_000, Rate(5, 60_000)).tat_ms
+    asked = charge(tat, 0, 1_000, Rate(50, 1_000))
+    assert (asked.allowed, asked.remaining, asked.tat_ms) == (True, 0, tat)
+    refused = charge(tat, 1, 1_000, Rate(50, 1_000))
+    assert (refused.allowed, refused.remaining, refused.retry_after_ms, refused.reset_ms) == (False, 0, 59_020, 60_000)
 
 
 def test_reset_is_the_time_until_the_whole_limit_is_there_again():
