@@ -2,7 +2,8 @@
 
 Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
 the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the
-latest, so that a key far below its limit seldom asks. Only who would go beyond the share waits for the next settlement.
+latest, so that a key far below its limit seldom asks. Keys that are not in a hurry are settled together, in one command for many of them.
+Only who would go beyond the share waits for the next settlement.
 
     gerbang:{<key id>, or account:<id>}:ledger:<units>/<period ms>   the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import structlog
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 
 from gateway.config.settings import Rate
 from gateway.errors import StoreUnavailable
@@ -33,8 +34,17 @@ CAP: Final = 1.03
 """The ledger's own bound for one period, in limits: see ``settle.lua``."""
 SHARE: Final = 100
 """A worker admits one part in this many of the limit before it has settled, however long that takes: what is not settled is bounded."""
+WORKERS: Final = 32
+"""A worker admits one part in this many of what the ledger has left: so many workers that are used alike end together."""
 MAX_KEYS = 100_000
 MAX_BATCH = 200
+"""Keys settled in one round trip."""
+TOGETHER = 50
+"""Keys settled by one command, which holds Redis up for half a millisecond."""
+GATHER_SECONDS = 0.2
+"""For how long keys that are not in a hurry wait for others to be settled with."""
+HURRY_MS = 2_000
+"""Most of a share used within this time is a hurry: the rest of it may not last for as long as keys are gathered."""
 TIMEOUT_SECONDS = 0.5
 BEAT_SECONDS = 2.0
 """How often it is looked which keys have waited long enough for a settlement; less where the period is shorter than a minute."""
@@ -57,14 +67,16 @@ class _Share:
     __slots__ = (
         "answered",
         "closed_ms",
-        "due_ms",
         "each",
         "key_id",
         "learned_ms",
+        "most",
         "paid",
         "paid_until_ms",
         "rate",
         "room",
+        "since_ms",
+        "soon",
         "tat_ms",
         "unsettled",
         "wanted",
@@ -83,8 +95,12 @@ class _Share:
         """Until when the window is known to have no room."""
         self.unsettled = 0
         """Units admitted that the ledger does not know of."""
-        self.due_ms = 0.0
-        """When they are to be settled at the latest."""
+        self.most = rate.units // SHARE
+        """So many of them and no more."""
+        self.soon = self.most * 3 // 4
+        """With more than these a settlement is asked for."""
+        self.since_ms = 0.0
+        """When the first of them was."""
         self.wanted = 0
         """Units that somebody waits for."""
         self.each = 0
@@ -119,6 +135,8 @@ class KeyLimiter:
         self._pressing: dict[_Share, None] = {}
         """Those of them that cannot wait for it."""
         self._press = asyncio.Event()
+        self._hurry = asyncio.Event()
+        """One of them cannot wait for company either."""
         self._beat_seconds = BEAT_SECONDS
         self._task: asyncio.Task[None] | None = None
         self.degraded = False
@@ -180,7 +198,7 @@ class KeyLimiter:
             share.each = weight
         share.each = min(share.each, weight)
         share.wanted += weight
-        self._settle_soon(share)
+        self._settle_soon(share, hurry=now_ms - share.since_ms < HURRY_MS)
         await asyncio.shield(share.answered)
 
     def start(self) -> None:
@@ -217,21 +235,23 @@ class KeyLimiter:
             self._due.pop(share, None)
 
     def _admit_unsettled(self, share: _Share, weight: int, now_ms: float) -> None:
-        unsettled = (share.unsettled + weight) * SHARE
-        if unsettled > share.rate.units and not self.degraded:
+        unsettled = share.unsettled + weight
+        if unsettled > share.most and not self.degraded:
             raise ShareNeeded(share.key_id)
         if not share.unsettled:
-            share.due_ms = now_ms + min(LONGEST_MS, share.rate.period_ms / 2)
+            share.since_ms = now_ms
             self._due[share] = None
-        share.unsettled += weight
+        share.unsettled = unsettled
         share.room -= weight
-        if unsettled * 4 > share.rate.units * 3:
-            self._settle_soon(share)
+        if unsettled > share.soon:
+            self._settle_soon(share, hurry=now_ms - share.since_ms < HURRY_MS)
 
-    def _settle_soon(self, share: _Share) -> None:
+    def _settle_soon(self, share: _Share, *, hurry: bool) -> None:
         self._due[share] = None
         self._pressing[share] = None
         self._press.set()
+        if hurry:
+            self._hurry.set()
 
     # -- settlements
 
@@ -241,20 +261,29 @@ class KeyLimiter:
         while True:
             if self.degraded:
                 await asyncio.sleep(RETRY_SECONDS)
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout_at(beat):
                     await self._press.wait()
-                due = list(self._pressing)
-            except TimeoutError:
+                    await self._gather()
+            due = dict(self._pressing)
+            if loop.time() >= beat:
                 beat = loop.time() + self._beat_seconds
-                now_ms = clock.monotonic_ms()
-                due = [share for share in self._due if self.degraded or share.due_ms <= now_ms]
+                due.update(self._overdue(clock.monotonic_ms()))
             if due or self.degraded:
-                await self._settle(due)
+                await self._settle(list(due))
+
+    async def _gather(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                await self._hurry.wait()
+
+    def _overdue(self, now_ms: int) -> dict[_Share, None]:
+        return {share: None for share in self._due if self.degraded or now_ms >= share.since_ms + min(LONGEST_MS, share.rate.period_ms / 2)}
 
     async def _settle(self, due: list[_Share]) -> None:
         """Exchange the present state of these with the ledger. With none, see whether Redis is there."""
         self._press.clear()
+        self._hurry.clear()
         self._pressing.clear()
         bills = [self._bill(share) for share in due]
         for start in range(0, max(1, len(bills)), MAX_BATCH):
@@ -288,23 +317,25 @@ class KeyLimiter:
         async with Patience(TIMEOUT_SECONDS):
             if not batch:
                 await self._redis.ping()
-            answers = await self._send("EVALSHA", _SETTLE_SHA, batch)
+            together = 1 if isinstance(self._redis, RedisCluster) else TOGETHER
+            scripts = [batch[start : start + together] for start in range(0, len(batch), together)]
+            answers = await self._send("EVALSHA", _SETTLE_SHA, scripts)
             unknown = [index for index, answer in enumerate(answers) if script_unknown(answer)]
             if unknown:
-                again = await self._send("EVAL", SETTLE, [batch[index] for index in unknown])
+                again = await self._send("EVAL", SETTLE, [scripts[index] for index in unknown])
                 for index, answer in zip(unknown, again, strict=True):
                     answers[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
                 raise answer
-        return answers
+        return [of_key for answer in answers for of_key in answer]
 
-    async def _send(self, command: str, script: str, batch: list[_Bill]) -> list[Any]:
+    async def _send(self, command: str, script: str, scripts: list[list[_Bill]]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
-        for share, spent, want, each, _ in batch:
-            units, period_ms = share.rate
-            name = f"gerbang:{{{share.key_id}}}:ledger:{units}/{period_ms}"
-            pipeline.execute_command(command, script, 1, name, spent, want, each, units, period_ms, SLOTS, "")
+        for bills in scripts:
+            names = [f"gerbang:{{{share.key_id}}}:ledger:{share.rate.units}/{share.rate.period_ms}" for share, *_ in bills]
+            each = [part for share, spent, want, weight, _ in bills for part in (spent, want, weight, *share.rate)]
+            pipeline.execute_command(command, script, len(names), *names, *each, SLOTS, "")
         return await pipeline.execute(raise_on_error=False)
 
     def _away(self, bills: list[_Bill], error: StoreUnavailable) -> None:
@@ -354,6 +385,8 @@ def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
     granted, tat_in_ms, room, closed_in_ms = int(answer[0]), float(answer[1]), int(answer[2]), float(answer[3])
     share.tat_ms = sent_ms + tat_in_ms + share.unsettled * rate.period_ms / rate.units
     share.room = room - share.unsettled
+    share.most = min(rate.units // SHARE, max(0, room) // WORKERS)
+    share.soon = share.most * 3 // 4
     share.learned_ms = float(sent_ms)
     share.closed_ms = sent_ms + closed_in_ms if closed_in_ms else 0.0
     if granted:

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+from collections import Counter
 from itertools import count
 
 import pytest
@@ -60,7 +61,7 @@ def test_the_script_agrees_with_the_model(redis_url, rate, steps):
         settle, ledger, name, now = client.register_script(SETTLE), Ledger(rate), f"ledger {next(fresh_names)}", 1_000_000
         for gap, spent, want, each in steps:
             now += gap
-            granted, tat, room, closed = settle([name], [spent, want, each, *rate, SLOTS, now])
+            ((granted, tat, room, closed),) = settle([name], [spent, want, each, *rate, SLOTS, now])
             right = ledger.settle(spent, want, each, now)
             assert (granted, float(tat), room) == (right[0], pytest.approx(right[1], abs=1e-3), right[2])
             assert (float(closed) > 0) is (room <= 0 or granted < want)
@@ -70,8 +71,8 @@ def test_a_clock_of_redis_that_was_set_back_locks_no_key(redis_url):
     with blocking_redis.Redis.from_url(redis_url) as client:
         settle, hour_ms = client.register_script(SETTLE), 3_600_000
         settle(["ledger"], [MINUTE.units, 0, 0, *MINUTE, SLOTS, 2 * hour_ms])
-        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, 2 * hour_ms])[0] == 0
-        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, hour_ms])[0] == 1
+        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, 2 * hour_ms])[0][0] == 0
+        assert settle(["ledger"], [0, 1, 1, *MINUTE, SLOTS, hour_ms])[0][0] == 1
 
 
 def test_the_ledger_lives_as_long_as_it_matters(redis_url):
@@ -80,6 +81,23 @@ def test_the_ledger_lives_as_long_as_it_matters(redis_url):
         assert 60_000 < client.pttl("ledger") <= 61_000
         client.register_script(SETTLE)(["untouched"], [0, 0, 0, *MINUTE, SLOTS, ""])
         assert not client.exists("untouched")
+
+
+def test_ledgers_that_are_settled_together_stand_as_if_each_had_been_alone(redis_url):
+    """One of them twice, in one of them another type, one that is not there yet; each with a limit of its own."""
+    bills = [("a", [3, 0, 0, 10, 60_000]), ("b", [0, 5, 1, 5, 1_000]), ("a", [0, 9, 2, 10, 60_000]), ("other type", [2, 1, 1, 5, 1_000])]
+    number = next(fresh_names)
+    with blocking_redis.Redis.from_url(redis_url) as client:
+        settle, now = client.register_script(SETTLE), 1_000_000
+        for way in ("alone", "together"):
+            client.rpush(f"other type {number} {way}", "a list")
+        alone = [settle([f"{name} {number} alone"], [*bill, SLOTS, now])[0] for name, bill in bills]
+        names = [f"{name} {number} together" for name, _ in bills]
+        together = settle(names, [part for _, bill in bills for part in bill] + [SLOTS, now])
+        assert together == alone
+        assert [granted for granted, *_ in together] == [0, 5, 6, 1]
+        for name, _ in bills:
+            assert client.get(f"{name} {number} alone") == client.get(f"{name} {number} together")
 
 
 # -- two workers in a time of our own: the limiter's clock and the ledger's are turned together
@@ -107,7 +125,8 @@ class Worker:
     """One limiter without its task: a test says when it settles."""
 
     def __init__(self, client, time: Time) -> None:
-        self.limiter, self.time = KeyLimiter(OnOurTime(client, time), metrics=Metrics()), time
+        on_our_time = client if isinstance(client, OnOurTime) else OnOurTime(client, time)
+        self.limiter, self.time = KeyLimiter(on_our_time, metrics=Metrics()), time
 
     async def request(self, weight: int = 1, rate: Rate = MINUTE) -> bool:
         for _ in range(3):
@@ -168,6 +187,14 @@ async def test_two_workers_admit_the_limit_in_any_minute(workers):
     admitted = await hammer(workers, seconds=190, each_step=2)
     assert in_any(60_000, admitted) <= 1_260
     assert len(admitted) >= 3 * 1_140
+
+
+async def test_sixteen_workers_that_are_used_alike_admit_the_limit(workers):
+    """Each with its own idea of what is left: the less that is, the less each admits before it asks."""
+    client, time = workers[0].limiter._redis, workers[0].time
+    sixteen = [Worker(client, time) for _ in range(16)]
+    admitted = await hammer(sixteen, seconds=20, each_step=1, step_ms=100)
+    assert 1_200 <= in_any(60_000, admitted) <= 1_260
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -312,6 +339,38 @@ def test_asking_how_the_limit_stands_charges_nothing():
 
 def test_a_weight_above_the_limit_is_refused_without_asking():
     assert KeyLimiter(NoRedis(), metrics=Metrics()).charge("key", 1_201, MINUTE, 1_000).retry_after_ms == float("inf")
+
+
+@pytest.mark.parametrize(("apart_ms", "hurry"), [(limits.HURRY_MS - 1, True), (limits.HURRY_MS, False)])
+def test_keys_that_use_their_share_slowly_wait_for_company(apart_ms, hurry):
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    limiter.charge("key", 1, MINUTE, 1_000)
+    limiter.charge("key", 9, MINUTE, 1_000 + apart_ms)
+    assert (limiter._press.is_set(), limiter._hurry.is_set()) == (True, hurry)
+
+
+async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis):
+    client, now_ms = redis_client.connect(own_redis.url), clock.monotonic_ms()
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    await admitted(limiter, 1_000)  # the script is known from here on
+    before = await calls(client)
+    for number in range(limits.TOGETHER):
+        limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.HURRY_MS)
+        limiter.charge(f"key {number}", 9, MINUTE, now_ms)
+        await asyncio.sleep(0)
+    await until(lambda: not limiter._due)
+    spent = await calls(client) - before
+    assert spent["evalsha"] == spent["mget"] == spent["time"] == 1
+    assert spent["set"] == limits.TOGETHER
+    assert spent["get"] == 0
+    await limiter.stop()
+    await client.aclose()
+
+
+async def calls(client) -> Counter[str]:
+    told = await client.info("commandstats")
+    return Counter({name.removeprefix("cmdstat_"): figures["calls"] for name, figures in told.items()})
 
 
 @pytest.fixture
