@@ -198,7 +198,7 @@ class KeyLimiter:
             share.each = weight
         share.each = min(share.each, weight)
         share.wanted += weight
-        self._settle_soon(share, hurry=now_ms - share.since_ms < HURRY_MS)
+        self._settle_soon(share, hurry=True)
         await asyncio.shield(share.answered)
 
     def start(self) -> None:

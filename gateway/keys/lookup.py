@@ -278,12 +278,12 @@ class KeyLookup(Generic[T]):
         """Whatever goes wrong, nobody is left waiting."""
         again: list[str] = []
         try:
-            wait_ms = budget.wait_ms(len(key_ids), self._monotonic_ms())
-            if wait_ms > 0:
-                await asyncio.sleep(wait_ms / 1_000)
             since_ms = self._monotonic_ms() - PATIENCE_MS
             in_time = [key_id for key_id in key_ids if self._flights[key_id].began_ms >= since_ms]
-            if in_time:
+            if in_time:  # the others take nothing of what those behind them wait for
+                wait_ms = budget.wait_ms(len(in_time), self._monotonic_ms())
+                if wait_ms > 0:
+                    await asyncio.sleep(wait_ms / 1_000)
                 again = await self._find(in_time)
         except Exception:  # noqa: BLE001  # whoever waits is told below
             _log.exception("key_lookup_defect")

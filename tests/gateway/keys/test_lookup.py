@@ -11,6 +11,7 @@ from gateway.keys import codec, lookup, postgres, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import new_key_id
+from gateway.keys.lines import Budget
 from gateway.keys.shared import record_key
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import MAX_RECORD_TTL_MS
@@ -544,9 +545,12 @@ async def test_made_up_ids_wait_in_a_line_of_their_own_that_is_bounded(world, mo
     assert await gate.lookup.fetch(record.key_id) == record
 
 
-async def test_who_has_waited_too_long_in_line_is_told_to_try_again(world):
+async def test_who_has_waited_too_long_in_line_is_told_to_try_again_and_holds_up_nobody_behind(world, monkeypatch):
+    """A line longer than what PostgreSQL is asked for in two seconds would never move again if they counted as asked for."""
     record, gate = await world.key(), await world.gate()
     shared_, waited = gate.lookup._sources.shared, gate.clocks
+    counted = []
+    monkeypatch.setattr(Budget, "wait_ms", lambda *_: counted.append(True) or 0)
 
     async def slow(key_ids):
         waited.advance(lookup.PATIENCE_MS + 1)
@@ -555,7 +559,7 @@ async def test_who_has_waited_too_long_in_line_is_told_to_try_again(world):
     gate.lookup._sources.shared = slow
     with pytest.raises(KeyStoreUnavailable):
         await gate.lookup.fetch(record.key_id)
-    assert gate.store.asked == []
+    assert gate.store.asked == counted == []
 
 
 async def test_new_settings_hold_from_now_on(world):
