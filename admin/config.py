@@ -10,21 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from admin.relay import LOOPBACK, Relay, mailbox
-from gateway.config.settings import (
-    Address,
-    AddressField,
-    Milliseconds,
-    NetworkField,
-    PathField,
-    Rate,
-    RateField,
-    Section,
-    Stores,
-    Telemetry,
-    Tls,
-    Vault,
-    load,
-)
+from gateway.config.fields import Address, AddressField, Milliseconds, NetworkField, PathField, Rate, RateField, Section
+from gateway.config.loading import load
+from gateway.config.settings import Stores, Telemetry, Tls, Vault
 
 
 def _web_address(value: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from admin.errors import FieldError, InvalidRequest
 from admin.stores import Stores
-from gateway.keys import sql, store, usage
+from gateway.keys import sql, store, usage_store
 from gateway.keys.postgres import Connection, translated
 from gateway.keys.store import StoredKey
 
@@ -158,7 +158,7 @@ async def _where_keys(connection: Connection, stores: Stores, filters: Filters) 
 async def _unused(stores: Stores, ids: Sequence[str], since_ms: int) -> list[str]:
     unused: list[str] = []
     for chunk in chunks(ids):
-        used = await usage.read_last_use(stores.redis, chunk)
+        used = await usage_store.read_last_use(stores.redis, chunk)
         unused += [key_id for key_id in chunk if key_id not in used or used[key_id].at_ms < since_ms]
     return unused
 

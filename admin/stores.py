@@ -9,7 +9,7 @@ import asyncpg
 import structlog
 
 from gateway.errors import GerbangError, StoreUnavailable
-from gateway.keys import redis_client, usage
+from gateway.keys import redis_client, usage_store
 from gateway.keys.invalidation import publish
 from gateway.keys.postgres import COMMAND_SECONDS, Connection, Pool, translated
 from gateway.runtime import clock
@@ -99,12 +99,12 @@ class Stores:
         except StoreUnavailable as error:
             _log.warning("invalidation_not_published", keys=len(key_ids), error=str(error))
 
-    async def last_use(self, key_ids: Sequence[str]) -> dict[str, usage.LastUse]:
+    async def last_use(self, key_ids: Sequence[str]) -> dict[str, usage_store.LastUse]:
         """When and from where keys were last used; empty when Redis cannot say."""
         if not key_ids:
             return {}
         try:
-            return await usage.read_last_use(self.redis, key_ids)
+            return await usage_store.read_last_use(self.redis, key_ids)
         except StoreUnavailable as error:
             _log.warning("last_use_unknown", error=str(error))
             return {}
@@ -112,6 +112,6 @@ class Stores:
     async def forget_usage(self, key_id: str, now_ms: int) -> None:
         """Drop the statistics of a deleted key; they end by themselves when Redis cannot be told."""
         try:
-            await usage.forget(self.redis, key_id, now_ms=now_ms)
+            await usage_store.forget(self.redis, key_id, now_ms=now_ms)
         except StoreUnavailable as error:
             _log.warning("usage_not_forgotten", error=str(error))

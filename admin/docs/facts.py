@@ -5,7 +5,9 @@ from typing import Any
 
 from pydantic import Field
 
-from gateway.config.settings import Auth, Gateway, Limits, MethodConfig, RouteConfig, Section, Tier, read, validate
+from gateway.config.fields import Section
+from gateway.config.loading import read, validate
+from gateway.config.settings import Auth, Gateway, Limits, MethodConfig, RouteConfig, Tier
 
 
 class GateFacts(Section):

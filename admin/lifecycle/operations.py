@@ -15,7 +15,7 @@ from admin.identity.caller import Kyc
 from admin.lifecycle.service import KeyView, status_of
 from admin.search import Filters, Page
 from admin.stores import Stores
-from gateway.keys import store, usage
+from gateway.keys import store, usage_store
 from gateway.keys.ids import is_key_id
 from gateway.keys.store import StoredKey
 
@@ -109,7 +109,7 @@ class KeyOperations:
         alike: Counter[tuple[object, ...]] = Counter()
         found = []
         for chunk in search.chunks(list(owners)):
-            for key_id, refused in (await usage.read_refusals_of(self._stores.redis, chunk)).items():
+            for key_id, refused in (await usage_store.read_refusals_of(self._stores.redis, chunk)).items():
                 for each in refused:
                     same = each.at_ms, key_id, each.code, each.client_ip
                     alike[same] += 1

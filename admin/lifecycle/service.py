@@ -22,7 +22,7 @@ from gateway.keys.postgres import Connection
 from gateway.keys.record import Algorithm, KeyRecord
 from gateway.keys.secret import Secret
 from gateway.keys.store import StoredKey
-from gateway.keys.usage import LastUse
+from gateway.keys.usage_store import LastUse
 from gateway.keys.vault import Vault
 
 REFUSED_CREATIONS = (KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached)

@@ -1,6 +1,6 @@
 """Detects events that no admin request causes: first use, a refusal from a new address, expiry.
 
-Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage`), which is not trusted: ids are looked up, addresses
+Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage_store`), which is not trusted: ids are looked up, addresses
 parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is told once, however often it is found.
 """
 
@@ -18,10 +18,11 @@ from admin.notices.activity import Ending, Known
 from admin.notices.delivery import DAY_MS
 from admin.outbox import Notice, Topic
 from admin.stores import Stores
-from gateway.keys import store, usage
+from gateway.keys import store, usage_store
 from gateway.keys.ids import is_key_id
 from gateway.keys.postgres import Connection, translated
-from gateway.keys.usage import LastUse, Refused
+from gateway.keys.usage import Refused
+from gateway.keys.usage_store import LastUse
 from gateway.net.addresses import canonical
 
 IDLE_REASON: Final = "idle"
@@ -49,13 +50,13 @@ class Watch:
         :raises StoreUnavailable: PostgreSQL or Redis did not answer; the next round looks again
         """
         redis = self._stores.redis
-        found = await usage.read_active(redis, since_ms=max(0, self._seen_ms - _OVERLAP_MS), now_ms=now_ms)
+        found = await usage_store.read_active(redis, since_ms=max(0, self._seen_ms - _OVERLAP_MS), now_ms=now_ms)
         for chunk in _chunks([key_id for key_id in found if is_key_id(key_id)]):
             async with self._stores.transaction() as connection:
                 known = await activity.known(connection, chunk)
             key_ids = [key.key_id for key in known]
-            last = await usage.read_last_use(redis, key_ids)
-            refused = await usage.read_refusals_of(redis, key_ids)
+            last = await usage_store.read_last_use(redis, key_ids)
+            refused = await usage_store.read_refusals_of(redis, key_ids)
             await self._note_uses(known, last, now_ms)
             for key in known:
                 await self._note_refusals(key, refused[key.key_id], now_ms)
@@ -82,7 +83,7 @@ class Watch:
         while self._idle_ms:
             async with self._stores.transaction() as connection:
                 found = await activity.unused(connection, idle_ms=self._idle_ms, now_ms=now_ms, limit=_CHUNK)
-            last = await usage.read_last_use(self._stores.redis, [ending.key_id for ending in found])
+            last = await usage_store.read_last_use(self._stores.redis, [ending.key_id for ending in found])
             used = {ending.key_id for ending in found if _used_ms(last.get(ending.key_id), now_ms) > ending.ends_ms - self._idle_ms}
             if used:
                 async with self._stores.transaction() as connection:

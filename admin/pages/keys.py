@@ -14,7 +14,7 @@ from admin.pages.context import Context, Visit
 from admin.pages.examples import signed_requests
 from admin.pages.models import KeyCard, Prefill
 from gateway.errors import StoreUnavailable
-from gateway.keys import usage
+from gateway.keys import usage_store
 
 FEW = 5
 """Up to so many keys are all shown open; more are folded, searched and turned in pages."""
@@ -83,7 +83,7 @@ class KeyPages:
         redis = self._services.stores.redis
         try:
             hours, refused = await asyncio.gather(
-                usage.read_hours(redis, card.id, now_ms=visit.occasion.now_ms), usage.read_refusals(redis, card.id)
+                usage_store.read_hours(redis, card.id, now_ms=visit.occasion.now_ms), usage_store.read_refusals(redis, card.id)
             )
         except StoreUnavailable:
             return card

@@ -16,7 +16,8 @@ from admin.pages.i18n import Language
 from admin.stepup.factors import Factor
 from gateway.keys.ids import masked
 from gateway.keys.record import Scope
-from gateway.keys.usage import HOUR_MS, Refused, UsagePeriod
+from gateway.keys.usage import Refused
+from gateway.keys.usage_store import HOUR_MS, UsagePeriod
 
 SHOWN_REFUSALS = 6
 SCOPES = tuple(scope.value for scope in Scope)

@@ -14,7 +14,7 @@ from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
 from deploy.doctor.proxies import proxy_seen
 from gateway.config.settings import GatewaySettings
 from gateway.errors import StoreUnavailable
-from gateway.keys import postgres, redis_client, sql, usage
+from gateway.keys import postgres, redis_client, sql, usage_store
 from gateway.keys.migrate import head
 from gateway.keys.vault import SealBroken, Vault
 
@@ -235,7 +235,7 @@ async def _proxies_as_seen(settings: GatewaySettings | AdminSettings, connection
     try:
         if isinstance(settings, GatewaySettings):
             rows = await connection.fetch("SELECT id FROM api_keys ORDER BY created_at DESC LIMIT $1", _SAMPLE)
-            used = await usage.read_last_use(redis, [row["id"] for row in rows])
+            used = await usage_store.read_last_use(redis, [row["id"] for row in rows])
             seen = Counter(each.client_ip for each in used.values())
         else:
             rows = await connection.fetch(

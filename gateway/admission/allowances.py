@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.admission.principal import Principal
-from gateway.config.settings import GatewaySettings, Rate
+from gateway.config.fields import Rate
+from gateway.config.settings import GatewaySettings
 from gateway.errors import GerbangError
 from gateway.runtime.gcra import Charge, ShareNeeded
 

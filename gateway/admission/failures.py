@@ -6,7 +6,7 @@ A key in memory is verified first. Only keys that nobody knows and wrong signatu
 
 from typing import Final
 
-from gateway.config.settings import Rate
+from gateway.config.fields import Rate
 from gateway.net.addresses import customer_network
 from gateway.runtime import gcra
 

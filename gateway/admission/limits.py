@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from redis.asyncio import Redis, RedisCluster
 
-from gateway.config.settings import Rate
+from gateway.config.fields import Rate
 from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import script_unknown, translated
 from gateway.runtime import clock, gcra

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
-from gateway.config.settings import GatewaySettings, Section
+from gateway.config.fields import Section
+from gateway.config.settings import GatewaySettings
 
 RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
 """What a reload does not swap: sockets and how they are read, connections to the stores, and the key ring are made once."""

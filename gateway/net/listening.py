@@ -2,7 +2,7 @@
 
 import socket
 
-from gateway.config.settings import Address
+from gateway.config.fields import Address
 from gateway.errors import ConfigError, ConfigProblem
 
 BACKLOG = 4_096

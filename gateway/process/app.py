@@ -34,7 +34,8 @@ from gateway.keys.lookup import KeyLookup
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.process.configuration import Configuration, load
 from gateway.process.redis_policy import RedisPolicy
 from gateway.process.stores import Stores

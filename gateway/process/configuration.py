@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from gateway.admission.routes import RouteTable
 from gateway.admission.sessions import SESSIONS
-from gateway.config.settings import GatewaySettings, Raw, RouteConfig, Rule, read, validate
+from gateway.config.loading import Raw, read, validate
+from gateway.config.settings import GatewaySettings, RouteConfig, Rule
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.keys import redis_client
 from gateway.keys.postgres import check_dsn

@@ -18,7 +18,7 @@ from gateway.admission.verdict import Asked, Verdict, let_pass, refused
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
-from gateway.config.settings import Address
+from gateway.config.fields import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen

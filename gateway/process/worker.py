@@ -15,7 +15,7 @@ import uvloop
 
 from gateway.admission.verdict import Asked
 from gateway.assertion import SigningKey
-from gateway.config.settings import Raw
+from gateway.config.loading import Raw
 from gateway.errors import GerbangError
 from gateway.process.app import App, Prepared
 from gateway.process.channel import Frames, Message, answer

@@ -16,7 +16,8 @@ from typing import Any
 import uvloop
 
 from gateway.admission.limits import KeyLimiter
-from gateway.config.settings import Cache, Rate
+from gateway.config.fields import Rate
+from gateway.config.settings import Cache
 from gateway.keys import postgres, redis_client
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
@@ -24,7 +25,8 @@ from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.keys.vault import Vault
 from gateway.runtime import clock
 from gateway.runtime.gcra import ShareNeeded

@@ -8,7 +8,8 @@ import pytest
 import redis
 from playwright.async_api import Browser, expect
 
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.telemetry import Metrics
 from tests.support.pages import DESKTOP, PHONE, SMALL, Site, Time, Visitor
 

@@ -8,7 +8,8 @@ import redis.asyncio as redis
 from gateway.keys import store
 from gateway.keys.ids import new_key_id, new_secret
 from gateway.keys.record import Algorithm, KeyRecord, Scope
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.keys.vault import Vault
 from gateway.runtime import clock
 from gateway.telemetry import Metrics

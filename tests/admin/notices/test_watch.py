@@ -12,7 +12,8 @@ from admin.notices.watch import Watch
 from admin.stores import Stores
 from gateway.errors import StoreUnavailable
 from gateway.keys import store
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.keys.vault import Vault, new_entry
 from gateway.telemetry import Metrics
 from tests.support.keys import a_record

@@ -14,7 +14,8 @@ from admin.stepup import factors
 from admin.stepup.factors import Kind
 from deploy.doctor import Finding, examine
 from gateway.config.settings import GatewaySettings
-from gateway.keys.usage import UsageCounts, UsageWriter
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
 from gateway.telemetry import Metrics

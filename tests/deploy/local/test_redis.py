@@ -11,10 +11,11 @@ from deploy.local.process import StartError
 from deploy.local.redis import CHOICE, RedisServer, _new_enough, server_binary
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
-from gateway.config.settings import Rate
+from gateway.config.fields import Rate
 from gateway.errors import ReplayedRequest
 from gateway.keys import redis_client
-from gateway.keys.usage import UsageCounts, UsageWriter, read_last_use
+from gateway.keys.usage import UsageCounts
+from gateway.keys.usage_store import UsageWriter, read_last_use
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
 

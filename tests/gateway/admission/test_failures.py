@@ -1,7 +1,7 @@
 """The limit of refused credentials by address."""
 
 from gateway.admission.failures import FailureLimiter
-from gateway.config.settings import Rate
+from gateway.config.fields import Rate
 
 FAILURES = Rate(3, 60_000)
 

@@ -11,7 +11,7 @@ import pytest
 import redis.asyncio
 
 from deploy.signing import SigningKey, sign
-from gateway.keys import usage
+from gateway.keys import usage_store
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
 from tests.support.certificates import self_signed
@@ -90,9 +90,9 @@ async def test_use_and_refusals_of_a_key_are_there_to_read(write, redis_url, key
         assert await gateway.ended() == 0
     async with redis.asyncio.Redis.from_url(redis_url) as reader:
         now_ms = clock.now_ms()
-        hours = await usage.read_hours(reader, key.key_id, now_ms=now_ms)
-        last = await usage.read_last_use(reader, [key.key_id])
-        refusals = await usage.read_refusals(reader, key.key_id)
+        hours = await usage_store.read_hours(reader, key.key_id, now_ms=now_ms)
+        last = await usage_store.read_last_use(reader, [key.key_id])
+        refusals = await usage_store.read_refusals(reader, key.key_id)
     assert (hours[-1].admitted, hours[-1].refused) == (2, {"replayed_request": 1})
     assert last[key.key_id].client_ip == "127.0.0.1"
     assert 0 <= now_ms - last[key.key_id].at_ms < 3_600_000

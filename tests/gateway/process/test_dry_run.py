@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.config.settings import Raw
+from gateway.config.loading import Raw
 from gateway.ops.report import Effect
 from gateway.process.configuration import Configuration, prepare_raw
 from gateway.process.dry_run import compare

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from gateway.config.settings import Rate
+from gateway.config.fields import Rate
 from gateway.errors import RateLimited
 from gateway.keys.record import Scope
 from gateway.runtime import clock

@@ -9,7 +9,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
-from gateway.config.settings import Raw
+from gateway.config.loading import Raw
 from gateway.errors import ConfigError, InvalidCredentials
 from gateway.process.configuration import prepare_raw
 from gateway.telemetry import tracing as module

@@ -1,0 +1,140 @@
+"""Value types and validated fields that configuration models are built from: rates, addresses, networks, URLs, paths."""
+
+import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
+from pathlib import Path
+from typing import Annotated, NamedTuple
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
+
+
+class Address(NamedTuple):
+    """Where to listen: host as text (IPv6 without brackets) and TCP port (0: any free one)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Rate(NamedTuple):
+    """``units`` in ``period_ms`` milliseconds, written ``"1200/minute"``."""
+
+    units: int
+    period_ms: int
+
+    def __str__(self) -> str:
+        return f"{self.units}/{_PERIOD_NAMES.get(self.period_ms, f'{self.period_ms} ms')}"
+
+
+_PERIODS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
+_PERIOD_NAMES = {milliseconds: name for name, milliseconds in _PERIODS.items()}
+_RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
+_ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def _rate(value: object) -> object:
+    if isinstance(value, str):
+        match = _RATE.fullmatch(value)
+        if match is None:
+            raise ValueError('write a rate as "COUNT/second", "/minute", "/hour" or "/day", e.g. "1200/minute"')
+        return Rate(int(match[1]), _PERIODS[match[2]])
+    return value
+
+
+def _address(value: object) -> object:
+    if isinstance(value, str):
+        match = _ADDRESS.fullmatch(value)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError('write an address as "HOST:PORT", IPv6 in brackets, e.g. "127.0.0.1:8080" or "[::1]:8080"')
+        return Address(match[1] or match[2], int(match[3]))
+    return value
+
+
+def _network(value: object) -> object:
+    if isinstance(value, str):
+        try:
+            return ip_network(value, strict=True)
+        except ValueError as error:
+            raise ValueError(f'{error}; write a network as "10.0.0.0/8" or "2001:db8::/32"') from None
+    return value
+
+
+def _server(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        port_ok = url.port is None or url.port > 0
+    except ValueError:
+        port_ok = False
+    if (
+        url.scheme not in ("http", "https")
+        or not url.hostname
+        or not port_ok
+        or url.path not in ("", "/")
+        or url.query
+        or url.fragment
+        or url.username
+    ):
+        raise ValueError('write a server as "http://HOST:PORT" or "https://HOST:PORT", without a path or user')
+    return value.rstrip("/")
+
+
+def _endpoint(value: str) -> str:
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
+        raise ValueError('write an endpoint as "http://HOST:PORT/PATH" or "https://…", without a user')
+    return value
+
+
+def _origin(value: str) -> str:
+    url = urlsplit(value)
+    try:
+        port = url.port
+    except ValueError:
+        port = 0
+    usual = {"http": 80, "https": 443}.get(url.scheme)
+    if (
+        usual is None
+        or not url.hostname
+        or port in (0, usual)
+        or value != f"{url.scheme}://{url.netloc}".lower()
+        or url.username is not None
+    ):
+        raise ValueError('write an origin as browsers do: "https://HOST" or "https://HOST:PORT", in lower case, without a path')
+    return value
+
+
+def _path(value: Path, info: ValidationInfo) -> Path:
+    """A relative path is taken from the configuration file's own folder, like that of a ``file:`` reference."""
+    folder: Path = (info.context or {}).get("folder", Path())
+    return folder / value
+
+
+def _header_name(value: str) -> str:
+    if not _HEADER_NAME.fullmatch(value):
+        raise ValueError("not a header field name (RFC 9110 §5.1)")
+    if value.count("-") + value.count("_") > 8:
+        raise ValueError("more than eight dashes in a header field name")
+    return value
+
+
+RateField = Annotated[Rate, BeforeValidator(_rate, json_schema_input_type=str)]
+AddressField = Annotated[Address, BeforeValidator(_address, json_schema_input_type=str)]
+NetworkField = Annotated[IPv4Network | IPv6Network, BeforeValidator(_network, json_schema_input_type=str)]
+ServerField = Annotated[str, AfterValidator(_server)]
+OriginField = Annotated[str, AfterValidator(_origin)]
+EndpointField = Annotated[str, AfterValidator(_endpoint)]
+PathField = Annotated[Path, AfterValidator(_path)]
+HeaderName = Annotated[str, AfterValidator(_header_name)]
+MethodName = Annotated[str, Field(pattern=r"^[!-~]{1,64}( [!-~]{1,64})?$")]
+"""``order.place``, or ``subscribe BL``."""
+Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
+
+
+class Section(BaseModel):
+    """A table of the file: frozen, unknown keys refused, nothing coerced from another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,0 +1,135 @@
+"""Loads a TOML configuration file: resolves ``env:`` and ``file:`` references, validates it whole, reports every error at once."""
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from gateway.config.fields import Section
+from gateway.errors import ConfigError, ConfigProblem
+
+SettingsT = TypeVar("SettingsT", bound=Section)
+
+
+class Raw(NamedTuple):
+    """A configuration file as read: every reference resolved, nothing validated. JSON can carry it to a worker."""
+
+    source: str
+    """The file's path: paths inside it are relative to its folder."""
+    values: dict[str, Any]
+    problems: list[ConfigProblem]
+
+
+def load(path: Path, model: type[SettingsT]) -> SettingsT:
+    """Read, resolve and validate one configuration file.
+
+    :param model: the settings class, :class:`GatewaySettings` or the admin service's
+    :raises ConfigError: with every problem found; no message contains a resolved secret
+    """
+    return validate(read(path), model)
+
+
+def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
+    """Read a file and resolve its references; what cannot be resolved is a problem for :func:`validate` to tell beside the others.
+
+    :param only: sections to take; the references of the others are left alone
+    :raises ConfigError: the file cannot be read at all, or is not TOML
+    """
+    source = str(path)
+    try:
+        text = path.read_bytes().decode()
+        raw = tomllib.loads(text)
+    except OSError as error:
+        raise ConfigError([ConfigProblem("", f"cannot be read: {error.strerror}")], source) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError([ConfigProblem("", f"not UTF-8 at byte {error.start}")], source) from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError([ConfigProblem("", f"not TOML: {error}")], source) from None
+    if only is not None:
+        raw = {section: values for section, values in raw.items() if section in only}
+    problems: list[ConfigProblem] = []
+    return Raw(source, _resolve(raw, path.parent, "", problems), problems)
+
+
+def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
+    """Settings of what was read.
+
+    :raises ConfigError: with every problem found, those of reading first
+    """
+    problems = raw.problems + unknown_upstreams(raw.values) + unknown_methods(raw.values)
+    settings: SettingsT | None = None
+    try:
+        settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
+    except ValidationError as error:
+        unresolved = {problem.path for problem in problems}
+        problems += [problem for problem in map(_problem, _own_errors(error)) if problem.path not in unresolved]
+    if problems or settings is None:
+        raise ConfigError(problems, raw.source)
+    return settings
+
+
+def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
+    """Routes that name an upstream which is not there. Works on the raw file, so that it is told beside other problems."""
+    upstreams, routes = raw.get("upstreams", {}), raw.get("routes", [])
+    if not isinstance(upstreams, dict) or not isinstance(routes, list):
+        return []
+    return [
+        ConfigProblem(f"routes[{index}].upstream", f"there is no [upstreams.{route['upstream']}]")
+        for index, route in enumerate(routes)
+        if isinstance(route, dict) and isinstance(route.get("upstream"), str) and route["upstream"] not in upstreams
+    ]
+
+
+def unknown_methods(raw: dict[str, Any]) -> list[ConfigProblem]:
+    """Routes that name a table of methods which is not there."""
+    tables, routes = raw.get("methods", {}), raw.get("routes", [])
+    if not isinstance(tables, dict) or not isinstance(routes, list):
+        return []
+    return [
+        ConfigProblem(f"routes[{index}].methods", f"there is no [methods.{route['methods']}]")
+        for index, route in enumerate(routes)
+        if isinstance(route, dict) and isinstance(route.get("methods"), str) and route["methods"] not in tables
+    ]
+
+
+def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]) -> Any:
+    """Replace every ``env:NAME`` and ``file:PATH`` string; a relative path is taken from the file's own folder."""
+    if isinstance(value, dict):
+        return {key: _resolve(item, folder, f"{where}.{key}" if where else str(key), problems) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_resolve(item, folder, f"{where}[{index}]", problems) for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    if value.startswith("env:"):
+        name = value[4:]
+        if name not in os.environ:
+            problems.append(ConfigProblem(where, f"the environment variable {name} is not set"))
+            return value
+        return os.environ[name]
+    if value.startswith("file:"):
+        target = folder / value[5:]
+        try:
+            return target.read_text().strip()
+        except OSError as error:
+            problems.append(ConfigProblem(where, f"{target} cannot be read: {error.strerror}"))
+        except UnicodeDecodeError:
+            problems.append(ConfigProblem(where, f"{target} is not UTF-8 text"))
+    return value
+
+
+def _own_errors(error: ValidationError) -> list[ErrorDetails]:
+    """Without the complaint that a list is too short which pydantic adds when an item of it is refused."""
+    found = error.errors()
+    inside = {item["loc"][:length] for item in found for length in range(len(item["loc"]))}
+    return [item for item in found if not (item["type"] == "too_short" and item["loc"] in inside)]
+
+
+def _problem(error: ErrorDetails) -> ConfigProblem:
+    path = ""
+    for part in error["loc"]:
+        path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
+    message = error["msg"].removeprefix("Value error, ")
+    return ConfigProblem(path, "not a known key" if error["type"] == "extra_forbidden" else message)
