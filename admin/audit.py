@@ -255,8 +255,8 @@ def _topic(entry: Entry) -> Topic | None:
 
 def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
     """What of an entry its account's holder is told. From where an operator acted is nobody's business but the operators'."""
-    detail = {} if entry.event in _REASON_IS_OURS else entry.detail
-    told = {name: value for name, value in detail.items() if name in _TOLD_MEMBERS and value is not None}
+    members = _TOLD_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
+    told = {name: value for name, value in entry.detail.items() if name in members and value is not None}
     if entry.actor is Actor.ACCOUNT and entry.occasion.client_ip is not None:
         told["client_ip"] = entry.occasion.client_ip
     return Notice(
@@ -290,7 +290,9 @@ _TOLD: Mapping[str, Topic] = {
     Event.ACCOUNT_FROZEN: Topic.ACCOUNT_FROZEN,
     Event.ACCOUNT_THAWED: Topic.ACCOUNT_THAWED,
 }
-_TOLD_MEMBERS = frozenset({"label", "scopes", "ip_allowlist", "expires_in_days", "reason", "found_at", "kind", "name", "unused_days"})
+_TOLD_MEMBERS = frozenset(
+    {"label", "scopes", "ip_allowlist", "expires_in_days", "reason", "found_at", "kind", "name", "unused_days", "kyc"}
+)
 
 _COLUMNS = "seq, at_ms, event, actor, account_id, key_id, client_ip, detail"
 _INSERT = f"INSERT INTO audit_events ({_COLUMNS}, previous, hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"  # noqa: S608  # constants

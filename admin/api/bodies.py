@@ -94,7 +94,7 @@ class Proven(Body):
 _PEM = r"^\s*-----BEGIN PUBLIC KEY-----[\s\S]+-----END PUBLIC KEY-----\s*$"
 _ACCESS_RULE: JsonDict = {
     "if": {"properties": {"ip_access": {"const": "whitelisted"}}},
-    "then": {"required": ["ip_allowlist"], "properties": {"ip_allowlist": {"minItems": 1}}},
+    "then": {"required": ["ip_allowlist"], "properties": {"ip_allowlist": {"type": "array", "minItems": 1}}},
     "else": {"properties": {"ip_allowlist": {"maxItems": 0}}},
 }
 _ALGORITHM_RULE: JsonDict = {
@@ -125,15 +125,15 @@ class KeyMembers(Body):
     ]
     ip_access: Literal["whitelisted", "unrestricted"]
     ip_allowlist: Annotated[
-        list[str],
+        list[str] | None,
         Field(
-            description="Public IPv4 or IPv6 addresses; none for unrestricted access.",
+            description="Public IPv4 or IPv6 addresses; none, or null, for unrestricted access.",
             examples=[["8.8.8.8"]],
             json_schema_extra=_told(
                 items={"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}, maxItems=MAX_ADDRESSES, uniqueItems=True
             ),
         ),
-    ] = []
+    ] = None
     algorithm: Literal["hmac-sha256", "ed25519", "rsa-sha256"] = "hmac-sha256"
     public_key: Annotated[
         str | None,
@@ -150,7 +150,7 @@ class KeyMembers(Body):
             label=self.label,
             scopes=self.scopes,
             ip_access=self.ip_access,
-            ip_allowlist=self.ip_allowlist,
+            ip_allowlist=self.ip_allowlist or [],
             algorithm=self.algorithm,
             public_key=self.public_key,
             expires_in_days=self.expires_in_days,

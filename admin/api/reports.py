@@ -19,20 +19,21 @@ from gateway.runtime import clock
 
 PATH = "/reports/secrets"
 IDENTIFIER, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
-MAX_BODY = 262_144
-_MOST = 1_000
+MAX_BODY = 1_048_576
+_MOST = 10_000
+_LONGEST_URL = 4_096
 _NOT_SIGNED = "The signature is not one of the reporter's over this body."
 
 
 class Report(BaseModel):
-    """One finding. What else a reporter tells is not looked at."""
+    """One finding. What else a reporter tells is not looked at; no odd member of one finding keeps the others' keys alive."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
-    token: str = Field(max_length=4_096, repr=False)
-    type: str = Field(max_length=255)
-    url: str | None = Field(None, max_length=4_096)
-    source: str | None = Field(None, max_length=255)
+    token: str = Field(repr=False)
+    type: str
+    url: str | None = Field(None, description="Where it was found; may be empty.")
+    source: str | None = None
 
 
 class Reports(RootModel[list[Report]]):
@@ -66,7 +67,7 @@ class SecretReports:
         if not signed:
             raise ReportNotSigned(_NOT_SIGNED)
         reports = read_model(body, Reports).root
-        known = await self._leaks.revoke([Found(report.token, report.url) for report in reports], clock.now_ms())
+        known = await self._leaks.revoke([Found(report.token, _found_at(report)) for report in reports], clock.now_ms())
         answered = [_answer(report, is_known) for report, is_known in zip(reports, known, strict=True)]
         return web.Response(body=AllAnswered(answered).model_dump_json().encode(), content_type="application/json")
 
@@ -108,6 +109,11 @@ _REFUSED = {
 def _answer(report: Report, known: bool) -> Answered:
     digest = hashlib.sha256(report.token.encode("utf-8", "surrogatepass")).hexdigest()
     return Answered(token_hash=digest, token_type=report.type, label="true_positive" if known else "false_positive")
+
+
+def _found_at(report: Report) -> str | None:
+    """The URL, for the audit and the owner, unless it is none that somebody could open."""
+    return report.url if report.url and len(report.url) <= _LONGEST_URL and report.url.isprintable() else None
 
 
 def _only(request: web.Request, name: str) -> str:

@@ -159,7 +159,7 @@ def _words(_: Translate, topic: Topic, detail: Mapping[str, object]) -> tuple[st
                     "If it was not you, somebody else has your secret: delete the API key at once."
                 ),
             )
-    return _words_of_ends(_, topic, detail) or _words_of_accounts(_, topic, not_you)
+    return _words_of_ends(_, topic, detail) or _words_of_accounts(_, topic, detail, not_you)
 
 
 def _words_of_ends(_: Translate, topic: Topic, detail: Mapping[str, object]) -> tuple[str, str, str] | None:
@@ -180,7 +180,7 @@ def _words_of_ends(_: Translate, topic: Topic, detail: Mapping[str, object]) -> 
     return None
 
 
-def _words_of_accounts(_: Translate, topic: Topic, not_you: str) -> tuple[str, str, str]:
+def _words_of_accounts(_: Translate, topic: Topic, detail: Mapping[str, object], not_you: str) -> tuple[str, str, str]:
     support = _("Contact support if you have questions.")
     match topic:
         case Topic.FACTOR_ADDED:
@@ -195,6 +195,12 @@ def _words_of_accounts(_: Translate, topic: Topic, not_you: str) -> tuple[str, s
             )
         case Topic.ACCOUNT_FROZEN:
             return _("Your account was frozen"), _("The exchange froze your account. Your API keys do not work meanwhile."), support
+        case Topic.ACCOUNT_THAWED if "kyc" in detail:
+            return (
+                _("Your account is no longer frozen"),
+                _("The exchange ended the freeze of your account. Your API keys stay off until your identity is verified."),
+                support,
+            )
         case Topic.ACCOUNT_THAWED:
             return (
                 _("Your account is no longer frozen"),

@@ -54,8 +54,9 @@ async def test_a_public_key_brings_no_secret(alice: Customer) -> None:
     assert (created.status, created.body["secret"]) == (201, None)
 
 
-async def test_unrestricted_access_has_no_list(alice: Customer) -> None:
-    created = await alice.create(ip_access="unrestricted", ip_allowlist=[])
+@pytest.mark.parametrize("none", [[], None])
+async def test_unrestricted_access_has_no_list(alice: Customer, none: list[str] | None) -> None:
+    created = await alice.create(ip_access="unrestricted", ip_allowlist=none)
     assert (created.body["key"]["ip_access"], created.body["key"]["ip_allowlist"]) == ("unrestricted", [])
 
 

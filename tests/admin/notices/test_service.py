@@ -70,6 +70,25 @@ async def test_every_change_of_an_account_is_told_in_order(
     assert "Seen on a forum" in whole
 
 
+async def test_the_end_of_a_freeze_promises_no_working_keys_while_the_identity_is_not_verified(
+    alice: Customer, service: Service, receiver: Receiver, mail_server: SmtpServer
+) -> None:
+    await service.operator("PUT", "accounts/alice", {"kyc": "revoked"})
+    await service.operator("POST", "accounts/alice/freeze", {"reason": "a secret inquiry"})
+    await service.operator("POST", "accounts/alice/thaw", {"reason": "nothing found"})
+    await service.operator("PUT", "accounts/alice", {"kyc": "verified"})
+    await service.operator("POST", "accounts/alice/freeze", {"reason": "a secret inquiry"})
+    await service.operator("POST", "accounts/alice/thaw", {"reason": "nothing found"})
+    events = await receiver.until(5)
+    assert [event["data"] for event in events if event["type"] == "account.thawed"] == [
+        {"account_id": "alice", "kyc": "revoked", "by": "exchange"},
+        {"account_id": "alice", "by": "exchange"},
+    ]
+    mails = [mail for mail in await mail_server.box.until(5) if mail["Subject"] == "Akun Anda tidak lagi dibekukan"]
+    told = ["belum dapat digunakan" in mail.get_body(("plain",)).get_content() for mail in mails]
+    assert told == [True, False]
+
+
 async def test_a_bulk_act_is_told_to_a_second_person_with_who_did_it(
     alice: Customer, service: Service, receiver: Receiver, mail_server: SmtpServer
 ) -> None:
