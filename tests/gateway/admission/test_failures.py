@@ -1,6 +1,6 @@
 """The limit of refused credentials by address."""
 
-from gateway.admission.failures import FailureLimiter
+from gateway.admission.failures import LOOK_UPS, AddressLimiter, FailureLimiter
 from gateway.config.fields import Rate
 
 FAILURES = Rate(3, 60_000)
@@ -47,3 +47,25 @@ def test_what_is_no_address_is_limited_as_it_is():
         for _ in range(3):
             limiter.failed(text, FAILURES, 1_000)
         assert limiter.retry_after_ms(text, FAILURES, 1_000) > 0
+
+
+def test_all_addresses_that_are_held_back_share_few_look_ups():
+    limiter = FailureLimiter()
+    assert [limiter.may_look_up(0.5) for _ in range(LOOK_UPS.units + 1)] == [True] * LOOK_UPS.units + [False]
+    assert not limiter.may_look_up(20.4)
+    assert [limiter.may_look_up(20.5) for _ in range(2)] == [True, False]
+
+
+def test_a_charge_is_of_the_address_alone_and_tells_what_is_left():
+    limiter = AddressLimiter()
+    charges = [limiter.charge("192.0.2.1", weight, FAILURES, 0.5) for weight in (1, 2, 1)]
+    assert [(charge.allowed, charge.remaining) for charge in charges] == [(True, 2), (True, 0), (False, 0)]
+    assert limiter.charge("192.0.2.2", 3, FAILURES, 0.5).allowed
+    assert len(limiter) == 2
+
+
+def test_of_ever_new_addresses_as_many_are_remembered_as_there_is_room_for():
+    for limiter in (AddressLimiter(), FailureLimiter()):
+        for number in range(65_537):
+            limiter.charge(f"n{number}", 1, FAILURES, 1_000)
+        assert len(limiter) == 65_536

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, Overloaded, Refusal
-from gateway.http1.body import BodyBuffer, ChunkedBody, Memory
+from gateway.http1.body import MAX_CHUNK_LINE, UNVERIFIED, BodyBuffer, ChunkedBody, Memory
 
 PIECES = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
 CUTS = st.lists(st.integers(0, 400), max_size=12)
@@ -90,9 +90,11 @@ def test_a_buffer_holds_no_more_than_its_limit() -> None:
     assert buffer.whole() == b"abc"
     with pytest.raises(BodyTooLarge) as refusal:
         buffer.add(b"d", keep=False)
-    assert refusal.value.extras == {"limit": 3}
+    assert (refusal.value.extras, refusal.value.close) == ({"limit": 3}, True)
+    assert refusal.match("the body exceeds 3 bytes")
     with pytest.raises(BodyTooLarge):
         BodyBuffer(3, 4, Memory(100))
+    BodyBuffer(3, 3, Memory(100))
 
 
 def test_buffers_share_what_memory_there_is() -> None:
@@ -105,4 +107,82 @@ def test_buffers_share_what_memory_there_is() -> None:
     assert one.whole() == b"abc"
     other.add(b"a", keep=True)
     other.whole()
-    assert memory.left == 5
+    assert (one.whole(), other.whole()) == (b"", b"")
+    assert memory.left == memory.size == 5
+    one.add(b"ab", keep=True)
+    one.add(b"cd", keep=True)
+    assert (memory.left, one.whole(), memory.left) == (1, b"abcd", 5)
+
+
+def test_each_owner_of_content_has_a_share_of_the_memory() -> None:
+    memory = Memory(80)
+    memory.take(10, ("a",))
+    with pytest.raises(Overloaded, match="from this client; send fewer") as refusal:
+        memory.take(1, ("b", "a"))
+    assert (refusal.value.resource, refusal.value.close, memory.left) == ("body_memory_share", True, 70)
+    memory.take(10, ("b", "c"))  # of what was refused, neither holds anything
+    memory.give(4, ("a",))
+    memory.take(3, ("a",))
+    with pytest.raises(Overloaded):
+        memory.take(2, ("a",))
+    memory.take(1, ("a",))
+    memory.give(9, ("a",))
+    with pytest.raises(Overloaded):
+        memory.take(10, ("a",))
+    memory.give(1, ("a",))
+    memory.give(10, ("b", "c"))
+    assert (memory.left, memory._held) == (80, {})  # nobody who holds nothing is remembered
+
+
+def test_all_that_nobody_answers_for_has_half_of_it() -> None:
+    memory = Memory(80)
+    memory.take(40, (UNVERIFIED,))
+    with pytest.raises(Overloaded, match="from this client"):
+        memory.take(1, (UNVERIFIED,))
+    for owner in "abcd":
+        memory.take(10, (owner,))
+    with pytest.raises(Overloaded, match="too many request bodies are being received; try again") as refusal:
+        memory.take(1, ("e",))
+    assert (refusal.value.resource, refusal.value.close, memory.left) == ("body_memory", True, 0)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "why"),
+    [
+        (b"g\r\n", MalformedRequest, "must be hexadecimal digits"),
+        (b"1 \r\n", MalformedRequest, "must be hexadecimal digits"),
+        (b"\n", MalformedRequest, "does not end in CRLF"),
+        (b"\n" + b"a" * 300, MalformedRequest, "does not end in CRLF"),
+        (b"1\n", MalformedRequest, "does not end in CRLF"),
+        (b"1\r\nx\n", MalformedRequest, "not followed by CRLF"),
+        (b"1\r\nx\ry", MalformedRequest, "not followed by CRLF"),
+        (b"0\r\nX\r\n", MalformedRequest, "not a field line"),
+        (b"0\r\n: x\r\n", MalformedRequest, "not a field line"),
+        (b"0\r\nA: \x00\r\n", MalformedRequest, "not a field line"),
+        (b"1;" + b"a" * (MAX_CHUNK_LINE - 1) + b"\r\n", MalformedRequest, "too long"),
+        (b"1;" + b"a" * MAX_CHUNK_LINE, MalformedRequest, "too long"),
+        (b"0\r\nA:" + b"a" * 99 + b"\r\n", HeadersTooLarge, "too long"),
+        (b"0\r\nA:" + b"a" * 100, HeadersTooLarge, "too long"),
+        (b"0\r\n" + b"A:" + b"a" * 96 + b"\r\nB:\r\n", HeadersTooLarge, "too long"),
+        (b"0\r\n" + b"A:" + b"a" * 96 + b"\r\nB\r\n", HeadersTooLarge, "too long"),
+    ],
+)
+def test_what_breaks_the_coding_ends_the_connection(data: bytes, kind: type[Refusal], why: str) -> None:
+    for cuts in ([], list(range(len(data)))):
+        with pytest.raises(kind, match=why) as refusal:
+            fed(ChunkedBody(100), data, cuts)
+        assert refusal.value.close
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\nx\r\n0\r\n\r\n",
+        b"1\r\nx\r\n0;" + b"a" * (MAX_CHUNK_LINE - 2) + b"\r\n\r\n",
+        b"1\r\nx\r\n0\r\nA:" + b"a" * 98 + b"\r\n\r\n",
+        b"1\r\nx\r\n0\r\nA:" + b"a" * 44 + b"\r\nB:" + b"b" * 50 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_exactly_as_long_as_it_may_be_passes(data: bytes) -> None:
+    for cuts in ([], list(range(len(data)))):
+        assert fed(ChunkedBody(100), data + b"rest", cuts) == (b"x", b"rest")

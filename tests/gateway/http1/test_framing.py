@@ -2,8 +2,19 @@
 
 import pytest
 
-from gateway.errors import MalformedRequest
-from gateway.http1.framing import frame
+from gateway.errors import ExpectationFailed, MalformedRequest
+from gateway.http1.framing import (
+    CHUNKED,
+    Framing,
+    check_coding,
+    check_once,
+    check_together,
+    chunk,
+    connection_options,
+    content_length,
+    frame,
+    persists,
+)
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
 
@@ -18,12 +29,12 @@ def post(*lines: bytes, body: bytes = b"") -> bytes:
     return b"POST /trade HTTP/1.1\r\n" + HOST + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
 
 
-CHUNKED = b"Transfer-Encoding: chunked"
+CODED = b"Transfer-Encoding: chunked"
 
 REFUSED = {
     # Length, RFC 9112 §6
-    "both Content-Length and Transfer-Encoding": post(b"Content-Length: 5", CHUNKED, body=b"0\r\n\r\n"),
-    "both, the other way round": post(CHUNKED, b"Content-Length: 5", body=b"0\r\n\r\n"),
+    "both Content-Length and Transfer-Encoding": post(b"Content-Length: 5", CODED, body=b"0\r\n\r\n"),
+    "both, the other way round": post(CODED, b"Content-Length: 5", body=b"0\r\n\r\n"),
     "repeated Content-Length": post(b"Content-Length: 1", b"Content-Length: 1", body=b"x"),
     "differing Content-Length": post(b"Content-Length: 1", b"Content-Length: 2", body=b"xx"),
     "Content-Length list": post(b"Content-Length: 1, 1", body=b"x"),
@@ -39,11 +50,11 @@ REFUSED = {
     "chunked, identity": post(b"Transfer-Encoding: chunked, identity", body=b"0\r\n\r\n"),
     "xchunked": post(b"Transfer-Encoding: xchunked", body=b"0\r\n\r\n"),
     "chunked twice in one field": post(b"Transfer-Encoding: chunked, chunked", body=b"0\r\n\r\n"),
-    "chunked in two fields": post(CHUNKED, CHUNKED, body=b"0\r\n\r\n"),
+    "chunked in two fields": post(CODED, CODED, body=b"0\r\n\r\n"),
     "chunked behind a vertical tab": post(b"Transfer-Encoding: \x0bchunked", body=b"0\r\n\r\n"),
     "quoted chunked": post(b'Transfer-Encoding: "chunked"', body=b"0\r\n\r\n"),
     "empty Transfer-Encoding": post(b"Transfer-Encoding:", body=b""),
-    "Transfer-Encoding on HTTP/1.0": b"POST /trade HTTP/1.0\r\n" + HOST + CHUNKED + b"\r\n\r\n0\r\n\r\n",
+    "Transfer-Encoding on HTTP/1.0": b"POST /trade HTTP/1.0\r\n" + HOST + CODED + b"\r\n\r\n0\r\n\r\n",
     # Host, RFC 9112 §3.2
     "missing Host": get(host=b""),
     "repeated Host": get(HOST[:-2]),
@@ -115,23 +126,23 @@ REFUSED = {
     "Content_Length": post(b"Content_Length: 3", b"Content-Length: 1", body=b"x"),
     "Transfer_Encoding": post(b"Transfer_Encoding: chunked", b"Content-Length: 1", body=b"x"),
     # Chunked coding, RFC 9112 §7.1
-    "chunk size without digits": post(CHUNKED, body=b"\r\nx\r\n0\r\n\r\n"),
-    "chunk size not hexadecimal": post(CHUNKED, body=b"g\r\nx\r\n0\r\n\r\n"),
-    "chunk size with a sign": post(CHUNKED, body=b"-1\r\nx\r\n0\r\n\r\n"),
-    "chunk size with 0x": post(CHUNKED, body=b"0x1\r\nx\r\n0\r\n\r\n"),
-    "chunk size behind a blank": post(CHUNKED, body=b" 1\r\nx\r\n0\r\n\r\n"),
-    "chunk size before a blank": post(CHUNKED, body=b"1 \r\nx\r\n0\r\n\r\n"),
-    "chunk size beyond all sizes": post(CHUNKED, body=b"ffffffffffffffffff\r\nx\r\n0\r\n\r\n"),
-    "chunk longer than its size": post(CHUNKED, body=b"1\r\nxy\r\n0\r\n\r\n"),
-    "chunk size ended by a bare LF": post(CHUNKED, body=b"1\nx\r\n0\r\n\r\n"),
-    "chunk ended by a bare LF": post(CHUNKED, body=b"1\r\nx\n0\r\n\r\n"),
-    "bare CR in a chunk line": post(CHUNKED, body=b"1;a\rb\r\nx\r\n0\r\n\r\n"),
-    "long chunk extension": post(CHUNKED, body=b"1;" + b"a" * 300 + b"\r\nx\r\n0\r\n\r\n"),
-    "long chunk extension that does not end": post(CHUNKED, body=b"1;" + b"a" * 300),
-    "control byte in a chunk extension": post(CHUNKED, body=b"1;a=\x00\r\nx\r\n0\r\n\r\n"),
-    "bare LF ends the trailers": post(CHUNKED, body=b"0\r\n\n"),
-    "trailer without a colon": post(CHUNKED, body=b"0\r\nx\r\n\r\n"),
-    "folded trailer": post(CHUNKED, body=b"0\r\nX-A: b\r\n c\r\n\r\n"),
+    "chunk size without digits": post(CODED, body=b"\r\nx\r\n0\r\n\r\n"),
+    "chunk size not hexadecimal": post(CODED, body=b"g\r\nx\r\n0\r\n\r\n"),
+    "chunk size with a sign": post(CODED, body=b"-1\r\nx\r\n0\r\n\r\n"),
+    "chunk size with 0x": post(CODED, body=b"0x1\r\nx\r\n0\r\n\r\n"),
+    "chunk size behind a blank": post(CODED, body=b" 1\r\nx\r\n0\r\n\r\n"),
+    "chunk size before a blank": post(CODED, body=b"1 \r\nx\r\n0\r\n\r\n"),
+    "chunk size beyond all sizes": post(CODED, body=b"ffffffffffffffffff\r\nx\r\n0\r\n\r\n"),
+    "chunk longer than its size": post(CODED, body=b"1\r\nxy\r\n0\r\n\r\n"),
+    "chunk size ended by a bare LF": post(CODED, body=b"1\nx\r\n0\r\n\r\n"),
+    "chunk ended by a bare LF": post(CODED, body=b"1\r\nx\n0\r\n\r\n"),
+    "bare CR in a chunk line": post(CODED, body=b"1;a\rb\r\nx\r\n0\r\n\r\n"),
+    "long chunk extension": post(CODED, body=b"1;" + b"a" * 300 + b"\r\nx\r\n0\r\n\r\n"),
+    "long chunk extension that does not end": post(CODED, body=b"1;" + b"a" * 300),
+    "control byte in a chunk extension": post(CODED, body=b"1;a=\x00\r\nx\r\n0\r\n\r\n"),
+    "bare LF ends the trailers": post(CODED, body=b"0\r\n\n"),
+    "trailer without a colon": post(CODED, body=b"0\r\nx\r\n\r\n"),
+    "folded trailer": post(CODED, body=b"0\r\nX-A: b\r\n c\r\n\r\n"),
 }
 
 
@@ -172,7 +183,7 @@ async def test_it_is_refused_as_well_when_it_comes_byte_by_byte_behind_a_good_re
         (get(b"X-Long: " + b"a" * 20_000), 431),
         (b"GET /read HTTP/1.1\r\nX-Long: " + b"a" * 20_000, 431),
         (b"GET /" + b"a" * 20_000, 431),
-        (post(CHUNKED, body=b"0\r\n" + b"X-A: b\r\n" * 3_000 + b"\r\n"), 431),
+        (post(CODED, body=b"0\r\n" + b"X-A: b\r\n" * 3_000 + b"\r\n"), 431),
     ],
 )
 async def test_other_refusals_of_the_head_close_the_connection_too(request_bytes: bytes, status: int) -> None:
@@ -202,7 +213,7 @@ ACCEPTED = {
     "white space around a value": get(b"X-A: \t b \t "),
     "empty value": get(b"X-A:"),
     "bytes over 127 in a value": get(b"X-A: \xc3\xa9"),
-    "chunk extension": post(CHUNKED, body=b'1;a="b"\r\nx\r\n0\r\n\r\n'),
+    "chunk extension": post(CODED, body=b'1;a="b"\r\nx\r\n0\r\n\r\n'),
     "Chunked in capitals": post(b"Transfer-Encoding: Chunked", body=b"1\r\nx\r\n0\r\n\r\n"),
     "underscore in a name that is not the gate's": get(b"X_Custom: 1"),
     "Content-Length of 0": post(b"Content-Length: 0"),
@@ -252,7 +263,7 @@ async def test_trailers_are_dropped_and_never_become_headers() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
         body = b"3\r\nabc\r\n0\r\nX-Account-Id: evil\r\nX-Trailer: v\r\n\r\n"
-        assert (await client.ask(post(CHUNKED, body=body))).status == 200
+        assert (await client.ask(post(CODED, body=body))).status == 200
         received = upstream.requests[0]
         assert received.body == b"abc"
         assert b"evil" not in received.raw
@@ -268,12 +279,183 @@ async def test_a_request_smuggled_inside_a_body_is_body() -> None:
         assert [received.body for received in upstream.requests] == [inner]
 
 
+# -- the rules themselves, whatever llhttp lets through
+
+A_HOST = (b"host", b"a")
+UPGRADE = [(b"connection", b"upgrade"), (b"upgrade", b"websocket")]
+PLAIN = {
+    "length": 0, "keep_alive": True, "http10": False, "host": b"a", "named": frozenset(), "expects_continue": False, "upgrade": b"",
+    "alone": True,
+}  # fmt: skip
+
+
+def told(framing: Framing) -> dict[str, object]:
+    return {name: getattr(framing, name) for name in PLAIN}
+
+
 @pytest.mark.parametrize(
-    "field", [(b"host", b"a"), (b"content-length", b"1"), (b"content-length", b"0"), (b"transfer-encoding", b"chunked")]
+    ("fields", "http10", "differs"),
+    [
+        ([], False, {}),
+        ([(b"content-length", b"0")], False, {}),
+        ([(b"content-length", b"12")], False, {"length": 12, "alone": False}),
+        ([(b"transfer-encoding", b"Chunked")], False, {"length": CHUNKED, "alone": False}),
+        ([(b"connection", b"close")], False, {"keep_alive": False, "alone": False}),
+        ([(b"connection", b"X-A,\tClose , x-b")], False, {"keep_alive": False, "alone": False, "named": frozenset({b"x-a", b"x-b"})}),
+        ([(b"connection", b"x-a"), (b"connection", b"x-b")], False, {"named": frozenset({b"x-a", b"x-b"})}),
+        ([(b"connection", b"a\x0bb, keep alive")], False, {"named": frozenset({b"a\x0bb", b"keep alive"})}),
+        ([(b"connection", b"\x0bclose")], False, {"named": frozenset({b"\x0bclose"})}),
+        ([(b"connection", b"keep-alive")], False, {}),
+        ([], True, {"http10": True, "keep_alive": False, "alone": False}),
+        ([(b"connection", b"keep-alive")], True, {"http10": True, "alone": False}),
+        ([(b"connection", b"keep-alive, close")], True, {"http10": True, "keep_alive": False, "alone": False}),
+        ([(b"proxy-connection", b"close, x-a")], False, {"keep_alive": False, "alone": False}),
+        ([(b"proxy-connection", b"keep-alive")], True, {"http10": True, "keep_alive": False, "alone": False}),
+        ([(b"expect", b"100-Continue")], False, {"expects_continue": True}),
+        ([(b"expect", b"100-continue")], True, {"http10": True, "keep_alive": False, "alone": False}),
+        ([(b"expect", b"")], False, {}),
+        (UPGRADE, False, {"upgrade": b"websocket", "named": frozenset({b"upgrade"}), "alone": False}),
+        ([UPGRADE[0], (b"upgrade", b"h2c,\tWebSocket ")], False, {"upgrade": b"websocket", "named": {b"upgrade"}, "alone": False}),
+        ([*UPGRADE, (b"upgrade", b"h2c")], False, {"upgrade": b"websocket", "named": {b"upgrade"}, "alone": False}),
+        ([UPGRADE[0], (b"upgrade", b"h2c")], False, {"named": {b"upgrade"}, "alone": False}),
+        ([UPGRADE[0], (b"upgrade", b"websocket/13")], False, {"named": {b"upgrade"}, "alone": False}),
+        ([UPGRADE[0], (b"upgrade", b"\x0bwebsocket")], False, {"named": {b"upgrade"}, "alone": False}),
+        ([UPGRADE[0], (b"upgrade", b"h2c websocket")], False, {"named": {b"upgrade"}, "alone": False}),
+        ([UPGRADE[1]], False, {"alone": False}),
+        ([(b"connection", b"keep-alive"), UPGRADE[1]], False, {"alone": False}),
+        (UPGRADE, True, {"http10": True, "keep_alive": False, "named": {b"upgrade"}, "alone": False}),
+        ([*UPGRADE, (b"content-length", b"1")], False, {"length": 1, "named": {b"upgrade"}, "alone": False}),
+        ([*UPGRADE, (b"transfer-encoding", b"chunked")], False, {"length": CHUNKED, "named": {b"upgrade"}, "alone": False}),
+    ],
 )
-def test_a_field_that_may_stand_once_is_refused_twice_by_the_rule_itself(field: tuple[bytes, bytes]) -> None:
-    """Whatever llhttp lets through."""
-    others = [other for other in [(b"host", b"a")] if other[0] != field[0]]
-    assert frame([*others, field], http10=False).host == b"a"
-    with pytest.raises(MalformedRequest, match="repeated"):
-        frame([*others, field, field], http10=False)
+def test_a_head_is_framed_by_each_of_its_fields(fields: list[tuple[bytes, bytes]], http10: bool, differs: dict[str, object]) -> None:
+    assert told(frame([A_HOST, *fields], http10=http10)) == PLAIN | differs
+    assert told(frame([*fields, A_HOST], http10=http10)) == PLAIN | differs
+
+
+def test_what_nothing_is_said_of_is_not_there() -> None:
+    assert told(Framing(0, keep_alive=True, http10=False, host=b"a")) == PLAIN | {"alone": False}
+
+
+@pytest.mark.parametrize(
+    ("host", "asked"),
+    [
+        (b"a.example", b"a.example"), (b"a:80", b"a:80"), (b"a:", b"a"), (b"[::1]", b"[::1]"), (b"[::1]:", b"[::1]"),
+        (b"[2001:db8::1]:65535", b"[2001:db8::1]:65535"), (b"a_b~!$&'()*+;=%41", b"a_b~!$&'()*+;=%41"), (b"a" * 255, b"a" * 255),
+    ],
+)  # fmt: skip
+def test_a_host_may_have_a_port(host: bytes, asked: bytes) -> None:
+    assert frame([(b"host", host)], http10=False).host == asked
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        b"",
+        b":",
+        b":80",
+        b"a,b",
+        b"a b",
+        b"a/b",
+        b"u@a",
+        b"a:8x",
+        b"a:123456",
+        b"[::1",
+        b"::1",
+        b"[g]",
+        b"[]",
+        b"a" * 256,
+        b"a\x00",
+        b"\xff",
+    ],
+)
+def test_what_is_no_host_is_refused(host: bytes) -> None:
+    for http10 in (False, True):
+        with pytest.raises(MalformedRequest, match=r"Host (must be|field is empty)") as refusal:
+            frame([(b"host", host)], http10=http10)
+        assert refusal.value.close
+
+
+def test_only_http_1_0_may_leave_its_host_out() -> None:
+    assert frame([], http10=True).host == b""
+    with pytest.raises(MalformedRequest, match="Host field is missing"):
+        frame([], http10=False)
+
+
+@pytest.mark.parametrize("expected", [b"200-ok", b"100-continue, 100-continue", b"100"])
+def test_no_other_expectation_is_met(expected: bytes) -> None:
+    with pytest.raises(ExpectationFailed, match="only expectation supported") as refusal:
+        frame([A_HOST, (b"expect", expected)], http10=False)
+    assert refusal.value.close
+
+
+def test_an_expectation_is_stated_once() -> None:
+    for first in (b"100-continue", b"x"):
+        with pytest.raises(ExpectationFailed):
+            frame([A_HOST, (b"expect", first), (b"expect", b"100-continue")], http10=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("Host", b"a"), ("Content-Length", b"1"), ("Content-Length", b"0"), ("Transfer-Encoding", b"chunked")]
+)
+def test_a_repeated_field_is_named(name: str, value: bytes) -> None:
+    field = (name.lower().encode(), value)
+    with pytest.raises(MalformedRequest, match=f"the {name} field is repeated") as refusal:
+        frame([*([A_HOST] if name != "Host" else []), field, field], http10=False)
+    assert refusal.value.close
+
+
+@pytest.mark.parametrize("value", [b"gzip", b"chunked, chunked", b"chunked ", b"\x0bchunked", b"", b"identity", b"xchunked"])
+def test_a_coding_that_not_everybody_frames_alike_is_refused(value: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="must be exactly chunked") as refusal:
+        check_coding(value)
+    assert refusal.value.close
+    check_coding(b"CHUNKED")
+
+
+@pytest.mark.parametrize("value", [b"", b"+1", b"-1", b"1 1", b"1,1", b"0x1", b"1" * 19, b"\xd9\xa1"])
+def test_a_length_is_written_in_digits(value: bytes) -> None:
+    with pytest.raises(MalformedRequest, match="must be given in digits"):
+        content_length(value)
+    assert content_length(b"9" * 18) == 10**18 - 1
+    assert content_length(b"007") == 7
+
+
+def test_a_length_and_a_coding_exclude_each_other_and_the_older_version_has_no_coding() -> None:
+    with pytest.raises(MalformedRequest, match="both Content-Length and Transfer-Encoding"):
+        check_together(chunked=True, with_length=True, http10=False)
+    with pytest.raises(MalformedRequest, match=r"does not exist in HTTP/1\.0"):
+        check_together(chunked=True, with_length=False, http10=True)
+    for chunked, with_length, http10 in ((True, False, False), (False, True, True), (False, True, False), (False, False, True)):
+        check_together(chunked=chunked, with_length=with_length, http10=http10)
+    for http10, why in ((False, "both"), (True, "both")):
+        with pytest.raises(MalformedRequest, match=why):
+            frame([A_HOST, (b"content-length", b"0"), (b"transfer-encoding", b"chunked")], http10=http10)
+    with pytest.raises(MalformedRequest, match=r"HTTP/1\.0"):
+        frame([A_HOST, (b"transfer-encoding", b"chunked")], http10=True)
+
+
+def test_what_may_stand_once_may_stand_once() -> None:
+    check_once(False, "X")
+    with pytest.raises(MalformedRequest, match="the X field is repeated"):
+        check_once(True, "X")
+
+
+def test_options_are_a_list_whatever_stands_between_its_commas() -> None:
+    assert connection_options(b"connection", b",, Close\t,,x-a ,") == {b"close", b"x-a"}
+    assert connection_options(b"proxy-connection", b"x-a, CLOSE, keep-alive") == {b"close"}
+
+
+@pytest.mark.parametrize(
+    ("options", "http10", "goes_on"),
+    [
+        (set(), False, True), (set(), True, False), ({b"keep-alive"}, True, True), ({b"keep-alive"}, False, True),
+        ({b"close"}, False, False), ({b"close", b"keep-alive"}, True, False), ({b"close", b"keep-alive"}, False, False),
+    ],
+)  # fmt: skip
+def test_a_connection_goes_on_by_its_version_and_its_options(options: set[bytes], http10: bool, goes_on: bool) -> None:
+    assert persists(frozenset(options), http10=http10) is goes_on
+
+
+def test_a_chunk_tells_its_size_in_hexadecimal() -> None:
+    assert chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"

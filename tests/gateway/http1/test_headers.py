@@ -54,4 +54,4 @@ def test_names_that_only_look_alike_go_on() -> None:
 
 
 def test_lines_are_left_out_by_name_whatever_their_case() -> None:
-    assert without([b"X-Hop: 1", b"x-hop:2", b"X-Hopper: 3"], frozenset({b"x-hop"})) == [b"X-Hopper: 3"]
+    assert without([b"X-Hop: a:1", b"x-hop:2", b"X-Hopper: 3"], frozenset({b"x-hop"})) == [b"X-Hopper: 3"]

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import MalformedRequest
+from gateway.errors import MalformedRequest, MethodNotAllowed
 from gateway.http1 import memo
 from gateway.http1 import request_head as module
-from gateway.http1.request_head import cut_fields, read_request_line
+from gateway.http1.request_head import asked_of, cut_fields, read_request_line
 
 
 class Collector:
@@ -106,3 +106,76 @@ def test_every_form_of_target_comes_to_a_path(line: bytes, cut: tuple[bytes, byt
     for _ in range(2):  # the second time from memory
         read = read_request_line(line)
         assert (read.method, read.target, read.path, read.query, read.authority) == cut
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"GET /a", "must be METHOD SP target SP"),
+        (b"GET  /a HTTP/1.1", "must be METHOD SP target SP"),
+        (b"GET /a HTTP/1.1 ", "must be METHOD SP target SP"),
+        (b"GET /a HTTP/1.2", r"must be HTTP/1\.1 or HTTP/1\.0"),
+        (b"GET /a HTTP/2.0", r"must be HTTP/1\.1 or HTTP/1\.0"),
+        (b"GET /a http/1.1", r"must be HTTP/1\.1 or HTTP/1\.0"),
+        (b"\x00GET /a HTTP/1.1", "before the method"),
+        (b"M-SEARCH /a HTTP/1.1", "before the method"),
+        (b"GET a HTTP/1.1", "must begin with /"),
+        (b"GET * HTTP/1.1", "must begin with /"),
+        (b"OPTIONS *a HTTP/1.1", "must begin with /"),
+        (b"GET ftp://a/ HTTP/1.1", "must begin with /"),
+        (b"GET xhttp://a/ HTTP/1.1", "must begin with /"),
+        (b"GET http://a,b/ HTTP/1.1", "Host must be"),
+        (b"GET http:///a HTTP/1.1", "Host must be"),
+        (b"GET http://u@a/ HTTP/1.1", "Host must be"),
+    ],
+)
+def test_what_is_no_request_line_ends_the_connection(line: bytes, why: str) -> None:
+    for _ in range(2):
+        with pytest.raises(MalformedRequest, match=why) as refusal:
+            read_request_line(line)
+        assert refusal.value.close
+
+
+@pytest.mark.parametrize("method", [b"CONNECT", b"TRACE"])
+def test_what_could_lead_elsewhere_or_repeat_a_request_is_told_what_may_be_asked(method: bytes) -> None:
+    with pytest.raises(MethodNotAllowed, match=f"{method.decode()} is not supported") as refusal:
+        read_request_line(method + b" /a HTTP/1.1")
+    assert (refusal.value.close, refusal.value.headers) == (True, ((b"Allow", module.METHODS),))
+
+
+def test_the_older_version_is_told_apart_in_every_form() -> None:
+    for target in (b"/a", b"/a?b", b"http://h/a"):
+        assert [read_request_line(b"GET " + target + b" HTTP/1." + minor).http10 for minor in (b"0", b"1")] == [True, False]
+
+
+def test_of_white_space_only_blanks_and_tabs_stand_around_a_value() -> None:
+    assert cut_fields([b"", b"X-A: \t\x0bv w\x0c \t", b"X-B:"])[0] == [(b"x-a", b"\x0bv w\x0c"), (b"x-b", b"")]
+
+
+def test_what_is_remembered_is_what_was_cut_and_no_longer_than_a_line_may_be() -> None:
+    room = memo.LINE_BYTES
+    for remembered, name in ((module._plain, b"User-Agent"), (module._special, b"Host")):
+        line = name + b": " + b"a" * (room - len(name) - 2)
+        assert cut_fields([b"", line])[0][0] is cut_fields([b"", line])[0][0] is remembered[line]
+        assert remembered[line] == (name.lower(), line.partition(b": ")[2])
+        cut_fields([b"", line + b"a"])
+        assert line + b"a" not in remembered
+    line = b"GET /" + b"a" * (room - 14) + b" HTTP/1.1"
+    assert read_request_line(line) is read_request_line(line)
+    assert read_request_line(line.replace(b"/", b"/a", 1)) is not read_request_line(line.replace(b"/", b"/a", 1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "http10", "asked"),
+    [
+        ([(b"a", b"1"), (b"host", b"b"), (b"c", b"2")], False, [(b"a", b"1"), (b"host", b"h"), (b"c", b"2")]),
+        ([(b"a", b"1"), (b"host", b"b"), (b"c", b"2")], True, [(b"a", b"1"), (b"host", b"h"), (b"c", b"2")]),
+        ([(b"host", b"b"), (b"host", b"")], False, [(b"host", b"h"), (b"host", b"h")]),
+        ([(b"a", b"1")], True, [(b"a", b"1"), (b"host", b"h")]),
+        ([(b"a", b"1")], False, [(b"a", b"1")]),  # refused as missing: the client must send it all the same
+    ],
+)
+def test_the_authority_stands_where_host_stood(fields: list[tuple[bytes, bytes]], http10: bool, asked: list[tuple[bytes, bytes]]) -> None:
+    assert asked_of(b"h", fields, http10=http10) == asked
+    with pytest.raises(MalformedRequest, match="Host must be"):
+        asked_of(b"h", [*fields, (b"host", b"a/b")], http10=http10)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from gateway.errors import MalformedRequest
 from gateway.http1 import response
 from gateway.http1.framing import CHUNKED, UNTIL_CLOSE
+from gateway.http1.headers import RATE_LIMIT
 from gateway.http1.response import Unframable, known_head, read_head
 
 
@@ -46,6 +47,16 @@ def test_where_the_content_ends_and_how_the_client_is_told(raw: bytes, head_only
         (head(b"Content-Length: 0", version=b"HTTP/1.0"), False),
         (head(b"Content-Length: 0", b"Connection: keep-alive", version=b"HTTP/1.0"), True),
         (head(), False),
+        (head(b"Content-Length: 0", b"Proxy-Connection: close"), False),
+        (head(b"Content-Length: 0", b"Proxy-Connection: keep-alive", version=b"HTTP/1.0"), False),
+        (head(status=304), True),
+        (head(b"Content-Length: 7", status=304), True),
+        (head(status=204), True),
+        (head(b"Content-Length: 0", status=204), True),
+        (head(b"Content-Length: 7", status=204), False),  # some would read content there
+        (head(b"Transfer-Encoding: chunked", status=204), False),
+        (head(b"Transfer-Encoding: chunked"), True),
+        (head(b"Content-Length: 7", status=205), True),
     ],
 )
 def test_whether_the_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
@@ -56,6 +67,52 @@ def test_whether_the_connection_goes_on(raw: bytes, keep_alive: bool) -> None:
 def test_a_status_that_is_none_is_refused(status: int) -> None:
     with pytest.raises(Unframable):
         read_head(head(b"Content-Length: 0", status=status), head_only=False)
+
+
+@pytest.mark.parametrize(
+    ("raw", "why"),
+    [
+        (b"HTTP/1.2 200 OK\r\n\r\n", "the protocol is not"),
+        (b"ICY 200 OK\r\n\r\n", "the protocol is not"),
+        (b"HTTP/1.1  200 OK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 x00 OK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 2x0 OK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 20 OK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 2000 OK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 200\tOK\r\n\r\n", "the status code is not one"),
+        (b"HTTP/1.1 +99 OK\r\n\r\n", "the status code is not one"),
+        (head(b"Content-Length: 1", b"Content-Length: 1"), "the Content-Length field is repeated"),
+        (head(b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"), "the Transfer-Encoding field is repeated"),
+        (head(b"Transfer-Encoding: chunked", b"Content-Length: 1"), "both Content-Length and Transfer-Encoding"),
+        (head(b"Transfer-Encoding: chunked", version=b"HTTP/1.0"), "does not exist in"),
+        (head(b"Transfer-Encoding: gzip, chunked"), "must be exactly chunked"),
+        (head(b"Content-Length: 1, 1"), "must be given in digits"),
+        *[(head(b"Content-Length: 1", status=status), "a 1xx response announces content") for status in (100, 101, 103, 150, 199)],
+        *[(head(b"Transfer-Encoding: chunked", status=status), "a 1xx response announces content") for status in (100, 101, 103, 199)],
+    ],
+)
+def test_what_cannot_be_framed_beyond_doubt_is_refused_with_its_reason(raw: bytes, why: str) -> None:
+    for head_only in (False, True):
+        with pytest.raises((Unframable, MalformedRequest), match=why):
+            read_head(raw, head_only=head_only)
+
+
+@pytest.mark.parametrize(
+    ("lines", "attributes"),
+    [
+        ((), {"dated": False, "limited": False, "upgrade": b"", "named": frozenset(), "rendered": b"", "status": 200}),
+        ((b"Date: Thu, 01 Jan 1970 00:00:00 GMT",), {"dated": True, "rendered": b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"}),
+        ((b"Date: x", b"Connection: Date"), {"dated": False, "named": frozenset({b"date"})}),
+        ((b"Connection: close", b"X-A: 1", b"X-B:2"), {"named": frozenset(), "rendered": b"X-A: 1\r\nX-B:2\r\n"}),
+        ((b"Upgrade: WebSocket",), {"upgrade": b"websocket", "rendered": b""}),
+        ((b"Upgrade: websocket", b"Upgrade: websocket"), {"upgrade": b"repeated"}),
+        *[((name.title() + b": 1",), {"limited": True, "rendered": name.title() + b": 1\r\n"}) for name in sorted(RATE_LIMIT)],
+    ],
+)
+def test_what_else_a_head_says(lines: tuple[bytes, ...], attributes: dict[str, object]) -> None:
+    for _ in range(2):  # the second time from memory
+        read = read_head(head(*lines), head_only=True)
+        assert {name: getattr(read, name) for name in attributes} == attributes
 
 
 def test_hop_by_hop_lines_are_left_out_and_others_kept_as_they_came() -> None:
@@ -87,6 +144,18 @@ def test_what_is_remembered_is_bounded_and_nobodys() -> None:
     remembered = [*response._heads, *response._memo]
     assert len(remembered) <= 256 + 1_024
     assert not [known for known in remembered if b"secret" in known]
+
+
+def test_a_line_or_a_head_longer_than_most_is_not_remembered() -> None:
+    line = b"X-Longest: " + b"a" * 69
+    for known, remembered in ((line, True), (line + b"a", False)):
+        read_head(head(known), head_only=True)
+        assert (known in response._memo) is remembered
+    raw = head(b"Content-Length: 0", b"X-Fill: " + b"a" * 976)
+    assert len(raw) == 1_024
+    for whole, remembered in ((raw, True), (raw.replace(b"X-Fill", b"XX-Fill"), False)):
+        read_head(whole, head_only=False)
+        assert (known_head(whole) is not None) is remembered
 
 
 def test_a_line_seen_before_is_judged_as_the_first_time() -> None:

@@ -19,7 +19,11 @@ MOBEE = (
 )
 ORDER = MOBEE.replace(b"GET /v1/wallets", b"POST /v1/orders").replace(b"Accept: */*", b"Content-Length: 3")
 BINANCE = b"GET /api/v3/account?%b HTTP/1.1\r\nHost: gate.test\r\nX-MBX-APIKEY: gbk_1\r\nConnection: keep-alive\r\n\r\n"
-HEADS = [MOBEE % (b"1760000000", b"c2ln"), ORDER % (b"1760000000", b"c2ln"), BINANCE % b"timestamp=1760000000000&signature=0a"]
+ASKED = MOBEE.replace(b"GET /v1/wallets ", b"GET /v1/orders?%b ")
+HEADS = [
+    MOBEE % (b"1760000000", b"c2ln"), ORDER % (b"1760000000", b"c2ln"), BINANCE % b"timestamp=1760000000000&signature=0a",
+    ASKED % (b"since=1760000000", b"1760000000", b"c2ln"),
+]  # fmt: skip
 
 
 def read(reader: RequestReader, data: bytes) -> Any:
@@ -52,6 +56,7 @@ def test_the_second_head_of_a_shape_is_known(head: bytes) -> None:
     assert read(reader, head.replace(b"1760000000", b"1760000001")) == fresh
     assert reader.shape is not None
     assert reader.shape.forwarded(DROP) == request_lines(fresh[6], DROP)
+    assert reader.shape.forwarded(DROP) is reader.shape.forwarded(DROP)
     assert reader.shape.forwarded(DROP | {b"accept"}) == request_lines(fresh[6], DROP | {b"accept"}), "another configuration"
 
 
@@ -69,8 +74,9 @@ def test_whatever_is_changed_in_a_known_head_it_reads_as_it_does_to_a_stranger(h
 @example(b"a#b", b"")
 @example(b"", b"")
 def test_no_value_is_taken_for_anything_else(first: bytes, second: bytes) -> None:
-    for shape in (MOBEE, ORDER, BINANCE):
-        known, changed = (shape % ((a, b) if shape is not BINANCE else a) for a, b in ((b"1", b"x"), (first, second)))
+    for shape in (MOBEE, ORDER, BINANCE, ASKED):
+        values = shape.count(b"%b")
+        known, changed = (shape % (a, b, a)[:values] for a, b in ((b"1", b"x"), (first, second)))
         assert read(acquainted(known, known), changed + b"abc") == read(RequestReader(), changed + b"abc")
 
 
@@ -126,6 +132,12 @@ def test_what_was_known_of_an_address_is_known_on_its_next_connection_and_to_nob
         reader.come_from(peer)
         assert read(reader, HEADS[0]) == read(RequestReader(), HEADS[0])
         assert (reader.shape is not None) is known
+
+
+def test_a_shape_is_shared_by_all_connections() -> None:
+    for head in HEADS:
+        first, second = acquainted(head, head), acquainted(head, head)
+        assert first.shape is second.shape is not None
 
 
 def test_a_known_head_over_the_limit_is_refused() -> None:

@@ -40,3 +40,27 @@ def test_two_addresses_are_one_customer_when_their_first_64_bits_are_equal(prefi
 def test_mapped_networks_and_addresses_are_the_ipv4_ones(network, peer, inside):
     assert NetworkList([ip_network(network)]).contains(peer) is inside
     assert not NetworkList([]).contains(peer)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("0000:0000:0000:0000:0000:ffff:255.255.255.255", "255.255.255.255"),  # the longest there is
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%eth0", None),
+        ("10.0.0.01", None),
+        ("10.1", None),
+        ("0x0a000001", None),
+        ("192.0.2.1:80", None),
+        ("[::1]", None),
+        (" 192.0.2.1", None),
+        ("", None),
+        ("1" * 46, None),
+    ],
+)
+def test_an_address_has_one_text(text, address):
+    assert canonical(text) == address
+
+
+def test_a_list_is_true_when_there_is_anything_in_it():
+    assert [bool(NetworkList(networks)) for networks in ([], [ip_network("10.0.0.0/8")])] == [False, True]
