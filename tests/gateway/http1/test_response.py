@@ -87,6 +87,7 @@ def test_a_status_that_is_none_is_refused(status: int) -> None:
         (head(b"Transfer-Encoding: chunked", version=b"HTTP/1.0"), "does not exist in"),
         (head(b"Transfer-Encoding: gzip, chunked"), "must be exactly chunked"),
         (head(b"Content-Length: 1, 1"), "must be given in digits"),
+        (head(b"Content-Length: \x0b1"), "must be given in digits"),
         *[(head(b"Content-Length: 1", status=status), "a 1xx response announces content") for status in (100, 101, 103, 150, 199)],
         *[(head(b"Transfer-Encoding: chunked", status=status), "a 1xx response announces content") for status in (100, 101, 103, 199)],
     ],
@@ -104,6 +105,8 @@ def test_what_cannot_be_framed_beyond_doubt_is_refused_with_its_reason(raw: byte
         ((b"Date: Thu, 01 Jan 1970 00:00:00 GMT",), {"dated": True, "rendered": b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"}),
         ((b"Date: x", b"Connection: Date"), {"dated": False, "named": frozenset({b"date"})}),
         ((b"Connection: close", b"X-A: 1", b"X-B:2"), {"named": frozenset(), "rendered": b"X-A: 1\r\nX-B:2\r\n"}),
+        ((b"Connection: X-A", b"Connection: X-B"), {"named": frozenset({b"x-a", b"x-b"})}),
+        ((b"Content-Length:\t7 ", b"Connection: X-A"), {"keep_alive": True, "framing": b"content-length: 7\r\n"}),
         ((b"Upgrade: WebSocket",), {"upgrade": b"websocket", "rendered": b""}),
         ((b"Upgrade: websocket", b"Upgrade: websocket"), {"upgrade": b"repeated"}),
         *[((name.title() + b": 1",), {"limited": True, "rendered": name.title() + b": 1\r\n"}) for name in sorted(RATE_LIMIT)],
@@ -113,6 +116,13 @@ def test_what_else_a_head_says(lines: tuple[bytes, ...], attributes: dict[str, o
     for _ in range(2):  # the second time from memory
         read = read_head(head(*lines), head_only=True)
         assert {name: getattr(read, name) for name in attributes} == attributes
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"), [(b"HTTP/1.1 200\r\n\r\n", 200), (b"HTTP/1.1 599 \r\n\r\n", 599), (b"HTTP/1.0 100 Go on\r\n\r\n", 100)]
+)
+def test_a_status_may_have_a_reason_or_none(raw: bytes, status: int) -> None:
+    assert read_head(raw, head_only=True).status == status
 
 
 def test_hop_by_hop_lines_are_left_out_and_others_kept_as_they_came() -> None:
@@ -156,6 +166,12 @@ def test_a_line_or_a_head_longer_than_most_is_not_remembered() -> None:
     for whole, remembered in ((raw, True), (raw.replace(b"X-Fill", b"XX-Fill"), False)):
         read_head(whole, head_only=False)
         assert (known_head(whole) is not None) is remembered
+
+
+def test_a_line_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read_head(head(b"X-Once: 1", b"Content-Length: 77"), head_only=True)
+    monkeypatch.setattr(response, "_read_line", None)
+    assert read_head(head(b"X-Once: 1", b"Content-Length: 77"), head_only=True).framing == b"content-length: 77\r\n"
 
 
 def test_a_line_seen_before_is_judged_as_the_first_time() -> None:

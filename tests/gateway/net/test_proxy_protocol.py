@@ -58,6 +58,80 @@ BAD = {
 }
 
 
+def parsed(header: bytes) -> str | None:
+    """As :func:`gateway.net.proxy_protocol.read_source` puts the parts together."""
+    if header.startswith(SIGNATURE_V2):
+        length = v2_payload_length(header[:16])
+        return parse_v2(header[:16], header[16 : 16 + length])
+    return parse_v1(header)
+
+
+@pytest.mark.parametrize(("header", "source"), GOOD.values(), ids=GOOD.keys())
+def test_a_good_header_names_the_source_or_nobody(header: bytes, source: str) -> None:
+    assert parsed(header) == (None if source == "127.0.0.1" else source)
+
+
+@pytest.mark.parametrize("header", BAD.values(), ids=BAD.keys())
+def test_any_other_header_is_refused_by_the_grammar_alone(header: bytes) -> None:
+    with pytest.raises(ProxyHeaderError):
+        parsed(header)
+
+
+LONGEST_V1 = b"PROXY UNKNOWN " + b"f" * 91 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "source"),
+    [
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 0 65535\r\n", "203.0.113.7"),
+        (LONGEST_V1, None),
+        (v2(b"\0" * 4_096, command=0x20), None),
+        (v2(b"", command=0x20, family=0xFF), None),  # of LOCAL nothing else is looked at
+        (v2(b"", family=0x00), None),
+        (v2(b"", family=0x32), None),
+        (v2(IPV4, family=0x12), "203.0.113.7"),
+        (v2(IPV4[:12]), "203.0.113.7"),
+        (v2(IPV6[:36], family=0x22), "2001:db8::1"),
+    ],
+)
+def test_the_ends_of_what_is_allowed(header: bytes, source: str | None) -> None:
+    assert parsed(header) == source
+
+
+@pytest.mark.parametrize(
+    ("header", "why"),
+    [
+        (LONGEST_V1.replace(b"UNKNOWN ", b"UNKNOWN f"), "not a version 1 line"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2", "not a version 1 line"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2\n", "not a version 1 line"),
+        (b"XPROXY TCP4 203.0.113.7 10.0.0.1 1 2\r\n", "not a version 1 line"),
+        (b"PROXY TCP5 203.0.113.7 10.0.0.1 1 2\r\n", "not TCP4, TCP6 or UNKNOWN"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1\r\n", "not TCP4, TCP6 or UNKNOWN"),
+        (b"PROXY TCP4  203.0.113.7 10.0.0.1 1 2\r\n", "not TCP4, TCP6 or UNKNOWN"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 2 3\r\n", "not TCP4, TCP6 or UNKNOWN"),
+        (b"PROXY TCP4 203.0.113.7 \xd9\xa1 1 2\r\n", "not an address"),
+        (b"PROXY TCP4 203.0.113.7 x 1 2\r\n", "not an address"),
+        (b"PROXY TCP4 203.0.113.7 ::1 1 2\r\n", "address of another family"),
+        (b"PROXY TCP6 203.0.113.7 10.0.0.1 1 2\r\n", "address of another family"),
+        (b"PROXY TCP6 ::1 10.0.0.1 1 2\r\n", "address of another family"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 65536 2\r\n", "not a port"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 65536\r\n", "not a port"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 01 2\r\n", "not a port"),
+        (b"PROXY TCP4 203.0.113.7 10.0.0.1 1 -2\r\n", "not a port"),
+        (v2(b"\0" * 4_097), "header too long"),
+        (v2(b"", command=0x22), "not a version 2 header"),
+        (SIGNATURE_V2 + b"\x21\x11\x00", "not a version 2 header"),
+        (v2(IPV4)[1:], "not a version"),
+        (v2(IPV4[:11]), "no room"),
+        (v2(IPV6[:35], family=0x21), "no room"),
+        (v2(IPV6, family=0x13), "an undefined family"),
+    ],
+)
+def test_just_beyond_them_it_is_refused_with_its_reason(header: bytes, why: str) -> None:
+    with pytest.raises(ProxyHeaderError, match=why):
+        parsed(header)
+
+
 @pytest.mark.parametrize(("header", "source"), GOOD.values(), ids=GOOD.keys())
 async def test_a_trusted_peer_says_who_the_client_is(header: bytes, source: str) -> None:
     client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
@@ -91,6 +165,18 @@ async def test_a_peer_that_does_not_say_who_the_client_is_is_not_believed_by_a_f
             assert (await client.response()).status == 200
             assert rule.of(served.gate.admitted[-1]).address == address
             assert rule.as_sent(served.gate.admitted[-1]).secure is (address == "8.8.8.8")
+
+
+async def test_a_field_is_believed_of_no_client_whose_balancer_may_send_a_header() -> None:
+    """A transparent balancer's peers are everybody."""
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("0.0.0.0/0",), "trusted_proxies": ("10.0.0.0/8",)}
+    rule = ClientIpRule(ClientIp.model_validate(client_ip))
+    async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
+        client = await served.client()
+        client.send(GOOD["version 1, IPv4"][0] + GET[:-2] + b"X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Proto: https\r\n\r\n")
+        assert (await client.response()).status == 200
+        assert rule.of(served.gate.admitted[0]).address == "203.0.113.7"
+        assert rule.as_sent(served.gate.admitted[0]).secure is False
 
 
 async def test_a_header_may_come_byte_by_byte() -> None:
