@@ -1,8 +1,8 @@
 """Some gates' key rooms in one process, as a worker has them: ``python -m tests.bench.fleet GATES PERIOD DSN REDIS VAULT``.
 
-It reads a line for each step from standard input and answers each with a line of JSON: ``fill`` (every gate looks up every key, whose ids
-are in the file named on the line), ``use SECONDS`` (every gate uses every key once each PERIOD seconds), ``revoked`` (wait until
-no gate has any key). It ends with its input.
+It reads a line for each step from standard input and answers each with a line of JSON: ``fill PATH [TOGETHER]`` (every gate looks up every
+key, whose ids are in that file, so many at a time), ``use SECONDS`` (every gate uses every key once each PERIOD seconds), ``revoked`` (wait
+until no gate has any key). It ends with its input.
 """
 
 import asyncio
@@ -10,6 +10,8 @@ import json
 import os
 import sys
 import time
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ import uvloop
 from gateway.admission.limits import KeyLimiter
 from gateway.config.fields import Rate
 from gateway.config.settings import Cache
+from gateway.errors import KeyStoreUnavailable
 from gateway.keys import postgres, redis_client
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
@@ -38,6 +41,8 @@ from tests.bench.processes import resident
 RATE = Rate(1_200, 60_000)
 TOGETHER = 500
 LAG_SECONDS = 0.005
+RETRY_SECONDS = 0.5
+"""After which a client that was told to try again does."""
 
 
 def _as_it_is(record: KeyRecord) -> KeyRecord:
@@ -59,6 +64,8 @@ class Gate:
         self.hits = 0
         self.fetch_ms: list[float] = []
         """How long each look-up of :meth:`fill` took, refused ones not counted."""
+        self.refused = 0
+        """Look-ups of :meth:`fill` that were told to try again."""
 
     async def start(self) -> None:
         self.listener.start()
@@ -66,18 +73,25 @@ class Gate:
         self.limiter.start()
         self.writer.start()
 
-    async def fill(self, ids: list[str]) -> None:
-        """Every key once, some at a time, as requests would ask for them; again when told to try again."""
-        for start in range(0, len(ids), TOGETHER):
-            left = ids[start : start + TOGETHER]
-            while left:
-                found = await asyncio.gather(*map(self._fetch, left), return_exceptions=True)
-                left = [key_id for key_id, outcome in zip(left, found, strict=True) if isinstance(outcome, Exception)]
+    async def fill(self, ids: list[str], together: int) -> None:
+        """Every key once, some at a time, as requests would ask for them; again after a moment when told to try again."""
+        waiting = iter(ids)
+        await asyncio.gather(*(self._look_up(waiting) for _ in range(together)))
 
-    async def _fetch(self, key_id: str) -> None:
+    async def _look_up(self, waiting: Iterator[str]) -> None:
+        for key_id in waiting:
+            while not await self._found(key_id):  # noqa: ASYNC110  # nobody tells a client when to come again
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def _found(self, key_id: str) -> bool:
         began = time.monotonic()
-        await self.lookup.fetch(key_id)
+        try:
+            await self.lookup.fetch(key_id)
+        except KeyStoreUnavailable:
+            self.refused += 1
+            return False
         self.fetch_ms.append((time.monotonic() - began) * 1_000)
+        return True
 
     async def use(self, ids: list[str], period: float, until: float) -> None:
         """As admission does: memory, the limit, the count. In slices, so that the loop turns."""
@@ -101,7 +115,11 @@ class Gate:
 
     def figures(self) -> dict[str, int]:
         told = {f"{store} {outcome}": count for (store, outcome), count in self.metrics.key_fetches.items()}
-        return {"memory": self.hits, "feed reads": self.metrics.feed_reads, **told}
+        return {"memory": self.hits, "feed reads": self.metrics.feed_reads, "refused": self.refused, **told}
+
+    def rows(self) -> int:
+        """Asked of PostgreSQL so far."""
+        return self.metrics.key_fetches["postgres", "found"] + self.metrics.key_fetches["postgres", "absent"]
 
     async def close(self) -> None:
         await self.listener.aclose()
@@ -123,14 +141,25 @@ async def _worst_lag(stop: asyncio.Event) -> float:
     return round(worst * 1_000, 1)
 
 
+async def _busiest(gates: list[Gate], stop: asyncio.Event) -> int:
+    """The most rows of PostgreSQL that these gates have asked for within a second."""
+    most, counts = 0, deque([0], maxlen=11)
+    while not stop.is_set():
+        counts.append(sum(gate.rows() for gate in gates))
+        most = max(most, counts[-1] - counts[0])
+        await asyncio.sleep(0.1)
+    return most
+
+
 async def _revoked(gates: list[Gate], ids: list[str]) -> None:
-    """Until no gate would let any of the keys pass."""
-    left = [(gate, key_id) for gate in gates for key_id in ids]
-    while left:
-        now_ms = clock.monotonic_ms()
-        still = [(gate, key_id) for gate, key_id in left[:TOGETHER] if isinstance(gate.lookup.peek(key_id, now_ms), KeyRecord)]
-        left = still + left[TOGETHER:]
-        await asyncio.sleep(0.001)
+    """Until no gate would let any of the keys pass. It asks little while it waits: what is measured has the processor."""
+    for gate in gates:
+        left = list(ids)
+        while left:
+            if isinstance(gate.lookup.peek(left[-1], clock.monotonic_ms()), KeyRecord):
+                await asyncio.sleep(LAG_SECONDS)
+            else:
+                left.pop()
 
 
 async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
@@ -143,12 +172,12 @@ async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
     for gate in gates:
         await gate.start()
     while line := (await reader.readline()).decode().split():
-        stop, began = asyncio.Event(), time.monotonic()
-        lag = spawn(_worst_lag(stop), name="lag")
+        stop, began, spent = asyncio.Event(), time.monotonic(), time.process_time()
+        lag, busiest = spawn(_worst_lag(stop), name="lag"), spawn(_busiest(gates, stop), name="busiest")
         match line:
-            case ["fill", path]:
+            case ["fill", path, *together]:
                 ids = (await asyncio.to_thread(Path(path).read_text)).split()
-                await asyncio.gather(*(gate.fill(ids) for gate in gates))
+                await asyncio.gather(*(gate.fill(ids, int(together[0]) if together else TOGETHER) for gate in gates))
             case ["use", seconds]:
                 until = time.monotonic() + float(seconds)
                 await asyncio.gather(*(gate.use(ids, float(period), until) for gate in gates))
@@ -157,6 +186,7 @@ async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
         stop.set()
         ended = time.monotonic()
         answer = {"gates": [gate.figures() for gate in gates], "seconds": ended - began, "lag_ms": await lag, "at": ended}
+        answer |= {"processor": time.process_time() - spent, "busiest": await busiest}
         answer |= {"fetch_ms": percentile([taken for gate in gates for taken in gate.fetch_ms], 0.99), "resident": resident(os.getpid())}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()

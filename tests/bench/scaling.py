@@ -2,8 +2,11 @@
 
 Real stores on this machine, and the gates' own classes in a few processes (:mod:`tests.bench.fleet`). It prints, for each number of gates
 and keys in use: queries and rows a second of PostgreSQL and commands a second of Redis while nothing changes, and where look-ups were
-answered while the gates filled. Then a gate that starts cold beside one that has used the keys; how long a gate needs when Redis is
-empty; and many keys revoked in one transaction.
+answered while the gates filled. Then a gate that starts cold beside one that uses the keys; how long a gate needs when all keys are asked
+for at once and Redis is empty; and many keys revoked in one transaction. ``--only`` runs some of these.
+
+All of it takes a quarter of an hour on a machine that has nothing else to do. Processor time is that of the gates' processes: the figure to
+go by on a machine that has.
 """
 
 import argparse
@@ -32,6 +35,7 @@ ROOT = Path(__file__).parents[2]
 PROCESSES = 4
 USES_A_SECOND = 20_000
 """Of all gates together: with more, keys are used more seldom, and it is said how often."""
+PARTS = ("steady", "cold", "stampede", "revoked")
 ROW = "{:>6} {:>8} {:>7} | {:>8} {:>8} {:>9} {:>9} {:>9} | {:>8} {:>7} {:>11}"
 
 
@@ -137,7 +141,7 @@ async def steady(ground: Ground, gates: int, keys: int, seconds: float) -> None:
     path, period = await make_keys(ground, keys), max(1.0, gates * keys / USES_A_SECOND)
     async with fleet(ground, gates, period) as fleet_:
         filled = summed(await fleet_.do(f"fill {path}"))
-        await fleet_.do(f"use {max(5, 2 * period)}")  # limits and usage have a beginning of their own
+        await fleet_.do(f"use {max(seconds / 3, 2 * period)}")  # limits and usage have a beginning of their own
         before, used_before = await counted(ground), summed(await fleet_.do("use 0"))
         used = summed(await fleet_.do(f"use {max(seconds, 2 * period)}"))
         after = await counted(ground)
@@ -152,26 +156,60 @@ async def steady(ground: Ground, gates: int, keys: int, seconds: float) -> None:
     ), flush=True)  # fmt: skip
 
 
-async def cold(ground: Ground, keys: int) -> None:
+async def _using(fleet_: Fleet, done: asyncio.Event) -> None:
+    while not done.is_set():
+        await fleet_.do("use 2")
+
+
+async def beside(ground: Ground, keys: int) -> dict[str, Any]:
+    """A gate that looks up all keys while another uses them."""
     path = await make_keys(ground, keys)
-    async with fleet(ground, 1, 1.0) as first:
-        (filled,) = await first.do(f"fill {path}")
-        print(f"\nRedis empty, {keys} keys asked for by one gate: {filled['seconds']:.1f} s, worst turn of the loop {filled['lag_ms']} ms")
-        await asyncio.sleep(2)
+    async with fleet(ground, 1, max(1.0, keys / 2_000)) as first:
+        await first.do(f"fill {path}")
+        await first.do("use 3")
+        done = asyncio.Event()
+        using = spawn(_using(first, done), name="using")
         async with fleet(ground, 1, 1.0) as second:
             (answer,) = await second.do(f"fill {path}")
+        done.set()
+        await using
+    return answer
+
+
+async def cold(ground: Ground, keys: int) -> None:
+    answer = await beside(ground, keys)
     figures = summed([answer])
     print(
-        f"a cold gate beside one that has used {keys} keys: {answer['seconds']:.1f} s, {shares(figures)} answered by Redis,"
-        f" {figures['postgres found'] + figures['postgres absent']} rows of PostgreSQL, worst turn of the loop {answer['lag_ms']} ms"
+        f"\na cold gate beside one that uses {keys} keys: {shares(figures)} answered by Redis, {answered_by_postgres(figures)} rows of"
+        f" PostgreSQL; {answer['seconds']:.1f} s, {answer['processor']:.1f} s of processor time"
+    )
+
+
+def answered_by_postgres(figures: Counter[str]) -> int:
+    return figures["postgres found"] + figures["postgres absent"]
+
+
+async def stampede(ground: Ground, keys: int) -> None:
+    """All keys asked for at once, and again by whoever is told to try again."""
+    path = await make_keys(ground, keys)
+    async with fleet(ground, 1, 1.0) as only:
+        (answer,) = await only.do(f"fill {path} {keys}")
+    figures = summed([answer])
+    print(
+        f"\nRedis empty, {keys} keys asked for at once of one gate: all there after {answer['seconds']:.1f} s,"
+        f" {answer['processor']:.1f} s of processor time; {answered_by_postgres(figures)} rows of PostgreSQL, at most {answer['busiest']} a"
+        f" second; {figures['refused'] / keys:.1f} refusals for each key, 99 of 100 that were answered within {answer['fetch_ms']:.0f} ms"
     )
 
 
 class Revoked(NamedTuple):
-    """How long after the commit the last gate refused the last key, and the longest that a gate's loop did not turn meanwhile, in ms."""
+    """How long after the commit the last gate refused the last key, the longest that a gate's loop did not turn meanwhile, and what one
+    process of gates spent on it, in ms.
+    """
 
     late_ms: float
     lag_ms: float
+    spent_ms: float
 
 
 async def revoke_all(ground: Ground, gates: int, keys: int) -> Revoked:
@@ -180,32 +218,51 @@ async def revoke_all(ground: Ground, gates: int, keys: int) -> Revoked:
     connection = await asyncpg.connect(ground.postgres.owner_dsn)
     async with fleet(ground, gates, 1.0) as fleet_:
         await fleet_.do(f"fill {path}")
-        waiting = spawn(fleet_.do("revoked"), name="revoked")
-        await connection.execute("UPDATE api_keys SET revoked_at = now(), revoked_reason = 'leaked', sealed_secret = NULL")
+        async with connection.transaction():
+            await connection.execute("UPDATE api_keys SET revoked_at = now(), revoked_reason = 'leaked', sealed_secret = NULL")
+            waiting = spawn(fleet_.do("revoked"), name="revoked")
         committed = time.monotonic()
         answers = await waiting
     await connection.close()
-    return Revoked((max(answer["at"] for answer in answers) - committed) * 1_000, max(answer["lag_ms"] for answer in answers))
+    late_ms = (max(answer["at"] for answer in answers) - committed) * 1_000
+    return Revoked(late_ms, max(answer["lag_ms"] for answer in answers), max(answer["processor"] for answer in answers) * 1_000)
 
 
 async def revoked(ground: Ground, gates: int, keys: int) -> None:
     found = await revoke_all(ground, gates, keys)
     print(f"{keys} keys revoked in one transaction, {gates} gates, nothing published: refused by all {found.late_ms:.0f} ms after it,")
-    print(f"  worst turn of a loop meanwhile {found.lag_ms} ms ({-(-gates // PROCESSES)} gates share one here)")
+    print(
+        f"  worst turn of a loop meanwhile {found.lag_ms} ms, {found.spent_ms:.0f} ms of processor time"
+        f" ({-(-gates // PROCESSES)} gates share one loop here)"
+    )
 
 
-def main(gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
+def main(gates: Sequence[int], keys: Sequence[int], seconds: float, only: Sequence[str]) -> None:
     """The stores, and everything on them."""
     with tempfile.TemporaryDirectory(prefix="gerbang-scaling-") as folder:
         server, cache = start_migrated(Path(folder) / "postgres"), start_redis(Path(folder) / "redis")
         try:
-            asyncio.run(everything(Ground(OwnPostgres(server, TEMPLATE), cache, new_entry("k1"), Path(folder)), gates, keys, seconds))
+            ground = Ground(OwnPostgres(server, TEMPLATE), cache, new_entry("k1"), Path(folder))
+            asyncio.run(everything(ground, gates, keys, seconds, only))
         finally:
             cache.stop()
             server.stop()
 
 
-async def everything(ground: Ground, gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
+async def everything(ground: Ground, gates: Sequence[int], keys: Sequence[int], seconds: float, only: Sequence[str]) -> None:
+    print(f"load average before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    if "steady" in only:
+        await table(ground, gates, keys, seconds)
+    if "cold" in only:
+        await cold(ground, min(20_000, max(keys)))
+    if "stampede" in only:
+        await stampede(ground, max(keys))
+    if "revoked" in only:
+        await revoked(ground, min(4, max(gates)), min(10_000, max(keys)))
+    print(f"load average after: {os.getloadavg()[0]:.1f}")
+
+
+async def table(ground: Ground, gates: Sequence[int], keys: Sequence[int], seconds: float) -> None:
     print("Each gate uses each key once a period; per second, of all gates together, while nothing changes.")
     print(ROW.format("gates", "keys", "period", "queries", "rows", "commands", "scripts", "per 10k*", "PG rows", "Redis", "memory"))
     for some in gates:
@@ -213,8 +270,6 @@ async def everything(ground: Ground, gates: Sequence[int], keys: Sequence[int], 
             await steady(ground, some, many, seconds)
     print("* commands of Redis a second, those inside scripts counted too, for 10 000 keys in use on one gate.")
     print("PG rows, Redis: rows read from PostgreSQL while the gates filled, and the share that Redis answered. memory: of the uses.")
-    await cold(ground, min(20_000, max(keys)))
-    await revoked(ground, max(gates), min(10_000, max(keys)))
 
 
 def _numbers(text: str) -> list[int]:
@@ -225,5 +280,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gates", type=_numbers, default=[1, 4, 16])
     parser.add_argument("--keys", type=_numbers, default=[1_000, 10_000, 100_000])
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--seconds", type=float, default=15, help="how long each measurement takes, at the least")
     main(**vars(parser.parse_args()))
