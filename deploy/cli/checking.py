@@ -2,7 +2,7 @@
 
 import os
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -80,7 +80,7 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
         ("upstream", f"{route.upstream}: {', '.join(settings.upstreams[route.upstream].servers)}"),
         *([("closed", f"503 maintenance, for {route.maintenance_retry_ms} ms: {route.maintenance}")] if route.maintenance else []),
         ("weight", f"{route.weight} of {limits.per_address} per address" if public else f"{route.weight} of {limits.per_key} per key"),
-        ("replay", _replay(route)),
+        ("replay", _replay(route, settings.auth.dialects)),
         ("body", f"at most {limits.max_body_bytes} bytes"),
         *([("websocket", route.session or "a tunnel")] if route.websocket else []),
         *([("message", f"at most {limits.max_message_bytes} bytes")] if route.session else []),
@@ -88,9 +88,10 @@ def _explained(configuration: "Configuration", request: str) -> list[tuple[str, 
     ]
 
 
-def _replay(route: "Route") -> str:
+def _replay(route: "Route", dialects: Sequence[str]) -> str:
     if not route.strict_replay:
-        return "off"
+        claims = "binance" in dialects and route.scope != "public" and not route.replay_off
+        return "off, but for the dialect binance: reads may share a signature, never with a trade" if claims else "off"
     return "strict: a signature passes once" if route.scope == "trade" else "strict: reads may share a signature, never with a trade"
 
 

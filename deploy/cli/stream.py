@@ -11,7 +11,7 @@ import click
 from gateway.runtime.clock import now_ms
 
 if TYPE_CHECKING:
-    from aiohttp import ClientWebSocketResponse
+    from aiohttp import ClientSession, ClientWebSocketResponse
 
 _TIMEOUT_S = 30
 _MAX_MESSAGE = 1 << 24
@@ -71,19 +71,29 @@ async def _talk(url: str, messages: list[str]) -> None:
 
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_S)
     try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.ws_connect(url, max_msg_size=_MAX_MESSAGE, autoclose=True, compress=0) as socket,
-        ):
-            for message in messages:
-                await socket.send_str(message)
-            await _print_all(socket)
-    except aiohttp.WSServerHandshakeError as error:
-        raise click.ClickException(f"no session: {error.status} {error.message}") from None
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            try:
+                async with session.ws_connect(url, max_msg_size=_MAX_MESSAGE, autoclose=True, compress=0) as socket:
+                    for message in messages:
+                        await socket.send_str(message)
+                    await _print_all(socket)
+            except aiohttp.WSServerHandshakeError as error:
+                reason = await _reason(session, url, error.status) or error.message
+                raise click.ClickException(f"no session: {error.status}: {reason}") from None
     except (aiohttp.InvalidURL, ValueError):
         raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
     except aiohttp.ClientError as error:
         raise click.ClickException(f"{url} cannot be reached: {error}") from None
+
+
+async def _reason(session: "ClientSession", url: str, status: int) -> str:
+    """Why there is no session, asked without offering one, since a refused handshake hides its content; ``""``: another answer came."""
+    async with session.get("http" + url.removeprefix("ws").removeprefix("http")) as answer:
+        if answer.status != status or not answer.content_type.endswith("json"):
+            return ""
+        text = await answer.text()
+    problem = _problem(text) or _problem(f'{{"gerbang":{text}}}')
+    return str(problem["detail"]) if problem is not None else ""
 
 
 async def _print_all(socket: "ClientWebSocketResponse") -> None:

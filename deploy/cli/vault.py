@@ -15,15 +15,18 @@ def vault() -> None:
 
 
 @vault.command("new-key")
-@click.option("--id", "entry_id", required=True, help="Its name in the ring, e.g. the year and month.")
-def new_key(entry_id: str) -> None:
+@click.option("--id", "entry_id", help="Its name in the ring, e.g. the year and month; the present time by default.")
+def new_key(entry_id: str | None) -> None:
     r"""Print a new entry for vault.keys. Put it first to seal with it; leave the old ones behind it to open what they sealed.
 
     \b
     Example: gerbang vault new-key --id 2026-11
     """
     from gateway.keys.vault import new_entry
+    from gateway.runtime import clock, moments
 
+    if entry_id is None:
+        entry_id = moments.rfc3339(clock.now_ms())[:19].replace("T", "_").replace(":", "-")
     try:
         click.echo(new_entry(entry_id))
     except ValueError:

@@ -16,6 +16,7 @@ from gateway.errors import (
     Asker,
     InvalidCredentials,
     MalformedRequest,
+    MissingCredentials,
     RateLimited,
     Refusal,
     ReplayedRequest,
@@ -83,6 +84,8 @@ class Accounting:
         owner = principal.identity.account_id if principal is not None and proven else None
         key_id = principal.key_id if principal is not None else None if refusal.brief else self._authentication.claimed_id(claimed, asked)
         refusal.asker = Asker(key_id, owner, seen.address or asked.peer)
+        if isinstance(refusal, MissingCredentials):
+            refusal.extras = {**refusal.extras, "dialects": self._authentication.dialects(asked)}
         services = self._services
         now_ms = services.monotonic_ms()
         guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)

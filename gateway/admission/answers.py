@@ -5,6 +5,7 @@
 
 import json
 from collections.abc import Mapping
+from json.encoder import encode_basestring
 
 from gateway.admission.dialects import Dialect
 from gateway.errors import PROBLEM_JSON, Refusal, problem_of
@@ -30,7 +31,7 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_u
 
 
 class Brief:
-    """A refusal without its explanation, rendered once: request ids and times to wait are put into it."""
+    """A refusal without its explanation, rendered once: request ids and the problem's further members are put into it."""
 
     __slots__ = ("_begin", "_end", "_fields", "_status")
 
@@ -44,13 +45,21 @@ class Brief:
     def answer(self, refusal: Refusal, request_id: str) -> Answer:
         """What the client reads."""
         fields = self._fields + refusal.headers if refusal.headers else self._fields
-        wait_ms = refusal.extras.get("retry_after_ms") if refusal.extras else None
-        id_ = request_id.encode()
-        if not isinstance(wait_ms, int):
-            return Answer(self._status, fields, b"%b%b%b" % (self._begin, id_, self._end))
-        return Answer(self._status, fields, b'%b%b","retry_after_ms":%d%b' % (self._begin, id_, wait_ms, self._end[1:]))
+        if not refusal.extras:
+            return Answer(self._status, fields, b"%b%b%b" % (self._begin, request_id.encode(), self._end))
+        more = ",".join([f'"{name}":{_value(value)}' for name, value in refusal.extras.items()])
+        body = b'%b%b",%b%b' % (self._begin, request_id.encode(), more.encode("utf-8", "backslashreplace"), self._end[1:])
+        return Answer(self._status, fields, body)
 
 
+def _value(value: object) -> str:
+    """A member's value in JSON, for a tenth of what an encoder costs that is made for it."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    return str(value) if type(value) is int else _compact(value)
+
+
+_compact = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 EXPLAINED_LATER = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
 _PLACE = "<request id>"
 

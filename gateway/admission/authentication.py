@@ -73,11 +73,15 @@ class Authentication:
         return dialect, fields
 
     def _unsigned(self, request: Request) -> MissingCredentials:
-        names = list(self._auth.dialects)
+        names = self._auth.dialects
         advice = "sign the request with an API key"
         if "binance" in names and b"signature=" in (request.query or b""):
             advice = "the parameter signature was sent without the header field X-MBX-APIKEY, which carries the key id"
-        return MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}", extras={"dialects": names})
+        return MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}")
+
+    def dialects(self, asked: Asked) -> list[str]:
+        """What a request may be signed in; a message only in its session's own."""
+        return [asked.dialect.name] if isinstance(asked, Message) else list(self._auth.dialects)
 
     def read(self, asked: Asked, held_ms: float, now_ms: int) -> Credentials | None:
         """What a request or a message claims; ``None`` for a message that relies on its session's log-in.
@@ -146,7 +150,7 @@ class Authentication:
         """
         key_id = asked.key_id if isinstance(asked, Message) else ""
         if not key_id:
-            raise MissingCredentials("log in with an API key first, or sign the message")
+            raise MissingCredentials(asked.dialect.log_in_first if isinstance(asked, Message) else "log in with an API key first")
         principal = self.known(key_id, now_ms)
         if principal is None:
             raise InvalidCredentials("the key that this session logged in with no longer exists", reason="deleted key")
@@ -186,7 +190,7 @@ class Authentication:
         if principal is None:
             pretend_to_verify(credentials.signed, credentials.signature)
         if not self._explanations.take(seen.address or asked.peer, now_ms):
-            unexplained = InvalidCredentials(answers.EXPLAINED_LATER)
+            unexplained = invalid(answers.EXPLAINED_LATER, credentials.signed)
             unexplained.brief = True
             raise unexplained
         hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)

@@ -1,7 +1,8 @@
 """How many refusals a second are explained to who has proven nothing: in detail, with a hint, and with a line in the log. Pure.
 
 An attack is made of refusals, and what is told to nobody who reads it must cost little. The owner of a bot sends a few refused requests a
-second and learns everything; of a flood each address learns as much, and all of them together a bounded amount. The rest is told the code.
+second and learns everything; of a flood each address learns as much, and all of them together a bounded amount. The rest is told the code
+and the members that belong to it, such as ``string_to_sign``.
 """
 
 from typing import Final

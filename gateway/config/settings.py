@@ -5,7 +5,7 @@ Nothing here reads a file, opens a connection or compiles a route.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
 
 from gateway.config.fields import (
     Address,
@@ -183,6 +183,7 @@ class Rule(Section):
     maintenance: str = Field("", max_length=500, pattern=r"^([^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)?$")
     """What callers are told while the route is closed: 503. ``""``: it is open."""
     maintenance_retry_ms: Milliseconds = 60_000
+    """When they are told to try again."""
 
     @property
     def strict_replay(self) -> bool:
@@ -205,9 +206,17 @@ class RouteConfig(Rule):
     """With a session: the table of what may be sent."""
     dialect: DialectName | None = None
     """In whose form calls are refused, whatever a request carries."""
-    """When they are told to try again."""
     summary: str = Field("", max_length=200)
     """One line for the customers' documentation."""
+
+    @field_validator("websocket", mode="wrap")
+    @classmethod
+    def _one_of(cls, value: object, read: ValidatorFunctionWrapHandler) -> bool | str:
+        try:
+            found: bool | str = read(value)
+        except ValidationError:  # which has one problem for each type, with the type in its path
+            raise ValueError('write false, true (a tunnel), "mobee" or "binance" (a session)') from None
+        return found
 
     @property
     def session(self) -> str:

@@ -45,7 +45,7 @@ OWNED = frozenset(
 )
 """What only the gate may tell an upstream."""
 
-FAMILIES: Final = (b"x-forwarded-", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-http-method", b"x-method-override")
+FAMILIES: Final = (b"x-forward", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-http-method", b"x-method-override")
 """Whole families, by how their names begin: where frameworks and proxies look for the client, or for another method or path than the
 request line's, which alone was signed and admitted."""
 
@@ -56,7 +56,9 @@ ELSEWHERE = frozenset(
         b"x-scheme", b"x-url-scheme", b"front-end-https",  # scheme
         b"remote-user", b"x-remote-user", b"x-authenticated-user",  # who asks
         b"proxy",  # becomes HTTP_PROXY, by which a service's own requests are led away (CVE-2016-5385)
-        b"client-ip", b"true-client-ip", b"x-cluster-client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"remote-addr",
+        b"forwarded-for", b"forwarded-host", b"forwarded-proto",
+        b"client-ip", b"true-client-ip", b"x-true-client-ip", b"x-true-ip", b"incap-client-ip", b"x-sucuri-clientip", b"cdn-src-ip",
+        b"ali-cdn-real-ip", b"x-cluster-client-ip", b"x-originating-ip", b"x-remote-ip", b"x-remote-addr", b"remote-addr",
         b"x-source-ip", b"x-proxyuser-ip", b"proxy-client-ip", b"wl-proxy-client-ip", b"x-appengine-user-ip", b"x-azure-clientip",
         b"x-azure-socketip", b"cf-connecting-ip", b"cf-connecting-ipv6", b"cf-pseudo-ipv4", b"cloudfront-viewer-address",
         b"fastly-client-ip", b"fly-client-ip", b"do-connecting-ip", b"x-nf-client-connection-ip", b"x-vercel-forwarded-for",

@@ -109,7 +109,7 @@ class Binance(Dialect):
 
 def told(problem: Mapping[str, object]) -> tuple[int, str]:
     """A problem as Binance's number and phrase."""
-    code, phrase = _OUTCOME_UNKNOWN if problem.get("outcome") == "unknown" else _CODES.get(str(problem["code"]), _UNKNOWN)
+    code, phrase = _number(problem)
     detail = _detail(problem)
     if callable(phrase):
         phrase = phrase(problem)
@@ -117,6 +117,14 @@ def told(problem: Mapping[str, object]) -> tuple[int, str]:
         code,
         phrase if phrase == detail else f"{phrase} {detail[:1].upper()}{detail[1:]}",
     )  # clients show it alone, so the reason is in it
+
+
+def _number(problem: Mapping[str, object]) -> "tuple[int, str | Callable[[Mapping[str, object]], str]]":
+    if problem.get("outcome") == "unknown":
+        return _OUTCOME_UNKNOWN
+    if problem["code"] == "missing_credentials" and problem.get("missing", "apiKey") == "apiKey":
+        return _NO_KEY
+    return _CODES.get(str(problem["code"]), _UNKNOWN)
 
 
 def _other_spellings(signed: bytes, signature: bytes) -> Iterator[Mistake]:
@@ -151,11 +159,13 @@ _SHAPE = (
 def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
     """:param alone: the key's header field is all there is"""
     if alone:
-        return MissingCredentials(
+        detail = (
             "X-MBX-APIKEY alone does not authenticate: calls that Binance serves by key alone (listen keys, historical trades) are "
             "available only on public routes; sign the request with timestamp and, last, signature"
         )
-    return MissingCredentials(f"the parameter {name} is missing; a signed request carries timestamp and, last, signature")
+    else:
+        detail = f"the parameter {name} is missing; a signed request carries timestamp and, last, signature"
+    return MissingCredentials(detail, extras={"missing": name})
 
 
 def signature_of(signature: bytes) -> bytes:
@@ -205,6 +215,7 @@ def _detail(problem: Mapping[str, object]) -> str:
 _UNKNOWN = (-1001, "Internal error; unable to process your request. Please try again.")
 _NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
 _OUTCOME_UNKNOWN = (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown.")
+_NO_KEY = (-2014, "API-key format invalid.")  # an authentication error to every client; -1102, a parameter that is missing, is none
 _UNSUPPORTED = (-1020, "This operation is not supported.")
 _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "maintenance": (-1001, "System is under maintenance."),

@@ -94,16 +94,19 @@ class SessionDialect(ABC):
     :param state: name of the method that asks how the session stands, if there is one
     :param members: the members of a message that decide something, by :func:`spelling`
     :param inside: the member that holds credentials
+    :param signs_messages: whether a message can be signed by itself
     :param inner: the members of it that decide something
     """
 
-    __slots__ = ("_inner", "_inside", "_members", "log_in", "log_out", "name", "state")
+    __slots__ = ("_inner", "_inside", "_members", "log_in", "log_in_first", "log_out", "name", "state")
 
     def __init__(
         self, name: str, *, log_in: str, log_out: str, members: Mapping[bytes, bytes], inside: bytes, inner: Mapping[bytes, bytes],
-        state: str = "",
+        state: str = "", signs_messages: bool = False,
     ) -> None:  # fmt: skip
         self.name = name
+        self.log_in_first = f"log in with an API key first ({log_in})" + (", or sign the message" if signs_messages else "")
+        """What a message is told that needs a key and has none."""
         self._members = {**members, OWN_MEMBER: OWN_MEMBER}
         self._inside = inside
         self._inner = inner

@@ -31,6 +31,7 @@ class BinanceSession(SessionDialect):
             members=_MEMBERS,
             inside=b"params",
             inner=_PARAMS,
+            signs_messages=True,
         )
 
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
@@ -60,7 +61,9 @@ class BinanceSession(SessionDialect):
             return None
         if key is None or signature is None or time is None:
             missing = "apiKey" if key is None else "signature" if signature is None else "timestamp"
-            raise MissingCredentials(f"params.{missing} is missing; a signed message carries apiKey, timestamp and signature")
+            raise MissingCredentials(
+                f"params.{missing} is missing; a signed message carries apiKey, timestamp and signature", extras={"missing": missing}
+            )
         return Credentials(
             _said(text, key).decode(),
             signature_of(_said(text, signature)),

@@ -140,7 +140,9 @@ async def test_a_stream_whose_log_in_is_refused_says_why(dialect, key_file):
 async def test_a_stream_that_cannot_be_says_why(key_file):
     async with conversation(RECORD, methods=METHODS) as talk:
         url = f"ws://127.0.0.1:{talk.served.port}"
-        assert "404" in (await run(*STREAM, f"{url}/nothing", "--key", key_file))[2]
+        for path, reason in (("/nothing", "404: no route for /nothing"), ("/api/v3/nothing", "404: no route for /api/v3/nothing")):
+            status, _, errors = await run(*STREAM, url + path, "--key", key_file)
+            assert (status, reason in errors) == (1, True)
         status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file, "--send", "[1]")
         assert (status, "JSON object" in errors) == (2, True)
     status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file)

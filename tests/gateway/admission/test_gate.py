@@ -222,6 +222,23 @@ def test_a_dialect_that_is_not_configured_is_not_spoken():
     assert scene.refused().extras == {"dialects": ["mobee"]}
 
 
+@pytest.mark.parametrize(("dialect", "lost"), [
+    ("mobee", b"x-api-key"), ("mobee", b"x-request-signature"), ("mobee", b"x-request-timestamp"), ("binance", b"query"),
+    ("rfc9421", b"signature"), ("rfc9421", b"signature-input"),
+])  # fmt: skip
+def test_so_does_a_part_of_them_that_is_missing(dialect, lost):
+    scene = Scene(dialect=dialect).build()
+    whole = scene.request()
+    left = tuple((name, value) for name, value in whole.headers if name != lost)
+    part = whole.replace(headers=left, query=None if lost == b"query" else whole.query)
+    for decide in (scene.gate.admit, scene.gate.begin):
+        if (dialect, decide) != ("binance", scene.gate.begin):  # whose parameters may stand in the content
+            with pytest.raises(Refusal) as refused:
+                decide(part, scene.gate.route(part))
+            assert refused.value.code == "missing_credentials"
+            assert refused.value.extras["dialects"] == ["mobee", "binance", "rfc9421"]
+
+
 def test_two_dialects_in_one_request_are_ambiguous():
     assert Scene(extra=((b"x-api-key", b"gbk_"),)).refused().code == "ambiguous_credentials"
 

@@ -27,7 +27,8 @@ upstream = "spot"
     ("more", "path"),
     [
         ('websocket = "mobee"', "routes[0]"),
-        ('websocket = "soap"\nmethods = "m"\n[methods.m]', "routes[0].websocket.literal['mobee','binance']"),
+        ('websocket = "soap"\nmethods = "m"\n[methods.m]', "routes[0].websocket"),
+        ("websocket = 7", "routes[0].websocket"),
         ('websocket = true\nmethods = "m"\n[methods.m]', "routes[0]"),
         ('websocket = "mobee"\nmethods = "m"', "routes[0].methods"),
         ('websocket = "mobee"\nmethods = "m"\n[methods.m]\n"a\\tb" = { scope = "read" }', "methods.m.a\tb.[key]"),

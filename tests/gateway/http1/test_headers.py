@@ -32,7 +32,8 @@ def test_every_name_of_the_contract_is_owned() -> None:
 @pytest.mark.parametrize("name", [
     b"x-http-method-override", b"x-http-method", b"x-method-override", b"x-method", b"x-original-url",
     b"x-rewrite-url", b"x-rewrite-anything", b"x-forwarded-prefix", b"x-forwarded-user", b"x-envoy-original-path", b"true-client-ip",
-    b"client-ip", b"cf-connecting-ip", b"cloudfront-viewer-address", b"proxy", b"remote-user", b"x-http-path-override",
+    b"client-ip", b"x-forwarded", b"forwarded-for", b"x-forward-for", b"x-true-client-ip",
+    b"cf-connecting-ip", b"cloudfront-viewer-address", b"proxy", b"remote-user", b"x-http-path-override",
 ])  # fmt: skip
 def test_a_field_that_says_what_only_the_gate_may_say_does_not_go_on_in_any_spelling(name: bytes) -> None:
     assert request_lines([(name, b"DELETE"), (b"a", b"1")], REQUEST_DROP) == b"a: 1\r\n"
@@ -48,7 +49,9 @@ def test_whole_families_stay_behind(beginning: bytes, end: bytes) -> None:
 
 
 def test_names_that_only_look_alike_go_on() -> None:
-    fields = [(name, b"1") for name in (b"x-forwarded", b"x-originally", b"xx-forwarded-for", b"x", b"x-envoy", b"xforwarded-for")]
+    fields = [
+        (name, b"1") for name in (b"x-forwar", b"x-originally", b"xx-forwarded-for", b"x", b"x-envoy", b"xforwarded-for", b"forwarded-x")
+    ]
     assert request_lines(fields, REQUEST_DROP).count(b"\r\n") == len(fields)
     assert all(family[0] == ord("x") for family in FAMILIES)  # what request_lines looks at first
 

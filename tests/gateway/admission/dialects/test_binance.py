@@ -195,9 +195,10 @@ CODES = {
     -1022: "invalid_credentials",
     -1100: "ambiguous_path body_too_large headers_too_large",
     -1101: "ambiguous_credentials",
-    -1102: "malformed_request missing_credentials",
+    -1102: "malformed_request",
     -1104: "unsigned_query",
     -2010: "replayed_request",
+    -2014: "missing_credentials",
 }  # fmt: skip
 REFUSALS = [cls for cls in vars(errors).values() if isinstance(cls, type) and issubclass(cls, Refusal) and cls is not Refusal]
 
@@ -210,6 +211,14 @@ def test_each_refusal_has_a_number_of_binance_and_carries_the_problem(cls):
     assert cls.code in CODES[body["code"]].split()
     assert isinstance(body["msg"], str)
     assert (body["gerbang"]["code"], body["gerbang"]["detail"], body["gerbang"]["more"]) == (cls.code, "what to do", 1)
+
+
+@pytest.mark.parametrize(
+    ("missing", "code"), [({}, -2014), ({"missing": "apiKey"}, -2014), ({"missing": "timestamp"}, -1102), ({"missing": "signature"}, -1102)]
+)
+def test_without_a_key_clients_are_told_so_and_not_that_a_parameter_is_missing(missing, code):
+    answer = a_gate().render(MissingCredentials("what to do", extras=missing), sent())
+    assert json.loads(answer.body)["code"] == code
 
 
 @pytest.mark.parametrize("cls", [errors.UpstreamUnreachable, errors.UpstreamTimeout])
