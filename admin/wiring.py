@@ -95,7 +95,7 @@ def build(
         client_ip=lambda request: client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted),
     )
     pages.setup(public, services)
-    docs.setup(public, settings, described)
+    docs.setup(public, settings, described, browsers)
 
     internal = _application(settings, stores, metrics, port="internal")
     back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)

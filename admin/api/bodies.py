@@ -82,7 +82,11 @@ class Proven(Body):
     """A body that may carry a proof, and must where one is needed."""
 
     step_up: Annotated[
-        StepUpProof | None, Field(examples=[{"challenge_id": "the id that POST /api/v1/step-up answered", "totp": "123456"}])
+        StepUpProof | None,
+        Field(
+            description="The answer to a challenge that POST /api/v1/step-up made for this very intent.",
+            examples=[{"challenge_id": "chl_0123456789abcdefghijkl", "totp": "123456"}],
+        ),
     ] = None
 
     @property
@@ -198,6 +202,8 @@ class KeyCreation(KeyMembers, Proven):
 class TotpCreation(Proven):
     """A new authenticator app. A proof (intent ``add_factor``) is needed unless it is the first factor."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "My phone"}]})
+
     name: str | None = None
 
 
@@ -207,6 +213,8 @@ class TotpConfirmation(Body):
 
 class PasskeyCreation(Proven):
     """A new passkey. A proof (intent ``add_factor``) is needed unless it is the first factor."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "My phone"}]})
 
     name: str | None = None
 

@@ -9,24 +9,31 @@ from typing import Any
 import jinja2
 from aiohttp import web
 from aiohttp.typedefs import Handler
+from markupsafe import escape
 
 from admin.config import AdminSettings
 from admin.docs import openapi
 from admin.docs.facts import read_facts
 from admin.docs.render import LANGUAGES, Source, pages
+from admin.identity.browser import Browsers
 from admin.pages import brand
 from admin.pages.assets import Assets
 from admin.pages.i18n import choose
 from admin.pages.render import LANGUAGE_COOKIE, security_headers
+from gateway.errors import StoreUnavailable
+from gateway.runtime import clock
 
+NO_SESSION = '<meta name="csrf-token" content="">'
+"""What ``reference.html`` has where the token of a session goes."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _NO_GATEWAY = "https://api.example.com"
 
 
-def setup(application: web.Application, settings: AdminSettings, admin_api: Mapping[str, Any]) -> None:
+def setup(application: web.Application, settings: AdminSettings, admin_api: Mapping[str, Any], browsers: Browsers) -> None:
     """Add the guide, when a gateway is configured to tell of.
 
     :param admin_api: OpenAPI document of this service
+    :param browsers: whose logins the explorer of the API may use
     :raises ConfigError: the gateway's configuration cannot be used
     """
     if settings.docs is None:
@@ -43,30 +50,42 @@ def setup(application: web.Application, settings: AdminSettings, admin_api: Mapp
     made = pages(Source(facts, gateway_url, admin_api, gateway_api), environment)
     headers = security_headers(secure=settings.public_url.startswith("https:")) | {"Cache-Control": "no-cache"}
     for name, path in (("guide", ""), ("reference", "/api")):
-        application.router.add_get(f"/docs{path}", _chosen(made, name, headers))
+        pages_of = {language: made[name, language] for language in LANGUAGES}
+        personal = browsers if name == "reference" else None
+        application.router.add_get(f"/docs{path}", _served(pages_of, None, headers, personal))
         for language in LANGUAGES:
-            application.router.add_get(f"/docs/{language}{path}", _fixed(made[name, language], language, headers))
+            application.router.add_get(f"/docs/{language}{path}", _served(pages_of, language, headers, personal))
     application.router.add_get("/docs/gateway.json", _json(gateway_api))
 
 
-def _chosen(made: Mapping[tuple[str, str], str], name: str, headers: Mapping[str, str]) -> Handler:
+def _served(made: Mapping[str, str], fixed: str | None, headers: Mapping[str, str], browsers: Browsers | None) -> Handler:
+    """A page in this language, or in the browser's.
+
+    :param browsers: the page carries the CSRF token of a session, so that it may call the API as whoever is logged in
+    """
+
     async def serve(request: web.Request) -> web.Response:
         asked = request.headers.get("Accept-Language", "")
-        language = choose(account=None, cookie=request.cookies.get(LANGUAGE_COOKIE), accept_language=asked)
-        return _page(made[name, language], language, {**headers, "Vary": "Accept-Language, Cookie"})
+        language = fixed or choose(account=None, cookie=request.cookies.get(LANGUAGE_COOKIE), accept_language=asked)
+        answered = {**headers, "Content-Language": language}
+        if fixed is None:
+            answered["Vary"] = "Accept-Language, Cookie"
+        text, csrf_token = made[language], await _csrf_token(request, browsers)
+        if csrf_token is not None:
+            text = text.replace(NO_SESSION, f'<meta name="csrf-token" content="{escape(csrf_token)}">')
+            answered["Cache-Control"] = "no-store"
+        return web.Response(text=text, content_type="text/html", headers=answered)
 
     return serve
 
 
-def _fixed(text: str, language: str, headers: Mapping[str, str]) -> Handler:
-    async def serve(_request: web.Request) -> web.Response:
-        return _page(text, language, headers)
-
-    return serve
-
-
-def _page(text: str, language: str, headers: Mapping[str, str]) -> web.Response:
-    return web.Response(text=text, content_type="text/html", headers={**headers, "Content-Language": language})
+async def _csrf_token(request: web.Request, browsers: Browsers | None) -> str | None:
+    """Of the session that the request brings; the guide is read without one, and without the store of sessions."""
+    try:
+        session = None if browsers is None else await browsers.session(request, clock.now_ms())
+    except StoreUnavailable:
+        return None
+    return None if session is None else session.csrf_token
 
 
 def _json(document: Mapping[str, Any]) -> Handler:

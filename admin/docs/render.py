@@ -151,11 +151,11 @@ def _of_schema(document: Mapping[str, Any], schema: Mapping[str, Any], depth: in
     for known in ("default", "const"):
         if known in schema:
             return schema[known]
+    if schema.get("enum"):
+        return schema["enum"][0]
+    if "properties" in schema and depth < 4:  # before "allOf", which holds rules about them
+        return {name: _of_schema(document, inner, depth + 1) for name, inner in schema["properties"].items()}
     choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
     if choices:
         return _of_schema(document, choices[0], depth)
-    if schema.get("enum"):
-        return schema["enum"][0]
-    if "properties" in schema and depth < 4:
-        return {name: _of_schema(document, inner, depth + 1) for name, inner in schema["properties"].items()}
     return {"array": [], "object": {}, "integer": 0, "number": 0, "boolean": False, "null": None}.get(str(schema.get("type")), "")

@@ -31,12 +31,26 @@ async def test_the_guide_is_read_by_everybody_without_a_login(browser, docs, tim
         assert visitor.complaints == []
 
 
-async def test_an_operation_is_tried_with_a_token_and_not_with_the_sessions_cookie(browser, docs, time):
+async def test_an_operation_is_tried_as_whoever_is_signed_in_or_by_the_token_alone(browser, docs, time):
     async with Visitor.on(browser, docs.url, time, locale="en-GB") as visitor:
+        await visitor.go("/docs/en/api")
+        await expect(visitor.page.get_by_text("You are signed in.")).to_be_hidden()
+        assert "unauthenticated" in await tried(visitor, "/api/v1/account")
         await visitor.log_in()
         await visitor.go("/docs/en/api")
-        form = visitor.page.locator("form:has(input[value='/api/v1/account'])").first
-        await visitor.page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
-        await form.get_by_role("button", name="Send").click()
-        await expect(form.locator("pre")).to_contain_text("unauthenticated")
+        await expect(visitor.page.get_by_text("You are signed in.")).to_be_visible()
+        assert '"kyc": "verified"' in await tried(visitor, "/api/v1/account")
+        assert "factor_required" in await tried(visitor, "/api/v1/step-up"), "an unsafe call carries the session's CSRF token"
+        await visitor.page.get_by_label("Bearer token").fill("of.nobody.here")
+        assert "unauthenticated" in await tried(visitor, "/api/v1/account"), "the session does not stand in for a bad token"
         assert visitor.complaints == []
+
+
+async def tried(visitor, path):
+    """What an operation's form shows when it is sent as it stands."""
+    await visitor.page.evaluate("for (const part of document.querySelectorAll('details')) part.open = true")
+    form = visitor.page.locator(f"form:has(input[value='{path}'])").first
+    await form.locator("pre").evaluate("shown => { shown.textContent = '' }")
+    await form.get_by_role("button", name="Send").click()
+    await expect(form.locator("pre")).not_to_be_empty()
+    return await form.locator("pre").text_content()

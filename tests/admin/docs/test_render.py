@@ -4,13 +4,18 @@ import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jinja2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 from markupsafe import Markup
 
+from admin.api import openapi as admin_openapi
+from admin.api import table
+from admin.api.handlers import AccountApi
 from admin.docs import markup, openapi, refusals, render
 from admin.docs.facts import GateFacts, read_facts
 from admin.errors import NoEndpoint
@@ -19,6 +24,12 @@ from gateway.errors import ConfigError
 
 ROOT = Path(__file__).parents[3]
 ADMIN_API = {"paths": {"/api/v1/keys": {"post": {"operationId": "create", "security": [{"bearer": []}]}}}}
+
+
+def admin_api() -> dict[str, Any]:
+    services: Any = SimpleNamespace(key_limit=30)
+    api = AccountApi(services, services, services, services, services)
+    return admin_openapi.document(table.operations(api), version="1", server="https://keys.example.com")
 
 
 def environment() -> jinja2.Environment:
@@ -113,3 +124,18 @@ def test_a_read_that_may_share_its_signature_is_not_said_to_count_once(facts):
         for match in ("GET /api/v3/order", "POST /v1/orders")
     }
     assert rows == {"GET /api/v3/order": "shared by reads", "POST /v1/orders": "once"}
+
+
+def test_every_body_that_the_reference_offers_is_one_that_its_operation_takes():
+    document = admin_api()
+    tried = [
+        (told["operationId"], schema, json.loads(render._example(document, told)))
+        for operations in document["paths"].values()
+        for told in operations.values()
+        for schema in [told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")]
+        if schema is not None
+    ]
+    assert {"createKey", "beginStepUp", "deleteKey"} <= {name for name, _, _ in tried}
+    for name, schema, example in tried:
+        validator = Draft202012Validator({**schema, "components": document["components"]})
+        assert [error.message for error in validator.iter_errors(example)] == [], (name, example)

@@ -1,11 +1,13 @@
-// The page of reference: sends what is in a form to this site, by the token alone; a session's cookie does not travel.
+// The page of reference: sends what is in a form to this site, by the token alone if there is one, else by the session of whoever is signed in.
 
 const token = document.getElementById("token");
+const csrf = document.querySelector('meta[name="csrf-token"]').content;
 
 async function send(form) {
   const shown = form.querySelector("pre");
   const path = new URL(form.elements.path.value, location.origin);
-  const headers = token.value ? { Authorization: `Bearer ${token.value}` } : {};
+  const headers = token.value ? { Authorization: `Bearer ${token.value}` } : csrf ? { "X-CSRF-Token": csrf } : {};
+  const credentials = csrf && !token.value ? "same-origin" : "omit";
   const body = form.elements.body?.value;
   if (body) headers["Content-Type"] = "application/json";
   shown.hidden = false;
@@ -14,7 +16,7 @@ async function send(form) {
     return;
   }
   try {
-    const answer = await fetch(path, { method: form.dataset.try, headers, body, credentials: "omit" });
+    const answer = await fetch(path, { method: form.dataset.try, headers, body, credentials });
     const text = await answer.text();
     let content = text;
     try {
@@ -27,6 +29,8 @@ async function send(form) {
     shown.textContent = String(error);
   }
 }
+
+document.querySelector("[data-session]").hidden = !csrf;
 
 for (const form of document.querySelectorAll("form[data-try]")) {
   form.addEventListener("submit", (event) => {
