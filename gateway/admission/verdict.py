@@ -142,7 +142,7 @@ def _check(request: Request, route: Route, settings: GatewaySettings, *, whole: 
     if head > limits.max_header_bytes:
         raise HeadersTooLarge(f"the header section exceeds {limits.max_header_bytes} bytes", extras={"limit": limits.max_header_bytes})
     for name, _ in request.headers:
-        unwanted = shadows(name) if b"_" in name else stays_behind(name) and name not in _REPLACED
+        unwanted = shadows(name) or (stays_behind(name) and name not in _REPLACED)
         if unwanted and name != settings.client_ip.header.lower().encode():
             raise MalformedRequest(
                 f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"

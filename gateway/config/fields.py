@@ -116,8 +116,8 @@ def _path(value: Path, info: ValidationInfo) -> Path:
 def _header_name(value: str) -> str:
     if not _HEADER_NAME.fullmatch(value):
         raise ValueError("not a header field name (RFC 9110 §5.1)")
-    if value.count("-") + value.count("_") > 8:
-        raise ValueError("more than eight dashes in a header field name")
+    if sum(map(value.count, "-_.")) > 8:
+        raise ValueError("more than eight dashes, underscores and dots in a header field name")
     return value
 
 

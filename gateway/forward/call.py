@@ -30,6 +30,7 @@ class Call(Waiter):
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
     :param upgrade: a 101 is an answer that was asked for
     :param once: never sent again once a byte of it was, whatever its method
+    :param last: its connection is not used again
     :param client: the address of who asked
     """
 
@@ -37,7 +38,7 @@ class Call(Waiter):
 
     def __init__(
         self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *,
-        streamed: bool = False, upgrade: bool = False, once: bool = False, client: str = "",
+        streamed: bool = False, upgrade: bool = False, once: bool = False, last: bool = False, client: str = "",
     ) -> None:  # fmt: skip
         self.pool = pool
         self.client = client
@@ -46,6 +47,7 @@ class Call(Waiter):
         self.method = method
         self.head_only = method == b"HEAD"
         self.upgrade = upgrade
+        self.last = last
         self.server: UpstreamServer | None = None
         self.connection: UpstreamEnd | None = None
         self.cancelled = False

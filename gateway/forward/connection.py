@@ -216,7 +216,7 @@ class UpstreamConnection(UpstreamEnd):
         call, self.call = self.call, None
         if call is None or self._head is None:
             return
-        self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole)
+        self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole and not call.last)
         call.finished()
 
     def _switch(self, call: Waiter, head: ResponseHead, rest: bytes) -> None:

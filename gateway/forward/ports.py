@@ -102,7 +102,7 @@ class Receiver(ABC):
 class Waiter(ABC):
     """A request that waits for a connection, then for its response: a call, as a server and its connections see it."""
 
-    __slots__ = ("cancelled", "client", "head_only", "held", "receiver", "sent_at", "upgrade", "waiting_until_ms", "whole")
+    __slots__ = ("cancelled", "client", "head_only", "held", "last", "receiver", "sent_at", "upgrade", "waiting_until_ms", "whole")
 
     cancelled: bool
     client: str
@@ -110,6 +110,8 @@ class Waiter(ABC):
     head_only: bool
     held: bool
     """Whether it counts among the connections that its client holds: see ``turns``."""
+    last: bool
+    """The connection is closed after its response."""
     receiver: Receiver
     sent_at: float
     """When it was sent, by :func:`gateway.runtime.clock.stopwatch`."""

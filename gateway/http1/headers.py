@@ -72,6 +72,8 @@ REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 REQUEST_DROP = HOP_BY_HOP | OWNED | ELSEWHERE | REGENERATED
 """Together with :data:`FAMILIES`, what no client says to an upstream."""
 _X: Final = ord("x")  # all families begin with it
+_USUAL: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
+_FOLDED: Final = bytes(byte if byte in _USUAL else ord("-") for byte in range(256))
 EXTENSIONS = frozenset({b"sec-websocket-extensions"})
 """Not negotiated where the gate reads messages (RFC 6455 §9.1): what it cannot read it could not decide."""
 RATE_LIMIT = frozenset({
@@ -82,8 +84,10 @@ RATE_LIMIT = frozenset({
 
 
 def shadows(name: bytes) -> bool:
-    """Whether a name with ``_`` becomes one of the gate's where ``_`` and ``-`` are folded (CGI, WSGI: RFC 3875 §4.1.18)."""
-    return stays_behind(name.replace(b"_", b"-"))
+    """Whether an unusual name becomes one of the gate's where a service folds characters: ``_`` and ``-`` in CGI and WSGI (RFC 3875
+    §4.1.18), ``.`` in PHP, whatever is neither letter nor digit in lighttpd.
+    """
+    return bool(name.translate(None, _USUAL)) and stays_behind(name.translate(_FOLDED))
 
 
 def stays_behind(name: bytes) -> bool:

@@ -140,7 +140,7 @@ def _cut(line: bytes) -> Field:
     if known is not None:
         return known, value
     name = spelled.lower()
-    if b"_" in name and shadows(name):
+    if shadows(name):
         raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
     field = (name, value)
     if name in STEADY and len(line) <= LINE_BYTES:

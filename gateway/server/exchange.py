@@ -229,7 +229,10 @@ class Exchange(Receiver):
             self._place = self._common.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        self._call = call = Call(pool, self, request.method, parts, streamed=self.streamed, upgrade=switching, once=once, client=client)
+        last = upstream_request.is_last(request.method, self._framing)
+        self._call = call = Call(
+            pool, self, request.method, parts, streamed=self.streamed, upgrade=switching, once=once, last=last, client=client
+        )
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:

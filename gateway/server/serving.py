@@ -47,9 +47,9 @@ class Serving:
 
 
 def _foldings(name: bytes) -> frozenset[bytes]:
-    """All names that are one where ``_`` and ``-`` are folded (CGI, WSGI: RFC 3875 §4.1.18); the configuration bounds how many."""
-    parts = name.replace(b"_", b"-").split(b"-")
+    """All names that are one where ``-``, ``_`` and ``.`` are folded (see ``http1.headers.shadows``); the configuration bounds how many."""
+    parts = name.replace(b"_", b"-").replace(b".", b"-").split(b"-")
     found = {parts[0]}
     for part in parts[1:]:
-        found = {begun + mark + part for begun in found for mark in (b"-", b"_")}
+        found = {begun + mark + part for begun in found for mark in (b"-", b"_", b".")}
     return frozenset(found)

@@ -13,6 +13,7 @@ from gateway.server.serving import Serving
 from gateway.telemetry.tracing import Trace
 
 _WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
+_UNEXPECTED: Final = frozenset({b"GET", b"HEAD"})
 _UPGRADE: Final = b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
@@ -49,14 +50,18 @@ def parts(  # noqa: PLR0917  # on the hot path
     ]
 
 
+def is_last(method: bytes, framing: Framing) -> bool:
+    """Whether the connection must not be used again: the request has content where many services do not read any (RFC 9110 §9.3.1), so
+    that they would take it for the next request.
+    """
+    return framing.length != 0 and method in _UNEXPECTED
+
+
 def _content_lines(request: Request, framing: Framing, *, streamed: bool) -> bytes:
     """From the end of the request id's line to the end of the head."""
-    if streamed:
-        return b"\r\ntransfer-encoding: chunked\r\n\r\n" if framing.length == CHUNKED else _length_lines(framing.length)
-    if request.body or request.method in _WITH_CONTENT:
-        return _length_lines(len(request.body))
-    return b"\r\n\r\n"
-
-
-def _length_lines(length: int) -> bytes:
-    return b"\r\ncontent-length: %d\r\n\r\n" % length
+    lines = b"\r\n"
+    if streamed and framing.length == CHUNKED:
+        lines = b"\r\ntransfer-encoding: chunked\r\n"
+    elif streamed or request.body or request.method in _WITH_CONTENT:
+        lines = b"\r\ncontent-length: %d\r\n" % (framing.length if streamed else len(request.body))
+    return lines + (b"connection: close\r\n\r\n" if is_last(request.method, framing) else b"\r\n")

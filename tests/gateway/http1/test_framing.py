@@ -123,6 +123,9 @@ REFUSED = {
     "x-key_id": get(b"x-key_id: 7"),
     "X_Forwarded_For": get(b"X_Forwarded_For: 1.1.1.1"),
     "X_GATEWAY_ASSERTION": get(b"X_GATEWAY_ASSERTION: x"),
+    "X.Account.Id": get(b"X.Account.Id: 7"),
+    "X-Key~Id": get(b"X-Key~Id: 7"),
+    "Transfer.Encoding": post(b"Transfer.Encoding: chunked", b"Content-Length: 1", body=b"x"),
     "Content_Length": post(b"Content_Length: 3", b"Content-Length: 1", body=b"x"),
     "Transfer_Encoding": post(b"Transfer_Encoding: chunked", b"Content-Length: 1", body=b"x"),
     # Chunked coding, RFC 9112 §7.1
@@ -216,6 +219,7 @@ ACCEPTED = {
     "chunk extension": post(CODED, body=b'1;a="b"\r\nx\r\n0\r\n\r\n'),
     "Chunked in capitals": post(b"Transfer-Encoding: Chunked", body=b"1\r\nx\r\n0\r\n\r\n"),
     "underscore in a name that is not the gate's": get(b"X_Custom: 1"),
+    "dot in a name that is not the gate's": get(b"X.Custom: 1"),
     "Content-Length of 0": post(b"Content-Length: 0"),
 }
 

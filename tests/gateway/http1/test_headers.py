@@ -7,13 +7,27 @@ from hypothesis import strategies as st
 from gateway.http1.headers import FAMILIES, OWNED, REQUEST_DROP, request_lines, shadows, stays_behind, without
 
 
-@pytest.mark.parametrize("name", [b"x_account_id", b"x-account_id", b"x_forwarded-for", b"content_length", b"transfer_encoding"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"x_account_id",
+        b"x-account_id",
+        b"x_forwarded-for",
+        b"content_length",
+        b"transfer_encoding",
+        b"x.account.id",
+        b"x!account~id",
+        b"x-forwarded.for",
+        b"content.length",
+        b"x.envoy.anything",
+    ],
+)
 def test_names_that_fold_onto_the_gates_own_are_known(name: bytes) -> None:
     assert shadows(name)
 
 
-@pytest.mark.parametrize("name", [b"x_custom", b"account_id", b"x__account_id"])
-def test_other_names_with_an_underscore_are_not(name: bytes) -> None:
+@pytest.mark.parametrize("name", [b"x_custom", b"account_id", b"x__account_id", b"x.custom", b"x-account-id.", b"!transfer-encoding"])
+def test_other_unusual_names_are_not(name: bytes) -> None:
     assert not shadows(name)
 
 
@@ -38,7 +52,7 @@ def test_every_name_of_the_contract_is_owned() -> None:
 def test_a_field_that_says_what_only_the_gate_may_say_does_not_go_on_in_any_spelling(name: bytes) -> None:
     assert request_lines([(name, b"DELETE"), (b"a", b"1")], REQUEST_DROP) == b"a: 1\r\n"
     assert stays_behind(name)
-    assert shadows(name.replace(b"-", b"_"))
+    assert b"-" not in name or shadows(name.replace(b"-", b"_"))
 
 
 @given(st.sampled_from(FAMILIES), st.from_regex(rb"[a-z0-9\-]{0,20}", fullmatch=True))

@@ -156,6 +156,7 @@ async def test_a_trade_is_decided_once(write, key):
 UNWANTED = (
     "X-HTTP-Method-Override", "X-HTTP-Method", "X-Method-Override", "X-Method", "X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Prefix",
     "True-Client-IP", "Client-IP", "X-Envoy-Original-Path", "X_Account_Id", "X-Account_Id", "X_Forwarded_For", "X_Original_Anything",
+    "X.Account.Id",
 )  # fmt: skip
 
 

@@ -48,6 +48,25 @@ async def test_the_gate_sees_exactly_what_was_received() -> None:
         assert served.gate.routed[0].body == b""
 
 
+CHUNKED = (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n")
+
+
+@pytest.mark.parametrize(("path", "coding", "content"), [
+    (b"/read", b"Content-Length: 5", b"hello"), (b"/read", *CHUNKED), (b"/public", *CHUNKED),
+    (b"/public", b"Content-Length: 70000", bytes(70_000)),
+])  # fmt: skip
+@pytest.mark.parametrize(("method", "kept"), [(b"GET", False), (b"HEAD", False), (b"POST", True), (b"DELETE", True)])
+async def test_no_request_follows_content_that_a_service_may_leave_unread(
+    path: bytes, coding: bytes, content: bytes, method: bytes, kept: bool
+) -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        await client.ask(get(path, coding, method=method) + content)
+        await client.ask(get(b"/read"))
+        assert upstream.requests[0].values(b"connection") == ([] if kept else [b"close"])
+        assert len(upstream.sides) == (1 if kept else 2)
+
+
 async def test_no_query_and_an_empty_query_are_told_apart() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
@@ -74,7 +93,7 @@ async def test_what_the_gate_says_replaces_what_the_client_claims() -> None:
         b"X-Account-Id: evil", b"x-key-id: evil", b"X-KEY-SCOPES: evil", b"X-Client-IP: evil", b"X-Request-Id: evil",
         b"X-Forwarded-For: evil", b"X-Forwarded-Proto: evil", b"X-Forwarded-Host: evil", b"X-Gateway-Assertion: evil",
         b"Forwarded: for=evil", b"X-Real-IP: evil", b"X-Account-Id: evil again", b"X-Edge-Peer: evil",
-        b"X_Edge_Peer: evil", b"x_edge-peer: evil",
+        b"X_Edge_Peer: evil", b"x_edge-peer: evil", b"X.Edge.Peer: evil",
     ]  # fmt: skip
     async with recording_upstream() as upstream, serving(upstream, client_ip={"header": "X-Edge-Peer"}) as served:
         client = await served.client()
