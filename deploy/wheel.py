@@ -29,7 +29,7 @@ MODULES = (
     "http1/request_head", "http1/response", "http1/shape",
     "net/addresses", "net/client_ip",
     "server/common", "server/connection", "server/exchange", "server/phases", "server/plane", "server/ports", "server/queued",
-    "server/serving", "server/session", "server/states", "server/upgrade", "server/upstream_request",
+    "server/rounds", "server/serving", "server/session", "server/states", "server/upgrade", "server/upstream_request",
     "telemetry/histogram",
     "websocket/frames", "websocket/messages",
 )  # fmt: skip

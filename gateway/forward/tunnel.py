@@ -159,18 +159,19 @@ class Tunnel:
 class Place:
     """Room for one tunnel, from before its handshake is forwarded until it is closed."""
 
-    __slots__ = ("_address", "_key_id", "_tunnels")
+    __slots__ = ("_key_id", "_tunnels", "address")
 
     def __init__(self, tunnels: "Tunnels", address: str, key_id: str) -> None:
         self._tunnels: Tunnels | None = tunnels
-        self._address = address
+        self.address = address
+        """Whose it is; IPv6 by /64."""
         self._key_id = key_id
 
     def leave(self) -> None:
         """Give the room back; only the first time counts."""
         tunnels, self._tunnels = self._tunnels, None
         if tunnels is not None:
-            tunnels.left(self._address, self._key_id)
+            tunnels.left(self.address, self._key_id)
 
 
 class Tunnels:

@@ -294,6 +294,8 @@ class App:
         metrics.log_lines_dropped = LineSink.dropped
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()
+        rounds = self._plane.common.rounds
+        metrics.turns_waited, metrics.long_turns = rounds.deferred, rounds.long_us / 1_000_000
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
 
     def _measure_lag(self, now_ms: int) -> None:

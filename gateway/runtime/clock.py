@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from time import monotonic_ns, time_ns
+from time import monotonic_ns, thread_time_ns, time_ns
 
 
 def now_ms() -> int:
@@ -13,6 +13,16 @@ def now_ms() -> int:
 def monotonic_ms() -> int:
     """Milliseconds of a clock that never steps: timeouts, cache freshness, rate limits within one process."""
     return monotonic_ns() // 1_000_000
+
+
+def monotonic_us() -> int:
+    """The same in microseconds: shares of one turn of the event loop."""
+    return monotonic_ns() // 1_000
+
+
+def processor_us() -> int:
+    """Microseconds that this thread has run: what a turn of the event loop has taken, whoever else uses the machine."""
+    return thread_time_ns() // 1_000
 
 
 stopwatch: Callable[[], float] = time.perf_counter

@@ -13,6 +13,7 @@ from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server import reports
+from gateway.server.rounds import Rounds
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 from gateway.telemetry.recent import Recent
@@ -28,7 +29,7 @@ class Common:
     """
 
     __slots__ = (
-        "_dates", "_id_begin", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "recent", "serving",
+        "_dates", "_id_begin", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "recent", "rounds", "serving",
         "ticker", "tunnels",
     )  # fmt: skip
 
@@ -41,6 +42,7 @@ class Common:
         self.metrics = metrics
         self.draining = False
         self.recent = Recent()
+        self.rounds = Rounds()
         self._dates = DateLine()
         self.date = self._dates.at(clock.now_ms())
         """The ``Date`` field line of this second."""

@@ -6,7 +6,7 @@ is in one of the states of ``states``, and its time limit follows from the state
 
 import asyncio
 from abc import ABC, abstractmethod
-from typing import cast
+from typing import Final, cast
 
 from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.http1 import answer
@@ -23,6 +23,10 @@ from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, 
 
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
+DROPPED_AT_MOST: Final = 16 << 20
+"""Bytes that are read and dropped behind the last answer; who sends more than that is reset when the time has passed."""
+SLICE: Final = 4_096
+"""Bytes of a tunnel that are one item of work: seven hundred of the smallest frames."""
 
 
 class Doorkeeper(ABC):
@@ -33,6 +37,10 @@ class Doorkeeper(ABC):
     @abstractmethod
     def opened(self, connection: "ClientConnection") -> str:
         """Count a new connection. A reason when there are too many: ``"at once"`` when there is not even time to say so."""
+
+    @abstractmethod
+    def owner(self, connection: "ClientConnection") -> str:
+        """Who shares turns with whom: an address, or a connection of many clients."""
 
     @abstractmethod
     def closed(self, connection: "ClientConnection") -> None:
@@ -51,19 +59,23 @@ class ClientConnection(ClientEnd):
         "_backlog",
         "_common",
         "_doorkeeper",
+        "_dropped",
         "_exchange",
         "_full",
         "_lines",
         "_lines_host",
         "_lines_ip",
         "_lines_secure",
+        "_owner",
         "_paused",
+        "_proven",
         "_reader",
         "_serving",
         "_stalled_ms",
         "_state",
         "_unsent",
         "_upgraded",
+        "_waits",
         "believed",
         "deadline_ms",
         "peer",
@@ -82,6 +94,13 @@ class ClientConnection(ClientEnd):
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
         self._advancing = self._paused = self._full = False
+        self._proven = False
+        """Whether the last request was admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
+        self._waits = False
+        """For that turn: it is not read meanwhile."""
+        self._owner = ""
+        self._dropped = 0
+        """Bytes that came when it was ending."""
         self._lines = b""
         self._lines_ip, self._lines_host, self._lines_secure = "", b"", False
         self._state = HEAD
@@ -99,8 +118,10 @@ class ClientConnection(ClientEnd):
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
+        self._owner = self._doorkeeper.owner(self)
         self.secure = transport.get_extra_info("sslcontext") is not None
         self._enter(HEAD)
+        self._common.rounds.watch()
         reason = self._doorkeeper.opened(self)
         if reason == "at once":
             self.transport.abort()
@@ -110,13 +131,25 @@ class ClientConnection(ClientEnd):
     def data_received(self, data: bytes) -> None:
         state = self._state
         if state <= IDLE:
-            self._read_head(data)
+            if self._waits:
+                self._backlog += data
+            elif self._proven or self._common.rounds.take(len(data)):
+                self._read_head(data)
+            else:
+                self._backlog = data
+                self._wait()
         elif state == BODY:
             self._read_body(data)
+            if not self._proven and not self._waits and not self._common.rounds.take(len(data)):
+                self._wait()
         elif state == WAITING:
             self._hold(data)
-        elif state == TUNNEL and self._upgraded is not None:
-            self._upgraded.client_data(data)
+        elif state == TUNNEL:
+            self._backlog += data
+            if not self._waits:
+                self._advance()
+        else:
+            self._drop(len(data))
 
     def eof_received(self) -> None:
         """The client has gone, or will at least send no more: either way nobody waits (the transport closes itself)."""
@@ -125,9 +158,16 @@ class ClientConnection(ClientEnd):
         self._enter(ENDING)
         self.deadline_ms = NEVER
         self._doorkeeper.closed(self)
+        rounds = self._common.rounds
+        rounds.watch()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
+        if self._upgraded is not None:
+            rounds.wait(self._owner, self._leave)  # many can end at once
+
+    def _leave(self) -> None:
+        """The other side of what was a tunnel hears of the end."""
         upgraded, self._upgraded = self._upgraded, None
         if upgraded is not None:
             upgraded.client_closed()
@@ -214,6 +254,32 @@ class ClientConnection(ClientEnd):
         if len(self._backlog) > MAX_BACKLOG:
             self.pause_reading()
 
+    def _drop(self, size: int) -> None:
+        """What comes behind the last answer: the client may not have read that yet."""
+        self._dropped += size
+        if not self._waits and not (self._common.rounds.take(size) and self._dropped <= DROPPED_AT_MOST):
+            self._wait()
+
+    # -- turns
+
+    def _wait(self) -> None:
+        """Be read on when it is this client's turn."""
+        self._waits = True
+        if not self._paused and not self.transport.is_closing():
+            self.transport.pause_reading()
+        self._common.rounds.wait(self._owner, self._turn)
+
+    def _turn(self) -> None:
+        self._waits = False
+        if self.transport.is_closing():
+            return
+        if self._state == ENDING and self._dropped > DROPPED_AT_MOST:
+            return
+        if not self._paused:
+            self.transport.resume_reading()
+        if self._backlog and self._state != WAITING:
+            self._advance(turn=True)
+
     # -- steps of reading
 
     def _begin(self) -> None:
@@ -236,14 +302,31 @@ class ClientConnection(ClientEnd):
             if self._backlog:
                 self._advance()
 
-    def _advance(self) -> None:
-        """Go through bytes that have waited, without recursion: each request may have its answer at once."""
+    def _advance(self, *, turn: bool = False) -> None:
+        """Go through bytes that have waited, without recursion: each request may have its answer at once.
+
+        :param turn: there is time for the first
+        """
         if self._advancing:
             return
         self._advancing = True
-        while self._backlog and self._state != WAITING and not (self._paused and self._state == BODY):
+        while self._backlog and not self._waits:
+            state = self._state
+            if state == WAITING or (self._paused and state > IDLE):
+                break
+            if not turn and not self._proven and state != BODY and not self._common.rounds.take():
+                self._wait()
+                break
+            turn = False
             data, self._backlog = self._backlog, b""
-            self.data_received(data)
+            if state <= IDLE:
+                self._read_head(data)
+            elif state == BODY:
+                self._read_body(data)
+            elif self._upgraded is not None:
+                if not self._proven:
+                    data, self._backlog = data[:SLICE], data[SLICE:]
+                self._upgraded.client_data(data)
         self._advancing = False
 
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
@@ -252,7 +335,8 @@ class ClientConnection(ClientEnd):
         self._common.outbox.put(self.transport, data)
 
     def finish(self, *, keep_alive: bool) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        self._proven = exchange is not None and exchange.proven
         if not keep_alive or self._common.draining:
             self.close()
         elif not self._full:
@@ -280,12 +364,16 @@ class ClientConnection(ClientEnd):
     def pause_reading(self) -> None:
         if not self._paused and not self.transport.is_closing():
             self._paused = True
-            self.transport.pause_reading()
+            if not self._waits:
+                self.transport.pause_reading()
 
     def resume_reading(self) -> None:
         if self._paused and not self.transport.is_closing():
             self._paused = False
-            self.transport.resume_reading()
+            if not self._waits:
+                self.transport.resume_reading()
+                if self._state == TUNNEL and self._backlog:
+                    self._advance()
 
     def pause_content(self) -> None:
         self.pause_reading()
@@ -298,13 +386,13 @@ class ClientConnection(ClientEnd):
             self._advance()
 
     def become(self, upgraded: Upgraded) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        self._proven = exchange is not None and exchange.proven
         self._upgraded = upgraded
         self._enter(TUNNEL)
         self.resume_reading()
-        backlog, self._backlog = self._backlog, b""
-        if backlog:
-            upgraded.client_data(backlog)
+        if self._backlog and not self._waits:
+            self._advance()
 
     def close(self) -> None:
         """Ends our side, then reads on for a moment."""
@@ -334,13 +422,15 @@ class ClientConnection(ClientEnd):
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
-        return self._state <= IDLE and not self._reader.begun
+        return self._state <= IDLE and not self._reader.begun and not self._backlog
 
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
         state, timeouts = self._state, self._common.metrics.timeouts
-        if state == HEAD and self._reader.begun:
+        if state <= IDLE and self._waits:
+            self._enter(state)  # it is we who are late
+        elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1
             self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.asked(b""))
         elif state <= IDLE:

@@ -47,7 +47,8 @@ class Exchange(Receiver):
 
     __slots__ = (
         "_admitted", "_buffer", "_call", "_chunked", "_common", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending",
-        "_place", "_request", "_route", "_serving", "_trace", "_whole", "phase", "streamed",
+        "_place", "_request", "_route", "_serving", "_trace", "_whole", "phase", "proven",
+        "streamed",
     )  # fmt: skip
 
     def __init__(self, common: Common, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
@@ -69,6 +70,8 @@ class Exchange(Receiver):
         self.phase = RECEIVING
         self.streamed = self._chunked = False
         """The content is passed on as it comes; the answer is sent in chunks."""
+        self.proven = False
+        """It was admitted for a key."""
         self._whole = framing.length == 0
         """All of the request's content has come."""
 
@@ -197,6 +200,7 @@ class Exchange(Receiver):
 
     def _passed(self, admitted: Admitted) -> None:
         self._admitted = admitted
+        self.proven = admitted.identity is not None
         route, serving = admitted.route, self._serving
         self._common.metrics.admitted[route.pattern] += 1
         if route.builtin:

@@ -167,6 +167,12 @@ class Plane(Doorkeeper):
         self._per_address[peer] = self._per_address.get(peer, 0) + 1
         return ""
 
+    def owner(self, connection: ClientConnection) -> str:
+        peer = connection.peer
+        if self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer)):
+            return f"connection {id(connection)}"
+        return customer_network(peer)
+
     def closed(self, connection: ClientConnection) -> None:
         if connection in self._refused:
             self._refused.discard(connection)

@@ -56,7 +56,7 @@ class Session(Tunnel):
     """
 
     __slots__ = (
-        "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own",
+        "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven",
         "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_waiting", "_waiting_bytes", "_working",
     )  # fmt: skip
 
@@ -79,6 +79,8 @@ class Session(Tunnel):
         """The key that has logged in."""
         self._since_ms = client.received_ms
         self._logged_in_ms = 0
+        self._proven = False
+        """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
         self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = False
 
     # -- from the client
@@ -158,23 +160,27 @@ class Session(Tunnel):
 
     # -- messages, one after the other
 
-    def _work(self) -> None:
-        """Take what has come, as far as there is room for it, and decide what is next."""
+    def _work(self, *, turn: bool = False) -> None:
+        """Take what has come, as far as there is room for it, and decide what is next.
+
+        :param turn: there is time for the first
+        """
         if self._working:
             return
         self._working = True
         try:
-            self._take()
+            self._take(turn=turn)
         finally:
             self._working = False
         self._read_or_not()
 
-    def _take(self) -> None:
-        now_ms = self._common.ticker.now_ms
+    def _take(self, *, turn: bool) -> None:
+        now_ms, rounds = self._common.ticker.now_ms, self._common.rounds
         room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
-            if room <= 0:
+            if room <= 0 or not (self._proven or turn or rounds.take()):
                 break
+            turn = False
             waiting = self._waiting
             if self._closing or self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
                 return
@@ -197,7 +203,10 @@ class Session(Tunnel):
             self._took(event)
         if not self._scheduled:  # the rest has its turn after everybody else's
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._again)
+            if self._proven:
+                asyncio.get_running_loop().call_soon(self._again)
+            else:
+                rounds.wait(self.place.address if self.place is not None else "", self._again)
 
     def _took(self, event: Event) -> None:
         if event.opcode == TEXT:
@@ -211,11 +220,12 @@ class Session(Tunnel):
         elif event.opcode in {CLOSE, FAILED}:
             self._end = event
         else:
+            self._proven = False
             self._upstream.write(frame(event.opcode, event.payload, mask=_masks.next()))
 
     def _again(self) -> None:
         self._scheduled = False
-        self._work()
+        self._work(turn=True)
 
     def _may_decide(self) -> bool:
         """Whether the next message can be decided now."""
@@ -307,6 +317,7 @@ class Session(Tunnel):
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         if identity is not None:
             self._use(identity, admitted.expires_ms)
+        self._proven = identity is not None
         self._common.metrics.admitted[route.pattern] += 1
         if message.act == LOG_IN and identity is not None:
             self._key_id, self._logged_in_ms = identity.key_id, message.received_ms
@@ -340,6 +351,7 @@ class Session(Tunnel):
     # -- it may not
 
     def _refuse(self, refusal: Refusal, message: Message | None, request_id: str) -> None:
+        self._proven = False
         serving, route = self._serving, self._route
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)

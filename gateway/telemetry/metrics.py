@@ -134,6 +134,10 @@ class Metrics:
     loop_lag: Counts = _gauge(
         "worker_loop_lag_milliseconds", "Worst lateness of the event loop since it was last asked.", "worker", merge="max"
     )
+    turns_waited: int = _counter("turns_waited", "Times that a client without a verified key waited for a turn of its address.")
+    long_turns: float = _counter(
+        "long_turns_seconds", "Processor time of turns of the event loop that took more than 5 ms of it, while such clients were served."
+    )
 
     # Counted by the parent alone.
     workers: int = _gauge("workers", "Workers that serve.")

@@ -90,6 +90,7 @@ async def obey() -> None:
 
 
 if __name__ == "__main__":
-    os.nice(10)  # where processors are short, an attack is slower, not the service that the bot asks
+    os.nice(10)  # where processors are short, an attack is slower, not the service that the bots ask
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the gate has the others to itself
     with suppress(KeyboardInterrupt):
         asyncio.run(obey())

@@ -66,8 +66,8 @@ class Attack(NamedTuple):
         return ["127.0.0.1"] * 4 if self.beside_the_bot else [f"127.0.{10 + number}.{each + 1}" for each in range(self.addresses)]
 
 
-@asynccontextmanager
-async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+async def connect(scene: Scene, address: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection from that address, whose bytes are counted."""
     reader, writer = await asyncio.open_connection(*scene.public, local_addr=(address, 0), ssl=scene.tls)
     write = writer.write
 
@@ -76,6 +76,13 @@ async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.S
         write(data)
 
     writer.write = counted  # type: ignore[method-assign,assignment]
+    return reader, writer
+
+
+@asynccontextmanager
+async def connected(scene: Scene, address: str) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """The same, closed at the end."""
+    reader, writer = await connect(scene, address)
     try:
         yield reader, writer
     finally:

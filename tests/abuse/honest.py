@@ -1,45 +1,58 @@
-"""An honest bot: signed reads and orders at a fixed modest rate, and a record of every answer."""
+"""Honest bots: signed reads and orders, one after the other at a fixed modest rate, and a record of every answer.
+
+Besides how long an answer takes, they read off the processor time that the gate's worker has used between request and answer: that for the
+request itself, and for others that stood in its way. Who else uses the machine has no part in that, so that it can be compared where the
+seconds cannot.
+"""
 
 import asyncio
+import itertools
+import time
 from typing import Final
 
-from gateway.runtime import clock
-from tests.abuse.attacks import Scene, connected, signed, whole_answer
+from deploy.signing import SigningKey
+from tests.abuse.attacks import Scene, connect, connected, signed, whole_answer
 from tests.abuse.proxied import said_to_be_of
 from tests.abuse.tunnels import open_tunnel
 from tests.support.running import PATIENCE
 
+CALLS: Final = (("GET", "/wallets", b""), ("POST", "/orders", b"pair=BTC-IDR"))
 HERE: Final = "127.0.0.1"
-EACH_MS: Final = 50
-"""Between two reads, and between two orders."""
+EACH: Final = 0.01
+"""Seconds between two requests."""
 
 
 class Honest:
-    """``async with Honest(…) as bot``; it comes from ``127.0.0.1``, and behind a proxy from ``203.0.113.7``."""
+    """``async with Honest(…) as bots``; they come from ``127.0.0.1``, and behind a proxy from ``203.0.113.7``.
 
-    def __init__(self, scene: Scene) -> None:
-        self.taken_ms: list[int] = []
+    :param keys: of a bot each
+    :param worker: process id of the gate's only worker
+    """
+
+    def __init__(self, scene: Scene, keys: list[SigningKey], worker: int) -> None:
+        self.taken_ms: list[float] = []
+        self.work_ms: list[float] = []
+        """Of the gate, while an answer was awaited."""
         self.wrong: list[str] = []
         """What was refused or lost."""
-        self._scene, self._stop = scene, False
-        self._tasks: list[asyncio.Task[None]] = []
+        self._scene, self._keys, self._stop = scene, keys, False
+        self._work_clock = (~worker << 3) | 2  # as clock_getcpuclockid(3) makes it
+        self._task: asyncio.Task[None]
+        self._connections: dict[int, tuple[asyncio.StreamReader, asyncio.StreamWriter]] = {}
 
     async def __aenter__(self) -> "Honest":
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._ask(*what)) for what in (("GET", "/wallets", b""), ("POST", "/orders", b"pair=BTC-IDR"))]
+        self._task = asyncio.get_running_loop().create_task(self._trade())
         return self
 
     async def __aexit__(self, *_error: object) -> None:
         self._stop = True
-        await asyncio.gather(*self._tasks)
+        await self._task
+        for _, writer in self._connections.values():
+            writer.transport.abort()
 
     def begin(self) -> None:
         """Forget what was measured."""
-        self.taken_ms, self.wrong = [], []
-
-    def p99_ms(self) -> int:
-        """Of what was measured."""
-        return sorted(self.taken_ms)[len(self.taken_ms) * 99 // 100] if self.taken_ms else 0
+        self.taken_ms, self.work_ms, self.wrong = [], [], []
 
     async def opens_a_tunnel(self) -> None:
         """Or notes that it could not."""
@@ -48,22 +61,37 @@ class Honest:
             if status != 101:
                 self.wrong.append(f"tunnel {status}")
 
-    async def _ask(self, method: str, path: str, body: bytes) -> None:
-        while not self._stop:
+    async def _trade(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        for place, (key, call) in enumerate(itertools.cycle(itertools.product(self._keys, CALLS))):
+            if self._stop:
+                return
+            due = max(due, loop.time()) + EACH
             try:
-                async with connected(self._scene, HERE) as (reader, writer):
-                    while not self._stop:
-                        due = asyncio.get_running_loop().time() + EACH_MS / 1000
-                        await self._once(reader, writer, signed(self._scene.key, method, path, body))
-                        await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+                await self._once(*await self._connection(place % (len(self._keys) * len(CALLS))), signed(key, *call))
             except (OSError, asyncio.IncompleteReadError, TimeoutError) as error:
-                self.wrong.append(f"{method} lost: {type(error).__name__}")
+                self.wrong.append(f"{call[0]} lost: {type(error).__name__}")
+                self._connections.clear()
+            await asyncio.sleep(max(0.0, due - loop.time()))
+
+    async def _connection(self, place: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """One for each key and call."""
+        if place not in self._connections:
+            self._connections[place] = await connect(self._scene, HERE)
+        return self._connections[place]
 
     async def _once(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> None:
-        sent_ms = clock.monotonic_ms()
+        work, begun = time.clock_gettime(self._work_clock), time.perf_counter()
         async with asyncio.timeout(PATIENCE):
             writer.write(said_to_be_of(request, "203.0.113.7") if self._scene.tls else request)
             status, content = await whole_answer(reader)
-        self.taken_ms.append(clock.monotonic_ms() - sent_ms)
+        self.taken_ms.append((time.perf_counter() - begun) * 1000)
+        self.work_ms.append((time.clock_gettime(self._work_clock) - work) * 1000)
         if status != 200:
             self.wrong.append(f"{request[:4].decode()} {status} {content.decode()}")
+
+
+def p99(values: list[float]) -> float:
+    """The value that one of a hundred exceeds; 0 of none."""
+    return sorted(values)[len(values) * 99 // 100] if values else 0.0

@@ -1,14 +1,16 @@
 """Nobody without a key hurts who has one, and nobody with a key hurts the others: real processes, one attack after the other.
 
-An honest bot sends signed reads and orders all the while. Refusals, losses and memory are asserted everywhere. How much slower the bot's
-answers become is printed, and asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
+Honest bots send signed reads and orders all the while. Asserted everywhere: no refusal, no loss, bounded memory, and that the gate spends
+less than a hundredth of the time in turns of its event loop that take over 5 ms of processor time, so that 99 of 100 requests meet none.
+The gate counts that itself, and no other process has a part in it. How much slower the bots' answers become in all is printed, and
+asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
 """
 
 import asyncio
 import os
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import asyncpg
 import pytest
@@ -17,49 +19,52 @@ from deploy.signing import SigningKey
 from gateway.keys import redis_client
 from gateway.keys.ids import new_key_id
 from gateway.keys.vault import Vault
-from tests.abuse.attackers import attackers
+from tests.abuse.attackers import Attackers, attackers
 from tests.abuse.attacks import ATTACKS, Attack, Scene, signed
-from tests.abuse.honest import Honest
+from tests.abuse.honest import Honest, p99
 from tests.abuse.proxied import PROXIED_ATTACKS
+from tests.abuse.service import trading_service
 from tests.abuse.tunnels import TUNNEL_ATTACKS
-from tests.abuse.world import VAULT, service, settings
+from tests.abuse.world import HONEST, VAULT, settings
 from tests.support.certificates import self_signed
 from tests.support.keys import add_key
 from tests.support.running import RunningGateway, running
-from tests.support.wire import RecordingUpstream, recording_upstream
 
 QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
 SECONDS: Final = 10.0 if QUIET else 2.0
+REST: Final = 0.3
+"""Seconds after an attack in which what it left is closed."""
+LONG_TURNS: Final = 0.01
 WORST_RATIO: Final = 3
 MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
 
 
 @pytest.fixture
-async def upstream():
-    async with recording_upstream(service) as recording:
-        yield recording
+async def service():
+    async with trading_service() as url:
+        yield url
 
 
 @pytest.fixture
 async def keys(own_postgres):
-    """The bot's key, and thirty of one other account."""
+    """Keys of honest accounts, and thirty of one other account."""
     connection = await asyncpg.connect(own_postgres.owner_dsn)
     vault = Vault.parse(VAULT)
-    made = [await add_key(connection, vault, key_id=new_key_id(), account_id="honest")]
-    made += [await add_key(connection, vault, key_id=new_key_id(), account_id="greedy") for _ in range(30)]
+    accounts = [*(f"honest {number}" for number in range(HONEST)), *["greedy"] * 30]
+    made = [await add_key(connection, vault, key_id=new_key_id(), account_id=account) for account in accounts]
     await connection.close()
     return [SigningKey(record.key_id, record.secret.reveal().decode()) for record in made]
 
 
 @pytest.fixture
-async def start(tmp_path: Path, own_postgres, own_redis, upstream: RecordingUpstream):
+async def start(tmp_path: Path, own_postgres, own_redis, service: str):
     """Starts the gateway: ``start("further settings")``."""
 
     @asynccontextmanager
     async def start(more: str = ""):
         path = tmp_path / "gateway.toml"
-        path.write_text(settings(own_postgres.gateway_dsn, own_redis.url, upstream.url, more))
+        path.write_text(settings(own_postgres.gateway_dsn, own_redis.url, service, more))
         async with running(path) as gateway:
             yield gateway
 
@@ -72,40 +77,87 @@ async def gateway(start):
         yield gateway
 
 
-async def resident(gateway: RunningGateway) -> int:
-    return int(await gateway.metric('gerbang_worker_resident_bytes{worker="0"}'))
+class Seen(NamedTuple):
+    """What bots and gate have seen of an attack."""
+
+    p99_ms: float
+    long_turns: float
+    """Share of the time."""
+    told: str
+
+
+class Ground:
+    """A gate, honest bots, attackers, and what the bots' requests take without an attack."""
+
+    def __init__(self, gateway: RunningGateway, bots: Honest, others: Attackers) -> None:
+        self._gateway, self._bots, self._others = gateway, bots, others
+        self._begun = 0
+        """Resident bytes of the worker."""
+
+    async def quiet(self) -> float:
+        """p99 of the bots' requests while the attackers do nothing."""
+        await asyncio.sleep(REST)
+        self._bots.begin()
+        await asyncio.sleep(SECONDS / 2)
+        assert not self._bots.wrong
+        self._begun = self._begun or await self._resident()
+        return p99(self._bots.taken_ms)
+
+    async def attacked(self, attack: Attack, number: int) -> Seen:
+        """Attack, and see that nothing is refused or lost."""
+        bots = self._bots
+        await asyncio.sleep(REST)
+        long_before = await self._long_turns()
+        await self._others.attack(attack.name, attack.from_addresses(number))
+        bots.begin()
+        await asyncio.sleep(SECONDS)
+        await bots.opens_a_tunnel()
+        taken_ms, work_ms = p99(bots.taken_ms), p99(bots.work_ms)
+        long_turns = (await self._long_turns() - long_before) / SECONDS
+        grown = (await self._resident() - self._begun) >> 20
+        done = await self._others.attack()
+        assert done.broken == [], f"{attack.name} did not attack"
+        assert bots.wrong == [], attack.name
+        assert bots.taken_ms, attack.name
+        assert grown << 20 <= MEMORY, attack.name
+        told = (
+            f"{attack.name:<34} {len(bots.taken_ms):>4} honest requests, 0 refused or lost, p99 {taken_ms:>5.1f} ms, of the gate's work "
+            f"{work_ms:>4.1f} ms, long turns {long_turns:.1%}, {done.sent_bytes / SECONDS / 1e6:>5.1f} MB/s sent, worker {grown:+} MiB"
+        )
+        return Seen(taken_ms, long_turns, told)
+
+    async def _long_turns(self) -> float:
+        return await self._gateway.metric("gerbang_long_turns_seconds_total")
+
+    async def _resident(self) -> int:
+        return int(await self._gateway.metric('gerbang_worker_resident_bytes{worker="0"}'))
 
 
 async def attacked(attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], record_property, certificate="") -> None:
-    """One attack after the other, while an honest bot trades."""
-    scene = Scene(gateway.public, keys[0], keys[1:], certificate)
-    worst: dict[str, float] = {}
-    async with Honest(scene) as bot, attackers(scene) as others:
-        await asyncio.sleep(0.5)
-        begun = await resident(gateway)
+    """One attack after the other, while honest bots trade. One that the bots suffer from has to show it twice."""
+    scene = Scene(gateway.public, keys[0], keys[HONEST:], certificate)
+    (worker,) = await gateway.worker_pids()
+    async with Honest(scene, keys[:HONEST], worker) as bots, attackers(scene) as others:
+        ground = Ground(gateway, bots, others)
+        quiet_ms = await ground.quiet()
+        record_property("measured", f"without an attack, before: p99 {quiet_ms:.1f} ms, of the gate's work {p99(bots.work_ms):.1f} ms")
+        suffered = {}
         for number, attack in enumerate(attacks):
-            bot.begin()
-            await asyncio.sleep(SECONDS / 3)
-            assert not bot.wrong, f"before {attack.name}"
-            before_ms = bot.p99_ms()
-            bot.begin()
-            await others.attack(attack.name, attack.from_addresses(number))
-            await asyncio.sleep(SECONDS)
-            await bot.opens_a_tunnel()
-            during_ms = bot.p99_ms()
-            grown = (await resident(gateway) - begun) >> 20
-            assert (await others.attack()).broken == [], f"{attack.name} did not attack"
-            worst[attack.name] = during_ms / max(1, before_ms)
-            record_property(
-                "measured",
-                f"{attack.name:<36} {len(bot.taken_ms):>4} honest requests, {len(bot.wrong)} refused or lost, "
-                f"p99 {before_ms} ms before, {during_ms} ms during, worker grown by {grown} MiB",
-            )
-            assert bot.wrong == [], attack.name
-            assert bot.taken_ms, attack.name
-            assert grown << 20 <= MEMORY, attack.name
-    if QUIET:
-        assert {name: ratio for name, ratio in worst.items() if ratio > WORST_RATIO} == {}
+            seen = await ground.attacked(attack, number)
+            record_property("measured", seen.told)
+            if harms(seen, quiet_ms):
+                quiet_ms = max(quiet_ms, await ground.quiet())
+                seen = await ground.attacked(attack, number)
+                record_property("measured", f"again: {seen.told}")
+                if harms(seen, quiet_ms):
+                    suffered[attack.name] = seen.told
+        record_property("measured", f"without an attack, after: p99 {await ground.quiet():.1f} ms")
+    assert suffered == {}
+
+
+def harms(seen: Seen, quiet_ms: float) -> bool:
+    """Whether it makes the gate, or on a machine that is quiet the bots' answers, too slow."""
+    return seen.long_turns > LONG_TURNS or (QUIET and seen.p99_ms > WORST_RATIO * quiet_ms)
 
 
 async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, record_property):
@@ -124,7 +176,7 @@ async def test_thirty_keys_of_an_account_have_one_limit_and_another_account_its_
     reader, writer = await asyncio.open_connection(*gateway.public)
     heads = []
     for number in range(30):
-        writer.write(signed(keys[1 + number], "GET", "/wallets"))
+        writer.write(signed(keys[HONEST + number], "GET", "/wallets"))
         heads.append(await reader.readuntil(b"\r\n\r\n"))
         length = next(int(line[15:]) for line in heads[-1].lower().split(b"\r\n") if line.startswith(b"content-length:"))
         await reader.readexactly(length)

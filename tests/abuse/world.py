@@ -1,13 +1,11 @@
-"""The gate that is attacked, and the service behind it."""
-
-import asyncio
+"""The gate that is attacked."""
 
 from gateway.keys.vault import new_entry
 from tests.support.running import configuration
-from tests.support.session import switching
-from tests.support.wire import OK, Received, UpstreamSide
 
 VAULT = new_entry("k1")
+HONEST = 4
+"""Honest customers, of an account each."""
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot\nGET /slow public spot"
 LIMITS = """[limits]
 per_key = "6000/minute"
@@ -35,19 +33,6 @@ methods = "mobee"
 [methods.mobee]
 "subscribe MK" = { scope = "public" }
 """
-
-
-async def service(side: UpstreamSide, request: Received) -> None:
-    """A trading service: slow where it is asked to be, and with WebSockets that say nothing."""
-    if b"/slow" in request.line:
-        await asyncio.sleep(5)
-    if b"/silent" in request.line:
-        await side.gone.wait()
-    if request.values(b"upgrade"):
-        side.send(switching(request))
-        while await side.reader.read(1 << 16):
-            pass
-    side.send(OK)
 
 
 def settings(postgres: str, redis: str, upstream: str, more: str = "") -> str:

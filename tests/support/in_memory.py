@@ -17,6 +17,7 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
+from gateway.server.rounds import Rounds
 from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics
 from tests.support.keys import NOW_MS, a_record
@@ -97,6 +98,18 @@ class Told(NamedTuple):
         return [400 if status == 431 else status for status in self.statuses]
 
 
+class NoHurry(Rounds):
+    """Everybody may go on at once, without an event loop."""
+
+    def take(self, size: int = 0) -> bool:
+        return True
+
+    def watch(self) -> None: ...
+
+    def wait(self, owner: str, item: Callable[[], None]) -> None:
+        item()
+
+
 class InMemory:
     """One plane; each conversation is a connection of its own.
 
@@ -119,6 +132,7 @@ class InMemory:
             ticker=Ticker(),
             metrics=self.metrics,
         )
+        self._plane.common.rounds = NoHurry()
 
     def talk(self, chunks: Iterable[bytes]) -> Told:
         """Send these bytes, read all the answers.

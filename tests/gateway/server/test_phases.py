@@ -23,7 +23,7 @@ from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
 from gateway.server.states import LINGER_MS
 from gateway.telemetry import AccessLog, Metrics
-from tests.support.in_memory import AtOnce, Wire
+from tests.support.in_memory import AtOnce, NoHurry, Wire
 from tests.support.plane import ScriptedGate, settings
 
 LIMITS = {"header_timeout_ms": 1_001, "body_timeout_ms": 1_002, "idle_timeout_ms": 1_003, "max_body_bytes": 100_000}
@@ -87,10 +87,12 @@ async def _valid(_key_id: str) -> bool:
 def common_with(gate: Any, pools: Any) -> Common:
     made = settings({}, limits=LIMITS)
     ticker, metrics = Ticker(), Metrics()
-    return Common(
+    common = Common(
         Serving(made, gate, pools, access=AccessLog(0.0)),
         memory=Memory(1 << 20), outbox=AtOnce(), tunnels=Tunnels(_valid, metrics), ticker=ticker, metrics=metrics,
     )  # fmt: skip
+    common.rounds = NoHurry()
+    return common
 
 
 class Stage:
@@ -261,6 +263,9 @@ async def test_a_client_may_go_at_any_time(begin: str) -> None:
 class Anybody(Doorkeeper):
     def opened(self, connection: ClientConnection) -> str:
         return ""
+
+    def owner(self, connection: ClientConnection) -> str:
+        return connection.peer
 
     def closed(self, connection: ClientConnection) -> None: ...
 

@@ -1,0 +1,248 @@
+"""Who is read when: turns by address, a share of each turn of the loop, and turns without strangers after long ones."""
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from gateway.runtime import clock
+from gateway.server import rounds as module
+from gateway.server.connection import SLICE
+from gateway.server.rounds import PATIENCE, Rounds
+from gateway.websocket.frames import BINARY, frame
+from tests.support.plane import ScriptedGate, ScriptedRoute, serving
+from tests.support.session import switching
+from tests.support.wire import Received, UpstreamSide, recording_upstream
+
+
+class Time:
+    """Both clocks, in microseconds: each item takes as long as it says."""
+
+    def __init__(self) -> None:
+        self.now_us = 1_000_000
+
+    def passes(self, microseconds: int) -> None:
+        self.now_us += microseconds
+
+
+@pytest.fixture
+def time(monkeypatch) -> Time:
+    made = Time()
+    monkeypatch.setattr(clock, "monotonic_us", lambda: made.now_us)
+    monkeypatch.setattr(clock, "processor_us", lambda: made.now_us)
+    return made
+
+
+class Turns:
+    """What is done in which turn of the loop."""
+
+    def __init__(self, time: Time, rounds: Rounds) -> None:
+        self.done: list[str] = []
+        self._time, self._rounds = time, rounds
+
+    def wait(self, owner: str, name: str, takes_us: int = 0) -> None:
+        def item() -> None:
+            self.done.append(name)
+            self._time.passes(takes_us)
+
+        self._rounds.wait(owner, item)
+
+    async def turn(self) -> list[str]:
+        """What the next turn does."""
+        self.done.clear()
+        await asyncio.sleep(0)
+        return list(self.done)
+
+
+async def test_in_one_turn_there_is_a_share_for_what_comes_at_once(time):
+    rounds = Rounds()
+    assert rounds.take()
+    time.passes(module.SHARE_US - 1)
+    assert rounds.take()
+    time.passes(1)
+    assert not rounds.take()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert rounds.take()
+
+
+async def test_bytes_count_for_what_reading_them_took(time):
+    rounds = Rounds()
+    assert rounds.take(256)
+    assert not rounds.take(module.SHARE_US << 11)
+
+
+async def test_addresses_take_turns_whoever_has_more_to_ask(time):
+    rounds = Rounds()
+    turns = Turns(time, rounds)
+    for number in range(4):
+        turns.wait("greedy", f"greedy {number}")
+    turns.wait("other", "other 0")
+    assert await turns.turn() == ["greedy 0", "other 0", "greedy 1", "greedy 2", "greedy 3"]
+    assert rounds.deferred == 5
+
+
+async def test_who_comes_waits_behind_those_who_wait(time):
+    rounds = Rounds()
+    turns = Turns(time, rounds)
+    for number in range(2):
+        turns.wait("a", f"a {number}", module.SHARE_US)
+    assert not rounds.take()
+    assert await turns.turn() == ["a 0"]
+    assert not rounds.take()
+    assert await turns.turn() == ["a 1"]
+    await turns.turn()
+    assert rounds.take()
+
+
+async def test_a_long_turn_is_made_up_for_by_turns_without_strangers(time):
+    rounds = Rounds()
+    turns = Turns(time, rounds)
+    turns.wait("a", "long", 3 * module.TURN_US)
+    turns.wait("a", "next")
+    assert await turns.turn() == ["long"]
+    waited = 0
+    while not await turns.turn():
+        time.passes(module.TURN_US // 2)
+        assert not rounds.take()
+        waited += 1
+    assert waited == 4  # each gives half a turn back of the two that it was too long by
+    assert rounds.long_us == 0
+
+
+async def test_however_long_turns_are_strangers_get_on(time):
+    rounds = Rounds()
+    turns = Turns(time, rounds)
+    for number in range(3):
+        turns.wait("a", f"item {number}")
+    assert len(await turns.turn()) == 3
+    turns.wait("a", "late")
+    time.passes(module.LONG_US + 1)
+    waited = 0
+    while not await turns.turn():
+        time.passes(module.LONG_US + 1)
+        waited += 1
+    assert waited == PATIENCE
+    assert rounds.long_us == (PATIENCE + 1) * (module.LONG_US + 1)
+
+
+async def test_a_defect_in_one_item_does_not_stop_the_others(time):
+    rounds = Rounds()
+    told: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+    rounds.wait("a", lambda: 1 / 0)
+    rounds.wait("b", lambda: told.append("b"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert isinstance(told[0], ZeroDivisionError)
+    assert told[1:] == ["b"]
+
+
+# -- through the data plane: what a customer waits for
+
+
+FLOOD = b"GET /nothing HTTP/1.1\r\nHost: gate\r\n\r\n"
+HANDSHAKE = (
+    b"GET /open HTTP/1.1\r\nHost: gate\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+READ = b"GET /read HTTP/1.1\r\nHost: gate\r\n\r\n"
+
+
+@pytest.mark.parametrize("connections", [1, 20])
+async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_request(monkeypatch, connections):
+    """However many requests of strangers lie in the gate's sockets when a customer's comes, few are answered before it."""
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        customer = await served.client()
+        assert (await customer.ask(READ)).status == 200
+        strangers = [await served.client() for _ in range(connections)]
+        for stranger in strangers:
+            stranger.send(FLOOD * (400 // connections))
+        refused = served.metrics.refused
+        await served.until(lambda: refused["no_route"] > 0)
+        before = refused["no_route"]
+        assert (await customer.ask(READ)).status == 200
+        assert refused["no_route"] - before < 60
+        for stranger in strangers:
+            for _ in range(400 // connections):
+                assert (await stranger.response()).status == 404
+
+
+async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
+    """Contents, chunks and heads behind one another, on connections that all wait for their turns."""
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    body = b"POST /public HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000\r\n\r\n" + b"x" * 3_000
+    chunks = b"POST /public HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5\r\nhello\r\n" * 40 + b"0\r\n\r\n"
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        clients = [await served.client() for _ in range(5)]
+        for client in clients:
+            client.send((body + FLOOD + chunks + READ) * 5)
+        for client in clients:
+            assert [(await client.response()).status for _ in range(20)] == [200, 404, 200, 200] * 5
+        assert served.plane.common.rounds.deferred > 0
+        assert sorted(len(request.body) for request in upstream.requests) == sorted([3_000, 200, 0] * 25)
+
+
+async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    served_gate = ScriptedGate()
+    served_gate.routes[b"open"] = ScriptedRoute("GET /open", scope="public", websocket=True)
+    sent = b"".join(frame(BINARY, bytes([number]) * 30_000, mask=b"abcd") for number in range(20))
+
+    async def script(side: UpstreamSide, request: Received) -> None:
+        side.send(switching(request))
+        side.raw = b""
+        await side._take(side.reader.readexactly(len(sent)))
+        side.send(frame(BINARY, b"all"))
+
+    async with recording_upstream(script) as upstream, serving(upstream, gate=served_gate) as served:
+        client = await served.client()
+        client.send(HANDSHAKE)
+        assert (await client.head())[0] == 101
+        before = served.plane.common.rounds.deferred
+        client.send(sent)
+        assert await client.reader.readexactly(5) == frame(BINARY, b"all")
+        assert upstream.sides[0].raw == sent
+        assert served.plane.common.rounds.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
+
+
+async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all_the_same(monkeypatch):
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    async with serving() as served:
+        client = await served.client()
+        client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
+        assert (await client.response()).status == 404
+        assert await client.rest() == b""
+        assert served.plane.common.rounds.deferred > 0
+
+
+async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(monkeypatch):
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    async with serving(limits={"header_timeout_ms": 100, "idle_timeout_ms": 100}) as served:
+        client = await served.client()
+        rounds = served.plane.common.rounds
+        monkeypatch.setattr(served.plane.common, "rounds", held := Held())
+        client.send(FLOOD)
+        await served.until(lambda: bool(held.items))
+        (connection,) = served.plane._connections
+        assert not connection.idle
+        connection.expired()
+        assert served.metrics.timeouts == {}
+        monkeypatch.setattr(served.plane.common, "rounds", rounds)
+        held.items[0]()
+        assert (await client.response()).status == 404
+
+
+class Held(Rounds):
+    """Nobody's turn comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.items: list[Callable[[], None]] = []
+
+    def take(self, size: int = 0) -> bool:
+        return False
+
+    def wait(self, owner: str, item: Callable[[], None]) -> None:
+        self.items.append(item)
