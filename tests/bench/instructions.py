@@ -44,6 +44,9 @@ COUNTER = """
 void begin(void) { CALLGRIND_START_INSTRUMENTATION; CALLGRIND_ZERO_STATS; }
 void end(const char *name) { CALLGRIND_DUMP_STATS_AT(name); CALLGRIND_STOP_INSTRUMENTATION; }
 """
+STATUS = frame(TEXT, b'{"id":7,"method":"account.status"}', mask=b"mask")
+SESSIONS = {"session": False, "session order": True}
+"""Whether its messages are signed."""
 IDLE_SECONDS = 5
 PATIENCE = """
 [auth]
@@ -239,9 +242,12 @@ def _answer(connection: socket.socket) -> bytes:
 
 
 class Sessions:
-    """Messages of logged-in sessions, ``account.status``, each connection's next one after the answer to its last."""
+    """Messages of logged-in sessions, ``account.status`` or signed orders; each connection's next one after the answer to its last."""
 
-    def __init__(self, ground: Ground, port: int, connections: int) -> None:
+    def __init__(self, ground: Ground, port: int, connections: int, *, signed: bool) -> None:
+        self._key = ground.key
+        self._signed = signed
+        self._number = 0
         self._kept: list[socket.socket] = []
         for number in range(connections):
             connection = socket.create_connection(("127.0.0.1", port))
@@ -258,12 +264,18 @@ class Sessions:
 
         :raises RuntimeError: an answer was not the expected one
         """
-        text = frame(TEXT, b'{"id":7,"method":"account.status"}', mask=b"mask")
         for _ in range(messages // len(self._kept)):
             for connection in self._kept:
-                connection.sendall(text)
+                connection.sendall(self._message())
             for connection in self._kept:
                 _exactly(connection, session.ANSWER)
+
+    def _message(self) -> bytes:
+        if not self._signed:
+            return STATUS
+        self._number += 1
+        now_ms = clock.now_ms()
+        return session.order(self._key, now_ms * 1_000_000 + self._number, now_ms)
 
     def close(self) -> None:
         """Hang up."""
@@ -281,7 +293,8 @@ def _exactly(connection: socket.socket, expected: bytes) -> None:
 
 def measure(ground: Ground, at: Worker, mode: str, *, requests: int, connections: int) -> Count:
     """One mode."""
-    driver = Sessions(ground, at.port, connections) if mode == "session" else Load(ground, mode, at.port, connections)
+    signed = SESSIONS.get(mode)
+    driver = Load(ground, mode, at.port, connections) if signed is None else Sessions(ground, at.port, connections, signed=signed)
     try:
         driver.turns(max(connections, requests // 2))
         return at.count(mode, lambda: driver.turns(requests))
@@ -305,7 +318,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.instructions", description=__doc__)
     parser.add_argument("--requests", type=int, default=1_600, help="counted in each mode (default 1600)")
     parser.add_argument("--connections", type=int, default=8)
-    parser.add_argument("--modes", nargs="+", default=[*MODES, "session"], choices=(*MODES, "session"))
+    parser.add_argument("--modes", nargs="+", default=[*MODES, *SESSIONS], choices=(*MODES, *SESSIONS))
     parser.add_argument("--functions", type=int, default=0, metavar="N", help="the N most expensive functions of each mode, too")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="copy callgrind's profiles there, for callgrind_annotate")
     parser.add_argument("--python", default=str(wheel.program("python")), help="whose gate is measured (default: the wheel's when current)")

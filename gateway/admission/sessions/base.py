@@ -10,6 +10,7 @@ from typing import Final
 
 from gateway.admission.dialects.base import Credentials, Mistake
 from gateway.admission.sessions.json_text import Value, scan
+from gateway.http1.memo import LINE_BYTES, remember
 from gateway.http1.message import Asked, Request
 
 CALL: Final = 0
@@ -21,6 +22,8 @@ STATUS: Final = 3
 OWN_MEMBER: Final = b"gateway"
 """The gate's member: a client that sends it is refused."""
 _COMBINING_DOT = "\u0307"
+_folded: dict[bytes, bytes] = {}
+"""Names seen before: bots send the same ones with each message."""
 
 
 def folded(name: bytes) -> bytes:
@@ -28,9 +31,10 @@ def folded(name: bytes) -> bytes:
 
     The long s, the Kelvin sign and both i of Turkish are what their letters are.
     """
-    if name.isascii():
-        return name.lower()
-    return name.decode().upper().casefold().replace(_COMBINING_DOT, "").encode()
+    said = name.lower() if name.isascii() else name.decode().upper().casefold().replace(_COMBINING_DOT, "").encode()
+    if len(name) <= LINE_BYTES:
+        remember(_folded, name, said)
+    return said
 
 
 def spelling(*names: bytes) -> dict[bytes, bytes]:
@@ -44,7 +48,7 @@ def misspelt(members: Mapping[bytes, Value], names: Mapping[bytes, bytes]) -> st
     :param names: of :func:`spelling`
     """
     for name in members:
-        exact = names.get(folded(name), name)
+        exact = names.get(_folded.get(name) or folded(name), name)
         if exact != name:
             return f"a member is spelt {exact.decode()} here, and some services would take {name.decode()[:32]!a} for it"
     return ""

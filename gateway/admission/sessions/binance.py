@@ -4,6 +4,7 @@ Source: Binance, "WebSocket API", request security and session authentication.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
@@ -15,6 +16,8 @@ from gateway.errors import MalformedRequest, MissingCredentials
 _CREDENTIALS = frozenset({b"apiKey", b"signature"})
 _ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": STATUS}
 _MAX_ID = 256
+_QUOTE: Final = 0x22
+_EQUALS: Final = 0x3D
 _MEMBERS = spelling(b"id", b"method", b"params")
 _PARAMS = spelling(b"apiKey", b"signature", b"timestamp", b"recvWindow")
 
@@ -125,7 +128,7 @@ def _without_credentials(text: bytes, value: Value, params: Value | None) -> byt
 def _said(text: bytes, value: Value) -> bytes:
     """A value as it is signed: a string by what it says, anything else as it is written."""
     token = text[value.start : value.end]
-    return unescaped(token) if token[:1] == b'"' else token
+    return unescaped(token) if token[0] == _QUOTE else token
 
 
 def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
@@ -137,7 +140,7 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
     ambiguous = False
     for name in sorted(members):
         if name != b"signature":
-            ambiguous = ambiguous or b"=" in name
+            ambiguous = ambiguous or _EQUALS in name
             pairs.append(name + b"=" + _said(text, members[name]))
     signed = b"&".join(pairs)
     if ambiguous or signed.count(b"&") >= max(len(pairs), 1):
