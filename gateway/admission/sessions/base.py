@@ -22,8 +22,6 @@ STATUS: Final = 3
 OWN_MEMBER: Final = b"gateway"
 """The gate's member: a client that sends it is refused."""
 _COMBINING_DOT = "\u0307"
-_folded: dict[bytes, bytes] = {}
-"""Names seen before: bots send the same ones with each message."""
 
 
 def folded(name: bytes) -> bytes:
@@ -31,27 +29,32 @@ def folded(name: bytes) -> bytes:
 
     The long s, the Kelvin sign and both i of Turkish are what their letters are.
     """
-    said = name.lower() if name.isascii() else name.decode().upper().casefold().replace(_COMBINING_DOT, "").encode()
-    if len(name) <= LINE_BYTES:
-        remember(_folded, name, said)
-    return said
+    if name.isascii():
+        return name.lower()
+    return name.decode().upper().casefold().replace(_COMBINING_DOT, "").encode()
 
 
-def spelling(*names: bytes) -> dict[bytes, bytes]:
-    """How members are spelt that decide something, by their folded names."""
-    return {folded(name): name for name in names}
+class Spelling:
+    """How members are spelt that decide something. A service might take others for them that this gate would not."""
 
+    __slots__ = ("_harmless", "_names")
 
-def misspelt(members: Mapping[bytes, Value], names: Mapping[bytes, bytes]) -> str:
-    """What is wrong with members that a service might take for one of these, and that this gate would not; ``""``: there are none.
+    def __init__(self, *names: bytes) -> None:
+        self._names = {folded(name): name for name in names}
+        self._harmless: dict[bytes, None] = {}
+        """Names seen before: bots send the same ones with each message."""
 
-    :param names: of :func:`spelling`
-    """
-    for name in members:
-        exact = names.get(_folded.get(name) or folded(name), name)
-        if exact != name:
-            return f"a member is spelt {exact.decode()} here, and some services would take {name.decode()[:32]!a} for it"
-    return ""
+    def mistake(self, members: Mapping[bytes, Value]) -> str:
+        """What is wrong with the name of one of these; ``""``: nothing."""
+        if self._harmless.keys() >= members.keys():
+            return ""
+        for name in members:
+            exact = self._names.get(folded(name), name)
+            if exact != name:
+                return f"a member is spelt {exact.decode()} here, and some services would take {name.decode()[:32]!a} for it"
+            if len(name) <= LINE_BYTES:
+                remember(self._harmless, name, None)
+        return ""
 
 
 class Message(Asked):
@@ -96,7 +99,7 @@ class SessionDialect(ABC):
     :param log_in: name of the method that logs a key in
     :param log_out: name of the method that logs it out
     :param state: name of the method that asks how the session stands, if there is one
-    :param members: the members of a message that decide something, by :func:`spelling`
+    :param members: the members of a message that decide something, the gate's own among them
     :param inside: the member that holds credentials
     :param signs_messages: whether a message can be signed by itself
     :param inner: the members of it that decide something
@@ -105,13 +108,13 @@ class SessionDialect(ABC):
     __slots__ = ("_inner", "_inside", "_members", "log_in", "log_in_first", "log_out", "name", "state")
 
     def __init__(
-        self, name: str, *, log_in: str, log_out: str, members: Mapping[bytes, bytes], inside: bytes, inner: Mapping[bytes, bytes],
+        self, name: str, *, log_in: str, log_out: str, members: Spelling, inside: bytes, inner: Spelling,
         state: str = "", signs_messages: bool = False,
     ) -> None:  # fmt: skip
         self.name = name
         self.log_in_first = f"log in with an API key first ({log_in})" + (", or sign the message" if signs_messages else "")
         """What a message is told that needs a key and has none."""
-        self._members = {**members, OWN_MEMBER: OWN_MEMBER}
+        self._members = members
         self._inside = inside
         self._inner = inner
         self.state = state
@@ -128,10 +131,10 @@ class SessionDialect(ABC):
         message = Message(self, text, value, client, key_id, received_ms, request_id)
         members = value.members or {}
         self._read(message, members)
-        wrong = misspelt(members, self._members)
+        wrong = self._members.mistake(members)
         holder = members.get(self._inside)
         if not wrong and holder is not None and holder.members:
-            wrong = misspelt(holder.members, self._inner)
+            wrong = self._inner.mistake(holder.members)
         if wrong:
             message.wrong = wrong
         if OWN_MEMBER in members:

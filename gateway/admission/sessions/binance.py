@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import milliseconds, signature_of, told, window
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, STATUS, Message, SessionDialect, compact, spelling
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact
 from gateway.admission.sessions.json_text import Value, text_of, unescaped, without
 from gateway.errors import MalformedRequest, MissingCredentials
 
@@ -18,8 +18,8 @@ _ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": S
 _MAX_ID = 256
 _QUOTE: Final = 0x22
 _EQUALS: Final = 0x3D
-_MEMBERS = spelling(b"id", b"method", b"params")
-_PARAMS = spelling(b"apiKey", b"signature", b"timestamp", b"recvWindow")
+_MEMBERS = Spelling(b"id", b"method", b"params", OWN_MEMBER)
+_PARAMS = Spelling(b"apiKey", b"signature", b"timestamp", b"recvWindow")
 
 
 class BinanceSession(SessionDialect):

@@ -6,6 +6,7 @@ surrogate pair; anything behind the value. Numbers and strings are checked and l
 
 import json
 import re
+from collections.abc import Container
 from typing import Final
 
 from gateway.errors import MalformedRequest
@@ -20,16 +21,27 @@ _ESCAPE = (
     rb"|[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}))"  # … or both halves of a pair
 )
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*+)*+"'
+_SIMPLE_STRING = rb'"[^"]*+"'
+"""A string of a text without a backslash or control character."""
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
-_SCALAR = rb"(?:" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)"
-_ROW = re.compile(
-    rb"(?:(" + _STRING + rb")(" + _SPACE + rb":" + _SPACE + rb"))?+"
-    rb"(" + _SCALAR + rb"(?=" + _SPACE + rb"[,}\]])|[{\[])"
-    rb"([ \t\n\r,}\]]*+)"
-    rb"|([\x00-\xff]++)"
-)  # fmt: skip
-"""A value, or the bracket that opens one, with its name and what stands before the next: commas, brackets that close, and space.
-Where there is none, all the rest: so rows leave nothing out, and nothing is looked at twice."""
+
+
+def _rows(string: bytes) -> re.Pattern[bytes]:
+    """A value, or the bracket that opens one, with its name and what stands before the next: commas, brackets that close, and space.
+
+    Where there is none, all the rest: so rows leave nothing out, and nothing is looked at twice.
+    """
+    return re.compile(
+        rb"(?:(" + string + rb")(" + _SPACE + rb":" + _SPACE + rb"))?+"
+        rb"((?:" + string + rb"|" + _NUMBER + rb"|true|false|null)(?=" + _SPACE + rb"[,}\]])|[{\[])"
+        rb"([ \t\n\r,}\]]*+)"
+        rb"|([\x00-\xff]++)"
+    )
+
+
+_ROW = _rows(_STRING)
+_SIMPLE_ROW = _rows(_SIMPLE_STRING)
+_NOT_SIMPLE = bytes(range(0x20)) + b"\\"
 _BEGIN = re.compile(_SPACE + rb"(?=\{)")
 _COMMA: Final = 0x2C
 _OBJECT: Final = 0x7B
@@ -76,7 +88,7 @@ def _count(text: bytes, marks: bytes) -> int:
 class _Scan:
     """One reading of a text, row by row."""
 
-    __slots__ = ("_begin", "_escapes", "_holder", "_outer", "_root", "_text")
+    __slots__ = ("_begin", "_holder", "_outer", "_root", "_simple", "_text")
 
     def __init__(self, text: bytes, begin: int) -> None:
         self._text = text
@@ -86,11 +98,11 @@ class _Scan:
         """The object or array that is open."""
         self._outer: list[Value] = []
         """Those around it."""
-        self._escapes = _BACKSLASH in text
+        self._simple = len(text.translate(None, _NOT_SIMPLE)) == len(text)
 
     def read(self) -> Value:
         """See :func:`scan`."""
-        rows: list[tuple[bytes, bytes, bytes, bytes, bytes]] = _ROW.findall(self._text, self._begin)
+        rows: list[tuple[bytes, bytes, bytes, bytes, bytes]] = (_SIMPLE_ROW if self._simple else _ROW).findall(self._text, self._begin)
         position = self._begin
         for name, colon, token, tail, rest in rows:
             if rest:
@@ -98,7 +110,7 @@ class _Scan:
             start = position + len(name) + len(colon)
             end = start + len(token)
             first = token[0]
-            opens = first == _OBJECT or first == _ARRAY  # noqa: PLR1714  # of native integers
+            opens = first in (_OBJECT, _ARRAY)
             if position == self._begin:
                 value = self._root
             else:
@@ -126,14 +138,14 @@ class _Scan:
             return
         if not name:
             raise self._broken(position)
-        said = unescaped(name) if self._escapes else name[1:-1]
+        said = name[1:-1] if self._simple else unescaped(name)
         if said in members:
             raise MalformedRequest(f"duplicate member, at byte {position}")
-        if self._escapes and 0 in said:  # where a C string ends
+        if not self._simple and 0 in said:  # where a C string ends
             raise MalformedRequest(f"a member's name holds a NUL, at byte {position}")
         members[said] = value
 
-    def _open(self, value: Value, is_object: bool, start: int) -> None:  # noqa: FBT001  # by position, in the inner loop
+    def _open(self, value: Value, is_object: bool, start: int) -> None:
         if self._holder is not None:
             self._outer.append(self._holder)
         if len(self._outer) >= MAX_DEPTH:
@@ -153,7 +165,7 @@ class _Scan:
                 if more or holder is None:
                     raise self._broken(position)
                 more = True
-            elif mark == _OBJECT_END or mark == _ARRAY_END:  # noqa: PLR1714  # of native integers
+            elif mark in (_OBJECT_END, _ARRAY_END):
                 if holder is None or (more and not opened) or (holder.members is not None) is not (mark == _OBJECT_END):
                     raise self._broken(position)
                 holder.end = position + 1
@@ -187,6 +199,18 @@ def text_of(text: bytes, value: Value | None) -> bytes | None:
     return unescaped(text[value.start : value.end])
 
 
-def without(text: bytes, value: Value, names: frozenset[bytes]) -> bytes:
+def without(text: bytes, value: Value, names: Container[bytes]) -> bytes:
     """An object's members, joined by commas, but for those of these names; of the others every byte as it came."""
-    return b",".join([text[member.name_start : member.end] for name, member in (value.members or {}).items() if name not in names])
+    kept: list[bytes] = []
+    begin = end = -1
+    for name, member in (value.members or {}).items():
+        if name in names:
+            continue
+        if member.name_start != end + 1:  # members that nothing but a comma parts are kept in one piece
+            if begin >= 0:
+                kept.append(text[begin:end])
+            begin = member.name_start
+        end = member.end
+    if begin >= 0:
+        kept.append(text[begin:end])
+    return b",".join(kept)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, loosely_decoded, rewritten
 from gateway.admission.dialects.mobee import milliseconds
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, Message, SessionDialect, compact, spelling
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, compact
 from gateway.admission.sessions.json_text import Value, text_of, without
 from gateway.errors import MissingCredentials
 
@@ -15,8 +15,8 @@ WINDOW_MS = 45_000
 """How old a log-in may be."""
 MAX_EVENTS = 256
 """In one subscription."""
-_MEMBERS = spelling(b"method", b"events", b"api", b"hmac")
-_API = spelling(b"public_key", b"timestamp")
+_MEMBERS = Spelling(b"method", b"events", b"api", b"hmac", OWN_MEMBER)
+_API = Spelling(b"public_key", b"timestamp")
 _CREDENTIALS = frozenset({b"api", b"hmac"})
 _SUBSCRIPTIONS = frozenset({b"subscribe", b"unsubscribe"})
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS
-from gateway.admission.sessions.base import misspelt, spelling
+from gateway.admission.sessions.base import Spelling
 from gateway.errors import MalformedRequest, MissingCredentials, Refusal
 from gateway.http1.message import Request
 
@@ -86,7 +86,7 @@ def test_what_is_no_message_of_the_dialect_says_so(dialect, text):
 @pytest.mark.parametrize("name", ["METHOD", "Method", "method\u0307", "m\u00c9thod", "methods"])
 def test_names_are_folded_as_readers_without_regard_to_case_do(name):
     likely = name.lower().replace("\u0307", "") == "method"
-    assert bool(misspelt({name.encode(): None}, spelling(b"method"))) is likely
+    assert bool(Spelling(b"method").mistake({name.encode(): None})) is likely
 
 
 @pytest.mark.parametrize("dialect", SESSIONS)
