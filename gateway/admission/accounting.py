@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.admission.allowances import Allowances, count_order
 from gateway.admission.authentication import Authentication
+from gateway.admission.brief import Unexplained
 from gateway.admission.dialects import DIALECTS
 from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
@@ -88,8 +89,9 @@ class Accounting:
             refusal.extras = {**refusal.extras, "dialects": self._authentication.dialects(asked)}
         services = self._services
         now_ms = services.monotonic_ms()
-        guessed = isinstance(refusal, InvalidCredentials | MalformedRequest | AmbiguousCredentials)
-        guessed = guessed or (principal is None and isinstance(refusal, TimestampOutOfWindow))
+        guessed = isinstance(refusal, (InvalidCredentials, MalformedRequest, AmbiguousCredentials)) or (
+            principal is None and isinstance(refusal, TimestampOutOfWindow)
+        )
         if guessed or (principal is None and _costs(asked)):
             services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
         if principal is None:
@@ -98,6 +100,18 @@ class Accounting:
         services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, call, proven)
         if proven:
             self._report_limits(refusal, principal, asked, route, now_ms)
+
+    def unexplained(  # noqa: PLR0917  # on the path of attacks
+        self, principal: Principal | None, held_ms: float, seen: Seen, asked: Asked, route: Route, now_ms: int
+    ) -> Unexplained:  # fmt: skip
+        """Count a refusal that is not explained, as :meth:`refused` counts others."""
+        address = seen.address or asked.peer
+        if not held_ms or _costs(asked):
+            self._services.failures.failed(address, self._failure_rate, now_ms)
+        if principal is None:
+            return Unexplained(None, address, held_ms)
+        self._services.usage.refused(principal.key_id, InvalidCredentials.code, seen.address, asked.received_ms, route.pattern, False)
+        return Unexplained(principal.key_id, address, held_ms)
 
     def _report_limits(self, refusal: Refusal, principal: Principal, asked: Asked, route: Route | None, now_ms: int) -> None:
         wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None

@@ -5,12 +5,10 @@ the same work. An address that was refused too often is heard only for keys that
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Final
 
-from gateway.admission import answers, rules
 from gateway.admission.dialects import Credentials, Dialect, Mistake, by_field
 from gateway.admission.dialects.base import invalid
-from gateway.admission.explanations import Explanations
 from gateway.admission.hints import Hints
 from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal, pretend_to_verify
@@ -18,7 +16,9 @@ from gateway.admission.services import Services
 from gateway.admission.sessions import Message
 from gateway.config.settings import GatewaySettings
 from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal, TimestampOutOfWindow
+from gateway.http1.memo import remember
 from gateway.http1.message import Asked, Request
+from gateway.http1.shape import Shape
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
 from gateway.net.client_ip import ClientIpRule, Seen
@@ -27,15 +27,18 @@ if TYPE_CHECKING:
     from gateway.admission.failures import FailureLimiter
     from gateway.keys.lookup import KeyLookup
 
+_SHAPES: Final = 256
+
 
 class Authentication:
     """One configuration's way to find out who a request or a message is from."""
 
     __slots__ = (
-        "_auth", "_client_ip", "_dialect_of", "_explanations", "_failure_rate", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
+        "_auth", "_client_ip", "_dialect_of", "_failure_rate", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
+        "_of_shape",
     )  # fmt: skip
 
-    def __init__(self, settings: GatewaySettings, services: Services, client_ip: ClientIpRule, explanations: Explanations) -> None:
+    def __init__(self, settings: GatewaySettings, services: Services, client_ip: ClientIpRule) -> None:
         self._auth = settings.auth
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
         self._failure_rate = settings.limits.per_ip_failures
@@ -43,8 +46,9 @@ class Authentication:
         self._lookup: KeyLookup[Principal] = services.lookup
         self._failures: FailureLimiter = services.failures
         self._hints = Hints()
-        self._explanations = explanations
         self._dialect_of = by_field(settings.auth.dialects)
+        self._of_shape: dict[Shape, tuple[Dialect, list[int]]] = {}
+        """Of heads that were seen before: the dialect, and where its fields stand."""
 
     # -- what a request claims
 
@@ -54,6 +58,11 @@ class Authentication:
         :raises MissingCredentials: it is signed in none
         :raises AmbiguousCredentials: in two, or a credential field is repeated
         """
+        shape = request.shape
+        if shape is not None:
+            known = self._of_shape.get(shape)
+            if known is not None:
+                return known[0], {request.headers[place][0]: request.headers[place][1] for place in known[1]}
         dialect_of = self._dialect_of
         fields: dict[bytes, bytes] = {}
         dialect: Dialect | None = None
@@ -70,6 +79,9 @@ class Authentication:
                     )
         if dialect is None:
             raise self._unsigned(request)
+        if shape is not None:
+            places = [index for index, (name, _) in enumerate(request.headers) if name in fields]
+            remember(self._of_shape, shape, (dialect, places), _SHAPES)
         return dialect, fields
 
     def _unsigned(self, request: Request) -> MissingCredentials:
@@ -83,22 +95,15 @@ class Authentication:
         """What a request may be signed in; a message only in its session's own."""
         return [asked.dialect.name] if isinstance(asked, Message) else list(self._auth.dialects)
 
-    def read(self, asked: Asked, held_ms: float, now_ms: int) -> Credentials | None:
+    def read(self, asked: Asked) -> Credentials | None:
         """What a request or a message claims; ``None`` for a message that relies on its session's log-in.
 
-        :param held_ms: see :meth:`held_ms`
         :raises Refusal: the credentials are missing, ambiguous or malformed
-        :raises RateLimited: the address is held back, and no key that the request names exists
         """
         if isinstance(asked, Message):
-            credentials = asked.dialect.credentials(asked, self._max_clock_window_ms)
-            if held_ms and credentials is not None and not self.may_be_known([credentials.key_id], now_ms):
-                raise held_back(held_ms)
-            return credentials
+            return asked.dialect.credentials(asked, self._max_clock_window_ms)
         request = request_of(asked)
         dialect, fields = self.dialect(request)
-        if held_ms and not self.may_be_known(dialect.named(fields), now_ms):
-            raise held_back(held_ms)
         return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
     def claimed_id(self, read: str, asked: Asked) -> str | None:
@@ -119,6 +124,18 @@ class Authentication:
     def held_ms(self, seen: Seen, asked: Asked, now_ms: int) -> float:
         """For how long the address is held back, having been refused too often; 0: it is not."""
         return self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
+
+    def names_known(self, asked: Asked, now_ms: int) -> bool:
+        """Whether a request or a message names a key that exists or may still be looked up, or needs none: the first look at what comes
+        from an address that is held back.
+
+        :raises Refusal: the credentials are missing or ambiguous; of a message, malformed
+        """
+        if isinstance(asked, Message):
+            credentials = self.read(asked)
+            return credentials is None or self.may_be_known([credentials.key_id], now_ms)
+        dialect, fields = self.dialect(request_of(asked))
+        return self.may_be_known(dialect.named(fields), now_ms)
 
     def may_be_known(self, named: list[str], now_ms: int) -> bool:
         """Whether one of these key ids exists, or may still be looked up."""
@@ -169,30 +186,21 @@ class Authentication:
         found = self._lookup.peek(credentials.key_id, now_ms)
         if found is None:
             raise KeyNeeded(credentials.key_id, otherwise=late)
-        if found is ABSENT:
-            pretend_to_verify(credentials.signed, credentials.signature)
-            return None
-        return found if self.verifies(found, credentials) else None
+        principal = None if found is ABSENT else found
+        return principal if self.verifies(principal, credentials) else None
 
-    def verifies(self, principal: Principal, credentials: Credentials) -> bool:
-        """Whether the key has signed it, by the key's own algorithm."""
-        if not credentials.algorithm or credentials.algorithm == principal.algorithm:
+    def verifies(self, principal: Principal | None, credentials: Credentials) -> bool:
+        """Whether the key has signed it, by the key's own algorithm. No key takes as long as one that has not."""
+        if principal is not None and (not credentials.algorithm or credentials.algorithm == principal.algorithm):
             verify = principal.verify_pss if credentials.pss else principal.verify
             if verify is not None:
                 return verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
-    def refuse(self, principal: Principal | None, credentials: Credentials, asked: Asked, seen: Seen, now_ms: int) -> NoReturn:
-        """Unknown key and wrong signature alike: same work, same answer, unless a hint proves that the caller holds the secret.
-
-        :raises InvalidCredentials: always
+    def explained(self, principal: Principal | None, credentials: Credentials, asked: Asked, now_ms: int) -> Refusal:
+        """The refusal of an unknown key and of a wrong signature alike: same work, same answer, unless a hint proves that the caller holds
+        the secret.
         """
-        if principal is None:
-            pretend_to_verify(credentials.signed, credentials.signature)
-        if not self._explanations.take(seen.address or asked.peer, now_ms):
-            unexplained = invalid(answers.EXPLAINED_LATER, credentials.signed)
-            unexplained.brief = True
-            raise unexplained
         hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
         refusal = invalid(
             hint or "unknown key, or the signature does not match: compare string_to_sign with what you signed",
@@ -201,8 +209,7 @@ class Authentication:
         )
         if hint:
             refusal.extras = {**refusal.extras, "hint": hint}
-        refusal.brief = False
-        raise refusal
+        return refusal
 
     def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
         """What its sender may have signed or sent instead."""
@@ -211,11 +218,6 @@ class Authentication:
         request = request_of(asked)
         dialect, fields = self.dialect(request)
         return dialect.mistakes(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields, credentials)
-
-
-def held_back(held_ms: float) -> Refusal:
-    """The refusal of an address that was refused too often."""
-    return rules.rate_limited("too many failed authentication attempts from your IP address", held_ms, "per_ip_failures")
 
 
 def request_of(asked: Asked) -> Request:

@@ -6,6 +6,7 @@ What needs no wait is decided in the call itself, without a task; only the rest 
 import asyncio
 from collections.abc import Callable
 
+from gateway.admission.brief import Unexplained
 from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
@@ -75,22 +76,22 @@ class Pending:
             settled(admitted, error)
 
 
-def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Pending:
+def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Unexplained | Pending:
     """Decide at once where that is possible.
 
     :param settled: told of a decision that is returned as pending
     :raises Refusal: it may not pass
     """
     try:
-        admitted = gate.admit(asked, route)
+        decided = gate.decide(asked, route)
     except KeyNeeded as needed:
         pending = Pending(gate, asked, route, settled)
         spawn(pending.look_up(needed), name="look up a key")
         return pending
-    if admitted.replay is None:
-        return admitted
+    if isinstance(decided, Unexplained) or decided.replay is None:
+        return decided
     pending = Pending(gate, asked, route, settled)
-    pending.claim(admitted)
+    pending.claim(decided)
     return pending
 
 
@@ -112,4 +113,6 @@ async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
             decided.set_result(admitted)
 
     found = drive(gate, asked, route, settled)
+    if isinstance(found, Unexplained):
+        raise found.refusal()
     return found if isinstance(found, Admitted) else await decided

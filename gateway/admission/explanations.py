@@ -18,9 +18,11 @@ IN_ALL: Final = 300
 class Explanations:
     """Fixed windows of a second, in memory of this process."""
 
-    __slots__ = ("_by_address", "_in_all", "_second")
+    __slots__ = ("_by_address", "_in_all", "_second", "in_all", "per_address")
 
     def __init__(self) -> None:
+        self.per_address = PER_ADDRESS
+        self.in_all = IN_ALL
         self._second = 0
         self._in_all = 0
         self._by_address: dict[str, int] = {}
@@ -35,11 +37,11 @@ class Explanations:
             self._second = second
             self._in_all = 0
             self._by_address.clear()
-        if self._in_all >= IN_ALL:
+        if self._in_all >= self.in_all:
             return False
         network = customer_network(address)
         taken = self._by_address.get(network, 0)
-        if taken >= PER_ADDRESS:
+        if taken >= self.per_address:
             return False
         self._by_address[network] = taken + 1
         self._in_all += 1

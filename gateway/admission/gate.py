@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from gateway.admission import builtin, rules
 from gateway.admission.accounting import Accounting
 from gateway.admission.allowances import Allowances, LedgerNeeded
-from gateway.admission.authentication import Authentication, held_back, request_of
+from gateway.admission.authentication import Authentication, request_of
+from gateway.admission.brief import Brief, Unexplained, held_back
 from gateway.admission.dialects import Credentials
 from gateway.admission.explanations import Explanations
 from gateway.admission.failures import REFUSED_MESSAGES
@@ -62,9 +63,9 @@ class Gate:
         self._clock_window_ms = settings.auth.clock_window_ms
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
         self._allowances = Allowances(settings)
-        explanations = Explanations()
-        self._authentication = Authentication(settings, services, self._client_ip, explanations)
-        self._refusals = Refusals(settings, routes, self._client_ip, explanations, services.monotonic_ms)
+        self.explanations = Explanations()
+        self._authentication = Authentication(settings, services, self._client_ip)
+        self._refusals = Refusals(settings, routes, self._client_ip, self.explanations, services.monotonic_ms)
         self._accounting = Accounting(settings, services, self._allowances, self._authentication, self._refusals)
 
     def route(self, head: Request) -> Route:
@@ -130,6 +131,17 @@ class Gate:
         return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
 
     def admit(self, asked: Asked, route: Route) -> Admitted:
+        """As :meth:`decide`, for who can only be told by an exception.
+
+        :raises Refusal: it may not pass
+        :raises KeyNeeded: the key must be fetched first; nothing has been charged
+        """
+        decided = self.decide(asked, route)
+        if isinstance(decided, Unexplained):
+            raise decided.refusal()
+        return decided
+
+    def decide(self, asked: Asked, route: Route) -> Admitted | Unexplained:
         """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.
 
         :param asked: a :class:`Request` with its route, or a :class:`Message` with what :meth:`method` says of it
@@ -146,7 +158,9 @@ class Gate:
         now_ms = self._monotonic_ms()
         try:
             held_ms = authentication.held_ms(seen, asked, now_ms)
-            credentials = authentication.read(asked, held_ms, now_ms)
+            if held_ms and not authentication.names_known(asked, now_ms):
+                return self._turn_away(None, None, held_ms, seen, asked, route, now_ms)
+            credentials = authentication.read(asked)
             window_ms = 0
             if credentials is not None:
                 claimed = credentials.key_id
@@ -157,11 +171,10 @@ class Gate:
                     principal = authentication.owner_of_late(credentials, late, now_ms)
                     raise
                 principal = authentication.known(credentials.key_id, now_ms)
-                if principal is None or not authentication.verifies(principal, credentials):
+                if not authentication.verifies(principal, credentials) or principal is None:
                     if held_ms:
                         principal = None  # nothing is proven
-                        raise held_back(held_ms)
-                    authentication.refuse(principal, credentials, asked, seen, now_ms)
+                    return self._turn_away(principal, credentials, held_ms, seen, asked, route, now_ms)
             else:
                 principal = authentication.logged_in(asked, now_ms)
             charge = self._authorize(principal, seen, asked, route, now_ms)
@@ -169,6 +182,24 @@ class Gate:
             self._accounting.refused(refusal, principal, claimed, seen, asked, route=route)
             raise
         return self._pass(principal, credentials, charge, seen, asked, route, window_ms, now_ms)
+
+    def _turn_away(  # noqa: PLR0917  # on the path of attacks
+        self, principal: Principal | None, credentials: Credentials | None, held_ms: float, seen: Seen, asked: Asked, route: Route,
+        now_ms: int,
+    ) -> Unexplained:  # fmt: skip
+        """Refuse credentials that do not hold.
+
+        :param credentials: ``None`` when they were not even read
+        :raises Refusal: it is explained
+        """
+        if self.explanations.take(seen.address or asked.peer, now_ms):
+            if held_ms or credentials is None:
+                refusal = held_back(held_ms)
+            else:
+                refusal = self._authentication.explained(principal, credentials, asked, now_ms)
+            refusal.brief = False
+            raise refusal
+        return self._accounting.unexplained(principal, held_ms, seen, asked, route, now_ms)
 
     def _authorize(self, principal: Principal, seen: Seen, asked: Asked, route: Route, now_ms: int) -> Charge:
         """What a key may do, and how much of it: expiry and freeze, IP allowlist, scope, limits."""
@@ -296,3 +327,7 @@ class Gate:
         if request is None:
             return self._refusals.render_unframed(refusal, request_id, asked[0], asked[1])
         return self._refusals.render(refusal, request)
+
+    def brief(self, refused: Unexplained, request: Request) -> Brief:
+        """The answer to what is refused without an explanation."""
+        return self._refusals.brief(refused.kind, request)

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from typing import Final
 
 from gateway.admission import answers
+from gateway.admission.brief import Brief
 from gateway.admission.dialects import DIALECTS, Dialect, by_field
 from gateway.admission.explanations import Explanations
 from gateway.admission.routes import RouteTable
 from gateway.config.settings import GatewaySettings
 from gateway.errors import Refusal
+from gateway.http1.memo import LINE_BYTES, remember
 from gateway.http1.message import Answer, Request
 from gateway.net.client_ip import ClientIpRule
 
@@ -24,7 +26,8 @@ class Refusals:
     """
 
     __slots__ = (
-        "_briefs", "_client_ip", "_dialect_of", "_docs_url", "_explanations", "_knows_binance", "_monotonic_ms", "_prefixes", "_routes",
+        "_briefs", "_client_ip", "_dialect_of", "_docs_url", "_explanations", "_form_of", "_knows_binance", "_monotonic_ms", "_prefixes",
+        "_routes",
     )  # fmt: skip
 
     def __init__(
@@ -37,7 +40,9 @@ class Refusals:
         self._explanations = explanations
         self._monotonic_ms = monotonic_ms
         self._docs_url = settings.gateway.docs_url
-        self._briefs: dict[tuple[str, str], answers.Brief] = {}
+        self._briefs: dict[tuple[str, str], Brief] = {}
+        self._form_of: dict[bytes, str] = {}
+        """By path, of late."""
         self._knows_binance = "binance" in auth.dialects
         self._prefixes = [(prefix.encode(), name) for prefix, name in sorted(auth.path_dialects.items(), key=lambda item: -len(item[0]))]
         """Longest first."""
@@ -45,14 +50,18 @@ class Refusals:
 
     def render(self, refusal: Refusal, request: Request) -> Answer:
         """The answer to a request, explained unless there are too many refusals to explain."""
+        if self._is_brief(refusal, request):
+            return self.brief(type(refusal), request).answer(refusal, request.request_id)
+        return answers.render(refusal, request_id=request.request_id, dialect=self.form(request), docs_url=self._docs_url)
+
+    def brief(self, kind: type[Refusal], request: Request) -> Brief:
+        """The answer to a request without an explanation."""
         dialect = self.form(request)
-        if not self._is_brief(refusal, request):
-            return answers.render(refusal, request_id=request.request_id, dialect=dialect, docs_url=self._docs_url)
-        key = (refusal.code, "" if dialect is None else dialect.name)
+        key = (kind.code, "" if dialect is None else dialect.name)
         brief = self._briefs.get(key)
         if brief is None:
-            brief = self._briefs[key] = answers.Brief(refusal, dialect, self._docs_url)
-        return brief.answer(refusal, request.request_id)
+            brief = self._briefs[key] = Brief(kind, dialect, self._docs_url)
+        return brief
 
     def render_unframed(self, refusal: Refusal, request_id: str, method: bytes, path: bytes) -> Answer:
         """The answer to what could not be framed as a request: its method and path are as far as they are known."""
@@ -77,10 +86,14 @@ class Refusals:
         return name or self._form_of_path(path)
 
     def _form_of_path(self, path: bytes) -> str:
-        for prefix, name in self._prefixes:
-            if path.startswith(prefix):
-                return name
-        return "binance" if self._knows_binance and _BINANCE_PATH.match(path) else ""
+        known = self._form_of.get(path)
+        if known is None:
+            known = next((name for prefix, name in self._prefixes if path.startswith(prefix)), "")
+            if not known and self._knows_binance and _BINANCE_PATH.match(path):
+                known = "binance"
+            if len(path) <= LINE_BYTES:
+                remember(self._form_of, path, known)
+        return known
 
     def _is_brief(self, refusal: Refusal, request: Request) -> bool:
         """Whether it goes to a client that has proven nothing, at a time when too many such are refused."""

@@ -16,9 +16,11 @@ LONGEST: Final = 1_024
 CHANGING: Final = frozenset({b"x-request-signature", b"x-request-timestamp"})
 """Fields whose values change. None is forwarded, so that what goes on of a head is the same for all of its shape."""
 _SHAPES: Final = 256
-_VISIBLE: Final = bytes(range(0x21, 0x7F))
-_IN_QUERY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@%/"
+_VISIBLE: Final = bytes(byte if 0x21 <= byte < 0x7F else 0x21 for byte in range(256))
+"""As translation tables: what they leave as it is consists of nothing else."""
+_QUERY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@%/"
 """Of RFC 3986 §3.4; what else is sent in a query takes the long way."""
+_IN_QUERY: Final = bytes(byte if byte in _QUERY else 0x21 for byte in range(256))
 _LINE_END: Final = b"\r"
 _TARGET_END: Final = b" "
 
@@ -26,7 +28,7 @@ _TARGET_END: Final = b" "
 class Shape:
     """One shape; shared by the connections on which it was seen."""
 
-    __slots__ = ("_bytes", "_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "framing")
+    __slots__ = ("_bytes", "_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "_sizes", "framing")
 
     def __init__(self, parts: tuple[bytes, ...], indices: list[int], line: RequestLine, fields: list[Field], framing: Framing) -> None:
         self._parts = parts
@@ -37,13 +39,15 @@ class Shape:
         self._fields = fields
         """As they were read first, with empty values where they change."""
         self._bytes = sum(map(len, parts))
+        self._sizes = [0] * len(parts)
+        """Bytes of the value before each part, in the last head of this shape: mostly the same in the next."""
         self.framing = framing
         self._drop: frozenset[bytes] | None = None
         self._forwarded = b""
 
     def values_in(self, data: bytes) -> list[bytes] | None:
         """The values in the head that ``data`` begins with, in their order; ``None`` when it is of another shape."""
-        parts = self._parts
+        parts, sizes = self._parts, self._sizes
         part = parts[0]
         if not data.startswith(part):
             return None
@@ -52,15 +56,19 @@ class Shape:
         for index in range(1, len(parts)):
             part = parts[index]
             in_query = part[0] == 32
-            end = data.find(_TARGET_END if in_query else _LINE_END, at, at + LONGEST)
-            if end <= at:
-                return None
+            end = at + sizes[index]
+            after = end + len(part)
+            # Where the part stands, its first byte ends the value: no value holds that byte, which is looked at below.
+            if end == at or data[end:after] != part:
+                end = data.find(_TARGET_END if in_query else _LINE_END, at, at + LONGEST)
+                after = end + len(part)
+                if end <= at or data[end:after] != part:
+                    return None
+                sizes[index] = end - at
             value = data[at:end]
-            if value.translate(None, _IN_QUERY if in_query else _VISIBLE):
+            if value.translate(_IN_QUERY if in_query else _VISIBLE) != value:
                 return None
-            at = end + len(part)
-            if data[end:at] != part:
-                return None
+            at = after
             values.append(value)
         return values
 

@@ -3,6 +3,7 @@
 import secrets
 from typing import Final
 
+from gateway.admission.brief import HELD_BACK, Unexplained
 from gateway.admission.outcome import Admitted
 from gateway.errors import Refusal
 from gateway.forward.tunnel import Tunnels
@@ -72,6 +73,14 @@ class Common:
             self.recent.refused(refusal, at_ms=request.received_ms, method=request.method, path=request.path, route=route)
         if serving.access.takes(clock.monotonic_ms()):
             reports.log_refused(serving.access, refusal, request, route, admitted)
+
+    def refused_briefly(self, refused: Unexplained) -> None:
+        """Count a refusal that is neither explained nor logged."""
+        metrics = self.metrics
+        metrics.refused[refused.kind.code] += 1
+        metrics.refusals_brief += 1
+        if refused.wait_ms >= 0:
+            metrics.resource_refused[HELD_BACK] += 1
 
     def tick(self) -> None:
         """Once in every period of the ticker."""

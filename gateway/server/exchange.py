@@ -9,6 +9,7 @@ Its phases are in ``phases``.
 
 import structlog
 
+from gateway.admission.brief import Unexplained
 from gateway.admission.driver import Pending, drive
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
@@ -178,6 +179,8 @@ class Exchange(Receiver):
             decided = drive(self._serving.gate, self._request, self._route, self._decided)
             if isinstance(decided, Admitted):
                 self._passed(decided)
+            elif isinstance(decided, Unexplained):
+                self._turn_away(decided)
             else:
                 self._pending = decided
                 self.phase = DECIDING
@@ -369,6 +372,18 @@ class Exchange(Receiver):
         self._common.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
         self._give(given, more=limits, close=refusal.close)
+
+    def _turn_away(self, refused: Unexplained) -> None:
+        """As :meth:`fail`, for what attacks consist of: one write of what was rendered before, and two counts."""
+        serving, common, framing = self._serving, self._common, self._framing
+        plain = serving.tracing is None and serving.cors is None and not framing.http10 and self._request.method != b"HEAD"
+        if not (plain and self._whole and self._keep_alive) or common.draining:
+            self.fail(refused.refusal())
+            return
+        common.refused_briefly(refused)
+        brief = serving.gate.brief(refused, self._request)
+        self._connection.write(brief.whole(self._request.request_id, common.date, refused.wait_ms))
+        self._over()
 
     def _failed(self, error: Exception) -> None:
         """A refusal is answered; anything else is a defect: 500, with its traceback in the log."""

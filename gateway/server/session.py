@@ -15,6 +15,7 @@ from typing import Final
 import structlog
 
 from gateway.admission import rules
+from gateway.admission.brief import Unexplained
 from gateway.admission.driver import drive
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
@@ -260,6 +261,8 @@ class Session(Tunnel):
             decided = drive(gate, message, gate.method(message, route), decision.settled)
             if isinstance(decided, Admitted):
                 decision.admitted, decision.known = decided, True
+            elif isinstance(decided, Unexplained):
+                decision.error, decision.known = decided.refusal(), True
             else:
                 decision.pending = decided
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is told with its traceback in the log

@@ -83,6 +83,9 @@ class ScriptedGate:
             raise self.refuse_at_head
         return (request.peer,)
 
+    def decide(self, request: Request, route: Any) -> Admitted:
+        return self.admit(request, route)
+
     def admit(self, request: Request, route: Any) -> Admitted:
         if self.unknown_keys:
             self.unknown_keys -= 1

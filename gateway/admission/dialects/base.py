@@ -155,7 +155,12 @@ def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentia
 
     Nothing secret is in it: all of it is what the client sent. Cut off after :data:`SHOWN` bytes; what is not UTF-8 is escaped.
     """
-    return InvalidCredentials(detail, reason=reason, extras={"string_to_sign": signed[:SHOWN].decode("utf-8", "backslashreplace")})
+    return InvalidCredentials(detail, reason=reason, extras={"string_to_sign": shown(signed)})
+
+
+def shown(signed: bytes) -> str:
+    """The string to sign as a refusal shows it."""
+    return signed[:SHOWN].decode("utf-8", "backslashreplace")
 
 
 def loosely_decoded(text: bytes) -> Iterator[bytes]:

@@ -5,12 +5,15 @@ from typing import Final
 
 from gateway.admission.dialects.base import HEX, Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
 from gateway.errors import MalformedRequest, MissingCredentials
+from gateway.http1.memo import remember
 from gateway.http1.message import Request
 
 KEY: Final = b"x-api-key"
 SIGNATURE: Final = b"x-request-signature"
 TIMESTAMP: Final = b"x-request-timestamp"
 _ZERO: Final = ord("0")
+_SECONDS: Final = 64
+"""Of those remembered."""
 _SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is seconds (until the year 5138), any other milliseconds (since 1973)."""
 
@@ -79,13 +82,23 @@ def _written(signature: bytes) -> str:
     return "hex" if HEX.fullmatch(signature) else "something else"
 
 
+_seconds: Final[dict[bytes, int]] = {}
+"""Times in seconds that were read of late: all requests of a second have the same."""
+
+
 def milliseconds(timestamp: bytes, name: str) -> int:
     """A time in seconds or, told apart by size, milliseconds.
 
     :param name: of the field, to name it in a refusal
     :raises MalformedRequest: it is none
     """
+    known = _seconds.get(timestamp)
+    if known is not None:
+        return known
     if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[0] == _ZERO:
         raise MalformedRequest(f"{name} must be a Unix time in seconds (or milliseconds)")
     value = int(timestamp)
-    return value * 1000 if value < _SECONDS_BELOW else value
+    if value >= _SECONDS_BELOW:
+        return value
+    remember(_seconds, timestamp, value * 1000, _SECONDS)
+    return value * 1000

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.admission.answers import EXPLAINED_LATER
+from gateway.admission.brief import EXPLAINED_LATER
 from gateway.admission.explanations import IN_ALL, PER_ADDRESS, Explanations
 from gateway.errors import InvalidCredentials, RateLimited
 from tests.support.keys import NOW_MS, a_record

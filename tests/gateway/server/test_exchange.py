@@ -6,8 +6,9 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 
+from gateway.admission.brief import Brief, Unexplained
 from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
-from gateway.http1.message import Answer
+from gateway.http1.message import Answer, Request
 from gateway.telemetry import AccessLog
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
@@ -670,6 +671,29 @@ async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None
         assert len(logged) == 1
         assert served.metrics.refused == {"scope_not_granted": 2}
         assert served.metrics.refusals_brief == 1
+
+
+async def test_a_refusal_that_is_a_value_is_answered_as_one_that_is_raised() -> None:
+    class Attacked(ScriptedGate):
+        def decide(self, request: Request, _route: object) -> Any:
+            return Unexplained("gbk_test", request.peer, 1_001.0)
+
+        def brief(self, refused: Unexplained, _request: Request) -> Brief:
+            return Brief(refused.kind, None, "")
+
+    async with recording_upstream() as upstream, serving(upstream, gate=Attacked()) as served:
+        served.reload(access=AccessLog(1.0))
+        client = await served.client()
+        with capture_logs() as logged:
+            for number in range(2):  # one rendered before, one by the generic way: HTTP/1.0 has a line more
+                response = await client.ask(get(version=b"1.0" if number else b"1.1"))
+                assert (response.status, response.header("retry-after")) == (429, "2")
+        assert b'"retry_after_ms":1001' in (await (await served.client()).ask(GET)).body
+        assert logged == []
+        assert served.metrics.refused == {"rate_limited": 3}
+        assert served.metrics.resource_refused == {"per_ip_failures": 3}
+        assert served.metrics.refusals_brief == 3
+        assert upstream.sides == []
 
 
 async def test_a_defect_of_the_gate_answers_500_and_goes_no_further() -> None:

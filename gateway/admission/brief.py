@@ -1,0 +1,117 @@
+"""Refusals without their explanation: what a client that has proven nothing gets while too many such are refused. Pure.
+
+An attack consists of these, so each is a value instead of an exception, its answer is rendered once for each code and form, and a
+request adds its id and the members that belong to the code.
+"""
+
+import json
+from json.encoder import encode_basestring
+from typing import Final
+
+from gateway.admission import answers
+from gateway.admission.dialects import Dialect
+from gateway.admission.dialects.base import invalid, shown
+from gateway.admission.rules import rate_limited
+from gateway.errors import Asker, InvalidCredentials, RateLimited, Refusal
+from gateway.http1.answer import status_line
+from gateway.http1.message import Answer
+
+EXPLAINED_LATER: Final = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
+HELD_BACK: Final = "per_ip_failures"
+"""What such an address has used up, for a metric."""
+_PLACE: Final = "<request id>"
+
+
+class Unexplained:
+    """The refusal of credentials that do not hold, counted already."""
+
+    __slots__ = ("_address", "_held_ms", "_key_id", "_signed")
+
+    def __init__(self, key_id: str | None, address: str, held_ms: float, signed: bytes) -> None:
+        self._key_id = key_id
+        """Claimed, of a key that exists."""
+        self._address = address
+        self._held_ms = held_ms
+        self._signed = signed
+
+    @property
+    def kind(self) -> type[Refusal]:
+        """Which refusal it is."""
+        return RateLimited if self._held_ms else InvalidCredentials
+
+    @property
+    def wait_ms(self) -> int:
+        """For how long the address is held back; -1: it is not."""
+        return max(1, round(self._held_ms)) if self._held_ms else -1
+
+    @property
+    def members(self) -> bytes:
+        """What the problem says beyond the members of every problem, in JSON."""
+        if self._held_ms:
+            return b'"retry_after_ms":%d' % self.wait_ms
+        return b'"string_to_sign":' + encode_basestring(shown(self._signed)).encode("utf-8", "backslashreplace")
+
+    def refusal(self) -> Refusal:
+        """As an exception, for callers that can only raise."""
+        refusal = held_back(self._held_ms) if self._held_ms else invalid(EXPLAINED_LATER, self._signed)
+        refusal.brief = True
+        refusal.asker = Asker(self._key_id, None, self._address)
+        return refusal
+
+
+def held_back(held_ms: float) -> Refusal:
+    """The refusal of an address that was refused too often."""
+    return rate_limited("too many failed authentication attempts from your IP address", held_ms, HELD_BACK)
+
+
+class Brief:
+    """The answer to one code of refusal in one form."""
+
+    __slots__ = ("_begin", "_end", "_fields", "_length", "_lines", "_size", "_status", "_status_line")
+
+    def __init__(self, kind: type[Refusal], dialect: Dialect | None, docs_url: str) -> None:
+        answer = answers.render(kind(EXPLAINED_LATER), request_id=_PLACE, dialect=dialect, docs_url=docs_url)
+        self._status = answer.status
+        self._fields = answer.headers
+        begin, _, end = answer.body.partition(_PLACE.encode())
+        self._begin: bytes = begin
+        self._end: bytes = end
+        self._status_line = status_line(answer.status)
+        self._lines = b"".join([name + b": " + value + b"\r\n" for name, value in answer.headers])
+        self._size = -1
+        self._length = b""
+        """The Content-Length line of a body of ``_size`` bytes, and what ends a head."""
+
+    def answer(self, refusal: Refusal, request_id: str) -> Answer:
+        """The answer to a refusal that was raised."""
+        fields = self._fields + refusal.headers if refusal.headers else self._fields
+        members = ",".join([f'"{name}":{_value(value)}' for name, value in refusal.extras.items()])
+        return Answer(self._status, fields, self._body(request_id, members.encode("utf-8", "backslashreplace")))
+
+    def whole(self, refused: Unexplained, request_id: str, date: bytes) -> bytes:
+        """Head and body, on a connection that is kept.
+
+        :param date: the ``Date`` field line
+        """
+        body = self._body(request_id, refused.members)
+        if len(body) != self._size:
+            self._size = len(body)
+            self._length = b"content-length: %d\r\n\r\n" % len(body)
+        wait_ms = refused.wait_ms
+        wait = b"" if wait_ms < 0 else b"Retry-After: %d\r\n" % -(-wait_ms // 1000)
+        return b"".join((self._status_line, date, self._lines, wait, self._length, body))
+
+    def _body(self, request_id: str, members: bytes) -> bytes:
+        if not members:
+            return b"".join((self._begin, request_id.encode(), self._end))
+        return b"".join((self._begin, request_id.encode(), b'",', members, self._end[1:]))
+
+
+def _value(value: object) -> str:
+    """A member's value in JSON, for a tenth of what an encoder costs that is made for it."""
+    if isinstance(value, str):
+        return encode_basestring(value)
+    return str(value) if type(value) is int else _compact(value)
+
+
+_compact: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
