@@ -14,15 +14,18 @@ LARGE: Final = 16_384
 class Outbox:
     """Keeps the order of writes to each transport, as long as all of them come through here."""
 
-    __slots__ = ("_items",)
+    __slots__ = ("_items", "_loop")
 
     def __init__(self) -> None:
         self._items: list[tuple[asyncio.WriteTransport, bytes]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def put(self, transport: asyncio.WriteTransport, data: bytes) -> None:
         """Write at the end of this turn."""
         if not self._items:
-            asyncio.get_running_loop().call_soon(self.flush)
+            if self._loop is None:
+                self._loop = asyncio.get_running_loop()  # asks the kernel each time which process this is
+            self._loop.call_soon(self.flush)
         self._items.append((transport, data))
         if len(data) > LARGE:
             self.flush()

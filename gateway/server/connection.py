@@ -52,6 +52,7 @@ class ClientConnection(ClientEnd):
 
     :param peer: who it is from, when not the transport's own peer
     :param believed: see :attr:`gateway.http1.message.Request.believed`
+    :param secure: whether it is over TLS
     """
 
     __slots__ = (
@@ -83,7 +84,9 @@ class ClientConnection(ClientEnd):
         "transport",
     )  # fmt: skip
 
-    def __init__(self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None, believed: bool = True) -> None:
+    def __init__(
+        self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None, believed: bool = True, secure: bool = False
+    ) -> None:
         self._common = common
         self.believed = believed
         self._doorkeeper = doorkeeper
@@ -107,7 +110,7 @@ class ClientConnection(ClientEnd):
         self._unsent = self._stalled_ms = 0
         self.deadline_ms = NEVER
         self.peer = peer or ""
-        self.secure = False
+        self.secure = secure
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
 
     # -- asyncio.Protocol
@@ -119,7 +122,6 @@ class ClientConnection(ClientEnd):
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
         self._owner = self._doorkeeper.owner(self)
-        self.secure = transport.get_extra_info("sslcontext") is not None
         self._enter(HEAD)
         self._common.rounds.watch()
         reason = self._doorkeeper.opened(self)
@@ -338,7 +340,10 @@ class ClientConnection(ClientEnd):
         exchange, self._exchange = self._exchange, None
         self._proven = exchange is not None and exchange.proven
         if not keep_alive or self._common.draining:
-            self.close()
+            if self._reader.framing.keep_alive or self._state != WAITING or self._backlog or self._full:
+                self.close()
+            else:
+                self.close_idle()  # the client has said that this request is its last, and it is read: nothing is to be drained
         elif not self._full:
             self._next()
         # else the next one begins when the client has read what it has got

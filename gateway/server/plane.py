@@ -23,6 +23,8 @@ from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 
 BACKLOG = 1_024
+AT_ONCE = 4
+"""Connections accepted in one turn of the loop: libuv accepts one for each handle, so a listening socket has several."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being told so; more are dropped without a word."""
 IDLE_GRACE_MS = 200
@@ -71,9 +73,11 @@ class Plane(Doorkeeper):
             server: asyncio.Server | ProxyProtocolListener
             if self._proxy_protocol:
                 server = ProxyProtocolListener(listening, self, context)
-            else:
-                server = await loop.create_server(self.client, sock=listening, backlog=BACKLOG, ssl=context, **self.tls_limits())
-            self._servers.append(server)
+                self._servers.append(server)
+                continue
+            for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):
+                server = await loop.create_server(self.client, sock=handle, backlog=BACKLOG, ssl=context, **self.tls_limits())
+                self._servers.append(server)
 
     async def drain(self, timeout_ms: int) -> bool:
         """Take no new connections, let what is in flight finish, close everything: what is idle after :data:`IDLE_GRACE_MS`.
@@ -119,7 +123,7 @@ class Plane(Doorkeeper):
         :param peer: who it is from, when not the transport's own peer
         :param believed: whether what its fields say of the client may be believed, when it is a trusted proxy
         """
-        return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed))
+        return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed, secure=self.tls is not None))
 
     def tls_limits(self) -> dict[str, Any]:
         """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""

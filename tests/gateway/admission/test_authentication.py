@@ -6,7 +6,8 @@ from gateway.admission.dialects.mobee import milliseconds
 from gateway.errors import AmbiguousCredentials, Refusal
 from gateway.http1.message import Request
 from gateway.http1.reader import RequestReader
-from tests.support.scene import NOW_MS, Scene
+from tests.support.keys import NOW_MS
+from tests.support.scene import Scene
 
 
 def received(requests: list[Request]) -> list[Request]:

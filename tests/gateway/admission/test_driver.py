@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.brief import Unexplained
 from gateway.admission.driver import MAX_LOOKUPS, Pending, admit, drive
 from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.errors import InvalidCredentials, KeyStoreUnavailable, ReplayedRequest
@@ -30,6 +31,9 @@ class ScriptedGate:
         self.fetched = asyncio.Event()
         self.fetched.set()
         self.outage: Exception | None = None
+
+    def decide(self, asked: object, route: object) -> Admitted:
+        return self.admit(asked, route)
 
     def admit(self, asked: object, route: object) -> Admitted:
         assert (asked, route) == (ASKED, ROUTE)
@@ -69,7 +73,7 @@ class Told:
         return call
 
 
-def driven(gate: ScriptedGate, told: Told) -> Admitted | Pending:
+def driven(gate: ScriptedGate, told: Told) -> Admitted | Unexplained | Pending:
     return drive(gate, ASKED, ROUTE, told)  # type: ignore[arg-type]  # a gate as far as the driver knows one
 
 

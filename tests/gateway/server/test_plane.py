@@ -2,9 +2,11 @@
 
 import asyncio
 import os
+import socket
 
 from gateway.errors import NoRoute
 from gateway.runtime.tasks import spawn
+from gateway.server.plane import AT_ONCE
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 
@@ -157,3 +159,26 @@ async def test_request_ids_differ() -> None:
         for _ in range(3):
             await client.ask(GET)
         assert len({request.request_id for request in served.gate.admitted}) == 3
+
+
+async def test_connections_that_wait_are_accepted_several_in_a_turn() -> None:
+    async with serving() as served:
+        waiting = [socket.create_connection(("127.0.0.1", served.port)) for _ in range(AT_ONCE)]
+        for _ in range(AT_ONCE - 1):
+            await asyncio.sleep(0)
+        assert served.metrics.connections_accepted == AT_ONCE
+        for client in waiting:
+            client.close()
+
+
+async def test_after_the_last_request_a_client_speaks_of_the_connection_is_closed_and_after_the_gates_own_end_read_on() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        response = await client.ask(b"GET /read HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert response.status == 200
+        assert await client.end() == (b"", False)
+        assert served.metrics.connections == 0
+        refused = await served.client()
+        assert (await refused.ask(b"GET /read HTTP/1.1\r\n\r\n")).status == 400
+        assert await refused.end() == (b"", False)
+        assert served.metrics.connections == 1, "the client may still be sending"
