@@ -182,3 +182,8 @@ async def test_after_the_last_request_a_client_speaks_of_the_connection_is_close
         assert (await refused.ask(b"GET /read HTTP/1.1\r\n\r\n")).status == 400
         assert await refused.end() == (b"", False)
         assert served.metrics.connections == 1, "the client may still be sending"
+        unheard = await served.client()
+        unheard.send(b"POST /nowhere HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 100000\r\n\r\n")
+        assert (await unheard.response()).status == 404
+        assert await unheard.end() == (b"", False)
+        assert served.metrics.connections == 2, "the client is still sending"
