@@ -102,16 +102,16 @@ class Accounting:
             self._report_limits(refusal, principal, asked, route, now_ms)
 
     def unexplained(  # noqa: PLR0917  # on the path of attacks
-        self, principal: Principal | None, held_ms: float, seen: Seen, asked: Asked, route: Route, now_ms: int
+        self, principal: Principal | None, signed: bytes, held_ms: float, seen: Seen, asked: Asked, route: Route, now_ms: int
     ) -> Unexplained:  # fmt: skip
         """Count a refusal that is not explained, as :meth:`refused` counts others."""
         address = seen.address or asked.peer
         if not held_ms or _costs(asked):
             self._services.failures.failed(address, self._failure_rate, now_ms)
         if principal is None:
-            return Unexplained(None, address, held_ms)
+            return Unexplained(None, address, held_ms, signed)
         self._services.usage.refused(principal.key_id, InvalidCredentials.code, seen.address, asked.received_ms, route.pattern, False)
-        return Unexplained(principal.key_id, address, held_ms)
+        return Unexplained(principal.key_id, address, held_ms, signed)
 
     def _report_limits(self, refusal: Refusal, principal: Principal, asked: Asked, route: Route | None, now_ms: int) -> None:
         wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None

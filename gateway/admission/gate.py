@@ -199,7 +199,8 @@ class Gate:
                 refusal = self._authentication.explained(principal, credentials, asked, now_ms)
             refusal.brief = False
             raise refusal
-        return self._accounting.unexplained(principal, held_ms, seen, asked, route, now_ms)
+        signed = credentials.signed if credentials is not None else b""
+        return self._accounting.unexplained(principal, signed, held_ms, seen, asked, route, now_ms)
 
     def _authorize(self, principal: Principal, seen: Seen, asked: Asked, route: Route, now_ms: int) -> Charge:
         """What a key may do, and how much of it: expiry and freeze, IP allowlist, scope, limits."""

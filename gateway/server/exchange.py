@@ -382,7 +382,7 @@ class Exchange(Receiver):
             return
         common.refused_briefly(refused)
         brief = serving.gate.brief(refused, self._request)
-        self._connection.write(brief.whole(self._request.request_id, common.date, refused.wait_ms))
+        self._connection.write(brief.whole(refused, self._request.request_id, common.date))
         self._over()
 
     def _failed(self, error: Exception) -> None:

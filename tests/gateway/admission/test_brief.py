@@ -7,7 +7,7 @@ import pytest
 from gateway.admission.brief import EXPLAINED_LATER, HELD_BACK, Brief, Unexplained
 from gateway.admission.dialects import DIALECTS
 from gateway.admission.outcome import Admitted
-from gateway.errors import InvalidCredentials, RateLimited, Refusal
+from gateway.errors import InvalidCredentials, RateLimited
 from gateway.http1 import answer
 from tests.support.scene import HERE, Scene
 
@@ -33,6 +33,7 @@ def test_credentials_that_do_not_hold_are_refused_by_a_value_while_nothing_is_ex
     assert (refused.kind, refused.wait_ms) == (InvalidCredentials, -1)
     told = refused.refusal()
     assert (told.detail, told.brief) == (EXPLAINED_LATER, True)
+    assert told.extras["string_to_sign"].startswith("GET\n/read\n"), "as the contract promises"
     assert told.asker == (None if unknown else scene.record.key_id, None, HERE)
     assert scene.usage.counts == ({} if unknown else {"invalid_credentials": 1})
     assert scene.gate.services.failures.retry_after_ms(HERE, scene.gate.settings.limits.per_ip_failures, scene.now_ms) == 0
@@ -72,14 +73,15 @@ def test_an_address_that_is_held_back_is_told_how_long_and_counts_for_no_key(unk
 
 @pytest.mark.parametrize("dialect", [None, *DIALECTS.values()])
 @pytest.mark.parametrize(
-    "refusal", [InvalidCredentials("no"), RateLimited("no", extras={"retry_after_ms": 1_001}, headers=((b"Retry-After", b"2"),))]
+    "refused",
+    [Unexplained(None, HERE, 1_001.0, b""), Unexplained(None, HERE, 0.0, b'GET\n/"\xff'), Unexplained(None, HERE, 0.0, b"a" * 3_000)],
 )
-def test_the_whole_answer_says_what_the_generic_one_does(refusal: Refusal, dialect):
-    brief = Brief(type(refusal), dialect, "https://docs.example")
+def test_the_whole_answer_says_what_the_generic_one_does(refused: Unexplained, dialect):
+    brief = Brief(refused.kind, dialect, "https://docs.example")
     for request_id in ("r-1", "a-longer-one", "r-2"):
-        generic = answer.own(brief.answer(refusal, request_id), date=DATE, more=b"", keep_alive=True, http10=False, head_only=False)
-        whole = brief.whole(request_id, DATE, refusal.extras.get("retry_after_ms", -1))
-        heads, bodies = zip(*(sent.split(b"\r\n\r\n") for sent in (generic, whole)), strict=True)
+        given = brief.answer(refused.refusal(), request_id)
+        generic = answer.own(given, date=DATE, more=b"", keep_alive=True, http10=False, head_only=False)
+        heads, bodies = zip(*(sent.split(b"\r\n\r\n") for sent in (generic, brief.whole(refused, request_id, DATE))), strict=True)
         assert sorted(heads[0].split(b"\r\n")) == sorted(heads[1].split(b"\r\n"))
         assert heads[0].split(b"\r\n")[0] == heads[1].split(b"\r\n")[0]
         assert bodies[0] == bodies[1]

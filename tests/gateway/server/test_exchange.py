@@ -676,7 +676,7 @@ async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None
 async def test_a_refusal_that_is_a_value_is_answered_as_one_that_is_raised() -> None:
     class Attacked(ScriptedGate):
         def decide(self, request: Request, _route: object) -> Any:
-            return Unexplained("gbk_test", request.peer, 1_001.0)
+            return Unexplained("gbk_test", request.peer, 1_001.0, b"")
 
         def brief(self, refused: Unexplained, _request: Request) -> Brief:
             return Brief(refused.kind, None, "")
