@@ -172,6 +172,8 @@ class RequestTimeout(Refusal):
 
 class ReplayedRequest(Refusal):
     status, code, title = 409, "replayed_request", "Replayed request"
+    repeated: bool = False
+    """Whether it was refused for that before: counted for who sends it."""
 
 
 class BodyTooLarge(Refusal):

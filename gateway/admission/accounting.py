@@ -134,8 +134,11 @@ class Accounting:
             self._allowances.of(principal).give_back(self._limiter, principal, weight)
             if admitted.weighed and admitted.route.places_orders:
                 count_order(self._limiter, principal, -1, now_ms)
-            if isinstance(refusal, ReplayedRequest) and admitted.replay.advice:
-                refusal.detail += f". {admitted.replay.advice}"
+            if isinstance(refusal, ReplayedRequest):
+                if admitted.replay.advice:
+                    refusal.detail += f". {admitted.replay.advice}"
+                if refusal.repeated and admitted.client_ip:  # once may be a client's own retry
+                    self._services.failures.failed(admitted.client_ip, self._failure_rate, self._services.monotonic_ms())
             usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern)
 
 

@@ -9,6 +9,8 @@ Everybody who asks while a round trip is under way shares the next one, so there
 be repeated is not known after a lost reply, so it never is: an outcome that is not known is a refusal, unless the operator chose
 ``replay_outage = "allow"``.
 
+What was refused as a replay, and is sent again, is refused from memory: who repeats what was captured spends nothing of Redis.
+
 What is left: Redis replicates asynchronously, so a claim that was acknowledged right before a failover (Sentinel, Cluster) can be lost
 with its primary. Then the same signature could pass once more, within what remains of its window.
 """
@@ -33,6 +35,8 @@ MAX_BATCH = 256
 PATIENCE_MS = 20
 """A round trip that takes longer does not hold up the next: one node of a cluster may be away."""
 LOG_EVERY_MS = 10_000
+REMEMBERED = 4_096
+"""Replays that are known without Redis; the oldest is forgotten, and asked for again."""
 _NO_REPLY = StoreUnavailable("Redis was not asked to the end")
 _READ, _TRADE = b"read", b"trade"
 
@@ -64,6 +68,8 @@ class ReplayGuard:
         self._asked_ms = 0
         """When the latest of them began."""
         self._logged_ms = -LOG_EVERY_MS
+        self._replayed: dict[tuple[str, bool], int] = {}
+        """Until when a claim, by its name and whether it is shared, is known to be a replay, monotonic milliseconds."""
 
     def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
         """Ask to be the first with this signature.
@@ -76,12 +82,19 @@ class ReplayGuard:
         """
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
+        digest = blake2b(signature, digest_size=16).hexdigest()
+        name = f"gerbang:{{{key_id}}}:replay:{digest}"
+        if self._replayed and self._replayed.get((name, shared), 0) > clock.monotonic_ms():
+            self._metrics.replay_claims["repeated"] += 1
+            refusal = _replayed()
+            refusal.repeated = True
+            future.set_exception(refusal)
+            return future
         if not self._asking or clock.monotonic_ms() - self._asked_ms >= PATIENCE_MS:
             self._asking += 1
             self._asked_ms = clock.monotonic_ms()
             spawn(self._ask_while_any_wait(), name="claim signatures")
-        digest = blake2b(signature, digest_size=16).hexdigest()
-        self._waiting.append(_Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future, shared=shared))
+        self._waiting.append(_Claim(name, ttl_ms, outage, future, shared=shared))
         return future
 
     async def _ask_while_any_wait(self) -> None:
@@ -122,10 +135,10 @@ class ReplayGuard:
             outcome = "first"
         elif reply is None:
             outcome = "replayed"
-            refusal = ReplayedRequest(
-                "a request with this signature was already accepted, and this one was not executed: check the outcome of the first request "
-                "(query the order or the open orders) before you continue"
-            )
+            refusal = _replayed()
+            if len(self._replayed) >= REMEMBERED:
+                del self._replayed[next(iter(self._replayed))]
+            self._replayed[claim.name, claim.shared] = clock.monotonic_ms() + claim.ttl_ms
         else:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
             reason = str(reply) if isinstance(reply, StoreUnavailable) else f"Redis answered a claim with {_named(reply)}"
@@ -148,6 +161,13 @@ class ReplayGuard:
         if now_ms - self._logged_ms >= LOG_EVERY_MS:
             self._logged_ms = now_ms
             _log.error("replay_guard_unavailable", outcome=outcome, reason=reason)
+
+
+def _replayed() -> ReplayedRequest:
+    return ReplayedRequest(
+        "a request with this signature was already accepted, and this one was not executed: check the outcome of the first request "
+        "(query the order or the open orders) before you continue"
+    )
 
 
 def _named(reply: object) -> str:

@@ -427,6 +427,19 @@ async def test_a_replay_is_refused_and_counted_for_its_key():
     assert scene.guard.claims[0][3] == "allow"
 
 
+@pytest.mark.parametrize(("repeated", "failures"), [(False, 0), (True, 1)])
+async def test_a_replay_that_is_sent_again_is_a_failure_of_the_address_that_sends_it(repeated, failures):
+    scene = Scene(method="POST", target="/trade")
+    refusal = ReplayedRequest("before")
+    refusal.repeated = repeated
+    scene.guard.refusal = refusal
+    admitted = scene.admit()
+    with pytest.raises(ReplayedRequest):
+        await scene.gate.claim(admitted)
+    await asyncio.sleep(0)
+    assert len(scene.gate.services.failures) == failures
+
+
 @pytest.mark.parametrize("dialect", ["mobee", "rfc9421"])
 def test_a_read_is_not_claimed_whose_signature_fits_no_other_call(dialect):
     scene = Scene(dialect=dialect)

@@ -9,6 +9,7 @@ from gateway.admission import replay
 from gateway.admission.replay import MAX_BATCH, ReplayGuard
 from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
 from gateway.keys import redis_client
+from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
 
 
@@ -57,6 +58,39 @@ async def test_all_claims_of_one_tick_share_one_round_trip(guards):
     assert await outcomes(*(claim(guards[0], b"%d" % number) for number in range(100))) == [None] * 100
     assert guards[0]._metrics.replay_round_trips == 1
     assert guards[0]._metrics.replay_claims == {"first": 100}
+
+
+async def test_a_replay_that_is_sent_again_is_refused_without_redis(guards):
+    guard = guards[0]
+    assert await outcomes(claim(guard, b"used")) == [None]
+    assert await outcomes(claim(guard, b"used")) == [ReplayedRequest]
+    asked = guard._metrics.replay_round_trips
+    again = [claim(guard, b"used") for _ in range(100)]
+    assert await outcomes(*again) == [ReplayedRequest] * 100
+    assert {each.exception().repeated for each in again} == {True}
+    assert guard._metrics.replay_round_trips == asked == 2
+    assert guard._metrics.replay_claims == {"first": 1, "replayed": 1, "repeated": 100}
+    assert await outcomes(claim(guard, b"used", key_id="other"), claim(guard, b"new")) == [None, None]
+
+
+async def test_what_is_known_of_replays_is_bounded_and_ends_with_their_window(guards, monkeypatch):
+    monkeypatch.setattr(replay, "REMEMBERED", 2)
+    guard = guards[0]
+    for number in range(3):
+        assert await outcomes(claim(guard, b"%d" % number), claim(guard, b"%d" % number)) == [None, ReplayedRequest]
+    assert len(guard._replayed) == 2
+    later_ms = clock.monotonic_ms() + 60_000
+    monkeypatch.setattr(clock, "monotonic_ms", lambda: later_ms)
+    asked = guard._metrics.replay_round_trips
+    assert await outcomes(claim(guard, b"2")) == [ReplayedRequest]
+    assert guard._metrics.replay_round_trips == asked + 1
+
+
+async def test_a_read_may_share_what_a_trade_was_refused_for(guards):
+    guard = guards[0]
+    assert await outcomes(claim(guard, b"read", shared=True)) == [None]
+    assert await outcomes(claim(guard, b"read")) == [ReplayedRequest]
+    assert await outcomes(claim(guard, b"read"), claim(guard, b"read", shared=True)) == [ReplayedRequest, None]
 
 
 async def test_keys_do_not_share_signatures(guards):
