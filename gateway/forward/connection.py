@@ -1,6 +1,6 @@
 """One keep-alive connection to an upstream server: sends a request, reads one response, returns to the pool.
 
-How a response is read stands in ``gateway.http1.reader``. One that cannot be framed beyond doubt ends the connection; so does a byte
+How a response is read: ``gateway.http1.response_reader``. One that cannot be framed beyond doubt ends the connection; so does a byte
 that nobody asked for (RFC 9112 §9.3, §11.1).
 """
 
@@ -10,8 +10,8 @@ from abc import ABC, abstractmethod
 from typing import cast
 
 from gateway.forward.ports import UpstreamEnd, Waiter
-from gateway.http1.reader import ResponseReader
 from gateway.http1.response import ResponseHead, Unframable
+from gateway.http1.response_reader import ResponseReader
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import NEVER, Ticker
 

@@ -1,14 +1,14 @@
 """Serializes HTTP/1.1 answers: the gateway's own, and the head of a relayed response. Pure; the time is an argument."""
 
+from collections.abc import Collection, Iterable
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Final
 
 from gateway.http1.cors import REPLACED
-from gateway.http1.headers import RATE_LIMIT, without
 from gateway.http1.message import Answer
 from gateway.http1.request_head import METHODS
-from gateway.http1.response import ResponseHead
+from gateway.http1.response import RATE_LIMIT, ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OPTIONS: Final = Answer(200, ((b"allow", METHODS),), b"")
@@ -100,3 +100,8 @@ def switching(head: ResponseHead, more: bytes, drop: frozenset[bytes]) -> bytes:
         lines = b"\r\n".join([*without(head.lines, head.named | drop | RATE_LIMIT if more else head.named | drop), b""])
         return b"".join((status_line(head.status), lines, more, b"upgrade: websocket\r\nconnection: Upgrade\r\n\r\n"))
     return relayed(head, b"", more, b"upgrade: websocket\r\n", b"connection: Upgrade\r\n\r\n")
+
+
+def without(lines: Iterable[bytes], names: Collection[bytes]) -> list[bytes]:
+    """Whole field lines but those with these lower-case names."""
+    return [line for line in lines if line.partition(b":")[0].lower() not in names]

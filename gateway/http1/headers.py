@@ -7,42 +7,20 @@ credentials; only then the gate writes its own. So nothing a client sends can re
 from collections.abc import Collection, Iterable
 from typing import Final
 
-Field = tuple[bytes, bytes]
+from gateway.http1.framing import Field
 
-HOP_BY_HOP = frozenset(
-    {
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"upgrade",
-        b"http2-settings",
-    }
-)
+HOP_BY_HOP = frozenset({
+    b"connection", b"keep-alive", b"proxy-connection", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer",
+    b"transfer-encoding", b"upgrade", b"http2-settings",
+})  # fmt: skip
 """RFC 9110 §7.6.1, with the obsolete ones that are still sent."""
 
-OWNED = frozenset(
-    {
-        b"x-account-id",
-        b"x-key-id",
-        b"x-key-scopes",
-        b"x-client-ip",
-        b"x-request-id",
-        b"x-forwarded-for",
-        b"x-forwarded-proto",
-        b"x-forwarded-host",
-        b"x-gateway-assertion",
-        # Other names under which services look for the same facts; the gate sets none of them, so nobody may.
-        b"forwarded",
-        b"x-forwarded-port",
-        b"x-forwarded-server",
-        b"x-real-ip",
-    }
-)
+OWNED = frozenset({
+    b"x-account-id", b"x-key-id", b"x-key-scopes", b"x-client-ip", b"x-request-id", b"x-forwarded-for", b"x-forwarded-proto",
+    b"x-forwarded-host", b"x-gateway-assertion",
+    # Other names under which services look for the same facts; the gate sets none of them, so nobody may.
+    b"forwarded", b"x-forwarded-port", b"x-forwarded-server", b"x-real-ip",
+})  # fmt: skip
 """What only the gate may tell an upstream."""
 
 FAMILIES: Final = (b"x-forward", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-http-method", b"x-method-override")
@@ -76,11 +54,6 @@ _USUAL: Final = b"abcdefghijklmnopqrstuvwxyz0123456789-"
 _FOLDED: Final = bytes(byte if byte in _USUAL else ord("-") for byte in range(256))
 EXTENSIONS = frozenset({b"sec-websocket-extensions"})
 """Not negotiated where the gate reads messages (RFC 6455 §9.1): what it cannot read it could not decide."""
-RATE_LIMIT = frozenset({
-    b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
-    b"x-mbx-used-weight-1m", b"x-mbx-order-count-1m",
-})  # fmt: skip
-"""Fields by which the gate tells its limits; it does not let another tell them beside it."""
 
 
 def shadows(name: bytes) -> bool:
@@ -105,8 +78,3 @@ def request_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
         if name not in drop and (name[0] != _X or not name.startswith(FAMILIES)):
             lines += (name, b": ", value, b"\r\n")
     return b"".join(lines)
-
-
-def without(lines: Iterable[bytes], names: Collection[bytes]) -> list[bytes]:
-    """Whole field lines but those with these lower-case names."""
-    return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -16,8 +16,14 @@ from gateway.http1.framing import (
     malformed,
     persists,
 )  # fmt: skip
-from gateway.http1.headers import HOP_BY_HOP, RATE_LIMIT
+from gateway.http1.headers import HOP_BY_HOP
 from gateway.http1.memo import remember
+
+RATE_LIMIT = frozenset({
+    b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
+    b"x-mbx-used-weight-1m", b"x-mbx-order-count-1m",
+})  # fmt: skip
+"""Fields by which the gate tells its limits; it does not let another tell them beside it."""
 
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ZERO = ord("0")

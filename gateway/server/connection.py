@@ -11,7 +11,7 @@ from typing import Final, cast
 from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.http1 import answer
 from gateway.http1.message import Request
-from gateway.http1.reader import NO_FIELDS, RequestReader
+from gateway.http1.request_reader import NO_FIELDS, RequestReader
 from gateway.net.closing import reset, unsent
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER

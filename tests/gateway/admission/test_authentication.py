@@ -5,7 +5,7 @@ import pytest
 from gateway.admission.dialects.mobee import milliseconds
 from gateway.errors import AmbiguousCredentials, Refusal
 from gateway.http1.message import Request
-from gateway.http1.reader import RequestReader
+from gateway.http1.request_reader import RequestReader
 from tests.support.keys import NOW_MS
 from tests.support.scene import Scene
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from gateway.http1.answer import DateLine, connection_end, own, relayed
+from gateway.http1.answer import DateLine, connection_end, own, relayed, without
 from gateway.http1.message import Answer
 from gateway.http1.response import ResponseHead
 
@@ -47,3 +47,7 @@ def test_what_connection_names_and_limits_of_the_upstream_are_not_relayed() -> N
 
 def test_an_unregistered_status_has_no_reason() -> None:
     assert relayed(head_of(299), b"", b"", b"", b"\r\n") == b"HTTP/1.1 299 \r\n\r\n"
+
+
+def test_lines_are_left_out_by_name_whatever_their_case() -> None:
+    assert without([b"X-Hop: a:1", b"x-hop:2", b"X-Hopper: 3"], frozenset({b"x-hop"})) == [b"X-Hopper: 3"]

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.http1 import request_head, response
 from gateway.http1.headers import HOP_BY_HOP
-from gateway.http1.reader import RequestReader, ResponseReader
+from gateway.http1.request_reader import RequestReader
 from gateway.http1.response import Unframable
+from gateway.http1.response_reader import ResponseReader
 
 LIMIT = 4_096
 MEMOS: tuple[dict[bytes, Any], ...] = (

@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from gateway.errors import MalformedRequest
 from gateway.http1 import response
 from gateway.http1.framing import CHUNKED, UNTIL_CLOSE
-from gateway.http1.headers import RATE_LIMIT
-from gateway.http1.response import Unframable, known_head, read_head
+from gateway.http1.response import RATE_LIMIT, Unframable, known_head, read_head
 
 
 def head(*lines: bytes, version: bytes = b"HTTP/1.1", status: int = 200) -> bytes:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import Refusal
 from gateway.http1.headers import REQUEST_DROP, request_lines
-from gateway.http1.reader import PATIENCE, SHAPES, RequestReader
+from gateway.http1.request_reader import PATIENCE, SHAPES, RequestReader
 from gateway.http1.shape import CHANGING, LONGEST
 
 LIMIT = 4_096

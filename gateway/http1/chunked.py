@@ -1,0 +1,113 @@
+"""Decodes the chunked transfer coding (RFC 9112 §7.1) of requests and responses. Pure.
+
+Chunks are decoded here and not by llhttp, because httptools tells neither how long a chunk's extensions are nor trailers from headers.
+Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.
+"""
+
+import re
+from collections.abc import Callable
+
+from gateway.errors import HeadersTooLarge, MalformedRequest, Refusal
+
+MAX_CHUNK_LINE = 256
+"""Bytes of a chunk's size and extensions together."""
+
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
+_PADDED_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*((?:;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
+"""Some servers reserve room for the size and fill it up with spaces."""
+_TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
+
+Step = Callable[[bytes, int, list[bytes]], int | None]
+
+
+class ChunkedBody:
+    """Content in the chunked coding.
+
+    :param max_trailer_bytes: bound of the whole trailer section
+    :param padded: take white space behind a chunk's size: from servers, which have done so for long, and not from clients
+    """
+
+    __slots__ = ("_held", "_left", "_line", "_max_trailer", "_step", "done")
+
+    def __init__(self, max_trailer_bytes: int, *, padded: bool = False) -> None:
+        self._max_trailer = max_trailer_bytes
+        self._line = _PADDED_LINE if padded else _CHUNK_LINE
+        self._held = b""
+        self._left = 0
+        self._step: Step = self._size
+        self.done = False
+
+    def feed(self, data: bytes) -> tuple[bytes, bytes]:
+        """The content in ``data``, and what follows the content's end (``b""`` while it has not ended).
+
+        :raises MalformedRequest: a size, line end, extension or trailer that is not as the grammar says
+        :raises HeadersTooLarge: trailers over the limit
+        """
+        data, self._held = self._held + data, b""
+        content: list[bytes] = []
+        position: int | None = 0
+        while position is not None and not self.done:
+            begin = position
+            position = self._step(data, begin, content)
+            if position is None:
+                self._held = data[begin:]
+        return b"".join(content), data[position:] if position is not None else b""
+
+    # Each step takes what it can from ``begin`` on and returns where the next one begins, or None to wait for more.
+
+    def _size(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:
+        end = _line_end(data, begin, MAX_CHUNK_LINE, MalformedRequest)
+        if end is None:
+            return None
+        match = self._line.fullmatch(data, begin, end)
+        if match is None:
+            raise MalformedRequest("a chunk's size must be hexadecimal digits, followed by at most small extensions", close=True)
+        self._left = int(match[1], 16)
+        self._step = self._data if self._left else self._trailer
+        return end + 2
+
+    def _data(self, data: bytes, begin: int, content: list[bytes]) -> int | None:
+        piece = data[begin : begin + self._left]
+        if not piece:
+            return None
+        content.append(piece)
+        self._left -= len(piece)
+        if self._left == 0:
+            self._step = self._data_end
+        return begin + len(piece)
+
+    def _data_end(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:
+        found = data[begin : begin + 2]
+        if found != b"\r\n"[: len(found)]:
+            raise MalformedRequest("a chunk is not followed by CRLF", close=True)
+        if len(found) < 2:
+            return None
+        self._step = self._size
+        return begin + 2
+
+    def _trailer(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:
+        end = _line_end(data, begin, self._max_trailer, HeadersTooLarge)
+        if end is None:
+            return None
+        self._max_trailer = max(0, self._max_trailer - (end + 2 - begin))
+        if end == begin:
+            self.done = True
+        elif not _TRAILER.fullmatch(data, begin, end):
+            raise MalformedRequest("a trailer is not a field line", close=True)
+        return end + 2
+
+
+def _line_end(data: bytes, begin: int, limit: int, too_long: type[Refusal]) -> int | None:
+    """Where the CRLF stands that ends the line at ``begin``; ``None`` while it may still come.
+
+    :raises Refusal: ``too_long`` when there are more than ``limit`` bytes before it
+    A bare LF is refused at once instead of waiting for a CRLF that will not come.
+    """
+    newline = data.find(b"\n", begin)
+    if (len(data) if newline < 0 else newline) - begin > limit + 1:
+        raise too_long("a chunk's extensions or the trailers are too long", close=True)
+    if newline < 0:
+        return None
+    if newline == begin or data[newline - 1] != 0x0D:
+        raise MalformedRequest("a line of the chunked coding does not end in CRLF", close=True)
+    return newline - 1

@@ -1,0 +1,138 @@
+"""Reads the requests of one client connection: which bytes are whose head, and which its content. Pure."""
+
+from typing import Any, Final
+
+import httptools
+
+from gateway.http1.framing import Field, Framing, frame
+from gateway.http1.memo import remember
+from gateway.http1.reader import Reader
+from gateway.http1.request_head import RequestLine, asked_of, cut_fields, read_request_line
+from gateway.http1.shape import Shape, shape_of
+
+NO_FIELDS: Final[list[Field]] = []
+"""What a reader has instead of a request's fields once somebody else has them."""
+_NOTHING_READ: Final = RequestLine(b"", b"", http10=False)
+_NOTHING_FRAMED: Final = Framing(0, keep_alive=False, http10=False, host=b"")
+_NO_SHAPES: Final[tuple[Shape, ...]] = ()
+_of_peer: Final[dict[str, tuple[Shape, ...]]] = {}
+"""Shapes seen last on a connection from an address, for the next one: some clients open one for each request."""
+PEERS: Final = 1_024
+"""Of those remembered."""
+SHAPES: Final = 4
+"""Of a connection's requests that are remembered."""
+PATIENCE: Final = 16
+"""Heads of new shapes in a row after which most are not remembered any more: each is of its own."""
+
+
+class RequestReader(Reader):
+    """Requests of one connection, one after the other: :meth:`read_head` until it is whole, then :meth:`read_content` until ``ended``."""
+
+    __slots__ = ("_peer", "_shapes", "_special", "_strange", "fields", "framing", "line", "shape")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._peer = ""
+        self.line = _NOTHING_READ
+        self.fields = NO_FIELDS
+        """All field lines of the head; names in lower case, values without surrounding white space."""
+        self.framing = _NOTHING_FRAMED
+        self._special: list[Field] | None = None
+        self.shape: Shape | None = None
+        """Of the last head, when it was known before."""
+        self._shapes = _NO_SHAPES
+        self._strange = 0
+
+    def _new_feed(self) -> Any:
+        parser: Any = httptools.HttpRequestParser(self)
+        return parser.feed_data
+
+    def come_from(self, peer: str) -> None:
+        """Whose requests these are, by address: what was known of them on another connection is known here."""
+        self._peer = peer
+        self._shapes = _of_peer.get(peer, _NO_SHAPES)
+
+    @property
+    def begun(self) -> bool:
+        """Whether part of a head has come. An empty line before one is nothing: some clients end content with it (RFC 9112 §2.2)."""
+        return len(self._held) > 2 or self._held not in b"\r\n"
+
+    def read_head(self, data: bytes, max_bytes: int) -> bool:
+        """Take more of a head, and say whether that was all of it: ``line``, ``fields`` and ``framing`` are the request's then.
+
+        :param max_bytes: of the head, and of trailers
+        :raises Refusal: it cannot be one, or it cannot be told beyond doubt where the request ends; all of them close the connection
+        """
+        if not self._held and self._read_known(data, max_bytes):
+            return True
+        head = self._take_head(data, max_bytes)
+        if not head:
+            return False
+        lines = head[:-4].split(b"\r\n")
+        if not lines[0]:
+            del lines[0]  # the one empty line
+        self.line = line = read_request_line(lines[0])
+        fields, special = cut_fields(lines)
+        if line.authority:
+            fields = asked_of(line.authority, fields, http10=line.http10)
+            special = asked_of(line.authority, special, http10=line.http10)
+        framing = self.framing
+        if special != self._special or line.http10 is not framing.http10:
+            self.framing = framing = frame(special, http10=line.http10)  # a client's requests are mostly framed alike
+            self._special = special
+        self.fields = fields
+        self.shape = None
+        self._remember_shape(head, line, fields, framing)
+        if not framing.alone:
+            self._renew()
+        self._begin_request(framing.length, max_bytes)
+        return True
+
+    def _read_known(self, data: bytes, max_bytes: int) -> bool:
+        """A head of a shape that was read before; what follows it becomes ``rest``."""
+        for shape in self._shapes:
+            values = shape.values_in(data)
+            if values is None:
+                continue
+            size = shape.size(values)
+            if size > max_bytes:
+                return False
+            self.line, self.fields, self.framing, self.shape = shape.line(values), shape.fields(values), shape.framing, shape
+            self._special = None  # the framing is not of the fields that were read last
+            self.rest = data[size:]
+            self._strange = 0
+            self._begin_request(shape.framing.length, max_bytes)
+            return True
+        return False
+
+    def _remember_shape(self, head: bytes, line: RequestLine, fields: list[Field], framing: Framing) -> None:
+        self._strange += 1
+        if self._strange > PATIENCE and self._strange % PATIENCE:
+            return
+        shape = shape_of(head, line, fields, framing)
+        if shape is not None and shape not in self._shapes:
+            self._shapes = (shape, *self._shapes[: SHAPES - 1])
+            if self._peer:
+                remember(_of_peer, self._peer, self._shapes, PEERS)
+
+    def _begin_request(self, length: int, max_bytes: int) -> None:
+        if length:
+            self._begin_content(length, max_bytes, padded=False)
+        else:
+            self.ended = True
+
+    def asked(self, data: bytes) -> tuple[bytes, bytes]:
+        """Method and path of a head that was refused, as far as its first line tells: for the form of the refusal, and nothing else.
+
+        :param data: what was last given to :meth:`read_head`
+        """
+        parts = (self._held + data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
+        return (parts[0], parts[1].partition(b"?")[0]) if len(parts) == 3 else (b"", b"")
+
+    def read_content(self, data: bytes) -> bytes:
+        """What these bytes bring of the content, coding removed.
+
+        :raises Refusal: the coding is broken; the connection is of no more use
+        """
+        self._take_content(data)
+        return self.content

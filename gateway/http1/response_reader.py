@@ -1,0 +1,98 @@
+"""Reads the responses on one upstream connection: interim and final heads, content, and where each response ends. Pure."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import httptools
+
+from gateway.errors import Refusal
+from gateway.http1.framing import UNTIL_CLOSE
+from gateway.http1.reader import HEAD_END, Reader
+from gateway.http1.response import ResponseHead, Unframable, known_head, read_head
+
+MAX_RESPONSE_HEAD: Final = 65_536
+"""Bytes of all heads of one response; of its trailers, too."""
+_NONE: Final[tuple[ResponseHead, ...]] = ()
+
+
+class ResponseReader(Reader):
+    """Responses on one connection, one after the other: :meth:`begin` for each request, then :meth:`feed` until ``ended``."""
+
+    __slots__ = ("_head_only", "_room", "_upgrade", "head", "interims")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._head_only = self._upgrade = False
+        self._room = 0
+        self.head: ResponseHead | None = None
+        """The final response's head, or a 101; ``None`` until it has come."""
+        self.interims: Sequence[ResponseHead] = _NONE
+        """The other 1xx heads that the last bytes brought (RFC 9110 §15.2)."""
+
+    def _new_feed(self) -> Any:
+        parser: Any = httptools.HttpResponseParser(self)
+        return parser.feed_data
+
+    def begin(self, *, head_only: bool, upgrade: bool) -> None:
+        """A request goes out.
+
+        :param head_only: it is a HEAD
+        :param upgrade: it asks for a WebSocket
+        """
+        self._head_only = head_only
+        self._upgrade = upgrade
+        self._room = MAX_RESPONSE_HEAD
+        self.head = None
+        self.ended = False
+        self.rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Take what the server sent. ``rest`` belongs to nobody then, but behind a 101 to the tunnel.
+
+        :raises Unframable: nothing of these bytes can be relied on
+        """
+        self.content = b""
+        self.interims = _NONE
+        try:
+            while self.head is None:
+                head = self._next_head(data)
+                if head is None:
+                    return
+                data = self.rest
+                if head.status < 200 and head.status != 101:
+                    self.interims = [*self.interims, head]
+                else:
+                    self.head = head
+                    self._begin_content(head.length, MAX_RESPONSE_HEAD, padded=True)
+            if self.ended:
+                self.rest = data
+            elif data:
+                self._take_content(data)
+        except Refusal as refusal:  # the rules are those for requests
+            raise Unframable(refusal.detail) from None
+
+    def end_of_input(self) -> bool:
+        """The server ended its side: whether that ends the response as it should."""
+        return self.head is not None and not self.ended and self._left == UNTIL_CLOSE
+
+    def _next_head(self, data: bytes) -> ResponseHead | None:
+        """The next whole head, ``None`` while it has not ended. One that was accepted before is not shown to llhttp again."""
+        if not self._held and not self._head_only:
+            end = data.find(HEAD_END) + 4
+            head = known_head(data[:end])
+            if head is not None:
+                self.rest = data[end:]
+                return self._expected(head, end)
+        raw = self._take_head(data, self._room) if data else b""
+        if not raw:
+            return None
+        self._renew()
+        return self._expected(read_head(raw, head_only=self._head_only), len(raw))
+
+    def _expected(self, head: ResponseHead, size: int) -> ResponseHead:
+        self._room -= size
+        if self._room < 0:
+            raise Unframable("too many heads before the response")
+        if head.status == 101 and not (self._upgrade and head.upgrade == b"websocket"):
+            raise Unframable("a switch of protocols that was not asked for")
+        return head
