@@ -15,6 +15,7 @@ import asyncio
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -387,6 +388,44 @@ class Protocol(RuleBasedStateMachine):
                 self.gates[number].lookup._cache.drop(key_id)
             self.a_key_is_used(number, key_id)
 
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys)
+    def a_change_is_pruned_before_a_gate_reads_of_it(self, number: int, key_id: str) -> None:
+        self._is_in_memory(number, key_id)
+        self._change(key_id)
+        self.prune()
+        self.prune()
+        self._later_it_is_used_no_more(number, key_id)
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys, marked=st.booleans())
+    def a_backup_takes_over_that_lacks_a_change_which_a_gate_has_forgotten(self, number: int, key_id: str, marked: bool) -> None:
+        """It lacks a mark as well, which tells even when transactions have come to the same number again; else their number tells."""
+        self.the_standby_catches_up()
+        self._change(key_id)
+        if marked:
+            self.prune()
+        self._is_in_memory(number, key_id)
+        for _ in range(30):
+            self.time.ms += 11_000
+            self.a_gate_reads_the_feed(number)
+        self.the_standby_takes_over(True)
+        for _ in range(3 if marked else 0):
+            self._change(next(other for other in KEYS if other != key_id))
+        self._later_it_is_used_no_more(number, key_id)
+
+    def _is_in_memory(self, number: int, key_id: str) -> None:
+        self.answers_are_held_up(number, False)
+        self.a_gate_reads_the_feed(number)
+        self.a_key_is_used(number, key_id)
+
+    def _later_it_is_used_no_more(self, number: int, key_id: str) -> None:
+        """When what is in doubt has been in doubt for as long as it may be used."""
+        for milliseconds in (1, SETTINGS.local_ttl_ms):
+            self.time.ms += milliseconds
+            self.a_gate_reads_the_feed(number)
+        self.judge(self.gates[number], key_id)
+
     def _change(self, key_id: str) -> None:
         """Or the change that is under way is committed."""
         self.begin(key_id, delete=False)
@@ -527,6 +566,21 @@ def test_what_a_gate_missed_is_used_no_longer_than_it_is_in_doubt():
     protocol.prune()
     protocol.a_key_changes_while_it_is_looked_up(key_id=second, message=False, number=1)
     protocol.a_key_changes_while_it_is_looked_up(key_id=first, message=False, number=1)
+    protocol.teardown()
+
+
+def test_a_gate_notices_that_changes_were_pruned_before_it_read_of_them():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_is_pruned_before_a_gate_reads_of_it(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_gate_notices_that_the_database_went_back(marked):
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_backup_takes_over_that_lacks_a_change_which_a_gate_has_forgotten(number=0, key_id=KEYS[0], marked=marked)
     protocol.teardown()
 
 
