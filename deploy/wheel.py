@@ -20,6 +20,7 @@ MODULES = (
     "admission/accounting", "admission/allowances", "admission/authentication", "admission/brief", "admission/driver",
     "admission/explanations", "admission/failures", "admission/gate", "admission/limits", "admission/outcome", "admission/principal",
     "admission/refusals", "admission/replay", "admission/routes", "admission/rules", "admission/services",
+    "admission/unrecorded",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",

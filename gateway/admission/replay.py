@@ -7,7 +7,7 @@ neither method nor path), but never by a trade; one that a trade has used is nev
 
 Everybody who asks while a round trip is under way shares the next one, so there are few of them however many ask. Whether a claim may
 be repeated is not known after a lost reply, so it never is: an outcome that is not known is a refusal, unless the operator chose
-``replay_outage = "allow"``.
+``replay_outage = "allow"``, or nobody asked for the claim but the dialect. What passes then is remembered (``unrecorded``).
 
 What was refused as a replay, and is sent again, is refused from memory: who repeats what was captured spends nothing of Redis.
 
@@ -22,6 +22,7 @@ from hashlib import blake2b
 import structlog
 from redis.asyncio import Redis
 
+from gateway.admission.unrecorded import Unrecorded
 from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, StoreUnavailable
 from gateway.keys.redis_client import translated
 from gateway.keys.redis_line import RedisLine, packed
@@ -37,6 +38,8 @@ PATIENCE_MS = 20
 LOG_EVERY_MS = 10_000
 REMEMBERED = 4_096
 """Replays that are known without Redis; the oldest is forgotten, and asked for again."""
+RECORD_AGAIN_SECONDS = 0.05
+"""Between two attempts to tell Redis of signatures that passed without it."""
 _NO_REPLY = StoreUnavailable("Redis was not asked to the end")
 _READ, _TRADE = b"read", b"trade"
 
@@ -70,6 +73,8 @@ class ReplayGuard:
         self._logged_ms = -LOG_EVERY_MS
         self._replayed: dict[tuple[str, bool], int] = {}
         """Until when a claim, by its name and whether it is shared, is known to be a replay, monotonic milliseconds."""
+        self._unrecorded = Unrecorded()
+        self._recording = False
 
     def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
         """Ask to be the first with this signature.
@@ -83,18 +88,21 @@ class ReplayGuard:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         digest = blake2b(signature, digest_size=16).hexdigest()
-        name = f"gerbang:{{{key_id}}}:replay:{digest}"
-        if self._replayed and self._replayed.get((name, shared), 0) > clock.monotonic_ms():
+        claim = _Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future, shared=shared)
+        if self._replayed and self._replayed.get((claim.name, shared), 0) > clock.monotonic_ms():
             self._metrics.replay_claims["repeated"] += 1
             refusal = _replayed()
             refusal.repeated = True
             future.set_exception(refusal)
             return future
+        if self._passed_before(claim):
+            self._settle(claim, None)
+            return future
         if not self._asking or clock.monotonic_ms() - self._asked_ms >= PATIENCE_MS:
             self._asking += 1
             self._asked_ms = clock.monotonic_ms()
             spawn(self._ask_while_any_wait(), name="claim signatures")
-        self._waiting.append(_Claim(name, ttl_ms, outage, future, shared=shared))
+        self._waiting.append(claim)
         return future
 
     async def _ask_while_any_wait(self) -> None:
@@ -104,21 +112,22 @@ class ReplayGuard:
                 claims, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
                 replies: Sequence[object] = [_NO_REPLY] * len(claims)
                 try:
-                    replies = await self._ask(claims)
+                    replies = _by_claim(claims, await self._ask(_commands(claims)))
                 finally:
                     for claim, reply in zip(claims, replies, strict=True):
                         self._settle(claim, reply)
         finally:
             self._asking -= 1
 
-    async def _ask(self, claims: list[_Claim]) -> Sequence[object]:
+    async def _ask(self, commands: list[tuple[str | bytes | int, ...]]) -> Sequence[object]:
+        """A reply to each, an exception where there is none."""
         self._metrics.replay_round_trips += 1
         try:
             with translated():
                 async with Patience(TIMEOUT_SECONDS):
-                    return _by_claim(claims, await self._replies(_commands(claims)))
+                    return await self._replies(commands)
         except StoreUnavailable as error:
-            return [error] * len(claims)
+            return [error] * len(commands)
 
     async def _replies(self, commands: list[tuple[str | bytes | int, ...]]) -> Sequence[object]:
         if self._line is not None:
@@ -128,9 +137,35 @@ class ReplayGuard:
             pipeline.execute_command(*command)
         return await pipeline.execute(raise_on_error=False)
 
+    def _passed_before(self, claim: _Claim) -> bool:
+        """Whether its signature has passed without Redis, as something that it may not follow."""
+        return bool(self._unrecorded) and self._unrecorded.refuses(claim.name, clock.monotonic_ms(), shared=claim.shared)
+
+    def _remember(self, claim: _Claim) -> None:
+        """It passes though Redis does not know of it: until it does, this process holds against the signature what Redis would."""
+        self._unrecorded.add(claim.name, clock.monotonic_ms() + claim.ttl_ms, shared=claim.shared)
+        if not self._recording:
+            self._recording = True
+            spawn(self._record(), name="record signatures that passed without Redis")
+
+    async def _record(self) -> None:
+        try:
+            while due := self._unrecorded.due(clock.monotonic_ms()):
+                commands = [_set(name, ttl_ms, shared=shared) for name, shared, ttl_ms in due]
+                replies = await self._ask(commands)
+                for (name, _, _), reply in zip(due, replies, strict=True):
+                    if not isinstance(reply, Exception):
+                        self._unrecorded.recorded(name)
+                if any(isinstance(reply, Exception) for reply in replies):
+                    await asyncio.sleep(RECORD_AGAIN_SECONDS)
+        finally:
+            self._recording = False
+
     def _settle(self, claim: _Claim, reply: object) -> None:
         """Tell one claimant. A reply that is neither yes nor no says nothing of who was first."""
         refusal: Refusal | None = None
+        if self._passed_before(claim):
+            reply = None
         if reply is True:
             outcome = "first"
         elif reply is None:
@@ -143,7 +178,9 @@ class ReplayGuard:
             outcome = "let_pass" if claim.outage == "allow" else "refused"
             reason = str(reply) if isinstance(reply, StoreUnavailable) else f"Redis answered a claim with {_named(reply)}"
             self._log_outage(reason, outcome)
-            if claim.outage != "allow":
+            if claim.outage == "allow":
+                self._remember(claim)
+            else:
                 refusal = ReplayGuardUnavailable(
                     "the gateway could not determine whether this is a replay, so the request was not executed; sign it again and retry",
                     reason=reason,
@@ -177,10 +214,14 @@ def _named(reply: object) -> str:
 def _commands(claims: list[_Claim]) -> list[tuple[str | bytes | int, ...]]:
     commands: list[tuple[str | bytes | int, ...]] = []
     for claim in claims:
-        commands.append(("SET", claim.name, _READ if claim.shared else _TRADE, "PX", claim.ttl_ms, "NX"))
+        commands.append(_set(claim.name, claim.ttl_ms, shared=claim.shared))
         if claim.shared:
             commands.append(("GET", claim.name))
     return commands
+
+
+def _set(name: str, ttl_ms: int, *, shared: bool) -> tuple[str | bytes | int, ...]:
+    return ("SET", name, _READ if shared else _TRADE, "PX", ttl_ms, "NX")
 
 
 def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:

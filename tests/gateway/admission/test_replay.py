@@ -155,6 +155,41 @@ async def test_the_guard_recovers_when_redis_does(alone, own_redis):
     assert await outcomes(claim(alone, b"1")) == [None]
 
 
+@pytest.mark.parametrize("while_away", [True, False])
+async def test_a_read_that_passed_without_redis_becomes_no_trade(alone, own_redis, while_away):
+    await claim(alone, b"warm")
+    own_redis.stop()
+    assert await outcomes(*(claim(alone, b"read", outage="allow", shared=True) for _ in range(2))) == [None, None]
+    if not while_away:
+        own_redis.start()
+    trades = [claim(alone, b"read"), claim(alone, b"read", outage="allow"), claim(alone, b"read", outage="allow")]
+    assert await outcomes(*trades) == [ReplayedRequest] * 3
+    assert await outcomes(claim(alone, b"read", outage="allow", shared=True)) == [None]
+
+
+async def test_without_redis_a_trade_that_the_operator_lets_pass_does_so_once(alone, own_redis):
+    own_redis.stop()
+    assert await outcomes(*(claim(alone, b"1", outage="allow") for _ in range(2))) == [None, ReplayedRequest]
+    assert await outcomes(claim(alone, b"1", outage="allow"), claim(alone, b"1", outage="allow", shared=True)) == [ReplayedRequest] * 2
+
+
+async def test_what_passed_without_redis_is_told_to_it_when_it_is_back(alone, own_redis, monkeypatch):
+    monkeypatch.setattr(replay, "RECORD_AGAIN_SECONDS", 0.001)
+    own_redis.stop()
+    assert await outcomes(claim(alone, b"read", outage="allow", shared=True), claim(alone, b"trade", outage="allow")) == [None, None]
+    own_redis.start()
+    other = redis_client.connect(own_redis.url)
+    names: list[bytes] = []
+    async with asyncio.timeout(10):
+        while len(names) < 2 or alone._unrecorded:
+            names = await other.keys("gerbang:{key}:replay:*")
+    assert sorted([await other.get(name) for name in names]) == [b"read", b"trade"]
+    assert {0 < await other.pttl(name) <= 60_000 for name in names} == {True}
+    elsewhere = ReplayGuard(other, metrics=Metrics())
+    assert await outcomes(claim(elsewhere, b"read"), claim(elsewhere, b"read", shared=True)) == [ReplayedRequest, None]
+    await other.aclose()
+
+
 async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, own_redis, monkeypatch):
     monkeypatch.setattr(replay, "PATIENCE_MS", 60_000)
     await claim(alone, b"warm")
