@@ -348,6 +348,11 @@ class KeyLimiter:
             share.unsettled = min(share.unsettled + spent, share.rate.units)
             self._due[share] = None
         _release(bills)
+        for share in self._due:  # whoever came while the answer was awaited does not wait for the next attempt
+            if share.answered is not None:
+                _answer(share.answered)
+                share.answered = None
+                share.wanted = share.each = 0
 
     def _present(self) -> None:
         self._metrics.limit_settlements["settled"] += 1
@@ -398,5 +403,10 @@ def _learn(bill: _Bill, answer: list[Any], sent_ms: int) -> None:
 def _release(bills: list[_Bill]) -> None:
     """Let those who wait go on, by what is known now."""
     for bill in bills:
-        if bill.answered is not None and not bill.answered.done():
-            bill.answered.set_result(None)
+        if bill.answered is not None:
+            _answer(bill.answered)
+
+
+def _answer(waiting: "asyncio.Future[None]") -> None:
+    if not waiting.done():
+        waiting.set_result(None)

@@ -18,6 +18,7 @@ from gateway.config.fields import Rate
 from gateway.keys import redis_client
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import ShareNeeded
+from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 from tests.support.keys import a_record
 
@@ -482,6 +483,24 @@ async def test_a_redis_that_hangs_holds_nobody_up_for_ever(own_redis, monkeypatc
     async with asyncio.timeout(10):
         assert await admitted(limiter, 1, Rate(10, 3_600_000))
     assert limiter.degraded
+    own_redis.thaw()
+    await limiter.stop()
+    await client.aclose()
+
+
+async def test_who_comes_while_a_settlement_fails_does_not_wait_for_the_next(own_redis, monkeypatch):
+    monkeypatch.setattr(limits, "TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(limits, "RETRY_SECONDS", 3_600)
+    client, rate = redis_client.connect(own_redis.url), Rate(10, 3_600_000)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.start()
+    own_redis.freeze()
+    async with asyncio.timeout(10):
+        first = spawn(limiter.settled("a", 1, rate), name="first")
+        await until(lambda: "a" in limiter._shares and not limiter._pressing and limiter._shares["a"].answered is None)  # it is asked
+        await asyncio.gather(first, limiter.settled("a", 1, rate), limiter.settled("b", 1, rate))
+    assert limiter.degraded
+    assert all(share.wanted == 0 for share in limiter._shares.values())
     own_redis.thaw()
     await limiter.stop()
     await client.aclose()
