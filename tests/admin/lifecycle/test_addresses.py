@@ -67,6 +67,27 @@ def test_every_wrong_address_is_told_at_its_place() -> None:
     assert codes("10.0.0.1", "8.8.8.8", "x") == [("ip_allowlist[0]", "not_public"), ("ip_allowlist[2]", "not_an_address")]
 
 
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        (["8.8.8.8", "10.0.0.1"], "10.0.0.1 is private: enter the public address that your bot's requests come from."),
+        (["fe80::1"], "fe80::1 is link-local: enter"),
+        (["4000::1"], "4000::1 is reserved: enter"),
+        (["1.1.1.1", "8.8.8.8", "8.8.8.8"], "8.8.8.8 is already number 2 of the list."),
+        (["8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1"], "At most 3 addresses; there are 4."),
+        (["x"], "Not an IP address: write one IPv4 or IPv6 address, such as 8.8.8.8"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_to_do(texts: list[str], message: str) -> None:
+    (error,) = parse_allowlist(texts)[1]
+    assert error.message.startswith(message)
+
+
+def test_the_longest_spelling_of_an_address_is_read() -> None:
+    assert parse_allowlist(["0000:0000:0000:0000:0000:ffff:100.100.100.100"])[1][0].code == "not_public"
+    assert codes("0000:0000:0000:0000:0000:ffff:255.255.255.255") == [("ip_allowlist[0]", "not_public")]
+
+
 @given(st.ip_addresses())
 def test_nothing_passes_that_the_standard_library_does_not_call_global(address) -> None:
     if why_not_public(address) is None:

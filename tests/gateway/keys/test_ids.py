@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.keys.ids import ALPHABET, is_key_id, looks_like_secret, new_key_id, new_secret
+from gateway.keys.ids import ALPHABET, _with_checksum, is_key_id, looks_like_secret, masked, new_key_id, new_secret
 
 
 def test_a_new_key_id_has_the_contracts_form():
@@ -70,3 +70,14 @@ def test_no_text_raises(text):
     is_key_id(text)
     is_key_id("gbk_" + text)
     looks_like_secret("gbs_" + text)
+
+
+@given(position=st.integers(0, 21), character=st.sampled_from("-_ \n~!é"))
+def test_a_checksum_does_not_make_up_for_a_character_that_no_key_id_has(position, character):
+    text = new_key_id()[4:26]
+    assert is_key_id(_with_checksum("gbk_" + text))
+    assert not is_key_id(_with_checksum("gbk_" + text[:position] + character + text[position + 1 :]))
+
+
+def test_a_masked_key_id_shows_eight_characters_and_four_of_all():
+    assert masked("gbk_0123456789abcdefghijklmnopqr") == "gbk_0123…opqr"

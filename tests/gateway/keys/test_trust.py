@@ -182,3 +182,31 @@ def test_too_many_changes_make_everything_before_them_unbelieved(monkeypatch):
     assert trust.recent() == []
     assert not trust.believes(dated("99:99:"), SETTINGS, NOW)
     assert trust.believes(dated("100:100:"), SETTINGS, NOW)
+
+
+def test_each_hearing_has_a_number_of_its_own():
+    trust = a_trust()
+    numbers = []
+    for heard in (lambda: trust.hear(KEY), lambda: trust.hear("another"), lambda: trust.hear(KEY, told=True), trust.hear_all):
+        numbers.append(trust.number)
+        heard()
+    assert numbers == [0, 1, 2, 3]
+    assert trust.number == 4
+    assert [trust.heard_since(KEY, number) for number in (0, 1, 2, 3, 4)] == [True] * 4 + [False]
+
+
+def test_of_two_hearings_of_a_key_the_later_one_counts():
+    trust = a_trust()
+    trust.hear(KEY)
+    trust.hear("another")
+    trust.hear(KEY)
+    assert [trust.heard_since(KEY, number) for number in (1, 2, 3)] == [True, True, False]
+    assert [trust.heard_since("another", number) for number in (1, 2)] == [True, False]
+    assert not trust.heard_since("a third", 0)
+
+
+def test_before_anything_was_read_or_heard_nothing_is_believed():
+    trust = Trust()
+    assert (trust.until_ms(SETTINGS, NOW.ms), trust.is_current(SETTINGS, 0), trust.is_ours(SERVER), trust.recent()) == (0, False, False, [])
+    assert not trust.believes(dated(), SETTINGS, NOW)
+    assert trust.news(a_read("100:100:", (KEY, 1))) == [(KEY, 1)]

@@ -149,11 +149,19 @@ async def test_an_upstream_that_does_not_answer_in_time_is_504() -> None:
         assert len(upstream.requests) == 1, "a request that timed out is not sent again"
 
 
-@pytest.mark.parametrize("line", [b"Connection: close\r\n", b""])
+@pytest.mark.parametrize("why", ["close", "HTTP/1.0", "drain"])
 @pytest.mark.parametrize("tls", [False, True])
-async def test_a_slow_reader_gets_the_end_of_a_last_answer(line: bytes, tls: bool, tmp_path: Path) -> None:
+async def test_a_slow_reader_gets_the_end_of_a_last_answer(why: str, tls: bool, tmp_path: Path) -> None:
     content = bytes(range(240)) * 250  # more than the sockets take, less than the gate stops reading at
-    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+    begun, finish = asyncio.Event(), asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content[:-1])
+        begun.set()
+        await finish.wait()
+        side.send(content[-1:])
+
+    first, line = (b"HTTP/1.0" if why == "HTTP/1.0" else b"HTTP/1.1"), (b"Connection: close\r\n" if why == "close" else b"")
     certificate, key = self_signed(tmp_path, "gate.example")
     listen = {"tls": {"certificate": certificate, "key": key}} if tls else {}
 
@@ -172,7 +180,11 @@ async def test_a_slow_reader_gets_the_end_of_a_last_answer(line: bytes, tls: boo
             await served.until(lambda: bool(served.plane._connections))
             (connection,) = served.plane._connections
             connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
-            client.sendall(b"GET /read " + (b"HTTP/1.1" if line else b"HTTP/1.0") + b"\r\n" + HOST + line + b"\r\n")
+            client.sendall(b"GET /read " + first + b"\r\n" + HOST + line + b"\r\n")
+            await begun.wait()
+            draining = spawn(served.plane.drain(30_000), name="drain") if why == "drain" else None
+            await asyncio.sleep(0)
+            finish.set()
             await served.until(lambda: connection._state == ENDING)
             for _ in range(5):
                 connection.expired()  # the moment to linger has passed
@@ -185,6 +197,7 @@ async def test_a_slow_reader_gets_the_end_of_a_last_answer(line: bytes, tls: boo
             return served.metrics.connections == 0
 
         await served.until(gone)
+        assert draining is None or await draining is True
 
 
 async def test_a_response_that_has_begun_may_be_silent_for_longer_than_one_that_has_not() -> None:
