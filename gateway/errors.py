@@ -7,7 +7,7 @@
         ├── MalformedRequest 400 …  one class per code of the contract
         └── …
 
-``detail`` and ``extras`` are told to the public; ``reason`` is for the log alone.
+``detail`` and ``extras`` are public; ``reason`` is for the log alone.
 :func:`problem_of` turns a refusal into the members of a problem (RFC 9457); nothing else does.
 """
 
@@ -83,11 +83,11 @@ class Refusal(GerbangError):
         self.close = close
         self.extras: Mapping[str, object] = extras or {}
         self.asker: Asker | None = None
-        """Set by whoever looked at the credentials; never told to the public."""
+        """Set where the credentials were checked; never public."""
         self.route = ""
         """The route's pattern, for the log, when the refusal keeps the request from getting its route."""
         self.brief: bool | None = None
-        """Whether it is told without its explanation and not logged (``admission.explanations``); ``None``: not decided yet."""
+        """Whether it is answered without its explanation and not logged (``admission.explanations``); ``None``: not decided yet."""
 
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -109,7 +109,7 @@ def problem_of(refusal: Refusal, *, request_id: str, docs_url: str = "") -> dict
 
 
 class InternalError(Refusal):
-    """A defect of the gate itself; logged with its traceback, told without one."""
+    """A defect of the gate itself; logged with its traceback, answered without one."""
 
 
 class MalformedRequest(Refusal):

@@ -1,7 +1,7 @@
 """The rate limits that apply to a key and its account, by the account's tier, and the headers that report them.
 
 All keys of an account share one ledger, which the limiter keeps as it keeps a key's (``account:<id>``). A request is charged to both or to
-neither. Of the two, the tighter one is told.
+neither. Of the two, the tighter one is reported.
 """
 
 from typing import TYPE_CHECKING, Final
@@ -52,7 +52,7 @@ class Allowance:
     def charge(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> Charge:
         """Charge a request to its key and its account, or to neither.
 
-        :param weight: 0 charges nothing and tells how the limits stand
+        :param weight: 0 charges nothing and reports how the limits stand
         :return: of the tighter one; of the one that refuses, when one does
         :raises LedgerNeeded: Redis must be asked first
         """
@@ -85,11 +85,11 @@ class Allowance:
             limiter.give_back(principal.key_id, weight, self.per_key)
 
     def lines(self, charge: Charge, *, not_before_ms: float = 0.0) -> bytes:
-        """Field lines that tell how the limit stands: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until all of it is there again),
+        """Field lines that report the limit: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until all of it is there again),
         which many clients read; ``RateLimit-Policy`` (§3) and ``RateLimit`` (§4) of draft-ietf-httpapi-ratelimit-headers-11: more than
         ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After never comes before it (§6).
 
-        :param not_before_ms: until when a request that was refused is told to wait
+        :param not_before_ms: the ``retry_after_ms`` of a request that was refused
         """
         begun, rate = self._key_lines, self.per_key
         if charge.of_account and self.per_account is not None:
@@ -103,7 +103,7 @@ class Allowance:
         )  # fmt: skip
 
     def used_weight(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> int:
-        """Weight that the key has used in the last minute, as Binance's clients expect to be told.
+        """Weight that the key has used in the last minute, as Binance's clients expect it reported.
 
         :param weight: of this request; it has been charged already
         """

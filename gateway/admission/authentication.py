@@ -1,7 +1,7 @@
 """Authenticates a request: the one dialect it is signed in, the key it names, whether the signature holds.
 
 Nothing here awaits: a key that is not in memory raises :class:`KeyNeeded`. An unknown key and a wrong signature are answered alike, after
-the same work. An address that was refused too often is heard only for keys that exist.
+the same work. Of an address that was refused too often, only requests that name an existing key are looked at.
 """
 
 from collections.abc import Iterator

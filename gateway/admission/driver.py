@@ -67,7 +67,7 @@ class Pending:
                     self.claim(admitted)
                 return
             raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
-        except Exception as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+        except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
             self._settle(None, error)
 
     def _settle(self, admitted: Admitted | None, error: BaseException | None) -> None:
@@ -79,7 +79,7 @@ class Pending:
 def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Unexplained | Pending:
     """Decide at once where that is possible.
 
-    :param settled: told of a decision that is returned as pending
+    :param settled: called with the outcome of a decision that is returned as pending
     :raises Refusal: it may not pass
     """
     try:
@@ -96,7 +96,7 @@ def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted 
 
 
 async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
-    """The same for whoever can await.
+    """The same for callers that can await.
 
     :raises Refusal: it may not pass
     """

@@ -1,7 +1,7 @@
 """Rate limits by client address, for failed authentication and for public routes, in process memory. Pure.
 
-An address over its limit is held back, and whoever verifies passes all the same: behind one address there may be thousands of customers.
-A key in memory is verified first. Only keys that nobody knows and wrong signatures are refused early, without look-up or hint.
+An address over its limit is held back, but a request whose signature verifies still passes: behind one address there may be thousands of
+customers. A key in memory is verified first. Only unknown keys and wrong signatures are refused early, without look-up or hint.
 """
 
 from typing import Final

@@ -110,7 +110,7 @@ class Gate:
         by the answer nor by when it comes. The content of all unknown keys shares one bound instead.
 
         :return: whose the content is: the client's address, and the key's account or :data:`UNVERIFIED`
-        :raises Refusal: credentials are missing or malformed as far as the head tells
+        :raises Refusal: credentials are missing or malformed as far as the head shows
         :raises KeyNeeded: the key must be fetched first
         """
         seen = self._client_ip.of(request)

@@ -1,7 +1,7 @@
 """Finds the likely cause of a signature mismatch by trying common mistakes. Pure.
 
 A hint is given only when a variant verifies with the key's own secret or public key, which proves that the caller holds it. For a key that
-does not exist the same variants are tried against nobody's key: neither the answer nor its time tells the two apart.
+does not exist the same variants are tried against nobody's key: neither the answer nor its time distinguishes the two.
 Trying costs some verifications, so it is done a few times a minute for each key id, and so many times a second in all.
 """
 
@@ -84,7 +84,7 @@ def _common(credentials: Credentials) -> Iterator[Mistake]:
 
 
 def _verified(mistakes: Iterable[Mistake], principal: Principal | None) -> str:
-    """Try them all, found or not: where the search ends tells nothing."""
+    """Try them all, found or not: where the search ends reveals nothing."""
     verify = principal.verify if principal is not None else pretend_to_verify
     found = ""
     for mistake in mistakes:
@@ -110,7 +110,7 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     ):
         if _is_hmac(key, credentials) and secret is not None:
             found = advice
-    # A key id is no secret: whoever signs with it has proved nothing, so it is told whether or not there is such a key.
+    # A key id is no secret: signing with it proves nothing, so the hint is given whether or not there is such a key.
     swapped = _is_hmac(credentials.key_id.encode(), credentials)
     return found or ("the key id was used as the HMAC key: use the secret (gbs_…)" if swapped else "")
 

@@ -122,7 +122,7 @@ def pretend_to_verify(message: bytes, signature: bytes) -> bool:
     """Always ``False``, after the work that the signature's length alone decides.
 
     For a key that does not exist, and for a signature whose length does not fit the key's algorithm: so the time that a refusal takes
-    tells nothing of whether a key exists or of what kind it is.
+    reveals nothing of whether a key exists or of what kind it is.
     """
     size = len(signature)
     if size == 64:

@@ -52,7 +52,7 @@ class Route:
         self.pattern = pattern
         """As written: ``GET /v1/orders/{id}``."""
         self.places_orders = scope == "trade" and pattern.startswith(("POST ", "PUT "))
-        """Whether its calls count as orders where a dialect tells their number; cancellations do not."""
+        """Whether its calls count as orders where a dialect reports their number; cancellations do not."""
         self.scope = scope
         """``public``, ``any``, ``read`` or ``trade``."""
         self.upstream = upstream
@@ -67,7 +67,7 @@ class Route:
         self.dialect = ""
         """In whose form it is refused; ``""``: as its path says."""
         self.maintenance = ""
-        """What callers are told while it is closed; ``""``: it is open."""
+        """The refusal's detail while it is closed; ``""``: it is open."""
         self.maintenance_retry_ms = 0
         self.session = ""
         """The session dialect of a WebSocket whose messages are decided one by one; ``""``: there is none."""
@@ -189,7 +189,7 @@ class RouteTable:
         if route.websocket and match[1] != "GET":
             return ["a WebSocket handshake is a GET (RFC 6455 §4.1)"]
         clashes = sorted({other.position for other in _overlapping(self._root, segments, 0, methods)})
-        self._insert(route, segments, methods)  # clashing or not, so that later clashes with it are told at once
+        self._insert(route, segments, methods)  # clashing or not, so that later clashes with it are reported in the same run
         return [f'"{route.pattern}" and routes[{other}] "{self.routes[other].pattern}" can match the same request' for other in clashes]
 
     def _insert(self, route: Route, segments: list[str], methods: set[bytes]) -> None:
@@ -217,7 +217,7 @@ class RouteTable:
 def _methods(route: Route, table: Mapping[str, MethodConfig]) -> dict[str, Route]:
     """A session's methods: those of its table, and those about the session itself, which no table need list.
 
-    A log-in passes once, as a trade does: whoever repeats one could do whatever its key may.
+    A log-in passes once, as a trade does: one that is repeated could do whatever its key may.
     """
     dialect = SESSIONS[route.session]
     rules = {dialect.log_in: MethodConfig(scope="any", replay="strict"), dialect.log_out: MethodConfig(scope="public"), **table}

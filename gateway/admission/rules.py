@@ -101,7 +101,7 @@ def check_scope(principal: Principal, route: Route) -> None:
 
 
 def check_open(route: Route) -> None:
-    """:raises Maintenance: the operator has closed the route; told to everybody, before any credentials are looked at"""
+    """:raises Maintenance: the operator has closed the route; refused for everybody, before any credentials are looked at"""
     if route.maintenance:
         seconds = -(-route.maintenance_retry_ms // 1000)
         refusal = Maintenance(

@@ -18,7 +18,7 @@ from gateway.http1.headers import HOP_BY_HOP, OWNED, REGENERATED, shadows, stays
 from gateway.http1.message import Answer, Request
 
 NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
-"""Said on a public route: a proxy that copies what it is told over the client's own fields would leave one that it is not told about."""
+"""Sent on a public route: a proxy that copies these over the client's own fields would leave one that is missing here."""
 
 
 NOTHING_VOUCHED = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
@@ -84,11 +84,11 @@ class Verdict(NamedTuple):
 def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
     """A refusal as a verdict; its true status and code stand in fields, for proxies that change the status.
 
-    :param given: the refusal as the request's dialect tells it
+    :param given: the refusal in the form of the request's dialect
     """
     answer = given or answers.render(refusal, request_id="", dialect=None)
-    told = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    return Verdict(answer.status, [*told, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
+    fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
+    return Verdict(answer.status, [*fields, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
 
 
 def let_pass(refusal: Refusal, request_id: str = "") -> Verdict:
@@ -107,8 +107,8 @@ async def decide(
     """Decide on a request of a trusted proxy.
 
     :param whole: see :attr:`Asked.whole`
-    :param identity_lines: the field lines that tell the upstream who it is from
-    :param note: told of the outcome and of the route's pattern, ``""`` when there is none, to count and log it
+    :param identity_lines: the field lines that identify the client to the upstream
+    :param note: called with the outcome and the route's pattern, ``""`` when there is none, to count and log it
     """
     pattern, shadow = "", gate.settings.auth.enforce == "shadow"
     try:
@@ -124,10 +124,10 @@ async def decide(
         note(refusal, request, pattern or refusal.route)
         return let_pass(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
     note(admitted, request, pattern)
-    told = identity_lines(admitted, request.received_ms) + admitted.answer_headers
+    lines = identity_lines(admitted, request.received_ms) + admitted.answer_headers
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
-    return Verdict(200, [*nobody, *_fields(told), *own], b"")
+    return Verdict(200, [*nobody, *_fields(lines), *own], b"")
 
 
 def _check(request: Request, route: Route, settings: GatewaySettings, *, whole: bool) -> None:

@@ -17,9 +17,9 @@ class Signer:
         self.use(key)
 
     def configure(self, *, issuer: str, ttl_ms: int) -> None:
-        """Make the next assertions with these; whoever keeps earlier ones drops them."""
+        """Make the next assertions with these; callers that keep earlier ones drop them."""
         self.period_ms = ttl_ms // 2
-        """How long the caller may go on using one assertion: what it hands out has at least half of its life left."""
+        """How long the caller may keep using one assertion: what it hands out has at least half of its life left."""
         self._issuer = issuer
         self._ttl_s = ttl_ms // 1000
 

@@ -22,7 +22,7 @@ class Kind(StrEnum):
 
 
 class Change(NamedTuple):
-    """One difference: ``upstreams.spot.servers[0]`` changed from one value to another. Secrets are told as ``***``."""
+    """One difference: ``upstreams.spot.servers[0]`` changed from one value to another. Secrets are shown as ``***``."""
 
     kind: Kind
     path: str

@@ -33,7 +33,7 @@ def load(path: Path, model: type[SettingsT]) -> SettingsT:
 
 
 def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
-    """Read a file and resolve its references; what cannot be resolved is a problem for :func:`validate` to tell beside the others.
+    """Read a file and resolve its references; what cannot be resolved is a problem that :func:`validate` reports with the others.
 
     :param only: sections to take; the references of the others are left alone
     :raises ConfigError: the file cannot be read at all, or is not TOML
@@ -72,7 +72,7 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
 
 
 def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
-    """Routes that name an upstream which is not there. Works on the raw file, so that it is told beside other problems."""
+    """Routes that name an upstream which is not there. Works on the raw file, so that it is reported with the other problems."""
     upstreams, routes = raw.get("upstreams", {}), raw.get("routes", [])
     if not isinstance(upstreams, dict) or not isinstance(routes, list):
         return []

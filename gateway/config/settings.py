@@ -35,7 +35,7 @@ class Listen(Section):
     workers: int = Field(1, ge=1, le=128)
     tls: Tls | None = None
     drain_timeout_ms: Milliseconds = 30_000
-    """How long requests in flight may go on after SIGTERM."""
+    """How long requests in flight may continue after SIGTERM."""
 
 
 class Stores(Section):
@@ -175,15 +175,15 @@ class Upstream(Section):
 
 
 class Rule(Section):
-    """What whoever asks must hold, and what it costs."""
+    """The scope that a call requires, and its weight."""
 
     scope: Literal["public", "any", "read", "trade"]
     weight: int = Field(1, ge=0, le=100_000)
     replay: Literal["strict", "off"] | None = None
     maintenance: str = Field("", max_length=500, pattern=r"^([^\x00-\x1f\x7f]*\S[^\x00-\x1f\x7f]*)?$")
-    """What callers are told while the route is closed: 503. ``""``: it is open."""
+    """The detail of the 503 that callers get while the route is closed. ``""``: it is open."""
     maintenance_retry_ms: Milliseconds = 60_000
-    """When they are told to try again."""
+    """Their ``Retry-After``."""
 
     @property
     def strict_replay(self) -> bool:
@@ -233,7 +233,7 @@ class RouteConfig(Rule):
 
 
 class Assertion(Section):
-    """The JWT that tells an upstream that it was the gate."""
+    """The JWT that proves to an upstream that a request came through the gate."""
 
     issuer: str = "gerbang"
     ttl_ms: int = Field(60_000, ge=5_000, le=60_000)
@@ -249,7 +249,7 @@ class Telemetry(Section):
 
 
 class GatewayTelemetry(Telemetry):
-    """What the gateway tells beyond the admin service."""
+    """Telemetry of the gateway beyond the admin service's."""
 
     traces: EndpointField | None = None
     """OTLP over HTTP: where spans are sent, e.g. ``http://127.0.0.1:4318/v1/traces``. Needs ``gerbang[traces]``."""

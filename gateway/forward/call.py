@@ -1,7 +1,7 @@
 """One proxied request: choose a server, send, retry where that is safe, relay the response to the receiver.
 
 Safe means that no byte of the request was sent; or (RFC 9110 §9.2.2) that its method is idempotent, nothing of a response was passed on,
-the whole request is still at hand, and whoever asked does not want it sent only once. Idempotent is HTTP's word and not a trader's: a
+the whole request is still at hand, and it is not marked to be sent only once. Idempotent is HTTP's word and not a trader's: a
 second cancellation of an order may find another order. Everything else fails once and for all.
 """
 

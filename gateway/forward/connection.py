@@ -54,13 +54,23 @@ class UpstreamConnection(UpstreamEnd):
     """
 
     __slots__ = (
-        "_head", "_heard", "_paused", "_poll", "_reader", "_reused", "_tunnelling", "call", "deadline_ms", "server", "transport",
+        "_head",
+        "_paused",
+        "_poll",
+        "_reader",
+        "_received",
+        "_reused",
+        "_tunnelling",
+        "call",
+        "deadline_ms",
+        "server",
+        "transport",
     )  # fmt: skip
 
     def __init__(self, server: Owner) -> None:
         self.server = server
         self.call: Waiter | None = None
-        self.far = None
+        self.tunnel = None
         self.deadline_ms = NEVER
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._poll: select.poll | None = None
@@ -72,7 +82,7 @@ class UpstreamConnection(UpstreamEnd):
     def begin(self, waiter: Waiter, request: bytes) -> None:
         self.call = waiter
         self._head: ResponseHead | None = None
-        self._heard = False
+        self._received = False
         self._reader.begin(head_only=waiter.head_only, upgrade=waiter.upgrade)
         self.deadline_ms = self._response_deadline() if waiter.whole else NEVER
         self.server.outbox.put(self.transport, request)
@@ -99,7 +109,7 @@ class UpstreamConnection(UpstreamEnd):
         if self._paused and not self.transport.is_closing():
             self._paused = False
             self.transport.resume_reading()
-            if self.far is None:
+            if self.tunnel is None:
                 self.deadline_ms = self._response_deadline()
 
     def park(self, until_ms: int) -> None:
@@ -110,7 +120,7 @@ class UpstreamConnection(UpstreamEnd):
         self.deadline_ms = until_ms
 
     def abandon(self) -> None:
-        self.call = self.far = None
+        self.call = self.tunnel = None
         self.transport.abort()
 
     def close(self) -> None:
@@ -133,14 +143,14 @@ class UpstreamConnection(UpstreamEnd):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.far is not None:
-            self.far.upstream_data(data)
+        if self.tunnel is not None:
+            self.tunnel.upstream_data(data)
             return
         call = self.call
         if call is None:
             self.transport.abort()
             return
-        self._heard = True
+        self._received = True
         reader = self._reader
         try:
             reader.feed(data)
@@ -175,24 +185,24 @@ class UpstreamConnection(UpstreamEnd):
         self.server.gone(self)
         if self._tunnelling:
             self.server.active -= 1
-        far, self.far = self.far, None
+        tunnel, self.tunnel = self.tunnel, None
         call, self.call = self.call, None
-        if far is not None:
-            far.upstream_closed()
+        if tunnel is not None:
+            tunnel.upstream_closed()
         elif call is not None:
-            reused = self._reused and not self._heard
+            reused = self._reused and not self._received
             call.lost(f"connection lost: {exc or 'closed by the server'}", kind="broken", reused=reused, head_seen=self._head is not None)
 
     def pause_writing(self) -> None:
-        if self.far is not None:
-            self.far.upstream_full()
+        if self.tunnel is not None:
+            self.tunnel.upstream_full()
         elif self.call is not None:
             self.deadline_ms = self._response_deadline()
             self.call.receiver.request_pause()
 
     def resume_writing(self) -> None:
-        if self.far is not None:
-            self.far.upstream_drained()
+        if self.tunnel is not None:
+            self.tunnel.upstream_drained()
         elif self.call is not None:
             self.deadline_ms = self._response_deadline() if self.call.whole else NEVER
             self.call.receiver.request_resume()
@@ -200,9 +210,7 @@ class UpstreamConnection(UpstreamEnd):
     # -- steps
 
     def _response_deadline(self) -> int:
-        """For the server to answer, to go on answering, or to take the request. It does not run while the client is the one who is
-        awaited.
-        """
+        """For the server to answer, to continue its answer, or to take the request. It does not run while the client is awaited."""
         server = self.server
         return server.ticker.now_ms + (server.response_timeout_ms if self._head is None else server.stream_idle_timeout_ms)
 

@@ -85,5 +85,10 @@ def _render(identity: Identity | None, assertion: bytes) -> bytes:
 
 
 def _members(identity: Identity, assertion: bytes) -> bytes:
-    told = {"assertion": assertion.decode(), "account_id": identity.account_id, "key_id": identity.key_id, "scopes": list(identity.scopes)}
-    return json.dumps(told, separators=(",", ":")).encode()[1:-1] + b","
+    members = {
+        "assertion": assertion.decode(),
+        "account_id": identity.account_id,
+        "key_id": identity.key_id,
+        "scopes": list(identity.scopes),
+    }
+    return json.dumps(members, separators=(",", ":")).encode()[1:-1] + b","

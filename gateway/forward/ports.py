@@ -1,4 +1,4 @@
-"""The interfaces between the modules of the upstream side, and the interface of whoever receives a response.
+"""The interfaces between the modules of the upstream side, and the interface of the receiver of a response.
 
 Each class names what its user needs and nothing more, so that a connection knows no call, a call no exchange, and no module imports in a
 circle: ``call → pool → upstream_server → connection →`` these.
@@ -23,10 +23,10 @@ class TunnelEnd(Protocol):
 class UpstreamEnd(ABC):
     """A connection to an upstream, as calls and tunnels use it."""
 
-    __slots__ = ("far",)
+    __slots__ = ("tunnel",)
 
-    far: TunnelEnd | None
-    """Set by whoever takes over a connection that has become a tunnel."""
+    tunnel: TunnelEnd | None
+    """Set when the connection has become a tunnel, by its new owner."""
 
     @abstractmethod
     def begin(self, waiter: "Waiter", request: bytes) -> None:

@@ -29,7 +29,7 @@ FRAME_END_MS = 400
 """How long a Close frame waits for the frame in progress to end, before the connection is cut without one."""
 
 
-class Near(Protocol):
+class Downstream(Protocol):
     """The client's side of a tunnel."""
 
     def write(self, data: bytes) -> None: ...
@@ -43,12 +43,22 @@ class Tunnel:
     """Two connections joined."""
 
     __slots__ = (
-        "_budget", "_closing", "_down", "_near", "_registry", "_up", "_upstream", "deadline_ms", "expires_ms", "heard_ms", "key_ids",
+        "_budget",
+        "_closing",
+        "_down",
+        "_downstream",
+        "_registry",
+        "_up",
+        "_upstream",
+        "active_ms",
+        "deadline_ms",
+        "expires_ms",
+        "key_ids",
         "place",
     )  # fmt: skip
 
-    def __init__(self, near: Near, upstream: UpstreamEnd, registry: "Tunnels") -> None:
-        self._near = near
+    def __init__(self, downstream: Downstream, upstream: UpstreamEnd, registry: "Tunnels") -> None:
+        self._downstream = downstream
         self._upstream = upstream
         self._registry = registry
         self._down = FrameTracker()
@@ -61,7 +71,7 @@ class Tunnel:
         self.expires_ms: int | None = None
         """When the first of its keys expires, Unix milliseconds."""
         self.deadline_ms = NEVER
-        self.heard_ms = registry.now_ms
+        self.active_ms = registry.now_ms
         """When anything came from either end, by the ticker."""
         self.place: Place | None = None
         """What it holds until it is closed."""
@@ -69,14 +79,14 @@ class Tunnel:
     # -- from the client
 
     def client_data(self, data: bytes) -> None:
-        self.heard_ms = self._registry.now_ms
+        self.active_ms = self._registry.now_ms
         if not self._closing:
             up = self._up
             up.follow(data)
             self._upstream.write(data)
             frames, up.frames = up.frames, 0
-            if not self._budget.spend(frames, self.heard_ms):
-                self.close(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} frames a second", now_ms=self.heard_ms)
+            if not self._budget.spend(frames, self.active_ms):
+                self.close(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} frames a second", now_ms=self.active_ms)
 
     def client_full(self) -> None:
         self._upstream.pause()
@@ -86,31 +96,31 @@ class Tunnel:
 
     def client_closed(self) -> None:
         self._ended("client")
-        self._upstream.far = None
+        self._upstream.tunnel = None
         self._upstream.close()
 
     # -- from the upstream
 
     def upstream_data(self, data: bytes) -> None:
-        self.heard_ms = self._registry.now_ms
+        self.active_ms = self._registry.now_ms
         if not self._closing:
             self._down.follow(data)
-            self._near.write(data)
+            self._downstream.write(data)
             return
         rest = self._down.until_frame_end(data)
-        self._near.write(data[:rest])
+        self._downstream.write(data[:rest])
         if self._down.between_frames:
             self._finish()
 
     def upstream_full(self) -> None:
-        self._near.pause_reading()
+        self._downstream.pause_reading()
 
     def upstream_drained(self) -> None:
-        self._near.resume_reading()
+        self._downstream.resume_reading()
 
     def upstream_closed(self) -> None:
         self._ended("upstream")
-        self._near.close()
+        self._downstream.close()
 
     # -- from the gate
 
@@ -137,14 +147,14 @@ class Tunnel:
     def cut(self) -> None:
         """The frame in progress did not end in time."""
         self._upstream.abandon()
-        self._near.abort()
+        self._downstream.abort()
 
     def _finish(self) -> None:
         self._registry.ending.discard(self)
-        self._upstream.far = None
+        self._upstream.tunnel = None
         self._upstream.close()
-        self._near.write(self._closing)
-        self._near.close()
+        self._downstream.write(self._closing)
+        self._downstream.close()
 
     def _end_by(self, deadline_ms: int) -> None:
         """Be cut when this time has come."""
@@ -274,7 +284,7 @@ class Tunnels:
         self._metrics.tunnels_closed[reason] += 1
 
     def invalidated(self, key_id: str | None) -> None:
-        """Something about this key has changed (``None``: about any key). Looks each up again and closes what may not go on."""
+        """Something about this key has changed (``None``: about any key). Looks each up again and closes those that may not continue."""
         for known in list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []:
             spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
 
@@ -293,7 +303,7 @@ class Tunnels:
         self.now_ms = now_ms
         if now_ms >= self._idle_check_ms:
             self._idle_check_ms = now_ms + min(idle_timeout_ms // 8, IDLE_CHECK_MS)
-            for tunnel in [tunnel for tunnel in self._all if now_ms - tunnel.heard_ms >= idle_timeout_ms]:
+            for tunnel in [tunnel for tunnel in self._all if now_ms - tunnel.active_ms >= idle_timeout_ms]:
                 tunnel.close(GOING_AWAY, "idle", now_ms=now_ms)
         for tunnel in [tunnel for tunnel in self.ending if tunnel.deadline_ms <= now_ms]:
             self.ending.discard(tunnel)

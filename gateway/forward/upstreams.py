@@ -18,7 +18,7 @@ Pools = Mapping[str, Pool]
 
 
 class Upstreams:
-    """See the module. ``pools`` is replaced whole; who holds a pool may go on using it after that.
+    """See the module. ``pools`` is replaced whole; a pool that is held may be used after that.
 
     :param assertion_period_ms: how long one assertion is sent before a new one is signed
     """
@@ -124,7 +124,7 @@ def _authority(settings: Upstream) -> bytes:
     try:
         return settings.tls.ca.read_bytes() if settings.tls is not None and settings.tls.ca is not None else b""
     except OSError:
-        return b""  # told by whoever loads it
+        return b""  # reported when it is loaded
 
 
 def _client_context(settings: UpstreamTls) -> ssl.SSLContext:

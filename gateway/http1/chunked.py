@@ -1,6 +1,6 @@
 """Decodes the chunked transfer coding (RFC 9112 §7.1) of requests and responses. Pure.
 
-Chunks are decoded here and not by llhttp, because httptools tells neither how long a chunk's extensions are nor trailers from headers.
+Chunks are decoded here and not by llhttp, because httptools reports neither how long a chunk's extensions are nor trailers from headers.
 Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.
 """
 

@@ -25,5 +25,5 @@ def hops_left(fields: Sequence[Field]) -> int | None:
 
 
 def one_hop_less(fields: Sequence[Field], hops: int) -> list[Field]:
-    """The fields as they go on when ``hops`` are left."""
+    """The fields as they are forwarded when ``hops`` are left."""
     return [(name, b"%d" % (hops - 1) if name == b"max-forwards" else value) for name, value in fields]

@@ -2,8 +2,8 @@
 
 llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a malformed
 Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2). A repeated
-Content-Length is refused in both directions even when all values are the same: RFC 9112 §6.3 permits to take them as one, and whoever
-does reads a message that others refuse.
+Content-Length is refused in both directions even when all values are the same: RFC 9112 §6.3 permits to take them as one, but a recipient
+that does reads a message that others refuse.
 """
 
 import re
@@ -88,7 +88,7 @@ def connection_options(name: bytes, value: bytes) -> frozenset[bytes]:
 
 
 def persists(options: frozenset[bytes], *, http10: bool) -> bool:
-    """Whether the connection goes on after a message with these connection options (RFC 9112 §9.3)."""
+    """Whether the connection persists after a message with these connection options (RFC 9112 §9.3)."""
     return b"close" not in options and (not http10 or b"keep-alive" in options)
 
 

@@ -21,7 +21,7 @@ OWNED = frozenset({
     # Other names under which services look for the same facts; the gate sets none of them, so nobody may.
     b"forwarded", b"x-forwarded-port", b"x-forwarded-server", b"x-real-ip",
 })  # fmt: skip
-"""What only the gate may tell an upstream."""
+"""Fields that only the gate may send to an upstream."""
 
 FAMILIES: Final = (b"x-forward", b"x-original-", b"x-rewrite-", b"x-envoy-", b"x-http-method", b"x-method-override")
 """Whole families, by how their names begin: where frameworks and proxies look for the client, or for another method or path than the
@@ -42,7 +42,7 @@ ELSEWHERE = frozenset(
         b"fastly-client-ip", b"fly-client-ip", b"do-connecting-ip", b"x-nf-client-connection-ip", b"x-vercel-forwarded-for",
     }
 )  # fmt: skip
-"""Single names under which the same is told. None of them goes on; as ``client_ip.header`` one may still be read."""
+"""Single names that carry the same facts. None of them is forwarded; as ``client_ip.header`` one may still be read."""
 
 REGENERATED = frozenset({b"host", b"content-length", b"expect"})
 """Written anew for the next connection, or dealt with here."""
@@ -64,12 +64,12 @@ def shadows(name: bytes) -> bool:
 
 
 def stays_behind(name: bytes) -> bool:
-    """Whether a field with this lower-case name does not go on, whoever sends it."""
+    """Whether a field with this lower-case name is never forwarded."""
     return name in REQUEST_DROP or name.startswith(FAMILIES)
 
 
 def request_lines(fields: Iterable[Field], drop: Collection[bytes]) -> bytes:
-    """The client's field lines that may go on, each ended by CRLF.
+    """The client's field lines that are forwarded, each ended by CRLF.
 
     :param drop: names that do not, beside :data:`FAMILIES`
     """

@@ -52,7 +52,7 @@ class Request(Asked):
         self.received_ms = received_ms
         self.request_id = request_id
         self.believed = believed
-        """False when a PROXY header did not say who the client is: then no field says it either, whoever the peer is."""
+        """False when a PROXY header did not say who the client is: then no header field is believed about it either."""
         self.shape = shape
         """That of its head, when it is known."""
 
@@ -84,7 +84,7 @@ class Answer(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """Who an admitted request is from: what the upstream is told. One object per cached key, so it can be cached by."""
+    """Who an admitted request is from, as asserted to the upstream. One object per cached key, so it can be cached by."""
 
     account_id: str
     key_id: str

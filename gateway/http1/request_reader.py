@@ -61,7 +61,7 @@ class RequestReader(Reader):
         """Take more of a head, and say whether that was all of it: ``line``, ``fields`` and ``framing`` are the request's then.
 
         :param max_bytes: of the head, and of trailers
-        :raises Refusal: it cannot be one, or it cannot be told beyond doubt where the request ends; all of them close the connection
+        :raises Refusal: it is malformed, or the end of the request is ambiguous; all of them close the connection
         """
         if not self._held and self._read_known(data, max_bytes):
             return True
@@ -122,7 +122,7 @@ class RequestReader(Reader):
             self.ended = True
 
     def asked(self, data: bytes) -> tuple[bytes, bytes]:
-        """Method and path of a head that was refused, as far as its first line tells: for the form of the refusal, and nothing else.
+        """Method and path of a head that was refused, as far as its first line has them: only for the form of the refusal.
 
         :param data: what was last given to :meth:`read_head`
         """

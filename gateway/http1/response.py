@@ -23,7 +23,7 @@ RATE_LIMIT = frozenset({
     b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
     b"x-mbx-used-weight-1m", b"x-mbx-order-count-1m",
 })  # fmt: skip
-"""Fields by which the gate tells its limits; it does not let another tell them beside it."""
+"""Fields that report the gate's limits; an upstream's own are removed where the gate sends them."""
 
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ZERO = ord("0")
@@ -50,9 +50,9 @@ class ResponseHead:
         self.length = length
         """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
         self.framing = framing
-        """The field line by which an HTTP/1.1 client is told where the content ends; ``b""`` where none is needed."""
+        """The field line that tells an HTTP/1.1 client where the content ends; ``b""`` where none is needed."""
         self.named = named
-        """Fields that ``Connection`` names, in lower case: they go no further."""
+        """Fields that ``Connection`` names, in lower case: they are not forwarded."""
         self.keep_alive = keep_alive
         self.dated = dated
         self.limited = limited

@@ -14,7 +14,7 @@ from gateway.http1.request_head import STEADY, RequestLine
 LONGEST: Final = 1_024
 """Bytes of a head that is remembered."""
 CHANGING: Final = frozenset({b"x-request-signature", b"x-request-timestamp"})
-"""Fields whose values change. None is forwarded, so that what goes on of a head is the same for all of its shape."""
+"""Fields whose values change. None is forwarded, so that what is forwarded of a head is the same for all of its shape."""
 _SHAPES: Final = 256
 _VISIBLE: Final = bytes(byte if 0x21 <= byte < 0x7F else 0x21 for byte in range(256))
 """As translation tables: what they leave as it is consists of nothing else."""

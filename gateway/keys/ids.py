@@ -41,7 +41,7 @@ def masked(key_id: str) -> str:
 
 
 def looks_like_secret(text: str) -> bool:
-    """Whether ``text`` has the form of a secret: to warn whoever sends one as a key id, and to redact."""
+    """Whether ``text`` has the form of a secret: to warn a client that sends one as a key id, and to redact."""
     return len(text) == SECRET_LENGTH and text.startswith(SECRET_PREFIX) and _checksum_holds(text)
 
 

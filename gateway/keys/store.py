@@ -218,7 +218,7 @@ def record_of(row: Any, vault: Vault) -> KeyRecord:
 
 
 def stored(row: Any) -> StoredKey:
-    """The key of a row that has the columns of ``sql.GET_KEY``, whoever selected it."""
+    """The key of a row that has the columns of ``sql.GET_KEY``."""
     return StoredKey(
         key_id=row["id"],
         account_id=row["account_id"],

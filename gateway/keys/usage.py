@@ -101,7 +101,7 @@ class UsageCounts:
         """Count a request that was refused for one of the contract's codes.
 
         :param call: its route's pattern
-        :param proven: whether the key had signed it. Only such a refusal is kept one by one: whoever knows a key's id could push the others
+        :param proven: whether the key had signed it. Only such a refusal is kept itself: anybody who knows a key's id could push the others
             out, and put any address in their place.
         """
         entry = self._entries.get(key_id) or self._enter(key_id)

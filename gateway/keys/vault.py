@@ -93,7 +93,7 @@ class Vault:
     def digests(self, value: bytes) -> list[bytes]:
         """What ``value`` can be recognised by without being kept: HMAC-SHA256 under a key derived from each of the ring, the first's first.
 
-        For high-entropy secrets: whoever has the digests and no key of the ring can recognise nothing.
+        For high-entropy secrets: digests without a key of the ring reveal nothing.
         """
         derived = (hmac.digest(key, _DIGEST_LABEL, "sha256") for key in self._keys.values())
         return [hmac.digest(key, value, "sha256") for key in derived]
@@ -147,7 +147,7 @@ def _associated(header: bytes, context: str) -> bytes:
 
 
 def _xaes(key: bytes, nonce: bytes) -> AESGCM:
-    """AES-256-GCM under the key derived for ``nonce[:12]``; the caller goes on with ``nonce[12:]`` (XAES-256-GCM §2).
+    """AES-256-GCM under the key derived for ``nonce[:12]``; the caller continues with ``nonce[12:]`` (XAES-256-GCM §2).
 
     The derivation is CMAC (NIST SP 800-38B) of two one-block messages, which is one AES call each.
     """

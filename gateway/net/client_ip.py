@@ -35,7 +35,7 @@ _PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED
 
 
 class Seen:
-    """The client's address as far as it can be told."""
+    """The client's address, as far as it could be determined."""
 
     __slots__ = ("address", "problem", "secure")
 
@@ -68,8 +68,8 @@ class ClientIpRule:
         if peer is not None and self.trusted.contains(peer):
             if not request.believed:
                 return Seen(peer, "")
-            seen = self.told(request.field_lines(self._name), peer)
-            seen.secure = self._told_scheme(request)
+            seen = self.reported(request.field_lines(self._name), peer)
+            seen.secure = self._reported_scheme(request)
             return seen
         seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
         if len(self._direct) >= _PEERS:
@@ -78,18 +78,18 @@ class ClientIpRule:
         return seen
 
     def as_sent(self, request: Request) -> Request:
-        """The request with the scheme and the Host that the client used, as far as a trusted proxy tells them: what RFC 9421 signs."""
+        """The request with the scheme and the Host that the client used, as reported by a trusted proxy: what RFC 9421 signs."""
         peer = canonical(request.peer)
         if peer is None or not request.believed or not self.trusted.contains(peer):
             return request
-        secure, host = self._told_scheme(request), self._told_host(request)
+        secure, host = self._reported_scheme(request), self._reported_host(request)
         if host:
             named = [(name, host if name == b"host" else value) for name, value in request.headers]
             request = request.replace(headers=named)
         return request if secure is None else request.replace(secure=secure)
 
-    def told(self, lines: list[bytes], peer: str) -> Seen:
-        """What a trusted proxy says.
+    def reported(self, lines: list[bytes], peer: str) -> Seen:
+        """The client's address as a trusted proxy reports it.
 
         :param lines: of the configured field
         """
@@ -104,7 +104,7 @@ class ClientIpRule:
             return Seen("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
         return Seen(address, "")
 
-    def _told_scheme(self, request: Request) -> bool | None:
+    def _reported_scheme(self, request: Request) -> bool | None:
         """Of the nearest proxy, where several have appended: in ``Forwarded`` when addresses are read there, else in X-Forwarded-Proto."""
         if self._hops is _forwarded:
             return _SCHEMES.get(_nearest(request, b"proto").lower())
@@ -112,7 +112,7 @@ class ClientIpRule:
             return _SCHEMES.get(line.rpartition(b",")[2].strip(b" \t").lower())
         return None
 
-    def _told_host(self, request: Request) -> bytes:
+    def _reported_host(self, request: Request) -> bytes:
         """The Host that the client used, from the same place; ``b""`` when nobody says one, or several do."""
         hosts = [_nearest(request, b"host")] if self._hops is _forwarded else request.field_lines(b"x-forwarded-host")
         return hosts[0] if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) else b""
@@ -151,7 +151,7 @@ def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[
     rule = _rule(tuple(trusted))
     if not rule.trusted.contains(known):
         return known
-    return rule.told([line.encode("latin-1", "replace") for line in forwarded_for], known).address or known
+    return rule.reported([line.encode("latin-1", "replace") for line in forwarded_for], known).address or known
 
 
 @lru_cache(8)
@@ -160,7 +160,7 @@ def _rule(trusted: tuple[Network, ...]) -> ClientIpRule:
 
 
 def notes(settings: ClientIp) -> list[tuple[str, str]]:
-    """What ``gerbang check`` tells of a valid configuration: key and note."""
+    """What ``gerbang check`` notes on a valid configuration: key and note."""
     found: list[tuple[str, str]] = []
     name = settings.header.lower().encode("ascii")
     if name not in _LISTS.keys() | _WITH_ITS_PORT | _WITHOUT_PORT:

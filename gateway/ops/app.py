@@ -84,7 +84,7 @@ def create_app(operated: Operated) -> web.Application:
             verdict = operated.undecided(refusal)
         except ConnectionError:  # who asked is gone, in the middle of the content
             raise web.HTTPBadRequest(text="the request ended early") from None
-        except Exception:  # noqa: BLE001 - logged with its traceback, told without
+        except Exception:  # noqa: BLE001 - logged with its traceback, answered without
             _log.exception("ops_failed", method=request.method, path=request.path)
             verdict = operated.undecided(InternalError("internal error: see the gateway's log"))
         return decision.answer(verdict, proxy)
@@ -147,7 +147,7 @@ async def _problems(request: web.Request, handler: Handler) -> web.StreamRespons
         if hdrs.ALLOW in error.headers:
             refusal.headers[hdrs.ALLOW] = error.headers[hdrs.ALLOW]
         return refusal
-    except Exception:  # noqa: BLE001 - logged with its traceback, told without
+    except Exception:  # noqa: BLE001 - logged with its traceback, answered without
         _log.exception("ops_failed", method=request.method, path=request.path)
         return _problem(500, "internal_error", "Internal error", "internal error: see the gateway's log")
 

@@ -52,7 +52,7 @@ CHANNELS_SECONDS = 2.0
 """How long a start waits for the feed of changes and the messages. Without the feed a gate asks PostgreSQL for each key every second."""
 
 LOOKUP_SECONDS = 2.0
-"""How long PostgreSQL may take to find keys before who waits is told to try again."""
+"""How long PostgreSQL may take to find keys before a waiting request is refused with 503."""
 
 SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
 
@@ -227,7 +227,7 @@ class App:
         settings, routes, version = configuration.settings, configuration.routes, configuration.version
         gate = deciding = Gate(settings, routes, version, self._services)
         if settings.auth.enforce == "shadow":
-            # What it would refuse was not refused: it holds no address back, and is told to no owner of a key. Limits and the replay guard
+            # What it would refuse was not refused: it holds no address back, and is shown to no owner of a key. Limits and the replay guard
             # are shared, for what it admits has passed.
             deciding = Gate(settings, routes, version, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
         return Prepared(configuration, gate, self._upstreams.prepare(settings.upstreams), deciding)
@@ -264,7 +264,7 @@ class App:
         if self._plane.tls is not None:
             try:
                 self._plane.tls.reload()
-            except ConfigError as error:  # it could be read a moment ago; the old one goes on
+            except ConfigError as error:  # it could be read a moment ago; the old one stays
                 _log.error("certificate_not_renewed", reason=str(error))
 
     # -- what it says of itself

@@ -1,7 +1,7 @@
 """The channel between the parent and a worker: requests and replies as JSON frames over a socket pair.
 
 A frame is four bytes of length, big-endian, and a JSON object. The parent asks, ``{"id": 1, "do": "prepare", …}``; the worker answers
-``{"id": 1, "ok": {…}}`` or ``{"id": 1, "error": "…"}``. Whoever closes first tells the other by that alone.
+``{"id": 1, "ok": {…}}`` or ``{"id": 1, "error": "…"}``. Either end signals its exit by closing.
 """
 
 import asyncio
@@ -113,7 +113,7 @@ class Caller:
 async def answer(frames: Frames, handle: Callable[[str, Message], Awaitable[object]]) -> None:
     """The worker's end: do what is asked, each in a task of its own, until the parent is gone.
 
-    :param handle: does one thing and returns what JSON can carry; the parent is told of whatever it raises
+    :param handle: does one thing and returns what JSON can carry; what it raises is reported to the parent
     """
 
     async def one(message: Message) -> None:

@@ -41,7 +41,7 @@ class WorkerProcess:
         self.ready = False
         """It accepts connections."""
         self.started_ms = 0
-        self.heard_ms = 0
+        self.last_message_ms = 0
         """When it last answered, monotonic."""
         self.back_off = BackOff()
         self._listening = listening
@@ -82,7 +82,7 @@ class WorkerProcess:
             answered = await self._caller.call(do, timeout_ms=timeout_ms, **values)
         except WorkerFailed as error:
             raise WorkerFailed(f"{self.name}: {error}") from None
-        self.heard_ms = clock.monotonic_ms()
+        self.last_message_ms = clock.monotonic_ms()
         return answered
 
     async def snapshot(self) -> Snapshot:

@@ -34,7 +34,7 @@ class Configuration(NamedTuple):
     settings: GatewaySettings
     routes: RouteTable
     version: str
-    """Short hash of the settings and of the certificates they name; not of the stores and the vault, so it tells nothing of a secret."""
+    """Short hash of the settings and of the certificates they name; not of the stores and the vault, so it reveals nothing of a secret."""
 
 
 def load(path: Path) -> Configuration:
@@ -98,7 +98,7 @@ def _routes(raw: Raw, known: list[ConfigProblem]) -> list[RouteConfig]:
 
 
 def _route(written: Any) -> RouteConfig:
-    """A route as written. With something else wrong in it, its pattern is still looked at: all errors are told at once.
+    """A route as written. With something else wrong in it, its pattern is still looked at: all errors are reported at once.
 
     :raises ValidationError, TypeError, LookupError: it has no pattern that could be looked at
     """

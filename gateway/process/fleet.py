@@ -91,8 +91,8 @@ class Workers:
     def kill_silent(self, now_ms: int) -> None:
         """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""
         for worker in self._serving():
-            if now_ms - worker.heard_ms > SILENT_MS:
-                _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.heard_ms)
+            if now_ms - worker.last_message_ms > SILENT_MS:
+                _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.last_message_ms)
                 worker.kill()
 
     async def drain(self, limit_ms: int, hurry: asyncio.Event) -> None:
@@ -138,7 +138,7 @@ class Workers:
             worker.kill()
 
     async def sign_with(self, signing: SigningKey) -> None:
-        """Let all sign with another key. One that does not hear of it goes on with the old one, which stays published."""
+        """Let all sign with another key. A worker that misses it keeps the old one, which stays published."""
         self.signing = signing
         for worker, failure in (await self._ask("sign", timeout_ms=STATUS_MS, signing=_wire(signing))).items():
             _log.warning("worker_kept_old_signing_key", worker=worker.number, reason=str(failure))
@@ -149,7 +149,7 @@ class Workers:
         outcomes = await asyncio.gather(*(worker.call(do, timeout_ms=timeout_ms, **values) for worker in serving), return_exceptions=True)
         return {worker: outcome for worker, outcome in zip(serving, outcomes, strict=True) if isinstance(outcome, BaseException)}
 
-    # -- what is told of them
+    # -- their state
 
     async def states(self) -> list[dict[str, Any]]:
         """What each worker says of itself: ``worker``, ``missing``, ``degraded`` and more."""

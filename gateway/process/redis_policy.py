@@ -33,7 +33,7 @@ class RedisPolicy:
         metrics.probes.append(self._count)
 
     async def start(self) -> None:
-        """Read it once, then go on in the background."""
+        """Read it once, then again and again in the background."""
         await self.read()
         self._task = spawn(self._watch(), name="watch Redis's policy")
 

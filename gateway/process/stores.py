@@ -38,7 +38,7 @@ class Stores(NamedTuple):
         return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
 
     async def check(self) -> None:
-        """Check that all of it can be used, so that what is wrong is told at the start.
+        """Check that all of it can be used, so that what is wrong is reported at the start.
 
         :raises ConfigError: names the setting, and what it leads to
         """
@@ -61,7 +61,7 @@ class Stores(NamedTuple):
                 _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
 
     async def _check_redis(self) -> None:
-        """Refused when Redis answers and does not want us; a gateway can begin without it, as it can go on without it."""
+        """Refused when Redis answers and does not want us; a gateway can start without it, as it can run without it."""
         try:
             with redis_client.translated():
                 await self.redis.ping()

@@ -93,12 +93,12 @@ class Supervisor:
         self._note_version(clock.now_ms())
 
     async def run(self, ops: socket.socket) -> None:
-        """Serve until told to stop. Takes over the ops socket.
+        """Serve until stopped. Takes over the ops socket.
 
         :raises WorkerFailed: a worker could not start; nothing is left running
         """
         self._watch_signals()
-        told = _address_of(ops)
+        address = _address_of(ops)
         runner = web.AppRunner(create_app(self), access_log=None, **HTTP_OPTIONS)
         await runner.setup()
         await web.SockSite(runner, ops).start()
@@ -108,7 +108,7 @@ class Supervisor:
                 _log.info(
                     "ready",
                     public=_address_of(self._public[0]),
-                    ops=told,
+                    ops=address,
                     version=self._workers.configuration.version,
                     compiled=is_compiled(),
                 )
@@ -121,7 +121,7 @@ class Supervisor:
         _log.info("stopped")
 
     async def _started(self) -> bool:
-        """Start the workers; false when told to stop before they were ready."""
+        """Start the workers; false when stopped before they were ready."""
         starting = asyncio.gather(self._workers.start(), return_exceptions=True)
         stopping = spawn(self._stopping.wait(), name="stop")
         await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)

@@ -26,7 +26,7 @@ BACKLOG = 1_024
 AT_ONCE = 4
 """Connections accepted in one turn of the loop: libuv accepts one for each handle, so a listening socket has several."""
 TOLD_AT_MOST = 256
-"""Connections beyond the limit that are being told so; more are dropped without a word."""
+"""Connections beyond the limit that are being refused with an answer; more are dropped without one."""
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
@@ -50,7 +50,7 @@ class Plane(Doorkeeper):
         ticker.subscribe(self._sweep)
 
     def apply(self, settings: GatewaySettings, serving: Serving) -> None:
-        """Use another version from the next request on. Open connections go on under its limits."""
+        """Use another version from the next request on. Open connections continue under its limits."""
         self.common.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
@@ -126,7 +126,7 @@ class Plane(Doorkeeper):
         return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed, secure=self.tls is not None))
 
     def tls_limits(self) -> dict[str, Any]:
-        """How long a client's TLS may take to begin and to end, as the event loop wants to be told."""
+        """How long a client's TLS may take to begin and to end, in the form that the event loop takes."""
         serving = self.common.serving
         if self.tls is None:
             return {}

@@ -24,7 +24,7 @@ class ClientEnd(ABC):
 
     @abstractmethod
     def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        """The field lines that tell an upstream about the client.
+        """The field lines that describe the client to an upstream.
 
         :param secure: whether the client came over TLS, to this gate or to a trusted proxy
         """

@@ -22,7 +22,7 @@ from gateway.admission.routes import Route
 from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
 from gateway.errors import InternalError, NoRoute, Overloaded, Refusal, UpstreamUnavailable
 from gateway.forward.ports import UpstreamEnd
-from gateway.forward.tunnel import Near, Tunnel
+from gateway.forward.tunnel import Downstream, Tunnel
 from gateway.http1.message import Identity, Request
 from gateway.runtime import clock
 from gateway.server.common import Common
@@ -42,7 +42,7 @@ BYTES_AT_ONCE: Final = 4_096
 MAX_KEYS: Final = 32
 """Keys that one connection may use."""
 LEAVE_MS: Final = 1_000
-"""How long a session goes on after its client was told that the gate is about to close it."""
+"""How long a session continues after its client has been notified that the gate is about to close it."""
 CLOSE_MS: Final = 5_000
 """How long the service may take to answer the client's Close frame."""
 
@@ -61,8 +61,10 @@ class Session(Tunnel):
         "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_waiting", "_waiting_bytes", "_working",
     )  # fmt: skip
 
-    def __init__(self, common: Common, serving: Serving, near: Near, upstream: UpstreamEnd, *, client: Request, route: Route) -> None:
-        super().__init__(near, upstream, common.tunnels)
+    def __init__(
+        self, common: Common, serving: Serving, downstream: Downstream, upstream: UpstreamEnd, *, client: Request, route: Route
+    ) -> None:
+        super().__init__(downstream, upstream, common.tunnels)
         self._common = common
         self._serving = serving
         self._client = client
@@ -89,7 +91,7 @@ class Session(Tunnel):
     def client_data(self, data: bytes) -> None:
         if self._closing or self._end is not None:
             return
-        self.heard_ms = self._registry.now_ms
+        self.active_ms = self._registry.now_ms
         self._reader.feed(data)
         self._work()
 
@@ -115,10 +117,10 @@ class Session(Tunnel):
             return
         rest = self._down.until_message_end(data)
         if rest:
-            self._near.write(data[:rest])
+            self._downstream.write(data[:rest])
         if self._down.between_messages:
             own, self._own = b"".join(self._own), []
-            self._near.write(own)
+            self._downstream.write(own)
             if rest < len(data):
                 super().upstream_data(data[rest:])
             self._work()
@@ -143,7 +145,7 @@ class Session(Tunnel):
         super().close(code, reason, now_ms=now_ms)
 
     def leave(self, *, now_ms: int) -> None:
-        """Tell the client, go on for a moment, then close."""
+        """Notify the client, continue for a moment, then close."""
         if self._leaving or self._finished or self._closing:
             return
         self._leaving = True
@@ -245,9 +247,9 @@ class Session(Tunnel):
         """Read the client exactly when there is room for more."""
         full = self._service_full or self._client_full or self._reader.waiting or len(self._own) >= MAX_WAITING
         if self._closing or not (full or self._crowded()):
-            self._near.resume_reading()
+            self._downstream.resume_reading()
         else:
-            self._near.pause_reading()
+            self._downstream.pause_reading()
 
     def _decide(self, text: bytes) -> None:
         common = self._common
@@ -265,7 +267,7 @@ class Session(Tunnel):
                 decision.error, decision.known = decided.refusal(), True
             else:
                 decision.pending = decided
-        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is told with its traceback in the log
+        except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is logged with its traceback
             decision.error, decision.known = error, True
         ahead = self._ahead
         if decision.known and not ahead:
@@ -294,7 +296,7 @@ class Session(Tunnel):
                 self._passed(message, admitted)
         except Refusal as refusal:
             self._refuse(refusal, message, decision.request_id)
-        except Exception as defect:  # noqa: BLE001 - a defect is told, with its traceback in the log
+        except Exception as defect:  # noqa: BLE001 - a defect is logged with its traceback
             self._defect(defect, message, decision.request_id)
 
     def _current_route(self) -> Route:
@@ -329,9 +331,9 @@ class Session(Tunnel):
         elif message.act == STATUS:
             self._say(message.dialect.status(message, since_ms=self._since_ms, logged_in_ms=self._logged_in_ms))
             return
-        told = pool.identity_lines.members_at(identity, message.received_ms) if identity is not None else b""
+        members = pool.identity_lines.members_at(identity, message.received_ms) if identity is not None else b""
         member = b'"gateway":{%b"client_ip":"%b","request_id":"%b"}' % (
-            told, admitted.client_ip.encode(), message.request_id.encode(),
+            members, admitted.client_ip.encode(), message.request_id.encode(),
         )  # fmt: skip
         self._upstream.write(frame(TEXT, message.forwarded(member), mask=_masks.next()))
 
@@ -373,7 +375,7 @@ class Session(Tunnel):
         if self._own or not self._down.between_messages:
             self._own.append(frame(TEXT, text))
         else:
-            self._near.write(frame(TEXT, text))
+            self._downstream.write(frame(TEXT, text))
 
     # -- the end
 
@@ -396,4 +398,4 @@ class Session(Tunnel):
             if decision.pending is not None:
                 decision.pending.cancel()
         if ahead:
-            ahead.clear()  # for whoever is going through it
+            ahead.clear()  # for a loop that is still iterating over it

@@ -28,7 +28,7 @@ def switch(  # noqa: PLR0917  # in the order of its story
     if route.session:
         tunnel = Session(common, serving, client, upstream, client=request, route=route)
     client.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if route.session else NO_OPTIONS))
-    upstream.far = tunnel
+    upstream.tunnel = tunnel
     tunnels.add(tunnel, identity.key_id if identity is not None else None, admitted.expires_ms, place)
     client.become(tunnel)
     if rest:

@@ -66,7 +66,7 @@ def _clean(value: Any) -> Any:
 
 
 class LineSink:
-    """Writes whole lines to a file descriptor, never waits for whoever reads it, and survives whatever a write does."""
+    """Writes whole lines to a file descriptor, never waits for its reader, and survives whatever a write does."""
 
     dropped: ClassVar[int] = 0
     """Lines given up by this process; a probe copies it into the metrics."""
@@ -249,7 +249,7 @@ class AccessLog:
         client_ip: str,
         event: str = "request",
     ) -> None:
-        """Log a refusal with the reason that the client is not told. What is not known yet is ``None``."""
+        """Log a refusal with its internal reason. What is not known yet is ``None``."""
         _log.info(
             event,
             outcome=code,

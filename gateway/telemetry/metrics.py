@@ -25,7 +25,7 @@ Snapshot = dict[str, list[Sample]]
 
 
 class Family(NamedTuple):
-    """How one field is told to Prometheus, and how workers' values of it become one."""
+    """How one field is exported to Prometheus, and how workers' values of it become one."""
 
     name: str
     help: str
@@ -62,7 +62,7 @@ class Metrics:
     admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
     refused: Counts = _counter("requests_refused", "Requests that the gate answered with a refusal.", "code")
 
-    refusals_brief: int = _counter("refusals_brief", "Of those, told and logged without an explanation: too many at once.")
+    refusals_brief: int = _counter("refusals_brief", "Of those, answered without an explanation and not logged: too many at once.")
 
     # Shadow mode: the decision endpoint refuses nothing. Outcome is "admitted" or the code of the refusal.
     shadow: int = _gauge("shadow", "1 while auth.enforce is shadow: the decision endpoint lets everything pass.", merge="max")
@@ -98,7 +98,7 @@ class Metrics:
         "key_stale_served", "Times that memory was used on, or a key of Redis used, because PostgreSQL did not answer."
     )
     feed_reads: int = _counter("key_feed_reads", "Reads of the feed of changes.")
-    feed_changes: int = _counter("key_feed_changes", "Changes that the feed told of.")
+    feed_changes: int = _counter("key_feed_changes", "Changes read from the feed.")
     feed_age_ms: int = _gauge("key_feed_age_milliseconds", "Since the feed was last read, in the worst worker.", merge="max")
     invalidations: Counts = _counter("key_invalidations", "Invalidations received.", "channel")
     revocation_delay: defaultdict[str, Histogram] = _histogram(

@@ -43,8 +43,8 @@ class Recent:
     def refused(self, refusal: Refusal, *, at_ms: int, method: bytes, path: bytes, route: str | None) -> None:
         """Keep a refusal. ``route``: its pattern, when there is one."""
         call = route or refusal.route or f"{method.decode('latin-1')} {shape(path)}"
-        told = refusal.extras
-        granted, skew_ms, window_ms = told.get("granted"), told.get("skew_ms"), told.get("window_ms")
+        extras = refusal.extras
+        granted, skew_ms, window_ms = extras.get("granted"), extras.get("skew_ms"), extras.get("window_ms")
         self._samples.append(
             Sample(
                 at_ms,

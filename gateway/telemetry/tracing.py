@@ -47,9 +47,9 @@ class Trace:
     def __init__(self, span: "Span", line: bytes, replaced: frozenset[bytes]) -> None:
         self._span = span
         self.line = line
-        """The field line for the upstream (W3C Trace Context §3.2), in place of what the client sent; ``b""``: that goes on as it came."""
+        """The field line for the upstream (W3C Trace Context §3.2), instead of the client's own; ``b""``: that is forwarded as received."""
         self.replaced = replaced
-        """Fields of the client's that do not go on: a state belongs to the trace that it came with (§3.3)."""
+        """Fields of the client's that are not forwarded: a state belongs to the trace that it came with (§3.3)."""
 
     def responded(self, status: int, admission_ms: float, upstream_ms: float) -> None:
         """The response's header section has come.
@@ -97,7 +97,7 @@ class Tracing:
         self._share = share
         self._credit = 0.0
         self.untraced = Trace(INVALID_SPAN, b"", frozenset())
-        """Of a request that is not to be traced: records nothing, and tells that it was asked for."""
+        """Of a request that is not to be traced: records nothing, but marks that it was requested."""
 
     def wants(self, headers: Sequence[tuple[bytes, bytes]], trusted: Callable[[], bool]) -> bool:
         """Whether the present request is to be traced. To be asked once.

@@ -59,7 +59,7 @@ class FrameTracker:
 
     def __init__(self) -> None:
         self.frames = 0
-        """How many have begun; read and reset by whoever bounds them."""
+        """How many have begun; read and reset where they are bounded."""
         self._header = b""
         self._left = 0
         self._fin = True

@@ -65,7 +65,7 @@ class Credentials:
         self.portable = portable
         """Whether the same signature would pass as another call: neither method nor path are among the signed bytes."""
         self.weighed = weighed
-        """Whether its answers tell the weight and the orders of the last minute, as Binance's do."""
+        """Whether its answers report the weight and the orders of the last minute, as Binance's do."""
         self.pss = pss
         """Whether an RSA key signed by RSASSA-PSS with SHA-512 (RFC 9421 §3.3.1) in place of its usual scheme."""
         self.covers_query = covers_query
@@ -75,7 +75,7 @@ class Credentials:
 
 
 class Mistake(NamedTuple):
-    """What a client may have done instead: it is told only when this verifies."""
+    """What a client may have done instead: given as a hint only when this verifies."""
 
     advice: str
     """What to change, for the bot's owner."""

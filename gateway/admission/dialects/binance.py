@@ -102,12 +102,12 @@ class Binance(Dialect):
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""
-        code, phrase = told(problem)
+        code, phrase = code_and_phrase(problem)
         status = problem["status"]
         return status if isinstance(status, int) else 500, {"code": code, "msg": phrase, "gerbang": problem}
 
 
-def told(problem: Mapping[str, object]) -> tuple[int, str]:
+def code_and_phrase(problem: Mapping[str, object]) -> tuple[int, str]:
     """A problem as Binance's number and phrase."""
     code, phrase = _number(problem)
     detail = _detail(problem)

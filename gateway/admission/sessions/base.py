@@ -113,7 +113,7 @@ class SessionDialect(ABC):
     ) -> None:  # fmt: skip
         self.name = name
         self.log_in_first = f"log in with an API key first ({log_in})" + (", or sign the message" if signs_messages else "")
-        """What a message is told that needs a key and has none."""
+        """The refusal of a message that needs a key and has none."""
         self._members = members
         self._inside = inside
         self._inner = inner
@@ -174,7 +174,7 @@ class SessionDialect(ABC):
         return message.text
 
     def farewell(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
-        """The message that tells a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
+        """The message that announces to a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
         return b""
 
 

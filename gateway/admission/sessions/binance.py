@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
-from gateway.admission.dialects.binance import milliseconds, signature_of, told, window
+from gateway.admission.dialects.binance import code_and_phrase, milliseconds, signature_of, window
 from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact
 from gateway.admission.sessions.json_text import Value, text_of, unescaped, without
 from gateway.errors import MalformedRequest, MissingCredentials
@@ -96,7 +96,7 @@ class BinanceSession(SessionDialect):
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
         """See :meth:`SessionDialect.refusal`."""
-        code, phrase = told(problem)
+        code, phrase = code_and_phrase(problem)
         body = compact({"status": problem["status"], "error": {"code": code, "msg": phrase}, "gerbang": problem})
         return b'{"id":%b,%b' % (message.tag if message is not None and message.tag else b"null", body[1:])
 

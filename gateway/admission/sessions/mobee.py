@@ -101,7 +101,7 @@ class MobeeSession(SessionDialect):
         events = (message.value.members or {}).get(b"events")
         if not message.names or " " not in message.names[0] or events is None:
             return b""
-        told = compact({"status": "error", "message": detail})[1:]
+        failed = compact({"status": "error", "message": detail})[1:]
         return b'"events":[%b],' % b",".join(
-            [b'{"event":%b,%b' % (message.text[item.start : item.end], told) for item in events.items or ()]
+            [b'{"event":%b,%b' % (message.text[item.start : item.end], failed) for item in events.items or ()]
         )

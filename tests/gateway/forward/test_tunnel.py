@@ -425,11 +425,11 @@ async def test_a_tunnel_on_which_nothing_comes_is_closed() -> None:
         client = await opened(served)
         (tunnel,) = served.tunnels._all
         idle_ms = served.settings.limits.tunnel_idle_timeout_ms
-        last_ms = tunnel.heard_ms
+        last_ms = tunnel.active_ms
         served.tunnels.sweep(last_ms + idle_ms - 1, idle_ms)
         assert served.metrics.tunnels == 1
         client.send(b"\x89\x80\x00\x00\x00\x00")  # a ping: heard at the time of the last sweep
-        await served.until(lambda: tunnel.heard_ms > last_ms)
+        await served.until(lambda: tunnel.active_ms > last_ms)
         served.tunnels._idle_check_ms = 0
         served.tunnels.sweep(last_ms + idle_ms, idle_ms)
         assert served.metrics.tunnels == 1

@@ -125,7 +125,7 @@ async def test_a_head_that_begins_like_a_known_one_and_comes_in_two_pieces_is_re
         client.send(GET)
         await upstream.got(2)
         connection = next(iter(served.upstreams.pools["spot"].servers[0]._connections))
-        await served.until(lambda: connection.call is None or connection._heard)  # the first piece has been read
+        await served.until(lambda: connection.call is None or connection._received)  # the first piece has been read
         again.set()
         response = await client.response()
         assert (response.header("x-echo"), response.body) == (echo.decode(), content)

@@ -9,15 +9,15 @@ class Worker:
 
     name, number = "worker 0", 0
 
-    def __init__(self, *, heard_ms, ready=True):
-        self.heard_ms, self.ready, self.killed = heard_ms, ready, False
+    def __init__(self, *, last_message_ms, ready=True):
+        self.last_message_ms, self.ready, self.killed = last_message_ms, ready, False
 
     def kill(self):
         self.killed = True
 
 
 def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other():
-    silent, talking, starting = Worker(heard_ms=0), Worker(heard_ms=1), Worker(heard_ms=0, ready=False)
+    silent, talking, starting = Worker(last_message_ms=0), Worker(last_message_ms=1), Worker(last_message_ms=0, ready=False)
     workers = Workers([], None, None, Metrics())
     workers._workers = [silent, talking, starting]
     workers.kill_silent(SILENT_MS + 1)

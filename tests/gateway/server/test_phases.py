@@ -186,7 +186,7 @@ class Stage:
 
     async def switched(self) -> None:
         self.exchange._place = self.common.tunnels.place(self.common.serving.limits, "127.0.0.1", "")  # as a handshake has it
-        self.exchange.response_switched(HEAD, SimpleNamespace(far=None), b"")  # type: ignore[arg-type]
+        self.exchange.response_switched(HEAD, SimpleNamespace(tunnel=None), b"")  # type: ignore[arg-type]
 
     async def head(self) -> None:
         self.exchange.response_head(HEAD)
