@@ -14,7 +14,7 @@ MAX_AGE_S: Final = 7_200
 REPLACED: Final = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers"})
 """Fields of a service's answer that the gate's own replace."""
 _EXPOSED: Final = (
-    b"RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Allow, Gerbang-Key-Expires, "
+    b"RateLimit, RateLimit-Policy, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Allow, Gerbang-Key-Expires, "
     b"X-MBX-USED-WEIGHT-1M, X-MBX-ORDER-COUNT-1M"
 )
 _VARY: Final = b"vary: Origin\r\n"

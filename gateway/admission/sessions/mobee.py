@@ -15,6 +15,7 @@ WINDOW_MS = 45_000
 """How old a log-in may be."""
 MAX_EVENTS = 256
 """In one subscription."""
+_IN_SECONDS = "Two logins signed in one second have one signature: with api.timestamp in milliseconds they differ"
 _MEMBERS = Spelling(b"method", b"events", b"api", b"hmac", OWN_MEMBER)
 _API = Spelling(b"public_key", b"timestamp")
 _CREDENTIALS = frozenset({b"api", b"hmac"})
@@ -67,12 +68,15 @@ class MobeeSession(SessionDialect):
         if key_id is None or encoded is None or time is None:
             raise MissingCredentials("a login requires api, an object with public_key and timestamp, and hmac; one of them is missing")
         digits = text_of(text, time)
+        if digits is None:
+            digits = text[time.start : time.end]
         return Credentials(
             key_id.decode(),
             decoded_hex(encoded) or decoded_base64(encoded),
             text[api.start : api.end],
-            milliseconds(digits if digits is not None else text[time.start : time.end], "api.timestamp"),
+            milliseconds(digits, "api.timestamp"),
             window_ms=min(WINDOW_MS, max_window_ms),
+            replay_advice=_IN_SECONDS if len(digits) < 12 else "",
         )
 
     def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:

@@ -27,7 +27,8 @@ async def test_a_page_reads_a_refusal_and_when_to_come_back() -> None:
         given = await (await served.client()).ask(b"GET /read HTTP/1.1\r\n" + PAGE + b"\r\n")
         assert given.status == 429
         assert given.header("access-control-allow-origin") == "https://app.example"
-        assert "Retry-After" in (given.header("access-control-expose-headers") or "")
+        exposed = (given.header("access-control-expose-headers") or "").split(", ")
+        assert {"Retry-After", "RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} <= {*exposed}
         assert given.header("retry-after") == "3"
 
 

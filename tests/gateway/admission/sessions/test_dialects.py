@@ -132,6 +132,12 @@ def test_what_could_be_signed_for_other_params_is_refused(params):
         SESSIONS["binance"].credentials(read("binance", text), 60_000)
 
 
+@pytest.mark.parametrize(("time", "advised"), [("1790000000", True), ('"1790000000"', True), ("1790000000000", False)])
+def test_two_log_ins_in_one_second_are_told_what_makes_them_differ(time, advised):
+    text = f'{{"method":"login","api":{{"public_key":"k","timestamp":{time}}},"hmac":"y"}}'
+    assert ("milliseconds" in SESSIONS["mobee"].credentials(read("mobee", text), 60_000).replay_advice) is advised
+
+
 def test_a_log_in_is_never_granted_more_than_the_configuration_allows():
     text = '{"method":"login","api":{"public_key":"k","timestamp":1790000000},"hmac":"y"}'
     assert SESSIONS["mobee"].credentials(read("mobee", text), 60_000).window_ms == 45_000
