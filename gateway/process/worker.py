@@ -3,6 +3,8 @@
 It does what the parent asks over the control channel, and ends when that closes. What it serves is :class:`gateway.process.app.App`.
 """
 
+from gateway.process import lean  # isort: skip  # before all others
+
 import asyncio
 import ctypes
 import gc
@@ -137,6 +139,7 @@ async def _serve(control: socket.socket, listening: socket.socket) -> None:
 
 def main() -> None:
     """Serve until the parent hangs up."""
+    lean.lift()
     _die_with_the_parent()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # they are the parent's to act on; some service managers signal every process

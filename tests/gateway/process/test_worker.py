@@ -3,11 +3,24 @@
 import subprocess
 import sys
 
-UNUSED = {"aiohttp", "alembic", "click", "jinja2", "joserfc", "prometheus_client", "sqlalchemy", "webauthn"}
+UNUSED = {"aiohttp", "alembic", "click", "greenlet", "jinja2", "joserfc", "prometheus_client", "sqlalchemy", "webauthn"}
 """Packages of the parent, of the admin service, or of the command line: megabytes each, in every worker."""
 
 
 def test_a_worker_imports_nothing_that_it_does_not_use():
-    script = "import sys, gateway.process.worker; print(*{name.partition('.')[0] for name in sys.modules})"
+    script = "import sys, gateway.process.worker; print(*{name.partition('.')[0] for name, found in sys.modules.items() if found})"
     imported = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True).stdout.split()
     assert UNUSED & set(imported) == set()
+
+
+def test_what_is_kept_out_while_it_starts_can_be_imported_once_it_runs():
+    script = """
+import sys
+import gateway.process.worker
+from gateway.process import lean
+assert not {name for name in lean.UNUSED if sys.modules[name]}
+lean.lift()
+import greenlet
+import opentelemetry.sdk.metrics
+"""
+    subprocess.run([sys.executable, "-P", "-c", script], check=True)

@@ -1,0 +1,21 @@
+"""Keeps out of a worker what other packages import only because it is installed. The worker imports this before anything else.
+
+structlog imports greenlet, which SQLAlchemy brings for the admin service: 1 MiB. redis-py imports OpenTelemetry's metrics, which the extra
+``traces`` brings for spans: 2.5 MiB. An import of them fails until :func:`lift`, as it does where they are not installed.
+"""
+
+import sys
+from typing import Final
+
+UNUSED: Final = ("greenlet", "opentelemetry.sdk.metrics")
+
+_kept_out: Final = [name for name in UNUSED if name not in sys.modules]
+sys.modules.update(dict.fromkeys(_kept_out))  # type: ignore[arg-type]  # None: "the import machinery raises ModuleNotFoundError" (reference, 5.3.1)
+
+
+def lift() -> None:
+    """Let what is imported from now on have them."""
+    for name in _kept_out:
+        if sys.modules.get(name) is None:
+            sys.modules.pop(name, None)
+    _kept_out.clear()
