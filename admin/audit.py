@@ -1,7 +1,7 @@
 """The audit log: append-only events, hash-chained so that changed or missing events are detected.
 
 One chain for the whole log. Entries join the caller's transaction: no change without its entry, no entry without its change.
-No entry ever holds a secret, a code or a token. What an owner is told of (:data:`_TOLD`) goes into the outbox with its entry.
+No entry ever holds a secret, a code or a token. What an owner is notified of (:data:`_NOTIFIED`) goes into the outbox with its entry.
 """
 
 import hashlib
@@ -136,8 +136,8 @@ async def append(connection: Connection, *entries: Entry) -> None:
         why = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
         who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
         _log.info("audit", seq=event.seq, event_name=event.event, **who, **why, chain=digest.hex())
-    told = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
-    notices = [_notice(topic, entry, owner) for topic, entry, owner in told if owner is not None]
+    notified = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
+    notices = [_notice(topic, entry, owner) for topic, entry, owner in notified if owner is not None]
     notices += [_second_person(entry) for entry in entries if entry.event is OfficeEvent.KEYS_REVOKED]
     await outbox.add_all(connection, notices)
 
@@ -250,21 +250,21 @@ def chained(previous: bytes, event: Recorded) -> bytes:
 def _topic(entry: Entry) -> Topic | None:
     if entry.event is Event.KYC_CHANGED and entry.detail.get("from") == "verified":
         return Topic.KYC_LOST
-    return _TOLD.get(entry.event)
+    return _NOTIFIED.get(entry.event)
 
 
 def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
-    """What of an entry its account's holder is told. From where an operator acted is nobody's business but the operators'."""
-    members = _TOLD_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
-    told = {name: value for name, value in entry.detail.items() if name in members and value is not None}
+    """The members of an entry that its account's holder may see; an operator's own address is not among them."""
+    members = _NOTIFIED_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
+    shown = {name: value for name, value in entry.detail.items() if name in members and value is not None}
     if entry.actor is Actor.ACCOUNT and entry.occasion.client_ip is not None:
-        told["client_ip"] = entry.occasion.client_ip
+        shown["client_ip"] = entry.occasion.client_ip
     return Notice(
         topic=topic,
         account_id=account_id,
         at_ms=entry.occasion.now_ms,
         key_id=entry.key_id,
-        detail={**told, "by": "owner" if entry.actor is Actor.ACCOUNT else "exchange"},
+        detail={**shown, "by": "owner" if entry.actor is Actor.ACCOUNT else "exchange"},
     )
 
 
@@ -279,7 +279,7 @@ def _canonical(value: Any) -> str:
 
 
 _REASON_IS_OURS = frozenset({Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED})
-_TOLD: Mapping[str, Topic] = {
+_NOTIFIED: Mapping[str, Topic] = {
     Event.KEY_CREATED: Topic.KEY_CREATED,
     Event.KEY_DELETED: Topic.KEY_DELETED,
     Event.KEY_REVOKED: Topic.KEY_REVOKED,
@@ -290,7 +290,7 @@ _TOLD: Mapping[str, Topic] = {
     Event.ACCOUNT_FROZEN: Topic.ACCOUNT_FROZEN,
     Event.ACCOUNT_THAWED: Topic.ACCOUNT_THAWED,
 }
-_TOLD_MEMBERS = frozenset(
+_NOTIFIED_MEMBERS = frozenset(
     {"label", "scopes", "ip_allowlist", "expires_in_days", "reason", "found_at", "kind", "name", "unused_days", "kyc"}
 )
 

@@ -103,7 +103,7 @@ class AdminListen(Section):
     tls: Tls | None = None
     """For the public port."""
     drain_timeout_ms: Milliseconds = 10_000
-    """How long requests in flight may go on after SIGTERM."""
+    """How long requests in flight may continue after SIGTERM."""
 
 
 class Oidc(Section):
@@ -143,7 +143,7 @@ class Kyc(Section):
     verified: str | bool = "verified"
     """The one value that means so; anything else, or no claim, means not verified."""
     help_url: WebAddress | None = None
-    """Where a customer goes to be verified; told in the refusal."""
+    """Where a customer goes to be verified; part of the refusal."""
 
 
 class Internal(Section):
@@ -153,7 +153,7 @@ class Internal(Section):
     """One for everybody, named ``operator``."""
     tokens: dict[TokenName, ServiceToken] = Field(default_factory=dict)
     notify: tuple[Annotated[str, AfterValidator(_mail_from)], ...] = ()
-    """Mail addresses that are told of each bulk act: people other than those who hold the tokens."""
+    """Mail addresses that are notified of each bulk act: people other than those who hold the tokens."""
 
     @property
     def named(self) -> dict[str, SecretStr]:
@@ -167,7 +167,7 @@ class Internal(Section):
         if self.token is not None and "operator" in self.tokens:
             raise ValueError('"operator" is the name of internal.token: give only one of the two')
         if len({token.get_secret_value() for token in self.named.values()}) < len(self.named):
-            raise ValueError("two names have the same token: nobody could tell who it was")
+            raise ValueError("two names share one token: give each its own, so that the audit can name its user")
         return self
 
 
@@ -201,7 +201,7 @@ class Webhooks(Section):
 
 
 class ToldUpstream(Section):
-    """A trading service that is told when a key ends, so that it can cancel its open orders; by Standard Webhooks."""
+    """A trading service that is notified when a key ends, so that it can cancel its open orders; by Standard Webhooks."""
 
     key_events: WebAddress
     secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
@@ -292,20 +292,20 @@ def _syslog(value: str) -> str:
 
 
 class AuditStream(Section):
-    """Where the audit is told as it grows: a JSON line for each event, each with the chain's hash."""
+    """Where the audit is streamed to as it grows: a JSON line for each event, each with the chain's hash."""
 
     file: PathField | None = None
-    """Appended to; its last line is where a restart goes on. One service to a file."""
+    """Appended to; a restart continues after its last line. One service to a file."""
     syslog: Annotated[str, AfterValidator(_syslog)] | None = None
     """``unix:///dev/log``, ``udp://HOST:514`` or ``tcp://HOST:601`` (RFC 5424)."""
     resume: PathField | None = None
-    """File that keeps how far syslog was told."""
+    """File that keeps the number of the last event sent to syslog."""
     interval_ms: int = Field(1_000, ge=100, le=60_000)
 
     @model_validator(mode="after")
     def _resumable(self) -> Self:
         if self.syslog is not None and self.resume is None:
-            raise ValueError("syslog needs resume: a file that keeps how far it was told")
+            raise ValueError("syslog needs resume: a file that keeps the number of the last event sent")
         return self
 
 

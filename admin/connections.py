@@ -1,6 +1,6 @@
 """The HTTP connections of the admin service: aiohttp's, but what cannot be parsed is refused in this service's own form.
 
-aiohttp tells it as plain text with its own name and version, and logs a traceback at error level with a piece of the request, which may
+aiohttp answers it as plain text with its own name and version, and logs a traceback at error level with a piece of the request, which may
 be one of an ``Authorization`` field.
 """
 

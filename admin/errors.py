@@ -11,7 +11,7 @@
     ├── InvalidRequest 422     every field error at once
     └── ServiceUnavailable · IdentityProviderUnavailable 503
 
-``detail`` and ``extras`` are told to the caller and never hold a secret, a code or a pasted key.
+``detail`` and ``extras`` are sent to the caller and never hold a secret, a code or a pasted key.
 """
 
 from typing import NamedTuple, Self

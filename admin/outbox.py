@@ -17,7 +17,7 @@ WAKE_CHANNEL = "gerbang_notices"
 
 
 class Topic(StrEnum):
-    """What an owner is told of; the ``type`` of a webhook."""
+    """The events that an owner is notified of; the ``type`` of a webhook."""
 
     KEY_CREATED = "key.created"
     KEY_DELETED = "key.deleted"
@@ -36,7 +36,7 @@ class Topic(StrEnum):
     KYC_LOST = "account.kyc_lost"
     """Told to upstreams alone."""
     KEYS_REVOKED = "keys.revoked"
-    """Many at once, by an operator: told by mail to whoever ``[internal] notify`` names, and to no owner."""
+    """Many at once, by an operator: mailed to the addresses in ``[internal] notify``, and to no owner."""
 
 
 ENDS = {
@@ -47,7 +47,7 @@ ENDS = {
     Topic.ACCOUNT_FROZEN: "account_frozen",
     Topic.KYC_LOST: "kyc_lost",
 }
-"""What ends a key, or all keys of an account, and what upstreams are told as its cause."""
+"""What ends a key, or all keys of an account, and the cause that upstreams are given."""
 
 
 class Channel(StrEnum):
@@ -66,7 +66,7 @@ def upstream_channel(name: str) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One thing to tell. ``detail`` holds JSON values, and never a secret."""
+    """One notice. ``detail`` holds JSON values, and never a secret."""
 
     topic: Topic
     account_id: str
@@ -74,7 +74,7 @@ class Notice:
     key_id: str | None = None
     detail: Mapping[str, object] = field(default_factory=dict)
     once: str | None = None
-    """What this is about, when it must be told once however often it is found."""
+    """What this is about, when it must be notified once however often it is found."""
 
 
 class Pending(NamedTuple):
@@ -94,7 +94,7 @@ class Pending(NamedTuple):
 
 
 async def add(connection: AnyConnection, notice: Notice) -> bool:
-    """Part of the caller's transaction; False when it was told before (``once``).
+    """Part of the caller's transaction; False when it was notified before (``once``).
 
     :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
     """

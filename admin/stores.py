@@ -91,7 +91,7 @@ class Stores:
             raise SchemaOutdated(f"the database's schema is not up to date ({error.args[0]}): run `gerbang migrate`") from None
 
     async def invalidate(self, key_ids: Sequence[str]) -> None:
-        """Tell the gateways, after the commit. A failure is logged, not raised: the feed tells them as well."""
+        """Notify the gateways, after the commit. A failure is logged, not raised: the feed has the change as well."""
         if not key_ids:
             return
         try:
@@ -110,7 +110,7 @@ class Stores:
             return {}
 
     async def forget_usage(self, key_id: str, now_ms: int) -> None:
-        """Drop the statistics of a deleted key; they end by themselves when Redis cannot be told."""
+        """Drop the statistics of a deleted key; they end by themselves when Redis cannot be reached."""
         try:
             await usage_store.forget(self.redis, key_id, now_ms=now_ms)
         except StoreUnavailable as error:

@@ -60,7 +60,7 @@ def _parsed(raw: bytes) -> Any:
         return raw.decode(errors="replace").strip()
 
 
-def told(reply: Reply) -> str:
+def explanation(reply: Reply) -> str:
     """A refusal in words: its detail, then every problem that it lists."""
     answer = reply.content
     if not isinstance(answer, dict):

@@ -35,8 +35,8 @@ class Body(BaseModel):
 Rule = Callable[[dict[str, Any]], None]
 
 
-def _told(**schema: object) -> Rule:
-    """A bound that the policy checks, told in the schema: pydantic would refuse with a code of its own."""
+def _stated(**schema: object) -> Rule:
+    """A bound that the policy checks, stated in the schema: pydantic would refuse with a code of its own."""
     return lambda target: target.update(schema)
 
 
@@ -116,7 +116,7 @@ class KeyMembers(Body):
     label: Annotated[
         str,
         Field(
-            description="Fixed for ever.", examples=["Grid bot"], json_schema_extra=_told(minLength=1, maxLength=MAX_LABEL, pattern=r"\S")
+            description="Fixed for ever.", examples=["Grid bot"], json_schema_extra=_stated(minLength=1, maxLength=MAX_LABEL, pattern=r"\S")
         ),
     ]
     scopes: Annotated[
@@ -124,7 +124,7 @@ class KeyMembers(Body):
         Field(
             description="Neither includes the other.",
             examples=[["read"]],
-            json_schema_extra=_told(minItems=1, maxItems=2, uniqueItems=True),
+            json_schema_extra=_stated(minItems=1, maxItems=2, uniqueItems=True),
         ),
     ]
     ip_access: Literal["whitelisted", "unrestricted"]
@@ -133,7 +133,7 @@ class KeyMembers(Body):
         Field(
             description="Public IPv4 or IPv6 addresses; none, or null, for unrestricted access.",
             examples=[["8.8.8.8"]],
-            json_schema_extra=_told(
+            json_schema_extra=_stated(
                 items={"type": "string", "anyOf": [{"format": "ipv4"}, {"format": "ipv6"}]}, maxItems=MAX_ADDRESSES, uniqueItems=True
             ),
         ),
@@ -141,10 +141,10 @@ class KeyMembers(Body):
     algorithm: Literal["hmac-sha256", "ed25519", "rsa-sha256"] = "hmac-sha256"
     public_key: Annotated[
         str | None,
-        Field(description="PEM; for ed25519 and rsa-sha256.", json_schema_extra=_told(maxLength=MAX_PEM_CHARACTERS, pattern=_PEM)),
+        Field(description="PEM; for ed25519 and rsa-sha256.", json_schema_extra=_stated(maxLength=MAX_PEM_CHARACTERS, pattern=_PEM)),
     ] = None
     expires_in_days: Annotated[
-        int | None, Field(description="null: never.", json_schema_extra=_told(minimum=1, maximum=MAX_EXPIRY_DAYS))
+        int | None, Field(description="null: never.", json_schema_extra=_stated(minimum=1, maximum=MAX_EXPIRY_DAYS))
     ] = None
 
     @property

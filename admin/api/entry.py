@@ -38,7 +38,7 @@ class Entry:
         try:
             caller = await self._identify(request, occasion.now_ms)
         except Unauthenticated:
-            # Only failures are counted by address, so that customers who share one with a guesser go on.
+            # Only failures are counted by address, so that customers who share one with a guesser are not affected.
             wait_ms = self._failures.take(customer_network(occasion.client_ip or ""), clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None

@@ -70,15 +70,18 @@ def document(operations: Sequence[Operation[Any]], *, version: str, server: str)
 
 
 def _operation(operation: Operation[Any], schemas: _Schemas) -> dict[str, Any]:
-    told: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "operationId": operation.name,
         "summary": operation.summary,
         "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
         "responses": _responses(operation, schemas),
     }
     if operation.body is not None:
-        told["requestBody"] = {"required": operation.body_required, "content": {"application/json": {"schema": schemas[operation.body]}}}
-    return told
+        entry["requestBody"] = {
+            "required": operation.body_required,
+            "content": {"application/json": {"schema": schemas[operation.body]}},
+        }
+    return entry
 
 
 def _responses(operation: Operation[Any], schemas: _Schemas) -> dict[str, Any]:

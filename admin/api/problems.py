@@ -1,6 +1,6 @@
 """Error handling of the admin service: exceptions as ``application/problem+json`` (RFC 9457).
 
-A caller is told what the refusal carries and nothing of what went wrong inside; that is in the log, without bodies or credentials.
+A caller gets what the refusal carries and nothing of what went wrong inside; that is in the log, without bodies or credentials.
 """
 
 import json
@@ -45,14 +45,14 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except StoreUnavailable as error:
         _log.error("store_unavailable", path=request.path, request_id=request[REQUEST_ID], reason=str(error))
         response = answer_of(_unavailable(), request)
-    except Exception:  # noqa: BLE001  # the outermost boundary: logged whole, told without a word
+    except Exception:  # noqa: BLE001  # the outermost boundary: logged whole, answered without details
         _log.exception("request_failed", path=request.path, request_id=request[REQUEST_ID])
         response = answer_of(InternalError("Something went wrong here. The request id helps us find out what."), request)
     return response
 
 
 def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
-    """The problem that a refusal is told as."""
+    """The problem document of a refusal."""
     body = problem_of(refusal, request_id=request[REQUEST_ID], docs_url=request.config_dict.get(DOCS_URL, ""))
     headers = [(name.decode("ascii"), value.decode("ascii")) for name, value in refusal.headers]
     response = web.Response(

@@ -123,19 +123,19 @@ def _operations(document: Mapping[str, Any]) -> list[Operation]:
         Operation(
             method.upper(),
             path,
-            told.get("operationId") or re.sub(r"\W+", "-", f"{method}{path}"),
-            told.get("summary", ""),
-            bool(told.get("security", document.get("security"))),
-            _example(document, told),
-            [(status, answer["description"]) for status, answer in told.get("responses", {}).items()],
+            operation.get("operationId") or re.sub(r"\W+", "-", f"{method}{path}"),
+            operation.get("summary", ""),
+            bool(operation.get("security", document.get("security"))),
+            _example(document, operation),
+            [(status, answer["description"]) for status, answer in operation.get("responses", {}).items()],
         )
         for path, methods in document["paths"].items()
-        for method, told in methods.items()
+        for method, operation in methods.items()
     ]
 
 
-def _example(document: Mapping[str, Any], told: Mapping[str, Any]) -> str:
-    content = told.get("requestBody", {}).get("content", {}).get("application/json")
+def _example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+    content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     return "" if content is None else json.dumps(_of_schema(document, content.get("schema", {}), 0), indent=2)
 
 

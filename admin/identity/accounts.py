@@ -1,6 +1,6 @@
 """Accounts in PostgreSQL: the provider's claims combined with the back office's decisions; the stricter one applies.
 
-Changes that stop or release keys are audited in their own transaction and told to the gateways after it.
+Changes that stop or release keys are audited in their own transaction and announced to the gateways after it.
 """
 
 from collections.abc import Collection
@@ -68,7 +68,7 @@ async def set_frozen(connection: Connection, before: Account, frozen: bool, reas
 
     :param before: the account as :func:`lock` gave it
     :param reason: for the audit; ``None`` when the operator gave none
-    :returns: ids of the keys that it concerns, for the gateways to be told after the commit
+    :returns: ids of the keys that it concerns, to announce to the gateways after the commit
     """
     if before.frozen == frozen:
         return []
@@ -76,7 +76,7 @@ async def set_frozen(connection: Connection, before: Account, frozen: bool, reas
     event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
     detail = {} if reason is None else {"reason": reason}
     if not frozen and before.kyc is not Kyc.VERIFIED:
-        detail["kyc"] = before.kyc.value  # its keys still do not pass: nobody must be told that they do
+        detail["kyc"] = before.kyc.value  # its keys still do not pass: no notice may say that they do
     await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=before.id, detail=detail))
     return await _key_ids(connection, before.id)
 
@@ -117,7 +117,7 @@ class Accounts:
     async def end_logins(self, account_id: str, occasion: Occasion, *, others: bool = False) -> None:
         """Every login of the account until now is over, at its holder's wish.
 
-        :param others: the caller goes on to keep the session that asks (:meth:`admin.identity.sessions.SessionStore.keep`)
+        :param others: the caller then keeps the session that asks (:meth:`admin.identity.sessions.SessionStore.keep`)
         """
         event = Event.OTHER_LOGINS_ENDED if others else Event.LOGINS_ENDED
         async with self._stores.transaction() as connection:

@@ -42,7 +42,7 @@ class Discovery:
     end_session_endpoint: str | None = None
     userinfo_endpoint: str | None = None
     claims: frozenset[str] | None = None
-    """Names of claims that it says it can tell; ``None`` when it says nothing."""
+    """``claims_supported`` of its metadata; ``None`` when that is absent."""
     scopes: frozenset[str] | None = None
     algorithms: frozenset[str] | None = None
     """Of ID tokens."""
@@ -57,7 +57,7 @@ class ProviderUnusable(GerbangError):
 class Provider:
     """One issuer. Times are of the monotonic clock, in milliseconds.
 
-    :param note: told ``failed=…`` after each reading of the documents
+    :param note: called with ``failed=…`` after each reading of the documents
     :param http: used for two GETs at a time, of a bounded size, without redirects
     """
 
@@ -97,7 +97,7 @@ class Provider:
         return matching
 
     async def userinfo(self, token: str, subject: str, *, or_nothing: bool = False) -> Mapping[str, Any]:
-        """What it tells of this customer beside the ID token; see :func:`admin.identity.userinfo.userinfo`.
+        """The customer's claims beyond the ID token; see :func:`admin.identity.userinfo.userinfo`.
 
         :return: nothing when it has no such endpoint
         :raises IdentityProviderUnavailable: it did not answer, or not about this customer

@@ -28,7 +28,7 @@ _log = structlog.get_logger(__name__)
 _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
 _TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)
 _MAX_EMAIL = 320
-_TOLD_FOR_MS = 60_000
+_USERINFO_FOR_MS = 60_000
 _MOST_TOLD = 10_000
 # joserfc and the JSON reader under it raise these on hostile bytes; each means that this is no token.
 _UNREADABLE = (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
@@ -56,15 +56,15 @@ class TokenVerifier:
         token = token.strip()
 
         async def ask_more(subject: str) -> Mapping[str, Any]:
-            return await self._told(token, subject, now_ms)
+            return await self._userinfo(token, subject, now_ms)
 
         return await self.verify(token, now_ms=now_ms, ask_more=ask_more)
 
-    async def _told(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
-        """What userinfo tells to a bearer of this token, asked once in :data:`_TOLD_FOR_MS`. An ID token is told nothing there."""
+    async def _userinfo(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
+        """The claims of userinfo for a bearer of this token, asked once in :data:`_USERINFO_FOR_MS`. An ID token gets none there."""
         name = hashlib.sha256(token.encode()).digest()
-        asked_ms, claims = self._answers.get(name, (now_ms - _TOLD_FOR_MS, {}))
-        if not 0 <= now_ms - asked_ms < _TOLD_FOR_MS:
+        asked_ms, claims = self._answers.get(name, (now_ms - _USERINFO_FOR_MS, {}))
+        if not 0 <= now_ms - asked_ms < _USERINFO_FOR_MS:
             claims = await self._provider.userinfo(token, subject, or_nothing=True)
             if len(self._answers) >= _MOST_TOLD:
                 self._answers.clear()
@@ -96,7 +96,7 @@ class TokenVerifier:
         return self._caller(await self._completed(claims, ask_more), token)
 
     async def _completed(self, claims: Mapping[str, Any], ask_more: AskMore | None) -> Mapping[str, Any]:
-        """With what userinfo tells where the token says nothing; what the token says stands."""
+        """The token's claims, completed by those of userinfo; the token's own take precedence."""
         wanted = ("email", self._kyc.claim)
         if ask_more is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
             more = await ask_more(claims["sub"])
@@ -141,9 +141,9 @@ class TokenVerifier:
             raise Unauthenticated.because("The token's sub is not 1 to 255 visible ASCII characters.", token_given=True)
         if isinstance(authenticated, bool) or not isinstance(authenticated, int | float) or not 0 <= authenticated <= issued:
             authenticated = 0  # nobody says when, so it may have been long ago
-        told = claims.get(self._kyc.claim)
+        state = claims.get(self._kyc.claim)
         # Without the types, true would equal 1.
-        verified = type(told) is type(self._kyc.verified) and told == self._kyc.verified
+        verified = type(state) is type(self._kyc.verified) and state == self._kyc.verified
         return Caller(
             account_id=subject,
             email=email if isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() else None,

@@ -1,6 +1,6 @@
 """The provider's userinfo endpoint (OpenID Connect Core §5.3).
 
-Many providers keep ``email`` and claims of their own out of the ID token and tell them here.
+Many providers keep ``email`` and claims of their own out of the ID token and return them here.
 """
 
 import json

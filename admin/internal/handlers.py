@@ -94,9 +94,9 @@ class InternalApi:
         if wanted.dry_run or wanted.expected_count is None:
             ids = await self._keys.would_revoke(filters)
         else:
-            told = models.written(wanted.where)
+            where = models.written(wanted.where)
             count = wanted.expected_count
-            ids = await self._keys.revoke_matching(filters, wanted.reason, _by(who, call), expected_count=count, told=told)
+            ids = await self._keys.revoke_matching(filters, wanted.reason, _by(who, call), expected_count=count, where=where)
         return models.Revoked(count=len(ids), revoked=not wanted.dry_run, keys=ids)
 
     async def _account(self, call: Call) -> _Seen:

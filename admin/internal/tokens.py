@@ -12,7 +12,7 @@ from admin.errors import Unauthenticated
 
 
 class ServiceTokens:
-    """Admits whoever sends one of the tokens, and says whose it is. Every token is compared in constant time, whichever matches."""
+    """Authenticates callers by their token, and names its holder. Every token is compared in constant time, whichever matches."""
 
     def __init__(self, tokens: Mapping[str, SecretStr]) -> None:
         self._expected = {name: b"Bearer " + token.get_secret_value().encode() for name, token in tokens.items()}

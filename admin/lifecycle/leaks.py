@@ -29,7 +29,7 @@ class Leaks:
         self._vault = vault
 
     async def revoke(self, found: Sequence[Found], now_ms: int) -> list[bool]:
-        """Which of them are secrets of keys, each of which is revoked when this returns, and the gateways told.
+        """Which of them are secrets of keys, each of which is revoked when this returns, and the gateways notified.
 
         One look-up for all, whatever they are. A key that was revoked before stays as it was; its secret is one all the same.
 

@@ -144,11 +144,11 @@ class KeyOperations:
             return list(await search.key_ids(connection, self._stores, filters, live=True))
 
     async def revoke_matching(
-        self, filters: Filters, reason: str, occasion: Occasion, *, expected_count: int, told: Mapping[str, object]
+        self, filters: Filters, reason: str, occasion: Occasion, *, expected_count: int, where: Mapping[str, object]
     ) -> list[str]:
         """Revoke every key that matches and was not revoked before: all of them or, when they are not as many as expected, none.
 
-        :param told: the filters as the operator wrote them, for the audit
+        :param where: the filters as the operator wrote them, for the audit
         :returns: their ids
         :raises CountChanged: another number matches now
         :raises InvalidRequest: more than :data:`MOST_AT_ONCE`
@@ -165,9 +165,9 @@ class KeyOperations:
                 raise _count_changed(len(revoked), expected_count)
             if revoked:
                 entries = [_revoked(*each, reason, occasion) for each in revoked]
-                await audit.append(connection, *entries, _revoked_many(len(revoked), told, reason, occasion))
+                await audit.append(connection, *entries, _revoked_many(len(revoked), where, reason, occasion))
         key_ids = [key_id for key_id, _, _ in revoked]
-        _log.warning("keys_revoked", actor=occasion.operator, count=len(key_ids), where=dict(told), reason=reason)
+        _log.warning("keys_revoked", actor=occasion.operator, count=len(key_ids), where=dict(where), reason=reason)
         await self._stores.invalidate(key_ids)
         return key_ids
 
@@ -197,8 +197,8 @@ def _revoked(key_id: str, account_id: str, label: str, reason: str, occasion: Oc
     )
 
 
-def _revoked_many(count: int, told: Mapping[str, object], reason: str, occasion: Occasion) -> Entry:
-    detail = {"count": count, "where": dict(told), "reason": reason}
+def _revoked_many(count: int, where: Mapping[str, object], reason: str, occasion: Occasion) -> Entry:
+    detail = {"count": count, "where": dict(where), "reason": reason}
     return Entry(occasion=occasion, event=OfficeEvent.KEYS_REVOKED, actor=Actor.OPERATOR, account_id=None, detail=detail)
 
 

@@ -1,6 +1,6 @@
 """Creates, lists and deletes API keys for their owner: each change in one transaction with its step-up proof and audit event.
 
-After the commit the gateways are told; a failure to tell them by Redis fails nothing, the database's trigger tells them too.
+After the commit the gateways are notified through Redis; a failure of that fails nothing, for the database's trigger notifies them, too.
 """
 
 from dataclasses import dataclass, field
@@ -131,7 +131,7 @@ class KeyService:
         return Created(view=_view(_stored(record), False, occasion.now_ms, None), secret=record.secret)
 
     async def delete(self, caller: Caller, key_id: str, proof: Proof | None, occasion: Occasion) -> None:
-        """Gone when this returns, and the gateways told.
+        """Gone when this returns, and the gateways notified.
 
         :raises NotFound, FactorRequired, StepUpRequired, StepUpFailed, RateLimited: it stays
         """

@@ -17,7 +17,7 @@ class Known(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """A key whose end is near or past: when that is, and how many days before it are to be told (0: the end)."""
+    """A key whose end is near or past: when that is, and how many days before it to notify (0: the end)."""
 
     key_id: str
     account_id: str
@@ -45,13 +45,13 @@ async def expiring(connection: AnyConnection, *, now_ms: int, limit: int) -> lis
 
 
 async def unused(connection: AnyConnection, *, idle_ms: int, now_ms: int, limit: int) -> list[Ending]:
-    """The same for keys that end ``idle_ms`` after their last use. Nothing is told earlier than half-way."""
+    """The same for keys that end ``idle_ms`` after their last use. No notice is sent before half of the time has passed."""
     with translated():
         return [Ending(*row) for row in await connection.fetch(_UNUSED, idle_ms, now_ms, limit)]
 
 
-async def told(connection: AnyConnection, key_id: str, *, stage: int, idle: bool) -> bool:
-    """Note that this was told; False when it was before."""
+async def mark_notified(connection: AnyConnection, key_id: str, *, stage: int, idle: bool) -> bool:
+    """Note that the owner was notified of this; False when that was noted before."""
     with translated():
         return await connection.fetchval(_TOLD_IDLE if idle else _TOLD_EXPIRY, key_id, stage) is not None
 

@@ -22,7 +22,7 @@ class MailChannel:
 
     :param site_name: what the exchange calls this site; stands at the end of each mail
     :param public_url: where the links lead
-    :param notify: who is told of operators' bulk acts
+    :param notify: who is notified of operators' bulk acts
     """
 
     channel = Channel.MAIL
@@ -42,7 +42,7 @@ class MailChannel:
         client = self.client()
 
         async def deliver(notice: Pending, now_ms: int) -> None:
-            del now_ms  # a mail is dated by what it tells of
+            del now_ms  # a mail is dated by its event
             message = self.message(notice)
             try:
                 if not client.is_connected:
@@ -51,10 +51,10 @@ class MailChannel:
                     message, sender=self._sender.addr_spec, recipients=[str(each.addr_spec) for each in message["To"].addresses]
                 )
             except (aiosmtplib.SMTPRecipientsRefused, aiosmtplib.SMTPDataError, aiosmtplib.SMTPNotSupported) as error:
-                raise NotDelivered(_told(error)) from None
+                raise NotDelivered(_description(error)) from None
             except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
                 client.close()
-                raise ChannelDown(_told(error)) from None
+                raise ChannelDown(_description(error)) from None
 
         try:
             yield deliver
@@ -102,7 +102,7 @@ def _owner(notice: Pending) -> tuple[Address, ...]:
         raise Undeliverable("the account has no mail address") from None
 
 
-def _told(error: BaseException) -> str:
+def _description(error: BaseException) -> str:
     """For the log: the kind and the server's code. Its words may repeat an address or a password."""
     code = getattr(error, "code", None)
     return f"{type(error).__name__} {code}" if code is not None else type(error).__name__

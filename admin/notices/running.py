@@ -36,8 +36,8 @@ async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: a
         )
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
-    for name, told in settings.upstreams.items():
-        receiver = Webhooks(url=told.key_events, secret=told.secret, timeout_ms=told.timeout_ms)
+    for name, upstream in settings.upstreams.items():
+        receiver = Webhooks(url=upstream.key_events, secret=upstream.secret, timeout_ms=upstream.timeout_ms)
         routes.append(WebhookChannel(receiver, http, channel=upstream_channel(name), content=key_ended))
     watch = Watch(stores, settings.keys)
     chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused), (_DIGESTS_S, fill_digests))

@@ -1,6 +1,6 @@
 """Delivers queued notifications: at least once, in order per account, with growing delays for a day.
 
-Of all processes of the admin service one sends at a time: whoever holds an advisory lock of PostgreSQL. The lock lives and dies with a
+Of all processes of the admin service one sends at a time: the one that holds an advisory lock of PostgreSQL. The lock lives and dies with a
 connection of its own, so that a killed process is followed at once; what it had sent and not yet noted is sent again under the same id.
 A way out that is down rests for a while as a whole; one that refuses an account's notice keeps only that account waiting.
 """
@@ -40,7 +40,7 @@ class Sender:
     """The one task that does the above.
 
     :param dsn: of the stores' PostgreSQL; must reach a session, not a pooler that shares sessions between transactions
-    :param upstreams: names of those that are told when keys end, each by a route of its own
+    :param upstreams: names of those that are notified when keys end, each by a route of its own
     :param chores: other work that one process alone should do, each called with the present time every so many seconds
     """
 
@@ -195,11 +195,11 @@ class _Run:
             else:
                 due_ms = now_ms + delay_ms(attempts)
                 await outbox.put_off(connection, self._route.channel, notice.seq, now_ms=now_ms, due_ms=due_ms)
-        told = self._about(notice, error) | {"attempts": attempts}
+        fields = self._about(notice, error) | {"attempts": attempts}
         if over:
-            _log.error("notice_given_up", **told)
+            _log.error("notice_given_up", **fields)
         else:
-            _log.warning("notice_not_delivered", **told)
+            _log.warning("notice_not_delivered", **fields)
         return False
 
     def _about(self, notice: Pending, error: Exception) -> dict[str, object]:

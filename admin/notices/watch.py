@@ -1,7 +1,7 @@
 """Detects events that no admin request causes: first use, a refusal from a new address, expiry.
 
 Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage_store`), which is not trusted: ids are looked up, addresses
-parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is told once, however often it is found.
+parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is notified once, whenever found.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -145,7 +145,7 @@ class Watch:
     async def _tell_expiry(self, ending: Ending, now_ms: int) -> None:
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, ending.account_id)
-            if await activity.told(connection, ending.key_id, stage=ending.stage, idle=False):
+            if await activity.mark_notified(connection, ending.key_id, stage=ending.stage, idle=False):
                 topic = Topic.KEY_EXPIRING if ending.stage else Topic.KEY_EXPIRED
                 detail: dict[str, object] = {"label": ending.label, "expires_at_ms": ending.ends_ms}
                 if ending.stage:
@@ -156,7 +156,7 @@ class Watch:
         ended = False
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, ending.account_id)
-            if await activity.told(connection, ending.key_id, stage=ending.stage, idle=True):
+            if await activity.mark_notified(connection, ending.key_id, stage=ending.stage, idle=True):
                 if ending.stage == 0:
                     ended = await self._end(connection, ending, now_ms)
                 else:

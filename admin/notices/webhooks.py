@@ -77,7 +77,7 @@ def payload(notice: Pending) -> dict[str, object]:
 
 
 def key_ended(notice: Pending) -> dict[str, object]:
-    """What an upstream is told: ``{"type": "key.ended", "timestamp", "data": {"account_id", "key_id", "cause"}}``.
+    """The event for an upstream: ``{"type": "key.ended", "timestamp", "data": {"account_id", "key_id", "cause"}}``.
 
     The key id is whole, as in ``X-Key-Id`` of its requests; ``None``: every key of the account.
     """

@@ -125,7 +125,7 @@ def advice(_: Translate) -> Sentences:
         "invalid_credentials": _("Check that the bot uses the secret of this key, unchanged. The answer that it got says what was signed."),
         "timestamp_out_of_window": _("Let the bot's machine set its clock from the internet (NTP)."),
         "replayed_request": _("The bot must sign each request anew, also when it tries again."),
-        "rate_limited": _("Let the bot send fewer requests; the answer says when it may go on."),
+        "rate_limited": _("Reduce the bot's request rate; the answer says when it may send again."),
         "key_expired": _("Create a new key and delete this one."),
     }
 

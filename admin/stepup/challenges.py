@@ -9,7 +9,7 @@ from admin.stepup.proof import Wrong
 from gateway.keys.postgres import Connection, translated
 
 LIFETIME_MS = 120_000
-_KEPT_MS = 3_600_000  # so that a late answer is told "expired" rather than "unknown"
+_KEPT_MS = 3_600_000  # so that a late answer gets "expired" rather than "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

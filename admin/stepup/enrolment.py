@@ -116,7 +116,7 @@ class Enrolment:
         """The factor counts from now on. Recovery codes when it is the first, else none.
 
         :raises NotFound: no such enrolment is under way
-        :raises StepUpFailed: a wrong code; the enrolment goes on
+        :raises StepUpFailed: a wrong code; the enrolment stays open
         """
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)

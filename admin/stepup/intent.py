@@ -25,7 +25,7 @@ class Intent:
 
     action: Action
     members: Mapping[str, object] = field(default_factory=dict)
-    """JSON values, normalised by whoever knows the rules: two spellings of one intent must give equal members."""
+    """JSON values, normalised where the rules are known: two spellings of one intent must give equal members."""
 
     def digest(self) -> bytes:
         """SHA-256 of the canonical form (sorted members, no white space, UTF-8)."""

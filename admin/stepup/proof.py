@@ -11,7 +11,7 @@ _LONGEST_DELAY_MS = 3_600_000
 
 
 class Wrong(StrEnum):
-    """Why a proof was not accepted: told to the account's holder as ``reason`` of ``step_up_failed``."""
+    """Why a proof was not accepted: shown to the account's holder as ``reason`` of ``step_up_failed``."""
 
     CHALLENGE_UNKNOWN = "challenge_unknown"
     CHALLENGE_USED = "challenge_used"

@@ -92,7 +92,7 @@ def _path(account: str) -> str:
 
 
 def _why(reason: str | None) -> dict[str, str]:
-    """The reason as a body; a person at a terminal is asked for one, a script goes on without."""
+    """The reason as a body; a person at a terminal is asked for one, a script continues without."""
     if reason is None and sys.stdin.isatty():
         reason = str(click.prompt("Reason (kept in the audit)", err=True)).strip() or None
     return {} if reason is None else {"reason": reason}

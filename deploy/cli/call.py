@@ -157,7 +157,7 @@ def _send(url: str, request: "Outgoing") -> Answer:
 
 
 def advice(answer: Answer, request: "Outgoing") -> list[str]:
-    """What whoever called can do about a refusal, in words; the gate's own detail comes first."""
+    """What the caller can do about a refusal, in words; the gate's own detail comes first."""
     problem = _problem(answer)
     if problem is None:
         return ["This answer comes from the service behind the gate, not from the gate."]

@@ -101,12 +101,12 @@ def _method(name: str, rule: "Route") -> str:
 
 
 def kind_of(file: Path) -> Literal["gateway", "admin"]:
-    """Which service's configuration it is; a gateway's when that cannot be told."""
+    """Which service's configuration it is; a gateway's when that cannot be determined."""
     return "admin" if _is_admin(_raw(file)) else "gateway"
 
 
 def _raw(file: Path) -> dict[str, Any]:
-    """The file's tables, or nothing when it cannot be read: whoever validates it says so better."""
+    """The file's tables, or nothing when it cannot be read: validation reports that better."""
     try:
         return tomllib.loads(file.read_text())
     except (OSError, ValueError):

@@ -14,7 +14,7 @@ _SHOWN = 20
 
 @click.group()
 def keys() -> None:
-    """Search keys, look at them and revoke them, whoever owns them."""
+    """Search, show and revoke the keys of any account."""
 
 
 @keys.command("list")

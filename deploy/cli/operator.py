@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import click
 
 from deploy.cli.arguments import identifier, moment, network, service_url
-from deploy.client import Reply, ask, told
+from deploy.client import Reply, ask, explanation
 
 _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
 _TOKEN = re.compile(r"[ -~]+")
@@ -32,14 +32,14 @@ class Internal(NamedTuple):
         """
         reply = self._ask(method, path, body)
         if reply.status >= 400:
-            raise click.ClickException(told(reply))
+            raise click.ClickException(explanation(reply))
         return reply.content
 
     def found(self, method: str, path: str, body: object = None) -> Any:
         """The same; ``None`` when there is no such account or key."""
         reply = self._ask(method, path, body)
         if reply.status >= 400 and reply.status != 404:
-            raise click.ClickException(told(reply))
+            raise click.ClickException(explanation(reply))
         return reply.content if reply.status < 400 else None
 
     def _ask(self, method: str, path: str, body: object) -> Reply:

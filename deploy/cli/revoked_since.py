@@ -167,17 +167,17 @@ def _stopped(events: Iterator[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     found = {kind: dict[str, dict[str, Any]]() for kind in _KINDS}
     for event in events:
         name, account = event["event"], event["account_id"]
-        told = {"account_id": account, "at": event["at"], "reason": event["detail"].get("reason")}
+        common = {"account_id": account, "at": event["at"], "reason": event["detail"].get("reason")}
         if name in _ENDED:
-            found["keys"][event["key_id"]] = {"key_id": event["key_id"], "event": name, **told}
+            found["keys"][event["key_id"]] = {"key_id": event["key_id"], "event": name, **common}
         elif name == "account_frozen":
-            found["frozen"][account] = {**told, "state": "frozen"}
+            found["frozen"][account] = {**common, "state": "frozen"}
         elif name == "account_thawed":
             found["frozen"].pop(account, None)
         elif name == "kyc_changed":
             found["kyc"].pop(account, None)
             if (state := event["detail"].get("to")) != "verified":
-                found["kyc"][account] = {**told, "state": f"kyc {state}"}
+                found["kyc"][account] = {**common, "state": f"kyc {state}"}
         elif name in _FACTORS:
-            found["factors"][account] = {**told, "state": _FACTORS[name]}
+            found["factors"][account] = {**common, "state": _FACTORS[name]}
     return {kind: list(each.values()) for kind, each in found.items()}

@@ -57,11 +57,11 @@ def reload(ops: str, *, dry_run: bool) -> None:
     \b
     Example: gerbang reload --ops http://127.0.0.1:8081 --dry-run
     """
-    from deploy.client import ask, told
+    from deploy.client import ask, explanation
 
     reply = ask("POST", f"{ops}/reload{'?dry_run=true' if dry_run else ''}", seconds=60)
     if reply.status != 200 or not isinstance(reply.content, dict):
-        raise click.ClickException(told(reply))
+        raise click.ClickException(explanation(reply))
     answer = reply.content
     click.echo(f"{answer['outcome'].replace('_', ' ')}: version {answer['version']}")
     for change in answer["changes"]:

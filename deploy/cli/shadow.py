@@ -59,9 +59,9 @@ def report(urls: tuple[str, ...], *, as_json: bool) -> None:
 
 
 def _asked(url: str) -> dict[str, Any]:
-    from deploy.client import ask, told
+    from deploy.client import ask, explanation
 
     reply = ask("GET", f"{url}/shadow")
     if reply.status != 200 or not isinstance(reply.content, dict):
-        raise click.ClickException(f"{url}: {told(reply)}")
+        raise click.ClickException(f"{url}: {explanation(reply)}")
     return reply.content

@@ -101,7 +101,7 @@ def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> lis
     oidc, found = settings.oidc, []
     for name in ("email", settings.kyc.claim):
         if discovery.claims is not None and name not in discovery.claims:
-            text = f"does not name the claim {name!r} among those it tells"
+            text = f"does not list the claim {name!r} in claims_supported"
             found.append(
                 Finding("note", "oidc.scopes", text, "see that a login gets it: the admin service logs claim_absent when it does not")
             )

@@ -15,9 +15,7 @@ def proxies_as_configured(settings: GatewaySettings | AdminSettings) -> Finding:
     about, trusted = "client_ip.trusted_proxies", settings.client_ip.trusted_proxies
     wide = [str(network) for network in trusted if network.num_addresses > (1 << 16 if network.version == 4 else 1 << 80)]
     if wide:
-        return Finding(
-            "wrong", about, f"{', '.join(wide)} is wide: whoever is in there can claim any address", "name the proxies themselves"
-        )
+        return Finding("wrong", about, f"{', '.join(wide)} is wide: any host in it can claim any address", "name the proxies themselves")
     if trusted:
         return Finding("ok", about, ", ".join(map(str, trusted)))
     if isinstance(settings, AdminSettings) and settings.public_url.startswith("https") and settings.listen.tls is None:

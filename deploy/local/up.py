@@ -45,12 +45,12 @@ def run(data: Path, port: int) -> int:
 
 
 def _watch(system: System) -> NoReturn:
-    """Tell of each part that ends by itself. The rest goes on: to see what it does without that part is what somebody may want."""
+    """Report each part that ends by itself. The rest keeps running, so that its behaviour without that part can be observed."""
     gone: set[str] = set()
     while True:
         for part, words in system.ended():
             if part not in gone:
-                print(f"{part} has ended ({words}); the rest goes on", file=sys.stderr, flush=True)
+                print(f"{part} has ended ({words}); the rest keeps running", file=sys.stderr, flush=True)
                 gone.add(part)
         time.sleep(0.25)
 
@@ -78,7 +78,7 @@ def _greet(system: System, folder: DataFolder, port: int, seconds: float) -> Non
         f"  {gerbang} call POST {system.gateway_url}/v1/orders --key {key} \\",
         f"    --data '{order}'",
         f"  {gerbang} call GET {system.gateway_url}/v1/orders --key {key}",
-        f"  # what the owners of keys are told: every mail is at {system.mailbox_url}/, every webhook in",
+        f"  # notices to the owners of keys: every mail is at {system.mailbox_url}/, every webhook in",
         f"  tail -f {shlex.quote(_nearby(folder.path / 'logs' / 'mailbox.log'))}",
         "  # what would become of a request, by the configuration",
         f"  {gerbang} check {shlex.quote(_nearby(folder.gateway_config))} --explain 'POST /v1/orders'",
