@@ -19,6 +19,7 @@ from gateway.admission.verdict import Asked
 from gateway.assertion import SigningKey
 from gateway.config.loading import Raw
 from gateway.errors import GerbangError
+from gateway.net import descriptors
 from gateway.process.app import App, Prepared
 from gateway.process.channel import Frames, Message, answer
 from gateway.process.configuration import Configuration, prepare_raw
@@ -141,6 +142,7 @@ def main() -> None:
     """Serve until the parent hangs up."""
     lean.lift()
     _die_with_the_parent()
+    descriptors.raise_limit()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)  # they are the parent's to act on; some service managers signal every process
     control, listening = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])

@@ -21,6 +21,8 @@ from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
 from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, TUNNEL, WAITING
 
+FREE_BACKLOG: Final = 4_096
+"""Bytes held for a connection that nobody accounts for; more than that takes its client's share of the memory for contents."""
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
 DROPPED_AT_MOST: Final = 16 << 20
@@ -58,6 +60,7 @@ class ClientConnection(ClientEnd):
     __slots__ = (
         "_advancing",
         "_backlog",
+        "_charged",
         "_common",
         "_doorkeeper",
         "_dropped",
@@ -94,6 +97,8 @@ class ClientConnection(ClientEnd):
         """The version of the request in progress, or the one that was in force when the last state was entered."""
         self._reader = RequestReader()
         self._backlog = b""
+        self._charged = 0
+        """Bytes of the backlog that are taken from the memory for contents."""
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
         self._advancing = self._paused = self._full = False
@@ -160,6 +165,8 @@ class ClientConnection(ClientEnd):
         self._enter(ENDING)
         self.deadline_ms = NEVER
         self._doorkeeper.closed(self)
+        self._backlog = b""
+        self._charge()
         rounds = self._common.rounds
         rounds.watch()
         exchange, self._exchange = self._exchange, None
@@ -249,10 +256,13 @@ class ClientConnection(ClientEnd):
             later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
             self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
+        if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
+            self._charge()
 
     def _hold(self, data: bytes) -> None:
         """A request waits for its answer; what comes behind it waits, too."""
         self._backlog += data
+        self._charge()
         if len(self._backlog) > MAX_BACKLOG:
             self.pause_reading()
 
@@ -267,9 +277,25 @@ class ClientConnection(ClientEnd):
     def _wait(self) -> None:
         """Be read on when it is this client's turn."""
         self._waits = True
+        self._charge()
         if not self._paused and not self.transport.is_closing():
             self.transport.pause_reading()
         self._common.rounds.wait(self._owner, self._turn)
+
+    def _charge(self) -> None:
+        """What is held takes its client's share of the memory for contents; who has none left is cut off."""
+        size, memory = len(self._backlog), self._common.memory
+        if self._charged:
+            memory.give(self._charged, (self._owner,))
+            self._charged = 0
+        if size > FREE_BACKLOG:
+            try:
+                memory.take(size, (self._owner,))
+                self._charged = size
+            except Overloaded as refusal:
+                self._common.metrics.resource_refused[refusal.resource] += 1
+                self._backlog = b""
+                self.abort()
 
     def _turn(self) -> None:
         self._waits = False
@@ -298,6 +324,8 @@ class ClientConnection(ClientEnd):
         if reader.ended:
             self._enter(WAITING)
             exchange.start()
+            if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
+                self._charge()
         else:
             self._enter(BODY)
             exchange.start(len(self._backlog))
@@ -321,6 +349,8 @@ class ClientConnection(ClientEnd):
                 break
             turn = False
             data, self._backlog = self._backlog, b""
+            if self._charged:
+                self._charge()
             if state <= IDLE:
                 self._read_head(data)
             elif state == BODY:
@@ -407,6 +437,7 @@ class ClientConnection(ClientEnd):
         self._enter(ENDING)
         self._exchange = None
         self._backlog = b""
+        self._charge()
         if not self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.close()
             return

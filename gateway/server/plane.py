@@ -8,9 +8,12 @@ import socket
 from collections.abc import Sequence
 from typing import Any, cast
 
-from gateway.config.settings import GatewaySettings
+import structlog
+
+from gateway.config.settings import GatewaySettings, Limits
 from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
+from gateway.net import descriptors
 from gateway.net.addresses import customer_network
 from gateway.net.keepalive import keep_alive
 from gateway.net.proxy_protocol import ProxyProtocolListener
@@ -22,11 +25,15 @@ from gateway.server.connection import ClientConnection, Doorkeeper
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 
+_log = structlog.get_logger(__name__)
+
 BACKLOG = 1_024
 AT_ONCE = 4
 """Connections accepted in one turn of the loop: libuv accepts one for each handle, so a listening socket has several."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being refused with an answer; more are dropped without one."""
+SMALLEST_SHARE = 8
+"""Connections that every address may have, however few there are."""
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
@@ -54,6 +61,7 @@ class Plane(Doorkeeper):
         self.common.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
+        self._limit_connections(limits)
         upstreams = settings.upstreams.values()
         self.common.ticker.fit(
             [limits.header_timeout_ms, limits.body_timeout_ms, limits.idle_timeout_ms]
@@ -61,6 +69,14 @@ class Plane(Doorkeeper):
             + [upstream.stream_idle_timeout_ms for upstream in upstreams]
             + [upstream.keep_alive_ms for upstream in upstreams]
         )
+
+    def _limit_connections(self, limits: Limits) -> None:
+        """As configured, or as few as there are file descriptors for; then an address has no more than an eighth of them."""
+        room, self._most_per_address = descriptors.connections(), limits.max_connections_per_address
+        self._most = min(limits.max_connections, room)
+        if room < limits.max_connections:
+            self._most_per_address = min(self._most_per_address, max(SMALLEST_SHARE, room // 8))
+            _log.warning("few_file_descriptors", connections=room, configured=limits.max_connections)
 
     # -- serving
 
@@ -153,12 +169,12 @@ class Plane(Doorkeeper):
 
     def opened(self, connection: ClientConnection) -> str:
         peer = customer_network(connection.peer)
-        limits, metrics = self.common.serving.limits, self.common.metrics
+        metrics = self.common.metrics
         metrics.connections_accepted += 1
         reason = ""
-        if len(self._connections) >= limits.max_connections:
+        if len(self._connections) >= self._most:
             reason = "in all"
-        elif self._per_address.get(peer, 0) >= limits.max_connections_per_address and not (
+        elif self._per_address.get(peer, 0) >= self._most_per_address and not (
             self.is_trusted(connection.peer) or (self._proxy_protocol and self.sends_header(connection.peer))
         ):
             reason = "from your address"
@@ -194,9 +210,9 @@ class Plane(Doorkeeper):
 
     def used_percent(self) -> dict[str, int]:
         """Of what this worker's clients share: how much is in use, by the resource's name."""
-        limits, memory = self.common.serving.limits, self.common.memory
+        memory = self.common.memory
         return {
-            "connections": 100 * len(self._connections) // limits.max_connections,
+            "connections": 100 * len(self._connections) // self._most,
             "body_memory": 100 * (memory.size - memory.left) // memory.size,
         }
 

@@ -12,7 +12,7 @@ from gateway.server.rounds import PATIENCE, Rounds
 from gateway.websocket.frames import BINARY, frame
 from tests.support.plane import ScriptedGate, ScriptedRoute, serving
 from tests.support.session import switching
-from tests.support.wire import Received, UpstreamSide, recording_upstream
+from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
 
 
 class Time:
@@ -246,3 +246,29 @@ class Held(Rounds):
 
     def wait(self, owner: str, item: Callable[[], None]) -> None:
         self.items.append(item)
+
+
+async def test_what_is_held_behind_requests_takes_the_clients_share_of_memory():
+    """As contents do: who sends a lot behind requests that take long is cut off, others are not, and all of it is given back."""
+    gone = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        await gone.wait()
+        side.send(OK)
+
+    limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
+    async with recording_upstream(script) as upstream, serving(upstream, limits=limits) as served:
+        memory = served.plane.common.memory
+        clients = [await served.client() for _ in range(4)]
+        for client in clients:
+            client.send(READ + READ * 1_500)
+        refused = served.metrics.resource_refused
+        await served.until(lambda: refused["body_memory_share"] >= 2)
+        other = await served.client(local_addr=("127.0.0.2", 0))
+        other.send(READ * 200)
+        await served.until(lambda: len(upstream.requests) >= 3)
+        gone.set()
+        assert [(await other.response()).status for _ in range(200)] == [200] * 200
+        for client in clients:
+            await client.close()
+        await served.until(lambda: memory.left == memory.size)
