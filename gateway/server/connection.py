@@ -144,7 +144,10 @@ class ClientConnection(ClientEnd):
                 self._read_head(data)
             else:
                 self._backlog = data
-                self._wait()
+                if self._charge():
+                    self._wait()
+                else:  # it cannot be held
+                    self._advance(turn=True)
         elif state == BODY:
             self._read_body(data)
             if not self._proven and not self._waits and not self._common.rounds.take(len(data)):
@@ -257,12 +260,12 @@ class ClientConnection(ClientEnd):
             self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
         if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
-            self._charge()
+            self._charge_or_end()
 
     def _hold(self, data: bytes) -> None:
         """A request waits for its answer; what comes behind it waits, too."""
         self._backlog += data
-        self._charge()
+        self._charge_or_end()
         if len(self._backlog) > MAX_BACKLOG:
             self.pause_reading()
 
@@ -277,13 +280,12 @@ class ClientConnection(ClientEnd):
     def _wait(self) -> None:
         """Be read on when it is this client's turn."""
         self._waits = True
-        self._charge()
         if not self._paused and not self.transport.is_closing():
             self.transport.pause_reading()
         self._common.rounds.wait(self._owner, self._turn)
 
-    def _charge(self) -> None:
-        """What is held takes its client's share of the memory for contents; who has none left is cut off."""
+    def _charge(self) -> bool:
+        """Take what is held from its client's share of the memory for contents. ``False``: there is none left."""
         size, memory = len(self._backlog), self._common.memory
         if self._charged:
             memory.give(self._charged, (self._owner,))
@@ -292,10 +294,16 @@ class ClientConnection(ClientEnd):
             try:
                 memory.take(size, (self._owner,))
                 self._charged = size
-            except Overloaded as refusal:
-                self._common.metrics.resource_refused[refusal.resource] += 1
-                self._backlog = b""
-                self.abort()
+            except Overloaded:
+                return False
+        return True
+
+    def _charge_or_end(self) -> None:
+        """The same of what stands behind a request: who has no share left is cut off."""
+        if not self._charge():
+            self._common.metrics.resource_refused["body_memory_share"] += 1
+            self._backlog = b""
+            self.abort()
 
     def _turn(self) -> None:
         self._waits = False
@@ -325,7 +333,7 @@ class ClientConnection(ClientEnd):
             self._enter(WAITING)
             exchange.start()
             if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
-                self._charge()
+                self._charge_or_end()
         else:
             self._enter(BODY)
             exchange.start(len(self._backlog))
@@ -344,7 +352,7 @@ class ClientConnection(ClientEnd):
             state = self._state
             if state == WAITING or (self._paused and state > IDLE):
                 break
-            if not turn and not self._proven and state != BODY and not self._common.rounds.take():
+            if not turn and not self._proven and state != BODY and not self._common.rounds.take() and self._charge():
                 self._wait()
                 break
             turn = False

@@ -1,9 +1,9 @@
 """Nobody without a key hurts who has one, and nobody with a key hurts the others: real processes, one attack after the other.
 
 Honest bots send signed reads and orders all the while. Asserted everywhere: no refusal, no loss, bounded memory, and that the gate spends
-less than a hundredth of the time in turns of its event loop that take over 5 ms of processor time, so that 99 of 100 requests meet none.
-The gate counts that itself, and no other process has a part in it. How much slower the bots' answers become in all is printed, and
-asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
+less than a hundredth of the time in turns of its event loop that take over 5 ms of processor time, so that 99 of 100 requests meet none;
+three hundredths where it ends TLS. The gate counts that itself, and no other process has a part in it. How much slower the bots' answers
+become in all is printed, and asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
 """
 
 import asyncio
@@ -35,6 +35,8 @@ SECONDS: Final = 10.0 if QUIET else 2.0
 REST: Final = 0.3
 """Seconds after an attack in which what it left is closed."""
 LONG_TURNS: Final = 0.01
+LONG_TURNS_TLS: Final = 0.03
+"""The start of TLS is no item of anybody's turn yet."""
 WORST_RATIO: Final = 3
 MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
@@ -145,19 +147,19 @@ async def attacked(attacks: tuple[Attack, ...], gateway: RunningGateway, keys: l
         for number, attack in enumerate(attacks):
             seen = await ground.attacked(attack, number)
             record_property("measured", seen.told)
-            if harms(seen, quiet_ms):
+            if harms(seen, quiet_ms, scene):
                 quiet_ms = max(quiet_ms, await ground.quiet())
                 seen = await ground.attacked(attack, number)
                 record_property("measured", f"again: {seen.told}")
-                if harms(seen, quiet_ms):
+                if harms(seen, quiet_ms, scene):
                     suffered[attack.name] = seen.told
         record_property("measured", f"without an attack, after: p99 {await ground.quiet():.1f} ms")
     assert suffered == {}
 
 
-def harms(seen: Seen, quiet_ms: float) -> bool:
+def harms(seen: Seen, quiet_ms: float, scene: Scene) -> bool:
     """Whether it makes the gate, or on a machine that is quiet the bots' answers, too slow."""
-    return seen.long_turns > LONG_TURNS or (QUIET and seen.p99_ms > WORST_RATIO * quiet_ms)
+    return seen.long_turns > (LONG_TURNS_TLS if scene.tls else LONG_TURNS) or (QUIET and seen.p99_ms > WORST_RATIO * quiet_ms)
 
 
 async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, record_property):
