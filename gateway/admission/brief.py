@@ -25,14 +25,14 @@ _PLACE: Final = "<request id>"
 class Unexplained:
     """The refusal of credentials that do not hold, counted already."""
 
-    __slots__ = ("_address", "_held_ms", "_key_id", "_signed")
+    __slots__ = ("_address", "_held_ms", "_key_id", "_signed_bytes")
 
     def __init__(self, key_id: str | None, address: str, held_ms: float, signed: bytes) -> None:
         self._key_id = key_id
         """Claimed, of a key that exists."""
         self._address = address
         self._held_ms = held_ms
-        self._signed = signed
+        self._signed_bytes = signed
 
     @property
     def kind(self) -> type[Refusal]:
@@ -49,11 +49,11 @@ class Unexplained:
         """What the problem says beyond the members of every problem, in JSON."""
         if self._held_ms:
             return b'"retry_after_ms":%d' % self.wait_ms
-        return b'"string_to_sign":' + encode_basestring(shown(self._signed)).encode("utf-8", "backslashreplace")
+        return b'"string_to_sign":' + encode_basestring(shown(self._signed_bytes)).encode("utf-8", "backslashreplace")
 
     def refusal(self) -> Refusal:
         """As an exception, for callers that can only raise."""
-        refusal = held_back(self._held_ms) if self._held_ms else invalid(EXPLAINED_LATER, self._signed)
+        refusal = held_back(self._held_ms) if self._held_ms else invalid(EXPLAINED_LATER, self._signed_bytes)
         refusal.brief = True
         refusal.asker = Asker(self._key_id, None, self._address)
         return refusal
