@@ -8,7 +8,8 @@ Only who would go beyond the share waits for the next settlement.
     gerbang:{<key id>, or account:<id>}:ledger:<units>/<period ms>   the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
 The ledger keeps two rules: GCRA, and that in no period more than 3 % above the limit is admitted, which GCRA alone does not promise
-(a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, so two workers stay within 5 %.
+(a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, and less when less than a third is left: two
+workers stay within 5 %, and so do many that are used alike.
 """
 
 import asyncio

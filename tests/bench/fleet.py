@@ -41,7 +41,7 @@ from tests.bench.processes import resident
 RATE = Rate(1_200, 60_000)
 TOGETHER = 500
 LAG_SECONDS = 0.005
-RETRY_SECONDS = 0.5
+RETRY_SECONDS = 2.0
 """After which a client that was told to try again does."""
 
 
