@@ -243,6 +243,28 @@ async def slow_public_requests(scene: Scene, address: str) -> None:
     await holding(scene, address, 40, one)
 
 
+async def hoarded_requests(scene: Scene, address: str) -> None:
+    """A quarter of a megabyte behind each request that the service takes its time for: 20 MB, which would be held until then."""
+
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"GET /slow HTTP/1.1\r\nHost: gate\r\n\r\n" + b"GET /wallets HTTP/1.1\r\nHost: gate\r\n\r\n" * 6_500)
+        await reader.read()
+
+    await holding(scene, address, 20, one)
+
+
+async def answers_unread(scene: Scene, address: str) -> None:
+    """Requests by the thousand, of whose refusals nothing is read."""
+
+    async def one(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while not writer.is_closing():  # what comes is read until asyncio's buffer is full
+            writer.write(b"GET /wallets HTTP/1.1\r\nHost: gate\r\n\r\n" * 100)
+            await writer.drain()
+            await asyncio.sleep(0.1)
+
+    await holding(scene, address, 4, one)
+
+
 ATTACKS: tuple[Attack, ...] = (
     Attack(bad_signatures, beside_the_bot=True),
     Attack(unknown_keys, beside_the_bot=True),
@@ -258,4 +280,6 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(pipelined_floods),
     Attack(floods_of_connections),
     Attack(slow_public_requests),
+    Attack(hoarded_requests),
+    Attack(answers_unread),
 )

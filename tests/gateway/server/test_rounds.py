@@ -159,11 +159,8 @@ async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_requ
         strangers = [await served.client() for _ in range(connections)]
         for stranger in strangers:
             stranger.send(FLOOD * (400 // connections))
-        refused = served.metrics.refused
-        await served.until(lambda: refused["no_route"] > 0)
-        before = refused["no_route"]
-        assert (await customer.ask(READ)).status == 200
-        assert refused["no_route"] - before < 60
+        assert (await customer.ask(READ)).status == 200  # sent before the gate has had a turn
+        assert served.metrics.refused["no_route"] < 60
         for stranger in strangers:
             for _ in range(400 // connections):
                 assert (await stranger.response()).status == 404
