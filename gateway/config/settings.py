@@ -34,8 +34,10 @@ class Listen(Section):
     ops: AddressField = Address("127.0.0.1", 8081)
     workers: int = Field(1, ge=1, le=128)
     tls: Tls | None = None
+    shutdown_delay_ms: int = Field(0, ge=0, le=600_000)
+    """How long new connections are still taken after SIGTERM, while ``/ready`` answers 503: until balancers have noticed."""
     drain_timeout_ms: Milliseconds = 30_000
-    """How long requests in flight may continue after SIGTERM."""
+    """How long requests in flight may continue after that."""
 
 
 class Stores(Section):

@@ -134,11 +134,22 @@ class Supervisor:
         return True
 
     async def _drain(self) -> None:
-        limit_ms = self._workers.configuration.settings.listen.drain_timeout_ms
+        settings = self._workers.configuration.settings.listen
+        if settings.shutdown_delay_ms:
+            _log.info("leaving", delay_ms=settings.shutdown_delay_ms)
+            await self._hurried_within(settings.shutdown_delay_ms)
+        limit_ms = settings.drain_timeout_ms
         _log.info("draining", limit_ms=limit_ms)
         for listening in self._public:
             listening.close()  # the workers' own copies still listen until each of them drains
         await self._workers.drain(limit_ms, self._hurry)
+
+    async def _hurried_within(self, limit_ms: int) -> None:
+        try:
+            async with asyncio.timeout(limit_ms / 1000):
+                await self._hurry.wait()
+        except TimeoutError:
+            pass
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -147,7 +158,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
 
     def _stop(self) -> None:
-        """The first signal drains, the second one ends the drain."""
+        """The first signal drains, the second one ends the delay and the drain."""
         if self._stopping.is_set():
             self._hurry.set()
         self._stopping.set()

@@ -31,7 +31,7 @@ async def upstream():
 def write(tmp_path, database, redis_url, upstream):
     """Writes the configuration and returns its path."""
 
-    def written(routes=ROUTES, **changes):
+    def written(routes=ROUTES, delay_ms=0, **changes):
         values = {
             "postgres": database.gateway_dsn,
             "redis": redis_url,
@@ -41,7 +41,7 @@ def write(tmp_path, database, redis_url, upstream):
             **changes,
         }
         path = tmp_path / "gateway.toml"
-        path.write_text(configuration(**values))
+        path.write_text(configuration(**values).replace("[listen]\n", f"[listen]\nshutdown_delay_ms = {delay_ms}\n"))
         return path
 
     return written
@@ -151,6 +151,27 @@ async def test_a_draining_gateway_takes_no_new_connection(write, upstream):
         gateway.signal(signal.SIGTERM)
         assert await gateway.ended() == 0
         await client.close()
+
+
+async def test_a_stopping_gateway_takes_connections_while_it_says_that_it_is_not_ready(write, upstream):
+    async with running(write(delay_ms=600_000)) as gateway:
+        gateway.signal(signal.SIGTERM)
+        await gateway.event("leaving")
+        status, told = await gateway.ask("GET", "/ready")
+        assert (status, told["missing"]) == (503, ["shutting down"])
+        client = await connect(gateway)
+        client.send(ASK)
+        assert (await client.response()).status == 200
+        gateway.signal(signal.SIGTERM)
+        await gateway.event("draining")
+        assert await gateway.ended() == 0
+        await client.close()
+
+
+async def test_the_delay_of_a_stop_ends_by_itself(write):
+    async with running(write(delay_ms=1)) as gateway:
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
 
 
 async def test_a_second_signal_ends_the_drain(write, upstream):
