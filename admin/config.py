@@ -265,6 +265,10 @@ class AdminLimits(Section):
     per_account: RateField = Rate(120, 60_000)
     per_ip_failures: RateField = Rate(60, 60_000)
     """Requests without a valid token from one address (IPv6: one /64) before 429."""
+    max_connections: int = Field(4_000, ge=1, le=1_000_000)
+    """To each port."""
+    max_connections_per_address: int = Field(200, ge=1, le=1_000_000)
+    """From one address (IPv6: one /64) that is no trusted proxy, to each port."""
     max_body_bytes: int = Field(65_536, ge=4_096, le=1 << 20)
     request_timeout_ms: Milliseconds = 15_000
     """From the end of the header section to the answer."""

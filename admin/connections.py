@@ -4,17 +4,22 @@ aiohttp answers it as plain text with its own name and version, and logs a trace
 be one of an ``Authorization`` field.
 """
 
+import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from admin.api.problems import common_headers
+from admin.config import AdminLimits
 from admin.errors import InvalidJson
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Refusal, problem_of
+from gateway.net.addresses import Network, NetworkList, customer_network
 
 _LONGEST_LINE = 8_190
 
@@ -23,10 +28,59 @@ RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
 
 
-class Connection(web.RequestHandler):
-    """One connection of a client."""
+class Crowd:
+    """Connections of one port, counted by the client's network; a trusted proxy holds those of many.
 
-    __slots__ = ()
+    :param refused: called for each connection that is one too many
+    """
+
+    def __init__(self, limits: AdminLimits, trusted: Sequence[Network], refused: Callable[[], None]) -> None:
+        self._limits = limits
+        self._trusted = NetworkList(trusted)
+        self._refused = refused
+        self._by_network: Counter[str] = Counter()
+
+    def enter(self, peer: str) -> str | None:
+        """Where the connection is counted, for :meth:`leave`; ``None`` when it is one too many."""
+        network = customer_network(peer)
+        full = self._by_network[network] >= self._limits.max_connections_per_address and not self._trusted.contains(peer)
+        if full or self._by_network.total() >= self._limits.max_connections:
+            self._refused()
+            return None
+        self._by_network[network] += 1
+        return network
+
+    def leave(self, network: str) -> None:
+        self._by_network[network] -= 1
+        if not self._by_network[network]:
+            del self._by_network[network]
+
+
+class Connection(web.RequestHandler):
+    """One connection of a client; one too many is cut before anything of it is read."""
+
+    __slots__ = ("_counted", "_crowd")
+
+    def __init__(self, crowd: Crowd, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+        # None is aiohttp's own way to have no access log.
+        super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
+        self._crowd = crowd
+        self._counted: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection stands, TLS included."""
+        peer = transport.get_extra_info("peername")
+        self._counted = self._crowd.enter(peer[0] if peer else "")
+        if self._counted is None:
+            cast("asyncio.Transport", transport).abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """It is over."""
+        if self._counted is not None:
+            self._crowd.leave(self._counted)
+            super().connection_lost(exc)
 
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None

@@ -30,8 +30,20 @@ RELOADS = Family("gerbang_admin_reloads_total", "Attempts to reload: applied, un
 CERTIFICATE = Family("gerbang_admin_certificate_end_timestamp_seconds", "When the public port's certificate ends; 0 without one.", Gauge)
 STREAM_SEQ = Family("gerbang_admin_audit_streamed_seq", "Number of the last event of the audit that was streamed.", Gauge)
 STREAM_UP = Family("gerbang_admin_audit_stream_up", "1 while the audit is streamed, or no stream is configured.", Gauge)
+CONNECTIONS_REFUSED = Family("gerbang_admin_connections_refused_total", "Connections cut because there were too many.", Counter)
 LOG_DROPPED = Family("gerbang_admin_log_lines_dropped_total", "Log lines that could not be written.", Counter)
-FAMILIES = (REQUESTS, DURATION, PROVIDER_FAILURES, PROVIDER_UP, RELOADS, CERTIFICATE, STREAM_SEQ, STREAM_UP, LOG_DROPPED)
+FAMILIES = (
+    REQUESTS,
+    DURATION,
+    PROVIDER_FAILURES,
+    PROVIDER_UP,
+    RELOADS,
+    CERTIFICATE,
+    STREAM_SEQ,
+    STREAM_UP,
+    CONNECTIONS_REFUSED,
+    LOG_DROPPED,
+)
 
 
 class AdminMetrics:
@@ -47,6 +59,7 @@ class AdminMetrics:
         self._certificate = self._gauge(CERTIFICATE, 0)
         self._stream_seq = self._gauge(STREAM_SEQ, 0)
         self._stream_up = self._gauge(STREAM_UP, 1)
+        self._connections_refused = self._counter(CONNECTIONS_REFUSED)
         self._dropped = self._counter(LOG_DROPPED)
         self._dropped_before = 0
 
@@ -54,6 +67,10 @@ class AdminMetrics:
         """:param outcome: ``answered``, or the refusal's code"""
         self._requests.labels(port, outcome).inc()
         self._duration.labels(port).observe(seconds)
+
+    def connection_refused(self) -> None:
+        """One too many, in all or from its address."""
+        self._connections_refused.inc()
 
     def provider_read(self, *, failed: bool) -> None:
         """The identity provider's documents were asked for."""

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from admin import feed
 from admin.config import AdminSettings
-from admin.connections import Connection, expecting_to_continue
+from admin.connections import Connection, Crowd, expecting_to_continue
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -100,7 +100,7 @@ class _Running:
         after = AsyncExitStack()
         try:
             for application, listening, context in zip(applications, self.sockets, (tls, None), strict=True):
-                await _serve(after, application, listening.dup(), settings, context)
+                await _serve(after, application, listening.dup(), settings, context, refused=self.metrics.connection_refused)
         except BaseException:
             await after.aclose()
             raise
@@ -130,7 +130,13 @@ async def _check_ring(stores: Stores, vault: Vault) -> None:
 
 
 async def _serve(
-    stack: AsyncExitStack, application: web.Application, listening: socket.socket, settings: AdminSettings, tls: ssl.SSLContext | None
+    stack: AsyncExitStack,
+    application: web.Application,
+    listening: socket.socket,
+    settings: AdminSettings,
+    tls: ssl.SSLContext | None,
+    *,
+    refused: Callable[[], None],
 ) -> None:
     runner = web.AppRunner(application, access_log=None, handle_signals=False, shutdown_timeout=settings.listen.drain_timeout_ms / 1000)
     await runner.setup()
@@ -138,11 +144,13 @@ async def _serve(
     server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
     server.request_handler = expecting_to_continue(server.request_handler)
     idle_s = settings.limits.idle_timeout_ms / 1000
+    crowd = Crowd(settings.limits, settings.client_ip.trusted_proxies, refused)
+    handshake_s = None if tls is None else settings.limits.request_timeout_ms / 1000
 
     def connection() -> Connection:
-        return Connection(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]  # aiohttp's own way to have none
+        return Connection(crowd, server, loop=loop, idle_s=idle_s)
 
-    accepting = await loop.create_server(connection, sock=listening, ssl=tls, backlog=_BACKLOG)
+    accepting = await loop.create_server(connection, sock=listening, ssl=tls, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG)
     stack.callback(accepting.close)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
 
 EXAMPLES = {
-    "signing": ("python/sign.py", "node/sign.mjs", "php/sign.php", "bash/gerbang.sh"),
+    "signing": ("python/sign.py", "node/sign.mjs", "php/sign.php", "go/sign.go", "bash/gerbang.sh"),
     "libraries": ("python/with_requests.py", "python/with_httpx.py", "python/with_aiohttp.py", "node/gerbang.mjs", "python/order.py"),
     "sessions": ("python/session.py", "node/session.mjs"),
     "spreadsheets": ("google-apps-script/Gerbang.gs",),

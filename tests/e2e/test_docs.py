@@ -20,6 +20,7 @@ PROGRAMS = {
     "python": [sys.executable, CLIENTS / "python" / "sign.py"],
     "node": ["node", CLIENTS / "node" / "sign.mjs"],
     "php": ["php", CLIENTS / "php" / "sign.php"],
+    "go": ["go", "run", CLIENTS / "go" / "sign.go"],
     "bash": ["bash", "-c", 'GERBANG_KEY=$2 GERBANG_DIALECT=$3 exec "$0" "$4" "$1$5" ${6+"$6"}', CLIENTS / "bash" / "gerbang.sh"],
 }
 JSON_ORDER = json.dumps({"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "900000000", "quantity": "0.001"})
