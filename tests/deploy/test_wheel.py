@@ -1,6 +1,7 @@
 """deploy.wheel: what is compiled goes into the wheel, the sources stay as they are, and a missing compiler is said."""
 
 import os
+import re
 import subprocess
 import sys
 import zipfile
@@ -102,3 +103,24 @@ def test_the_wheel_holds_every_file_of_the_packages_and_the_examples(tmp_path):
     listed = subprocess.run(["git", "ls-files", "gateway", "admin", "deploy"], cwd=ROOT, capture_output=True, text=True, check=True)
     wanted = {*listed.stdout.split(), "deploy/examples/gateway.toml", "deploy/examples/admin.toml"}
     assert wanted - set(zipfile.ZipFile(built).namelist()) == set()
+
+
+C_KEYWORDS = {
+    f"__{word}{end}"
+    for word in (
+        "alignof", "asm", "attribute", "complex", "const", "extension", "imag", "inline", "label", "real", "restrict", "signed", "thread",
+        "typeof", "volatile",
+    )
+    for end in ("", "__")
+} | {"_Alignas", "_Alignof", "_Atomic", "_Bool", "_Complex", "_Generic", "_Imaginary", "_Noreturn", "_Thread_local"}  # fmt: skip
+"""What GCC and Clang take for a keyword. mypyc puts ``_`` before an attribute's name, and mypy sees nothing of it."""
+
+
+def test_no_attribute_of_a_compiled_class_becomes_a_keyword_of_c() -> None:
+    found = {
+        (name, attribute)
+        for name in wheel.MODULES
+        for attribute in re.findall(r"\bself\.(\w+)", (ROOT / "gateway" / f"{name}.py").read_text())
+        if f"_{attribute}" in C_KEYWORDS
+    }
+    assert found == set()
