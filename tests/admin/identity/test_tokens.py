@@ -58,6 +58,32 @@ async def test_a_good_token_names_its_account(issuer: Issuer, verifier: TokenVer
     assert caller.session_id is None
 
 
+@pytest.mark.parametrize(
+    ("told", "kept"),
+    [("a", "a"), ("a" * 320, "a" * 320), ("a" * 321, None), ("", None), ("a\nb@c", None), ("a\u202eb@c", None), (5, None), (["a@b"], None)],
+)
+async def test_an_email_is_printable_text_of_the_length_that_mail_has(
+    issuer: Issuer, verifier: TokenVerifier, told: object, kept: str | None
+) -> None:
+    assert (await verifier.verify(issuer.token(email=told), now_ms=clock.now_ms())).email == kept
+
+
+async def test_when_it_was_issued_is_told_and_a_login_may_be_of_that_moment(issuer: Issuer, verifier: TokenVerifier) -> None:
+    now_s = clock.now_ms() // 1000
+    for auth_time, kept in ((now_s, now_s), (1, 1), (now_s + 1, 0)):
+        caller = await verifier.verify(issuer.token(iat=now_s, auth_time=auth_time), now_ms=now_s * 1000)
+        assert (caller.issued_ms, caller.authenticated_ms) == (now_s * 1000, kept * 1000)
+
+
+async def test_a_login_is_the_providers_session_or_the_token_alone(issuer: Issuer, verifier: TokenVerifier) -> None:
+    async def login(**claims: object) -> str | None:
+        return (await verifier.verify(issuer.token(**claims), now_ms=clock.now_ms())).token_id
+
+    assert await login(sid="s", jti="1") == await login(sid="s", jti="2") != await login(sid="t", jti="1")
+    for none in ({}, {"sid": ""}, {"sid": 5}, {"sid": None}, {"sid": True}):
+        assert await login(**none, jti="1") != await login(**none, jti="2")
+
+
 @pytest.mark.parametrize("claim", ["unverified", "revoked", None, True, 1, "", ["verified"], {"verified": True}])
 async def test_only_the_one_value_means_verified(issuer: Issuer, verifier: TokenVerifier, claim: object) -> None:
     assert (await verifier.verify(issuer.token(kyc=claim), now_ms=clock.now_ms())).kyc is Kyc.UNVERIFIED

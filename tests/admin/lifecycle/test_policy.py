@@ -3,14 +3,20 @@
 from dataclasses import replace
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.errors import InvalidRequest
 from admin.labels import clean_label
 from admin.lifecycle.policy import KeyDraft, check
+from admin.stepup.intent import Action
 from gateway.keys.record import Algorithm, Scope
 
+_PUBLIC = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key()
+PEM = _PUBLIC.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+DER = _PUBLIC.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 GOOD = KeyDraft(label="My bot", scopes=["read", "trade"], ip_access="whitelisted", ip_allowlist=["8.8.8.8"])
 
 
@@ -24,6 +30,46 @@ def test_a_good_draft_becomes_a_new_key() -> None:
     key = check(GOOD)
     assert (key.label, key.scopes, key.algorithm) == ("My bot", frozenset({Scope.READ, Scope.TRADE}), Algorithm.HMAC_SHA256)
     assert [str(address) for address in key.ip_allowlist or ()] == ["8.8.8.8"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "members"),
+    [
+        ({}, {}),
+        ({"label": "Other"}, {"label": "Other"}),
+        ({"scopes": ["trade"]}, {"scopes": ["trade"]}),
+        ({"ip_allowlist": ["8.8.8.8", "1.1.1.1"]}, {"ip_allowlist": ["1.1.1.1", "8.8.8.8"]}),
+        ({"ip_access": "unrestricted", "ip_allowlist": []}, {"ip_allowlist": None}),
+        ({"expires_in_days": 7}, {"expires_in_days": 7}),
+        ({"algorithm": "ed25519", "public_key": PEM}, {"algorithm": "ed25519", "public_key": DER.hex()}),
+    ],
+)
+def test_a_proof_is_bound_to_every_member_of_the_key(changes: dict[str, object], members: dict[str, object]) -> None:
+    good = {"label": "My bot", "scopes": ["read", "trade"], "ip_allowlist": ["8.8.8.8"], "algorithm": "hmac-sha256", "public_key": None,
+            "expires_in_days": None}  # fmt: skip
+    intent = check(replace(GOOD, **changes)).intent()
+    assert (intent.action, dict(intent.members)) == (Action.CREATE_KEY, good | members)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ip_access": "unrestricted"}, "Unrestricted access takes no addresses"),
+        ({"ip_access": "anything"}, "Choose whitelisted or unrestricted."),
+        ({"public_key": PEM}, "hmac-sha256 takes no public key"),
+        ({"ip_allowlist": []}, "Enter at least one"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_to_do(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        check(replace(GOOD, **changes))
+    assert [error.message.startswith(message) for error in caught.value.errors] == [True], caught.value.errors
+
+
+def test_the_key_that_is_handed_in_is_the_key_that_is_made() -> None:
+    key = check(replace(GOOD, algorithm="ed25519", public_key=PEM))
+    assert (key.algorithm, key.public_key) == (Algorithm.ED25519, DER)
+    assert codes(algorithm="rsa-sha256", public_key=PEM)[0][0] == "public_key"
 
 
 def test_unrestricted_has_no_list() -> None:
