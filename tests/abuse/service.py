@@ -4,7 +4,6 @@ Prints its port, and serves until it is killed. Slow where it is asked to be; it
 """
 
 import asyncio
-import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -86,6 +85,5 @@ async def serve() -> None:
 
 
 if __name__ == "__main__":
-    os.nice(5)
     with suppress(KeyboardInterrupt):
         uvloop.run(serve())
