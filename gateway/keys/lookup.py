@@ -383,6 +383,8 @@ class KeyLookup(Generic[T]):
             self._to_renew.extend((now_ms + int(ttl_ms * _RENEWED_AT), key_id, entry) for key_id, entry in entries.items())
         else:  # before those that are due later, or it would wait for them
             self._to_renew.extendleft((now_ms, key_id, entry) for key_id, entry in entries.items())
+        if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most of them are of keys that memory has let go since
+            self._to_renew = deque(each for each in self._to_renew if self._present.get(each[1]) is each[2])
         late = [key_id for key_id in entries if self._trust.heard_since(key_id, number)]
         if late:  # it may have come after the removal
             await self._sources.forget(late)

@@ -232,6 +232,24 @@ async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch)
     assert writes == [2, 2, 2, 1]
 
 
+async def test_while_redis_takes_no_records_those_of_keys_that_memory_let_go_are_not_kept_for_it(world, monkeypatch):
+    """Each attempt names the latest of them again: what was behind them stayed, as many as were looked up during the outage."""
+    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
+
+    async def refuse(*_args, **_when):
+        raise StoreUnavailable("Redis did not answer")
+
+    monkeypatch.setattr(shared.SharedRecords, "write", refuse)
+    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
+    for _ in range(20):
+        record = await world.key()
+        assert await gate.lookup.fetch(record.key_id) == record
+        gate.clocks.advance(1_000)
+        await gate.read()
+    assert gate.lookup.sizes()["present"] == 3
+    assert len(gate.lookup._to_renew) <= 2 * 3 + 2
+
+
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
     record = await world.key()
     gate = await filled(world, record)
