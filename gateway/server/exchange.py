@@ -129,6 +129,8 @@ class Exchange(Receiver):
             self.fail(KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched"))
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._failed(error)
+        if self.phase == DISCARDING:  # the content is in the way of the next request
+            self._connection.resume_content()
 
     def _collect(self, owners: tuple[str, ...]) -> None:
         """The content may come.

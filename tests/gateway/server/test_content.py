@@ -1,8 +1,10 @@
 """Whose content is kept, from when on, and how slowly it may come."""
 
+from typing import NoReturn
+
 import pytest
 
-from gateway.errors import MissingCredentials, Overloaded
+from gateway.errors import KeyStoreUnavailable, MissingCredentials, Overloaded
 from gateway.http1.body import SHARES, UNVERIFIED, BodyBuffer, Memory
 from gateway.runtime.ticker import NEVER
 from gateway.server.states import SLOWEST
@@ -49,6 +51,24 @@ async def test_the_client_is_not_read_while_its_key_is_looked_up(coding: str) ->
         assert (await client.response()).status == 200
         assert upstream.requests[0].body == b"x" * 60_000
         assert (await client.ask(b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
+
+
+class Unavailable(ScriptedGate):
+    """No store answers."""
+
+    async def resolve(self, _needed: object) -> NoReturn:
+        raise KeyStoreUnavailable("try again")
+
+
+@pytest.mark.parametrize("with_the_head", [0, 2])
+async def test_who_is_refused_because_the_key_cannot_be_looked_up_is_read_on(with_the_head: int) -> None:
+    async with recording_upstream() as upstream, serving(upstream, gate=Unavailable(unknown_at_head=1)) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\n" + b"body"[:with_the_head])
+        assert (await client.response()).status == 503
+        client.send(b"body"[with_the_head:] + b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert (await client.response()).status == 200
+        assert [request.line for request in upstream.requests] == [b"GET /read HTTP/1.1"]
 
 
 async def test_a_client_that_leaves_while_its_key_is_looked_up_leaves_nothing_behind() -> None:
