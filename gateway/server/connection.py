@@ -146,7 +146,7 @@ class ClientConnection(ClientEnd):
                 self._backlog = data
                 if self._charge():
                     self._wait()
-                else:  # it cannot be held
+                else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
                     self._advance(turn=True)
         elif state == BODY:
             self._read_body(data)
@@ -298,12 +298,14 @@ class ClientConnection(ClientEnd):
                 return False
         return True
 
-    def _charge_or_end(self) -> None:
-        """The same of what stands behind a request: who has no share left is cut off."""
-        if not self._charge():
-            self._common.metrics.resource_refused["body_memory_share"] += 1
-            self._backlog = b""
-            self.abort()
+    def _charge_or_end(self) -> bool:
+        """The same of what stands behind a request, or in a tunnel: who has no share left is cut off."""
+        if self._charge():
+            return True
+        self._common.metrics.resource_refused["body_memory_share"] += 1
+        self._backlog = b""
+        self.abort()
+        return False
 
     def _turn(self) -> None:
         self._waits = False
@@ -352,8 +354,9 @@ class ClientConnection(ClientEnd):
             state = self._state
             if state == WAITING or (self._paused and state > IDLE):
                 break
-            if not turn and not self._proven and state != BODY and not self._common.rounds.take() and self._charge():
-                self._wait()
+            if not turn and not self._proven and state != BODY and not self._common.rounds.take():
+                if self._charge_or_end():
+                    self._wait()
                 break
             turn = False
             data, self._backlog = self._backlog, b""
@@ -373,6 +376,8 @@ class ClientConnection(ClientEnd):
 
     def write(self, data: bytes) -> None:
         self._common.outbox.put(self.transport, data)
+        if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
+            self._exchange.pause()
 
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
@@ -433,6 +438,8 @@ class ClientConnection(ClientEnd):
         self._proven = exchange is not None and exchange.proven
         self._upgraded = upgraded
         self._enter(TUNNEL)
+        if self._full:
+            upgraded.client_full()
         self.resume_reading()
         if self._backlog and not self._waits:
             self._advance()

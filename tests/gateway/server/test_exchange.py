@@ -10,11 +10,16 @@ from gateway.admission.brief import Brief, Unexplained
 from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
 from gateway.http1.message import Answer, Request
 from gateway.telemetry import AccessLog
+from gateway.websocket.frames import BINARY, frame
 from tests.support.plane import ScriptedGate, serving
+from tests.support.session import switching
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
+HANDSHAKE = (
+    b"Connection: Upgrade", b"Upgrade: websocket", b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==", b"Sec-WebSocket-Version: 13",
+)  # fmt: skip
 
 
 def get(path: bytes = b"/read", *lines: bytes, version: bytes = b"1.1", method: bytes = b"GET") -> bytes:
@@ -563,6 +568,43 @@ async def test_a_slow_reader_of_a_huge_response_costs_bounded_memory() -> None:
             await client.reader.readexactly(1 << 20)
         await client.close()
         await asyncio.wait_for(upstream.sides[0].gone.wait(), 30)
+
+
+@pytest.mark.parametrize("path", [b"/read", b"/ws"])
+async def test_a_client_that_stopped_reading_before_its_request_costs_bounded_memory_too(path: bytes) -> None:
+    size = 1 << 28
+    piece = b"x" * (1 << 20)
+    before = b"x" * (16 << 20)
+    """What it was answered earlier."""
+    sent = 0
+
+    async def script(side: UpstreamSide, request: Received) -> None:
+        nonlocal sent
+        side.send(switching(request) if path == b"/ws" else b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        while sent < size:
+            side.send(frame(BINARY, piece) if path == b"/ws" else piece)
+            await side.writer.drain()
+            sent += len(piece)
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        await served.until(lambda: bool(served.plane._connections))
+        (connection,) = served.plane._connections
+        client.pause_reading()
+        connection.write(before)
+        client.send(get(path, *(HANDSHAKE if path == b"/ws" else ())))
+        await upstream.got(1)
+        previous = -1
+        while sent != previous:  # until nothing moves any more
+            previous = sent
+            await asyncio.sleep(0.1)
+        assert sent < 32 << 20
+        client.resume_reading()
+        await client.reader.readexactly(len(before))
+        await client.head()
+        for _ in range(64):
+            await client.reader.readexactly(1 << 20)
+        await client.close()
 
 
 # -- gone, and what is decided later

@@ -166,6 +166,25 @@ async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_requ
                 assert (await stranger.response()).status == 404
 
 
+async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(monkeypatch):
+    """What can no longer be held is not read instead: it is cut off behind its first request."""
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
+    async with recording_upstream() as upstream, serving(upstream, limits=limits) as served:
+        memory = served.plane.common.memory
+        customer = await served.client()
+        assert (await customer.ask(READ)).status == 200
+        strangers = [await served.client() for _ in range(12)]
+        for stranger in strangers:
+            stranger.send(FLOOD * 1_500)
+        assert (await customer.ask(READ)).status == 200
+        assert served.metrics.refused["no_route"] < 60
+        assert served.metrics.resource_refused["body_memory_share"] > 0
+        for stranger in strangers:
+            await stranger.close()
+        await served.until(lambda: memory.left == memory.size)
+
+
 async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
     """Contents, chunks and heads behind one another, on connections that all wait for their turns."""
     monkeypatch.setattr(module, "SHARE_US", 0)
