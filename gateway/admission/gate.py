@@ -220,7 +220,7 @@ class Gate:
         if credentials is not None and (route.strict_replay or (credentials.portable and not route.replay_off)):
             outage = self._auth.replay_outage if route.strict_replay else "allow"
             ttl_ms = credentials.timestamp_ms + window_ms - asked.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
-            shared = route.scope != "trade" and isinstance(asked, Request)
+            shared = credentials.portable and route.scope != "trade" and isinstance(asked, Request)
             claim = Claim(principal.key_id, credentials.signature, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)

@@ -449,6 +449,13 @@ def test_a_read_is_not_claimed_whose_signature_fits_no_other_call(dialect):
         scene.gate.claim(admitted)
 
 
+@pytest.mark.parametrize(("dialect", "shared"), [("mobee", False), ("rfc9421", False), ("binance", True)])
+def test_a_strict_read_passes_once_unless_its_signature_may_be_that_of_another_read(dialect, shared):
+    routes = [{"match": "GET /read", "scope": "read", "upstream": "spot", "replay": "strict"}]
+    admitted = Scene(dialect=dialect, sections={"routes": routes}).admit()
+    assert (admitted.replay.outage, admitted.replay.shared) == ("deny", shared)
+
+
 @pytest.mark.parametrize("target", ["/read", "/gateway/v1/key"])
 async def test_a_signature_that_would_pass_as_another_call_is_claimed_on_every_route(target):
     """Reads share it, and go on while the guard cannot be asked."""
