@@ -22,34 +22,40 @@ class Line:
         self._hands = hands
         self._places = places
         self._waiting: dict[str, None] = {}
-        self._busy: set[asyncio.Task[None]] = set()
+        self._taking = 0
+        """Hands that are busy."""
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, key_id: str) -> bool:
         """Stand in line; False when it is full."""
         if len(self._waiting) >= self._places:
             return False
         self._waiting[key_id] = None
-        if len(self._busy) < self._hands:
+        if self._taking < self._hands:
+            self._taking += 1
             self.spawn(self._take())
         return True
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something that ends with the line."""
+        """Run something that ends with the line, and takes no hand of it."""
         task = spawn(work, name="key-lookup")
-        self._busy.add(task)
-        task.add_done_callback(self._busy.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
         """Nobody is served any more."""
         self._waiting.clear()
-        await cancel(*self._busy)
+        await cancel(*self._tasks)
 
     async def _take(self) -> None:
-        while self._waiting:
-            some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
-            for key_id in some:
-                del self._waiting[key_id]
-            await self._work(some)
+        try:
+            while self._waiting:
+                some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
+                for key_id in some:
+                    del self._waiting[key_id]
+                await self._work(some)
+        finally:
+            self._taking -= 1  # at once: who comes before the loop has noticed that this task is done finds nobody else
 
 
 class Budget:
