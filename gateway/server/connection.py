@@ -10,6 +10,7 @@ from typing import Final, cast
 
 from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.http1 import answer
+from gateway.http1.framing import CHUNKED
 from gateway.http1.message import Request
 from gateway.http1.request_reader import NO_FIELDS, RequestReader
 from gateway.net.closing import reset, unsent
@@ -28,7 +29,7 @@ MAX_BACKLOG = 65_536
 DROPPED_AT_MOST: Final = 16 << 20
 """Bytes that are read and dropped behind the last answer; who sends more than that is reset when the time has passed."""
 SLICE: Final = 4_096
-"""Bytes of a tunnel that are one item of work: seven hundred of the smallest frames."""
+"""Bytes of a tunnel, or of chunks, that are one item of work: seven hundred of the smallest frames or chunks."""
 
 
 class Doorkeeper(ABC):
@@ -149,6 +150,11 @@ class ClientConnection(ClientEnd):
                 else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
                     self._advance(turn=True)
         elif state == BODY:
+            if self._in_chunks():
+                self._backlog += data
+                if not self._waits:
+                    self._advance(turn=self._proven)
+                return
             self._read_body(data)
             if not self._proven and not self._waits and not self._common.rounds.take(len(data)):
                 self._wait()
@@ -253,7 +259,7 @@ class ClientConnection(ClientEnd):
             exchange.fail(refusal)
             return
         if reader.ended:
-            self._backlog = reader.rest
+            self._backlog = reader.rest + self._backlog
             self._enter(WAITING)
         elif exchange.streamed and self.deadline_ms != NEVER:
             later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
@@ -340,7 +346,11 @@ class ClientConnection(ClientEnd):
             self._enter(BODY)
             exchange.start(len(self._backlog))
             if self._backlog:
-                self._advance()
+                self._advance(turn=self._proven)
+
+    def _in_chunks(self) -> bool:
+        """Whether content comes in chunks, each of which costs: it is read in slices, whoever the last request was from."""
+        return self._state == BODY and self._reader.framing.length == CHUNKED
 
     def _advance(self, *, turn: bool = False) -> None:
         """Go through bytes that have waited, without recursion: each request may have its answer at once.
@@ -354,7 +364,9 @@ class ClientConnection(ClientEnd):
             state = self._state
             if state == WAITING or (self._paused and state > IDLE):
                 break
-            if not turn and not self._proven and state != BODY and not self._common.rounds.take():
+            in_chunks = self._in_chunks()
+            free = not in_chunks and (self._proven or state == BODY)
+            if not (turn or free or self._common.rounds.take()):
                 if self._charge_or_end():
                     self._wait()
                 break
@@ -365,6 +377,8 @@ class ClientConnection(ClientEnd):
             if state <= IDLE:
                 self._read_head(data)
             elif state == BODY:
+                if in_chunks:
+                    data, self._backlog = data[:SLICE], data[SLICE:]
                 self._read_body(data)
             elif self._upgraded is not None:
                 if not self._proven:
@@ -398,6 +412,8 @@ class ClientConnection(ClientEnd):
             self.resume_reading()
         if self._backlog:
             self._advance()
+        elif self._common.draining:  # which began while the client had not read its answer
+            self.close()
 
     def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
         """Rendered once as long as nothing changes."""
@@ -479,7 +495,7 @@ class ClientConnection(ClientEnd):
         """Its deadline has passed."""
         self.deadline_ms = NEVER
         state, timeouts = self._state, self._common.metrics.timeouts
-        if state <= IDLE and self._waits:
+        if state <= BODY and self._waits:
             self._enter(state)  # it is we who are late
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1

@@ -151,7 +151,7 @@ class Plane(Doorkeeper):
 
     def header_limits(self) -> tuple[int, float]:
         """How many PROXY headers may be awaited at once, and for how many seconds each."""
-        return self.common.serving.limits.max_connections, self.common.serving.header_timeout_ms / 1000
+        return self._most, self.common.serving.header_timeout_ms / 1000
 
     def header_refused(self) -> None:
         """A connection was dropped for what it sent in place of a PROXY header."""

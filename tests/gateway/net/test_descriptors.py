@@ -31,6 +31,7 @@ def test_a_process_takes_as_many_descriptors_as_it_is_allowed():
 async def test_with_few_descriptors_one_address_does_not_have_all_connections(monkeypatch):
     monkeypatch.setattr(descriptors, "connections", lambda: 16)
     async with recording_upstream() as upstream, serving(upstream) as served:
+        assert served.plane.header_limits()[0] == 16, "nor do those whose PROXY header is awaited"
         for _ in range(8):
             assert (await (await served.client()).ask(GET)).status == 200
         assert (await (await served.client()).response()).status == 503

@@ -6,7 +6,7 @@ import socket
 
 from gateway.errors import NoRoute
 from gateway.runtime.tasks import spawn
-from gateway.server.plane import AT_ONCE
+from gateway.server.plane import AT_ONCE, IDLE_GRACE_MS
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 
@@ -82,6 +82,26 @@ async def test_a_response_that_had_begun_before_the_drain_is_the_connections_las
         assert await client.rest() == b"half"
         await client.close()
         assert await draining is True
+
+
+async def test_a_client_that_reads_its_answer_during_the_drain_is_not_waited_for_after_that() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        await served.until(lambda: bool(served.plane._connections))
+        (connection,) = served.plane._connections
+        client.pause_reading()
+        connection.write(before := b"x" * (16 << 20))  # what it was answered earlier
+        client.send(GET)
+        await served.until(lambda: served.metrics.admitted["GET /read"] == 1 and connection._exchange is None)
+        draining = spawn(served.plane.drain(30_000), name="drain")
+        await asyncio.sleep(2 * IDLE_GRACE_MS / 1000)
+        client.resume_reading()
+        await client.reader.readexactly(len(before))
+        assert (await client.response()).status == 200
+        assert await client.rest() == b""
+        await client.close()
+        async with asyncio.timeout(10):
+            assert await draining is True
 
 
 async def test_a_drain_takes_no_new_connections() -> None:

@@ -185,6 +185,19 @@ async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(mo
         await served.until(lambda: memory.left == memory.size)
 
 
+@pytest.mark.parametrize("proven", [False, True])
+async def test_small_chunks_are_read_in_slices(monkeypatch, proven):
+    """By whoever sends them: what a request costs to read is not decided by who sent the last one."""
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    head = b"POST /trade HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send((READ if proven else FLOOD) + head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n" + READ)
+        assert [(await client.response()).status for _ in range(3)] == [200 if proven else 404, 200, 200]
+        assert [request.body for request in upstream.requests][-2:] == [b"x" * 20_000, b""]
+        assert served.plane.common.rounds.deferred >= 6 * 20_000 // SLICE
+
+
 async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
     """Contents, chunks and heads behind one another, on connections that all wait for their turns."""
     monkeypatch.setattr(module, "SHARE_US", 0)
