@@ -151,7 +151,7 @@ class ReplayGuard:
     async def _record(self) -> None:
         try:
             while due := self._unrecorded.due(clock.monotonic_ms()):
-                commands = [_set(name, ttl_ms, shared=shared) for name, shared, ttl_ms in due]
+                commands = [_passed(name, ttl_ms, shared=shared) for name, shared, ttl_ms in due]
                 replies = await self._ask(commands)
                 for (name, _, _), reply in zip(due, replies, strict=True):
                     if not isinstance(reply, Exception):
@@ -222,6 +222,11 @@ def _commands(claims: list[_Claim]) -> list[tuple[str | bytes | int, ...]]:
 
 def _set(name: str, ttl_ms: int, *, shared: bool) -> tuple[str | bytes | int, ...]:
     return ("SET", name, _READ if shared else _TRADE, "PX", ttl_ms, "NX")
+
+
+def _passed(name: str, ttl_ms: int, *, shared: bool) -> tuple[str | bytes | int, ...]:
+    """What records a signature that has passed: a trade whatever used it before, a read only where nothing is known of it."""
+    return _set(name, ttl_ms, shared=True) if shared else ("SET", name, _TRADE, "PX", ttl_ms)
 
 
 def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:

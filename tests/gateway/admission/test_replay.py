@@ -190,6 +190,21 @@ async def test_what_passed_without_redis_is_told_to_it_when_it_is_back(alone, ow
     await other.aclose()
 
 
+async def test_a_trade_that_passed_without_redis_is_recorded_over_the_read_that_redis_knew(alone, own_redis, monkeypatch):
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 0.1)
+    other = redis_client.connect(own_redis.url)
+    elsewhere = ReplayGuard(other, metrics=Metrics())
+    await claim(elsewhere, b"1", shared=True)
+    own_redis.freeze()
+    await claim(alone, b"1", outage="allow")
+    own_redis.thaw()
+    async with asyncio.timeout(10):
+        while alone._unrecorded:
+            await other.ping()
+    assert await outcomes(claim(elsewhere, b"1", shared=True)) == [ReplayedRequest]
+    await other.aclose()
+
+
 async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, own_redis, monkeypatch):
     monkeypatch.setattr(replay, "PATIENCE_MS", 60_000)
     await claim(alone, b"warm")
