@@ -7,6 +7,10 @@ code at each write, and a peer is woken once for several of them: a fifth less p
 import asyncio
 from typing import Final
 
+import structlog
+
+_log = structlog.get_logger(__name__)
+
 LARGE: Final = 16_384
 """Bytes from which a write is made at once: it is worth it, and what waits must stay little."""
 
@@ -35,4 +39,7 @@ class Outbox:
         items, self._items = self._items, []
         for transport, data in items:
             if not transport.is_closing():
-                transport.write(data)
+                try:
+                    transport.write(data)
+                except RuntimeError as error:  # behind its end: a defect, for which nobody else's data may be lost
+                    _log.error("written_behind_the_end", exc_info=error)

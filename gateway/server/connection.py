@@ -389,6 +389,8 @@ class ClientConnection(ClientEnd):
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
 
     def write(self, data: bytes) -> None:
+        if self._state == ENDING:
+            return
         self._common.outbox.put(self.transport, data)
         if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
             self._exchange.pause()

@@ -58,7 +58,7 @@ class Session(Tunnel):
 
     __slots__ = (
         "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven",
-        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_waiting", "_waiting_bytes", "_working",
+        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_stopped", "_waiting", "_waiting_bytes", "_working",
     )  # fmt: skip
 
     def __init__(
@@ -84,12 +84,12 @@ class Session(Tunnel):
         self._logged_in_ms = 0
         self._proven = False
         """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
-        self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = False
+        self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = self._stopped = False
 
     # -- from the client
 
     def client_data(self, data: bytes) -> None:
-        if self._closing or self._end is not None:
+        if self._stopped or self._end is not None:
             return
         self.active_ms = self._registry.now_ms
         self._reader.feed(data)
@@ -181,11 +181,13 @@ class Session(Tunnel):
         now_ms, rounds = self._common.ticker.now_ms, self._common.rounds
         room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
+            if self._stopped:
+                return
             if room <= 0 or not (self._proven or turn or rounds.take()):
                 break
             turn = False
             waiting = self._waiting
-            if self._closing or self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
+            if self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
                 return
             if waiting and self._may_decide():
                 text = waiting.popleft()
@@ -246,7 +248,7 @@ class Session(Tunnel):
     def _read_or_not(self) -> None:
         """Read the client exactly when there is room for more."""
         full = self._service_full or self._client_full or self._reader.waiting or len(self._own) >= MAX_WAITING
-        if self._closing or not (full or self._crowded()):
+        if self._stopped or not (full or self._crowded()):
             self._downstream.resume_reading()
         else:
             self._downstream.pause_reading()
@@ -370,7 +372,7 @@ class Session(Tunnel):
 
     def _say(self, text: bytes) -> None:
         """Send the client a message of the gate, between two of the service."""
-        if self._closing:
+        if self._stopped:
             return
         if self._own or not self._down.between_messages:
             self._own.append(frame(TEXT, text))
@@ -391,7 +393,8 @@ class Session(Tunnel):
             self._end_by(now_ms + CLOSE_MS)
 
     def _stop(self) -> None:
-        """Nothing that waits is decided any more."""
+        """Nothing that waits is decided any more: one of the three has ended it."""
+        self._stopped = True
         ahead, self._ahead = self._ahead, None
         self._waiting = None
         for decision in ahead or ():

@@ -2,6 +2,8 @@
 
 import asyncio
 
+from structlog.testing import capture_logs
+
 from gateway.runtime.outbox import LARGE, Outbox
 
 
@@ -36,6 +38,20 @@ async def test_a_large_write_waits_for_nothing_but_what_came_before_it() -> None
     outbox.put(transport, b"a")
     outbox.put(transport, b"x" * (LARGE + 1))
     assert [len(data) for data in transport.written] == [1, LARGE + 1]
+
+
+async def test_what_is_written_behind_an_end_takes_nothing_from_others() -> None:
+    class Ended(Transport):
+        def write(self, data: bytes | bytearray | memoryview) -> None:
+            raise RuntimeError("Cannot call write() after write_eof()")
+
+    outbox, ended, other = Outbox(), Ended(), Transport()
+    outbox.put(ended, b"a")
+    outbox.put(other, b"b")
+    with capture_logs() as logs:
+        outbox.flush()
+    assert other.written == [b"b"]
+    assert [line["event"] for line in logs] == ["written_behind_the_end"]
 
 
 async def test_what_waits_is_written_before_a_transport_is_closed_and_not_after() -> None:

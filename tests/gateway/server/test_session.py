@@ -3,6 +3,7 @@
 import asyncio
 import json
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 
@@ -505,3 +506,20 @@ async def test_refusals_that_a_key_answers_for_are_bounded_by_its_limits_alone(m
         client.send(log_in(READER, "binance"), *[TRADE["binance"]] * 20, PUBLIC["binance"])
         assert {(await client.message())["gerbang"]["code"] for _ in range(20)} == {"scope_not_granted"}
         assert [(await service.message())["method"] for _ in range(2)] == ["session.logon", "time"]
+
+
+async def test_nothing_is_decided_any_more_once_the_service_has_gone(monkeypatch):
+    """Nor sent behind the end: what others are sent in that turn is not lost for it."""
+    monkeypatch.setattr(rounds, "SHARE_US", 0)
+    failed: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
+    async with conversation() as talk:
+        client, service = await talk.open("mobee")
+        client.send(*[UNLISTED["mobee"]] * 2_000)
+        await client.message()
+        service.side.close()
+        await talk.served.until(lambda: talk.served.metrics.tunnels == 0)
+        refused = talk.served.metrics.refused["no_route"]
+        await client.raw.rest()
+        assert talk.served.metrics.refused["no_route"] == refused
+        assert failed == []
