@@ -64,4 +64,4 @@ def test_without_redis_a_deleted_key_is_refused_within_a_second_and_reads_go_on(
         assert (trade.status, trade.code) == (503, "replay_guard_unavailable")
     for bot in bots:
         bot.connection.close()
-    assert own_system.says("Redis has ended").endswith("the rest goes on")
+    assert own_system.says("Redis has ended").endswith("the rest keeps running")

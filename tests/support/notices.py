@@ -16,6 +16,12 @@ from standardwebhooks.webhooks import Webhook
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
+async def until(owner: Any, question: str) -> None:
+    """Ask the database until it says yes."""
+    while not await owner.fetchval(question):  # noqa: ASYNC110  # it has no event for this
+        await asyncio.sleep(0.01)
+
+
 class Mailbox:
     """What a real SMTP server took. ``answer`` is what it says instead of taking a mail, while it is set."""
 

@@ -53,7 +53,7 @@ async def test_only_a_named_token_opens(service: Service) -> None:
     [
         ({}, "give a token"),
         ({"token": ALICE, "tokens": {"operator": BOB}}, "give only one"),
-        ({"tokens": {"alice": ALICE, "bob": ALICE}}, "nobody could tell"),
+        ({"tokens": {"alice": ALICE, "bob": ALICE}}, "two names share one token"),
         *(({"tokens": {name: ALICE}}, "somebody else") for name in ("account", "provider", "system")),
         ({"tokens": {"a b": ALICE}}, "pattern"),
         ({"tokens": {"alice": "short"}}, "at least 24"),

@@ -13,7 +13,7 @@ from gateway.runtime import clock
 from tests.support.admin import running_service, settings_for
 from tests.support.issuer import Issuer
 from tests.support.keys import add_key
-from tests.support.notices import SECRET, Receiver
+from tests.support.notices import SECRET, Receiver, until
 from tests.support.stack import Database
 
 
@@ -71,7 +71,7 @@ async def test_every_end_of_a_key_is_told_to_each_upstream_in_order(issuer: Issu
             await margin.until(5)
             assert [(name, event["data"]) for name, event in margin.events] == [(name, event["data"]) for name, event in spot.events]
             for left in ("spot", "margin", "upstreams"):
-                assert not await owner.fetchval("SELECT count(*) FROM notice_deliveries WHERE channel LIKE '%' || $1", left)
+                await until(owner, f"SELECT NOT EXISTS (SELECT 1 FROM notice_deliveries WHERE channel LIKE '%{left}')")
             await owner.close()
 
 

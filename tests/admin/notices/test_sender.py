@@ -19,7 +19,7 @@ from admin.outbox import Channel, Notice, Topic
 from admin.stores import Stores
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
-from tests.support.notices import Receiver, SmtpServer, add_account, free_port, settings_of, smtp
+from tests.support.notices import Receiver, SmtpServer, add_account, free_port, settings_of, smtp, until
 from tests.support.stack import Database
 
 NOW = 1_764_000_000_000
@@ -64,12 +64,6 @@ async def tell_and_fail(stores: Stores, account_id: str) -> None:
     async with stores.transaction() as connection:
         await outbox.add(connection, Notice(topic=Topic.KEY_DELETED, account_id=account_id, at_ms=NOW, detail={"label": "never"}))
         raise ZeroDivisionError
-
-
-async def until(owner: Any, question: str) -> None:
-    """Ask the database until it says yes."""
-    while not await owner.fetchval(question):  # noqa: ASYNC110  # it has no event for this
-        await asyncio.sleep(0.01)
 
 
 NOTHING_LEFT = "SELECT NOT EXISTS (SELECT 1 FROM notice_deliveries WHERE channel = '{}')"
