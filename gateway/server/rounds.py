@@ -16,9 +16,9 @@ from typing import Final
 
 from gateway.runtime import clock
 
-SHARE_US: Final = 250
+SHARE_US: Final = 500
 """Microseconds of a turn in which items of strangers are begun. One is done in any case, so that they get on on any machine."""
-TURN_US: Final = 500
+TURN_US: Final = 1_000
 """Microseconds of the processor that a turn may take in all before strangers pause."""
 LONG_US: Final = 5_000
 """Microseconds of the processor from which a turn is called long."""
