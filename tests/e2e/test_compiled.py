@@ -137,7 +137,10 @@ async def test_compiled_and_interpreted_gates_do_the_same(database, redis_url, t
                 await asyncio.gather(*(answer(gateway, *one) for one in zip(batch, cuts, range(AT_ONCE), strict=True)))
                 for gateway in gateways
             ]
-            for data, compiled, interpreted in zip(batch, *said, strict=True):
+            for number, (data, *both) in enumerate(zip(batch, *said, strict=True)):
+                compiled, interpreted = both
+                if lasting(compiled) != lasting(interpreted):  # of a hundred at once one may be late for a time limit: alone it is not
+                    compiled, interpreted = [await answer(gateway, data, cuts[number], number) for gateway in gateways]
                 assert lasting(compiled) == lasting(interpreted), data
                 assert compiled, data
                 assert b" 500 " not in compiled[:16], data
