@@ -226,3 +226,10 @@ def test_any_message_is_read_or_refused_and_never_forwards_a_credential(dialect,
         assert not isinstance(params, dict) or not {"apiKey", "signature"} & params.keys()
     else:
         assert not {"api", "hmac"} & forwarded.keys()
+
+
+def test_a_name_that_was_harmless_makes_no_other_spelling_so():
+    spelling = Spelling(b"apiKey")
+    assert spelling.mistake({b"apiKey": None, b"symbol": None}) == ""
+    assert spelling.mistake({b"apikey": None}), "folded like it"
+    assert spelling.mistake({b"symbol": None, b"APIKEY": None}), "one of two is known"

@@ -26,6 +26,7 @@ TAKEN = [
 REFUSED = [
     "", " ", "[]", "1", '"a"', "null", "{", "}", '{"a"}', '{"a":}', '{"a":1,}', "{,}", '{"a":1 "b":2}', '{"a":1}{"a":1}', '{"a":1} x',
     "{}{}",
+    '{"a":[1}}', '{"a":{"b":1]}', '{"a":[}}', '{"a":{]}', '{"a":{}"b":1}', '{"a":[1]"b":2}', '{"a":[[][]]}', '{"a":[{}{}]}',
     '{"a":[1,]}', '{"a":[,1]}', '{"a":[1 2]}', '{"a":[1}', '{"a":{"b":1]', "{a:1}", "{'a':1}", '{"a":01}', '{"a":+1}', '{"a":.5}',
     '{"a":1.}',
     '{"a":1e}', '{"a":-}', '{"a":0x1}', '{"a":1_0}', '{"a":NaN}', '{"a":Infinity}', '{"a":-Infinity}', '{"a":True}', '{"a":nul}',
@@ -138,6 +139,11 @@ def test_a_message_of_many_values_is_refused_before_it_is_read(inside):
     assert scan(few.encode())
     with pytest.raises(MalformedRequest, match="at most"):
         scan(b'{"a":[' + (inside * 3_000).encode())
+
+
+def test_brackets_that_close_are_counted_before_anything_is_read():
+    with pytest.raises(MalformedRequest, match="at most"):
+        scan(b'{"a":1' + b"]}" * 3_000)
 
 
 def test_values_are_cut_out_as_they_came():
