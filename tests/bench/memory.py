@@ -1,21 +1,24 @@
 """What one worker holds in memory, and how long the gate takes to start."""
 
-import resource
 import socket
 import subprocess
 import time
 from pathlib import Path
 
+from gateway.net import descriptors
 from tests.bench import contestants
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.processes import descendants, own, resident
 
 IDLE_CONNECTIONS = 10_000
+OF_AN_ADDRESS = 1_000
+SPARE = 100
+"""Connections less than there are descriptors for."""
 CACHED_KEYS = 100_000
 
 
 def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]:
-    """Start-up time in seconds, and resident memory in MiB: idle, with 10 000 idle connections, and added by 100 000 cached keys."""
+    """Start-up time in seconds, and resident memory in MiB: idle, with idle connections, and added by cached keys."""
     port, log = contestants.free_port(), ground.folder / "gate.log"
     began = time.monotonic()
     process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
@@ -39,12 +42,16 @@ def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]
 
 
 def _crowd(port: int) -> list[socket.socket]:
-    """Connections that say nothing, opened in portions that fit the backlog; each is accepted before memory is read."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = IDLE_CONNECTIONS + 100
-    if soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(wanted, hard), hard))
-    crowd = [socket.create_connection(("127.0.0.1", port), timeout=5) for _ in range(min(IDLE_CONNECTIONS, hard - 100))]
+    """Connections that say nothing, as many as there are file descriptors for; each is accepted before memory is read.
+
+    They come from several addresses: where descriptors are scarce, a gate gives no address more than an eighth of them.
+    """
+    descriptors.raise_limit()
+    most = min(IDLE_CONNECTIONS, descriptors.connections() - SPARE)
+    crowd = [
+        socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(f"127.0.0.{2 + number // OF_AN_ADDRESS}", 0))
+        for number in range(most)
+    ]
     for connection in (crowd[0], crowd[-1]):  # the last is answered when all before it were accepted
         connection.sendall(b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate.test\r\n\r\n")
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
