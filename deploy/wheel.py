@@ -29,8 +29,9 @@ MODULES = (
     "http1/answer", "http1/body", "http1/chunked", "http1/forwarding", "http1/framing", "http1/headers", "http1/memo", "http1/message",
     "http1/reader", "http1/request_head", "http1/request_reader", "http1/response", "http1/response_reader", "http1/shape",
     "net/addresses", "net/client_ip",
-    "server/common", "server/connection", "server/exchange", "server/phases", "server/plane", "server/ports", "server/queued",
-    "server/rounds", "server/serving", "server/session", "server/states", "server/upgrade", "server/upstream_request",
+    "server/client_lines", "server/common", "server/connection", "server/exchange", "server/intake", "server/lingering", "server/phases",
+    "server/plane", "server/ports", "server/queued", "server/rounds", "server/serving", "server/session", "server/states",
+    "server/upgrade", "server/upstream_request",
     "telemetry/histogram",
     "websocket/frames", "websocket/messages",
 )  # fmt: skip

@@ -13,21 +13,20 @@ from gateway.http1 import answer
 from gateway.http1.framing import CHUNKED
 from gateway.http1.message import Request
 from gateway.http1.request_reader import NO_FIELDS, RequestReader
-from gateway.net.closing import reset, unsent
+from gateway.net.closing import reset
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
+from gateway.server.client_lines import ClientLines
 from gateway.server.common import Common
 from gateway.server.exchange import Exchange
+from gateway.server.intake import FREE_BACKLOG, Intake
+from gateway.server.lingering import DONE, LINGER, Lingering
 from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
 from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, TUNNEL, WAITING
 
-FREE_BACKLOG: Final = 4_096
-"""Bytes held for a connection that nobody accounts for; more than that takes its client's share of the memory for contents."""
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
-DROPPED_AT_MOST: Final = 16 << 20
-"""Bytes that are read and dropped behind the last answer; who sends more than that is reset when the time has passed."""
 SLICE: Final = 4_096
 """Bytes of a tunnel, or of chunks, that are one item of work: seven hundred of the smallest frames or chunks."""
 
@@ -59,33 +58,8 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_advancing",
-        "_backlog",
-        "_charged",
-        "_common",
-        "_doorkeeper",
-        "_dropped",
-        "_exchange",
-        "_full",
-        "_lines",
-        "_lines_host",
-        "_lines_ip",
-        "_lines_secure",
-        "_owner",
-        "_paused",
-        "_proven",
-        "_reader",
-        "_serving",
-        "_stalled_ms",
-        "_state",
-        "_unsent",
-        "_upgraded",
-        "_waits",
-        "believed",
-        "deadline_ms",
-        "peer",
-        "secure",
-        "transport",
+        "_advancing", "_common", "_doorkeeper", "_exchange", "_full", "_intake", "_lines", "_lingering", "_reader", "_serving", "_state",
+        "_upgraded", "believed", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -97,23 +71,13 @@ class ClientConnection(ClientEnd):
         self._serving: Serving = common.serving
         """The version of the request in progress, or the one that was in force when the last state was entered."""
         self._reader = RequestReader()
-        self._backlog = b""
-        self._charged = 0
-        """Bytes of the backlog that are taken from the memory for contents."""
+        self._intake = Intake(common.memory, common.rounds)
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
-        self._advancing = self._paused = self._full = False
-        self._proven = False
-        """Whether the last request was admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
-        self._waits = False
-        """For that turn: it is not read meanwhile."""
-        self._owner = ""
-        self._dropped = 0
-        """Bytes that came when it was ending."""
-        self._lines = b""
-        self._lines_ip, self._lines_host, self._lines_secure = "", b"", False
+        self._advancing = self._full = False
+        self._lines = ClientLines()
+        self._lingering = Lingering()
         self._state = HEAD
-        self._unsent = self._stalled_ms = 0
         self.deadline_ms = NEVER
         self.peer = peer or ""
         self.secure = secure
@@ -127,7 +91,7 @@ class ClientConnection(ClientEnd):
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
-        self._owner = self._doorkeeper.owner(self)
+        self._intake.open(self.transport, self._doorkeeper.owner(self))
         self._enter(HEAD)
         self._common.rounds.watch()
         reason = self._doorkeeper.opened(self)
@@ -137,32 +101,32 @@ class ClientConnection(ClientEnd):
             self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True, resource="connections"))
 
     def data_received(self, data: bytes) -> None:
-        state = self._state
+        state, intake = self._state, self._intake
         if state <= IDLE:
-            if self._waits:
-                self._backlog += data
-            elif self._proven or self._common.rounds.take(len(data)):
+            if intake.waits:
+                intake.data += data
+            elif intake.has_turn(len(data)):
                 self._read_head(data)
             else:
-                self._backlog = data
-                if self._charge():
-                    self._wait()
+                intake.data = data
+                if intake.charge():
+                    intake.wait(self._turn)
                 else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
                     self._advance(turn=True)
         elif state == BODY:
             if self._in_chunks():
-                self._backlog += data
-                if not self._waits:
-                    self._advance(turn=self._proven)
+                intake.data += data
+                if not intake.waits:
+                    self._advance(turn=intake.proven)
                 return
             self._read_body(data)
-            if not self._proven and not self._waits and not self._common.rounds.take(len(data)):
-                self._wait()
+            if not intake.waits and not intake.has_turn(len(data)):
+                intake.wait(self._turn)
         elif state == WAITING:
             self._hold(data)
         elif state == TUNNEL:
-            self._backlog += data
-            if not self._waits:
+            intake.data += data
+            if not intake.waits:
                 self._advance()
         else:
             self._drop(len(data))
@@ -174,15 +138,14 @@ class ClientConnection(ClientEnd):
         self._enter(ENDING)
         self.deadline_ms = NEVER
         self._doorkeeper.closed(self)
-        self._backlog = b""
-        self._charge()
+        self._intake.drop()
         rounds = self._common.rounds
         rounds.watch()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
         if self._upgraded is not None:
-            rounds.wait(self._owner, self._leave)  # many can end at once
+            rounds.wait(self._intake.owner, self._leave)  # many can end at once
 
     def _leave(self) -> None:
         """The other side of what was a tunnel hears of the end."""
@@ -219,7 +182,7 @@ class ClientConnection(ClientEnd):
         if BODY <= state <= WAITING:
             if self._full:
                 self.deadline_ms = now_ms + serving.idle_timeout_ms
-            elif state == WAITING or self._paused:
+            elif state == WAITING or self._intake.paused:
                 self.deadline_ms = NEVER
             else:
                 self.deadline_ms = now_ms + serving.body_timeout_ms
@@ -259,69 +222,44 @@ class ClientConnection(ClientEnd):
             exchange.fail(refusal)
             return
         if reader.ended:
-            self._backlog = reader.rest + self._backlog
+            self._intake.data = reader.rest + self._intake.data
             self._enter(WAITING)
         elif exchange.streamed and self.deadline_ms != NEVER:
             later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
             self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
-        if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
+        if self._state == WAITING and len(self._intake.data) > FREE_BACKLOG:
             self._charge_or_end()
 
     def _hold(self, data: bytes) -> None:
         """A request waits for its answer; what comes behind it waits, too."""
-        self._backlog += data
+        self._intake.data += data
         self._charge_or_end()
-        if len(self._backlog) > MAX_BACKLOG:
-            self.pause_reading()
+        if len(self._intake.data) > MAX_BACKLOG:
+            self._intake.pause()
 
     def _drop(self, size: int) -> None:
         """What comes behind the last answer: the client may not have read that yet."""
-        self._dropped += size
-        if not self._waits and not (self._common.rounds.take(size) and self._dropped <= DROPPED_AT_MOST):
-            self._wait()
-
-    # -- turns
-
-    def _wait(self) -> None:
-        """Be read on when it is this client's turn."""
-        self._waits = True
-        if not self._paused and not self.transport.is_closing():
-            self.transport.pause_reading()
-        self._common.rounds.wait(self._owner, self._turn)
-
-    def _charge(self) -> bool:
-        """Take what is held from its client's share of the memory for contents. ``False``: there is none left."""
-        size, memory = len(self._backlog), self._common.memory
-        if self._charged:
-            memory.give(self._charged, (self._owner,))
-            self._charged = 0
-        if size > FREE_BACKLOG:
-            try:
-                memory.take(size, (self._owner,))
-                self._charged = size
-            except Overloaded:
-                return False
-        return True
+        more = self._lingering.drop(size)
+        if not self._intake.waits and not (self._common.rounds.take(size) and more):
+            self._intake.wait(self._turn)
 
     def _charge_or_end(self) -> bool:
-        """The same of what stands behind a request, or in a tunnel: who has no share left is cut off."""
-        if self._charge():
+        """For what stands behind a request, or in a tunnel: who has no share of the memory left is cut off."""
+        if self._intake.charge():
             return True
         self._common.metrics.resource_refused["body_memory_share"] += 1
-        self._backlog = b""
+        self._intake.drop()
         self.abort()
         return False
 
     def _turn(self) -> None:
-        self._waits = False
-        if self.transport.is_closing():
+        intake = self._intake
+        if not self._lingering.may_read:
+            intake.waits = False
             return
-        if self._state == ENDING and self._dropped > DROPPED_AT_MOST:
-            return
-        if not self._paused:
-            self.transport.resume_reading()
-        if self._backlog and self._state != WAITING:
+        intake.turned()
+        if intake.data and self._state != WAITING and not self.transport.is_closing():
             self._advance(turn=True)
 
     # -- steps of reading
@@ -334,19 +272,20 @@ class ClientConnection(ClientEnd):
             line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id(),
             self.believed, reader.shape,
         )  # fmt: skip
-        self._backlog = reader.rest
+        intake = self._intake
+        intake.data = reader.rest
         self._serving = serving = common.serving
         self._exchange = exchange = Exchange(common, serving, self, request, reader.framing)
         if reader.ended:
             self._enter(WAITING)
             exchange.start()
-            if self._state == WAITING and len(self._backlog) > FREE_BACKLOG:
+            if self._state == WAITING and len(intake.data) > FREE_BACKLOG:
                 self._charge_or_end()
         else:
             self._enter(BODY)
-            exchange.start(len(self._backlog))
-            if self._backlog:
-                self._advance(turn=self._proven)
+            exchange.start(len(intake.data))
+            if intake.data:
+                self._advance(turn=intake.proven)
 
     def _in_chunks(self) -> bool:
         """Whether content comes in chunks, each of which costs: it is read in slices, whoever the last request was from."""
@@ -360,30 +299,23 @@ class ClientConnection(ClientEnd):
         if self._advancing:
             return
         self._advancing = True
-        while self._backlog and not self._waits:
+        intake = self._intake
+        while intake.data and not intake.waits:
             state = self._state
-            if state == WAITING or (self._paused and state > IDLE):
+            if state == WAITING or (intake.paused and state > IDLE):
                 break
             in_chunks = self._in_chunks()
-            free = not in_chunks and (self._proven or state == BODY)
-            if not (turn or free or self._common.rounds.take()):
+            if not (turn or (state == BODY and not in_chunks) or (self._common.rounds.take() if in_chunks else intake.has_turn())):
                 if self._charge_or_end():
-                    self._wait()
+                    intake.wait(self._turn)
                 break
             turn = False
-            data, self._backlog = self._backlog, b""
-            if self._charged:
-                self._charge()
             if state <= IDLE:
-                self._read_head(data)
+                self._read_head(intake.take())
             elif state == BODY:
-                if in_chunks:
-                    data, self._backlog = data[:SLICE], data[SLICE:]
-                self._read_body(data)
+                self._read_body(intake.take(SLICE if in_chunks else 0))
             elif self._upgraded is not None:
-                if not self._proven:
-                    data, self._backlog = data[:SLICE], data[SLICE:]
-                self._upgraded.client_data(data)
+                self._upgraded.client_data(intake.take(0 if intake.proven else SLICE))
         self._advancing = False
 
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
@@ -397,9 +329,9 @@ class ClientConnection(ClientEnd):
 
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
-        self._proven = exchange is not None and exchange.proven
+        self._intake.proven = exchange is not None and exchange.proven
         if not keep_alive or self._common.draining:
-            if self._reader.framing.keep_alive or self._state != WAITING or self._backlog or self._full:
+            if self._reader.framing.keep_alive or self._state != WAITING or self._intake.data or self._full:
                 self.close()
             else:
                 self.close_idle()  # the client has said that this request is its last, and it is read: nothing is to be drained
@@ -410,57 +342,45 @@ class ClientConnection(ClientEnd):
     def _next(self) -> None:
         self._serving = self._common.serving
         self._enter(IDLE)
-        if self._paused:
-            self.resume_reading()
-        if self._backlog:
+        if self._intake.paused:
+            self._intake.resume()
+        if self._intake.data:
             self._advance()
         elif self._common.draining:  # which began while the client had not read its answer
             self.close()
 
     def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        """Rendered once as long as nothing changes."""
-        if self._lines_ip != client_ip or self._lines_host != host or self._lines_secure is not secure or not self._lines:
-            self._lines_ip, self._lines_host, self._lines_secure = client_ip, host, secure
-            ip = client_ip.encode()
-            proto = b"https" if secure else b"http"
-            lines = b"x-client-ip: " + ip + b"\r\nx-forwarded-for: " + ip + b"\r\nx-forwarded-proto: " + proto + b"\r\n"
-            self._lines = lines + (b"x-forwarded-host: " + host + b"\r\n" if host else b"")
-        return self._lines
+        return self._lines.render(client_ip, host, secure=secure)
 
     def pause_reading(self) -> None:
-        if not self._paused and not self.transport.is_closing():
-            self._paused = True
-            if not self._waits:
-                self.transport.pause_reading()
+        self._intake.pause()
 
     def resume_reading(self) -> None:
-        if self._paused and not self.transport.is_closing():
-            self._paused = False
-            if not self._waits:
-                self.transport.resume_reading()
-                if self._state == TUNNEL and self._backlog:
-                    self._advance()
+        intake = self._intake
+        if intake.paused:
+            intake.resume()
+            if self._state == TUNNEL and intake.data and not intake.paused:
+                self._advance()
 
     def pause_content(self) -> None:
-        self.pause_reading()
+        self._intake.pause()
         self._again()
 
     def resume_content(self) -> None:
-        self.resume_reading()
+        self._intake.resume()
         self._again()
-        if self._state == BODY and self._backlog:
+        if self._state == BODY and self._intake.data:
             self._advance()
 
     def become(self, upgraded: Upgraded) -> None:
         exchange, self._exchange = self._exchange, None
-        self._proven = exchange is not None and exchange.proven
+        self._intake.proven = exchange is not None and exchange.proven
         self._upgraded = upgraded
         self._enter(TUNNEL)
         if self._full:
             upgraded.client_full()
-        self.resume_reading()
-        if self._backlog and not self._waits:
-            self._advance()
+        self._intake.resume()
+        self._advance()
 
     def close(self) -> None:
         """Ends our side, then reads on for a moment."""
@@ -469,12 +389,11 @@ class ClientConnection(ClientEnd):
         self._common.outbox.flush()
         self._enter(ENDING)
         self._exchange = None
-        self._backlog = b""
-        self._charge()
+        self._intake.drop()
         if not self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.close()
             return
-        self.resume_reading()
+        self._intake.resume()
         self.transport.write_eof()
 
     def abort(self) -> None:
@@ -491,13 +410,13 @@ class ClientConnection(ClientEnd):
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
-        return self._state <= IDLE and not self._reader.begun and not self._backlog
+        return self._state <= IDLE and not self._reader.begun and not self._intake.data
 
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
         state, timeouts = self._state, self._common.metrics.timeouts
-        if state <= BODY and self._waits:
+        if state <= BODY and self._intake.waits:
             self._enter(state)  # it is we who are late
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1
@@ -516,18 +435,13 @@ class ClientConnection(ClientEnd):
 
     def _linger(self) -> None:
         """Go when the client has had everything, and a moment to see that it was the last."""
-        before, self._unsent = self._unsent, unsent(self.transport)
-        now_ms = self._common.ticker.now_ms
-        if self._unsent == before == 0:
-            self.transport.abort()
-        elif before == 0 or self._unsent < before:
-            self._stalled_ms = now_ms + self._serving.idle_timeout_ms
+        seen = self._lingering.look(self.transport, self._common.ticker.now_ms, self._serving.idle_timeout_ms)
+        if seen == LINGER:
             self._enter(ENDING)
-        elif now_ms < self._stalled_ms:
-            self._enter(ENDING)
-        else:
+            return
+        if seen != DONE:
             self._common.metrics.timeouts["write"] += 1
-            self.transport.abort()
+        self.transport.abort()
 
     def _refuse(self, refusal: Refusal, asked: tuple[bytes, bytes] = (b"", b"")) -> None:
         """Answer what is not even a request, and close.

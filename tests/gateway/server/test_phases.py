@@ -372,7 +372,7 @@ async def test_a_connection_lingers_from_when_all_is_written(monkeypatch: pytest
     talk.to("ENDING")
     left = iter([9_000, 8_000, 0])
     talk.wire.ended = False
-    monkeypatch.setattr("gateway.server.connection.unsent", lambda _transport: next(left, 0))
+    monkeypatch.setattr("gateway.server.lingering.unsent", lambda _transport: next(left, 0))
     for _ in range(3):  # each look finds that the client has read some more
         talk.common.ticker.now_ms += LINGER_MS
         talk.connection.expired()
@@ -386,7 +386,7 @@ async def test_a_client_that_reads_nothing_of_the_end_is_dropped_after_its_limit
     talk = Talk()
     talk.to("ENDING")
     talk.wire.ended = False
-    monkeypatch.setattr("gateway.server.connection.unsent", lambda _transport: 9_000)
+    monkeypatch.setattr("gateway.server.lingering.unsent", lambda _transport: 9_000)
     talk.connection.expired()
     talk.common.ticker.now_ms += LIMITS["idle_timeout_ms"] - 1
     talk.connection.expired()
