@@ -102,34 +102,33 @@ class ClientConnection(ClientEnd):
 
     def data_received(self, data: bytes) -> None:
         state, intake = self._state, self._intake
-        if state <= IDLE:
-            if intake.waits:
-                intake.data += data
-            elif intake.has_turn(len(data)):
-                self._read_head(data)
-            else:
-                intake.data = data
-                if intake.charge():
-                    intake.wait(self._turn)
-                else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
-                    self._advance(turn=True)
-        elif state == BODY:
-            if self._in_chunks():
-                intake.data += data
-                if not intake.waits:
-                    self._advance(turn=intake.proven)
-                return
-            self._read_body(data)
-            if not intake.waits and not intake.has_turn(len(data)):
-                intake.wait(self._turn)
-        elif state == WAITING:
+        if state == WAITING:
             self._hold(data)
+        elif state == ENDING:
+            self._drop(len(data))
+        elif intake.waits:
+            intake.data += data
+            if self._charge_or_end():
+                intake.follow()
+        elif state <= IDLE:
+            if intake.has_turn(len(data)):
+                self._read_head(data)
+                return
+            intake.data = data
+            if intake.charge():
+                intake.wait(self._turn)
+            else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
+                self._advance(turn=True)
         elif state == TUNNEL:
             intake.data += data
-            if not intake.waits:
-                self._advance()
+            self._advance()
+        elif self._in_chunks():
+            intake.data += data
+            self._advance(turn=intake.proven)
         else:
-            self._drop(len(data))
+            self._read_body(data)
+            if not intake.has_turn(len(data)):
+                intake.wait(self._turn)
 
     def eof_received(self) -> None:
         """The client has gone, or will at least send no more: either way nobody waits (the transport closes itself)."""
@@ -240,9 +239,12 @@ class ClientConnection(ClientEnd):
 
     def _drop(self, size: int) -> None:
         """What comes behind the last answer: the client may not have read that yet."""
+        intake = self._intake
         more = self._lingering.drop(size)
-        if not self._intake.waits and not (self._common.rounds.take(size) and more):
-            self._intake.wait(self._turn)
+        if not intake.waits and not (self._common.rounds.take(size) and more):
+            intake.pause()
+            if more:
+                intake.wait(self._turn)
 
     def _charge_or_end(self) -> bool:
         """For what stands behind a request, or in a tunnel: who has no share of the memory left is cut off."""
@@ -255,12 +257,12 @@ class ClientConnection(ClientEnd):
 
     def _turn(self) -> None:
         intake = self._intake
-        if not self._lingering.may_read:
-            intake.waits = False
-            return
         intake.turned()
-        if intake.data and self._state != WAITING and not self.transport.is_closing():
+        if self._state == ENDING:
+            intake.resume()
+        elif intake.data and self._state != WAITING and not self.transport.is_closing():
             self._advance(turn=True)
+        intake.follow()
 
     # -- steps of reading
 
@@ -316,6 +318,8 @@ class ClientConnection(ClientEnd):
                 self._read_body(intake.take(SLICE if in_chunks else 0))
             elif self._upgraded is not None:
                 self._upgraded.client_data(intake.take(0 if intake.proven else SLICE))
+            else:
+                intake.drop()
         self._advancing = False
 
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)

@@ -1,7 +1,8 @@
 """What a client connection has received and not looked at yet, whose memory that takes, and whether more is read.
 
 Bytes wait for two reasons: the request before them has no answer yet, or their client has proven nothing and it is not its turn
-(:mod:`gateway.server.rounds`). The transport is read when there is neither a turn to wait for nor an order to pause.
+(:mod:`gateway.server.rounds`). Who waits for a turn with little is still read: most clients send nothing until they have their answer, and
+to stop and go on reading costs two system calls.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ FREE_BACKLOG: Final = 4_096
 class Intake:
     """See the module."""
 
-    __slots__ = ("_charged", "_memory", "_rounds", "_transport", "data", "owner", "paused", "proven", "waits")
+    __slots__ = ("_charged", "_memory", "_rounds", "_stopped", "_transport", "data", "owner", "paused", "proven", "waits")
 
     def __init__(self, memory: Memory, rounds: Rounds) -> None:
         self._memory = memory
@@ -36,6 +37,8 @@ class Intake:
         """Whether the last request was admitted for a key: its client need not wait for turns."""
         self.waits = False
         """Whether it waits for a turn."""
+        self._stopped = False
+        """Whether the transport is not read."""
 
     def open(self, transport: asyncio.Transport, owner: str) -> None:
         """Begin to receive from this transport."""
@@ -52,33 +55,37 @@ class Intake:
         return self.proven or self._rounds.take(size)
 
     def wait(self, item: Callable[[], None]) -> None:
-        """Do this, which ends with :meth:`turned`, when it is its turn; nothing is read until then."""
+        """Do this, which begins with :meth:`turned` and ends with :meth:`follow`, when it is its turn."""
         self.waits = True
-        if not self.paused and not self._transport.is_closing():
-            self._transport.pause_reading()
+        self.follow()
         self._rounds.wait(self.owner, item)
 
     def turned(self) -> None:
-        """It is its turn; read again."""
+        """It is its turn."""
         self.waits = False
-        if not self.paused and not self._transport.is_closing():
-            self._transport.resume_reading()
 
     # -- orders
 
     def pause(self) -> None:
         """Read no more."""
-        if not self.paused and not self._transport.is_closing():
-            self.paused = True
-            if not self.waits:
-                self._transport.pause_reading()
+        self.paused = True
+        self.follow()
 
     def resume(self) -> None:
-        """Read on, at the latest when it is its turn."""
-        if self.paused and not self._transport.is_closing():
-            self.paused = False
-            if not self.waits:
-                self._transport.resume_reading()
+        """Read on, unless it has enough to wait for a turn with."""
+        self.paused = False
+        self.follow()
+
+    def follow(self) -> None:
+        """Read or do not, by what has come and what has been asked since."""
+        stop = self.paused or (self.waits and len(self.data) > FREE_BACKLOG)
+        if stop is self._stopped or self._transport.is_closing():
+            return
+        self._stopped = stop
+        if stop:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
     # -- bytes
 

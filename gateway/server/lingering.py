@@ -31,15 +31,10 @@ class Lingering:
         self._stalled_ms = 0
         """When a client that reads nothing has had time enough."""
 
-    @property
-    def may_read(self) -> bool:
-        """Whether more may be read and dropped."""
-        return self._dropped <= DROPPED_AT_MOST
-
     def drop(self, size: int) -> bool:
         """So many bytes have come. Whether more may be read."""
         self._dropped += size
-        return self.may_read
+        return self._dropped <= DROPPED_AT_MOST
 
     def look(self, transport: asyncio.Transport, now_ms: int, idle_timeout_ms: int) -> int:
         """A moment has passed: :data:`LINGER`, :data:`DONE` or :data:`STALLED`."""

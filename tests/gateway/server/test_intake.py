@@ -1,15 +1,36 @@
 """Bytes that wait: for a turn, in whose memory, and when the transport is read."""
 
 import asyncio
+from collections.abc import Callable
 from typing import cast
 
 import pytest
 
 from gateway.http1.body import Memory
+from gateway.server import rounds
 from gateway.server.intake import FREE_BACKLOG, Intake
 from gateway.server.rounds import SHARE_US, Rounds
 
 OWNER = "198.51.100.7"
+
+
+A_LOT = bytes(FREE_BACKLOG + 1)
+
+
+def turn(intake: Intake, rest: bytes = b"") -> Callable[[], None]:
+    """What is done at a turn.
+
+    :param rest: what is left, and waits for another one
+    """
+
+    def item() -> None:
+        intake.turned()
+        intake.data = rest
+        if rest:
+            intake.wait(turn(intake))
+        intake.follow()
+
+    return item
 
 
 class Transport:
@@ -54,8 +75,35 @@ async def test_who_has_proven_a_key_needs_no_turn(intake):
     assert intake.has_turn(too_much)
 
 
-async def test_it_is_read_again_at_its_turn(intake, transport):
-    intake.wait(intake.turned)
+async def test_who_waits_with_little_is_read(intake, transport):
+    intake.data = bytes(FREE_BACKLOG)
+    intake.wait(turn(intake))
+    assert intake.waits
+    assert transport.read
+    await asyncio.sleep(0)
+    assert not intake.waits
+
+
+async def test_who_waits_with_a_lot_is_read_again_at_its_turn(intake, transport):
+    intake.data = A_LOT
+    intake.wait(turn(intake))
+    assert not transport.read
+    await asyncio.sleep(0)
+    assert transport.read
+
+
+async def test_what_comes_while_it_waits_can_be_a_lot(intake, transport):
+    intake.wait(turn(intake))
+    intake.data = A_LOT
+    intake.follow()
+    assert not transport.read
+
+
+async def test_it_is_not_read_between_two_turns_that_it_waits_for(intake, transport, monkeypatch):
+    monkeypatch.setattr(rounds, "SHARE_US", 0)  # one item in a turn
+    intake.data = A_LOT
+    intake.wait(turn(intake, A_LOT))
+    await asyncio.sleep(0)
     assert intake.waits
     assert not transport.read
     await asyncio.sleep(0)
@@ -65,7 +113,8 @@ async def test_it_is_read_again_at_its_turn(intake, transport):
 
 @pytest.mark.parametrize("turn_first", [True, False])
 async def test_it_is_read_when_neither_a_turn_nor_an_order_stands_against_it(intake, transport, turn_first):
-    intake.wait(intake.turned)
+    intake.data = A_LOT
+    intake.wait(turn(intake))
     intake.pause()
     intake.pause()
     if turn_first:
@@ -80,18 +129,11 @@ async def test_it_is_read_when_neither_a_turn_nor_an_order_stands_against_it(int
     assert transport.read
 
 
-async def test_a_paused_connection_that_waits_is_not_paused_twice(intake, transport):
-    intake.pause()
-    intake.wait(intake.turned)
-    await asyncio.sleep(0)
-    assert not transport.read
-
-
 async def test_a_transport_that_closes_gets_no_orders(intake, transport):
     transport.closing = True
+    intake.data = A_LOT
     intake.pause()
-    assert transport.read
-    intake.wait(intake.turned)
+    intake.wait(turn(intake))
     assert transport.read
     await asyncio.sleep(0)
     assert not intake.waits

@@ -38,7 +38,5 @@ def test_who_reads_nothing_is_stalled_after_the_idle_timeout(looks):
 
 def test_so_much_is_dropped_and_no_more():
     lingering = Lingering()
-    assert lingering.may_read
     assert lingering.drop(DROPPED_AT_MOST)
     assert not lingering.drop(1)
-    assert not lingering.may_read

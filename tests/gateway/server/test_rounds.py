@@ -249,9 +249,9 @@ async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all
 async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(monkeypatch):
     monkeypatch.setattr(module, "SHARE_US", 0)
     async with serving(limits={"header_timeout_ms": 100, "idle_timeout_ms": 100}) as served:
-        client = await served.client()
         rounds = served.plane.common.rounds
         monkeypatch.setattr(served.plane.common, "rounds", held := Held())
+        client = await served.client()
         client.send(FLOOD)
         await served.until(lambda: bool(held.items))
         (connection,) = served.plane._connections

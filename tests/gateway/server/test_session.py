@@ -193,7 +193,7 @@ async def test_messages_are_decided_in_the_order_they_came_and_few_wait(dialect)
         await talk.served.until(lambda: bool(talk.guard.held))
         session = next(iter(talk.served.tunnels._all))
         await talk.served.until(lambda: len(session._waiting or ()) == MAX_WAITING)
-        assert session._downstream._paused
+        assert session._downstream._intake.paused
         talk.guard.release()
         first = await service.message()
         assert "key_id" in first["gateway"]
@@ -205,7 +205,7 @@ async def test_messages_are_decided_in_the_order_they_came_and_few_wait(dialect)
                 opcode, payload = await service.frame()
             assert "key_id" not in json.loads(payload)["gateway"]
         assert (await client.message())["gerbang"]["code"] == "no_route"
-        await talk.served.until(lambda: not session._downstream._paused)
+        await talk.served.until(lambda: not session._downstream._intake.paused)
 
 
 async def test_claims_of_one_connection_are_made_together_and_its_messages_pass_in_their_order():
@@ -261,11 +261,11 @@ async def test_a_service_that_does_not_read_stops_the_client_and_loses_nothing()
             client.send(big)
             count += 1
             await asyncio.sleep(0)
-        assert session._downstream._paused
+        assert session._downstream._intake.paused
         client.send(*[big] * 20)
         for _ in range(count + 20):
             assert len((await service.message())["x"]) == 60_000
-        await talk.served.until(lambda: not session._downstream._paused)
+        await talk.served.until(lambda: not session._downstream._intake.paused)
 
 
 async def test_refusals_that_a_client_does_not_read_are_bounded():
@@ -276,7 +276,7 @@ async def test_refusals_that_a_client_does_not_read_are_bounded():
         service.side.send(b"\x01\x05begin")  # a message of the service that does not end
         assert await client.raw.reader.readexactly(7) == b"\x01\x05begin"
         client.send(*[wrong] * 500)
-        await talk.served.until(lambda: session._downstream._paused and len(session._own) >= MAX_WAITING)
+        await talk.served.until(lambda: session._downstream._intake.paused and len(session._own) >= MAX_WAITING)
         assert len(session._own) == MAX_WAITING
         service.side.send(b"\x80\x03end")
         assert await client.raw.reader.readexactly(5) == b"\x80\x03end"
