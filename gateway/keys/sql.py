@@ -24,14 +24,15 @@ FIND_KEYS = f"""
 
 # -- the feed of changes: gateway --------------------------------------------------------------------------------------
 
-# $1 is the position of the last read, $2 the newest mark it saw. A mark from beyond this database's own history counts for nothing.
+# $1 is the position of the last read, $2 the newest mark it saw. A mark from beyond this database's own history counts for nothing, and
+# one that a dump has put into another table under the same name is another mark.
 READ_FEED = f"""
     SELECT {POSITION} AS position, {SERVER} AS server,
            coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
                     pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor,
-           (SELECT id::text FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())
+           (SELECT concat(tableoid, ' ', id) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())
              ORDER BY made_at DESC LIMIT 1) AS mark,
-           EXISTS (SELECT FROM key_feed_marks WHERE id = $2::text::uuid) AS mark_is_there,
+           EXISTS (SELECT FROM key_feed_marks WHERE concat(tableoid, ' ', id) = $2) AS mark_is_there,
            changes.key_ids, changes.xids
       FROM (SELECT coalesce(array_agg(key_id), '{{}}') AS key_ids, coalesce(array_agg(xid::text::bigint), '{{}}') AS xids
               FROM key_changes

@@ -8,7 +8,6 @@ once more, Redis is not believed for that key at all.
 Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
 
-from collections import deque
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -21,8 +20,8 @@ MAX_RECORD_TTL_MS = 300_000
 CLOCKS_DIFFER_MS = 2_000
 """How far the clocks of two machines may be apart: they date the records in Redis, and nothing else."""
 EVERY_KEY = "*"
-_KEPT_MS = MAX_RECORD_TTL_MS + 10_000
 _MOST = 200_000
+_MOST_HEARD = 20_000
 _NO_END = 1 << 62
 _GOES_ON_MS = 250
 
@@ -53,14 +52,15 @@ class FeedRead(NamedTuple):
 class _Marks:
     """Keys that something was heard of, each with the number of that hearing. Bounded: beyond it, something was heard of every key."""
 
-    __slots__ = ("_all", "_of")
+    __slots__ = ("_all", "_most", "_of")
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._of: dict[str, int] = {}
         self._all = 0
 
     def note(self, key_id: str, number: int) -> None:
-        if len(self._of) >= _MOST:
+        if len(self._of) >= self._most:
             self._of.clear()
             self._all = number
         self._of[key_id] = number
@@ -94,10 +94,9 @@ class Trust:
         self._floor = _NO_END
         """Changes from here on are all in ``_changed``."""
         self._changed: dict[str, tuple[int, ...]] = {}
-        self._told = _Marks()
-        self._heard = _Marks()
-        self._forgotten = 0
-        self._history: deque[tuple[int, int]] = deque()
+        """As long as the feed itself holds them: a database that was restored from before them is known by their absence."""
+        self._told = _Marks(_MOST)
+        self._heard = _Marks(_MOST_HEARD)
 
     # -- what is heard
 
@@ -153,32 +152,22 @@ class Trust:
             self.seen.clear()
         if self.read is None or self.read.server != read.server:
             self._changed.clear()
-            self._history.clear()
             self._floor = read.floor
         for key_id, xid in read.changes:
             known = self._changed.get(key_id, ())
             if xid not in known:
                 self._changed[key_id] = (*known, xid)
         self.read, self.read_at, self.seen[read.server] = read, at, read.position
-        self._floor = max(self._floor, read.floor)
         self._told.forget(number)
-        self._forget(read, at.ms)
-
-    def _forget(self, read: FeedRead, now_ms: int) -> None:
-        """Drop, now and then, the changes that every record still valid has in it."""
-        if not self._history or now_ms - self._history[-1][0] >= _KEPT_MS // 30:
-            self._history.append((now_ms, read.position.xmin))
-            self._heard.forget(self._forgotten)
-            self._forgotten = self.number
-            while now_ms - self._history[0][0] > _KEPT_MS:
-                self._floor = max(self._floor, self._history.popleft()[1])
+        if read.floor > self._floor:
+            self._floor = read.floor
             self._changed = {key_id: xids for key_id, xids in self._changed.items() if max(xids) >= self._floor}
         if len(self._changed) > _MOST:
             self._changed.clear()
             self._floor = read.position.xmax
 
     def recent(self) -> list[str]:
-        """Keys that changed as lately as a record from before could be valid."""
+        """Keys that changed as lately as the feed tells of: a record from before could be valid."""
         return [key_id for key_id in self._changed if key_id != EVERY_KEY]
 
     # -- what follows

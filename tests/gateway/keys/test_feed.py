@@ -268,6 +268,21 @@ async def test_a_database_restored_from_before_is_noticed_by_its_marks(world, st
     assert await gap_of(gate, world, record)
 
 
+async def test_a_dump_that_is_restored_over_a_running_database_is_noticed(world):
+    """It has the newest mark when no admin service has run since, and its rows come without triggers."""
+    record = await world.key()
+    gate = await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    restored = """
+        ALTER TABLE key_feed_marks RENAME TO before;
+        CREATE TABLE key_feed_marks (LIKE before INCLUDING ALL);
+        INSERT INTO key_feed_marks SELECT * FROM before;
+        GRANT SELECT ON key_feed_marks TO gerbang_gateway;
+    """
+    sql(world.database.server, restored, world.database.name)
+    assert await gap_of(gate, world, record)
+
+
 async def test_a_position_that_goes_back_is_noticed(world):
     record = await world.key()
     gate = await world.gate()
