@@ -1,7 +1,8 @@
-"""Batches lookups: key ids waiting in order for a bounded number of concurrent queries."""
+"""Batches lookups: key ids waiting in order for a bounded number of concurrent queries, and of ids a second."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
+from math import inf
 from typing import Any
 
 from gateway.runtime.tasks import cancel, spawn
@@ -14,13 +15,19 @@ class Line:
     :param batch: most ids at once
     :param hands: most batches at once
     :param places: most ids that may wait
+    :param per_second: most ids in a second, a batch more after a quiet time
     """
 
-    def __init__(self, work: Callable[[list[str]], Awaitable[None]], *, batch: int, hands: int, places: int = 1 << 30) -> None:
+    def __init__(
+        self, work: Callable[[list[str]], Awaitable[None]], *, batch: int, hands: int, places: int = 1 << 30, per_second: float = inf
+    ) -> None:
         self._work = work
         self._batch = batch
         self._hands = hands
         self._places = places
+        self._seconds_each = 1 / per_second
+        self._free = 0.0
+        """When all that were taken so far may have been asked for."""
         self._waiting: dict[str, None] = {}
         self._taking = 0
         """Hands that are busy."""
@@ -53,26 +60,16 @@ class Line:
                 some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
                 for key_id in some:
                     del self._waiting[key_id]
+                await self._turn_of(len(some))
                 await self._work(some)
         finally:
             self._taking -= 1  # at once: who comes before the loop has noticed that this task is done finds nobody else
 
-
-class Budget:
-    """So many units a second and not more, however many ask.
-
-    :param burst: units that may be taken at once after a quiet time
-    """
-
-    def __init__(self, per_second: int, burst: int) -> None:
-        self._ms_each = 1_000 / per_second
-        self._burst_ms = burst * self._ms_each
-        self._free_ms = 0.0
-
-    def wait_ms(self, units: int, now_ms: int) -> float:
-        """Take units; how long to wait before they may be used."""
-        self._free_ms = max(self._free_ms, now_ms - self._burst_ms) + units * self._ms_each
-        return max(0.0, self._free_ms - now_ms)
+    async def _turn_of(self, count: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._free = max(self._free, now - self._batch * self._seconds_each) + count * self._seconds_each
+        if self._free > now:
+            await asyncio.sleep(self._free - now)
 
 
 def _first(waiting: dict[str, None], count: int) -> list[str]:

@@ -10,6 +10,7 @@ What is promised, and how (``trust`` decides what is believed, ``invalidation`` 
   key that is not in memory is taken from Redis while its seal is valid. A key that is known to have changed never is.
 * When changes may have been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read anew.
 * An unknown id is never written to Redis, and waits in a line of its own for PostgreSQL, which sees a bounded number of rows a second.
+* Who has waited too long is told to try again. The look-up stays in line, so that whoever tries again finds the key, or is nearer to it.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord
-from gateway.keys.lines import Budget, Line
+from gateway.keys.lines import Line
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import SharedRecords
 from gateway.keys.snapshot import Snapshot
@@ -35,7 +36,9 @@ from gateway.telemetry.metrics import Metrics
 ROWS_PER_SECOND = 5_000
 """Of PostgreSQL, for keys that were seen to exist; and as many for ids of which nobody knows."""
 PATIENCE_MS = 2_000
-"""How long an id stands in line before who waits for it is told to try again."""
+"""How long a request waits for a look-up before it is told to try again."""
+PLACES = 50_000
+"""Look-ups under way at once, but for keys that are in memory and in doubt."""
 _REDIS_BATCH, _POSTGRES_BATCH, _HANDS = 100, 250, 4
 _UNKNOWN_PLACES = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
@@ -55,14 +58,17 @@ class _Failure(NamedTuple):
 class _Flight(Generic[T]):
     """One look-up under way."""
 
-    __slots__ = ("attempts", "began_ms", "dated", "outcome")
+    __slots__ = ("attempts", "dated", "outcome")
 
-    def __init__(self, began_ms: int) -> None:
-        self.began_ms = began_ms
+    def __init__(self) -> None:
         self.attempts = 0
         self.dated: DatedRecord | None = None
         """What Redis holds."""
         self.outcome: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
+
+    async def waited_for(self) -> T | Absent | _Failure:
+        await asyncio.wait((self.outcome,), timeout=PATIENCE_MS / 1_000)
+        return self.outcome.result() if self.outcome.done() else _Failure("the line of key look-ups does not move fast enough")
 
 
 class KeyLookup(Generic[T]):
@@ -96,10 +102,10 @@ class KeyLookup(Generic[T]):
         self._believed_until_ms = 0
         self._flights: dict[str, _Flight[T]] = {}
         self._first = Line(self._ask_redis, batch=_REDIS_BATCH, hands=_HANDS)
-        self._known = Line(self._ask_known, batch=_POSTGRES_BATCH, hands=_HANDS // 2)
-        self._unknown = Line(self._ask_unknown, batch=_POSTGRES_BATCH, hands=_HANDS // 2, places=_UNKNOWN_PLACES)
-        self._for_known = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
-        self._for_unknown = Budget(ROWS_PER_SECOND, _POSTGRES_BATCH)
+        self._known = Line(self._ask_postgres, batch=_POSTGRES_BATCH, hands=_HANDS // 2, per_second=ROWS_PER_SECOND)
+        self._unknown = Line(
+            self._ask_postgres, batch=_POSTGRES_BATCH, hands=_HANDS // 2, places=_UNKNOWN_PLACES, per_second=ROWS_PER_SECOND
+        )
         self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
         self._renewing = False
 
@@ -140,7 +146,7 @@ class KeyLookup(Generic[T]):
         return entry.value
 
     async def fetch(self, key_id: str) -> T | None:
-        """The key's value; ``None`` when there is no such key. Waits for a look-up of the same key that is under way.
+        """The key's value; ``None`` when there is no such key. Waits for a look-up of the same key that is under way, and not for ever.
 
         Whoever gives up waiting does not disturb the look-up.
 
@@ -149,8 +155,10 @@ class KeyLookup(Generic[T]):
         """
         found: T | Absent | _Failure | None = self.peek(key_id, self._monotonic_ms())
         if found is None:
-            flight = self._flights.get(key_id) or self._begin(key_id)
-            found = await asyncio.shield(flight.outcome)
+            flight = self._flights.get(key_id)
+            if flight is None and len(self._flights) < PLACES:
+                flight = self._begin(key_id)
+            found = _Failure("too many keys are being looked up") if flight is None else await flight.waited_for()
         if isinstance(found, _Failure):
             raise KeyStoreUnavailable("The key cannot be looked up at the moment; try again shortly.", reason=found.reason)
         return None if found is ABSENT else found
@@ -241,7 +249,7 @@ class KeyLookup(Generic[T]):
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
     def _begin(self, key_id: str) -> _Flight[T]:
-        self._flights[key_id] = flight = _Flight[T](self._monotonic_ms())
+        self._flights[key_id] = flight = _Flight[T]()
         self._first.add(key_id)
         return flight
 
@@ -268,23 +276,11 @@ class KeyLookup(Generic[T]):
             elif not self._unknown.add(key_id):
                 self._land(key_id, flight, _Failure("too many unknown key ids are being looked up"))
 
-    async def _ask_known(self, key_ids: list[str]) -> None:
-        await self._ask_postgres(key_ids, self._for_known)
-
-    async def _ask_unknown(self, key_ids: list[str]) -> None:
-        await self._ask_postgres(key_ids, self._for_unknown)
-
-    async def _ask_postgres(self, key_ids: list[str], budget: Budget) -> None:
+    async def _ask_postgres(self, key_ids: list[str]) -> None:
         """Whatever goes wrong, nobody is left waiting."""
         again: list[str] = []
         try:
-            since_ms = self._monotonic_ms() - PATIENCE_MS
-            in_time = [key_id for key_id in key_ids if self._flights[key_id].began_ms >= since_ms]
-            if in_time:  # the others take nothing of what those behind them wait for
-                wait_ms = budget.wait_ms(len(in_time), self._monotonic_ms())
-                if wait_ms > 0:
-                    await asyncio.sleep(wait_ms / 1_000)
-                again = await self._find(in_time)
+            again = await self._find(key_ids)
         except Exception:  # noqa: BLE001  # whoever waits is told below
             _log.exception("key_lookup_defect")
         finally:
@@ -293,7 +289,7 @@ class KeyLookup(Generic[T]):
                 if key_id in again:
                     self._known.add(key_id)
                 elif flight is not None:
-                    self._land(key_id, flight, _Failure("the line of key look-ups does not move fast enough"))
+                    self._land(key_id, flight, _Failure("the look-up failed"))
 
     async def _find(self, key_ids: list[str]) -> list[str]:
         """Those to be asked for again: they changed meanwhile, so that what was read may be the past."""

@@ -55,29 +55,19 @@ class Sources:
 
     async def share(self, records: Sequence[DatedRecord], *, now_ms: int) -> bool:
         """Put records into Redis; whether it took them."""
-        try:
-            await self._of_redis(self._shared.write, records, now_ms=now_ms)
-        except StoreUnavailable:
-            return False
-        return True
+        return await self._done(self._shared.write, records, now_ms=now_ms)
 
-    async def forget(self, key_ids: Sequence[str]) -> None:
-        """Remove records from Redis, if it answers. Whoever reads one that is left does not believe it once the feed is read."""
-        try:
-            await self._of_redis(self._shared.forget, key_ids)
-        except StoreUnavailable:
-            return  # the listener does it again when Redis is back
+    async def forget(self, key_ids: Sequence[str]) -> bool:
+        """Remove records from Redis; whether it did. Whoever reads one that is left does not believe it once the feed is read."""
+        return await self._done(self._shared.forget, key_ids)
 
     async def purge(self, key_ids: Sequence[str], is_old: Callable[[DatedRecord], bool]) -> bool:
         """Remove such records from Redis; whether it answered."""
         try:
             held = await self._of_redis(self._shared.read, key_ids)
-            old = [key_id for key_id, dated in held.items() if is_old(dated)]
-            if old:
-                await self._of_redis(self._shared.forget, old)
         except StoreUnavailable:
             return False
-        return True
+        return await self.forget([key_id for key_id, dated in held.items() if is_old(dated)])
 
     async def find(self, key_ids: Sequence[str]) -> Found:
         """The keys by PostgreSQL.
@@ -95,6 +85,13 @@ class Sources:
         self._metrics.key_fetches["postgres", "found"] += len(found.records)
         self._metrics.key_fetches["postgres", "absent"] += len(key_ids) - len(found.records)
         return found
+
+    async def _done(self, ask: Callable[P, Awaitable[None]], *args: P.args, **kwargs: P.kwargs) -> bool:
+        try:
+            await self._of_redis(ask, *args, **kwargs)
+        except StoreUnavailable:
+            return False
+        return True
 
     async def _of_redis(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         if self._now_ms() < self._redis_rests_until_ms:

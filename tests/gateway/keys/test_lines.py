@@ -35,3 +35,21 @@ async def test_who_comes_in_the_turn_in_which_the_last_hand_ends_is_served(line)
     for _ in range(5):
         await asyncio.sleep(0)
     assert line.served == ["a", "b"]
+
+
+async def test_no_more_are_asked_for_in_a_second_than_may_be():
+    served: list[int] = []
+
+    async def work(key_ids):
+        served.append(len(key_ids))
+        if sum(served) == 25:
+            done.set()
+
+    done, loop = asyncio.Event(), asyncio.get_running_loop()
+    began, line = loop.time(), Line(work, batch=10, hands=2, per_second=1_000)
+    for number in range(25):
+        line.add(str(number))
+    await done.wait()
+    assert loop.time() - began >= 0.014  # a batch may be asked for at once
+    assert max(served) == 10
+    await line.aclose()

@@ -11,7 +11,6 @@ from gateway.keys import codec, lookup, postgres, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import new_key_id
-from gateway.keys.lines import Budget
 from gateway.keys.shared import record_key
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import MAX_RECORD_TTL_MS
@@ -563,21 +562,31 @@ async def test_made_up_ids_wait_in_a_line_of_their_own_that_is_bounded(world, mo
     assert await gate.lookup.fetch(record.key_id) == record
 
 
-async def test_who_has_waited_too_long_in_line_is_told_to_try_again_and_holds_up_nobody_behind(world, monkeypatch):
-    """A line longer than what PostgreSQL is asked for in two seconds would never move again if they counted as asked for."""
+async def test_who_has_waited_too_long_is_told_to_try_again_and_finds_the_key_then(world, monkeypatch):
+    """With more than a gate has time for, a look-up that was given up with its request began anew each time, and hardly any ended."""
     record, gate = await world.key(), await world.gate()
-    shared_, waited = gate.lookup._sources.shared, gate.clocks
-    counted = []
-    monkeypatch.setattr(Budget, "wait_ms", lambda *_: counted.append(True) or 0)
+    monkeypatch.setattr(lookup, "PATIENCE_MS", 10)
+    gate.store.hold()
+    for _ in range(2):
+        with pytest.raises(KeyStoreUnavailable):
+            await gate.lookup.fetch(record.key_id)
+    gate.store.release()
+    await gate.settle()
+    assert gate.peek(record.key_id) == record
+    assert gate.store.asked == [record.key_id]
 
-    async def slow(key_ids):
-        waited.advance(lookup.PATIENCE_MS + 1)
-        return await shared_(key_ids)
 
-    gate.lookup._sources.shared = slow
+async def test_look_ups_under_way_are_bounded(world, monkeypatch):
+    record, gate = await world.key(), await world.gate()
+    monkeypatch.setattr(lookup, "PLACES", 2)
+    gate.store.hold()
+    guesses = [spawn(gate.lookup.fetch(new_key_id()), name="guess") for _ in range(2)]
+    await gate.store.holding.wait()
     with pytest.raises(KeyStoreUnavailable):
         await gate.lookup.fetch(record.key_id)
-    assert gate.store.asked == counted == []
+    gate.store.release()
+    assert await asyncio.gather(*guesses) == [None, None]
+    assert await gate.lookup.fetch(record.key_id) == record
 
 
 async def test_new_settings_hold_from_now_on(world):
