@@ -23,7 +23,7 @@ from redis.asyncio import Redis, RedisCluster
 
 from gateway.config.fields import Rate
 from gateway.errors import StoreUnavailable
-from gateway.keys.redis_client import script_unknown, translated
+from gateway.keys.redis_client import keys_are_apart, script_unknown, translated
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import Charge, ShareNeeded
 from gateway.runtime.tasks import Patience, spawn
@@ -128,6 +128,7 @@ class KeyLimiter:
 
     def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
         self._redis = redis
+        self._together = 1 if isinstance(redis, RedisCluster) else TOGETHER
         self._metrics = metrics
         metrics.probes.append(self._count)
         self._shares: dict[str, _Share] = {}
@@ -318,8 +319,7 @@ class KeyLimiter:
         async with Patience(TIMEOUT_SECONDS):
             if not batch:
                 await self._redis.ping()
-            together = 1 if isinstance(self._redis, RedisCluster) else TOGETHER
-            scripts = [batch[start : start + together] for start in range(0, len(batch), together)]
+            scripts = [batch[start : start + self._together] for start in range(0, len(batch), self._together)]
             answers = await self._send("EVALSHA", _SETTLE_SHA, scripts)
             unknown = [index for index, answer in enumerate(answers) if script_unknown(answer)]
             if unknown:
@@ -328,6 +328,8 @@ class KeyLimiter:
                     answers[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
+                if keys_are_apart(answer):  # shards behind a proxy: this once as if Redis were away
+                    self._together = 1
                 raise answer
         return [of_key for answer in answers for of_key in answer]
 

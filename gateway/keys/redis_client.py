@@ -70,6 +70,11 @@ def script_unknown(reply: object) -> bool:
     return isinstance(reply, NoScriptError)
 
 
+def keys_are_apart(reply: object) -> bool:
+    """Whether a reply says that the keys of one command are on several servers: a Cluster's nodes, or shards behind a proxy."""
+    return isinstance(reply, ResponseError) and "same slot" in str(reply)
+
+
 _SCHEMES = ("redis", "rediss", "unix", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster")
 _TLS_OPTIONS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_check_hostname", "ssl_cert_reqs")
 _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")

@@ -48,6 +48,21 @@ async def test_claims_of_keys_on_all_nodes_go_in_one_batch(clients):
     assert await outcomes(other, KEYS, b"signature") == [ReplayedRequest] * len(KEYS)
 
 
+async def test_behind_a_plain_url_that_leads_to_shards_keys_are_settled_one_by_one(cluster):
+    """As of a proxy, or of the only node of a Cluster: the script of several keys is refused."""
+    node = cluster.processes[0]
+    mine = [key for key in (f"plain-{number}" for number in range(300)) if cluster.owner_of(f"{{{key}}}") is node][:20]
+    client = redis_client.connect(f"redis://127.0.0.1:{node.port}")
+    limiter = KeyLimiter(client, metrics=Metrics())
+    for key in mine:
+        limiter.charge(key, 1, Rate(1_200, 60_000), clock.monotonic_ms())
+    await limiter._settle(list(limiter._due))
+    assert (limiter.degraded, len(limiter._due)) == (True, 20)
+    await limiter._settle(list(limiter._due))
+    assert (limiter.degraded, len(limiter._due)) == (False, 0)
+    await client.aclose()
+
+
 async def test_limits_of_keys_on_all_nodes_are_shared(clients):
     limiters = [KeyLimiter(client, metrics=Metrics()) for client in clients]
     rate = Rate(5, 3_600_000)
