@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientSession, ClientWebSocketResponse
 
 _TIMEOUT_S = 30
+_REASON_S = 5
 _MAX_MESSAGE = 1 << 24
 _EXPECTED = frozenset({1000, 1001})
 """Close codes that are no refusal (RFC 6455 §7.4.1)."""
@@ -87,11 +88,14 @@ async def _talk(url: str, messages: list[str]) -> None:
 
 
 async def _reason(session: "ClientSession", url: str, status: int) -> str:
-    """Why there is no session, asked without offering one, since a refused handshake hides its content; ``""``: another answer came."""
-    async with session.get("http" + url.removeprefix("ws").removeprefix("http")) as answer:
-        if answer.status != status or not answer.content_type.endswith("json"):
-            return ""
-        text = await answer.text()
+    """Why there is no session, asked without offering one, since a refused handshake hides its content; ``""``: no such answer came."""
+    import aiohttp
+
+    try:
+        async with asyncio.timeout(_REASON_S), session.get("http" + url.removeprefix("ws").removeprefix("http")) as answer:
+            text = await answer.text() if answer.status == status and answer.content_type.endswith("json") else ""
+    except (TimeoutError, ValueError, aiohttp.ClientError):
+        return ""
     problem = _problem(text) or _problem(f'{{"gerbang":{text}}}')
     return str(problem["detail"]) if problem is not None else ""
 

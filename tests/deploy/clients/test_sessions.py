@@ -1,10 +1,12 @@
 """deploy/clients: what the examples of sessions send is what the gate admits; and ``gerbang stream``, which is one of them."""
 
 import asyncio
+import importlib
 import json
 import sys
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from gateway.websocket.frames import TEXT, close_frame, frame
@@ -147,3 +149,18 @@ async def test_a_stream_that_cannot_be_says_why(key_file):
         assert (status, "JSON object" in errors) == (2, True)
     status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file)
     assert (status, "cannot be reached" in errors) == (1, True)
+
+
+async def test_why_there_is_no_stream_is_not_waited_for_for_ever(monkeypatch):
+    module = importlib.import_module("deploy.cli.stream")
+    monkeypatch.setattr(module, "_REASON_S", 0.05)
+
+    async def silent(reader, writer):
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(silent, "127.0.0.1", 0)
+    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+    async with asyncio.timeout(15), aiohttp.ClientSession() as session:
+        assert await module._reason(session, url, 403) == ""
+    server.close()
