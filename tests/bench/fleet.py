@@ -1,8 +1,8 @@
 """Some gates' key rooms in one process, as a worker has them: ``python -m tests.bench.fleet GATES PERIOD DSN REDIS VAULT``.
 
-It reads a line for each step from standard input and answers each with a line of JSON: ``fill PATH [TOGETHER]`` (every gate looks up every
-key, whose ids are in that file, so many at a time), ``use SECONDS`` (every gate uses every key once each PERIOD seconds), ``revoked`` (wait
-until no gate has any key). It ends with its input.
+It reads a line for each step from standard input and answers each with a line of JSON: ``fill PATH [TOGETHER]`` (the first gate looks up
+every key, whose ids are in that file, so many at a time; the others are given what it has then), ``use SECONDS`` (every gate uses every key
+once each PERIOD seconds), ``revoked`` (wait until no gate has any key). It ends with its input.
 """
 
 import asyncio
@@ -22,6 +22,7 @@ from gateway.config.fields import Rate
 from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable
 from gateway.keys import postgres, redis_client
+from gateway.keys.cache import Entry
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
@@ -40,6 +41,7 @@ from tests.bench.processes import resident
 
 RATE = Rate(1_200, 60_000)
 TOGETHER = 500
+TURN_SECONDS = 0.02
 LAG_SECONDS = 0.005
 RETRY_SECONDS = 2.0
 """After which a client that was told to try again does."""
@@ -47,6 +49,20 @@ RETRY_SECONDS = 2.0
 
 def _as_it_is(record: KeyRecord) -> KeyRecord:
     return record
+
+
+class Listener(InvalidationListener):
+    """Notes when PostgreSQL notified last, and when the first change that was read then was acted upon."""
+
+    notified = heard = 0.0
+
+    def _notified(self, woken: asyncio.Event) -> None:
+        self.notified, self.heard = time.monotonic(), 0.0
+        super()._notified(woken)
+
+    def _tell(self, key_id: str | None) -> None:
+        self.heard = self.heard or time.monotonic()
+        super()._tell(key_id)
 
 
 class Gate:
@@ -57,7 +73,7 @@ class Gate:
         self.lookup: KeyLookup[KeyRecord] = KeyLookup(
             KeyStore(pool, vault, seconds=2.0), SharedRecords(redis, vault), trust, Cache(), prepare=_as_it_is, metrics=self.metrics
         )
-        self.listener = InvalidationListener(redis, dsn, trust, self.lookup, metrics=self.metrics)
+        self.listener = Listener(redis, dsn, trust, self.lookup, metrics=self.metrics)
         self.limiter = KeyLimiter(redis, metrics=self.metrics)
         self.counts = UsageCounts()
         self.writer = UsageWriter(self.counts, redis, self.metrics)
@@ -77,6 +93,11 @@ class Gate:
         """Every key once, some at a time, as requests would ask for them; again after a moment when told to try again."""
         waiting = iter(ids)
         await asyncio.gather(*(self._look_up(waiting) for _ in range(together)))
+
+    def take_over(self, another: "Gate") -> None:
+        """Have in memory what another gate has, as if it had been looked up."""
+        for key_id, entry in another.lookup._cache.present.items():
+            self.lookup._cache.put(key_id, Entry(entry.record, entry.value, entry.position))
 
     async def _look_up(self, waiting: Iterator[str]) -> None:
         for key_id in waiting:
@@ -111,7 +132,7 @@ class Gate:
                     await self.limiter.settled(key_id, 1, RATE)
                 self.counts.admitted(key_id, "203.0.113.7", clock.now_ms())
             turn = min(due, turn + 2 * TOGETHER)
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(TURN_SECONDS)
 
     def figures(self) -> dict[str, int]:
         told = {f"{store} {outcome}": count for (store, outcome), count in self.metrics.key_fetches.items()}
@@ -177,7 +198,9 @@ async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
         match line:
             case ["fill", path, *together]:
                 ids = (await asyncio.to_thread(Path(path).read_text)).split()
-                await asyncio.gather(*(gate.fill(ids, int(together[0]) if together else TOGETHER) for gate in gates))
+                await gates[0].fill(ids, int(together[0]) if together else TOGETHER)
+                for gate in gates[1:]:
+                    gate.take_over(gates[0])
             case ["use", seconds]:
                 until = time.monotonic() + float(seconds)
                 await asyncio.gather(*(gate.use(ids, float(period), until) for gate in gates))
@@ -186,6 +209,7 @@ async def main(count: str, period: str, dsn: str, url: str, vault: str) -> None:
         stop.set()
         ended = time.monotonic()
         answer = {"gates": [gate.figures() for gate in gates], "seconds": ended - began, "lag_ms": await lag, "at": ended}
+        answer |= {"notified": max(gate.listener.notified for gate in gates), "heard": max(gate.listener.heard for gate in gates)}
         answer |= {"processor": time.process_time() - spent, "busiest": await busiest}
         answer |= {"fetch_ms": percentile([taken for gate in gates for taken in gate.fetch_ms], 0.99), "resident": resident(os.getpid())}
         sys.stdout.write(json.dumps(answer) + "\n")

@@ -27,7 +27,7 @@ def test_a_cold_gate_takes_from_redis_what_another_uses(ground: Ground):
 
 
 def test_every_part_says_what_it_measured(ground: Ground, capsys: pytest.CaptureFixture[str]):
-    asyncio.run(scaling.everything(ground, [1, 2], [60], 1.0, scaling.PARTS))
+    asyncio.run(scaling.everything(ground, [1, 2], [60], seconds=1.0, uses=100, at_once=50, only=scaling.PARTS))
     told = capsys.readouterr().out.splitlines()
     rows = [line for line in told if line.split()[:2] in (["1", "60"], ["2", "60"])]
     assert len(rows) == 2
