@@ -91,7 +91,7 @@ def create_app(operated: Operated) -> web.Application:
 
     app.add_routes(
         [
-            web.route("*", "/decision/{proxy:nginx|forward-auth}", decide),
+            web.route("*", "/decision/{proxy:nginx|forward-auth|envoy}", decide),
             web.route("*", "/decision/{proxy:envoy}/{target:.*}", decide),
             web.get("/health", health),
             web.get("/ready", ready),

@@ -2,11 +2,12 @@
 
 ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No content, since nginx sends none.
 ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent
-ANY  /decision/envoy/<target>   ext_authz over HTTP with path_prefix /decision/envoy: the request's own method, target and content
+ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, target and content behind its path_prefix
 
-A signature over no content says nothing of content that the gate has not seen. So the first two take ``?content=dropped``, by which the
-proxy's configuration states that it forwards no content, and the second ``?content=sent``, that each question carries the whole. Without
-either, a request of another method than GET and HEAD whose question carries no content is refused.
+A signature over no content says nothing of content that the gate has not seen, and a request of any method can have some (RFC 9110 §9.3.1).
+So the proxy's configuration states behind the path what becomes of it: ``?content=dropped``, that the proxy forwards none (nginx, forward
+auth), or ``?content=sent``, that each question carries the whole (forward auth; Envoy, whose path_prefix is then
+``/decision/envoy?content=sent``). Without either, a question that carries no content is refused on every route that is not public.
 
 200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
 to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code; the body, which nginx throws away, stands in
@@ -23,12 +24,14 @@ from gateway.admission.verdict import Asked, Verdict
 from gateway.errors import MalformedRequest
 
 _TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
+_DROPPED, _SENT = "content=dropped", "content=sent"
+_STATED = {"nginx": (_DROPPED,), "forward-auth": (_DROPPED, _SENT), "envoy": (_SENT,)}
+"""What a configuration may state behind the path: no client can write there."""
 _ENVOY = "/decision/envoy"
 _ENVOYS_OWN = "x-envoy-"
 _PARTIAL = ("x-envoy-auth-partial-body", "true")
 _FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"})
 """Fields of the question itself."""
-_CONTENT = {"nginx": ("", "content=dropped"), "forward-auth": ("", "content=dropped", "content=sent")}
 
 
 def read(request: web.Request, proxy: str, body: bytes) -> Asked:
@@ -38,23 +41,35 @@ def read(request: web.Request, proxy: str, body: bytes) -> Asked:
     :raises MalformedRequest: the proxy does not say which method and target it is, or says it twice
     """
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
-    peer = request.remote or ""
     if proxy == "envoy":
-        headers = [
-            (name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)
-        ]
-        whole = _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
-        return Asked(request.method, request.raw_path.removeprefix(_ENVOY), headers, body, peer, whole)
+        return _of_envoy(request, fields, body)
     content = request.rel_url.raw_query_string
-    if content not in _CONTENT[proxy]:
-        raise MalformedRequest(
-            f"the asking proxy's configuration may say {' or '.join(_CONTENT[proxy][1:])} behind the path, not {content[:40]!r}"
-        )
+    if content and content not in _STATED[proxy]:
+        raise _misstated(proxy, content)
     method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
-    if content == "content=dropped":
+    if content == _DROPPED:
         body = b""
-    return Asked(method, target, headers, body, peer, bool(content or (body and proxy == "forward-auth")))
+    return Asked(method, target, headers, body, request.remote or "", bool(content or (body and proxy == "forward-auth")))
+
+
+def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) -> Asked:
+    """The path_prefix of the configuration stands before the target that the client sent, which begins with a slash.
+
+    :raises MalformedRequest: the prefix states what it cannot
+    """
+    behind = request.raw_path.removeprefix(_ENVOY)
+    target = behind.removeprefix(f"?{_SENT}")
+    if not target.startswith("/"):
+        raise _misstated("envoy", target.removeprefix("?"))
+    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)]
+    whole = bool(body or target != behind) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
+    return Asked(request.method, target, headers, body, request.remote or "", whole)
+
+
+def _misstated(proxy: str, content: str) -> MalformedRequest:
+    allowed = " or ".join(_STATED[proxy])
+    return MalformedRequest(f"the asking proxy's configuration may say {allowed} behind the path, not {content[:40]!r}")
 
 
 def answer(verdict: Verdict, proxy: str) -> web.Response:

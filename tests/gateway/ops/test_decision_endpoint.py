@@ -9,6 +9,7 @@ import re
 import shutil
 import socket
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from pathlib import Path
 
 import aiohttp
@@ -78,7 +79,7 @@ def signed(key, method, target, body=b""):
     return dict(outgoing.headers)
 
 
-async def ask(gateway, headers, *, how="nginx", method="GET", data=None):
+async def ask(gateway, headers, *, how="nginx?content=dropped", method="GET", data=None):
     host, port = gateway.ops
     async with (
         aiohttp.ClientSession() as session,
@@ -108,7 +109,7 @@ async def test_a_signed_request_may_pass_and_the_upstream_is_told_who_it_is_from
 
 async def test_a_session_cannot_be_decided_once_for_all(write):
     async with running(write()) as gateway:
-        status, headers, body = await ask(gateway, forwarded("GET", "/ws"), how="forward-auth")
+        status, headers, body = await ask(gateway, forwarded("GET", "/ws"), how="forward-auth?content=dropped")
         assert (status, headers["X-Gerbang-Code"]) == (404, "no_route")
         assert "each message of this session is admitted individually" in json.loads(body)["detail"]
 
@@ -138,10 +139,10 @@ async def test_refusals_are_those_of_the_gate(write, key):
 async def test_other_proxies_are_told_the_real_status(write, key):
     async with running(write()) as gateway:
         headers = signed(key, "GET", "/wallets") | {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/nowhere"}
-        status, told, body = await ask(gateway, headers, how="forward-auth")
+        status, told, body = await ask(gateway, headers, how="forward-auth?content=sent")
         assert (status, told["Content-Type"]) == (404, "application/problem+json")
         assert b"no_route" in body
-        status, _, _ = await ask(gateway, signed(key, "GET", "/wallets"), how="envoy/wallets")
+        status, _, _ = await ask(gateway, signed(key, "GET", "/wallets"), how="envoy?content=sent/wallets")
         assert status == 200
 
 
@@ -162,50 +163,76 @@ UNWANTED = (
 
 async def test_a_field_that_the_gate_would_not_forward_is_refused_whoever_asks(gate, key):
     """The gate cannot take it out of what another proxy forwards."""
-    ways = {"nginx": of("GET", "/wallets"), "forward-auth": forwarded("GET", "/wallets"), "envoy/wallets": {}}
+    ways = {
+        "nginx?content=dropped": of("GET", "/wallets"),
+        "forward-auth?content=dropped": forwarded("GET", "/wallets"),
+        "envoy?content=sent/wallets": {},
+    }
     for name in UNWANTED:
         for way, told in ways.items():
             if way.startswith("envoy") and name.startswith("X-Envoy"):
                 continue  # Envoy removes those of clients, and adds its own
             status, headers, body = await ask(gate, signed(key, "GET", "/wallets") | told | {name: "DELETE"}, how=way)
-            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request"), (name, way)
+            assert (status, headers["X-Gerbang-Code"]) == (403 if way.startswith("nginx") else 400, "malformed_request"), (name, way)
             assert name.lower().encode() in body
     # What one proxy tells the method by is nothing that another's client may send.
-    told = ways["forward-auth"] | {"X-Original-URI": "/orders"}
-    assert (await ask(gate, signed(key, "GET", "/wallets") | told, how="forward-auth"))[0] == 400
+    told = ways["forward-auth?content=dropped"] | {"X-Original-URI": "/orders"}
+    status, _, body = await ask(gate, signed(key, "GET", "/wallets") | told, how="forward-auth?content=dropped")
+    assert status == 400
+    assert b"x-original-uri" in body
 
 
 async def test_content_that_was_not_seen_is_not_let_through_on_a_signature_over_none(gate, key):
-    calls = [("POST", "/orders", "mobee"), ("POST", "/orders", "rfc9421"), ("POST", "/orders", "binance"), ("DELETE", "/orders/1", "mobee")]
-    for method, target, dialect in calls:
-        for way, asked in (("forward-auth", "GET"), ("forward-auth", method), ("nginx", "GET")):
-            outgoing = sign(dialect, signing_key(key), method, target, b"", now_ms=clock.now_ms(), nonce=f"{way}{asked}")
-            told = of(method, outgoing.target) if way == "nginx" else forwarded(method, outgoing.target)
-            status, headers, body = await ask(gate, outgoing.headers | told, how=way, method=asked)
-            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request")
-            assert b"did not send the body" in body
+    """A call of any method can have content: a proxy whose configuration says nothing of it may forward some."""
+    calls = [(method, "/orders/1" if method == "DELETE" else "/orders") for method in ("POST", "DELETE")]
+    calls += [(method, "/wallets") for method in ("GET", "HEAD")]
+    for number, (dialect, (method, target)) in enumerate(product(("mobee", "rfc9421", "binance"), calls)):
+        for way, asked in (("forward-auth", "GET"), ("forward-auth", method), ("nginx", "GET"), ("envoy", method)):
+            outgoing = sign(dialect, signing_key(key), method, target, b"", now_ms=clock.now_ms(), nonce=f"{way}{asked}{method}")
+            told = {"nginx": of, "forward-auth": forwarded}.get(way, lambda *_: {})(method, outgoing.target)
+            told["X-Forwarded-For"] = f"203.0.113.{number}"  # few refusals of one address are explained
+            how = f"envoy{outgoing.target}" if way == "envoy" else way
+            status, headers, body = await ask(gate, outgoing.headers | told, how=how, method=asked)
+            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request"), (dialect, method, way)
+            if asked != "HEAD":
+                assert b"did not send the body" in body
+    # On a public route nothing is signed, and the upstream is told that it is nobody.
+    assert (await ask(gate, of("GET", "/public"), how="nginx"))[0] == 200
 
 
 async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(gate, key):
     """Behind the path, where no client can."""
     for way in ("nginx?content=dropped", "forward-auth?content=dropped", "forward-auth?content=sent"):
-        told = of("POST", "/orders") if way.startswith("nginx") else forwarded("POST", "/orders")
-        outgoing = sign("rfc9421", signing_key(key), "POST", "/orders", b"", now_ms=clock.now_ms(), nonce=way.replace("?", "-"))
-        assert (await ask(gate, outgoing.headers | told, how=way))[0] == 200
+        for method, target in (("POST", "/orders"), ("GET", "/wallets")):
+            told = of(method, target) if way.startswith("nginx") else forwarded(method, target)
+            nonce = f"{way}{method}".replace("?", "-")
+            outgoing = sign("rfc9421", signing_key(key), method, target, b"", now_ms=clock.now_ms(), nonce=nonce)
+            assert (await ask(gate, outgoing.headers | told, how=way))[0] == 200
     for way in ("nginx?content=sent", "forward-auth?content=droppe", "forward-auth?content=dropped&x=1"):
         told = of("POST", "/orders") if way.startswith("nginx") else forwarded("POST", "/orders")
         _, headers, body = await ask(gate, signed(key, "POST", "/orders") | told, how=way)
         assert headers["X-Gerbang-Code"] == "malformed_request"
         assert b"configuration may say" in body
+    for way in ("envoy?content=dropped/wallets", "envoy?content=sent", "envoy?content=sen/wallets", "envoy"):
+        status, _, body = await ask(gate, signed(key, "GET", "/wallets"), how=way)
+        assert status == 400
+        assert b"configuration may say content=sent behind the path" in body
+
+
+async def test_envoys_prefix_stands_before_whatever_the_client_sent(gate, key):
+    at = "/wallets?x=content=sent"
+    outgoing = sign("rfc9421", signing_key(key), "GET", at, b"", now_ms=clock.now_ms(), nonce="n")
+    assert (await ask(gate, outgoing.headers, how=f"envoy?content=sent{at}"))[0] == 200
+    assert (await ask(gate, outgoing.headers, how=f"envoy{at}"))[0] == 400  # the client says it, not the configuration
 
 
 async def test_what_was_sent_is_taken_as_it_was_sent_and_only_whole(gate, key):
     body = b'{"price":"1"}'
     partial = signed(key, "POST", "/orders", body) | {"x-envoy-auth-partial-body": "true"}
-    assert (await ask(gate, partial, how="envoy/orders", method="POST", data=body))[0] == 400
+    assert (await ask(gate, partial, how="envoy?content=sent/orders", method="POST", data=body))[0] == 400
     body = gzip.compress(body)  # signed as it is, and not to be decoded here
     headers = signed(key, "POST", "/orders", body) | {"Content-Encoding": "gzip"}
-    assert (await ask(gate, headers, how="envoy/orders", method="POST", data=body))[0] == 200
+    assert (await ask(gate, headers, how="envoy/orders", method="POST", data=body))[0] == 200  # what came whole is seen
 
 
 async def test_a_question_may_be_as_large_as_the_gate_takes_a_request(gate, key):
@@ -316,7 +343,10 @@ async def test_a_real_nginx_asks_by_auth_request(write, key, upstream, tmp_path)
                 headers = signed(key, "POST", "/orders") | dict.fromkeys(ADDRESS, "someone-else")
                 async with session.post(f"{url}/orders", data=data, headers=headers) as answer:
                     assert answer.status == 200
-            assert [request.body for request in upstream.requests] == [b"", b"", b""]
+            for data in (body, in_chunks(body)):
+                async with session.get(f"{url}/wallets", data=data, headers=signed(key, "GET", "/wallets")) as answer:
+                    assert answer.status == 200
+            assert [request.body for request in upstream.requests] == [b""] * 5
             assert b"someone-else" not in upstream.raw
             await check_what_the_gate_answers_itself(session, url, upstream)
 
@@ -437,6 +467,12 @@ async def test_a_real_envoy_asks_by_ext_authz_with_the_body(write, key, upstream
                 assert (answer.status, (await answer.json(content_type=None))["code"]) == (409, "replayed_request")
             async with session.post(f"{url}/orders", data=body + b" ", headers=signed(key, "POST", "/orders", body)) as answer:
                 assert (answer.status, (await answer.json(content_type=None))["code"]) == (401, "invalid_credentials")
+            for data in (body, in_chunks(body)):  # a GET's content is seen, too
+                async with session.get(f"{url}/wallets", data=data, headers=signed(key, "GET", "/wallets")) as answer:
+                    assert (answer.status, (await answer.json(content_type=None))["code"]) == (401, "invalid_credentials")
+            async with session.delete(f"{url}/orders/1", headers=signed(key, "DELETE", "/orders/1")) as answer:
+                assert answer.status == 200  # without content there is none to see
+            assert upstream.requests.pop().line.startswith(b"DELETE ")
             assert len(upstream.requests) == 1
             forged = dict.fromkeys((*IDENTITY, "X-Real-IP", "X-Forwarded-Host", "Forwarded"), "someone-else")
             async with session.get(f"{url}/public", headers=forged) as answer:

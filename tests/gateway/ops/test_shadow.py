@@ -57,7 +57,7 @@ def signed(key, method, target, body=b""):
 
 async def decision(gateway, path, headers, *, method="GET", data=None):
     """Status, fields and content of the answer to a question of Envoy's kind."""
-    url = "http://{}:{}/decision/envoy{}".format(*gateway.ops, path)
+    url = "http://{}:{}/decision/envoy?content=sent{}".format(*gateway.ops, path)
     fields = {"X-Forwarded-For": CLIENT, **headers}
     async with aiohttp.ClientSession() as session, session.request(method, url, headers=fields, data=data) as answer:
         return answer.status, answer.headers, await answer.read()
