@@ -10,7 +10,7 @@ from gateway.admission.dialects import DIALECTS, Dialect, by_field
 from gateway.admission.explanations import Explanations
 from gateway.admission.routes import RouteTable
 from gateway.config.settings import GatewaySettings
-from gateway.errors import Refusal
+from gateway.errors import NoRoute, Refusal
 from gateway.http1.memo import LINE_BYTES, remember
 from gateway.http1.message import Answer, Request
 from gateway.net.client_ip import ClientIpRule
@@ -52,7 +52,10 @@ class Refusals:
         """The answer to a request, explained unless there are too many refusals to explain."""
         if self._is_brief(refusal, request):
             return self.brief(type(refusal), request).answer(refusal, request.request_id)
-        return answers.render(refusal, request_id=request.request_id, dialect=self.form(request), docs_url=self._docs_url)
+        dialect = self.form(request)
+        if dialect is not None and isinstance(refusal, NoRoute) and (more := dialect.unrouted(request)):
+            refusal = NoRoute(refusal.detail + more, headers=refusal.headers, extras=refusal.extras)
+        return answers.render(refusal, request_id=request.request_id, dialect=dialect, docs_url=self._docs_url)
 
     def brief(self, kind: type[Refusal], request: Request) -> Brief:
         """The answer to a request without an explanation."""

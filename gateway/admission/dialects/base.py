@@ -125,6 +125,10 @@ class Dialect(ABC):
         :param credentials: as :meth:`read` gave them
         """
 
+    def unrouted(self, request: Request) -> str:  # noqa: ARG002
+        """What a client of this dialect may not know of a request for which there is no route; behind the refusal's detail."""
+        return ""
+
     @abstractmethod
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]] | None:
         """The dialect's own form of a problem: status and JSON object; ``None`` for the problem itself."""

@@ -100,6 +100,12 @@ class Binance(Dialect):
         if behind:
             yield Mistake("a parameter after signature was not signed: put signature last", before, signature)
 
+    def unrouted(self, request: Request) -> str:
+        """See :meth:`Dialect.unrouted`. ``POST /api/v3/userDataStream`` is what programs of before 2026 begin with."""
+        fields = dict(request.headers)
+        alone = KEY in fields and b"signature=" not in (request.query or b"") and fields.get(b"content-length", b"0") == b"0"
+        return f". {_BY_KEY_ALONE} are available only on public routes" if alone else ""
+
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
         """Binance's own numbers and phrases, with the problem beside them."""
         code, phrase = code_and_phrase(problem)
@@ -151,6 +157,7 @@ def _without_signature(parameters: bytes) -> bytes:
     return b"&".join(parameter for parameter in parameters.split(b"&") if not parameter.startswith(b"signature="))
 
 
+_BY_KEY_ALONE = "X-MBX-APIKEY alone does not authenticate: calls that Binance serves by key alone (listen keys, historical trades)"
 _SHAPE = (
     "send parameters as name=value joined by &, names of letters and digits, = and & inside a value percent-encoded: there is another part"
 )
@@ -159,10 +166,7 @@ _SHAPE = (
 def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
     """:param alone: the key's header field is all there is"""
     if alone:
-        detail = (
-            "X-MBX-APIKEY alone does not authenticate: calls that Binance serves by key alone (listen keys, historical trades) are "
-            "available only on public routes; sign the request with timestamp and, last, signature"
-        )
+        detail = f"{_BY_KEY_ALONE} are available only on public routes; sign the request with timestamp and, last, signature"
     else:
         detail = f"the parameter {name} is missing; a signed request carries timestamp and, last, signature"
     return MissingCredentials(detail, extras={"missing": name})

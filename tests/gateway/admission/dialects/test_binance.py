@@ -102,6 +102,29 @@ def test_a_key_alone_is_told_what_is_missing():
 
 
 @pytest.mark.parametrize(
+    ("query", "more", "told"),
+    [
+        (None, (), True),
+        (b"listenKey=abc", (), True),
+        (b"", ((b"content-length", b"0"),), True),
+        (b"timestamp=1790000000000&signature=" + HEX, (), False),
+        (None, ((b"content-length", b"90"), FORM), False),
+    ],
+)
+def test_a_key_alone_is_told_so_where_there_is_no_route_either(query, more, told):
+    """As nautilus_trader and older programs begin: with a listen key."""
+    gate = a_gate(routes=[{"match": "GET /api/v3/account", "scope": "read", "upstream": "spot"}])
+    request = sent(query, b"", *more).replace(path=b"/api/v3/userDataStream", target=b"/api/v3/userDataStream")
+    with pytest.raises(errors.NoRoute) as refused:
+        gate.route(request)
+    answer = json.loads(gate.render(refused.value, request).body)
+    assert answer["code"] == -1020
+    assert ("X-MBX-APIKEY alone does not authenticate" in answer["msg"]) is told
+    stranger = request.replace(headers=())
+    assert "X-MBX-APIKEY" not in json.loads(gate.render(refused.value, stranger).body)["msg"]
+
+
+@pytest.mark.parametrize(
     ("query", "body"),
     [
         (b"timestamp=1790000000000&signature=" + HEX + b"&signature=" + HEX, b""),
@@ -205,7 +228,7 @@ REFUSALS = [cls for cls in vars(errors).values() if isinstance(cls, type) and is
 
 @pytest.mark.parametrize("cls", REFUSALS, ids=lambda cls: cls.code)
 def test_each_refusal_has_a_number_of_binance_and_carries_the_problem(cls):
-    answer = a_gate().render(cls("what to do", extras={"more": 1}), sent())
+    answer = a_gate().render(cls("what to do", extras={"more": 1}), sent(b"signature=" + HEX))
     body = json.loads(answer.body)
     assert answer.status == cls.status
     assert cls.code in CODES[body["code"]].split()
@@ -242,5 +265,5 @@ def test_clients_that_match_phrases_find_them(skew_ms, phrase):
 
 @pytest.mark.parametrize("cls", REFUSALS, ids=lambda cls: cls.code)
 def test_the_reason_stands_in_what_clients_show(cls):
-    message = json.loads(a_gate().render(cls("how to help yourself"), sent()).body)["msg"]
+    message = json.loads(a_gate().render(cls("how to help yourself"), sent(b"signature=" + HEX)).body)["msg"]
     assert message.lower().endswith("how to help yourself")

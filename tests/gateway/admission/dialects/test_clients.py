@@ -88,15 +88,22 @@ EXCEPTIONS = [
     (errors.MalformedRequest, ccxt.BadRequest),
     (errors.UpstreamTimeout, ccxt.RequestTimeout),
     (errors.UpstreamUnavailable, ccxt.OperationFailed),
+    (errors.NoRoute, ccxt.BadRequest),
+    (errors.UpstreamUnreachable, ccxt.OperationFailed),
 ]
 
 
 @pytest.mark.parametrize("succeeded", [False, True], ids=["before a success", "after a success"])
 @pytest.mark.parametrize(("refusal", "raised"), EXCEPTIONS, ids=lambda each: each.__name__)
 def test_ccxt_raises_what_a_bot_can_act_on(refusal, raised, succeeded):
-    answer = a_gate().render(refusal("do this"), request_of(vector("binance", "account, hmac")))
+    signed_ = request_of(vector("binance", "account, hmac"))
+    public = signed_.replace(
+        path=b"/api/v3/exchangeInfo", target=b"/api/v3/exchangeInfo", query=None, headers=()
+    )  # ccxt sends no key there
     client = ccxt.binance({"options": {"hasAlreadyAuthenticatedSuccessfully": succeeded}})
-    text = answer.body.decode()
-    with pytest.raises(raised, match="do this") as told:
-        client.handle_errors(answer.status, "", "https://gate/api/v3/account", "GET", {}, text, json.loads(text), {}, None)
-    assert isinstance(told.value, ccxt.DDoSProtection) is (refusal is errors.RateLimited)
+    for request in (signed_, public):
+        answer = a_gate().render(refusal("do this"), request)
+        text = answer.body.decode()
+        with pytest.raises(raised, match="do this") as told:
+            client.handle_errors(answer.status, "", "https://gate" + request.path.decode(), "GET", {}, text, json.loads(text), {}, None)
+        assert isinstance(told.value, ccxt.DDoSProtection) is (refusal is errors.RateLimited)
