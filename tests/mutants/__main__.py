@@ -3,7 +3,9 @@ tests must find.
 
 Each module of ``modules.toml`` is mutated in a copy of the sources, and its own tests alone run against each mutant. Prints the survivors
 and the percentage that died. Ends with 1 when fewer than 95 % did, or when a survivor has no reason in ``results.toml``. ``--write``
-records there what was seen; a survivor that is new gets the reason ``?``, which has to be replaced by one.
+records there what was seen; a survivor that is new gets the reason ``?``, which has to be replaced by one. At the end stands what the run
+did not cover: the modules of ``modules.toml`` that were not chosen, and those that are pure (``pyproject.toml``, import-linter) without
+being listed there.
 """
 
 import argparse
@@ -22,6 +24,7 @@ from typing import Any
 from tests.mutants.making import Mutant, mutants_of
 
 _HERE = Path(__file__).parent
+_ROOT = _HERE.parents[1]
 _RESULTS = _HERE / "results.toml"
 _COPIED = ("gateway", "admin", "deploy", "config", "tests", "pyproject.toml", "README.md")
 _ENOUGH = 0.95
@@ -58,12 +61,13 @@ def main() -> int:
     share = died / (tried - equivalent) if tried > equivalent else 0.0
     print(f"\n{died} of {tried} mutants died, {equivalent} are equivalent: {share:.1%}")
     print(f"{unexplained} survivors have no reason in results.toml")
+    _print_uncovered(tables, set(chosen))
     return 0 if share >= _ENOUGH and not unexplained else 1
 
 
 def _copied(folder: Path) -> Path:
     for name in _COPIED:
-        source = _HERE.parents[1] / name
+        source = _ROOT / name
         if source.is_dir():
             shutil.copytree(source, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", "node_modules"))
         else:
@@ -119,6 +123,27 @@ def _print(path: str, result: dict[str, Any]) -> int:
     for change in unexplained:
         print(f"    survived: {change}", flush=True)
     return len(unexplained)
+
+
+def _print_uncovered(tables: dict[str, Any], chosen: set[str]) -> None:
+    """What says nothing about itself in this run."""
+    listed = set(tables["tests"])
+    print("\nNot covered: prose, annotations, what stands outside functions, async functions, and")
+    for path in sorted(listed - chosen):
+        print(f"    {path}: not chosen")
+    for path in sorted(_pure() - listed):
+        print(f"    {path}: pure, and not listed in modules.toml")
+    for path, names in sorted(tables["io"].items()):
+        print(f"    {path}: {', '.join(names)} (input, output or declarations)")
+
+
+def _pure() -> set[str]:
+    """Paths of the modules that import-linter holds to be pure."""
+    contracts = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]["contracts"]
+    named = [name for contract in contracts if "pure" in contract["name"] for name in contract["source_modules"]]
+    places = [_ROOT / name.replace(".", "/") for name in named]
+    files = [file for place in places for file in (place.rglob("*.py") if place.is_dir() else [place.with_suffix(".py")])]
+    return {file.relative_to(_ROOT).as_posix() for file in files if file.name != "__init__.py"}
 
 
 def _toml(results: dict[str, Any]) -> str:

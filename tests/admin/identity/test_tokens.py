@@ -13,10 +13,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import ECKey, OctKey, OKPKey, RSAKey
 from multidict import CIMultiDict
+from structlog.testing import capture_logs
 
 from admin.config import Kyc as KycSettings
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable, Unauthenticated
+from admin.identity import tokens
 from admin.identity.caller import Kyc
 from admin.identity.provider import Provider
 from admin.identity.tokens import TokenVerifier, _header
@@ -297,3 +299,49 @@ async def test_a_good_token_in_two_fields_or_under_another_scheme_is_refused(iss
     token = issuer.token()
     with pytest.raises(Unauthenticated):
         await verifier.bearer(with_headers(*(value.format(token) for value in values)), clock.now_ms())
+
+
+@pytest.mark.parametrize(
+    ("kind", "taken"),
+    [
+        (None, True), ("JWT", True), ("jwt", True), ("at+jwt", True), ("application/at+jwt", True), ("application/JWT", True),
+        ("logout+jwt", False), ("application/logout+jwt", False), ("secevent+jwt", False), ("", False),
+    ],
+)  # fmt: skip
+async def test_a_token_says_that_it_is_one_of_ours_in_every_spelling_of_its_type(issuer, verifier, kind, taken) -> None:
+    token = issuer.token(header={"typ": kind})
+    if taken:
+        assert (await verifier.verify(token, now_ms=clock.now_ms())).account_id == "alice"
+    else:
+        assert "another type" in (await refusal(verifier, token)).detail
+
+
+async def test_a_token_need_not_name_its_key_where_there_is_one(issuer, verifier) -> None:
+    assert (await verifier.verify(issuer.token(header={"kid": None}), now_ms=clock.now_ms())).account_id == "alice"
+
+
+def test_a_session_may_have_any_name() -> None:
+    assert len({tokens._token_id({"sid": sid}, "t") for sid in ("\ud800", "\ud800x", "é")}) == 3  # JSON can hold lone surrogates
+
+
+async def test_what_userinfo_told_is_bounded_and_asked_again_when_the_clock_is_set_back(issuer, verifier, monkeypatch) -> None:
+    monkeypatch.setattr(tokens, "_MOST_TOLD", 2)
+    issuer.discovery, issuer.told = {"userinfo_endpoint": f"{issuer.url}/userinfo"}, {"sub": "alice"}
+    now_ms = clock.now_ms()
+    for number in range(5):
+        await verifier.bearer(with_headers("Bearer " + issuer.token(kyc=None, jti=str(number))), now_ms)
+        assert len(verifier._answers) <= 2
+    last = with_headers("Bearer " + issuer.token(kyc=None, jti="last"))
+    for at, asked in ((now_ms, 6), (now_ms, 6), (now_ms - 1, 7)):
+        await verifier.bearer(last, at)
+        assert issuer.requests.count("/userinfo") == asked
+
+
+async def test_of_a_claim_that_is_absent_the_log_says_once_what_it_leads_to(issuer, verifier) -> None:
+    with capture_logs() as logs:
+        for _ in range(2):
+            await verifier.verify(issuer.token(kyc=None, email=None), now_ms=clock.now_ms())
+    absent = {line["claim"]: line["advice"] for line in logs if line["event"] == "claim_absent"}
+    assert len(absent) == len(logs) == 2
+    assert "customers count as unverified" in absent["kyc"]
+    assert "notices by mail" in absent["email"]

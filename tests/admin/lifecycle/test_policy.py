@@ -153,6 +153,10 @@ def test_all_broken_rules_are_told_at_once() -> None:
     ]
 
 
+def test_of_many_wrong_names_a_few_are_told() -> None:
+    assert codes(scopes=["withdraw"] * 9) == [(f"scopes[{index}]", "not_a_choice") for index in range(4)]
+
+
 @given(st.text(max_size=80))
 def test_a_label_that_passes_is_printable_and_within_bounds(text: str) -> None:
     try:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gateway.errors import Refusal
 from gateway.http1.headers import REQUEST_DROP, request_lines
 from gateway.http1.request_reader import PATIENCE, SHAPES, RequestReader
-from gateway.http1.shape import CHANGING, LONGEST
+from gateway.http1.shape import CHANGING, LONGEST, shape_of
 
 LIMIT = 4_096
 DROP = REQUEST_DROP | CHANGING | {b"x-api-key", b"x-mbx-apikey"}
@@ -23,6 +23,7 @@ ASKED = MOBEE.replace(b"GET /v1/wallets ", b"GET /v1/orders?%b ")
 HEADS = [
     MOBEE % (b"1760000000", b"c2ln"), ORDER % (b"1760000000", b"c2ln"), BINANCE % b"timestamp=1760000000000&signature=0a",
     ASKED % (b"since=1760000000", b"1760000000", b"c2ln"),
+    MOBEE.replace(b"\r\nAccept: */*", b"") % (b"1760000000", b"c2ln"),
 ]  # fmt: skip
 
 
@@ -132,6 +133,32 @@ def test_what_was_known_of_an_address_is_known_on_its_next_connection_and_to_nob
         reader.come_from(peer)
         assert read(reader, HEADS[0]) == read(RequestReader(), HEADS[0])
         assert (reader.shape is not None) is known
+
+
+@pytest.mark.parametrize("shape", [MOBEE, ASKED])
+def test_values_of_another_length_are_known_and_found_at_once_the_next_time(shape: bytes) -> None:
+    values = (b"since=1", b"1760000000", b"c2ln")[-shape.count(b"%b") :]
+    longer = tuple(value + b"00" for value in values)
+    reader = acquainted(shape % values, shape % values)
+    for given_ in (longer, values, longer):
+        assert read(reader, shape % given_) == read(RequestReader(), shape % given_)
+        assert reader.shape is not None
+        assert reader.shape._sizes[1:] == [len(value) for value in given_]
+
+
+def test_a_value_has_a_longest_length() -> None:
+    reader = acquainted(HEADS[0], HEADS[0])
+    assert reader.shape is not None
+    for length, known in ((LONGEST - 1, True), (LONGEST, False)):
+        assert (reader.shape.values_in(MOBEE % (b"1", b"x" * length)) is not None) is known
+
+
+@pytest.mark.parametrize("stamp", [b"1 ", b"1\t", b""])
+def test_no_shape_is_made_of_what_could_never_be_recognised(stamp: bytes) -> None:
+    reader = RequestReader()
+    head = MOBEE % (stamp, b"x")
+    assert reader.read_head(head, LIMIT)
+    assert shape_of(head, reader.line, reader.fields, reader.framing) is None
 
 
 def test_a_shape_is_shared_by_all_connections() -> None:
