@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import sys
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,7 @@ from admin.service import Bound, CannotStart, serving
 from gateway.config.changes import changes, needs_restart
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
 from gateway.net.certificates import end_or_zero
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import spawn, unless, wait_at_most
 from gateway.telemetry import configure_logging
 
 __all__ = ["CannotStart", "run", "serving"]
@@ -23,7 +24,7 @@ _log = structlog.get_logger(__name__)
 
 
 def run(path: Path) -> int:
-    """Run the service in the foreground until SIGTERM or SIGINT; SIGHUP reloads.
+    """Run the service in the foreground until SIGTERM or SIGINT end it, after ``listen.shutdown_delay_ms``; SIGHUP reloads.
 
     :returns: exit status: 0 after a stop, 1 when it could not start, which is explained on standard error
     """
@@ -39,16 +40,41 @@ def run(path: Path) -> int:
 async def _run(path: Path) -> None:
     settings = load_settings(path)
     configure_logging(settings.telemetry.log_level, service="admin")
-    loop, stopping = asyncio.get_running_loop(), asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
-    async with serving(settings) as bound:
+    stopping, hurry = _watch_stops()
+    async with AsyncExitStack() as stack:
+        bound = await unless(stopping, stack.enter_async_context(serving(settings, leaving=stopping)))
+        if bound is None:
+            return
         reloading = Reloading(path, settings, bound)
+        loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(reloading.reload(), name="reload"))
         _log.info("ready", public=str(bound.public), internal=str(bound.internal))
         await stopping.wait()
+        if settings.listen.shutdown_delay_ms:
+            _log.info("leaving", delay_ms=settings.listen.shutdown_delay_ms)
+            await wait_at_most(hurry, settings.listen.shutdown_delay_ms)
         _log.info("stopping")
-        loop.remove_signal_handler(signal.SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, _nothing)
+
+
+def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
+    """Set by the first SIGTERM or SIGINT, and by another one."""
+    stopping, hurry = asyncio.Event(), asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            hurry.set()
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    loop.add_signal_handler(signal.SIGHUP, _nothing)
+    return stopping, hurry
+
+
+def _nothing() -> None:
+    """For SIGHUP while nothing can be reloaded: the default would end the process."""
 
 
 class Reloading:

@@ -102,8 +102,10 @@ class AdminListen(Section):
     internal: AddressField = Address("127.0.0.1", 8093)
     tls: Tls | None = None
     """For the public port."""
+    shutdown_delay_ms: int = Field(0, ge=0, le=600_000)
+    """How long new connections are still taken after SIGTERM, while ``/ready`` answers 503: until balancers have noticed."""
     drain_timeout_ms: Milliseconds = 10_000
-    """How long requests in flight may continue after SIGTERM."""
+    """How long requests in flight may continue after that."""
 
 
 class Oidc(Section):

@@ -20,6 +20,7 @@ from admin.config import AdminLimits
 from admin.errors import InvalidJson
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Refusal, problem_of
 from gateway.net.addresses import Network, NetworkList, customer_network
+from gateway.net.handshakes import Guest
 
 _LONGEST_LINE = 8_190
 
@@ -56,30 +57,43 @@ class Crowd:
             del self._by_network[network]
 
 
-class Connection(web.RequestHandler):
-    """One connection of a client; one too many is cut before anything of it is read."""
+class Connection(web.RequestHandler, Guest):
+    """One connection of a client, which counts as soon as it is accepted; one too many is cut before anything of it is read."""
 
-    __slots__ = ("_counted", "_crowd")
+    __slots__ = ("_counted", "_crowd", "_cut")
 
     def __init__(self, crowd: Crowd, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         # None is aiohttp's own way to have no access log.
         super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
         self._crowd = crowd
         self._counted: str | None = None
+        self._cut = False
+
+    def enter(self, peer: str) -> bool:
+        """See :meth:`gateway.net.handshakes.Guest.enter`. Doing it twice counts once."""
+        if self._counted is None:
+            self._counted = self._crowd.enter(peer)
+        return self._counted is not None
+
+    def leave(self) -> None:
+        """See :meth:`gateway.net.handshakes.Guest.leave`."""
+        if self._counted is not None:
+            self._crowd.leave(self._counted)
+            self._counted = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands, TLS included."""
         peer = transport.get_extra_info("peername")
-        self._counted = self._crowd.enter(peer[0] if peer else "")
-        if self._counted is None:
+        self._cut = not self.enter(peer[0] if peer else "")
+        if self._cut:
             cast("asyncio.Transport", transport).abort()
             return
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
-        if self._counted is not None:
-            self._crowd.leave(self._counted)
+        self.leave()
+        if not self._cut:
             super().connection_lost(exc)
 
     def handle_error(

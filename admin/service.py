@@ -24,6 +24,7 @@ from gateway.config.fields import Address
 from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
+from gateway.net.handshakes import TlsListener
 from gateway.net.listening import listen
 from gateway.net.tls import server_context
 from gateway.runtime.tasks import cancel, spawn
@@ -50,10 +51,13 @@ class Bound(NamedTuple):
 
 
 @asynccontextmanager
-async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S) -> AsyncIterator[Bound]:
+async def serving(
+    settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S, leaving: asyncio.Event | None = None
+) -> AsyncIterator[Bound]:
     """A running service; at the end of the block requests under way are finished, up to ``drain_timeout_ms``.
 
     :param wait_s: how long to wait for PostgreSQL
+    :param leaving: once it is set, ``/ready`` says that the service is shutting down
     :raises ConfigError, CannotStart, StoreUnavailable, SchemaOutdated: it cannot begin
     """
     vault = Vault.parse(settings.vault.keys.get_secret_value())
@@ -67,7 +71,7 @@ async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S
         await _check_ring(stores, vault)
         stack.push_async_callback(cancel, spawn(feed.tend(stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        running = _Running(vault, stores, http, AdminMetrics())
+        running = _Running(vault, stores, http, AdminMetrics(), leaving or asyncio.Event())
         public, internal = (_bound(stack, address, where) for address, where in (
             (settings.listen.public, "listen.public"), (settings.listen.internal, "listen.internal")
         ))  # fmt: skip
@@ -80,8 +84,9 @@ async def serving(settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S
 class _Running:
     """The applications of the present settings, on sockets that outlive them."""
 
-    def __init__(self, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics) -> None:
+    def __init__(self, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics, leaving: asyncio.Event) -> None:
         self.metrics = metrics
+        self._leaving = leaving
         self.sockets: tuple[socket.socket, ...] = ()
         self._vault = vault
         self._stores = stores
@@ -96,7 +101,7 @@ class _Running:
         provider = self._provider
         if provider is None or provider.settings != settings.oidc:  # else what is known of it is kept: it may be away just now
             provider = Provider(self._http, settings.oidc, note=self.metrics.provider_read)
-        applications = build(settings, self._vault, self._stores, self._http, self.metrics, provider=provider)
+        applications = build(settings, self._vault, self._stores, self._http, self.metrics, provider=provider, leaving=self._leaving.is_set)
         after = AsyncExitStack()
         try:
             for application, listening, context in zip(applications, self.sockets, (tls, None), strict=True):
@@ -145,13 +150,16 @@ async def _serve(
     server.request_handler = expecting_to_continue(server.request_handler)
     idle_s = settings.limits.idle_timeout_ms / 1000
     crowd = Crowd(settings.limits, settings.client_ip.trusted_proxies, refused)
-    handshake_s = None if tls is None else settings.limits.request_timeout_ms / 1000
 
     def connection() -> Connection:
         return Connection(crowd, server, loop=loop, idle_s=idle_s)
 
-    accepting = await loop.create_server(connection, sock=listening, ssl=tls, ssl_handshake_timeout=handshake_s, backlog=_BACKLOG)
-    stack.callback(accepting.close)
+    if tls is None:
+        accepting = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
+        stack.callback(accepting.close)
+    else:
+        handshakes = TlsListener(listening, connection, tls, handshake_s=settings.limits.request_timeout_ms / 1000)
+        stack.push_async_callback(handshakes.close)
 
 
 def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:

@@ -1,6 +1,7 @@
 """Builds the applications of the admin service's two ports."""
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
@@ -46,9 +47,20 @@ from gateway.net.client_ip import client_ip
 
 
 def build(
-    settings: AdminSettings, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics, *, provider: Provider
+    settings: AdminSettings,
+    vault: Vault,
+    stores: Stores,
+    http: aiohttp.ClientSession,
+    metrics: AdminMetrics,
+    *,
+    provider: Provider,
+    leaving: Callable[[], bool],
 ) -> tuple[web.Application, web.Application]:
-    """The applications of the two ports."""
+    """The applications of the two ports.
+
+    :param leaving: whether the service is shutting down
+    """
+    ready = _ready(stores, leaving)
     verifier = TokenVerifier(provider, settings.oidc, settings.kyc)
     sessions = SessionStore(stores.redis, vault, idle_ms=settings.pages.idle_timeout_ms, absolute_ms=settings.pages.absolute_timeout_ms)
     browsers = Browsers(sessions, settings.public_url)
@@ -68,7 +80,7 @@ def build(
     entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
     trusted, timeout_s = settings.client_ip.trusted_proxies, settings.limits.request_timeout_ms / 1000
 
-    public = _application(settings, stores, metrics, port="public")
+    public = _application(settings, ready, metrics, port="public")
     dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
@@ -97,7 +109,7 @@ def build(
     pages.setup(public, services)
     docs.setup(public, settings, described, browsers)
 
-    internal = _application(settings, stores, metrics, port="internal")
+    internal = _application(settings, ready, metrics, port="internal")
     back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)
     operators = InternalApi(accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
     internal.add_routes(back_office.routes(operators.operations()))
@@ -105,7 +117,7 @@ def build(
     return public, internal
 
 
-def _application(settings: AdminSettings, stores: Stores, metrics: AdminMetrics, *, port: str) -> web.Application:
+def _application(settings: AdminSettings, ready: Handler, metrics: AdminMetrics, *, port: str) -> web.Application:
     trusted = settings.client_ip.trusted_proxies
     application = web.Application(
         middlewares=[access_log(settings.telemetry.access_log, trusted, metrics, port=port), problems],
@@ -117,13 +129,17 @@ def _application(settings: AdminSettings, stores: Stores, metrics: AdminMetrics,
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    async def ready(_request: web.Request) -> web.Response:
-        missing = await stores.missing()
-        return web.json_response({"status": "unready" if missing else "ready", "missing": missing}, status=503 if missing else 200)
-
     application.router.add_get("/health", health)
     application.router.add_get("/ready", ready)
     return application
+
+
+def _ready(stores: Stores, leaving: Callable[[], bool]) -> Handler:
+    async def serve(_request: web.Request) -> web.Response:
+        missing = [*(["shutting down"] if leaving() else []), *await stores.missing()]
+        return web.json_response({"status": "unready" if missing else "ready", "missing": missing}, status=503 if missing else 200)
+
+    return serve
 
 
 def _metrics(metrics: AdminMetrics) -> Handler:

@@ -30,7 +30,7 @@ from gateway.process.dry_run import compare
 from gateway.process.fleet import Workers
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import spawn, wait_at_most
 from gateway.telemetry import Metrics, configure_logging
 from gateway.telemetry.exposition import render
 from gateway.telemetry.logs import LineSink
@@ -137,19 +137,12 @@ class Supervisor:
         settings = self._workers.configuration.settings.listen
         if settings.shutdown_delay_ms:
             _log.info("leaving", delay_ms=settings.shutdown_delay_ms)
-            await self._hurried_within(settings.shutdown_delay_ms)
+            await wait_at_most(self._hurry, settings.shutdown_delay_ms)
         limit_ms = settings.drain_timeout_ms
         _log.info("draining", limit_ms=limit_ms)
         for listening in self._public:
             listening.close()  # the workers' own copies still listen until each of them drains
         await self._workers.drain(limit_ms, self._hurry)
-
-    async def _hurried_within(self, limit_ms: int) -> None:
-        try:
-            async with asyncio.timeout(limit_ms / 1000):
-                await self._hurry.wait()
-        except TimeoutError:
-            pass
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()

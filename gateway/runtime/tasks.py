@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
 _LATE_SECONDS = 0.02
 """A timer that comes later than this tells of a loop that was busy."""
 _GRACE_SECONDS = 0.1
+_T = TypeVar("_T")
 _running: set[asyncio.Task[Any]] = set()
 _log = structlog.get_logger(__name__)
 
@@ -36,6 +37,29 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
+    """What the work returns; ``None`` when the event is set before that: then it is cancelled, and has ended.
+
+    :raises Exception: what the work raises
+    """
+    loop = asyncio.get_running_loop()
+    working, stopping = loop.create_task(work), loop.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        await cancel(working, stopping)
+
+
+async def wait_at_most(event: asyncio.Event, limit_ms: int) -> None:
+    """Until the event is set or the time is over, whichever is first."""
+    try:
+        async with asyncio.timeout(limit_ms / 1000):
+            await event.wait()
+    except TimeoutError:
+        pass
 
 
 def _finished(task: asyncio.Task[Any]) -> None:

@@ -143,6 +143,46 @@ async def test_a_request_under_way_is_finished_when_it_stops(issuer: Issuer, dat
     await writer.wait_closed()
 
 
+async def test_a_balancer_has_time_to_notice_that_it_goes_and_a_second_signal_is_a_hurry(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    file = config(tmp_path, issuer, database, redis_url)
+    file.write_text(file.read_text().replace("[listen]", "[listen]\nshutdown_delay_ms = 600000"))
+    process = await started(file)
+    ready = await lines(process, "ready")
+    async with aiohttp.ClientSession() as http:
+
+        async def ask(path: str) -> tuple[int, str]:
+            async with http.get(f"http://{ready['public']}{path}") as response:
+                return response.status, await response.text()
+
+        assert (await ask("/ready"))[0] == 200
+        process.terminate()
+        assert (await lines(process, "leaving"))["delay_ms"] == 600_000
+        status, told = await ask("/ready")
+        assert (status, json.loads(told)["missing"]) == (503, ["shutting down"])
+        assert (await ask("/health"))[0] == 200
+        process.send_signal(signal.SIGHUP)
+        assert (await lines(process, "reload"))["outcome"] == "unchanged"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_it_can_be_stopped_while_it_waits_for_postgresql(
+    tmp_path: Path, issuer: Issuer, own_postgres: OwnPostgres, database: Database, redis_url: str
+) -> None:
+    file = config(tmp_path, issuer, database, redis_url)
+    own_postgres.stop()
+    file.write_text(file.read_text().replace(database.admin_dsn, own_postgres.admin_dsn))
+    process = await started(file)
+    await lines(process, "waiting_for_postgres")
+    process.send_signal(signal.SIGHUP)
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 20) == 0
+    assert process.stderr is not None
+    assert b"Traceback" not in await process.stderr.read()
+
+
 async def lines(process: asyncio.subprocess.Process, event: str) -> dict[str, Any]:
     """Read the log up to an event."""
     assert process.stderr is not None

@@ -2,9 +2,12 @@
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Network
+from pathlib import Path
+from typing import Any
 
 import pytest
 from yarl import URL
@@ -13,6 +16,7 @@ from admin.config import AdminLimits
 from admin.connections import Crowd
 from gateway.net.addresses import Network
 from tests.support.admin import Service, running_service, settings_for
+from tests.support.certificates import self_signed
 from tests.support.issuer import Issuer
 from tests.support.stack import Database
 
@@ -89,3 +93,32 @@ async def test_one_connection_too_many_is_cut_and_the_others_go_on(issuer: Issue
                 async with connected(service) as anew:
                     if await answered(*anew):
                         break
+
+
+async def test_who_never_finishes_the_handshake_counts_and_others_are_served(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    certificate, key = self_signed(tmp_path, "localhost")
+    listen: dict[str, Any] = {"public": "127.0.0.1:0", "internal": "127.0.0.1:0", "drain_timeout_ms": 2_000}
+    listen["tls"] = {"certificate": certificate, "key": key}
+    settings = settings_for(issuer, database.admin_dsn, redis_url, listen=listen, limits={"max_connections_per_address": 3})
+    context = ssl.create_default_context(cafile=certificate)
+    async with running_service(settings, issuer) as service, AsyncExitStack() as held:
+        url = URL(service.public)
+        first = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
+        assert await answered(*first)
+        silent = [await held.enter_async_context(connected(service)) for _ in range(2)]
+        async with connected(service) as (reader, _):
+            assert await asyncio.wait_for(reader.read(), 20) == b"", "one too many: not even a handshake"
+        assert await answered(*first)
+        silent[0][1].close()
+        async with asyncio.timeout(20):
+            while True:
+                try:
+                    anew = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
+                except ConnectionError:
+                    continue
+                assert await answered(*anew)
+                break
+        for _, writer in (first, anew):
+            writer.close()
