@@ -10,9 +10,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from admin.relay import LOOPBACK, Relay, mailbox
-from gateway.config.fields import Address, AddressField, Milliseconds, NetworkField, PathField, Rate, RateField, Section
+from gateway.config.fields import AddressField, Milliseconds, NetworkField, PathField, RateField, Section
 from gateway.config.loading import load
 from gateway.config.settings import Stores, Telemetry, Tls, Vault
+from gateway.config.values import Address, Rate
 
 
 def _web_address(value: str) -> str:

@@ -20,7 +20,7 @@ from admin.stepup import factors
 from admin.stores import Stores
 from admin.streaming import streaming
 from admin.wiring import build
-from gateway.config.fields import Address
+from gateway.config.values import Address
 from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault

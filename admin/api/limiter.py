@@ -6,7 +6,7 @@ Guesses at codes are bounded by the database's own lock-out; this keeps one call
 import math
 from collections import OrderedDict
 
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.runtime import gcra
 
 _ENTRIES = 50_000

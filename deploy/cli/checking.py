@@ -11,7 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from gateway.admission.routes import Route
-    from gateway.process.configuration import Configuration
+    from gateway.process.version import Configuration
 
 
 @click.command()
@@ -44,7 +44,7 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
             click.echo(f"{file}: a valid admin configuration")
             return
         from gateway.net.client_ip import notes as client_ip_notes
-        from gateway.process.app import check as compile_gateway
+        from gateway.process.configuration import load as compile_gateway
 
         configuration = compile_gateway(file)
         for where, note in client_ip_notes(configuration.settings.client_ip):

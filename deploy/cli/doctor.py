@@ -44,9 +44,9 @@ def _settings(path: Path) -> "GatewaySettings | AdminSettings":
         from admin.config import load_settings
 
         return load_settings(path)
-    from gateway.process.app import check
+    from gateway.process.configuration import load
 
-    return check(path).settings
+    return load(path).settings
 
 
 async def _print(settings: "GatewaySettings | AdminSettings", *, as_json: bool) -> int:

@@ -11,7 +11,6 @@ from gateway.admission.principal import Principal
 from gateway.admission.refusals import Refusals
 from gateway.admission.routes import Route
 from gateway.admission.services import Services
-from gateway.config.settings import GatewaySettings
 from gateway.errors import (
     AmbiguousCredentials,
     Asker,
@@ -29,6 +28,9 @@ from gateway.runtime.gcra import Charge
 from gateway.runtime.moments import rfc3339
 
 if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
+
+if TYPE_CHECKING:
     from asyncio import Future
 
     from gateway.admission.limits import KeyLimiter
@@ -42,7 +44,7 @@ class Accounting:
     __slots__ = ("_allowances", "_authentication", "_failure_rate", "_limiter", "_refusals", "_services")
 
     def __init__(
-        self, settings: GatewaySettings, services: Services, allowances: Allowances, authentication: Authentication, refusals: Refusals
+        self, settings: "GatewaySettings", services: Services, allowances: Allowances, authentication: Authentication, refusals: Refusals
     ) -> None:
         self._services = services
         self._limiter: KeyLimiter = services.limiter

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from gateway.admission.principal import Principal
-from gateway.config.fields import Rate
-from gateway.config.settings import GatewaySettings
+from gateway.config.values import Rate
 from gateway.errors import GerbangError
 from gateway.runtime.gcra import Charge, ShareNeeded
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from gateway.admission.limits import KeyLimiter
@@ -117,7 +119,7 @@ class Allowances:
 
     __slots__ = ("_default", "_tiers")
 
-    def __init__(self, settings: GatewaySettings) -> None:
+    def __init__(self, settings: "GatewaySettings") -> None:
         limits = settings.limits
         self._default = Allowance(limits.per_key, limits.per_account)
         self._tiers = {

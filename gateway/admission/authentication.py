@@ -14,7 +14,6 @@ from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.services import Services
 from gateway.admission.sessions import Message
-from gateway.config.settings import GatewaySettings
 from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal, TimestampOutOfWindow
 from gateway.http1.memo import remember
 from gateway.http1.message import Asked, Request
@@ -22,6 +21,9 @@ from gateway.http1.shape import Shape
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
 from gateway.net.client_ip import ClientIpRule, Seen
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 if TYPE_CHECKING:
     from gateway.admission.failures import FailureLimiter
@@ -38,7 +40,7 @@ class Authentication:
         "_of_shape",
     )  # fmt: skip
 
-    def __init__(self, settings: GatewaySettings, services: Services, client_ip: ClientIpRule) -> None:
+    def __init__(self, settings: "GatewaySettings", services: Services, client_ip: ClientIpRule) -> None:
         self._auth = settings.auth
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
         self._failure_rate = settings.limits.per_ip_failures

@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 from gateway.admission.answers import document
 from gateway.admission.principal import Principal
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import MalformedRequest
 from gateway.http1.message import Answer
 from gateway.net.client_ip import Seen

@@ -6,7 +6,7 @@ customers. A key in memory is verified first. Only unknown keys and wrong signat
 
 from typing import Final
 
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.net.addresses import customer_network
 from gateway.runtime import gcra
 

@@ -22,7 +22,6 @@ from gateway.admission.refusals import Refusals
 from gateway.admission.routes import Route, RouteTable
 from gateway.admission.services import Services
 from gateway.admission.sessions import SESSIONS, Message
-from gateway.config.settings import GatewaySettings
 from gateway.errors import (
     AmbiguousPath,
     Asker,
@@ -40,6 +39,9 @@ from gateway.net.client_ip import ClientIpRule, Seen
 from gateway.runtime.gcra import Charge
 
 if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
+
+if TYPE_CHECKING:
     from asyncio import Future
 
     from gateway.admission.limits import KeyLimiter
@@ -50,7 +52,7 @@ _QUERY: Final = re.compile(rb'[!"$-~]*')
 class Gate:
     """See the module."""
 
-    def __init__(self, settings: GatewaySettings, routes: RouteTable, version: str, services: Services) -> None:
+    def __init__(self, settings: "GatewaySettings", routes: RouteTable, version: str, services: Services) -> None:
         self.settings = settings
         self.routes = routes
         self.version = version
@@ -58,7 +60,7 @@ class Gate:
         self._limiter: KeyLimiter = services.limiter
         self._usage = services.usage
         self._monotonic_ms = services.monotonic_ms
-        self._client_ip = ClientIpRule(settings.client_ip)
+        self._client_ip = ClientIpRule(settings.client_ip.trusted_proxies, settings.client_ip.header)
         self._auth = settings.auth
         self._clock_window_ms = settings.auth.clock_window_ms
         self._max_clock_window_ms = settings.auth.max_clock_window_ms

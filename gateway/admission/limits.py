@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 from redis.asyncio import Redis, RedisCluster
 
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import keys_are_apart, script_unknown, translated
 from gateway.runtime import clock, gcra

@@ -2,7 +2,7 @@
 
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import GerbangError, Refusal
 from gateway.http1.message import Identity
 from gateway.runtime.gcra import Charge

@@ -2,18 +2,20 @@
 
 import re
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from gateway.admission import answers
 from gateway.admission.brief import Brief
 from gateway.admission.dialects import DIALECTS, Dialect, by_field
 from gateway.admission.explanations import Explanations
 from gateway.admission.routes import RouteTable
-from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
 from gateway.http1.memo import LINE_BYTES, remember
 from gateway.http1.message import Answer, Request
 from gateway.net.client_ip import ClientIpRule
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 _BINANCE_PATH: Final = re.compile(rb"/(?:api|sapi|wapi|fapi|dapi|eapi|papi|ws-api)/v[0-9]+(?:/|$)")
 """The shape of Binance's paths: clients that call them parse refusals in its form."""
@@ -31,7 +33,7 @@ class Refusals:
     )  # fmt: skip
 
     def __init__(
-        self, settings: GatewaySettings, routes: RouteTable, client_ip: ClientIpRule, explanations: Explanations,
+        self, settings: "GatewaySettings", routes: RouteTable, client_ip: ClientIpRule, explanations: Explanations,
         monotonic_ms: Callable[[], int],
     ) -> None:  # fmt: skip
         auth = settings.auth

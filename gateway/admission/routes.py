@@ -6,10 +6,13 @@ bytes that were signed are the bytes that are routed and the bytes that are forw
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from gateway.admission.sessions import SESSIONS
-from gateway.config.settings import MethodConfig, RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
+
+if TYPE_CHECKING:
+    from gateway.config.settings import MethodConfig, RouteConfig
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RESERVED = "/gateway/"
@@ -115,7 +118,7 @@ class RouteTable:
         self._root = _Node()
 
     @classmethod
-    def compile(cls, routes: Sequence[RouteConfig], methods: Mapping[str, Mapping[str, MethodConfig]] | None = None) -> "RouteTable":
+    def compile(cls, routes: Sequence["RouteConfig"], methods: Mapping[str, Mapping[str, "MethodConfig"]] | None = None) -> "RouteTable":
         """Build the table, the built-in routes included.
 
         :param methods: tables of what sessions' messages may ask, by name
@@ -214,24 +217,28 @@ class RouteTable:
             self._literal.update({(method, path): route for method in methods})
 
 
-def _methods(route: Route, table: Mapping[str, MethodConfig]) -> dict[str, Route]:
+def _methods(route: Route, table: Mapping[str, "MethodConfig"]) -> dict[str, Route]:
     """A session's methods: those of its table, and those about the session itself, which no table need list.
 
     A log-in passes once, as a trade does: one that is repeated could do whatever its key may.
     """
     dialect = SESSIONS[route.session]
-    rules = {dialect.log_in: MethodConfig(scope="any", replay="strict"), dialect.log_out: MethodConfig(scope="public"), **table}
-    if dialect.state:
-        rules[dialect.state] = MethodConfig(scope="public")
-    methods = {}
-    for name, rule in rules.items():
-        methods[name] = method = Route(
-            route.position, f"{route.pattern} {name}", rule.scope, route.upstream, rule.weight,
-            strict_replay=rule.strict_replay, websocket=False, builtin="",
-        )  # fmt: skip
+    methods = {
+        dialect.log_in: _method(route, dialect.log_in, "any", strict_replay=True),
+        dialect.log_out: _method(route, dialect.log_out, "public"),
+    }
+    for name, rule in table.items():
+        methods[name] = method = _method(route, name, rule.scope, rule.weight, strict_replay=rule.strict_replay)
         method.replay_off = rule.replay == "off"
         method.maintenance, method.maintenance_retry_ms = rule.maintenance, rule.maintenance_retry_ms
+    if dialect.state:
+        methods[dialect.state] = _method(route, dialect.state, "public")
     return methods
+
+
+def _method(route: Route, name: str, scope: str, weight: int = 1, *, strict_replay: bool = False) -> Route:
+    pattern = f"{route.pattern} {name}"
+    return Route(route.position, pattern, scope, route.upstream, weight, strict_replay=strict_replay, websocket=False, builtin="")
 
 
 def _together(methods: list[Route]) -> Route:

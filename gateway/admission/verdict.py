@@ -5,17 +5,19 @@ Latin-1 text, which has one character for each byte.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from gateway.admission import answers
 from gateway.admission.driver import admit
 from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
-from gateway.config.settings import GatewaySettings
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, NoRoute, Refusal
 from gateway.http1.headers import HOP_BY_HOP, OWNED, REGENERATED, shadows, stays_behind
 from gateway.http1.message import Answer, Request
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
 """Sent on a public route: a proxy that copies these over the client's own fields would leave one that is missing here."""
@@ -130,7 +132,7 @@ async def decide(
     return Verdict(200, [*nobody, *_fields(lines), *own], b"")
 
 
-def _check(request: Request, route: Route, settings: GatewaySettings, *, whole: bool) -> None:
+def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole: bool) -> None:
     """What the data plane would have refused, or left behind, before the gate was asked.
 
     :raises Refusal: the size of it, a field that the asking proxy must have removed, or content that nobody has seen

@@ -1,36 +1,15 @@
-"""Value types and validated fields that configuration models are built from: rates, addresses, networks, URLs, paths."""
+"""Validated fields that configuration models are built from: rates, addresses, networks, URLs, paths."""
 
 import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
+from gateway.config.values import PERIODS, Address, Rate
 
-class Address(NamedTuple):
-    """Where to listen: host as text (IPv6 without brackets) and TCP port (0: any free one)."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-class Rate(NamedTuple):
-    """``units`` in ``period_ms`` milliseconds, written ``"1200/minute"``."""
-
-    units: int
-    period_ms: int
-
-    def __str__(self) -> str:
-        return f"{self.units}/{_PERIOD_NAMES.get(self.period_ms, f'{self.period_ms} ms')}"
-
-
-_PERIODS = {"second": 1_000, "minute": 60_000, "hour": 3_600_000, "day": 86_400_000}
-_PERIOD_NAMES = {milliseconds: name for name, milliseconds in _PERIODS.items()}
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -41,7 +20,7 @@ def _rate(value: object) -> object:
         match = _RATE.fullmatch(value)
         if match is None:
             raise ValueError('write a rate as "COUNT/second", "/minute", "/hour" or "/day", e.g. "1200/minute"')
-        return Rate(int(match[1]), _PERIODS[match[2]])
+        return Rate(int(match[1]), PERIODS[match[2]])
     return value
 
 

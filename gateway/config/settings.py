@@ -5,10 +5,9 @@ Nothing here reads a file, opens a connection or compiles a route.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidatorFunctionWrapHandler, computed_field, field_validator, model_validator
 
 from gateway.config.fields import (
-    Address,
     AddressField,
     EndpointField,
     HeaderName,
@@ -17,11 +16,11 @@ from gateway.config.fields import (
     NetworkField,
     OriginField,
     PathField,
-    Rate,
     RateField,
     Section,
     ServerField,
 )
+from gateway.config.values import Address, Rate
 
 
 class Tls(Section):
@@ -187,6 +186,7 @@ class Rule(Section):
     maintenance_retry_ms: Milliseconds = 60_000
     """Their ``Retry-After``."""
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def strict_replay(self) -> bool:
         """Strict unless said otherwise for ``trade``; off unless said otherwise for the rest."""
@@ -220,6 +220,7 @@ class RouteConfig(Rule):
             raise ValueError('write false, true (a tunnel), "mobee" or "binance" (a session)') from None
         return found
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def session(self) -> str:
         """The session dialect, or ``""``."""

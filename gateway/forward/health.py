@@ -1,16 +1,19 @@
 """Active health checks of upstream servers."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import structlog
 
-from gateway.config.settings import Health
 from gateway.forward.upstream_server import UpstreamServer
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Health
 
 _log = structlog.get_logger(__name__)
 
 
-async def watch(server: UpstreamServer, health: Health) -> None:
+async def watch(server: UpstreamServer, health: "Health") -> None:
     """Check one server for ever, until cancelled."""
     while True:
         up = await is_up(server, health)
@@ -20,7 +23,7 @@ async def watch(server: UpstreamServer, health: Health) -> None:
         await asyncio.sleep(health.interval_ms / 1000)
 
 
-async def is_up(server: UpstreamServer, health: Health) -> bool:
+async def is_up(server: UpstreamServer, health: "Health") -> bool:
     """Whether a GET of the health path, on a connection of its own, is answered 2xx in time."""
     request = f"GET {health.path} HTTP/1.1\r\nhost: {server.authority}\r\nuser-agent: gerbang-health\r\nconnection: close\r\n\r\n"
     writer: asyncio.StreamWriter | None = None

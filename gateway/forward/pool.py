@@ -2,14 +2,17 @@
 
 import ssl
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
-from gateway.config.settings import Upstream
 from gateway.forward.balance import choose
 from gateway.forward.identity import IdentityLines, Signer
 from gateway.forward.upstream_server import UpstreamServer
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Upstream
 
 
 class Pool:
@@ -18,7 +21,7 @@ class Pool:
     def __init__(
         self,
         name: str,
-        settings: Upstream,
+        settings: "Upstream",
         *,
         tls: ssl.SSLContext | None,
         authority: bytes,

@@ -7,11 +7,10 @@ never lands inside another.
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 
-from gateway.config.settings import Limits
 from gateway.errors import Overloaded
 from gateway.forward.ports import UpstreamEnd
 from gateway.net.addresses import customer_network
@@ -20,6 +19,9 @@ from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
 from gateway.telemetry import Metrics
 from gateway.websocket.frames import FRAMES_PER_SECOND, GOING_AWAY, POLICY_VIOLATION, FrameBudget, FrameTracker, close_frame
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Limits
 
 _log = structlog.get_logger(__name__)
 
@@ -204,7 +206,7 @@ class Tunnels:
         self.now_ms = clock.monotonic_ms()
         """Of the ticker."""
 
-    def place(self, limits: Limits, address: str, key_id: str) -> Place:
+    def place(self, limits: "Limits", address: str, key_id: str) -> Place:
         """Room for one more.
 
         :param address: the client's, as the gate believes it
@@ -229,7 +231,7 @@ class Tunnels:
             self._per_key[key_id] += 1
         return Place(self, address, key_id)
 
-    def used_percent(self, limits: Limits) -> dict[str, int]:
+    def used_percent(self, limits: "Limits") -> dict[str, int]:
         """How many of the worker's tunnels are in use."""
         return {"tunnels": 100 * self._places // limits.max_tunnels}
 
@@ -242,7 +244,7 @@ class Tunnels:
                 if not counts[name]:
                     del counts[name]
 
-    def may_use(self, tunnel: Tunnel, key_id: str, limits: Limits) -> bool:
+    def may_use(self, tunnel: Tunnel, key_id: str, limits: "Limits") -> bool:
         """Whether one more tunnel may be this key's: for a session, whose keys come in its messages."""
         return key_id in tunnel.key_ids or len(self._by_key.get(key_id, ())) < limits.max_tunnels_per_key
 

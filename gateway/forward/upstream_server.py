@@ -2,12 +2,11 @@
 
 import asyncio
 import ssl
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.parse import urlsplit
 
 import structlog
 
-from gateway.config.settings import Upstream
 from gateway.forward.balance import Condition
 from gateway.forward.connection import Owner, UpstreamConnection
 from gateway.forward.ports import Waiter
@@ -18,6 +17,9 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Upstream
 
 _log = structlog.get_logger(__name__)
 
@@ -30,7 +32,7 @@ class UpstreamServer(Owner):
     """
 
     def __init__(
-        self, url: str, settings: Upstream, *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, outbox: Outbox, metrics: Metrics
+        self, url: str, settings: "Upstream", *, upstream: str, tls: ssl.SSLContext | None, ticker: Ticker, outbox: Outbox, metrics: Metrics
     ) -> None:
         parts = urlsplit(url)
         self._alone = len(settings.servers) == 1

@@ -3,8 +3,8 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
-from gateway.config.settings import Upstream, UpstreamTls
 from gateway.errors import ConfigError, ConfigProblem
 from gateway.forward.health import watch
 from gateway.forward.identity import Signer
@@ -13,6 +13,9 @@ from gateway.runtime.outbox import Outbox
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Upstream, UpstreamTls
 
 Pools = Mapping[str, Pool]
 
@@ -36,7 +39,7 @@ class Upstreams:
         ticker.subscribe(self.sweep)
         metrics.probes.append(self._count)
 
-    def prepare(self, settings: Mapping[str, Upstream]) -> Pools:
+    def prepare(self, settings: Mapping[str, "Upstream"]) -> Pools:
         """The pools for these settings. An unchanged upstream keeps its pool with every connection; nothing is started or stopped.
 
         :raises ConfigError: a file that verification needs cannot be used
@@ -68,7 +71,7 @@ class Upstreams:
                     spawn(watch(server, pool.settings.health), name=f"health of {server.url}") for server in pool.servers
                 ]
 
-    def rebuild(self, settings: Mapping[str, Upstream]) -> None:
+    def rebuild(self, settings: Mapping[str, "Upstream"]) -> None:
         """:meth:`prepare` and :meth:`commit` in one."""
         self.commit(self.prepare(settings))
 
@@ -88,7 +91,7 @@ class Upstreams:
         for pool in (*self.pools.values(), *self._retired):
             pool.abort()
 
-    def _pool(self, name: str, settings: Upstream, problems: list[ConfigProblem]) -> Pool:
+    def _pool(self, name: str, settings: "Upstream", problems: list[ConfigProblem]) -> Pool:
         known = self.pools.get(name)
         authority = _authority(settings)
         if known is not None and known.settings == settings and known.authority == authority:
@@ -96,7 +99,7 @@ class Upstreams:
         tls = None
         if any(url.startswith("https:") for url in settings.servers):
             try:
-                tls = _client_context(settings.tls or UpstreamTls())
+                tls = _client_context(settings.tls)
             except (OSError, ssl.SSLError) as error:
                 problems.append(ConfigProblem(f"upstreams.{name}.tls.ca", f"cannot be used: {error.strerror or error}"))
         return Pool(
@@ -119,7 +122,7 @@ class Upstreams:
             metrics.upstream_healthy[name] = pool.usable_servers()
 
 
-def _authority(settings: Upstream) -> bytes:
+def _authority(settings: "Upstream") -> bytes:
     """What the CA file holds now: a renewed one makes a new pool though the settings are the same."""
     try:
         return settings.tls.ca.read_bytes() if settings.tls is not None and settings.tls.ca is not None else b""
@@ -127,9 +130,9 @@ def _authority(settings: Upstream) -> bytes:
         return b""  # reported when it is loaded
 
 
-def _client_context(settings: UpstreamTls) -> ssl.SSLContext:
+def _client_context(settings: "UpstreamTls | None") -> ssl.SSLContext:
     """Verifies the server's certificate and name; TLS 1.2 or later."""
-    context = ssl.create_default_context(cafile=str(settings.ca) if settings.ca else None)
+    context = ssl.create_default_context(cafile=str(settings.ca) if settings is not None and settings.ca else None)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     return context

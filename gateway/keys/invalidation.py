@@ -11,13 +11,12 @@ A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
-from gateway.config.settings import Cache
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, redis_client, sql
 from gateway.keys.ids import is_key_id
@@ -28,6 +27,9 @@ from gateway.keys.trust import EVERY_KEY, FeedRead, Now, Trust
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Cache
 
 REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
@@ -132,7 +134,7 @@ class InvalidationListener:
         self._is_up = {"postgres": False, "redis": False}
         self._read_seconds = READ_SECONDS
 
-    def fit(self, settings: Cache) -> None:
+    def fit(self, settings: "Cache") -> None:
         """Read the feed several times while memory is believed."""
         self._read_seconds = max(PAUSE_SECONDS, min(READ_SECONDS, settings.local_ttl_ms / 4_000))
 

@@ -16,11 +16,10 @@ What is promised, and how (``trust`` decides what is believed, ``invalidation`` 
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple
 
 import structlog
 
-from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord
@@ -32,6 +31,9 @@ from gateway.keys.sources import Finds, Sources
 from gateway.keys.trust import Now, Trust
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Cache
 
 ROWS_PER_SECOND = 5_000
 """Of PostgreSQL, for keys that were seen to exist; and as many for ids of which nobody knows."""
@@ -83,7 +85,7 @@ class KeyLookup(Generic[T]):
         store: Finds,
         shared: SharedRecords,
         trust: Trust,
-        settings: Cache,
+        settings: "Cache",
         *,
         prepare: Callable[[KeyRecord], T],
         metrics: Metrics | None = None,
@@ -163,7 +165,7 @@ class KeyLookup(Generic[T]):
             raise KeyStoreUnavailable("The key cannot be looked up at the moment; try again shortly.", reason=found.reason)
         return None if found is ABSENT else found
 
-    def configure(self, settings: Cache) -> None:
+    def configure(self, settings: "Cache") -> None:
         """Take over new settings."""
         self._settings = settings
         self._believed_until_ms = 0

@@ -9,11 +9,13 @@ Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from gateway.config.settings import Cache
 from gateway.keys.codec import DatedRecord
 from gateway.keys.snapshot import Snapshot
+
+if TYPE_CHECKING:
+    from gateway.config.settings import Cache
 
 MAX_RECORD_TTL_MS = 300_000
 """No record in Redis is valid for longer (``cache.redis_ttl_ms``)."""
@@ -172,11 +174,11 @@ class Trust:
 
     # -- what follows
 
-    def is_current(self, settings: Cache, now_ms: int) -> bool:
+    def is_current(self, settings: "Cache", now_ms: int) -> bool:
         """Whether the feed has been read lately."""
         return self.read is not None and now_ms < self.read_at.ms + settings.local_ttl_ms
 
-    def until_ms(self, settings: Cache, now_ms: int) -> int:
+    def until_ms(self, settings: "Cache", now_ms: int) -> int:
         """Until when memory may be believed; in the past when it may not.
 
         While the feed cannot be read: for as long as Redis has told of every change since the last read, else until ``stale_limit``.
@@ -193,7 +195,7 @@ class Trust:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
         return self.read is not None and self.read.server == server
 
-    def believes(self, dated: DatedRecord, settings: Cache, now: Now) -> bool:
+    def believes(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
         """Whether a record of Redis is as good as PostgreSQL's."""
         return (
             self.is_current(settings, now.ms)

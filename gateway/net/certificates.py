@@ -1,10 +1,12 @@
 """Certificate expiry, for the metric of both services and for ``gerbang doctor``."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from gateway.config.settings import Tls
+if TYPE_CHECKING:
+    from gateway.config.settings import Tls
 
 
 def ends_ms(certificate: Path) -> int:
@@ -17,7 +19,7 @@ def ends_ms(certificate: Path) -> int:
     return int(found.not_valid_after_utc.timestamp() * 1000)
 
 
-def end_or_zero(tls: Tls | None) -> int:
+def end_or_zero(tls: "Tls | None") -> int:
     """The same for a metric: 0 when there is no certificate, or none that can be read."""
     if tls is None:
         return 0

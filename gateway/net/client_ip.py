@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network
+from typing import TYPE_CHECKING
 
-from gateway.config.settings import ClientIp
 from gateway.http1.message import Request
 from gateway.net.addresses import Network, NetworkList, canonical
+
+if TYPE_CHECKING:
+    from gateway.config.settings import ClientIp
 
 _PEERS = 65_536
 
@@ -51,10 +54,10 @@ class Seen:
 class ClientIpRule:
     """One configuration's rule, compiled."""
 
-    def __init__(self, settings: ClientIp) -> None:
-        self.trusted = NetworkList(settings.trusted_proxies)
-        self._header = settings.header
-        self._name = settings.header.lower().encode("ascii")
+    def __init__(self, trusted_proxies: Sequence[Network], header: str = "X-Forwarded-For") -> None:
+        self.trusted = NetworkList(trusted_proxies)
+        self._header = header
+        self._name = header.lower().encode("ascii")
         self._hops = _LISTS.get(self._name)
         self._direct: dict[str, Seen] = {}
 
@@ -156,10 +159,10 @@ def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[
 
 @lru_cache(8)
 def _rule(trusted: tuple[Network, ...]) -> ClientIpRule:
-    return ClientIpRule(ClientIp(trusted_proxies=trusted))
+    return ClientIpRule(trusted)
 
 
-def notes(settings: ClientIp) -> list[tuple[str, str]]:
+def notes(settings: "ClientIp") -> list[tuple[str, str]]:
     """What ``gerbang check`` notes on a valid configuration: key and note."""
     found: list[tuple[str, str]] = []
     name = settings.header.lower().encode("ascii")

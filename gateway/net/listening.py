@@ -2,7 +2,7 @@
 
 import socket
 
-from gateway.config.fields import Address
+from gateway.config.values import Address
 from gateway.errors import ConfigError, ConfigProblem
 
 BACKLOG = 4_096

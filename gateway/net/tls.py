@@ -2,12 +2,15 @@
 
 import ssl
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from gateway.config.settings import Tls
 from gateway.errors import ConfigError, ConfigProblem
 
+if TYPE_CHECKING:
+    from gateway.config.settings import Tls
 
-def server_context(settings: Tls) -> ssl.SSLContext:
+
+def server_context(settings: "Tls") -> ssl.SSLContext:
     """A context for the public port.
 
     :raises ConfigError: the files cannot be read, or the key is not the certificate's
@@ -23,7 +26,7 @@ def server_context(settings: Tls) -> ssl.SSLContext:
 class ServerTls:
     """The context in use. New handshakes use what :meth:`reload` has loaded; connections that are open keep what they have."""
 
-    def __init__(self, settings: Tls) -> None:
+    def __init__(self, settings: "Tls") -> None:
         self._settings = settings
         self.context = server_context(settings)
 

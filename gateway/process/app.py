@@ -10,7 +10,7 @@ import resource
 import socket
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import structlog
 
@@ -23,7 +23,6 @@ from gateway.admission.replay import ReplayGuard
 from gateway.admission.services import Services
 from gateway.admission.verdict import Asked, Verdict, decide, let_pass, refused
 from gateway.assertion import Signer, SigningKey
-from gateway.config.settings import GatewayTelemetry
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
 from gateway.forward.tunnel import Tunnels
@@ -36,9 +35,9 @@ from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts
 from gateway.keys.usage_store import UsageWriter
-from gateway.process.configuration import Configuration, load
 from gateway.process.redis_policy import RedisPolicy
 from gateway.process.stores import Stores
+from gateway.process.version import Configuration
 from gateway.runtime import clock
 from gateway.runtime.ticker import Ticker
 from gateway.server import reports
@@ -47,6 +46,9 @@ from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics, configure_logging
 from gateway.telemetry.logs import LineSink
 from gateway.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewayTelemetry
 
 CHANNELS_SECONDS = 2.0
 """How long a start waits for the feed of changes and the messages. Without the feed a gate asks PostgreSQL for each key every second."""
@@ -57,14 +59,6 @@ LOOKUP_SECONDS = 2.0
 SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
 
 _log = structlog.get_logger(__name__)
-
-
-def check(path: Path) -> Configuration:
-    """Read and compile a configuration file, connecting to nothing.
-
-    :raises ConfigError: with every problem found
-    """
-    return load(path)
 
 
 class Prepared(NamedTuple):
@@ -327,7 +321,7 @@ class App:
         await self._stores.close()
 
 
-def _tracing(settings: GatewayTelemetry) -> Tracing | None:
+def _tracing(settings: "GatewayTelemetry") -> Tracing | None:
     return Tracing(settings.traces, settings.trace_share) if settings.traces is not None and settings.trace_share > 0 else None
 
 

@@ -1,14 +1,12 @@
 """Loads and compiles a configuration, and reports every error in it without connecting to anything.
 
-What is found here is found by ``gerbang check``, at the start, and by every worker before a reload is applied, alike.
+What is found here is found by ``gerbang check``, at the start, and before a reload is applied, alike.
 """
 
-import hashlib
-import json
 import ssl
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from pydantic import ValidationError
 
@@ -21,20 +19,10 @@ from gateway.keys import redis_client
 from gateway.keys.postgres import check_dsn
 from gateway.keys.vault import Vault
 from gateway.net.tls import server_context
+from gateway.process.version import Configuration
 from gateway.telemetry.tracing import check_installed
 
 T = TypeVar("T")
-
-
-class Configuration(NamedTuple):
-    """One version of the configuration."""
-
-    raw: Raw
-    """What it was made from; a worker makes its own from the same."""
-    settings: GatewaySettings
-    routes: RouteTable
-    version: str
-    """Short hash of the settings and of the certificates they name; not of the stores and the vault, so it reveals nothing of a secret."""
 
 
 def load(path: Path) -> Configuration:
@@ -61,7 +49,7 @@ def prepare_raw(raw: Raw) -> Configuration:
         problems += _problems_of_files(settings) + _problems_of_weights(settings) + _problems_of_sessions(settings)
     if problems or settings is None or routes is None:
         raise ConfigError(problems, raw.source)
-    return Configuration(raw, settings, routes, _version(settings))
+    return Configuration.of(settings, routes)
 
 
 _CHECKED: tuple[tuple[str, str, Callable[[str], object]], ...] = (
@@ -142,20 +130,3 @@ def _problems_of_sessions(settings: GatewaySettings) -> list[ConfigProblem]:
         if route.session and (log_in := SESSIONS[route.session].log_in)
         if (rule := settings.methods.get(route.methods or "", {}).get(log_in)) is not None and rule.scope == "public"
     ]
-
-
-def _version(settings: GatewaySettings) -> str:
-    digest = hashlib.sha256(json.dumps(settings.model_dump(mode="json", exclude={"stores", "vault"}), sort_keys=True).encode())
-    for path in _files(settings):
-        try:
-            digest.update(path.read_bytes())
-        except OSError as error:  # it could be read a moment ago
-            raise ConfigError([ConfigProblem("", f"{path}: {error.strerror}")]) from None
-    return digest.hexdigest()[:12]
-
-
-def _files(settings: GatewaySettings) -> list[Path]:
-    """Files whose content is part of the configuration: public certificates and authorities, and keys only by the certificate they fit."""
-    tls = settings.listen.tls
-    authorities = [upstream.tls.ca for upstream in settings.upstreams.values() if upstream.tls is not None and upstream.tls.ca is not None]
-    return ([tls.certificate] if tls is not None else []) + authorities

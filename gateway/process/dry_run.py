@@ -12,7 +12,7 @@ from gateway.admission.routes import Route, RouteTable
 from gateway.admission.rules import AHEAD_MS, check_open
 from gateway.errors import Refusal
 from gateway.ops.report import Effect, Traffic
-from gateway.process.configuration import Configuration
+from gateway.process.version import Configuration
 from gateway.telemetry.recent import Sample
 
 ADMITTED, DEPENDS = "admitted", "depends on the key"

@@ -11,7 +11,7 @@ from gateway.assertion import SigningKey
 from gateway.errors import Overloaded
 from gateway.process.channel import WorkerFailed
 from gateway.process.child import WorkerProcess
-from gateway.process.configuration import Configuration
+from gateway.process.version import Configuration
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics, Snapshot
@@ -195,7 +195,7 @@ async def _all(work: Any) -> None:
 
 
 def _orders(configuration: Configuration) -> dict[str, Any]:
-    return {"source": configuration.raw.source, "values": configuration.raw.values, "version": configuration.version}
+    return {"settings": configuration.handed_over, "version": configuration.version}
 
 
 def _wire(signing: SigningKey) -> dict[str, Any]:

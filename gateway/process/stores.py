@@ -1,16 +1,18 @@
 """A worker's PostgreSQL and Redis connections and its vault: opened, checked at the start, probed for readiness."""
 
 import asyncio
-from typing import NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import structlog
 from redis.asyncio import Redis
 
-from gateway.config.settings import GatewaySettings
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, ring, sql
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.vault import Vault
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 _log = structlog.get_logger(__name__)
 
@@ -27,7 +29,7 @@ class Stores(NamedTuple):
     vault: Vault
 
     @classmethod
-    async def open(cls, settings: GatewaySettings) -> Self:
+    async def open(cls, settings: "GatewaySettings") -> Self:
         """Connects on first use.
 
         :raises ConfigError: a URL or a key is malformed

@@ -18,16 +18,17 @@ from gateway.admission.verdict import Asked, Verdict, let_pass, refused
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
-from gateway.config.fields import Address
+from gateway.config.values import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Readiness, ReloadReport, ShadowReport
 from gateway.process.build import is_compiled
-from gateway.process.configuration import Configuration, load
+from gateway.process.configuration import load
 from gateway.process.dry_run import compare
 from gateway.process.fleet import Workers
+from gateway.process.version import Configuration
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
 from gateway.runtime.tasks import spawn, wait_at_most

@@ -17,12 +17,11 @@ import uvloop
 
 from gateway.admission.verdict import Asked
 from gateway.assertion import SigningKey
-from gateway.config.loading import Raw
 from gateway.errors import GerbangError
 from gateway.net import descriptors
 from gateway.process.app import App, Prepared
 from gateway.process.channel import Frames, Message, answer
-from gateway.process.configuration import Configuration, prepare_raw
+from gateway.process.version import Configuration
 from gateway.telemetry import Snapshot, configure_logging
 
 _PR_SET_PDEATHSIG = 1
@@ -60,14 +59,12 @@ class Worker:
             raise NotPossible("is not started")
         return self._app
 
-    async def start(
-        self, *, worker: int, source: str, values: dict[str, Any], version: str, signing: dict[str, Any], require_stores: bool
-    ) -> None:
+    async def start(self, *, worker: int, settings: dict[str, Any], version: str, signing: dict[str, Any], require_stores: bool) -> None:
         """Make everything ready to serve, stores included when ``require_stores``.
 
         :raises GerbangError: the configuration cannot be used, or a store cannot be reached
         """
-        configuration = _compile(source, values, version)
+        configuration = _taken_over(settings, version)
         configure_logging(configuration.settings.telemetry.log_level, service="gateway", worker=worker)
         self._app = await App.create(configuration, signing=SigningKey.from_pem(**signing), worker=worker, require_stores=require_stores)
 
@@ -77,13 +74,13 @@ class Worker:
         gc.freeze()  # what is there now stays: looking through it again would stop every request for tens of milliseconds
         await self.app.serve(self._listening)
 
-    async def prepare(self, *, source: str, values: dict[str, Any], version: str) -> None:
+    async def prepare(self, *, settings: dict[str, Any], version: str) -> None:
         """Make a new version ready, without using any of it.
 
         :raises ConfigError: it cannot be used here
         """
         self._prepared = None
-        self._prepared = self.app.prepare(_compile(source, values, version))
+        self._prepared = self.app.prepare(_taken_over(settings, version))
 
     async def commit(self, *, version: str) -> None:
         """Use the version that was prepared, from the next request on.
@@ -124,8 +121,8 @@ class Worker:
         await self.app.drain(limit_ms)
 
 
-def _compile(source: str, values: dict[str, Any], version: str) -> Configuration:
-    configuration = prepare_raw(Raw(source, values, []))
+def _taken_over(settings: dict[str, Any], version: str) -> Configuration:
+    configuration = Configuration.taken_over(settings)
     if configuration.version != version:
         # A certificate's file was replaced between the parent's reading and ours.
         raise NotPossible(f"sees version {configuration.version} where the parent sees {version}: a file changes at this moment, try again")

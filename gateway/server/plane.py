@@ -6,11 +6,10 @@
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
-from gateway.config.settings import GatewaySettings, Limits
 from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
 from gateway.net import descriptors
@@ -24,6 +23,9 @@ from gateway.server.common import Common
 from gateway.server.connection import ClientConnection, Doorkeeper
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings, Limits
 
 _log = structlog.get_logger(__name__)
 
@@ -43,7 +45,7 @@ class Plane(Doorkeeper):
     """See the module."""
 
     def __init__(
-        self, settings: GatewaySettings, serving: Serving, *, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics
+        self, settings: "GatewaySettings", serving: Serving, *, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics
     ) -> None:
         memory = Memory(max(settings.limits.body_memory_bytes, 8 * settings.limits.max_body_bytes))
         self.common = Common(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
@@ -56,7 +58,7 @@ class Plane(Doorkeeper):
         self.apply(settings, serving)
         ticker.subscribe(self._sweep)
 
-    def apply(self, settings: GatewaySettings, serving: Serving) -> None:
+    def apply(self, settings: "GatewaySettings", serving: Serving) -> None:
         """Use another version from the next request on. Open connections continue under its limits."""
         self.common.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
@@ -70,7 +72,7 @@ class Plane(Doorkeeper):
             + [upstream.keep_alive_ms for upstream in upstreams]
         )
 
-    def _limit_connections(self, limits: Limits) -> None:
+    def _limit_connections(self, limits: "Limits") -> None:
         """As configured, or as few as there are file descriptors for; then an address has no more than an eighth of them."""
         room, self._most_per_address = descriptors.connections(), limits.max_connections_per_address
         self._most = min(limits.max_connections, room)

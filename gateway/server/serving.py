@@ -1,8 +1,9 @@
 """One version of the configuration, as connections and exchanges use it."""
 
+from typing import TYPE_CHECKING
+
 from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.admission.gate import Gate
-from gateway.config.settings import GatewaySettings
 from gateway.forward.pool import Pool
 from gateway.forward.upstreams import Pools
 from gateway.http1.cors import Cors
@@ -10,6 +11,9 @@ from gateway.http1.headers import REQUEST_DROP
 from gateway.net.addresses import NetworkList
 from gateway.telemetry import AccessLog
 from gateway.telemetry.tracing import Tracing
+
+if TYPE_CHECKING:
+    from gateway.config.settings import GatewaySettings
 
 
 class Serving:
@@ -25,7 +29,7 @@ class Serving:
     )  # fmt: skip
 
     def __init__(
-        self, settings: GatewaySettings, gate: Gate, pools: Pools, *, access: AccessLog, tracing: Tracing | None = None
+        self, settings: "GatewaySettings", gate: Gate, pools: Pools, *, access: AccessLog, tracing: Tracing | None = None
     ) -> None:  # fmt: skip
         self.gate = gate
         self.pools: dict[str, Pool] = dict(pools)

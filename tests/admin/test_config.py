@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from admin.config import AdminSettings, load_settings
-from gateway.config.fields import Address
+from gateway.config.values import Address
 from gateway.errors import ConfigError
 
 EXAMPLE = Path("config/admin.toml")

@@ -16,7 +16,8 @@ import uvloop
 
 from gateway.admission import replay
 from gateway.assertion import SigningKey
-from gateway.process.app import App, check
+from gateway.process.app import App
+from gateway.process.configuration import load
 from gateway.runtime import clock
 from gateway.telemetry import configure_logging
 
@@ -24,7 +25,7 @@ from gateway.telemetry import configure_logging
 async def _serve(library: ctypes.CDLL, configuration: Path, listening: socket.socket) -> None:
     replay.TIMEOUT_SECONDS = 30.0  # everything takes fifty times as long
     configure_logging("error", service="gateway")
-    app = await App.create(check(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, require_stores=True)
+    app = await App.create(load(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, require_stores=True)
     app._serving.gate.explanations.in_all = 0  # at full speed hardly any is explained
     gc.collect()
     gc.freeze()

@@ -18,8 +18,8 @@ from typing import Any
 import uvloop
 
 from gateway.admission.limits import KeyLimiter
-from gateway.config.fields import Rate
 from gateway.config.settings import Cache
+from gateway.config.values import Rate
 from gateway.errors import KeyStoreUnavailable
 from gateway.keys import postgres, redis_client
 from gateway.keys.cache import Entry

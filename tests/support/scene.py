@@ -9,7 +9,7 @@ import pytest
 
 from deploy.signing import SigningKey, sign
 from gateway.admission.gate import Gate
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import Refusal
 from gateway.http1.message import Request
 from gateway.keys.record import KeyRecord

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from admin.api.limiter import Limiter
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 
 
 def test_a_burst_passes_then_one_for_each_share_of_the_period() -> None:

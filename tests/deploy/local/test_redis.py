@@ -11,7 +11,7 @@ from deploy.local.process import StartError
 from deploy.local.redis import CHOICE, RedisServer, _new_enough, server_binary
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import ReplayedRequest
 from gateway.keys import redis_client
 from gateway.keys.usage import UsageCounts

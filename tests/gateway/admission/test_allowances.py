@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from gateway.admission.allowances import Allowance
 from gateway.admission.outcome import KeyNeeded
 from gateway.admission.rules import rate_limited
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import ReplayedRequest
 from gateway.runtime.gcra import charge
 from tests.support.keys import a_record

@@ -1,7 +1,7 @@
 """The limit of refused credentials by address."""
 
 from gateway.admission.failures import LOOK_UPS, AddressLimiter, FailureLimiter
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 
 FAILURES = Rate(3, 60_000)
 

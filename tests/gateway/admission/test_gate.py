@@ -10,7 +10,7 @@ import pytest
 from deploy.signing import DIALECTS
 from gateway.admission.outcome import KeyNeeded
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import InternalError, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
 from gateway.http1.body import UNVERIFIED
 from gateway.keys.record import Scope

@@ -14,7 +14,7 @@ from gateway.admission import limits
 from gateway.admission.allowances import Allowance, LedgerNeeded
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.admission.principal import Principal
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.keys import redis_client
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import ShareNeeded

@@ -6,7 +6,7 @@ import pytest
 
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
 from gateway.keys import redis_client
 from gateway.runtime import clock

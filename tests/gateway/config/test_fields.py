@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.fields import Address, AddressField, HeaderName, NetworkField, Rate, RateField, ServerField
+from gateway.config.fields import AddressField, HeaderName, NetworkField, RateField, ServerField
+from gateway.config.values import Address, Rate
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import tomllib
 
 import pytest
 
-from gateway.config.fields import Rate
 from gateway.config.loading import Raw, load, read, validate
 from gateway.config.settings import GatewaySettings
+from gateway.config.values import Rate
 from gateway.errors import ConfigError
 from tests.gateway.config.files import MINIMAL, problems_of
 

@@ -16,6 +16,10 @@ TRUSTED = ("127.0.0.1/32", "10.0.0.0/8", "2001:db8:f::/48", "::ffff:172.16.0.0/1
 PROXY = "10.0.0.1"
 
 
+def rule_of(settings: ClientIp) -> ClientIpRule:
+    return ClientIpRule(settings.trusted_proxies, settings.header)
+
+
 def a_request(peer: str, *headers: tuple[str, str]) -> Request:
     lines = tuple((name.lower().encode(), value.encode("latin-1")) for name, value in headers)
     return Request(b"GET", b"/", b"/", None, lines, b"", peer, secure=False, received_ms=0, request_id="r")
@@ -23,7 +27,7 @@ def a_request(peer: str, *headers: tuple[str, str]) -> Request:
 
 def seen(*lines: str, peer: str = PROXY, header: str = "X-Forwarded-For") -> str:
     """The address, or ``"?"`` when it cannot be read; then a problem is always told."""
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header=header))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=header))
     found = rule.of(a_request(peer, *((header, line) for line in lines)))
     assert bool(found.address) is not bool(found.problem)
     return found.address or "?"
@@ -236,20 +240,20 @@ def test_a_single_address_header_carries_one_address(lines, address):
 
 
 def test_only_the_configured_header_is_read():
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header="X-Forwarded-For"))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header="X-Forwarded-For"))
     request = a_request(PROXY, ("Forwarded", "for=192.0.2.1"), ("X-Real-IP", "192.0.2.1"), ("X_Forwarded_For", "192.0.2.1"))
     assert rule.of(request).address == PROXY
 
 
 def test_the_problem_names_the_header_and_the_hop_without_control_characters():
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED))
     problem = rule.of(a_request(PROXY, ("X-Forwarded-For", "192.0.2.1, \x1b[31mred"))).problem
     assert "X-Forwarded-For" in problem
     assert r"\x1b[31mred" in problem
 
 
 def test_many_peers_do_not_grow_the_memory_without_bound():
-    rule = ClientIpRule(ClientIp())
+    rule = rule_of(ClientIp())
     for number in range(70_000):
         peer = str(IPv4Address(number))
         assert rule.of(a_request(peer)).address == peer
@@ -327,7 +331,7 @@ def test_forwarded_agrees_with_an_oracle(hops, data):
 
 @given(st.lists(st.binary(max_size=60), max_size=4), st.sampled_from(["X-Forwarded-For", "Forwarded", "X-Real-IP"]))
 def test_no_bytes_make_it_fail_or_answer_what_is_no_address(values, header):
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header=header))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=header))
     lines = tuple((header.lower().encode(), value) for value in values)
     found = rule.of(a_request(PROXY).replace(headers=lines))
     assert bool(found.address) is not bool(found.problem)
@@ -338,7 +342,7 @@ def test_no_bytes_make_it_fail_or_answer_what_is_no_address(values, header):
 
 @given(_PACKED)
 def test_trusted_networks_hold_in_every_spelling_of_an_address(packed):
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED))
     assert rule.trusted.contains(str(ip_address(plain(packed)))) is is_trusted(plain(packed))
 
 
@@ -414,7 +418,7 @@ def test_cloudfronts_address_and_port_are_told_apart_whatever_they_are(packed, p
     ],
 )
 def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, secure, host):
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED))
     request = a_request(peer, ("Host", "inside"), *lines).replace(believed=believed)
     sent = rule.as_sent(request)
     assert (sent.secure, sent.field_lines(b"host")) == (secure, [host])
@@ -437,7 +441,7 @@ def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, 
     ],
 )
 def test_where_forwarded_names_the_client_it_names_scheme_and_host_too(lines, secure, host):
-    rule = ClientIpRule(ClientIp(trusted_proxies=TRUSTED, header="Forwarded"))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header="Forwarded"))
     for peer, believed, at, asked in ((PROXY, True, secure, host), (PROXY, False, False, b"inside"), ("192.0.2.1", True, False, b"inside")):
         request = a_request(peer, ("Host", "inside"), *lines).replace(believed=believed)
         sent = rule.as_sent(request)

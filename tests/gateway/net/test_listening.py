@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from gateway.config.fields import Address
+from gateway.config.values import Address
 from gateway.errors import ConfigError
 from gateway.net.listening import listen
 

@@ -157,7 +157,7 @@ async def test_a_trusted_peer_without_a_good_header_is_dropped(header: bytes) ->
 @pytest.mark.parametrize("header", [header for name, (header, _) in GOOD.items() if "unknown" in name or "local" in name])
 async def test_a_peer_that_does_not_say_who_the_client_is_is_not_believed_by_a_field_either(header: bytes) -> None:
     client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",), "trusted_proxies": ("127.0.0.0/8",)}
-    rule = ClientIpRule(ClientIp.model_validate(client_ip))
+    rule = ClientIpRule(ClientIp.model_validate(client_ip).trusted_proxies)
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         for sent, address in ((header, "127.0.0.1"), (GOOD["version 1, IPv4"][0].replace(b"203.0.113.7", b"127.0.0.9"), "8.8.8.8")):
             client = await served.client()
@@ -170,7 +170,7 @@ async def test_a_peer_that_does_not_say_who_the_client_is_is_not_believed_by_a_f
 async def test_a_field_is_believed_of_no_client_whose_balancer_may_send_a_header() -> None:
     """A transparent balancer's peers are everybody."""
     client_ip = {"proxy_protocol": True, "proxy_peers": ("0.0.0.0/0",), "trusted_proxies": ("10.0.0.0/8",)}
-    rule = ClientIpRule(ClientIp.model_validate(client_ip))
+    rule = ClientIpRule(ClientIp.model_validate(client_ip).trusted_proxies)
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         client = await served.client()
         client.send(GOOD["version 1, IPv4"][0] + GET[:-2] + b"X-Forwarded-For: 8.8.8.8\r\nX-Forwarded-Proto: https\r\n\r\n")

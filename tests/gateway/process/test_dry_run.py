@@ -6,8 +6,9 @@ import pytest
 
 from gateway.config.loading import Raw
 from gateway.ops.report import Effect
-from gateway.process.configuration import Configuration, prepare_raw
+from gateway.process.configuration import prepare_raw
 from gateway.process.dry_run import compare
+from gateway.process.version import Configuration
 from gateway.telemetry.recent import Sample
 
 ROUTES = {

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-UNUSED = {"aiohttp", "alembic", "click", "greenlet", "jinja2", "joserfc", "prometheus_client", "sqlalchemy", "webauthn"}
+UNUSED = {"aiohttp", "alembic", "click", "greenlet", "jinja2", "joserfc", "prometheus_client", "pydantic", "sqlalchemy", "webauthn"}
 """Packages of the parent, of the admin service, or of the command line: megabytes each, in every worker."""
 
 

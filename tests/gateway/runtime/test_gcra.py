@@ -5,7 +5,7 @@ from fractions import Fraction
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.runtime.gcra import charge
 
 RATES = st.builds(Rate, st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.fields import Rate
+from gateway.config.values import Rate
 from gateway.errors import RateLimited
 from gateway.keys.record import Scope
 from gateway.runtime import clock
