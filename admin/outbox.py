@@ -75,6 +75,8 @@ class Notice:
     detail: Mapping[str, object] = field(default_factory=dict)
     once: str | None = None
     """What this is about, when it must be notified once however often it is found."""
+    mailed: bool = True
+    """False: programs alone are notified, since a mail of the same moment tells its owner as much."""
 
 
 class Pending(NamedTuple):
@@ -118,7 +120,7 @@ def _arguments(notice: Notice) -> tuple[object, ...]:
         notice.key_id,
         json.dumps(dict(notice.detail), ensure_ascii=False),
         notice.once,
-        _channels(notice.topic),
+        _channels(notice),
     )
 
 
@@ -126,11 +128,11 @@ NOBODYS = ""
 """In place of an account: what concerns the exchange itself."""
 
 
-def _channels(topic: Topic) -> list[str]:
-    if topic is Topic.KEYS_REVOKED:
+def _channels(notice: Notice) -> list[str]:
+    if notice.topic is Topic.KEYS_REVOKED:
         return [Channel.MAIL.value]
-    owners = [] if topic is Topic.KYC_LOST else [Channel.MAIL.value, Channel.WEBHOOK.value]
-    return owners + ([Channel.UPSTREAMS.value] if topic in ENDS else [])
+    owners = [] if notice.topic is Topic.KYC_LOST else [*([Channel.MAIL.value] if notice.mailed else []), Channel.WEBHOOK.value]
+    return owners + ([Channel.UPSTREAMS.value] if notice.topic in ENDS else [])
 
 
 async def address(connection: AnyConnection, upstreams: Sequence[str]) -> None:
@@ -141,9 +143,12 @@ async def address(connection: AnyConnection, upstreams: Sequence[str]) -> None:
 
 
 async def due(connection: AnyConnection, channel: str, *, now_ms: int, limit: int) -> list[Pending]:
-    """The oldest deliveries of accounts none of whose deliveries waits for a later attempt; of each account a few, so that all get on."""
+    """The oldest deliveries of accounts none of whose deliveries waits for a later attempt; of each account a few, so that all get on.
+
+    Topics that only a later version of this service knows are left to it.
+    """
     with translated():
-        rows = await connection.fetch(_DUE, str(channel), now_ms, limit)
+        rows = await connection.fetch(_DUE, str(channel), now_ms, limit, _TOPICS)
     return [Pending(**{**row, "topic": Topic(row["topic"]), "detail": json.loads(row["detail"])}) for row in rows]
 
 
@@ -191,14 +196,15 @@ _ADDRESS = """
     WITH taken AS (DELETE FROM notice_deliveries WHERE channel = 'upstreams' RETURNING seq, account_id)
     INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, account_id FROM taken, unnest($1::text[]) AS channel
 """
+_TOPICS = [topic.value for topic in Topic]
 _SEEN, _OF_ONE_ACCOUNT = 10_000, 50
 _DUE = f"""
     WITH oldest AS (
-        SELECT * FROM notice_deliveries d
-         WHERE channel = $1 AND NOT EXISTS (
+        SELECT d.* FROM notice_deliveries d JOIN notices n USING (seq)
+         WHERE d.channel = $1 AND n.topic = ANY ($4::text[]) AND NOT EXISTS (
             SELECT 1 FROM notice_deliveries w
              WHERE w.channel = $1 AND w.account_id = d.account_id AND w.due_ms > $2 AND w.attempts > 0)
-         ORDER BY seq LIMIT {_SEEN}
+         ORDER BY d.seq LIMIT {_SEEN}
     ), placed AS (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY seq) AS place FROM oldest)
     SELECT n.seq, n.id, n.account_id, n.topic, n.at_ms, n.key_id, n.detail, a.email, a.language, d.attempts, d.first_tried_ms
       FROM placed d JOIN notices n USING (seq) LEFT JOIN accounts a ON a.id = n.account_id

@@ -80,13 +80,16 @@ def build(
     entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
     trusted, timeout_s = settings.client_ip.trusted_proxies, settings.limits.request_timeout_ms / 1000
 
+    def address_of(request: web.Request) -> str | None:
+        return client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted)
+
     public = _application(settings, ready, metrics, port="public")
     dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
     public.router.add_get("/openapi.json", _json(described))
     if settings.leaks is not None:
-        reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), timeout_s=timeout_s)
+        reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), client_ip=address_of, timeout_s=timeout_s)
         public.router.add_post(REPORTS_PATH, reports.handle)
     services = PageServices(
         settings=settings,
@@ -104,7 +107,7 @@ def build(
         accounts=accounts,
         keys=keys,
         enrolment=enrolment,
-        client_ip=lambda request: client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted),
+        client_ip=address_of,
     )
     pages.setup(public, services)
     docs.setup(public, settings, described, browsers)

@@ -4,8 +4,11 @@ https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partner
 The signature is over the raw body and is verified before anything in it is looked at.
 """
 
+import asyncio
 import hashlib
+from collections.abc import Callable
 from typing import Any, Literal
+from weakref import WeakValueDictionary
 
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, RootModel
@@ -15,12 +18,15 @@ from admin.api.reading import read_body
 from admin.api.reporters import ReporterKeys
 from admin.errors import ReportNotSigned
 from admin.lifecycle.leaks import Found, Leaks
+from gateway.net.addresses import customer_network
 from gateway.runtime import clock
 
 PATH = "/reports/secrets"
 IDENTIFIER, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
 MAX_BODY = 1_048_576
 _MOST = 10_000
+_AT_ONCE = 4
+"""Reports of one network that are read at once. More wait unread; none is refused, since a reporter may send many."""
 _LONGEST_URL = 4_096
 _NOT_SIGNED = "The signature is not one of the reporter's over this body."
 
@@ -51,15 +57,21 @@ class AllAnswered(RootModel[list[Answered]]):
 
 
 class SecretReports:
-    """The handler."""
+    """The handler. The memory that reports of strangers take is bounded for each network."""
 
-    def __init__(self, leaks: Leaks, reporters: ReporterKeys, *, timeout_s: float) -> None:
+    def __init__(self, leaks: Leaks, reporters: ReporterKeys, *, client_ip: Callable[[web.Request], str | None], timeout_s: float) -> None:
         self._leaks = leaks
         self._reporters = reporters
+        self._client_ip = client_ip
         self._timeout_s = timeout_s
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, request: web.Request) -> web.Response:
         """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was done"""
+        async with self._turns.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_AT_ONCE)):
+            return await self._answer(request)
+
+    async def _answer(self, request: web.Request) -> web.Response:
         body = await read_body(request, timeout_s=self._timeout_s, limit=MAX_BODY)
         signed = await self._reporters.verifies(
             body, identifier=_only(request, IDENTIFIER), signature=_only(request, SIGNATURE), now_ms=clock.monotonic_ms()

@@ -24,6 +24,8 @@ class Ending(NamedTuple):
     label: str
     ends_ms: int
     stage: int
+    at_creation: bool = False
+    """The key was never further from its end than this: the notice of its creation said so already."""
 
 
 async def known(connection: AnyConnection, key_ids: Sequence[str]) -> list[Known]:
@@ -71,12 +73,14 @@ _NOTE_USES = """
 """
 _EXPIRING = """
     WITH soon AS (
-        SELECT k.id, k.account_id, k.label, (extract(epoch FROM k.expires_at) * 1000)::bigint AS ends_ms
+        SELECT k.id, k.account_id, k.label, (extract(epoch FROM k.expires_at) * 1000)::bigint AS ends_ms,
+               (extract(epoch FROM k.expires_at - k.created_at) * 1000)::bigint AS life_ms
           FROM api_keys k WHERE k.revoked_at IS NULL AND k.expires_at <= to_timestamp(($1::bigint + 604800000) / 1000.0)
     ), staged AS (
         SELECT *, CASE WHEN ends_ms <= $1::bigint THEN 0 WHEN ends_ms <= $1::bigint + 86400000 THEN 1 ELSE 7 END AS stage FROM soon
     )
-    SELECT s.id, s.account_id, s.label, s.ends_ms, s.stage FROM staged s LEFT JOIN key_activity a ON a.key_id = s.id
+    SELECT s.id, s.account_id, s.label, s.ends_ms, s.stage, s.stage > 0 AND s.life_ms <= s.stage * 86400000::bigint + 3600000
+      FROM staged s LEFT JOIN key_activity a ON a.key_id = s.id
      WHERE COALESCE(a.expiry_told, 32767) > s.stage ORDER BY s.ends_ms LIMIT $2
 """
 _UNUSED = """

@@ -8,8 +8,6 @@ from admin.outbox import Pending
 from gateway.errors import GerbangError
 
 DAY_MS: Final = 86_400_000
-GIVE_UP_AFTER_MS: Final = DAY_MS
-"""From the first attempt."""
 _FIRST_DELAY_MS = 2_000
 _LONGEST_DELAY_MS = 3_600_000
 
@@ -17,9 +15,18 @@ _LONGEST_DELAY_MS = 3_600_000
 class NotDelivered(GerbangError):
     """This notice was not taken; others may be. The text is for the log: no address, no content."""
 
+    give_up_after_ms = DAY_MS
+    """From the first attempt."""
+
 
 class ChannelDown(NotDelivered):
     """The server did not answer, or takes nothing now: the others would fare no better."""
+
+
+class Defective(NotDelivered):
+    """A defect of ours keeps this notice from being sent; it is not to hold up the account's next ones for a day."""
+
+    give_up_after_ms = 300_000
 
 
 class Undeliverable(GerbangError):

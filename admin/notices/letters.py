@@ -77,6 +77,7 @@ class Letters:
         count, where = detail.get("count"), detail.get("where")
         filters = " ".join(f"{name}={value}" for name, value in where.items()) if isinstance(where, Mapping) else ""
         who = _text(detail, "operator")
+        keys = "1 API key" if count == 1 else f"{count} API keys" if isinstance(count, int) else "many API keys"
         facts = [
             ("Operator", who),
             ("Filters", filters),
@@ -85,8 +86,8 @@ class Letters:
             ("Time", self._time(self.language(_OFFICE), notice.at_ms)),
         ]
         return Letter(
-            subject=one_line(f"{count} API keys were revoked at once by {who}"),
-            happened=f"An operator revoked {count if isinstance(count, int) else 'many'} API keys by one command. It cannot be undone.",
+            subject=one_line(f"{keys} {'was' if count == 1 else 'were'} revoked at once by {who}"),
+            happened=f"An operator revoked {keys} by one command. It cannot be undone.",
             advice="If this was not agreed upon, take the operator's token away and look at: gerbang audit list --event keys_revoked",
             facts=tuple((name, one_line(value)) for name, value in facts if value),
             action="",

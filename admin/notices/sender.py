@@ -2,7 +2,8 @@
 
 Of all processes of the admin service one sends at a time: the one that holds an advisory lock of PostgreSQL. The lock lives and dies with a
 connection of its own, so that a killed process is followed at once; what it had sent and not yet noted is sent again under the same id.
-A way out that is down rests for a while as a whole; one that refuses an account's notice keeps only that account waiting.
+A way out that is down rests for a while as a whole; one that refuses an account's notice keeps only that account waiting, and so does a
+notice that a defect keeps from being sent, for a few minutes.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import structlog
 
 from admin import outbox
-from admin.notices.delivery import DAY_MS, GIVE_UP_AFTER_MS, ChannelDown, Deliver, NotDelivered, Route, Undeliverable, delay_ms
+from admin.notices.delivery import DAY_MS, ChannelDown, Defective, Deliver, NotDelivered, Route, Undeliverable, delay_ms
 from admin.outbox import Pending
 from admin.stores import Stores
 from gateway.errors import StoreUnavailable
@@ -178,6 +179,10 @@ class _Run:
             except NotDelivered as error:
                 failed = notice, error
                 break
+            except Exception as error:  # noqa: BLE001  # what nobody expected of this notice must not keep the others from being sent
+                _log.exception("notice_defective", notice=notice.id, topic=notice.topic.value)
+                failed = notice, Defective(type(error).__name__)
+                break
             gone.append(notice.seq)
         if gone:
             async with self._stores.transaction() as connection:
@@ -188,7 +193,7 @@ class _Run:
         """Note a failed attempt, or that it was the last one. Always False: whatever comes next is for the next batch."""
         self._down = self._down or isinstance(error, ChannelDown)
         attempts = notice.attempts + 1
-        over = notice.first_tried_ms is not None and now_ms - notice.first_tried_ms >= GIVE_UP_AFTER_MS
+        over = notice.first_tried_ms is not None and now_ms - notice.first_tried_ms >= error.give_up_after_ms
         async with self._stores.transaction() as connection:
             if over:
                 await outbox.done(connection, self._route.channel, [notice.seq])

@@ -5,6 +5,7 @@ parsed, times bounded. What must not be forgotten with Redis is noted in Postgre
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -150,7 +151,8 @@ class Watch:
                 detail: dict[str, object] = {"label": ending.label, "expires_at_ms": ending.ends_ms}
                 if ending.stage:
                     detail |= {"cause": "expiry", "days_left": _days(ending.ends_ms - now_ms)}
-                await outbox.add(connection, _notice(topic, ending, now_ms if ending.stage else ending.ends_ms, detail))
+                notice = _notice(topic, ending, now_ms if ending.stage else ending.ends_ms, detail)
+                await outbox.add(connection, replace(notice, mailed=not ending.at_creation))
 
     async def _tell_unused(self, ending: Ending, now_ms: int) -> None:
         ended = False

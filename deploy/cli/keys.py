@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from deploy.cli.arguments import identifier, identifiers, words
-from deploy.cli.operator import KEY_FILTERS, Internal, filters, given, internal, listing, show, show_found
+from deploy.cli.operator import KEY_FILTERS, Internal, counted, filters, given, internal, listing, show, show_found
 
 _SHOWN = 20
 
@@ -94,16 +94,16 @@ def _revoke_matching(office: Internal, chosen: dict[str, object], reason: str, *
         click.echo(key_id, err=as_json)
     if count > _SHOWN:
         click.echo(f"… and {count - _SHOWN} more", err=True)
-    click.echo(f"{count} keys match and are not revoked yet", err=True)
+    click.echo(f"{counted(count, 'key')} {'matches and is' if count == 1 else 'match and are'} not revoked yet", err=True)
     if dry_run or not count:
         return
     if not yes:
-        click.confirm(f"Revoke these {count} keys? It cannot be undone.", abort=True, err=True)
+        click.confirm(f"Revoke {'this key' if count == 1 else f'these {count} keys'}? It cannot be undone.", abort=True, err=True)
     done = office.call("POST", "keys/revoke", {"where": where, "expected_count": count, "reason": reason})
     if as_json:
         show(done)
     else:
-        click.echo(f"{done['count']} keys are revoked")
+        click.echo(f"{counted(done['count'], 'key')} {'is' if done['count'] == 1 else 'are'} revoked")
 
 
 def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, *, dry_run: bool, as_json: bool) -> None:

@@ -137,6 +137,11 @@ def given(filters: Mapping[str, object]) -> dict[str, object]:
     return {name: str(value).lower() if isinstance(value, bool) else value for name, value in filters.items() if value is not None}
 
 
+def counted(count: int, name: str) -> str:
+    """``1 key``, ``2 keys``."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
 def show(answer: Any) -> None:
     """An answer as JSON."""
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))

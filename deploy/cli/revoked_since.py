@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import click
 
-from deploy.cli.operator import Internal, internal
+from deploy.cli.operator import Internal, counted, internal
 from gateway.runtime import clock, moments
 
 _POINT = re.compile(r"([0-9]{1,18})(?::([0-9a-f]{64}))?")
@@ -57,7 +57,7 @@ def revoked_since(*, office: Internal, point: str, file: Path, only: str | None,
         for one in found[kind]:
             click.echo(one[_ID[kind]] if only else f"{_line(kind, one)}  {one['at']}  {one['reason'] or ''}".rstrip())
     accounts = {one["account_id"] for kind in _KINDS[1:] for one in found[kind]}
-    click.echo(f"{len(found['keys'])} keys and {len(accounts)} accounts to stop again", err=True)
+    click.echo(f"{counted(len(found['keys']), 'key')} and {counted(len(accounts), 'account')} to stop again", err=True)
     if apply:
         _apply(office, found)
 

@@ -165,7 +165,7 @@ async def test_a_backup_from_before_a_revocation_is_told_what_to_revoke_again(st
         ["account", "siti", "frozen"],
         ["account", "siti", "recovery codes renewed"],
     ]
-    assert told.stderr == "1 keys and 1 accounts to stop again\n"
+    assert told.stderr == "1 key and 1 account to stop again\n"
     for only, ids in (("keys", "gbk_1\n"), ("frozen", "siti\n"), ("kyc", ""), ("factors", "siti\n")):
         assert gerbang("revoked-since", point, "--audit", file, f"--{only}").stdout == ids
     assert gerbang("revoked-since", point, "--audit", file, "--keys", "--apply").returncode == 2

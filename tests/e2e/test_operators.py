@@ -45,10 +45,10 @@ def test_what_matches_is_revoked_and_nothing_else(customer_of, bot_of, operator)
     assert [status_of(bot) for bot in bots] == ["passes", "passes"]
     where = ("--where", "--account", customer.account, "--label", "GRID")
     dry = operator("keys", "revoke", *where, "--dry-run")
-    assert (dry.returncode, dry.stdout.split(), "1 keys match" in dry.stderr) == (0, [keys[0]["key_id"]], True), dry
+    assert (dry.returncode, dry.stdout.split(), "1 key matches" in dry.stderr) == (0, [keys[0]["key_id"]], True), dry
     assert [status_of(bot) for bot in bots] == ["passes", "passes"]
     done = operator("keys", "revoke", *where, "--reason", "case 4711", "--yes")
-    assert (done.returncode, "1 keys are revoked" in done.stdout) == (0, True), done
+    assert (done.returncode, "1 key is revoked" in done.stdout) == (0, True), done
     becomes(bots[0], "invalid_credentials")
     assert status_of(bots[1]) == "passes"
     listed = operator("keys", "list", "--account", customer.account)

@@ -47,6 +47,18 @@ async def test_keys_are_read_once_and_an_invented_name_asks_again_at_most_every_
         assert reporter.asked == asked
 
 
+async def test_an_invented_name_costs_as_much_as_a_known_one(reporter):
+    verified = []
+
+    class Nobody:
+        def verify(self, *arguments):
+            verified.append(arguments)
+
+    reporter._nobody = Nobody()
+    assert not await reporter.verifies(b"[]", identifier="odd", signature="AAAA", now_ms=0), "even when its signature verifies"
+    assert [(signature, data) for signature, data, _ in verified] == [(bytes(3), b"[]")]
+
+
 async def test_who_waited_behind_a_reporter_that_hangs_does_not_ask_it_again_and_the_pause_begins_at_the_end(reporter):
     reporter.answers, reporter.takes_ms = [aiohttp.ClientError()], 5_000
     outcomes = await asyncio.gather(*(verify(reporter, now_ms=number) for number in range(10)), return_exceptions=True)

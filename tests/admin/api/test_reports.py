@@ -1,5 +1,6 @@
 """Leak reports: signed ones revoke at once, forged ones change nothing, and an answer says which was which."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -17,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from gateway.keys import reseal
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
+from gateway.runtime.tasks import spawn
 from tests.support.admin import Customer, Reply, Service, running_service, settings_for
 from tests.support.issuer import Issuer
 from tests.support.stack import Database, sql
@@ -119,6 +121,50 @@ async def test_a_forged_report_changes_nothing(alice: Customer, service: Service
     assert (refused.status, refused.code) == (403, "report_not_signed")
     assert created["key"]["id"] not in refused.text
     assert (await alice.call("GET", f"keys/{created['key']['id']}")).body["status"] == "active"
+
+
+@pytest.mark.parametrize("forged", [{"key": FORGER}, {"name": "k2"}])
+async def test_a_forged_report_is_told_apart_before_anything_in_it_is_looked_at(
+    alice: Customer, service: Service, forged: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So it takes as long, and says as much, whether a secret in it is known or not."""
+    known = (await alice.create()).body["secret"]
+    looked_at: list[object] = []
+    monkeypatch.setattr("admin.api.reports.read_model", lambda *arguments: looked_at.append(arguments))
+    answers = [await report(service, item(token), **forged) for token in (known, "gbs_" + "0" * len(known[4:]))]
+    told = [{name: value for name, value in answer.body.items() if name != "request_id"} for answer in answers]
+    assert (told[0] == told[1], told[0]["code"], looked_at) == (True, "report_not_signed", [])
+
+
+async def test_reports_of_one_address_are_read_a_few_at_a_time_and_another_address_does_not_wait(service: Service) -> None:
+    host, _, port = service.public.rpartition("/")[2].partition(":")
+    head = (
+        "POST /reports/secrets HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+        "Github-Public-Key-Identifier: k1\r\nGithub-Public-Key-Signature: AAAA\r\nConnection: close\r\n"
+    )
+
+    opened: list[asyncio.StreamWriter] = []
+
+    async def begin(address: str, *, more: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
+        writer.write(f"{head}{more}".encode())
+        opened.append(writer)
+        return reader, writer
+
+    slow = [await begin("127.0.0.2", more="Expect: 100-continue\r\n\r\n") for _ in range(4)]
+    for reader, _ in slow:
+        assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n"), "being read"
+    waiting, _ = await begin("127.0.0.2", more="\r\n[]")
+    late = spawn(waiting.read(), name="the answer that waits")
+    for _ in range(3):
+        other, _ = await begin("127.0.0.3", more="\r\n[]")
+        assert (await other.read()).startswith(b"HTTP/1.1 403 ")
+    assert not late.done(), "it came before those"
+    slow[0][1].write(b"[]")
+    assert (await late).startswith(b"HTTP/1.1 403 "), "in its turn"
+    for writer in opened:
+        writer.close()
+        await writer.wait_closed()
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,8 @@ def test_a_bulk_act_is_told_to_other_people_of_the_exchange_and_not_to_an_owner(
         for told in ("alice", "scope=trade unrestricted=True", "leaked", "10.0.0.7", "24 Nov 2025"):
             assert told in part
         assert "https://" not in part
+    one = sent(notice(Topic.KEYS_REVOKED, account_id="", key_id=None, email=None, detail=detail | {"count": 1}))
+    assert one["Subject"] == "1 API key was revoked at once by alice"
     nobody = MailChannel(Mail.model_validate({"smtp": "smtp://127.0.0.1", "from": "a@b.example"}), site_name="x", public_url="https://x")
     with pytest.raises(Undeliverable):
         nobody.message(notice(Topic.KEYS_REVOKED, email="alice@mail.example"))

@@ -14,7 +14,7 @@ from admin.notices import delivery, sender
 from admin.notices.delivery import DAY_MS, delay_ms
 from admin.notices.mail import MailChannel
 from admin.notices.sender import Sender
-from admin.notices.webhooks import WebhookChannel
+from admin.notices.webhooks import WebhookChannel, payload
 from admin.outbox import Channel, Notice, Topic
 from admin.stores import Stores
 from gateway.runtime import clock
@@ -120,6 +120,43 @@ async def test_one_accounts_refused_notice_keeps_no_other_account_waiting(
             await tell(stores, "bob", "1", "2")
             await receiver.until(2)
     assert labels(receiver) == ["1", "2"]
+
+
+async def test_a_notice_that_a_defect_keeps_back_holds_up_no_other_account_and_its_own_for_a_while_alone(
+    stores: Stores, database: Database, owner: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery.Defective, "give_up_after_ms", 30)
+    for account in ("alice", "bob"):
+        await add_account(owner, account)
+
+    def content(notice: Any) -> dict[str, object]:
+        if notice.detail["label"] == "odd":
+            raise RecursionError
+        return payload(notice)
+
+    async with aiohttp.ClientSession() as http:
+        route = WebhookChannel(Webhooks.model_validate(settings_of(receiver)), http, content=content)
+        async with sending(stores, database, route):
+            await tell(stores, "alice", "odd", "x")
+            await tell(stores, "bob", "1", "2")
+            await receiver.until(3)
+    assert sorted(labels(receiver)) == ["1", "2", "x"]
+    assert labels(receiver, "bob") == ["1", "2"]
+
+
+async def test_a_topic_of_a_later_version_is_left_to_it_and_holds_nothing_up(
+    stores: Stores, database: Database, owner: Any, receiver: Receiver
+) -> None:
+    for account in ("alice", "bob"):
+        await add_account(owner, account)
+    await owner.execute("INSERT INTO notices (id, account_id, topic, at_ms, detail) VALUES ('evt_1', 'alice', 'key.of_tomorrow', 0, '{}')")
+    await owner.execute("INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, 'webhook', account_id FROM notices")
+    async with webhooks(receiver) as route, sending(stores, database, route):
+        await tell(stores, "alice", "x")
+        await tell(stores, "bob", "1")
+        await receiver.until(2)
+        await until(owner, "SELECT count(*) = 1 FROM notice_deliveries WHERE channel = 'webhook'")
+    assert sorted(labels(receiver)) == ["1", "x"]
 
 
 async def test_a_dead_mail_server_loses_nothing(stores: Stores, database: Database, owner: Any, mail_server: SmtpServer) -> None:

@@ -112,6 +112,19 @@ async def test_of_warnings_that_were_missed_only_the_last_one_is_told(stores: St
     assert [(topic, detail["days_left"]) for topic, detail in await told(owner)] == [("key.expiring", 1)]
 
 
+@pytest.mark.parametrize(("life", "mailed"), [(1, []), (5, [1]), (7, [1]), (8, [7, 1])])
+async def test_what_the_mail_of_a_keys_creation_said_is_not_mailed_again_in_the_same_minute(
+    stores: Stores, owner: Any, life: int, mailed: list[int]
+) -> None:
+    await add_key(stores, expires_ms=NOW + life * DAY_MS)
+    for day in range(life + 1):
+        await Watch(stores, Keys()).expiries(NOW + day * DAY_MS + 1)
+    rows = await owner.fetch("SELECT detail FROM notices JOIN notice_deliveries USING (seq) WHERE channel = $1 ORDER BY seq", "mail")
+    days = [json.loads(row["detail"]).get("days_left") for row in rows]
+    assert days == [*mailed, None], "and each has its mail when it has expired"
+    assert [topic for topic, _ in await told(owner)].count("key.expiring") == (1 if life == 1 else 2), "programs are told of each"
+
+
 async def test_hundreds_of_keys_that_expire_at_once_are_all_told(stores: Stores, owner: Any) -> None:
     for _ in range(250):
         await add_key(stores, expires_ms=NOW + DAY_MS)
