@@ -12,7 +12,7 @@ from aiohttp.typedefs import Handler
 from markupsafe import escape
 
 from admin.config import AdminSettings
-from admin.docs import openapi
+from admin.docs import openapi, render
 from admin.docs.facts import read_facts
 from admin.docs.render import LANGUAGES, Source, pages
 from admin.identity.browser import Browsers
@@ -56,6 +56,8 @@ def setup(application: web.Application, settings: AdminSettings, admin_api: Mapp
         for language in LANGUAGES:
             application.router.add_get(f"/docs/{language}{path}", _served(pages_of, language, headers, personal))
     application.router.add_get("/docs/gateway.json", _json(gateway_api))
+    for example in render.examples(gateway_url):
+        application.router.add_get(f"/docs/examples/{example.name}", _file(example.text))
 
 
 def _served(made: Mapping[str, str], fixed: str | None, headers: Mapping[str, str], browsers: Browsers | None) -> Handler:
@@ -86,6 +88,14 @@ async def _csrf_token(request: web.Request, browsers: Browsers | None) -> str | 
     except StoreUnavailable:
         return None
     return None if session is None else session.csrf_token
+
+
+def _file(text: str) -> Handler:
+    async def serve(_request: web.Request) -> web.Response:
+        headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
+        return web.Response(text=text, headers=headers)
+
+    return serve
 
 
 def _json(document: Mapping[str, Any]) -> Handler:

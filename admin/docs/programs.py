@@ -16,11 +16,17 @@ EXAMPLES = {
     "spreadsheets": ("google-apps-script/Gerbang.gs",),
 }
 """Files by the section that shows them."""
+_ROW = re.compile(r"^\| `([\w./-]+)` \| (.*) \|$", re.MULTILINE)
+"""Of the table in ``README.md``: a file, and what is said of it."""
 
 
 class Example(NamedTuple):
+    """A file."""
+
     name: str
     text: str
+    about: str
+    """What it is, how it is run and what must be installed for it; as in ``markup``, in English."""
 
 
 class Program(NamedTuple):
@@ -34,7 +40,11 @@ class Program(NamedTuple):
 
 def examples() -> dict[str, list[Example]]:
     """The files of each section, whole."""
-    return {section: [Example(name, (CLIENTS / name).read_text("utf-8")) for name in names] for section, names in EXAMPLES.items()}
+    about = dict(_ROW.findall((CLIENTS / "README.md").read_text("utf-8")))
+    return {
+        section: [Example(name, (CLIENTS / name).read_text("utf-8"), about[name].replace(" | ", ". Needs: ")) for name in names]
+        for section, names in EXAMPLES.items()
+    }
 
 
 def programs() -> list[Program]:

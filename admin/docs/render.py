@@ -70,8 +70,7 @@ def _values(source: Source, language: str) -> dict[str, Any]:
 def _sections(source: Source, language: str) -> list[Section]:
     found, auth = programs.examples(), source.facts.auth
     names = {
-        "gateway": source.gateway_url,
-        "stream": re.sub("^http", "ws", source.gateway_url),
+        **_addresses(source.gateway_url),
         "window_s": f"{auth.clock_window_ms / 1000:g}",
         "max_window_s": f"{auth.max_clock_window_ms / 1000:g}",
     }
@@ -84,6 +83,15 @@ def _sections(source: Source, language: str) -> list[Section]:
         examples = [_there(example, names) for part in section.get("examples", ()) for example in found[part]]
         made.append(Section(section["id"], title, markup.html(text), section.get("block", ""), examples))
     return made
+
+
+def examples(gateway_url: str) -> list[programs.Example]:
+    """Every example of the guide, with this gateway's address: what it is downloaded as."""
+    return [_there(example, _addresses(gateway_url)) for part in programs.examples().values() for example in part]
+
+
+def _addresses(gateway_url: str) -> dict[str, str]:
+    return {"gateway": gateway_url, "stream": re.sub("^http", "ws", gateway_url)}
 
 
 def _there(example: programs.Example, names: Mapping[str, str]) -> programs.Example:

@@ -175,8 +175,11 @@ def scripts(_: Translate) -> dict[str, object]:
         "busy": _("Processing…"),
         "deleted": _("The key is deleted. It no longer works."),
         "others_ended": _("Every other sign-in has ended."),
-        "wait_seconds": _("Too many wrong tries. Try again in {count} seconds."),
-        "wait_minutes": _("Too many wrong tries. Try again in {count} minutes."),
+        "wait_seconds": {
+            "one": _("Too many wrong tries. Try again in {count} second."),
+            "other": _("Too many wrong tries. Try again in {count} seconds."),
+        },
+        "wait_minutes": {"other": _("Too many wrong tries. Try again in {count} minutes.")},
         "found": _("Found: {count}"),
         "page_of": _("Page {page} of {pages}"),
         "removing": _("Removing {name}"),

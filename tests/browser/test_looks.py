@@ -50,7 +50,7 @@ async def use(visitor: Visitor, site: Site) -> None:
 
 
 async def look(visitor: Visitor, folder: Path, name: str) -> None:
-    """A picture, and what no size of window must show: sideways scrolling, or anything serious that axe-core finds."""
+    """A picture, and what no size of window must show: sideways scrolling, a word cut in two, or anything that axe-core finds."""
     before = visitor.page.viewport_size
     assert before is not None
     state, _, rest = name.partition("-")
@@ -61,6 +61,7 @@ async def look(visitor: Visitor, folder: Path, name: str) -> None:
             await visitor.page.screenshot(path=folder / f"{state}-{size['width']}-{rest}.png", full_page=True)
         assert await visitor.width() <= size["width"], f"{name} scrolls sideways at {size['width']} px"
         assert await visitor.findings() == [], f"{name} at {size['width']} px"
+        assert await visitor.broken_words() == [], f"{name} at {size['width']} px"
     await visitor.page.set_viewport_size(before)
 
 

@@ -86,8 +86,7 @@ def test_each_example_beside_a_new_key_runs_as_it_stands(system, key_of, tmp_pat
 def test_every_command_of_the_reference_runs_as_it_stands(site, key_of, tmp_path):
     key = key_of()
     (tmp_path / "key.json").write_text(json.dumps({"key_id": key["key_id"], "secret": key["secret"]}))
-    shutil.copy(CLIENTS / "bash" / "gerbang.sh", tmp_path)
-    (tmp_path / "gerbang.sh").chmod(0o755)
+    (tmp_path / "gerbang.sh").write_text(site.get("/docs/examples/bash/gerbang.sh").text)
     found = re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", site.get("/docs/en/api").text, re.DOTALL)
     commands = [html.unescape(command) for command in found]
     assert len(commands) == 3
@@ -95,6 +94,36 @@ def test_every_command_of_the_reference_runs_as_it_stands(site, key_of, tmp_path
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path)
         assert done.returncode == 0, (command, done.stderr)
         assert isinstance(json.loads(done.stdout), dict), command
+
+
+@pytest.mark.parametrize("language", ["en", "id"])
+def test_the_commands_for_a_key_pair_lead_to_a_key_that_signs(system, site, customer_of, tmp_path, language):
+    section = site.get(f"/docs/{language}").text.partition('<section id="signing"')[2].partition("</section>")[0]
+    (block,) = re.findall(r"<pre[^>]*><code>(.*?)</code></pre>", section, re.DOTALL)
+    pair, file = html.unescape(block).split("python3 ")
+
+    def run(commands):
+        return subprocess.run(["bash", "-euc", commands], capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+
+    key = customer_of().create_key(algorithm="ed25519", public_key=run(pair))
+    run("python3 " + file.replace("gbk_…", key["key_id"]))
+    assert (tmp_path / "key.json").stat().st_mode & 0o077 == 0
+    command = [*PROGRAMS["python"], system.gateway_url, tmp_path / "key.json", "mobee", "GET", "/v1/wallets"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_every_example_is_downloaded_as_it_is_shown_with_this_gateways_address(system, site):
+    shown = {
+        name: html.unescape(text)
+        for name, text in re.findall(
+            r'href="/docs/examples/([^"]+)" download.*?<code>(.*?)</code></pre>', site.get("/docs/en").text, re.DOTALL
+        )
+    }
+    assert set(shown) == {name for names in EXAMPLES.values() for name in names}
+    for name, text in shown.items():
+        answer = site.get(f"/docs/examples/{name}")
+        assert (answer.text, answer.headers["Content-Disposition"]) == (text, "attachment"), name
+    assert system.gateway_url in "".join(shown.values())
 
 
 def test_every_file_that_the_guide_shows_is_run_by_a_test():

@@ -25,6 +25,19 @@ SMALL = {"width": 320, "height": 640}
 DESKTOP = {"width": 1280, "height": 900}
 
 _PROVIDER_KEY = RSAKey.generate_key(2048)
+_BROKEN_WORDS = """() => [...document.querySelectorAll(".button, .tabs a, .pill, .choice .label, h1, h2")].flatMap((element) => {
+  const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+  const broken = [];
+  while (texts.nextNode()) {
+    for (const word of texts.currentNode.data.matchAll(/[^\\s-]+/g)) {
+      const range = document.createRange();
+      range.setStart(texts.currentNode, word.index);
+      range.setEnd(texts.currentNode, word.index + word[0].length);
+      if (new Set([...range.getClientRects()].map((box) => Math.round(box.top))).size > 1) broken.push(word[0]);
+    }
+  }
+  return broken;
+})"""
 
 
 class Time:
@@ -239,6 +252,10 @@ class Visitor:
             for violation in results["violations"]
             if violation["impact"] in ("serious", "critical")
         ]
+
+    async def broken_words(self) -> list[str]:
+        """Words of buttons, tabs and badges that do not fit on one line."""
+        return list(await self.page.evaluate(_BROKEN_WORDS))
 
     async def width(self) -> int:
         """How wide the page is, whatever the window."""

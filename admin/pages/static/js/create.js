@@ -229,7 +229,7 @@ async function confirm(intent, ready) {
 /** Until the secret is on the screen, the list is to know that it may never have been: the page may be left, or the answer lost. */
 async function make(intent, stepUp) {
   if (intent.algorithm === "hmac-sha256") {
-    const unseen = { account, label: intent.label.trim().normalize("NFC"), after: Number(form.dataset.newest) };
+    const unseen = { account, label: intent.label.trim().normalize("NFC"), after: Number(form.dataset.newest), sent_ms: Date.now() };
     sessionStorage.setItem("unseen", JSON.stringify(unseen));
   }
   try {

@@ -28,6 +28,7 @@ async function confirm(first) {
   step.hidden = false;
   step.querySelector("h2").focus();
   await prove({ panel: step, intent, first, act: (stepUp) => call("DELETE", `/api/v1/keys/${keyId}`, { step_up: stepUp }), onOther: fail });
+  if (JSON.parse(sessionStorage.getItem("unseen") ?? "null")?.label === label) sessionStorage.removeItem("unseen");
   location.replace("/keys#deleted");
 }
 

@@ -3,6 +3,7 @@
 import { text } from "./texts.js";
 
 const ON_A_PAGE = 10;
+const UNDER_WAY_MS = 120_000; // how long a key may take to be made behind a page that was left
 const list = document.getElementById("keys");
 const cards = [...(list?.children ?? [])];
 const search = document.getElementById("search");
@@ -41,7 +42,7 @@ if (search) {
 const unseen = JSON.parse(sessionStorage.getItem("unseen") ?? "null");
 const forget = () => sessionStorage.removeItem("unseen");
 
-if (unseen && list?.dataset.account === unseen.account) {
+if (unseen && document.getElementById("overview").dataset.account === unseen.account) {
   const lost = cards.find((card) => card.querySelector("h2").textContent === unseen.label && Number(card.dataset.created) > unseen.after);
   if (lost) {
     const notice = document.getElementById("unseen");
@@ -52,7 +53,7 @@ if (unseen && list?.dataset.account === unseen.account) {
       notice.hidden = true;
     });
     notice.hidden = false;
-  } else {
+  } else if (Date.now() - unseen.sent_ms > UNDER_WAY_MS) {
     forget();
   }
 } else if (unseen) {

@@ -72,7 +72,7 @@ function freshLogin() {
 
 function added(answer) {
   if (!answer.recovery_codes?.length) return location.reload();
-  for (const id of ["add-passkey", "add-totp", "factors-card", "codes-card"]) document.getElementById(id).hidden = true;
+  for (const place of document.querySelectorAll("#first-steps, #add-passkey, #add-totp, #factors-card, #codes-card")) place.hidden = true;
   const list = document.getElementById("recovery-codes");
   list.replaceChildren(
     ...answer.recovery_codes.map((code) => {

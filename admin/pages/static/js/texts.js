@@ -8,6 +8,11 @@ export function text(path, values = {}) {
   return typeof found === "string" ? found.replace(/\{(\w+)\}/g, (whole, name) => String(values[name] ?? whole)) : undefined;
 }
 
+/** A sentence with a number in it, in the form that the language has for that number. */
+function counted(path, count) {
+  return text(`${path}.${new Intl.PluralRules(document.documentElement.lang).select(count)}`, { count });
+}
+
 /** What to say about one field error of the API, in the language of the page. */
 export function fieldError({ field, code, message }) {
   const name = field.replace(/\[\d+\]/g, "");
@@ -16,6 +21,6 @@ export function fieldError({ field, code, message }) {
 
 /** What to say about a refusal as a whole. */
 export function problem({ code, reason, detail, wait_s: wait }) {
-  if (code === "rate_limited" && wait) return text(wait < 90 ? "wait_seconds" : "wait_minutes", { count: wait < 90 ? wait : Math.ceil(wait / 60) });
+  if (code === "rate_limited" && wait) return wait < 90 ? counted("wait_seconds", wait) : counted("wait_minutes", Math.ceil(wait / 60));
   return all.problems[`${code}.${reason}`] ?? all.problems[code] ?? detail ?? all.problems.unknown;
 }
