@@ -13,6 +13,9 @@ from gateway.errors import ConfigError, ConfigProblem
 
 SettingsT = TypeVar("SettingsT", bound=Section)
 
+_REFERENCES = {"upstream": "upstreams", "methods": "methods"}
+"""Members of a route that name a table of the file, and the section that holds those tables."""
+
 
 class Raw(NamedTuple):
     """A configuration file as read: every reference resolved, nothing validated. JSON can carry it to a worker."""
@@ -59,7 +62,7 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
 
     :raises ConfigError: with every problem found, those of reading first
     """
-    problems = raw.problems + unknown_upstreams(raw.values) + unknown_methods(raw.values)
+    problems = raw.problems + _dangling(raw.values)
     settings: SettingsT | None = None
     try:
         settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
@@ -71,27 +74,15 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
     return settings
 
 
-def unknown_upstreams(raw: dict[str, Any]) -> list[ConfigProblem]:
-    """Routes that name an upstream which is not there. Works on the raw file, so that it is reported with the other problems."""
-    upstreams, routes = raw.get("upstreams", {}), raw.get("routes", [])
-    if not isinstance(upstreams, dict) or not isinstance(routes, list):
-        return []
+def _dangling(raw: dict[str, Any]) -> list[ConfigProblem]:
+    """Routes that name an upstream or a table of methods that is not defined. Checked on the raw file, to report it with the rest."""
+    routes = raw.get("routes", [])
     return [
-        ConfigProblem(f"routes[{index}].upstream", f"there is no [upstreams.{route['upstream']}]")
+        ConfigProblem(f"routes[{index}].{member}", f"there is no [{table}.{route[member]}]")
+        for member, table in _REFERENCES.items()
+        if isinstance(raw.get(table, {}), dict) and isinstance(routes, list)
         for index, route in enumerate(routes)
-        if isinstance(route, dict) and isinstance(route.get("upstream"), str) and route["upstream"] not in upstreams
-    ]
-
-
-def unknown_methods(raw: dict[str, Any]) -> list[ConfigProblem]:
-    """Routes that name a table of methods which is not there."""
-    tables, routes = raw.get("methods", {}), raw.get("routes", [])
-    if not isinstance(tables, dict) or not isinstance(routes, list):
-        return []
-    return [
-        ConfigProblem(f"routes[{index}].methods", f"there is no [methods.{route['methods']}]")
-        for index, route in enumerate(routes)
-        if isinstance(route, dict) and isinstance(route.get("methods"), str) and route["methods"] not in tables
+        if isinstance(route, dict) and isinstance(route.get(member), str) and route[member] not in raw.get(table, {})
     ]
 
 
