@@ -15,8 +15,8 @@ from admin.docs.facts import GateFacts
 
 LANGUAGES = ("id", "en")
 _HERE = Path(__file__).parent
-_TEXTS = tomllib.loads((_HERE / "texts.toml").read_text("utf-8"))
-_CAUSES: dict[str, dict[str, list[str]]] = tomllib.loads((_HERE / "refusals.toml").read_text("utf-8"))
+TEXTS = tomllib.loads((_HERE / "texts.toml").read_text("utf-8"))
+CAUSES: dict[str, dict[str, list[str]]] = tomllib.loads((_HERE / "refusals.toml").read_text("utf-8"))
 
 
 class Source(NamedTuple):
@@ -52,12 +52,12 @@ def _values(source: Source, language: str) -> dict[str, Any]:
         "language": language,
         "languages": LANGUAGES,
         "gateway": source.gateway_url,
-        "word": {name: text[language] for name, text in _TEXTS["words"].items()},
+        "word": {name: text[language] for name, text in TEXTS["words"].items()},
         "sections": _sections(source, language),
         "facts": source.facts,
         "limits": _limits(source.facts, language),
         "codes": [
-            (code, *(_CAUSES[code.code][what][LANGUAGES[::-1].index(language)] for what in ("cause", "cure"))) for code in refusals.codes()
+            (code, *(CAUSES[code.code][what][LANGUAGES[::-1].index(language)] for what in ("cause", "cure"))) for code in refusals.codes()
         ],
         "programs": programs.programs(),
         "apis": [
@@ -75,7 +75,7 @@ def _sections(source: Source, language: str) -> list[Section]:
         "max_window_s": f"{auth.max_clock_window_ms / 1000:g}",
     }
     made = []
-    for section in _TEXTS["sections"]:
+    for section in TEXTS["sections"]:
         if section.get("dialect", auth.dialects[0]) not in auth.dialects:
             continue
         title, text = section["en" if language == "en" else "id_"]
@@ -103,7 +103,7 @@ def _there(example: programs.Example, names: Mapping[str, str]) -> programs.Exam
 def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
     """Name, meaning and value of each limit that is set; one that this version does not know is left out."""
     values = {**dict(facts.auth), **dict(facts.limits)}
-    texts = {name: text[language] for name, text in _TEXTS["limits"].items()}
+    texts = {name: text[language] for name, text in TEXTS["limits"].items()}
     found = [(name, text, str(values[name])) for name, text in texts.items() if values.get(name) is not None]
     return found + [
         (f"{tier}.{name}", f"{texts[name]} ({tier})", str(rate))
@@ -134,7 +134,7 @@ def _operations(document: Mapping[str, Any]) -> list[Operation]:
             operation.get("operationId") or re.sub(r"\W+", "-", f"{method}{path}"),
             operation.get("summary", ""),
             bool(operation.get("security", document.get("security"))),
-            _example(document, operation),
+            example(document, operation),
             [(status, answer["description"]) for status, answer in operation.get("responses", {}).items()],
         )
         for path, methods in document["paths"].items()
@@ -142,7 +142,7 @@ def _operations(document: Mapping[str, Any]) -> list[Operation]:
     ]
 
 
-def _example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+def example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     return "" if content is None else json.dumps(_of_schema(document, content.get("schema", {}), 0), indent=2)
 

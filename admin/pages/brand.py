@@ -11,7 +11,7 @@ from admin.config import Pages
 
 LOGO_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _ENOUGH = 4.5
-_LIGHT, _DARK = "#e3ebe6", "#24302b"
+LIGHT, DARK = "#e3ebe6", "#24302b"
 """The grounds on which the accent stands as text: the darkest of the light sheet, the lightest of the dark one."""
 _SCHEME = """\
 {open}:root {{
@@ -58,8 +58,8 @@ def logo_name(logo: Path) -> str:
 
 def sheet(accent: str) -> str:
     """:param accent: ``#rrggbb``"""
-    light = _readable(accent, on=_LIGHT, towards=(0, 0, 0))
-    dark = _readable(accent, on=_DARK, towards=(255, 255, 255))
+    light = _readable(accent, on=LIGHT, towards=(0, 0, 0))
+    dark = _readable(accent, on=DARK, towards=(255, 255, 255))
     return _SCHEME.format(open="", close="", accent=light, ink=_ink(light), away="black") + _SCHEME.format(
         open="@media (prefers-color-scheme: dark) {\n", close="\n}", accent=dark, ink=_ink(dark), away="white"
     )

@@ -35,7 +35,7 @@ def run(data: Path, port: int) -> int:
             signal.signal(number, _stop)
         started = time.monotonic()
         system.start(patience_s=0 if clean else _LEFTOVERS_S)
-        _greet(system, folder, port, time.monotonic() - started)
+        greet(system, folder, port, time.monotonic() - started)
         _watch(system)
     except _Stopped:
         return 0
@@ -61,7 +61,7 @@ def _stop(_number: int, _frame: FrameType | None) -> None:
     raise _Stopped
 
 
-def _greet(system: System, folder: DataFolder, port: int, seconds: float) -> None:
+def greet(system: System, folder: DataFolder, port: int, seconds: float) -> None:
     gerbang = shlex.quote(_nearby(Path(sys.executable).with_name("gerbang")))
     key = shlex.quote(_nearby(folder.demo_key))
     order = '{"symbol":"BTC-IDR","side":"buy","type":"limit","price":"900000000","quantity":"0.001"}'

@@ -120,7 +120,7 @@ def _add(pipeline: Any, key_id: str, entry: Entry) -> None:
             pipeline.execute_command("EXPIRE", usage, _USAGE_TTL_S)
             entry.written_hour = hour
     if any(outcome == ADMITTED for _, outcome, _ in entry.earlier):
-        last = _last_key(key_id)
+        last = last_key(key_id)
         # GT: of several workers' flushes the latest use wins, in whatever order they arrive.
         pipeline.execute_command("ZADD", last, "GT", entry.last_ms, entry.client_ip)
         if entry.written_ip != entry.client_ip:
@@ -139,7 +139,7 @@ def _usage_key(key_id: str, hour: int) -> str:
     return f"gerbang:{{{key_id}}}:usage:{hour}"
 
 
-def _last_key(key_id: str) -> str:
+def last_key(key_id: str) -> str:
     return f"gerbang:{{{key_id}}}:last"
 
 
@@ -160,7 +160,7 @@ async def read_active(redis: Any, *, since_ms: int, now_ms: int) -> list[str]:
 
 async def read_last_use(redis: Any, key_ids: Sequence[str]) -> dict[str, LastUse]:
     """The last admitted request of each of these keys; a key never used (or not for 400 days) is left out."""
-    answers = await _ask(redis, [("ZREVRANGE", _last_key(key_id), 0, 0, "WITHSCORES") for key_id in key_ids])
+    answers = await _ask(redis, [("ZREVRANGE", last_key(key_id), 0, 0, "WITHSCORES") for key_id in key_ids])
     return {key_id: _last_use(answer) for key_id, answer in zip(key_ids, answers, strict=True) if answer}
 
 
@@ -241,7 +241,7 @@ def _refused(item: bytes | str) -> Refused | None:
 async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
     """Remove everything kept about a key: it was deleted."""
     hours = range(now_ms // HOUR_MS - 26, now_ms // HOUR_MS + 1)
-    keys = [_last_key(key_id), _refusals_key(key_id), *(_usage_key(key_id, hour) for hour in hours)]
+    keys = [last_key(key_id), _refusals_key(key_id), *(_usage_key(key_id, hour) for hour in hours)]
     await _ask(redis, [("ZREM", _ACTIVE, key_id), *(("UNLINK", key) for key in keys)])
 
 

@@ -1,4 +1,4 @@
-"""What one worker decided in the last minutes, for ``reload --dry-run``: bounded, and without a secret.
+"""A worker's decisions of the last minutes, for ``reload --dry-run``: bounded in size, without secrets.
 
 Admitted requests are not looked at one by one: their counts by route, which are kept anyway, are noted now and then and subtracted.
 Refused ones are kept as samples, the latest :data:`MOST`: route, or the shape of a path that has none, code, and what the code is about.
@@ -16,7 +16,7 @@ WINDOW_MS = 600_000
 MOST = 2_000
 _EVERY_MS = 30_000
 _WORD = re.compile(r"[a-zA-Z][a-z_-]{0,23}|[vV][0-9]{1,2}|[a-z]+[A-Z][a-z]{1,12}")
-_SEGMENTS = 12
+SEGMENTS = 12
 
 
 class Sample(NamedTuple):
@@ -74,5 +74,5 @@ class Recent:
 
 def shape(path: bytes) -> str:
     """A path whose every part that is no plain word is ``x``: ids, names of markets, and secrets in the wrong place are not kept."""
-    parts = path.decode("latin-1").split("/")[1 : _SEGMENTS + 1]
+    parts = path.decode("latin-1").split("/")[1 : SEGMENTS + 1]
     return "/" + "/".join(part if not part or _WORD.fullmatch(part) else "x" for part in parts)

@@ -39,9 +39,9 @@ class Attackers:
 
         :return: what became of that
         """
-        return Done(*await self._order({"attack": name, "addresses": addresses or []}))
+        return Done(*await self.order({"attack": name, "addresses": addresses or []}))
 
-    async def _order(self, order: object) -> list[Any]:
+    async def order(self, order: object) -> list[Any]:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -57,7 +57,7 @@ async def attackers(scene: Scene) -> AsyncIterator[Attackers]:
     try:
         keys = [[key.key_id, key.material] for key in (scene.key, *scene.greedy)]
         made = Attackers(process)
-        await made._order({"public": scene.public, "keys": keys, "certificate": scene.certificate})
+        await made.order({"public": scene.public, "keys": keys, "certificate": scene.certificate})
         yield made
     finally:
         process.kill()

@@ -288,4 +288,4 @@ async def test_a_member_named_twice_is_refused(world: World) -> None:
     for body in (b'{"kyc": "revoked", "kyc": "verified"}', b'{"kyc": "revoked", "k\\u0079c": "verified"}'):
         answer = await world.ask("internal", b"PUT /internal/v1/accounts/x HTTP/1.1", json, body=body)
         assert answer.startswith(b"HTTP/1.1 400 "), answer
-        assert b"two members of one name" in answer
+        assert b"repeats a member name" in answer

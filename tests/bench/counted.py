@@ -26,7 +26,7 @@ async def _serve(library: ctypes.CDLL, configuration: Path, listening: socket.so
     replay.TIMEOUT_SECONDS = 30.0  # everything takes fifty times as long
     configure_logging("error", service="gateway")
     app = await App.create(load(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, require_stores=True)
-    app._serving.gate.explanations.in_all = 0  # at full speed hardly any is explained
+    app._serving.gate.explanations.in_all = 0  # noqa: SLF001  # at full speed hardly any is explained
     gc.collect()
     gc.freeze()
     await app.serve(listening)

@@ -185,13 +185,13 @@ async def test_a_cancelled_passkey_prompt_leaves_everything_to_be_tried_again(vi
     await visitor.enrol_passkey()
     await visitor.fill_key("Bot")
     await visitor.proceed()
-    assert visitor._devices is not None
-    await visitor._devices.send("WebAuthn.setUserVerified", {"authenticatorId": device, "isUserVerified": False})
+    assert visitor.devices is not None
+    await visitor.devices.send("WebAuthn.setUserVerified", {"authenticatorId": device, "isUserVerified": False})
     await visitor.prove_by_passkey()
     alert = visitor.page.locator("[data-step-up-error]")
     await expect(alert).to_contain_text("Belum ada yang dikonfirmasi")
     await expect(alert).to_be_focused()
-    await visitor._devices.send("WebAuthn.setUserVerified", {"authenticatorId": device, "isUserVerified": True})
+    await visitor.devices.send("WebAuthn.setUserVerified", {"authenticatorId": device, "isUserVerified": True})
     await visitor.prove_by_passkey()
     await visitor.new_secret()
     await visitor.leave_secret()

@@ -143,4 +143,4 @@ def test_the_audit_trail_is_whole_and_tells_the_owner_what_happened(system, cust
     customer.create_key()
     assert "key_created" in str(customer.call("GET", "audit").content)
     dsn = (system.folder / "secrets" / "postgres-admin").read_text().strip()
-    assert "events, whole" in operator("audit", "verify", "--dsn", dsn).stdout
+    assert "events, intact" in operator("audit", "verify", "--dsn", dsn).stdout

@@ -90,6 +90,6 @@ def test_a_form_that_calls_itself_json_places_an_order_as_hummingbot_sends_it(sy
     """hummingbot's request factory puts ``application/json`` on everything; its parameters are a form all the same."""
     bot = bot_of(key_of(), dialect="binance")
     form = "&".join(f"{name}={value}" for name, value in ORDER.items()).encode()
-    request = bot._sign("POST", "/api/v3/order", form, 0)
+    request = bot.sign("POST", "/api/v3/order", form, 0)
     placed = bot.send("POST", request.target, request.body, request.headers | {"Content-Type": "application/json"})
     assert (placed.status, placed.content["status"]) == (200, "NEW")

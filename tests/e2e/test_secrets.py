@@ -35,7 +35,7 @@ def issue(system):
     with Bot(system.gateway_url, system.key) as bot:
         assert bot.call("GET", "/v1/wallets").status == 200
         assert bot.send("GET", "/v1/orders", b"", bot.signed("GET", "/v1/wallets")).status == 401
-    return [system.key["secret"], system.demo_key["secret"], customer._totp.secret]
+    return [system.key["secret"], system.demo_key["secret"], customer.totp.secret]
 
 
 @pytest.fixture

@@ -47,14 +47,14 @@ class Bot:
         content = b"" if body is None else json.dumps(body).encode()
         if self._key is None:
             return self.send(method, target, content, headers or {})
-        request = self._sign(method, target, content, skew_ms)
+        request = self.sign(method, target, content, skew_ms)
         return self.send(method, request.target, request.body, request.headers | (headers or {}))
 
     def signed(self, method: str, target: str, body: bytes = b"", *, skew_ms: int = 0) -> dict[str, str]:
         """The headers of a signed request, to be sent with it or with another one."""
-        return self._sign(method, target, body, skew_ms).headers
+        return self.sign(method, target, body, skew_ms).headers
 
-    def _sign(self, method: str, target: str, body: bytes, skew_ms: int) -> Outgoing:
+    def sign(self, method: str, target: str, body: bytes, skew_ms: int) -> Outgoing:
         return sign(self._dialect, self._key, method, target, body, now_ms=clock.now_ms() + skew_ms, nonce=secrets.token_hex(8))
 
     def send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:

@@ -37,7 +37,7 @@ class Customer:
         self._url = admin_url
         self.token = ask("POST", f"{identity_url}/demo-token", form=f"account={self.account}".encode()).content["id_token"]
         self._step = clock.now_ms() // STEP_MS - 2
-        self._totp: pyotp.TOTP | None = None
+        self.totp: pyotp.TOTP | None = None
         if enrol:
             self.enrol()
 
@@ -46,7 +46,7 @@ class Customer:
 
     def enrol(self) -> None:
         factor = self.expect(201, "POST", "factors/totp")
-        self._totp = pyotp.TOTP(factor["secret"])
+        self.totp = pyotp.TOTP(factor["secret"])
         self.expect(200, "POST", f"factors/totp/{factor['id']}/confirm", {"code": self.code()})
 
     def expect(self, status: int, method: str, path: str, body: object = None) -> Any:
@@ -58,7 +58,7 @@ class Customer:
         """A code that was not used yet, or the one of ``step`` (Unix time / 30 s)."""
         if step is None:
             self._step = step = max(self._step + 1, clock.now_ms() // STEP_MS - 1)
-        return self._totp.generate_otp(step)
+        return self.totp.generate_otp(step)
 
     def step_up(self, **intent: object) -> dict[str, str]:
         """A proof for this intent."""

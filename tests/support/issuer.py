@@ -71,18 +71,18 @@ class Issuer:
     async def _document(self, request: web.Request, document: object) -> web.StreamResponse:
         return await in_pieces(request, document) if self.pieces else web.json_response(document)
 
-    async def _discovery(self, request: web.Request) -> web.StreamResponse:
+    async def serve_discovery(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         await self.hangs.wait()
         if self.fail_with is not None:
             return web.Response(status=self.fail_with)
         return await self._document(request, {"issuer": self.url, "jwks_uri": f"{self.url}/jwks", **self.discovery})
 
-    async def _userinfo(self, request: web.Request) -> web.StreamResponse:
+    async def serve_userinfo(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         return web.Response(status=self.told) if isinstance(self.told, int) else web.json_response(self.told)
 
-    async def _jwks(self, request: web.Request) -> web.StreamResponse:
+    async def serve_jwks(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request.path)
         self.keys_read.set()
         if self.answer is not None:
@@ -107,9 +107,9 @@ async def running_issuer() -> AsyncIterator[Issuer]:
     """An issuer that answers until the block ends."""
     issuer = Issuer()
     application = web.Application()
-    application.router.add_get("/.well-known/openid-configuration", issuer._discovery)
-    application.router.add_get("/jwks", issuer._jwks)
-    application.router.add_get("/userinfo", issuer._userinfo)
+    application.router.add_get("/.well-known/openid-configuration", issuer.serve_discovery)
+    application.router.add_get("/jwks", issuer.serve_jwks)
+    application.router.add_get("/userinfo", issuer.serve_userinfo)
     server = TestServer(application)
     await server.start_server()
     issuer.url = str(server.make_url("")).rstrip("/")

@@ -108,7 +108,7 @@ class Visitor:
     time: Time
     complaints: list[str] = field(default_factory=list)
     totp_secret: str = ""
-    _devices: CDPSession | None = None
+    devices: CDPSession | None = None
 
     @classmethod
     @asynccontextmanager
@@ -126,14 +126,14 @@ class Visitor:
         context = await browser.new_context(locale=locale, viewport=viewport or PHONE, reduced_motion="reduce", **options)
         context.set_default_timeout(10_000)
         visitor = cls(await context.new_page(), url, time)
-        visitor.page.on("console", visitor._heard)
+        visitor.page.on("console", visitor.heard)
         visitor.page.on("pageerror", lambda error: visitor.complaints.append(f"script: {error}"))
         try:
             yield visitor
         finally:
             await context.close()
 
-    def _heard(self, message: ConsoleMessage) -> None:
+    def heard(self, message: ConsoleMessage) -> None:
         # Chromium reports every answer of 4xx as an error; a refusal that the page shows is none.
         refusal = re.match(r"Failed to load resource: .* status of (401|403|404|409|422|429|503)", message.text)
         if message.type in ("error", "warning") and not refusal:
@@ -177,9 +177,9 @@ class Visitor:
 
     async def plug_in(self, *, transport: str = "internal") -> str:
         """A virtual authenticator (Chromium's WebAuthn domain). Returns its id."""
-        if self._devices is None:
-            self._devices = await self.page.context.new_cdp_session(self.page)
-            await self._devices.send("WebAuthn.enable", {"enableUI": False})
+        if self.devices is None:
+            self.devices = await self.page.context.new_cdp_session(self.page)
+            await self.devices.send("WebAuthn.enable", {"enableUI": False})
         options = {
             "protocol": "ctap2",
             "transport": transport,
@@ -188,12 +188,12 @@ class Visitor:
             "isUserVerified": True,
             "automaticPresenceSimulation": True,
         }
-        added = await self._devices.send("WebAuthn.addVirtualAuthenticator", {"options": options})
+        added = await self.devices.send("WebAuthn.addVirtualAuthenticator", {"options": options})
         return str(added["authenticatorId"])
 
     async def unplug(self, device: str) -> None:
-        assert self._devices is not None
-        await self._devices.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": device})
+        assert self.devices is not None
+        await self.devices.send("WebAuthn.removeVirtualAuthenticator", {"authenticatorId": device})
 
     async def enrol_passkey(self, name: str = "Laptop") -> None:
         """As the first factor."""

@@ -139,6 +139,8 @@ class Served:
     settings: GatewaySettings
     port: int
     valid_keys: set[str]
+    stores_away: asyncio.Event
+    """Set while no key can be confirmed."""
     clients: list[RawClient]
     ssl: Any = None
 
@@ -196,9 +198,11 @@ async def serving(
     """
     urls = tuple(server if isinstance(server, str) else server.url for server in servers)
     made = settings({"spot": {"servers": urls, **(spot or {})}} if urls else {}, **sections)
-    valid_keys = {IDENTITY.key_id}
+    valid_keys, stores_away = {IDENTITY.key_id}, asyncio.Event()
 
     async def still_valid(key_id: str) -> bool:
+        if stores_away.is_set():
+            raise ConnectionError
         return key_id in valid_keys
 
     gate = gate or ScriptedGate()
@@ -211,7 +215,7 @@ async def serving(
     ticker.start()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         await plane.serve([listening])
-        served = Served(plane, gate, upstreams, tunnels, metrics, made, listening.getsockname()[1], valid_keys, [])
+        served = Served(plane, gate, upstreams, tunnels, metrics, made, listening.getsockname()[1], valid_keys, stores_away, [])
         try:
             yield served
         finally:

@@ -114,7 +114,7 @@ class RunningGateway:
     def leave_log(self) -> None:
         """Take the other end of its log away: every line fails from now on, as on a full disk."""
         assert self._process is not None
-        pipe = self._process._transport.get_pipe_transport(2)  # type: ignore[attr-defined]  # asyncio has no other way
+        pipe = self._process._transport.get_pipe_transport(2)  # type: ignore[attr-defined]  # noqa: SLF001  # asyncio has no other way
         assert pipe is not None
         pipe.close()
 

@@ -86,7 +86,7 @@ class RawClient(Pausable):
                 while piece := await self.reader.read(1 << 16):
                     data += piece
             except ConnectionResetError:
-                return data + bytes(self.reader._buffer), True  # type: ignore[attr-defined]  # what came before the reset
+                return data + bytes(self.reader._buffer), True  # type: ignore[attr-defined]  # noqa: SLF001  # what came before the reset
         return data, False
 
     async def close(self) -> None:
@@ -131,20 +131,20 @@ class UpstreamSide(Pausable):
 
     async def request(self) -> Received:
         """:raises asyncio.IncompleteReadError: the gate closed instead"""
-        head = await self._take(self.reader.readuntil(b"\r\n\r\n"))
+        head = await self.take(self.reader.readuntil(b"\r\n\r\n"))
         line, *fields = head[:-4].split(b"\r\n")
         headers = [(name.lower(), value.strip()) for name, value in (field.split(b":", 1) for field in fields)]
         known = dict(headers)
         body = b""
         if b"transfer-encoding" in known:
-            while size := int(await self._take(self.reader.readuntil(b"\r\n")), 16):
-                body += (await self._take(self.reader.readexactly(size + 2)))[:-2]
-            await self._take(self.reader.readexactly(2))
+            while size := int(await self.take(self.reader.readuntil(b"\r\n")), 16):
+                body += (await self.take(self.reader.readexactly(size + 2)))[:-2]
+            await self.take(self.reader.readexactly(2))
         elif b"content-length" in known:
-            body = await self._take(self.reader.readexactly(int(known[b"content-length"])))
+            body = await self.take(self.reader.readexactly(int(known[b"content-length"])))
         return Received(line, headers, body, self.raw)
 
-    async def _take(self, reading: Awaitable[bytes]) -> bytes:
+    async def take(self, reading: Awaitable[bytes]) -> bytes:
         data = await reading
         self.raw += data
         return data

@@ -52,16 +52,16 @@ def facts() -> GateFacts:
 
 
 def test_every_code_that_is_raised_has_a_cause_and_a_cure_in_both_languages():
-    assert set(render._CAUSES) == {code.code for code in refusals.codes()}
-    assert {len(texts) for told in render._CAUSES.values() for texts in (told["cause"], told["cure"])} == {2}
-    assert all(text.strip() for told in render._CAUSES.values() for texts in told.values() for text in texts)
-    assert NoEndpoint.code in render._CAUSES
+    assert set(render.CAUSES) == {code.code for code in refusals.codes()}
+    assert {len(texts) for told in render.CAUSES.values() for texts in (told["cause"], told["cure"])} == {2}
+    assert all(text.strip() for told in render.CAUSES.values() for texts in told.values() for text in texts)
+    assert NoEndpoint.code in render.CAUSES
 
 
 def test_the_limits_that_are_explained_exist():
     known = set(Limits.model_fields) | set(Auth.model_fields) | {"per_account"}
-    assert set(render._TEXTS["limits"]) <= known
-    assert "max_tunnels_per_key" in render._TEXTS["limits"]
+    assert set(render.TEXTS["limits"]) <= known
+    assert "max_tunnels_per_key" in render.TEXTS["limits"]
 
 
 def test_both_languages_have_the_same_anchors_and_every_code_is_one(facts):
@@ -111,7 +111,7 @@ def test_the_gateways_secrets_are_not_looked_at(tmp_path):
 def test_an_example_of_a_schema_is_shown_and_examples_in_code_have_this_gateways_address(facts):
     schema = {"properties": {"label": {"type": "string", "examples": ["Grid bot"]}, "days": {"type": "integer"}}}
     body = {"content": {"application/json": {"schema": schema}}}
-    assert json.loads(render._example({}, {"requestBody": body})) == {"label": "Grid bot", "days": 0}
+    assert json.loads(render.example({}, {"requestBody": body})) == {"label": "Grid bot", "days": 0}
     guide = made(facts)["guide", "en"]
     assert "session.py wss://api.example.com/ws KEYFILE" in guide
     assert "127.0.0.1" not in guide.partition('id="sessions"')[2].partition('id="programs"')[0]
@@ -129,7 +129,7 @@ def test_a_read_that_may_share_its_signature_is_not_said_to_count_once(facts):
 def test_every_body_that_the_reference_offers_is_one_that_its_operation_takes():
     document = admin_api()
     tried = [
-        (told["operationId"], schema, json.loads(render._example(document, told)))
+        (told["operationId"], schema, json.loads(render.example(document, told)))
         for operations in document["paths"].values()
         for told in operations.values()
         for schema in [told.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")]

@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -37,6 +37,9 @@ class World:
 
     login: Login
     issuer: Issuer
+    make: Callable[..., tuple[Login, Provider]]
+    """A login and its provider, by settings of ``[oidc]``."""
+    provider: Provider
     asked: list[tuple[dict[str, str], str]] = field(default_factory=list)
     claims: dict[str, Any] = field(default_factory=dict)
     answer: web.Response | None = None
@@ -44,6 +47,10 @@ class World:
     told: Any = None
     """What userinfo answers, and with which status."""
     status: int = 200
+
+    def configure(self, **settings: Any) -> None:
+        """Log in by other settings from now on."""
+        self.login, self.provider = self.make(**settings)
 
     async def userinfo(self, request: web.Request) -> web.Response:
         assert request.headers["Authorization"] == "Bearer acc3ss"
@@ -70,7 +77,7 @@ class World:
 @pytest.fixture
 async def world(redis_url: str) -> AsyncIterator[World]:
     async with running_issuer() as issuer, aiohttp.ClientSession() as http, redis.asyncio.Redis.from_url(redis_url) as client:
-        world = World(login=None, issuer=issuer)  # type: ignore[arg-type]
+        world = World(None, issuer, None, None)  # type: ignore[arg-type]
         application = web.Application()
         application.router.add_post("/token", world.token)
         application.router.add_get("/userinfo", world.userinfo)
@@ -82,17 +89,23 @@ async def world(redis_url: str) -> AsyncIterator[World]:
             "userinfo_endpoint": str(server.make_url("/userinfo")),
             "end_session_endpoint": f"{issuer.url}/logout",
         }
-        oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, client_secret=SECRET, timeout_ms=2_000)
-        provider = Provider(http, oidc)
-        world.login = Login(
-            provider=provider,
-            verifier=TokenVerifier(provider, oidc, KycSettings()),
-            store=SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=60_000, absolute_ms=600_000),
-            http=http,
-            oidc=oidc,
-            public_url=PUBLIC_URL + "/",
-            max_age_ms=43_200_000,
-        )
+
+        def make(**settings: Any) -> tuple[Login, Provider]:
+            oidc = Oidc(issuer=issuer.url, audience=AUDIENCE, client_secret=SECRET, timeout_ms=2_000, **settings)
+            provider = Provider(http, oidc)
+            login = Login(
+                provider=provider,
+                verifier=TokenVerifier(provider, oidc, KycSettings()),
+                store=SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=60_000, absolute_ms=600_000),
+                http=http,
+                oidc=oidc,
+                public_url=PUBLIC_URL + "/",
+                max_age_ms=43_200_000,
+            )
+            return login, provider
+
+        world.make = make
+        world.configure()
         yield world
         await server.close()
 
@@ -181,7 +194,7 @@ async def test_a_claim_that_nobody_tells_is_said_once_in_the_log(world):
 
 
 async def test_scopes_and_the_way_to_authenticate_are_settings(world):
-    world.login._oidc = world.login._oidc.model_copy(update={"scopes": ("openid", "profile", "kyc"), "client_authentication": "body"})
+    world.configure(scopes=("openid", "profile", "kyc"), client_authentication="body")
     query, cookie = await world.begin()
     assert query["scope"] == "openid profile kyc"
     await world.finish({"state": query["state"], "code": "c"}, cookie)
@@ -190,7 +203,7 @@ async def test_scopes_and_the_way_to_authenticate_are_settings(world):
 
 
 async def test_an_id_token_issued_to_another_client_logs_nobody_in(world):
-    world.login._verifier._oidc = world.login._oidc.model_copy(update={"other_clients": ("app",)})
+    world.configure(other_clients=("app",))
     world.claims = {"azp": "app"}
     with pytest.raises(LoginFailed, match="another client"):
         await logged_in(world)
@@ -277,12 +290,12 @@ async def test_a_provider_without_login_endpoints_or_out_of_reach_is_said_to_be_
         await world.login.start("/keys")
 
 
-async def test_keys_that_rotated_between_two_logins_are_found(world):
+async def test_keys_that_rotated_between_two_logins_are_found(world, monkeypatch):
     query, cookie = await world.begin()
     await world.finish({"state": query["state"], "code": "c"}, cookie)
     world.issuer.rotate()
     world.claims.clear()
-    world.login._provider._attempted_ms = None  # half a minute later
+    monkeypatch.setattr(world.provider, "_attempted_ms", None)  # half a minute later
     query, cookie = await world.begin()
     caller, _ = await world.finish({"state": query["state"], "code": "c"}, cookie)
     assert caller.account_id == "budi"

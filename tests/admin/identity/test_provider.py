@@ -10,6 +10,7 @@ from joserfc.jwk import OctKey
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
 from admin.identity.provider import Provider
+from tests.support import inside
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 
 TTL = 60_000
@@ -59,13 +60,14 @@ async def test_what_is_cached_serves_while_a_provider_hangs_which_is_asked_once_
         assert await provider.keys("first", START + later)
         assert (await provider.discovery(START + later)).issuer == issuer.url
     assert len(issuer.requests) == asked + 1, "one attempt is under way, and nobody begins another"
-    assert provider._refreshing is not None
-    await asyncio.wait([provider._refreshing])
-    ended_ms = provider._attempted_ms
+    attempt = inside.attempt(provider)
+    assert attempt is not None
+    await asyncio.wait([attempt])
+    ended_ms = inside.attempted_ms(provider)
     assert ended_ms is not None
     assert ended_ms >= START + TTL + TIMEOUT, "the back-off counts from the attempt's end"
     assert await provider.keys("first", ended_ms + 900)
-    assert provider._refreshing is None
+    assert inside.attempt(provider) is None
     issuer.hangs.set()
     issuer.keys_read.clear()
     assert await provider.keys("first", ended_ms + 1_000)

@@ -167,9 +167,9 @@ async def test_without_postgresql_the_answer_is_503_and_service_comes_back(
 async def test_last_use_comes_from_the_gateways_counters(alice: Customer, redis_url: str) -> None:
     key_id = (await alice.create()).body["key"]["id"]
     with redis.Redis.from_url(redis_url) as client:
-        client.zadd(usage_store._last_key(key_id), {"1.1.1.1": 1_700_000_000_000})
+        client.zadd(usage_store.last_key(key_id), {"1.1.1.1": 1_700_000_000_000})
     key = (await alice.call("GET", f"keys/{key_id}")).body
     assert (key["last_used_at"], key["last_used_ip"]) == ("2023-11-14T22:13:20.000Z", "1.1.1.1")
     await alice.delete(key_id)
     with redis.Redis.from_url(redis_url) as client:
-        assert not client.exists(usage_store._last_key(key_id))
+        assert not client.exists(usage_store.last_key(key_id))

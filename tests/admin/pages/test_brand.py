@@ -17,8 +17,8 @@ from tests.support.pages import running_site
 @given(st.integers(0, 0xFFFFFF))
 def test_text_can_be_read_in_any_colour(value):
     light, dark = re.findall(r"--accent: (#\w{6});", brand.sheet(f"#{value:06x}"))
-    assert brand.contrast(light, "#ffffff") >= brand.contrast(light, brand._LIGHT) >= 4.5
-    assert brand.contrast(dark, brand._DARK) >= 4.5
+    assert brand.contrast(light, "#ffffff") >= brand.contrast(light, brand.LIGHT) >= 4.5
+    assert brand.contrast(dark, brand.DARK) >= 4.5
     for accent, ink in zip((light, dark), re.findall(r"--accent-ink: (#\w{6});", brand.sheet(f"#{value:06x}")), strict=True):
         assert brand.contrast(accent, ink) >= 4.5
 

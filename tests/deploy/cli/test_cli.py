@@ -103,7 +103,7 @@ def test_what_can_be_no_id_is_wrong_usage(arguments, wrong):
 @pytest.mark.parametrize("arguments", [("keys", "revoke", "gbk_x"), ("accounts", "reset-factors", "demo")], ids=" ".join)
 def test_what_cannot_be_undone_without_a_reason_is_wrong_usage(arguments):
     result = run(*arguments, "--reason", " ")
-    assert (result.exit_code, "say why" in result.stderr) == (2, True)
+    assert (result.exit_code, "give a short reason" in result.stderr) == (2, True)
 
 
 def test_help_names_every_environment_variable_that_a_command_reads():
@@ -128,12 +128,12 @@ KEY = {"key_id": "gbk_x", "secret": "gbs_topsecret", "dialect": "mobee"}
     [
         (None, "cannot be read: No such file or directory"),
         ("{", "is not JSON"),
-        ("[]", "holds no key"),
-        (json.dumps({"key_id": 5}), "holds no key"),
+        ("[]", "contains no key"),
+        (json.dumps({"key_id": 5}), "contains no key"),
         (json.dumps({"key_id": "gbk_x"}), 'neither "secret" nor "private_key"'),
         (json.dumps(KEY | {"dialect": "morse"}), "dialect must be one of"),
-        (json.dumps(KEY | {"secret": "topsecret\n"}), "secret is not text as it was shown"),
-        (json.dumps(KEY | {"key_id": "x\r\ny: z"}), "key_id is not text as it was shown"),
+        (json.dumps(KEY | {"secret": "topsecret\n"}), "secret is not the text that was shown at creation"),
+        (json.dumps(KEY | {"key_id": "x\r\ny: z"}), "key_id is not the text that was shown at creation"),
         (json.dumps({"key_id": "gbk_x", "private_key": "-----BEGIN"}), "not an unencrypted PEM private key"),
     ],
 )

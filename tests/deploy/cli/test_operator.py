@@ -120,7 +120,7 @@ def test_several_named_keys_are_each_told_and_one_that_fails_stops_no_other(offi
     result = CliRunner().invoke(main, ["keys", "revoke", "gbk_1", "gbk_x", "gbk_2", "--reason", "case 4711"])
     assert result.exit_code == 1
     assert "gbk_1 is revoked" in result.stdout
-    assert "gbk_2 was revoked before, at 2026-11-24T00:00:00.000Z, for: leaked" in result.stdout
+    assert "gbk_2 was already revoked at 2026-11-24T00:00:00.000Z: leaked" in result.stdout
     assert "gbk_x: There is no such key." in result.stderr
 
 
@@ -187,6 +187,6 @@ def test_refusals_of_what_is_not_there_are_not_told_as_none(office, option, what
 def test_a_filter_of_where_that_is_none_is_told_in_one_line(office):
     result = office.run("keys", "revoke", "--where", "scop=trade", "--reason", "x")
     assert (result.exit_code, office.asked) == (2, [])
-    assert "Error: --where 'scop=trade': 'scop' is no filter; there are account, " in result.stderr
+    assert "Error: --where 'scop=trade': 'scop' is not a filter; the filters are account, " in result.stderr
     result = office.run("keys", "revoke", "--where", "scope=sell", "--reason", "x")
     assert (result.exit_code, "--where 'scope=sell': Invalid value for '--scope'" in result.stderr) == (2, True)

@@ -61,10 +61,10 @@ async def test_after_resealing_the_old_key_can_be_taken_out(database, tmp_path, 
     ring = tmp_path / "ring"
     ring.write_text(f"{new}\n{old}\n")
     done = await in_thread("vault", "reseal", "--dsn", database.admin_dsn, "--keys", f"file:{ring}")
-    assert (done.exit_code, done.output) == (0, "sealed anew: 1 keys' secrets, 0 second factors\n")
+    assert (done.exit_code, done.output) == (0, "secrets re-encrypted: 1 of keys, 0 of second factors\n")
     assert Vault.parse(new).open(await sealed(database, key.key_id), context=key.key_id) == key.secret.reveal()
     again = await in_thread("vault", "reseal", "--dsn", database.admin_dsn, "--keys", f"file:{ring}")
-    assert again.output == "sealed anew: 0 keys' secrets, 0 second factors\n"
+    assert again.output == "secrets re-encrypted: 0 of keys, 0 of second factors\n"
 
 
 async def test_a_secret_that_no_key_opens_is_named_and_left(database, in_thread):
@@ -87,7 +87,7 @@ async def test_migrating_twice_changes_nothing(database, in_thread):
 
 async def test_an_audit_trail_is_verified_and_a_wrong_expectation_is_told(database, in_thread):
     done = await in_thread("audit", "verify", "--dsn", database.admin_dsn)
-    assert (done.exit_code, done.output.splitlines()[0]) == (0, "0 events, whole")
+    assert (done.exit_code, done.output.splitlines()[0]) == (0, "0 events, intact")
     done = await in_thread("audit", "verify", "--dsn", database.admin_dsn, "--expect", f"5:{'0' * 64}")
     assert done.exit_code == 1
     assert "missing" in done.stderr

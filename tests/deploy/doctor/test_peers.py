@@ -34,7 +34,7 @@ async def test_a_mail_server_is_tried_as_notices_come_to_it_and_gets_no_mail():
         assert (await mail_server(mail(f"smtp://{where}")))[:3] == ("ok", "mail.smtp", f"{where} answers")
         for url in (f"smtps://{where}", f"smtp://keys:topsecret@{where}"):
             found = await mail_server(mail(url))
-            assert (found.level, "takes no mail" in found.text, "topsecret" in str(found)) == ("wrong", True, False), found
+            assert (found.level, "does not accept mail" in found.text, "topsecret" in str(found)) == ("wrong", True, False), found
     finally:
         controller.stop(no_assert=True)
     assert (await mail_server(mail(f"smtp://{where}"))).level == "wrong"

@@ -35,7 +35,7 @@ def test_each_call_has_the_scope_that_the_gate_asks_for():
 
 
 def test_every_parameter_that_is_read_is_there():
-    read = set(mobee_rest._MEMBERS) | {"symbols"}
+    read = set(mobee_rest.MEMBERS) | {"symbols"}
     for file in Path(binance_like.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(file.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in READERS and node.args:

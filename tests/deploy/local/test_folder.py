@@ -47,7 +47,7 @@ def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path):
 
 def test_a_killed_holder_is_told_from_one_that_ended(folder):
     assert folder.hold()
-    os.close(folder._lock)  # what the kernel does for a killed process
+    os.close(folder._lock)  # noqa: SLF001  # what the kernel does for a killed process
     again = DataFolder(folder.path)
     assert not again.hold()
     again.release()

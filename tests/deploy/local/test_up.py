@@ -13,7 +13,7 @@ def greeting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     monkeypatch.chdir(here)
     system = SimpleNamespace(gateway_url="http://g", admin_url="http://a", mailbox_url="http://m")
     made = SimpleNamespace(path=folder, demo_key=folder / "demo-key.json", gateway_config=folder / "gateway.toml")
-    up._greet(system, made, port, 1.0)  # type: ignore[arg-type]
+    up.greet(system, made, port, 1.0)  # type: ignore[arg-type]
     return [word for line in capsys.readouterr().out.splitlines() if "export " in line for word in shlex.split(line)]
 
 

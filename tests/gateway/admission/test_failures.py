@@ -37,7 +37,7 @@ def test_a_flood_from_many_addresses_does_not_grow_the_memory_and_keeps_the_late
         limiter.failed(f"10.0.{number // 250}.{number % 250}", FAILURES, 1_000)
         for _ in range(3):
             limiter.failed("192.0.2.1", FAILURES, 1_000)
-    assert len(limiter._tats) <= 100
+    assert len(limiter) <= 100
     assert limiter.retry_after_ms("192.0.2.1", FAILURES, 1_000) > 0
 
 

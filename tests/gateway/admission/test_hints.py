@@ -11,6 +11,7 @@ from gateway.admission.dialects.rfc9421 import INPUT, SIGNATURE
 from gateway.admission.hints import IN_ALL, PER_KEY, Hints
 from gateway.admission.principal import Principal
 from gateway.errors import InvalidCredentials
+from tests.support.inside import remembered
 from tests.support.signed import a_gate, fields_of, record_of, request_of, sign_with, vector, vectors, with_field
 
 MOBEE = vectors("mobee")
@@ -184,7 +185,7 @@ def test_what_is_remembered_is_bounded(monkeypatch):
     finder, request = Hints(), MISTAKES[0][1]()
     for number in range(100):
         search(finder, request, number * 1_000, f"key-{number}")
-    assert len(finder._minutes) <= 10
+    assert len(remembered(finder)) <= 10
 
 
 def test_no_answer_shows_a_secret_or_an_expected_signature():

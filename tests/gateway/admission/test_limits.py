@@ -20,6 +20,7 @@ from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import ShareNeeded
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
+from tests.support import inside
 from tests.support.keys import a_record
 
 MINUTE = Rate(1_200, 60_000)
@@ -126,8 +127,8 @@ class Worker:
     """One limiter without its task: a test says when it settles."""
 
     def __init__(self, client, time: Time) -> None:
-        on_our_time = client if isinstance(client, OnOurTime) else OnOurTime(client, time)
-        self.limiter, self.time = KeyLimiter(on_our_time, metrics=Metrics()), time
+        self.client, self.time = client, time
+        self.limiter = KeyLimiter(OnOurTime(client, time), metrics=Metrics())
 
     async def request(self, weight: int = 1, rate: Rate = MINUTE) -> bool:
         for _ in range(3):
@@ -139,14 +140,14 @@ class Worker:
                 await self.settle(pressing=True)
                 await waiter
             else:
-                if self.limiter._press.is_set():
+                if inside.pressing(self.limiter):
                     await self.settle(pressing=True)
                 return charge.allowed
         raise AssertionError("asked three times")
 
     async def settle(self, *, pressing: bool = False) -> None:
-        if due := list(self.limiter._pressing if pressing else self.limiter._due):
-            await self.limiter._settle(due)
+        if due := inside.due(self.limiter, pressing=pressing):
+            await inside.settle(self.limiter, due)
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ async def test_two_workers_admit_the_limit_in_any_minute(workers):
 
 async def test_sixteen_workers_that_are_used_alike_admit_the_limit(workers):
     """Each with its own idea of what is left: the less that is, the less each admits before it asks."""
-    client, time = workers[0].limiter._redis, workers[0].time
+    client, time = workers[0].client, workers[0].time
     sixteen = [Worker(client, time) for _ in range(16)]
     admitted = await hammer(sixteen, seconds=20, each_step=1, step_ms=100)
     assert 1_200 <= in_any(60_000, admitted) <= 1_260
@@ -347,7 +348,7 @@ def test_keys_that_use_their_share_slowly_wait_for_company(apart_ms, hurry):
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
     limiter.charge("key", 1, MINUTE, 1_000)
     limiter.charge("key", 9, MINUTE, 1_000 + apart_ms)
-    assert (limiter._press.is_set(), limiter._hurry.is_set()) == (True, hurry)
+    assert (inside.pressing(limiter), inside.in_a_hurry(limiter)) == (True, hurry)
 
 
 async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis):
@@ -360,7 +361,7 @@ async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis):
         limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.HURRY_MS)
         limiter.charge(f"key {number}", 9, MINUTE, now_ms)
         await asyncio.sleep(0)
-    await until(lambda: not limiter._due)
+    await until(lambda: not inside.due(limiter))
     spent = await calls(client) - before
     assert spent["evalsha"] == spent["mget"] == spent["time"] == 1
     assert spent["set"] == limits.TOGETHER
@@ -375,10 +376,15 @@ async def calls(client) -> Counter[str]:
 
 
 @pytest.fixture
-async def running(redis_url):
+def metrics():
+    return Metrics()
+
+
+@pytest.fixture
+async def running(redis_url, metrics):
     """A limiter with its task, on the real clock."""
     client = redis_client.connect(redis_url)
-    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter = KeyLimiter(client, metrics=metrics)
     limiter.start()
     yield limiter
     await limiter.stop()
@@ -394,10 +400,10 @@ async def admitted(limiter: KeyLimiter, weight: int = 1, rate: Rate = MINUTE) ->
             await limiter.settled("key", weight, rate)
 
 
-async def test_all_who_wait_share_one_round_trip(running):
+async def test_all_who_wait_share_one_round_trip(running, metrics):
     rate = Rate(60, 3_600_000)
     assert sum(await asyncio.gather(*(admitted(running, 1, rate) for _ in range(100)))) == 60
-    assert running._metrics.limit_settlements["settled"] <= 2
+    assert metrics.limit_settlements["settled"] <= 2
 
 
 async def test_a_waiter_that_gives_up_takes_nobody_with_it(running):
@@ -419,7 +425,7 @@ async def test_a_change_of_the_limit_counts_from_the_next_request(running):
 async def test_an_equal_limit_of_another_configuration_goes_on(running):
     assert await admitted(running, 1, Rate(1, 3_600_000))
     assert not await admitted(running, 1, Rate(1, 3_600_000))
-    assert len(running._shares) == 1
+    assert len(inside.remembered(running)) == 1
 
 
 async def in_ledger(client, limit: str) -> int:
@@ -442,8 +448,8 @@ async def test_memory_is_bounded(redis_url, monkeypatch):
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
     for number in range(500):
         limiter.charge(f"key {number}", 1, MINUTE, 1_000)
-    assert len(limiter._shares) <= 50
-    assert len(limiter._due) <= 50
+    assert len(inside.remembered(limiter)) <= 50
+    assert len(inside.due(limiter)) <= 50
 
 
 # -- without Redis
@@ -455,10 +461,10 @@ async def until(condition) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_without_redis_each_process_limits_on_its_own_and_says_so(own_redis, monkeypatch):
+async def test_without_redis_each_process_limits_on_its_own_and_says_so(own_redis, metrics, monkeypatch):
     monkeypatch.setattr(limits, "RETRY_SECONDS", 0.02)
     client = redis_client.connect(own_redis.url)
-    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter = KeyLimiter(client, metrics=metrics)
     limiter.start()
     rate = Rate(100, 3_600_000)
     assert await admitted(limiter, 1, rate)
@@ -466,9 +472,9 @@ async def test_without_redis_each_process_limits_on_its_own_and_says_so(own_redi
     own_redis.stop()
     assert [await admitted(limiter, 1, rate) for _ in range(110)].count(True) == 99
     assert limiter.degraded
-    assert limiter._metrics.snapshot()["limits_local"] == [((), [1])]
+    assert metrics.snapshot()["limits_local"] == [((), [1])]
     own_redis.start()
-    await until(lambda: not limiter.degraded and not limiter._due)
+    await until(lambda: not limiter.degraded and not inside.due(limiter))
     assert await in_ledger(client, "100/3600000") >= 99
     await limiter.stop()
     await client.aclose()
@@ -497,10 +503,11 @@ async def test_who_comes_while_a_settlement_fails_does_not_wait_for_the_next(own
     own_redis.freeze()
     async with asyncio.timeout(10):
         first = spawn(limiter.settled("a", 1, rate), name="first")
-        await until(lambda: "a" in limiter._shares and not limiter._pressing and limiter._shares["a"].answered is None)  # it is asked
+        shares = inside.remembered(limiter)
+        await until(lambda: "a" in shares and not inside.due(limiter, pressing=True) and shares["a"].answered is None)  # it is asked
         await asyncio.gather(first, limiter.settled("a", 1, rate), limiter.settled("b", 1, rate))
     assert limiter.degraded
-    assert all(share.wanted == 0 for share in limiter._shares.values())
+    assert all(share.wanted == 0 for share in shares.values())
     own_redis.thaw()
     await limiter.stop()
     await client.aclose()
@@ -526,6 +533,7 @@ def test_units_that_redis_granted_leave_no_more_than_the_window_has():
     """A limit so small that every unit is asked for: what is left is the tighter of both rules."""
     rate = Rate(60, 60_000)
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
-    share = limiter._open("a", rate)
+    limiter.charge("a", 0, rate, 1_000_000)
+    share = inside.remembered(limiter)["a"]
     share.paid, share.paid_until_ms, share.room = 1, 1_000_001, 0
     assert limiter.charge("a", 1, rate, 1_000_000).remaining == 0

@@ -11,22 +11,29 @@ from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
 from gateway.keys import redis_client
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
+from tests.support import inside
 
 
 @pytest.fixture
-async def guards(redis_url):
+def metrics():
+    """Those of the first of the guards, or of the one that is alone."""
+    return Metrics()
+
+
+@pytest.fixture
+async def guards(redis_url, metrics):
     """Two gates' guards on one Redis."""
     clients = [redis_client.connect(redis_url) for _ in range(2)]
-    yield [ReplayGuard(client, metrics=Metrics()) for client in clients]
+    yield [ReplayGuard(client, metrics=each) for client, each in zip(clients, (metrics, Metrics()), strict=True)]
     for client in clients:
         await client.aclose()
 
 
 @pytest.fixture
-async def alone(own_redis):
+async def alone(own_redis, metrics):
     """One guard, and a Redis of its own."""
     client = redis_client.connect(own_redis.url)
-    yield ReplayGuard(client, metrics=Metrics())
+    yield ReplayGuard(client, metrics=metrics)
     own_redis.thaw()
     await client.aclose()
 
@@ -54,36 +61,36 @@ async def test_of_many_identical_requests_in_one_tick_the_first_passes(guards):
     assert found.count(ReplayedRequest) == 3 * MAX_BATCH - 1
 
 
-async def test_all_claims_of_one_tick_share_one_round_trip(guards):
+async def test_all_claims_of_one_tick_share_one_round_trip(guards, metrics):
     assert await outcomes(*(claim(guards[0], b"%d" % number) for number in range(100))) == [None] * 100
-    assert guards[0]._metrics.replay_round_trips == 1
-    assert guards[0]._metrics.replay_claims == {"first": 100}
+    assert metrics.replay_round_trips == 1
+    assert metrics.replay_claims == {"first": 100}
 
 
-async def test_a_replay_that_is_sent_again_is_refused_without_redis(guards):
+async def test_a_replay_that_is_sent_again_is_refused_without_redis(guards, metrics):
     guard = guards[0]
     assert await outcomes(claim(guard, b"used")) == [None]
     assert await outcomes(claim(guard, b"used")) == [ReplayedRequest]
-    asked = guard._metrics.replay_round_trips
+    asked = metrics.replay_round_trips
     again = [claim(guard, b"used") for _ in range(100)]
     assert await outcomes(*again) == [ReplayedRequest] * 100
     assert {each.exception().repeated for each in again} == {True}
-    assert guard._metrics.replay_round_trips == asked == 2
-    assert guard._metrics.replay_claims == {"first": 1, "replayed": 1, "repeated": 100}
+    assert metrics.replay_round_trips == asked == 2
+    assert metrics.replay_claims == {"first": 1, "replayed": 1, "repeated": 100}
     assert await outcomes(claim(guard, b"used", key_id="other"), claim(guard, b"new")) == [None, None]
 
 
-async def test_what_is_known_of_replays_is_bounded_and_ends_with_their_window(guards, monkeypatch):
+async def test_what_is_known_of_replays_is_bounded_and_ends_with_their_window(guards, metrics, monkeypatch):
     monkeypatch.setattr(replay, "REMEMBERED", 2)
     guard = guards[0]
     for number in range(3):
         assert await outcomes(claim(guard, b"%d" % number), claim(guard, b"%d" % number)) == [None, ReplayedRequest]
-    assert len(guard._replayed) == 2
+    assert len(inside.remembered(guard)) == 2
     later_ms = clock.monotonic_ms() + 60_000
     monkeypatch.setattr(clock, "monotonic_ms", lambda: later_ms)
-    asked = guard._metrics.replay_round_trips
+    asked = metrics.replay_round_trips
     assert await outcomes(claim(guard, b"2")) == [ReplayedRequest]
-    assert guard._metrics.replay_round_trips == asked + 1
+    assert metrics.replay_round_trips == asked + 1
 
 
 async def test_a_read_may_share_what_a_trade_was_refused_for(guards):
@@ -116,13 +123,13 @@ async def test_a_waiter_that_goes_away_shifts_no_reply_and_its_signature_is_used
     assert await outcomes(claim(guards[1], b"new")) == [ReplayedRequest]
 
 
-async def test_without_redis_nothing_passes_unless_the_operator_chose_so(alone, own_redis):
+async def test_without_redis_nothing_passes_unless_the_operator_chose_so(alone, own_redis, metrics):
     await claim(alone, b"1")
     own_redis.stop()
     with structlog.testing.capture_logs() as logs:
         found = await outcomes(claim(alone, b"1"), claim(alone, b"2"), claim(alone, b"3", outage="allow"))
     assert found == [ReplayGuardUnavailable, ReplayGuardUnavailable, None]
-    assert alone._metrics.replay_claims == {"first": 1, "refused": 2, "let_pass": 1}
+    assert metrics.replay_claims == {"first": 1, "refused": 2, "let_pass": 1}
     assert len([line for line in logs if line["event"] == "replay_guard_unavailable"]) == 1
 
 
@@ -181,7 +188,7 @@ async def test_what_passed_without_redis_is_told_to_it_when_it_is_back(alone, ow
     other = redis_client.connect(own_redis.url)
     names: list[bytes] = []
     async with asyncio.timeout(10):
-        while len(names) < 2 or alone._unrecorded:
+        while len(names) < 2 or inside.unrecorded(alone):
             names = await other.keys("gerbang:{key}:replay:*")
     assert sorted([await other.get(name) for name in names]) == [b"read", b"trade"]
     assert {0 < await other.pttl(name) <= 60_000 for name in names} == {True}
@@ -199,13 +206,13 @@ async def test_a_trade_that_passed_without_redis_is_recorded_over_the_read_that_
     await claim(alone, b"1", outage="allow")
     own_redis.thaw()
     async with asyncio.timeout(10):
-        while alone._unrecorded:
+        while inside.unrecorded(alone):
             await other.ping()
     assert await outcomes(claim(elsewhere, b"1", shared=True)) == [ReplayedRequest]
     await other.aclose()
 
 
-async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, own_redis, monkeypatch):
+async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, own_redis, metrics, monkeypatch):
     monkeypatch.setattr(replay, "PATIENCE_MS", 60_000)
     await claim(alone, b"warm")
     own_redis.freeze()
@@ -213,13 +220,13 @@ async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, o
     await asyncio.sleep(0)  # the round trip of these begins
     second = [claim(alone, b"%d" % number) for number in range(10, 60)]
     await asyncio.sleep(0)
-    assert alone._metrics.replay_round_trips == 2  # that of "warm", and the first
+    assert metrics.replay_round_trips == 2  # that of "warm", and the first
     own_redis.thaw()
     assert await outcomes(*first, *second) == [None] * 53
-    assert alone._metrics.replay_round_trips == 3
+    assert metrics.replay_round_trips == 3
 
 
-async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis, monkeypatch):
+async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis, metrics, monkeypatch):
     await claim(alone, b"warm")
     own_redis.freeze()
     monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 0.2)
@@ -229,7 +236,7 @@ async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis
     next_one = claim(alone, b"2")
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert alone._metrics.replay_round_trips == 3  # the one of "warm", and two at once
+    assert metrics.replay_round_trips == 3  # the one of "warm", and two at once
     assert await outcomes(hanging, next_one) == [ReplayGuardUnavailable] * 2
 
 

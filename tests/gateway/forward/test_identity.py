@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.forward.identity import IdentityLines
 from gateway.http1.message import Identity
+from tests.support.inside import remembered
 
 ALICE = Identity("alice", "gbk_1", ("read",))
 BOB = Identity("bob", "gbk_2", ("read", "trade"))
@@ -57,7 +58,7 @@ def test_memory_is_bounded() -> None:
     made = lines(signer, max_entries=2)
     for number in range(10):
         made.at(Identity(f"account-{number}", "gbk_1", ()), 0)
-        assert len(made._cache) <= 2
+        assert len(remembered(made)) <= 2
 
 
 @settings(max_examples=200, deadline=None)

@@ -8,6 +8,7 @@ from gateway.errors import ScopeNotGranted
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.websocket.frames import FRAMES_AT_ONCE
+from tests.support import inside
 from tests.support.plane import IDENTITY, ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, RecordingUpstream, UpstreamSide, answering, recording_upstream
 
@@ -300,12 +301,9 @@ async def test_when_anything_may_have_changed_every_key_is_looked_up() -> None:
 
 
 async def test_a_named_key_that_cannot_be_confirmed_is_closed_but_a_reconnect_without_stores_closes_nothing() -> None:
-    async def no_store(_key_id: str) -> bool:
-        raise ConnectionError
-
     async with recording_upstream(switch) as upstream, serving(upstream) as served:
         client = await opened(served)
-        served.tunnels._still_valid = no_store
+        served.stores_away.set()
         served.tunnels.invalidated(None)
         await asyncio.sleep(0)
         assert served.metrics.tunnels == 1
@@ -377,7 +375,7 @@ async def test_a_request_that_waits_gets_the_room_that_a_handshake_leaves() -> N
         client.send(HANDSHAKE)
         await upstream.got(1)
         other.send(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")
-        await served.until(lambda: bool(served.upstreams.pools["spot"].servers[0]._turns.count))
+        await served.until(lambda: bool(inside.turns(served).count))
         switch.set()
         assert (await other.response()).status == 200
 
@@ -415,25 +413,25 @@ async def test_a_client_that_leaves_during_the_handshake_leaves_its_room() -> No
         client = await served.client()
         client.send(HANDSHAKE)
         await upstream.got(1)
-        assert served.tunnels._places == 1
+        assert inside.places(served.tunnels) == 1
         await client.close()
-        await served.until(lambda: served.tunnels._places == 0)
+        await served.until(lambda: inside.places(served.tunnels) == 0)
 
 
 async def test_a_tunnel_on_which_nothing_comes_is_closed() -> None:
     async with recording_upstream(switch_or_answer) as upstream, serving(upstream) as served:
         client = await opened(served)
-        (tunnel,) = served.tunnels._all
+        (tunnel,) = inside.tunnels(served)
         idle_ms = served.settings.limits.tunnel_idle_timeout_ms
         last_ms = tunnel.active_ms
         served.tunnels.sweep(last_ms + idle_ms - 1, idle_ms)
         assert served.metrics.tunnels == 1
         client.send(b"\x89\x80\x00\x00\x00\x00")  # a ping: heard at the time of the last sweep
         await served.until(lambda: tunnel.active_ms > last_ms)
-        served.tunnels._idle_check_ms = 0
+        inside.sweep_anew(served.tunnels)
         served.tunnels.sweep(last_ms + idle_ms, idle_ms)
         assert served.metrics.tunnels == 1
-        served.tunnels._idle_check_ms = 0
+        inside.sweep_anew(served.tunnels)
         served.tunnels.sweep(last_ms + 2 * idle_ms, idle_ms)
         assert await client.rest() == b"\x88\x06\x03\xe9idle"
         assert served.metrics.tunnels_closed["idle"] == 1

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.forward.turns import SMALLEST_SHARE, Turns
+from tests.support.inside import remembered
 
 
 class Asking:
@@ -94,7 +95,7 @@ def test_whatever_happens_the_counts_are_those_of_the_calls(steps):
             turns.forget(queued.pop(number % len(queued)))
         assert turns.count == len(queued) <= 20
         counts = Counter(call.client for call in held)
-        assert turns._held == counts
+        assert remembered(turns) == counts
         assert max(counts.values(), default=0) <= SMALLEST_SHARE
         assert all(call.held for call in held)
         assert not any(call.held for call in queued)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.inside import has_received, upstream_connections
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, Received, UpstreamSide, answer_ok, answering, recording_upstream
 
@@ -124,8 +125,8 @@ async def test_a_head_that_begins_like_a_known_one_and_comes_in_two_pieces_is_re
         assert (await client.ask(GET)).body == content
         client.send(GET)
         await upstream.got(2)
-        connection = next(iter(served.upstreams.pools["spot"].servers[0]._connections))
-        await served.until(lambda: connection.call is None or connection._received)  # the first piece has been read
+        connection = next(iter(upstream_connections(served)))
+        await served.until(lambda: connection.call is None or has_received(connection))  # the first piece has been read
         again.set()
         response = await client.response()
         assert (response.header("x-echo"), response.body) == (echo.decode(), content)

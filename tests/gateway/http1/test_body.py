@@ -4,6 +4,7 @@ import pytest
 
 from gateway.errors import BodyTooLarge, Overloaded
 from gateway.http1.body import UNVERIFIED, BodyBuffer, Memory
+from tests.support.inside import remembered
 
 
 def test_a_buffer_holds_no_more_than_its_limit() -> None:
@@ -54,7 +55,7 @@ def test_each_owner_of_content_has_a_share_of_the_memory() -> None:
         memory.take(10, ("a",))
     memory.give(1, ("a",))
     memory.give(10, ("b", "c"))
-    assert (memory.left, memory._held) == (80, {})  # nobody who holds nothing is remembered
+    assert (memory.left, remembered(memory)) == (80, {})  # nobody who holds nothing is remembered
 
 
 def test_all_that_nobody_answers_for_has_half_of_it() -> None:

@@ -14,16 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import Refusal
-from gateway.http1 import request_head, response
 from gateway.http1.headers import HOP_BY_HOP
 from gateway.http1.request_reader import RequestReader
 from gateway.http1.response import Unframable
 from gateway.http1.response_reader import ResponseReader
+from tests.support.inside import MEMOS
 
 LIMIT = 4_096
-MEMOS: tuple[dict[bytes, Any], ...] = (
-    response._heads, response._memo, request_head._lines, request_head._plain, request_head._special,
-)  # fmt: skip
 NOT_RELAYED = HOP_BY_HOP | {b"content-length"}
 
 

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from gateway.errors import MalformedRequest, MethodNotAllowed
 from gateway.http1 import memo
-from gateway.http1 import request_head as module
-from gateway.http1.request_head import asked_of, cut_fields, read_request_line
+from gateway.http1.request_head import METHODS, asked_of, cut_fields, read_request_line
+from tests.support.inside import PLAIN_FIELDS, REQUEST_LINES, SPECIAL_FIELDS
 
 
 class Collector:
@@ -63,22 +63,22 @@ def test_what_says_something_about_framing_is_told_apart_each_time() -> None:
 def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes) -> None:
     line = name + b": " + b"v" * (200 if name == b"User-Agent" else 5)
     assert cut_fields([b"GET / HTTP/1.1", line])[0] == [(name.lower(), line.partition(b": ")[2])]
-    assert line not in module._plain
+    assert line not in PLAIN_FIELDS
 
 
 def test_a_request_line_with_a_query_is_not_remembered_where_signatures_stand() -> None:
     for line, kept in ((b"GET /a/1 HTTP/1.1", True), (b"GET /a/1?signature=s HTTP/1.1", False), (b"GET /a/1? HTTP/1.1", False)):
-        module._lines.clear()
+        REQUEST_LINES.clear()
         first = read_request_line(line)
-        assert (line in module._lines) is kept
+        assert (line in REQUEST_LINES) is kept
         assert (read_request_line(line) is first) is kept
 
 
 def test_memory_for_lines_is_bounded() -> None:
     for number in range(2 * memo.LINES):
         cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
-    assert len(module._plain) <= memo.LINES
-    assert len(module._special) <= memo.LINES
+    assert len(PLAIN_FIELDS) <= memo.LINES
+    assert len(SPECIAL_FIELDS) <= memo.LINES
 
 
 def test_a_name_that_folds_onto_one_of_the_gates_is_refused_each_time() -> None:
@@ -140,7 +140,7 @@ def test_what_is_no_request_line_ends_the_connection(line: bytes, why: str) -> N
 def test_what_could_lead_elsewhere_or_repeat_a_request_is_told_what_may_be_asked(method: bytes) -> None:
     with pytest.raises(MethodNotAllowed, match=f"{method.decode()} is not supported") as refusal:
         read_request_line(method + b" /a HTTP/1.1")
-    assert (refusal.value.close, refusal.value.headers) == (True, ((b"Allow", module.METHODS),))
+    assert (refusal.value.close, refusal.value.headers) == (True, ((b"Allow", METHODS),))
 
 
 def test_the_older_version_is_told_apart_in_every_form() -> None:
@@ -154,7 +154,7 @@ def test_of_white_space_only_blanks_and_tabs_stand_around_a_value() -> None:
 
 def test_what_is_remembered_is_what_was_cut_and_no_longer_than_a_line_may_be() -> None:
     room = memo.LINE_BYTES
-    for remembered, name in ((module._plain, b"User-Agent"), (module._special, b"Host")):
+    for remembered, name in ((PLAIN_FIELDS, b"User-Agent"), (SPECIAL_FIELDS, b"Host")):
         line = name + b": " + b"a" * (room - len(name) - 2)
         assert cut_fields([b"", line])[0][0] is cut_fields([b"", line])[0][0] is remembered[line]
         assert remembered[line] == (name.lower(), line.partition(b": ")[2])

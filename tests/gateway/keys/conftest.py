@@ -17,6 +17,7 @@ from gateway.keys.store import KeyStore
 from gateway.keys.trust import Trust
 from gateway.keys.vault import Vault
 from gateway.telemetry.metrics import Metrics
+from tests.support.inside import read_feed, receive
 from tests.support.keys import NOW_MS, a_vault, add_key
 from tests.support.stack import Database
 
@@ -79,6 +80,7 @@ class GateRoom:
     trust: Trust
     metrics: Metrics
     listener: InvalidationListener
+    dsn: str
     connection: "postgres.Connection | None" = None
     prepared: list[str] = field(default_factory=list)
 
@@ -91,15 +93,15 @@ class GateRoom:
             self.connection.terminate()
             self.connection = None
         if self.connection is None:
-            self.connection = await postgres.connect(self.listener._dsn)
-            await self.listener._read(self.connection, BEGINNING)
+            self.connection = await postgres.connect(self.dsn)
+            await read_feed(self.listener, self.connection, BEGINNING)
         else:
-            await self.listener._read(self.connection, self.trust.read.position)
+            await read_feed(self.listener, self.connection, self.trust.read.position)
         await self.settle()
 
     def hear(self, *key_ids) -> None:
         """A message of Redis comes."""
-        self.listener._received(" ".join((str(self.clocks.wall), *key_ids)).encode())
+        receive(self.listener, " ".join((str(self.clocks.wall), *key_ids)).encode())
 
     async def settle(self) -> None:
         """Let every look-up and every write to Redis that is under way come to its end."""
@@ -164,7 +166,7 @@ class World:
             monotonic_ms=clocks.monotonic_ms,
         )
         listener = InvalidationListener(self.redis, self.database.gateway_dsn, trust, looking, metrics=metrics, now=clocks)
-        gate = GateRoom(looking, keys, clocks, trust, metrics, listener, prepared=prepared)
+        gate = GateRoom(looking, keys, clocks, trust, metrics, listener, self.database.gateway_dsn, prepared=prepared)
         self.gates.append(gate)
         if feed:
             await gate.read()

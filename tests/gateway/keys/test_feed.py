@@ -13,6 +13,7 @@ from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import read_feed
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import EVERY_KEY
+from tests.support.inside import cache
 from tests.support.keys import add_account
 from tests.support.stack import sql
 
@@ -230,7 +231,7 @@ async def test_a_reader_that_reads_in_time_has_no_gap_however_long_transactions_
 async def gap_of(gate, world, record) -> bool:
     """Whether the gate puts what it remembers in doubt at its next read."""
     await gate.read(anew=True)
-    return record.key_id in gate.lookup._cache.doubted
+    return record.key_id in cache(gate.lookup).doubted
 
 
 async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, stores):

@@ -111,8 +111,8 @@ async def test_with_every_notice_lost_the_feed_tells_within_its_period(world, mo
         assert listening.told == [record.key_id]
 
 
-async def test_a_notification_of_postgresql_alone_is_enough_and_removes_the_record(world, listening):
-    listening.listener._read_seconds = 3_600
+async def test_a_notification_of_postgresql_alone_is_enough_and_removes_the_record(world, listening, monkeypatch):
+    monkeypatch.setattr(listening.listener, "_read_seconds", 3_600)
     record = await world.key()
     await world.redis.set(record_key(record.key_id), b"an old record")
     await world.delete(record, tell=False)
@@ -154,11 +154,11 @@ async def test_a_deletion_with_redis_stopped_removes_its_record_when_redis_is_ba
         assert redis.exists(record_key(kept.key_id))
 
 
-async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening):
+async def test_a_deletion_reaches_the_gate_while_its_notifications_are_lost(own_world, own_listening, monkeypatch):
     """The gate's own connection to PostgreSQL is gone; the admin service still commits and publishes."""
     record = await own_world.key()
     await own_listening.until(lambda: record.key_id in own_listening.told)
-    own_listening.listener._dsn = "postgresql://u@/d?host=/nowhere"  # it cannot come back
+    monkeypatch.setattr(own_listening.listener, "_dsn", "postgresql://u@/d?host=/nowhere")  # it cannot come back
     owner = await postgres.connect(own_world.database.owner_dsn)
     await owner.execute(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%key_changes%' AND pid <> pg_backend_pid()"
@@ -287,7 +287,7 @@ async def test_ten_thousand_changes_at_once_let_others_have_their_turn(world, ow
 
 
 async def test_a_defect_on_the_way_does_not_end_the_listening(world, monkeypatch):
-    hold, failures = InvalidationListener._hold_redis, 0
+    hold, failures = InvalidationListener._hold_redis, 0  # noqa: SLF001  # what a defect there would break off
 
     async def fails_first(self, up):
         nonlocal failures

@@ -16,6 +16,7 @@ from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import MAX_RECORD_TTL_MS
 from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
+from tests.support.inside import read_feed, to_renew
 from tests.support.keys import NOW_MS, a_vault, add_key
 
 TTL = SETTINGS.local_ttl_ms
@@ -220,7 +221,7 @@ async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch)
         gate.peek(key.key_id)
     gate.clocks.advance(50_000)
     for _ in range(2):
-        await gate.listener._read(gate.connection, gate.trust.read.position)
+        await read_feed(gate.listener, gate.connection, gate.trust.read.position)
     await asyncio.sleep(0)
     assert writes == [2]
     go.set()
@@ -246,7 +247,7 @@ async def test_while_redis_takes_no_records_those_of_keys_that_memory_let_go_are
         gate.clocks.advance(1_000)
         await gate.read()
     assert gate.lookup.sizes()["present"] == 3
-    assert len(gate.lookup._to_renew) <= 2 * 3 + 2
+    assert len(to_renew(gate.lookup)) <= 2 * 3 + 2
 
 
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
@@ -660,9 +661,9 @@ async def test_closing_gives_up_look_ups_under_way(world):
         await waiting
 
 
-async def test_a_pool_that_cannot_be_used_makes_keys_unavailable(world):
+async def test_a_pool_that_cannot_be_used_makes_keys_unavailable(world, monkeypatch):
     gate = await world.gate()
     async with await postgres.create_pool("postgresql://u@h/d?sslmode=nonsense") as pool:
-        gate.store.inner._pool = pool
+        monkeypatch.setattr(gate.store.inner, "_pool", pool)
         with pytest.raises(KeyStoreUnavailable):
             await gate.lookup.fetch(new_key_id())

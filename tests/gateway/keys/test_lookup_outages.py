@@ -9,6 +9,7 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.shared import record_key
 from tests.gateway.keys.conftest import SETTINGS, Clocks
+from tests.support.inside import cache
 
 TTL = SETTINGS.local_ttl_ms
 
@@ -107,7 +108,7 @@ async def test_a_key_of_redis_is_asked_for_again_while_it_is_in_use_and_remember
         assert await cold.lookup.fetch(record.key_id) == record
         await cold.settle()
     assert cold.store.asked[-1] == record.key_id
-    assert cold.lookup._cache.present[record.key_id].value == record
+    assert cache(cold.lookup).present[record.key_id].value == record
 
 
 async def test_without_a_gap_in_the_messages_memory_goes_on_and_after_one_until_the_limit(own_world):

@@ -181,14 +181,14 @@ class Notifications:
         self.received: list[str] = []
         self.marker = asyncio.Event()
 
-    def _note(self, _connection, _pid, _channel, payload):
+    def note(self, _connection, _pid, _channel, payload):
         if payload == "marker":
             self.marker.set()
         else:
             self.received.append(payload)
 
     async def of(self, statement: str) -> list[str]:
-        await self.connection.add_listener("gerbang_keys", self._note)
+        await self.connection.add_listener("gerbang_keys", self.note)
         await self.connection.execute(statement)
         await self.connection.execute("NOTIFY gerbang_keys, 'marker'")
         async with asyncio.timeout(10):

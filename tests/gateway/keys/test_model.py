@@ -32,6 +32,7 @@ from gateway.keys.store import Found
 from gateway.keys.trust import Trust
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
+from tests.support.inside import cache, read_feed, receive
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 KEYS = [new_key_id() for _ in range(2)]
@@ -213,7 +214,7 @@ class Gate:
         await self.late()
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
         for key_id in KEYS if untold else ():
-            known = self.lookup._cache.known(key_id)
+            known = cache(self.lookup).known(key_id)
             if known is not None and self.doubted.get(key_id, (None, 0))[0] != known.value:
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:
@@ -229,7 +230,7 @@ class Gate:
     async def read(self) -> None:
         since = BEGINNING if self.trust.read is None or self.trust.read.server != self.database.server else self.trust.read.position
         try:
-            await self.listener._read(self, since)
+            await read_feed(self.listener, self, since)
         except StoreUnavailable:
             return
         finally:
@@ -385,7 +386,7 @@ class Protocol(RuleBasedStateMachine):
             self.an_answer_arrives(first)
         for number in (first, second):
             if cold:
-                self.gates[number].lookup._cache.drop(key_id)
+                cache(self.gates[number].lookup).drop(key_id)
             self.a_key_is_used(number, key_id)
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
@@ -476,7 +477,7 @@ class Protocol(RuleBasedStateMachine):
             self.run(lambda: self._deliver(gate, key_id))
 
     async def _deliver(self, gate: Gate, key_id: str) -> None:
-        gate.listener._received(f"{self.time.now_ms()} {key_id}".encode())
+        receive(gate.listener, f"{self.time.now_ms()} {key_id}".encode())
 
     # -- the gates -----------------------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ async def test_gates_are_not_told_of_a_seal(database, admin):
     await add_key(admin, Vault.parse(OLD))
     listening = await connect(database.owner_dsn)
     notifications = Notifications(listening)
-    await listening.add_listener("gerbang_keys", notifications._note)
+    await listening.add_listener("gerbang_keys", notifications.note)
     await reseal(admin, Vault.parse(f"{NEW} {OLD}"))
     assert await notifications.of("SELECT 1") == []
     await listening.close()

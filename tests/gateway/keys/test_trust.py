@@ -91,17 +91,15 @@ def test_what_was_heard_since_is_known(told):
 
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=30), st.integers(0, 30))
 def test_however_much_is_heard_nothing_heard_is_taken_for_unheard(keys, since):
-    most = module._MOST, module._MOST_HEARD
-    module._MOST = module._MOST_HEARD = 3
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_MOST", 3)
+        patch.setattr(module, "_MOST_HEARD", 3)
         trust = a_trust()
         for key in keys:
             trust.hear(key, told=True)
         for number, key in enumerate(keys, start=1):
             assert number <= since or trust.heard_since(key, since)
             assert trust.usable_until_ms(dated()._replace(record=a_record(key_id=key)), NOW) == 0
-    finally:
-        module._MOST, module._MOST_HEARD = most
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 
 from gateway.keys.usage import UsageCounts
+from tests.support.inside import remembered
 
 KEY = "gbk_" + "a" * 28
 NOON = 1_800_000_000_000
@@ -43,7 +44,6 @@ def test_a_key_that_is_no_longer_used_is_forgotten(counts):
     counts.admitted(KEY, "8.8.8.8", NOON)
     for entry in counts.take(NOON + 5_000).values():
         entry.earlier, entry.admitted = [], 0
-    assert counts._entries
+    assert remembered(counts)
     assert due(counts, 120) == set()
-    assert counts._entries == {}
-    assert not counts._due
+    assert remembered(counts) == {}

@@ -3,6 +3,7 @@
 import socket
 
 from gateway.net.keepalive import IDLE_S, INTERVAL_S, PROBES, UNACKNOWLEDGED_MS, keep_alive
+from tests.support.inside import connections, upstream_connections
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
 
@@ -20,8 +21,8 @@ async def test_both_sides_of_the_gate_probe_silent_connections() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
         assert (await client.ask(GET)).status == 200
-        (to_client,) = served.plane._connections
-        (to_upstream,) = served.upstreams.pools["spot"].servers[0]._connections
+        (to_client,) = connections(served)
+        (to_upstream,) = upstream_connections(served)
         for connection in (to_client, to_upstream):
             sock = connection.transport.get_extra_info("socket")
             assert {option: sock.getsockopt(*option) for option in OPTIONS} == OPTIONS
@@ -32,7 +33,7 @@ async def test_behind_the_proxy_protocol_too() -> None:
     async with recording_upstream() as upstream, serving(upstream, client_ip=client_ip) as served:
         client = await served.client()
         assert (await client.ask(b"PROXY TCP4 203.0.113.7 10.0.0.1 4711 443\r\n" + GET)).status == 200
-        (connection,) = served.plane._connections
+        (connection,) = connections(served)
         assert connection.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
 
 

@@ -16,9 +16,9 @@ class Worker:
         self.killed = True
 
 
-def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other():
+def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other(monkeypatch):
     silent, talking, starting = Worker(last_message_ms=0), Worker(last_message_ms=1), Worker(last_message_ms=0, ready=False)
     workers = Workers([], None, None, Metrics())
-    workers._workers = [silent, talking, starting]
+    monkeypatch.setattr(workers, "_workers", [silent, talking, starting])
     workers.kill_silent(SILENT_MS + 1)
     assert [worker.killed for worker in (silent, talking, starting)] == [True, False, False]

@@ -5,10 +5,12 @@ from typing import NoReturn
 import pytest
 
 from gateway.errors import KeyStoreUnavailable, MissingCredentials, Overloaded
+from gateway.forward.call import Call
 from gateway.http1.body import SHARES, UNVERIFIED, BodyBuffer, Memory
 from gateway.runtime.ticker import NEVER
 from gateway.server.states import SLOWEST
 from tests.gateway.server.test_phases import LIMITS, Talk
+from tests.support.inside import connections, remembered
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import recording_upstream
 
@@ -43,7 +45,7 @@ async def test_the_client_is_not_read_while_its_key_is_looked_up(coding: str) ->
         client = await served.client()
         client.send(b"POST /trade HTTP/1.1\r\n" + HOST + fields + content[:1_000])
         await served.until(lambda: bool(gate.begun))
-        (connection,) = served.plane._connections
+        (connection,) = connections(served)
         client.send(content[1_000:])
         assert connection.deadline_ms == NEVER
         assert served.plane.common.memory.left == served.settings.limits.body_memory_bytes
@@ -103,7 +105,7 @@ def test_each_owner_has_a_share_and_what_is_given_back_is_forgotten() -> None:
     other.add(bytes(share), keep=True)
     assert memory.left == 800 - 2 * share
     assert first.whole() == other.whole() == bytes(share)
-    assert (memory.left, memory._held) == (800, {})
+    assert (memory.left, remembered(memory)) == (800, {})
 
 
 def test_keys_that_do_not_exist_leave_half_of_the_memory_to_customers() -> None:
@@ -129,11 +131,11 @@ async def test_one_address_cannot_take_the_memory_of_others() -> None:
         assert (await honest.ask(head + bytes(131_072))).status == 200
 
 
-def test_streamed_content_must_come_faster_than_a_trickle() -> None:
+def test_streamed_content_must_come_faster_than_a_trickle(monkeypatch: pytest.MonkeyPatch) -> None:
     talk = Talk()
     talk.gate.unknown_keys = 0
     talk.connection.data_received(b"POST /public HTTP/1.1\r\nHost: gate\r\nContent-Length: 90000\r\n\r\n")
-    talk.connection._exchange._call = None  # an upstream that takes everything
+    monkeypatch.setattr(Call, "feed", lambda *_args, **_last: None)  # an upstream that takes everything
     began_ms = talk.common.ticker.now_ms
     assert talk.limit_ms == LIMITS["body_timeout_ms"]
     for _ in range(3):

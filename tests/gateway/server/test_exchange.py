@@ -11,6 +11,7 @@ from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
 from gateway.http1.message import Answer, Request
 from gateway.telemetry import AccessLog
 from gateway.websocket.frames import BINARY, frame
+from tests.support.inside import connections
 from tests.support.plane import ScriptedGate, serving
 from tests.support.session import switching
 from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
@@ -588,8 +589,8 @@ async def test_a_client_that_stopped_reading_before_its_request_costs_bounded_me
 
     async with recording_upstream(script) as upstream, serving(upstream) as served:
         client = await served.client()
-        await served.until(lambda: bool(served.plane._connections))
-        (connection,) = served.plane._connections
+        await served.until(lambda: bool(connections(served)))
+        (connection,) = connections(served)
         client.pause_reading()
         connection.write(before)
         client.send(get(path, *(HANDSHAKE if path == b"/ws" else ())))

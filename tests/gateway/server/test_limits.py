@@ -10,6 +10,7 @@ import pytest
 from gateway.runtime.tasks import spawn
 from gateway.server.connection import ClientConnection
 from gateway.server.states import ENDING
+from tests.support import inside
 from tests.support.certificates import self_signed
 from tests.support.in_memory import Wire
 from tests.support.plane import serving
@@ -42,12 +43,12 @@ async def test_a_head_that_comes_byte_by_byte_is_cut_off() -> None:
 async def test_the_first_heads_time_runs_from_the_connections_opening() -> None:
     async with serving() as served:
         client = await served.client()
-        await served.until(lambda: bool(served.plane._connections))
-        (connection,) = served.plane._connections
+        await served.until(lambda: bool(inside.connections(served)))
+        (connection,) = inside.connections(served)
         opened = connection.deadline_ms
         served.plane.common.ticker.now_ms += 1_000
         client.send(GET[:10])
-        await served.until(lambda: connection._reader.begun)
+        await served.until(lambda: not connection.idle)
         assert connection.deadline_ms == opened
 
 
@@ -177,15 +178,15 @@ async def test_a_slow_reader_gets_the_end_of_a_last_answer(why: str, tls: bool, 
 
     async with recording_upstream(script) as upstream, serving(upstream, listen=listen) as served:
         with await asyncio.to_thread(connect, served.port) as client:
-            await served.until(lambda: bool(served.plane._connections))
-            (connection,) = served.plane._connections
+            await served.until(lambda: bool(inside.connections(served)))
+            (connection,) = inside.connections(served)
             connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
             client.sendall(b"GET /read " + first + b"\r\n" + HOST + line + b"\r\n")
             await begun.wait()
             draining = spawn(served.plane.drain(30_000), name="drain") if why == "drain" else None
             await asyncio.sleep(0)
             finish.set()
-            await served.until(lambda: connection._state == ENDING)
+            await served.until(lambda: inside.state(connection) == ENDING)
             for _ in range(5):
                 connection.expired()  # the moment to linger has passed
                 await asyncio.sleep(0.01)
@@ -463,4 +464,4 @@ async def test_one_client_leaves_upstream_connections_to_others_and_its_requests
         release.set()
         assert [(await client.response()).status for client in greedy] == [200] * 20
         assert len(upstream.sides) <= 16
-        assert served.upstreams.pools["spot"].servers[0]._turns._held == {}
+        assert inside.remembered(inside.turns(served)) == {}

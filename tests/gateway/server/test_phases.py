@@ -23,6 +23,7 @@ from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
 from gateway.server.states import LINGER_MS
 from gateway.telemetry import AccessLog, Metrics
+from tests.support import inside
 from tests.support.in_memory import AtOnce, NoHurry, Wire
 from tests.support.plane import ScriptedGate, settings
 
@@ -185,7 +186,8 @@ class Stage:
         self.exchange.response_interim(HEAD)
 
     async def switched(self) -> None:
-        self.exchange._place = self.common.tunnels.place(self.common.serving.limits, "127.0.0.1", "")  # as a handshake has it
+        place = self.common.tunnels.place(self.common.serving.limits, "127.0.0.1", "")
+        self.exchange._place = place  # noqa: SLF001  # as a handshake has it
         self.exchange.response_switched(HEAD, SimpleNamespace(tunnel=None), b"")  # type: ignore[arg-type]
 
     async def head(self) -> None:
@@ -285,7 +287,7 @@ class Talk:
 
     @property
     def state(self) -> str:
-        return STATES[self.connection._state]
+        return STATES[inside.state(self.connection)]
 
     @property
     def limit_ms(self) -> int:

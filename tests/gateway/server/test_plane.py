@@ -7,6 +7,7 @@ import socket
 from gateway.errors import NoRoute
 from gateway.runtime.tasks import spawn
 from gateway.server.plane import AT_ONCE, IDLE_GRACE_MS
+from tests.support import inside
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream
 
@@ -87,12 +88,12 @@ async def test_a_response_that_had_begun_before_the_drain_is_the_connections_las
 async def test_a_client_that_reads_its_answer_during_the_drain_is_not_waited_for_after_that() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
-        await served.until(lambda: bool(served.plane._connections))
-        (connection,) = served.plane._connections
+        await served.until(lambda: bool(inside.connections(served)))
+        (connection,) = inside.connections(served)
         client.pause_reading()
         connection.write(before := b"x" * (16 << 20))  # what it was answered earlier
         client.send(GET)
-        await served.until(lambda: served.metrics.admitted["GET /read"] == 1 and connection._exchange is None)
+        await served.until(lambda: served.metrics.admitted["GET /read"] == 1 and not inside.answers(connection))
         draining = spawn(served.plane.drain(30_000), name="drain")
         await asyncio.sleep(2 * IDLE_GRACE_MS / 1000)
         client.resume_reading()
@@ -130,7 +131,7 @@ async def test_a_half_read_request_may_still_be_sent_while_draining() -> None:
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
         client.send(GET[:20])
-        await served.until(lambda: any(not connection.idle for connection in served.plane._connections))
+        await served.until(lambda: any(not connection.idle for connection in inside.connections(served)))
         draining = spawn(served.plane.drain(30_000), name="drain")
         await asyncio.sleep(0)
         response = await client.ask(GET[20:])
@@ -170,7 +171,7 @@ async def test_connections_are_counted_down_as_they_end() -> None:
             await client.close()
         await served.until(lambda: served.metrics.connections == 0)
         assert served.metrics.connections_accepted == 3
-        assert served.plane._per_address == {}
+        assert inside.remembered(served.plane) == {}
 
 
 async def test_request_ids_differ() -> None:

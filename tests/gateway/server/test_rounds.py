@@ -10,6 +10,7 @@ from gateway.server import rounds as module
 from gateway.server.connection import SLICE
 from gateway.server.rounds import PATIENCE, Rounds
 from gateway.websocket.frames import BINARY, frame
+from tests.support.inside import connections
 from tests.support.plane import ScriptedGate, ScriptedRoute, serving
 from tests.support.session import switching
 from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
@@ -222,7 +223,7 @@ async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
     async def script(side: UpstreamSide, request: Received) -> None:
         side.send(switching(request))
         side.raw = b""
-        await side._take(side.reader.readexactly(len(sent)))
+        await side.take(side.reader.readexactly(len(sent)))
         side.send(frame(BINARY, b"all"))
 
     async with recording_upstream(script) as upstream, serving(upstream, gate=served_gate) as served:
@@ -254,7 +255,7 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
         client = await served.client()
         client.send(FLOOD)
         await served.until(lambda: bool(held.items))
-        (connection,) = served.plane._connections
+        (connection,) = connections(served)
         assert not connection.idle
         connection.expired()
         assert served.metrics.timeouts == {}

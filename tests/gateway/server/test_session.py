@@ -14,6 +14,7 @@ from gateway.runtime import clock
 from gateway.server import rounds
 from gateway.server.session import MAX_KEYS, MAX_WAITING
 from gateway.websocket.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
+from tests.support import inside
 from tests.support.keys import a_record
 from tests.support.session import METHODS, Client, binance, conversation, handshake, log_in, session_gate
 
@@ -191,9 +192,9 @@ async def test_messages_are_decided_in_the_order_they_came_and_few_wait(dialect)
         client.send(*[PRIVATE[dialect]] * 50, UNLISTED[dialect], *[PUBLIC[dialect]] * 100)
         client.raw.send(frame(PING, b"still there", mask=b"mask"))
         await talk.served.until(lambda: bool(talk.guard.held))
-        session = next(iter(talk.served.tunnels._all))
-        await talk.served.until(lambda: len(session._waiting or ()) == MAX_WAITING)
-        assert session._downstream._intake.paused
+        session = next(iter(inside.tunnels(talk.served)))
+        await talk.served.until(lambda: inside.waiting(session) == MAX_WAITING)
+        assert not inside.is_read(session)
         talk.guard.release()
         first = await service.message()
         assert "key_id" in first["gateway"]
@@ -205,7 +206,7 @@ async def test_messages_are_decided_in_the_order_they_came_and_few_wait(dialect)
                 opcode, payload = await service.frame()
             assert "key_id" not in json.loads(payload)["gateway"]
         assert (await client.message())["gerbang"]["code"] == "no_route"
-        await talk.served.until(lambda: not session._downstream._intake.paused)
+        await talk.served.until(lambda: inside.is_read(session))
 
 
 async def test_claims_of_one_connection_are_made_together_and_its_messages_pass_in_their_order():
@@ -255,29 +256,29 @@ async def test_a_service_that_does_not_read_stops_the_client_and_loses_nothing()
     big = b'{"method":"subscribe","events":["MK"],"x":"%b"}' % (b"x" * 60_000)
     async with conversation() as talk:
         client, service = await talk.open("mobee")
-        session = next(iter(talk.served.tunnels._all))
+        session = next(iter(inside.tunnels(talk.served)))
         count = 0
-        while not session._service_full:
+        while not inside.service_is_full(session):
             client.send(big)
             count += 1
             await asyncio.sleep(0)
-        assert session._downstream._intake.paused
+        assert not inside.is_read(session)
         client.send(*[big] * 20)
         for _ in range(count + 20):
             assert len((await service.message())["x"]) == 60_000
-        await talk.served.until(lambda: not session._downstream._intake.paused)
+        await talk.served.until(lambda: inside.is_read(session))
 
 
 async def test_refusals_that_a_client_does_not_read_are_bounded():
     wrong = b'{"method":"nothing like it"}'
     async with conversation() as talk:
         client, service = await talk.open("mobee")
-        session = next(iter(talk.served.tunnels._all))
+        session = next(iter(inside.tunnels(talk.served)))
         service.side.send(b"\x01\x05begin")  # a message of the service that does not end
         assert await client.raw.reader.readexactly(7) == b"\x01\x05begin"
         client.send(*[wrong] * 500)
-        await talk.served.until(lambda: session._downstream._intake.paused and len(session._own) >= MAX_WAITING)
-        assert len(session._own) == MAX_WAITING
+        await talk.served.until(lambda: not inside.is_read(session) and inside.unsent(session) >= MAX_WAITING)
+        assert inside.unsent(session) == MAX_WAITING
         service.side.send(b"\x80\x03end")
         assert await client.raw.reader.readexactly(5) == b"\x80\x03end"
         for _ in range(500):
@@ -445,7 +446,7 @@ async def test_a_client_that_goes_away_leaves_nothing_behind(dialect):
         await client.raw.close()
         assert await service.side.reader.read() == b""
         talk.guard.release()
-        await talk.served.until(lambda: talk.served.metrics.tunnels == 0 and not talk.served.tunnels._by_key)
+        await talk.served.until(lambda: talk.served.metrics.tunnels == 0 and not inside.remembered(talk.served.tunnels))
 
 
 async def test_a_defect_is_told_without_its_text(monkeypatch):

@@ -12,6 +12,7 @@ from gateway.admission.gate import Gate
 from gateway.keys.record import Scope
 from gateway.keys.secret import Secret
 from gateway.runtime import clock
+from tests.support.inside import connections
 from tests.support.keys import a_record
 from tests.support.plane import serving
 from tests.support.signed import a_gate
@@ -166,7 +167,7 @@ async def test_what_cannot_be_framed_is_refused_in_the_form_of_its_path(line: st
             request = f"{line.replace('/api/v3', path)}\r\n{lines}\r\n\r\n".encode()
             if cut and (b"broken" in request or b"X: x" in request):
                 client.send(request[:cut])
-                await served.until(lambda: any(each._reader._held for each in served.plane._connections))
+                await served.until(lambda: any(not each.idle for each in connections(served)))
                 request = request[cut:]
             response = await client.ask(request)
             assert response.status in (400, 431)

@@ -7,6 +7,7 @@ from gateway.errors import NoRoute, ScopeNotGranted, TimestampOutOfWindow
 from gateway.runtime import clock
 from gateway.telemetry import recent
 from gateway.telemetry.recent import MOST, WINDOW_MS, Recent, Sample, shape
+from tests.support.inside import remembered
 
 
 def test_admitted_requests_are_those_since_ten_minutes_ago(monkeypatch):
@@ -19,9 +20,9 @@ def test_admitted_requests_are_those_since_ten_minutes_ago(monkeypatch):
     report = kept.report({"GET /a": 30, "GET /b": 1, "GET /new": 2})
     assert report["admitted"] == {"GET /a": 24, "GET /new": 2}
     assert report["since_ms"] == now_ms + 31_000 + 30_000
-    assert len(kept._counts) == WINDOW_MS // 30_000
+    assert len(remembered(kept)) == WINDOW_MS // 30_000
     kept.note({}, report["since_ms"])
-    assert kept._counts[-1][1] != {}, "not more often than every half minute"
+    assert remembered(kept)[-1][1] != {}, "not more often than every half minute"
 
 
 def test_refusals_are_kept_with_what_they_are_about_up_to_a_bound():
@@ -39,15 +40,15 @@ def test_refusals_are_kept_with_what_they_are_about_up_to_a_bound():
     for _ in range(MOST + 5):
         kept.refused(NoRoute("x"), at_ms=at_ms, method=b"GET", path=b"/", route=None)
     assert len(kept.report({})["refused"]) == MOST
-    kept._counts.append((at_ms + 1, {}))
-    kept._counts.popleft()
+    remembered(kept).append((at_ms + 1, {}))
+    remembered(kept).popleft()
     assert kept.report({})["refused"] == []
 
 
 @given(st.binary(max_size=200))
 def test_a_shape_is_bounded_and_holds_no_long_or_odd_part(path):
     found = shape(path).split("/")[1:]
-    assert len(found) <= recent._SEGMENTS
+    assert len(found) <= recent.SEGMENTS
     assert all(
         not part or part == "x" or (len(part) <= 40 and part.isascii() and part.replace("-", "").replace("_", "").isalnum())
         for part in found

@@ -10,18 +10,18 @@ from deploy.local.exchange.account import FIRST_BALANCES, MAX_KEPT, MAX_OPEN
 from deploy.local.exchange.engine import MAX_ACCOUNTS, Exchange
 from deploy.local.exchange.feed import Feed
 from deploy.local.exchange.market import MARKETS, STEP_MS, quote
-from deploy.local.exchange.orders import OrderRefused, Wish
+from deploy.local.exchange.orders import OrderRefused, OrderRequest
 from tests.deploy.local.exchange.conftest import BTC, NOW_MS
 
 
-def wish(side="buy", quantity="0.5", price="900000", **more):
+def requested(side="buy", quantity="0.5", price="900000", **more):
     kind = "market" if price is None else "limit"
     amount = None if quantity is None else Decimal(quantity)
-    return Wish(BTC, side, more.pop("kind", kind), amount, None if price is None else Decimal(price), **more)
+    return OrderRequest(BTC, side, more.pop("kind", kind), amount, None if price is None else Decimal(price), **more)
 
 
 def place(engine, *asked, account="budi", **more):
-    return engine.place(engine.account(account), wish(*asked, **more), engine.now_ms)
+    return engine.place(engine.account(account), requested(*asked, **more), engine.now_ms)
 
 
 def held(engine, currency, account="budi"):
@@ -130,14 +130,14 @@ def test_an_order_that_breaks_a_rule_changes_nothing_and_a_test_of_it_says_so(en
     account = engine.account("budi")
     for attempt in (engine.place, engine.test):
         with pytest.raises(OrderRefused) as refused:
-            attempt(account, wish(**asked), engine.now_ms)
+            attempt(account, requested(**asked), engine.now_ms)
         assert refused.value.code == code
     assert not account.orders
     assert {name: balance.available for name, balance in account.balances.items()} == FIRST_BALANCES
 
 
 def test_a_test_of_an_order_places_none(engine):
-    engine.test(engine.account("budi"), wish(), engine.now_ms)
+    engine.test(engine.account("budi"), requested(), engine.now_ms)
     assert not engine.account("budi").orders
 
 
@@ -219,9 +219,9 @@ def test_no_sequence_of_orders_makes_money_or_leaves_any_locked(sequence):
         account, last = engine.account(account_id), quote(BTC, now_ms).last
         quantity = Decimal(thousandths) / 1000
         asked = {
-            "market": Wish(BTC, side, "market", quantity),
-            "spend": Wish(BTC, side, "market", None, None, Decimal(thousandths) * 1_000_000 + Decimal("0.01")),
-        }.get(how) or Wish(BTC, side, "limit", quantity, last + ticks * 60_000, time_in_force=how)
+            "market": OrderRequest(BTC, side, "market", quantity),
+            "spend": OrderRequest(BTC, side, "market", None, None, Decimal(thousandths) * 1_000_000 + Decimal("0.01")),
+        }.get(how) or OrderRequest(BTC, side, "limit", quantity, last + ticks * 60_000, time_in_force=how)
         try:
             order, _ = engine.place(account, asked, now_ms)
         except OrderRefused:

@@ -1,0 +1,179 @@
+"""Private state of the product, for what has no outward sign: bounds of memory, back-pressure, the sockets behind a connection.
+
+Tests ask these functions instead of reaching in; Ruff allows private access in this module alone (SLF001).
+"""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from admin.api.limiter import Limiter
+from admin.identity.provider import Provider
+from gateway.admission.hints import Hints
+from gateway.admission.limits import KeyLimiter
+from gateway.admission.replay import ReplayGuard
+from gateway.forward.identity import IdentityLines
+from gateway.forward.tunnel import Tunnels
+from gateway.forward.turns import Turns
+from gateway.http1 import request_head, response
+from gateway.http1.body import Memory
+from gateway.keys.cache import KeyCache
+from gateway.keys.invalidation import InvalidationListener
+from gateway.keys.lookup import KeyLookup
+from gateway.keys.snapshot import Snapshot
+from gateway.keys.usage import UsageCounts
+from gateway.net.client_ip import ClientIpRule
+from gateway.server.connection import ClientConnection
+from gateway.server.plane import Plane
+from gateway.server.session import Session
+from gateway.telemetry.recent import Recent
+from tests.support.plane import Served
+
+# -- memory, whose bounds nobody sees who only uses it
+
+_TABLES = {
+    Limiter: "_tats", Hints: "_minutes", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
+    Turns: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
+}  # fmt: skip
+
+
+def remembered(owner: object) -> Any:
+    """The table, or the list, of what ``owner`` remembers."""
+    return getattr(owner, _TABLES[type(owner)])
+
+
+REQUEST_LINES: dict[bytes, Any] = request_head._lines
+"""Request lines that are remembered."""
+PLAIN_FIELDS, SPECIAL_FIELDS = request_head._plain, request_head._special
+"""Field lines that are remembered, and those of them that concern framing."""
+RESPONSE_HEADS, RESPONSE_FIELDS = response._heads, response._memo
+MEMOS: Sequence[dict[bytes, Any]] = (RESPONSE_HEADS, RESPONSE_FIELDS, request_head._lines, PLAIN_FIELDS, SPECIAL_FIELDS)
+
+
+def cache(lookup: KeyLookup[Any]) -> KeyCache[Any]:
+    return lookup._cache
+
+
+def to_renew(lookup: KeyLookup[Any]) -> Collection[object]:
+    """Records that are to be written to Redis again."""
+    return lookup._to_renew
+
+
+def unrecorded(guard: ReplayGuard) -> object:
+    """Signatures that passed and that Redis does not know; false when there are none."""
+    return guard._unrecorded
+
+
+def places(tunnels: Tunnels) -> int:
+    """How many tunnels there is room kept for, opened or not."""
+    return tunnels._places
+
+
+# -- the feed of changes, read when a test says so
+
+
+async def read_feed(listener: InvalidationListener, connection: Any, since: Snapshot) -> None:
+    await listener._read(connection, since)
+
+
+def receive(listener: InvalidationListener, data: bytes) -> None:
+    """A message of Redis comes."""
+    listener._received(data)
+
+
+# -- the identity provider, whose documents are read in the background
+
+
+def attempt(provider: Provider) -> "asyncio.Task[None] | None":
+    """The attempt to read them that is under way."""
+    return provider._refreshing
+
+
+def attempted_ms(provider: Provider) -> int | None:
+    """When the last one ended."""
+    return provider._attempted_ms
+
+
+# -- settlements of limits, which a task of the limiter times
+
+
+def pressing(limiter: KeyLimiter) -> bool:
+    """Whether a settlement is asked for before the next beat."""
+    return limiter._press.is_set()
+
+
+def in_a_hurry(limiter: KeyLimiter) -> bool:
+    """Whether it does not even wait for company."""
+    return limiter._hurry.is_set()
+
+
+def due(limiter: KeyLimiter, *, pressing: bool = False) -> list[Any]:
+    """Shares that are to be settled."""
+    return list(limiter._pressing if pressing else limiter._due)
+
+
+async def settle(limiter: KeyLimiter, shares: list[Any]) -> None:
+    await limiter._settle(shares)
+
+
+# -- connections, which the product lists nowhere
+
+
+def connections(served: Served) -> list[ClientConnection]:
+    """Those of clients."""
+    return list(served.plane._connections)
+
+
+def upstream_connections(served: Served) -> list[Any]:
+    """Those to the first server of the upstream ``spot``."""
+    return list(served.upstreams.pools["spot"].servers[0]._connections)
+
+
+def turns(served: Served) -> Turns:
+    """Who waits for one of them."""
+    return served.upstreams.pools["spot"].servers[0]._turns
+
+
+def has_received(connection: Any) -> bool:
+    """Whether an upstream connection has got part of a response."""
+    return bool(connection._received)
+
+
+def state(connection: ClientConnection) -> int:
+    return connection._state
+
+
+def answers(connection: ClientConnection) -> bool:
+    """Whether an exchange is under way on it."""
+    return connection._exchange is not None
+
+
+# -- tunnels and sessions
+
+
+def tunnels(served: Served) -> list[Any]:
+    return list(served.tunnels._all)
+
+
+def sweep_anew(tunnels: Tunnels) -> None:
+    """Let the next sweep look at every tunnel, as it otherwise does once in a while."""
+    tunnels._idle_check_ms = 0
+
+
+def is_read(session: Session) -> bool:
+    """Whether its client's socket is read."""
+    return not session._downstream._intake.paused  # type: ignore[attr-defined]  # a client's connection
+
+
+def service_is_full(session: Session) -> bool:
+    return session._service_full
+
+
+def waiting(session: Session) -> int:
+    """Messages that are not decided yet."""
+    return len(session._waiting or ())
+
+
+def unsent(session: Session) -> int:
+    """Frames of the gate that wait for a message of the service to end."""
+    return len(session._own)
