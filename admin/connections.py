@@ -1,4 +1,4 @@
-"""The HTTP connections of the admin service: aiohttp's, but what cannot be parsed is refused in this service's own form.
+"""HTTP connections of the admin service: aiohttp's, with requests that cannot be parsed refused as problems (RFC 9457).
 
 aiohttp answers it as plain text with its own name and version, and logs a traceback at error level with a piece of the request, which may
 be one of an ``Authorization`` field.
@@ -110,7 +110,7 @@ def expecting_to_continue(handle: RequestHandler) -> RequestHandler:
 
     async def checked(request: web.BaseRequest) -> web.StreamResponse:
         if any(value.lower() not in ("", "100-continue") for value in request.headers.getall("Expect", [])):
-            return _refused(ExpectationFailed("Expect takes 100-continue only."), "Expect")
+            return _refused(ExpectationFailed("The only expectation supported is 100-continue."), "Expect")
         return await handle(request)
 
     return checked
@@ -118,7 +118,7 @@ def expecting_to_continue(handle: RequestHandler) -> RequestHandler:
 
 def _refusal(error: HttpProcessingError) -> Refusal:
     if isinstance(error, LineTooLong):
-        return HeadersTooLarge(f"A line of the request has at most {_LONGEST_LINE} bytes here.", extras={"limit": _LONGEST_LINE})
+        return HeadersTooLarge(f"A line of the request exceeds {_LONGEST_LINE} bytes.", extras={"limit": _LONGEST_LINE})
     return InvalidJson("The request is not valid HTTP.")
 
 

@@ -58,7 +58,7 @@ class FactorRequired(Refusal):
 
 
 class StepUpRequired(Refusal):
-    status, code, title = 403, "step_up_required", "Prove it again first"
+    status, code, title = 403, "step_up_required", "Confirm with 2FA first"
 
 
 class StepUpFailed(Refusal):
@@ -76,13 +76,13 @@ class LoginTooOld(Refusal):
 class CrossSite(Refusal):
     """An unsafe request with a session cookie, from another origin or without the page's token."""
 
-    status, code, title = 403, "cross_site_request", "Not from this site's own pages"
+    status, code, title = 403, "cross_site_request", "Cross-site request"
 
 
 class ReportNotSigned(Refusal):
     """A report of leaked secrets that is not the reporter's."""
 
-    status, code, title = 403, "report_not_signed", "Not a signed report"
+    status, code, title = 403, "report_not_signed", "Report not signed"
 
 
 class NoEndpoint(Refusal):

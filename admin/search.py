@@ -214,7 +214,7 @@ def _moment(text: str) -> datetime:
 
 
 def _bad_cursor() -> InvalidRequest:
-    return InvalidRequest([FieldError("cursor", "malformed", "Send the next_cursor of the page before, as it was.")])
+    return InvalidRequest([FieldError("cursor", "malformed", "Send the next_cursor of the previous page, unchanged.")])
 
 
 def _time(milliseconds: int | None) -> datetime | None:

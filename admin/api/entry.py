@@ -46,7 +46,7 @@ class Entry:
         request[ACCOUNT] = caller.account_id
         wait_ms = self._per_account.take(caller.account_id, clock.monotonic_ms())
         if wait_ms:
-            raise rate_limited("Too many requests of this account: slow down.", wait_ms)
+            raise rate_limited("Too many requests for this account: slow down.", wait_ms)
         return Who(caller, await self._accounts.see(caller, occasion))
 
     async def _identify(self, request: web.Request, now_ms: int) -> Caller:

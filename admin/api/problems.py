@@ -47,7 +47,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
         response = answer_of(_unavailable(), request)
     except Exception:  # noqa: BLE001  # the outermost boundary: logged whole, answered without details
         _log.exception("request_failed", path=request.path, request_id=request[REQUEST_ID])
-        response = answer_of(InternalError("Something went wrong here. The request id helps us find out what."), request)
+        response = answer_of(InternalError("An internal error occurred. Quote the request id when you contact support."), request)
     return response
 
 
@@ -81,13 +81,13 @@ def common_headers(response: web.StreamResponse, request_id: str) -> None:
 def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
     """aiohttp's own refusals, from its router and its body reader."""
     if isinstance(error, web.HTTPNotFound):
-        return NoEndpoint("There is no such endpoint. They are listed at /openapi.json.")
+        return NoEndpoint("There is no such endpoint: see /openapi.json.")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allow = ", ".join(sorted(error.allowed_methods))
         return WrongMethod(f"{request.path} takes {allow}.", headers=((b"Allow", allow.encode("ascii")),))
     if error.status < 500:
         return InvalidJson("The request could not be parsed.", reason=f"aiohttp: {type(error).__name__}")
-    return InternalError("Something went wrong here. The request id helps us find out what.")
+    return InternalError("An internal error occurred. Quote the request id when you contact support.")
 
 
 def _unavailable() -> ServiceUnavailable:
@@ -117,7 +117,7 @@ def _field_error(item: Any) -> FieldError:
         return FieldError(field, "invalid", str(context["error"]))
     if kind.endswith("_type"):
         return FieldError(field, "wrong_type", f"Send {_TYPES.get(kind, 'another type')}.")
-    return FieldError(field, "invalid", "Not what is expected here.")
+    return FieldError(field, "invalid", "The value is not valid here.")
 
 
 _MESSAGES = {

@@ -52,7 +52,7 @@ async def read_body(request: web.Request, *, timeout_s: float, limit: int | None
             async for chunk in request.content.iter_any():
                 body += chunk
                 if len(body) > most:
-                    raise TooLarge(f"A body has at most {most} bytes here.", extras={"limit": most})
+                    raise TooLarge(f"The body exceeds {most} bytes.", extras={"limit": most})
     except TimeoutError:
         raise TooSlow(f"The body did not arrive within {timeout_s:g} s.") from None
     except (web.RequestPayloadError, HttpProcessingError, ConnectionError) as error:
@@ -90,14 +90,14 @@ def form_of(body: bytes) -> Mapping[str, str]:
     except ValueError:
         raise InvalidJson("The form could not be decoded.") from None
     if len(dict(fields)) < len(fields):
-        raise InvalidJson("The form has a field twice.")
+        raise InvalidJson("The form repeats a field.")
     return dict(fields)
 
 
 def _object(members: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(members)
     if len(found) < len(members):
-        raise InvalidJson("An object of the body has two members of one name.")
+        raise InvalidJson("An object in the body repeats a member name.")
     return found
 
 

@@ -48,7 +48,7 @@ class ReporterKeys:
         if identifier not in self._keys or now_ms - self._fetched_ms >= self._settings.keys_ttl_ms:
             await self._refresh(now_ms)
         if not self._keys:
-            raise ServiceUnavailable("The reporter's public keys cannot be read now. Send it again.", headers=((b"Retry-After", b"30"),))
+            raise ServiceUnavailable("The reporter's public keys are unavailable: retry later.", headers=((b"Retry-After", b"30"),))
         key = self._keys.get(identifier)
         try:
             decoded = base64.b64decode(signature[:_MAX_SIGNATURE], validate=True)

@@ -181,7 +181,7 @@ class Accounts:
 def _check_login(account: Account | None, caller: Caller) -> None:
     """A provider writes whole seconds: what was issued in the second of the end is over, too."""
     if account is not None and caller.stands_since_ms <= account.logins_after_ms:
-        raise Unauthenticated.because("This login was ended: log in again.", token_given=caller.session_id is None)
+        raise Unauthenticated.because("This login has been ended: log in again.", token_given=caller.session_id is None)
 
 
 def _is_news(account: Account, caller: Caller) -> bool:

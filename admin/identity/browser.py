@@ -103,7 +103,7 @@ class Browsers:
 def check_csrf(given: str, session: Session) -> None:
     """:raises CrossSite: without the token that this session's pages carry"""
     if not hmac.compare_digest(given.encode(errors="surrogatepass"), session.csrf_token.encode()):
-        raise CrossSite("The page is of another session: load it again.")
+        raise CrossSite("The page belongs to another session: reload it.")
 
 
 def origin_of(url: str) -> str:

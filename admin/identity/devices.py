@@ -1,4 +1,4 @@
-"""Which browser a login came from, in words that its holder recognises. Pure; a browser may say anything, and nothing is decided by it."""
+"""Names the browser and system of a login from its User-Agent, for the account holder. Pure. Never used for a decision."""
 
 _BROWSERS = (
     ("EdgA/", "Edge"),
@@ -11,7 +11,7 @@ _BROWSERS = (
     ("Chrome/", "Chrome"),
     ("Safari/", "Safari"),
 )
-"""In this order: most name others, too."""
+"""In order of precedence: most browsers also name others."""
 _SYSTEMS = (
     ("Android", "Android"),
     ("iPhone", "iPhone"),

@@ -133,7 +133,7 @@ class TokenVerifier:
         if not isinstance(party, str) or party not in ours:
             raise Unauthenticated.because("The token was issued to another client.", token_given=True)
         if expected_nonce is not None and claims.get("nonce") != expected_nonce:
-            raise Unauthenticated.because("The token answers another login.", token_given=True)
+            raise Unauthenticated.because("The token belongs to another login.", token_given=True)
 
     def _caller(self, claims: Mapping[str, Any], token: str) -> Caller:
         subject, email, issued, authenticated = claims["sub"], claims.get("email"), claims["iat"], claims.get("auth_time")
@@ -182,5 +182,5 @@ def _header(token: str) -> str | None:
     if not readable:
         raise Unauthenticated.because("The token is not a JWT.", token_given=True)
     if kind.lower().removeprefix("application/") not in _TYPES:
-        raise Unauthenticated.because("The token is of another type than an ID token or access token.", token_given=True)
+        raise Unauthenticated.because("The token is neither an ID token nor an access token.", token_given=True)
     return kid

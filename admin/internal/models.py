@@ -47,7 +47,7 @@ class Decision(Body):
     @model_validator(mode="after")
     def _something(self) -> Self:
         if self.kyc is None and "tier" not in self.model_fields_set:
-            raise ValueError("Say kyc or tier.")
+            raise ValueError("Send kyc, tier or both.")
         return self
 
 
@@ -61,7 +61,7 @@ class Noted(Body):
     def _readable(cls, reason: str | None) -> str | None:
         cleaned = None if reason is None else clean_label(reason)
         if cleaned is not None and (not cleaned or not cleaned.isprintable()):
-            raise ValueError("Say why, in printable characters.")
+            raise ValueError("Give a reason, in printable characters.")
         return cleaned
 
 

@@ -204,7 +204,7 @@ def _revoked_many(count: int, where: Mapping[str, object], reason: str, occasion
 
 def _count_changed(count: int, expected: int) -> CountChanged:
     return CountChanged(
-        f"{'1 key matches' if count == 1 else f'{count} keys match'} now, not {expected}. Nothing was revoked: look at them again.",
+        f"{'1 key matches' if count == 1 else f'{count} keys match'} now, not {expected}. Nothing was revoked: review them again.",
         extras={"count": count, "expected_count": expected},
     )
 

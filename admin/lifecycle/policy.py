@@ -146,7 +146,7 @@ def _expiry(days: int | None, longest: int, errors: list[FieldError]) -> int | N
     elif longest and (days is None or days > longest):
         errors.append(
             FieldError(
-                "expires_in_days", "too_long", f"A key that may trade from everywhere lives at most {longest} days: set 1 to {longest}."
+                "expires_in_days", "too_long", f"An unrestricted trading key is valid for at most {longest} days: set 1 to {longest}."
             )
         )
     return days

@@ -65,7 +65,7 @@ def private_key_error(text: str, *, field: str = "public_key") -> FieldError | N
     return FieldError(
         field,
         "private_key",
-        "This is a private key. It was not stored, but it has left your machine: throw it away, make a new pair, and send only "
+        "This is a private key. It was not stored, but it has left your machine: discard it, generate a new pair, and send only "
         "the public half (it begins with -----BEGIN PUBLIC KEY-----).",
     )
 
@@ -79,7 +79,7 @@ _HOW_TO_EXPORT = (
 def _checked_ed25519(key: Ed25519PublicKey, field: str) -> bytes | FieldError:
     point = key.public_bytes(Encoding.Raw, PublicFormat.Raw)
     if point[:31] + bytes([point[31] & 0x7F]) in _SMALL_ORDER:
-        return FieldError(field, "weak_key", "This key gives no protection: anybody could sign for it. Make a new pair.")
+        return FieldError(field, "weak_key", "This key gives no protection: anybody could sign for it. Generate a new pair.")
     return _der(key)
 
 

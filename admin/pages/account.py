@@ -51,7 +51,7 @@ class AccountPages:
         """A picture of an ``otpauth:`` address. By POST: its secret must stand in no address of ours, and so in no log or history."""
         uri = await self._context.json_member(visit.request, "otpauth_uri")
         if not isinstance(uri, str) or not uri.startswith("otpauth://") or not uri.isascii() or len(uri) > _LONGEST_URI:
-            raise InvalidRequest([FieldError("otpauth_uri", "malformed", "Send the address of an enrolment that was begun.")])
+            raise InvalidRequest([FieldError("otpauth_uri", "malformed", "Send the otpauth_uri of a pending enrolment.")])
         picture = io.BytesIO()
         segno.make_qr(uri, error="m").save(picture, kind="svg", border=2, scale=4)
         headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}

@@ -98,7 +98,7 @@ class Context:
             request[ACCOUNT] = session.account_id
             wait_ms = self._per_account.take(session.account_id, clock.monotonic_ms())
             if wait_ms:
-                raise rate_limited("Too many pages of this account: slow down.", wait_ms)
+                raise rate_limited("Too many page requests for this account: slow down.", wait_ms)
             if request.method == "POST":
                 self.services.browsers.check_origin(request)
                 check_csrf(await self._token(request), session)

@@ -66,7 +66,7 @@ class KeyPages:
         """The rules for addresses, for one that was just typed. Takes and gives what the API does; changes nothing."""
         texts = await self._context.json_member(visit.request, "ip_allowlist")
         if not isinstance(texts, list) or len(texts) > MAX_ADDRESSES or not all(isinstance(text, str) for text in texts):
-            raise InvalidRequest([FieldError("ip_allowlist", "malformed", "Send a list of at most three texts.")])
+            raise InvalidRequest([FieldError("ip_allowlist", "malformed", "Send a list of at most three strings.")])
         _, errors = parse_allowlist(texts)
         return web.json_response({"errors": [error._asdict() for error in errors]}, headers={"Cache-Control": "no-store"})
 

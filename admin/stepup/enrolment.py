@@ -122,10 +122,10 @@ class Enrolment:
             account = await accounts.lock(connection, caller.account_id)
             started = await factors.pending(connection, account.id, factor_id)
             if started is None or started.kind is not Kind.TOTP or occasion.now_ms - started.created_ms > PENDING_MS:
-                raise NotFound("There is no such enrolment under way: begin again at POST /api/v1/factors/totp.")
+                raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/totp.")
             if not started.proven and await factors.confirmed(connection, account.id):
                 # Begun when there was no factor. Now there is one, and an enrolment without its word does not stand.
-                raise NotFound("Another factor was enrolled meanwhile: begin again at POST /api/v1/factors/totp.")
+                raise NotFound("Another factor was enrolled in the meantime: start again at POST /api/v1/factors/totp.")
             step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=occasion.now_ms, last_step=started.counter)
             if isinstance(step, Wrong):
                 raise StepUpFailed(step.detail, reason=step.value, extras={"reason": step.value})

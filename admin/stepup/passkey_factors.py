@@ -162,7 +162,7 @@ class PasskeyEnrolment:
         unusable = started is None or started.kind is not Kind.PASSKEY or now_ms - started.created_ms > PENDING_MS
         # Begun when there was no factor: an enrolment without the word of one that came meanwhile does not stand.
         if started is None or unusable or (not started.proven and await factors.confirmed(connection, account_id)):
-            raise NotFound("There is no such enrolment under way: begin again at POST /api/v1/factors/passkeys/options.")
+            raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/passkeys/options.")
         return started
 
     def _verify(self, started: Factor, response: Mapping[str, Any]) -> Passkey:

@@ -36,7 +36,7 @@ class Wrong(StrEnum):
 _DETAILS = {
     Wrong.CHALLENGE_UNKNOWN: "There is no such challenge for this account and session. Ask for one at /api/v1/step-up.",
     Wrong.CHALLENGE_USED: "This challenge was already used. Ask for another at /api/v1/step-up.",
-    Wrong.CHALLENGE_EXPIRED: "This challenge has expired: it lives two minutes. Ask for another at /api/v1/step-up.",
+    Wrong.CHALLENGE_EXPIRED: "This challenge has expired after two minutes. Ask for another at /api/v1/step-up.",
     Wrong.OTHER_INTENT: "This challenge was made for another request. Ask for one with exactly what you are sending now.",
     Wrong.METHOD_NOT_ALLOWED: "This kind of proof is not accepted here. Use one of the challenge's methods.",
     Wrong.WRONG_CODE: "The code is wrong. Check your device's clock and enter the code it shows now.",

@@ -139,7 +139,7 @@ class StepUp:
         owned = await self.owned(connection, account)
         if attempt.proof is None:
             raise StepUpRequired(
-                "Prove it again: ask for a challenge at POST /api/v1/step-up with this very intent, and send step_up with its answer.",
+                "Confirm with 2FA: request a challenge for exactly this intent at POST /api/v1/step-up, and send its answer as step_up.",
                 extras={"action": attempt.intent.action.value},
             )
         standing = await lockout.standing(connection, account, attempt.caller)

@@ -9,7 +9,7 @@ import click
 from deploy.cli.arguments import identifier, words
 from deploy.cli.operator import Internal, filters, given, internal, listing, show, show_found
 
-_WHY = click.option("--reason", callback=words, help="Kept in the audit trail, for operators alone; asked for on a terminal.")
+_WHY = click.option("--reason", callback=words, help="Kept in the audit trail, for operators alone; prompted for on a terminal.")
 
 
 @click.group()
@@ -20,7 +20,7 @@ def accounts() -> None:
 @accounts.command("list")
 @filters("account", "email", "since", "until")
 @click.option("--frozen/--not-frozen", default=None, help="Accounts that are frozen; or that are not.")
-@click.option("--kyc", type=click.Choice(["verified", "unverified", "revoked"]), help="How its identity stands.")
+@click.option("--kyc", type=click.Choice(["verified", "unverified", "revoked"]), help="State of the identity verification.")
 @listing
 def list_accounts(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
     r"""List the accounts that match, by id: id, verification, whether frozen, number of keys, e-mail address.
@@ -115,4 +115,5 @@ def _passing(account: dict[str, Any]) -> str:
 
 def _line(account: dict[str, Any]) -> str:
     state = "frozen" if account["frozen"] else "-"
-    return f"{account['id']:36} {account['kyc']:10} {state:6} {account['keys']:3} keys  {account['email'] or '-'}"
+    keys = f"{account['keys']:3} key{' ' if account['keys'] == 1 else 's'}"
+    return f"{account['id']:36} {account['kyc']:10} {state:6} {keys}  {account['email'] or '-'}"

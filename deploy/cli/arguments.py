@@ -55,14 +55,14 @@ def network(_context: click.Context, _parameter: click.Parameter, value: ValueT)
         if value is not None:
             ip_network(value, strict=False)
     except ValueError:
-        raise click.BadParameter(f'{value!r} is none: write an address or a network, e.g. "203.0.113.7" or "2001:db8::/32"') from None
+        raise click.BadParameter(f'{value!r} is not an IP address or network: write it as e.g. "203.0.113.7" or "2001:db8::/32"') from None
     return value
 
 
 def words(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
     """Text that says something."""
     if value is not None and not value.strip():
-        raise click.BadParameter("it is empty: say why in a few words")
+        raise click.BadParameter("it is empty: give a short reason")
     return value
 
 

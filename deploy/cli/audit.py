@@ -59,8 +59,8 @@ def verify(dsn: str, expect: str | None) -> None:
         noted = int(match[1]), bytes.fromhex(match[2])
     verdict = asyncio.run(_verify(dsn, noted))
     if verdict.problems:
-        raise click.ClickException("the audit trail is not whole\n" + "\n".join(verdict.problems))
-    click.echo(f"{verdict.events} events, whole\n{verdict.seq}:{verdict.hash.hex()}")
+        raise click.ClickException("the audit trail is not intact\n" + "\n".join(verdict.problems))
+    click.echo(f"{verdict.events} events, intact\n{verdict.seq}:{verdict.hash.hex()}")
 
 
 async def _verify(dsn: str, noted: tuple[int, bytes] | None) -> "Verdict":

@@ -91,14 +91,14 @@ def read_key(path: Path) -> "tuple[SigningKey, str]":
     except UnicodeDecodeError:
         raise click.ClickException(f"{path} is not JSON: it is not UTF-8 text") from None
     if not isinstance(found, dict) or not isinstance(found.get("key_id"), str):
-        raise click.ClickException(f'{path} holds no key: it needs {{"key_id": …, "secret": …}}')
+        raise click.ClickException(f'{path} contains no key: it needs {{"key_id": …, "secret": …}}')
     dialect = found.get("dialect", "mobee")
     if dialect not in DIALECTS:
         raise click.ClickException(f"{path}: dialect must be one of {', '.join(DIALECTS)}")
     for name in ("key_id", "secret", "private_key"):
         value = found.get(name)
         if value is not None and (not isinstance(value, str) or not value.isascii() or (name != "private_key" and not value.isprintable())):
-            raise click.ClickException(f"{path}: {name} is not text as it was shown")
+            raise click.ClickException(f"{path}: {name} is not the text that was shown at creation")
     if found.get("secret"):
         return SigningKey(found["key_id"], found["secret"]), dialect
     if found.get("private_key"):
@@ -168,12 +168,12 @@ def advice(answer: Answer, request: "Outgoing") -> list[str]:
             lines.append("Give a key file with --key FILE.")
         case "invalid_credentials" if isinstance(theirs, str) and ours:
             lines.append(
-                "What was signed here is what the gate computed: so the key id is unknown (deleted?) or the secret is another one."
+                "The gate computed the same string to sign, so the key id is unknown (deleted?) or the secret belongs to another key."
                 if theirs == ours
-                else f"Something on the way changed the request.\nSigned here:          {ours!r}\nComputed by the gate: {theirs!r}"
+                else f"The request was changed in transit.\nSigned here:          {ours!r}\nComputed by the gate: {theirs!r}"
             )
         case "timestamp_out_of_window":
-            lines.append("Set this machine's clock (NTP), then try again.")
+            lines.append("Synchronize this machine's clock (NTP), then try again.")
         case "scope_not_granted":
             lines.append("A key cannot be edited: create another one with the permission it needs.")
         case "rate_limited":

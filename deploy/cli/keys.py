@@ -50,14 +50,14 @@ def show_key(office: Internal, key_id: str) -> None:
 @filters(*KEY_FILTERS)
 @click.option("--reason", callback=words, help="Kept in the audit trail and shown to the owner.")
 @click.option("--dry-run", is_flag=True, help="Only show which, and how many.")
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @internal
 def revoke(
     *, office: Internal, key_ids: tuple[str, ...], where: tuple[str, ...], reason: str | None, dry_run: bool, yes: bool, as_json: bool,
     **wanted: Any,
 ) -> None:  # fmt: skip
-    r"""Revoke keys at once, everywhere: those named, or with --where every one that the filters of keys list find. It cannot be undone.
+    r"""Revoke keys at once, everywhere: those named, or with --where every one that the filters of keys list find. This cannot be undone.
 
     With --where it shows the exact count and asks; if another number matches by then, nothing is revoked.
 
@@ -76,7 +76,7 @@ def revoke(
     if chosen and not where:
         raise click.UsageError("filters choose keys with --where alone")
     if reason is None and not dry_run:
-        raise click.UsageError("Missing option '--reason': say why in a few words")
+        raise click.UsageError("Missing option '--reason': give a short reason")
     if where:
         _revoke_matching(office, chosen, reason or "", dry_run=dry_run, yes=yes, as_json=as_json)
     else:
@@ -129,8 +129,8 @@ def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, *, dr
 def _became(key: dict[str, Any]) -> str:
     if key.get("changed", True):
         return f"{key['id']} is revoked"
-    before = f"{key['id']} was revoked before, at {key['revoked_at']}, for: {key['revoked_reason']}"
-    return f"{before}\nYour reason is in the audit trail; its owner sees the first one."
+    before = f"{key['id']} was already revoked at {key['revoked_at']}: {key['revoked_reason']}"
+    return f"{before}\nYour reason was added to the audit trail; the owner sees the first one."
 
 
 def _line(key: dict[str, Any]) -> str:
@@ -154,7 +154,7 @@ def _written(text: str) -> dict[str, object]:
         name, equals, value = part.partition("=")
         plain = not part.startswith("-") and name.replace("-", "_") in KEY_FILTERS
         if not plain and not part.startswith("-"):
-            raise click.UsageError(f"--where {text!r}: {name!r} is no filter; there are {', '.join(KEY_FILTERS)}")
+            raise click.UsageError(f"--where {text!r}: {name!r} is not a filter; the filters are {', '.join(KEY_FILTERS)}")
         if plain and name == "unrestricted":
             options.append("--whitelisted" if value in ("false", "no") else "--unrestricted")
         else:

@@ -1,4 +1,4 @@
-"""``gerbang revoked-since``: list, and repeat, what was stopped since a backup that was restored, from the streamed audit log."""
+"""``gerbang revoked-since``: list, and repeat, the revocations and freezes made since a restored backup, from the streamed audit log."""
 
 import json
 import re
@@ -92,7 +92,7 @@ def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
         click.echo(f"{gone} of the keys are not in this database: they were created after the backup", err=True)
     if failures:
         raise click.ClickException("not stopped again:\n" + "\n".join(failures))
-    click.echo("all of it is stopped again", err=True)
+    click.echo("all of them are stopped again", err=True)
 
 
 def _revoke(office: Internal, key: dict[str, Any]) -> bool:
@@ -126,9 +126,7 @@ def _events(file: Path) -> Iterator[dict[str, Any]]:
                     return  # it is being written
                 event = json.loads(line)
                 if last is not None and event["id"] != last + 1:
-                    raise click.ClickException(
-                        f"{file}, line {number}: event {last + 1} is missing; it would be missing from the list, too"
-                    )
+                    raise click.ClickException(f"{file}, line {number}: event {last + 1} is missing, so the list would be incomplete")
                 last = event["id"]
                 yield event
     except OSError as error:

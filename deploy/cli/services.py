@@ -78,7 +78,7 @@ def _effects(traffic: dict[str, Any]) -> Iterator[str]:
     for effect in traffic["otherwise"]:
         yield f"  {effect['requests']:>7}  {effect['call']}: {effect['now']} → {effect['then']}"
     if not traffic["otherwise"]:
-        yield "  none would have been decided otherwise by routes, permissions, maintenance or the clock's window"
+        yield "  no decision would change by routes, permissions, maintenance or the clock window"
 
 
 def _in_words(*, kind: str, path: str, before: object, after: object) -> str:

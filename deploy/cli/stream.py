@@ -49,7 +49,7 @@ def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, .
     key, own = read_key(key_file)
     spoken = dialect or own
     if spoken not in SESSIONS:
-        raise click.UsageError(f"the key file says {spoken}, in which there are no sessions: give --dialect mobee or --dialect binance")
+        raise click.UsageError(f"the key file's dialect, {spoken}, has no sessions: give --dialect mobee or --dialect binance")
     with suppress(KeyboardInterrupt):
         asyncio.run(_talk(url, [log_in(spoken, key, now_ms=now_ms()), *messages]))
 
@@ -80,7 +80,7 @@ async def _talk(url: str, messages: list[str]) -> None:
                     await _print_all(socket)
             except aiohttp.WSServerHandshakeError as error:
                 reason = await _reason(session, url, error.status) or error.message
-                raise click.ClickException(f"no session: {error.status}: {reason}") from None
+                raise click.ClickException(f"the handshake was refused with {error.status}: {reason}") from None
     except (aiohttp.InvalidURL, ValueError):
         raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
     except aiohttp.ClientError as error:

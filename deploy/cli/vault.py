@@ -61,7 +61,7 @@ async def _reseal(dsn: str, ring: "Vault") -> list[str]:
     async with connected(dsn) as connection:
         secrets = await reseal_secrets(connection, ring)
         others = await factors.reseal(connection, ring)
-    click.echo(f"sealed anew: {secrets.done} keys' secrets, {others} second factors")
+    click.echo(f"secrets re-encrypted: {secrets.done} of keys, {others} of second factors")
     return secrets.unreadable
 
 

@@ -46,7 +46,7 @@ def ending(about: str, end_ms: int, now_ms: int) -> Finding:
     """When a certificate ends, and whether that is soon."""
     days, day = (end_ms - now_ms) // _DAY_MS, datetime.fromtimestamp(end_ms / 1000, UTC).date()
     if end_ms <= now_ms:
-        return Finding("wrong", about, f"the certificate ended on {day}", "renew it")
+        return Finding("wrong", about, f"the certificate expired on {day}", "renew it")
     if days < LATE_DAYS:
-        return Finding("wrong", about, f"the certificate ends in {days} days, on {day}", "renew it now")
-    return Finding("note" if days < SOON_DAYS else "ok", about, f"the certificate ends on {day}", "renew it" if days < SOON_DAYS else "")
+        return Finding("wrong", about, f"the certificate expires in {days} days, on {day}", "renew it now")
+    return Finding("note" if days < SOON_DAYS else "ok", about, f"the certificate expires on {day}", "renew it" if days < SOON_DAYS else "")

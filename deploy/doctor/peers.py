@@ -128,9 +128,9 @@ async def mail_server(mail: Mail) -> Finding:
     except (aiosmtplib.SMTPException, OSError, TimeoutError, ValueError) as error:
         code = getattr(error, "code", None)
         why = getattr(error, "verify_message", None) or (f"{type(error).__name__} {code}" if code else type(error).__name__)
-        return Finding("wrong", about, f"{where} takes no mail: {why}", "check the host, whether it offers TLS, the user and the password")
+        return Finding("wrong", about, f"{where} does not accept mail: {why}", "check the host, its TLS support, the user and the password")
     peer: Any = client.get_transport_info("peercert")
-    said = f"{where} answers{' and takes the login' if client.is_connected and Relay.parse(mail.smtp.get_secret_value()).username else ''}"
+    said = f"{where} answers{'and accepts the login' if client.is_connected and Relay.parse(mail.smtp.get_secret_value()).username else ''}"
     client.close()
     if peer:
         found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())

@@ -19,7 +19,7 @@ def proxies_as_configured(settings: GatewaySettings | AdminSettings) -> Finding:
     if trusted:
         return Finding("ok", about, ", ".join(map(str, trusted)))
     if isinstance(settings, AdminSettings) and settings.public_url.startswith("https") and settings.listen.tls is None:
-        text = "public_url is https and no TLS is ended here, so a proxy is in front, and none is trusted: every customer is the proxy"
+        text = "public_url is https without listen.tls, so there is a proxy in front, and none is trusted: every customer has its address"
         return Finding("wrong", about, text, "name the proxy's address")
     return Finding("note", about, "none: right only when clients connect to this port themselves", "behind a proxy, name its address")
 

@@ -87,7 +87,7 @@ async def _superuser(connection: postgres.Connection) -> bool:
 async def role_of_gateway(connection: postgres.Connection) -> Findings:
     about = "stores.postgres role"
     if await _superuser(connection):
-        yield Finding("wrong", about, "the role is a superuser: a gateway that is broken into could do anything", "use gerbang_gateway")
+        yield Finding("wrong", about, "the role is a superuser: a compromised gateway could do anything", "use gerbang_gateway")
         return
     needed = await _may(connection, ["api_keys", "accounts"], ["SELECT"])
     too_much = await _may(connection, ["api_keys", "accounts"], ["INSERT", "UPDATE", "DELETE", "TRUNCATE"])
@@ -220,7 +220,7 @@ def _node(info: dict[str, Any]) -> list[Finding]:
     limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and used > limit * 0.8:
         found.append(
-            Finding("wrong", about, f"{used * 100 // limit} % of maxmemory is in use", "raise maxmemory: full, it admits no trade")
+            Finding("wrong", about, f"{used * 100 // limit} % of maxmemory is in use", "raise maxmemory: no trade is admitted at 100 %")
         )
     return found
 

@@ -1,4 +1,4 @@
-"""Refusals without their explanation: what a client that has proven nothing gets while too many such are refused. Pure.
+"""Brief refusals, without an explanation, for unauthenticated clients when too many of their requests are refused. Pure.
 
 An attack consists of these, so each is a value instead of an exception, its answer is rendered once for each code and form, and a
 request adds its id and the members that belong to the code.

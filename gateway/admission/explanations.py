@@ -1,8 +1,8 @@
-"""How many refusals a second are explained to who has proven nothing: in detail, with a hint, and with a line in the log. Pure.
+"""Limits how many refusals per second are explained to unauthenticated clients: in detail, with a hint and a log line. Pure.
 
-An attack is made of refusals, and what is told to nobody who reads it must cost little. The owner of a bot sends a few refused requests a
-second and learns everything; of a flood each address learns as much, and all of them together a bounded amount. The rest is told the code
-and the members that belong to it, such as ``string_to_sign``.
+A flood consists of refusals that nobody reads, so they must be cheap. A misconfigured bot causes a few refusals a second, and all of them
+are explained; in a flood, each address gets as many explanations, within a total for all addresses. Other refusals have the code and the
+members that belong to it, such as ``string_to_sign``.
 """
 
 from typing import Final

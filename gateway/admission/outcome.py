@@ -1,4 +1,4 @@
-"""What an admission decision comes to: admitted, perhaps once a signature has been claimed, or a key that must be fetched first."""
+"""The outcomes of an admission decision: admitted, admitted once a signature is claimed, or a key that must be fetched first."""
 
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route

@@ -1,4 +1,4 @@
-"""What the gate is given that outlives a version of the configuration: keys in memory, limits, the replay guard, usage, clocks."""
+"""The gate's dependencies that outlive a configuration version: the key cache, limiters, the replay guard, usage counts, clocks."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple

@@ -83,7 +83,7 @@ def verify(
     if claims.get("iss") != expected_issuer:
         raise AssertionRefused("iss: not the expected issuer")
     if claims.get("aud") != expected_audience:
-        raise AssertionRefused("aud: made for another upstream")
+        raise AssertionRefused("aud: another upstream")
     _check_times(claims.get("iat"), claims.get("exp"), now_ms)
     if allow_anonymous and claims.keys().isdisjoint({"sub", "key_id", "scopes"}):
         return Asserted("", "", frozenset())
@@ -102,7 +102,7 @@ def _check_times(issued: object, expires: object, now_ms: int) -> None:
     if type(issued) is not int or type(expires) is not int:  # a bool is an int to isinstance
         raise AssertionRefused("iat, exp: missing")
     if not 0 < expires - issued <= MAX_LIFE_S:
-        raise AssertionRefused("exp: lives longer than the gate's assertions do")
+        raise AssertionRefused("exp: later than the maximum lifetime of an assertion")
     if issued * 1000 > now_ms + LEEWAY_MS:
         raise AssertionRefused("iat: in the future")
     if expires * 1000 + LEEWAY_MS <= now_ms:

@@ -2,12 +2,12 @@
 
 All of request smuggling is refused in these files, fewer than 1,000 lines together, in the order in which a request passes them:
 
-* ``reader``, ``request_reader``: which bytes are a head, which content; llhttp judges the grammar
-* ``shape``, ``memo``: what is read without llhttp, because the same was read before
+* ``reader``, ``request_reader``: which bytes are a head and which are content; llhttp checks the grammar
+* ``shape``, ``memo``: heads that are read without llhttp, because an equal one was read before
 * ``request_head``: the request line and the field lines
 * ``framing``: the length of the content, and whether the connection persists
 * ``chunked``: the chunked coding
-* ``headers``: what goes no further; ``server.upstream_request`` writes what does
+* ``headers``: the fields that are not forwarded; ``server.upstream_request`` writes those that are
 
 Responses (``response_reader``, ``response``, ``answer``) are framed by the same rules.
 """

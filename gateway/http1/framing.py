@@ -2,8 +2,8 @@
 
 llhttp in strict mode has already refused bare CR or LF inside a head, obs-fold, white space before a colon, control bytes, a malformed
 Content-Length, and Content-Length beside Transfer-Encoding. What it lets through is refused here (RFC 9112, RFC 9110 §7.2). A repeated
-Content-Length is refused in both directions even when all values are the same: RFC 9112 §6.3 permits to take them as one, but a recipient
-that does reads a message that others refuse.
+Content-Length is refused in both directions even when all values are the same: RFC 9112 §6.3 permits treating them as one, but such a
+recipient accepts a message that others reject.
 """
 
 import re
@@ -22,11 +22,11 @@ UNTIL_CLOSE: Final = -2
 SPECIAL: Final = frozenset({
     b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection", b"expect", b"upgrade",
 })  # fmt: skip
-"""The fields of a request that say something about framing or the connection; all others are none of this module's business."""
+"""The fields of a request that concern framing or the connection; this module ignores all others."""
 
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 CONTROLS: Final = frozenset({b"close", b"keep-alive"})
-"""Connection options that are no names of fields (RFC 9112 §9.6, Appendix C.2.2)."""
+"""Connection options that are not field names (RFC 9112 §9.6, Appendix C.2.2)."""
 
 _CLOSE = frozenset({b"close"})
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
@@ -48,24 +48,24 @@ def content_length(value: bytes) -> int:
 
 
 def check_coding(value: bytes) -> None:
-    """RFC 9112 §6.1: what is not exactly ``chunked`` cannot be framed the same way by everybody.
+    """RFC 9112 §6.1: recipients differ in how they frame anything but exactly ``chunked``.
 
-    :raises MalformedRequest: it is not
+    :raises MalformedRequest: it is anything else
     """
     if value.lower() != b"chunked":
         raise malformed("Transfer-Encoding must be exactly chunked")
 
 
 def check_once(already: bool, name: str) -> None:
-    """:raises MalformedRequest: a field that may stand once was there already"""
+    """:raises MalformedRequest: a field that must not be repeated is"""
     if already:
         raise malformed(f"the {name} field is repeated")
 
 
 def check_together(*, chunked: bool, with_length: bool, http10: bool) -> None:
-    """RFC 9112 §6.1: what nobody who means well sends together.
+    """RFC 9112 §6.1: combinations that are signs of request smuggling.
 
-    :raises MalformedRequest: it is there
+    :raises MalformedRequest: one is present
     """
     if chunked and with_length:
         raise malformed("both Content-Length and Transfer-Encoding are given")
@@ -81,7 +81,7 @@ def chunk(data: bytes) -> bytes:
 def connection_options(name: bytes, value: bytes) -> frozenset[bytes]:
     """What a Connection field lists, in lower case (RFC 9110 §7.6.1).
 
-    ``Proxy-Connection`` is obsolete, but llhttp and others close by it: its ``close`` counts, so that nobody is out of step.
+    ``Proxy-Connection`` is obsolete, but llhttp and others close by it: its ``close`` counts, so that all recipients agree.
     """
     options = frozenset([option for part in value.lower().split(b",") if (option := part.strip(b" \t"))])
     return options if name == b"connection" else options & _CLOSE
@@ -96,7 +96,7 @@ def persists(options: frozenset[bytes], *, http10: bool) -> bool:
 
 
 class Framing:
-    """How to read one request, and what to do with the connection after it."""
+    """The framing of one request, and whether the connection persists after it."""
 
     __slots__ = ("alone", "expects_continue", "host", "http10", "keep_alive", "length", "named", "upgrade")
 
@@ -109,18 +109,18 @@ class Framing:
         self.keep_alive = keep_alive
         self.http10 = http10
         self.host = host
-        """The host that is asked, with its port if there is one; ``b""`` when an HTTP/1.0 client did not say."""
+        """The Host field, port included; ``b""`` when an HTTP/1.0 client sent none."""
         self.named = named
-        """Fields that ``Connection`` names, in lower case: they go no further (RFC 9110 §7.6.1)."""
+        """Fields that ``Connection`` names, in lower case: they are not forwarded (RFC 9110 §7.6.1)."""
         self.expects_continue = expects_continue
         self.upgrade = upgrade
         """``b"websocket"`` when the client offers to switch to it, else ``b""``: other offers are ignored (RFC 9110 §7.8)."""
         self.alone = alone
-        """A head without content, and nothing in it after which llhttp could be anywhere but at the next head's beginning."""
+        """No content, and no field after which llhttp would expect anything but the next head."""
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:
-    """How to read a request whose head llhttp has accepted.
+    """The framing of a request whose head llhttp has accepted.
 
     :param special: those of its fields that are in :data:`SPECIAL`, names in lower case
     :raises MalformedRequest, ExpectationFailed: both close the connection
@@ -163,12 +163,12 @@ def frame(special: list[Field], *, http10: bool) -> Framing:
 
 
 def _taken(offer: bytes) -> bytes:
-    """What of a list of protocols (RFC 9110 §7.8) the gate could switch to."""
+    """The protocol in an Upgrade list (RFC 9110 §7.8) that the gateway can switch to."""
     return b"websocket" if b"websocket" in [protocol.strip(b" \t") for protocol in offer.split(b",")] else b""
 
 
 def _checked_host(host: bytes | None, *, http10: bool) -> bytes:
-    """RFC 9112 §3.2; only an HTTP/1.0 client may leave it out."""
+    """RFC 9112 §3.2; only an HTTP/1.0 client may omit it."""
     if host is None:
         if http10:
             return b""
@@ -180,7 +180,7 @@ def _checked_host(host: bytes | None, *, http10: bool) -> bytes:
 
 
 def check_host(host: bytes) -> None:
-    """Of the Host field, or of an absolute-form target.
+    """Check the value of Host, or the authority of an absolute-form target.
 
     :raises MalformedRequest: it is not a host with an optional port
     """
@@ -189,5 +189,5 @@ def check_host(host: bytes) -> None:
 
 
 def malformed(detail: str) -> MalformedRequest:
-    """A refusal after which the connection cannot be trusted to be in step."""
+    """A refusal that closes the connection: where the next request starts is no longer certain."""
     return MalformedRequest(detail, close=True)

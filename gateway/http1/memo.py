@@ -1,7 +1,7 @@
 """A bounded cache of parsed heads and lines: most of a connection's requests repeat them.
 
-Each memo belongs to the module that reads with it. A key is a whole unit together with what ends it, or one that was cut at such an end:
-no key may be the beginning of other bytes (a head without its empty line was taken for one, once).
+Each memo belongs to the module that reads with it. A key is a complete unit including its terminator, or one that was cut at its
+terminator, so that no key is a prefix of other bytes (a head without its empty line once was).
 """
 
 from typing import Final, TypeVar
@@ -9,16 +9,16 @@ from typing import Final, TypeVar
 LINES: Final = 1_024
 """Entries of a memo of lines."""
 LINE_BYTES: Final = 160
-"""Longer lines are not remembered: they are rarely the same twice."""
+"""Longer lines are not cached: they rarely repeat."""
 
 Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
 def remember(memo: dict[Key, Value], key: Key, value: Value, entries: int = LINES) -> None:
-    """Keep ``value``; a full memo starts anew.
+    """Store ``value``; a full memo is cleared first.
 
-    :param entries: how many the memo may have
+    :param entries: maximum size of the memo
     """
     if len(memo) >= entries:
         memo.clear()

@@ -1,8 +1,8 @@
-"""What both readers of HTTP/1.1 share: bytes in; heads, content and message ends out. Pure.
+"""The part that both readers of HTTP/1.1 share: bytes in; heads, content and message ends out. Pure.
 
-A head goes to llhttp, exactly to its end, and then to the rules of this room. Content never passes through llhttp: lengths and chunks are
-counted here, by the same rules in both directions, so that no trailer can pass for a header, no byte behind a head for part of it, and
-nothing that llhttp makes of content can differ from what is passed on. A whole read is judged before any of it is handed over.
+A head is passed to llhttp, exactly to its end, and then checked by the rules of this package. Content never passes through llhttp: lengths
+and chunks are counted here, by the same rules in both directions, so that no trailer is taken for a header, no byte after a head for part
+of it, and llhttp's view of content cannot differ from what is forwarded. Everything read is checked before any of it is handed over.
 """
 
 from typing import Any, Final
@@ -17,9 +17,9 @@ HEAD_END: Final = b"\r\n\r\n"
 
 
 class Reader:
-    """What both directions share.
+    """Base of both readers.
 
-    After each step, ``content`` is what it brought, ``ended`` says whether the message is whole, and ``rest`` is what stands behind it.
+    After each step, ``content`` is the content it produced, ``ended`` whether the message is complete, and ``rest`` the bytes after it.
     """
 
     __slots__ = ("_chunks", "_complete", "_feed", "_held", "_left", "content", "ended", "rest")
@@ -39,20 +39,20 @@ class Reader:
         self._complete = True
 
     def _renew(self) -> None:
-        """The next head gets a new llhttp: the last one may be anywhere in a message."""
+        """Use a new llhttp parser for the next head: the state of the last one is not known."""
         self._feed = None
 
     def _new_feed(self) -> Any:
-        """What a new llhttp is given bytes by."""
+        """The ``feed_data`` method of a new llhttp parser."""
         raise NotImplementedError
 
     def _take_head(self, data: bytes, limit: int) -> bytes:
-        """A whole head that llhttp has accepted; what follows it becomes ``rest``. ``b""`` while it has not ended.
+        """A complete head that llhttp has accepted; the bytes after it become ``rest``. ``b""`` while it is incomplete.
 
-        llhttp sees each byte as it comes, so that a broken head is refused early.
+        llhttp sees each byte as it arrives, so that a malformed head is refused early.
 
-        :raises MalformedRequest: it is not one
-        :raises HeadersTooLarge: there are more than ``limit`` bytes of it
+        :raises MalformedRequest: it is malformed
+        :raises HeadersTooLarge: it exceeds ``limit`` bytes
         """
         held = self._held
         head = held + data if held else data
@@ -65,7 +65,7 @@ class Reader:
         _check_size(end, limit)
         self._judge(head[len(held) : end])
         if not self._complete:
-            raise malformed("a message begins with its first line, behind at most one empty line")
+            raise malformed("a message starts with its start line, after at most one empty line")
         self._complete = False
         self._held = b""
         self.rest = head[end:]
@@ -77,7 +77,7 @@ class Reader:
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade:
-            pass  # exactly at the head's end; whether it is one is seen in its fields
+            pass  # raised exactly at the end of the head; the fields decide whether this is an upgrade
         except httptools.HttpParserError as error:
             raise malformed(f"not HTTP/1.1: {error}") from None
 

@@ -110,7 +110,7 @@ def read_head(raw: bytes, *, head_only: bool) -> ResponseHead:
         raise Unframable("the protocol is not HTTP/1.1")
     status = int(raw[9:12]) if raw[9:12].isdigit() and raw[12:13] in (b" ", b"\r") else 0
     if not 100 <= status <= 599:
-        raise Unframable("the status code is not one")
+        raise Unframable("the status code is invalid")
     head = _read_lines(raw, status, head_only=head_only)
     if not head_only and len(raw) <= _HEAD_BYTES and b"set-cookie" not in raw.lower():
         remember(_heads, raw, head, _HEADS)

@@ -92,7 +92,7 @@ class ResponseReader(Reader):
     def _expected(self, head: ResponseHead, size: int) -> ResponseHead:
         self._room -= size
         if self._room < 0:
-            raise Unframable("too many heads before the response")
+            raise Unframable("too many interim responses")
         if head.status == 101 and not (self._upgrade and head.upgrade == b"websocket"):
-            raise Unframable("a switch of protocols that was not asked for")
+            raise Unframable("a protocol switch that was not requested")
         return head

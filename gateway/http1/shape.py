@@ -1,7 +1,7 @@
-"""Heads of a shape that was read before: all of it the same but the values that change with every signed request. Pure.
+"""Recognizes request heads that differ from an earlier one only in the values that change with every signed request. Pure.
 
-A client's requests differ in a timestamp, a signature and a query. What llhttp and the rules of this room made of one head they make of the
-next, too, when nothing else has changed and each new value consists of characters that mean nothing to them: then neither reads it again.
+A client's requests differ in a timestamp, a signature and a query. If nothing else has changed and each new value consists of characters
+without a meaning in the grammar, llhttp and the rules of this package would read the head as they read the earlier one: both are skipped.
 """
 
 from typing import Final

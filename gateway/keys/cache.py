@@ -1,8 +1,7 @@
 """The in-process key cache: bounded, with negative entries; whether an entry is still valid is decided in ``trust``. No I/O, no clock.
 
-Keys and absent ids apart, so that ids which do not exist never push out keys that do: an attacker who makes up well-formed ids fills the
-map of absent ids only. In each, what was loaded longest ago goes first. Keys that are in doubt are kept apart from the others, each with
-the moment until which it may be used all the same.
+Keys and absent ids are kept in separate maps, so that looking up made-up ids never evicts keys that exist. Each map evicts its oldest
+entry first. Keys whose validity is in doubt are kept in a third map, each with the time until which it may still be used.
 """
 
 from collections import OrderedDict
@@ -22,7 +21,7 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""PostgreSQL was asked, and there is no such key (or none that can be used)."""
+"""PostgreSQL has no such key, or none that can be used."""
 
 
 class Entry(Generic[T]):
@@ -33,21 +32,21 @@ class Entry(Generic[T]):
     def __init__(self, record: KeyRecord, value: T, position: Snapshot, *, until_ms: int = 0, retry_ms: int = 0) -> None:
         self.record = record
         self.value = value
-        """What was prepared from the record."""
+        """The value prepared from the record."""
         self.position = position
         """Every change that this snapshot sees is in ``value``."""
         self.used = True
-        """Since this process last put the record into Redis."""
+        """Whether the key was used since this process last wrote its record to Redis."""
         self.until_ms = until_ms
-        """In doubt, or while memory is not believed: from here on a use waits for the stores."""
+        """In doubt, or while memory is not valid: from then on a use waits for the stores."""
         self.retry_ms = retry_ms
-        """In doubt: from here on a use asks the stores in the background."""
+        """In doubt: from then on a use queries the stores in the background."""
 
 
 class KeyCache(Generic[T]):
-    """The three maps. ``present`` is read by the hot path directly.
+    """The three maps. The hot path reads ``present`` directly.
 
-    :param size: most keys, and most absent ids, remembered at once
+    :param size: maximum number of keys, and of absent ids
     """
 
     def __init__(self, size: int) -> None:
@@ -65,26 +64,26 @@ class KeyCache(Generic[T]):
         return len(self._absent)
 
     def known(self, key_id: str) -> Entry[T] | None:
-        """What is remembered of a key, in doubt or not."""
+        """The entry of a key, in doubt or not."""
         return self.present.get(key_id) or self.doubted.get(key_id)
 
     def put(self, key_id: str, entry: Entry[T]) -> None:
-        """Remember a key, in place of what was known of it."""
+        """Store a key, replacing its previous entry."""
         self.drop(key_id)
         self.present[key_id] = entry
         _trim(self.present, self._size - len(self.doubted))
 
     def put_doubted(self, key_id: str, entry: Entry[T]) -> None:
-        """Remember a key that nobody can confirm at the moment."""
+        """Store a key whose validity cannot be confirmed at the moment."""
         self.drop(key_id)
         self.doubted[key_id] = entry
         _trim(self.doubted, self._size)
         _trim(self.present, self._size - len(self.doubted))
 
     def put_absent(self, key_id: str, until_ms: int) -> None:
-        """Remember that there is no such key.
+        """Store that there is no such key.
 
-        :param until_ms: until when that may be used also when memory is not believed
+        :param until_ms: until when this may be used even while memory is not valid
         """
         self.drop(key_id)
         self._absent[key_id] = until_ms
@@ -95,12 +94,12 @@ class KeyCache(Generic[T]):
         return self._absent.get(key_id, 0)
 
     def drop(self, key_id: str) -> Entry[T] | None:
-        """Forget whatever is known of an id; returns what was remembered as a key."""
+        """Remove an id from all maps; returns its entry if it was a key."""
         self._absent.pop(key_id, None)
         return self.present.pop(key_id, None) or self.doubted.pop(key_id, None)
 
     def doubt(self, until_ms: int) -> None:
-        """Put every key in doubt, usable until then, and forget which ids are absent."""
+        """Put every key in doubt, usable until then, and clear the absent ids."""
         for entry in self.present.values():
             entry.until_ms = until_ms
             entry.retry_ms = 0
@@ -109,14 +108,14 @@ class KeyCache(Generic[T]):
         self._absent.clear()
 
     def go_back(self, position: Snapshot) -> None:
-        """Forget what may not be so at that position: keys that were read later or are in doubt, and which ids are absent."""
+        """Remove what may not hold at this position: keys that were read later or are in doubt, and absent ids."""
         for key_id in [key_id for key_id, entry in self.present.items() if not position.includes(entry.position)]:
             del self.present[key_id]
         self.doubted.clear()
         self._absent.clear()
 
     def resize(self, size: int) -> None:
-        """Change the bound; what was loaded longest ago goes first."""
+        """Change the maximum size; the oldest entries are evicted first."""
         self._size = size
         _trim(self.doubted, size)
         _trim(self.present, size - len(self.doubted))

@@ -1,10 +1,10 @@
 """Serializes a key record to the sealed bytes stored in Redis. Pure: no I/O, no clock.
 
-Inside the seal, beside the record, stand the position in the feed of changes at which it was true, and when that was and for how
-long it may be used. Who can write to Redis can therefore neither read a secret, nor widen a scope, nor move a record to another key
-(the key id is authenticated), nor bring an old one back where its change is known, or for longer than it once had.
+The seal covers the record, the position in the change feed at which it was true, when it was read, and for how long it may be used.
+Write access to Redis therefore does not allow reading a secret, widening a scope, moving a record to another key (the key id is
+authenticated), or replaying an old record where its change is known or beyond its original validity.
 
-The plaintext is JSON, with a version: readable in a debugger, and a new member never shifts an old one.
+The plaintext is versioned JSON.
 """
 
 import base64
@@ -26,16 +26,16 @@ class RecordUnreadable(GerbangError):
 
 
 class DatedRecord(NamedTuple):
-    """A record, where in the feed of changes it was true, and how long it may be used."""
+    """A record, the feed position at which it was true, and how long it may be used."""
 
     record: KeyRecord
     read_ms: int
-    """Unix milliseconds of the gate that read it, captured before PostgreSQL was asked."""
+    """Unix milliseconds of the gateway that read it, taken before the query."""
     ttl_ms: int
     position: Snapshot
-    """Every change that this snapshot sees is in the record."""
+    """Every change visible to this snapshot is in the record."""
     server: int
-    """Which start of which PostgreSQL server that snapshot is of."""
+    """Identifies the PostgreSQL server and its start that the snapshot is from."""
 
 
 def seal_record(dated: DatedRecord, vault: Vault) -> bytes:
@@ -90,7 +90,7 @@ def decode(plaintext: bytes) -> DatedRecord:
     try:
         members = json.loads(plaintext)
         if not isinstance(members, dict) or members.get("v") != _VERSION:
-            raise RecordUnreadable("not a record of a version known here")
+            raise RecordUnreadable("not a record of a known version")
         read_ms, ttl_ms, server = (_typed(members, name, int) for name in ("read_ms", "ttl_ms", "server"))
         return DatedRecord(_record(members), read_ms, ttl_ms, parse_snapshot(_typed(members, "position", str)), server)
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,11 +1,12 @@
 """Cache invalidation: follows the PostgreSQL change feed, which loses nothing, and Redis pub/sub, which is faster.
 
 PostgreSQL's triggers append each change to the feed in its own transaction and notify at the commit. :class:`InvalidationListener` reads
-the feed once a second, and at once when it is notified, so every notice may be lost. The admin service publishes after its commit
-(:func:`publish`): it removes the record in Redis, then sends the message, which is acted upon by itself: it also comes while PostgreSQL
-does not answer. A gate that knows of a change removes the record too, and again when Redis comes back: a fail-over may have lost it.
+the feed once a second, and immediately when notified, so a lost notification delays a change by a second at most. The admin service
+publishes after its commit (:func:`publish`): it removes the record from Redis, then sends a message, which invalidates the key without the
+feed and so works while PostgreSQL is unavailable. Each gateway also removes the record of a key that changed, and again after Redis was
+down, because a failover may have restored it.
 
-A message is ``<Unix ms> <key id> <key id> …``. Whoever can write to Redis can make gates ask PostgreSQL again, and nothing worse.
+A message is ``<Unix ms> <key id> <key id> …``. Write access to Redis allows forcing lookups in PostgreSQL, and nothing more.
 """
 
 import asyncio
@@ -35,25 +36,25 @@ REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
 
 READ_SECONDS = 1.0
-"""How often the feed is read when nothing is heard, at the least (:meth:`InvalidationListener.fit`)."""
+"""Longest interval between two reads of the feed (see :meth:`InvalidationListener.fit`)."""
 PAUSE_SECONDS = 0.05
-"""Between two reads at the least, however many changes there are."""
+"""Shortest interval between two reads, however many changes there are."""
 _SILENCE_SECONDS = 1.0
 """How long an answer may take before the channel counts as lost."""
 _PROBE_SECONDS = 1.0
-"""How often Redis is made to prove that it still speaks."""
+"""Interval between pings on an idle Redis subscription."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
-"""Most key ids in one message."""
+"""Maximum number of key ids in one message."""
 _SLICE = 500
-"""Changes acted upon before others have their turn."""
+"""Changes applied in one turn of the event loop."""
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
 
 
 class Remembers(Protocol):
-    """What has to hear of changes first: :class:`lookup.KeyLookup`."""
+    """The cache to invalidate: :class:`lookup.KeyLookup`."""
 
     def changed(self, key_id: str, xid: int | None = None) -> bool: ...
     def missed(self, *, gradually: bool) -> None: ...
@@ -64,9 +65,9 @@ class Remembers(Protocol):
 
 
 async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
-    """Tell every gate that these keys changed: created, deleted, revoked, or their account frozen or thawed. After the commit.
+    """Announce to every gateway that these keys changed: created, deleted, revoked, or their account frozen or thawed. After the commit.
 
-    :raises StoreUnavailable: Redis did not take all of it. The change is committed, and in the feed: log it, go on.
+    :raises StoreUnavailable: Redis did not accept all of it. The change is committed, and in the feed: log the error and continue.
     """
     failure: StoreUnavailable | None = None
     try:
@@ -84,13 +85,13 @@ async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
 
 
 def parse_message(data: bytes) -> tuple[int, list[str]]:
-    """Time and key ids of a message; what is no key id is left out, and a time that is none is 0."""
+    """Time and key ids of a message; malformed key ids are skipped, a malformed time is 0."""
     first, *rest = data.decode("ascii", "replace").split(" ", _MESSAGE_LIMIT + 1)
     return int(first) if first.isdigit() and len(first) < 16 else 0, [text for text in rest[:_MESSAGE_LIMIT] if is_key_id(text)]
 
 
 async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str | None) -> FeedRead:
-    """What changed since a position, in one statement.
+    """The changes since a position, in one statement.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
@@ -111,7 +112,7 @@ class Clock(Protocol):
 
 
 class InvalidationListener:
-    """Reads the feed and holds both channels open, for ever; :attr:`on_invalidate` are called with each key id that changed.
+    """Reads the feed and keeps both channels open; calls each of :attr:`on_invalidate` with the id of every key that changed.
 
     ``None`` stands for every key. Subscribers are plain functions and must not block.
 
@@ -123,7 +124,7 @@ class InvalidationListener:
     ) -> None:
         self.on_invalidate: list[Subscriber] = []
         self.up = asyncio.Event()
-        """Set once the feed was read and Redis speaks, for the first time."""
+        """Set when the feed was first read and the Redis subscription first confirmed."""
         self._redis = redis
         self._dsn = dsn
         self._trust = trust
@@ -139,7 +140,7 @@ class InvalidationListener:
         self._read_seconds = max(PAUSE_SECONDS, min(READ_SECONDS, settings.local_ttl_ms / 4_000))
 
     def start(self) -> None:
-        """Begin to listen, in the background; a channel that cannot be opened is tried again until it can."""
+        """Start listening in the background; a channel that cannot be opened is retried until it can."""
         postgres.check_dsn(self._dsn)
         self._tasks = [
             spawn(self._keep("postgres", self._hold_postgres), name="invalidation-postgres"),
@@ -156,7 +157,7 @@ class InvalidationListener:
         return [name for name, is_up in self._is_up.items() if not is_up]
 
     async def _keep(self, name: str, hold: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
-        """Open one channel again and again. ``hold`` calls back when it hears, and returns or raises when it no longer does."""
+        """Keep one channel open. ``hold`` calls back once the channel is up, and returns or raises when it is lost."""
         pause, said = _FIRST_PAUSE, False
 
         def up() -> None:
@@ -170,19 +171,19 @@ class InvalidationListener:
 
         while True:
             self._metrics.listener_up[name] = 0
-            reason = "it fell silent"
+            reason = "no answer"
             try:
                 await hold(up)
             except StoreUnavailable as error:
                 reason = str(error)
-            except Exception:  # noqa: BLE001  # a gate that stops listening for a defect's sake would let revoked keys in
+            except Exception:  # noqa: BLE001  # a defect must not end the listener: revoked keys would be admitted
                 _log.exception("invalidation_channel_defect", channel=name)
             finally:
                 self._is_up[name] = False
                 self._metrics.listener_up[name] = 0
                 if name == "redis":
                     self._trust.redis_up_ms = None
-            if not said:  # once an outage
+            if not said:  # once for each outage
                 _log.warning("invalidation_channel_down", channel=name, reason=reason)
                 said = True
             await asyncio.sleep(pause)
@@ -198,7 +199,7 @@ class InvalidationListener:
             with postgres.translated():
                 async with asyncio.timeout(_SILENCE_SECONDS):
                     await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._notified(woken))
-            await self._read(connection, BEGINNING)  # it may be another server: whatever is retained is looked through
+            await self._read(connection, BEGINNING)  # it may be another server: read everything that is retained
             up()
             while not connection.is_closed():
                 with contextlib.suppress(TimeoutError):
@@ -215,7 +216,7 @@ class InvalidationListener:
         woken.set()
 
     async def _read(self, connection: postgres.Connection, since: Snapshot) -> None:
-        """Read the feed once and act upon it."""
+        """Read the feed once and apply its changes."""
         at, number = Now(self._clock.monotonic_ms(), self._clock.now_ms()), self._trust.number
         before = self._trust.read
         read = await read_feed(connection, since, None if before is None else before.mark)
@@ -225,8 +226,8 @@ class InvalidationListener:
             self._trust.hear_all()
             self._memory.another_server(BEGINNING if before is None else before.position)
         if gap is not None or any(key_id == EVERY_KEY for key_id, _ in news):
-            self._everything(gap)
-        # First what may be believed, then what is remembered: nothing old may come into memory between two slices.
+            self._invalidate_all(gap)
+        # Record the read before invalidating: no outdated record may enter memory between two slices.
         self._trust.learn(read, at, number)
         for start in range(0, len(news), _SLICE):
             some = [(key_id, xid) for key_id, xid in news[start : start + _SLICE] if key_id != EVERY_KEY]
@@ -241,10 +242,10 @@ class InvalidationListener:
         self._metrics.feed_changes += len(news)
         spawn(self._memory.renew(), name="key-renewal")
 
-    def _everything(self, gap: str | None) -> None:
-        """Any key may have changed.
+    def _invalidate_all(self, gap: str | None) -> None:
+        """Invalidate every key.
 
-        :param gap: why changes were missed; ``None`` when the feed itself says so
+        :param gap: why changes may have been missed; ``None`` when the feed itself says that every key changed
         """
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
@@ -260,7 +261,7 @@ class InvalidationListener:
                 await self._listen(subscription, up)
 
     async def _listen(self, subscription: PubSub, up: Callable[[], None]) -> None:
-        """Act on messages until there is neither one nor an answer to a ping."""
+        """Apply messages until a ping is not answered."""
         quiet, owed = False, False
         while True:
             if owed:
@@ -280,7 +281,7 @@ class InvalidationListener:
 
     @contextlib.asynccontextmanager
     async def _subscription(self) -> AsyncIterator[PubSub]:
-        await self._redis.initialize()  # a cluster client knows no node to subscribe at before
+        await self._redis.initialize()  # a cluster client knows no node to subscribe at until then
         subscription = self._redis.pubsub()
         try:
             async with asyncio.timeout(_SILENCE_SECONDS):

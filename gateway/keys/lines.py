@@ -9,13 +9,13 @@ from gateway.runtime.tasks import cancel, spawn
 
 
 class Line:
-    """Whatever comes while all hands are busy goes together with the next free one: one alone does not wait, many do not come one by one.
+    """A queue of key ids, served in batches: a single id is served at once; ids that arrive while all hands are busy form the next batch.
 
-    :param work: asks for some of the ids; must not raise
-    :param batch: most ids at once
-    :param hands: most batches at once
-    :param places: most ids that may wait
-    :param per_second: most ids in a second, a batch more after a quiet time
+    :param work: looks up some of the ids; must not raise
+    :param batch: maximum number of ids per batch
+    :param hands: maximum number of concurrent batches
+    :param places: maximum number of queued ids
+    :param per_second: maximum number of ids per second, with a burst of one batch after an idle period
     """
 
     def __init__(
@@ -27,14 +27,14 @@ class Line:
         self._places = places
         self._seconds_each = 1 / per_second
         self._free = 0.0
-        """When all that were taken so far may have been asked for."""
+        """Time from which the next batch may be looked up."""
         self._waiting: dict[str, None] = {}
         self._taking = 0
-        """Hands that are busy."""
+        """Number of batches in progress."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, key_id: str) -> bool:
-        """Stand in line; False when it is full."""
+        """Queue an id; false when the queue is full."""
         if len(self._waiting) >= self._places:
             return False
         self._waiting[key_id] = None
@@ -44,13 +44,13 @@ class Line:
         return True
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run something that ends with the line, and takes no hand of it."""
+        """Run a task that is cancelled with the queue, without occupying a hand."""
         task = spawn(work, name="key-lookup")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Nobody is served any more."""
+        """Drop the queue and cancel the batches in progress."""
         self._waiting.clear()
         await cancel(*self._tasks)
 
@@ -63,7 +63,7 @@ class Line:
                 await self._turn_of(len(some))
                 await self._work(some)
         finally:
-            self._taking -= 1  # at once: who comes before the loop has noticed that this task is done finds nobody else
+            self._taking -= 1  # not in a callback: an id may be queued before the loop runs it
 
     async def _turn_of(self, count: int) -> None:
         now = asyncio.get_running_loop().time()

@@ -41,7 +41,7 @@ def head() -> str:
     """The revision that :func:`upgrade` leads to."""
     revision = ScriptDirectory.from_config(_config()).get_current_head()
     if revision is None:
-        raise MigrationFailed("this installation lacks its migrations")
+        raise MigrationFailed("the migrations are missing from this installation")
     return revision
 
 
@@ -59,7 +59,7 @@ async def _upgrade(dsn: str) -> None:
         refusal = getattr(error.orig, "__cause__", None)
         if isinstance(refusal, asyncpg.PostgresError):
             raise MigrationFailed(f"PostgreSQL refused the migration: {refusal.args[0]}") from None
-        raise StoreUnavailable("PostgreSQL went away during the migration") from None
+        raise StoreUnavailable("the connection to PostgreSQL was lost during the migration") from None
     finally:
         await engine.dispose()
 

@@ -1,4 +1,4 @@
-"""Commands to one Redis server and their replies, with nothing between them and hiredis: for who sends many of one kind.
+"""A minimal Redis client on hiredis, for callers that send many commands of one kind.
 
 redis-py makes the connection (TLS, login, Sentinel's discovery) and keeps it in its pool as one in use; what goes over it is written and
 read here. A round trip has a connection to itself. One that failed, was given up, or told that its server is no primary any more is

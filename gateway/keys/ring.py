@@ -27,7 +27,7 @@ def migrated() -> Iterator[None]:
         with postgres.translated():
             yield
     except asyncpg.UndefinedTableError:
-        raise StoreUnavailable("the database lacks tables of Gerbang's: run `gerbang migrate`") from None
+        raise StoreUnavailable("tables are missing from the database: run `gerbang migrate`") from None
     except asyncpg.InsufficientPrivilegeError:
         raise StoreUnavailable("the role may not read the keys: it must be a member of gerbang_gateway or gerbang_admin") from None
 

@@ -1,10 +1,10 @@
 """The shared key cache in Redis: sealed key records for all workers and machines.
 
-    gerbang:{<key id>}:record    a sealed record (``codec``), until its time is up
+    gerbang:{<key id>}:record    a sealed record (``codec``), until its validity ends
 
-A record needs no protection from being late or old: its seal binds the position in the feed of changes at which it was true, and a
-reader believes it only as far as it knows all later changes (``trust``). That a change also removes it is for gates that cannot read
-the feed. Unknown ids are never written.
+An outdated record does no harm: its seal binds the position in the change feed at which it was true, and a reader uses it only if it
+has seen all later changes (``trust``). A change removes the record as well, for gateways that cannot read the feed. Unknown ids are never
+written.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,7 +28,7 @@ class SharedRecords:
         self._vault = vault
 
     async def read(self, key_ids: Sequence[str]) -> dict[str, DatedRecord]:
-        """The records that are there now, in one round trip. One that does not open is logged and counts as none."""
+        """The stored records, in one round trip. One that does not open is logged and treated as missing."""
         names = [record_key(key_id) for key_id in key_ids]
         with translated():
             held: list[bytes | None]
@@ -46,7 +46,7 @@ class SharedRecords:
         return found
 
     async def write(self, records: Iterable[DatedRecord], *, now_ms: int) -> None:
-        """Put records there, each until its time is up, in one round trip."""
+        """Store records, each until its validity ends, in one round trip."""
         async with self._redis.pipeline(transaction=False) as pipeline:
             for dated in records:
                 remaining_ms = dated.read_ms + dated.ttl_ms - now_ms
@@ -61,9 +61,9 @@ class SharedRecords:
 
 
 async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
-    """Remove whatever stands for these keys.
+    """Remove the records of these keys.
 
-    :raises StoreUnavailable: Redis did not take it all
+    :raises StoreUnavailable: Redis did not accept all of it
     """
     with translated():
         for start in range(0, len(key_ids), _TOGETHER):

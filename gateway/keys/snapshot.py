@@ -1,8 +1,8 @@
 """A position in the change feed: a PostgreSQL transaction snapshot. Pure.
 
-Transactions are numbered at their first write and commit in another order. The textual form is PostgreSQL's own (``pg_snapshot``,
-PostgreSQL 18, §8.20 and §9.27): ``xmin:xmax:xip,xip…``. Every transaction below ``xmin`` has ended, none from ``xmax`` on is seen, and
-those named were under way.
+Transactions are numbered at their first write and may commit in any order. The textual form is PostgreSQL's own (``pg_snapshot``,
+PostgreSQL 18, §8.20 and §9.27): ``xmin:xmax:xip,xip…``. Every transaction below ``xmin`` has ended, none from ``xmax`` on is visible,
+and those listed were in progress.
 """
 
 from functools import lru_cache
@@ -18,7 +18,7 @@ class Snapshot(NamedTuple):
     under_way: frozenset[int]
 
     def sees(self, xid: int) -> bool:
-        """Whether what this transaction wrote is in whatever was read with this snapshot."""
+        """Whether this transaction's writes are visible to this snapshot."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.under_way)
 
     def includes(self, other: "Snapshot") -> bool:
@@ -28,7 +28,7 @@ class Snapshot(NamedTuple):
 
 @lru_cache(maxsize=1_024)
 def parse_snapshot(text: str) -> Snapshot:
-    """Read PostgreSQL's own form.
+    """Parse PostgreSQL's textual form.
 
     :raises ValueError: not a snapshot
     """

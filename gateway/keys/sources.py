@@ -75,7 +75,7 @@ class Sources:
         :raises StoreUnavailable: PostgreSQL does not answer
         """
         if self._now_ms() < self._postgres_rests_until_ms:
-            raise StoreUnavailable("PostgreSQL did not answer a moment ago")
+            raise StoreUnavailable("PostgreSQL did not answer recently; not retried yet")
         try:
             found = await self._store.find(key_ids)
         except StoreUnavailable:
@@ -95,7 +95,7 @@ class Sources:
 
     async def _of_redis(self, ask: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         if self._now_ms() < self._redis_rests_until_ms:
-            raise StoreUnavailable("Redis did not answer a moment ago")
+            raise StoreUnavailable("Redis did not answer recently; not retried yet")
         try:
             async with Patience(REDIS_SECONDS):
                 answer = await ask(*args, **kwargs)

@@ -59,7 +59,7 @@ class KeyStore:
                 async with asyncio.timeout(self._seconds):
                     rows = await self._ask(key_ids)
         except ValueError:
-            raise StoreUnavailable("PostgreSQL cannot be asked: the DSN has an option that cannot be used") from None
+            raise StoreUnavailable("PostgreSQL cannot be queried: the DSN has an option that cannot be used") from None
         records = {}
         for row in rows:
             if row["id"] is not None:

@@ -1,9 +1,9 @@
 """Cache validity: which cached key records may still be used, given the changes this process has seen. Pure: no I/O, no clock.
 
-The feed of changes is read every second. What it has not told of cannot have changed before its last read: so memory is believed for
-``local_ttl`` after a read, and a record of Redis is believed when this process knows every change that the record may lack, and knows of
-none to its key. A message of Redis tells of a change before the feed does, without its transaction's number: until the feed has been read
-once more, Redis is not believed for that key at all.
+The change feed is read every second. A change committed before the last read is in that read, so entries in memory are valid for
+``local_ttl`` after it. A record in Redis is valid when this process has read every change committed after the record was written, and none
+of them concerns its key. A Redis message announces a change before the feed does, but without its transaction id: until the feed has been
+read once more, no Redis record of that key is used.
 
 Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 MAX_RECORD_TTL_MS = 300_000
 """No record in Redis is valid for longer (``cache.redis_ttl_ms``)."""
 CLOCKS_DIFFER_MS = 2_000
-"""How far the clocks of two machines may be apart: they date the records in Redis, and nothing else."""
+"""Greatest tolerated difference between the clocks of two machines. They date the records in Redis, and nothing else."""
 EVERY_KEY = "*"
 _MOST = 200_000
 _MOST_HEARD = 20_000
 _NO_END = 1 << 62
-_GOES_ON_MS = 250
+_EXTENSION_MS = 250
 
 
 class Now(NamedTuple):
@@ -40,7 +40,7 @@ class FeedRead(NamedTuple):
 
     position: Snapshot
     server: int
-    """Which start of which server answered: transactions' numbers mean nothing to another history of the database."""
+    """Identifies the server and its start: transaction ids are comparable within one of them alone."""
     floor: int
     """Entries of transactions below it may have been pruned."""
     mark: str | None
@@ -52,7 +52,7 @@ class FeedRead(NamedTuple):
 
 
 class _Marks:
-    """Keys that something was heard of, each with the number of that hearing. Bounded: beyond it, something was heard of every key."""
+    """Keys with a pending change, each with the number of its latest one. Bounded: once full, every key counts as changed."""
 
     __slots__ = ("_all", "_most", "_of")
 
@@ -74,13 +74,13 @@ class _Marks:
         return self._all > number or self._of.get(key_id, 0) > number
 
     def forget(self, number: int) -> None:
-        """Those up to this number."""
+        """Drop marks up to this number."""
         self._of = {key_id: heard for key_id, heard in self._of.items() if heard > number}
         self._all = self._all if self._all > number else 0
 
 
 class Trust:
-    """See the module."""
+    """The changes this process has seen, and which cached records are valid in view of them."""
 
     def __init__(self) -> None:
         self.read: FeedRead | None = None
@@ -88,24 +88,24 @@ class Trust:
         self.read_at = Now(0, 0)
         """When it began."""
         self.redis_up_ms: int | None = None
-        """Since when the messages of Redis have come without a gap; ``None`` while they do not."""
+        """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
         self.number = 0
-        """How many changes and messages were heard of so far."""
+        """Number of changes and messages seen so far."""
         self.seen: dict[int, Snapshot] = {}
-        """The last position at each server whose changes are all in this history, the present one's included."""
+        """Last position read from each server, as long as no change since can have been missed; includes the current server."""
         self._floor = _NO_END
-        """Changes from here on are all in ``_changed``."""
+        """Every change with this transaction id or a later one is in ``_changed``."""
         self._changed: dict[str, tuple[int, ...]] = {}
         """As long as the feed itself holds them: a database that was restored from before them is known by their absence."""
         self._told = _Marks(_MOST)
         self._heard = _Marks(_MOST_HEARD)
 
-    # -- what is heard
+    # -- changes seen
 
     def hear(self, key_id: str, *, told: bool = False) -> None:
-        """Something about this key has changed.
+        """Note that this key has changed.
 
-        :param told: by a message of Redis
+        :param told: by a Redis message, so that the transaction id is not known
         """
         self.number += 1
         self._heard.note(key_id, self.number)
@@ -113,16 +113,16 @@ class Trust:
             self._told.note(key_id, self.number)
 
     def hear_all(self) -> None:
-        """Anything may have changed."""
+        """Note that any key may have changed."""
         self.number += 1
         self._heard.note_all(self.number)
 
     def heard_since(self, key_id: str, number: int) -> bool:
-        """Whether something was heard of this key after :attr:`number` was that: what was read before may be the past."""
+        """Whether this key has changed since :attr:`number` had this value: a record read before then may be outdated."""
         return self._heard.since(key_id, number)
 
     def news(self, read: FeedRead) -> list[tuple[str, int]]:
-        """The changes of a read that no read before has told."""
+        """The changes of a read that no earlier read contained."""
         same = self.read is not None and self.read.server == read.server
         return [change for change in read.changes if not same or change[1] not in self._changed.get(change[0], ())]
 
@@ -145,10 +145,10 @@ class Trust:
         return {(key_id, xid) for key_id, xids in self._changed.items() for xid in xids if xid >= floor}
 
     def learn(self, read: FeedRead, at: Now, number: int) -> None:
-        """Take over a read. Its news have been acted upon.
+        """Record a read of the feed.
 
-        :param at: when it began
-        :param number: :attr:`number` when it began: what messages had told by then, this read knows better
+        :param at: when the read began
+        :param number: :attr:`number` when the read began: changes announced by messages until then are in this read
         """
         if self.gap(read) is not None:
             self.seen.clear()
@@ -169,10 +169,10 @@ class Trust:
             self._floor = read.position.xmax
 
     def recent(self) -> list[str]:
-        """Keys that changed as lately as the feed tells of: a record from before could be valid."""
+        """Keys whose last change is still in the feed: a record from before it could be within its validity."""
         return [key_id for key_id in self._changed if key_id != EVERY_KEY]
 
-    # -- what follows
+    # -- validity
 
     def is_current(self, settings: "Cache", now_ms: int) -> bool:
         """Whether the feed has been read lately."""
@@ -188,8 +188,8 @@ class Trust:
         if now_ms < self.read_at.ms + settings.local_ttl_ms:
             return self.read_at.ms + settings.local_ttl_ms
         if self.redis_up_ms is not None and self.redis_up_ms <= self.read_at.ms:
-            return now_ms + _GOES_ON_MS
-        return min(now_ms + _GOES_ON_MS, self.read_at.ms + settings.stale_limit_ms)
+            return now_ms + _EXTENSION_MS
+        return min(now_ms + _EXTENSION_MS, self.read_at.ms + settings.stale_limit_ms)
 
     def is_ours(self, server: int) -> bool:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
@@ -206,19 +206,19 @@ class Trust:
         )
 
     def usable_until_ms(self, dated: DatedRecord, now: Now) -> int:
-        """Until when a record of Redis may be used while PostgreSQL does not answer; in the past when it may not."""
+        """Until when a record from Redis may be used while PostgreSQL is unavailable; a time in the past when it may not."""
         seen = self.seen.get(dated.server)
         foreign = self.read is not None and not self.is_ours(dated.server) and (seen is None or not seen.includes(dated.position))
         return 0 if foreign or self._changed_after(dated) else _valid_until(dated, now)
 
     def _changed_after(self, dated: DatedRecord) -> bool:
-        """Whether a change of this key is known that the record may lack."""
+        """Whether this key has a known change that the record may not contain."""
         key_id = dated.record.key_id
         changes: Iterable[int] = (*self._changed.get(key_id, ()), *self._changed.get(EVERY_KEY, ()))
         return self._told.since(key_id, 0) or not all(map(dated.position.sees, changes))
 
 
 def _valid_until(dated: DatedRecord, now: Now) -> int:
-    """The end of a seal's validity; a record from the future has none."""
+    """When a record's seal expires; one dated in the future is not valid at all."""
     age_ms = now.wall_ms - dated.read_ms
     return now.ms + dated.ttl_ms - max(0, age_ms) if age_ms >= -CLOCKS_DIFFER_MS else 0

@@ -88,7 +88,7 @@ class Vault:
         try:
             return _xaes(key, nonce).decrypt(nonce[12:], sealed[start + _NONCE_BYTES :], _associated(sealed[:start], context))
         except InvalidTag:
-            raise SealBroken("the seal does not hold: damaged, or sealed for something else") from None
+            raise SealBroken("the sealed value does not authenticate: it is damaged, or was sealed for another purpose") from None
 
     def digests(self, value: bytes) -> list[bytes]:
         """What ``value`` can be recognised by without being kept: HMAC-SHA256 under a key derived from each of the ring, the first's first.
@@ -134,10 +134,10 @@ def _entry_key(key_id: str, encoded: str) -> bytes:
 def _header(sealed: bytes) -> tuple[bytes, int]:
     """The id of the key that sealed a value, and where its nonce starts."""
     if len(sealed) < 2 or sealed[0] != _VERSION:
-        raise SealBroken("not a sealed value of a version known here")
+        raise SealBroken("not a sealed value of a known version")
     start = 2 + sealed[1]
     if len(sealed) < start + _NONCE_BYTES + _TAG_BYTES:
-        raise SealBroken("a sealed value that was cut short")
+        raise SealBroken("a truncated sealed value")
     return sealed[2:start], start
 
 

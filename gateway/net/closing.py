@@ -1,4 +1,4 @@
-"""How a TCP connection ends: what the peer has not acknowledged yet, and an end by RST that it cannot mistake for a normal one."""
+"""Closing of TCP connections: bytes not yet acknowledged, and an abortive close (RST) that the peer cannot mistake for a normal one."""
 
 import asyncio
 import fcntl

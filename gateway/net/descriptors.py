@@ -1,7 +1,7 @@
-"""How many connections the file descriptors of this process are enough for (getrlimit(2)).
+"""The number of connections that the process's file descriptor limit allows (getrlimit(2)).
 
-Each client's connection has one, and what it leads to another: an upstream connection, or a tunnel's other side. If clients could take them
-all, no upstream, store or log could be opened any more.
+Each client connection uses one descriptor, and may need another: for an upstream connection, or a tunnel's upstream side. If clients could
+use all of them, no upstream, store or log could be opened.
 """
 
 import resource

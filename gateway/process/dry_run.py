@@ -1,6 +1,6 @@
-"""What another version would have decided of recent requests: of routes, permissions, maintenance and the clock's window. Pure.
+"""Evaluates recent requests against a new configuration: routes, permissions, maintenance and the clock window. Pure.
 
-What depends on the sender (limits, addresses, credentials that nobody looked at) is not guessed: :data:`DEPENDS` says so.
+Whatever depends on the sender (limits, addresses, credentials that were not checked) is not guessed, but reported as :data:`DEPENDS`.
 """
 
 import re

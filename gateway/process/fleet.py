@@ -176,7 +176,7 @@ class Workers:
         """
         serving = self._serving()
         if not serving:
-            raise Overloaded("no worker serves")
+            raise Overloaded("no worker is ready")
         self._turn += 1
         try:
             decided: dict[str, Any] = await serving[self._turn % len(serving)].call("decide", timeout_ms=DECIDE_MS, asked=asked)

@@ -1,4 +1,4 @@
-"""Keeps out of a worker what other packages import only because it is installed. The worker imports this before anything else.
+"""Prevents optional imports by third-party packages in a worker, to save memory. A worker imports this module first.
 
 structlog imports greenlet, which SQLAlchemy brings for the admin service: 1 MiB. redis-py imports OpenTelemetry's metrics, which the extra
 ``traces`` brings for spans: 2.5 MiB. An import of them fails until :func:`lift`, as it does where they are not installed.

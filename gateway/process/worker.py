@@ -125,7 +125,7 @@ def _taken_over(settings: dict[str, Any], version: str) -> Configuration:
     configuration = Configuration.taken_over(settings)
     if configuration.version != version:
         # A certificate's file was replaced between the parent's reading and ours.
-        raise NotPossible(f"sees version {configuration.version} where the parent sees {version}: a file changes at this moment, try again")
+        raise NotPossible(f"read version {configuration.version} where the parent read {version}: a file is being changed, try again")
     return configuration
 
 

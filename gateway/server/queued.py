@@ -1,4 +1,4 @@
-"""One message of a session from its decision until it passes or is refused: in order, behind those that wait."""
+"""A session message between its decision and its delivery or refusal, which happen in the order of arrival."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Whose bytes are looked at when: in each turn of the event loop there is little time for who has proven nothing, shared by address.
+"""Schedules the processing of unauthenticated input: a small time budget per turn of the event loop, shared fairly by client address.
 
 A connection whose last request was admitted for a key is read at once. What comes on any other is read at once too, while this turn has
 time left for it (:data:`SHARE_US`); then it waits, and its connection is not read on. In the turns of the loop that follow, addresses that

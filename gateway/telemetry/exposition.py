@@ -1,4 +1,4 @@
-"""What was counted, in Prometheus' text format. Workers are not asked for ``/metrics`` and do not import this."""
+"""Renders the metrics in Prometheus's text format. Workers do not serve ``/metrics`` and do not import this module."""
 
 from collections.abc import Iterator, Sequence
 

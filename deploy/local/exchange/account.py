@@ -12,19 +12,19 @@ from deploy.local.exchange.orders import ZERO, Fill, Order, OrderRefused
 FIRST_BALANCES = {"IDR": Decimal(1_000_000_000), "BTC": Decimal(1), "ETH": Decimal(10), "USDT": Decimal(10_000)}
 MAX_OPEN = 200
 MAX_KEPT = 1_000
-"""Orders that an account remembers, and trades."""
+"""Orders kept per account, and trades."""
 
 
 @dataclass(slots=True)
 class Balance:
-    """``available`` can be spent, ``locked`` waits in open orders."""
+    """``available`` can be spent, ``locked`` is reserved for open orders."""
 
     available: Decimal = ZERO
     locked: Decimal = ZERO
 
 
 class Account:
-    """Everything one customer has at the demo exchange."""
+    """One customer's account at the demo exchange."""
 
     def __init__(self, account_id: str) -> None:
         self.id = account_id
@@ -34,10 +34,10 @@ class Account:
         self.fills: deque[Fill] = deque(maxlen=MAX_KEPT)
 
     def accept(self, order: Order, cost: Decimal) -> None:
-        """Take an order in and lock what it may cost.
+        """Accept an order and lock the funds that it may cost.
 
         :param cost: in the currency that the order spends
-        :raises OrderRefused: nothing has changed then
+        :raises OrderRefused: nothing has changed
         """
         self.check(order.client_id, order, cost)
         balance = self.balances[spends(order)]
@@ -54,10 +54,10 @@ class Account:
         currency = spends(order)
         available = self.balances[currency].available
         if available < cost:
-            raise OrderRefused("insufficient_balance", f"this needs {text(cost)} {currency}, available are {text(available)}")
+            raise OrderRefused("insufficient_balance", f"{text(cost)} {currency} required, {text(available)} available")
 
     def fill(self, fill: Fill) -> None:
-        """Book a trade of one of this account's open orders: pay what it cost, give back what was locked beyond that."""
+        """Book a trade of one of this account's open orders: pay its cost, and release what was locked beyond that."""
         order, worth = fill.order, fill.price * fill.quantity
         paying, gaining = self.balances[spends(order)], self.balances[gains(order)]
         paid = worth if order.side == "buy" else fill.quantity
@@ -74,7 +74,7 @@ class Account:
             self._close(order)
 
     def end(self, order: Order, now_ms: int, *, expired: bool = False) -> None:
-        """Close an open order and give back what is still locked for it."""
+        """Close an open order and release what is still locked for it."""
         balance, rest = self.balances[spends(order)], locked(order, order.remaining, at=order.price)
         balance.locked -= rest
         balance.available += rest
@@ -99,19 +99,19 @@ class Account:
 
 
 def spends(order: Order) -> str:
-    """The currency that an order takes from its account."""
+    """The currency that an order spends."""
     return order.market.quote if order.side == "buy" else order.market.base
 
 
 def gains(order: Order) -> str:
-    """The currency that it brings."""
+    """The currency that an order receives."""
     return order.market.base if order.side == "buy" else order.market.quote
 
 
 def locked(order: Order, quantity: Decimal, *, at: Decimal) -> Decimal:
-    """What is locked for so much of an order.
+    """The funds locked for this quantity of an order.
 
-    :param at: of a market order, the price that this part is filled at; a limit order locks at its limit
+    :param at: for a market order, the price of this fill; a limit order locks at its limit
     """
     if order.side == "sell":
         return quantity

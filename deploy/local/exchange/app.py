@@ -25,13 +25,13 @@ from gateway.runtime import clock, tasks
 
 _PUBLIC = ("/v1/markets/", "/v1/stream/", "/ws/")
 _SOCKETS_PATHS = ("/ws", "/ws-api/v3", "/stream")
-"""Whose handshake is for everybody; each message says for itself who it is from."""
+"""The handshake is public; each message carries its own assertion."""
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def application(jwks_url: str) -> web.Application:
-    """:param jwks_url: the gateway's public keys; whoever brings no assertion signed by them gets 401"""
+    """:param jwks_url: the gateway's public keys; a request without an assertion signed by one of them gets 401"""
     gate_only = require_assertion(jwks_url, expected_audience=AUDIENCE, expected_issuer=ISSUER, public=_is_public, exempt=_is_health)
     app = web.Application(middlewares=[cast("Middleware", gate_only), _refusals])
     feed = Feed()
@@ -87,7 +87,7 @@ async def _health(_request: web.Request) -> web.Response:
 
 
 async def _moving(exchange: Exchange) -> AsyncIterator[None]:
-    """Move the price on as time passes, so that orders are filled while nobody asks."""
+    """Advance the price continuously, so that orders are filled without any request."""
 
     async def move() -> None:
         while True:
@@ -101,7 +101,7 @@ async def _moving(exchange: Exchange) -> AsyncIterator[None]:
 
 
 class _Tickers(Session):
-    """``/v1/stream/tickers``: every market's price each time it moves. What a listener says is of no interest."""
+    """``/v1/stream/tickers``: every market's price whenever it moves. Received messages are ignored."""
 
     def __init__(self, socket: Socket, exchange: Exchange) -> None:
         super().__init__(socket)

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from deploy.local.exchange.amounts import floored
 from deploy.local.exchange.market import Market, Quote, depth_at_one_price
-from deploy.local.exchange.orders import ZERO, Order, Side, Wish
+from deploy.local.exchange.orders import ZERO, Order, OrderRequest, Side
 
 MAKER_LEVELS = 20
-"""At how many prices the market maker shows himself."""
+"""Number of price levels that the market maker quotes."""
 
 
 class Match(NamedTuple):
@@ -29,7 +29,7 @@ class Book:
         self.market = market
         self.quote = quote
         self.revision = quote.time_ms
-        """Grows with every change, across restarts too."""
+        """Increases with every change, also across restarts."""
         self._sides: dict[Side, list[tuple[Decimal, int, Order]]] = {"buy": [], "sell": []}
 
     def add(self, order: Order) -> None:
@@ -42,7 +42,7 @@ class Book:
         self.revision += 1
 
     def changed(self) -> None:
-        """A resting order is filled in part, or the price has moved."""
+        """Note that a resting order was partially filled or the price has moved."""
         self.revision += 1
 
     def resting(self, side: Side) -> Iterator[Order]:
@@ -50,40 +50,40 @@ class Book:
         return (order for _, _, order in list(self._sides[side]))
 
     def reached(self) -> list[Order]:
-        """The resting orders that the market maker's price has come to."""
+        """The resting orders that the market maker's price has reached."""
         bids = [order for order in self.resting("buy") if order.price >= self.quote.ask]
         return bids + [order for order in self.resting("sell") if order.price <= self.quote.bid]
 
     def best(self, side: Side) -> Decimal:
-        """The best price at which somebody buys, or sells."""
+        """The best price on one side."""
         maker = self.quote.bid if side == "buy" else self.quote.ask
         first = next(self.resting(side), None)
         if first is None:
             return maker
         return max(maker, first.price) if side == "buy" else min(maker, first.price)
 
-    def plan(self, wish: Wish) -> list[Match]:
-        """How a wish would be filled at once: customers up to the market maker's price, then the market maker for all the rest."""
-        other: Side = "sell" if wish.side == "buy" else "buy"
-        maker = self.quote.ask if wish.side == "buy" else self.quote.bid
+    def plan(self, requested: OrderRequest) -> list[Match]:
+        """How an order would be matched immediately: customers up to the market maker's price, then the market maker for the rest."""
+        other: Side = "sell" if requested.side == "buy" else "buy"
+        maker = self.quote.ask if requested.side == "buy" else self.quote.bid
         matches: list[Match] = []
-        quantity, spend = wish.quantity, wish.spend
+        quantity, spend = requested.quantity, requested.spend
         for resting in self.resting(other):
-            if not _as_good(resting.price, maker, wish.side) or not _within(wish, resting.price):
+            if not _at_least_as_good(resting.price, maker, requested.side) or not _within(requested, resting.price):
                 break
-            taken = min(resting.remaining, _wanted(quantity, spend, resting.price, self.market))
+            taken = min(resting.remaining, _quantity(quantity, spend, resting.price, self.market))
             if not taken:
                 return matches
             matches.append(Match(resting, resting.price, taken))
             quantity = None if quantity is None else quantity - taken
             spend = None if spend is None else spend - taken * resting.price
-        rest = _wanted(quantity, spend, maker, self.market)
-        if rest and _within(wish, maker):
+        rest = _quantity(quantity, spend, maker, self.market)
+        if rest and _within(requested, maker):
             matches.append(Match(None, maker, rest))
         return matches
 
     def levels(self, side: Side, limit: int) -> list[tuple[Decimal, Decimal]]:
-        """Price and amount, best first: the customers' orders and what the market maker shows."""
+        """Price and amount, best first: the customers' orders and the market maker's quotes."""
         best, step = (self.quote.bid, -self.market.tick) if side == "buy" else (self.quote.ask, self.market.tick)
         shown = depth_at_one_price(self.market)
         amounts = {best + level * step: shown for level in range(MAKER_LEVELS)}
@@ -101,15 +101,15 @@ def _place(order: Order) -> tuple[Decimal, int, Order]:
     return (-order.price if order.side == "buy" else order.price, order.number, order)
 
 
-def _as_good(price: Decimal, maker: Decimal, side: Side) -> bool:
+def _at_least_as_good(price: Decimal, maker: Decimal, side: Side) -> bool:
     return price <= maker if side == "buy" else price >= maker
 
 
-def _within(wish: Wish, price: Decimal) -> bool:
-    return wish.price is None or _as_good(price, wish.price, wish.side)
+def _within(requested: OrderRequest, price: Decimal) -> bool:
+    return requested.price is None or _at_least_as_good(price, requested.price, requested.side)
 
 
-def _wanted(quantity: Decimal | None, spend: Decimal | None, price: Decimal, market: Market) -> Decimal:
+def _quantity(quantity: Decimal | None, spend: Decimal | None, price: Decimal, market: Market) -> Decimal:
     if quantity is not None:
         return quantity
     return floored((spend or ZERO) / price, market.lot)

@@ -12,17 +12,17 @@ from deploy.local.exchange.amounts import text
 from deploy.local.exchange.book import Book, Match
 from deploy.local.exchange.feed import Feed
 from deploy.local.exchange.market import MARKETS, STEP_MS, Candle, Market, candle, last_price, quote, traded
-from deploy.local.exchange.orders import ZERO, Change, Execution, Fill, Order, OrderRefused, Trade, Wish
+from deploy.local.exchange.orders import ZERO, Change, Execution, Fill, Order, OrderRefused, OrderRequest, Trade
 
 MAX_ACCOUNTS = 1_000
 MAX_TRADES = 1_000
 """Kept of each market."""
 _MAX_MISSED = 200
-"""Steps that are made up for: at the start, and when nobody has moved the price for a while."""
+"""Price steps that are simulated afterwards: at the start, and when the price has not been advanced for a while."""
 
 
 class Exchange:
-    """All accounts of this process; the one longest unused goes first when there are too many, and its orders with it."""
+    """All accounts of this process. When there are too many, the least recently used one is dropped with its orders."""
 
     def __init__(self, feed: Feed, now_ms: int) -> None:
         self.feed = feed
@@ -34,11 +34,11 @@ class Exchange:
         self._executions = now_ms
         self._step = now_ms // STEP_MS - _MAX_MISSED
         self._last_trade = self._step * 8
-        """Begins beyond what an earlier run has used: each step takes one a market, and the customers' own trades the rest."""
+        """Starts beyond the numbers of an earlier run: each step uses one per market, and customers' trades the others."""
         self.advance(now_ms)
 
     def account(self, account_id: str) -> Account:
-        """An account, with its first balances when it is new."""
+        """An account; a new one starts with the initial balances."""
         account = self._accounts.setdefault(account_id, Account(account_id))
         self._accounts.move_to_end(account_id)
         if len(self._accounts) > MAX_ACCOUNTS:
@@ -48,16 +48,16 @@ class Exchange:
         return account
 
     def holder(self, order: Order) -> Account:
-        """The account of an order that something is happening to."""
+        """The account that placed an order."""
         return self._accounts[order.account_id]
 
     def advance(self, now_ms: int) -> None:
-        """Bring price, tape and resting orders up to this moment."""
+        """Advance price, public trades and resting orders to this moment."""
         step = now_ms // STEP_MS
         if step <= self._step:
             return
         for market, book in self.books.items():
-            self._let_others_trade(market, range(max(self._step + 1, step - _MAX_MISSED), step + 1))
+            self._simulate_trades(market, range(max(self._step + 1, step - _MAX_MISSED), step + 1))
             book.quote = quote(market, now_ms)
             book.changed()
             for order in book.reached():
@@ -66,40 +66,40 @@ class Exchange:
         for market in self.books:
             self.feed.moved(market)
 
-    def place(self, account: Account, wish: Wish, now_ms: int) -> tuple[Order, list[Fill]]:
-        """Place an order: what can be filled at once is, the rest waits or ends as its time in force says.
+    def place(self, account: Account, requested: OrderRequest, now_ms: int) -> tuple[Order, list[Fill]]:
+        """Place an order: it is matched immediately as far as possible; the rest is booked or expires per its time in force.
 
-        :raises OrderRefused: nothing has changed then
+        :raises OrderRefused: nothing has changed
         """
-        book = self.books[wish.market]
-        matches = book.plan(wish)
-        order, cost = self._order(account, wish, matches, now_ms)
+        book = self.books[requested.market]
+        matches = book.plan(requested)
+        order, cost = self._order(account, requested, matches, now_ms)
         account.accept(order, cost)
         self._last_order = order.number
-        self._tell(order, "placed", now_ms)
-        killed = wish.time_in_force == "fok" and sum(match.quantity for match in matches) < order.quantity
+        self._publish(order, "placed", now_ms)
+        killed = requested.time_in_force == "fok" and sum(match.quantity for match in matches) < order.quantity
         fills = [] if killed else self._trade(order, matches, now_ms, maker=False)
         if order.status == "open":
-            if wish.time_in_force in ("ioc", "fok") or wish.kind == "market":
+            if requested.time_in_force in ("ioc", "fok") or requested.kind == "market":
                 self._end(account, order, now_ms, "expired")
             else:
                 book.add(order)
-                self.feed.moved_book(wish.market)
+                self.feed.moved_book(requested.market)
         self.feed.balances(account, now_ms)
         return order, fills
 
-    def test(self, account: Account, wish: Wish, now_ms: int) -> None:
+    def test(self, account: Account, requested: OrderRequest, now_ms: int) -> None:
         """Check an order without placing it.
 
-        :raises OrderRefused: by which :meth:`place` would refuse it too
+        :raises OrderRefused: as :meth:`place` would
         """
-        order, cost = self._order(account, wish, self.books[wish.market].plan(wish), now_ms)
+        order, cost = self._order(account, requested, self.books[requested.market].plan(requested), now_ms)
         account.check(order.client_id, order, cost)
 
     def cancel(self, account: Account, order: Order, now_ms: int, *, cancel_id: str = "") -> Order:
-        """Take an order out of the book and give back what is locked for its rest.
+        """Remove an order from the book and release the funds locked for its remainder.
 
-        :param cancel_id: the customer's own name for this cancellation
+        :param cancel_id: the client's id for this cancellation
         :raises OrderRefused: it is not open
         """
         if order.status != "open":
@@ -112,11 +112,11 @@ class Exchange:
         return order
 
     def trades(self, market: Market) -> Sequence[Trade]:
-        """The last ones, oldest first."""
+        """The most recent ones, oldest first."""
         return self._tape[market]
 
     def candle(self, market: Market, opened_ms: int, length_ms: int, now_ms: int) -> Candle:
-        """The candle that opened then, the customers' own trades included."""
+        """The candle that opened at this time, including the customers' trades."""
         found = candle(market, opened_ms, length_ms, now_ms)
         for trade in self._ours[market]:
             if opened_ms <= trade.time_ms < opened_ms + length_ms:
@@ -129,38 +129,38 @@ class Exchange:
                 )
         return found
 
-    def _order(self, account: Account, wish: Wish, matches: list[Match], now_ms: int) -> tuple[Order, Decimal]:
-        """The order that a wish becomes, and what is to be locked for it.
+    def _order(self, account: Account, requested: OrderRequest, matches: list[Match], now_ms: int) -> tuple[Order, Decimal]:
+        """The order for a request, and the funds to lock for it.
 
         :raises OrderRefused: by a rule of the market
         """
         planned = sum((match.quantity for match in matches), ZERO)
-        quantity = planned if wish.quantity is None else wish.quantity
-        _check_amounts(wish, quantity, matches)
-        if wish.time_in_force == "post_only" and matches:
-            raise OrderRefused("would_take", "the order would be filled at once, and it asks not to be")
+        quantity = planned if requested.quantity is None else requested.quantity
+        _check_amounts(requested, quantity, matches)
+        if requested.time_in_force == "post_only" and matches:
+            raise OrderRefused("would_take", "a post-only order would be filled immediately")
         order = Order(
             self._last_order + 1,
             account.id,
-            wish.market,
-            wish.side,
-            wish.kind,
-            wish.time_in_force,
-            wish.price or ZERO,
+            requested.market,
+            requested.side,
+            requested.kind,
+            requested.time_in_force,
+            requested.price or ZERO,
             quantity,
-            wish.spend,
+            requested.spend,
             now_ms,
-            wish.client_id,
+            requested.client_id,
             updated_ms=now_ms,
         )
-        if wish.side == "sell":
+        if requested.side == "sell":
             return order, quantity
-        return order, _cost(matches) if wish.price is None else quantity * wish.price
+        return order, _cost(matches) if requested.price is None else quantity * requested.price
 
     def _trade(self, order: Order, matches: list[Match], now_ms: int, *, maker: bool) -> list[Fill]:
-        """Fill an order as planned, and whoever is on the other side.
+        """Fill an order as planned, and the orders on the other side.
 
-        :param maker: it rested, and the market has come to it
+        :param maker: whether the order was resting in the book
         """
         fills = []
         for match in matches:
@@ -171,7 +171,7 @@ class Exchange:
                 self._book_fill(fill._replace(order=match.resting, maker=True))
             fills.append(fill)
             buyer_is_maker = (order.side == "buy") == maker
-            self._print(order.market, Trade(self._last_trade, match.price, match.quantity, now_ms, buyer_is_maker), ours=True)
+            self._record(order.market, Trade(self._last_trade, match.price, match.quantity, now_ms, buyer_is_maker), ours=True)
         if matches:
             self.feed.moved_book(order.market)
         return fills
@@ -182,28 +182,28 @@ class Exchange:
             self.books[order.market].remove(order)
         account.fill(fill)
         self.books[order.market].changed()
-        self._tell(order, "traded", fill.time_ms, fill)
-        if fill.maker:  # whoever takes is told once, when all is done
+        self._publish(order, "traded", fill.time_ms, fill)
+        if fill.maker:  # the taker is notified once, at the end
             self.feed.balances(account, fill.time_ms)
 
     def _end(self, account: Account, order: Order, now_ms: int, change: Change) -> None:
         account.end(order, now_ms, expired=change == "expired")
-        self._tell(order, change, now_ms)
+        self._publish(order, change, now_ms)
 
-    def _tell(self, order: Order, change: Change, now_ms: int, fill: Fill | None = None) -> None:
+    def _publish(self, order: Order, change: Change, now_ms: int, fill: Fill | None = None) -> None:
         self._executions += 1
         self.feed.happened(Execution(self._executions, order, change, now_ms, fill))
 
-    def _let_others_trade(self, market: Market, steps: range) -> None:
+    def _simulate_trades(self, market: Market, steps: range) -> None:
         before = last_price(market, (steps.start - 1) * STEP_MS)
         for step in steps:
             moment = step * STEP_MS
             price = last_price(market, moment)
             self._last_trade += 1
-            self._print(market, Trade(self._last_trade, price, traded(market, moment), moment, price < before), ours=False)
+            self._record(market, Trade(self._last_trade, price, traded(market, moment), moment, price < before), ours=False)
             before = price
 
-    def _print(self, market: Market, trade: Trade, *, ours: bool) -> None:
+    def _record(self, market: Market, trade: Trade, *, ours: bool) -> None:
         self._tape[market].append(trade)
         if ours:
             self._ours[market].append(trade)
@@ -214,20 +214,20 @@ def _cost(matches: list[Match]) -> Decimal:
     return sum((match.quantity * match.price for match in matches), ZERO)
 
 
-def _check_amounts(wish: Wish, quantity: Decimal, matches: list[Match]) -> None:
-    market = wish.market
-    if wish.kind == "limit":
-        if wish.price is None:
+def _check_amounts(requested: OrderRequest, quantity: Decimal, matches: list[Match]) -> None:
+    market = requested.market
+    if requested.kind == "limit":
+        if requested.price is None:
             raise OrderRefused("invalid_price", "a limit order needs a price")
-        if wish.price <= 0 or wish.price % market.tick:
+        if requested.price <= 0 or requested.price % market.tick:
             raise OrderRefused("invalid_price", f"price must be a positive multiple of {text(market.tick)}")
-    elif wish.price is not None:
+    elif requested.price is not None:
         raise OrderRefused("invalid_price", "a market order has no price")
-    if wish.spend is None and (quantity <= 0 or quantity % market.lot):
+    if requested.spend is None and (quantity <= 0 or quantity % market.lot):
         raise OrderRefused("invalid_quantity", f"quantity must be a positive multiple of {text(market.lot)}")
-    if wish.spend is not None:
-        worth = wish.spend if quantity else ZERO
+    if requested.spend is not None:
+        worth = requested.spend if quantity else ZERO
     else:
-        worth = _cost(matches) if wish.price is None else quantity * wish.price
+        worth = _cost(matches) if requested.price is None else quantity * requested.price
     if worth < market.least:
         raise OrderRefused("order_too_small", f"an order must be worth at least {text(market.least)} {market.quote}")

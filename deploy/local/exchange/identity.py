@@ -13,15 +13,15 @@ ISSUER = "gerbang"
 
 
 class Identities:
-    """Reads the member ``gateway`` that the gate puts first into each message of a session that it admits."""
+    """Verifies the member ``gateway`` that the gateway inserts first into each admitted message of a session."""
 
     def __init__(self, jwks_url: str) -> None:
         self._keys = JwksCache(jwks_url)
 
     async def of(self, message: Mapping[str, Any]) -> Asserted | None:
-        """Whose key the message was admitted for; ``None``: it is public, and from nobody.
+        """The caller that the message was admitted for; ``None`` for a public message.
 
-        :raises AssertionRefused: it names somebody and does not prove it
+        :raises AssertionRefused: it names a caller without a valid assertion
         """
         member = message.get("gateway")
         if not isinstance(member, dict) or not {"assertion", "account_id", "key_id"} & member.keys():
@@ -32,5 +32,5 @@ class Identities:
         keys = await self._keys.keys_for(token, clock.monotonic_ms())
         found = verify(token, expected_audience=AUDIENCE, expected_issuer=ISSUER, jwks=keys, now_ms=clock.now_ms())
         if (member.get("account_id"), member.get("key_id")) != (found.account_id, found.key_id):
-            raise AssertionRefused("account_id, key_id: not those of the assertion")
+            raise AssertionRefused("account_id, key_id: differ from the assertion")
         return found

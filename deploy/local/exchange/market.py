@@ -11,10 +11,10 @@ STEP_MS = 500
 DAY_MS = 86_400_000
 _WAVES = ((6_000_000, 150), (911_000, 60), (127_000, 25))  # period in ms, amplitude in 1/10000 of the base price
 _UNIT = 1_000_000  # waves are whole numbers of one in a million: a thousand candles are many prices
-_LEAST_UNITS, _MORE_UNITS = 10, 490  # what others trade in a step, in the smallest order's worth
+_LEAST_UNITS, _MORE_UNITS = 10, 490  # simulated volume of a step, in units of the smallest order
 _NOISE = 8  # 1/10000 of the base price, either way
 _SAMPLES = 96  # a day's summary looks every 15 minutes
-_SAMPLES_OF_LONG_CANDLES = 24  # a minute's candle looks at every step; a thousand long ones must not hold up everybody else
+_SAMPLES_OF_LONG_CANDLES = 24  # a minute's candle samples every step; a thousand long ones must not block the event loop
 _MINUTE_MS = 60_000
 INTERVALS = {
     f"{count}{unit}": count * length
@@ -36,13 +36,13 @@ class Market(NamedTuple):
     base: str
     quote: str
     price: Decimal
-    """Around which the price moves."""
+    """The price that the simulation moves around."""
     tick: Decimal
     """Prices are multiples of it."""
     lot: Decimal
     """Quantities are multiples of it."""
     least: Decimal
-    """The smallest worth of an order, in ``quote``."""
+    """The minimum value of an order, in ``quote``."""
 
     @property
     def symbol(self) -> str:
@@ -50,7 +50,7 @@ class Market(NamedTuple):
 
 
 class Quote(NamedTuple):
-    """What a market stands at, at one moment."""
+    """A market's prices at one moment."""
 
     last: Decimal
     bid: Decimal
@@ -70,7 +70,7 @@ class Summary(NamedTuple):
 
 
 class Candle(NamedTuple):
-    """What happened in one interval; the last one is still going on."""
+    """Prices and volume of one interval; the latest one is not complete."""
 
     opened_ms: int
     length_ms: int
@@ -111,7 +111,7 @@ def last_price(market: Market, moment: int) -> Decimal:
 
 
 def traded(market: Market, moment: int) -> Decimal:
-    """How much others bought or sold in this step, in base."""
+    """Simulated volume of this step, in base."""
     return _steps(market).at(moment)[1] * market.lot
 
 
@@ -123,12 +123,12 @@ def summary(market: Market, now_ms: int) -> Summary:
 
 
 def depth_at_one_price(market: Market) -> Decimal:
-    """How much the market shows at one price, in base; what it takes at its best price is not limited."""
+    """Quoted quantity per price level, in base; at the best price the market maker fills any quantity."""
     return (market.least * 1000 / market.price).quantize(market.lot)
 
 
 def candle(market: Market, opened_ms: int, length_ms: int, now_ms: int) -> Candle:
-    """The candle that opened then, as far as ``now_ms``."""
+    """The candle that opened at this time, up to ``now_ms``."""
     if opened_ms + length_ms <= now_ms:
         return _whole_candle(market, opened_ms, length_ms)
     return _candle(market, opened_ms, length_ms, now_ms)
@@ -176,7 +176,7 @@ class _Steps:
         self.mean_lots = self._unit_lots * (_LEAST_UNITS + _MORE_UNITS // 2)
 
     def at(self, moment: int) -> tuple[int, int]:
-        """Price in ticks, and what others trade in lots."""
+        """Price in ticks, and simulated volume in lots."""
         parts, chance = 0, self._hash(moment)
         for period, amplitude in _WAVES:  # from minus one to one and back within the period, in units of one in a million
             parts += amplitude * (4 * abs((moment + self._shift) % period * _UNIT // period - _UNIT // 2) - _UNIT)

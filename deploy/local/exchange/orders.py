@@ -9,22 +9,22 @@ from deploy.local.exchange.market import Market
 Side = Literal["buy", "sell"]
 Kind = Literal["limit", "market"]
 TimeInForce = Literal["gtc", "ioc", "fok", "post_only"]
-"""Rest until cancelled; fill what is there at once and drop the rest; fill whole at once or not at all; rest or be refused."""
+"""Good till cancelled; immediate or cancel; fill or kill; post only."""
 Status = Literal["open", "filled", "cancelled", "expired"]
 Change = Literal["placed", "traded", "cancelled", "expired"]
 ZERO = Decimal(0)
 
 
 class OrderRefused(Exception):
-    """What the customer asked breaks a rule; ``code`` is for programs, the text for people."""
+    """An order or call violates a rule; ``code`` is for programs, the text for people."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
         self.code = code
 
 
-class Wish(NamedTuple):
-    """An order as it is asked for."""
+class OrderRequest(NamedTuple):
+    """The parameters of an order that a customer sends."""
 
     market: Market
     side: Side
@@ -33,14 +33,14 @@ class Wish(NamedTuple):
     """In base; a market order may name ``spend`` instead."""
     price: Decimal | None = None
     spend: Decimal | None = None
-    """In quote, of a market order: what a purchase may cost, or a sale is to bring."""
+    """In quote, for a market order: the total to spend or to receive."""
     time_in_force: TimeInForce = "gtc"
     client_id: str = ""
 
 
 @dataclass(slots=True, eq=False)
 class Order:
-    """An order is open until it is filled whole, cancelled, or expires."""
+    """An order is open until it is filled completely, cancelled, or expires."""
 
     number: int
     account_id: str
@@ -49,9 +49,9 @@ class Order:
     kind: Kind
     time_in_force: TimeInForce
     price: Decimal
-    """The limit; of a market order zero."""
+    """The limit; zero for a market order."""
     quantity: Decimal
-    """In base; of a market order by ``spend``, what that was found to be worth."""
+    """In base; for a market order by ``spend``, the quantity that the total bought or sold."""
     spend: Decimal | None
     created_ms: int
     client_id: str
@@ -60,7 +60,7 @@ class Order:
     executed: Decimal = ZERO
     """In base."""
     spent: Decimal = ZERO
-    """In quote: what the executed part was worth."""
+    """In quote: the value of the executed part."""
     updated_ms: int = 0
 
     @property
@@ -73,20 +73,20 @@ class Order:
 
 
 class Fill(NamedTuple):
-    """One trade as one of its two sides sees it."""
+    """One trade from the point of view of one of its two orders."""
 
     trade: int
-    """The trade's number: both sides and the public tape name the same."""
+    """The trade's number, the same for both sides and in the public trades."""
     order: Order
     price: Decimal
     quantity: Decimal
     time_ms: int
     maker: bool
-    """The order rested before."""
+    """Whether the order was resting in the book."""
 
 
 class Trade(NamedTuple):
-    """One trade as everybody sees it."""
+    """One public trade."""
 
     number: int
     price: Decimal
@@ -96,7 +96,7 @@ class Trade(NamedTuple):
 
 
 class Execution(NamedTuple):
-    """Something happened to an order; ``order`` is as it stands after that."""
+    """A change of an order; ``order`` is its state after the change."""
 
     number: int
     order: Order

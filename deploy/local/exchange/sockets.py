@@ -18,12 +18,12 @@ MAX_MESSAGE_BYTES = 65_536
 MAX_SUBSCRIPTIONS = 1_024
 """Of one socket."""
 MAX_WAITING_CHARACTERS = 1_048_576
-"""Of messages that a client has not read yet; whoever is further behind loses the connection."""
+"""Unsent output per client; a client that is further behind is disconnected."""
 HEARTBEAT_S = 20
 
 
 class Socket:
-    """One client's WebSocket: sending never waits."""
+    """One client's WebSocket. Sending never blocks."""
 
     def __init__(self, feed: Feed, response: web.WebSocketResponse, request: web.Request) -> None:
         self._feed = feed
@@ -34,12 +34,12 @@ class Socket:
         self._topics: set[tuple[Topic, object]] = set()
 
     def send(self, message: object, write: Callable[[object], str] = json.dumps) -> None:
-        """Queue a message, or cut the connection off when too much waits already."""
+        """Queue a message; abort the connection when too much is queued already."""
         text = write(message)
         self._waiting += len(text)
         if self._waiting > MAX_WAITING_CHARACTERS:
             if self._transport is not None:
-                self._transport.abort()  # a close frame would wait behind what is not read
+                self._transport.abort()  # a Close frame would be queued behind the unread output
             return
         self._outbox.put_nowait(text)
 

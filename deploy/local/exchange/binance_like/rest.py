@@ -6,7 +6,7 @@ from aiohttp import web
 from aiohttp.web import Request, Response
 
 from deploy.local.exchange.binance_like import calls
-from deploy.local.exchange.binance_like.calls import Asked, Call
+from deploy.local.exchange.binance_like.calls import Call, CallRequest
 from deploy.local.exchange.binance_like.parameters import Parameters
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.orders import OrderRefused
@@ -76,7 +76,7 @@ class _Handler:
             now_ms = clock.now_ms()
             self._exchange.advance(now_ms)
             account = None if self._public else self._exchange.account(request[ASSERTED].account_id)
-            return web.json_response(self._call(Asked(self._exchange, account, parameters, now_ms)), dumps=_short)
+            return web.json_response(self._call(CallRequest(self._exchange, account, parameters, now_ms)), dumps=_short)
         except OrderRefused as error:
             status, told = calls.refusal(error)
             return web.json_response(told, status=status, dumps=_short)

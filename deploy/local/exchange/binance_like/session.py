@@ -5,7 +5,7 @@ from typing import Any
 
 from deploy.local.exchange.account import Account
 from deploy.local.exchange.binance_like import calls, words
-from deploy.local.exchange.binance_like.calls import Asked, Call
+from deploy.local.exchange.binance_like.calls import Call, CallRequest
 from deploy.local.exchange.binance_like.parameters import Parameters, Written, written
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.identity import Identities
@@ -53,9 +53,9 @@ class ApiSession(Session):
         self._connected_ms = clock.now_ms()
         self._authorized_ms: int | None = None
         self._streams: dict[int, tuple[str, bool]] = {}
-        """Account of each user data stream, and whether it ends with the session's log-out."""
+        """Account of each user data stream, and whether it ends when the session logs out."""
         self._next_stream = 0
-        self._own: dict[str, Callable[[Asked, Asserted | None], Any]] = {
+        self._own: dict[str, Callable[[CallRequest, Asserted | None], Any]] = {
             "session.logon": self._log_on,
             "session.status": self._status,
             "session.logout": self._log_out,
@@ -80,12 +80,12 @@ class ApiSession(Session):
         except OrderRefused as error:
             self.socket.send(_failed(answer_to, *calls.refusal(error)))
         except AssertionRefused:
-            self.socket.send(_failed(answer_to, 401, {"code": -2015, "msg": "The message does not prove that it came through the gate."}))
+            self.socket.send(_failed(answer_to, 401, {"code": -2015, "msg": "The message has no valid assertion of the gateway."}))
 
     async def _answer(self, message: dict[str, Any]) -> Any:
         """:raises OrderRefused: the call is refused
 
-        :raises AssertionRefused: it says that it is from somebody, and is not
+        :raises AssertionRefused: it names a caller without a valid assertion
         """
         caller = await self._identities.of(message)
         params = message.get("params")
@@ -94,42 +94,42 @@ class ApiSession(Session):
         now_ms = clock.now_ms()
         self._exchange.advance(now_ms)
         account = None if caller is None else self._exchange.account(caller.account_id)
-        asked = Asked(self._exchange, account, Parameters(params or {}), now_ms)
+        request = CallRequest(self._exchange, account, Parameters(params or {}), now_ms)
         method = message["method"].removeprefix("v3/")
         if (own := self._own.get(method)) is not None:
-            return own(asked, caller)
+            return own(request, caller)
         if (call := _CALLS.get(method)) is None:
             raise OrderRefused("unknown_method", f"Unknown method '{method[:64]}'.")
-        return call(asked)
+        return call(request)
 
-    def _log_on(self, asked: Asked, caller: Asserted | None) -> dict[str, Any]:
-        _ = asked.account
-        self._authorized_ms = asked.now_ms
-        return self._status(asked, caller)
+    def _log_on(self, request: CallRequest, caller: Asserted | None) -> dict[str, Any]:
+        _ = request.account
+        self._authorized_ms = request.now_ms
+        return self._status(request, caller)
 
-    def _log_out(self, asked: Asked, _caller: Asserted | None) -> dict[str, Any]:
+    def _log_out(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
         self._authorized_ms = None
         for number in [number for number, (_, of_session) in self._streams.items() if of_session]:
-            self._end_stream(number, asked.now_ms)
-        return self._status(asked, None)
+            self._end_stream(number, request.now_ms)
+        return self._status(request, None)
 
-    def _status(self, asked: Asked, caller: Asserted | None) -> dict[str, Any]:
+    def _status(self, request: CallRequest, caller: Asserted | None) -> dict[str, Any]:
         who = {"apiKey": None if caller is None else caller.key_id, "authorizedSince": self._authorized_ms}
-        times = {"connectedSince": self._connected_ms, "serverTime": asked.now_ms}
+        times = {"connectedSince": self._connected_ms, "serverTime": request.now_ms}
         return who | times | {"returnRateLimits": False, "userDataStream": bool(self._streams)}
 
-    def _subscriptions(self, _asked: Asked, _caller: Asserted | None) -> list[dict[str, int]]:
+    def _subscriptions(self, _request: CallRequest, _caller: Asserted | None) -> list[dict[str, int]]:
         return [{"subscriptionId": number} for number in self._streams]
 
-    def _subscribe(self, asked: Asked, _caller: Asserted | None) -> dict[str, Any]:
-        return self._start_stream(asked.account, of_session=True)
+    def _subscribe(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
+        return self._start_stream(request.account, of_session=True)
 
-    def _subscribe_by_signature(self, asked: Asked, _caller: Asserted | None) -> dict[str, Any]:
-        return self._start_stream(asked.account, of_session=False)
+    def _subscribe_by_signature(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
+        return self._start_stream(request.account, of_session=False)
 
     def _start_stream(self, account: Account, *, of_session: bool) -> dict[str, Any]:
         if len(self._streams) >= MAX_USER_STREAMS:
-            raise OrderRefused("too_many_subscriptions", f"At most {MAX_USER_STREAMS} user data streams of a connection.")
+            raise OrderRefused("too_many_subscriptions", f"At most {MAX_USER_STREAMS} user data streams per connection.")
         number, name = self._next_stream, f"user {self._next_stream}"
 
         def reported(execution: Execution) -> None:
@@ -144,11 +144,11 @@ class ApiSession(Session):
         self._next_stream += 1
         return {"subscriptionId": number}
 
-    def _unsubscribe(self, asked: Asked, _caller: Asserted | None) -> dict[str, Any]:
-        """One by ``subscriptionId``, else all."""
-        chosen = asked.parameters.number("subscriptionId", -1)
+    def _unsubscribe(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
+        """Ends the stream ``subscriptionId``, or all."""
+        chosen = request.parameters.number("subscriptionId", -1)
         for number in list(self._streams) if chosen < 0 else [chosen] if chosen in self._streams else []:
-            self._end_stream(number, asked.now_ms)
+            self._end_stream(number, request.now_ms)
         return {}
 
     def _end_stream(self, number: int, now_ms: int) -> None:

@@ -10,13 +10,13 @@ from deploy.local.exchange.amounts import decimal
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.market import MARKETS, Market
 from deploy.local.exchange.mobee_like import words
-from deploy.local.exchange.orders import Order, OrderRefused, Wish
+from deploy.local.exchange.orders import Order, OrderRefused, OrderRequest
 from deploy.local.exchange.sockets import json_object
 from gateway.assertion import ASSERTED
 from gateway.runtime import clock
 
 _HTTP_STATUS = {"order_not_found": 404, "unknown_symbol": 404, "order_not_open": 409, "duplicate_order": 409, "invalid_json": 400}
-_MEMBERS = {"symbol", "side", "type", "price", "quantity", "client_order_id", "time_in_force"}
+MEMBERS = {"symbol", "side", "type", "price", "quantity", "client_order_id", "time_in_force"}
 _CLIENT_ID = re.compile(r"[\x20-\x7e]{0,64}")
 _MAX_LISTED = 500
 
@@ -74,7 +74,7 @@ class MobeeRoutes:
         if asked is None:
             raise OrderRefused("invalid_json", "the body must be a JSON object")
         account, now_ms = self._account(request), clock.now_ms()
-        order, _ = self._exchange.place(account, _wish(asked), now_ms)
+        order, _ = self._exchange.place(account, _order_request(asked), now_ms)
         return _answer(words.order(order), status=201)
 
     async def cancel(self, request: web.Request) -> web.Response:
@@ -104,9 +104,9 @@ def market_named(symbol: object) -> Market:
     raise OrderRefused("unknown_symbol", f"there is no such market; there are {', '.join(MARKETS)}")
 
 
-def _wish(asked: dict[str, Any]) -> Wish:
+def _order_request(asked: dict[str, Any]) -> OrderRequest:
     """:raises OrderRefused: a member is missing, unknown or wrong"""
-    if unknown := asked.keys() - _MEMBERS:
+    if unknown := asked.keys() - MEMBERS:
         raise OrderRefused("unknown_member", f"unknown: {', '.join(sorted(unknown))}")
     side, kind, client_id = asked.get("side"), asked.get("type", "limit"), asked.get("client_order_id", "")
     in_force = asked.get("time_in_force", "gtc")
@@ -120,7 +120,7 @@ def _wish(asked: dict[str, Any]) -> Wish:
         raise OrderRefused("invalid_client_order_id", "client_order_id must be at most 64 printable ASCII characters")
     market = market_named(asked.get("symbol"))
     price = None if asked.get("price") is None else decimal(asked["price"], "invalid_price")
-    return Wish(market, side, kind, decimal(asked.get("quantity"), "invalid_quantity"), price, None, in_force, client_id)
+    return OrderRequest(market, side, kind, decimal(asked.get("quantity"), "invalid_quantity"), price, None, in_force, client_id)
 
 
 def _answer(value: object, status: int = 200) -> web.Response:

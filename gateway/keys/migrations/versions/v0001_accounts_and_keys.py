@@ -1,4 +1,4 @@
-"""Accounts, API keys, the two roles, and the notification of every change that a gate must hear of."""
+"""Accounts, API keys, the two database roles, and the notification of changes."""
 
 from alembic import op
 

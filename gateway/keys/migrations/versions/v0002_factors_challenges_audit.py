@@ -1,4 +1,4 @@
-"""What the admin service keeps beside the keys: claims, factors, recovery codes, challenges, the audit. The gateway sees none of it.
+"""Tables of the admin service: claims, factors, recovery codes, challenges, the audit log. The gateway has no access to them.
 
 Times are Unix milliseconds, as in the code: they are compared and hashed exactly.
 """

@@ -1,4 +1,4 @@
-"""The language that an account's holder chose for the pages."""
+"""The language that the account holder chose for the pages."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""What the provider last claimed of an account's identity, apart from ``kyc``, which is the stricter of that and the back office's word."""
+"""The provider's latest claim on an account's identity verification; ``kyc`` is the stricter one of it and the back office's decision."""
 
 from alembic import op
 

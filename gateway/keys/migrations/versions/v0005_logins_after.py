@@ -1,4 +1,4 @@
-"""Up to which moment the logins of an account no longer count: how the back office ends every session at once."""
+"""The time before which an account's logins are invalid: ends every session of an account at once."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""The tier of an account: by which limits its keys are measured. What a tier means is each gate's configuration."""
+"""The tier of an account, which selects the rate limits of its keys in the gateway's configuration."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Notices to owners of keys, their deliveries, and what the admin service has noted of each key's activity.
+"""Notifications to key owners, their deliveries, and the observed activity of each key.
 
 ``key_activity`` outlives Redis: that a key was used must not be forgotten where unused keys end. A key without a row was never used and
 nothing was told of it; for the keys of today nobody knows, so they count as used, and their idle time begins now.

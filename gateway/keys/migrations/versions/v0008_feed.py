@@ -1,4 +1,4 @@
-"""The feed of changes: which key changed in which transaction, for the gates to read; and marks, by which old entries are pruned.
+"""The change feed, which records the key and transaction of each change for the gateways, and the markers by which it is pruned.
 
 A reader keeps the snapshot of its last read and asks for what that snapshot did not see, so a transaction that commits late is not
 skipped, whatever the order in which its entries were written. A mark says: no snapshot taken since then reaches back beyond ``horizon``.

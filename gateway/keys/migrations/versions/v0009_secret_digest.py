@@ -1,4 +1,4 @@
-"""A keyed digest of each secret, by which one that was found in public is recognised. Those of today are filled in by the admin service."""
+"""A keyed digest of each secret, to find the key of a leaked secret. The admin service adds the digests of existing secrets."""
 
 from alembic import op
 

@@ -1,4 +1,4 @@
-"""Ends of keys are told to upstreams: deliveries that are yet to be addressed, and one channel for each of them."""
+"""Notification of upstreams about keys that ended: deliveries per channel, and those not yet assigned to one."""
 
 from alembic import op
 

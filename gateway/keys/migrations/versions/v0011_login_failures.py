@@ -1,4 +1,4 @@
-"""Wrong proofs of each login, beside those of its account: who has stolen one locks that one alone."""
+"""Failed proofs per login, in addition to those per account: a stolen login locks itself only."""
 
 from alembic import op
 
