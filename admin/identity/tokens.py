@@ -150,7 +150,7 @@ class TokenVerifier:
             kyc=Kyc.VERIFIED if verified else Kyc.UNVERIFIED,
             authenticated_ms=int(authenticated * 1000),
             issued_ms=int(issued * 1000),
-            token_id=_token_id(claims, token),
+            token_id=token_id(claims, token),
         )
 
 
@@ -164,7 +164,7 @@ _WRONG_CLAIM = {
 }
 
 
-def _token_id(claims: Mapping[str, Any], token: str) -> str:
+def token_id(claims: Mapping[str, Any], token: str) -> str:
     """By the provider's session where it names one: a token that is refreshed stays the same login."""
     session = claims.get("sid")
     named = f"sid {session}" if isinstance(session, str) and session else f"token {token}"
@@ -182,5 +182,5 @@ def _header(token: str) -> str | None:
     if not readable:
         raise Unauthenticated.because("The token is not a JWT.", token_given=True)
     if kind.lower().removeprefix("application/") not in _TYPES:
-        raise Unauthenticated.because("The token is neither an ID token nor an access token.", token_given=True)
+        raise Unauthenticated.because("The token is of another type than an ID token or access token.", token_given=True)
     return kid

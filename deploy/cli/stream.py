@@ -79,7 +79,7 @@ async def _talk(url: str, messages: list[str]) -> None:
                         await socket.send_str(message)
                     await _print_all(socket)
             except aiohttp.WSServerHandshakeError as error:
-                reason = await _reason(session, url, error.status) or error.message
+                reason = await reason_of(session, url, error.status) or error.message
                 raise click.ClickException(f"the handshake was refused with {error.status}: {reason}") from None
     except (aiohttp.InvalidURL, ValueError):
         raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
@@ -87,7 +87,7 @@ async def _talk(url: str, messages: list[str]) -> None:
         raise click.ClickException(f"{url} cannot be reached: {error}") from None
 
 
-async def _reason(session: "ClientSession", url: str, status: int) -> str:
+async def reason_of(session: "ClientSession", url: str, status: int) -> str:
     """Why there is no session, asked without offering one, since a refused handshake hides its content; ``""``: no such answer came."""
     import aiohttp
 

@@ -38,6 +38,7 @@ from gateway.runtime.tasks import spawn
 from gateway.telemetry import configure_logging
 from gateway.telemetry.metrics import Metrics
 from tests.bench.processes import resident
+from tests.support.inside import cache
 
 RATE = Rate(1_200, 60_000)
 TOGETHER = 500
@@ -96,8 +97,8 @@ class Gate:
 
     def take_over(self, another: "Gate") -> None:
         """Have in memory what another gate has, as if it had been looked up."""
-        for key_id, entry in another.lookup._cache.present.items():
-            self.lookup._cache.put(key_id, Entry(entry.record, entry.value, entry.position))
+        for key_id, entry in cache(another.lookup).present.items():
+            cache(self.lookup).put(key_id, Entry(entry.record, entry.value, entry.position))
 
     async def _look_up(self, waiting: Iterator[str]) -> None:
         for key_id in waiting:

@@ -9,6 +9,7 @@ from typing import Any
 
 from admin.api.limiter import Limiter
 from admin.identity.provider import Provider
+from admin.identity.tokens import TokenVerifier
 from gateway.admission.hints import Hints
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
@@ -17,6 +18,7 @@ from gateway.forward.tunnel import Tunnels
 from gateway.forward.turns import Turns
 from gateway.http1 import request_head, response
 from gateway.http1.body import Memory
+from gateway.http1.shape import Shape
 from gateway.keys.cache import KeyCache
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
@@ -34,6 +36,7 @@ from tests.support.plane import Served
 _TABLES = {
     Limiter: "_tats", Hints: "_minutes", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
     Turns: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
+    TokenVerifier: "_answers", Shape: "_sizes",
 }  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from admin.identity.caller import Kyc
 from admin.identity.provider import Provider
 from admin.identity.tokens import TokenVerifier, _header
 from gateway.runtime import clock
+from tests.support.inside import remembered
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 
 FOREIGN = RSAKey.generate_key(2048, {"kid": "first", "use": "sig"})
@@ -321,7 +322,7 @@ async def test_a_token_need_not_name_its_key_where_there_is_one(issuer, verifier
 
 
 def test_a_session_may_have_any_name() -> None:
-    assert len({tokens._token_id({"sid": sid}, "t") for sid in ("\ud800", "\ud800x", "é")}) == 3  # JSON can hold lone surrogates
+    assert len({tokens.token_id({"sid": sid}, "t") for sid in ("\ud800", "\ud800x", "é")}) == 3  # JSON can hold lone surrogates
 
 
 async def test_what_userinfo_told_is_bounded_and_asked_again_when_the_clock_is_set_back(issuer, verifier, monkeypatch) -> None:
@@ -330,7 +331,7 @@ async def test_what_userinfo_told_is_bounded_and_asked_again_when_the_clock_is_s
     now_ms = clock.now_ms()
     for number in range(5):
         await verifier.bearer(with_headers("Bearer " + issuer.token(kyc=None, jti=str(number))), now_ms)
-        assert len(verifier._answers) <= 2
+        assert len(remembered(verifier)) <= 2
     last = with_headers("Bearer " + issuer.token(kyc=None, jti="last"))
     for at, asked in ((now_ms, 6), (now_ms, 6), (now_ms - 1, 7)):
         await verifier.bearer(last, at)

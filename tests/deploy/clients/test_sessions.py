@@ -162,5 +162,5 @@ async def test_why_there_is_no_stream_is_not_waited_for_for_ever(monkeypatch):
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
     async with asyncio.timeout(15), aiohttp.ClientSession() as session:
-        assert await module._reason(session, url, 403) == ""
+        assert await module.reason_of(session, url, 403) == ""
     server.close()

@@ -12,6 +12,7 @@ from gateway.keys import redis_client
 from gateway.runtime import clock
 from gateway.runtime.gcra import ShareNeeded
 from gateway.telemetry.metrics import Metrics
+from tests.support.inside import due, settle
 from tests.support.redis_topologies import ClusterTopology, running
 
 KEYS = [f"key-{number}" for number in range(30)]
@@ -56,10 +57,10 @@ async def test_behind_a_plain_url_that_leads_to_shards_keys_are_settled_one_by_o
     limiter = KeyLimiter(client, metrics=Metrics())
     for key in mine:
         limiter.charge(key, 1, Rate(1_200, 60_000), clock.monotonic_ms())
-    await limiter._settle(list(limiter._due))
-    assert (limiter.degraded, len(limiter._due)) == (True, 20)
-    await limiter._settle(list(limiter._due))
-    assert (limiter.degraded, len(limiter._due)) == (False, 0)
+    await settle(limiter, due(limiter))
+    assert (limiter.degraded, len(due(limiter))) == (True, 20)
+    await settle(limiter, due(limiter))
+    assert (limiter.degraded, len(due(limiter))) == (False, 0)
     await client.aclose()
 
 

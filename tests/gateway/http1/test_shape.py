@@ -10,6 +10,7 @@ from gateway.errors import Refusal
 from gateway.http1.headers import REQUEST_DROP, request_lines
 from gateway.http1.request_reader import PATIENCE, SHAPES, RequestReader
 from gateway.http1.shape import CHANGING, LONGEST, shape_of
+from tests.support.inside import remembered
 
 LIMIT = 4_096
 DROP = REQUEST_DROP | CHANGING | {b"x-api-key", b"x-mbx-apikey"}
@@ -143,7 +144,7 @@ def test_values_of_another_length_are_known_and_found_at_once_the_next_time(shap
     for given_ in (longer, values, longer):
         assert read(reader, shape % given_) == read(RequestReader(), shape % given_)
         assert reader.shape is not None
-        assert reader.shape._sizes[1:] == [len(value) for value in given_]
+        assert remembered(reader.shape)[1:] == [len(value) for value in given_]
 
 
 def test_a_value_has_a_longest_length() -> None:
