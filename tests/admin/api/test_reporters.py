@@ -47,14 +47,14 @@ async def test_keys_are_read_once_and_an_invented_name_asks_again_at_most_every_
         assert reporter.asked == asked
 
 
-async def test_an_invented_name_costs_as_much_as_a_known_one(reporter):
+async def test_an_invented_name_costs_as_much_as_a_known_one(reporter, monkeypatch):
     verified = []
 
     class Nobody:
         def verify(self, *arguments):
             verified.append(arguments)
 
-    reporter._nobody = Nobody()
+    monkeypatch.setattr(reporter, "_nobody", Nobody())
     assert not await reporter.verifies(b"[]", identifier="odd", signature="AAAA", now_ms=0), "even when its signature verifies"
     assert [(signature, data) for signature, data, _ in verified] == [(bytes(3), b"[]")]
 
