@@ -149,7 +149,7 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
             raise MalformedRequest(
                 f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"
             )
-    if not whole and route.scope != "public":
+    if not whole and route.scope != "public" and (request.method not in _WITHOUT_CONTENT or route.scope == "trade"):
         raise MalformedRequest(
             "the proxy did not send the body, so it cannot be verified: forward this route to the gateway's public port, or state in the "
             "proxy's configuration what becomes of the body (?content=dropped or ?content=sent)"
@@ -158,6 +158,8 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
 
 _REPLACED = HOP_BY_HOP | OWNED | REGENERATED
 """Fields that the configurations in ``deploy/`` remove or replace on the way to the upstream, each by its name."""
+_WITHOUT_CONTENT = frozenset({b"GET", b"HEAD"})
+"""Methods whose content means nothing (RFC 9110 §9.3.1), so that on a route that changes nothing it may be unseen."""
 
 
 def _fields(lines: bytes) -> list[tuple[str, str]]:

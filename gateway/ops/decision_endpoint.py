@@ -4,10 +4,10 @@ ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI.
 ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent
 ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, target and content behind its path_prefix
 
-A signature over no content says nothing of content that the gate has not seen, and a request of any method can have some (RFC 9110 §9.3.1).
-So the proxy's configuration states behind the path what becomes of it: ``?content=dropped``, that the proxy forwards none (nginx, forward
-auth), or ``?content=sent``, that each question carries the whole (forward auth; Envoy, whose path_prefix is then
-``/decision/envoy?content=sent``). Without either, a question that carries no content is refused on every route that is not public.
+A signature over no content says nothing of content that the gate has not seen. So the proxy's configuration states behind the path what
+becomes of it: ``?content=dropped``, that the proxy forwards none (nginx, forward auth), or ``?content=sent``, that each question carries
+the whole (forward auth; Envoy, whose path_prefix is then ``/decision/envoy?content=sent``). Without either, a question that carries no
+content is refused, unless it is a GET or HEAD that reads: content means nothing there (RFC 9110 §9.3.1).
 
 200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
 to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code; the body, which nginx throws away, stands in
