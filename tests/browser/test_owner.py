@@ -171,6 +171,7 @@ async def test_thirty_keys_are_searched_and_turned(browser: Browser, site: Site,
         cards = page.locator("#keys > li:visible")
         await expect(cards).to_have_count(10)
         await expect(cards.first.locator(".facts")).to_be_hidden()
+        await expect(cards.first).to_contain_text(re.compile("Read Only · Unrestricted · (Belum pernah|Never used)"))
         await expect(cards.first.locator(".key-id code")).to_have_text(ids[-1])
         await look(visitor, screenshots, f"many-{name}")
         await page.locator("[data-turn='1']").click()

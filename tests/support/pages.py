@@ -25,7 +25,7 @@ SMALL = {"width": 320, "height": 640}
 DESKTOP = {"width": 1280, "height": 900}
 
 _PROVIDER_KEY = RSAKey.generate_key(2048)
-_BROKEN_WORDS = """() => [...document.querySelectorAll(".button, .tabs a, .pill, .choice .label, h1, h2")].flatMap((element) => {
+_BROKEN_WORDS = """() => [...document.querySelectorAll(".button, .brand, .tabs a, .pill, .choice .label, h1, h2")].flatMap((element) => {
   const texts = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
   const broken = [];
   while (texts.nextNode()) {
