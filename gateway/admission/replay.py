@@ -47,10 +47,11 @@ _log = structlog.get_logger(__name__)
 
 
 class _Claim:
-    __slots__ = ("future", "name", "outage", "shared", "ttl_ms")
+    __slots__ = ("future", "key_id", "name", "outage", "shared", "ttl_ms")
 
-    def __init__(self, name: str, ttl_ms: int, outage: str, future: "asyncio.Future[None]", *, shared: bool) -> None:
+    def __init__(self, key_id: str, name: str, ttl_ms: int, outage: str, future: "asyncio.Future[None]", *, shared: bool) -> None:
         self.shared = shared
+        self.key_id = key_id
         self.name = name
         self.ttl_ms = ttl_ms
         self.outage = outage
@@ -88,7 +89,7 @@ class ReplayGuard:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         digest = blake2b(signature, digest_size=16).hexdigest()
-        claim = _Claim(f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future, shared=shared)
+        claim = _Claim(key_id, f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, future, shared=shared)
         if self._replayed and self._replayed.get((claim.name, shared), 0) > clock.monotonic_ms():
             self._metrics.replay_claims["repeated"] += 1
             refusal = _replayed()
@@ -143,7 +144,7 @@ class ReplayGuard:
 
     def _remember(self, claim: _Claim) -> None:
         """It passes though Redis does not know of it: until it does, this process holds against the signature what Redis would."""
-        self._unrecorded.add(claim.name, clock.monotonic_ms() + claim.ttl_ms, shared=claim.shared)
+        self._unrecorded.add(claim.name, claim.key_id, clock.monotonic_ms() + claim.ttl_ms, shared=claim.shared)
         if not self._recording:
             self._recording = True
             spawn(self._record(), name="record signatures that passed without Redis")
