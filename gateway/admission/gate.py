@@ -105,6 +105,10 @@ class Gate:
         rules.check_open(rule)
         return rule
 
+    def client(self, request: Request) -> str:
+        """Whose turn and share a request takes: the client's network; the peer's where the client's address cannot be read."""
+        return customer_network(self._client_ip.of(request).address or request.peer)
+
     def begin(self, request: Request, route: Route) -> tuple[str, ...]:
         """Who sends the content that is still to come, from the head alone; nothing of it is kept before.
 

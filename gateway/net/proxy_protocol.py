@@ -1,26 +1,17 @@
 """The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): the client address as sent by a trusted load balancer.
 
-The header comes before TLS, so it is read off the accepted socket, not one byte further, before a protocol gets the connection.
+The header comes before TLS, so it is read off the accepted socket, not one byte further (:mod:`gateway.net.greeting`).
 """
 
 import asyncio
 import re
 import socket
-import ssl
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any, Protocol
-
-import structlog
-
-from gateway.runtime.tasks import spawn
-
-_log = structlog.get_logger(__name__)
 
 SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1 = 107
 MAX_V2_PAYLOAD = 4_096
 """Addresses and TLVs together."""
-BACKLOG = 1_024
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
 _FAMILIES = frozenset({0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32})
 """Address family and transport protocol, as §2.2 defines them; every other value must be rejected."""
@@ -118,81 +109,3 @@ async def _exactly(sock: socket.socket, count: int) -> bytes:
             raise ProxyHeaderError("the connection ended inside the header")
         data += piece
     return data
-
-
-class Host(Protocol):
-    """Who serves the connections, as the listener sees it."""
-
-    def sends_header(self, peer: str) -> bool:
-        """Whether this peer must send a header, and is believed."""
-
-    def header_limits(self) -> tuple[int, float]:
-        """How many headers may be awaited at once, and for how many seconds each."""
-
-    def header_refused(self) -> None:
-        """A connection was dropped for what it sent in place of a header."""
-
-    def tls_limits(self) -> dict[str, Any]:
-        """The event loop's arguments that bound how long TLS may take to begin and to end."""
-
-    def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
-        """What serves a client with this address.
-
-        :param believed: false when the header did not say who the client is
-        """
-
-
-class ProxyProtocolListener:
-    """Accepts connections and reads the header of those that come from ``client_ip.proxy_peers``; others are clients themselves."""
-
-    def __init__(self, listening: socket.socket, host: Host, tls: ssl.SSLContext | None) -> None:
-        listening.setblocking(False)
-        listening.listen(BACKLOG)
-        self._listening = listening
-        self._host = host
-        self._tls = tls
-        self._greeting: set[asyncio.Task[None]] = set()
-        self._accepting = spawn(self._accept(), name="accept behind a load balancer")
-
-    def close(self) -> None:
-        self._accepting.cancel()
-        for task in list(self._greeting):
-            task.cancel()
-        self._listening.close()
-
-    async def _accept(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                accepted, address = await loop.sock_accept(self._listening)
-            except OSError as error:  # out of descriptors, or the client left already
-                _log.warning("accept_failed", error=str(error))
-                await asyncio.sleep(0.1)
-                continue
-            if len(self._greeting) >= self._host.header_limits()[0]:
-                accepted.close()
-                continue
-            task = spawn(self._greet(accepted, str(address[0]) if isinstance(address, tuple) else ""), name="read a PROXY header")
-            self._greeting.add(task)
-            task.add_done_callback(self._greeting.discard)
-
-    async def _greet(self, sock: socket.socket, peer: str) -> None:
-        source: str | None = peer
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            if self._host.sends_header(peer):
-                async with asyncio.timeout(self._host.header_limits()[1]):
-                    source = await read_source(sock)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._host.client(source or peer, believed=source is not None),
-                sock,
-                ssl=self._tls,
-                **self._host.tls_limits(),
-            )
-        except (OSError, TimeoutError, ProxyHeaderError) as error:
-            self._host.header_refused()
-            _log.info("proxy_header_refused", peer=peer, error=str(error) or "timeout")
-            sock.close()
-        except asyncio.CancelledError:
-            sock.close()
-            raise

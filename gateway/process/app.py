@@ -56,6 +56,9 @@ CHANNELS_SECONDS = 2.0
 LOOKUP_SECONDS = 2.0
 """How long PostgreSQL may take to find keys before a waiting request is refused with 503."""
 
+DECISION_US = 200
+"""Microseconds of a decision for a proxy, about."""
+
 SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
 
 _log = structlog.get_logger(__name__)
@@ -188,6 +191,9 @@ class App:
                 return refused(stranger)
             note(stranger, request, "")
             return let_pass(stranger, request.request_id)
+        rounds = self._plane.common.rounds
+        if not rounds.take():
+            await rounds.turn(gate.client(request), DECISION_US)
         return await decide(
             gate,
             request,

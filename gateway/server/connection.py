@@ -31,6 +31,10 @@ SLICE: Final = 4_096
 """Bytes of a tunnel, or of chunks, that are one item of work: seven hundred of the smallest frames or chunks."""
 
 
+SHARED: Final = "connection "
+"""How the name of an owner begins that is a connection of many clients."""
+
+
 class Doorkeeper(ABC):
     """Who counts the connections."""
 
@@ -330,6 +334,9 @@ class ClientConnection(ClientEnd):
         self._common.outbox.put(self.transport, data)
         if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
             self._exchange.pause()
+
+    def may_be_anybodys(self) -> bool:
+        return not self._intake.proven and self._intake.owner.startswith(SHARED)
 
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None

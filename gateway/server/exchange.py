@@ -95,7 +95,7 @@ class Exchange(Receiver):
             if self._framing.upgrade and route.websocket:
                 self._keep_alive = False  # whatever the answer: what stands behind a handshake may be frames
             if self._whole:
-                self._decide()
+                self._decide_in_turn()
                 return
             if 0 <= self._framing.length <= arrived:
                 self._collect(())  # all of it is here, and decided on in this turn
@@ -163,7 +163,7 @@ class Exchange(Receiver):
             self._stream(data, last=last)
         elif last:
             self._request = self._request.with_content(self._buffer.whole(), clock.now_ms())
-            self._decide()
+            self._decide_in_turn()
 
     def _stream(self, data: bytes, *, last: bool) -> None:
         if self._framing.length == CHUNKED:
@@ -173,6 +173,18 @@ class Exchange(Receiver):
             self._call.feed(data, last=last)
 
     # -- may it pass?
+
+    def _decide_in_turn(self) -> None:
+        """The turn in which it was read is its connection's; where many clients share one, each takes a turn of its own to be decided."""
+        rounds = self._common.rounds
+        if not self._connection.may_be_anybodys() or rounds.take():
+            self._decide()
+        else:
+            rounds.wait(self._serving.gate.client(self._request), self._turn)
+
+    def _turn(self) -> None:
+        if self.phase == RECEIVING:  # else its client has gone
+            self._decide()
 
     def _decide(self) -> None:
         if self._route is None:

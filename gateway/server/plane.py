@@ -5,7 +5,7 @@
 
 import asyncio
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -14,13 +14,13 @@ from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
 from gateway.net import descriptors
 from gateway.net.addresses import customer_network
+from gateway.net.greeting import AT_ONCE, BACKLOG, GreetingListener
 from gateway.net.keepalive import keep_alive
-from gateway.net.proxy_protocol import ProxyProtocolListener
 from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server.common import Common
-from gateway.server.connection import ClientConnection, Doorkeeper
+from gateway.server.connection import SHARED, ClientConnection, Doorkeeper
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-BACKLOG = 1_024
-AT_ONCE = 4
-"""Connections accepted in one turn of the loop: libuv accepts one for each handle, so a listening socket has several."""
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being refused with an answer; more are dropped without one."""
 SMALLEST_SHARE = 8
@@ -53,7 +50,7 @@ class Plane(Doorkeeper):
         self._connections: set[ClientConnection] = set()
         self._per_address: dict[str, int] = {}
         self._refused: set[ClientConnection] = set()
-        self._servers: list[asyncio.Server | ProxyProtocolListener] = []
+        self._servers: list[asyncio.Server | GreetingListener] = []
         self._empty: asyncio.Event | None = None
         self.apply(settings, serving)
         ticker.subscribe(self._sweep)
@@ -88,13 +85,13 @@ class Plane(Doorkeeper):
         context = self.tls.context if self.tls is not None else None
         for listening in sockets:
             keep_alive(listening)  # what is accepted inherits it
-            server: asyncio.Server | ProxyProtocolListener
-            if self._proxy_protocol:
-                server = ProxyProtocolListener(listening, self, context)
+            server: asyncio.Server | GreetingListener
+            if self._proxy_protocol or context is not None:
+                server = GreetingListener(listening, self, context)
                 self._servers.append(server)
                 continue
-            for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):
-                server = await loop.create_server(self.client, sock=handle, backlog=BACKLOG, ssl=context, **self.tls_limits())
+            for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):  # libuv accepts one in a turn for each handle
+                server = await loop.create_server(self.client, sock=handle, backlog=BACKLOG)
                 self._servers.append(server)
 
     async def drain(self, timeout_ms: int) -> bool:
@@ -128,7 +125,10 @@ class Plane(Doorkeeper):
     def close(self) -> None:
         """Drop everything at once."""
         for server in self._servers:
-            server.close()
+            if isinstance(server, GreetingListener):
+                server.abort()
+            else:
+                server.close()
         self._servers.clear()
         for connection in [*self._connections, *self._refused]:
             connection.abort()
@@ -151,13 +151,43 @@ class Plane(Doorkeeper):
         # Nothing is lost by a shutdown that takes long: a connection that is ending watches over its own time.
         return {"ssl_handshake_timeout": serving.header_timeout_ms / 1000, "ssl_shutdown_timeout": 2 * serving.idle_timeout_ms / 1000}
 
-    def header_limits(self) -> tuple[int, float]:
-        """How many PROXY headers may be awaited at once, and for how many seconds each."""
-        return self._most, self.common.serving.header_timeout_ms / 1000
+    def greeting_seconds(self) -> float:
+        """How long a PROXY header may take, and the first message of TLS."""
+        return self.common.serving.header_timeout_ms / 1000
 
-    def header_refused(self) -> None:
-        """A connection was dropped for what it sent in place of a PROXY header."""
-        self.common.metrics.connections_refused["proxy header"] += 1
+    def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
+        """Whether one more may be greeted. Those that are count as connections; some more than may be open are told so, once greeted."""
+        if len(self._connections) + in_all >= self._most + TOLD_AT_MOST:
+            reason = "in all"
+        elif self._per_address.get(customer_network(peer), 0) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(
+            peer
+        ):
+            reason = "from your address"
+        else:
+            return True
+        self.common.metrics.connections_refused[reason] += 1
+        return False
+
+    def greeting_failed(self, reason: str) -> None:
+        """A connection was dropped for what it sent in place of a PROXY header, or of the start of TLS."""
+        self.common.metrics.connections_refused[reason] += 1
+
+    def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
+        """Start TLS when it is this peer's turn."""
+        rounds = self.common.rounds
+
+        def alone() -> None:
+            rounds.fill()
+            begin()
+
+        if rounds.take():
+            alone()
+        else:
+            rounds.wait(f"{SHARED}{id(begin)}" if self._is_many(peer) else customer_network(peer), alone)
+
+    def _is_many(self, peer: str) -> bool:
+        """Whether many clients stand behind this peer, for whom it answers as a proxy or load balancer."""
+        return self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer))
 
     def is_trusted(self, peer: str) -> bool:
         """Whether many clients may stand behind this address."""
@@ -176,9 +206,7 @@ class Plane(Doorkeeper):
         reason = ""
         if len(self._connections) >= self._most:
             reason = "in all"
-        elif self._per_address.get(peer, 0) >= self._most_per_address and not (
-            self.is_trusted(connection.peer) or (self._proxy_protocol and self.sends_header(connection.peer))
-        ):
+        elif self._per_address.get(peer, 0) >= self._most_per_address and not self._is_many(connection.peer):
             reason = "from your address"
         if reason:
             metrics.connections_refused[reason] += 1
@@ -191,9 +219,7 @@ class Plane(Doorkeeper):
 
     def owner(self, connection: ClientConnection) -> str:
         peer = connection.peer
-        if self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer)):
-            return f"connection {id(connection)}"
-        return customer_network(peer)
+        return f"{SHARED}{id(connection)}" if self._is_many(peer) else customer_network(peer)
 
     def closed(self, connection: ClientConnection) -> None:
         if connection in self._refused:

@@ -30,6 +30,10 @@ class ClientEnd(ABC):
         """
 
     @abstractmethod
+    def may_be_anybodys(self) -> bool:
+        """Whether many clients share the connection, as behind a proxy, and the last request on it was not admitted for a key."""
+
+    @abstractmethod
     def finish(self, *, keep_alive: bool) -> None:
         """The exchange has been answered to its end."""
 

@@ -24,12 +24,14 @@ LONG_US: Final = 5_000
 """Microseconds of the processor from which a turn is called long."""
 PATIENCE: Final = 16
 """Turns in a row without an item of strangers."""
+FOLLOWED: Final = 4
+"""Turns that are watched after one that an item has filled."""
 
 
 class Rounds:
     """See the module. One for each event loop."""
 
-    __slots__ = ("_begun_us", "_debt_us", "_open", "_passed", "_until_us", "_waiting", "deferred", "long_us")
+    __slots__ = ("_begun_us", "_debt_us", "_followed", "_open", "_passed", "_until_us", "_waiting", "deferred", "long_us")
 
     def __init__(self) -> None:
         self._open = False
@@ -42,6 +44,8 @@ class Rounds:
         """By how much turns have been too long."""
         self._passed = 0
         """Turns in a row without an item."""
+        self._followed = 0
+        """Turns to be watched whatever they are of."""
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
         """By owner, in the order of their turns."""
         self.deferred = 0
@@ -75,10 +79,30 @@ class Rounds:
         if not self._open:
             self._open_at(clock.monotonic_us())
 
+    def turn(self, owner: str, takes_us: int) -> "asyncio.Future[None]":
+        """The same for who awaits it.
+
+        :param takes_us: what is done then, in microseconds, about: it comes when the turn has passed that woke it
+        """
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            self._until_us -= takes_us
+            if not begun.done():
+                begun.set_result(None)
+
+        self.wait(owner, begin)
+        return begun
+
     def watch(self) -> None:
         """Something has come that cannot wait, and costs: a connection that is opened or closed."""
         if not self._open:
             self._open_at(clock.monotonic_us())
+
+    def fill(self) -> None:
+        """What is done now costs most in one of the next turns, as the start of TLS does: nothing else begins in this one."""
+        self._until_us = 0
+        self._followed = FOLLOWED
 
     def _open_at(self, now_us: int) -> None:
         self._open = True
@@ -102,7 +126,8 @@ class Rounds:
             if not self._debt_us:
                 self._go_round()
         finally:
-            if self._waiting or self._debt_us:
+            followed, self._followed = self._followed, max(0, self._followed - 1)
+            if self._waiting or self._debt_us or followed:
                 asyncio.get_running_loop().call_soon(self._next)
             else:
                 self._open = False

@@ -4,6 +4,7 @@ Tests ask these functions instead of reaching in; Ruff allows private access in 
 """
 
 import asyncio
+import socket
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from gateway.keys.lookup import KeyLookup
 from gateway.keys.snapshot import Snapshot
 from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
+from gateway.net.greeting import GreetingListener
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
 from gateway.server.session import Session
@@ -125,6 +127,26 @@ async def settle(limiter: KeyLimiter, shares: list[Any]) -> None:
 def connections(served: Served) -> list[ClientConnection]:
     """Those of clients."""
     return list(served.plane._connections)
+
+
+def greeted(served: Served) -> dict[str, int]:
+    """How many are being greeted, by network."""
+    (listener,) = served.plane._servers
+    assert isinstance(listener, GreetingListener)
+    assert sum(listener._of.values()) == len(listener._greeted)
+    return dict(listener._of)
+
+
+def listening(served: Served) -> tuple[GreetingListener, socket.socket]:
+    """Who greets, and where."""
+    (listener,) = served.plane._servers
+    assert isinstance(listener, GreetingListener)
+    return listener, listener._listening
+
+
+def read_head(connection: ClientConnection, data: bytes) -> None:
+    """It has received the head of a request, in its turn."""
+    connection._read_head(data)
 
 
 def upstream_connections(served: Served) -> list[Any]:

@@ -51,6 +51,9 @@ class Client(ClientEnd):
     def client_lines(self, *_args: object, **_named: object) -> bytes:
         return b""
 
+    def may_be_anybodys(self) -> bool:
+        return False
+
     def finish(self, *, keep_alive: bool) -> None:
         self.did.append("finish")
 

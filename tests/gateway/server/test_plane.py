@@ -5,8 +5,9 @@ import os
 import socket
 
 from gateway.errors import NoRoute
+from gateway.net.greeting import AT_ONCE
 from gateway.runtime.tasks import spawn
-from gateway.server.plane import AT_ONCE, IDLE_GRACE_MS
+from gateway.server.plane import IDLE_GRACE_MS
 from tests.support import inside
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import OK, RawClient, Received, Response, UpstreamSide, recording_upstream

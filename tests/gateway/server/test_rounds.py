@@ -1,6 +1,7 @@
 """Who is read when: turns by address, a share of each turn of the loop, and turns without strangers after long ones."""
 
 import asyncio
+import os
 from collections.abc import Callable
 
 import pytest
@@ -10,6 +11,7 @@ from gateway.server import rounds as module
 from gateway.server.connection import SLICE
 from gateway.server.rounds import PATIENCE, Rounds
 from gateway.websocket.frames import BINARY, frame
+from tests.support import inside
 from tests.support.inside import connections
 from tests.support.plane import ScriptedGate, ScriptedRoute, serving
 from tests.support.session import switching
@@ -127,6 +129,37 @@ async def test_however_long_turns_are_strangers_get_on(time):
     assert rounds.long_us == (PATIENCE + 1) * (module.LONG_US + 1)
 
 
+async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watched(time):
+    rounds = Rounds()
+    turns = Turns(time, rounds)
+
+    def start() -> None:
+        rounds.fill()
+        turns.done.append("start")
+
+    assert rounds.take()
+    rounds.fill()
+    assert not rounds.take()
+    rounds.wait("a", start)
+    turns.wait("b", "b")
+    assert await turns.turn() == ["start"]
+    assert await turns.turn() == ["b"]
+    time.passes(module.LONG_US + 1)  # what the start has led to
+    await turns.turn()
+    assert rounds.long_us == module.LONG_US + 1
+    turns.wait("c", "c")
+    assert await turns.turn() == []
+
+
+async def test_what_awaits_its_turn_is_charged_what_it_will_take_and_may_be_given_up(time):
+    rounds = Rounds()
+    first, second, third = (rounds.turn(owner, module.SHARE_US) for owner in ("a", "b", "c"))
+    second.cancel()
+    for done in ([True, True, False], [True, True, False], [True, True, True]):
+        await asyncio.sleep(0)
+        assert [each.done() for each in (first, second, third)] == done
+
+
 async def test_a_defect_in_one_item_does_not_stop_the_others(time):
     rounds = Rounds()
     told: list[object] = []
@@ -165,6 +198,43 @@ async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_requ
         for stranger in strangers:
             for _ in range(400 // connections):
                 assert (await stranger.response()).status == 404
+
+
+@pytest.mark.parametrize("body", [b"", b"x"])
+async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_their_requests_come(monkeypatch, body):
+    monkeypatch.setattr(module, "SHARE_US", 0)
+
+    def asked_by(client: str) -> bytes:
+        head = b"POST /public HTTP/1.1\r\nHost: gate\r\nX-Forwarded-For: %b\r\nContent-Length: %d\r\n\r\n"
+        return head % (client.encode(), len(body)) + body
+
+    async with recording_upstream() as upstream, serving(upstream, client_ip={"trusted_proxies": ("127.0.0.0/8",)}) as served:
+        connections = [await served.client() for _ in range(20)]
+        await served.until(lambda: served.metrics.connections == 20)
+        rounds = served.plane.common.rounds
+        rounds.wait("another", lambda: None)
+        for number, connection in enumerate(connections):
+            os.write(connection.writer.get_extra_info("socket").fileno(), asked_by("203.0.113.7" if number == 19 else "203.0.113.66"))
+        for connection in connections:
+            assert (await connection.response()).status == 200
+        order = [request.field_lines(b"x-forwarded-for")[0] for request in served.gate.admitted]
+        assert len(order) == 20
+        assert order.index(b"203.0.113.7") <= 2
+
+
+async def test_a_client_that_goes_before_its_turn_to_be_decided_is_not_decided(monkeypatch):
+    async with recording_upstream() as upstream, serving(upstream, client_ip={"trusted_proxies": ("127.0.0.0/8",)}) as served:
+        client = await served.client()
+        await served.until(lambda: served.metrics.connections == 1)
+        held = Held()
+        monkeypatch.setattr(served.plane.common, "rounds", held)
+        (connection,) = inside.connections(served)
+        inside.read_head(connection, b"POST /public HTTP/1.1\r\nHost: gate\r\n\r\n")
+        await client.close()
+        await served.until(lambda: served.metrics.connections == 0)
+        (item,) = held.items
+        item()
+        assert served.gate.admitted == []
 
 
 async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(monkeypatch):

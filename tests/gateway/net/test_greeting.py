@@ -1,0 +1,195 @@
+"""What comes before the protocol counts for its client, takes turns, and is awaited for a while only."""
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.net import greeting
+from gateway.net.greeting import whole_hello
+from gateway.runtime.tasks import spawn
+from gateway.server import plane
+from tests.support import inside
+from tests.support.certificates import self_signed
+from tests.support.plane import Served, serving
+from tests.support.wire import recording_upstream
+
+GET = b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n"
+HELLO = b"\x16\x03\x01\x02\x00" + b"\x01\x00\x01\xfc\x03\x03" + bytes(506)
+"""A whole record, which no handshake begins with in earnest."""
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return self_signed(tmp_path_factory.mktemp("tls"), "gate.example")
+
+
+@asynccontextmanager
+async def serving_tls(pair: tuple[Path, Path], *servers: Any, **sections: Any) -> AsyncIterator[Served]:
+    async with serving(*servers, listen={"tls": {"certificate": pair[0], "key": pair[1]}}, **sections) as served:
+        yield served
+
+
+def trusting(pair: tuple[Path, Path]) -> dict[str, Any]:
+    return {"ssl": ssl.create_default_context(cafile=pair[0]), "server_hostname": "gate.example"}
+
+
+def tcp_pair() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        far = socket.create_connection(listening.getsockname())
+        return listening.accept()[0], far
+
+
+def greeted(served: Served) -> int:
+    """How many are being greeted."""
+    return sum(inside.greeted(served).values())
+
+
+async def test_handshakes_in_progress_count_for_their_address_and_another_address_has_room(pair, monkeypatch):
+    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    async with recording_upstream() as upstream, serving_tls(pair, upstream, limits={"max_connections_per_address": 3}) as served:
+        stalled = [await served.client(local_addr=("127.0.0.2", 0)) for _ in range(5)]
+        await served.until(lambda: served.metrics.connections_refused["from your address"] == 2)
+        assert greeted(served) == 3
+        for client in stalled[3:]:
+            assert await client.rest() == b""
+        other = await served.client(**trusting(pair))
+        assert (await other.ask(GET)).status == 200
+        await stalled[0].close()
+        await served.until(lambda: greeted(served) == 2)
+        again = await served.client(local_addr=("127.0.0.2", 0), **trusting(pair))
+        assert (await again.ask(GET)).status == 200
+
+
+async def test_handshakes_in_progress_count_in_all(pair, monkeypatch):
+    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    async with serving_tls(pair, limits={"max_connections": 2}) as served:
+        for number in range(4):
+            await served.client(local_addr=(f"127.0.0.{number + 2}", 0))
+        await served.until(lambda: served.metrics.connections_refused["in all"] == 2)
+        assert greeted(served) == 2
+
+
+async def test_behind_a_load_balancer_they_count_for_the_client_that_it_names(pair, monkeypatch):
+    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
+    async with serving_tls(pair, client_ip=client_ip, limits={"max_connections_per_address": 2}) as served:
+        for source in [*["203.0.113.7"] * 3, "203.0.113.8"]:
+            client = await served.client()
+            client.send(b"PROXY TCP4 %b 10.0.0.1 4711 443\r\n" % source.encode())
+        await served.until(lambda: served.metrics.connections_refused["from your address"] == 1)
+        await served.until(lambda: greeted(served) == 3)
+        await served.until(lambda: inside.greeted(served) == {"203.0.113.7": 2, "203.0.113.8": 1})
+
+
+async def test_who_has_too_many_connections_is_told_so_over_tls(pair):
+    async with recording_upstream() as upstream, serving_tls(pair, upstream, limits={"max_connections_per_address": 1}) as served:
+        first = await served.client(**trusting(pair))
+        assert (await first.ask(GET)).status == 200
+        second = await served.client(**trusting(pair))
+        assert (await second.response()).status == 503
+
+
+@pytest.mark.parametrize("sent", [b"", HELLO[:4], HELLO[:-1]])
+async def test_a_first_message_that_does_not_come_is_not_awaited_for_long(pair, sent):
+    async with serving_tls(pair, limits={"header_timeout_ms": 100}) as served:
+        client = await served.client()
+        client.send(sent)
+        assert await client.rest() == b""
+        assert served.metrics.connections_refused["tls"] == 1
+        assert greeted(served) == 0
+
+
+@pytest.mark.parametrize("sent", [HELLO, GET, b"\x16\x03\x01\xff\xff" + bytes(20_000)])
+async def test_what_is_no_handshake_is_dropped_and_counted(pair, sent):
+    async with serving_tls(pair) as served:
+        client = await served.client()
+        client.send(sent)
+        await client.rest()
+        await served.until(lambda: served.metrics.connections_refused["tls"] == 1)
+
+
+async def test_of_many_that_start_tls_one_does_in_a_turn_and_addresses_take_turns(pair, monkeypatch):
+    begun: list[str] = []
+    turns: list[int] = []
+    turn = 0
+    async with serving_tls(pair) as served:
+        in_turn = served.plane.in_turn
+
+        def noted(peer, begin):
+            def begins():
+                begun.append(peer)
+                turns.append(turn)
+                begin()
+
+            in_turn(peer, begins)
+
+        monkeypatch.setattr(plane.Plane, "in_turn", lambda _self, peer, begin: noted(peer, begin))
+        clients = [await served.client(local_addr=(address, 0)) for address in [*["127.0.0.2"] * 4, "127.0.0.3"]]
+        await served.until(lambda: greeted(served) == 5)
+        for client in clients:
+            os.write(client.writer.get_extra_info("socket").fileno(), HELLO)
+        while len(begun) < 5:
+            turn += 1
+            await asyncio.sleep(0)
+        assert begun.index("127.0.0.3") <= 2, "it waits for one of each other address, and for the one under way"
+        assert len(set(turns)) == 5
+
+
+async def test_a_hello_is_left_unread_and_awaited_to_its_last_byte():
+    near, far = tcp_pair()
+    with near, far:
+        near.setblocking(False)
+        waiting = spawn(whole_hello(near), name="await a hello")
+        for part in (HELLO[:3], HELLO[3:6], HELLO[6:-1]):
+            far.send(part)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        far.send(HELLO[-1:])
+        await waiting
+        assert near.recv(1_000) == HELLO
+        far.send(b"x")
+        assert await asyncio.get_running_loop().sock_recv(near, 10) == b"x", "later bytes are told of at once"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", HELLO[:100]])
+async def test_an_end_is_not_waited_beyond(sent):
+    near, far = tcp_pair()
+    with near, far:
+        near.setblocking(False)
+        far.send(sent)
+        far.close()
+        await whole_hello(near)
+
+
+async def test_without_descriptors_it_rests_and_goes_on(pair, monkeypatch):
+    monkeypatch.setattr(greeting, "REST_SECONDS", 0.01)
+    async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
+        listener, real = inside.listening(served)
+        failures = [OSError(errno.EMFILE, "Too many open files")] * 2
+
+        class Listening:
+            """Which fails at first."""
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def accept(self) -> Any:
+                if failures:
+                    raise failures.pop()
+                return real.accept()
+
+        monkeypatch.setattr(listener, "_listening", Listening())
+        client = await served.client(**trusting(pair))
+        assert (await client.ask(GET)).status == 200
+        assert not failures
