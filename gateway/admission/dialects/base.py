@@ -181,6 +181,13 @@ def loosely_decoded(text: bytes) -> Iterator[bytes]:
             yield bytes.fromhex(decoded.decode("ascii"))
 
 
+def urls(request: Request, part: bytes) -> Iterator[bytes]:
+    """A path or target as the client's program may have it: with what stands before it in a URL."""
+    host = b"".join(request.field_lines(b"host")[:1])
+    for scheme in (b"https://", b"http://"):
+        yield scheme + host + part
+
+
 def rewritten(body: bytes) -> Iterator[bytes]:
     """JSON content as other serialisers write it: what is signed is often not what is sent."""
     try:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, decoded_hex, loosely_decoded
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, decoded_hex, loosely_decoded, urls
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
 from gateway.http1.message import Request
 
@@ -94,7 +94,7 @@ class Binance(Dialect):
         yield Mistake("the parameters were signed before percent-encoding: sign the encoded form that is sent",
                       unquote_to_bytes(credentials.signed), signature)  # fmt: skip
         yield from _other_spellings(credentials.signed, signature)
-        for url in (request.path, b"https://" + b"".join(request.field_lines(b"host")[:1]) + request.path):
+        for url in (request.path, *urls(request, request.path)):
             yield Mistake("the entire URL was signed: sign only the query", url + b"?" + credentials.signed, signature)
         before, behind, _ = (request.query or request.body).partition(b"&signature=")
         if behind:

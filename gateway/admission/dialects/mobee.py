@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gateway.admission.dialects.base import HEX, Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten
+from gateway.admission.dialects.base import HEX, Credentials, Dialect, Mistake, decoded_base64, loosely_decoded, rewritten, urls
 from gateway.errors import MalformedRequest, MissingCredentials
 from gateway.http1.memo import remember
 from gateway.http1.message import Request
@@ -61,6 +61,10 @@ class Mobee(Dialect):
         if request.query is not None:
             yield Mistake(
                 "the query was signed: this dialect signs only the path", b"\n".join([head[0], request.target, head[2], *body]), signature
+            )
+        for url in urls(request, request.target):
+            yield Mistake(
+                "the entire URL was signed: this dialect signs only the path", b"\n".join([head[0], url, head[2], *body]), signature
             )
         if body:
             yield Mistake("the body was not signed: sign it as the fourth line", b"\n".join(head), signature)

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, quote
 
 import http_sf
 
-from gateway.admission.dialects.base import Credentials, Dialect, Mistake, invalid, loosely_decoded
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, invalid, loosely_decoded, urls
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
 from gateway.http1.message import Request
 from gateway.keys.ids import is_key_id
@@ -110,6 +110,9 @@ class Rfc9421(Dialect):
         yield Mistake("@query was signed without its question mark", without_query, signature)
         with_query = credentials.signed.replace(b'"@path": ' + request.path, b'"@path": ' + request.target)
         yield Mistake("@path was signed with the query: it ends before the question mark", with_query, signature)
+        for url in urls(request, request.target):
+            with_url = credentials.signed.replace(b'"@path": ' + request.path, b'"@path": ' + url)
+            yield Mistake("@path was signed as the entire URL: cover @target-uri for that", with_url, signature)
         named = credentials.signed.replace(b'"@signature-params": ', b'"@signature-params": ' + given.label.encode() + b"=")
         yield Mistake("@signature-params was signed with the label: it begins at the parenthesis", named, signature)
 

@@ -210,6 +210,7 @@ QUERY = b"symbols=[%22BTCIDR%22]&note=a+b%20c%e5%E5&timestamp=1790000000000"
         ("signed in lower case", QUERY, QUERY.replace(b"%E5", b"%e5")),
         ("the entire URL was signed", QUERY, b"/api/v3/account?" + QUERY),
         ("the entire URL was signed", QUERY, b"https://api.example/api/v3/account?" + QUERY),
+        ("the entire URL was signed", QUERY, b"http://api.example/api/v3/account?" + QUERY),
         ("after signature", QUERY + b"&signature=%b&recvWindow=5000", QUERY),
     ],
 )
@@ -220,6 +221,23 @@ def test_what_people_really_do_with_binances_parameters_is_named(advice, sent, s
     request = request_of(vector("binance", "account, hmac"), query=query)
     request = request.replace(headers=(*request.headers, (b"host", b"api.example")))
     assert advice in refusal_of(request, record_of(key)).extras["hint"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    ("dialect", "name", "path"), [("mobee", "read, hmac", "\n{}\n"), ("rfc9421", "read with a query, hmac", 'path": {}\n')]
+)
+def test_a_url_that_was_signed_in_place_of_the_path_is_named(scheme, dialect, name, path):
+    given = vector(dialect, name)
+    request = request_of(given)
+    request = request.replace(headers=((b"host", b"api.example:8080"), *(line for line in request.headers if line[0] != b"host")))
+    url = f"{scheme}://api.example:8080{request.target.decode()}"
+    signed = given["string_to_sign"].replace(path.format(request.path.decode()), path.format(url)).encode()
+    assert url.encode() in signed
+    key = vectors(dialect)["keys"]["hmac"]
+    signature = base64.b64encode(sign_with(key, signed))
+    field, value = (b"x-request-signature", signature) if dialect == "mobee" else (SIGNATURE, b"sig1=:" + signature + b":")
+    assert "entire URL" in refusal_of(with_field(request, field, value), record_of(key)).extras["hint"]
 
 
 @pytest.mark.parametrize("around", ['"%s"', "'%s'", "\xef\xbb\xbf%s"])
