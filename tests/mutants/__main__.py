@@ -3,9 +3,11 @@ tests must find.
 
 Each module of ``modules.toml`` is mutated in a copy of the sources, and its own tests alone run against each mutant. Prints the survivors
 and the percentage that died. Ends with 1 when fewer than 95 % did, or when a survivor has no reason in ``results.toml``. ``--write``
-records there what was seen; a survivor that is new gets the reason ``?``, which has to be replaced by one. At the end stands what the run
-did not cover: the modules of ``modules.toml`` that were not chosen, and those that are pure (``pyproject.toml``, import-linter) without
-being listed there.
+records there what was seen; a survivor that is new gets the reason ``?``, which has to be replaced by one.
+
+Without names, what ``results.toml`` has a record of is tried, and as many mutants of a module as that record is of: all, or the same
+sample. At the end stands what the run did not cover: the rest of sampled modules, the modules of ``modules.toml`` that were not chosen or
+have no record yet (name one and ``--write`` it), and those that are pure (``pyproject.toml``, import-linter) without being listed there.
 """
 
 import argparse
@@ -38,18 +40,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--write", action="store_true", help="record what is seen in results.toml")
     parser.add_argument("--most", type=int, default=0, help="try so many of each module at most, the same in every run")
-    parser.add_argument("modules", nargs="*", help="parts of paths; all when none is given")
+    parser.add_argument("modules", nargs="*", help="parts of paths; all that have a record when none is given")
     options = parser.parse_args()
     tables: dict[str, Any] = tomllib.loads((_HERE / "modules.toml").read_text(encoding="utf-8"))
     modules: dict[str, list[str]] = tables["tests"]
-    chosen = {path: tests for path, tests in modules.items() if not options.modules or any(part in path for part in options.modules)}
     results: dict[str, Any] = tomllib.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
+    parts = options.modules or list(results)
+    chosen = {path: tests for path, tests in modules.items() if any(part in path for part in parts)}
+    sampled = {} if options.modules else {path: one["tried"] for path, one in results.items() if one["tried"] < one["made"]}
     tried = died = equivalent = unexplained = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = _copied(Path(folder))
         for path, tests in chosen.items():
             source, made = mutants_of(copy / path, tables["io"].get(path, []))
-            outcomes = _outcomes(copy, path, source, tests, _chosen(made, options.most))
+            outcomes = _outcomes(copy, path, source, tests, _chosen(made, options.most or sampled.get(path, 0)))
             result = _result(made, outcomes, results.get(path, {}).get("survivors", {}))
             tried += result["tried"]
             died += result["died"]
@@ -61,7 +65,7 @@ def main() -> int:
     share = died / (tried - equivalent) if tried > equivalent else 0.0
     print(f"\n{died} of {tried} mutants died, {equivalent} are equivalent: {share:.1%}")
     print(f"{unexplained} survivors have no reason in results.toml")
-    _print_uncovered(tables, set(chosen))
+    _print_uncovered(tables, set(chosen), results)
     return 0 if share >= _ENOUGH and not unexplained else 1
 
 
@@ -125,12 +129,15 @@ def _print(path: str, result: dict[str, Any]) -> int:
     return len(unexplained)
 
 
-def _print_uncovered(tables: dict[str, Any], chosen: set[str]) -> None:
+def _print_uncovered(tables: dict[str, Any], chosen: set[str], results: dict[str, Any]) -> None:
     """What says nothing about itself in this run."""
     listed = set(tables["tests"])
     print("\nNot covered: prose, annotations, what stands outside functions, async functions, and")
     for path in sorted(listed - chosen):
-        print(f"    {path}: not chosen")
+        print(f"    {path}: {'not chosen' if path in results else 'no record yet'}")
+    for path in sorted(chosen & set(results)):
+        if (left := results[path]["made"] - results[path]["tried"]) > 0:
+            print(f"    {path}: {left} of its {results[path]['made']} mutants")
     for path in sorted(_pure() - listed):
         print(f"    {path}: pure, and not listed in modules.toml")
     for path, names in sorted(tables["io"].items()):

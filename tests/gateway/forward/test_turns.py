@@ -23,7 +23,7 @@ def waiting(turns: Turns, *clients: str) -> list[Asking]:
 
 
 def test_a_client_holds_its_share_and_leaves_the_rest_to_others():
-    turns = Turns(800)
+    turns = Turns(807)
     held = [Asking("192.0.2.1") for _ in range(101)]
     assert [turns.take(call) for call in held] == [True] * 100 + [False]
     assert turns.take(Asking("192.0.2.2"))
@@ -64,6 +64,15 @@ def test_when_too_many_wait_the_latest_of_the_client_that_waits_for_most_is_refu
     assert turns.wait(greedy) is greedy
     assert turns.count == 4
     assert [turns.next() for _ in range(5)] == [calls[0], calls[3], newcomer, calls[1], None]
+
+
+def test_nobody_is_refused_for_one_who_would_then_wait_for_as_much():
+    turns = Turns(3)
+    calls, another = waiting(turns, "a", "a", "b"), Asking("b")
+    assert turns.wait(another) is another
+    turns = Turns(4)
+    calls, another = waiting(turns, "a", "a", "a", "b"), Asking("b")
+    assert turns.wait(another) is calls[2]
 
 
 def test_who_has_waited_too_long_waits_no_more():
