@@ -84,9 +84,9 @@ def main() -> None:
                 print(".", end="", file=sys.stderr, flush=True)
         if "latency" in options.modes and not latency.missing():
             ports = {who: one.port for who, one in running.items() if who not in UNTIMED}
-            paced = latency.measure(ground, ports, bench.rest("read"), min(3, options.rounds), options.seconds)
+            paced = latency.measure(ground, ports, bench.rest("read").load.rps, min(3, options.rounds), options.seconds)
         if "session" in options.modes:
-            figures |= session.measure(ground, running[GATE].port, options.rounds, options.seconds, bench.rest)
+            figures |= session.measure(ground, running[GATE], options.rounds, options.seconds, bench.rest)
     print(f"\n{interpreter.machine()}")
     for what, value in [*kinds.items(), *((f"without {who}", why) for who, why in absent.items())]:
         print(f"{what}: {value}")

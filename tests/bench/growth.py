@@ -24,7 +24,7 @@ from tests.bench.contestants import GATE_CORE, LOAD_CORE, Ground
 from tests.bench.fleet import TOGETHER
 from tests.bench.gate import GATE, Entered, Variant, built_for, gates_under_test, is_compiled
 from tests.bench.processes import descendants, resident
-from tests.bench.rounds import Bench, started, table, upstream
+from tests.bench.rounds import Bench, service, started, table, upstream
 from tests.support.stack import TEMPLATE, OwnPostgres, start_migrated, start_redis
 
 Rows = list[tuple[str, str, str]]
@@ -60,7 +60,7 @@ def gates(program: Sequence[str], folder: Path) -> Iterator[Place]:
     variants = {GATE: Variant(program), MANY_ROUTES: Variant(program, more=routes), TWO_WORKERS: Variant(program, workers=2)}
     with gates_under_test(folder, variants) as entered:
         ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
-        with upstream(ground):
+        with upstream(ground), service(ground):
             yield Place(entered, ground)
 
 

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 
 from gateway.net import descriptors
-from tests.bench import contestants
+from gateway.runtime import clock
+from tests.bench import contestants, session
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.processes import descendants, own, resident
 
@@ -18,7 +19,7 @@ CACHED_KEYS = 100_000
 
 
 def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]:
-    """Start-up time in seconds, and resident memory in MiB: idle, with idle connections, and added by cached keys."""
+    """Start-up time in seconds, and resident memory in MiB: idle, with idle connections or sessions, and added by cached keys."""
     port, log = contestants.free_port(), ground.folder / "gate.log"
     began = time.monotonic()
     process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
@@ -34,6 +35,7 @@ def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]
             connection.close()
     finally:
         contestants.stop(process)
+    figures |= _of_sessions(gate, ground)
     script = Path(__file__).with_name("cached_keys.py")
     command = ["taskset", "-c", LOAD_CORE, str(python), "-P", str(script), str(CACHED_KEYS)]
     added = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout.strip()
@@ -41,17 +43,57 @@ def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]
     return figures
 
 
-def _crowd(port: int) -> list[socket.socket]:
-    """Connections that say nothing, as many as there are file descriptors for; each is accepted before memory is read.
+def _of_sessions(gate: Contestant, ground: Ground) -> dict[str, object]:
+    """What WebSocket sessions add that have logged on and say nothing: in another gate, so that nothing is left over from before."""
+    port, log = contestants.free_port(), ground.folder / "gate.log"
+    process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
+    try:
+        contestants.wait_for(port, process, log)
+        worker = descendants(process.pid)[-1]
+        before = resident(worker)
+        sessions = _sessions(port, ground)
+        after = resident(worker)
+        for connection in sessions:
+            connection.close()
+    finally:
+        contestants.stop(process)
+    count = len(sessions)
+    return {
+        f"resident memory of a worker, with {count} idle sessions, MiB": round(after, 1),
+        "… of it for each of them, KiB": round((after - before) * 1024 / count, 1),
+    }
+
+
+def _sessions(port: int, ground: Ground) -> list[socket.socket]:
+    """As many as the worker's file descriptors allow, each logged on: it has two of them."""
+    opened = _connected(port)
+    for connection in opened:
+        connection.sendall(session.HANDSHAKE)
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += connection.recv(4096)
+        connection.sendall(session.log_on(ground.key, clock.now_ms()))
+        if not head.startswith(b"HTTP/1.1 101") or connection.recv(4096) != session.ANSWER:
+            raise RuntimeError(f"a session was not opened: {head[:200]!r}")
+    return opened
+
+
+def _connected(port: int) -> list[socket.socket]:
+    """As many connections as there are file descriptors for.
 
     They come from several addresses: where descriptors are scarce, a gate gives no address more than an eighth of them.
     """
     descriptors.raise_limit()
     most = min(IDLE_CONNECTIONS, descriptors.connections() - SPARE)
-    crowd = [
+    return [
         socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(f"127.0.0.{2 + number // OF_AN_ADDRESS}", 0))
         for number in range(most)
     ]
+
+
+def _crowd(port: int) -> list[socket.socket]:
+    """Connections that say nothing; each is accepted before memory is read."""
+    crowd = _connected(port)
     for connection in (crowd[0], crowd[-1]):  # the last is answered when all before it were accepted
         connection.sendall(b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate.test\r\n\r\n")
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):

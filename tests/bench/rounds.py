@@ -99,9 +99,9 @@ class Bench(NamedTuple):
                 results.append(self.run(name, mode, connections, seconds=self.seconds, check=False))
         return runs
 
-    def rest(self, mode: str) -> float:
-        """Requests per second of the gate in one run of a mode."""
-        return self.run(GATE, mode, 32, seconds=self.seconds, check=False).load.rps
+    def rest(self, mode: str) -> Run:
+        """One run of the gate in a mode."""
+        return self.run(GATE, mode, 32, seconds=self.seconds, check=False)
 
     def run(self, name: str, mode: str, connections: int, *, seconds: int, check: bool) -> Run:
         """One run of one contestant.

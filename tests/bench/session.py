@@ -1,7 +1,8 @@
 """Mode ``session``: messages of WebSocket sessions a second on one core, beside REST trades and reads of the same run.
 
 Three more programs on the load's core: a service that answers each message with ``{}``, whatever it says; a client that keeps a window of
-messages in flight on each of its connections; and, for what comes from the service, nginx as a plain proxy to compare with.
+messages in flight on each of its connections; and, for what comes from the service, nginx as a plain proxy to compare with. They share that
+core with Redis, so the gate's processor time stands beside what it passed: that holds whatever bounds the run.
 
     python -m tests.bench.session service PORT
     python -m tests.bench.session client PORT KIND SECONDS CONNECTIONS KEY_ID SECRET
@@ -15,15 +16,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import islice
 from typing import Any
 
 import uvloop
 
+from gateway.net.descriptors import raise_limit
 from gateway.runtime import clock
 from gateway.websocket.frames import TEXT, frame, head_size, payload_size
 from tests.bench import contestants
 from tests.bench.contestants import LOAD_CORE, Ground, of_checkout
 from tests.bench.load import Key
+from tests.bench.processes import spent
+from tests.bench.rounds import Run, Running
 
 WINDOW = 16
 """Messages in flight on each connection."""
@@ -36,7 +41,6 @@ HANDSHAKE = (
     b"Sec-WebSocket-Key: eHh4eHh4eHh4eHh4eHh4eA==\r\n\r\n"
 )
 KINDS = ("signed orders", "session messages", "from the service")
-IDLE = 10_000
 
 
 def order(key: Key, number: int, timestamp: int) -> bytes:
@@ -82,12 +86,8 @@ class Service(asyncio.Protocol):
                 return
             self._open = True
             self._transport.write(SWITCHING)
-        at = count = 0
-        while len(data) - at >= (size := head_size(data[at : at + 14])) and len(data) - at >= size + payload_size(data[at : at + 14]):
-            at += size + payload_size(data[at : at + 14])
-            count += 1
-        self._held = data[at:]
-        if count and at < 1_000 and b"flood" in _unmasked(data):
+        count, self._held = _frames(data)
+        if count and not self._flooding and len(data) < 1_000 and b"flood" in _unmasked(data):
             self._flooding = True
             self.resume_writing()
         elif count:
@@ -106,6 +106,20 @@ class Service(asyncio.Protocol):
         self._paused = True
 
 
+def _frames(data: bytes) -> tuple[int, bytes]:
+    """How many whole masked frames of less than 64 KiB these are, and what is left."""
+    at = count = 0
+    end = len(data) - 8
+    while at <= end:
+        size = data[at + 1] & 0x7F
+        after = at + 8 + (data[at + 2] << 8 | data[at + 3]) if size == 126 else at + 6 + size
+        if after > end + 8:
+            break
+        at = after
+        count += 1
+    return count, data[at:]
+
+
 def _unmasked(data: bytes) -> bytes:
     size = head_size(data[:14])
     mask = data[size - 4 : size]
@@ -115,7 +129,7 @@ def _unmasked(data: bytes) -> bytes:
 class Client(asyncio.Protocol):
     """One connection of the load: ``WINDOW`` messages in flight, each answered by :data:`ANSWER` and nothing else."""
 
-    def __init__(self, first: bytes, following: Callable[[], bytes], window: int) -> None:
+    def __init__(self, first: bytes, following: Callable[[int], bytes], window: int) -> None:
         self._first, self._following, self._window = first, following, window
         self.answered = self.bytes = 0
         self.wrong = b""
@@ -148,11 +162,11 @@ class Client(asyncio.Protocol):
         self._rest = data[count * len(ANSWER) :]
         self.answered += count
         if count:
-            self.transport.write(b"".join([self._following() for _ in range(count)]))
+            self.transport.write(self._following(count))
 
     def begin(self) -> None:
         """The window opens."""
-        self.transport.write(b"".join([self._following() for _ in range(self._window)]))
+        self.transport.write(self._following(self._window))
 
 
 async def _client(port: int, kind: str, seconds: int, connections: int, key: Key) -> dict[str, object]:
@@ -160,7 +174,7 @@ async def _client(port: int, kind: str, seconds: int, connections: int, key: Key
     now_ms = clock.now_ms()
     stream = iter([order(key, now_ms * 1_000 + number, now_ms) for number in range(40_000 * seconds if kind == KINDS[0] else 0)])
     status = frame(TEXT, b'{"id":7,"method":"account.status"}', mask=b"mask")
-    following = {KINDS[0]: lambda: next(stream), KINDS[1]: lambda: status, KINDS[2]: bytes}[kind]
+    following = {KINDS[0]: lambda count: b"".join(islice(stream, count)), KINDS[1]: lambda count: status * count, KINDS[2]: bytes}[kind]
     loop = asyncio.get_running_loop()
     clients = []
     for number in range(connections):
@@ -171,7 +185,7 @@ async def _client(port: int, kind: str, seconds: int, connections: int, key: Key
         clients.append(client)
     await asyncio.sleep(0.3)
     if wrong := next((client.wrong for client in clients if client.wrong), b""):
-        return {"per_second": 0, "megabytes": 0, "wrong": wrong[:300].decode("latin-1")}
+        return {"per_second": 0, "messages": 0, "megabytes": 0, "wrong": wrong[:300].decode("latin-1")}
     for client in clients:
         client.begin()
     answered, received, began = (sum(c.answered for c in clients), sum(c.bytes for c in clients), time.perf_counter())
@@ -182,10 +196,11 @@ async def _client(port: int, kind: str, seconds: int, connections: int, key: Key
     said = next((client.wrong[:300].decode("latin-1") for client in clients if client.wrong), "")
     for client in clients:
         client.transport.abort()
-    return {"per_second": rate, "megabytes": megabytes, "wrong": said}
+    return {"per_second": rate, "messages": sum(client.answered for client in clients), "megabytes": megabytes, "wrong": said}
 
 
 async def _serve(port: int) -> None:
+    raise_limit()
     server = await asyncio.get_running_loop().create_server(Service, "127.0.0.1", port, backlog=2_048)
     await server.serve_forever()
 
@@ -203,36 +218,47 @@ def run(port: int, kind: str, seconds: int, connections: int, key: Key) -> dict[
     return result
 
 
-def measure(ground: Ground, port: int, rounds: int, seconds: int, rest: Callable[[str], float]) -> dict[str, object]:
+def measure(ground: Ground, gate: Running, rounds: int, seconds: int, rest: Callable[[str], Run]) -> dict[str, object]:
     """Medians over rounds, and ratios taken round by round.
 
-    :param port: of the gate
-    :param rest: requests per second of a mode of REST, measured now
+    :param rest: a mode of REST, measured now
     """
     log, plain = ground.folder / "session.log", contestants.free_port()
     proxy = contestants.pinned(contestants.GATE_CORE, contestants.nginx("nginx_session.conf", ground, plain), log)
     try:
         contestants.wait_for(plain, proxy, log)
-        found = [_round(ground, port, plain, seconds, rest) for _ in range(rounds)]
+        found = [_round(ground, gate, plain, seconds, rest) for _ in range(rounds)]
     finally:
         contestants.stop(proxy)
     return {f"session: {name}": round(statistics.median(each[name] for each in found), 2) for name in found[0]}
 
 
-def _round(ground: Ground, port: int, plain: int, seconds: int, rest: Callable[[str], float]) -> dict[str, float]:
-    orders = run(port, KINDS[0], seconds, 32, ground.key)["per_second"]
-    trades = rest("trade")
-    messages = run(port, KINDS[1], seconds, 32, ground.key)["per_second"]
-    reads = rest("read")
-    through, direct = (run(at, KINDS[2], seconds, 8, ground.key)["megabytes"] for at in (port, plain))
+def _round(ground: Ground, gate: Running, plain: int, seconds: int, rest: Callable[[str], Run]) -> dict[str, float]:
+    orders, order_us = _messages(ground, gate, KINDS[0], seconds)
+    trade = rest("trade")
+    messages, message_us = _messages(ground, gate, KINDS[1], seconds)
+    read = rest("read")
+    through, direct = (run(at, KINDS[2], seconds, 8, ground.key)["megabytes"] for at in (gate.port, plain))
     return {
         "signed order.place, messages/s": orders,
-        "… ÷ REST trades": orders / trades,
+        "… ÷ REST trades": orders / trade.load.rps,
+        "… processor µs of the gate": order_us,
+        "… ÷ that of a REST trade": order_us / (trade.user + trade.system),
         "unsigned account.status, messages/s": messages,
-        "… ÷ REST reads": messages / reads,
+        "… ÷ REST reads": messages / read.load.rps,
+        "… processor µs of the gate for each": message_us,
+        "… ÷ that of a REST read": message_us / (read.user + read.system),
         "from the service, MB/s": through,
         "… ÷ nginx plain": through / direct,
     }
+
+
+def _messages(ground: Ground, gate: Running, kind: str, seconds: int) -> tuple[float, float]:
+    """Messages a second, and what the gate spent on each in microseconds of processor time."""
+    before = spent(gate.pid)
+    found = run(gate.port, kind, seconds, 32, ground.key)
+    after = spent(gate.pid)
+    return found["per_second"], (sum(after) - sum(before)) / max(1, found["messages"])
 
 
 if __name__ == "__main__":
