@@ -23,6 +23,7 @@ MODULES = (
     "admission/unrecorded",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",
+    "admission/sessions/shape",
     "forward/balance", "forward/call", "forward/connection", "forward/identity", "forward/pool", "forward/ports",
     "forward/tunnel", "forward/turns", "forward/upstream_server",
     "keys/cache", "keys/ids", "keys/lookup", "keys/redis_line", "keys/usage",

@@ -29,10 +29,6 @@ from gateway.runtime.moments import rfc3339
 
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
-
-if TYPE_CHECKING:
-    from asyncio import Future
-
     from gateway.admission.limits import KeyLimiter
 
 _LAST_WEEK_MS: Final = 7 * 86_400_000
@@ -123,11 +119,14 @@ class Accounting:
         lines = self.lines(principal, charge, weighed, asked.received_ms, now_ms, False, not_before_ms)
         refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))
 
-    def claimed(self, admitted: Admitted, claim: "Future[None]") -> None:
-        """The replay guard has answered: count the request, or undo what it was charged."""
-        if claim.cancelled() or admitted.principal is None or admitted.replay is None:
+    def claimed(self, admitted: Admitted, refusal: BaseException | None) -> None:
+        """The replay guard has answered: count the request, or undo what it was charged.
+
+        :param refusal: why it does not pass; ``None``: it does
+        """
+        if admitted.principal is None or admitted.replay is None:
             return
-        key_id, refusal = admitted.replay.key_id, claim.exception()
+        key_id = admitted.replay.key_id
         usage, now_ms = self._services.usage, self._services.now_ms()
         if refusal is None:
             usage.admitted(key_id, admitted.client_ip, now_ms)
@@ -141,7 +140,8 @@ class Accounting:
                     refusal.detail += f". {admitted.replay.advice}"
                 if refusal.repeated and admitted.client_ip:  # once may be a client's own retry
                     self._services.failures.failed(admitted.client_ip, self._failure_rate, self._services.monotonic_ms())
-            usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern)
+            proven = not isinstance(refusal, InvalidCredentials)
+            usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern, proven)
 
 
 def _costs(asked: Asked) -> bool:

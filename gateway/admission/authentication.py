@@ -161,6 +161,10 @@ class Authentication:
             return None
         return None if found is ABSENT else found
 
+    def knows(self, principal: Principal, now_ms: int) -> bool:
+        """Whether memory holds the same of its key as when it was found: nobody has told of a change."""
+        return self._lookup.peek(principal.key_id, now_ms) is principal
+
     def logged_in(self, asked: Asked, now_ms: int) -> Principal:
         """The key that a session has logged in with, looked up anew.
 

@@ -40,14 +40,31 @@ class Pending:
         self._settled = None
 
     def claim(self, admitted: Admitted) -> None:
-        """Settle when the replay guard has answered."""
+        """Settle when the replay guard has answered, and the key still stands then."""
         self.claiming = True
 
-        def answered(claim: "asyncio.Future[None]") -> None:
-            if not claim.cancelled():
-                self._settle(admitted, claim.exception())
+        def answered(error: BaseException | None, stands: bool) -> None:
+            if error is None and not stands:
+                spawn(self._confirm(admitted), name="look at a key again")
+            else:
+                self._settle(admitted, error)
 
-        self._gate.claim(admitted).add_done_callback(answered)
+        self._gate.claim(admitted, answered)
+
+    async def _confirm(self, admitted: Admitted) -> None:
+        """Something has changed about its key while the claim was under way."""
+        try:
+            for _ in range(MAX_LOOKUPS):
+                try:
+                    self._gate.confirm(admitted)
+                except KeyNeeded as needed:
+                    await self._gate.resolve(needed)
+                    continue
+                self._settle(admitted, None)
+                return
+            raise _never_stays()
+        except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
+            self._settle(admitted, error)
 
     async def look_up(self, needed: KeyNeeded) -> None:
         """Bring what is needed into memory and decide again, as often as it takes."""
@@ -66,7 +83,7 @@ class Pending:
                 else:
                     self.claim(admitted)
                 return
-            raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
+            raise _never_stays()
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
             self._settle(None, error)
 
@@ -74,6 +91,10 @@ class Pending:
         settled, self._settled = self._settled, None
         if settled is not None:
             settled(admitted, error)
+
+
+def _never_stays() -> KeyStoreUnavailable:
+    return KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
 
 
 def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Unexplained | Pending:

@@ -6,6 +6,7 @@ named in the return value (a claim at the replay guard) or raised (:class:`KeyNe
 """
 
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway.admission import builtin, rules
@@ -21,11 +22,12 @@ from gateway.admission.principal import Principal
 from gateway.admission.refusals import Refusals
 from gateway.admission.routes import Route, RouteTable
 from gateway.admission.services import Services
-from gateway.admission.sessions import SESSIONS, Message
+from gateway.admission.sessions import SESSIONS, Message, Shape
 from gateway.errors import (
     AmbiguousPath,
     Asker,
     InternalError,
+    InvalidCredentials,
     KeyStoreUnavailable,
     MalformedRequest,
     Refusal,
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from asyncio import Future
 
     from gateway.admission.limits import KeyLimiter
+
+Answered = Callable[[BaseException | None, bool], None]
+"""Told why a claim failed, ``None`` if it did not, and whether nothing has been heard against the key meanwhile."""
 
 _QUERY: Final = re.compile(rb'[!"$-~]*')
 
@@ -82,15 +87,19 @@ class Gate:
         rules.check_open(route)
         return route
 
-    def message(self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str) -> Message:
+    def message(
+        self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str,
+        shapes: list[Shape] | None = None,
+    ) -> Message:  # fmt: skip
         """One message of a session, read.
 
         :param text: valid UTF-8
         :param client: the handshake that opened the session
         :param key_id: the key that it has logged in with; ``""``: none
+        :param shapes: see :meth:`SessionDialect.read`
         :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
         """
-        return SESSIONS[route.session].read(text, client, key_id, received_ms, request_id)
+        return SESSIONS[route.session].read(text, client, key_id, received_ms, request_id, shapes)
 
     def method(self, message: Message, route: Route) -> Route:
         """The rule by which a session's message is decided.
@@ -231,7 +240,9 @@ class Gate:
         else:
             self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
         weighed = credentials is not None and credentials.weighed
-        lines = self._accounting.lines(principal, charge, route if weighed else None, asked.received_ms, now_ms)
+        lines = b""
+        if isinstance(asked, Request):  # a message's answer has no fields
+            lines = self._accounting.lines(principal, charge, route if weighed else None, asked.received_ms, now_ms)
         return Admitted(
             route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure, weighed
         )
@@ -289,17 +300,58 @@ class Gate:
                 raise needed.otherwise from None
             raise
 
-    def claim(self, admitted: Admitted) -> "Future[None]":
+    def claim(self, admitted: Admitted, answered: Answered | None = None) -> "Future[None]":
         """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
 
-        :return: done when the request may pass; fails with ReplayedRequest or ReplayGuardUnavailable
+        :param answered: called when it is done; not when it is cancelled
+        :return: done when the request may pass, if its key stands; fails with ReplayedRequest or ReplayGuardUnavailable
         """
         claim = admitted.replay
         if claim is None:
             raise InternalError("nothing to claim")
+
+        def claimed(done: "Future[None]") -> None:
+            if done.cancelled():
+                return
+            error = done.exception()
+            stands = self._stands(admitted)
+            if stands or error is not None:
+                self._accounting.claimed(admitted, error)
+            if answered is not None:
+                answered(error, stands)
+
         future = self.services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
-        future.add_done_callback(lambda done: self._accounting.claimed(admitted, done))
+        future.add_done_callback(claimed)
         return future
+
+    def _stands(self, admitted: Admitted) -> bool:
+        """Whether nothing has been heard against the key of a request since it was admitted. At a glance: if not, :meth:`confirm`."""
+        principal = admitted.principal
+        if principal is None:
+            return True
+        expires_ms = principal.expires_ms
+        if expires_ms is not None and self.services.now_ms() >= expires_ms:
+            return False
+        return self._authentication.knows(principal, self._monotonic_ms())
+
+    def confirm(self, admitted: Admitted) -> None:
+        """Decide anew whether the key of a request stands, whose claim was awaited meanwhile, and count it.
+
+        :raises InvalidCredentials, KeyExpired, AccountFrozen: it does not, so that the request may not pass
+        :raises KeyNeeded: the key must be fetched first
+        """
+        principal = admitted.principal
+        if principal is None:
+            return
+        try:
+            found = self._authentication.known(principal.key_id, self._monotonic_ms())
+            if found is None:
+                raise InvalidCredentials("the key was deleted while this waited to be executed, and it was not", reason="deleted key")
+            rules.check_standing(found, self.services.now_ms())
+        except Refusal as refusal:
+            self._accounting.claimed(admitted, refusal)
+            raise
+        self._accounting.claimed(admitted, None)
 
     def answer(self, admitted: Admitted, request: Request) -> Answer:
         """What a built-in route answers.

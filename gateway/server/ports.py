@@ -42,6 +42,10 @@ class ClientEnd(ABC):
         """Hand over everything that comes, and what has come already."""
 
     @abstractmethod
+    def prove(self, proven: bool) -> None:
+        """Whether what came last was admitted for a key, of a connection that was handed over: then the next is read at once."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close once everything is written, and in such a way that the client can read it."""
 

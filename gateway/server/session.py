@@ -19,7 +19,7 @@ from gateway.admission.brief import Unexplained
 from gateway.admission.driver import drive
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
-from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message
+from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message, Shape
 from gateway.errors import InternalError, NoRoute, Overloaded, Refusal, UpstreamUnavailable
 from gateway.forward.ports import UpstreamEnd
 from gateway.forward.tunnel import Downstream, Tunnel
@@ -58,7 +58,8 @@ class Session(Tunnel):
 
     __slots__ = (
         "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven",
-        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_since_ms", "_stopped", "_waiting", "_waiting_bytes", "_working",
+        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_shapes", "_since_ms", "_stopped", "_waiting", "_waiting_bytes",
+        "_working",
     )  # fmt: skip
 
     def __init__(
@@ -84,6 +85,8 @@ class Session(Tunnel):
         self._logged_in_ms = 0
         self._proven = False
         """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
+        self._shapes: list[Shape] | None = None
+        """Of its messages, from the first on that was admitted for a key."""
         self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = self._stopped = False
 
     # -- from the client
@@ -225,7 +228,7 @@ class Session(Tunnel):
         elif event.opcode in {CLOSE, FAILED}:
             self._end = event
         else:
-            self._proven = False
+            self._prove(False)
             self._upstream.write(frame(event.opcode, event.payload, mask=_masks.next()))
 
     def _again(self) -> None:
@@ -260,8 +263,9 @@ class Session(Tunnel):
             route = self._current_route()
             gate = self._serving.gate
             decision.message = message = gate.message(
-                text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=decision.request_id
-            )
+                text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=decision.request_id,
+                shapes=self._shapes,
+            )  # fmt: skip
             decided = drive(gate, message, gate.method(message, route), decision.settled)
             if isinstance(decided, Admitted):
                 decision.admitted, decision.known = decided, True
@@ -324,7 +328,7 @@ class Session(Tunnel):
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         if identity is not None:
             self._use(identity, admitted.expires_ms)
-        self._proven = identity is not None
+        self._prove(identity is not None)
         self._common.metrics.admitted[route.pattern] += 1
         if message.act == LOG_IN and identity is not None:
             self._key_id, self._logged_in_ms = identity.key_id, message.received_ms
@@ -338,6 +342,13 @@ class Session(Tunnel):
             members, admitted.client_ip.encode(), message.request_id.encode(),
         )  # fmt: skip
         self._upstream.write(frame(TEXT, message.forwarded(member), mask=_masks.next()))
+
+    def _prove(self, proven: bool) -> None:
+        """The connection is read in turns as well, as long as its client has proven nothing."""
+        self._proven = proven
+        self._downstream.prove(proven)
+        if proven and self._shapes is None:
+            self._shapes = []
 
     def _use(self, identity: Identity, expires_ms: int | None) -> None:
         """From now on the connection is closed when this key may not pass any more.
@@ -358,7 +369,7 @@ class Session(Tunnel):
     # -- it may not
 
     def _refuse(self, refusal: Refusal, message: Message | None, request_id: str) -> None:
-        self._proven = False
+        self._prove(False)
         serving, route = self._serving, self._route
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)

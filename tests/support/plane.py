@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from gateway.admission.gate import Gate
+from gateway.admission.gate import Answered
 from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
@@ -110,8 +111,9 @@ class ScriptedGate:
     async def resolve(self, _needed: Any) -> None:
         await self.looked_up.wait()
 
-    def claim(self, _admitted: Admitted) -> "asyncio.Future[None]":
+    def claim(self, _admitted: Admitted, answered: Answered) -> "asyncio.Future[None]":
         assert self.claim_result is not None
+        self.claim_result.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), True))
         return self.claim_result
 
     def answer(self, _admitted: Admitted, _request: Request) -> Answer:

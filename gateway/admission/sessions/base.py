@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Final
 
 from gateway.admission.dialects.base import Credentials, Mistake
-from gateway.admission.sessions.json_text import Value, scan
+from gateway.admission.sessions.json_text import Value, is_simple, scan
+from gateway.admission.sessions.shape import LONGEST, MOST, Shape
 from gateway.http1.memo import LINE_BYTES, remember
 from gateway.http1.message import Asked, Request
 
@@ -22,6 +23,7 @@ STATUS: Final = 3
 OWN_MEMBER: Final = b"gateway"
 """The gate's member: a client that sends it is refused."""
 _COMBINING_DOT = "\u0307"
+_NONE: Final[list[bytes]] = []
 
 
 def folded(name: bytes) -> bytes:
@@ -60,17 +62,17 @@ class Spelling:
 class Message(Asked):
     """One message of a client: a whole JSON object."""
 
-    __slots__ = ("act", "client", "dialect", "key_id", "names", "rest", "tag", "text", "value", "wrong")
+    __slots__ = ("_value", "act", "client", "dialect", "key_id", "names", "rest", "shape", "tag", "text", "values", "wrong")
 
     def __init__(  # noqa: PLR0917  # by position, where it is made
-        self, dialect: "SessionDialect", text: bytes, value: Value, client: Request, key_id: str, received_ms: int, request_id: str
+        self, dialect: "SessionDialect", text: bytes, value: Value | None, client: Request, key_id: str, received_ms: int, request_id: str
     ) -> None:  # fmt: skip
         self.peer = client.peer
         self.received_ms = received_ms
         self.request_id = request_id
         self.dialect = dialect
         self.text = text
-        self.value = value
+        self._value = value
         self.client = client
         """The handshake that opened the connection."""
         self.key_id = key_id
@@ -84,6 +86,17 @@ class Message(Asked):
         """Members to forward behind the gate's own: every value as it came, without credentials."""
         self.wrong = ""
         """Why this is no message of the dialect."""
+        self.shape: Shape | None = None
+        """By which it was read, if it was; then with these values."""
+        self.values: list[bytes] = _NONE
+
+    @property
+    def value(self) -> Value:
+        """The message's JSON; of one that was read by its shape, scanned now."""
+        value = self._value
+        if value is None:
+            value = self._value = scan(self.text)
+        return value
 
     def forwarded(self, member: bytes) -> bytes:
         """The message for the service.
@@ -121,12 +134,21 @@ class SessionDialect(ABC):
         self.log_in = log_in
         self.log_out = log_out
 
-    def read(self, text: bytes, client: Request, key_id: str, received_ms: int, request_id: str) -> Message:
+    def read(  # noqa: PLR0917  # on the hot path
+        self, text: bytes, client: Request, key_id: str, received_ms: int, request_id: str, shapes: list[Shape] | None = None
+    ) -> Message:  # fmt: skip
         """Read a message. What is wrong with one that is JSON stands in :attr:`Message.wrong`, so that its refusal can name it.
 
         :param text: valid UTF-8
+        :param shapes: those of earlier messages, to which that of this one is added; ``None``: nothing is remembered of it
         :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
         """
+        if shapes and len(text) <= LONGEST and is_simple(text):
+            pieces = text.split(b'"')
+            for shape in shapes:
+                values = shape.values_in(pieces)
+                if values is not None:
+                    return self._recognised(Message(self, text, None, client, key_id, received_ms, request_id), shape, values)
         value = scan(text)
         message = Message(self, text, value, client, key_id, received_ms, request_id)
         members = value.members or {}
@@ -139,7 +161,28 @@ class SessionDialect(ABC):
             message.wrong = wrong
         if OWN_MEMBER in members:
             message.wrong = "the member gateway is the gate's own: leave it out"
+        if shapes is not None and not message.wrong and len(text) <= LONGEST:
+            self._remember(message, shapes)
         return message
+
+    def _recognised(self, message: Message, shape: Shape, values: list[bytes]) -> Message:
+        """Nothing but these values is new in it."""
+        message.shape, message.values = shape, values
+        message.names = shape.names
+        message.tag = shape.tag.fill(values)
+        message.rest = shape.rest.fill(values)
+        return message
+
+    def _remember(self, message: Message, shapes: list[Shape]) -> None:
+        shape = self._shape(message)
+        if shape is not None:
+            if len(shapes) >= MOST:
+                del shapes[0]
+            shapes.append(shape)
+
+    def _shape(self, message: Message) -> Shape | None:  # noqa: ARG002  # only one dialect has messages worth it
+        """The shape of a message that was scanned and is one of the dialect; ``None``: its like is always scanned."""
+        return None
 
     @abstractmethod
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:

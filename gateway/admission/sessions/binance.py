@@ -3,14 +3,15 @@
 Source: Binance, "WebSocket API", request security and session authentication.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import code_and_phrase, milliseconds, signature_of, window
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact
-from gateway.admission.sessions.json_text import Value, text_of, unescaped, without
+from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact
+from gateway.admission.sessions.json_text import Value, kept, text_of, unescaped
+from gateway.admission.sessions.shape import Part, Shape, Template, variables_of
 from gateway.errors import MalformedRequest, MissingCredentials
 
 _CREDENTIALS = frozenset({b"apiKey", b"signature"})
@@ -41,7 +42,7 @@ class BinanceSession(SessionDialect):
         """See :meth:`SessionDialect.read`."""
         text, params = message.text, members.get(b"params")
         own_id = members.get(b"id")
-        if own_id is not None and own_id.members is None and own_id.items is None and own_id.end - own_id.start <= _MAX_ID:
+        if own_id is not None and own_id.members is None and own_id.items is None:
             message.tag = text[own_id.start : own_id.end]
         method = text_of(text, members.get(b"method"))
         if not method:
@@ -49,10 +50,30 @@ class BinanceSession(SessionDialect):
         else:
             message.names = [method.decode().removeprefix("v3/")]
             message.act = _ACTS.get(message.names[0], 0)
-        message.rest = _without_credentials(text, message.value, params)
+        message.rest = b"".join(
+            [part if isinstance(part, bytes) else text[part[0] : part[1]] for part in _forwarded(message.value, params)]
+        )
+
+    def _shape(self, message: Message) -> Shape | None:
+        """See :meth:`SessionDialect._shape`."""
+        text, members = message.text, message.value.members or {}
+        params = members.get(b"params")
+        own_id = members.get(b"id")
+        inner = (params.members if params is not None else None) or {}
+        variables = variables_of(text, [*([own_id] if own_id is not None and message.tag else []), *inner.values()])
+        if message.act != CALL or variables is None or any(_EQUALS in name for name in inner):
+            return None
+        said = inner.get(b"recvWindow")
+        if said is not None and _index(text, variables, said) < 0:
+            return None
+        shape = _Known(message, variables, inner)
+        return shape if shape.is_readable else None
 
     def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:  # noqa: ARG002  # it asks for a window itself
         """See :meth:`SessionDialect.credentials`."""
+        shape = message.shape
+        if isinstance(shape, _Known):
+            return shape.credentials(message.values)
         text, params = message.text, (message.value.members or {}).get(b"params")
         members = (params.members if params is not None else None) or {}
         key, signature, time = members.get(b"apiKey"), members.get(b"signature"), members.get(b"timestamp")
@@ -98,7 +119,7 @@ class BinanceSession(SessionDialect):
         """See :meth:`SessionDialect.refusal`."""
         code, phrase = code_and_phrase(problem)
         body = compact({"status": problem["status"], "error": {"code": code, "msg": phrase}, "gerbang": problem})
-        return b'{"id":%b,%b' % (message.tag if message is not None and message.tag else b"null", body[1:])
+        return b'{"id":%b,%b' % (_id(message), body[1:])
 
     def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:
         """See :meth:`SessionDialect.status`."""
@@ -110,25 +131,102 @@ class BinanceSession(SessionDialect):
             "returnRateLimits": False,
             "serverTime": message.received_ms,
         }
-        return b'{"id":%b,%b' % (message.tag or b"null", compact({"status": 200, "result": result})[1:])
+        return b'{"id":%b,%b' % (_id(message), compact({"status": 200, "result": result})[1:])
 
     def farewell(self, now_ms: int) -> bytes:
         """See :meth:`SessionDialect.farewell`."""
         return compact({"event": {"e": "serverShutdown", "E": now_ms}})
 
 
-def _without_credentials(text: bytes, value: Value, params: Value | None) -> bytes:
+def _id(message: Message | None) -> bytes:
+    """The message's id, as it came."""
+    return message.tag if message is not None and 0 < len(message.tag) <= _MAX_ID else b"null"
+
+
+class _Known(Shape):
+    """A shape of this dialect: of messages that are signed themselves, or that carry no credentials."""
+
+    __slots__ = ("_carries", "_key_at", "_pairs", "_payload", "_signature_at", "_time_at", "_window_at")
+
+    def __init__(self, message: Message, variables: list[tuple[int, int]], params: Mapping[bytes, Value]) -> None:
+        text, members = message.text, message.value.members or {}
+        tag: list[Part] = [(members[b"id"].start, members[b"id"].end)] if message.tag else []
+        rest = _forwarded(message.value, members.get(b"params"))
+        super().__init__(text, variables, names=message.names, tag=tag, rest=rest)
+        self._carries = not _CREDENTIALS.isdisjoint(params)
+        self._key_at = _index(text, variables, params.get(b"apiKey"))
+        self._signature_at = _index(text, variables, params.get(b"signature"))
+        self._time_at = _index(text, variables, params.get(b"timestamp"))
+        self._window_at = _index(text, variables, params.get(b"recvWindow"))
+        payload: list[Part] = []
+        for name in sorted(params):
+            if name != b"signature":
+                payload += [b"&%b=" % name if payload else name + b"=", _said_at(text, params[name])]
+        self._pairs = len(payload) // 2
+        self._payload = Template(text, payload, variables)
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether its credentials, if it has any, are where they may change."""
+        return not self._carries or min(self._key_at, self._signature_at, self._time_at) >= 0
+
+    def credentials(self, values: list[bytes]) -> Credentials | None:
+        """See :meth:`SessionDialect.credentials`."""
+        if not self._carries:
+            return None
+        signed = self._payload.fill(values)
+        _check_unambiguous(signed, self._pairs)
+        return Credentials(
+            values[self._key_at].decode(),
+            signature_of(values[self._signature_at]),
+            signed,
+            milliseconds(values[self._time_at]),
+            window_ms=window(values[self._window_at]) if self._window_at >= 0 else 0,
+            portable=True,
+        )
+
+
+def _index(text: bytes, variables: Sequence[tuple[int, int]], value: Value | None) -> int:
+    """Which of the variables a value is; -1: none, or it is not there."""
+    if value is None:
+        return -1
+    said = _said_at(text, value)
+    return variables.index(said) if said in variables else -1
+
+
+def _forwarded(value: Value, params: Value | None) -> list[Part]:
     """The members to forward; ``params`` is touched only when there is something to cut out of it."""
     if params is None or not params.members or _CREDENTIALS.isdisjoint(params.members):
-        return without(text, value, frozenset())
-    kept = b"%b{%b}" % (text[params.name_start : params.start], without(text, params, _CREDENTIALS))
-    return b",".join([kept if member is params else text[member.name_start : member.end] for member in (value.members or {}).values()])
+        return _listed(kept(value, frozenset()))
+    parts: list[Part] = []
+    for member in (value.members or {}).values():
+        if parts:
+            parts.append(b",")
+        if member is params:
+            parts += [(params.name_start, params.start), b"{", *_listed(kept(params, _CREDENTIALS)), b"}"]
+        else:
+            parts.append((member.name_start, member.end))
+    return parts
+
+
+def _listed(pieces: list[tuple[int, int]]) -> list[Part]:
+    parts: list[Part] = []
+    for piece in pieces:
+        if parts:
+            parts.append(b",")
+        parts.append(piece)
+    return parts
 
 
 def _said(text: bytes, value: Value) -> bytes:
     """A value as it is signed: a string by what it says, anything else as it is written."""
     token = text[value.start : value.end]
     return unescaped(token) if token[0] == _QUOTE else token
+
+
+def _said_at(text: bytes, value: Value) -> tuple[int, int]:
+    """Where that stands in a text without escapes."""
+    return (value.start + 1, value.end - 1) if text[value.start] == _QUOTE else (value.start, value.end)
 
 
 def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
@@ -143,6 +241,17 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
             ambiguous = ambiguous or _EQUALS in name
             pairs.append(name + b"=" + _said(text, members[name]))
     signed = b"&".join(pairs)
-    if ambiguous or signed.count(b"&") >= max(len(pairs), 1):
-        raise MalformedRequest("params contains an & or, in a name, an =: the signed payload would be ambiguous")
+    if ambiguous:
+        raise _ambiguous()
+    _check_unambiguous(signed, len(pairs))
     return signed
+
+
+def _check_unambiguous(signed: bytes, pairs: int) -> None:
+    """:raises MalformedRequest: other params would give the same string to sign"""
+    if signed.count(b"&") >= max(pairs, 1):
+        raise _ambiguous()
+
+
+def _ambiguous() -> MalformedRequest:
+    return MalformedRequest("params contains an & or, in a name, an =: the signed payload would be ambiguous")

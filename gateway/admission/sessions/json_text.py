@@ -39,6 +39,7 @@ def _rows(string: bytes) -> re.Pattern[bytes]:
     )
 
 
+_ONE_NUMBER = re.compile(_NUMBER)
 _ROW = _rows(_STRING)
 _SIMPLE_ROW = _rows(_SIMPLE_STRING)
 _NOT_SIMPLE = bytes(range(0x20)) + b"\\"
@@ -98,7 +99,7 @@ class _Scan:
         """The object or array that is open."""
         self._outer: list[Value] = []
         """Those around it."""
-        self._simple = len(text.translate(None, _NOT_SIMPLE)) == len(text)
+        self._simple = is_simple(text)
 
     def read(self) -> Value:
         """See :func:`scan`."""
@@ -181,6 +182,16 @@ class _Scan:
         return MalformedRequest(f"invalid JSON at byte {position} (NaN, lone surrogates and unescaped control characters are not allowed)")
 
 
+def is_simple(text: bytes) -> bool:
+    """Whether a text has neither escapes nor control characters, so that every quote begins or ends a string."""
+    return len(text.translate(None, _NOT_SIMPLE)) == len(text)
+
+
+def is_number(token: bytes) -> bool:
+    """Whether this is a number as JSON writes it."""
+    return _ONE_NUMBER.fullmatch(token) is not None
+
+
 def unescaped(token: bytes) -> bytes:
     """What a string token of a scanned text says, in UTF-8.
 
@@ -199,18 +210,23 @@ def text_of(text: bytes, value: Value | None) -> bytes | None:
     return unescaped(text[value.start : value.end])
 
 
-def without(text: bytes, value: Value, names: Container[bytes]) -> bytes:
-    """An object's members, joined by commas, but for those of these names; of the others every byte as it came."""
-    kept: list[bytes] = []
+def kept(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
+    """Where an object's members stand, but for those of these names; what nothing but a comma parts is one piece."""
+    pieces: list[tuple[int, int]] = []
     begin = end = -1
     for name, member in (value.members or {}).items():
         if name in names:
             continue
-        if member.name_start != end + 1:  # members that nothing but a comma parts are kept in one piece
+        if member.name_start != end + 1:
             if begin >= 0:
-                kept.append(text[begin:end])
+                pieces.append((begin, end))
             begin = member.name_start
         end = member.end
     if begin >= 0:
-        kept.append(text[begin:end])
-    return b",".join(kept)
+        pieces.append((begin, end))
+    return pieces
+
+
+def without(text: bytes, value: Value, names: Container[bytes]) -> bytes:
+    """An object's members, joined by commas, but for those of these names; of the others every byte as it came."""
+    return b",".join([text[begin:end] for begin, end in kept(value, names)])

@@ -31,6 +31,8 @@ class ScriptedGate:
         self.fetched = asyncio.Event()
         self.fetched.set()
         self.outage: Exception | None = None
+        self.stands = True
+        self.confirms: list[Exception | None] = [None]
 
     def decide(self, asked: object, route: object) -> Admitted:
         return self.admit(asked, route)
@@ -49,10 +51,16 @@ class ScriptedGate:
         if self.outage is not None:
             raise self.outage
 
-    def claim(self, admitted: Admitted) -> "asyncio.Future[None]":
+    def claim(self, admitted: Admitted, answered: Any) -> None:
         assert admitted.replay is not None
         self.steps.append("claim")
-        return self.claimed
+        self.claimed.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), self.stands))
+
+    def confirm(self, admitted: Admitted) -> None:
+        self.steps.append("confirm")
+        step = self.confirms.pop(0) if len(self.confirms) > 1 else self.confirms[0]
+        if step is not None:
+            raise step
 
 
 class Told:
@@ -207,3 +215,41 @@ async def test_who_stops_awaiting_leaves_nothing_behind() -> None:
         await waiting
     gate.fetched.set()
     await asyncio.gather(*(task for task in asyncio.all_tasks() if task.get_name() == "look up a key"))
+
+
+async def test_a_key_of_which_something_was_heard_while_its_claim_was_awaited_is_looked_at_again() -> None:
+    admitted, told, gate = passes(claimed=True), Told(), ScriptedGate(passes(claimed=True))
+    gate.script, gate.stands, gate.confirms = [admitted], False, [KeyNeeded("gbk_a"), None]
+    driven(gate, told)
+    gate.claimed.set_result(None)
+    assert await told.call() == (admitted, None)
+    assert gate.steps == ["admit", "claim", "confirm", "fetch gbk_a", "confirm"]
+
+
+@pytest.mark.parametrize("error", [InvalidCredentials("deleted"), ValueError("a defect")])
+async def test_a_key_that_ended_while_its_claim_was_awaited_passes_nothing(error: Exception) -> None:
+    admitted, told = passes(claimed=True), Told()
+    gate = ScriptedGate(admitted)
+    gate.stands, gate.confirms = False, [error]
+    driven(gate, told)
+    gate.claimed.set_result(None)
+    assert await told.call() == (admitted, error)
+
+
+async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_up() -> None:
+    told, gate = Told(), ScriptedGate(passes(claimed=True))
+    gate.stands, gate.confirms = False, [KeyNeeded("gbk_a")]
+    driven(gate, told)
+    gate.claimed.set_result(None)
+    assert isinstance((await told.call())[1], KeyStoreUnavailable)
+    assert gate.steps.count("fetch gbk_a") == MAX_LOOKUPS
+
+
+async def test_a_replay_stays_one_whatever_became_of_its_key() -> None:
+    admitted, told, refusal = passes(claimed=True), Told(), ReplayedRequest("again")
+    gate = ScriptedGate(admitted)
+    gate.stands = False
+    driven(gate, told)
+    gate.claimed.set_exception(refusal)
+    assert await told.call() == (admitted, refusal)
+    assert gate.steps == ["admit", "claim"]

@@ -9,10 +9,12 @@ import pytest
 
 from deploy.signing import DIALECTS
 from gateway.admission.outcome import KeyNeeded
+from gateway.admission.principal import Principal
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.values import Rate
 from gateway.errors import InternalError, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
 from gateway.http1.body import UNVERIFIED
+from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
 from gateway.runtime.moments import rfc3339
 from tests.support.keys import NOW_MS, a_record
@@ -438,6 +440,43 @@ async def test_a_replay_that_is_sent_again_is_a_failure_of_the_address_that_send
         await scene.gate.claim(admitted)
     await asyncio.sleep(0)
     assert len(scene.gate.services.failures) == failures
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [({"frozen": True}, "account_frozen"), ({"expires_ms": NOW_MS}, "key_expired"), (None, "invalid_credentials"), ({"label": "x"}, "")],
+)
+async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(changes, code):
+    scene = Scene(method="POST", target="/trade")
+    admitted = scene.admit()
+    told = []
+    if changes is None:
+        scene.lookup._peek = lambda *_: ABSENT
+    else:
+        changed = Principal.of(dataclasses.replace(scene.record, **changes))
+        scene.lookup._peek = lambda *_: changed
+    await scene.gate.claim(admitted, lambda error, stands: told.append((error, stands)))
+    await asyncio.sleep(0)
+    assert (told, scene.usage.counts) == ([(None, False)], {}), "counted once it is known"
+    if code:
+        with pytest.raises(Refusal) as refused:
+            scene.gate.confirm(admitted)
+        assert refused.value.code == code
+    else:
+        scene.gate.confirm(admitted)
+    assert scene.usage.counts == {code or "admitted": 1}
+    assert sum(scene.limiter.charged) == (0 if code else 1)
+
+
+async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
+    scene = Scene(method="POST", target="/trade", record=a_record(expires_ms=NOW_MS + 1))
+    admitted = scene.admit()
+    for now_ms, stood in ((NOW_MS, True), (NOW_MS + 1, False)):
+        scene.gate.services = scene.gate.services._replace(now_ms=lambda now_ms=now_ms: now_ms)
+        told = []
+        await scene.gate.claim(admitted, lambda error, stands, told=told: told.append(stands))
+        await asyncio.sleep(0)
+        assert told == [stood]
 
 
 @pytest.mark.parametrize("dialect", ["mobee", "rfc9421"])

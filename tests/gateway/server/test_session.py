@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.sessions import base
+from gateway.admission.sessions.json_text import scan
 from gateway.config.values import Rate
 from gateway.errors import RateLimited
+from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
 from gateway.runtime import clock
 from gateway.server import rounds
@@ -179,6 +182,36 @@ async def test_a_connection_uses_so_many_keys_and_no_more():
             await service.message()
         told = (await client.message())["gerbang"]
         assert (told["code"], told["retry_after_ms"]) == (RateLimited.code, None)
+
+
+async def test_an_order_whose_key_ends_while_its_claim_is_under_way_does_not_pass():
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        talk.guard.hold()
+        client.send(binance(RECORD, "order.place", {"symbol": "BTCUSDT"}), PUBLIC["binance"])
+        await talk.served.until(lambda: bool(talk.guard.held))
+        talk.gate.services.lookup.peek = lambda *_: ABSENT
+        talk.guard.release()
+        assert (await client.message())["gerbang"]["code"] == "invalid_credentials"
+        assert (await service.message())["method"] == "time"
+
+
+async def test_of_messages_that_differ_in_their_values_few_are_scanned(monkeypatch):
+    """And each arrives as it was sent, however many shapes there are."""
+    scanned = []
+    monkeypatch.setattr(base, "scan", lambda text: scanned.append(text) or scan(text))
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        for number in range(8):
+            order = {"newClientOrderId": f"o{number}", "symbol": "BTCUSDT", "price": "9" * number}
+            client.send(binance(RECORD, "order.place", order, own_id=f"id-{number}"), b'{"id":%d,"method":"time"}' % number)
+            placed, asked = await service.message(), await service.message()
+            assert placed.pop("gateway")["key_id"] == RECORD.key_id
+            assert placed["params"].pop("timestamp")
+            assert placed == {"id": f"id-{number}", "method": "order.place", "params": order}
+            assert asked.pop("gateway")["client_ip"] == "127.0.0.1"
+            assert asked == {"id": number, "method": "time"}
+    assert len(scanned) == 4, "two of each: the first order proves a key, and what comes after that is remembered"
 
 
 # -- order and back-pressure
@@ -488,6 +521,25 @@ async def test_messages_of_who_has_proven_nothing_are_read_one_in_a_turn_when_th
                 await asyncio.sleep(0)
                 at_most, before = max(at_most, refused["no_route"] - before), refused["no_route"]
         assert at_most == 1
+
+
+async def test_messages_of_who_has_proven_a_key_wait_for_no_turn_until_one_is_refused(monkeypatch, dialect):
+    monkeypatch.setattr(rounds, "SHARE_US", 0)
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open(dialect)
+        client.send(log_in(RECORD, dialect))
+        await service.message()
+        turns = talk.served.plane.common.rounds
+        before = turns.deferred
+        for _ in range(20):
+            client.send(PRIVATE[dialect])
+            await service.message()
+        assert turns.deferred == before
+        client.send(UNLISTED[dialect])
+        assert (await client.message())["gerbang"]["code"] == "no_route"
+        client.send(PRIVATE[dialect])
+        await service.message()
+        assert turns.deferred > before
 
 
 async def test_an_address_whose_messages_are_refused_for_ever_is_hung_up_on(monkeypatch):
