@@ -3,6 +3,7 @@
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from gateway.net import descriptors
@@ -66,8 +67,9 @@ def _of_sessions(gate: Contestant, ground: Ground) -> dict[str, object]:
 
 def _sessions(port: int, ground: Ground) -> list[socket.socket]:
     """As many as the worker's file descriptors allow, each logged on: it has two of them."""
-    opened = _connected(port)
-    for connection in opened:
+    opened = []
+    for connection in _connected(port):  # one by one: who says nothing for long is closed
+        opened.append(connection)
         connection.sendall(session.HANDSHAKE)
         head = b""
         while not head.endswith(b"\r\n\r\n"):
@@ -78,22 +80,20 @@ def _sessions(port: int, ground: Ground) -> list[socket.socket]:
     return opened
 
 
-def _connected(port: int) -> list[socket.socket]:
+def _connected(port: int) -> Iterator[socket.socket]:
     """As many connections as there are file descriptors for.
 
     They come from several addresses: where descriptors are scarce, a gate gives no address more than an eighth of them.
     """
     descriptors.raise_limit()
     most = min(IDLE_CONNECTIONS, descriptors.connections() - SPARE)
-    return [
-        socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(f"127.0.0.{2 + number // OF_AN_ADDRESS}", 0))
-        for number in range(most)
-    ]
+    for number in range(most):
+        yield socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(f"127.0.0.{2 + number // OF_AN_ADDRESS}", 0))
 
 
 def _crowd(port: int) -> list[socket.socket]:
     """Connections that say nothing; each is accepted before memory is read."""
-    crowd = _connected(port)
+    crowd = list(_connected(port))
     for connection in (crowd[0], crowd[-1]):  # the last is answered when all before it were accepted
         connection.sendall(b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate.test\r\n\r\n")
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
