@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from gateway.admission.gate import Gate
-from gateway.admission.gate import Answered
+from gateway.admission.gate import Answered, Gate
 from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.config.settings import GatewaySettings
 from gateway.errors import NoRoute, Refusal
