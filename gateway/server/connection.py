@@ -394,7 +394,7 @@ class ClientConnection(ClientEnd):
         self._advance()
 
     def prove(self, proven: bool) -> None:
-        self._proven = proven
+        self._intake.proven = proven
 
     def close(self) -> None:
         """Ends our side, then reads on for a moment."""

@@ -112,7 +112,12 @@ class ScriptedGate:
 
     def claim(self, _admitted: Admitted, answered: Answered) -> "asyncio.Future[None]":
         assert self.claim_result is not None
-        self.claim_result.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), True))
+
+        def done(claim: "asyncio.Future[None]") -> None:
+            if not claim.cancelled():
+                answered(claim.exception(), True)
+
+        self.claim_result.add_done_callback(done)
         return self.claim_result
 
     def answer(self, _admitted: Admitted, _request: Request) -> Answer:
