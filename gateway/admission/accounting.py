@@ -28,8 +28,8 @@ from gateway.runtime.gcra import Charge
 from gateway.runtime.moments import rfc3339
 
 if TYPE_CHECKING:
-    from gateway.config.settings import GatewaySettings
     from gateway.admission.limits import KeyLimiter
+    from gateway.config.settings import GatewaySettings
 
 _LAST_WEEK_MS: Final = 7 * 86_400_000
 
