@@ -451,10 +451,10 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
     admitted = scene.admit()
     told = []
     if changes is None:
-        scene.lookup._peek = lambda *_: ABSENT
+        scene.lookup.peek = lambda *_: ABSENT
     else:
         changed = Principal.of(dataclasses.replace(scene.record, **changes))
-        scene.lookup._peek = lambda *_: changed
+        scene.lookup.peek = lambda *_: changed
     await scene.gate.claim(admitted, lambda error, stands: told.append((error, stands)))
     await asyncio.sleep(0)
     assert (told, scene.usage.counts) == ([(None, False)], {}), "counted once it is known"
