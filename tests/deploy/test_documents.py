@@ -156,7 +156,8 @@ def test_a_command_line_of_the_guide_parses(line, monkeypatch):
     while words[0] != "gerbang":
         monkeypatch.setenv(*words.pop(0).split("=", 1))
     words = words[1:]
-    command, context = main, click.Context(main, info_name="gerbang")
+    command: Any = main
+    context = click.Context(main, info_name="gerbang")
     while isinstance(command, click.Group):
         command, context = command.commands[words[0]], click.Context(command.commands[words[0]], parent=context)
         words = words[1:]

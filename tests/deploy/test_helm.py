@@ -12,6 +12,7 @@ import subprocess
 import zipfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -22,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
 MANIFEST = ROOT / "deploy" / "kubernetes" / "gerbang.yaml"
 OWN = Path(__file__).parent / "helm"
-EVERYTHING = {
+EVERYTHING: dict[str, Any] = {
     "gateway": {
         "autoscaling": {"enabled": True},
         "ingress": {"enabled": True, "host": "api.example.com", "tlsSecret": "api-tls", "className": "nginx"},

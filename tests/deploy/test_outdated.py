@@ -55,7 +55,7 @@ def test_a_second_database_is_asked_when_the_first_does_not_answer():
         ({"pypi": AWAY}, "NOT checked: vulnerabilities, by the database osv: Could not connect to the vulnerability feed"),
         ({"late": AWAY}, "NOT checked: later versions: Could not connect to the vulnerability feed"),
         ({"late": (2, "", "")}, "NOT checked: later versions: exit status 2"),
-        ({"pypi": (0, SKIPPED, "")}, "NOT checked: odd: not on the index"),
+        ({"pypi": (0, SKIPPED, "")}, "NOT checked: 1 locked packages not found in the database pypi: odd …"),
     ],
 )
 def test_what_could_not_be_checked_is_said_and_is_not_taken_for_sound(answers, line):

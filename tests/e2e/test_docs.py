@@ -41,7 +41,7 @@ def program(request, system, tmp_path):
         file = tmp_path / "key.json"
         private = key["secret"].startswith("-----")
         file.write_text(json.dumps({"key_id": key["key_id"], "private_key" if private else "secret": key["secret"]}))
-        return subprocess.run([*command, system.gateway_url, file, *arguments], capture_output=True, text=True, timeout=60)
+        return subprocess.run([*command, system.gateway_url, file, *arguments], capture_output=True, text=True, timeout=60)  # type: ignore[list-item]
 
     return run
 

@@ -39,7 +39,7 @@ def here(system, tmp_path):
     def run(command: list[str]) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=60)
 
-    run.adapted = adapted
+    run.adapted = adapted  # type: ignore[attr-defined]
     return run
 
 

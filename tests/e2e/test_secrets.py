@@ -3,6 +3,7 @@
 import base64
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
@@ -16,7 +17,7 @@ from tests.support.system import System, free_port
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     """A system of this module's own: with an empty Redis after its keys were made, so that it holds sealed records alone."""
-    own = System(tmp_path_factory.mktemp("secrets") / "data", free_port())
+    own: Any = System(tmp_path_factory.mktemp("secrets") / "data", free_port())
     own.start()
     own.issued = issue(own)
     own.end()

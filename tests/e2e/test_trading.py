@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -50,7 +51,7 @@ def test_gerbang_call_reads_a_price_and_balances_and_places_lists_and_cancels_an
     assert (status, cancelled["status"]) == ("200 OK", "cancelled")
 
 
-PRIVATE_KEYS = {"ed25519": Ed25519PrivateKey.generate(), "rsa-sha256": generate_private_key(65537, 2048)}
+PRIVATE_KEYS: dict[str, Any] = {"ed25519": Ed25519PrivateKey.generate(), "rsa-sha256": generate_private_key(65537, 2048)}
 
 
 @pytest.mark.parametrize("algorithm", PRIVATE_KEYS)

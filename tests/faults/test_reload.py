@@ -47,7 +47,7 @@ class Named(asyncio.Protocol):
 async def servers():
     """URL by version."""
     loop = asyncio.get_running_loop()
-    listening = {name: await loop.create_server(lambda name=name: Named(name), "127.0.0.1", 0) for name in LIMITS}
+    listening = {name: await loop.create_server(lambda name=name: Named(name), "127.0.0.1", 0) for name in LIMITS}  # type: ignore[misc]
     yield {name: f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}" for name, server in listening.items()}
     for server in listening.values():
         server.close()

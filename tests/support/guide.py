@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 GUIDE = Path(__file__).parents[2] / "deploy" / "clients" / "GUIDE.md"
 NAMES = ("GATE", "STREAM", "KEY_ID", "SECRET")
@@ -21,7 +22,7 @@ def values(system, key) -> dict[str, str]:
     return {"GATE": system.gateway_url, "STREAM": stream, "KEY_ID": key["key_id"], "SECRET": key["secret"]}
 
 
-def python(heading: str, names: dict[str, str]) -> dict[str, object]:
+def python(heading: str, names: dict[str, str]) -> dict[str, Any]:
     """What a Python block defines when it is run with these names."""
     defined: dict[str, object] = dict(names)
     exec(compile(block(heading), f"GUIDE.md: {heading}", "exec"), defined)  # our own file

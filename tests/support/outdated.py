@@ -47,19 +47,26 @@ def vulnerable(run: Run) -> Report:
         locks = [part for lock in LOCKS for part in ("--requirement", lock)]
         done = run(("pip-audit", "--disable-pip", "--require-hashes", "--format", "json", "--vulnerability-service", database, *locks))
         report = _json(done.stdout)
-        if isinstance(report, dict):
-            packages = report["dependencies"]
-            known = [package for package in packages if "skip_reason" not in package]
-            skipped = [f"{package['name']}: {package['skip_reason']}" for package in packages if "skip_reason" in package]
-            return Report([_advisory(package, each) for package in known for each in package["vulns"]],
-                          f"{len(known)} locked packages against the vulnerability database {database}", skipped)  # fmt: skip
-        missed.append(f"vulnerabilities, by the database {database}: {_last_line(done)}")
+        packages = report["dependencies"] if isinstance(report, dict) else []
+        known = [package for package in packages if "skip_reason" not in package]
+        if known:
+            found = [_advisory(package, each) for package in known for each in package["vulns"]]
+            return Report(
+                found, f"{len(known)} locked packages against the vulnerability database {database}", _skipped(packages, database)
+            )
+        missed += _skipped(packages, database) or [f"vulnerabilities, by the database {database}: {_last_line(done)}"]
     return Report([], "", missed)
 
 
 def _advisory(package: dict[str, Any], advisory: dict[str, Any]) -> str:
     fixed = ", ".join(advisory["fix_versions"]) or "no version yet"
     return f"{package['name']} {package['version']}: {advisory['id']}, fixed in {fixed}"
+
+
+def _skipped(packages: list[dict[str, Any]], database: str) -> list[str]:
+    """In one line, the packages that the database could not say anything about."""
+    names = [package["name"] for package in packages if "skip_reason" in package]
+    return [f"{len(names)} locked packages not found in the database {database}: {', '.join(names[:5])} …"] if names else []
 
 
 def _json(text: str) -> Any:

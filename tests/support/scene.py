@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -88,7 +89,8 @@ class Guard:
     """Remembers claims; a test says what becomes of them."""
 
     def __init__(self) -> None:
-        self.claims, self.refusal = [], None
+        self.claims: list[Any] = []
+        self.refusal: Exception | None = None
 
     def claim(self, key_id, signature, *, ttl_ms, outage, shared=False):
         self.claims.append((key_id, signature, ttl_ms, outage))

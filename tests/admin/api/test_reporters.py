@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 import aiohttp
 import pytest
@@ -19,7 +20,7 @@ DOCUMENT = json.dumps({"public_keys": [{"key_identifier": "k1", "key": PEM}]}).e
 @pytest.fixture
 def reporter(monkeypatch):
     """Keys whose fetch a test scripts: ``answers`` are given one after the other, the last one for ever; ``asked`` counts."""
-    keys = ReporterKeys(None, Leaks(keys_url="http://127.0.0.1:9/keys"))
+    keys: Any = ReporterKeys(None, Leaks(keys_url="http://127.0.0.1:9/keys"))
     keys.answers, keys.asked, keys.takes_ms, keys.clock_ms = [DOCUMENT], 0, 0, 0
 
     async def fetch():

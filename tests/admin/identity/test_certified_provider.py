@@ -11,6 +11,7 @@ import shutil
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
 import aiohttp
@@ -52,7 +53,7 @@ def node_modules() -> None:
 async def certified(client):
     """The provider's URL; it runs until the block ends."""
     port = free_port()
-    keys = [
+    keys: list[Any] = [
         RSAKey.generate_key(2048, {"kid": "rsa", "use": "sig", "alg": "RS256"}),
         OKPKey.generate_key("Ed25519", {"kid": "ed", "use": "sig"}),
     ]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from typing import Any
 
 import click
 import pytest
@@ -108,7 +109,7 @@ def test_what_cannot_be_undone_without_a_reason_is_wrong_usage(arguments):
 
 def test_help_names_every_environment_variable_that_a_command_reads():
     for path in commands(main):
-        command = main
+        command: Any = main
         for name in path:
             command = command.commands[name]
         told = run(*path, "--help").output

@@ -71,7 +71,7 @@ def test_in_brief_a_refusal_has_every_member_but_its_explanation(dialect, extras
 
 def test_in_brief_whoever_signs_nothing_is_told_the_dialects():
     scene = Scene(dialect="mobee").build()
-    scene.request = lambda: Scene.request(scene).replace(headers=())
+    scene.request = lambda: Scene.request(scene).replace(headers=())  # type: ignore[method-assign]
     assert [told(scene)["dialects"] for _ in range(PER_ADDRESS + 1)] == [["mobee", "binance", "rfc9421"]] * (PER_ADDRESS + 1)
 
 

@@ -617,7 +617,7 @@ def test_a_late_requests_key_is_looked_up_and_the_refusal_is_the_same_when_nobod
     async def down(_key_id):
         raise KeyStoreUnavailable("away")
 
-    scene.lookup.fetch = down
+    scene.lookup.fetch = down  # type: ignore[method-assign]
     with pytest.raises(Refusal) as refused:
         asyncio.run(scene.gate.resolve(needed.value))
     assert refused.value.code == "timestamp_out_of_window"

@@ -1,6 +1,7 @@
 """The replay guard on real Redis."""
 
 import asyncio
+from typing import Any
 
 import pytest
 import structlog
@@ -185,8 +186,8 @@ async def test_what_passed_without_redis_is_told_to_it_when_it_is_back(alone, ow
     own_redis.stop()
     assert await outcomes(claim(alone, b"read", outage="allow", shared=True), claim(alone, b"trade", outage="allow")) == [None, None]
     own_redis.start()
-    other = redis_client.connect(own_redis.url)
-    names: list[bytes] = []
+    other: Any = redis_client.connect(own_redis.url)
+    names: list[Any] = []
     async with asyncio.timeout(10):
         while len(names) < 2 or inside.unrecorded(alone):
             names = await other.keys("gerbang:{key}:replay:*")

@@ -139,6 +139,7 @@ class Gate:
     def __init__(self):
         self.ring = KeyRing(None, rotate_after_ms=120_000)
         self.ring.refresh(NOW)
+        self.url = ""
         self.fetches = 0
         self.broken = False
 
@@ -197,7 +198,7 @@ async def test_the_middleware_lets_through_what_came_through_the_gate(gate, aioh
 
     app = web.Application(
         middlewares=[
-            require_assertion(
+            require_assertion(  # type: ignore[list-item]  # as aiohttp calls it
                 gate.url,
                 expected_audience="spot",
                 public=lambda request: request.path == "/markets",

@@ -83,7 +83,7 @@ def test_what_differs_in_a_section_is_seen():
 def test_settings_do_not_change():
     settings = as_a_worker_has_it(GatewaySettings.model_validate(FULL))
     with pytest.raises(AttributeError, match="max_connections"):
-        settings.limits.max_connections = 1
+        settings.limits.max_connections = 1  # type: ignore[misc]
 
 
 def test_a_secret_is_not_shown():

@@ -1,6 +1,7 @@
 """Shares of a server's connections, and whose turn it is."""
 
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,7 +88,8 @@ def test_who_has_waited_too_long_waits_no_more():
 
 @given(st.lists(st.tuples(st.sampled_from(["take", "wait", "next", "leave", "forget"]), st.integers(0, 5)), max_size=200))
 def test_whatever_happens_the_counts_are_those_of_the_calls(steps):
-    turns, held, queued = Turns(20), [], []
+    turns: Any = Turns(20)
+    held, queued = [], []
     for step, number in steps:
         call = Asking(f"192.0.2.{number}")
         if step == "take" and turns.take(call):

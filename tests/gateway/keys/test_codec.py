@@ -49,7 +49,7 @@ def test_every_record_survives_the_seal(material, other, more):
 def test_the_sealed_bytes_show_neither_secret_nor_account():
     record = a_record(account_id="alice@example.com")
     sealed = seal_record(DatedRecord(record, NOW_MS, 1000, BEGINNING, 1), a_vault())
-    assert record.secret.reveal() not in sealed
+    assert sealed.find(record.secret.reveal()) < 0
     assert b"alice" not in sealed
 
 

@@ -1,6 +1,7 @@
 """Batches of look-ups: whoever stands in line is served, whatever else is under way."""
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ async def line():
     async def work(key_ids):
         served.extend(key_ids)
 
-    line = Line(work, batch=10, hands=1)
+    line: Any = Line(work, batch=10, hands=1)
     line.served = served
     yield line
     await line.aclose()

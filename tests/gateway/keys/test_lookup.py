@@ -1,6 +1,7 @@
 """Looking a key up through the three layers, on real stores: what is believed, what a change does, attacks, bounds."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
@@ -525,6 +526,8 @@ async def test_a_record_that_cannot_be_prepared_refuses_its_own_key_only(world, 
         return record
 
     gate = await world.gate(prepare=prepare)
+    bad: Any
+    good: Any
     bad, good = await asyncio.gather(gate.lookup.fetch(unusable.key_id), gate.lookup.fetch(usable.key_id), return_exceptions=True)
     assert good == usable
     assert bad is None if error is ValueError else isinstance(bad, KeyStoreUnavailable)

@@ -184,7 +184,7 @@ async def test_a_burst_larger_than_the_pool_waits_in_line_behind_sentinel_too(se
     await eventually(client, "SET", "a", "1")
     assert await asyncio.gather(*(client.get("a") for _ in range(200))) == [b"1"] * 200
     async with client.pipeline(transaction=False) as pipeline:
-        pipeline.set("b", "2").get("b")
+        pipeline.set("b", "2").get("b")  # type: ignore[union-attr,attr-defined]
         assert await pipeline.execute() == [True, b"2"]
     await client.aclose()
 

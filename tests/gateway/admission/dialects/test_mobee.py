@@ -3,7 +3,7 @@
 import pytest
 
 from gateway.admission.dialects.mobee import KEY, SIGNATURE, TIMESTAMP, Mobee
-from gateway.errors import MalformedRequest, MissingCredentials
+from gateway.errors import MalformedRequest, MissingCredentials, UnsignedQuery
 from tests.support.signed import a_gate, fields_of, request_of, vector, with_field
 
 READ = request_of(vector("mobee", "read, hmac"))
@@ -68,6 +68,6 @@ def test_a_trade_with_a_query_is_refused_even_an_empty_one():
     for target in (b"/v1/orders?", b"/v1/orders?a=b"):
         request = READ.replace(method=b"POST", target=target, path=b"/v1/orders", query=target[11:])
         route = gate.route(request)
-        with pytest.raises(Exception, match="does not sign the query") as refused:
+        with pytest.raises(UnsignedQuery, match="does not sign the query") as refused:
             gate.admit(request, route)
         assert refused.value.code == "unsigned_query"
