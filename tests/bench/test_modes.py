@@ -41,4 +41,4 @@ def test_memory_and_start_are_measured(place, monkeypatch):
     figures = memory.measure(place.gate, place.ground, wheel.program("python"))
     idle, own, crowded = (float(str(figures[name])) for name in list(figures)[1:4])
     assert 10 < own < idle <= crowded
-    assert figures["… of it for each of them, KiB"] > 0, "20 sessions"
+    assert float(str(figures["… of it for each of them, KiB"])) > 0, "20 sessions"

@@ -472,9 +472,9 @@ async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
     scene = Scene(method="POST", target="/trade", record=a_record(expires_ms=NOW_MS + 1))
     admitted = scene.admit()
     for now_ms, stood in ((NOW_MS, True), (NOW_MS + 1, False)):
-        scene.gate.services = scene.gate.services._replace(now_ms=lambda now_ms=now_ms: now_ms)
+        scene.gate.services = scene.gate.services._replace(now_ms=lambda now_ms=now_ms: now_ms)  # type: ignore[misc]
         told = []
-        await scene.gate.claim(admitted, lambda error, stands, told=told: told.append(stands))
+        await scene.gate.claim(admitted, lambda error, stands, told=told: told.append(stands))  # type: ignore[misc]
         await asyncio.sleep(0)
         assert told == [stood]
 
