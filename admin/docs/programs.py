@@ -42,9 +42,14 @@ def examples() -> dict[str, list[Example]]:
     """The files of each section, whole."""
     about = dict(_ROW.findall((CLIENTS / "README.md").read_text("utf-8")))
     return {
-        section: [Example(name, (CLIENTS / name).read_text("utf-8"), about[name].replace(" | ", ". Needs: ")) for name in names]
+        section: [Example(name, (CLIENTS / name).read_text("utf-8"), _sentences(about[name])) for name in names]
         for section, names in EXAMPLES.items()
     }
+
+
+def _sentences(row: str) -> str:
+    what, _, needs = row.partition(" | ")
+    return f"{what[0].upper()}{what[1:]}. Needs: {needs}."
 
 
 def programs() -> list[Program]:

@@ -117,6 +117,11 @@ def test_an_example_of_a_schema_is_shown_and_examples_in_code_have_this_gateways
     assert "127.0.0.1" not in guide.partition('id="sessions"')[2].partition('id="programs"')[0]
 
 
+def test_an_example_says_how_it_is_run_and_what_it_needs(facts):
+    told = made(facts)["guide", "id"].partition('id="example-python-order.py"')[2].partition("</p>")[0]
+    assert "<code>python order.py URL KEYFILE</code>. Needs: <code>pip install requests</code>." in told
+
+
 def test_a_read_that_may_share_its_signature_is_not_said_to_count_once(facts):
     guide = made(facts)["guide", "en"]
     rows = {
