@@ -31,7 +31,7 @@ from gateway.process.fleet import Workers
 from gateway.process.version import Configuration
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
-from gateway.runtime.tasks import spawn, wait_at_most
+from gateway.runtime.tasks import spawn, unless, wait_at_most
 from gateway.telemetry import Metrics, configure_logging
 from gateway.telemetry.exposition import render
 from gateway.telemetry.logs import LineSink
@@ -105,7 +105,7 @@ class Supervisor:
         await web.SockSite(runner, ops).start()
         housekeeping = spawn(self._housekeeping(), name="housekeeping")
         try:
-            if await self._started():
+            if await unless(self._stopping, self._start()):
                 _log.info(
                     "ready",
                     public=_address_of(self._public[0]),
@@ -121,17 +121,8 @@ class Supervisor:
             await runner.cleanup()
         _log.info("stopped")
 
-    async def _started(self) -> bool:
-        """Start the workers; false when stopped before they were ready."""
-        starting = asyncio.gather(self._workers.start(), return_exceptions=True)
-        stopping = spawn(self._stopping.wait(), name="stop")
-        await asyncio.wait([starting, stopping], return_when=asyncio.FIRST_COMPLETED)
-        stopping.cancel()
-        if not starting.done():
-            starting.cancel()
-            return False
-        if (failure := starting.result()[0]) is not None:
-            raise failure
+    async def _start(self) -> bool:
+        await self._workers.start()
         return True
 
     async def _drain(self) -> None:
