@@ -5,11 +5,11 @@ from collections.abc import Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from admin.api.answers import Answer, FactorView, Key, Time
 from admin.api.bodies import Body
-from admin.audit import Recorded, Wanted
+from admin.audit import Event, OfficeEvent, Recorded, Wanted
 from admin.identity.accounts import Account
 from admin.labels import clean_label
 from admin.lifecycle.operations import RefusedRequest
@@ -128,11 +128,18 @@ class AccountQuery(Paged):
         return Filters(account=self.account, email=self.email, since_ms=self.since, until_ms=self.until)
 
 
+def _event(value: str) -> str:
+    known = sorted([*Event, *OfficeEvent])
+    if value not in known:
+        raise ValueError(f"There is no such event. There are: {', '.join(known)}.")
+    return value
+
+
 class AuditQuery(Body):
     account: AnyId | None = None
     email: Text | None = None
     key: AnyId | None = None
-    event: Text | None = None
+    event: Annotated[Text, AfterValidator(_event)] | None = None
     actor: Text | None = None
     ip: Network | None = None
     since: Moment | None = None

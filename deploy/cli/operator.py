@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import quote, urlencode
 
 import click
 
@@ -54,9 +55,10 @@ class Internal(NamedTuple):
         return reply
 
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
-        """What matches, page by page up to ``limit``, as ``{what: […], "count": …}``; the count is of all that match."""
-        from urllib.parse import urlencode
+        """What matches, page by page up to ``limit``, as ``{what: […], "count": …}``; the count is of all that match.
 
+        :raises click.ClickException: nothing matches, because there is no such account or key
+        """
         found: dict[str, Any] = {what: [], "count": 0}
         cursor: object = None
         while len(found[what]) < limit:
@@ -67,7 +69,14 @@ class Internal(NamedTuple):
             cursor = page["next_cursor"]
             if cursor is None:
                 break
+        if not found["count"] and what != "accounts":
+            self._check_known("account", filters.get("account"))
+            self._check_known("key", filters.get("key"))
         return found
+
+    def _check_known(self, what: str, its_id: object) -> None:
+        if its_id is not None and self.found("GET", f"{what}s/{quote(str(its_id), safe='')}") is None:
+            raise click.ClickException(f"there is no {what} {its_id}")
 
 
 def internal(command: Callable[..., None]) -> Callable[..., None]:

@@ -83,7 +83,12 @@ def _effects(traffic: dict[str, Any]) -> Iterator[str]:
 
 def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
     """One line for one difference: what it was and what it is now, or that it came or went."""
-    return f"{path}: {before} → {after}" if kind == "changed" else f"{path}: {kind}"
+    return f"{path}: {_shown(before)} → {_shown(after)}" if kind == "changed" else f"{path}: {kind}"
+
+
+def _shown(value: object) -> object:
+    """Text that is empty as it is written in the file: nobody sees it otherwise."""
+    return '""' if value == "" else value
 
 
 @click.command()

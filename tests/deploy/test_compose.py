@@ -1,6 +1,8 @@
 """The compose file without a container engine: its own commands, with its users, capabilities, mounts and modes."""
 
 import os
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,9 @@ from tests.deploy.test_systemd import SERVICES, configuration, write_secrets
 from tests.support import sandbox
 from tests.support.sandbox import Mount
 
-COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "deploy/container/compose.yaml").read_text())
+ROOT = Path(__file__).parents[2]
+GUIDE = ROOT / "deploy" / "README.md"
+COMPOSE = yaml.safe_load((ROOT / "deploy/container/compose.yaml").read_text())
 DSN = "postgresql://postgres:secret@postgres/gerbang"
 
 root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
@@ -97,6 +101,21 @@ def test_no_service_of_ours_is_root_or_writes_its_own_image():
     assert all(service["read_only"] and service["security_opt"] == ["no-new-privileges:true"] for service in ours.values())
     assert COMPOSE["services"]["prepare"]["network_mode"] == "none"
     assert len({service["image"] for service in ours.values()}) == 1
+
+
+def test_the_lines_of_the_guide_name_what_the_file_has():
+    (block,) = re.findall(r"^### Containers\n.*?```console\n(.*?)```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)[:1]
+    build, *lines = [shlex.split(line.removeprefix("$ ")) for line in block.splitlines()]
+    image = COMPOSE["services"]["gateway"]["image"]
+    assert build[build.index("-t") + 1] == re.sub(r"\$\{GERBANG_VERSION:-(.+)\}", r"\1", image)
+    assert (ROOT / build[build.index("-f") + 1]).is_file()
+    for line in lines:
+        assert line[:4] == ["docker", "compose", "-f", "deploy/container/compose.yaml"]
+    services = [word for line in lines for word in line[5:6] if not word.startswith("-")]
+    assert services == ["migrate", "postgres"]
+    (psql,) = [line for line in lines if "psql" in line]
+    assert psql[psql.index("-d") + 1] == COMPOSE["services"]["postgres"]["environment"]["POSTGRES_DB"]
+    assert (psql[psql.index("-U") + 1], set(services) <= COMPOSE["services"].keys()) == ("postgres", True)
 
 
 def test_redis_evicts_nothing():

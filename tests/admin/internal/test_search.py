@@ -193,6 +193,13 @@ async def test_a_thousand_keys_are_revoked_in_one_call_each_with_its_entry(alice
     assert sql(database.server, "SELECT count(*) FROM api_keys WHERE revoked_at IS NULL", database.name).strip() == "0"
 
 
+async def test_an_event_that_there_is_not_is_refused_with_those_that_there_are(service: Service) -> None:
+    refused = await service.operator("GET", "audit?event=key_revokd")
+    assert refused.status == 422
+    assert "key_revoked" in refused.text
+    assert (await service.operator("GET", "audit?event=keys_revoked")).status == 200
+
+
 async def test_a_revocation_of_everything_or_without_count_or_reason_is_refused(service: Service) -> None:
     for body in (
         {"where": {}, "expected_count": 0, "reason": "x"},

@@ -243,8 +243,14 @@ def test_a_reload_tells_each_change_in_one_line(monkeypatch):
     changes = [
         {"kind": "changed", "path": "limits.per_key", "before": "1200/minute", "after": "600/minute"},
         {"kind": "added", "path": "routes[GET /v1/x]", "before": None, "after": None},
+        {"kind": "changed", "path": "routes[GET /v1/y].maintenance", "before": "", "after": "closed"},
     ]
     answer = Reply(200, {"outcome": "applied", "version": "abc", "changes": changes})
     monkeypatch.setattr("deploy.client.ask", lambda *_, **__: answer)
     told = run("reload").output
-    assert told == "applied: version abc\n  limits.per_key: 1200/minute → 600/minute\n  routes[GET /v1/x]: added\n"
+    assert told.splitlines() == [
+        "applied: version abc",
+        "  limits.per_key: 1200/minute → 600/minute",
+        "  routes[GET /v1/x]: added",
+        '  routes[GET /v1/y].maintenance: "" → closed',
+    ]

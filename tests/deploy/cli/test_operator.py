@@ -175,12 +175,18 @@ def test_the_other_lists_print_a_line_each(office):
         assert office.asked[0][1] == f"{command}?limit=1000"
 
 
-@pytest.mark.parametrize(("option", "what"), [("--account", "account"), ("--key", "key")])
-def test_refusals_of_what_is_not_there_are_not_told_as_none(office, option, what):
-    result = office.run("refusals", "list", option, "nobody", answers=[page("refusals"), Reply(404, {"detail": "x"})])
+@pytest.mark.parametrize(
+    ("command", "found", "option", "what"),
+    [
+        ("refusals", "refusals", "--account", "account"), ("refusals", "refusals", "--key", "key"),
+        ("audit", "events", "--account", "account"), ("audit", "events", "--key", "key"), ("keys", "keys", "--account", "account"),
+    ],
+)  # fmt: skip
+def test_what_is_of_nobody_is_not_told_as_none(office, command, found, option, what):
+    result = office.run(command, "list", option, "nobody", answers=[page(found), Reply(404, {"detail": "x"})])
     assert (result.exit_code, result.stderr) == (1, f"Error: there is no {what} nobody\n")
     assert office.asked[1][:2] == ("GET", f"{what}s/nobody")
-    result = office.run("refusals", "list", option, "siti", answers=[page("refusals"), {}])
+    result = office.run(command, "list", option, "siti", answers=[page(found), {}])
     assert (result.exit_code, result.stderr) == (0, "0 found\n")
 
 
