@@ -79,6 +79,15 @@ def test_a_seal_with_any_byte_changed_or_cut_off_does_not_open(data):
             vault.open(damaged, context="x")
 
 
+def test_what_was_cut_off_says_so():
+    vault = Vault.parse(entry("a"))
+    sealed = vault.seal(b"", context="x")
+    assert vault.open(sealed, context="x") == b""
+    for length in (2, len(sealed) - 1):
+        with pytest.raises(SealBroken, match="truncated"):
+            vault.open(sealed[:length], context="x")
+
+
 @given(st.binary(max_size=200), st.text(max_size=20))
 def test_no_bytes_but_a_seal_open(garbage, context):
     vault = Vault.parse(entry("a"))
@@ -114,6 +123,7 @@ def test_every_malformed_key_of_a_ring_is_told_at_once():
     with pytest.raises(ConfigError) as refusal:
         Vault.parse(f"x {entry('a', 5)} {entry('b')}")
     assert [problem.message.split()[1] for problem in refusal.value.problems] == ["1", "2"]
+    assert {problem.path for problem in refusal.value.problems} == {"vault.keys"}
 
 
 @given(st.text())
