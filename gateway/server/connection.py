@@ -108,6 +108,8 @@ class ClientConnection(ClientEnd):
         state, intake = self._state, self._intake
         if state == WAITING:
             self._hold(data)
+            if not intake.waits and not intake.has_turn(len(data)):  # so much that the turn is full of it
+                intake.wait(self._turn)
         elif state == ENDING:
             self._drop(len(data))
         elif intake.waits:

@@ -307,6 +307,26 @@ async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
         assert served.plane.common.rounds.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
 
 
+async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_turns(monkeypatch):
+    monkeypatch.setattr(module, "SHARE_US", 0)
+    gone = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        await gone.wait()
+        side.send(OK)
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(READ)
+        await upstream.got(1)
+        rounds = served.plane.common.rounds
+        before = rounds.deferred
+        client.send(READ * 200)
+        await served.until(lambda: rounds.deferred > before)
+        gone.set()
+        assert [(await client.response()).status for _ in range(201)] == [200] * 201
+
+
 async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all_the_same(monkeypatch):
     monkeypatch.setattr(module, "SHARE_US", 0)
     async with serving() as served:
