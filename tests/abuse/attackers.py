@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 from deploy.signing import SigningKey
 from tests.abuse.attacks import ATTACKS, Scene, sent
+from tests.abuse.decisions import DECISION_ATTACKS
 from tests.abuse.proxied import PROXIED_ATTACKS
 from tests.abuse.tunnels import TUNNEL_ATTACKS
 
-KNOWN = {attack.name: attack for attack in (*ATTACKS, *TUNNEL_ATTACKS, *PROXIED_ATTACKS)}
+KNOWN = {attack.name: attack for attack in (*ATTACKS, *TUNNEL_ATTACKS, *PROXIED_ATTACKS, *DECISION_ATTACKS)}
 
 
 class Done(NamedTuple):
@@ -57,7 +58,7 @@ async def attackers(scene: Scene) -> AsyncIterator[Attackers]:
     try:
         keys = [[key.key_id, key.material] for key in (scene.key, *scene.greedy)]
         made = Attackers(process)
-        await made.order({"public": scene.public, "keys": keys, "certificate": scene.certificate})
+        await made.order({"public": scene.public, "keys": keys, "certificate": scene.certificate, "ops": scene.ops})
         yield made
     finally:
         process.kill()
@@ -75,7 +76,7 @@ async def obey() -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     told = json.loads(await reader.readline())
     keys = [SigningKey(*pair) for pair in told["keys"]]
-    scene = Scene(tuple(told["public"]), keys[0], keys[1:], told["certificate"])
+    scene = Scene(tuple(told["public"]), keys[0], keys[1:], told["certificate"], tuple(told["ops"]))
     say([], 0)
     tasks: list[asyncio.Task[None]] = []
     while line := await reader.readline():
@@ -90,7 +91,6 @@ async def obey() -> None:
 
 
 if __name__ == "__main__":
-    os.nice(10)  # where processors are short, an attack is slower, not the service that the bots ask
-    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # the gate has the others to itself
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))  # an attack takes what the bots, the stores and the service leave
     with suppress(KeyboardInterrupt):
         asyncio.run(obey())

@@ -1,6 +1,7 @@
 """What attackers send: each a coroutine that goes on until it is cancelled, from loopback addresses of its own."""
 
 import asyncio
+import secrets
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -32,6 +33,8 @@ class Scene(NamedTuple):
     """Thirty keys of the attacker's own account."""
     certificate: str = ""
     """Of the gate, when it ends TLS: a file."""
+    ops: tuple[str, int] = ("", 0)
+    """Where it decides for proxies."""
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -157,6 +160,20 @@ async def public_requests(scene: Scene, address: str) -> None:
     await again_and_again(scene, address, lambda: b"GET /ticker HTTP/1.1\r\nHost: gate\r\n\r\n")
 
 
+async def requests_by_other_names(scene: Scene, address: str) -> None:
+    """Whatever a client chooses is another each time: labels of metrics, and tables by them, must not grow by it."""
+
+    def request() -> bytes:
+        word = secrets.token_hex(8)
+        return (
+            f"GET /{word}/{word}?{word}={word} HTTP/1.1\r\nHost: {word}.example\r\nX-API-Key: {word}\r\n{word}: {word}\r\n"
+            f"User-Agent: {word}\r\nOrigin: https://{word}.example\r\nX-Request-Id: {word}\r\n\r\n"
+            f"{word.upper()} /wallets HTTP/1.1\r\nHost: {word}.example\r\n\r\n"
+        ).encode()  # fmt: skip
+
+    await again_and_again(scene, address, request)
+
+
 async def holding(
     scene: Scene, address: str, number: int, one: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> None:
@@ -273,6 +290,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(one_account_with_thirty_keys),
     Attack(requests_without_keys),
     Attack(public_requests),
+    Attack(requests_by_other_names),
     Attack(large_bodies_without_credentials),
     Attack(slow_heads),
     Attack(slow_bodies),

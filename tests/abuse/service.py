@@ -7,7 +7,7 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import cast
+from typing import NamedTuple, cast
 
 import uvloop
 
@@ -65,13 +65,20 @@ class Side(asyncio.Protocol):
             self._transport.write(OK)
 
 
+class Service(NamedTuple):
+    """That process."""
+
+    url: str
+    pid: int
+
+
 @asynccontextmanager
-async def trading_service() -> AsyncIterator[str]:
-    """That process; its URL."""
+async def trading_service() -> AsyncIterator[Service]:
+    """It serves."""
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "tests.abuse.service", stdout=asyncio.subprocess.PIPE)
     try:
         assert process.stdout is not None
-        yield f"http://127.0.0.1:{int(await process.stdout.readline())}"
+        yield Service(f"http://127.0.0.1:{int(await process.stdout.readline())}", process.pid)
     finally:
         process.kill()
         await process.wait()

@@ -1,13 +1,16 @@
 """Nobody without a key hurts who has one, and nobody with a key hurts the others: real processes, one attack after the other.
 
-Honest bots send signed reads and orders all the while. Asserted everywhere: no refusal, no loss, bounded memory, and that the gate spends
-less than a hundredth of the time in turns of its event loop that take over 5 ms of processor time, so that 99 of 100 requests meet none;
-three hundredths where it ends TLS. The gate counts that itself, and no other process has a part in it. How much slower the bots' answers
-become in all is printed, and asserted where the machine has nothing else to do (``nox -s abuse``, which sets ``GERBANG_QUIET_MACHINE``).
+Honest bots send signed reads and orders all the while. Asserted everywhere: no refusal, no loss; the p99 of their answers within three
+times that without the attack, where waits for a processor that others had are left out; memory and the number of metrics bounded; and that
+the gate spends less than a hundredth of the time in turns of its event loop that take over 5 ms of processor time, which it counts itself.
+All of it is printed. ``nox -s abuse``, for a machine with nothing else to do, attacks for longer and leaves nothing out.
+
+The gate's worker has a processor of its own, the attackers run when nobody else wants the others: the bots wait for the gate, not for them.
 """
 
 import asyncio
 import os
+import statistics
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -21,31 +24,43 @@ from gateway.keys.ids import new_key_id
 from gateway.keys.vault import Vault
 from tests.abuse.attackers import Attackers, attackers
 from tests.abuse.attacks import ATTACKS, Attack, Scene, signed
+from tests.abuse.decisions import DECISION_ATTACKS
 from tests.abuse.honest import Honest, p99
+from tests.abuse.placing import others_together, place
 from tests.abuse.proxied import PROXIED_ATTACKS
-from tests.abuse.service import trading_service
+from tests.abuse.service import Service, trading_service
 from tests.abuse.tunnels import TUNNEL_ATTACKS
-from tests.abuse.world import HONEST, VAULT, settings
+from tests.abuse.world import BEHIND_A_PROXY, HONEST, VAULT, behind_a_proxy, settings
 from tests.support.certificates import self_signed
 from tests.support.keys import add_key
 from tests.support.running import RunningGateway, running
 
 QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
-SECONDS: Final = 10.0 if QUIET else 2.0
+CALM_SECONDS: Final = 3.0 if QUIET else 1.0
+SECONDS: Final = 6.0 if QUIET else 2.0
 REST: Final = 0.3
 """Seconds after an attack in which what it left is closed."""
+AGAIN: Final = 5
+"""Times that an attack is repeated which the bots seem to suffer from."""
 LONG_TURNS: Final = 0.01
-LONG_TURNS_TLS: Final = 0.03
-"""The start of TLS is no item of anybody's turn yet."""
 WORST_RATIO: Final = 3
 MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
+SERIES: Final = 100
+"""Lines of metrics that may be added, through all of it: codes of refusals, reasons, outcomes; nothing that a client chooses."""
+
+
+@pytest.fixture(autouse=True)
+def processor():
+    """The gate's own."""
+    with others_together() as own:
+        yield own
 
 
 @pytest.fixture
 async def service():
-    async with trading_service() as url:
-        yield url
+    async with trading_service() as running_service:
+        yield running_service
 
 
 @pytest.fixture
@@ -60,14 +75,16 @@ async def keys(own_postgres):
 
 
 @pytest.fixture
-async def start(tmp_path: Path, own_postgres, own_redis, service: str):
+async def start(tmp_path: Path, own_postgres, own_redis, service, processor):
     """Starts the gateway: ``start("further settings")``."""
 
     @asynccontextmanager
     async def start(more: str = ""):
         path = tmp_path / "gateway.toml"
-        path.write_text(settings(own_postgres.gateway_dsn, own_redis.url, service, more))
+        path.write_text(settings(own_postgres.gateway_dsn, own_redis.url, service.url, more))
         async with running(path) as gateway:
+            (worker,) = await gateway.worker_pids()
+            place(worker, processor)
             yield gateway
 
     return start
@@ -82,7 +99,8 @@ async def gateway(start):
 class Seen(NamedTuple):
     """What bots and gate have seen of an attack."""
 
-    p99_ms: float
+    ratio: float
+    """The p99 of the bots' requests during the attack, by that right before it."""
     long_turns: float
     """Share of the time."""
     told: str
@@ -93,84 +111,101 @@ class Ground:
 
     def __init__(self, gateway: RunningGateway, bots: Honest, others: Attackers) -> None:
         self._gateway, self._bots, self._others = gateway, bots, others
-        self._begun = 0
-        """Resident bytes of the worker."""
+        self._begun: tuple[int, int] | None = None
+        """Resident bytes of the worker, and lines of metrics."""
 
-    async def quiet(self) -> float:
-        """p99 of the bots' requests while the attackers do nothing."""
+    async def calm(self) -> tuple[float, float]:
+        """p99 of the bots' requests while the attackers do nothing, and of the gate's work meanwhile: milliseconds."""
         await asyncio.sleep(REST)
         self._bots.begin()
-        await asyncio.sleep(SECONDS / 2)
+        await asyncio.sleep(CALM_SECONDS)
         assert not self._bots.wrong
-        self._begun = self._begun or await self._resident()
-        return p99(self._bots.taken_ms)
+        self._begun = self._begun or await self._size()
+        return self._p99(), p99(self._bots.work_ms)
+
+    def _p99(self) -> float:
+        """Of the bots' requests: as the bots see it on a machine with nothing else to do, else without its doing."""
+        return p99(self._bots.taken_ms if QUIET else self._bots.served_ms)
 
     async def attacked(self, attack: Attack, number: int) -> Seen:
-        """Attack, and see that nothing is refused or lost."""
+        """Wait a while, attack, and see that nothing is refused or lost."""
         bots = self._bots
-        await asyncio.sleep(REST)
-        long_before = await self._long_turns()
+        calm_ms, calm_work_ms = await self.calm()
+        long_before = await self._gateway.metric("gerbang_long_turns_seconds_total")
         await self._others.attack(attack.name, attack.from_addresses(number))
         bots.begin()
         await asyncio.sleep(SECONDS)
         await bots.opens_a_tunnel()
-        taken_ms, work_ms = p99(bots.taken_ms), p99(bots.work_ms)
-        long_turns = (await self._long_turns() - long_before) / SECONDS
-        grown = (await self._resident() - self._begun) >> 20
+        if attack in DECISION_ATTACKS:
+            await bots.asks_for_decisions()
+        taken_ms, work_ms = self._p99(), p99(bots.work_ms)
+        long_turns = (await self._gateway.metric("gerbang_long_turns_seconds_total") - long_before) / SECONDS
+        size = await self._size()
         done = await self._others.attack()
         assert done.broken == [], f"{attack.name} did not attack"
         assert bots.wrong == [], attack.name
         assert bots.taken_ms, attack.name
-        assert grown << 20 <= MEMORY, attack.name
+        assert self._begun is not None
+        grown, series = size[0] - self._begun[0], size[1] - self._begun[1]
+        assert grown <= MEMORY, attack.name
+        assert series <= SERIES, attack.name
         told = (
-            f"{attack.name:<34} {len(bots.taken_ms):>4} honest requests, 0 refused or lost, p99 {taken_ms:>5.1f} ms, of the gate's work "
-            f"{work_ms:>4.1f} ms, long turns {long_turns:.1%}, {done.sent_bytes / SECONDS / 1e6:>5.1f} MB/s sent, worker {grown:+} MiB"
+            f"{attack.name:<34} p99 {calm_ms:>5.1f} then {taken_ms:>5.1f} ms: {taken_ms / calm_ms:>4.1f} times, of the gate's work "
+            f"{calm_work_ms:>4.1f} then {work_ms:>4.1f} ms; {len(bots.taken_ms):>4} honest requests, 0 refused or lost, long turns "
+            f"{long_turns:.1%}, {done.sent_bytes / SECONDS / 1e6:>5.1f} MB/s sent, worker {grown >> 20:+} MiB, {series:+} series"
         )
-        return Seen(taken_ms, long_turns, told)
+        return Seen(taken_ms / calm_ms, long_turns, told)
 
-    async def _long_turns(self) -> float:
-        return await self._gateway.metric("gerbang_long_turns_seconds_total")
+    async def _size(self) -> tuple[int, int]:
+        resident = await self._gateway.metric('gerbang_worker_resident_bytes{worker="0"}')
+        _status, text = await self._gateway.ask("GET", "/metrics")
+        return int(resident), len(text.splitlines())
 
-    async def _resident(self) -> int:
-        return int(await self._gateway.metric('gerbang_worker_resident_bytes{worker="0"}'))
 
+async def attacked(  # noqa: PLR0917 - what a test has is what it takes
+    attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], service: Service, record_property, certificate=""
+) -> None:
+    """One attack after the other, while honest bots trade.
 
-async def attacked(attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], record_property, certificate="") -> None:
-    """One attack after the other, while honest bots trade. One that the bots suffer from has to show it twice."""
-    scene = Scene(gateway.public, keys[0], keys[HONEST:], certificate)
+    One that they seem to suffer from is repeated, calm and attack in turn, and the median of that counts: so neither what else the machine
+    does nor one unlucky moment does.
+    """
+    scene = Scene(gateway.public, keys[0], keys[HONEST:], certificate, gateway.ops)
     (worker,) = await gateway.worker_pids()
-    async with Honest(scene, keys[:HONEST], worker) as bots, attackers(scene) as others:
+    async with Honest(scene, keys[:HONEST], worker, service.pid) as bots, attackers(scene) as others:
         ground = Ground(gateway, bots, others)
-        quiet_ms = await ground.quiet()
-        record_property("measured", f"without an attack, before: p99 {quiet_ms:.1f} ms, of the gate's work {p99(bots.work_ms):.1f} ms")
+        await ground.calm()
         suffered = {}
         for number, attack in enumerate(attacks):
             seen = await ground.attacked(attack, number)
             record_property("measured", seen.told)
-            if harms(seen, quiet_ms, scene):
-                quiet_ms = max(quiet_ms, await ground.quiet())
-                seen = await ground.attacked(attack, number)
-                record_property("measured", f"again: {seen.told}")
-                if harms(seen, quiet_ms, scene):
-                    suffered[attack.name] = seen.told
-        record_property("measured", f"without an attack, after: p99 {await ground.quiet():.1f} ms")
+            if harms(seen):
+                again = [await ground.attacked(attack, number) for _ in range(AGAIN)]
+                median = Seen(statistics.median(each.ratio for each in again), statistics.median(each.long_turns for each in again), "")
+                record_property("measured", f"    again, median of {AGAIN}: {median.ratio:.1f} times, long turns {median.long_turns:.1%}")
+                if harms(median):
+                    suffered[attack.name] = [each.told for each in again]
     assert suffered == {}
 
 
-def harms(seen: Seen, quiet_ms: float, scene: Scene) -> bool:
-    """Whether it makes the gate, or on a machine that is quiet the bots' answers, too slow."""
-    return seen.long_turns > (LONG_TURNS_TLS if scene.tls else LONG_TURNS) or (QUIET and seen.p99_ms > WORST_RATIO * quiet_ms)
+def harms(seen: Seen) -> bool:
+    """Whether it makes the gate, or the bots' answers, too slow."""
+    return seen.long_turns > LONG_TURNS or seen.ratio > WORST_RATIO
 
 
-async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, record_property):
-    await attacked((*ATTACKS, *TUNNEL_ATTACKS), gateway, keys, record_property)
+async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, service, record_property):
+    await attacked((*ATTACKS, *TUNNEL_ATTACKS), gateway, keys, service, record_property)
 
 
-async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(start, keys, tmp_path, record_property):
+async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(start, keys, service, tmp_path, record_property):
     certificate, key = self_signed(tmp_path / "tls", "127.0.0.1")
-    more = f'[client_ip]\ntrusted_proxies = ["127.0.0.0/8"]\n[listen.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n'
-    async with start(more) as gateway:
-        await attacked(PROXIED_ATTACKS, gateway, keys, record_property, str(certificate))
+    async with start(behind_a_proxy(certificate, key)) as gateway:
+        await attacked(PROXIED_ATTACKS, gateway, keys, service, record_property, str(certificate))
+
+
+async def test_nor_does_any_by_way_of_a_proxy_that_asks_for_decisions(start, keys, service, record_property):
+    async with start(BEHIND_A_PROXY) as gateway:
+        await attacked(DECISION_ATTACKS, gateway, keys, service, record_property)
 
 
 async def test_thirty_keys_of_an_account_have_one_limit_and_another_account_its_own(gateway, keys):

@@ -1,5 +1,7 @@
 """The gate that is attacked."""
 
+from pathlib import Path
+
 from gateway.keys.vault import new_entry
 from tests.support.running import configuration
 
@@ -33,6 +35,13 @@ methods = "mobee"
 [methods.mobee]
 "subscribe MK" = { scope = "public" }
 """
+
+BEHIND_A_PROXY = '[client_ip]\ntrusted_proxies = ["127.0.0.0/8"]\n'
+
+
+def behind_a_proxy(certificate: Path, key: Path) -> str:
+    """The further tables of a gate that ends TLS behind a proxy that it trusts."""
+    return f'{BEHIND_A_PROXY}[listen.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n'
 
 
 def settings(postgres: str, redis: str, upstream: str, more: str = "") -> str:
