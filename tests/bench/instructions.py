@@ -206,8 +206,8 @@ class Load:
         expected = b"HTTP/1.1 401 " if self._mode == "refusal" else b"HTTP/1.1 200 "
         for _ in range(requests // self._count):
             opened = self._kept or [socket.create_connection(("127.0.0.1", self._port)) for _ in range(self._count)]
-            for connection in opened:
-                connection.sendall(self._request())
+            for connection, asked in [(connection, self._request()) for connection in opened]:
+                connection.sendall(asked)
             for connection in opened:
                 answer = _answer(connection)
                 if not answer.startswith(expected):
@@ -265,8 +265,8 @@ class Sessions:
         :raises RuntimeError: an answer was not the expected one
         """
         for _ in range(messages // len(self._kept)):
-            for connection in self._kept:
-                connection.sendall(self._message())
+            for connection, message in [(connection, self._message()) for connection in self._kept]:
+                connection.sendall(message)
             for connection in self._kept:
                 _exactly(connection, session.ANSWER)
 
