@@ -39,8 +39,10 @@ ROWS_PER_SECOND = 5_000
 """Of PostgreSQL, for keys that were seen to exist; and as many for ids of which nobody knows."""
 PATIENCE_MS = 2_000
 """How long a request waits for a look-up before it is told to try again."""
-PLACES = 50_000
-"""Look-ups under way at once, but for keys that are in memory and in doubt."""
+PLACES = 12_000
+"""Look-ups under way at once, but for keys that are in memory and in doubt. What cannot be done while a request waits is refused at once:
+later, thousands of requests would be refused in one turn of the loop, and keep it from everything else.
+"""
 _REDIS_BATCH, _POSTGRES_BATCH, _HANDS = 100, 250, 4
 _UNKNOWN_PLACES = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000

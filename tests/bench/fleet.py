@@ -12,6 +12,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ class Gate:
             for number in range(turn, min(due, turn + 2 * TOGETHER)):
                 key_id = ids[number % len(ids)]
                 if self.lookup.peek(key_id, now_ms) is None:
-                    await self.lookup.fetch(key_id)
+                    with suppress(KeyStoreUnavailable):
+                        await self.lookup.fetch(key_id)
                 else:
                     self.hits += 1
                 try:
