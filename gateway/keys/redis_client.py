@@ -58,6 +58,10 @@ def translated() -> Iterator[None]:
             if isinstance(each, AuthenticationError | ResponseError):
                 raise RedisRefused(f"Redis refused: {each}") from None
         raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
+    except RuntimeError as error:
+        if "handler is closed" not in str(error):  # what uvloop says of a connection that was closed while redis-py greeted the server
+            raise
+        raise StoreUnavailable("Redis did not answer: the connection was closed") from None
 
 
 def is_other_type(reply: object) -> bool:

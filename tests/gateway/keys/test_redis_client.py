@@ -234,3 +234,11 @@ async def test_a_cluster_takes_records_removals_and_messages_and_survives_a_lost
         await listening.until(listening.up)
         await publish(world.redis, ids[:1], now_ms=NOW_MS)
         await listening.until(lambda: listening.metrics.invalidations["redis"] == 2)
+
+
+def test_what_uvloop_says_of_a_closed_connection_is_no_answer_and_another_defect_stays_one():
+    """It ended the tasks that settle limits and write usage, for ever."""
+    with pytest.raises(StoreUnavailable), translated():
+        raise RuntimeError("unable to perform operation on <UnixTransport closed=True reading=False 0x7f>; the handler is closed")
+    with pytest.raises(RuntimeError), translated():
+        raise RuntimeError("another")
