@@ -33,7 +33,7 @@ class Pending:
         self._route = route
         self._settled: Settled | None = settled
         self.claiming = False
-        """Whether everything is decided but for the replay guard's answer."""
+        """Whether everything is decided but for the replay guard's answer, or another look at the key."""
 
     def cancel(self) -> None:
         """Nobody wants to know any more: no further step is taken. A claim that was made stays made."""
@@ -45,18 +45,25 @@ class Pending:
 
         def answered(error: BaseException | None, stands: bool) -> None:
             if error is None and not stands:
-                spawn(self._confirm(admitted), name="look at a key again")
+                self.confirm(admitted)
             else:
                 self._settle(admitted, error)
 
         self._gate.claim(admitted, answered)
 
-    async def _confirm(self, admitted: Admitted) -> None:
-        """Something has changed about its key while the claim was under way."""
+    def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
+        """Settle once its key has been looked at again: something was heard of it while this waited.
+
+        :param counted: see :meth:`Gate.confirm`
+        """
+        self.claiming = True
+        spawn(self._confirm(admitted, counted=counted), name="look at a key again")
+
+    async def _confirm(self, admitted: Admitted, *, counted: bool) -> None:
         try:
             for _ in range(MAX_LOOKUPS):
                 try:
-                    self._gate.confirm(admitted)
+                    self._gate.confirm(admitted, counted=counted)
                 except KeyNeeded as needed:
                     await self._gate.resolve(needed)
                     continue
@@ -113,6 +120,16 @@ def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted 
         return decided
     pending = Pending(gate, asked, route, settled)
     pending.claim(decided)
+    return pending
+
+
+def confirm(gate: Gate, asked: Asked, admitted: Admitted, settled: Settled) -> Pending:
+    """Look again at the key of what was decided, and has waited for something else since.
+
+    :param settled: called with the outcome
+    """
+    pending = Pending(gate, asked, admitted.route, settled)
+    pending.confirm(admitted, counted=True)
     return pending
 
 

@@ -314,7 +314,7 @@ class Gate:
             if done.cancelled():
                 return
             error = done.exception()
-            stands = self._stands(admitted)
+            stands = self.stands(admitted)
             if stands or error is not None:
                 self._accounting.claimed(admitted, error)
             if answered is not None:
@@ -324,7 +324,7 @@ class Gate:
         future.add_done_callback(claimed)
         return future
 
-    def _stands(self, admitted: Admitted) -> bool:
+    def stands(self, admitted: Admitted) -> bool:
         """Whether nothing has been heard against the key of a request since it was admitted. At a glance: if not, :meth:`confirm`."""
         principal = admitted.principal
         if principal is None:
@@ -334,9 +334,10 @@ class Gate:
             return False
         return self._authentication.knows(principal, self._monotonic_ms())
 
-    def confirm(self, admitted: Admitted) -> None:
-        """Decide anew whether the key of a request stands, whose claim was awaited meanwhile, and count it.
+    def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
+        """Decide anew whether the key of a request stands that has waited since it was admitted, and count it.
 
+        :param counted: it was counted when its claim was made
         :raises InvalidCredentials, KeyExpired, AccountFrozen: it does not, so that the request may not pass
         :raises KeyNeeded: the key must be fetched first
         """
@@ -351,7 +352,9 @@ class Gate:
         except Refusal as refusal:
             self._accounting.claimed(admitted, refusal)
             raise
-        self._accounting.claimed(admitted, None)
+        admitted.principal = found
+        if not counted:
+            self._accounting.claimed(admitted, None)
 
     def answer(self, admitted: Admitted, request: Request) -> Answer:
         """What a built-in route answers.

@@ -16,7 +16,7 @@ import structlog
 
 from gateway.admission import rules
 from gateway.admission.brief import Unexplained
-from gateway.admission.driver import drive
+from gateway.admission.driver import confirm, drive
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.admission.sessions import LOG_IN, LOG_OUT, SESSIONS, STATUS, Message, Shape
@@ -287,11 +287,20 @@ class Session(Tunnel):
     def decided(self) -> None:
         """What a message waited for has come: it passes or is refused, and so are those behind it that wait for nothing themselves."""
         ahead = self._ahead
-        while ahead and ahead[0].known:
+        while ahead and ahead[0].known and not self._looks_again(ahead[0]):
             decision = ahead.popleft()
             self._waiting_bytes -= decision.size
             self._carry_out(decision)
         self._work()
+
+    def _looks_again(self, decision: Queued) -> bool:
+        """Whether something was heard of its key while it waited behind others: then it goes on waiting, until that is known."""
+        admitted, message, gate = decision.admitted, decision.message, self._serving.gate
+        if admitted is None or message is None or decision.error is not None or gate.stands(admitted):
+            return False
+        decision.known = False
+        decision.pending = confirm(gate, message, admitted, decision.settled)
+        return True
 
     def _carry_out(self, decision: Queued) -> None:
         error, message, admitted = decision.error, decision.message, decision.admitted

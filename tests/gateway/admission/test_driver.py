@@ -56,7 +56,8 @@ class ScriptedGate:
         self.steps.append("claim")
         self.claimed.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), self.stands))
 
-    def confirm(self, admitted: Admitted) -> None:
+    def confirm(self, admitted: Admitted, *, counted: bool) -> None:
+        assert not counted
         self.steps.append("confirm")
         step = self.confirms.pop(0) if len(self.confirms) > 1 else self.confirms[0]
         if step is not None:

@@ -12,7 +12,7 @@ from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
 from gateway.config.values import Rate
-from gateway.errors import InternalError, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
+from gateway.errors import InternalError, InvalidCredentials, KeyStoreUnavailable, MalformedRequest, Refusal, ReplayedRequest
 from gateway.http1.body import UNVERIFIED
 from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
@@ -466,6 +466,23 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
         scene.gate.confirm(admitted)
     assert scene.usage.counts == {code or "admitted": 1}
     assert sum(scene.limiter.charged) == (0 if code else 1)
+
+
+async def test_what_is_looked_at_again_behind_its_claim_is_counted_once_and_stands_by_what_was_found():
+    scene = Scene(method="POST", target="/trade")
+    admitted = scene.admit()
+    await scene.gate.claim(admitted)
+    await asyncio.sleep(0)
+    changed = Principal.of(dataclasses.replace(scene.record, label="x"))
+    scene.lookup.peek = lambda *_: changed
+    assert not scene.gate.stands(admitted)
+    scene.gate.confirm(admitted, counted=True)
+    assert scene.gate.stands(admitted)
+    assert scene.usage.counts == {"admitted": 1}
+    scene.lookup.peek = lambda *_: ABSENT
+    with pytest.raises(InvalidCredentials):
+        scene.gate.confirm(admitted, counted=True)
+    assert scene.usage.counts == {"admitted": 1, "invalid_credentials": 1}
 
 
 async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gateway.admission.principal import Principal
 from gateway.admission.sessions import base
 from gateway.admission.sessions.json_text import scan
 from gateway.config.values import Rate
@@ -193,6 +194,31 @@ async def test_an_order_whose_key_ends_while_its_claim_is_under_way_does_not_pas
         talk.gate.services.lookup.peek = lambda *_: ABSENT
         talk.guard.release()
         assert (await client.message())["gerbang"]["code"] == "invalid_credentials"
+        assert (await service.message())["method"] == "time"
+
+
+@pytest.mark.parametrize("ended", [True, False])
+async def test_an_order_whose_key_changes_while_it_waits_behind_another_passes_once_and_only_if_the_key_stands(ended):
+    other = a_record(account_id="bob")
+    found = ABSENT if ended else Principal.of(other)
+    async with conversation(RECORD, other) as talk:
+        client, service = await talk.open("binance")
+        lookup = talk.gate.services.lookup
+        peek = lookup.peek
+        talk.guard.hold()
+        client.send(*[binance(record, "order.place", {"symbol": "BTCUSDT"}) for record in (RECORD, other)], PUBLIC["binance"])
+        await talk.served.until(lambda: len(talk.guard.held or ()) == 2)
+        first, second = list(talk.guard.held or [])
+        second.set_result(None)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        lookup.peek = lambda key_id, now_ms: found if key_id == other.key_id else peek(key_id, now_ms)
+        first.set_result(None)
+        assert (await service.message())["gateway"]["account_id"] == "alice"
+        if ended:
+            assert (await client.message())["gerbang"]["code"] == "invalid_credentials"
+        else:
+            assert (await service.message())["gateway"]["account_id"] == "bob"
         assert (await service.message())["method"] == "time"
 
 
