@@ -5,6 +5,7 @@ quotes: what then stands at the same place as in the earlier message must be the
 where a number was. Such a text is JSON of the same members in the same order, so nothing of it is scanned, sorted or cut out again.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final
@@ -40,11 +41,13 @@ class Template:
                 form.append(_escaped(part))
                 continue
             at, end = part
-            for index, (start, stop) in enumerate(variables):
-                if part[0] <= start and stop <= end:
-                    form += [_escaped(text[at:start]), b"%b"]
-                    self._order.append(index)
-                    at = stop
+            index = bisect_left(variables, (at, at))
+            while index < len(variables) and variables[index][1] <= end:
+                start, stop = variables[index]
+                form += [_escaped(text[at:start]), b"%b"]
+                self._order.append(index)
+                at = stop
+                index += 1
             form.append(_escaped(text[at:end]))
         self._form = b"".join(form)
 
@@ -87,7 +90,8 @@ class Shape:
                 begin = text.rfind(b'"', 0, start) + 1
                 self._numbers.append((len(self._places), text[begin:start], text[end : begin + len(pieces[place])]))
             self._places.append(place)
-        literal = [index for index in range(len(pieces)) if index not in self._places]
+        changing = set(self._places)
+        literal = [index for index in range(len(pieces)) if index not in changing]
         self._picked: Callable[[list[bytes]], object] = itemgetter(*literal)
         """Everything else: at least what stands before the first name, and that name."""
         self._literals: object = self._picked(pieces)
