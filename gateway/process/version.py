@@ -23,6 +23,9 @@ class Configuration(NamedTuple):
     handed_over: dict[str, Any]
     """The settings for a worker, secrets included."""
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.version!r})"  # secrets are in the clear in what is handed over
+
     @classmethod
     def of(cls, settings: "GatewaySettings", routes: RouteTable) -> Self:
         """Of settings that have been validated.
