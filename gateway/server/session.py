@@ -279,6 +279,8 @@ class Session(Tunnel):
         if decision.known and not ahead:
             self._carry_out(decision)
             return
+        if decision.error is not None:
+            self._prove(False)  # what comes behind it takes turns from now on, though it is told only when those before it have passed
         if ahead is None:
             ahead = self._ahead = deque()
         ahead.append(decision)

@@ -199,6 +199,11 @@ def waiting(session: Session) -> int:
     return len(session._waiting or ())
 
 
+def ahead(session: Session) -> int:
+    """Messages that wait for what the first of them waits for, decided or not."""
+    return len(session._ahead or ())
+
+
 def unsent(session: Session) -> int:
     """Frames of the gate that wait for a message of the service to end."""
     return len(session._own)

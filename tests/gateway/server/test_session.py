@@ -568,6 +568,23 @@ async def test_messages_of_who_has_proven_a_key_wait_for_no_turn_until_one_is_re
         assert turns.deferred > before
 
 
+async def test_behind_a_refused_message_others_wait_for_turns_though_it_is_not_told_yet(monkeypatch):
+    monkeypatch.setattr(rounds, "SHARE_US", 0)
+    async with conversation(RECORD) as talk:
+        client, service = await talk.open("binance")
+        client.send(log_in(RECORD, "binance"))
+        await service.message()
+        turns, before = talk.served.plane.common.rounds, talk.served.plane.common.rounds.deferred
+        talk.guard.hold()
+        client.send(binance(RECORD, "order.place", {"symbol": "BTCUSDT"}), *[b"{"] * 8)
+        session = next(iter(inside.tunnels(talk.served)))
+        await talk.served.until(lambda: inside.ahead(session) == 9)
+        assert turns.deferred - before >= 7, "only the first of them is decided as what a proven key has sent"
+        talk.guard.release()
+        assert (await service.message())["method"] == "order.place"
+        assert [(await client.message())["gerbang"]["code"] for _ in range(8)] == ["malformed_request"] * 8
+
+
 async def test_an_address_whose_messages_are_refused_for_ever_is_hung_up_on(monkeypatch):
     monkeypatch.setattr("gateway.admission.gate.REFUSED_MESSAGES", Rate(5, 60_000))
     async with conversation(RECORD) as talk:
