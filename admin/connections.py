@@ -9,7 +9,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from typing import cast
+from typing import Any, cast
 
 import structlog
 from aiohttp import web
@@ -20,7 +20,6 @@ from admin.config import AdminLimits
 from admin.errors import InvalidJson
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Refusal, problem_of
 from gateway.net.addresses import Network, NetworkList, customer_network
-from gateway.net.handshakes import Guest
 
 _LONGEST_LINE = 8_190
 
@@ -41,13 +40,24 @@ class Crowd:
         self._refused = refused
         self._by_network: Counter[str] = Counter()
 
+    def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
+        """Whether one more connection may be opened; one that may not counts as refused.
+
+        :param of_peer: how many of its network are being opened
+        :param in_all: how many of anybody's are
+        """
+        of_peer += self._by_network[customer_network(peer)]
+        full = of_peer >= self._limits.max_connections_per_address and not self._trusted.contains(peer)
+        if full or self._by_network.total() + in_all >= self._limits.max_connections:
+            self._refused()
+            return False
+        return True
+
     def enter(self, peer: str) -> str | None:
         """Where the connection is counted, for :meth:`leave`; ``None`` when it is one too many."""
-        network = customer_network(peer)
-        full = self._by_network[network] >= self._limits.max_connections_per_address and not self._trusted.contains(peer)
-        if full or self._by_network.total() >= self._limits.max_connections:
-            self._refused()
+        if not self.has_room(peer):
             return None
+        network = customer_network(peer)
         self._by_network[network] += 1
         return network
 
@@ -57,43 +67,30 @@ class Crowd:
             del self._by_network[network]
 
 
-class Connection(web.RequestHandler, Guest):
-    """One connection of a client, which counts as soon as it is accepted; one too many is cut before anything of it is read."""
+class Connection(web.RequestHandler):
+    """One connection of a client; one too many is cut before anything of it is read."""
 
-    __slots__ = ("_counted", "_crowd", "_cut")
+    __slots__ = ("_counted", "_crowd")
 
     def __init__(self, crowd: Crowd, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         # None is aiohttp's own way to have no access log.
         super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
         self._crowd = crowd
         self._counted: str | None = None
-        self._cut = False
-
-    def enter(self, peer: str) -> bool:
-        """See :meth:`gateway.net.handshakes.Guest.enter`. Doing it twice counts once."""
-        if self._counted is None:
-            self._counted = self._crowd.enter(peer)
-        return self._counted is not None
-
-    def leave(self) -> None:
-        """See :meth:`gateway.net.handshakes.Guest.leave`."""
-        if self._counted is not None:
-            self._crowd.leave(self._counted)
-            self._counted = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands, TLS included."""
         peer = transport.get_extra_info("peername")
-        self._cut = not self.enter(peer[0] if peer else "")
-        if self._cut:
+        self._counted = self._crowd.enter(peer[0] if peer else "")
+        if self._counted is None:
             cast("asyncio.Transport", transport).abort()
             return
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
-        self.leave()
-        if not self._cut:
+        if self._counted is not None:
+            self._crowd.leave(self._counted)
             super().connection_lost(exc)
 
     def handle_error(
@@ -103,6 +100,38 @@ class Connection(web.RequestHandler, Guest):
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         return _refused(_refusal(exc), type(exc).__name__)
+
+
+class Greeter:
+    """Starts TLS on connections (:class:`gateway.net.greeting.Host`), which count with those that are open."""
+
+    def __init__(self, crowd: Crowd, connection: Callable[[], Connection], limits: AdminLimits) -> None:
+        self._connection = connection
+        self._seconds = limits.request_timeout_ms / 1000
+        self.has_room = crowd.has_room
+
+    def sends_header(self, _peer: str) -> bool:
+        """Nobody sends a PROXY header here."""
+        return False
+
+    def greeting_seconds(self) -> float:
+        """How long the first message of TLS may take."""
+        return self._seconds
+
+    def tls_limits(self) -> dict[str, Any]:
+        """How long the rest of the handshake may take, in the form that the event loop takes."""
+        return {"ssl_handshake_timeout": self._seconds}
+
+    def greeting_failed(self, reason: str) -> None:
+        """What is not TLS, too slow, or gone is the client's own affair."""
+
+    def in_turn(self, _peer: str, begin: Callable[[], None]) -> None:
+        """Begin at once."""
+        begin()
+
+    def client(self, _peer: str | None = None, *, believed: bool = True) -> Connection:  # noqa: ARG002  # who sends no header is believed
+        """What serves a client, which is the transport's own peer."""
+        return self._connection()
 
 
 def expecting_to_continue(handle: RequestHandler) -> RequestHandler:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from admin import feed
 from admin.config import AdminSettings
-from admin.connections import Connection, Crowd, expecting_to_continue
+from admin.connections import Connection, Crowd, Greeter, expecting_to_continue
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -24,13 +24,15 @@ from gateway.config.values import Address
 from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
-from gateway.net.handshakes import TlsListener
+from gateway.net.greeting import GreetingListener
 from gateway.net.listening import listen
 from gateway.net.tls import server_context
 from gateway.runtime.tasks import cancel, spawn
 
 _WAIT_FOR_STORES_S = 30.0
 _BACKLOG = 128
+_LAST_HANDSHAKES_S = 1.0
+"""How long handshakes in progress may take when nothing new is accepted any more."""
 
 
 class CannotStart(GerbangError):
@@ -158,8 +160,8 @@ async def _serve(
         accepting = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
         stack.callback(accepting.close)
     else:
-        handshakes = TlsListener(listening, connection, tls, handshake_s=settings.limits.request_timeout_ms / 1000)
-        stack.push_async_callback(handshakes.close)
+        greeting = GreetingListener(listening, Greeter(crowd, connection, settings.limits), tls)
+        stack.push_async_callback(greeting.finish, _LAST_HANDSHAKES_S)
 
 
 def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:

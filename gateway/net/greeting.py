@@ -16,7 +16,7 @@ import structlog
 
 from gateway.net.addresses import customer_network
 from gateway.net.proxy_protocol import ProxyHeaderError, read_source
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import cancel, spawn
 
 _log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ class Host(Protocol):
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
         """Whether one more connection of this peer may be greeted.
 
-        :param of_peer: how many of its network are being greeted
+        :param of_peer: how many of its network are being greeted; one that is being served already may be among them for a turn of the loop
         :param in_all: how many of anybody's are
         """
 
@@ -93,6 +93,13 @@ class GreetingListener:
         self.close()
         for task in list(self._greeted):
             task.cancel()
+
+    async def finish(self, seconds: float) -> None:
+        """Accept nothing more, and drop who is still being greeted after so long."""
+        self.close()
+        if self._greeted:
+            await asyncio.wait(set(self._greeted), timeout=seconds)
+        await cancel(*self._greeted)
 
     # -- accepting
 
@@ -150,7 +157,7 @@ class GreetingListener:
             if reason != "tls":
                 _log.info("proxy_header_refused", peer=peer, error=str(error) or "timeout")
             sock.close()
-        except asyncio.CancelledError:
+        except BaseException:
             sock.close()
             raise
         finally:

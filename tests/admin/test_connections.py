@@ -1,9 +1,10 @@
 """How many connections the admin service takes: a bound for each address, none but that of all for a trusted proxy."""
 
 import asyncio
+import contextlib
 import re
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -12,15 +13,20 @@ from typing import Any
 import pytest
 from yarl import URL
 
-from admin.config import AdminLimits
+from admin import service as admin_service
+from admin.config import AdminLimits, AdminSettings
 from admin.connections import Crowd
+from admin.service import serving
 from gateway.net.addresses import Network
-from tests.support.admin import Service, running_service, settings_for
-from tests.support.certificates import self_signed
+from tests.support.admin import INTERNAL_TOKEN, Service, running_service, settings_for
+from tests.support.certificates import client_hello, self_signed
 from tests.support.issuer import Issuer
 from tests.support.stack import Database
 
 ASK = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+HELLO = client_hello("localhost")
+
+Settings = Callable[..., AdminSettings]
 
 
 class Counted(Crowd):
@@ -48,6 +54,15 @@ def test_a_trusted_proxy_is_bound_by_the_total_alone():
     crowd = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=1, max_connections=3)
     assert [crowd.enter("10.0.0.1") is None for _ in range(4)] == [False, False, False, True]
     assert crowd.enter("8.8.8.8") is None
+
+
+def test_those_being_opened_count_with_those_that_are_open():
+    crowd = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=3, max_connections=5)
+    assert crowd.enter("8.8.8.8") == "8.8.8.8"
+    assert [crowd.has_room("8.8.8.8", beginning, beginning) for beginning in range(4)] == [True, True, False, False]
+    assert [crowd.has_room("8.8.4.4", 0, beginning) for beginning in (3, 4)] == [True, False]
+    assert [crowd.has_room("10.0.0.1", beginning, beginning) for beginning in (3, 4)] == [True, False]
+    assert crowd.refused == 4
 
 
 @asynccontextmanager
@@ -95,30 +110,75 @@ async def test_one_connection_too_many_is_cut_and_the_others_go_on(issuer: Issue
                         break
 
 
-async def test_who_never_finishes_the_handshake_counts_and_others_are_served(
-    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
-) -> None:
+@pytest.fixture
+def over_tls(tmp_path: Path, issuer: Issuer, database: Database, redis_url: str) -> tuple[Settings, ssl.SSLContext]:
+    """Settings with TLS and these limits, and what a client trusts."""
     certificate, key = self_signed(tmp_path, "localhost")
     listen: dict[str, Any] = {"public": "127.0.0.1:0", "internal": "127.0.0.1:0", "drain_timeout_ms": 2_000}
     listen["tls"] = {"certificate": certificate, "key": key}
-    settings = settings_for(issuer, database.admin_dsn, redis_url, listen=listen, limits={"max_connections_per_address": 3})
-    context = ssl.create_default_context(cafile=certificate)
-    async with running_service(settings, issuer) as service, AsyncExitStack() as held:
+
+    def settings(**limits: int) -> AdminSettings:
+        return settings_for(issuer, database.admin_dsn, redis_url, listen=listen, limits=limits)
+
+    return settings, ssl.create_default_context(cafile=certificate)
+
+
+async def answered_over_tls(url: URL, context: ssl.SSLContext) -> asyncio.StreamWriter:
+    """A connection on which a request has been answered, as soon as there is room for it."""
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                reader, writer = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
+            except ConnectionError:
+                continue
+            assert await answered(reader, writer)
+            return writer
+
+
+async def test_who_never_finishes_the_handshake_counts_and_others_are_served(
+    over_tls: tuple[Settings, ssl.SSLContext], issuer: Issuer
+) -> None:
+    settings, context = over_tls
+    async with running_service(settings(max_connections_per_address=3), issuer) as service, AsyncExitStack() as held:
         url = URL(service.public)
         first = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
         assert await answered(*first)
-        silent = [await held.enter_async_context(connected(service)) for _ in range(2)]
+        silent, babbling = [await held.enter_async_context(connected(service)) for _ in range(2)]
         async with connected(service) as (reader, _):
             assert await asyncio.wait_for(reader.read(), 20) == b"", "one too many: not even a handshake"
         assert await answered(*first)
-        silent[0][1].close()
-        async with asyncio.timeout(20):
-            while True:
-                try:
-                    anew = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
-                except ConnectionError:
-                    continue
-                assert await answered(*anew)
-                break
-        for _, writer in (first, anew):
+        metrics = await service.send("GET", f"{service.internal}/metrics", headers={"Authorization": f"Bearer {INTERNAL_TOKEN}"})
+        assert "gerbang_admin_connections_refused_total 1.0" in metrics.text
+        babbling[1].write(ASK)
+        second = await answered_over_tls(url, context)
+        silent[1].close()
+        third = await answered_over_tls(url, context)
+        for writer in (first[1], second, third):
             writer.close()
+
+
+@pytest.mark.parametrize("sent", [b"", HELLO[:100], HELLO], ids=["nothing", "a part of its hello", "its hello"])
+async def test_a_handshake_that_takes_too_long_is_given_up(over_tls: tuple[Settings, ssl.SSLContext], issuer: Issuer, sent: bytes) -> None:
+    settings, _ = over_tls
+    async with running_service(settings(request_timeout_ms=100), issuer) as service, connected(service) as (reader, writer):
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            await asyncio.wait_for(reader.read(), 20)
+
+
+async def test_after_a_reload_whoever_begins_is_served_and_who_never_finishes_is_dropped(
+    over_tls: tuple[Settings, ssl.SSLContext], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admin_service, "_LAST_HANDSHAKES_S", 0.1)
+    settings, context = over_tls
+    before = settings(max_connections_per_address=1, request_timeout_ms=60_000)
+    async with serving(before) as bound:
+        silent, writer = await asyncio.open_connection(bound.public.host, bound.public.port)
+        refused, other = await asyncio.open_connection(bound.public.host, bound.public.port)
+        assert await asyncio.wait_for(refused.read(), 20) == b"", "the silent one is being greeted"
+        await bound.swap(before.model_copy(update={"public_url": "https://localhost:1"}))
+        assert await asyncio.wait_for(silent.read(), 20) == b""
+        for _ in range(3):
+            (await answered_over_tls(URL(f"https://{bound.public}"), context)).close()
+        writer.close()
+        other.close()

@@ -1,6 +1,8 @@
 """Throw-away certificates for tests."""
 
+import contextlib
 import datetime as dt
+import ssl
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -36,3 +38,12 @@ def self_signed(folder: Path, name: str, *, days: int = 1) -> tuple[Path, Path]:
     certificate_file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_file.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
     return certificate_file, key_file
+
+
+def client_hello(name: str) -> bytes:
+    """How a client begins TLS with a server of this name."""
+    outgoing = ssl.MemoryBIO()
+    beginning = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname=name)
+    with contextlib.suppress(ssl.SSLWantReadError):
+        beginning.do_handshake()
+    return outgoing.read()

@@ -1,23 +1,26 @@
 """What comes before the protocol counts for its client, takes turns, and is awaited for a while only."""
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from gateway.config.settings import Tls
 from gateway.net import greeting
-from gateway.net.greeting import whole_hello
+from gateway.net.greeting import GreetingListener, whole_hello
+from gateway.net.tls import server_context
 from gateway.runtime.tasks import spawn
 from gateway.server import plane
 from tests.support import inside
-from tests.support.certificates import self_signed
+from tests.support.certificates import client_hello, self_signed
 from tests.support.plane import Served, serving
 from tests.support.wire import recording_upstream
 
@@ -141,6 +144,79 @@ async def test_of_many_that_start_tls_one_does_in_a_turn_and_addresses_take_turn
             await asyncio.sleep(0)
         assert begun.index("127.0.0.3") <= 2, "it waits for one of each other address, and for the one under way"
         assert len(set(turns)) == 5
+
+
+class Hall:
+    """A host with room for everybody, whose clients are told when they have been greeted."""
+
+    def __init__(self) -> None:
+        self.greeted = 0
+        self.failed = 0
+        self.came = asyncio.Condition()
+
+    def sends_header(self, _peer: str) -> bool:
+        return False
+
+    def greeting_seconds(self) -> float:
+        return 60.0
+
+    def has_room(self, _peer: str, _of_peer: int, in_all: int) -> bool:
+        spawn(self._note(in_all + 1), name="tell of one who came")
+        return True
+
+    def greeting_failed(self, _reason: str) -> None:
+        self.failed += 1
+
+    def in_turn(self, _peer: str, begin: Callable[[], None]) -> None:
+        begin()
+
+    def tls_limits(self) -> dict[str, Any]:
+        return {"ssl_handshake_timeout": 60.0}
+
+    def client(self, _peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
+        return Told()
+
+    async def _note(self, greeted: int) -> None:
+        async with self.came:
+            self.greeted = greeted
+            self.came.notify_all()
+
+    async def greets(self, number: int) -> None:
+        async with asyncio.timeout(20), self.came:
+            await self.came.wait_for(lambda: self.greeted == number)
+
+
+class Told(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        cast("asyncio.Transport", transport).write(b"greeted\n")
+
+
+async def test_who_finishes_lets_a_handshake_end_and_drops_those_that_do_not(pair):
+    hall = Hall()
+    listening = socket.create_server(("127.0.0.1", 0))
+    address = listening.getsockname()
+    listener = GreetingListener(listening, hall, server_context(Tls(certificate=pair[0], key=pair[1])))
+    silent, half, late = [await asyncio.open_connection(*address) for _ in range(3)]
+    half[1].write(client_hello("gate.example"))
+    await hall.greets(3)
+    assert await asyncio.wait_for(half[0].readexactly(1), 20) == b"\x16", "the answer has begun"
+    finishing = spawn(listener.finish(0.5), name="finish")
+    await late[1].start_tls(trusting(pair)["ssl"], server_hostname="gate.example")
+    assert await asyncio.wait_for(late[0].readline(), 20) == b"greeted\n"
+    await asyncio.wait_for(finishing, 20)
+    assert await asyncio.wait_for(silent[0].read(), 20) == b""
+    with contextlib.suppress(ConnectionResetError):
+        await asyncio.wait_for(half[0].read(), 20)
+    with pytest.raises(ConnectionError):
+        await asyncio.open_connection(*address)
+    assert hall.failed == 0
+    for _, writer in (silent, half, late):
+        writer.close()
+
+
+async def test_who_finishes_with_nobody_is_done(pair):
+    listener = GreetingListener(socket.create_server(("127.0.0.1", 0)), Hall(), server_context(Tls(certificate=pair[0], key=pair[1])))
+    await asyncio.wait_for(listener.finish(60.0), 20)
 
 
 async def test_a_hello_is_left_unread_and_awaited_to_its_last_byte():
