@@ -193,12 +193,13 @@ class _Run:
         """Note a failed attempt, or that it was the last one. Always False: whatever comes next is for the next batch."""
         self._down = self._down or isinstance(error, ChannelDown)
         attempts = notice.attempts + 1
-        over = notice.first_tried_ms is not None and now_ms - notice.first_tried_ms >= error.give_up_after_ms
+        last_ms = (now_ms if notice.first_tried_ms is None else notice.first_tried_ms) + error.give_up_after_ms
+        over = now_ms >= last_ms
         async with self._stores.transaction() as connection:
             if over:
                 await outbox.done(connection, self._route.channel, [notice.seq])
             else:
-                due_ms = now_ms + delay_ms(attempts)
+                due_ms = min(now_ms + delay_ms(attempts), last_ms)
                 await outbox.put_off(connection, self._route.channel, notice.seq, now_ms=now_ms, due_ms=due_ms)
         fields = self._about(notice, error) | {"attempts": attempts}
         if over:
