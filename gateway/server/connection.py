@@ -133,7 +133,7 @@ class ClientConnection(ClientEnd):
             self._advance(turn=intake.proven)
         else:
             self._read_body(data)
-            if not intake.has_turn(len(data)):
+            if not intake.waits and not intake.has_turn(len(data)):  # what stands behind the content may wait already
                 intake.wait(self._turn)
 
     def eof_received(self) -> None:

@@ -354,6 +354,23 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
         assert (await client.response()).status == 404
 
 
+async def test_a_connection_waits_for_one_turn_at_a_time(monkeypatch):
+    """Also when the end of a request's content comes together with the next request."""
+    async with serving() as served:
+        monkeypatch.setattr(served.plane.common, "rounds", held := Held())
+        client = await served.client()
+        client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 1\r\n\r\n")
+        await served.until(lambda: bool(held.items))
+        held.items.pop()()
+        assert (await client.response()).status == 404
+        client.send(b"x" + FLOOD)
+        await served.until(lambda: bool(held.items))
+        assert len(held.items) == 1
+        held.items.pop()()
+        assert (await client.response()).status == 404
+        assert held.items == []
+
+
 class Held(Rounds):
     """Nobody's turn comes."""
 
