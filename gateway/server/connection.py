@@ -13,7 +13,7 @@ from gateway.http1 import answer
 from gateway.http1.framing import CHUNKED
 from gateway.http1.message import Request
 from gateway.http1.request_reader import NO_FIELDS, RequestReader
-from gateway.net.closing import reset
+from gateway.net.closing import reset, unsent
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
 from gateway.server.client_lines import ClientLines
@@ -63,7 +63,7 @@ class ClientConnection(ClientEnd):
 
     __slots__ = (
         "_advancing", "_common", "_doorkeeper", "_exchange", "_full", "_intake", "_lines", "_lingering", "_reader", "_serving", "_state",
-        "_upgraded", "believed", "deadline_ms", "peer", "secure", "transport",
+        "_unread", "_upgraded", "believed", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +79,8 @@ class ClientConnection(ClientEnd):
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
         self._advancing = self._full = False
+        self._unread = 0
+        """Bytes that were written and not read by the client when the time limit for reading them began."""
         self._lines = ClientLines()
         self._lingering = Lingering()
         self._state = HEAD
@@ -187,6 +189,7 @@ class ClientConnection(ClientEnd):
         if BODY <= state <= WAITING:
             if self._full:
                 self.deadline_ms = now_ms + serving.idle_timeout_ms
+                self._unread = unsent(self.transport)
             elif state == WAITING or self._intake.paused:
                 self.deadline_ms = NEVER
             else:
@@ -445,6 +448,8 @@ class ClientConnection(ClientEnd):
             self._exchange.fail(RequestTimeout("the body was not received in time", close=True))
         elif state == ENDING:
             self._linger()
+        elif self._unread - unsent(self.transport) >= SLOWEST * self._serving.idle_timeout_ms // 1_000:
+            self._enter(state)  # it reads, slowly: the kernel asks for more only when much of what it holds is gone
         else:
             timeouts["write"] += 1
             self.transport.abort()

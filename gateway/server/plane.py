@@ -33,6 +33,10 @@ TOLD_AT_MOST = 256
 """Connections beyond the limit that are being refused with an answer; more are dropped without one."""
 SMALLEST_SHARE = 8
 """Connections that every address may have, however few there are."""
+SHUTDOWN_S = 3_600
+"""How long TLS may take to end, with all that the client has not read. A connection that is ending watches over its own time: a limit that
+could pass before would cut off the end of an answer that is read slowly.
+"""
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
@@ -148,8 +152,7 @@ class Plane(Doorkeeper):
         serving = self.common.serving
         if self.tls is None:
             return {}
-        # Nothing is lost by a shutdown that takes long: a connection that is ending watches over its own time.
-        return {"ssl_handshake_timeout": serving.header_timeout_ms / 1000, "ssl_shutdown_timeout": 2 * serving.idle_timeout_ms / 1000}
+        return {"ssl_handshake_timeout": serving.header_timeout_ms / 1000, "ssl_shutdown_timeout": SHUTDOWN_S}
 
     def greeting_seconds(self) -> float:
         """How long a PROXY header may take, and the first message of TLS."""

@@ -15,7 +15,8 @@ ENDING   dropped                           :data:`LINGER_MS` from when all is wr
                                            ``idle_timeout_ms`` while the client reads nothing of it
 ======== ================================= ======================================================= =============================
 
-While a client does not read what it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped.
+While a client does not read all that it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped if it has
+read less meanwhile than at :data:`SLOWEST`.
 """
 
 from typing import Final
@@ -29,6 +30,6 @@ TUNNEL: Final = 4
 ENDING: Final = 5
 
 SLOWEST: Final = 1_000
-"""Bytes a second, on average, that content which is passed on as it comes must have."""
+"""Bytes a second, on average, at which content that is passed on as it comes must come, and an answer must be read."""
 LINGER_MS: Final = 1_000
 """How long a closing connection reads on, so that the client can read the answer (RFC 9112 §9.6)."""

@@ -267,6 +267,27 @@ async def test_a_client_that_reads_slowly_is_not_the_upstreams_fault() -> None:
         assert len((await client.response()).body) == size
 
 
+@pytest.mark.parametrize("tls", [False, True])
+async def test_a_client_that_reads_slowly_gets_the_whole_answer_however_short_the_limit(tmp_path: Path, tls: bool) -> None:
+    size = 6 << 20
+    pair = self_signed(tmp_path, "gate.example")
+    how = {"ssl": ssl.create_default_context(cafile=pair[0]), "server_hostname": "gate.example"} if tls else {}
+    listen = {"listen": {"tls": {"certificate": pair[0], "key": pair[1]}}} if tls else {}
+    script = answering(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"x" * size)
+    async with recording_upstream(script) as upstream, serving(upstream, limits={"idle_timeout_ms": 400}, **listen) as served:
+        client = await served.client(receive_bytes=8_192, **how)
+        client.send(b"GET /read HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+        assert (await client.head())[0] == 200
+        received = 0
+        while received < size:
+            client.resume_reading()
+            data = await client.reader.read(size)
+            client.pause_reading()
+            assert data, f"the connection ended after {received} bytes"
+            received += len(data)
+            await asyncio.sleep(len(data) / 3_000_000)
+
+
 async def test_an_upstream_that_stops_taking_content_is_504() -> None:
     size = 64 << 20
     limits = {"max_body_bytes": size}
