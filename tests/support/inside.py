@@ -133,7 +133,7 @@ def greeted(served: Served) -> dict[str, int]:
     """How many are being greeted, by network."""
     (listener,) = served.plane._servers
     assert isinstance(listener, GreetingListener)
-    assert sum(listener._of.values()) == len(listener._greeted)
+    assert sum(listener._of.values()) == sum(not task.done() for task in listener._greeted)
     return dict(listener._of)
 
 
