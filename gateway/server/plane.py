@@ -123,8 +123,7 @@ class Plane(Doorkeeper):
 
     def _close_idle(self) -> None:
         for connection in list(self._connections):
-            if connection.idle:
-                connection.close_idle()
+            _close_if_idle(connection)
 
     def close(self) -> None:
         """Drop everything at once."""
@@ -218,6 +217,8 @@ class Plane(Doorkeeper):
         metrics.connections += 1
         self._connections.add(connection)
         self._per_address[peer] = self._per_address.get(peer, 0) + 1
+        if self.common.draining:  # it was being greeted when that began
+            asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, _close_if_idle, connection)
         return ""
 
     def owner(self, connection: ClientConnection) -> str:
@@ -252,3 +253,8 @@ class Plane(Doorkeeper):
         for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:
             connection.expired()
         self.common.tunnels.sweep(now_ms, self.common.serving.limits.tunnel_idle_timeout_ms)
+
+
+def _close_if_idle(connection: ClientConnection) -> None:
+    if connection.idle:
+        connection.close_idle()

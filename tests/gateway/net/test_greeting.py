@@ -269,3 +269,19 @@ async def test_without_descriptors_it_rests_and_goes_on(pair, monkeypatch):
         client = await served.client(**trusting(pair))
         assert (await client.ask(GET)).status == 200
         assert not failures
+
+
+async def test_a_client_that_was_greeted_during_a_drain_and_asks_nothing_does_not_hold_it(pair, monkeypatch):
+    monkeypatch.setattr(plane, "IDLE_GRACE_MS", 20)
+    async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
+        busy = await served.client(**trusting(pair))
+        busy.send(b"POST /trade HTTP/1.1\r\nHost: gate.example\r\nContent-Length: 1\r\n\r\n")
+        late = await served.client()
+        await served.until(lambda: greeted(served) == 1)
+        draining = spawn(served.plane.drain(8_000), name="drain")
+        await asyncio.sleep(0.1)
+        await late.writer.start_tls(trusting(pair)["ssl"], server_hostname="gate.example")
+        await served.until(lambda: served.metrics.connections == 2)
+        busy.send(b"x")
+        assert (await busy.response()).status == 200
+        assert await draining
