@@ -76,7 +76,7 @@ async def test_a_login_counts_only_when_it_is_of_a_later_second_than_the_end_of_
     async with stores.transaction() as connection:
         await accounts.end_logins(connection, "alice", 7_400, forget_failures=True)
     for issued in (5_000, 7_000):
-        with pytest.raises(Unauthenticated, match="login was ended"):
+        with pytest.raises(Unauthenticated, match="login has been ended"):
             await Accounts(stores).see(claims(U, issued, "older@example.com"), OCCASION)
     assert (await stored(stores)).email == "a@example.com", "a login that is over says nothing any more"
     assert (await Accounts(stores).see(claims(V, 8_000), OCCASION)).kyc is V

@@ -155,12 +155,16 @@ async def test_why_there_is_no_stream_is_not_waited_for_for_ever(monkeypatch):
     module = importlib.import_module("deploy.cli.stream")
     monkeypatch.setattr(module, "_REASON_S", 0.05)
 
+    over = asyncio.Event()
+
     async def silent(reader, writer):
         await reader.read()
         writer.close()
+        await writer.wait_closed()
+        over.set()
 
-    server = await asyncio.start_server(silent, "127.0.0.1", 0)
-    url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
-    async with asyncio.timeout(15), aiohttp.ClientSession() as session:
-        assert await module.reason_of(session, url, 403) == ""
-    server.close()
+    async with asyncio.timeout(15), await asyncio.start_server(silent, "127.0.0.1", 0) as server:
+        url = f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws"
+        async with aiohttp.ClientSession() as session:
+            assert await module.reason_of(session, url, 403) == ""
+        await over.wait()

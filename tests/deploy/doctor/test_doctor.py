@@ -175,7 +175,7 @@ async def test_of_an_admin_service_role_provider_and_proxy_are_told(database: Da
         assert wrong(await said(admin_settings(issuer, database.admin_dsn, redis_url))) == {}
         found = wrong(await said(admin_settings(issuer, database.owner_dsn, redis_url, public_url="https://keys.exchange.example")))
         assert "could rewrite the audit" in found["stores.postgres role"]
-        assert "every customer is the proxy" in found["client_ip.trusted_proxies"]
+        assert "every customer has its address" in found["client_ip.trusted_proxies"]
         url = issuer.url
     away = admin_settings(issuer, database.admin_dsn, redis_url, oidc={"issuer": url, "audience": AUDIENCE})
     assert "openid-configuration" in wrong(await said(away))["oidc.issuer"]
