@@ -207,9 +207,14 @@ class Trust:
 
     def usable_until_ms(self, dated: DatedRecord, now: Now) -> int:
         """Until when a record from Redis may be used while PostgreSQL is unavailable; a time in the past when it may not."""
+        return 0 if self._is_unknown_past(dated) or self._changed_after(dated) else _valid_until(dated, now)
+
+    def _is_unknown_past(self, dated: DatedRecord) -> bool:
+        """Whether this process cannot know the changes since: they may have been pruned, or their server's feed was never read."""
+        if self.read is None:
+            return False
         seen = self.seen.get(dated.server)
-        foreign = self.read is not None and not self.is_ours(dated.server) and (seen is None or not seen.includes(dated.position))
-        return 0 if foreign or self._changed_after(dated) else _valid_until(dated, now)
+        return dated.position.xmin < self._floor or (not self.is_ours(dated.server) and (seen is None or not seen.includes(dated.position)))
 
     def _changed_after(self, dated: DatedRecord) -> bool:
         """Whether this key has a known change that the record may not contain."""

@@ -11,7 +11,7 @@ import pyotp
 from admin.app import serving
 from admin.config import AdminSettings
 from gateway.keys.vault import new_entry
-from gateway.runtime import clock
+from tests.support.customer import next_step
 from tests.support.issuer import AUDIENCE, Issuer
 
 INTERNAL_TOKEN = secrets.token_urlsafe(32)
@@ -79,8 +79,7 @@ class Customer:
 
     def code(self) -> str:
         """The next code that was not used: a step of drift either way makes three at hand."""
-        now = clock.now_ms() // 30_000
-        self._last_step = max(self._last_step + 1, now - 1)
+        self._last_step = next_step(self._last_step)
         return pyotp.TOTP(self.secret).generate_otp(self._last_step)
 
     async def enrol(self) -> None:

@@ -1,6 +1,7 @@
 """A customer with a phone: logs in at the demo provider, enrols TOTP, makes and deletes keys through the admin API."""
 
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +14,8 @@ from deploy.client import Reply, ask
 from gateway.runtime import clock
 
 STEP_MS = 30_000
+_AT_HAND_MS = 5_000
+"""How long a code that is given out stays good at least."""
 _numbers = itertools.count(1)
 WISH = {
     "label": "A bot",
@@ -27,6 +30,17 @@ PRIVATE_KEYS: dict[str, Callable[[], Ed25519PrivateKey | RSAPrivateKey]] = {
     "ed25519": Ed25519PrivateKey.generate,
     "rsa-sha256": lambda: generate_private_key(65537, 2048),
 }
+
+
+def next_step(last: int) -> int:
+    """The next step (Unix time / 30 s) whose code was not used. One that is about to be too old is left out; one that is not good yet is
+    waited for.
+    """
+    step = max(last + 1, (clock.now_ms() + _AT_HAND_MS) // STEP_MS - 1)
+    too_early_ms = (step - 1) * STEP_MS - clock.now_ms()
+    if 0 < too_early_ms <= _AT_HAND_MS:
+        time.sleep(too_early_ms / 1_000)
+    return step
 
 
 class Customer:
@@ -57,7 +71,7 @@ class Customer:
     def code(self, *, step: int | None = None) -> str:
         """A code that was not used yet, or the one of ``step`` (Unix time / 30 s)."""
         if step is None:
-            self._step = step = max(self._step + 1, clock.now_ms() // STEP_MS - 1)
+            self._step = step = next_step(self._step)
         return self.totp.generate_otp(step)
 
     def step_up(self, **intent: object) -> dict[str, str]:

@@ -577,6 +577,15 @@ def test_a_gate_notices_that_changes_were_pruned_before_it_read_of_them():
     protocol.teardown()
 
 
+def test_a_record_from_before_what_was_pruned_is_not_used_without_postgresql():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_is_pruned_before_a_gate_reads_of_it(number=0, key_id=KEYS[0])
+    protocol.postgresql(down=True)
+    protocol.a_key_is_used(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_gate_notices_that_the_database_went_back(marked, again):
