@@ -214,8 +214,8 @@ class Gate:
         await self.late()
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
         for key_id in KEYS if untold else ():
-            known = cache(self.lookup).known(key_id)
-            if known is not None and self.doubted.get(key_id, (None, 0))[0] != known.value:
+            known, not_in_doubt = cache(self.lookup).known(key_id), cache(self.lookup).present
+            if known is not None and (key_id in not_in_doubt or self.doubted.get(key_id, (None, 0))[0] != known.value):
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:
             self.doubted.pop(entry.key_id, None)
