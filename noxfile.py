@@ -109,6 +109,12 @@ def mutants(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def examples(session: nox.Session) -> None:
+    """Hypothesis' tests with other examples each time; every other session takes the same ones every time."""
+    session.run("pytest", *PARALLEL, "-m", "hypothesis", "--hypothesis-profile", "random", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
     """The benchmark beside nginx, Lua and others."""
     session.run("tests/bench/run", *session.posargs)
