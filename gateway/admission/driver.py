@@ -60,39 +60,33 @@ class Pending:
         spawn(self._confirm(admitted, counted=counted), name="look at a key again")
 
     async def _confirm(self, admitted: Admitted, *, counted: bool) -> None:
+        def again() -> None:
+            self._gate.confirm(admitted, counted=counted)
+
         try:
-            for _ in range(MAX_LOOKUPS):
-                try:
-                    self._gate.confirm(admitted, counted=counted)
-                except KeyNeeded as needed:
-                    await self._gate.resolve(needed)
-                    continue
-                self._settle(admitted, None)
-                return
-            raise _never_stays()
+            try:
+                again()
+            except KeyNeeded as needed:
+                await fetch_and_retry(self._gate, needed, again)
+            self._settle(admitted, None)
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
             self._settle(admitted, error)
 
     async def look_up(self, needed: KeyNeeded) -> None:
-        """Bring what is needed into memory and decide again, as often as it takes."""
+        """Fetch what is needed, and decide again."""
         try:
-            for _ in range(MAX_LOOKUPS):
-                await self._gate.resolve(needed)
-                if self._settled is None:
-                    return
-                try:
-                    admitted = self._gate.admit(self._asked, self._route)
-                except KeyNeeded as again:
-                    needed = again
-                    continue
-                if admitted.replay is None:
-                    self._settle(admitted, None)
-                else:
-                    self.claim(admitted)
-                return
-            raise _never_stays()
+            await fetch_and_retry(self._gate, needed, self._decide)
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
             self._settle(None, error)
+
+    def _decide(self) -> None:
+        if self._settled is None:  # cancelled: nothing is charged
+            return
+        admitted = self._gate.admit(self._asked, self._route)
+        if admitted.replay is None:
+            self._settle(admitted, None)
+        else:
+            self.claim(admitted)
 
     def _settle(self, admitted: Admitted | None, error: BaseException | None) -> None:
         settled, self._settled = self._settled, None
@@ -100,8 +94,21 @@ class Pending:
             settled(admitted, error)
 
 
-def _never_stays() -> KeyStoreUnavailable:
-    return KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
+async def fetch_and_retry(gate: Gate, needed: KeyNeeded, attempt: Callable[[], None]) -> None:
+    """Fetch what an attempt was missing and repeat it, as often as it misses something: what was fetched may have been evicted, or
+    invalidated, by the time that its waiters run.
+
+    :raises Refusal: the attempt's own, or :class:`KeyStoreUnavailable` when there is always something missing
+    """
+    for _ in range(MAX_LOOKUPS):
+        await gate.resolve(needed)
+        try:
+            attempt()
+        except KeyNeeded as again:
+            needed = again
+        else:
+            return
+    raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
 
 
 def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Unexplained | Pending:

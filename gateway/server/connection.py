@@ -8,6 +8,8 @@ import asyncio
 from abc import ABC, abstractmethod
 from typing import Final, cast
 
+import structlog
+
 from gateway.errors import Overloaded, Refusal, RequestTimeout
 from gateway.http1 import answer
 from gateway.http1.framing import CHUNKED
@@ -25,12 +27,12 @@ from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
 from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, TUNNEL, WAITING
 
+_log = structlog.get_logger(__name__)
+
 MAX_BACKLOG = 65_536
 """Bytes held behind a request that has no answer yet, before reading pauses."""
 SLICE: Final = 4_096
 """Bytes of a tunnel, or of chunks, that are one item of work: seven hundred of the smallest frames or chunks."""
-
-
 SHARED: Final = "connection "
 """How the name of an owner begins that is a connection of many clients."""
 
@@ -310,6 +312,15 @@ class ClientConnection(ClientEnd):
         if self._advancing:
             return
         self._advancing = True
+        try:
+            self._go_through(turn=turn)
+        except Exception as error:  # noqa: BLE001 - a defect, which ends this connection, whoever's call it was that led here
+            _log.error("connection_failed", peer=self.peer, exc_info=error)
+            self.abort()
+        finally:
+            self._advancing = False
+
+    def _go_through(self, *, turn: bool) -> None:
         intake = self._intake
         while intake.data and not intake.waits:
             state = self._state
@@ -329,7 +340,6 @@ class ClientConnection(ClientEnd):
                 self._upgraded.client_data(intake.take(0 if intake.proven else SLICE))
             else:
                 intake.drop()
-        self._advancing = False
 
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
 

@@ -10,10 +10,10 @@ Its phases are in ``phases``.
 import structlog
 
 from gateway.admission.brief import Unexplained
-from gateway.admission.driver import Pending, drive
+from gateway.admission.driver import Pending, drive, fetch_and_retry
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
-from gateway.errors import InternalError, KeyStoreUnavailable, Refusal, UpstreamUnavailable
+from gateway.errors import InternalError, Refusal, UpstreamUnavailable
 from gateway.forward.call import Call
 from gateway.forward.ports import Receiver, UpstreamEnd
 from gateway.forward.tunnel import Place
@@ -120,17 +120,19 @@ class Exchange(Receiver):
     async def _look_up(self, needed: KeyNeeded) -> None:
         """The client is not read meanwhile."""
         try:
-            await self._serving.gate.resolve(needed)
-            if self.phase == DECIDING:
-                self.phase = RECEIVING
-                self._look_at_head()
-                self._connection.resume_content()
-        except KeyNeeded:
-            self.fail(KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched"))
+            await fetch_and_retry(self._serving.gate, needed, self._look_again)
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._failed(error)
         if self.phase == DISCARDING:  # the content is in the way of the next request
             self._connection.resume_content()
+
+    def _look_again(self) -> None:
+        if self.phase != DECIDING or self._route is None:  # the client has gone
+            return
+        owners = self._serving.gate.begin(self._request, self._route)
+        self.phase = RECEIVING
+        self._collect(owners)
+        self._connection.resume_content()
 
     def _collect(self, owners: tuple[str, ...]) -> None:
         """The content may come.

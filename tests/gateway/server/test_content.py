@@ -55,6 +55,27 @@ async def test_the_client_is_not_read_while_its_key_is_looked_up(coding: str) ->
         assert (await client.ask(b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n")).status == 200
 
 
+async def test_a_key_that_is_evicted_before_its_waiters_run_is_looked_up_again() -> None:
+    gate = ScriptedGate(unknown_at_head=3)
+    gate.looked_up.set()
+    async with recording_upstream() as upstream, serving(upstream, gate=gate) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\n")
+        await served.until(lambda: len(gate.begun) == 4)
+        client.send(b"body")
+        assert (await client.response()).status == 200
+        assert upstream.requests[0].body == b"body"
+
+
+async def test_a_key_that_never_stays_is_refused_as_unavailable() -> None:
+    gate = ScriptedGate(unknown_at_head=1_000)
+    gate.looked_up.set()
+    async with serving(gate=gate) as served:
+        client = await served.client()
+        client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 4\r\n\r\n")
+        assert (await client.response()).status == 503
+
+
 class Unavailable(ScriptedGate):
     """No store answers."""
 

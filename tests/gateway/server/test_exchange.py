@@ -739,6 +739,22 @@ async def test_a_refusal_that_is_a_value_is_answered_as_one_that_is_raised() -> 
         assert upstream.sides == []
 
 
+async def test_a_defect_between_two_requests_ends_the_clients_connection_alone() -> None:
+    def broken(_refusal: Refusal) -> NoReturn:
+        raise RuntimeError("no answer can be rendered")
+
+    gate = ScriptedGate(told=broken)
+    async with recording_upstream() as upstream, serving(upstream, gate=gate) as served:
+        client, other = await served.client(), await served.client()
+        with capture_logs() as logs:
+            client.send(GET + get(b"/nowhere") + GET)  # the second is read when the first has its answer, in a call of its upstream's
+            await served.until(lambda: served.metrics.connections == 1)
+        assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == ["connection_failed"]
+        assert len(upstream.requests) == 1
+        assert (await other.ask(GET)).status == 200
+        assert len(upstream.sides) == 1  # whose connection was not hurt
+
+
 async def test_a_defect_of_the_gate_answers_500_and_goes_no_further() -> None:
     class Broken(ScriptedGate):
         def admit(self, request: object, route: object) -> NoReturn:
