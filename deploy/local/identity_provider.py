@@ -173,7 +173,7 @@ class IdentityProvider:
         if asked.get("client_id") != self.audience:
             raise OAuthError("unauthorized_client", f"client_id must be {self.audience}")
         if not _is_loopback(asked.get("redirect_uri", "")):
-            raise OAuthError("unauthorized_client", "redirect_uri must be an http address of this machine")
+            raise OAuthError("unauthorized_client", "redirect_uri must be a loopback address")
         if asked.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type must be code")
         if "openid" not in asked.get("scope", "").split():
@@ -256,7 +256,7 @@ def _texts(form: Mapping[str, Any]) -> dict[str, str]:
 def _is_loopback(target: str) -> bool:
     try:
         url = urlsplit(target)
-        return url.scheme == "http" and url.hostname in _LOOPBACK and not url.fragment and target.isprintable()
+        return url.scheme in ("http", "https") and url.hostname in _LOOPBACK and not url.fragment and target.isprintable()
     except ValueError:
         return False
 

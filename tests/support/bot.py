@@ -2,7 +2,9 @@
 
 import json
 import secrets
-from http.client import HTTPConnection
+import ssl
+from functools import partial
+from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
@@ -24,13 +26,23 @@ class Bot:
     """One key (or none) and one connection.
 
     :param address: loopback address to come from: limits per address are then its own
+    :param tls: for ``https``: whom it trusts
     """
 
-    def __init__(self, url: str, key: dict[str, str] | None = None, *, dialect: str = "mobee", address: str = "127.0.0.1") -> None:
+    def __init__(
+        self,
+        url: str,
+        key: dict[str, str] | None = None,
+        *,
+        dialect: str = "mobee",
+        address: str = "127.0.0.1",
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         parts = urlsplit(url)
         self._key = None if key is None else SigningKey(key["key_id"], key["secret"])
         self._dialect = dialect
-        self.connection = HTTPConnection(parts.hostname, parts.port, timeout=20, source_address=(address, 0))
+        kind = HTTPConnection if tls is None else partial(HTTPSConnection, context=tls)
+        self.connection: HTTPConnection = kind(parts.hostname, parts.port, timeout=20, source_address=(address, 0))
 
     def __enter__(self) -> "Bot":
         return self

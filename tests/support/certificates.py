@@ -12,15 +12,15 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def self_signed(folder: Path, name: str, *, days: int = 1) -> tuple[Path, Path]:
-    """Certificate and key files of a server with this host name (or IP address), its own authority.
+def self_signed(folder: Path, *names: str, days: int = 1) -> tuple[Path, Path]:
+    """Certificate and key files of a server with these host names (or IP addresses), its own authority.
 
     :param days: until it ends; negative: it has ended
     """
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0])])
     now = dt.datetime.now(dt.UTC)
-    alternative = x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name)
+    alternatives = [x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name) for name in names]
     certificate = (
         x509.CertificateBuilder()
         .subject_name(subject)
@@ -29,7 +29,7 @@ def self_signed(folder: Path, name: str, *, days: int = 1) -> tuple[Path, Path]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(days=2))
         .not_valid_after(now + dt.timedelta(days=days, minutes=1))
-        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )
