@@ -24,7 +24,7 @@ from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import translated
 from gateway.keys.shared import forget
 from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
-from gateway.keys.trust import EVERY_KEY, FeedRead, Now, Trust
+from gateway.keys.trust import EVERY_KEY, Change, FeedRead, Now, Trust
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
 from gateway.telemetry.metrics import Metrics
@@ -39,26 +39,24 @@ READ_SECONDS = 1.0
 """Longest interval between two reads of the feed (see :meth:`InvalidationListener.fit`)."""
 PAUSE_SECONDS = 0.05
 """Shortest interval between two reads, however many changes there are."""
-_SILENCE_SECONDS = 1.0
-"""How long an answer may take before the channel counts as lost."""
+_SILENCE_SECONDS, _WHOLE_FEED_SECONDS = 1.0, 5.0
+"""How long an answer may take before the channel counts as lost, and a read of everything that the feed retains."""
 _PROBE_SECONDS = 1.0
 """Interval between pings on an idle Redis subscription."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
 """Maximum number of key ids in one message."""
-_SLICE = 500
-"""Changes applied in one turn of the event loop."""
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
 
 
-class Remembers(Protocol):
+class InvalidationTarget(Protocol):
     """The cache to invalidate: :class:`lookup.KeyLookup`."""
 
-    def changed(self, key_id: str, xid: int | None = None) -> bool: ...
-    def missed(self, *, gradually: bool) -> None: ...
-    def another_server(self, position: Snapshot) -> None: ...
+    def invalidate(self, key_id: str, xid: int | None = None) -> bool: ...
+    def invalidate_all(self, *, gradually: bool) -> None: ...
+    def server_changed(self, position: Snapshot) -> None: ...
     def forget(self, key_ids: Sequence[str]) -> None: ...
     async def purge(self) -> bool: ...
     async def renew(self) -> None: ...
@@ -96,12 +94,10 @@ async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
     with postgres.translated():
-        async with asyncio.timeout(_SILENCE_SECONDS):
-            row = await connection.fetchrow(sql.READ_FEED, since.text, mark)
-    if row is None:
-        raise StoreUnavailable("PostgreSQL did not answer: no row")
-    changes = list(zip(row["key_ids"], row["xids"], strict=True))
-    return FeedRead(parse_snapshot(row["position"]), row["server"], row["floor"], row["mark"], row["mark_is_there"], changes)
+        async with asyncio.timeout(_WHOLE_FEED_SECONDS if since is BEGINNING else _SILENCE_SECONDS):
+            state, *rows = await connection.fetch(sql.READ_FEED, since.text, mark)
+    pages = [list(zip(row["key_ids"], row["xids"], strict=True)) for row in rows]
+    return FeedRead(parse_snapshot(state["position"]), state["server"], state["floor"], state["mark"], state["mark_is_there"], pages)
 
 
 class Clock(Protocol):
@@ -120,7 +116,7 @@ class InvalidationListener:
     """
 
     def __init__(
-        self, redis: Redis, dsn: str, trust: Trust, memory: Remembers, *, metrics: Metrics | None = None, now: Clock = clock
+        self, redis: Redis, dsn: str, trust: Trust, memory: InvalidationTarget, *, metrics: Metrics | None = None, now: Clock = clock
     ) -> None:
         self.on_invalidate: list[Subscriber] = []
         self.up = asyncio.Event()
@@ -134,6 +130,8 @@ class InvalidationListener:
         self._tasks: list[asyncio.Task[None]] = []
         self._is_up = {"postgres": False, "redis": False}
         self._read_seconds = READ_SECONDS
+        self._is_applied = True
+        """Whether all changes of the last read have been applied: a defect may have interrupted that."""
 
     def fit(self, settings: "Cache") -> None:
         """Read the feed several times while memory is believed."""
@@ -143,8 +141,8 @@ class InvalidationListener:
         """Start listening in the background; a channel that cannot be opened is retried until it can."""
         postgres.check_dsn(self._dsn)
         self._tasks = [
-            spawn(self._keep("postgres", self._hold_postgres), name="invalidation-postgres"),
-            spawn(self._keep("redis", self._hold_redis), name="invalidation-redis"),
+            spawn(self._keep("postgres", self._follow_feed), name="invalidation-postgres"),
+            spawn(self._keep("redis", self._follow_messages), name="invalidation-redis"),
         ]
 
     async def aclose(self) -> None:
@@ -191,14 +189,14 @@ class InvalidationListener:
 
     # -- the feed ------------------------------------------------------------------------------------------------------
 
-    async def _hold_postgres(self, up: Callable[[], None]) -> None:
+    async def _follow_feed(self, up: Callable[[], None]) -> None:
         connection = await postgres.connect(self._dsn, seconds=_SILENCE_SECONDS)
         woken = asyncio.Event()
         connection.add_termination_listener(lambda _: woken.set())
         try:
             with postgres.translated():
                 async with asyncio.timeout(_SILENCE_SECONDS):
-                    await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._notified(woken))
+                    await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._on_notification(woken))
             await self._read(connection, BEGINNING)  # it may be another server: read everything that is retained
             up()
             while not connection.is_closed():
@@ -211,37 +209,46 @@ class InvalidationListener:
         finally:
             connection.terminate()
 
-    def _notified(self, woken: asyncio.Event) -> None:
+    def _on_notification(self, woken: asyncio.Event) -> None:
         self._metrics.invalidations["postgres"] += 1
         woken.set()
 
     async def _read(self, connection: postgres.Connection, since: Snapshot) -> None:
-        """Read the feed once and apply its changes."""
-        at, number = Now(self._clock.monotonic_ms(), self._clock.now_ms()), self._trust.number
-        before = self._trust.read
+        """Read the feed once and apply its changes, each page in a turn of the event loop of its own."""
+        at, sequence, before = Now(self._clock.monotonic_ms(), self._clock.now_ms()), self._trust.sequence, self._trust.read
         read = await read_feed(connection, since, None if before is None else before.mark)
-        news, gap = self._trust.news(read), self._trust.gap(read)
-        same = before is not None and before.server == read.server
-        if not same:
-            self._trust.hear_all()
-            self._memory.another_server(BEGINNING if before is None else before.position)
-        if gap is not None or any(key_id == EVERY_KEY for key_id, _ in news):
-            self._invalidate_all(gap)
-        # Record the read before invalidating: no outdated record may enter memory between two slices.
-        self._trust.learn(read, at, number)
-        keys = [(key_id, xid) for key_id, xid in news if key_id != EVERY_KEY]
-        for start in range(0, len(keys), _SLICE):
-            for key_id, xid in keys[start : start + _SLICE]:
-                self._trust.hear(key_id)
-                self._memory.changed(key_id, xid if same else None)
-                self._tell(key_id)
+        changes, is_same_server = self._trust.changes_for(read), self._trust.is_current_server(read.server)
+        was_applied, self._is_applied = self._is_applied, False
+        pages, all_changed = [], False
+        for page in read.pages:
+            new = changes.add(page, read)
+            pages.append([change for change in new if change[0] != EVERY_KEY])
+            all_changed |= len(pages[-1]) < len(new)
             await asyncio.sleep(0)
-        # Redis when all of them are refused: on a busy machine each command hands over the processor.
-        for start in range(0, len(keys) if before is not None else 0, _SLICE):
-            self._memory.forget([key_id for key_id, _ in keys[start : start + _SLICE]])
+        # Up to the end of `_invalidate_all` in one turn, and before any key: no outdated record may enter memory in between.
+        gap = self._trust.gap(read, changes) if was_applied else "the changes of the last read were not applied"
+        if not is_same_server:
+            self._trust.note_all_changed()
+            self._memory.server_changed(BEGINNING if before is None else before.position)
+        self._trust.record_read(read, changes, at, sequence)
+        if gap is not None or all_changed:
+            self._invalidate_all(gap)
+        for page in pages:
+            self._apply(page, is_same_server=is_same_server)
+            await asyncio.sleep(0)
+        self._is_applied = True
+        if before is not None:  # once all of them are refused: on a busy machine each command hands over the processor
+            self._memory.forget([key_id for page in pages for key_id, _ in page])
         self._metrics.feed_reads += 1
-        self._metrics.feed_changes += len(news)
+        self._metrics.feed_changes += sum(map(len, pages)) + all_changed
         spawn(self._memory.renew(), name="key-renewal")
+
+    def _apply(self, page: list[Change], *, is_same_server: bool) -> None:
+        for key_id, xid in page:
+            if is_same_server:  # otherwise every key was noted
+                self._trust.note_change(key_id)
+            self._memory.invalidate(key_id, xid if is_same_server else None)
+            self._notify(key_id)
 
     def _invalidate_all(self, gap: str | None) -> None:
         """Invalidate every key.
@@ -250,13 +257,13 @@ class InvalidationListener:
         """
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
-        self._trust.hear_all()
-        self._memory.missed(gradually=gap is not None)
-        self._tell(None)
+        self._trust.note_all_changed()
+        self._memory.invalidate_all(gradually=gap is not None)
+        self._notify(None)
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
-    async def _hold_redis(self, up: Callable[[], None]) -> None:
+    async def _follow_messages(self, up: Callable[[], None]) -> None:
         with translated():
             async with self._subscription() as subscription:
                 await self._listen(subscription, up)
@@ -277,7 +284,7 @@ class InvalidationListener:
                 up()
                 owed = True
             elif message["type"] == "message":
-                self._received(message["data"])
+                self._on_message(message["data"])
             quiet = message is None
 
     @contextlib.asynccontextmanager
@@ -292,19 +299,19 @@ class InvalidationListener:
             with contextlib.suppress(StoreUnavailable), translated():
                 await subscription.aclose()  # type: ignore[no-untyped-call]
 
-    def _received(self, data: bytes) -> None:
+    def _on_message(self, data: bytes) -> None:
         published_ms, key_ids = parse_message(data)
         self._metrics.invalidations["redis"] += 1
         held = []
         for key_id in key_ids:
-            self._trust.hear(key_id, told=True)
-            if self._memory.changed(key_id):
+            self._trust.note_change(key_id)
+            if self._memory.invalidate(key_id):
                 held.append(key_id)
-            self._tell(key_id)
+            self._notify(key_id)
         self._memory.forget(held)
         if key_ids and published_ms:
             self._metrics.revocation_delay["redis"].observe(max(0, self._clock.now_ms() - published_ms) / 1_000)
 
-    def _tell(self, key_id: str | None) -> None:
+    def _notify(self, key_id: str | None) -> None:
         for subscriber in self.on_invalidate:
             subscriber(key_id)

@@ -25,7 +25,7 @@ from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord
 from gateway.keys.lines import Line
 from gateway.keys.record import KeyRecord
-from gateway.keys.shared import SharedRecords
+from gateway.keys.shared import TOGETHER, SharedRecords
 from gateway.keys.snapshot import Snapshot
 from gateway.keys.sources import Finds, Sources
 from gateway.keys.trust import Now, Trust
@@ -79,7 +79,7 @@ class KeyLookup(Generic[T]):
     """Keys by id, as values of ``T`` that ``prepare`` makes of a record once and that stay the same object until the record changes.
 
     :param prepare: may raise ``ValueError`` for a record that cannot be used: that key is refused, no other
-    :param trust: kept by the :class:`InvalidationListener` that calls :meth:`changed`, :meth:`missed` and :meth:`renew`
+    :param trust: kept by the :class:`InvalidationListener` that calls :meth:`invalidate`, :meth:`invalidate_all` and :meth:`renew`
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class KeyLookup(Generic[T]):
         self._monotonic_ms = monotonic_ms
         self._cache: KeyCache[T] = KeyCache(settings.local_entries)
         self._present = self._cache.present
-        self._believed_until_ms = 0
+        self._valid_until_ms = 0
         self._flights: dict[str, _Flight[T]] = {}
         self._first = Line(self._ask_redis, batch=_REDIS_BATCH, hands=_HANDS)
         self._known = Line(self._ask_postgres, batch=_POSTGRES_BATCH, hands=_HANDS // 2, per_second=ROWS_PER_SECOND)
@@ -119,17 +119,17 @@ class KeyLookup(Generic[T]):
         :param now_ms: monotonic milliseconds
         """
         entry = self._present.get(key_id)
-        if entry is not None and now_ms < self._believed_until_ms:
+        if entry is not None and now_ms < self._valid_until_ms:
             entry.used = True
             return entry.value
         return self._peek_further(key_id, entry, now_ms)
 
     def _peek_further(self, key_id: str, entry: Entry[T] | None, now_ms: int) -> T | Absent | None:
-        if now_ms >= self._believed_until_ms:
-            self._believed_until_ms = self._trust.until_ms(self._settings, now_ms)
-            if now_ms < self._believed_until_ms and not self._trust.is_current(self._settings, now_ms):
+        if now_ms >= self._valid_until_ms:
+            self._valid_until_ms = self._trust.memory_valid_until_ms(self._settings, now_ms)
+            if now_ms < self._valid_until_ms and not self._trust.is_feed_current(self._settings, now_ms):
                 self._metrics.stale_served += 1
-        believed = now_ms < self._believed_until_ms
+        believed = now_ms < self._valid_until_ms
         if entry is not None:
             entry.used = True
             return entry.value if believed or now_ms < entry.until_ms else None
@@ -170,7 +170,7 @@ class KeyLookup(Generic[T]):
     def configure(self, settings: "Cache") -> None:
         """Take over new settings."""
         self._settings = settings
-        self._believed_until_ms = 0
+        self._valid_until_ms = 0
         self._cache.resize(settings.local_entries)
 
     def sizes(self) -> dict[str, int]:
@@ -186,7 +186,7 @@ class KeyLookup(Generic[T]):
 
     # -- what has changed ----------------------------------------------------------------------------------------------
 
-    def changed(self, key_id: str, xid: int | None = None) -> bool:
+    def invalidate(self, key_id: str, xid: int | None = None) -> bool:
         """Something about this key has changed: forget it, here and in Redis.
 
         :param xid: by this transaction, when that is known
@@ -197,37 +197,40 @@ class KeyLookup(Generic[T]):
             return False
         return self._cache.drop(key_id) is not None
 
-    def another_server(self, position: Snapshot) -> None:
+    def server_changed(self, position: Snapshot) -> None:
         """PostgreSQL has another server now, which has what this position saw: whatever saw more is forgotten."""
         self._cache.go_back(position)
 
-    def missed(self, *, gradually: bool) -> None:
+    def invalidate_all(self, *, gradually: bool) -> None:
         """Anything may have changed: everything in memory is in doubt.
 
         :param gradually: what was believed until now is used while it is read anew
         """
         now_ms = self._monotonic_ms()
-        believed = now_ms < self._trust.until_ms(self._settings, now_ms)
+        believed = now_ms < self._trust.memory_valid_until_ms(self._settings, now_ms)
         self._cache.doubt(now_ms + self._settings.local_ttl_ms if gradually and believed else 0)
         self._to_renew.clear()
 
     async def renew(self) -> None:
         """Let Redis hold a valid record of each key that this process has put there and that was used since. After a read of the feed."""
         now, read, at = self._now(), self._trust.read, self._trust.read_at
-        if read is None or self._renewing or not self._trust.is_current(self._settings, now.ms):
+        if read is None or self._renewing or not self._trust.is_feed_current(self._settings, now.ms):
             return
         self._renewing = True
         try:
-            while due := self._due(now.ms):
-                if not await self._share(due, at, read.position, read.server):
+            while self._to_renew and self._to_renew[0][0] <= now.ms:
+                if not await self._share(self._due(now.ms), at, read.position, read.server):
                     return
+                await asyncio.sleep(0)
         finally:
             self._renewing = False
 
     def _due(self, now_ms: int) -> dict[str, Entry[T]]:
-        """Some of those whose records are to be written now."""
+        """Some of those whose records are to be written now; most of what is looked through may be of keys that have changed since."""
         due: dict[str, Entry[T]] = {}
-        while len(due) < _REDIS_BATCH and self._to_renew and self._to_renew[0][0] <= now_ms:
+        for _ in range(10 * _REDIS_BATCH):
+            if len(due) == _REDIS_BATCH or not self._to_renew or self._to_renew[0][0] > now_ms:
+                break
             _, key_id, entry = self._to_renew.popleft()
             if entry.used and self._present.get(key_id) is entry:
                 due[key_id] = entry
@@ -236,11 +239,15 @@ class KeyLookup(Generic[T]):
     def forget(self, key_ids: Sequence[str]) -> None:
         """Remove the records of these keys from Redis, in the background."""
         if key_ids:
-            self._first.spawn(self._sources.forget(key_ids))
+            self._first.spawn(self._forget(key_ids))
+
+    async def _forget(self, key_ids: Sequence[str]) -> None:
+        for start in range(0, len(key_ids), TOGETHER):
+            await self._sources.forget(key_ids[start : start + TOGETHER])
 
     async def purge(self) -> bool:
         """Remove from Redis what a fail-over may have brought back: records from before a change. Whether Redis answered."""
-        recent = self._trust.recent()
+        recent = list(self._trust.changes)
         for start in range(0, len(recent), _REDIS_BATCH):
             if not await self._sources.purge(recent[start : start + _REDIS_BATCH], self._is_old):
                 return False
@@ -248,7 +255,7 @@ class KeyLookup(Generic[T]):
 
     def _is_old(self, dated: DatedRecord) -> bool:
         now = self._now()
-        return self._trust.usable_until_ms(dated, now) <= now.ms
+        return self._trust.fallback_valid_until_ms(dated, now) <= now.ms
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -273,7 +280,7 @@ class KeyLookup(Generic[T]):
         for key_id in key_ids:
             flight = self._flights[key_id]
             dated = flight.dated = records.get(key_id)
-            if dated is not None and self._trust.believes(dated, self._settings, now):
+            if dated is not None and self._trust.is_valid(dated, self._settings, now):
                 self._conclude(key_id, flight, dated.record, dated.position, dated.server)
             elif dated is not None or self._cache.known(key_id) is not None:
                 self._known.add(key_id)
@@ -297,7 +304,7 @@ class KeyLookup(Generic[T]):
 
     async def _find(self, key_ids: list[str]) -> list[str]:
         """Those to be asked for again: they changed meanwhile, so that what was read may be the past."""
-        at, number = self._now(), self._trust.number
+        at, number = self._now(), self._trust.sequence
         try:
             found = await self._sources.find(key_ids)
         except StoreUnavailable as error:
@@ -307,7 +314,7 @@ class KeyLookup(Generic[T]):
         again = []
         for key_id in key_ids:
             flight = self._flights[key_id]
-            if not self._trust.heard_since(key_id, number):
+            if not self._trust.changed_since(key_id, number):
                 self._conclude(key_id, flight, found.records.get(key_id), found.position, found.server)
             elif flight.attempts == _ATTEMPTS:
                 self._land(key_id, flight, _Failure("the key changes faster than it can be read"))
@@ -322,7 +329,7 @@ class KeyLookup(Generic[T]):
     def _without_postgres(self, key_id: str, flight: _Flight[T], reason: str) -> None:
         """What Redis holds may be used for a while."""
         now, dated = self._now(), flight.dated
-        until_ms = 0 if dated is None else self._trust.usable_until_ms(dated, now)
+        until_ms = 0 if dated is None else self._trust.fallback_valid_until_ms(dated, now)
         value = None if dated is None or until_ms <= now.ms else self._prepared(key_id, dated.record)
         if dated is None or value is None:
             self._land(key_id, flight, _Failure(reason))
@@ -351,7 +358,7 @@ class KeyLookup(Generic[T]):
             self._cache.put_absent(key_id, now_ms + _RETRY_MS)
             return ABSENT
         entry = Entry(record, value, position, until_ms=now_ms + _RETRY_MS, retry_ms=now_ms)
-        if self._trust.is_ours(server):
+        if self._trust.is_current_server(server):
             self._cache.put(key_id, entry)
         else:
             self._cache.put_doubted(key_id, entry)
@@ -371,7 +378,7 @@ class KeyLookup(Generic[T]):
         """Put into Redis what is in memory, true at that position, and see to it that it is renewed while it is in use; again after the
         next read of the feed if Redis does not take it. Whether it did.
         """
-        number, ttl_ms = self._trust.number, self._settings.redis_ttl_ms
+        number, ttl_ms = self._trust.sequence, self._settings.redis_ttl_ms
         entries = {key_id: entry for key_id, entry in entries.items() if self._present.get(key_id) is entry}
         records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
         if not records:
@@ -385,7 +392,7 @@ class KeyLookup(Generic[T]):
             self._to_renew.extendleft((now_ms, key_id, entry) for key_id, entry in entries.items())
         if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most of them are of keys that memory has let go since
             self._to_renew = deque(each for each in self._to_renew if self._present.get(each[1]) is each[2])
-        late = [key_id for key_id in entries if self._trust.heard_since(key_id, number)]
+        late = [key_id for key_id in entries if self._trust.changed_since(key_id, number)]
         if late:  # it may have come after the removal
             await self._sources.forget(late)
         return is_there

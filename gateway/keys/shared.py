@@ -16,7 +16,8 @@ from gateway.keys.codec import DatedRecord, RecordUnreadable, open_record, seal_
 from gateway.keys.redis_client import translated
 from gateway.keys.vault import Vault
 
-_TOGETHER = 500
+TOGETHER = 500
+"""Records that one command removes."""
 _log = structlog.get_logger(__name__)
 
 
@@ -66,8 +67,8 @@ async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
     :raises StoreUnavailable: Redis did not accept all of it
     """
     with translated():
-        for start in range(0, len(key_ids), _TOGETHER):
-            await redis.unlink(*map(record_key, key_ids[start : start + _TOGETHER]))  # of a Cluster: one for each slot, in one round trip
+        for start in range(0, len(key_ids), TOGETHER):
+            await redis.unlink(*map(record_key, key_ids[start : start + TOGETHER]))  # of a Cluster: one for each slot, in one round trip
 
 
 def record_key(key_id: str) -> str:

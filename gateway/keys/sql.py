@@ -26,6 +26,9 @@ FIND_KEYS = f"""
 
 # $1 is the position of the last read, $2 the newest mark it saw. A mark from beyond this database's own history counts for nothing, and
 # one that a dump has put into another table under the same name is another mark.
+#
+# The first row is where the feed stands; each further one has up to 500 changes, so that what is handled in one turn of a gate's event
+# loop is bounded. One statement, so all of it is seen by one snapshot.
 READ_FEED = f"""
     SELECT {POSITION} AS position, {SERVER} AS server,
            coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
@@ -33,10 +36,14 @@ READ_FEED = f"""
            (SELECT concat(tableoid, ' ', id) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())
              ORDER BY made_at DESC LIMIT 1) AS mark,
            EXISTS (SELECT FROM key_feed_marks WHERE concat(tableoid, ' ', id) = $2) AS mark_is_there,
-           changes.key_ids, changes.xids
-      FROM (SELECT coalesce(array_agg(key_id), '{{}}') AS key_ids, coalesce(array_agg(xid::text::bigint), '{{}}') AS xids
+           0 AS page, NULL::text[] AS key_ids, NULL::bigint[] AS xids
+     UNION ALL
+    SELECT NULL, NULL, NULL, NULL, NULL, page, array_agg(key_id), array_agg(xid::text::bigint)
+      FROM (SELECT key_id, xid, 1 + (row_number() OVER () - 1) / 500 AS page
               FROM key_changes
              WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) AS changes
+     GROUP BY page
+     ORDER BY page
 """  # noqa: S608  # constants
 
 # -- the feed of changes: admin ----------------------------------------------------------------------------------------

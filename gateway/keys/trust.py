@@ -1,4 +1,4 @@
-"""Cache validity: which cached key records may still be used, given the changes this process has seen. Pure: no I/O, no clock.
+"""Cache validity: which cached key records may still be used, given the changes this process knows of. Pure: no I/O, no clock.
 
 The change feed is read every second. A change committed before the last read is in that read, so entries in memory are valid for
 ``local_ttl`` after it. A record in Redis is valid when this process has read every change committed after the record was written, and none
@@ -8,8 +8,9 @@ read once more, no Redis record of that key is used.
 Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Iterator
+from itertools import islice, takewhile
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from gateway.keys.codec import DatedRecord
 from gateway.keys.snapshot import Snapshot
@@ -22,8 +23,11 @@ MAX_RECORD_TTL_MS = 300_000
 CLOCKS_DIFFER_MS = 2_000
 """Greatest tolerated difference between the clocks of two machines. They date the records in Redis, and nothing else."""
 EVERY_KEY = "*"
-_MOST = 200_000
-_MOST_HEARD = 20_000
+Change: TypeAlias = tuple[str, int]
+"""Key id, or :data:`EVERY_KEY`, and transaction id."""
+_MAX_CHANGES = 200_000
+"""Number of keys whose changes are remembered."""
+_PRUNED_AT_ONCE = 10_000
 _NO_END = 1 << 62
 _EXTENSION_MS = 250
 
@@ -46,41 +50,60 @@ class FeedRead(NamedTuple):
     mark: str | None
     """The newest mark."""
     mark_is_there: bool
-    """The newest mark of the read before."""
-    changes: list[tuple[str, int]]
-    """Key id, or :data:`EVERY_KEY`, and transaction."""
+    """Whether the newest mark of the previous read still exists."""
+    pages: list[list[Change]]
+    """The changes, in pages that are short enough for one turn of the event loop."""
 
 
-class _Marks:
-    """Keys with a pending change, each with the number of its latest one. Bounded: once full, every key counts as changed."""
+class KnownChanges:
+    """The changes of one server that this process has read, complete from transaction ``floor`` on.
 
-    __slots__ = ("_all", "_most", "_of")
+    They are kept for as long as the feed itself keeps them: a database restored to an earlier state is recognized by their absence.
+    """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._of: dict[str, int] = {}
-        self._all = 0
+    __slots__ = ("_of", "floor")
 
-    def note(self, key_id: str, number: int) -> None:
-        if len(self._of) >= self._most:
+    def __init__(self, floor: int) -> None:
+        self.floor = floor
+        self._of: dict[str, tuple[int, ...]] = {}
+
+    def __iter__(self) -> Iterator[str]:
+        """Ids of the keys that have changed."""
+        return (key_id for key_id in self._of if key_id != EVERY_KEY)
+
+    def add(self, page: list[Change], read: FeedRead) -> list[Change]:
+        """Add some of the changes of a read, and return those that are new."""
+        new = []
+        for key_id, xid in page:
+            known = self._of.pop(key_id, ())  # and put back at the end: see `prune`
+            if xid not in known:
+                known = (*known, xid)
+                new.append((key_id, xid))
+            self._of[key_id] = known
+        if len(self._of) > _MAX_CHANGES:
             self._of.clear()
-            self._all = number
-        self._of[key_id] = number
+            self.floor = read.position.xmax
+        return new
 
-    def note_all(self, number: int) -> None:
-        self._all = number
+    def prune(self, floor: int) -> None:
+        """Drop changes of transactions below the new floor: a bounded number, least recently read first. Those that remain do no harm."""
+        self.floor = max(self.floor, floor)
+        outdated = takewhile(lambda key_id: max(self._of[key_id]) < self.floor, islice(self._of, _PRUNED_AT_ONCE))
+        for key_id in list(outdated):
+            del self._of[key_id]
 
-    def since(self, key_id: str, number: int) -> bool:
-        return self._all > number or self._of.get(key_id, 0) > number
+    def all_in(self, position: Snapshot, key_id: str) -> bool:
+        """Whether this position sees every known change of a key."""
+        return all(map(position.sees, (*self._of.get(key_id, ()), *self._of.get(EVERY_KEY, ()))))
 
-    def forget(self, number: int) -> None:
-        """Drop marks up to this number."""
-        self._of = {key_id: heard for key_id, heard in self._of.items() if heard > number}
-        self._all = self._all if self._all > number else 0
+    def includes(self, other: "KnownChanges") -> bool:
+        """Whether the other's changes, as far as they are not below this floor, are here too."""
+        theirs = other._of  # noqa: SLF001  # of the same class
+        return all(xid < self.floor or xid in self._of.get(key_id, ()) for key_id, xids in theirs.items() for xid in xids)
 
 
 class Trust:
-    """The changes this process has seen, and which cached records are valid in view of them."""
+    """The changes this process knows of, and which cached records are valid in view of them."""
 
     def __init__(self) -> None:
         self.read: FeedRead | None = None
@@ -89,45 +112,49 @@ class Trust:
         """When it began."""
         self.redis_up_ms: int | None = None
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
-        self.number = 0
-        """Number of changes and messages seen so far."""
+        self.sequence = 0
+        """Number of changes noted so far."""
+        self.changes = KnownChanges(_NO_END)
+        """Those of the current server."""
         self.seen: dict[int, Snapshot] = {}
         """Last position read from each server, as long as no change since can have been missed; includes the current server."""
-        self._floor = _NO_END
-        """Every change with this transaction id or a later one is in ``_changed``."""
-        self._changed: dict[str, tuple[int, ...]] = {}
-        """As long as the feed itself holds them: a database that was restored from before them is known by their absence."""
-        self._told = _Marks(_MOST)
-        self._heard = _Marks(_MOST_HEARD)
+        self._noted: dict[str, int] = {}
+        """Keys that have changed, each with the :attr:`sequence` of its latest change."""
+        self._noted_from = 0
+        """The sequence from which ``_noted`` is complete."""
+        self._all_noted = 0
+        """The sequence at which every key counted as changed."""
+        self._read_sequence = 0
+        """The sequence at which the last read of the feed began."""
 
-    # -- changes seen
+    # -- changes
 
-    def hear(self, key_id: str, *, told: bool = False) -> None:
-        """Note that this key has changed.
+    def note_change(self, key_id: str) -> None:
+        """Note that this key has changed, whether the feed or a Redis message says so."""
+        self.sequence += 1
+        if len(self._noted) >= _MAX_CHANGES:
+            self._noted.clear()
+            self._noted_from = self.sequence
+        self._noted[key_id] = self.sequence
 
-        :param told: by a Redis message, so that the transaction id is not known
-        """
-        self.number += 1
-        self._heard.note(key_id, self.number)
-        if told:
-            self._told.note(key_id, self.number)
-
-    def hear_all(self) -> None:
+    def note_all_changed(self) -> None:
         """Note that any key may have changed."""
-        self.number += 1
-        self._heard.note_all(self.number)
+        self.sequence += 1
+        self._all_noted = self.sequence
 
-    def heard_since(self, key_id: str, number: int) -> bool:
-        """Whether this key has changed since :attr:`number` had this value: a record read before then may be outdated."""
-        return self._heard.since(key_id, number)
+    def changed_since(self, key_id: str, sequence: int) -> bool:
+        """Whether this key has changed since :attr:`sequence` had this value: a record read before then may be outdated."""
+        return max(self._all_noted, self._noted_from, self._noted.get(key_id, 0)) > sequence
 
-    def news(self, read: FeedRead) -> list[tuple[str, int]]:
-        """The changes of a read that no earlier read contained."""
-        same = self.read is not None and self.read.server == read.server
-        return [change for change in read.changes if not same or change[1] not in self._changed.get(change[0], ())]
+    def changes_for(self, read: FeedRead) -> KnownChanges:
+        """Where the changes of a read belong: with those known of its server, or with none if it is another server."""
+        return self.changes if self.is_current_server(read.server) else KnownChanges(read.floor)
 
-    def gap(self, read: FeedRead) -> str | None:
-        """Why changes may have been missed between the last read and this one; ``None`` when none can have been."""
+    def gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
+        """Why changes may have been missed between the last read and this one; ``None`` when none can have been.
+
+        :param changes: :meth:`changes_for` this read, which have been added
+        """
         before = self.read
         if before is None:
             return None
@@ -137,93 +164,76 @@ class Trust:
             return "the database has another history, or the feed was read too long ago"
         if read.floor > before.position.xmin:
             return "changes were pruned before they were read"
-        if read.server != before.server and not self._known_since(read.floor) <= set(read.changes):
+        if changes is not self.changes and (changes.floor > read.floor or not changes.includes(self.changes)):
             return "another server has taken over without the latest changes"
         return None
 
-    def _known_since(self, floor: int) -> set[tuple[str, int]]:
-        return {(key_id, xid) for key_id, xids in self._changed.items() for xid in xids if xid >= floor}
-
-    def learn(self, read: FeedRead, at: Now, number: int) -> None:
+    def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, sequence: int) -> None:
         """Record a read of the feed.
 
+        :param changes: :meth:`changes_for` this read, which have been added
         :param at: when the read began
-        :param number: :attr:`number` when the read began: changes announced by messages until then are in this read
+        :param sequence: :attr:`sequence` when the read began: changes that messages had announced by then are in this read
         """
-        if self.gap(read) is not None:
+        if self.gap(read, changes) is not None:
             self.seen.clear()
-        if self.read is None or self.read.server != read.server:
-            self._changed.clear()
-            self._floor = read.floor
-        for key_id, xid in read.changes:
-            known = self._changed.get(key_id, ())
-            if xid not in known:
-                self._changed[key_id] = (*known, xid)
-        self.read, self.read_at, self.seen[read.server] = read, at, read.position
-        self._told.forget(number)
-        if read.floor > self._floor:
-            self._floor = read.floor
-            self._changed = {key_id: xids for key_id, xids in self._changed.items() if max(xids) >= self._floor}
-        if len(self._changed) > _MOST:
-            self._changed.clear()
-            self._floor = read.position.xmax
-
-    def recent(self) -> list[str]:
-        """Keys whose last change is still in the feed: a record from before it could be within its validity."""
-        return [key_id for key_id in self._changed if key_id != EVERY_KEY]
+        self.read, self.read_at, self.changes, self._read_sequence = read, at, changes, sequence
+        self.seen[read.server] = read.position
+        changes.prune(read.floor)
 
     # -- validity
 
-    def is_current(self, settings: "Cache", now_ms: int) -> bool:
+    def is_feed_current(self, settings: "Cache", now_ms: int) -> bool:
         """Whether the feed has been read lately."""
         return self.read is not None and now_ms < self.read_at.ms + settings.local_ttl_ms
 
-    def until_ms(self, settings: "Cache", now_ms: int) -> int:
-        """Until when memory may be believed; in the past when it may not.
+    def memory_valid_until_ms(self, settings: "Cache", now_ms: int) -> int:
+        """Until when memory is valid; in the past when it is not.
 
-        While the feed cannot be read: for as long as Redis has told of every change since the last read, else until ``stale_limit``.
+        While the feed cannot be read: for as long as Redis has announced every change since the last read, else until ``stale_limit``.
         """
         if self.read is None:
             return 0
-        if now_ms < self.read_at.ms + settings.local_ttl_ms:
+        if self.is_feed_current(settings, now_ms):
             return self.read_at.ms + settings.local_ttl_ms
         if self.redis_up_ms is not None and self.redis_up_ms <= self.read_at.ms:
             return now_ms + _EXTENSION_MS
         return min(now_ms + _EXTENSION_MS, self.read_at.ms + settings.stale_limit_ms)
 
-    def is_ours(self, server: int) -> bool:
+    def is_current_server(self, server: int) -> bool:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
         return self.read is not None and self.read.server == server
 
-    def believes(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
-        """Whether a record of Redis is as good as PostgreSQL's."""
+    def is_valid(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
+        """Whether a record in Redis is as good as PostgreSQL's."""
         return (
-            self.is_current(settings, now.ms)
-            and self.is_ours(dated.server)
-            and dated.position.xmin >= self._floor
-            and _valid_until(dated, now) > now.ms
-            and not self._changed_after(dated)
+            self.is_feed_current(settings, now.ms)
+            and self.is_current_server(dated.server)
+            and dated.position.xmin >= self.changes.floor
+            and _seal_valid_until_ms(dated, now) > now.ms
+            and not self._is_outdated(dated)
         )
 
-    def usable_until_ms(self, dated: DatedRecord, now: Now) -> int:
-        """Until when a record from Redis may be used while PostgreSQL is unavailable; a time in the past when it may not."""
-        return 0 if self._is_unknown_past(dated) or self._changed_after(dated) else _valid_until(dated, now)
+    def fallback_valid_until_ms(self, dated: DatedRecord, now: Now) -> int:
+        """Until when a record in Redis may be used while PostgreSQL is unavailable; a time in the past when it may not."""
+        return 0 if self._is_from_unknown_past(dated) or self._is_outdated(dated) else _seal_valid_until_ms(dated, now)
 
-    def _is_unknown_past(self, dated: DatedRecord) -> bool:
+    def _is_from_unknown_past(self, dated: DatedRecord) -> bool:
         """Whether this process cannot know the changes since: they may have been pruned, or their server's feed was never read."""
         if self.read is None:
             return False
         seen = self.seen.get(dated.server)
-        return dated.position.xmin < self._floor or (not self.is_ours(dated.server) and (seen is None or not seen.includes(dated.position)))
+        is_known = self.is_current_server(dated.server) or (seen is not None and seen.includes(dated.position))
+        return dated.position.xmin < self.changes.floor or not is_known
 
-    def _changed_after(self, dated: DatedRecord) -> bool:
-        """Whether this key has a known change that the record may not contain."""
+    def _is_outdated(self, dated: DatedRecord) -> bool:
+        """Whether this key has changed in a way that the record may not contain."""
         key_id = dated.record.key_id
-        changes: Iterable[int] = (*self._changed.get(key_id, ()), *self._changed.get(EVERY_KEY, ()))
-        return self._told.since(key_id, 0) or not all(map(dated.position.sees, changes))
+        announced = max(self._noted_from, self._noted.get(key_id, 0)) > self._read_sequence
+        return announced or not self.changes.all_in(dated.position, key_id)
 
 
-def _valid_until(dated: DatedRecord, now: Now) -> int:
+def _seal_valid_until_ms(dated: DatedRecord, now: Now) -> int:
     """When a record's seal expires; one dated in the future is not valid at all."""
     age_ms = now.wall_ms - dated.read_ms
     return now.ms + dated.ttl_ms - max(0, age_ms) if age_ms >= -CLOCKS_DIFFER_MS else 0

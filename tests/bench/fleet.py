@@ -58,13 +58,13 @@ class Listener(InvalidationListener):
 
     notified = heard = 0.0
 
-    def _notified(self, woken: asyncio.Event) -> None:
+    def _on_notification(self, woken: asyncio.Event) -> None:
         self.notified, self.heard = time.monotonic(), 0.0
-        super()._notified(woken)
+        super()._on_notification(woken)
 
-    def _tell(self, key_id: str | None) -> None:
+    def _notify(self, key_id: str | None) -> None:
         self.heard = self.heard or time.monotonic()
-        super()._tell(key_id)
+        super()._notify(key_id)
 
 
 class Gate:

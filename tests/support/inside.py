@@ -83,7 +83,7 @@ async def read_feed(listener: InvalidationListener, connection: Any, since: Snap
 
 def receive(listener: InvalidationListener, data: bytes) -> None:
     """A message of Redis comes."""
-    listener._received(data)
+    listener._on_message(data)
 
 
 # -- the identity provider, whose documents are read in the background

@@ -99,7 +99,7 @@ class GateRoom:
             await read_feed(self.listener, self.connection, self.trust.read.position)
         await self.settle()
 
-    def hear(self, *key_ids) -> None:
+    def announce(self, *key_ids) -> None:
         """A message of Redis comes."""
         receive(self.listener, " ".join((str(self.clocks.wall), *key_ids)).encode())
 

@@ -28,7 +28,7 @@ async def reader(world):
         nonlocal position
         found = await read_feed(connection, position, None)
         position = found.position
-        return sorted(key_id for key_id, _ in found.changes)
+        return sorted(key_id for page in found.pages for key_id, _ in page)
 
     yield read
     await connection.close()
@@ -70,6 +70,16 @@ async def test_everything_that_changes_what_a_gate_believes_is_told_once(world, 
         await world.admin.execute(statement)
         assert await reader() == [record.key_id]
         assert await reader() == []
+
+
+async def test_many_changes_come_in_pages(world):
+    """Each is handled in a turn of the loop of its own: :meth:`InvalidationListener._read`."""
+    owner = await postgres.connect(world.database.owner_dsn)
+    await owner.execute("INSERT INTO key_changes (xid, key_id) SELECT pg_current_xact_id(), n::text FROM generate_series(1, 1200) AS n")
+    pages = (await read_feed(owner, BEGINNING, None)).pages
+    await owner.close()
+    assert [len(page) for page in pages] == [500, 500, 200]
+    assert {key_id for page in pages for key_id, _ in page} == {str(number) for number in range(1, 1_201)}
 
 
 async def test_what_no_gate_has_to_hear_of_is_not_told(world, reader):

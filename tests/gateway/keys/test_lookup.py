@@ -116,7 +116,7 @@ async def test_one_who_gives_up_waiting_does_not_disturb_the_others(world):
 async def test_the_value_stays_the_same_object_while_the_record_does_not_change(world):
     record, gate = await world.key(), await world.gate()
     value = await gate.lookup.fetch(record.key_id)
-    gate.lookup.missed(gradually=True)
+    gate.lookup.invalidate_all(gradually=True)
     assert gate.peek(record.key_id) is value
     await gate.settle()
     assert gate.peek(record.key_id) is value
@@ -160,8 +160,8 @@ async def test_a_key_in_doubt_that_changes_is_used_no_more_whatever_the_number_o
     """Before a fail-over, the same number may have been another transaction's."""
     record, gate = await world.key(), await world.gate()
     await gate.lookup.fetch(record.key_id)
-    gate.lookup.missed(gradually=True)
-    gate.lookup.changed(record.key_id, xid=3)
+    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate(record.key_id, xid=3)
     assert gate.peek(record.key_id) is None
 
 
@@ -283,7 +283,7 @@ async def test_a_deletion_takes_effect_once_it_is_heard_of_and_removes_the_recor
     gate = await filled(world, record)
     await world.delete(record)
     assert gate.peek(record.key_id) == record
-    await (gate.read() if notice == "feed" else asyncio.sleep(0, gate.hear(record.key_id)))
+    await (gate.read() if notice == "feed" else asyncio.sleep(0, gate.announce(record.key_id)))
     assert gate.peek(record.key_id) is None
     assert await gate.lookup.fetch(record.key_id) is None
     await gate.settle()
@@ -296,7 +296,7 @@ async def test_a_look_up_that_read_the_old_row_before_the_deletion_does_not_brin
     looking = spawn(gate.lookup.fetch(record.key_id), name="looking")
     await gate.store.holding.wait()  # the old row is read; nothing is remembered or written yet
     await world.delete(record, tell=True, now_ms=gate.clocks.wall)
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     gate.store.release()
     assert await looking is None
     await gate.settle()
@@ -354,7 +354,7 @@ async def test_a_write_to_redis_that_a_change_overtakes_is_taken_back(world, mon
     monkeypatch.setattr(shared.SharedRecords, "write", held_up)
     assert await gate.lookup.fetch(record.key_id) == record
     await world.delete(record, tell=True)
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     go.set()
     await gate.settle()
     assert await world.redis.get(record_key(record.key_id)) is None
@@ -365,10 +365,10 @@ async def test_a_record_in_redis_is_not_believed_between_a_message_and_the_next_
     gate = await filled(world, record)
     held = await world.redis.get(record_key(record.key_id))
     await world.delete(record)
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     await world.redis.set(record_key(record.key_id), held)
     assert await gate.lookup.fetch(record.key_id) is None
-    gate.hear(other.key_id)  # which has not changed: after the next read Redis is believed again
+    gate.announce(other.key_id)  # which has not changed: after the next read Redis is believed again
     await gate.lookup.fetch(other.key_id)
     await gate.read()
     assert await (await world.gate()).lookup.fetch(other.key_id) == other
@@ -389,7 +389,7 @@ async def test_a_look_up_under_way_while_the_key_is_created_does_not_remember_it
     looking = spawn(gate.lookup.fetch(key_id), name="looking")
     await gate.store.holding.wait()
     record = await world.key(key_id=key_id)
-    gate.hear(key_id)
+    gate.announce(key_id)
     gate.store.release()
     assert await looking == record
 
@@ -419,7 +419,7 @@ async def store_revoke(world, record):
 async def test_a_change_that_is_in_memory_already_does_not_cost_another_look(world):
     record, gate = await world.key(), await world.gate()
     await world.admin.execute("UPDATE accounts SET tier = 'pro'")
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     assert (await gate.lookup.fetch(record.key_id)).tier == "pro"
     await gate.read()
     assert gate.peek(record.key_id).tier == "pro"
@@ -431,7 +431,7 @@ async def test_a_key_that_never_stops_changing_is_refused_rather_than_decided_on
 
     async def changing(key_ids):
         found = await find(key_ids)
-        gate.hear(*key_ids)
+        gate.announce(*key_ids)
         return found
 
     gate.store.inner.find = changing
@@ -482,7 +482,7 @@ async def test_a_record_from_the_future_another_server_or_before_what_is_known_i
 async def test_a_forged_message_neither_hides_a_change_nor_costs_more_than_a_look(world):
     record = await world.key()
     gate = await filled(world, record)
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     assert await gate.lookup.fetch(record.key_id) == record
     await world.delete(record)
     await gate.read()
@@ -555,7 +555,7 @@ async def test_made_up_ids_wait_in_a_line_of_their_own_that_is_bounded(world, mo
     record = await world.key()
     await filled(world, record)
     gate = await world.gate()
-    gate.lookup.missed(gradually=False)
+    gate.lookup.invalidate_all(gradually=False)
     gate.store.hold()
     guesses = [spawn(gate.lookup.fetch(new_key_id()), name="guess") for _ in range(10)]
     await gate.store.holding.wait()
@@ -646,7 +646,7 @@ async def test_cancelled_waiters_leave_no_look_up_behind(world):
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        gate.lookup.missed(gradually=False)
+        gate.lookup.invalidate_all(gradually=False)
     await gate.settle()
     assert gate.lookup.sizes()["flights"] == 0
     for record in records:

@@ -64,7 +64,7 @@ async def test_with_postgresql_away_a_key_that_changed_does_not_go_on(own_world)
     await gate.settle()
     held = await own_world.redis.get(record_key(record.key_id))
     await asyncio.to_thread(own_world.database.stop)
-    gate.hear(record.key_id)
+    gate.announce(record.key_id)
     await gate.settle()
     await own_world.redis.set(record_key(record.key_id), held)
     with pytest.raises(KeyStoreUnavailable):
@@ -174,8 +174,8 @@ async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_r
         await gate.lookup.fetch(record.key_id)
     await gate.settle()
     await world.delete(deleted, tell=True)
-    gate.trust.hear_all()
-    gate.lookup.missed(gradually=True)
+    gate.trust.note_all_changed()
+    gate.lookup.invalidate_all(gradually=True)
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (deleted, kept)
     await gate.settle()
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (ABSENT, kept)
@@ -187,7 +187,7 @@ async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in
     record, gate = await own_world.key(), await own_world.gate()
     await gate.lookup.fetch(record.key_id)
     await gate.settle()
-    gate.lookup.missed(gradually=True)
+    gate.lookup.invalidate_all(gradually=True)
     await asyncio.to_thread(own_world.database.stop)
     await asyncio.to_thread(own_redis.stop)
     for _ in range(TTL // 500):
@@ -202,6 +202,6 @@ async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
     await gate.lookup.fetch(record.key_id)
     gate.trust.redis_up_ms = None
     gate.clocks.advance(SETTINGS.stale_limit_ms)
-    gate.lookup.missed(gradually=True)
+    gate.lookup.invalidate_all(gradually=True)
     assert gate.peek(record.key_id) is None
     assert await gate.lookup.fetch(record.key_id) == record

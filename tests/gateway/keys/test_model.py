@@ -5,10 +5,10 @@ somebody puts old records back. What a store has answered may arrive later than 
 PostgreSQL or Redis may be away; a gate may die and start cold, the server may restart, old changes may be pruned. A standby that lags, or
 a backup, may take the server's place: what was committed since is undone, and the numbers of its transactions are used again.
 
-What must hold: a gate never uses a state of a key that was over before the gate's last read of the feed began, nor one that was over before
-a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was over longer ago than
-a record in Redis is valid. One exception: when the feed cannot tell a gate what it missed, because that was pruned or undone, the gate may
-use what it had in memory for another ``local_ttl``.
+What must hold: a gate never uses a state of a key that was over before the last read of the feed began whose changes the gate has applied,
+nor one that was over before a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was
+over longer ago than a record in Redis is valid. One exception: when the feed cannot tell a gate what it missed, because that was pruned or
+undone, the gate may use what it had in memory for another ``local_ttl``.
 """
 
 import asyncio
@@ -183,6 +183,8 @@ class Gate:
         self.told_ms: dict[str, int] = {}
         self.mail: list[tuple[str, int]] = []
         self.reading = False
+        self.applied_ms: int | None = None
+        """When its last read of the feed began whose changes have all been applied."""
         self.read_of: set[Transaction] | None = None
         """What its last read of the feed has seen."""
         self.doubted: dict[str, tuple[int, int]] = {}
@@ -197,19 +199,17 @@ class Gate:
         await self.late()
         return found
 
-    async def fetchrow(self, _statement: str, since: str, mark: str | None) -> dict[str, Any]:
+    async def fetch(self, _statement: str, since: str, mark: str | None) -> list[dict[str, Any]]:
         self.database.check()
         now, committed = self.database.snapshot(), set(self.database.committed)
         before = set() if since == BEGINNING.text else self.database.seen[self.database.server, since]
         new = [entry for entry in self.database.feed if entry not in before]
-        row = {
+        state = {
             "position": now.text,
             "server": self.database.server,
             "floor": self.database.marks[0][1],
             "mark": str(self.database.marks[-1][0]),
             "mark_is_there": mark in {str(number) for number, _ in self.database.marks},
-            "key_ids": [entry.key_id for entry in new],
-            "xids": [entry.xid for entry in new],
         }
         await self.late()
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
@@ -220,7 +220,7 @@ class Gate:
         for entry in new:
             self.doubted.pop(entry.key_id, None)
         self.read_of = committed
-        return row
+        return [state, *({"key_ids": [entry.key_id], "xids": [entry.xid]} for entry in new)]
 
     async def late(self) -> None:
         if self.holding:
@@ -231,6 +231,7 @@ class Gate:
         since = BEGINNING if self.trust.read is None or self.trust.read.server != self.database.server else self.trust.read.position
         try:
             await read_feed(self.listener, self, since)
+            self.applied_ms = self.trust.read_at.ms
         except StoreUnavailable:
             return
         finally:
@@ -259,16 +260,16 @@ class Protocol(RuleBasedStateMachine):
     def start(self) -> None:
         self.gates = [Gate(self.database, self.redis, self.time) for _ in range(2)]
 
-    def run(self, work: Any = None) -> Any:
-        """Let the loop turn until nothing moves."""
+    def run(self, work: Any = None, *, turns: int = 60) -> Any:
+        """Let the loop turn: by default until nothing moves."""
 
-        async def turns() -> Any:
+        async def run() -> Any:
             outcome = None if work is None else await work()
-            for _ in range(60):
+            for _ in range(turns):
                 await asyncio.sleep(0)
             return outcome
 
-        return self.loop.run_until_complete(turns())
+        return self.loop.run_until_complete(run())
 
     # -- the database --------------------------------------------------------------------------------------------------
 
@@ -487,10 +488,18 @@ class Protocol(RuleBasedStateMachine):
 
     @rule(number=gates)
     def a_gate_reads_the_feed(self, number: int) -> None:
+        self._read_feed(number)
+
+    @rule(number=gates, turns=st.integers(1, 6))
+    def a_gate_begins_to_apply_what_it_reads(self, number: int, turns: int) -> None:
+        """Each change is a page here: others have their turn in between."""
+        self._read_feed(number, turns=turns)
+
+    def _read_feed(self, number: int, **turns: int) -> None:
         gate = self.gates[number]
         if not gate.reading:
             gate.reading = True
-            self.run(lambda: self._spawned(gate.read()))
+            self.run(lambda: self._spawned(gate.read()), **turns)
 
     async def _spawned(self, work: Any) -> None:
         spawn(work, name="model")
@@ -536,14 +545,14 @@ class Protocol(RuleBasedStateMachine):
 
     def judge(self, gate: Gate, key_id: str) -> None:
         """What memory says may be the past, but not a past that this gate must know to be over."""
-        found = self.run(lambda: self._peek(gate, key_id))
+        found = self.run(lambda: self._peek(gate, key_id), turns=0)
         if found is None:
             return
         over_ms = self.over_ms.get((key_id, DEAD if found is ABSENT else found))
         if over_ms is None:
             return
         state, until_ms = gate.doubted.get(key_id, (DEAD, 0))
-        read_ms = gate.trust.read_at.ms if gate.trust.read is not None else self.time.ms - SETTINGS.redis_ttl_ms
+        read_ms = self.time.ms - SETTINGS.redis_ttl_ms if gate.applied_ms is None else gate.applied_ms
         missed = found == state and self.time.ms < until_ms
         assert missed or over_ms > read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
         assert over_ms > gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
