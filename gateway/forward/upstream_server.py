@@ -14,7 +14,7 @@ from gateway.forward.turns import Turns
 from gateway.net.keepalive import keep_alive
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import Patience, spawn
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
 
@@ -198,7 +198,7 @@ class UpstreamServer(Owner):
         """
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.settings.connect_timeout_ms / 1000):
+            async with Patience(self.settings.connect_timeout_ms / 1000):
                 connection = UpstreamConnection(self)
                 await loop.create_connection(
                     lambda: cast("asyncio.Protocol", connection), self.host, self.port, ssl=self.tls, server_hostname=self.server_name

@@ -93,7 +93,7 @@ class App:
         self._trust = Trust()
         self._lookup = KeyLookup(
             KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS),
-            SharedRecords(stores.redis, stores.vault),
+            SharedRecords(stores.timed, stores.vault),
             self._trust,
             settings.cache,
             prepare=Principal.of,
@@ -110,7 +110,7 @@ class App:
         self._upstreams = Upstreams(
             signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
         )
-        self._limiter = KeyLimiter(stores.redis, metrics=self.metrics)
+        self._limiter = KeyLimiter(stores.timed, metrics=self.metrics)
         self._redis_policy = RedisPolicy(stores.redis, metrics=self.metrics)
         self._services = Services(
             lookup=self._lookup,
@@ -118,7 +118,7 @@ class App:
             failures=FailureLimiter(),
             public=AddressLimiter(),
             messages=AddressLimiter(),
-            replay=ReplayGuard(stores.claims, metrics=self.metrics),
+            replay=ReplayGuard(stores.timed, metrics=self.metrics),
             usage=self._usage,
             monotonic_ms=clock.monotonic_ms,
             now_ms=clock.now_ms,

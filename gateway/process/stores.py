@@ -1,6 +1,7 @@
 """A worker's PostgreSQL and Redis connections and its vault: opened, checked at the start, probed for readiness."""
 
 import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import structlog
@@ -10,6 +11,7 @@ from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, ring, sql
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.vault import Vault
+from gateway.runtime.tasks import Patience
 
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
@@ -24,8 +26,8 @@ class Stores(NamedTuple):
 
     pool: postgres.Pool
     redis: Redis
-    claims: Redis
-    """The same Redis for the replay guard, which bounds the time of a whole batch."""
+    timed: Redis
+    """The same Redis for who bounds the time of a whole round trip, and holds no stall of the loop against it (``Patience``)."""
     vault: Vault
 
     @classmethod
@@ -36,8 +38,8 @@ class Stores(NamedTuple):
         """
         vault = Vault.parse(settings.vault.keys.get_secret_value())
         url = settings.stores.redis.get_secret_value()
-        redis, claims = redis_client.connect(url), redis_client.connect(url, time_each_reply=False)
-        return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, claims, vault)
+        redis, timed = redis_client.connect(url), redis_client.connect(url, time_each_reply=False)
+        return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, timed, vault)
 
     async def check(self) -> None:
         """Check that all of it can be used, so that what is wrong is reported at the start.
@@ -81,8 +83,7 @@ class Stores(NamedTuple):
         """Which of ``postgres`` and ``redis`` do not answer now."""
         names = ("postgres", "redis")
         answers = await asyncio.gather(
-            *(asyncio.wait_for(probe, PROBE_SECONDS) for probe in (self.pool.fetchval("SELECT 1"), self.redis.ping())),
-            return_exceptions=True,
+            *(_in_time(probe) for probe in (self.pool.fetchval("SELECT 1"), self.timed.ping())), return_exceptions=True
         )
         return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, BaseException)]
 
@@ -90,4 +91,9 @@ class Stores(NamedTuple):
         """Drop every connection."""
         self.pool.terminate()
         await self.redis.aclose()
-        await self.claims.aclose()
+        await self.timed.aclose()
+
+
+async def _in_time(probe: Awaitable[object]) -> None:
+    async with Patience(PROBE_SECONDS):
+        await probe

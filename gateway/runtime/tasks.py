@@ -7,9 +7,10 @@ from typing import Any, TypeVar
 
 import structlog
 
-_LATE_SECONDS = 0.02
+LATE_SECONDS = 0.02
 """A timer that comes later than this tells of a loop that was busy."""
-_GRACE_SECONDS = 0.1
+_PARTS = 5
+"""Of a time limit: a stall of the loop takes one at the most."""
 _T = TypeVar("_T")
 _running: set[asyncio.Task[Any]] = set()
 _log = structlog.get_logger(__name__)
@@ -71,26 +72,34 @@ def _finished(task: asyncio.Task[Any]) -> None:
 class Patience:
     """A time limit for what somebody else does: ``async with Patience(seconds)`` raises ``TimeoutError`` after it, as ``asyncio.timeout``.
 
-    A stall of this very loop is not held against them: what has come meanwhile is read first.
+    A stall of this very loop is not held against them, whenever it comes: the limit is spent in parts, by how much one of them ends late
+    does not count, and what has come meanwhile is read before the time is over.
     """
 
-    __slots__ = ("_handle", "_limit", "_seconds")
+    __slots__ = ("_handle", "_left", "_limit", "_part")
 
     def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
+        self._part = seconds / _PARTS
+        self._left = _PARTS
 
     async def __aenter__(self) -> None:
-        loop = asyncio.get_running_loop()
-        due = loop.time() + self._seconds
         self._limit = asyncio.timeout(None)  # one timer alone: of two that are late, uvloop may run either first
-        self._handle = loop.call_at(due, self._look, due)
+        self._go_on()
         await self._limit.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._handle.cancel()
         await self._limit.__aexit__(kind, error, trace)
 
+    def _go_on(self) -> None:
+        loop = asyncio.get_running_loop()
+        due = loop.time() + self._part
+        self._handle = loop.call_at(due, self._look, due)
+
     def _look(self, due: float) -> None:
         now = asyncio.get_running_loop().time()
-        stalled = now - due > _LATE_SECONDS
-        self._limit.reschedule(now + _GRACE_SECONDS if stalled else now)
+        self._left -= 1
+        if self._left > 0 or (self._left == 0 and now - due > LATE_SECONDS):
+            self._go_on()
+        else:
+            self._limit.reschedule(now)

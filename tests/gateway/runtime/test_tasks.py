@@ -69,6 +69,25 @@ def test_patience_ends_for_who_is_silent_and_not_because_this_loop_was_busy(make
                 runner.run(heard(0.01, busy_s, b""))
 
 
+async def answered_after(stall_s, answer_s):
+    """What a peer says some time after a stall of this loop, within a tenth of a second."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        ours.setblocking(False)
+        loop = asyncio.get_running_loop()
+        async with Patience(0.1):
+            loop.call_soon(time.sleep, stall_s)
+            loop.call_later(0.001, loop.call_later, answer_s, theirs.send, b"yes")  # when the stall is over
+            return await loop.sock_recv(ours, 3)
+
+
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("stall_s", [0.05, 0.09, 0.3])
+def test_patience_has_as_much_time_left_after_a_stall_as_before(make_loop, stall_s):
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        assert runner.run(answered_after(stall_s, 0.05)) == b"yes"
+
+
 async def test_patience_lets_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
         async with Patience(0.01):
