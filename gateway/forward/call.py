@@ -34,7 +34,9 @@ class Call(Waiter):
     :param client: the address of who asked
     """
 
-    __slots__ = ("_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "connection", "method", "pool", "server")
+    __slots__ = (
+        "_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "_waited", "connection", "method", "pool", "server",
+    )  # fmt: skip
 
     def __init__(
         self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *,
@@ -59,6 +61,8 @@ class Call(Waiter):
         self._tried: tuple[UpstreamServer, ...] = ()
         self._fresh = False
         self._refusal: Refusal | None = None
+        self._waited = False
+        """Some time may have passed since its receiver decided to send it."""
 
     def start(self) -> None:
         """Send it, now or as soon as there is a connection. Reports to the receiver, even before this returns; never raises."""
@@ -72,14 +76,21 @@ class Call(Waiter):
         server.active += 1
         connection = None if self._fresh else server.take(certain=self._once or self.method not in IDEMPOTENT)
         if connection is not None:
-            self.send_on(connection)
-        elif not server.open_for(self):
+            if not self.send_on(connection):
+                server.unused(connection)
+            return
+        self._waited = True
+        if not server.open_for(self):
             self._leave(kind="overload")
             self.receiver.response_failed(
                 Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
             )
 
-    def send_on(self, connection: UpstreamEnd) -> None:
+    def send_on(self, connection: UpstreamEnd) -> bool:
+        if self._waited and not self.receiver.request_due():
+            self._leave()
+            return False
+        self._waited = True
         self.connection = connection
         self.sent_at = clock.stopwatch()
         if self.server is not None:
@@ -90,6 +101,7 @@ class Call(Waiter):
             for piece in pending:
                 connection.write(piece)
             self.receiver.request_resume()
+        return True
 
     def feed(self, piece: bytes, *, last: bool) -> None:
         """More of a streamed request, in the coding that its field lines announce."""

@@ -91,6 +91,10 @@ class Receiver(ABC):
         """The response ends in its middle."""
 
     @abstractmethod
+    def request_due(self) -> bool:
+        """It has waited for a connection: whether it may still be sent. If not, the call is started again once it may, or cancelled."""
+
+    @abstractmethod
     def request_pause(self) -> None:
         """Content of the request is not taken as fast as it comes."""
 
@@ -123,8 +127,8 @@ class Waiter(ABC):
     """The request has been handed over to its end."""
 
     @abstractmethod
-    def send_on(self, connection: UpstreamEnd) -> None:
-        """Here is a connection that is free."""
+    def send_on(self, connection: UpstreamEnd) -> bool:
+        """Here is a connection that is free; false when it is not taken, since the request may no longer be sent."""
 
     @abstractmethod
     def unconnected(self, reason: str) -> None:

@@ -62,6 +62,7 @@ class UpstreamServer(Owner):
         self._max_idle = settings.max_idle_connections
         self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
+        self._serving_next = False
         self._turns = Turns(settings.max_connections)
 
     # -- for a call
@@ -108,10 +109,16 @@ class UpstreamServer(Owner):
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         if not reusable or self.retired:
             connection.close()
-        elif self._turns.count and (call := self._turns.next()) is not None:
+            return
+        while self._turns.count and (call := self._turns.next()) is not None:
             connection.park(self.ticker.now_ms)
-            call.send_on(connection)
-        elif len(self._idle) < self._max_idle:
+            if call.send_on(connection):
+                return
+        self.unused(connection)
+
+    def unused(self, connection: UpstreamConnection) -> None:
+        """Nobody wants it now."""
+        if not self.retired and len(self._idle) < self._max_idle:
             connection.park(self.ticker.now_ms + self._keep_alive_ms)
             self._idle[connection] = None
         else:
@@ -140,13 +147,16 @@ class UpstreamServer(Owner):
 
     def _serve_next(self) -> None:
         """There may be room for another connection, or a client that waits may use one that is idle."""
-        turns = self._turns
+        if self._serving_next:  # it was left by one that does not want its turn
+            return
+        self._serving_next, turns = True, self._turns
         while turns.count and (self._idle or self._has_room()) and (call := turns.next()) is not None:
             connection = self.take(certain=True)
-            if connection is not None:
-                call.send_on(connection)
-            else:  # those that were idle have just been closed, and are about to make room
+            if connection is None:  # those that were idle have just been closed, and are about to make room
                 self._begin_opening(call)
+            elif not call.send_on(connection):
+                self.unused(connection)
+        self._serving_next = False
 
     def observe(self, waiter: Waiter, status: int) -> None:
         self._latency.observe(clock.stopwatch() - waiter.sent_at)
@@ -220,7 +230,5 @@ class UpstreamServer(Owner):
                 call.unconnected(f"{self.url}: {error}")
             return
         self._opening -= 1
-        if call.cancelled:
+        if call.cancelled or not call.send_on(connection):
             self.release(connection, reusable=True)
-        else:
-            call.send_on(connection)

@@ -10,7 +10,7 @@ Its phases are in ``phases``.
 import structlog
 
 from gateway.admission.brief import Unexplained
-from gateway.admission.driver import Pending, drive, fetch_and_retry
+from gateway.admission.driver import Pending, confirm, drive, fetch_and_retry
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, Refusal, UpstreamUnavailable
@@ -340,6 +340,21 @@ class Exchange(Receiver):
         self._call = None
         self._end_trace("response_broken")
         self._cut()
+
+    def request_due(self) -> bool:
+        """Whether nothing was heard against its key while it waited for a connection; else it waits until that is known."""
+        admitted, gate = self._admitted, self._serving.gate
+        if admitted is None or gate.stands(admitted):
+            return True
+        self._pending = confirm(gate, self._request, admitted, self._confirmed)
+        return False
+
+    def _confirmed(self, _admitted: Admitted | None, error: BaseException | None) -> None:
+        self._pending = None
+        if isinstance(error, Exception):
+            self._failed(error)
+        elif self._call is not None:
+            self._call.start()
 
     def request_pause(self) -> None:
         if not self._whole:

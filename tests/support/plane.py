@@ -110,6 +110,9 @@ class ScriptedGate:
     async def resolve(self, _needed: Any) -> None:
         await self.looked_up.wait()
 
+    def stands(self, _admitted: Admitted) -> bool:
+        return True
+
     def claim(self, _admitted: Admitted, answered: Answered) -> "asyncio.Future[None]":
         assert self.claim_result is not None
 

@@ -1,5 +1,6 @@
 """The data plane with the real gate: what is admitted arrives, and of what is refused not one byte does."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from gateway.admission.gate import Gate
+from gateway.admission.principal import Principal
+from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
 from gateway.keys.secret import Secret
 from gateway.runtime import clock
@@ -16,7 +19,7 @@ from tests.support.inside import connections
 from tests.support.keys import a_record
 from tests.support.plane import serving
 from tests.support.signed import a_gate
-from tests.support.wire import recording_upstream
+from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
 
 SECRET = b"gbs_not-a-real-secret"
 ROUTES = [
@@ -173,3 +176,39 @@ async def test_what_cannot_be_framed_is_refused_in_the_form_of_its_path(line: st
             assert response.status in (400, 431)
             assert isinstance(json.loads(response.body)["code"], int) is number
             assert await client.rest() == b""
+
+
+@pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.parametrize(("method", "target"), [("GET", "/v1/wallets"), ("POST", "/v1/orders")])
+async def test_what_waits_for_a_connection_is_sent_only_if_its_key_stands_by_then(method: str, target: str, ended: bool) -> None:
+    """Many of them: who does not want the connection leaves it to the next."""
+    answers = asyncio.Event()
+
+    async def script(side: UpstreamSide, received: Received) -> None:
+        if b"summary" in received.line:
+            await answers.wait()
+        side.send(OK)
+
+    both = a_record(secret=Secret(SECRET), scopes=frozenset(Scope))
+    gate = a_gate(both, routes=ROUTES)
+    async with recording_upstream(script) as upstream, serving(upstream, gate=gate, spot={"max_connections": 8}) as served:
+        (server,) = served.upstreams.pools["spot"].servers
+        busy = [await served.client() for _ in range(8)]
+        for client in busy:
+            client.send(PUBLIC % b"/v1/markets/summary")
+        await served.until(lambda: len(upstream.requests) == 8)
+        waiting = [await served.client() for _ in range(5)]
+        for number, client in enumerate(waiting[:4]):
+            client.send(signed(method, target, b"{}" if method == "POST" else b"", key_id=both.key_id, age_s=number))
+        await served.until(lambda: server.active == 12)
+        waiting[4].send(PUBLIC % b"/v1/markets/summary")
+        await served.until(lambda: server.active == 13)
+        found = ABSENT if ended else Principal.of(both)
+        gate.services.lookup.peek = lambda *_: found
+        answers.set()
+        told = [await client.response() for client in (*busy, *waiting)]
+        assert [each.status for each in told] == [*([200] * 8), *([401 if ended else 200] * 4), 200]
+        assert [b"while this waited" in each.body for each in told[8:12]] == [ended] * 4
+        assert len(upstream.requests) == (9 if ended else 13)
+        assert len(upstream.sides) == 8
+        assert server.active == 0
