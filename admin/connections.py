@@ -7,7 +7,6 @@ be one of an ``Authorization`` field.
 import asyncio
 import json
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, cast
 
@@ -20,6 +19,7 @@ from admin.config import AdminLimits
 from admin.errors import InvalidJson
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Refusal, problem_of
 from gateway.net.addresses import Network, NetworkList, customer_network
+from gateway.net.tally import Tally
 
 _LONGEST_LINE = 8_190
 
@@ -38,7 +38,7 @@ class Crowd:
         self._limits = limits
         self._trusted = NetworkList(trusted)
         self._refused = refused
-        self._by_network: Counter[str] = Counter()
+        self._by_network = Tally()
 
     def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
         """Whether one more connection may be opened; one that may not counts as refused.
@@ -46,9 +46,9 @@ class Crowd:
         :param of_peer: how many of its network are being opened
         :param in_all: how many of anybody's are
         """
-        of_peer += self._by_network[customer_network(peer)]
+        of_peer += self._by_network.of(customer_network(peer))
         full = of_peer >= self._limits.max_connections_per_address and not self._trusted.contains(peer)
-        if full or self._by_network.total() + in_all >= self._limits.max_connections:
+        if full or self._by_network.total + in_all >= self._limits.max_connections:
             self._refused()
             return False
         return True
@@ -58,13 +58,11 @@ class Crowd:
         if not self.has_room(peer):
             return None
         network = customer_network(peer)
-        self._by_network[network] += 1
+        self._by_network.add(network)
         return network
 
     def leave(self, network: str) -> None:
-        self._by_network[network] -= 1
-        if not self._by_network[network]:
-            del self._by_network[network]
+        self._by_network.remove(network)
 
 
 class Connection(web.RequestHandler):
@@ -115,12 +113,12 @@ class Greeter:
         return False
 
     def greeting_seconds(self) -> float:
-        """How long the first message of TLS may take."""
+        """How long a handshake may take."""
         return self._seconds
 
     def tls_limits(self) -> dict[str, Any]:
-        """How long the rest of the handshake may take, in the form that the event loop takes."""
-        return {"ssl_handshake_timeout": self._seconds}
+        """Its end is the event loop's own affair."""
+        return {}
 
     def greeting_failed(self, reason: str) -> None:
         """What is not TLS, too slow, or gone is the client's own affair."""

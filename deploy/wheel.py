@@ -29,7 +29,7 @@ MODULES = (
     "keys/cache", "keys/ids", "keys/lookup", "keys/redis_line", "keys/usage",
     "http1/answer", "http1/body", "http1/chunked", "http1/forwarding", "http1/framing", "http1/headers", "http1/memo", "http1/message",
     "http1/reader", "http1/request_head", "http1/request_reader", "http1/response", "http1/response_reader", "http1/shape",
-    "net/addresses", "net/client_ip",
+    "net/addresses", "net/client_ip", "net/tally",
     "server/client_lines", "server/common", "server/connection", "server/exchange", "server/intake", "server/lingering", "server/phases",
     "server/plane", "server/ports", "server/queued", "server/rounds", "server/serving", "server/session", "server/states",
     "server/upgrade", "server/upstream_request",

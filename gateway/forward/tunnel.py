@@ -5,7 +5,6 @@ never lands inside another.
 """
 
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,6 +13,7 @@ import structlog
 from gateway.errors import Overloaded
 from gateway.forward.ports import UpstreamEnd
 from gateway.net.addresses import customer_network
+from gateway.net.tally import Tally
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
@@ -201,8 +201,7 @@ class Tunnels:
         self._by_key: dict[str, set[Tunnel]] = {}
         self._expiring: set[Tunnel] = set()
         self._places = 0
-        self._per_address: Counter[str] = Counter()
-        self._per_key: Counter[str] = Counter()
+        self._per_address, self._per_key = Tally(), Tally()
         self._idle_check_ms = 0
         self.now_ms = clock.monotonic_ms()
         """Of the ticker."""
@@ -217,19 +216,19 @@ class Tunnels:
         address = customer_network(address)
         if self._places >= limits.max_tunnels:
             raise Overloaded("too many WebSocket connections are open; try again later", resource="tunnels")
-        if self._per_address[address] >= limits.max_tunnels_per_address:
+        if self._per_address.of(address) >= limits.max_tunnels_per_address:
             raise Overloaded(
                 f"{limits.max_tunnels_per_address} WebSocket connections are already open from your IP address: close some",
                 resource="tunnels_address",
             )
-        if key_id and self._per_key[key_id] >= limits.max_tunnels_per_key:
+        if key_id and self._per_key.of(key_id) >= limits.max_tunnels_per_key:
             raise Overloaded(
                 f"{limits.max_tunnels_per_key} WebSocket connections are already open for this key: close some", resource="tunnels_key"
             )
         self._places += 1
-        self._per_address[address] += 1
+        self._per_address.add(address)
         if key_id:
-            self._per_key[key_id] += 1
+            self._per_key.add(key_id)
         return Place(self, address, key_id)
 
     def used_percent(self, limits: "Limits") -> dict[str, int]:
@@ -239,11 +238,9 @@ class Tunnels:
     def left(self, address: str, key_id: str) -> None:
         """What :meth:`Place.leave` gives back."""
         self._places -= 1
-        for counts, name in ((self._per_address, address), (self._per_key, key_id)):
-            if name:
-                counts[name] -= 1
-                if not counts[name]:
-                    del counts[name]
+        self._per_address.remove(address)
+        if key_id:
+            self._per_key.remove(key_id)
 
     def may_use(self, tunnel: Tunnel, key_id: str, limits: "Limits") -> bool:
         """Whether one more tunnel may be this key's: for a session, whose keys come in its messages."""

@@ -8,7 +8,6 @@ then have many answers at once.
 import asyncio
 import socket
 import ssl
-from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -16,7 +15,8 @@ import structlog
 
 from gateway.net.addresses import customer_network
 from gateway.net.proxy_protocol import ProxyHeaderError, read_source
-from gateway.runtime.tasks import cancel, spawn
+from gateway.net.tally import Tally
+from gateway.runtime.tasks import Patience, cancel, spawn
 
 _log = structlog.get_logger(__name__)
 
@@ -25,6 +25,8 @@ AT_ONCE: Final = 4
 """Connections accepted in one turn of the loop."""
 REST_SECONDS: Final = 0.1
 """Without accepting, when the process is out of file descriptors."""
+LEAST_SHARE: Final = 0.1
+"""Of the time for a greeting, what is left for the end of a handshake whose first message took nearly all of it."""
 _RECORD_HEAD, _LONGEST_RECORD, _HANDSHAKE = 5, 16_384, 22
 """RFC 8446 §5.1."""
 
@@ -36,7 +38,7 @@ class Host(Protocol):
         """Whether this peer must send a PROXY header, and is believed."""
 
     def greeting_seconds(self) -> float:
-        """How long a header may take, and the first message of TLS."""
+        """How long a client may take for all that comes before the protocol, while it is its turn: a header, and its part of TLS."""
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
         """Whether one more connection of this peer may be greeted.
@@ -52,7 +54,7 @@ class Host(Protocol):
         """Call this when it is the peer's turn, and begin nothing else in that turn of the loop."""
 
     def tls_limits(self) -> dict[str, Any]:
-        """The event loop's arguments that bound how long TLS may take to begin and to end."""
+        """The event loop's arguments that bound how long TLS may take to end."""
 
     def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
         """What serves a client with this address.
@@ -75,7 +77,7 @@ class GreetingListener:
         self._host = host
         self._tls = tls
         self._greeted: set[asyncio.Task[None]] = set()
-        self._of: Counter[str] = Counter()
+        self._of = Tally()
         """How many are being greeted, by network."""
         self._rest: asyncio.TimerHandle | None = None
         self._resume()
@@ -123,10 +125,10 @@ class GreetingListener:
 
     def _greet(self, accepted: socket.socket, peer: str) -> None:
         network = customer_network(peer)
-        if not self._host.has_room(peer, self._of[network], len(self._greeted)):
+        if not self._host.has_room(peer, self._of.of(network), len(self._greeted)):
             accepted.close()
             return
-        self._of[network] += 1
+        self._of.add(network)
         task = spawn(self._greeting(accepted, peer, network), name="greet a client")
         self._greeted.add(task)
         task.add_done_callback(self._greeted.discard)
@@ -138,17 +140,22 @@ class GreetingListener:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             source: str | None = peer
-            async with asyncio.timeout(self._host.greeting_seconds()):
+            loop, seconds = asyncio.get_running_loop(), self._host.greeting_seconds()
+            begun = loop.time()
+            async with Patience(seconds):
                 if self._host.sends_header(peer):
                     source = await read_source(sock)
                     network = self._moved(network, source or peer)
                 reason = "tls"
                 if self._tls is not None:
                     await whole_hello(sock)
+            limits = {}
             if self._tls is not None:
+                left = max(begun + seconds - loop.time(), seconds * LEAST_SHARE)
                 await self._turn(source or peer)
-            await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: self._host.client(source or peer, believed=source is not None), sock, ssl=self._tls, **self._host.tls_limits()
+                limits = {"ssl_handshake_timeout": left, **self._host.tls_limits()}
+            await loop.connect_accepted_socket(
+                lambda: self._host.client(source or peer, believed=source is not None), sock, ssl=self._tls, **limits
             )
         except _NoRoom:
             sock.close()
@@ -161,7 +168,7 @@ class GreetingListener:
             sock.close()
             raise
         finally:
-            self._left(network)
+            self._of.remove(network)
 
     def _moved(self, network: str, source: str) -> str:
         """Count a connection for who it is from instead.
@@ -171,16 +178,11 @@ class GreetingListener:
         """
         to = customer_network(source)
         if to != network:
-            if not self._host.has_room(source, self._of[to], len(self._greeted)):
+            if not self._host.has_room(source, self._of.of(to), len(self._greeted)):
                 raise _NoRoom
-            self._left(network)
-            self._of[to] += 1
+            self._of.remove(network)
+            self._of.add(to)
         return to
-
-    def _left(self, network: str) -> None:
-        self._of[network] -= 1
-        if not self._of[network]:
-            del self._of[network]
 
     async def _turn(self, peer: str) -> None:
         loop = asyncio.get_running_loop()

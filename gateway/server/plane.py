@@ -16,6 +16,7 @@ from gateway.net import descriptors
 from gateway.net.addresses import customer_network
 from gateway.net.greeting import AT_ONCE, BACKLOG, GreetingListener
 from gateway.net.keepalive import keep_alive
+from gateway.net.tally import Tally
 from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
@@ -40,6 +41,9 @@ could pass before would cut off the end of an answer that is read slowly.
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
+LAST_GREETINGS_S = 1.0
+"""How long PROXY headers and TLS handshakes in progress may take when draining: behind the last message of its handshake, a client may have
+sent a request already."""
 
 
 class Plane(Doorkeeper):
@@ -52,7 +56,7 @@ class Plane(Doorkeeper):
         self.common = Common(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
         self._connections: set[ClientConnection] = set()
-        self._per_address: dict[str, int] = {}
+        self._per_address = Tally()
         self._refused: set[ClientConnection] = set()
         self._servers: list[asyncio.Server | GreetingListener] = []
         self._empty: asyncio.Event | None = None
@@ -108,12 +112,15 @@ class Plane(Doorkeeper):
             server.close()
         self.common.tunnels.close_all()
         self._empty = asyncio.Event()
-        if not self._connections:
-            self._empty.set()
         closing = asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, self._close_idle)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
-                await self._empty.wait()
+                for server in self._servers:
+                    if isinstance(server, GreetingListener):
+                        await server.finish(LAST_GREETINGS_S)
+                while self._connections:  # some of those that have just been greeted may be among them
+                    self._empty.clear()
+                    await self._empty.wait()
         except TimeoutError:
             self.close()
             return False
@@ -147,23 +154,18 @@ class Plane(Doorkeeper):
         return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed, secure=self.tls is not None))
 
     def tls_limits(self) -> dict[str, Any]:
-        """How long a client's TLS may take to begin and to end, in the form that the event loop takes."""
-        serving = self.common.serving
-        if self.tls is None:
-            return {}
-        return {"ssl_handshake_timeout": serving.header_timeout_ms / 1000, "ssl_shutdown_timeout": SHUTDOWN_S}
+        """How long a client's TLS may take to end, in the form that the event loop takes."""
+        return {"ssl_shutdown_timeout": SHUTDOWN_S}
 
     def greeting_seconds(self) -> float:
-        """How long a PROXY header may take, and the first message of TLS."""
+        """How long a PROXY header and a client's part of the TLS handshake may take together."""
         return self.common.serving.header_timeout_ms / 1000
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
         """Whether one more may be greeted. Those that are count as connections; some more than may be open are told so, once greeted."""
         if len(self._connections) + in_all >= self._most + TOLD_AT_MOST:
             reason = "in all"
-        elif self._per_address.get(customer_network(peer), 0) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(
-            peer
-        ):
+        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(peer):
             reason = "from your address"
         else:
             return True
@@ -208,7 +210,7 @@ class Plane(Doorkeeper):
         reason = ""
         if len(self._connections) >= self._most:
             reason = "in all"
-        elif self._per_address.get(peer, 0) >= self._most_per_address and not self._is_many(connection.peer):
+        elif self._per_address.of(peer) >= self._most_per_address and not self._is_many(connection.peer):
             reason = "from your address"
         if reason:
             metrics.connections_refused[reason] += 1
@@ -216,7 +218,7 @@ class Plane(Doorkeeper):
             return reason if len(self._refused) <= TOLD_AT_MOST else "at once"
         metrics.connections += 1
         self._connections.add(connection)
-        self._per_address[peer] = self._per_address.get(peer, 0) + 1
+        self._per_address.add(peer)
         if self.common.draining:  # it was being greeted when that began
             asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, _close_if_idle, connection)
         return ""
@@ -231,12 +233,7 @@ class Plane(Doorkeeper):
             return
         self.common.metrics.connections -= 1
         self._connections.discard(connection)
-        peer = customer_network(connection.peer)
-        left = self._per_address[peer] - 1
-        if left:
-            self._per_address[peer] = left
-        else:
-            del self._per_address[peer]
+        self._per_address.remove(customer_network(connection.peer))
         if self._empty is not None and not self._connections:
             self._empty.set()
 

@@ -27,6 +27,7 @@ from gateway.keys.snapshot import Snapshot
 from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
 from gateway.net.greeting import GreetingListener
+from gateway.net.tally import Tally
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
 from gateway.server.session import Session
@@ -44,7 +45,8 @@ _TABLES = {
 
 def remembered(owner: object) -> Any:
     """The table, or the list, of what ``owner`` remembers."""
-    return getattr(owner, _TABLES[type(owner)])
+    table = getattr(owner, _TABLES[type(owner)])
+    return table.counts if isinstance(table, Tally) else table
 
 
 REQUEST_LINES: dict[bytes, Any] = request_head._lines
@@ -133,8 +135,8 @@ def greeted(served: Served) -> dict[str, int]:
     """How many are being greeted, by network."""
     (listener,) = served.plane._servers
     assert isinstance(listener, GreetingListener)
-    assert sum(listener._of.values()) == sum(not task.done() for task in listener._greeted)
-    return dict(listener._of)
+    assert listener._of.total == sum(listener._of.counts.values()) == sum(not task.done() for task in listener._greeted)
+    return dict(listener._of.counts)
 
 
 def listening(served: Served) -> tuple[GreetingListener, socket.socket]:

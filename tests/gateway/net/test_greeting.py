@@ -22,7 +22,7 @@ from gateway.server import plane
 from tests.support import inside
 from tests.support.certificates import client_hello, self_signed
 from tests.support.plane import Served, serving
-from tests.support.wire import recording_upstream
+from tests.support.wire import RawClient, recording_upstream
 
 GET = b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n"
 HELLO = b"\x16\x03\x01\x02\x00" + b"\x01\x00\x01\xfc\x03\x03" + bytes(506)
@@ -110,6 +110,62 @@ async def test_a_first_message_that_does_not_come_is_not_awaited_for_long(pair, 
         assert greeted(served) == 0
 
 
+BEGUN = {
+    "nothing": [],
+    "dribbled records": [bytes([byte]) for byte in b"\x14\x03\x03\x00\x01\x01" * 20],
+    "another hello": [client_hello("gate.example")],
+    "junk": [b"\x17\x03\x03\x40\x00" + bytes(20)],
+}
+
+
+@pytest.mark.parametrize("more", BEGUN.values(), ids=BEGUN)
+async def test_a_handshake_that_has_begun_and_does_not_end_counts_for_its_address_and_is_not_awaited_for_long(pair, more):
+    async with serving_tls(pair, limits={"header_timeout_ms": 400}) as served:
+        client = await served.client(local_addr=("127.0.0.2", 0))
+        client.send(client_hello("gate.example"))
+        assert (await client.reader.readexactly(1)) == b"\x16", "the answer has begun"
+        assert inside.greeted(served) == {"127.0.0.2": 1}
+        for piece in more:
+            if not client.writer.is_closing():
+                client.send(piece)
+                await asyncio.sleep(0.01)
+        with contextlib.suppress(ConnectionError):
+            await client.reader.read()
+        await served.until(lambda: inside.greeted(served) == {})
+        assert served.metrics.connections_refused["tls"] == 1
+        assert served.metrics.connections_accepted == 0
+
+
+async def test_who_takes_long_for_the_first_message_has_less_time_for_the_others(pair):
+    """One limit for all of it: whose first message took more than half of it is dropped before who came in the middle of it."""
+    async with serving_tls(pair, limits={"header_timeout_ms": 500}) as served:
+        slow = await served.client()
+        await asyncio.sleep(0.25)
+        silent = await served.client()
+        await asyncio.sleep(0.05)
+        slow.send(client_hello("gate.example"))
+
+        async def end(client: RawClient) -> RawClient:
+            with contextlib.suppress(ConnectionError):
+                await client.reader.read()
+            return client
+
+        dropped = [await each for each in asyncio.as_completed([end(silent), end(slow)])]
+        assert dropped == [slow, silent]
+
+
+@pytest.mark.parametrize("more", [b"", client_hello("gate.example")], ids=["nothing", "another hello, in the clear"])
+async def test_a_handshake_that_nothing_follows_or_another_one_does_is_a_connection_of_its_address_and_closed(pair, more):
+    async with serving_tls(pair, limits={"header_timeout_ms": 800}) as served:
+        client = await served.client(local_addr=("127.0.0.2", 0), **trusting(pair))
+        await served.until(lambda: inside.remembered(served.plane) == {"127.0.0.2": 1})
+        if more:
+            os.write(client.writer.get_extra_info("socket").fileno(), more)
+        with contextlib.suppress(ConnectionError, ssl.SSLError):
+            await client.reader.read()
+        await served.until(lambda: inside.remembered(served.plane) == {})
+
+
 @pytest.mark.parametrize("sent", [HELLO, GET, b"\x16\x03\x01\xff\xff" + bytes(20_000)])
 async def test_what_is_no_handshake_is_dropped_and_counted(pair, sent):
     async with serving_tls(pair) as served:
@@ -171,7 +227,7 @@ class Hall:
         begin()
 
     def tls_limits(self) -> dict[str, Any]:
-        return {"ssl_handshake_timeout": 60.0}
+        return {}
 
     def client(self, _peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
         return Told()
@@ -285,3 +341,26 @@ async def test_a_client_that_was_greeted_during_a_drain_and_asks_nothing_does_no
         busy.send(b"x")
         assert (await busy.response()).status == 200
         assert await draining
+
+
+async def test_a_drain_waits_for_handshakes_in_progress_and_answers_what_comes_with_their_end(pair):
+    async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
+        late, silent = await served.client(), await served.client()
+        await served.until(lambda: greeted(served) == 2)
+        draining = spawn(served.plane.drain(60_000), name="drain")
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not draining.done()
+        await late.writer.start_tls(trusting(pair)["ssl"], server_hostname="gate.example")
+        late.send(GET)
+        assert (await late.response()).status == 200
+        assert await draining
+        assert await silent.rest() == b""
+
+
+async def test_a_drain_does_not_wait_longer_than_it_may_for_who_is_being_greeted(pair):
+    async with serving_tls(pair) as served:
+        silent = await served.client()
+        await served.until(lambda: greeted(served) == 1)
+        assert not await served.plane.drain(50)
+        assert await silent.rest() == b""
