@@ -16,13 +16,12 @@ _log = structlog.get_logger(__name__)
 
 
 async def tend(stores: Stores) -> None:
-    """Mark and prune, for ever. Several at once are safe, and one mark is made for all."""
-    while True:
-        try:
-            await mark_and_prune(stores)
-        except StoreUnavailable as error:
-            _log.warning("key_feed_not_tended", reason=str(error))
-        await asyncio.sleep(MARK_SECONDS)
+    """Mark and prune, and wait until it is due again. Several services at once are safe, and one mark is made for all."""
+    try:
+        await mark_and_prune(stores)
+    except StoreUnavailable as error:
+        _log.warning("key_feed_not_tended", reason=str(error))
+    await asyncio.sleep(MARK_SECONDS)
 
 
 async def mark_and_prune(stores: Stores, *, marked_s: float = MARK_SECONDS / 2, kept_s: float = KEPT_SECONDS) -> None:

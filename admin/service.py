@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import NamedTuple, cast
 
 import aiohttp
@@ -27,7 +28,7 @@ from gateway.keys.vault import Vault
 from gateway.net.greeting import GreetingListener
 from gateway.net.listening import listen
 from gateway.net.tls import server_context
-from gateway.runtime.tasks import cancel, spawn
+from gateway.runtime.tasks import cancel, repeat
 
 _WAIT_FOR_STORES_S = 30.0
 _BACKLOG = 128
@@ -71,7 +72,7 @@ async def serving(
         stores = Stores(pool, redis)
         await stores.wait(wait_s)
         await _check_ring(stores, vault)
-        stack.push_async_callback(cancel, spawn(feed.tend(stores), name="feed of changes"))
+        stack.push_async_callback(cancel, repeat(partial(feed.tend, stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         running = _Running(vault, stores, http, AdminMetrics(), leaving or asyncio.Event())
         public, internal = (_bound(stack, address, where) for address, where in (

@@ -12,6 +12,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ from admin.metrics import AdminMetrics
 from admin.stores import Stores
 from gateway.errors import GerbangError, StoreUnavailable
 from gateway.runtime.moments import rfc3339
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import repeat
 
 _BATCH = 500
 _TAIL = 65_536
@@ -172,7 +173,7 @@ async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
 async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics) -> AsyncIterator[None]:
     """Stream in the background for as long as the block lasts, if a stream is configured; at its end, what is left."""
     sinks = sinks_of(settings)
-    tasks = [spawn(_run(stores, sink, metrics, settings.interval_ms / 1000), name="audit-stream") for sink in sinks]
+    tasks = [repeat(partial(_run, stores, sink, metrics, settings.interval_ms / 1000), name="audit-stream") for sink in sinks]
     try:
         yield
     finally:
@@ -191,10 +192,9 @@ def sinks_of(settings: AuditStream) -> list[Sink]:
 
 
 async def _run(stores: Stores, sink: Sink, metrics: AdminMetrics, interval_s: float) -> None:
-    while True:
-        try:
-            await advance(stores, sink, metrics)
-        except (Diverged, StoreUnavailable, OSError) as error:
-            metrics.not_streamed()
-            _log.error("audit_not_streamed", reason=str(error))
-        await asyncio.sleep(interval_s)
+    try:
+        await advance(stores, sink, metrics)
+    except (Diverged, StoreUnavailable, OSError) as error:
+        metrics.not_streamed()
+        _log.error("audit_not_streamed", reason=str(error))
+    await asyncio.sleep(interval_s)

@@ -20,7 +20,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys import postgres
 from gateway.keys.postgres import Connection, translated
 from gateway.runtime import clock
-from gateway.runtime.tasks import cancel, spawn
+from gateway.runtime.tasks import cancel, repeated, spawn
 
 BATCH = 500
 LANES = 8
@@ -63,19 +63,21 @@ class Sender:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
+        await repeated(self._stand_by, name="notices")
+
+    async def _stand_by(self) -> None:
+        try:
+            connection = await postgres.connect(self._dsn)
+        except StoreUnavailable as error:
+            _log.warning("notices_wait", reason=str(error))
+        else:
             try:
-                connection = await postgres.connect(self._dsn)
+                await self._lead_if_free(connection)
             except StoreUnavailable as error:
-                _log.warning("notices_wait", reason=str(error))
-            else:
-                try:
-                    await self._lead_if_free(connection)
-                except StoreUnavailable as error:
-                    _log.warning("notices_interrupted", reason=str(error))
-                finally:
-                    connection.terminate()  # at once: the lock goes with it
-            await asyncio.sleep(_STAND_BY_S)
+                _log.warning("notices_interrupted", reason=str(error))
+            finally:
+                connection.terminate()  # at once: the lock goes with it
+        await asyncio.sleep(_STAND_BY_S)
 
     async def _lead_if_free(self, connection: Connection) -> None:
         """:raises StoreUnavailable: the connection, and with it the lock, is lost"""

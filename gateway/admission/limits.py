@@ -26,7 +26,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import keys_are_apart, script_unknown, translated
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import Charge, ShareNeeded
-from gateway.runtime.tasks import Patience, spawn
+from gateway.runtime.tasks import Patience, repeat
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
@@ -140,6 +140,8 @@ class KeyLimiter:
         self._hurry = asyncio.Event()
         """One of them cannot wait for company either."""
         self._beat_seconds = BEAT_SECONDS
+        self._beat_at = 0.0
+        """By the loop's clock."""
         self._task: asyncio.Task[None] | None = None
         self.degraded = False
         """True while Redis is away and each process limits on its own."""
@@ -205,7 +207,7 @@ class KeyLimiter:
 
     def start(self) -> None:
         """Settle in the background from now on."""
-        self._task = spawn(self._settle_for_ever(), name="settle limits")
+        self._task = repeat(self._settle_once, name="settle limits")
 
     async def stop(self) -> None:
         """Settle what is open and end."""
@@ -257,22 +259,21 @@ class KeyLimiter:
 
     # -- settlements
 
-    async def _settle_for_ever(self) -> None:
+    async def _settle_once(self) -> None:
+        """Settle when something presses, and at each beat."""
         loop = asyncio.get_running_loop()
-        beat = loop.time()
-        while True:
-            if self.degraded:
-                await asyncio.sleep(RETRY_SECONDS)
-            with suppress(TimeoutError):
-                async with asyncio.timeout_at(beat):
-                    await self._press.wait()
-                    await self._gather()
-            due = dict(self._pressing)
-            if loop.time() >= beat:
-                beat = loop.time() + self._beat_seconds
-                due.update(self._overdue(clock.monotonic_ms()))
-            if due or self.degraded:
-                await self._settle(list(due))
+        if self.degraded:
+            await asyncio.sleep(RETRY_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._beat_at):
+                await self._press.wait()
+                await self._gather()
+        due = dict(self._pressing)
+        if loop.time() >= self._beat_at:
+            self._beat_at = loop.time() + self._beat_seconds
+            due.update(self._overdue(clock.monotonic_ms()))
+        if due or self.degraded:
+            await self._settle(list(due))
 
     async def _gather(self) -> None:
         with suppress(TimeoutError):
@@ -294,14 +295,16 @@ class KeyLimiter:
             try:
                 with translated():
                     answers = await self._ask(batch)
-            except StoreUnavailable as error:
-                self._away(bills[start:], error)
-                return
+                for bill, answer in zip(batch, answers, strict=True):
+                    _learn(bill, answer, sent_ms)
             except asyncio.CancelledError:
                 _release(bills[start:])
                 raise
-            for bill, answer in zip(batch, answers, strict=True):
-                _learn(bill, answer, sent_ms)
+            except Exception as error:
+                self._away(bills[start:], error)
+                if not isinstance(error, StoreUnavailable):  # a defect: nobody waits for its mending
+                    raise
+                return
             self._present()
 
     def _bill(self, share: _Share) -> _Bill:
@@ -341,7 +344,7 @@ class KeyLimiter:
             pipeline.execute_command(command, script, len(names), *names, *each, SLOTS, "")
         return await pipeline.execute(raise_on_error=False)
 
-    def _away(self, bills: list[_Bill], error: StoreUnavailable) -> None:
+    def _away(self, bills: list[_Bill], error: Exception) -> None:
         self._metrics.limit_settlements["failed"] += 1
         if not self.degraded:
             _log.error("limits_per_process", reason=str(error))

@@ -15,13 +15,12 @@ _log = structlog.get_logger(__name__)
 
 
 async def watch(server: UpstreamServer, health: "Health") -> None:
-    """Check one server for ever, until cancelled."""
-    while True:
-        up = await is_up(server, health)
-        if up is not server.condition.up:
-            _log.warning("upstream_server_up" if up else "upstream_server_down", upstream=server.upstream, server=server.url)
-        server.condition.checked(up=up)
-        await asyncio.sleep(health.interval_ms / 1000)
+    """Check one server, and wait until it is to be checked again."""
+    up = await is_up(server, health)
+    if up is not server.condition.up:
+        _log.warning("upstream_server_up" if up else "upstream_server_down", upstream=server.upstream, server=server.url)
+    server.condition.checked(up=up)
+    await asyncio.sleep(health.interval_ms / 1000)
 
 
 async def is_up(server: UpstreamServer, health: "Health") -> bool:

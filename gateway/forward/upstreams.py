@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from gateway.errors import ConfigError, ConfigProblem
@@ -10,7 +11,7 @@ from gateway.forward.health import watch
 from gateway.forward.identity import Signer
 from gateway.forward.pool import Pool
 from gateway.runtime.outbox import Outbox
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import repeat
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
 
@@ -68,7 +69,7 @@ class Upstreams:
         for name, pool in pools.items():
             if old.get(name) is not pool and pool.settings.health is not None:
                 self._watchers[name] = [
-                    spawn(watch(server, pool.settings.health), name=f"health of {server.url}") for server in pool.servers
+                    repeat(partial(watch, server, pool.settings.health), name=f"health of {server.url}") for server in pool.servers
                 ]
 
     def rebuild(self, settings: Mapping[str, "Upstream"]) -> None:

@@ -96,7 +96,7 @@ async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str 
     with postgres.translated():
         async with Patience(_WHOLE_FEED_SECONDS if since is BEGINNING else _SILENCE_SECONDS):
             state, *rows = await connection.fetch(sql.READ_FEED, since.text, mark)
-    pages = [list(zip(row["key_ids"], row["xids"], strict=True)) for row in rows]
+    pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows]
     return FeedRead(parse_snapshot(state["position"]), state["server"], state["floor"], state["mark"], state["mark_is_there"], pages)
 
 
@@ -285,6 +285,7 @@ class InvalidationListener:
                 owed = True
             elif message["type"] == "message":
                 self._on_message(message["data"])
+                await asyncio.sleep(0)  # the next message may have come with it: thousands of keys are not for one turn of the loop
             quiet = message is None
 
     @contextlib.asynccontextmanager

@@ -8,7 +8,7 @@ read once more, no Redis record of that key is used.
 Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -51,8 +51,8 @@ class FeedRead(NamedTuple):
     """The newest mark."""
     mark_is_there: bool
     """Whether the newest mark of the previous read still exists."""
-    pages: list[list[Change]]
-    """The changes, in pages that are short enough for one turn of the event loop."""
+    pages: Sequence[Iterable[Change]]
+    """The changes, in pages that are short enough for one turn of the event loop; each can be read once."""
 
 
 class KnownChanges:
@@ -71,7 +71,7 @@ class KnownChanges:
         """Ids of the keys that have changed."""
         return (key_id for key_id in self._of if key_id != EVERY_KEY)
 
-    def add(self, page: list[Change], read: FeedRead) -> list[Change]:
+    def add(self, page: Iterable[Change], read: FeedRead) -> list[Change]:
         """Add some of the changes of a read, and return those that are new."""
         new = []
         for key_id, xid in page:

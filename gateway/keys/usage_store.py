@@ -24,7 +24,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import is_other_type, translated
 from gateway.keys.usage import ADMITTED, MINUTE_MS, NONE_EARLIER, REFUSALS_KEPT, Entry, Refused, UsageCounts
 from gateway.runtime import clock
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import repeat
 from gateway.telemetry import Metrics
 
 HOUR_MS = 3_600_000
@@ -70,7 +70,7 @@ class UsageWriter:
 
     def start(self) -> None:
         """Begin to write in the background."""
-        self._task = spawn(self._run(), name="usage-writer")
+        self._task = repeat(self._beat, name="usage-writer")
 
     async def stop(self) -> None:
         """Write what is left and end."""
@@ -80,10 +80,9 @@ class UsageWriter:
                 await self._task
         await self.flush(clock.now_ms(), everything=True)
 
-    async def _run(self) -> None:
-        while True:
-            await asyncio.sleep(1)
-            await self.flush(clock.now_ms())
+    async def _beat(self) -> None:
+        await asyncio.sleep(1)
+        await self.flush(clock.now_ms())
 
     async def flush(self, now_ms: int, *, everything: bool = False) -> None:
         """Add to Redis what is due, or everything. What Redis does not take is given up: never counted twice."""

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -13,7 +14,7 @@ from gateway.process.channel import WorkerFailed
 from gateway.process.child import WorkerProcess
 from gateway.process.version import Configuration
 from gateway.runtime import clock
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import repeat, spawn
 from gateway.telemetry import Metrics, Snapshot
 
 START_MS = 30_000
@@ -59,7 +60,7 @@ class Workers:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        self._keepers = [spawn(self._keep(worker), name=f"keep {worker.name}") for worker in self._workers]
+        self._keepers = [repeat(partial(self._keep, worker), name=f"keep {worker.name}") for worker in self._workers]
 
     async def _start(self, worker: WorkerProcess, *, require_stores: bool) -> None:
         """Bring one worker up with what is in force.
@@ -73,20 +74,19 @@ class Workers:
         worker.ready = True
 
     async def _keep(self, worker: WorkerProcess) -> None:
-        """Start the worker again whenever it ends."""
-        while True:
-            status = await worker.wait()
-            delay_ms = worker.back_off.after(clock.monotonic_ms() - worker.started_ms)
-            _log.error("worker_died", worker=worker.number, status=status, restart_in_ms=delay_ms)
-            await asyncio.sleep(delay_ms / 1000)
-            async with self.changing:
-                self._metrics.worker_restarts += 1
-                try:
-                    await self._start(worker, require_stores=False)
-                    _log.info("worker_restarted", worker=worker.number)
-                except (WorkerFailed, OSError) as error:
-                    _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
-                    worker.kill()
+        """Start the worker again when it has ended."""
+        status = await worker.wait()
+        delay_ms = worker.back_off.after(clock.monotonic_ms() - worker.started_ms)
+        _log.error("worker_died", worker=worker.number, status=status, restart_in_ms=delay_ms)
+        await asyncio.sleep(delay_ms / 1000)
+        async with self.changing:
+            self._metrics.worker_restarts += 1
+            try:
+                await self._start(worker, require_stores=False)
+                _log.info("worker_restarted", worker=worker.number)
+            except (WorkerFailed, OSError) as error:
+                _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
+                worker.kill()
 
     def kill_silent(self, now_ms: int) -> None:
         """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import translated
-from gateway.runtime.tasks import Patience, spawn
+from gateway.runtime.tasks import Patience, repeat
 from gateway.telemetry.metrics import Metrics
 
 PERIOD_SECONDS: Final = 60.0
@@ -35,7 +35,7 @@ class RedisPolicy:
     async def start(self) -> None:
         """Read it once, then again and again in the background."""
         await self.read()
-        self._task = spawn(self._watch(), name="watch Redis's policy")
+        self._task = repeat(self._watch, name="redis-policy")
 
     async def stop(self) -> None:
         """End."""
@@ -59,9 +59,8 @@ class RedisPolicy:
         self.evicting = evicting
 
     async def _watch(self) -> None:
-        while True:
-            await asyncio.sleep(PERIOD_SECONDS)
-            await self.read()
+        await asyncio.sleep(PERIOD_SECONDS)
+        await self.read()
 
     def _count(self, metrics: Metrics) -> None:
         metrics.redis_evicts = int(bool(self.evicting))

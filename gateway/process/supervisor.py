@@ -31,7 +31,7 @@ from gateway.process.fleet import Workers
 from gateway.process.version import Configuration
 from gateway.runtime import clock
 from gateway.runtime.moments import rfc3339
-from gateway.runtime.tasks import spawn, unless, wait_at_most
+from gateway.runtime.tasks import repeat, spawn, unless, wait_at_most
 from gateway.telemetry import Metrics, configure_logging
 from gateway.telemetry.exposition import render
 from gateway.telemetry.logs import LineSink
@@ -103,7 +103,7 @@ class Supervisor:
         runner = web.AppRunner(create_app(self), access_log=None, **HTTP_OPTIONS)
         await runner.setup()
         await web.SockSite(runner, ops).start()
-        housekeeping = spawn(self._housekeeping(), name="housekeeping")
+        housekeeping = repeat(self._housekeeping, name="housekeeping")
         try:
             if await unless(self._stopping, self._start()):
                 _log.info(
@@ -150,19 +150,18 @@ class Supervisor:
 
     async def _housekeeping(self) -> None:
         """Rotate the signing key when it is due, and remember what workers counted in case they die."""
-        while True:
-            await asyncio.sleep(HOUSEKEEPING_MS / 1000)
-            await self._workers.snapshots()
-            self._workers.kill_silent(clock.monotonic_ms())
-            async with self._workers.changing:
-                try:
-                    signing = self._ring.refresh(clock.now_ms())
-                except SigningKeysUnusable as error:
-                    _log.error("signing_keys_unusable", reason=str(error))
-                    continue
-                if signing.kid != self._workers.signing.kid:
-                    await self._workers.sign_with(signing)
-                    _log.info("signing_key_rotated", kid=signing.kid)
+        await asyncio.sleep(HOUSEKEEPING_MS / 1000)
+        await self._workers.snapshots()
+        self._workers.kill_silent(clock.monotonic_ms())
+        async with self._workers.changing:
+            try:
+                signing = self._ring.refresh(clock.now_ms())
+            except SigningKeysUnusable as error:
+                _log.error("signing_keys_unusable", reason=str(error))
+                return
+            if signing.kid != self._workers.signing.kid:
+                await self._workers.sign_with(signing)
+                _log.info("signing_key_rotated", kid=signing.kid)
 
     # -- what operators ask
 

@@ -1,7 +1,7 @@
 """Background tasks that keep a reference and log their failures."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -11,6 +11,7 @@ LATE_SECONDS = 0.02
 """A timer that comes later than this tells of a loop that was busy."""
 _PARTS = 5
 """Of a time limit: a stall of the loop takes one at the most."""
+_AFTER_DEFECT_SECONDS = 1.0
 _T = TypeVar("_T")
 _running: set[asyncio.Task[Any]] = set()
 _log = structlog.get_logger(__name__)
@@ -25,6 +26,25 @@ def spawn(work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
     _running.add(task)
     task.add_done_callback(_finished)
     return task
+
+
+def repeat(step: Callable[[], Awaitable[object]], *, name: str) -> asyncio.Task[None]:
+    """Start :func:`repeated` as a task."""
+    return spawn(repeated(step, name=name), name=name)
+
+
+async def repeated(step: Callable[[], Awaitable[object]], *, name: str) -> None:
+    """Run ``step`` again and again until cancelled. It waits by itself until there is something to do.
+
+    An exception is a defect: it is logged, and the next step follows a moment later. What a service does in the background must not end
+    with one row, or one answer of a server, that nobody thought of.
+    """
+    while True:
+        try:
+            await step()
+        except Exception:  # noqa: BLE001  # see above
+            _log.exception("background_task_defect", task=name)
+            await asyncio.sleep(_AFTER_DEFECT_SECONDS)
 
 
 async def cancel(*tasks: asyncio.Task[Any]) -> None:

@@ -16,7 +16,7 @@ from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.config.values import Rate
 from gateway.keys import redis_client
-from gateway.runtime import clock, gcra
+from gateway.runtime import clock, gcra, tasks
 from gateway.runtime.gcra import ShareNeeded
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
@@ -509,6 +509,27 @@ async def test_who_comes_while_a_settlement_fails_does_not_wait_for_the_next(own
     assert limiter.degraded
     assert all(share.wanted == 0 for share in shares.values())
     own_redis.thaw()
+    await limiter.stop()
+    await client.aclose()
+
+
+async def test_an_answer_that_nobody_thought_of_neither_holds_up_who_waits_nor_ends_settlements(own_redis, monkeypatch):
+    monkeypatch.setattr(limits, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(tasks, "_AFTER_DEFECT_SECONDS", 0)
+    client, rate = redis_client.connect(own_redis.url), Rate(10, 3_600_000)
+    limiter = KeyLimiter(client, metrics=Metrics())
+
+    def learn(*_answer):
+        raise IndexError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "_learn", learn)
+        limiter.start()
+        async with asyncio.timeout(10):
+            assert await admitted(limiter, 1, rate)
+    assert limiter.degraded
+    async with asyncio.timeout(10):
+        await until(lambda: not limiter.degraded)
     await limiter.stop()
     await client.aclose()
 

@@ -1,15 +1,20 @@
 """Background tasks."""
 
+import ast
 import asyncio
 import socket
 import time
+from pathlib import Path
 
 import pytest
 import structlog
 import uvloop
 from structlog.testing import capture_logs
 
+from gateway.runtime import tasks
 from gateway.runtime.tasks import Patience, cancel, spawn
+
+ROOT = Path(__file__).parents[3]
 
 
 async def test_a_failure_is_logged_with_the_tasks_name_and_a_cancellation_is_not():
@@ -42,6 +47,46 @@ async def test_a_task_that_loses_a_cancellation_is_asked_again():
     await cancel(task)
     assert task.cancelled()
     assert lost == 3
+
+
+async def test_what_is_repeated_goes_on_after_a_defect_which_is_logged(monkeypatch):
+    monkeypatch.setattr(tasks, "_AFTER_DEFECT_SECONDS", 0)
+    steps, done = iter([ZeroDivisionError(), KeyError("a row that nobody thought of"), None]), asyncio.Event()
+
+    async def step():
+        failure = next(steps)
+        if failure is not None:
+            raise failure
+        done.set()
+        await asyncio.sleep(3600)
+
+    structlog.reset_defaults()
+    with capture_logs() as logs:
+        repeating = tasks.repeat(step, name="chore")
+        async with asyncio.timeout(10):
+            await done.wait()
+        await cancel(repeating)
+    assert [(entry["event"], entry["task"]) for entry in logs] == [("background_task_defect", "chore")] * 2
+
+
+SUPERVISED = {("sender.py", "_drain"), ("sender.py", "_lead_if_free")}
+"""Whoever leads notices when one of these ends, and begins anew."""
+
+
+def test_no_loop_in_the_background_ends_with_a_defect():
+    """A loop that nothing but an exception ends is a service's background work: it is :func:`repeated`, or has its own way to go on."""
+    mortal = {
+        (path.name, function.name)
+        for room in ("gateway", "admin")
+        for path in (ROOT / room).rglob("*.py")
+        for function in ast.walk(ast.parse(path.read_text()))
+        if isinstance(function, ast.AsyncFunctionDef)
+        for loop in ast.walk(function)
+        if isinstance(loop, ast.While) and isinstance(loop.test, ast.Constant)
+        if not any(isinstance(part, ast.Return | ast.Break) for part in ast.walk(loop))
+        and not any(isinstance(part, ast.ExceptHandler) and ast.unparse(part.type or loop) == "Exception" for part in ast.walk(loop))
+    }
+    assert mortal == SUPERVISED
 
 
 async def test_nothing_to_cancel_is_no_wait():
