@@ -150,13 +150,15 @@ class UpstreamServer(Owner):
         if self._serving_next:  # it was left by one that does not want its turn
             return
         self._serving_next, turns = True, self._turns
-        while turns.count and (self._idle or self._has_room()) and (call := turns.next()) is not None:
-            connection = self.take(certain=True)
-            if connection is None:  # those that were idle have just been closed, and are about to make room
-                self._begin_opening(call)
-            elif not call.send_on(connection):
-                self.unused(connection)
-        self._serving_next = False
+        try:
+            while turns.count and (self._idle or self._has_room()) and (call := turns.next()) is not None:
+                connection = self.take(certain=True)
+                if connection is None:  # those that were idle have just been closed, and are about to make room
+                    self._begin_opening(call)
+                elif not call.send_on(connection):
+                    self.unused(connection)
+        finally:
+            self._serving_next = False
 
     def observe(self, waiter: Waiter, status: int) -> None:
         self._latency.observe(clock.stopwatch() - waiter.sent_at)
