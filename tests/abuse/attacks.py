@@ -232,6 +232,26 @@ async def chunked_dribbles(scene: Scene, address: str) -> None:
     await holding(scene, address, 20, one)
 
 
+async def streamed_uploads(scene: Scene, address: str) -> None:
+    """A byte now and then of content that is passed on as it comes: each holds a connection to the service meanwhile."""
+    await _upload(scene, address, b"Content-Length: 1000000\r\n\r\nx", b"x")
+
+
+async def streamed_chunks(scene: Scene, address: str) -> None:
+    """The same in chunks, of which nobody knows how many will come."""
+    await _upload(scene, address, b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", b"1\r\nx\r\n")
+
+
+async def _upload(scene: Scene, address: str, begin: bytes, piece: bytes) -> None:
+    async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"POST /upload HTTP/1.1\r\nHost: gate\r\n" + begin)
+        while not (writer.is_closing() or reader.at_eof()):
+            await asyncio.sleep(1)
+            writer.write(piece)
+
+    await holding(scene, address, 128, one)
+
+
 async def pipelined_floods(scene: Scene, address: str) -> None:
     async def one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while not writer.is_closing():
@@ -295,6 +315,8 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(slow_heads),
     Attack(slow_bodies),
     Attack(chunked_dribbles),
+    Attack(streamed_uploads),
+    Attack(streamed_chunks),
     Attack(pipelined_floods),
     Attack(floods_of_connections),
     Attack(slow_public_requests),

@@ -54,7 +54,7 @@ class Side(asyncio.Protocol):
 
     def _answer(self, request: Received) -> None:
         assert self._transport is not None
-        if b"/silent" in request.line:
+        if b"/silent" in request.line or request.values(b"transfer-encoding"):  # of which it does not see the end
             self._tunnel = True
         elif request.values(b"upgrade"):
             self._tunnel = True

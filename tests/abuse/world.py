@@ -8,7 +8,7 @@ from tests.support.running import configuration
 VAULT = new_entry("k1")
 HONEST = 4
 """Honest customers, of an account each."""
-ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot\nGET /slow public spot"
+ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /ticker public spot\nGET /slow public spot\nPOST /upload public spot"
 LIMITS = """[limits]
 per_key = "6000/minute"
 per_account = "6000/minute"
