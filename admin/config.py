@@ -274,7 +274,7 @@ class AdminLimits(Section):
     """From one address (IPv6: one /64) that is no trusted proxy, to each port."""
     max_body_bytes: int = Field(65_536, ge=4_096, le=1 << 20)
     request_timeout_ms: Milliseconds = 15_000
-    """From the end of the header section to the answer."""
+    """From the end of the header section to the answer; and for a client's TLS handshake."""
     idle_timeout_ms: Milliseconds = 30_000
 
 

@@ -166,6 +166,20 @@ async def test_a_handshake_that_takes_too_long_is_given_up(over_tls: tuple[Setti
             await asyncio.wait_for(reader.read(), 20)
 
 
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n"], ids=["nothing", "a part of a head"])
+async def test_who_has_finished_the_handshake_and_asks_nothing_is_closed(
+    over_tls: tuple[Settings, ssl.SSLContext], issuer: Issuer, sent: bytes
+) -> None:
+    settings, context = over_tls
+    async with running_service(settings(idle_timeout_ms=100), issuer) as service:
+        url = URL(service.public)
+        reader, writer = await asyncio.open_connection(url.host, url.port, ssl=context, server_hostname="localhost")
+        writer.write(sent)
+        with contextlib.suppress(ConnectionResetError):
+            assert await asyncio.wait_for(reader.read(), 20) == b""
+        writer.close()
+
+
 async def test_after_a_reload_whoever_begins_is_served_and_who_never_finishes_is_dropped(
     over_tls: tuple[Settings, ssl.SSLContext], issuer: Issuer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
