@@ -103,7 +103,7 @@ def budget(session: nox.Session) -> None:
 
 @nox.session(python=PRESENT)
 def mutants(session: nox.Session) -> None:
-    """Small faults in the pure rules, which their own tests must find: fails under 95 %, and says what it does not cover."""
+    """Small faults in the pure rules, a sample of each module, which their own tests must find: fails under 95 %, and says what is left."""
     session.install("--editable", ".[test]", "mutmut==3.8.1", env={"HATCH_BUILD_NO_HOOKS": "true"})
     session.run("python", "-m", "tests.mutants", *session.posargs)
 

@@ -16,7 +16,7 @@ from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database,
 hypothesis.settings.register_profile("gerbang", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None, max_examples=1_000)
 hypothesis.settings.register_profile(
-    "mutants", deadline=None, database=None, derandomize=True, max_examples=60,
+    "mutants", deadline=None, database=None, derandomize=True, max_examples=30, report_multiple_bugs=False,
     phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate), suppress_health_check=list(hypothesis.HealthCheck),
 )  # fmt: skip
 hypothesis.settings.load_profile("gerbang")

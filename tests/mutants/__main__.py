@@ -1,13 +1,15 @@
-"""``nox -s mutants``, or ``python -m tests.mutants [--write] [part of a module's path…]``: small faults in the pure rules, which their own
-tests must find.
+"""``nox -s mutants``, or ``python -m tests.mutants [--all] [--write] [part of a module's path…]``: small faults in the pure rules, which
+their own tests must find.
 
 Each module of ``modules.toml`` is mutated in a copy of the sources, and its own tests alone run against each mutant. Prints the survivors
 and the percentage that died. Ends with 1 when fewer than 95 % did, or when a survivor has no reason in ``results.toml``. ``--write``
-records there what was seen; a survivor that is new gets the reason ``?``, which has to be replaced by one.
+records there what was seen, unless more mutants of the same module were recorded before; a survivor that is new gets the reason ``?``,
+which has to be replaced by one. ``--again`` tries only those, after a test was added.
 
-Without names, what ``results.toml`` has a record of is tried, and as many mutants of a module as that record is of: all, or the same
-sample. At the end stands what the run did not cover: the rest of sampled modules, the modules of ``modules.toml`` that were not chosen or
-have no record yet (name one and ``--write`` it), and those that are pure (``pyproject.toml``, import-linter) without being listed there.
+Of each module, 30 mutants are tried: those whose description has the lowest SHA-256, so the same ones in every run and on every machine
+while the functions stay as they are. ``--most`` changes the number, ``--all`` tries every mutant. At the end stands what the run did not
+cover: the rest of each module, the modules that were not chosen, and those that are pure (``pyproject.toml``, import-linter) without
+being listed in ``modules.toml``.
 """
 
 import argparse
@@ -30,7 +32,10 @@ _ROOT = _HERE.parents[1]
 _RESULTS = _HERE / "results.toml"
 _COPIED = ("gateway", "admin", "deploy", "config", "tests", "pyproject.toml", "README.md")
 _ENOUGH = 0.95
-_MOST_SECONDS = 3_000
+_SAMPLE = 30
+_MOST_SECONDS = 7_200
+_NO_REASON = "?"
+_NO_RECORD: dict[str, Any] = {"made": 0, "tried": 0, "survivors": {}}
 _DEAD = ("died", "hung")
 _SAME = "equivalent:"
 """Begins the reason of a mutant that does what the original does: no test could tell it, so it does not count."""
@@ -39,34 +44,46 @@ _SAME = "equivalent:"
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.mutants")
     parser.add_argument("--write", action="store_true", help="record what is seen in results.toml")
-    parser.add_argument("--most", type=int, default=0, help="try so many of each module at most, the same in every run")
-    parser.add_argument("modules", nargs="*", help="parts of paths; all that have a record when none is given")
+    parser.add_argument("--most", type=int, default=_SAMPLE, help="try so many of each module at most, the same in every run")
+    parser.add_argument("--all", action="store_true", help="try every mutant")
+    parser.add_argument("--again", action="store_true", help="try only the recorded survivors that have no reason, after a test was added")
+    parser.add_argument("modules", nargs="*", help="parts of paths; every module when none is given")
     options = parser.parse_args()
     tables: dict[str, Any] = tomllib.loads((_HERE / "modules.toml").read_text(encoding="utf-8"))
     modules: dict[str, list[str]] = tables["tests"]
-    results: dict[str, Any] = tomllib.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
-    parts = options.modules or list(results)
-    chosen = {path: tests for path, tests in modules.items() if any(part in path for part in parts)}
-    sampled = {} if options.modules else {path: one["tried"] for path, one in results.items() if one["tried"] < one["made"]}
+    chosen = {path: tests for path, tests in modules.items() if any(part in path for part in options.modules or [""])}
+    left: dict[str, int] = {}
     tried = died = equivalent = unexplained = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = _copied(Path(folder))
         for path, tests in chosen.items():
+            known = _NO_RECORD | _recorded().get(path, {})
+            begun = _seconds()
             source, made = mutants_of(copy / path, tables["io"].get(path, []))
-            outcomes = _outcomes(copy, path, source, tests, _chosen(made, options.most or sampled.get(path, 0)))
-            result = _result(made, outcomes, results.get(path, {}).get("survivors", {}))
+            asked = _unexplained(made, known) if options.again else made if options.all else _sample(made, options.most)
+            outcomes = _outcomes(copy, path, source, tests, asked)
+            result = _result(made, outcomes, known, again=options.again)
+            left[path] = len(made) - result["tried"]
             tried += result["tried"]
             died += result["died"]
             equivalent += sum(reason.startswith(_SAME) for reason in result["survivors"].values())
-            unexplained += _print(path, result)
-            if options.write:
-                results[path] = result
-                _RESULTS.write_text(_toml(results), encoding="utf-8")
+            unexplained += _print(path, result, _seconds() - begun)
+            if options.write and (result["tried"] >= known["tried"] or result["made"] != known["made"]):
+                _RESULTS.write_text(_toml(_recorded() | {path: result}), encoding="utf-8")
     share = died / (tried - equivalent) if tried > equivalent else 0.0
     print(f"\n{died} of {tried} mutants died, {equivalent} are equivalent: {share:.1%}")
     print(f"{unexplained} survivors have no reason in results.toml")
-    _print_uncovered(tables, set(chosen), results)
+    _print_uncovered(tables, left)
     return 0 if share >= _ENOUGH and not unexplained else 1
+
+
+def _recorded() -> dict[str, Any]:
+    return tomllib.loads(_RESULTS.read_text(encoding="utf-8")) if _RESULTS.exists() else {}
+
+
+def _seconds() -> float:
+    """Of the processor, here and in the processes that ended."""
+    return sum(os.times()[:4])
 
 
 def _copied(folder: Path) -> Path:
@@ -79,8 +96,12 @@ def _copied(folder: Path) -> Path:
     return folder
 
 
-def _chosen(made: list[Mutant], most: int) -> list[Mutant]:
-    return sorted(made, key=lambda mutant: sha256(mutant.change.encode()).digest())[:most] if most else made
+def _sample(made: list[Mutant], most: int) -> list[Mutant]:
+    return sorted(made, key=lambda mutant: sha256(mutant.change.encode()).digest())[:most]
+
+
+def _unexplained(made: list[Mutant], known: dict[str, Any]) -> list[Mutant]:
+    return [mutant for mutant in made if known["survivors"].get(mutant.change) == _NO_REASON]
 
 
 def _outcomes(copy: Path, path: str, source: str, tests: list[str], mutants: list[Mutant]) -> dict[str, str]:
@@ -93,14 +114,18 @@ def _outcomes(copy: Path, path: str, source: str, tests: list[str], mutants: lis
     return {mutant.change: outcomes.get(mutant.name, "not tried in time") for mutant in mutants}
 
 
-def _result(made: list[Mutant], outcomes: dict[str, str], reasons: dict[str, str]) -> dict[str, Any]:
-    survivors = sorted(change for change, outcome in outcomes.items() if outcome not in _DEAD)
+def _result(made: list[Mutant], outcomes: dict[str, str], known: dict[str, Any], *, again: bool) -> dict[str, Any]:
+    survivors = {change for change, outcome in outcomes.items() if outcome not in _DEAD}
+    tried = len(outcomes)
+    if again:  # what else was tried stays as it is recorded
+        survivors |= {mutant.change for mutant in made if mutant.change in known["survivors"] and mutant.change not in outcomes}
+        tried = known["tried"]
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "made": len(made),
-        "tried": len(outcomes),
-        "died": len(outcomes) - len(survivors),
-        "survivors": {change: reasons.get(change, "?") for change in survivors},
+        "tried": tried,
+        "died": tried - len(survivors),
+        "survivors": {change: known["survivors"].get(change, _NO_REASON) for change in sorted(survivors)},
     }
 
 
@@ -119,25 +144,28 @@ def _run(copy: Path, tests: list[str], mutants: list[Mutant]) -> dict[str, str]:
     return outcomes
 
 
-def _print(path: str, result: dict[str, Any]) -> int:
+def _print(path: str, result: dict[str, Any], seconds: float) -> int:
     """How many survivors have no reason."""
     sampled = "" if result["made"] == result["tried"] else f" tried of {result['made']}"
-    print(f"{path}: {result['died']} of {result['tried']}{sampled} died", flush=True)
-    unexplained = [change for change, reason in result["survivors"].items() if reason == "?"]
+    print(f"{path}: {result['died']} of {result['tried']}{sampled} died ({seconds:.0f} s)", flush=True)
+    unexplained = [change for change, reason in result["survivors"].items() if reason == _NO_REASON]
     for change in unexplained:
         print(f"    survived: {change}", flush=True)
     return len(unexplained)
 
 
-def _print_uncovered(tables: dict[str, Any], chosen: set[str], results: dict[str, Any]) -> None:
-    """What says nothing about itself in this run."""
+def _print_uncovered(tables: dict[str, Any], left: dict[str, int]) -> None:
+    """What says nothing about itself in this run.
+
+    :param left: how many mutants of each module were not tried
+    """
     listed = set(tables["tests"])
     print("\nNot covered: prose, annotations, what stands outside functions, async functions, and")
-    for path in sorted(listed - chosen):
-        print(f"    {path}: {'not chosen' if path in results else 'no record yet'}")
-    for path in sorted(chosen & set(results)):
-        if (left := results[path]["made"] - results[path]["tried"]) > 0:
-            print(f"    {path}: {left} of its {results[path]['made']} mutants")
+    for path in sorted(listed - set(left)):
+        print(f"    {path}: not chosen")
+    for path, count in sorted(left.items()):
+        if count:
+            print(f"    {path}: {count} mutants")
     for path in sorted(_pure() - listed):
         print(f"    {path}: pure, and not listed in modules.toml")
     for path, names in sorted(tables["io"].items()):

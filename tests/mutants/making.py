@@ -1,7 +1,8 @@
 """Makes the mutants of one module, by mutmut's operators: one file that holds them all, and a name for each that says what it changes.
 
 Not made: mutants of prose (a text with a space in it: the wording of a refusal is no rule), of annotations, of what stands outside
-functions, and of ``async`` functions, which are no pure rules.
+functions, and of ``async`` functions, which are no pure rules; nor what is known to be equivalent, ``None`` for ``False`` and the name of a
+codec in capitals.
 """
 
 import re
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 _CACHED = re.compile(r"^@lru_cache.*\n", re.MULTILINE)
 """A decorated function is not mutated; without its cache it does the same."""
+_CODECS = ("ascii", "latin-1", "utf-8", "sha256", "sha512")
 _MUTMUT = "from mutmut.mutation.trampoline import wrap_in_trampoline as _mutmut_mutated, MutantDict"
 _OURS = "from tests.mutants.trampoline import mutated as _mutmut_mutated, MutantDict"
 
@@ -42,9 +44,24 @@ def mutants_of(path: Path, without: Collection[str] = ()) -> tuple[str, list[Mut
 
 
 def _is_rule(mutation: Any) -> bool:
-    node, function = mutation.original_node, mutation.contained_by_top_level_function
-    prose = type(node).__name__ in ("SimpleString", "ConcatenatedString") and " " in node.value
-    return not prose and getattr(function, "asynchronous", None) is None
+    old, new = mutation.original_node, mutation.mutated_node
+    if getattr(mutation.contained_by_top_level_function, "asynchronous", None) is not None or _is_prose(old):
+        return False
+    kind = type(old).__name__
+    if kind == "Call":
+        return all(any(one.value is kept.value for kept in new.args) for one in old.args if _is_prose(one.value))
+    if kind in ("Assign", "AnnAssign"):
+        return not (getattr(old.value, "value", None) == "False" and getattr(new.value, "value", None) == "None")
+    return not (kind == "SimpleString" and old.value.strip('"') in _CODECS and new.value == old.value.upper())
+
+
+def _is_prose(node: Any) -> bool:
+    kind = type(node).__name__
+    if kind == "ConcatenatedString":
+        return _is_prose(node.left) or _is_prose(node.right)
+    if kind == "FormattedString":
+        return any(" " in part.value for part in node.parts if type(part).__name__ == "FormattedStringText")
+    return kind == "SimpleString" and " " in node.value
 
 
 def _named(made: Any) -> list[Mutant]:

@@ -33,6 +33,10 @@ def signed_over(given, message, key=HMAC, encode=base64.b64encode):
     return with_field(request_of(given), b"x-request-signature", encode(sign_with(key, message)))
 
 
+def in_milliseconds(request):
+    return with_field(request, b"x-request-timestamp", dict(request.headers)[b"x-request-timestamp"] + b"000")
+
+
 MISTAKES = [
     (
         "(hex, not the Base64 of 32 bytes)",
@@ -44,6 +48,7 @@ MISTAKES = [
         lambda: signed_over(READ, READ["string_to_sign"].encode(), encode=lambda raw: base64.b64encode(raw.hex().encode())),
     ),
     ("seconds and milliseconds", lambda: signed_over(READ, READ["string_to_sign"].encode() + b"000")),
+    ("seconds and milliseconds", lambda: in_milliseconds(signed_over(READ, READ["string_to_sign"].encode()))),
     ("the query was signed", lambda: request_of(vector("mobee", "refused: the query was signed"))),
     ("newline", lambda: request_of(vector("mobee", "refused: a newline behind the timestamp"))),
     ("CRLF", lambda: signed_over(READ, READ["string_to_sign"].replace("\n", "\r\n").encode())),

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.errors import Refusal
+from gateway.errors import HeadersTooLarge, MalformedRequest, Refusal
 from gateway.http1.headers import HOP_BY_HOP
 from gateway.http1.request_reader import RequestReader
 from gateway.http1.response import Unframable
@@ -408,6 +408,45 @@ def test_a_head_has_a_limit_however_it_comes() -> None:
     reader.begin(head_only=False, upgrade=False)
     with pytest.raises(Unframable):
         feed_all(reader, [b"HTTP/1.1 200 OK\r\nX-A: ", *([b"a" * 1_000] * 70)])
+
+
+def test_the_limit_of_a_head_is_exact_and_its_refusal_names_it_and_closes() -> None:
+    head = REQUESTS[0]
+    for pieces in ([head], [head[:-1], head[-1:]]):
+        assert requests_read(pieces).end == "open"
+        reader = RequestReader()
+        assert [reader.read_head(piece, len(head)) for piece in pieces][-1]
+    for piece in (head, head[:-1] + b"xx"):
+        with pytest.raises(HeadersTooLarge) as refused:
+            RequestReader().read_head(piece, len(head) - 1)
+        assert refused.value.extras == {"limit": len(head) - 1}
+        assert refused.value.close
+
+
+def test_empty_lines_alone_are_no_message() -> None:
+    with pytest.raises(MalformedRequest):
+        RequestReader().read_head(b"\r\n\r\n", LIMIT)
+    with pytest.raises(Unframable):
+        feed_all(begun_response(), [b"\r\n\r\n"])
+
+
+def test_a_chunk_size_may_have_spaces_behind_it_in_a_response_alone() -> None:
+    chunks = b"2  \r\nok\r\n0\r\n\r\n"
+    reader = begun_response()
+    reader.feed(a_head(b"HTTP/1.1 200 OK", CHUNKED) + chunks)
+    assert (reader.ended, reader.content) == (True, b"ok")
+    assert requests_read([a_head(b"POST /a HTTP/1.1", b"Host: a", CHUNKED) + chunks]).end == "refused"
+
+
+def test_a_reader_has_read_nothing_yet() -> None:
+    for reader in (RequestReader(), ResponseReader()):
+        assert (reader.content, reader.ended, reader.rest) == (b"", False, b"")
+
+
+def begun_response() -> ResponseReader:
+    reader = ResponseReader()
+    reader.begin(head_only=False, upgrade=False)
+    return reader
 
 
 def feed_all(reader: ResponseReader, pieces: list[bytes]) -> None:

@@ -1,9 +1,10 @@
 """Frame boundaries, however the bytes are cut."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.websocket.frames import PING, TEXT, FrameTracker, Masks, close_frame
+from gateway.websocket.frames import FRAMES_AT_ONCE, PING, TEXT, FrameBudget, FrameTracker, Masks, close_frame
 from gateway.websocket.frames import frame as made
 from gateway.websocket.frames import masked as exclusive_or
 
@@ -114,3 +115,44 @@ def test_a_close_reason_is_cut_between_characters() -> None:
 def test_masks_do_not_come_twice() -> None:
     masks = Masks()
     assert len({masks.next() for _ in range(5_000)}) > 4_990
+
+
+def test_the_masks_of_one_draw_are_its_bytes_in_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    draws = iter([bytes(range(256)) * 16, b"next" * 1_024])
+    monkeypatch.setattr("gateway.websocket.frames.secrets.token_bytes", lambda size: next(draws)[:size])
+    masks = Masks()
+    drawn = [masks.next() for _ in range(1_025)]
+    assert b"".join(drawn[:1_024]) == bytes(range(256)) * 16
+    assert drawn[1_024] == b"next"
+
+
+def test_frames_are_counted_once_however_they_are_cut() -> None:
+    stream = frame(b"x" * 300, masked=True) + frame(b"", masked=False) + frame(b"x" * 3, masked=True)
+    whole, cut = FrameTracker(), FrameTracker()
+    whole.follow(stream)
+    for index in range(len(stream)):
+        cut.follow(stream[index : index + 1])
+    assert (whole.frames, cut.frames) == (3, 3)
+
+
+def test_a_budget_may_be_spent_at_once_and_comes_back_with_time() -> None:
+    budget = FrameBudget()
+    assert budget.spend(FRAMES_AT_ONCE - 1, 5)
+    assert budget.spend(1, 5)
+    assert not budget.spend(1, 5)  # and is counted: refused frames have come, too
+    assert not budget.spend(1, 6)
+    assert budget.spend(0, 7)
+    assert not budget.spend(1, 7)
+    assert budget.spend(2, 10)
+    assert not budget.spend(1, 10)
+
+
+def test_a_budget_never_exceeds_what_may_come_at_once_nor_grows_when_the_clock_is_set_back() -> None:
+    budget = FrameBudget()
+    assert budget.spend(0, 1_000_000)
+    assert not budget.spend(FRAMES_AT_ONCE + 1, 1_000_000)
+    budget = FrameBudget()
+    assert budget.spend(FRAMES_AT_ONCE, 1_000)
+    assert budget.spend(0, 900)
+    assert budget.spend(1, 901)
+    assert not budget.spend(1, 901)

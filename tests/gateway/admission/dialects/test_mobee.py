@@ -71,3 +71,12 @@ def test_a_trade_with_a_query_is_refused_even_an_empty_one():
         with pytest.raises(UnsignedQuery, match="does not sign the query") as refused:
             gate.admit(request, route)
         assert refused.value.code == "unsigned_query"
+
+
+def test_a_time_is_read_again_as_it_was_read_the_first_time():
+    for written, milliseconds in ((b"1790000001", 1_790_000_001_000), (b"1790000002", 1_790_000_002_000)) * 2:
+        assert read(with_field(READ, TIMESTAMP, written)).timestamp_ms == milliseconds
+
+
+def test_the_dialect_has_its_name_and_owns_its_fields():
+    assert (Mobee().name, Mobee().fields) == ("mobee", {KEY, SIGNATURE, TIMESTAMP})
