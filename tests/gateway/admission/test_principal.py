@@ -7,9 +7,9 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS, PKCS1v15
 from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
-from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hashes import SHA256, SHA512
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -105,3 +105,59 @@ def test_it_holds_what_is_decided_by():
     assert principal.scopes == {"read", "trade"}
     assert principal.allowlist == {"8.8.8.8", "2001:4860::8"}
     assert Principal.of(a_record()).allowlist is None
+
+
+def test_it_holds_what_the_record_says_of_time_account_and_tier():
+    record = a_record(expires_ms=1_790_000_000_000, frozen=True, tier="pro")
+    principal = Principal.of(record)
+    assert principal.record is record
+    assert (principal.key_id, principal.algorithm) == (record.key_id, "hmac-sha256")
+    assert (principal.expires_ms, principal.frozen, principal.tier) == (1_790_000_000_000, True, "pro")
+    assert principal.account_ledger == "account:alice"
+
+
+def test_an_rsa_key_alone_verifies_pss_with_a_salt_of_64_bytes_too():
+    key = RSA[2048]
+    verify = asymmetric(Algorithm.RSA_SHA256, key).verify_pss
+    right = key.sign(MESSAGE, PSS(MGF1(SHA512()), salt_length=64), SHA512())
+    assert verify(MESSAGE, right)
+    assert not verify(MESSAGE + b"\n", right)
+    for padding, algorithm in ((PSS(MGF1(SHA512()), 32), SHA512()), (PSS(MGF1(SHA256()), 32), SHA256()), (PKCS1v15(), SHA512())):
+        assert not verify(MESSAGE, key.sign(MESSAGE, padding, algorithm))
+    assert asymmetric(Algorithm.ED25519, ED25519).verify_pss is None
+    assert Principal.of(a_record()).verify_pss is None
+
+
+@pytest.mark.parametrize(
+    ("length", "work"),
+    [
+        *((length, ("hmac", 32)) for length in (0, 1, 31, 32, 63, 65, 255)),
+        (64, ("ed25519", 64)),
+        *((length, ("rsa 256", 256)) for length in (256, 257, 383)),
+        *((length, ("rsa 384", 384)) for length in (384, 385, 511)),
+        *((length, ("rsa 512", 512)) for length in (512, 513, 600)),
+    ],
+)
+def test_nobodys_verification_is_of_the_kind_that_the_length_is_of(monkeypatch, length, work):
+    done = []
+
+    def of(kind):
+        return lambda message, signature: done.append((kind, len(signature), message))
+
+    monkeypatch.setattr("gateway.admission.principal._nobodys_hmac", of("hmac"))
+    monkeypatch.setattr("gateway.admission.principal._nobodys_ed25519", of("ed25519"))
+    monkeypatch.setattr("gateway.admission.principal._nobodys_rsa", {size: of(f"rsa {size}") for size in (256, 384, 512)})
+    assert pretend_to_verify(MESSAGE, bytes(length)) is False
+    assert done == [(*work, MESSAGE)]
+
+
+@pytest.mark.parametrize(("principal", "sign"), KEYS)
+def test_a_signature_of_another_length_is_verified_as_nobodys(monkeypatch, principal, sign):
+    pretended = []
+    monkeypatch.setattr("gateway.admission.principal.pretend_to_verify", lambda *given: pretended.append(given) is not None)
+    right = sign(MESSAGE)
+    for other in (right[:-1], right + b"\0", b""):
+        assert principal.verify(MESSAGE, other) is False
+    assert pretended == [(MESSAGE, right[:-1]), (MESSAGE, right + b"\0"), (MESSAGE, b"")]
+    assert principal.verify(MESSAGE, right)
+    assert len(pretended) == 3

@@ -126,6 +126,14 @@ def test_the_masks_of_one_draw_are_its_bytes_in_order(monkeypatch: pytest.Monkey
     assert drawn[1_024] == b"next"
 
 
+def test_a_close_frame_between_two_fragments_ends_no_message() -> None:
+    tracker = FrameTracker()
+    tracker.follow(b"\x01\x02He" + b"\x88\x00")
+    assert not tracker.between_messages
+    tracker.follow(b"\x80\x03llo")
+    assert tracker.between_messages
+
+
 def test_frames_are_counted_once_however_they_are_cut() -> None:
     stream = frame(b"x" * 300, masked=True) + frame(b"", masked=False) + frame(b"x" * 3, masked=True)
     whole, cut = FrameTracker(), FrameTracker()
