@@ -119,6 +119,7 @@ def test_it_holds_what_the_record_says_of_time_account_and_tier():
 def test_an_rsa_key_alone_verifies_pss_with_a_salt_of_64_bytes_too():
     key = RSA[2048]
     verify = asymmetric(Algorithm.RSA_SHA256, key).verify_pss
+    assert verify is not None
     right = key.sign(MESSAGE, PSS(MGF1(SHA512()), salt_length=64), SHA512())
     assert verify(MESSAGE, right)
     assert not verify(MESSAGE + b"\n", right)
