@@ -120,13 +120,13 @@ class Accounting:
         refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))
 
     def claimed(self, admitted: Admitted, refusal: BaseException | None) -> None:
-        """The replay guard has answered: count the request, or undo what it was charged.
+        """What was admitted has been decided to its end: count the request, or undo what it was charged.
 
         :param refusal: why it does not pass; ``None``: it does
         """
-        if admitted.principal is None or admitted.replay is None:
+        if admitted.principal is None:
             return
-        key_id = admitted.replay.key_id
+        key_id = admitted.principal.key_id
         usage, now_ms = self._services.usage, self._services.now_ms()
         if refusal is None:
             usage.admitted(key_id, admitted.client_ip, now_ms)
@@ -136,7 +136,7 @@ class Accounting:
             if admitted.weighed and admitted.route.places_orders:
                 count_order(self._limiter, principal, -1, now_ms)
             if isinstance(refusal, ReplayedRequest):
-                if admitted.replay.advice:
+                if admitted.replay is not None and admitted.replay.advice:
                     refusal.detail += f". {admitted.replay.advice}"
                 if refusal.repeated and admitted.client_ip:  # once may be a client's own retry
                     self._services.failures.failed(admitted.client_ip, self._failure_rate, self._services.monotonic_ms())

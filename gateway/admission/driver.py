@@ -68,9 +68,11 @@ class Pending:
                 again()
             except KeyNeeded as needed:
                 await fetch_and_retry(self._gate, needed, again)
-            self._settle(admitted, None)
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
+            self._gate.withdraw(admitted, error)
             self._settle(admitted, error)
+        else:
+            self._settle(admitted, None)
 
     async def look_up(self, needed: KeyNeeded) -> None:
         """Fetch what is needed, and decide again."""

@@ -335,26 +335,29 @@ class Gate:
         return self._authentication.knows(principal, self._monotonic_ms())
 
     def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
-        """Decide anew whether the key of a request stands that has waited since it was admitted, and count it.
+        """Decide anew whether the key of a request stands that has waited since it was admitted, and count it. If not: :meth:`withdraw`.
 
-        :param counted: it was counted when its claim was made
+        :param counted: it was counted when it was admitted, or its claim made
         :raises InvalidCredentials, KeyExpired, AccountFrozen: it does not, so that the request may not pass
         :raises KeyNeeded: the key must be fetched first
         """
         principal = admitted.principal
         if principal is None:
             return
-        try:
-            found = self._authentication.known(principal.key_id, self._monotonic_ms())
-            if found is None:
-                raise InvalidCredentials("the key was deleted while this waited to be executed, and it was not", reason="deleted key")
-            rules.check_standing(found, self.services.now_ms())
-        except Refusal as refusal:
-            self._accounting.claimed(admitted, refusal)
-            raise
+        found = self._authentication.known(principal.key_id, self._monotonic_ms())
+        if found is None:
+            raise InvalidCredentials("the key was deleted while this waited to be executed, and it was not", reason="deleted key")
+        rules.check_standing(found, self.services.now_ms())
         admitted.principal = found
         if not counted:
             self._accounting.claimed(admitted, None)
+
+    def withdraw(self, admitted: Admitted, error: BaseException) -> None:
+        """What was admitted does not pass: whether its key stands was asked again, and it does not, or nobody could say.
+
+        Undoes what it was charged, and counts the refusal.
+        """
+        self._accounting.claimed(admitted, error)
 
     def answer(self, admitted: Admitted, request: Request) -> Answer:
         """What a built-in route answers.

@@ -63,6 +63,9 @@ class ScriptedGate:
         if step is not None:
             raise step
 
+    def withdraw(self, admitted: Admitted, error: BaseException) -> None:
+        self.steps.append(f"withdraw {type(error).__name__}")
+
 
 class Told:
     """Who waits for a decision."""
@@ -235,6 +238,7 @@ async def test_a_key_that_ended_while_its_claim_was_awaited_passes_nothing(error
     driven(gate, told)
     gate.claimed.set_result(None)
     assert await told.call() == (admitted, error)
+    assert gate.steps[-2:] == ["confirm", f"withdraw {type(error).__name__}"]
 
 
 async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_up() -> None:
@@ -244,6 +248,7 @@ async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_
     gate.claimed.set_result(None)
     assert isinstance((await told.call())[1], KeyStoreUnavailable)
     assert gate.steps.count("fetch gbk_a") == MAX_LOOKUPS
+    assert gate.steps[-1] == "withdraw KeyStoreUnavailable"
 
 
 async def test_a_replay_stays_one_whatever_became_of_its_key() -> None:

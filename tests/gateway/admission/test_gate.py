@@ -4,10 +4,12 @@ import asyncio
 import dataclasses
 from ipaddress import ip_address
 from itertools import combinations
+from unittest.mock import AsyncMock
 
 import pytest
 
 from deploy.signing import DIALECTS
+from gateway.admission.driver import Pending
 from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal
 from gateway.admission.rules import AHEAD_MS, CLOCKS_MS
@@ -462,6 +464,7 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
         with pytest.raises(Refusal) as refused:
             scene.gate.confirm(admitted)
         assert refused.value.code == code
+        scene.gate.withdraw(admitted, refused.value)
     else:
         scene.gate.confirm(admitted)
     assert scene.usage.counts == {code or "admitted": 1}
@@ -480,9 +483,28 @@ async def test_what_is_looked_at_again_behind_its_claim_is_counted_once_and_stan
     assert scene.gate.stands(admitted)
     assert scene.usage.counts == {"admitted": 1}
     scene.lookup.peek = lambda *_: ABSENT
-    with pytest.raises(InvalidCredentials):
+    with pytest.raises(InvalidCredentials) as refused:
         scene.gate.confirm(admitted, counted=True)
+    scene.gate.withdraw(admitted, refused.value)
     assert scene.usage.counts == {"admitted": 1, "invalid_credentials": 1}
+
+
+@pytest.mark.parametrize(
+    ("dialect", "method", "target", "claimed"), [("binance", "POST", "/trade", True), ("mobee", "GET", "/read", False)]
+)
+async def test_what_cannot_be_looked_at_again_is_given_back_whatever_it_waited_for(dialect, method, target, claimed):
+    """A claim, or in a session its turn behind others."""
+    scene = Scene(dialect=dialect, method=method, target=target)
+    admitted = scene.admit()
+    assert (sum(scene.limiter.charged), admitted.replay is not None) == (1, claimed)
+    told: asyncio.Future = asyncio.get_running_loop().create_future()
+    scene.lookup.peek = lambda *_: None
+    scene.lookup.fetch = AsyncMock(side_effect=KeyStoreUnavailable("neither store answers"))
+    Pending(scene.gate, scene.request(), admitted.route, lambda *outcome: told.set_result(outcome)).confirm(admitted, counted=True)
+    found, error = await told
+    assert (found, error.code) == (admitted, "key_store_unavailable")
+    assert sum(scene.limiter.charged) == 0
+    assert scene.usage.counts["key_store_unavailable"] == 1
 
 
 async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
