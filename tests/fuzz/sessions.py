@@ -1,6 +1,7 @@
 """Bytes as a client might send them on an open WebSocket session, through frames, JSON and admission. Run by ``run``.
 
-Every input ends in admitted messages, error messages or a close code, and the same ones however it is cut.
+Every input ends in admitted messages, error messages or a close code, and the same ones however it is cut. A session that has learnt the
+shapes of honest messages, and then of this input's, reads each message as one that scans it, the first time, the second and the third.
 """
 
 import json
@@ -12,21 +13,30 @@ import atheris
 
 with atheris.instrument_imports(include=["gateway"]):
     from gateway.admission.outcome import Admitted, KeyNeeded
-    from gateway.admission.sessions import SESSIONS
+    from gateway.admission.sessions import SESSIONS, Shape
     from gateway.errors import Refusal
     from gateway.http1.message import Request
     from gateway.websocket.frames import TEXT, frame
     from gateway.websocket.messages import MessageReader
     from tests.support.keys import NOW_MS, a_record
-    from tests.support.session import METHODS, PATHS, binance, log_in, session_gate
+    from tests.support.session import METHODS, PATHS, binance, log_in, made_of, session_gate
 
 RECORD = a_record(key_id="gbk_g7B5aKW6T8qMGAAWIAolwb01YidV")
 GATE = session_gate(RECORD)
+HONEST = {
+    "binance": [
+        log_in(RECORD, "binance", now_ms=NOW_MS),
+        binance(RECORD, "order.place", {"symbol": "BTCUSDT", "price": "900000.5", "quantity": 0.001, "recvWindow": 5000}, now_ms=NOW_MS),
+        b'{"id":1,"method":"time","params":{"x":[1,{"y":null}],"limit":5}}',
+    ],
+    "mobee": [log_in(RECORD, "mobee", now_ms=NOW_MS), b'{"method":"subscribe","events":["BL","MK"]}'],
+}
+"""What clients send, and what a session has learnt before each input."""
 CREDENTIALS = {"binance": ("apiKey", "signature"), "mobee": ("api", "hmac")}
 
 
 def one(data: bytes) -> None:
-    """One input, in both dialects: whole, and cut in two.
+    """One input, in both dialects: whole, and cut in two; its messages read by shapes, and scanned.
 
     :raises AssertionError: it does not come to the same, or is admitted as nothing may be
     """
@@ -34,6 +44,28 @@ def one(data: bytes) -> None:
     for dialect in SESSIONS:
         whole = _talk(dialect, [data])
         assert whole == _talk(dialect, [data[:middle], data[middle:]]), whole
+        _learn(dialect, data)
+
+
+def _learn(dialect: str, data: bytes) -> None:
+    """Of the input as frames, where it is of such, and as one message, which reaches the shapes at once."""
+    reader = MessageReader(4_096)
+    reader.feed(data)
+    texts: list[bytes] = []
+    while (event := reader.next(0)) is not None:
+        if event.opcode == TEXT:
+            texts.append(event.payload)
+    try:
+        data.decode()
+        texts.append(data)
+    except UnicodeDecodeError:
+        pass
+    shapes: list[Shape] = []
+    for honest in HONEST[dialect]:
+        made_of(dialect, honest, shapes)
+    for text in [each for each in texts for _ in range(3)] + texts:
+        found = made_of(dialect, text, shapes)
+        assert found == made_of(dialect, text, None), (text, found)
 
 
 def _talk(dialect: str, pieces: list[bytes]) -> list[object]:
@@ -78,15 +110,11 @@ def _refused(refusal: Refusal, route: object, message: object) -> str:
 
 def seeds() -> list[bytes]:
     """What honest clients send."""
-    orders = [
-        binance(RECORD, "order.place", {"symbol": "BTCUSDT"}, now_ms=NOW_MS),
-        b'{"id":1,"method":"time","params":{"x":[1,{"y":null}]}}',
-    ]
-    texts = [log_in(RECORD, dialect, now_ms=NOW_MS) for dialect in METHODS] + orders + [b'{"method":"subscribe","events":["BL","MK"]}']
+    texts = [text for dialect in METHODS for text in HONEST[dialect]]
     zero = b"\0\0\0\0"
     frames = [frame(TEXT, text, mask=zero) for text in texts]
     pieces = b"\x01\x81" + zero + b"{" + frame(9, b"ping", mask=zero) + b"\x80\x81" + zero + b"}"
-    return [*frames, b"".join(frames), pieces, frame(8, b"\x03\xe8", mask=zero)]
+    return [*texts, *frames, b"".join(frames), pieces, frame(8, b"\x03\xe8", mask=zero)]
 
 
 def main(argument: str) -> None:

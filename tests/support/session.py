@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.admission.gate import Gate
-from gateway.errors import ReplayedRequest
+from gateway.admission.sessions import SESSIONS, Shape
+from gateway.errors import Refusal, ReplayedRequest
+from gateway.http1.message import Request
 from gateway.keys.record import KeyRecord
 from gateway.runtime import clock
 from gateway.websocket.frames import CLOSE, TEXT, frame, masked
@@ -211,3 +213,27 @@ async def conversation(*records: KeyRecord, script: Any = None, gate: Gate | Non
     async with recording_upstream(script or switch) as upstream, serving(upstream, gate=gate, **sections) as served:  # type: ignore[arg-type]
         served.valid_keys.update(record.key_id for record in records)
         yield Conversation(served, upstream, gate)
+
+
+HANDSHAKE = Request(b"GET", b"/ws", b"/ws", None, (), b"", "192.0.2.1", False, 0, "request-1")
+PROBLEM = {"type": "urn:x", "title": "X", "status": 403, "code": "scope_not_granted", "detail": "why", "request_id": "r"}
+
+
+def made_of(dialect_name: str, text: bytes, shapes: list[Shape] | None) -> list[object]:
+    """Everything that is made of a message, or why it is refused: the same whether it is read by a shape or scanned.
+
+    :param shapes: those of earlier messages; ``None``: it is scanned
+    """
+    dialect = SESSIONS[dialect_name]
+    found: list[object] = []
+    try:
+        message = dialect.read(text, HANDSHAKE, "gbk_x", 7, "request-1", shapes)
+        found += [message.wrong, message.act, message.names, message.rest, message.forwarded(b'"gateway":{}')]
+        found.append(dialect.refusal(PROBLEM, message))
+        credentials = dialect.credentials(message, 60_000)
+        if credentials is not None:
+            found.append([getattr(credentials, name) for name in type(credentials).__slots__])
+            found.append(list(dialect.mistakes(message, credentials)))
+    except Refusal as refusal:
+        found.append((type(refusal), refusal.detail))
+    return found

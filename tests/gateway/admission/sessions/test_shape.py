@@ -8,11 +8,8 @@ from hypothesis import strategies as st
 
 from gateway.admission.sessions import SESSIONS, Shape
 from gateway.admission.sessions.shape import LONGEST, MOST
-from gateway.errors import Refusal
-from gateway.http1.message import Request
+from tests.support.session import HANDSHAKE, made_of
 
-HANDSHAKE = Request(b"GET", b"/ws", b"/ws", None, (), b"", "192.0.2.1", False, 0, "request-1")
-PROBLEM = {"type": "urn:x", "title": "X", "status": 403, "code": "scope_not_granted", "detail": "why", "request_id": "r"}
 ORDER = (
     '{"id":17,"method":"order.place","params":{"symbol":"BTCIDR","price":"900%000","quantity":0.00000100,"timestamp":1790000000000,'
     '"list":["a","b"],"recvWindow":5000,"flag":true,"apiKey":"gbk_x","signature":"' + "ab" * 32 + '"}}'
@@ -20,20 +17,7 @@ ORDER = (
 
 
 def told(text: bytes, shapes: list[Shape] | None) -> list[object]:
-    """Everything that is made of a message, or why it is refused."""
-    dialect = SESSIONS["binance"]
-    found: list[object] = []
-    try:
-        message = dialect.read(text, HANDSHAKE, "gbk_x", 7, "request-1", shapes)
-        found += [message.wrong, message.act, message.names, message.rest, message.forwarded(b'"gateway":{}')]
-        found.append(dialect.refusal(PROBLEM, message))
-        credentials = dialect.credentials(message, 60_000)
-        if credentials is not None:
-            found.append([getattr(credentials, name) for name in type(credentials).__slots__])
-            found.append(list(dialect.mistakes(message, credentials)))
-    except Refusal as refusal:
-        found.append((type(refusal), refusal.detail))
-    return found
+    return made_of("binance", text, shapes)
 
 
 def recognised(text: str, shapes: list[Shape]) -> bool:
