@@ -20,12 +20,15 @@ REDIS = (
     *("tests/admin/identity/test_sessions.py", "tests/deploy/local/test_redis.py"),
 )
 """Tests of whatever speaks to Redis: every command and script that the services send, Sentinel and Cluster."""
+OURS = ("pyproject.toml", "deploy/locks/build.in", "--python-version", "3.11")
 LOCKS = {
-    "deploy/locks/runtime.txt": (),
-    "deploy/locks/local.txt": ("--extra", "local", "--extra", "traces"),
-    "deploy/locks/test.txt": ("--extra", "test", "--extra", "dev", "--extra", "traces"),
+    "deploy/locks/runtime.txt": OURS,
+    "deploy/locks/local.txt": (*OURS, "--extra", "local", "--extra", "traces"),
+    "deploy/locks/test.txt": (*OURS, "--extra", "test", "--extra", "dev", "--extra", "traces"),
+    "tests/e2e/programs/hummingbot.txt": ("tests/e2e/programs/hummingbot.in", "--python-version", "3.11"),
+    "tests/e2e/programs/nautilus_trader.txt": ("tests/e2e/programs/nautilus_trader.in", "--python-version", "3.12"),
 }
-"""What each lock is of: the container, ``deploy/up``, ``tests/run``."""
+"""What each lock is of: the container, ``deploy/up``, ``tests/run``, and other people's programs that tests run."""
 
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = False
@@ -123,21 +126,9 @@ def bench(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
     """Resolve the dependencies anew into ``deploy/locks``, with hashes, for every platform and interpreter; options go to uv."""
-    for file, extras in LOCKS.items():
-        Path(file).parent.mkdir(exist_ok=True)
+    for file, sources in LOCKS.items():
         session.run(
-            *(
-                "uv",
-                "pip",
-                "compile",
-                "pyproject.toml",
-                "deploy/locks/build.in",
-                *extras,
-                "--universal",
-                "--python-version",
-                "3.11",
-                "--generate-hashes",
-            ),
+            *("uv", "pip", "compile", *sources, "--universal", "--generate-hashes"),
             *("--no-emit-index-url", "--no-header", "--quiet", "--output-file", file, *session.posargs),
         )
 

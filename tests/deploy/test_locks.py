@@ -20,13 +20,24 @@ def wanted(extras: tuple[str, ...]) -> list[Requirement]:
     return [requirement for requirement in map(Requirement, texts) if requirement.name != PROJECT["name"]]
 
 
-@pytest.mark.parametrize(("lock", "extras"), EXTRAS.items())
-def test_a_lock_is_of_the_present_dependencies(lock: str, extras: tuple[str, ...]) -> None:
-    text = (ROOT / "deploy" / "locks" / f"{lock}.txt").read_text()
+def of_program(file: Path) -> list[Requirement]:
+    return [Requirement(line) for line in file.read_text().splitlines() if not line.startswith("#")]
+
+
+@pytest.mark.parametrize(
+    ("lock", "wishes"),
+    [
+        *((ROOT / "deploy" / "locks" / f"{lock}.txt", wanted(extras)) for lock, extras in EXTRAS.items()),
+        *((file.with_suffix(".txt"), of_program(file)) for file in sorted((ROOT / "tests" / "e2e" / "programs").glob("*.in"))),
+    ],
+    ids=lambda value: value.stem if isinstance(value, Path) else "",
+)
+def test_a_lock_is_of_the_present_dependencies(lock: Path, wishes: list[Requirement]) -> None:
+    text = lock.read_text()
     pinned: dict[str, list[str]] = {}
     for name, version in re.findall(r"^([\w.-]+)(?:\[[\w,-]+\])?==([\w.+!]+)", text, re.MULTILINE):
         pinned.setdefault(name.lower().replace("_", "-"), []).append(version)
-    missing = [str(each) for each in wanted(extras) if not any(map(each.specifier.contains, pinned.get(each.name.lower(), [])))]
+    missing = [str(each) for each in wishes if not any(map(each.specifier.contains, pinned.get(each.name.lower().replace("_", "-"), [])))]
     assert missing == [], "resolve them again: nox -s lock"
     assert text.count("==") <= text.count("--hash=sha256:")
     assert "http" not in "".join(line for line in text.splitlines() if not line.lstrip().startswith("#") and "==" not in line)

@@ -1,0 +1,75 @@
+"""Trading programs in Python that cannot live beside the gateway's own packages: each has an environment of its own, from locks."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "e2e" / "programs"
+SECONDS = 600
+"""To install, and compile, where other tests run beside it."""
+VARIABLES = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+
+
+def interpreter(least: tuple[int, int]) -> str | None:
+    """An interpreter that is recent enough: the tests' own, one on the path, or one that pyenv has installed."""
+    if sys.version_info >= least:
+        return sys.executable
+    minors = range(least[1], least[1] + 3)
+    named = [found for minor in minors if (found := shutil.which(f"python3.{minor}"))]
+    pyenv = [Path(shim).parents[1] for shim in named if Path(shim).parent.name == "shims"]  # shims answer for the chosen version alone
+    installed = [found for root in pyenv for minor in minors for found in map(str, root.glob(f"versions/3.{minor}.*/bin/python"))]
+    runs = (found for found in [*named, *installed] if subprocess.run([found, "-c", ""], capture_output=True).returncode == 0)
+    return next(runs, None)
+
+
+def _run(command: list[str], **variables: str) -> None:
+    done = subprocess.run(command, env=os.environ | VARIABLES | variables, capture_output=True, text=True, timeout=SECONDS)
+    assert done.returncode == 0, done.stderr
+
+
+def environment(name: str, *, least: tuple[int, int]) -> Path:
+    """The program's Python, installed as ``NAME.txt`` says, and ``NAME-source.txt`` where something is built; skips where it cannot run."""
+    python = interpreter(least)
+    if python is None:
+        pytest.skip(f"{name} needs Python {least[0]}.{least[1]} or newer, which is not here")
+    lock, source = FOLDER / f"{name}.txt", FOLDER / f"{name}-source.txt"
+    if source.exists() and shutil.which("g++") is None:
+        message = f"{name} is compiled, and there is no compiler here: apt-get install g++"
+        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    place, stamp = FOLDER / ".environments" / name, FOLDER / ".environments" / name / "installed"
+    build = [*sorted((FOLDER / "build").glob("*.py")), source] if source.exists() else []
+    wanted = f"{python} {place} {[zlib.crc32(file.read_bytes()) for file in (lock, *build)]}"
+    if stamp.exists() and stamp.read_text() == wanted:
+        return place / "bin" / "python"
+    uv = str(Path(sys.executable).with_name("uv"))
+    _run([uv, "venv", "--clear", "--python", python, str(place)])
+    install = [uv, "pip", "install", "--python", str(place / "bin" / "python"), "--no-deps", "--require-hashes", "--requirement"]
+    _run([*install, str(lock)])
+    if source.exists():
+        # Not into uv's cache, where it would pass for the whole program. The variable is the program's own: its build takes half as long.
+        _run(
+            [*install, str(source), "--no-build-isolation", "--no-cache"],
+            PYTHONPATH=str(FOLDER / "build"),
+            WITHOUT_CYTHON_OPTIMIZATIONS="1",
+            CFLAGS="-g0 -w",
+            PATH=f"{place / 'bin'}:{os.environ['PATH']}",
+        )
+    stamp.write_text(wanted)
+    return place / "bin" / "python"
+
+
+def said(python: Path, name: str, given: dict[str, Any]) -> Any:
+    """What ``NAME.py`` prints when it is given this, run by the program's own Python."""
+    # -P: the file is called as the package that it imports.
+    command = [str(python), "-P", str(FOLDER / f"{name}.py")]
+    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=120)
+    answers = [line[5:] for line in done.stdout.splitlines() if line.startswith("SAID ")]
+    assert (done.returncode, len(answers)) == (0, 1), done.stdout + done.stderr
+    return json.loads(answers[0])
