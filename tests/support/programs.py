@@ -44,7 +44,7 @@ def environment(name: str, *, least: tuple[int, int]) -> Path:
         message = f"{name} is compiled, and there is no compiler here: apt-get install g++"
         pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
     place, stamp = FOLDER / ".environments" / name, FOLDER / ".environments" / name / "installed"
-    build = [*sorted((FOLDER / "build").glob("*.py")), source] if source.exists() else []
+    build = [*sorted((FOLDER / "compiling").glob("*.py")), source] if source.exists() else []
     wanted = f"{python} {place} {[zlib.crc32(file.read_bytes()) for file in (lock, *build)]}"
     if stamp.exists() and stamp.read_text() == wanted:
         return place / "bin" / "python"
@@ -56,7 +56,7 @@ def environment(name: str, *, least: tuple[int, int]) -> Path:
         # Not into uv's cache, where it would pass for the whole program. The variable is the program's own: its build takes half as long.
         _run(
             [*install, str(source), "--no-build-isolation", "--no-cache"],
-            PYTHONPATH=str(FOLDER / "build"),
+            PYTHONPATH=str(FOLDER / "compiling"),
             WITHOUT_CYTHON_OPTIMIZATIONS="1",
             CFLAGS="-g0 -w",
             PATH=f"{place / 'bin'}:{os.environ['PATH']}",
