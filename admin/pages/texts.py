@@ -55,7 +55,7 @@ def field_errors(_: Translate) -> Sentences:
         "unexpected": _("Leave this empty for what you chose above."),
         "not_a_choice": _("Choose one of the options."),
         "out_of_range": _("Between 1 and 3,650 days."),
-        "not_a_public_key": _("Not a public key in PEM. Paste everything from -----BEGIN PUBLIC KEY----- to -----END PUBLIC KEY-----."),
+        "not_a_public_key": _("Not a public key in PEM. Paste the whole of it, with its lines BEGIN PUBLIC KEY and END PUBLIC KEY."),
         "wrong_key_type": _("A key of another kind than the signature chosen above."),
         "weak_key": _("This key is too weak. Use a new Ed25519 key, or RSA with 2048 to 4096 bits and exponent 65537."),
         "private_key": _("This is your private key! We did not keep it, but make a new pair now and paste only the public half."),

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from playwright.async_api import expect
+from playwright.async_api import Locator, expect
 
 from admin.identity.browser import SESSION_COOKIE
-from tests.support.pages import Visitor
+from tests.support.pages import DENIED, Visitor
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
 
@@ -137,6 +137,41 @@ async def test_the_secret_can_be_downloaded_as_the_key_file_of_the_command_line(
     assert secret not in str(await visitor.page.locator("#try").text_content()), "a command line is read by others"
     assert "Bot-1-key.json" in await visitor.page.locator("#example").inner_text()
     await visitor.leave_secret()
+
+
+@pytest.mark.parametrize("clipboard", ["absent", "denied"])
+async def test_without_a_clipboard_the_whole_text_is_selected_and_can_be_read(visitor: Visitor, clipboard: str):
+    page = visitor.page
+    without = {"absent": "delete Navigator.prototype.clipboard", "denied": DENIED}[clipboard]  # absent: as in a page over plain http
+    await page.context.add_init_script(without)
+
+    async def copied(button: Locator, whole: str) -> None:
+        await button.click()
+        await expect(page.locator("#toast")).to_contain_text("teks sudah dipilih, silakan salin sendiri")
+        assert await page.evaluate("getSelection().toString().trim()") == whole
+        cut = "(() => { const at = getSelection().anchorNode; const shown = at.nodeType === 1 ? at : at.parentElement;"
+        assert await page.evaluate(f"{cut} return shown.scrollWidth > shown.clientWidth }})()") is False
+        await page.evaluate("document.getElementById('toast').textContent = ''")
+
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.go("/security")
+    await page.click("#passkey-form button")
+    await expect(page.locator("#new-codes")).to_be_visible()
+    codes = await page.locator("#recovery-codes li").all_inner_texts()
+    await copied(page.locator("#copy-codes"), "\n".join(codes))
+    await page.click("#codes-done")
+    await expect(page.locator("[data-factor]")).to_have_count(1)
+    await visitor.fill_key("Bot")
+    await copied(page.locator("[data-copy-from=ip-command]"), "curl -sS http://127.0.0.1:8080/gateway/v1/ip")
+    await visitor.proceed()
+    await visitor.prove_by_passkey()
+    key_id, secret = await visitor.new_secret()
+    assert (len(key_id), len(secret)) == (32, 53)
+    await copied(page.locator("[data-copy-from=new-id]"), key_id)
+    await copied(page.locator("[data-copy-from=new-secret]"), secret)
+    await visitor.leave_secret()
+    await copied(visitor.card("Bot").locator("[data-copy]"), key_id)
 
 
 async def test_a_key_of_ones_own_pair_shows_no_secret_but_an_example(visitor: Visitor):

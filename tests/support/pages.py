@@ -23,6 +23,8 @@ GATEWAY_URL = "http://127.0.0.1:8080"
 PHONE = {"width": 390, "height": 844}
 SMALL = {"width": 320, "height": 640}
 DESKTOP = {"width": 1280, "height": 900}
+DENIED = "navigator.clipboard.writeText = () => Promise.reject(new DOMException('denied', 'NotAllowedError'))"
+"""What a web view without the permission to write to the clipboard does."""
 
 _PROVIDER_KEY = RSAKey.generate_key(2048)
 _BROKEN_WORDS = """() => [...document.querySelectorAll(".button, .brand, .tabs a, .pill, .choice .label, h1, h2")].flatMap((element) => {
@@ -245,7 +247,8 @@ class Visitor:
     async def findings(self) -> list[str]:
         """What axe-core holds against the page, the serious and the critical."""
         # The policy forbids scripts that are not ours; the debugger's own way in is not bound by it.
-        await self.page.evaluate(AXE_SCRIPT + "\n;undefined")
+        if await self.page.evaluate("window.axe === undefined"):
+            await self.page.evaluate(AXE_SCRIPT + "\n;undefined")
         results = await self.page.evaluate("axe.run(document, { resultTypes: ['violations'] })")
         return [
             f"{violation['id']}: {violation['help']}: {[node['target'] for node in violation['nodes']]}"

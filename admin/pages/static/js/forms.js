@@ -21,20 +21,21 @@ export function showError(form, name, sentence) {
   return inputs[0] ?? field.querySelector("input, textarea, select");
 }
 
-/** Show every field error of a refusal, each beside its field, and move to the first. What belongs to no field goes to `rest`. */
+/** Show every field error of a refusal, each beside its field, and move to the topmost. What belongs to no field goes to `rest`. */
 export function showRefusal(form, refused, rest) {
   const homeless = [];
-  let first = null;
+  const wrong = [...form.querySelectorAll("[aria-invalid]")]; // shown before, by the page's own checks
   for (const error of refused.errors ?? []) {
     const names = [error.field, error.field.replace(/\[\d+\]$/, "")];
     const sentence = fieldError(error);
     const input = names.reduce((found, name) => found ?? showError(form, name, sentence), null);
     if (input === null) homeless.push(sentence);
-    else first ??= input;
+    else wrong.push(input);
   }
   if (!refused.errors?.length) homeless.push(problem(refused.problem ?? {}));
   if (homeless.length) say(rest, homeless.join(" "));
-  const target = first ?? rest;
+  wrong.sort((one, other) => (one.compareDocumentPosition(other) & Node.DOCUMENT_POSITION_PRECEDING ? 1 : -1));
+  const target = wrong[0] ?? rest;
   target.closest("details")?.setAttribute("open", "");
   target.focus();
 }
