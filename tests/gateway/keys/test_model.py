@@ -29,7 +29,7 @@ from gateway.keys.lookup import KeyLookup
 from gateway.keys.shared import SharedRecords
 from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
 from gateway.keys.store import Found
-from gateway.keys.trust import Trust
+from gateway.keys.trust import EVERY_KEY, Trust
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 from tests.support.inside import cache, read_feed, receive
@@ -72,9 +72,13 @@ class Database:
         self.feed: list[Transaction] = []
         self.marks = [(0, 3)]
         self.marked = self.serials = 0
+        self.servers = 1
+        """Starts of servers so far."""
         self.seen: dict[tuple[int, str], set[Transaction]] = {}
         """By every snapshot that was taken, of each server."""
         self.standby = self.copy()
+        self.former = self.server, self.standby
+        """The server before the last fail-over, as it was then."""
 
     def begin(self, key_id: str, state: int | None) -> Transaction:
         self.serials += 1
@@ -104,8 +108,17 @@ class Database:
     def fail_over(self) -> None:
         """To the standby as it is."""
         self.under_way.clear()
-        self.server += 1
+        self.former = self.server, self.copy()
+        self.servers += 1
+        self.server = self.servers
         self.next_xid, self.states, self.committed, self.feed, self.marks = self.standby
+        self.standby = self.copy()
+
+    def go_back(self) -> None:
+        """To the server before, which knows nothing of what was committed since; this one stays as it is."""
+        self.under_way.clear()
+        (self.server, held), self.former = self.former, (self.server, self.copy())
+        self.next_xid, self.states, self.committed, self.feed, self.marks = held
         self.standby = self.copy()
 
 
@@ -218,7 +231,8 @@ class Gate:
             if known is not None and (key_id in not_in_doubt or self.doubted.get(key_id, (None, 0))[0] != known.value):
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:
-            self.doubted.pop(entry.key_id, None)
+            for key_id in KEYS if entry.key_id == EVERY_KEY else (entry.key_id,):
+                self.doubted.pop(key_id, None)
         self.read_of = committed
         return [state, *({"key_ids": [entry.key_id], "xids": [entry.xid]} for entry in new)]
 
@@ -337,6 +351,18 @@ class Protocol(RuleBasedStateMachine):
         self.database.states[key_id] = state
         self.over_ms.pop((key_id, state), None)
 
+    @precondition(lambda self: self.database.is_up and not self.database.under_way)
+    @rule(really=seldom)
+    def every_key_is_deleted(self, really: bool) -> None:
+        """The table is emptied: the feed names no key."""
+        if really:
+            emptied = self.database.begin(EVERY_KEY, DEAD)
+            self.database.under_way.clear()
+            for key_id in KEYS:
+                self._becomes(key_id, DEAD)
+            self.database.committed.append(emptied)
+            self.database.feed.append(emptied)
+
     @rule()
     def prune(self) -> None:
         self.database.prune()
@@ -349,7 +375,8 @@ class Protocol(RuleBasedStateMachine):
     def postgresql_restarts(self, really: bool) -> None:
         if really:
             self.database.under_way.clear()
-            self.database.server += 1
+            self.database.servers += 1
+            self.database.server = self.database.servers
 
     @rule()
     def the_standby_catches_up(self) -> None:
@@ -363,6 +390,16 @@ class Protocol(RuleBasedStateMachine):
                 if state != self.database.states[key_id]:
                     self._becomes(key_id, state)
             self.database.fail_over()
+
+    @rule(really=seldom)
+    def the_server_before_comes_back(self, really: bool) -> None:
+        """Without a restart, as after a network that was cut."""
+        if really:
+            _, former = self.database.former
+            for key_id, state in former.states.items():
+                if state != self.database.states[key_id]:
+                    self._becomes(key_id, state)
+            self.database.go_back()
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
     @rule(key_id=keys, first=gates, second=gates, late=st.booleans(), down=st.booleans(), cold=st.booleans(), after=st.integers(0, 2))
@@ -442,6 +479,8 @@ class Protocol(RuleBasedStateMachine):
             gate.trust.redis_up_ms = None if not up else gate.trust.redis_up_ms or self.time.ms
             if not up:
                 gate.mail.clear()
+            else:  # as after each subscription
+                self.run(gate.lookup.purge)
 
     @rule(really=seldom)
     def redis_is_emptied(self, really: bool) -> None:
