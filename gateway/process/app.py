@@ -191,9 +191,9 @@ class App:
                 return refused(stranger)
             note(stranger, request, "")
             return let_pass(stranger, request.request_id)
-        rounds = self._plane.common.rounds
-        if not rounds.take():
-            await rounds.turn(gate.client(request), DECISION_US)
+        scheduler = self._plane.common.scheduler
+        if not scheduler.may_run():
+            await scheduler.wait_turn(gate.client(request), DECISION_US)
         return await decide(
             gate,
             request,
@@ -294,8 +294,8 @@ class App:
         metrics.log_lines_dropped = LineSink.dropped
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()
-        rounds = self._plane.common.rounds
-        metrics.turns_waited, metrics.long_turns = rounds.deferred, rounds.long_us / 1_000_000
+        scheduler = self._plane.common.scheduler
+        metrics.turns_waited, metrics.long_turns = scheduler.deferred, scheduler.long_us / 1_000_000
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
 
     def _measure_lag(self, now_ms: int) -> None:

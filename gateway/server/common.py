@@ -14,7 +14,7 @@ from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server import reports
-from gateway.server.rounds import Rounds
+from gateway.server.fair_scheduler import FairScheduler
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 from gateway.telemetry.recent import Recent
@@ -30,8 +30,8 @@ class Common:
     """
 
     __slots__ = (
-        "_dates", "_id_begin", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "recent", "rounds", "serving",
-        "ticker", "tunnels",
+        "_dates", "_id_begin", "_id_count", "_id_prefix", "date", "draining", "memory", "metrics", "outbox", "recent", "scheduler",
+        "serving", "ticker", "tunnels",
     )  # fmt: skip
 
     def __init__(self, serving: Serving, *, memory: Memory, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics) -> None:
@@ -43,7 +43,7 @@ class Common:
         self.metrics = metrics
         self.draining = False
         self.recent = Recent()
-        self.rounds = Rounds()
+        self.scheduler = FairScheduler()
         self._dates = DateLine()
         self.date = self._dates.at(clock.now_ms())
         """The ``Date`` field line of this second."""

@@ -21,7 +21,7 @@ from gateway.runtime.ticker import NEVER
 from gateway.server.client_lines import ClientLines
 from gateway.server.common import Common
 from gateway.server.exchange import Exchange
-from gateway.server.intake import FREE_BACKLOG, Intake
+from gateway.server.input_buffer import FREE_BACKLOG, InputBuffer
 from gateway.server.lingering import DONE, LINGER, Lingering
 from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
@@ -37,7 +37,7 @@ SHARED: Final = "connection "
 """How the name of an owner begins that is a connection of many clients."""
 
 
-class Doorkeeper(ABC):
+class ConnectionTracker(ABC):
     """Who counts the connections."""
 
     __slots__ = ()
@@ -64,23 +64,23 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_advancing", "_common", "_doorkeeper", "_exchange", "_full", "_intake", "_lines", "_lingering", "_reader", "_serving", "_state",
+        "_common", "_exchange", "_full", "_input", "_lines", "_lingering", "_processing", "_reader", "_serving", "_state", "_tracker",
         "_unread", "_upgraded", "believed", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(
-        self, common: Common, doorkeeper: Doorkeeper, *, peer: str | None = None, believed: bool = True, secure: bool = False
+        self, common: Common, tracker: ConnectionTracker, *, peer: str | None = None, believed: bool = True, secure: bool = False
     ) -> None:
         self._common = common
         self.believed = believed
-        self._doorkeeper = doorkeeper
+        self._tracker = tracker
         self._serving: Serving = common.serving
         """The version of the request in progress, or the one that was in force when the last state was entered."""
         self._reader = RequestReader()
-        self._intake = Intake(common.memory, common.rounds)
+        self._input = InputBuffer(common.memory, common.scheduler)
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
-        self._advancing = self._full = False
+        self._processing = self._full = False
         self._unread = 0
         """Bytes that were written and not read by the client when the time limit for reading them began."""
         self._lines = ClientLines()
@@ -99,46 +99,46 @@ class ClientConnection(ClientEnd):
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
-        self._intake.open(self.transport, self._doorkeeper.owner(self))
+        self._input.open(self.transport, self._tracker.owner(self))
         self._enter(HEAD)
-        self._common.rounds.watch()
-        reason = self._doorkeeper.opened(self)
+        self._common.scheduler.measure()
+        reason = self._tracker.opened(self)
         if reason == "at once":
             self.transport.abort()
         elif reason:
             self._refuse(Overloaded(f"too many connections {reason}; try again later", close=True, resource="connections"))
 
     def data_received(self, data: bytes) -> None:
-        state, intake = self._state, self._intake
+        state, buffer = self._state, self._input
         if state == WAITING:
             self._hold(data)
-            if not intake.waits and not intake.has_turn(len(data)):  # so much that the turn is full of it
-                intake.wait(self._turn)
+            if not buffer.waiting and not buffer.may_process(len(data)):  # so much that the turn is full of it
+                buffer.wait_turn(self._take_turn)
         elif state == ENDING:
-            self._drop(len(data))
-        elif intake.waits:
-            intake.data += data
-            if self._charge_or_end():
-                intake.follow()
+            self._discard(len(data))
+        elif buffer.waiting:
+            buffer.data += data
+            if self._charge_or_abort():
+                buffer.update_reading()
         elif state <= IDLE:
-            if intake.has_turn(len(data)):
+            if buffer.may_process(len(data)):
                 self._read_head(data)
                 return
-            intake.data = data
-            if intake.charge():
-                intake.wait(self._turn)
+            buffer.data = data
+            if buffer.charge():
+                buffer.wait_turn(self._take_turn)
             else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
-                self._advance(turn=True)
+                self._process_buffer(turn=True)
         elif state == TUNNEL:
-            intake.data += data
-            self._advance()
+            buffer.data += data
+            self._process_buffer()
         elif self._in_chunks():
-            intake.data += data
-            self._advance(turn=intake.proven)
+            buffer.data += data
+            self._process_buffer(turn=buffer.authenticated)
         else:
             self._read_body(data)
-            if not intake.waits and not intake.has_turn(len(data)):  # what stands behind the content may wait already
-                intake.wait(self._turn)
+            if not buffer.waiting and not buffer.may_process(len(data)):  # what stands behind the content may wait already
+                buffer.wait_turn(self._take_turn)
 
     def eof_received(self) -> None:
         """The client has gone, or will at least send no more: either way nobody waits (the transport closes itself)."""
@@ -146,17 +146,17 @@ class ClientConnection(ClientEnd):
     def connection_lost(self, _exc: Exception | None) -> None:
         self._enter(ENDING)
         self.deadline_ms = NEVER
-        self._doorkeeper.closed(self)
-        self._intake.drop()
-        rounds = self._common.rounds
-        rounds.watch()
+        self._tracker.closed(self)
+        self._input.drop()
+        scheduler = self._common.scheduler
+        scheduler.measure()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.client_gone()
         if self._upgraded is not None:
-            rounds.wait(self._intake.owner, self._leave)  # many can end at once
+            scheduler.schedule(self._input.owner, self._close_upgraded)  # many can end at once
 
-    def _leave(self) -> None:
+    def _close_upgraded(self) -> None:
         """The other side of what was a tunnel hears of the end."""
         upgraded, self._upgraded = self._upgraded, None
         if upgraded is not None:
@@ -168,7 +168,7 @@ class ClientConnection(ClientEnd):
         if self._upgraded is not None:
             self._upgraded.client_full()
             return
-        self._again()
+        self._reset_deadline()
         if self._exchange is not None:
             self._exchange.pause()
 
@@ -177,7 +177,7 @@ class ClientConnection(ClientEnd):
         if self._upgraded is not None:
             self._upgraded.client_drained()
         elif self._exchange is not None:
-            self._again()
+            self._reset_deadline()
             self._exchange.resume()
         elif self._state == WAITING:
             self._next()
@@ -192,7 +192,7 @@ class ClientConnection(ClientEnd):
             if self._full:
                 self.deadline_ms = now_ms + serving.idle_timeout_ms
                 self._unread = unsent(self.transport)
-            elif state == WAITING or self._intake.paused:
+            elif state == WAITING or self._input.paused:
                 self.deadline_ms = NEVER
             else:
                 self.deadline_ms = now_ms + serving.body_timeout_ms
@@ -203,7 +203,7 @@ class ClientConnection(ClientEnd):
         else:
             self.deadline_ms = NEVER if state == TUNNEL else now_ms + LINGER_MS
 
-    def _again(self) -> None:
+    def _reset_deadline(self) -> None:
         """What the time limit of the present state depends on has changed."""
         if BODY <= self._state <= WAITING:
             self._enter(self._state)
@@ -215,7 +215,7 @@ class ClientConnection(ClientEnd):
         reader = self._reader
         try:
             if reader.read_head(data, self._common.serving.max_header_bytes):
-                self._begin()
+                self._begin_exchange()
             elif reader.begun and self._state == IDLE:
                 self._enter(HEAD)
         except Refusal as refusal:
@@ -232,52 +232,52 @@ class ClientConnection(ClientEnd):
             exchange.fail(refusal)
             return
         if reader.ended:
-            self._intake.data = reader.rest + self._intake.data
+            self._input.data = reader.rest + self._input.data
             self._enter(WAITING)
         elif exchange.streamed and self.deadline_ms != NEVER:
             later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
             self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
-        if self._state == WAITING and len(self._intake.data) > FREE_BACKLOG:
-            self._charge_or_end()
+        if self._state == WAITING and len(self._input.data) > FREE_BACKLOG:
+            self._charge_or_abort()
 
     def _hold(self, data: bytes) -> None:
         """A request waits for its answer; what comes behind it waits, too."""
-        self._intake.data += data
-        self._charge_or_end()
-        if len(self._intake.data) > MAX_BACKLOG:
-            self._intake.pause()
+        self._input.data += data
+        self._charge_or_abort()
+        if len(self._input.data) > MAX_BACKLOG:
+            self._input.pause()
 
-    def _drop(self, size: int) -> None:
+    def _discard(self, size: int) -> None:
         """What comes behind the last answer: the client may not have read that yet."""
-        intake = self._intake
+        buffer = self._input
         more = self._lingering.drop(size)
-        if not intake.waits and not (self._common.rounds.take(size) and more):
-            intake.pause()
+        if not buffer.waiting and not (self._common.scheduler.may_run(size) and more):
+            buffer.pause()
             if more:
-                intake.wait(self._turn)
+                buffer.wait_turn(self._take_turn)
 
-    def _charge_or_end(self) -> bool:
+    def _charge_or_abort(self) -> bool:
         """For what stands behind a request, or in a tunnel: who has no share of the memory left is cut off."""
-        if self._intake.charge():
+        if self._input.charge():
             return True
         self._common.metrics.resource_refused["body_memory_share"] += 1
-        self._intake.drop()
+        self._input.drop()
         self.abort()
         return False
 
-    def _turn(self) -> None:
-        intake = self._intake
-        intake.turned()
+    def _take_turn(self) -> None:
+        buffer = self._input
+        buffer.turn_came()
         if self._state == ENDING:
-            intake.resume()
-        elif intake.data and self._state != WAITING and not self.transport.is_closing():
-            self._advance(turn=True)
-        intake.follow()
+            buffer.resume()
+        elif buffer.data and self._state != WAITING and not self.transport.is_closing():
+            self._process_buffer(turn=True)
+        buffer.update_reading()
 
     # -- steps of reading
 
-    def _begin(self) -> None:
+    def _begin_exchange(self) -> None:
         """A head is complete: the exchange takes over, by the version of the configuration in force at this moment."""
         reader, common = self._reader, self._common
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
@@ -285,61 +285,61 @@ class ClientConnection(ClientEnd):
             line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id(),
             self.believed, reader.shape,
         )  # fmt: skip
-        intake = self._intake
-        intake.data = reader.rest
+        buffer = self._input
+        buffer.data = reader.rest
         self._serving = serving = common.serving
         self._exchange = exchange = Exchange(common, serving, self, request, reader.framing)
         if reader.ended:
             self._enter(WAITING)
             exchange.start()
-            if self._state == WAITING and len(intake.data) > FREE_BACKLOG:
-                self._charge_or_end()
+            if self._state == WAITING and len(buffer.data) > FREE_BACKLOG:
+                self._charge_or_abort()
         else:
             self._enter(BODY)
-            exchange.start(len(intake.data))
-            if intake.data:
-                self._advance(turn=intake.proven)
+            exchange.start(len(buffer.data))
+            if buffer.data:
+                self._process_buffer(turn=buffer.authenticated)
 
     def _in_chunks(self) -> bool:
         """Whether content comes in chunks, each of which costs: it is read in slices, whoever the last request was from."""
         return self._state == BODY and self._reader.framing.length == CHUNKED
 
-    def _advance(self, *, turn: bool = False) -> None:
+    def _process_buffer(self, *, turn: bool = False) -> None:
         """Go through bytes that have waited, without recursion: each request may have its answer at once.
 
         :param turn: there is time for the first
         """
-        if self._advancing:
+        if self._processing:
             return
-        self._advancing = True
+        self._processing = True
         try:
-            self._go_through(turn=turn)
+            self._process(turn=turn)
         except Exception as error:  # noqa: BLE001 - a defect, which ends this connection, whoever's call it was that led here
             _log.error("connection_failed", peer=self.peer, exc_info=error)
             self.abort()
         finally:
-            self._advancing = False
+            self._processing = False
 
-    def _go_through(self, *, turn: bool) -> None:
-        intake = self._intake
-        while intake.data and not intake.waits:
+    def _process(self, *, turn: bool) -> None:
+        buffer = self._input
+        while buffer.data and not buffer.waiting:
             state = self._state
-            if state == WAITING or (intake.paused and state > IDLE):
+            if state == WAITING or (buffer.paused and state > IDLE):
                 break
             in_chunks = self._in_chunks()
-            if not (turn or (state == BODY and not in_chunks) or (self._common.rounds.take() if in_chunks else intake.has_turn())):
-                if self._charge_or_end():
-                    intake.wait(self._turn)
+            if not (turn or (state == BODY and not in_chunks) or (self._common.scheduler.may_run() if in_chunks else buffer.may_process())):
+                if self._charge_or_abort():
+                    buffer.wait_turn(self._take_turn)
                 break
             turn = False
             if state <= IDLE:
-                self._read_head(intake.take())
+                self._read_head(buffer.take())
             elif state == BODY:
-                self._read_body(intake.take(SLICE if in_chunks else 0))
+                self._read_body(buffer.take(SLICE if in_chunks else 0))
             elif self._upgraded is not None:
-                self._upgraded.client_data(intake.take(0 if intake.proven else SLICE))
+                self._upgraded.client_data(buffer.take(0 if buffer.authenticated else SLICE))
             else:
-                intake.drop()
+                buffer.drop()
 
     # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
 
@@ -350,14 +350,14 @@ class ClientConnection(ClientEnd):
         if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
             self._exchange.pause()
 
-    def may_be_anybodys(self) -> bool:
-        return not self._intake.proven and self._intake.owner.startswith(SHARED)
+    def needs_own_turn(self) -> bool:
+        return not self._input.authenticated and self._input.owner.startswith(SHARED)
 
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
-        self._intake.proven = exchange is not None and exchange.proven
+        self._input.authenticated = exchange is not None and exchange.authenticated
         if not keep_alive or self._common.draining:
-            if self._reader.framing.keep_alive or self._state != WAITING or self._intake.data or self._full:
+            if self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
                 self.close()
             else:
                 self.close_idle()  # the client has said that this request is its last, and it is read: nothing is to be drained
@@ -368,10 +368,10 @@ class ClientConnection(ClientEnd):
     def _next(self) -> None:
         self._serving = self._common.serving
         self._enter(IDLE)
-        if self._intake.paused:
-            self._intake.resume()
-        if self._intake.data:
-            self._advance()
+        if self._input.paused:
+            self._input.resume()
+        if self._input.data:
+            self._process_buffer()
         elif self._common.draining:  # which began while the client had not read its answer
             self.close()
 
@@ -379,37 +379,37 @@ class ClientConnection(ClientEnd):
         return self._lines.render(client_ip, host, secure=secure)
 
     def pause_reading(self) -> None:
-        self._intake.pause()
+        self._input.pause()
 
     def resume_reading(self) -> None:
-        intake = self._intake
-        if intake.paused:
-            intake.resume()
-            if self._state == TUNNEL and intake.data and not intake.paused:
-                self._advance()
+        buffer = self._input
+        if buffer.paused:
+            buffer.resume()
+            if self._state == TUNNEL and buffer.data and not buffer.paused:
+                self._process_buffer()
 
     def pause_content(self) -> None:
-        self._intake.pause()
-        self._again()
+        self._input.pause()
+        self._reset_deadline()
 
     def resume_content(self) -> None:
-        self._intake.resume()
-        self._again()
-        if self._state == BODY and self._intake.data:
-            self._advance()
+        self._input.resume()
+        self._reset_deadline()
+        if self._state == BODY and self._input.data:
+            self._process_buffer()
 
-    def become(self, upgraded: Upgraded) -> None:
+    def upgrade(self, upgraded: Upgraded) -> None:
         exchange, self._exchange = self._exchange, None
-        self._intake.proven = exchange is not None and exchange.proven
+        self._input.authenticated = exchange is not None and exchange.authenticated
         self._upgraded = upgraded
         self._enter(TUNNEL)
         if self._full:
             upgraded.client_full()
-        self._intake.resume()
-        self._advance()
+        self._input.resume()
+        self._process_buffer()
 
-    def prove(self, proven: bool) -> None:
-        self._intake.proven = proven
+    def set_authenticated(self, authenticated: bool) -> None:
+        self._input.authenticated = authenticated
 
     def close(self) -> None:
         """Ends our side, then reads on for a moment."""
@@ -418,11 +418,11 @@ class ClientConnection(ClientEnd):
         self._common.outbox.flush()
         self._enter(ENDING)
         self._exchange = None
-        self._intake.drop()
+        self._input.drop()
         if not self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.close()
             return
-        self._intake.resume()
+        self._input.resume()
         self.transport.write_eof()
 
     def abort(self) -> None:
@@ -439,13 +439,13 @@ class ClientConnection(ClientEnd):
     @property
     def idle(self) -> bool:
         """Between requests, with nothing of the next one read."""
-        return self._state <= IDLE and not self._reader.begun and not self._intake.data
+        return self._state <= IDLE and not self._reader.begun and not self._input.data
 
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
         state, timeouts = self._state, self._common.metrics.timeouts
-        if state <= BODY and self._intake.waits:
+        if state <= BODY and self._input.waiting:
             self._enter(state)  # it is we who are late
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1

@@ -48,8 +48,7 @@ class Exchange(Receiver):
 
     __slots__ = (
         "_admitted", "_buffer", "_call", "_chunked", "_common", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending",
-        "_place", "_request", "_route", "_serving", "_trace", "_whole", "phase", "proven",
-        "streamed",
+        "_place", "_request", "_route", "_serving", "_trace", "_whole", "authenticated", "phase", "streamed",
     )  # fmt: skip
 
     def __init__(self, common: Common, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
@@ -71,7 +70,7 @@ class Exchange(Receiver):
         self.phase = RECEIVING
         self.streamed = self._chunked = False
         """The content is passed on as it comes; the answer is sent in chunks."""
-        self.proven = False
+        self.authenticated = False
         """It was admitted for a key."""
         self._whole = framing.length == 0
         """All of the request's content has come."""
@@ -84,11 +83,11 @@ class Exchange(Receiver):
         :param arrived: bytes that stand behind it already
         """
         if self._request.target == b"*":
-            self._give(answer.OPTIONS)
+            self._answer(answer.OPTIONS)
             return
         cors = self._serving.cors
         if cors is not None and (allowed := cors.preflight(self._request)) is not None:
-            self._give(allowed)
+            self._answer(allowed)
             return
         try:
             self._route = route = self._serving.gate.route(self._request)
@@ -106,7 +105,7 @@ class Exchange(Receiver):
             self._connection.pause_content()
             spawn(self._look_up(needed), name="look up a key at the head")
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
-            self._failed(error)
+            self._handle_error(error)
 
     def _look_at_head(self) -> None:
         """Nothing of the content is kept before.
@@ -122,7 +121,7 @@ class Exchange(Receiver):
         try:
             await fetch_and_retry(self._serving.gate, needed, self._look_again)
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
-            self._failed(error)
+            self._handle_error(error)
         if self.phase == DISCARDING:  # the content is in the way of the next request
             self._connection.resume_content()
 
@@ -152,7 +151,7 @@ class Exchange(Receiver):
         self._whole = last
         if self.phase == DISCARDING:
             if last:
-                self._over()
+                self._complete()
             return
         if self._buffer is None or self.phase == OVER:
             return
@@ -178,13 +177,13 @@ class Exchange(Receiver):
 
     def _decide_in_turn(self) -> None:
         """The turn in which it was read is its connection's; where many clients share one, each takes a turn of its own to be decided."""
-        rounds = self._common.rounds
-        if not self._connection.may_be_anybodys() or rounds.take():
+        scheduler = self._common.scheduler
+        if not self._connection.needs_own_turn() or scheduler.may_run():
             self._decide()
         else:
-            rounds.wait(self._serving.gate.client(self._request), self._turn)
+            scheduler.schedule(self._serving.gate.client(self._request), self._take_turn)
 
-    def _turn(self) -> None:
+    def _take_turn(self) -> None:
         if self.phase == RECEIVING:  # else its client has gone
             self._decide()
 
@@ -194,14 +193,14 @@ class Exchange(Receiver):
         try:
             decided = drive(self._serving.gate, self._request, self._route, self._decided)
             if isinstance(decided, Admitted):
-                self._passed(decided)
+                self._on_admitted(decided)
             elif isinstance(decided, Unexplained):
-                self._turn_away(decided)
+                self._refuse_briefly(decided)
             else:
                 self._pending = decided
                 self.phase = DECIDING
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
-            self._failed(error)
+            self._handle_error(error)
 
     def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
         """What was awaited has come."""
@@ -211,15 +210,15 @@ class Exchange(Receiver):
             if error is not None:
                 raise error
             if admitted is not None:
-                self._passed(admitted)
+                self._on_admitted(admitted)
         except Exception as failure:  # noqa: BLE001 - a refusal, or a defect that is answered 500
-            self._failed(failure)
+            self._handle_error(failure)
 
     # -- it may
 
-    def _passed(self, admitted: Admitted) -> None:
+    def _on_admitted(self, admitted: Admitted) -> None:
         self._admitted = admitted
-        self.proven = admitted.identity is not None
+        self.authenticated = admitted.identity is not None
         route, serving = admitted.route, self._serving
         self._common.metrics.admitted[route.pattern] += 1
         if route.builtin:
@@ -227,7 +226,7 @@ class Exchange(Receiver):
                 self._begin_trace(serving.tracing)
             given = serving.gate.answer(admitted, self._request)
             self._end_trace(status=given.status)
-            self._give(given, more=admitted.answer_headers)
+            self._answer(given, more=admitted.answer_headers)
         else:
             self._forward(admitted)
 
@@ -238,7 +237,7 @@ class Exchange(Receiver):
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         if request.method == b"OPTIONS" and (hops := hops_left(request.headers)) is not None:
             if hops == 0:
-                self._give(answer.OPTIONS, more=admitted.answer_headers)
+                self._answer(answer.OPTIONS, more=admitted.answer_headers)
                 return
             request = request.replace(headers=one_hop_less(request.headers, hops))
         trace = self._begin_trace(serving.tracing) if serving.tracing is not None else None
@@ -319,7 +318,7 @@ class Exchange(Receiver):
                 self._serving.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
             )
         self._end_trace()
-        self._over()
+        self._complete()
 
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         self._call = None
@@ -339,7 +338,7 @@ class Exchange(Receiver):
     def response_broken(self) -> None:
         self._call = None
         self._end_trace("response_broken")
-        self._cut()
+        self._abort()
 
     def request_due(self) -> bool:
         """Whether nothing was heard against its key while it waited for a connection; else it waits until that is known."""
@@ -376,7 +375,7 @@ class Exchange(Receiver):
             self._call.connection.resume()
 
     def client_gone(self) -> None:
-        self._let_go()
+        self._release()
         self._end_trace("client_gone")
         if self.phase < DISCARDING:
             self._common.metrics.aborted += 1
@@ -386,7 +385,7 @@ class Exchange(Receiver):
 
     def fail(self, refusal: Refusal) -> None:
         """Answer with a refusal, once; a response that has begun is cut off instead, and an answer that was given is the last."""
-        self._let_go()
+        self._release()
         phase, serving = self.phase, self._serving
         if phase >= DISCARDING:
             self.phase = OVER
@@ -397,14 +396,14 @@ class Exchange(Receiver):
             self._begin_trace(serving.tracing)
         self._end_trace(refusal.code, None if phase == RESPONDING else refusal.status)
         if phase == RESPONDING:
-            self._cut()
+            self._abort()
             return
         given = serving.gate.render(refusal, self._request)  # which decides whether it is explained, and logged
         self._common.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
-        self._give(given, more=limits, close=refusal.close)
+        self._answer(given, more=limits, close=refusal.close)
 
-    def _turn_away(self, refused: Unexplained) -> None:
+    def _refuse_briefly(self, refused: Unexplained) -> None:
         """As :meth:`fail`, for what attacks consist of: one write of what was rendered before, and two counts."""
         serving, common, framing = self._serving, self._common, self._framing
         plain = serving.tracing is None and serving.cors is None and not framing.http10 and self._request.method != b"HEAD"
@@ -414,9 +413,9 @@ class Exchange(Receiver):
         common.refused_briefly(refused)
         brief = serving.gate.brief(refused, self._request)
         self._connection.write(brief.whole(refused, self._request.request_id, common.date))
-        self._over()
+        self._complete()
 
-    def _failed(self, error: Exception) -> None:
+    def _handle_error(self, error: Exception) -> None:
         """A refusal is answered; anything else is a defect: 500, with its traceback in the log."""
         if isinstance(error, Refusal):
             self.fail(error)
@@ -424,7 +423,7 @@ class Exchange(Receiver):
         _log.error("exchange_failed", request_id=self._request.request_id, exc_info=error)
         self.fail(InternalError("internal error: contact support with the request id", close=True))
 
-    def _give(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
+    def _answer(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
         """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""
         framing, common = self._framing, self._common
         if close or common.draining or not (self._whole or self._may_discard()):
@@ -436,17 +435,17 @@ class Exchange(Receiver):
             )
         )  # fmt: skip
         if self._whole or not self._keep_alive:
-            self._over()
+            self._complete()
         else:
             self.phase = DISCARDING
 
-    def _over(self) -> None:
+    def _complete(self) -> None:
         """Answered to the end."""
-        self._leave_place()
+        self._release_place()
         self.phase = OVER
         self._connection.finish(keep_alive=self._keep_alive)
 
-    def _cut(self) -> None:
+    def _abort(self) -> None:
         """The client has part of a response: only cutting the connection tells it so."""
         self.phase = OVER
         self._connection.abort()
@@ -455,12 +454,12 @@ class Exchange(Receiver):
         """Whether what is left of the content is small enough to wait for, and will surely come."""
         return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
 
-    def _leave_place(self) -> None:
+    def _release_place(self) -> None:
         place, self._place = self._place, None
         if place is not None:
             place.leave()
 
-    def _let_go(self) -> None:
+    def _release(self) -> None:
         """Of a decision, of the upstream, of content held, and of room for a tunnel."""
         if self._buffer is not None:
             self._buffer.whole()
@@ -470,7 +469,7 @@ class Exchange(Receiver):
         call, self._call = self._call, None
         if call is not None:
             call.cancel()
-        self._leave_place()
+        self._release_place()
 
     def _end_trace(self, error: str = "", status: int | None = None) -> None:
         if self._trace is not None:

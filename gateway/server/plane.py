@@ -21,7 +21,7 @@ from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server.common import Common
-from gateway.server.connection import SHARED, ClientConnection, Doorkeeper
+from gateway.server.connection import SHARED, ClientConnection, ConnectionTracker
 from gateway.server.serving import Serving
 from gateway.telemetry import Metrics
 
@@ -46,7 +46,7 @@ LAST_GREETINGS_S = 1.0
 sent a request already."""
 
 
-class Plane(Doorkeeper):
+class Plane(ConnectionTracker):
     """See the module."""
 
     def __init__(
@@ -178,16 +178,16 @@ class Plane(Doorkeeper):
 
     def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
         """Start TLS when it is this peer's turn."""
-        rounds = self.common.rounds
+        scheduler = self.common.scheduler
 
         def alone() -> None:
-            rounds.fill()
+            scheduler.close_turn()
             begin()
 
-        if rounds.take():
+        if scheduler.may_run():
             alone()
         else:
-            rounds.wait(f"{SHARED}{id(begin)}" if self._is_many(peer) else customer_network(peer), alone)
+            scheduler.schedule(f"{SHARED}{id(begin)}" if self._is_many(peer) else customer_network(peer), alone)
 
     def _is_many(self, peer: str) -> bool:
         """Whether many clients stand behind this peer, for whom it answers as a proxy or load balancer."""

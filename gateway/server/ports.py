@@ -30,7 +30,7 @@ class ClientEnd(ABC):
         """
 
     @abstractmethod
-    def may_be_anybodys(self) -> bool:
+    def needs_own_turn(self) -> bool:
         """Whether many clients share the connection, as behind a proxy, and the last request on it was not admitted for a key."""
 
     @abstractmethod
@@ -38,11 +38,11 @@ class ClientEnd(ABC):
         """The exchange has been answered to its end."""
 
     @abstractmethod
-    def become(self, upgraded: Upgraded) -> None:
+    def upgrade(self, upgraded: Upgraded) -> None:
         """Hand over everything that comes, and what has come already."""
 
     @abstractmethod
-    def prove(self, proven: bool) -> None:
+    def set_authenticated(self, authenticated: bool) -> None:
         """Whether what came last was admitted for a key, of a connection that was handed over: then the next is read at once."""
 
     @abstractmethod

@@ -84,7 +84,7 @@ class Session(Tunnel):
         self._since_ms = client.received_ms
         self._logged_in_ms = 0
         self._proven = False
-        """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`gateway.server.rounds`)."""
+        """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`~.fair_scheduler`)."""
         self._shapes: list[Shape] | None = None
         """Of its messages, from the first on that was admitted for a key."""
         self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = self._stopped = False
@@ -181,12 +181,12 @@ class Session(Tunnel):
         self._read_or_not()
 
     def _take(self, *, turn: bool) -> None:
-        now_ms, rounds = self._common.ticker.now_ms, self._common.rounds
+        now_ms, scheduler = self._common.ticker.now_ms, self._common.scheduler
         room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
             if self._stopped:
                 return
-            if room <= 0 or not (self._proven or turn or rounds.take()):
+            if room <= 0 or not (self._proven or turn or scheduler.may_run()):
                 break
             turn = False
             waiting = self._waiting
@@ -214,7 +214,7 @@ class Session(Tunnel):
             if self._proven:
                 asyncio.get_running_loop().call_soon(self._again)
             else:
-                rounds.wait(self.place.address if self.place is not None else "", self._again)
+                scheduler.schedule(self.place.address if self.place is not None else "", self._again)
 
     def _took(self, event: Event) -> None:
         if event.opcode == TEXT:
@@ -357,7 +357,7 @@ class Session(Tunnel):
     def _prove(self, proven: bool) -> None:
         """The connection is read in turns as well, as long as its client has proven nothing."""
         self._proven = proven
-        self._downstream.prove(proven)
+        self._downstream.set_authenticated(proven)
         if proven and self._shapes is None:
             self._shapes = []
 

@@ -30,7 +30,7 @@ def switch(  # noqa: PLR0917  # in the order of its story
     client.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if route.session else NO_OPTIONS))
     upstream.tunnel = tunnel
     tunnels.add(tunnel, identity.key_id if identity is not None else None, admitted.expires_ms, place)
-    client.become(tunnel)
+    client.upgrade(tunnel)
     if rest:
         tunnel.upstream_data(rest)
     if common.draining:

@@ -16,8 +16,8 @@ from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
 from gateway.server.connection import ClientConnection
+from gateway.server.fair_scheduler import FairScheduler
 from gateway.server.plane import Plane
-from gateway.server.rounds import Rounds
 from gateway.server.serving import Serving
 from gateway.telemetry import AccessLog, Metrics
 from tests.support.keys import NOW_MS, a_record
@@ -98,15 +98,15 @@ class Told(NamedTuple):
         return [400 if status == 431 else status for status in self.statuses]
 
 
-class NoHurry(Rounds):
+class NoQueue(FairScheduler):
     """Everybody may go on at once, without an event loop."""
 
-    def take(self, size: int = 0) -> bool:
+    def may_run(self, size: int = 0) -> bool:
         return True
 
-    def watch(self) -> None: ...
+    def measure(self) -> None: ...
 
-    def wait(self, owner: str, item: Callable[[], None]) -> None:
+    def schedule(self, owner: str, item: Callable[[], None]) -> None:
         item()
 
 
@@ -132,7 +132,7 @@ class InMemory:
             ticker=Ticker(),
             metrics=self.metrics,
         )
-        self._plane.common.rounds = NoHurry()
+        self._plane.common.scheduler = NoQueue()
 
     def talk(self, chunks: Iterable[bytes]) -> Told:
         """Send these bytes, read all the answers.

@@ -189,7 +189,7 @@ def sweep_anew(tunnels: Tunnels) -> None:
 
 def is_read(session: Session) -> bool:
     """Whether its client's socket is read."""
-    return not session._downstream._intake.paused  # type: ignore[attr-defined]  # a client's connection
+    return not session._downstream._input.paused  # type: ignore[attr-defined]  # a client's connection
 
 
 def service_is_full(session: Session) -> bool:

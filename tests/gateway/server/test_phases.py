@@ -17,14 +17,14 @@ from gateway.http1.response import ResponseHead
 from gateway.runtime.ticker import NEVER, Ticker
 from gateway.server import phases, states
 from gateway.server.common import Common
-from gateway.server.connection import ClientConnection, Doorkeeper
+from gateway.server.connection import ClientConnection, ConnectionTracker
 from gateway.server.exchange import Exchange
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
 from gateway.server.states import LINGER_MS
 from gateway.telemetry import AccessLog, Metrics
 from tests.support import inside
-from tests.support.in_memory import AtOnce, NoHurry, Wire
+from tests.support.in_memory import AtOnce, NoQueue, Wire
 from tests.support.plane import ScriptedGate, settings
 
 LIMITS = {"header_timeout_ms": 1_001, "body_timeout_ms": 1_002, "idle_timeout_ms": 1_003, "max_body_bytes": 100_000}
@@ -51,14 +51,14 @@ class Client(ClientEnd):
     def client_lines(self, *_args: object, **_named: object) -> bytes:
         return b""
 
-    def may_be_anybodys(self) -> bool:
+    def needs_own_turn(self) -> bool:
         return False
 
     def finish(self, *, keep_alive: bool) -> None:
         self.did.append("finish")
 
-    def become(self, upgraded: object) -> None:
-        self.did.append("become")
+    def upgrade(self, upgraded: object) -> None:
+        self.did.append("upgrade")
 
     def close(self) -> None:
         self.did.append("close")
@@ -70,7 +70,7 @@ class Client(ClientEnd):
     def resume_reading(self) -> None: ...
     def pause_content(self) -> None: ...
     def resume_content(self) -> None: ...
-    def prove(self, proven: bool) -> None: ...
+    def set_authenticated(self, authenticated: bool) -> None: ...
 
 
 class Upstream:
@@ -96,7 +96,7 @@ def common_with(gate: Any, pools: Any) -> Common:
         Serving(made, gate, pools, access=AccessLog(0.0)),
         memory=Memory(1 << 20), outbox=AtOnce(), tunnels=Tunnels(_valid, metrics), ticker=ticker, metrics=metrics,
     )  # fmt: skip
-    common.rounds = NoHurry()
+    common.scheduler = NoQueue()
     return common
 
 
@@ -266,7 +266,7 @@ async def test_a_client_may_go_at_any_time(begin: str) -> None:
         assert stage.client.did == []
 
 
-class Anybody(Doorkeeper):
+class Anybody(ConnectionTracker):
     def opened(self, connection: ClientConnection) -> str:
         return ""
 
@@ -308,7 +308,7 @@ class Talk:
             feed(b"GET /read HTTP/1.1\r\nHost: gate\r\n\r\n")
         elif state == "TUNNEL":
             self.to("WAITING")
-            self.connection.become(SimpleNamespace(client_data=None, client_full=lambda: None))  # type: ignore[arg-type]
+            self.connection.upgrade(SimpleNamespace(client_data=None, client_full=lambda: None))  # type: ignore[arg-type]
         elif state == "ENDING":
             self.to("IDLE")
             self.connection.close()

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from gateway.runtime import clock
-from gateway.server import rounds as module
+from gateway.server import fair_scheduler as module
 from gateway.server.connection import SLICE
-from gateway.server.rounds import PATIENCE, Rounds
+from gateway.server.fair_scheduler import MAX_SKIPPED_TURNS, FairScheduler
 from gateway.websocket.frames import BINARY, frame
 from tests.support import inside
 from tests.support.inside import connections
@@ -39,16 +39,16 @@ def time(monkeypatch) -> Time:
 class Turns:
     """What is done in which turn of the loop."""
 
-    def __init__(self, time: Time, rounds: Rounds) -> None:
+    def __init__(self, time: Time, scheduler: FairScheduler) -> None:
         self.done: list[str] = []
-        self._time, self._rounds = time, rounds
+        self._time, self._scheduler = time, scheduler
 
     def wait(self, owner: str, name: str, takes_us: int = 0) -> None:
         def item() -> None:
             self.done.append(name)
             self._time.passes(takes_us)
 
-        self._rounds.wait(owner, item)
+        self._scheduler.schedule(owner, item)
 
     async def turn(self) -> list[str]:
         """What the next turn does."""
@@ -58,64 +58,64 @@ class Turns:
 
 
 async def test_in_one_turn_there_is_a_share_for_what_comes_at_once(time):
-    rounds = Rounds()
-    assert rounds.take()
-    time.passes(module.SHARE_US - 1)
-    assert rounds.take()
+    scheduler = FairScheduler()
+    assert scheduler.may_run()
+    time.passes(module.BUDGET_US - 1)
+    assert scheduler.may_run()
     time.passes(1)
-    assert not rounds.take()
+    assert not scheduler.may_run()
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert rounds.take()
+    assert scheduler.may_run()
 
 
 async def test_bytes_count_for_what_reading_them_took(time):
-    rounds = Rounds()
-    assert rounds.take(256)
-    assert not rounds.take(module.SHARE_US << 11)
+    scheduler = FairScheduler()
+    assert scheduler.may_run(256)
+    assert not scheduler.may_run(module.BUDGET_US << 11)
 
 
 async def test_addresses_take_turns_whoever_has_more_to_ask(time):
-    rounds = Rounds()
-    turns = Turns(time, rounds)
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
     for number in range(4):
         turns.wait("greedy", f"greedy {number}")
     turns.wait("other", "other 0")
     assert await turns.turn() == ["greedy 0", "other 0", "greedy 1", "greedy 2", "greedy 3"]
-    assert rounds.deferred == 5
+    assert scheduler.deferred == 5
 
 
 async def test_who_comes_waits_behind_those_who_wait(time):
-    rounds = Rounds()
-    turns = Turns(time, rounds)
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
     for number in range(2):
-        turns.wait("a", f"a {number}", module.SHARE_US)
-    assert not rounds.take()
+        turns.wait("a", f"a {number}", module.BUDGET_US)
+    assert not scheduler.may_run()
     assert await turns.turn() == ["a 0"]
-    assert not rounds.take()
+    assert not scheduler.may_run()
     assert await turns.turn() == ["a 1"]
     await turns.turn()
-    assert rounds.take()
+    assert scheduler.may_run()
 
 
 async def test_a_long_turn_is_made_up_for_by_turns_without_strangers(time):
-    rounds = Rounds()
-    turns = Turns(time, rounds)
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
     turns.wait("a", "long", 3 * module.TURN_US)
     turns.wait("a", "next")
     assert await turns.turn() == ["long"]
     waited = 0
     while not await turns.turn():
         time.passes(module.TURN_US // 2)
-        assert not rounds.take()
+        assert not scheduler.may_run()
         waited += 1
     assert waited == 4  # each gives half a turn back of the two that it was too long by
-    assert rounds.long_us == 0
+    assert scheduler.long_us == 0
 
 
 async def test_however_long_turns_are_strangers_get_on(time):
-    rounds = Rounds()
-    turns = Turns(time, rounds)
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
     for number in range(3):
         turns.wait("a", f"item {number}")
     assert len(await turns.turn()) == 3
@@ -125,35 +125,35 @@ async def test_however_long_turns_are_strangers_get_on(time):
     while not await turns.turn():
         time.passes(module.LONG_US + 1)
         waited += 1
-    assert waited == PATIENCE
-    assert rounds.long_us == (PATIENCE + 1) * (module.LONG_US + 1)
+    assert waited == MAX_SKIPPED_TURNS
+    assert scheduler.long_us == (MAX_SKIPPED_TURNS + 1) * (module.LONG_US + 1)
 
 
 async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watched(time):
-    rounds = Rounds()
-    turns = Turns(time, rounds)
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
 
     def start() -> None:
-        rounds.fill()
+        scheduler.close_turn()
         turns.done.append("start")
 
-    assert rounds.take()
-    rounds.fill()
-    assert not rounds.take()
-    rounds.wait("a", start)
+    assert scheduler.may_run()
+    scheduler.close_turn()
+    assert not scheduler.may_run()
+    scheduler.schedule("a", start)
     turns.wait("b", "b")
     assert await turns.turn() == ["start"]
     assert await turns.turn() == ["b"]
     time.passes(module.LONG_US + 1)  # what the start has led to
     await turns.turn()
-    assert rounds.long_us == module.LONG_US + 1
+    assert scheduler.long_us == module.LONG_US + 1
     turns.wait("c", "c")
     assert await turns.turn() == []
 
 
 async def test_what_awaits_its_turn_is_charged_what_it_will_take_and_may_be_given_up(time):
-    rounds = Rounds()
-    first, second, third = (rounds.turn(owner, module.SHARE_US) for owner in ("a", "b", "c"))
+    scheduler = FairScheduler()
+    first, second, third = (scheduler.wait_turn(owner, module.BUDGET_US) for owner in ("a", "b", "c"))
     second.cancel()
     for done in ([True, True, False], [True, True, False], [True, True, True]):
         await asyncio.sleep(0)
@@ -161,11 +161,11 @@ async def test_what_awaits_its_turn_is_charged_what_it_will_take_and_may_be_give
 
 
 async def test_a_defect_in_one_item_does_not_stop_the_others(time):
-    rounds = Rounds()
+    scheduler = FairScheduler()
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-    rounds.wait("a", lambda: 1 / 0)
-    rounds.wait("b", lambda: told.append("b"))
+    scheduler.schedule("a", lambda: 1 / 0)
+    scheduler.schedule("b", lambda: told.append("b"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert isinstance(told[0], ZeroDivisionError)
@@ -186,7 +186,7 @@ READ = b"GET /read HTTP/1.1\r\nHost: gate\r\n\r\n"
 @pytest.mark.parametrize("connections", [1, 20])
 async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_request(monkeypatch, connections):
     """However many requests of strangers lie in the gate's sockets when a customer's comes, few are answered before it."""
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     async with recording_upstream() as upstream, serving(upstream) as served:
         customer = await served.client()
         assert (await customer.ask(READ)).status == 200
@@ -202,7 +202,7 @@ async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_requ
 
 @pytest.mark.parametrize("body", [b"", b"x"])
 async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_their_requests_come(monkeypatch, body):
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
 
     def asked_by(client: str) -> bytes:
         head = b"POST /public HTTP/1.1\r\nHost: gate\r\nX-Forwarded-For: %b\r\nContent-Length: %d\r\n\r\n"
@@ -211,8 +211,8 @@ async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_t
     async with recording_upstream() as upstream, serving(upstream, client_ip={"trusted_proxies": ("127.0.0.0/8",)}) as served:
         connections = [await served.client() for _ in range(20)]
         await served.until(lambda: served.metrics.connections == 20)
-        rounds = served.plane.common.rounds
-        rounds.wait("another", lambda: None)
+        scheduler = served.plane.common.scheduler
+        scheduler.schedule("another", lambda: None)
         for number, connection in enumerate(connections):
             os.write(connection.writer.get_extra_info("socket").fileno(), asked_by("203.0.113.7" if number == 19 else "203.0.113.66"))
         for connection in connections:
@@ -227,7 +227,7 @@ async def test_a_client_that_goes_before_its_turn_to_be_decided_is_not_decided(m
         client = await served.client()
         await served.until(lambda: served.metrics.connections == 1)
         held = Held()
-        monkeypatch.setattr(served.plane.common, "rounds", held)
+        monkeypatch.setattr(served.plane.common, "scheduler", held)
         (connection,) = inside.connections(served)
         inside.read_head(connection, b"POST /public HTTP/1.1\r\nHost: gate\r\n\r\n")
         await client.close()
@@ -239,7 +239,7 @@ async def test_a_client_that_goes_before_its_turn_to_be_decided_is_not_decided(m
 
 async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(monkeypatch):
     """What can no longer be held is not read instead: it is cut off behind its first request."""
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
     async with recording_upstream() as upstream, serving(upstream, limits=limits) as served:
         memory = served.plane.common.memory
@@ -259,19 +259,19 @@ async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(mo
 @pytest.mark.parametrize("proven", [False, True])
 async def test_small_chunks_are_read_in_slices(monkeypatch, proven):
     """By whoever sends them: what a request costs to read is not decided by who sent the last one."""
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     head = b"POST /trade HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
         client.send((READ if proven else FLOOD) + head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n" + READ)
         assert [(await client.response()).status for _ in range(3)] == [200 if proven else 404, 200, 200]
         assert [request.body for request in upstream.requests][-2:] == [b"x" * 20_000, b""]
-        assert served.plane.common.rounds.deferred >= 6 * 20_000 // SLICE
+        assert served.plane.common.scheduler.deferred >= 6 * 20_000 // SLICE
 
 
 async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
     """Contents, chunks and heads behind one another, on connections that all wait for their turns."""
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     body = b"POST /public HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000\r\n\r\n" + b"x" * 3_000
     chunks = b"POST /public HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5\r\nhello\r\n" * 40 + b"0\r\n\r\n"
     async with recording_upstream() as upstream, serving(upstream) as served:
@@ -280,12 +280,12 @@ async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
             client.send((body + FLOOD + chunks + READ) * 5)
         for client in clients:
             assert [(await client.response()).status for _ in range(20)] == [200, 404, 200, 200] * 5
-        assert served.plane.common.rounds.deferred > 0
+        assert served.plane.common.scheduler.deferred > 0
         assert sorted(len(request.body) for request in upstream.requests) == sorted([3_000, 200, 0] * 25)
 
 
 async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     served_gate = ScriptedGate()
     served_gate.routes[b"open"] = ScriptedRoute("GET /open", scope="public", websocket=True)
     sent = b"".join(frame(BINARY, bytes([number]) * 30_000, mask=b"abcd") for number in range(20))
@@ -300,15 +300,15 @@ async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
         client = await served.client()
         client.send(HANDSHAKE)
         assert (await client.head())[0] == 101
-        before = served.plane.common.rounds.deferred
+        before = served.plane.common.scheduler.deferred
         client.send(sent)
         assert await client.reader.readexactly(5) == frame(BINARY, b"all")
         assert upstream.sides[0].raw == sent
-        assert served.plane.common.rounds.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
+        assert served.plane.common.scheduler.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
 
 
 async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_turns(monkeypatch):
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     gone = asyncio.Event()
 
     async def script(side: UpstreamSide, _request: Received) -> None:
@@ -319,29 +319,29 @@ async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_t
         client = await served.client()
         client.send(READ)
         await upstream.got(1)
-        rounds = served.plane.common.rounds
-        before = rounds.deferred
+        scheduler = served.plane.common.scheduler
+        before = scheduler.deferred
         client.send(READ * 200)
-        await served.until(lambda: rounds.deferred > before)
+        await served.until(lambda: scheduler.deferred > before)
         gone.set()
         assert [(await client.response()).status for _ in range(201)] == [200] * 201
 
 
 async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all_the_same(monkeypatch):
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     async with serving() as served:
         client = await served.client()
         client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
         assert (await client.response()).status == 404
         assert await client.rest() == b""
-        assert served.plane.common.rounds.deferred > 0
+        assert served.plane.common.scheduler.deferred > 0
 
 
 async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(monkeypatch):
-    monkeypatch.setattr(module, "SHARE_US", 0)
+    monkeypatch.setattr(module, "BUDGET_US", 0)
     async with serving(limits={"header_timeout_ms": 100, "idle_timeout_ms": 100}) as served:
-        rounds = served.plane.common.rounds
-        monkeypatch.setattr(served.plane.common, "rounds", held := Held())
+        scheduler = served.plane.common.scheduler
+        monkeypatch.setattr(served.plane.common, "scheduler", held := Held())
         client = await served.client()
         client.send(FLOOD)
         await served.until(lambda: bool(held.items))
@@ -349,7 +349,7 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
         assert not connection.idle
         connection.expired()
         assert served.metrics.timeouts == {}
-        monkeypatch.setattr(served.plane.common, "rounds", rounds)
+        monkeypatch.setattr(served.plane.common, "scheduler", scheduler)
         held.items[0]()
         assert (await client.response()).status == 404
 
@@ -357,7 +357,7 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
 async def test_a_connection_waits_for_one_turn_at_a_time(monkeypatch):
     """Also when the end of a request's content comes together with the next request."""
     async with serving() as served:
-        monkeypatch.setattr(served.plane.common, "rounds", held := Held())
+        monkeypatch.setattr(served.plane.common, "scheduler", held := Held())
         client = await served.client()
         client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 1\r\n\r\n")
         await served.until(lambda: bool(held.items))
@@ -371,17 +371,17 @@ async def test_a_connection_waits_for_one_turn_at_a_time(monkeypatch):
         assert held.items == []
 
 
-class Held(Rounds):
+class Held(FairScheduler):
     """Nobody's turn comes."""
 
     def __init__(self) -> None:
         super().__init__()
         self.items: list[Callable[[], None]] = []
 
-    def take(self, size: int = 0) -> bool:
+    def may_run(self, size: int = 0) -> bool:
         return False
 
-    def wait(self, owner: str, item: Callable[[], None]) -> None:
+    def schedule(self, owner: str, item: Callable[[], None]) -> None:
         self.items.append(item)
 
 

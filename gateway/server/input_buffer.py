@@ -1,8 +1,8 @@
 """What a client connection has received and not looked at yet, whose memory that takes, and whether more is read.
 
-Bytes wait for two reasons: the request before them has no answer yet, or their client has proven nothing and it is not its turn
-(:mod:`gateway.server.rounds`). Who waits for a turn with little is still read: most clients send nothing until they have their answer, and
-to stop and go on reading costs two system calls.
+Bytes wait for two reasons: the request before them has no answer yet, or their client is not authenticated and it is not its turn
+(:mod:`gateway.server.fair_scheduler`). A connection that waits for a turn with few bytes is still read: most clients send nothing until
+they have their answer, and to stop and resume reading costs two system calls.
 """
 
 import asyncio
@@ -11,20 +11,20 @@ from typing import Final, cast
 
 from gateway.errors import Overloaded
 from gateway.http1.body import Memory
-from gateway.server.rounds import Rounds
+from gateway.server.fair_scheduler import FairScheduler
 
 FREE_BACKLOG: Final = 4_096
 """Bytes held for a connection that nobody accounts for; more than that takes its client's share of the memory for contents."""
 
 
-class Intake:
+class InputBuffer:
     """See the module."""
 
-    __slots__ = ("_charged", "_memory", "_rounds", "_stopped", "_transport", "data", "owner", "paused", "proven", "waits")
+    __slots__ = ("_charged", "_memory", "_scheduler", "_stopped", "_transport", "authenticated", "data", "owner", "paused", "waiting")
 
-    def __init__(self, memory: Memory, rounds: Rounds) -> None:
+    def __init__(self, memory: Memory, scheduler: FairScheduler) -> None:
         self._memory = memory
-        self._rounds = rounds
+        self._scheduler = scheduler
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.data = b""
         self._charged = 0
@@ -33,9 +33,9 @@ class Intake:
         """With whom it shares turns and memory: an address, or a connection of many clients."""
         self.paused = False
         """Whether its user wants no more for now."""
-        self.proven = False
-        """Whether the last request was admitted for a key: its client need not wait for turns."""
-        self.waits = False
+        self.authenticated = False
+        """Whether the last request was admitted for a key: such a client does not wait for turns."""
+        self.waiting = False
         """Whether it waits for a turn."""
         self._stopped = False
         """Whether the transport is not read."""
@@ -47,38 +47,38 @@ class Intake:
 
     # -- turns
 
-    def has_turn(self, size: int = 0) -> bool:
-        """Whether its bytes may be looked at now. If not: :meth:`wait`.
+    def may_process(self, size: int = 0) -> bool:
+        """Whether its bytes may be looked at now. If not: :meth:`wait_turn`.
 
         :param size: bytes that have just been read
         """
-        return self.proven or self._rounds.take(size)
+        return self.authenticated or self._scheduler.may_run(size)
 
-    def wait(self, item: Callable[[], None]) -> None:
-        """Do this, which begins with :meth:`turned` and ends with :meth:`follow`, when it is its turn."""
-        self.waits = True
-        self.follow()
-        self._rounds.wait(self.owner, item)
+    def wait_turn(self, item: Callable[[], None]) -> None:
+        """Schedule this, which begins with :meth:`turn_came` and ends with :meth:`update_reading`, for its turn."""
+        self.waiting = True
+        self.update_reading()
+        self._scheduler.schedule(self.owner, item)
 
-    def turned(self) -> None:
-        """It is its turn."""
-        self.waits = False
+    def turn_came(self) -> None:
+        """Its turn has come."""
+        self.waiting = False
 
-    # -- orders
+    # -- reading
 
     def pause(self) -> None:
         """Read no more."""
         self.paused = True
-        self.follow()
+        self.update_reading()
 
     def resume(self) -> None:
         """Read on, unless it has enough to wait for a turn with."""
         self.paused = False
-        self.follow()
+        self.update_reading()
 
-    def follow(self) -> None:
-        """Read or do not, by what has come and what has been asked since."""
-        stop = self.paused or (self.waits and len(self.data) > FREE_BACKLOG)
+    def update_reading(self) -> None:
+        """Pause or resume reading, as what is held and what was asked for require."""
+        stop = self.paused or (self.waiting and len(self.data) > FREE_BACKLOG)
         if stop is self._stopped or self._transport.is_closing():
             return
         self._stopped = stop

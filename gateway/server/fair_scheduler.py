@@ -1,0 +1,145 @@
+"""Schedules the processing of unauthenticated input: a small time budget per turn of the event loop, shared fairly by client address.
+
+A connection whose last request was authenticated is processed at once. Input on any other connection is processed at once too, while the
+current turn of the loop has budget left (:data:`BUDGET_US`); then it is queued, and its connection is not read meanwhile. In the turns that
+follow, queued addresses are served round-robin, one item each. When a turn takes longer than :data:`TURN_US`, whatever those items led to,
+turns without any repay the excess (at most :data:`MAX_SKIPPED_TURNS` in a row).
+
+So unauthenticated input, however much arrives at once, delays an authenticated request by about one such turn for each that it needs; an
+unauthenticated client waits for one item of each other address, not for all items of one. At most one item is queued for each connection.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from gateway.runtime import clock
+
+BUDGET_US: Final = 500
+"""Microseconds of a turn in which unauthenticated items are begun. One runs in any case, so that there is progress on any machine."""
+TURN_US: Final = 1_000
+"""Microseconds of the processor that a turn may take in all before such items pause."""
+LONG_US: Final = 5_000
+"""Microseconds of the processor from which a turn is called long."""
+MAX_SKIPPED_TURNS: Final = 16
+"""Turns in a row that run no unauthenticated item."""
+MEASURED_TURNS: Final = 4
+"""Turns that are measured after one that was closed."""
+
+
+class FairScheduler:
+    """See the module. One for each event loop."""
+
+    __slots__ = ("_begun_us", "_debt_us", "_measure_next", "_measuring", "_skipped", "_until_us", "_waiting", "deferred", "long_us")
+
+    def __init__(self) -> None:
+        self._measuring = False
+        """Whether :meth:`_next` is scheduled."""
+        self._begun_us = 0
+        """When this turn began, by the processor's time."""
+        self._until_us = 0
+        """When the budget of this turn is used up, by the clock's."""
+        self._debt_us = 0
+        """By how much turns have been too long."""
+        self._skipped = 0
+        """Turns in a row without an item."""
+        self._measure_next = 0
+        """Turns to measure even when nothing is queued."""
+        self._waiting: dict[str, deque[Callable[[], None]]] = {}
+        """By owner, in the order of their turns."""
+        self.deferred = 0
+        """Items queued, in total."""
+        self.long_us = 0
+        """Microseconds that long turns have taken, in total."""
+
+    def may_run(self, size: int = 0) -> bool:
+        """Whether an item may run now. If not: :meth:`schedule`.
+
+        :param size: bytes that have been read for it; each counts for half a nanosecond, which is about what it took to read it
+        """
+        if self._waiting or self._debt_us:
+            return False
+        now_us = clock.monotonic_us()
+        if not self._measuring:
+            self._begin_turns(now_us)
+        self._until_us -= size >> 11
+        return now_us < self._until_us
+
+    def schedule(self, owner: str, item: Callable[[], None]) -> None:
+        """Run this in a later turn of the loop.
+
+        :param owner: with whom it shares turns: an address
+        """
+        self.deferred += 1
+        items = self._waiting.get(owner)
+        if items is None:
+            items = self._waiting[owner] = deque()
+        items.append(item)
+        if not self._measuring:
+            self._begin_turns(clock.monotonic_us())
+
+    def wait_turn(self, owner: str, takes_us: int) -> "asyncio.Future[None]":
+        """The same for a coroutine.
+
+        :param takes_us: what is done then, in microseconds, about: it comes when the turn has passed that woke it
+        """
+        begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def begin() -> None:
+            self._until_us -= takes_us
+            if not begun.done():
+                begun.set_result(None)
+
+        self.schedule(owner, begin)
+        return begun
+
+    def measure(self) -> None:
+        """Measure this turn: it does work that cannot be deferred, such as opening or closing a connection."""
+        if not self._measuring:
+            self._begin_turns(clock.monotonic_us())
+
+    def close_turn(self) -> None:
+        """Begin nothing else in this turn: what was begun costs most in one of the next, as a TLS handshake does."""
+        self._until_us = 0
+        self._measure_next = MEASURED_TURNS
+
+    def _begin_turns(self, now_us: int) -> None:
+        self._measuring = True
+        self._begun_us = clock.processor_us()
+        self._until_us = now_us + BUDGET_US
+        asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Another turn of the loop begins."""
+        now_us, used_us = clock.monotonic_us(), clock.processor_us()
+        took_us, self._begun_us = used_us - self._begun_us, used_us
+        if took_us > LONG_US:
+            self.long_us += took_us
+        self._debt_us = max(0, self._debt_us + took_us - TURN_US)
+        self._until_us = now_us + BUDGET_US
+        if self._debt_us and self._skipped < MAX_SKIPPED_TURNS:
+            self._skipped += 1
+        else:
+            self._skipped = self._debt_us = 0
+        try:
+            if not self._debt_us:
+                self._run_waiting()
+        finally:
+            measure_next, self._measure_next = self._measure_next, max(0, self._measure_next - 1)
+            if self._waiting or self._debt_us or measure_next:
+                asyncio.get_running_loop().call_soon(self._next)
+            else:
+                self._measuring = False
+
+    def _run_waiting(self) -> None:
+        waiting = self._waiting
+        while waiting:
+            owner = next(iter(waiting))
+            items = waiting.pop(owner)
+            item = items.popleft()
+            if items:
+                waiting[owner] = items  # behind all others
+            item()
+            if clock.monotonic_us() >= self._until_us:
+                break
