@@ -18,8 +18,8 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 MODULES = (
     "runtime/clock", "runtime/gcra", "runtime/outbox", "runtime/ticker",
     "admission/accounting", "admission/allowances", "admission/authentication", "admission/brief", "admission/driver",
-    "admission/explanations", "admission/failures", "admission/gate", "admission/limits", "admission/outcome", "admission/principal",
-    "admission/refusals", "admission/replay", "admission/routes", "admission/rules", "admission/services",
+    "admission/explanations", "admission/failures", "admission/gate", "admission/limit_share", "admission/limits",
+    "admission/outcome", "admission/principal", "admission/refusals", "admission/replay", "admission/routes", "admission/rules", "admission/services",
     "admission/unrecorded",
     "admission/dialects/base", "admission/dialects/binance", "admission/dialects/mobee", "admission/dialects/rfc9421",
     "admission/sessions/base", "admission/sessions/binance", "admission/sessions/json_text", "admission/sessions/mobee",

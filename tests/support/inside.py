@@ -106,17 +106,17 @@ def attempted_ms(provider: Provider) -> int | None:
 
 def pressing(limiter: KeyLimiter) -> bool:
     """Whether a settlement is asked for before the next beat."""
-    return limiter._press.is_set()
+    return limiter._wake.is_set()
 
 
 def in_a_hurry(limiter: KeyLimiter) -> bool:
     """Whether it does not even wait for company."""
-    return limiter._hurry.is_set()
+    return limiter._urgent.is_set()
 
 
 def due(limiter: KeyLimiter, *, pressing: bool = False) -> list[Any]:
     """Shares that are to be settled."""
-    return list(limiter._pressing if pressing else limiter._due)
+    return list(limiter._due_now if pressing else limiter._due)
 
 
 async def settle(limiter: KeyLimiter, shares: list[Any]) -> None:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gateway.admission import limits
 from gateway.admission.allowances import Allowance, LedgerNeeded
+from gateway.admission.limit_share import Share
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
 from gateway.admission.principal import Principal
 from gateway.config.values import Rate
@@ -343,7 +344,7 @@ def test_a_weight_above_the_limit_is_refused_without_asking():
     assert KeyLimiter(NoRedis(), metrics=Metrics()).charge("key", 1_201, MINUTE, 1_000).retry_after_ms == float("inf")
 
 
-@pytest.mark.parametrize(("apart_ms", "hurry"), [(limits.HURRY_MS - 1, True), (limits.HURRY_MS, False)])
+@pytest.mark.parametrize(("apart_ms", "hurry"), [(limits.URGENT_MS - 1, True), (limits.URGENT_MS, False)])
 def test_keys_that_use_their_share_slowly_wait_for_company(apart_ms, hurry):
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
     limiter.charge("key", 1, MINUTE, 1_000)
@@ -357,14 +358,14 @@ async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis):
     limiter.start()
     await admitted(limiter, 1_000)  # the script is known from here on
     before = await calls(client)
-    for number in range(limits.TOGETHER):
-        limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.HURRY_MS)
+    for number in range(limits.KEYS_PER_COMMAND):
+        limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.URGENT_MS)
         limiter.charge(f"key {number}", 9, MINUTE, now_ms)
         await asyncio.sleep(0)
     await until(lambda: not inside.due(limiter))
     spent = await calls(client) - before
     assert spent["evalsha"] == spent["mget"] == spent["time"] == 1
-    assert spent["set"] == limits.TOGETHER
+    assert spent["set"] == limits.KEYS_PER_COMMAND
     assert spent["get"] == 0
     await limiter.stop()
     await client.aclose()
@@ -523,7 +524,7 @@ async def test_an_answer_that_nobody_thought_of_neither_holds_up_who_waits_nor_e
         raise IndexError
 
     with monkeypatch.context() as patch:
-        patch.setattr(limits, "_learn", learn)
+        patch.setattr(Share, "learn", learn)
         limiter.start()
         async with asyncio.timeout(10):
             assert await admitted(limiter, 1, rate)
@@ -556,5 +557,5 @@ def test_units_that_redis_granted_leave_no_more_than_the_window_has():
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
     limiter.charge("a", 0, rate, 1_000_000)
     share = inside.remembered(limiter)["a"]
-    share.paid, share.paid_until_ms, share.room = 1, 1_000_001, 0
+    share.granted, share.granted_until_ms, share.room = 1, 1_000_001, 0
     assert limiter.charge("a", 1, rate, 1_000_000).remaining == 0
