@@ -40,7 +40,7 @@ def run(path: Path) -> int:
 async def _run(path: Path) -> None:
     settings = load_settings(path)
     configure_logging(settings.telemetry.log_level, service="admin")
-    stopping, hurry = _watch_stops()
+    stopping, stop_now = _watch_stops()
     async with AsyncExitStack() as stack:
         bound = await unless(stopping, stack.enter_async_context(serving(settings, leaving=stopping)))
         if bound is None:
@@ -52,25 +52,25 @@ async def _run(path: Path) -> None:
         await stopping.wait()
         if settings.listen.shutdown_delay_ms:
             _log.info("leaving", delay_ms=settings.listen.shutdown_delay_ms)
-            await wait_at_most(hurry, settings.listen.shutdown_delay_ms)
+            await wait_at_most(stop_now, settings.listen.shutdown_delay_ms)
         _log.info("stopping")
         loop.add_signal_handler(signal.SIGHUP, _nothing)
 
 
 def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
     """Set by the first SIGTERM or SIGINT, and by another one."""
-    stopping, hurry = asyncio.Event(), asyncio.Event()
+    stopping, stop_now = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
         if stopping.is_set():
-            hurry.set()
+            stop_now.set()
         stopping.set()
 
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
     loop.add_signal_handler(signal.SIGHUP, _nothing)
-    return stopping, hurry
+    return stopping, stop_now
 
 
 def _nothing() -> None:

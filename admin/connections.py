@@ -28,7 +28,7 @@ RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 _log = structlog.get_logger(__name__)
 
 
-class Crowd:
+class ConnectionLimit:
     """Connections of one port, counted by the client's network; a trusted proxy holds those of many.
 
     :param refused: called for each connection that is one too many
@@ -68,18 +68,18 @@ class Crowd:
 class Connection(web.RequestHandler):
     """One connection of a client; one too many is cut before anything of it is read."""
 
-    __slots__ = ("_counted", "_crowd")
+    __slots__ = ("_connection_limit", "_counted")
 
-    def __init__(self, crowd: Crowd, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+    def __init__(self, connection_limit: ConnectionLimit, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
         # None is aiohttp's own way to have no access log.
         super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
-        self._crowd = crowd
+        self._connection_limit = connection_limit
         self._counted: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection stands, TLS included."""
         peer = transport.get_extra_info("peername")
-        self._counted = self._crowd.enter(peer[0] if peer else "")
+        self._counted = self._connection_limit.enter(peer[0] if peer else "")
         if self._counted is None:
             cast("asyncio.Transport", transport).abort()
             return
@@ -88,7 +88,7 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """It is over."""
         if self._counted is not None:
-            self._crowd.leave(self._counted)
+            self._connection_limit.leave(self._counted)
             super().connection_lost(exc)
 
     def handle_error(
@@ -100,13 +100,13 @@ class Connection(web.RequestHandler):
         return _refused(_refusal(exc), type(exc).__name__)
 
 
-class Greeter:
+class ListenerHost:
     """Starts TLS on connections (:class:`gateway.net.greeting.Host`), which count with those that are open."""
 
-    def __init__(self, crowd: Crowd, connection: Callable[[], Connection], limits: AdminLimits) -> None:
+    def __init__(self, connection_limit: ConnectionLimit, connection: Callable[[], Connection], limits: AdminLimits) -> None:
         self._connection = connection
         self._seconds = limits.request_timeout_ms / 1000
-        self.has_room = crowd.has_room
+        self.has_room = connection_limit.has_room
 
     def sends_header(self, _peer: str) -> bool:
         """Nobody sends a PROXY header here."""

@@ -15,7 +15,7 @@ KEPT_SECONDS = 900.0
 _log = structlog.get_logger(__name__)
 
 
-async def tend(stores: Stores) -> None:
+async def maintain(stores: Stores) -> None:
     """Mark and prune, and wait until it is due again. Several services at once are safe, and one mark is made for all."""
     try:
         await mark_and_prune(stores)

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from admin import feed
 from admin.config import AdminSettings
-from admin.connections import Connection, Crowd, Greeter, expecting_to_continue
+from admin.connections import Connection, ConnectionLimit, ListenerHost, expecting_to_continue
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -72,7 +72,7 @@ async def serving(
         stores = Stores(pool, redis)
         await stores.wait(wait_s)
         await _check_ring(stores, vault)
-        stack.push_async_callback(cancel, repeat(partial(feed.tend, stores), name="feed of changes"))
+        stack.push_async_callback(cancel, repeat(partial(feed.maintain, stores), name="feed of changes"))
         http = await stack.enter_async_context(aiohttp.ClientSession())
         running = _Running(vault, stores, http, AdminMetrics(), leaving or asyncio.Event())
         public, internal = (_bound(stack, address, where) for address, where in (
@@ -152,16 +152,16 @@ async def _serve(
     server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
     server.request_handler = expecting_to_continue(server.request_handler)
     idle_s = settings.limits.idle_timeout_ms / 1000
-    crowd = Crowd(settings.limits, settings.client_ip.trusted_proxies, refused)
+    connection_limit = ConnectionLimit(settings.limits, settings.client_ip.trusted_proxies, refused)
 
     def connection() -> Connection:
-        return Connection(crowd, server, loop=loop, idle_s=idle_s)
+        return Connection(connection_limit, server, loop=loop, idle_s=idle_s)
 
     if tls is None:
         accepting = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
         stack.callback(accepting.close)
     else:
-        greeting = GreetingListener(listening, Greeter(crowd, connection, settings.limits), tls)
+        greeting = GreetingListener(listening, ListenerHost(connection_limit, connection, settings.limits), tls)
         stack.push_async_callback(greeting.finish, _LAST_HANDSHAKES_S)
 
 

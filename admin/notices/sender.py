@@ -23,7 +23,7 @@ from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, repeated, spawn
 
 BATCH = 500
-LANES = 8
+WORKERS = 8
 """Deliveries of one way out at once, each of another account."""
 
 _NOTED_TOGETHER = 10
@@ -155,14 +155,14 @@ class _Run:
 
     async def send(self) -> bool:
         """Whether the way out turned out to be down; then what was not tried is as it was."""
-        lanes = [spawn(self._lane(), name=f"notices-{self._route.channel}-lane") for _ in range(min(LANES, len(self._accounts)))]
+        workers = [spawn(self._worker(), name=f"notices-{self._route.channel}-lane") for _ in range(min(WORKERS, len(self._accounts)))]
         try:
-            await asyncio.gather(*lanes)
+            await asyncio.gather(*workers)
         finally:
-            await cancel(*lanes)
+            await cancel(*workers)
         return self._down
 
-    async def _lane(self) -> None:
+    async def _worker(self) -> None:
         async with self._route.open() as deliver:
             while self._accounts and not self._down:
                 for group in _groups(self._accounts.popleft()):

@@ -16,7 +16,7 @@ from gateway.keys.postgres import Connection, translated
 _KEPT_MS = 604_800_000  # a week: the longest that a session may last
 
 
-class Standing(NamedTuple):
+class LockoutState(NamedTuple):
     """What is counted against a caller. The account is locked in this transaction, which keeps guesses in line."""
 
     account: Account
@@ -33,15 +33,15 @@ class Standing(NamedTuple):
         return rate_limited("Too many wrong codes in a row: wait, then try again.", self.locked_until_ms - now_ms)
 
 
-async def standing(connection: Connection, account: Account, caller: Caller) -> Standing:
+async def state(connection: Connection, account: Account, caller: Caller) -> LockoutState:
     """:raises StoreUnavailable: PostgreSQL did not answer"""
     with translated():
         row = await connection.fetchrow(_READ, account.id, caller.login)
     failures, locked_until_ms = (row["failures"], row["locked_until_ms"]) if row is not None else (0, 0)
-    return Standing(account, caller.login, failures, max(locked_until_ms, account.locked_until_ms))
+    return LockoutState(account, caller.login, failures, max(locked_until_ms, account.locked_until_ms))
 
 
-async def note_guess(connection: Connection, before: Standing, now_ms: int) -> int:
+async def note_guess(connection: Connection, before: LockoutState, now_ms: int) -> int:
     """One more wrong code; returns how many of this login that makes."""
     account, failures = before.account, before.failures + 1
     together = account.proof_failures + 1
@@ -53,7 +53,7 @@ async def note_guess(connection: Connection, before: Standing, now_ms: int) -> i
     return failures
 
 
-async def forget(connection: Connection, before: Standing) -> None:
+async def forget(connection: Connection, before: LockoutState) -> None:
     """A right proof: nothing is counted against this login and its account any more. Other logins stay as they are."""
     with translated():
         if before.failures:

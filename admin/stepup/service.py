@@ -17,7 +17,7 @@ from admin.stepup import challenges, factors, lockout, totp
 from admin.stepup.challenges import Challenge
 from admin.stepup.factors import Factor, Kind
 from admin.stepup.intent import Action, Intent
-from admin.stepup.lockout import Standing
+from admin.stepup.lockout import LockoutState
 from admin.stepup.proof import Wrong
 from gateway.errors import Refusal
 from gateway.keys.postgres import Connection
@@ -111,7 +111,7 @@ class StepUp:
         """
         owned = await self.owned(connection, account)
         passkeys = [factor for factor in owned if factor.kind is Kind.PASSKEY]
-        locked = (await lockout.standing(connection, account, caller)).refusal(now_ms)
+        locked = (await lockout.state(connection, account, caller)).refusal(now_ms)
         if locked is not None and not passkeys:
             raise locked
         challenge = await challenges.open_challenge(connection, caller, intent, now_ms)
@@ -142,14 +142,14 @@ class StepUp:
                 "Confirm with 2FA: request a challenge for exactly this intent at POST /api/v1/step-up, and send its answer as step_up.",
                 extras={"action": attempt.intent.action.value},
             )
-        standing = await lockout.standing(connection, account, attempt.caller)
-        locked = standing.refusal(attempt.occasion.now_ms)
+        state = await lockout.state(connection, account, attempt.caller)
+        locked = state.refusal(attempt.occasion.now_ms)
         if locked is not None and attempt.proof.method != Kind.PASSKEY.value:
             raise locked
         wrong = await self._try(connection, attempt, attempt.proof, owned)
         if wrong is not None:
-            return await _refuse(connection, standing, attempt, wrong)
-        await lockout.forget(connection, standing)
+            return await _refuse(connection, state, attempt, wrong)
+        await lockout.forget(connection, state)
         return None
 
     async def _try(self, connection: Connection, attempt: Attempt, proof: Proof, owned: list[Factor]) -> Wrong | None:
@@ -188,14 +188,14 @@ async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof:
     return None if used else Wrong.CODE_ALREADY_USED
 
 
-async def _refuse(connection: Connection, standing: Standing, attempt: Attempt, wrong: Wrong) -> Refusal:
-    failures = await lockout.note_guess(connection, standing, attempt.occasion.now_ms) if wrong.is_guess else standing.failures
+async def _refuse(connection: Connection, state: LockoutState, attempt: Attempt, wrong: Wrong) -> Refusal:
+    failures = await lockout.note_guess(connection, state, attempt.occasion.now_ms) if wrong.is_guess else state.failures
     method = attempt.proof.method if attempt.proof is not None else None
     entry = Entry(
         occasion=attempt.occasion,
         event=Event.STEP_UP_FAILED,
         actor=Actor.ACCOUNT,
-        account_id=standing.account.id,
+        account_id=state.account.id,
         detail={"action": attempt.intent.action.value, "method": method, "reason": wrong.value, "failures": failures},
     )
     await audit.append(connection, entry)

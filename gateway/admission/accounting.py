@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.admission.allowances import Allowances, count_order
 from gateway.admission.authentication import Authentication
-from gateway.admission.brief import Unexplained
+from gateway.admission.brief import BriefRefusal
 from gateway.admission.dialects import DIALECTS
 from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
@@ -22,7 +22,7 @@ from gateway.errors import (
     ReplayedRequest,
     TimestampOutOfWindow,
 )
-from gateway.http1.message import Asked, Request
+from gateway.http1.message import Inbound, Request
 from gateway.net.client_ip import Seen
 from gateway.runtime.gcra import Charge
 from gateway.runtime.moments import rfc3339
@@ -73,7 +73,7 @@ class Accounting:
         return lines
 
     def refused(
-        self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, asked: Asked, *, route: Route | None = None
+        self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, inbound: Inbound, *, route: Route | None = None
     ) -> None:
         """Count a refusal where it counts, attribute it, and report the limits to an owner whose signature holds.
 
@@ -81,42 +81,42 @@ class Accounting:
         """
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
-        key_id = principal.key_id if principal is not None else None if refusal.brief else self._authentication.claimed_id(claimed, asked)
-        refusal.asker = Asker(key_id, owner, seen.address or asked.peer)
+        key_id = principal.key_id if principal is not None else None if refusal.brief else self._authentication.claimed_id(claimed, inbound)
+        refusal.asker = Asker(key_id, owner, seen.address or inbound.peer)
         if isinstance(refusal, MissingCredentials):
-            refusal.extras = {**refusal.extras, "dialects": self._authentication.dialects(asked)}
+            refusal.extras = {**refusal.extras, "dialects": self._authentication.dialects(inbound)}
         services = self._services
         now_ms = services.monotonic_ms()
         guessed = isinstance(refusal, (InvalidCredentials, MalformedRequest, AmbiguousCredentials)) or (
             principal is None and isinstance(refusal, TimestampOutOfWindow)
         )
-        if guessed or (principal is None and _costs(asked)):
-            services.failures.failed(seen.address or asked.peer, self._failure_rate, now_ms)
+        if guessed or (principal is None and _costs(inbound)):
+            services.failures.failed(seen.address or inbound.peer, self._failure_rate, now_ms)
         if principal is None:
             return
         call = route.pattern if route is not None else ""
-        services.usage.refused(principal.key_id, refusal.code, seen.address, asked.received_ms, call, proven)
+        services.usage.refused(principal.key_id, refusal.code, seen.address, inbound.received_ms, call, proven)
         if proven:
-            self._report_limits(refusal, principal, asked, route, now_ms)
+            self._report_limits(refusal, principal, inbound, route, now_ms)
 
     def unexplained(  # noqa: PLR0917  # on the path of attacks
-        self, principal: Principal | None, signed: bytes, held_ms: float, seen: Seen, asked: Asked, route: Route, now_ms: int
-    ) -> Unexplained:  # fmt: skip
+        self, principal: Principal | None, signed: bytes, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route, now_ms: int
+    ) -> BriefRefusal:  # fmt: skip
         """Count a refusal that is not explained, as :meth:`refused` counts others."""
-        address = seen.address or asked.peer
-        if not held_ms or _costs(asked):
+        address = seen.address or inbound.peer
+        if not throttled_ms or _costs(inbound):
             self._services.failures.failed(address, self._failure_rate, now_ms)
         if principal is None:
-            return Unexplained(None, address, held_ms, signed)
-        self._services.usage.refused(principal.key_id, InvalidCredentials.code, seen.address, asked.received_ms, route.pattern, False)
-        return Unexplained(principal.key_id, address, held_ms, signed)
+            return BriefRefusal(None, address, throttled_ms, signed)
+        self._services.usage.refused(principal.key_id, InvalidCredentials.code, seen.address, inbound.received_ms, route.pattern, False)
+        return BriefRefusal(principal.key_id, address, throttled_ms, signed)
 
-    def _report_limits(self, refusal: Refusal, principal: Principal, asked: Asked, route: Route | None, now_ms: int) -> None:
+    def _report_limits(self, refusal: Refusal, principal: Principal, inbound: Inbound, route: Route | None, now_ms: int) -> None:
         wait_ms = refusal.extras.get("retry_after_ms") if isinstance(refusal, RateLimited) else None
         not_before_ms = wait_ms if isinstance(wait_ms, int) else 0.0
         charge = self._allowances.of(principal).charge(self._limiter, principal, 0, now_ms)
-        weighed = route if isinstance(asked, Request) and self._refusals.form(asked) is DIALECTS["binance"] else None
-        lines = self.lines(principal, charge, weighed, asked.received_ms, now_ms, False, not_before_ms)
+        weighed = route if isinstance(inbound, Request) and self._refusals.form(inbound) is DIALECTS["binance"] else None
+        lines = self.lines(principal, charge, weighed, inbound.received_ms, now_ms, False, not_before_ms)
         refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))
 
     def claimed(self, admitted: Admitted, refusal: BaseException | None) -> None:
@@ -144,9 +144,9 @@ class Accounting:
             usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern, proven)
 
 
-def _costs(asked: Asked) -> bool:
+def _costs(inbound: Inbound) -> bool:
     """Whether reading it has taken so long that it counts, whatever was wrong with it."""
-    return isinstance(asked, Request) and any(name == b"signature-input" for name, _ in asked.headers)
+    return isinstance(inbound, Request) and any(name == b"signature-input" for name, _ in inbound.headers)
 
 
 def _expiry_line(expires_ms: int, now_ms: int) -> bytes:

@@ -16,7 +16,7 @@ from gateway.admission.services import Services
 from gateway.admission.sessions import Message
 from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal, TimestampOutOfWindow
 from gateway.http1.memo import remember
-from gateway.http1.message import Asked, Request
+from gateway.http1.message import Inbound, Request
 from gateway.http1.shape import Shape
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
@@ -93,22 +93,22 @@ class Authentication:
             advice = "the parameter signature was sent without the header field X-MBX-APIKEY, which carries the key id"
         return MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}")
 
-    def dialects(self, asked: Asked) -> list[str]:
+    def dialects(self, inbound: Inbound) -> list[str]:
         """What a request may be signed in; a message only in its session's own."""
-        return [asked.dialect.name] if isinstance(asked, Message) else list(self._auth.dialects)
+        return [inbound.dialect.name] if isinstance(inbound, Message) else list(self._auth.dialects)
 
-    def read(self, asked: Asked) -> Credentials | None:
+    def read(self, inbound: Inbound) -> Credentials | None:
         """What a request or a message claims; ``None`` for a message that relies on its session's log-in.
 
         :raises Refusal: the credentials are missing, ambiguous or malformed
         """
-        if isinstance(asked, Message):
-            return asked.dialect.credentials(asked, self._max_clock_window_ms)
-        request = request_of(asked)
+        if isinstance(inbound, Message):
+            return inbound.dialect.credentials(inbound, self._max_clock_window_ms)
+        request = request_of(inbound)
         dialect, fields = self.dialect(request)
         return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
-    def claimed_id(self, read: str, asked: Asked) -> str | None:
+    def claimed_id(self, read: str, inbound: Inbound) -> str | None:
         """The key id that a request claims: as the dialect read it or, when it was refused before that, as a credential field holds it.
         A message without credentials claims the key that its session has logged in with.
 
@@ -116,27 +116,27 @@ class Authentication:
         """
         if is_key_id(read):
             return read
-        if isinstance(asked, Message):
-            return asked.key_id if is_key_id(asked.key_id) else None
-        values = [value.decode("latin-1") for name, value in request_of(asked).headers if name in self._dialect_of]
+        if isinstance(inbound, Message):
+            return inbound.key_id if is_key_id(inbound.key_id) else None
+        values = [value.decode("latin-1") for name, value in request_of(inbound).headers if name in self._dialect_of]
         return next((value for value in values if is_key_id(value)), None)
 
     # -- addresses that were refused too often
 
-    def held_ms(self, seen: Seen, asked: Asked, now_ms: int) -> float:
+    def throttled_ms(self, seen: Seen, inbound: Inbound, now_ms: int) -> float:
         """For how long the address is held back, having been refused too often; 0: it is not."""
-        return self._failures.retry_after_ms(seen.address or asked.peer, self._failure_rate, now_ms)
+        return self._failures.retry_after_ms(seen.address or inbound.peer, self._failure_rate, now_ms)
 
-    def names_known(self, asked: Asked, now_ms: int) -> bool:
+    def may_name_known_key(self, inbound: Inbound, now_ms: int) -> bool:
         """Whether a request or a message names a key that exists or may still be looked up, or needs none: the first look at what comes
         from an address that is held back.
 
         :raises Refusal: the credentials are missing or ambiguous; of a message, malformed
         """
-        if isinstance(asked, Message):
-            credentials = self.read(asked)
+        if isinstance(inbound, Message):
+            credentials = self.read(inbound)
             return credentials is None or self.may_be_known([credentials.key_id], now_ms)
-        dialect, fields = self.dialect(request_of(asked))
+        dialect, fields = self.dialect(request_of(inbound))
         return self.may_be_known(dialect.named(fields), now_ms)
 
     def may_be_known(self, named: list[str], now_ms: int) -> bool:
@@ -165,21 +165,21 @@ class Authentication:
         """Whether memory holds the same of its key as when it was found: nobody has told of a change."""
         return self._lookup.peek(principal.key_id, now_ms) is principal
 
-    def logged_in(self, asked: Asked, now_ms: int) -> Principal:
+    def logged_in(self, inbound: Inbound, now_ms: int) -> Principal:
         """The key that a session has logged in with, looked up anew.
 
         :raises MissingCredentials: it has not
         :raises InvalidCredentials: the key no longer exists
         """
-        key_id = asked.key_id if isinstance(asked, Message) else ""
+        key_id = inbound.key_id if isinstance(inbound, Message) else ""
         if not key_id:
-            raise MissingCredentials(asked.dialect.log_in_first if isinstance(asked, Message) else "log in with an API key first")
+            raise MissingCredentials(inbound.dialect.log_in_first if isinstance(inbound, Message) else "log in with an API key first")
         principal = self.known(key_id, now_ms)
         if principal is None:
             raise InvalidCredentials("the key that this session logged in with no longer exists", reason="deleted key")
         return principal
 
-    def owner_of_late(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
+    def signer_outside_window(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
         """The key whose signature holds on a request that came too late or too early, so that its owner sees the refusal.
 
         Unknown key and wrong signature alike: same work, same answer.
@@ -203,11 +203,11 @@ class Authentication:
                 return verify(credentials.signed, credentials.signature)
         return pretend_to_verify(credentials.signed, credentials.signature)
 
-    def explained(self, principal: Principal | None, credentials: Credentials, asked: Asked, now_ms: int) -> Refusal:
+    def explained(self, principal: Principal | None, credentials: Credentials, inbound: Inbound, now_ms: int) -> Refusal:
         """The refusal of an unknown key and of a wrong signature alike: same work, same answer, unless a hint proves that the caller holds
         the secret.
         """
-        hint = self._hints.find(self._mistakes(asked, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
+        hint = self._hints.find(self._mistakes(inbound, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
         refusal = invalid(
             hint or "unknown key, or the signature does not match: compare string_to_sign with what you signed",
             credentials.signed,
@@ -217,19 +217,19 @@ class Authentication:
             refusal.extras = {**refusal.extras, "hint": hint}
         return refusal
 
-    def _mistakes(self, asked: Asked, credentials: Credentials) -> Iterator[Mistake]:
+    def _mistakes(self, inbound: Inbound, credentials: Credentials) -> Iterator[Mistake]:
         """What its sender may have signed or sent instead."""
-        if isinstance(asked, Message):
-            return asked.dialect.mistakes(asked, credentials)
-        request = request_of(asked)
+        if isinstance(inbound, Message):
+            return inbound.dialect.mistakes(inbound, credentials)
+        request = request_of(inbound)
         dialect, fields = self.dialect(request)
         return dialect.mistakes(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields, credentials)
 
 
-def request_of(asked: Asked) -> Request:
+def request_of(inbound: Inbound) -> Request:
     """The request itself; of a message, the one that opened its session."""
-    if isinstance(asked, Message):
-        return asked.client
-    if isinstance(asked, Request):
-        return asked
+    if isinstance(inbound, Message):
+        return inbound.client
+    if isinstance(inbound, Request):
+        return inbound
     raise InternalError("neither a request nor a message")

@@ -17,54 +17,54 @@ from gateway.http1.answer import status_line
 from gateway.http1.message import Answer
 
 EXPLAINED_LATER: Final = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
-HELD_BACK: Final = "per_ip_failures"
+THROTTLED: Final = "per_ip_failures"
 """What such an address has used up, for a metric."""
 _PLACE: Final = "<request id>"
 
 
-class Unexplained:
+class BriefRefusal:
     """The refusal of credentials that do not hold, counted already."""
 
-    __slots__ = ("_address", "_held_ms", "_key_id", "_signed_bytes")
+    __slots__ = ("_address", "_key_id", "_signed_bytes", "_throttled_ms")
 
-    def __init__(self, key_id: str | None, address: str, held_ms: float, signed: bytes) -> None:
+    def __init__(self, key_id: str | None, address: str, throttled_ms: float, signed: bytes) -> None:
         self._key_id = key_id
         """Claimed, of a key that exists."""
         self._address = address
-        self._held_ms = held_ms
+        self._throttled_ms = throttled_ms
         self._signed_bytes = signed
 
     @property
     def kind(self) -> type[Refusal]:
         """Which refusal it is."""
-        return RateLimited if self._held_ms else InvalidCredentials
+        return RateLimited if self._throttled_ms else InvalidCredentials
 
     @property
     def wait_ms(self) -> int:
         """For how long the address is held back; -1: it is not."""
-        return max(1, round(self._held_ms)) if self._held_ms else -1
+        return max(1, round(self._throttled_ms)) if self._throttled_ms else -1
 
     @property
     def members(self) -> bytes:
         """What the problem says beyond the members of every problem, in JSON."""
-        if self._held_ms:
+        if self._throttled_ms:
             return b'"retry_after_ms":%d' % self.wait_ms
         return b'"string_to_sign":' + encode_basestring(shown(self._signed_bytes)).encode("utf-8", "backslashreplace")
 
     def refusal(self) -> Refusal:
         """As an exception, for callers that can only raise."""
-        refusal = held_back(self._held_ms) if self._held_ms else invalid(EXPLAINED_LATER, self._signed_bytes)
+        refusal = throttled(self._throttled_ms) if self._throttled_ms else invalid(EXPLAINED_LATER, self._signed_bytes)
         refusal.brief = True
         refusal.asker = Asker(self._key_id, None, self._address)
         return refusal
 
 
-def held_back(held_ms: float) -> Refusal:
+def throttled(throttled_ms: float) -> Refusal:
     """The refusal of an address that was refused too often."""
-    return rate_limited("too many failed authentication attempts from your IP address", held_ms, HELD_BACK)
+    return rate_limited("too many failed authentication attempts from your IP address", throttled_ms, THROTTLED)
 
 
-class Brief:
+class BriefAnswer:
     """The answer to one code of refusal in one form."""
 
     __slots__ = ("_begin", "_end", "_fields", "_length", "_lines", "_size", "_status", "_status_line")
@@ -88,7 +88,7 @@ class Brief:
         members = ",".join([f'"{name}":{_value(value)}' for name, value in refusal.extras.items()])
         return Answer(self._status, fields, self._body(request_id, members.encode("utf-8", "backslashreplace")))
 
-    def whole(self, refused: Unexplained, request_id: str, date: bytes) -> bytes:
+    def whole(self, refused: BriefRefusal, request_id: str, date: bytes) -> bytes:
         """Head and body, on a connection that is kept.
 
         :param date: the ``Date`` field line

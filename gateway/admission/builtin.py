@@ -30,7 +30,7 @@ def address(seen: Seen) -> Answer:
 def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: Charge, account: Charge | None) -> Answer:
     """``GET /gateway/v1/key``: the caller's own key.
 
-    :param charge: how the key's limit stands
+    :param charge: how the key's limit still_valid
     :param account: how that of the account's keys together stands; ``None``: there is none
     """
     record = principal.record

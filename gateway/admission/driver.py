@@ -6,12 +6,12 @@ What needs no wait is decided in the call itself, without a task; only the rest 
 import asyncio
 from collections.abc import Callable
 
-from gateway.admission.brief import Unexplained
+from gateway.admission.brief import BriefRefusal
 from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import Asker, KeyStoreUnavailable, Refusal
-from gateway.http1.message import Asked
+from gateway.http1.message import Inbound
 from gateway.runtime.tasks import spawn
 
 MAX_LOOKUPS = 5
@@ -25,11 +25,11 @@ Settled = Callable[[Admitted | None, BaseException | None], None]
 class Pending:
     """A decision that something is awaited for; ``settled`` is called once, and not after :meth:`cancel`."""
 
-    __slots__ = ("_asked", "_gate", "_route", "_settled", "claiming")
+    __slots__ = ("_gate", "_inbound", "_route", "_settled", "claiming")
 
-    def __init__(self, gate: Gate, asked: Asked, route: Route, settled: Settled) -> None:
+    def __init__(self, gate: Gate, inbound: Inbound, route: Route, settled: Settled) -> None:
         self._gate = gate
-        self._asked = asked
+        self._inbound = inbound
         self._route = route
         self._settled: Settled | None = settled
         self.claiming = False
@@ -43,8 +43,8 @@ class Pending:
         """Settle when the replay guard has answered, and the key still stands then."""
         self.claiming = True
 
-        def answered(error: BaseException | None, stands: bool) -> None:
-            if error is None and not stands:
+        def answered(error: BaseException | None, still_valid: bool) -> None:
+            if error is None and not still_valid:
                 self.confirm(admitted)
             else:
                 self._settle(admitted, error)
@@ -84,7 +84,7 @@ class Pending:
     def _decide(self) -> None:
         if self._settled is None:  # cancelled: nothing is charged
             return
-        admitted = self._gate.admit(self._asked, self._route)
+        admitted = self._gate.admit(self._inbound, self._route)
         if admitted.replay is None:
             self._settle(admitted, None)
         else:
@@ -113,36 +113,36 @@ async def fetch_and_retry(gate: Gate, needed: KeyNeeded, attempt: Callable[[], N
     raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")
 
 
-def drive(gate: Gate, asked: Asked, route: Route, settled: Settled) -> Admitted | Unexplained | Pending:
+def drive(gate: Gate, inbound: Inbound, route: Route, settled: Settled) -> Admitted | BriefRefusal | Pending:
     """Decide at once where that is possible.
 
     :param settled: called with the outcome of a decision that is returned as pending
     :raises Refusal: it may not pass
     """
     try:
-        decided = gate.decide(asked, route)
+        decided = gate.decide(inbound, route)
     except KeyNeeded as needed:
-        pending = Pending(gate, asked, route, settled)
+        pending = Pending(gate, inbound, route, settled)
         spawn(pending.look_up(needed), name="look up a key")
         return pending
-    if isinstance(decided, Unexplained) or decided.replay is None:
+    if isinstance(decided, BriefRefusal) or decided.replay is None:
         return decided
-    pending = Pending(gate, asked, route, settled)
+    pending = Pending(gate, inbound, route, settled)
     pending.claim(decided)
     return pending
 
 
-def confirm(gate: Gate, asked: Asked, admitted: Admitted, settled: Settled) -> Pending:
+def confirm(gate: Gate, inbound: Inbound, admitted: Admitted, settled: Settled) -> Pending:
     """Look again at the key of what was decided, and has waited for something else since.
 
     :param settled: called with the outcome
     """
-    pending = Pending(gate, asked, admitted.route, settled)
+    pending = Pending(gate, inbound, admitted.route, settled)
     pending.confirm(admitted, counted=True)
     return pending
 
 
-async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
+async def admit(gate: Gate, inbound: Inbound, route: Route) -> Admitted:
     """The same for callers that can await.
 
     :raises Refusal: it may not pass
@@ -159,7 +159,7 @@ async def admit(gate: Gate, asked: Asked, route: Route) -> Admitted:
         elif admitted is not None:
             decided.set_result(admitted)
 
-    found = drive(gate, asked, route, settled)
-    if isinstance(found, Unexplained):
+    found = drive(gate, inbound, route, settled)
+    if isinstance(found, BriefRefusal):
         raise found.refusal()
     return found if isinstance(found, Admitted) else await decided

@@ -13,7 +13,7 @@ from gateway.admission import builtin, rules
 from gateway.admission.accounting import Accounting
 from gateway.admission.allowances import Allowances, LedgerNeeded
 from gateway.admission.authentication import Authentication, request_of
-from gateway.admission.brief import Brief, Unexplained, held_back
+from gateway.admission.brief import BriefAnswer, BriefRefusal, throttled
 from gateway.admission.dialects import Credentials
 from gateway.admission.explanations import Explanations
 from gateway.admission.failures import REFUSED_MESSAGES
@@ -35,7 +35,7 @@ from gateway.errors import (
     problem_of,
 )
 from gateway.http1.body import UNVERIFIED
-from gateway.http1.message import Answer, Asked, Request
+from gateway.http1.message import Answer, Inbound, Request
 from gateway.net.addresses import customer_network
 from gateway.net.client_ip import ClientIpRule, Seen
 from gateway.runtime.gcra import Charge
@@ -140,86 +140,86 @@ class Gate:
         except Refusal as refusal:
             self._accounting.refused(refusal, None, "", seen, request)
             raise
-        if authentication.held_ms(seen, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
+        if authentication.throttled_ms(seen, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
             return (address, UNVERIFIED)
         principal = authentication.known(claimed, now_ms)
         return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
 
-    def admit(self, asked: Asked, route: Route) -> Admitted:
+    def admit(self, inbound: Inbound, route: Route) -> Admitted:
         """As :meth:`decide`, for who can only be told by an exception.
 
         :raises Refusal: it may not pass
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        decided = self.decide(asked, route)
-        if isinstance(decided, Unexplained):
+        decided = self.decide(inbound, route)
+        if isinstance(decided, BriefRefusal):
             raise decided.refusal()
         return decided
 
-    def decide(self, asked: Asked, route: Route) -> Admitted | Unexplained:
+    def decide(self, inbound: Inbound, route: Route) -> Admitted | BriefRefusal:
         """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.
 
-        :param asked: a :class:`Request` with its route, or a :class:`Message` with what :meth:`method` says of it
+        :param inbound: a :class:`Request` with its route, or a :class:`Message` with what :meth:`method` says of it
         :raises Refusal: it may not pass
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        seen = self._client_ip.of(request_of(asked))
+        seen = self._client_ip.of(request_of(inbound))
         if route.scope == "public":
-            self._check_public(seen, asked, route)
+            self._check_public(seen, inbound, route)
             return Admitted(route, None, seen.address, secure=seen.secure)
         authentication = self._authentication
         principal: Principal | None = None
         claimed = ""
         now_ms = self._monotonic_ms()
         try:
-            held_ms = authentication.held_ms(seen, asked, now_ms)
-            if held_ms and not authentication.names_known(asked, now_ms):
-                return self._turn_away(None, None, held_ms, seen, asked, route, now_ms)
-            credentials = authentication.read(asked)
+            throttled_ms = authentication.throttled_ms(seen, inbound, now_ms)
+            if throttled_ms and not authentication.may_name_known_key(inbound, now_ms):
+                return self._reject(None, None, throttled_ms, seen, inbound, route, now_ms)
+            credentials = authentication.read(inbound)
             window_ms = 0
             if credentials is not None:
                 claimed = credentials.key_id
                 rules.check_coverage(credentials, route)
                 try:
-                    window_ms = rules.check_time(credentials, asked.received_ms, self._clock_window_ms, self._max_clock_window_ms)
+                    window_ms = rules.check_time(credentials, inbound.received_ms, self._clock_window_ms, self._max_clock_window_ms)
                 except TimestampOutOfWindow as late:
-                    principal = authentication.owner_of_late(credentials, late, now_ms)
+                    principal = authentication.signer_outside_window(credentials, late, now_ms)
                     raise
                 principal = authentication.known(credentials.key_id, now_ms)
                 if not authentication.verifies(principal, credentials) or principal is None:
-                    if held_ms:
+                    if throttled_ms:
                         principal = None  # nothing is proven
-                    return self._turn_away(principal, credentials, held_ms, seen, asked, route, now_ms)
+                    return self._reject(principal, credentials, throttled_ms, seen, inbound, route, now_ms)
             else:
-                principal = authentication.logged_in(asked, now_ms)
-            charge = self._authorize(principal, seen, asked, route, now_ms)
+                principal = authentication.logged_in(inbound, now_ms)
+            charge = self._authorize(principal, seen, inbound, route, now_ms)
         except Refusal as refusal:
-            self._accounting.refused(refusal, principal, claimed, seen, asked, route=route)
+            self._accounting.refused(refusal, principal, claimed, seen, inbound, route=route)
             raise
-        return self._pass(principal, credentials, charge, seen, asked, route, window_ms, now_ms)
+        return self._pass(principal, credentials, charge, seen, inbound, route, window_ms, now_ms)
 
-    def _turn_away(  # noqa: PLR0917  # on the path of attacks
-        self, principal: Principal | None, credentials: Credentials | None, held_ms: float, seen: Seen, asked: Asked, route: Route,
+    def _reject(  # noqa: PLR0917  # on the path of attacks
+        self, principal: Principal | None, credentials: Credentials | None, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route,
         now_ms: int,
-    ) -> Unexplained:  # fmt: skip
+    ) -> BriefRefusal:  # fmt: skip
         """Refuse credentials that do not hold.
 
         :param credentials: ``None`` when they were not even read
         :raises Refusal: it is explained
         """
-        if self.explanations.take(seen.address or asked.peer, now_ms):
-            if held_ms or credentials is None:
-                refusal = held_back(held_ms)
+        if self.explanations.take(seen.address or inbound.peer, now_ms):
+            if throttled_ms or credentials is None:
+                refusal = throttled(throttled_ms)
             else:
-                refusal = self._authentication.explained(principal, credentials, asked, now_ms)
+                refusal = self._authentication.explained(principal, credentials, inbound, now_ms)
             refusal.brief = False
             raise refusal
         signed = credentials.signed if credentials is not None else b""
-        return self._accounting.unexplained(principal, signed, held_ms, seen, asked, route, now_ms)
+        return self._accounting.unexplained(principal, signed, throttled_ms, seen, inbound, route, now_ms)
 
-    def _authorize(self, principal: Principal, seen: Seen, asked: Asked, route: Route, now_ms: int) -> Charge:
+    def _authorize(self, principal: Principal, seen: Seen, inbound: Inbound, route: Route, now_ms: int) -> Charge:
         """What a key may do, and how much of it: expiry and freeze, IP allowlist, scope, limits."""
-        rules.check_standing(principal, asked.received_ms)
+        rules.check_standing(principal, inbound.received_ms)
         rules.check_address(principal, seen)
         rules.check_scope(principal, route)
         for further in route.further:
@@ -227,29 +227,29 @@ class Gate:
         return self._charge(principal, route, now_ms)
 
     def _pass(  # noqa: PLR0917  # on the hot path
-        self, principal: Principal, credentials: Credentials | None, charge: Charge, seen: Seen, asked: Asked, route: Route,
+        self, principal: Principal, credentials: Credentials | None, charge: Charge, seen: Seen, inbound: Inbound, route: Route,
         window_ms: int, now_ms: int,
     ) -> Admitted:  # fmt: skip
         """The request may pass: count it now, or once its signature has been claimed, and report its key's limits."""
         claim = None
         if credentials is not None and (route.strict_replay or (credentials.portable and not route.replay_off)):
             outage = self._auth.replay_outage if route.strict_replay else "allow"
-            ttl_ms = credentials.timestamp_ms + window_ms - asked.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
-            shared = credentials.portable and route.scope != "trade" and isinstance(asked, Request)
+            ttl_ms = credentials.timestamp_ms + window_ms - inbound.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
+            shared = credentials.portable and route.scope != "trade" and isinstance(inbound, Request)
             claim = Claim(principal.key_id, credentials.signature, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
         else:
-            self._usage.admitted(principal.key_id, seen.address, asked.received_ms)
+            self._usage.admitted(principal.key_id, seen.address, inbound.received_ms)
         weighed = credentials is not None and credentials.weighed
         lines = b""
-        if isinstance(asked, Request):  # a message's answer has no fields
-            lines = self._accounting.lines(principal, charge, route if weighed else None, asked.received_ms, now_ms)
+        if isinstance(inbound, Request):  # a message's answer has no fields
+            lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
         return Admitted(
             route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure, weighed
         )
 
-    def _check_public(self, seen: Seen, asked: Asked, route: Route) -> None:
+    def _check_public(self, seen: Seen, inbound: Inbound, route: Route) -> None:
         """:raises RateLimited: the address has requested public routes too often"""
-        address, rate = seen.address or asked.peer, self.settings.limits.per_address
+        address, rate = seen.address or inbound.peer, self.settings.limits.per_address
         charge = self.services.public.charge(address, route.weight, rate, self._monotonic_ms())
         if not charge.allowed:
             refusal = rules.over_limit(f"{rate} per IP address", route.weight, charge.retry_after_ms, "per_address")
@@ -273,7 +273,7 @@ class Gate:
             raise rules.over_limit(str(allowance.per_key), route.weight, charge.retry_after_ms, "per_key")
         return charge
 
-    def tolerates(self, refusal: Refusal, client: Request) -> bool:
+    def count_refused_message(self, refusal: Refusal, client: Request) -> bool:
         """Count the refusal of a session's message for its address, unless a key is proven, whose own limits bound it.
 
         :param client: the handshake that opened the session
@@ -314,17 +314,17 @@ class Gate:
             if done.cancelled():
                 return
             error = done.exception()
-            stands = self.stands(admitted)
-            if stands or error is not None:
+            still_valid = self.still_valid(admitted)
+            if still_valid or error is not None:
                 self._accounting.claimed(admitted, error)
             if answered is not None:
-                answered(error, stands)
+                answered(error, still_valid)
 
         future = self.services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
         future.add_done_callback(claimed)
         return future
 
-    def stands(self, admitted: Admitted) -> bool:
+    def still_valid(self, admitted: Admitted) -> bool:
         """Whether nothing has been heard against the key of a request since it was admitted. At a glance: if not, :meth:`confirm`."""
         principal = admitted.principal
         if principal is None:
@@ -383,16 +383,16 @@ class Gate:
         """
         return SESSIONS[route.session].refusal(problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message)
 
-    def render(self, refusal: Refusal, request: Request | None, request_id: str = "", asked: tuple[bytes, bytes] = (b"", b"")) -> Answer:
+    def render(self, refusal: Refusal, request: Request | None, request_id: str = "", partial: tuple[bytes, bytes] = (b"", b"")) -> Answer:
         """A refusal as the client reads it.
 
         :param request: ``None`` when it could not even be framed; then ``request_id`` stands in for its id
-        :param asked: method and path of such a one, as far as they are known
+        :param inbound: method and path of such a one, as far as they are known
         """
         if request is None:
-            return self._refusals.render_unframed(refusal, request_id, asked[0], asked[1])
+            return self._refusals.render_unframed(refusal, request_id, *partial)
         return self._refusals.render(refusal, request)
 
-    def brief(self, refused: Unexplained, request: Request) -> Brief:
+    def brief(self, refused: BriefRefusal, request: Request) -> BriefAnswer:
         """The answer to what is refused without an explanation."""
         return self._refusals.brief(refused.kind, request)

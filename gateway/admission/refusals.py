@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from gateway.admission import answers
-from gateway.admission.brief import Brief
+from gateway.admission.brief import BriefAnswer
 from gateway.admission.dialects import DIALECTS, Dialect, by_field
 from gateway.admission.explanations import Explanations
 from gateway.admission.routes import RouteTable
@@ -42,7 +42,7 @@ class Refusals:
         self._explanations = explanations
         self._monotonic_ms = monotonic_ms
         self._docs_url = settings.gateway.docs_url
-        self._briefs: dict[tuple[str, str], Brief] = {}
+        self._briefs: dict[tuple[str, str], BriefAnswer] = {}
         self._form_of: dict[bytes, str] = {}
         """By path, of late."""
         self._knows_binance = "binance" in auth.dialects
@@ -59,13 +59,13 @@ class Refusals:
             refusal = NoRoute(refusal.detail + more, headers=refusal.headers, extras=refusal.extras)
         return answers.render(refusal, request_id=request.request_id, dialect=dialect, docs_url=self._docs_url)
 
-    def brief(self, kind: type[Refusal], request: Request) -> Brief:
+    def brief(self, kind: type[Refusal], request: Request) -> BriefAnswer:
         """The answer to a request without an explanation."""
         dialect = self.form(request)
         key = (kind.code, "" if dialect is None else dialect.name)
         brief = self._briefs.get(key)
         if brief is None:
-            brief = self._briefs[key] = Brief(kind, dialect, self._docs_url)
+            brief = self._briefs[key] = BriefAnswer(kind, dialect, self._docs_url)
         return brief
 
     def render_unframed(self, refusal: Refusal, request_id: str, method: bytes, path: bytes) -> Answer:

@@ -1,6 +1,6 @@
 """Admission without forwarding: the decision for a request that another proxy (nginx, Envoy) forwards.
 
-What is asked (:class:`Asked`) and answered (:class:`Verdict`) travel as JSON from the ops port to a worker and back; bytes travel as
+What is asked (:class:`CheckRequest`) and answered (:class:`Verdict`) travel as JSON from the ops port to a worker and back; bytes travel as
 Latin-1 text, which has one character for each byte.
 """
 
@@ -27,7 +27,7 @@ NOTHING_VOUCHED = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
 """Said of a request that shadow mode lets pass though it would be refused: nothing of it was proven."""
 
 
-class Asked(NamedTuple):
+class CheckRequest(NamedTuple):
     """A request as the asking proxy received it."""
 
     method: str
@@ -93,7 +93,7 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
     return Verdict(answer.status, [*fields, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
 
 
-def let_pass(refusal: Refusal, request_id: str = "") -> Verdict:
+def shadow_allowed(refusal: Refusal, request_id: str = "") -> Verdict:
     """What shadow mode makes of a refusal: 200, and the request is nobody's."""
     return Verdict(200, [*NOTHING_VOUCHED, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
 
@@ -108,7 +108,7 @@ async def decide(
 ) -> Verdict:
     """Decide on a request of a trusted proxy.
 
-    :param whole: see :attr:`Asked.whole`
+    :param whole: see :attr:`CheckRequest.whole`
     :param identity_lines: the field lines that identify the client to the upstream
     :param note: called with the outcome and the route's pattern, ``""`` when there is none, to count and log it
     """
@@ -124,7 +124,7 @@ async def decide(
         admitted = await admit(gate, request, route)
     except Refusal as refusal:
         note(refusal, request, pattern or refusal.route)
-        return let_pass(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
+        return shadow_allowed(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
     note(admitted, request, pattern)
     lines = identity_lines(admitted, request.received_ms) + admitted.answer_headers
     nobody = NOBODY if admitted.identity is None else ()

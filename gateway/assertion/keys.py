@@ -100,8 +100,8 @@ def plan(created: Sequence[int], now_ms: int, rotate_after_ms: int) -> Plan:
     The newest key that has been published long enough signs; where none has, the oldest does: on the first start there is no verifier
     yet, and after a clock that stepped back the longest-known key is the safest.
     """
-    ripe = [position for position, at_ms in enumerate(created) if at_ms + PUBLISHED_AHEAD_MS <= now_ms]
-    signing = ripe[-1] if ripe else 0 if created else None
+    usable = [position for position, at_ms in enumerate(created) if at_ms + PUBLISHED_AHEAD_MS <= now_ms]
+    signing = usable[-1] if usable else 0 if created else None
     make = not created or created[-1] + rotate_after_ms <= now_ms
     drop = tuple(position for position in range(signing or 0) if created[position + 1] + PUBLISHED_AHEAD_MS + PUBLISHED_AFTER_MS <= now_ms)
     return Plan(signing, make, drop)

@@ -139,17 +139,19 @@ class Call(Waiter):
         self.server = self.connection = None
         self.receiver.response_switched(head, connection, rest)
 
-    def unconnected(self, reason: str) -> None:
-        self._elsewhere(UpstreamUnreachable("the upstream service could not be reached; try again", reason=reason), kind="connect")
+    def connect_failed(self, reason: str) -> None:
+        self._retry_on_another_server(
+            UpstreamUnreachable("the upstream service could not be reached; try again", reason=reason), kind="connect"
+        )
 
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
         self.connection = None
-        refusal = self._in_doubt(UpstreamUnreachable("the upstream service closed the connection before it answered", reason=reason))
+        refusal = self._outcome_unknown(UpstreamUnreachable("the upstream service closed the connection before it answered", reason=reason))
         if head_seen:
             self._leave(kind=kind)
             self.receiver.response_broken()
         elif not self._repeatable:
-            self._leave(kind=kind, blame=not reused)
+            self._leave(kind=kind, server_fault=not reused)
             self.receiver.response_failed(refusal)
         elif reused:
             self._leave()
@@ -157,29 +159,29 @@ class Call(Waiter):
             self.pool.metrics.upstream_retries[self.pool.name] += 1
             self.start()
         else:
-            self._elsewhere(refusal, kind=kind)
+            self._retry_on_another_server(refusal, kind=kind)
 
     def timed_out(self, *, head_seen: bool) -> None:
         self._leave(kind="timeout")
         if head_seen:
             self.receiver.response_broken()
         else:
-            self.receiver.response_failed(self._in_doubt(UpstreamTimeout("the upstream service did not answer in time")))
+            self.receiver.response_failed(self._outcome_unknown(UpstreamTimeout("the upstream service did not answer in time")))
 
-    def waited_too_long(self) -> None:
-        self._leave(kind="overload", blame=False)
+    def queue_timeout(self) -> None:
+        self._leave(kind="overload", server_fault=False)
         self.receiver.response_failed(
             Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
         )
 
-    def _in_doubt(self, refusal: Refusal) -> Refusal:
+    def _outcome_unknown(self, refusal: Refusal) -> Refusal:
         """The same, with what the owner of a trade that was sent and not answered must know."""
         if self._once:
             refusal.detail += UNKNOWN
             refusal.extras = {"outcome": "unknown"}
         return refusal
 
-    def _elsewhere(self, refusal: Refusal, *, kind: str) -> None:
+    def _retry_on_another_server(self, refusal: Refusal, *, kind: str) -> None:
         if self.server is not None:
             self._tried += (self.server,)
         self._leave(kind=kind)
@@ -188,8 +190,8 @@ class Call(Waiter):
             self.pool.metrics.upstream_retries[self.pool.name] += 1
         self.start()
 
-    def _leave(self, *, kind: str = "", blame: bool = True) -> None:
-        """No longer on any server; ``kind`` names the failure, if it was one, ``blame`` says whether the server is held to it."""
+    def _leave(self, *, kind: str = "", server_fault: bool = True) -> None:
+        """No longer on any server; ``kind`` names the failure, if it was one, ``server_fault`` says whether the server is held to it."""
         server, self.server, self.connection = self.server, None, None
         if server is None:
             return
@@ -197,5 +199,5 @@ class Call(Waiter):
         server.left(self)
         if kind:
             self.pool.metrics.upstream_errors[(self.pool.name, kind)] += 1
-            if blame and kind != "overload":
+            if server_fault and kind != "overload":
                 server.failed()

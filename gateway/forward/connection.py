@@ -92,7 +92,7 @@ class UpstreamConnection(UpstreamEnd):
             self.deadline_ms = self._response_deadline()
         self.server.outbox.put(self.transport, piece)
 
-    def is_surely_open(self) -> bool:
+    def is_certainly_open(self) -> bool:
         """Asks the kernel whether the server has closed it or sent anything: for requests that must not be sent twice."""
         if self._poll is None:
             self._poll = select.poll()

@@ -131,11 +131,11 @@ class Waiter(ABC):
         """Here is a connection that is free; false when it is not taken, since the request may no longer be sent."""
 
     @abstractmethod
-    def unconnected(self, reason: str) -> None:
+    def connect_failed(self, reason: str) -> None:
         """No connection to the server could be made, so no byte was sent."""
 
     @abstractmethod
-    def waited_too_long(self) -> None:
+    def queue_timeout(self) -> None:
         """No connection became free within the limit."""
 
     @abstractmethod

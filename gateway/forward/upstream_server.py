@@ -77,7 +77,7 @@ class UpstreamServer(Owner):
             connection = idle.popitem()[0]
             if connection.transport.is_closing():
                 continue
-            if certain and not connection.is_surely_open():
+            if certain and not connection.is_certainly_open():
                 connection.close()
                 continue
             return connection
@@ -92,7 +92,7 @@ class UpstreamServer(Owner):
         call.waiting_until_ms = self.ticker.now_ms + self.settings.response_timeout_ms
         refused = turns.wait(call)
         if refused is not None and refused is not call:
-            refused.waited_too_long()
+            refused.queue_timeout()
         return refused is not call
 
     def forget(self, call: Waiter) -> None:
@@ -181,7 +181,7 @@ class UpstreamServer(Owner):
             self._idle.pop(connection, None)
             connection.expired()
         for call in self._turns.late(now_ms):
-            call.waited_too_long()
+            call.queue_timeout()
 
     def inherit(self, condition: Condition | None) -> None:
         """Begin with what is known of the same server under other settings; without active checks nobody could say that it is up again."""
@@ -229,7 +229,7 @@ class UpstreamServer(Owner):
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that cannot be one is a ValueError
             self._opening -= 1
             if not call.cancelled:
-                call.unconnected(f"{self.url}: {error}")
+                call.connect_failed(f"{self.url}: {error}")
             return
         self._opening -= 1
         if call.cancelled or not call.send_on(connection):

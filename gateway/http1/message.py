@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from gateway.http1.shape import Shape
 
 
-class Asked:
+class Inbound:
     """What admission decides on: a request, or one message of a session."""
 
     __slots__ = ("peer", "received_ms", "request_id")
@@ -22,7 +22,7 @@ class Asked:
     """This gate's own id for it; goes upstream, in refusals and in logs."""
 
 
-class Request(Asked):
+class Request(Inbound):
     """One HTTP/1.1 request as received (RFC 9112). Nothing in it was decoded or re-encoded, and nothing is changed after it was made.
 
     A plain class with slots, as is whatever is made for every request: the quickest to make and to read, compiled or not.

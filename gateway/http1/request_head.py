@@ -117,7 +117,7 @@ def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
     return fields, special
 
 
-def asked_of(authority: bytes, fields: list[Field], *, http10: bool) -> list[Field]:
+def with_target_authority(authority: bytes, fields: list[Field], *, http10: bool) -> list[Field]:
     """The fields with an absolute-form target's authority in place of what Host says (RFC 9112 §3.2.2).
 
     :raises MalformedRequest: Host says what it may not; that is refused whatever the target (RFC 9112 §3.2)

@@ -7,7 +7,7 @@ import httptools
 from gateway.http1.framing import Field, Framing, frame
 from gateway.http1.memo import remember
 from gateway.http1.reader import Reader
-from gateway.http1.request_head import RequestLine, asked_of, cut_fields, read_request_line
+from gateway.http1.request_head import RequestLine, cut_fields, read_request_line, with_target_authority
 from gateway.http1.shape import Shape, shape_of
 
 NO_FIELDS: Final[list[Field]] = []
@@ -74,8 +74,8 @@ class RequestReader(Reader):
         self.line = line = read_request_line(lines[0])
         fields, special = cut_fields(lines)
         if line.authority:
-            fields = asked_of(line.authority, fields, http10=line.http10)
-            special = asked_of(line.authority, special, http10=line.http10)
+            fields = with_target_authority(line.authority, fields, http10=line.http10)
+            special = with_target_authority(line.authority, special, http10=line.http10)
         framing = self.framing
         if special != self._special or line.http10 is not framing.http10:
             self.framing = framing = frame(special, http10=line.http10)  # a client's requests are mostly framed alike
@@ -121,7 +121,7 @@ class RequestReader(Reader):
         else:
             self.ended = True
 
-    def asked(self, data: bytes) -> tuple[bytes, bytes]:
+    def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
         """Method and path of a head that was refused, as far as its first line has them: only for the form of the refusal.
 
         :param data: what was last given to :meth:`read_head`

@@ -20,7 +20,7 @@ import json
 
 from aiohttp import web
 
-from gateway.admission.verdict import Asked, Verdict
+from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.errors import MalformedRequest
 
 _TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
@@ -34,7 +34,7 @@ _FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"})
 """Fields of the question itself."""
 
 
-def read(request: web.Request, proxy: str, body: bytes) -> Asked:
+def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
     """The request that is asked about.
 
     :param proxy: ``nginx``, ``forward-auth`` or ``envoy``
@@ -50,10 +50,10 @@ def read(request: web.Request, proxy: str, body: bytes) -> Asked:
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
     if content == _DROPPED:
         body = b""
-    return Asked(method, target, headers, body, request.remote or "", bool(content or (body and proxy == "forward-auth")))
+    return CheckRequest(method, target, headers, body, request.remote or "", bool(content or (body and proxy == "forward-auth")))
 
 
-def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) -> Asked:
+def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) -> CheckRequest:
     """The path_prefix of the configuration stands before the target that the client sent, which begins with a slash.
 
     :raises MalformedRequest: the prefix states what it cannot
@@ -64,7 +64,7 @@ def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) 
         raise _misstated("envoy", target.removeprefix("?"))
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)]
     whole = bool(body or target != behind) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
-    return Asked(request.method, target, headers, body, request.remote or "", whole)
+    return CheckRequest(request.method, target, headers, body, request.remote or "", whole)
 
 
 def _misstated(proxy: str, content: str) -> MalformedRequest:

@@ -2,7 +2,7 @@
 
 from typing import Any, Literal, NamedTuple, Protocol
 
-from gateway.admission.verdict import Asked, Verdict
+from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.config.changes import Change
 from gateway.errors import ConfigProblem, Refusal
 
@@ -89,7 +89,7 @@ class Operated(Protocol):
     def max_body_bytes(self) -> int:
         """The largest body that a decision reads."""
 
-    async def decide(self, asked: Asked) -> Verdict:
+    async def decide(self, check: CheckRequest) -> Verdict:
         """Let a worker decide.
 
         :raises Overloaded: no worker answers

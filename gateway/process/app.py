@@ -21,7 +21,7 @@ from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.admission.services import Services
-from gateway.admission.verdict import Asked, Verdict, decide, let_pass, refused
+from gateway.admission.verdict import CheckRequest, Verdict, decide, refused, shadow_allowed
 from gateway.assertion import Signer, SigningKey
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
@@ -171,11 +171,11 @@ class App:
         """Accept connections on this socket."""
         await self._plane.serve([listening])
 
-    async def decide(self, asked: Asked) -> Verdict:
+    async def decide(self, check: CheckRequest) -> Verdict:
         """Decide without forwarding, by the version in force, for a trusted proxy."""
         serving, gate = self._serving, self._deciding
         shadow = gate.settings.auth.enforce == "shadow"
-        request = asked.request(received_ms=clock.now_ms(), request_id=self._plane.common.next_request_id())
+        request = check.request(received_ms=clock.now_ms(), request_id=self._plane.common.next_request_id())
 
         def note(outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
             if shadow:
@@ -185,19 +185,19 @@ class App:
             else:
                 self.metrics.admitted[pattern] += 1
 
-        if not self._plane.is_trusted(asked.peer):
-            stranger = IpNotAllowed(f"{asked.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies")
+        if not self._plane.is_trusted(check.peer):
+            stranger = IpNotAllowed(f"{check.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies")
             if not shadow:
                 return refused(stranger)
             note(stranger, request, "")
-            return let_pass(stranger, request.request_id)
+            return shadow_allowed(stranger, request.request_id)
         scheduler = self._plane.common.scheduler
         if not scheduler.may_run():
             await scheduler.wait_turn(gate.client(request), DECISION_US)
         return await decide(
             gate,
             request,
-            whole=asked.whole,
+            whole=check.whole,
             identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
             note=note,
         )

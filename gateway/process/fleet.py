@@ -44,7 +44,7 @@ class Workers:
         self.changing = asyncio.Lock()
         """Held while a worker starts and while anything is changed for all: a worker that becomes ready has what is in force."""
         self._workers = [WorkerProcess(number, listening) for number, listening in enumerate(public)]
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self._metrics = metrics
         self._turn = 0
 
@@ -60,7 +60,7 @@ class Workers:
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
-        self._keepers = [repeat(partial(self._keep, worker), name=f"keep {worker.name}") for worker in self._workers]
+        self._keeping = [repeat(partial(self._keep, worker), name=f"keep {worker.name}") for worker in self._workers]
 
     async def _start(self, worker: WorkerProcess, *, require_stores: bool) -> None:
         """Bring one worker up with what is in force.
@@ -95,7 +95,7 @@ class Workers:
                 _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.last_message_ms)
                 worker.kill()
 
-    async def drain(self, limit_ms: int, hurry: asyncio.Event) -> None:
+    async def drain(self, limit_ms: int, stop_now: asyncio.Event) -> None:
         """No new connections; those in flight end by themselves, by the limit, or at once in a hurry."""
         self._stop_keeping()
 
@@ -104,10 +104,10 @@ class Workers:
                 await worker.call("drain", timeout_ms=limit_ms + EXIT_MS, limit_ms=limit_ms)
 
         drained = spawn(_all(one(worker) for worker in self._serving()), name="drain")
-        hurried = spawn(hurry.wait(), name="hurry")
-        await asyncio.wait([drained, hurried], return_when=asyncio.FIRST_COMPLETED)
+        stopped_early = spawn(stop_now.wait(), name="stop_now")
+        await asyncio.wait([drained, stopped_early], return_when=asyncio.FIRST_COMPLETED)
         drained.cancel()
-        hurried.cancel()
+        stopped_early.cancel()
 
     async def stop(self) -> None:
         """Let every worker end; leave none behind."""
@@ -115,8 +115,8 @@ class Workers:
         await asyncio.gather(*(worker.hang_up(within_ms=EXIT_MS) for worker in self._workers))
 
     def _stop_keeping(self) -> None:
-        for keeper in self._keepers:
-            keeper.cancel()
+        for task in self._keeping:
+            task.cancel()
 
     def _serving(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.ready]

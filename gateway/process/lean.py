@@ -1,7 +1,7 @@
 """Prevents optional imports by third-party packages in a worker, to save memory. A worker imports this module first.
 
 structlog imports greenlet, which SQLAlchemy brings for the admin service: 1 MiB. redis-py imports OpenTelemetry's metrics, which the extra
-``traces`` brings for spans: 2.5 MiB. An import of them fails until :func:`lift`, as it does where they are not installed.
+``traces`` brings for spans: 2.5 MiB. An import of them fails until :func:`allow_imports`, as it does where they are not installed.
 """
 
 import sys
@@ -13,7 +13,7 @@ _kept_out: Final = [name for name in UNUSED if name not in sys.modules]
 sys.modules.update(dict.fromkeys(_kept_out))  # type: ignore[arg-type]  # None: "the import machinery raises ModuleNotFoundError" (reference, 5.3.1)
 
 
-def lift() -> None:
+def allow_imports() -> None:
     """Let what is imported from now on have them."""
     for name in _kept_out:
         if sys.modules.get(name) is None:

@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 from aiohttp import web
 
-from gateway.admission.verdict import Asked, Verdict, let_pass, refused
+from gateway.admission.verdict import CheckRequest, Verdict, refused, shadow_allowed
 from gateway.assertion import KeyRing, SigningKey
 from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
@@ -90,7 +90,7 @@ class Supervisor:
         self._metrics.probes.append(lambda metrics: setattr(metrics, "log_lines_dropped", LineSink.dropped))
         self._workers = Workers(public, configuration, signing, self._metrics)
         self._stopping = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._stop_now = asyncio.Event()
         self._note_version(clock.now_ms())
 
     async def run(self, ops: socket.socket) -> None:
@@ -129,12 +129,12 @@ class Supervisor:
         settings = self._workers.configuration.settings.listen
         if settings.shutdown_delay_ms:
             _log.info("leaving", delay_ms=settings.shutdown_delay_ms)
-            await wait_at_most(self._hurry, settings.shutdown_delay_ms)
+            await wait_at_most(self._stop_now, settings.shutdown_delay_ms)
         limit_ms = settings.drain_timeout_ms
         _log.info("draining", limit_ms=limit_ms)
         for listening in self._public:
             listening.close()  # the workers' own copies still listen until each of them drains
-        await self._workers.drain(limit_ms, self._hurry)
+        await self._workers.drain(limit_ms, self._stop_now)
 
     def _watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Supervisor:
     def _stop(self) -> None:
         """The first signal drains, the second one ends the delay and the drain."""
         if self._stopping.is_set():
-            self._hurry.set()
+            self._stop_now.set()
         self._stopping.set()
 
     async def _housekeeping(self) -> None:
@@ -245,9 +245,9 @@ class Supervisor:
         """See :meth:`gateway.ops.report.Operated.max_body_bytes`."""
         return self._workers.configuration.settings.limits.max_body_bytes
 
-    async def decide(self, asked: Asked) -> Verdict:
+    async def decide(self, check: CheckRequest) -> Verdict:
         """See :meth:`gateway.ops.report.Operated.decide`."""
-        return Verdict.read(await self._workers.decide(asked.wire()))
+        return Verdict.read(await self._workers.decide(check.wire()))
 
     def undecided(self, refusal: Refusal) -> Verdict:
         """See :meth:`gateway.ops.report.Operated.undecided`."""
@@ -255,7 +255,7 @@ class Supervisor:
             return refused(refusal)
         self._metrics.shadow_decisions["", refusal.code] += 1
         _log.info("shadow_refused", outcome=refusal.code, status=refusal.status, reason=refusal.reason)
-        return let_pass(refusal)
+        return shadow_allowed(refusal)
 
     async def shadow(self) -> ShadowReport:
         """See :meth:`gateway.ops.report.Operated.shadow`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.admission.verdict import Asked
+from gateway.admission.verdict import CheckRequest
 from gateway.assertion import SigningKey
 from gateway.errors import GerbangError
 from gateway.net import descriptors
@@ -114,7 +114,7 @@ class Worker:
 
     async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
         """See :mod:`gateway.admission.verdict`."""
-        return (await self.app.decide(Asked.read(asked))).wire()
+        return (await self.app.decide(CheckRequest.read(asked))).wire()
 
     async def drain(self, *, limit_ms: int) -> None:
         """Finish what is in flight and take nothing new."""
@@ -137,7 +137,7 @@ async def _serve(control: socket.socket, listening: socket.socket) -> None:
 
 def main() -> None:
     """Serve until the parent hangs up."""
-    lean.lift()
+    lean.allow_imports()
     _die_with_the_parent()
     descriptors.raise_limit()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):

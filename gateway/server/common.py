@@ -3,7 +3,7 @@
 import secrets
 from typing import Final
 
-from gateway.admission.brief import HELD_BACK, Unexplained
+from gateway.admission.brief import THROTTLED, BriefRefusal
 from gateway.admission.outcome import Admitted
 from gateway.errors import Refusal
 from gateway.forward.tunnel import Tunnels
@@ -74,13 +74,13 @@ class Common:
         if serving.access.takes(clock.monotonic_ms()):
             reports.log_refused(serving.access, refusal, request, route, admitted)
 
-    def refused_briefly(self, refused: Unexplained) -> None:
+    def refused_briefly(self, refused: BriefRefusal) -> None:
         """Count a refusal that is neither explained nor logged."""
         metrics = self.metrics
         metrics.refused[refused.kind.code] += 1
         metrics.refusals_brief += 1
         if refused.wait_ms >= 0:
-            metrics.resource_refused[HELD_BACK] += 1
+            metrics.resource_refused[THROTTLED] += 1
 
     def tick(self) -> None:
         """Once in every period of the ticker."""

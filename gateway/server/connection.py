@@ -219,7 +219,7 @@ class ClientConnection(ClientEnd):
             elif reader.begun and self._state == IDLE:
                 self._enter(HEAD)
         except Refusal as refusal:
-            self._refuse(refusal, reader.asked(data))
+            self._refuse(refusal, reader.partial_line(data))
 
     def _read_body(self, data: bytes) -> None:
         """Inside a request's content."""
@@ -449,7 +449,7 @@ class ClientConnection(ClientEnd):
             self._enter(state)  # it is we who are late
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1
-            self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.asked(b""))
+            self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.partial_line(b""))
         elif state <= IDLE:
             timeouts["idle"] += 1
             self.close_idle()
@@ -474,13 +474,13 @@ class ClientConnection(ClientEnd):
             self._common.metrics.timeouts["write"] += 1
         self.transport.abort()
 
-    def _refuse(self, refusal: Refusal, asked: tuple[bytes, bytes] = (b"", b"")) -> None:
+    def _refuse(self, refusal: Refusal, partial: tuple[bytes, bytes] = (b"", b"")) -> None:
         """Answer what is not even a request, and close.
 
-        :param asked: method and path, as far as they are known
+        :param partial: method and path, as far as they are known
         """
         common, serving = self._common, self._common.serving
         common.refused(serving, refusal, None)
-        given = serving.gate.render(refusal, None, common.next_request_id(), asked)
+        given = serving.gate.render(refusal, None, common.next_request_id(), partial)
         self.write(answer.own(given, date=common.date, more=b"", keep_alive=False, http10=False, head_only=False))
         self.close()

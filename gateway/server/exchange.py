@@ -9,7 +9,7 @@ Its phases are in ``phases``.
 
 import structlog
 
-from gateway.admission.brief import Unexplained
+from gateway.admission.brief import BriefRefusal
 from gateway.admission.driver import Pending, confirm, drive, fetch_and_retry
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
@@ -194,7 +194,7 @@ class Exchange(Receiver):
             decided = drive(self._serving.gate, self._request, self._route, self._decided)
             if isinstance(decided, Admitted):
                 self._on_admitted(decided)
-            elif isinstance(decided, Unexplained):
+            elif isinstance(decided, BriefRefusal):
                 self._refuse_briefly(decided)
             else:
                 self._pending = decided
@@ -343,7 +343,7 @@ class Exchange(Receiver):
     def request_due(self) -> bool:
         """Whether nothing was heard against its key while it waited for a connection; else it waits until that is known."""
         admitted, gate = self._admitted, self._serving.gate
-        if admitted is None or gate.stands(admitted):
+        if admitted is None or gate.still_valid(admitted):
             return True
         self._pending = confirm(gate, self._request, admitted, self._confirmed)
         return False
@@ -351,7 +351,7 @@ class Exchange(Receiver):
     def _confirmed(self, _admitted: Admitted | None, error: BaseException | None) -> None:
         self._pending = None
         if isinstance(error, Exception):
-            self._failed(error)
+            self._handle_error(error)
         elif self._call is not None:
             self._call.start()
 
@@ -403,7 +403,7 @@ class Exchange(Receiver):
         limits = self._admitted.answer_headers if self._admitted is not None else b""
         self._answer(given, more=limits, close=refusal.close)
 
-    def _refuse_briefly(self, refused: Unexplained) -> None:
+    def _refuse_briefly(self, refused: BriefRefusal) -> None:
         """As :meth:`fail`, for what attacks consist of: one write of what was rendered before, and two counts."""
         serving, common, framing = self._serving, self._common, self._framing
         plain = serving.tracing is None and serving.cors is None and not framing.http10 and self._request.method != b"HEAD"

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from gateway.admission import rules
-from gateway.admission.brief import Unexplained
+from gateway.admission.brief import BriefRefusal
 from gateway.admission.driver import confirm, drive
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
@@ -269,7 +269,7 @@ class Session(Tunnel):
             decided = drive(gate, message, gate.method(message, route), decision.settled)
             if isinstance(decided, Admitted):
                 decision.admitted, decision.known = decided, True
-            elif isinstance(decided, Unexplained):
+            elif isinstance(decided, BriefRefusal):
                 decision.error, decision.known = decided.refusal(), True
             else:
                 decision.pending = decided
@@ -298,7 +298,7 @@ class Session(Tunnel):
     def _looks_again(self, decision: Queued) -> bool:
         """Whether something was heard of its key while it waited behind others: then it goes on waiting, until that is known."""
         admitted, message, gate = decision.admitted, decision.message, self._serving.gate
-        if admitted is None or message is None or decision.error is not None or gate.stands(admitted):
+        if admitted is None or message is None or decision.error is not None or gate.still_valid(admitted):
             return False
         decision.known = False
         decision.pending = confirm(gate, message, admitted, decision.settled)
@@ -385,7 +385,7 @@ class Session(Tunnel):
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
         self._say(serving.gate.render_message(refusal, route, message, request_id))
-        if not serving.gate.tolerates(refusal, self._client):
+        if not serving.gate.count_refused_message(refusal, self._client):
             self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._common.ticker.now_ms)
 
     def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:

@@ -15,7 +15,7 @@ from yarl import URL
 
 from admin import service as admin_service
 from admin.config import AdminLimits, AdminSettings
-from admin.connections import Crowd
+from admin.connections import ConnectionLimit
 from admin.service import serving
 from gateway.net.addresses import Network
 from tests.support.admin import INTERNAL_TOKEN, Service, running_service, settings_for
@@ -29,7 +29,7 @@ HELLO = client_hello("localhost")
 Settings = Callable[..., AdminSettings]
 
 
-class Counted(Crowd):
+class Counted(ConnectionLimit):
     def __init__(self, trusted: tuple[Network, ...] = (), **limits: int) -> None:
         self.refused = 0
         super().__init__(AdminLimits(**limits), trusted, self._count)
@@ -39,30 +39,30 @@ class Counted(Crowd):
 
 
 def test_a_network_of_ipv6_is_one_client_and_whoever_leaves_makes_room():
-    crowd = Counted(max_connections_per_address=2)
-    first = crowd.enter("2001:db8::1")
+    connection_limit = Counted(max_connections_per_address=2)
+    first = connection_limit.enter("2001:db8::1")
     assert first is not None
-    assert crowd.enter("2001:db8::2") == first
-    assert crowd.enter("2001:db8::3") is None
-    assert crowd.enter("2001:db8:0:1::1") is not None
-    crowd.leave(first)
-    assert crowd.enter("2001:db8::3") == first
-    assert crowd.refused == 1
+    assert connection_limit.enter("2001:db8::2") == first
+    assert connection_limit.enter("2001:db8::3") is None
+    assert connection_limit.enter("2001:db8:0:1::1") is not None
+    connection_limit.leave(first)
+    assert connection_limit.enter("2001:db8::3") == first
+    assert connection_limit.refused == 1
 
 
 def test_a_trusted_proxy_is_bound_by_the_total_alone():
-    crowd = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=1, max_connections=3)
-    assert [crowd.enter("10.0.0.1") is None for _ in range(4)] == [False, False, False, True]
-    assert crowd.enter("8.8.8.8") is None
+    connection_limit = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=1, max_connections=3)
+    assert [connection_limit.enter("10.0.0.1") is None for _ in range(4)] == [False, False, False, True]
+    assert connection_limit.enter("8.8.8.8") is None
 
 
 def test_those_being_opened_count_with_those_that_are_open():
-    crowd = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=3, max_connections=5)
-    assert crowd.enter("8.8.8.8") == "8.8.8.8"
-    assert [crowd.has_room("8.8.8.8", beginning, beginning) for beginning in range(4)] == [True, True, False, False]
-    assert [crowd.has_room("8.8.4.4", 0, beginning) for beginning in (3, 4)] == [True, False]
-    assert [crowd.has_room("10.0.0.1", beginning, beginning) for beginning in (3, 4)] == [True, False]
-    assert crowd.refused == 4
+    connection_limit = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=3, max_connections=5)
+    assert connection_limit.enter("8.8.8.8") == "8.8.8.8"
+    assert [connection_limit.has_room("8.8.8.8", beginning, beginning) for beginning in range(4)] == [True, True, False, False]
+    assert [connection_limit.has_room("8.8.4.4", 0, beginning) for beginning in (3, 4)] == [True, False]
+    assert [connection_limit.has_room("10.0.0.1", beginning, beginning) for beginning in (3, 4)] == [True, False]
+    assert connection_limit.refused == 4
 
 
 @asynccontextmanager

@@ -119,6 +119,11 @@ def due(limiter: KeyLimiter, *, pressing: bool = False) -> list[Any]:
     return list(limiter._due_now if pressing else limiter._due)
 
 
+def has_waiters(limiter: KeyLimiter) -> bool:
+    """Whether requests wait for a settlement that has not begun."""
+    return bool(limiter._waiting)
+
+
 async def settle(limiter: KeyLimiter, shares: list[Any]) -> None:
     await limiter._settle(shares)
 

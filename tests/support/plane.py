@@ -110,7 +110,7 @@ class ScriptedGate:
     async def resolve(self, _needed: Any) -> None:
         await self.looked_up.wait()
 
-    def stands(self, _admitted: Admitted) -> bool:
+    def still_valid(self, _admitted: Admitted) -> bool:
         return True
 
     def claim(self, _admitted: Admitted, answered: Answered) -> "asyncio.Future[None]":

@@ -12,7 +12,7 @@ from gateway.admission.dialects.base import Credentials, Mistake
 from gateway.admission.sessions.json_text import Value, is_simple, scan
 from gateway.admission.sessions.shape import LONGEST, MOST, Shape
 from gateway.http1.memo import LINE_BYTES, remember
-from gateway.http1.message import Asked, Request
+from gateway.http1.message import Inbound, Request
 
 CALL: Final = 0
 LOG_IN: Final = 1
@@ -59,7 +59,7 @@ class Spelling:
         return ""
 
 
-class Message(Asked):
+class Message(Inbound):
     """One message of a client: a whole JSON object."""
 
     __slots__ = ("_value", "act", "client", "dialect", "key_id", "names", "rest", "shape", "tag", "text", "values", "wrong")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gateway.admission.brief import EXPLAINED_LATER, HELD_BACK, Brief, Unexplained
+from gateway.admission.brief import EXPLAINED_LATER, THROTTLED, BriefAnswer, BriefRefusal
 from gateway.admission.dialects import DIALECTS
 from gateway.admission.outcome import Admitted
 from gateway.errors import InvalidCredentials, RateLimited
@@ -21,7 +21,7 @@ def flooded(**options) -> Scene:
     return scene
 
 
-def decided(scene: Scene) -> Admitted | Unexplained:
+def decided(scene: Scene) -> Admitted | BriefRefusal:
     request = scene.request()
     return scene.gate.decide(request, scene.gate.route(request))
 
@@ -66,7 +66,7 @@ def test_an_address_that_is_held_back_is_told_how_long_and_counts_for_no_key(unk
     refused = decided(scene)
     assert (refused.kind, refused.wait_ms) == (RateLimited, 60_000)
     told = refused.refusal()
-    assert (told.extras, told.resource, told.asker) == ({"retry_after_ms": 60_000}, HELD_BACK, (None, None, HERE))
+    assert (told.extras, told.resource, told.asker) == ({"retry_after_ms": 60_000}, THROTTLED, (None, None, HERE))
     assert scene.usage.counts == {}
     assert failures.retry_after_ms(HERE, rate, scene.now_ms) == 60_000, "not for longer than before"
 
@@ -74,10 +74,10 @@ def test_an_address_that_is_held_back_is_told_how_long_and_counts_for_no_key(unk
 @pytest.mark.parametrize("dialect", [None, *DIALECTS.values()])
 @pytest.mark.parametrize(
     "refused",
-    [Unexplained(None, HERE, 1_001.0, b""), Unexplained(None, HERE, 0.0, b'GET\n/"\xff'), Unexplained(None, HERE, 0.0, b"a" * 3_000)],
+    [BriefRefusal(None, HERE, 1_001.0, b""), BriefRefusal(None, HERE, 0.0, b'GET\n/"\xff'), BriefRefusal(None, HERE, 0.0, b"a" * 3_000)],
 )
-def test_the_whole_answer_says_what_the_generic_one_does(refused: Unexplained, dialect):
-    brief = Brief(refused.kind, dialect, "https://docs.example")
+def test_the_whole_answer_says_what_the_generic_one_does(refused: BriefRefusal, dialect):
+    brief = BriefAnswer(refused.kind, dialect, "https://docs.example")
     for request_id in ("r-1", "a-longer-one", "r-2"):
         given = brief.answer(refused.refusal(), request_id)
         generic = answer.own(given, date=DATE, more=b"", keep_alive=True, http10=False, head_only=False)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.admission.brief import Unexplained
+from gateway.admission.brief import BriefRefusal
 from gateway.admission.driver import MAX_LOOKUPS, Pending, admit, drive
 from gateway.admission.outcome import Admitted, Claim, KeyNeeded
 from gateway.errors import InvalidCredentials, KeyStoreUnavailable, ReplayedRequest
@@ -31,7 +31,7 @@ class ScriptedGate:
         self.fetched = asyncio.Event()
         self.fetched.set()
         self.outage: Exception | None = None
-        self.stands = True
+        self.still_valid = True
         self.confirms: list[Exception | None] = [None]
 
     def decide(self, asked: object, route: object) -> Admitted:
@@ -54,7 +54,7 @@ class ScriptedGate:
     def claim(self, admitted: Admitted, answered: Any) -> None:
         assert admitted.replay is not None
         self.steps.append("claim")
-        self.claimed.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), self.stands))
+        self.claimed.add_done_callback(lambda claim: claim.cancelled() or answered(claim.exception(), self.still_valid))
 
     def confirm(self, admitted: Admitted, *, counted: bool) -> None:
         assert not counted
@@ -85,7 +85,7 @@ class Told:
         return call
 
 
-def driven(gate: ScriptedGate, told: Told) -> Admitted | Unexplained | Pending:
+def driven(gate: ScriptedGate, told: Told) -> Admitted | BriefRefusal | Pending:
     return drive(gate, ASKED, ROUTE, told)  # type: ignore[arg-type]  # a gate as far as the driver knows one
 
 
@@ -223,7 +223,7 @@ async def test_who_stops_awaiting_leaves_nothing_behind() -> None:
 
 async def test_a_key_of_which_something_was_heard_while_its_claim_was_awaited_is_looked_at_again() -> None:
     admitted, told, gate = passes(claimed=True), Told(), ScriptedGate(passes(claimed=True))
-    gate.script, gate.stands, gate.confirms = [admitted], False, [KeyNeeded("gbk_a"), None]
+    gate.script, gate.still_valid, gate.confirms = [admitted], False, [KeyNeeded("gbk_a"), None]
     driven(gate, told)
     gate.claimed.set_result(None)
     assert await told.call() == (admitted, None)
@@ -234,7 +234,7 @@ async def test_a_key_of_which_something_was_heard_while_its_claim_was_awaited_is
 async def test_a_key_that_ended_while_its_claim_was_awaited_passes_nothing(error: Exception) -> None:
     admitted, told = passes(claimed=True), Told()
     gate = ScriptedGate(admitted)
-    gate.stands, gate.confirms = False, [error]
+    gate.still_valid, gate.confirms = False, [error]
     driven(gate, told)
     gate.claimed.set_result(None)
     assert await told.call() == (admitted, error)
@@ -243,7 +243,7 @@ async def test_a_key_that_ended_while_its_claim_was_awaited_passes_nothing(error
 
 async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_up() -> None:
     told, gate = Told(), ScriptedGate(passes(claimed=True))
-    gate.stands, gate.confirms = False, [KeyNeeded("gbk_a")]
+    gate.still_valid, gate.confirms = False, [KeyNeeded("gbk_a")]
     driven(gate, told)
     gate.claimed.set_result(None)
     assert isinstance((await told.call())[1], KeyStoreUnavailable)
@@ -254,7 +254,7 @@ async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_
 async def test_a_replay_stays_one_whatever_became_of_its_key() -> None:
     admitted, told, refusal = passes(claimed=True), Told(), ReplayedRequest("again")
     gate = ScriptedGate(admitted)
-    gate.stands = False
+    gate.still_valid = False
     driven(gate, told)
     gate.claimed.set_exception(refusal)
     assert await told.call() == (admitted, refusal)

@@ -457,7 +457,7 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
     else:
         changed = Principal.of(dataclasses.replace(scene.record, **changes))
         scene.lookup.peek = lambda *_: changed
-    await scene.gate.claim(admitted, lambda error, stands: told.append((error, stands)))
+    await scene.gate.claim(admitted, lambda error, still_valid: told.append((error, still_valid)))
     await asyncio.sleep(0)
     assert (told, scene.usage.counts) == ([(None, False)], {}), "counted once it is known"
     if code:
@@ -478,9 +478,9 @@ async def test_what_is_looked_at_again_behind_its_claim_is_counted_once_and_stan
     await asyncio.sleep(0)
     changed = Principal.of(dataclasses.replace(scene.record, label="x"))
     scene.lookup.peek = lambda *_: changed
-    assert not scene.gate.stands(admitted)
+    assert not scene.gate.still_valid(admitted)
     scene.gate.confirm(admitted, counted=True)
-    assert scene.gate.stands(admitted)
+    assert scene.gate.still_valid(admitted)
     assert scene.usage.counts == {"admitted": 1}
     scene.lookup.peek = lambda *_: ABSENT
     with pytest.raises(InvalidCredentials) as refused:
@@ -513,7 +513,7 @@ async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
     for now_ms, stood in ((NOW_MS, True), (NOW_MS + 1, False)):
         scene.gate.services = scene.gate.services._replace(now_ms=lambda now_ms=now_ms: now_ms)  # type: ignore[misc]
         told = []
-        await scene.gate.claim(admitted, lambda error, stands, told=told: told.append(stands))  # type: ignore[misc]
+        await scene.gate.claim(admitted, lambda error, still_valid, told=told: told.append(still_valid))  # type: ignore[misc]
         await asyncio.sleep(0)
         assert told == [stood]
 
@@ -578,7 +578,7 @@ def test_refused_credentials_count_for_the_address_until_what_does_not_verify_mu
     assert scene.refused().code == "invalid_credentials"
 
 
-def held_back(scene):
+def throttled(scene):
     """An address whose failures are used up."""
     scene.limits["per_ip_failures"] = "1/minute"
     scene.build()
@@ -588,7 +588,7 @@ def held_back(scene):
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_whoever_verifies_passes_whatever_others_behind_the_same_address_send(dialect):
-    scene = held_back(Scene(dialect=dialect, peer="2001:db8:1:2::7"))
+    scene = throttled(Scene(dialect=dialect, peer="2001:db8:1:2::7"))
     for _ in range(100):
         scene.forge = True
         assert scene.refused().code == "rate_limited"
@@ -598,7 +598,7 @@ def test_whoever_verifies_passes_whatever_others_behind_the_same_address_send(di
 
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_of_an_address_that_is_held_back_few_keys_are_looked_up_and_the_known_ones_still_pass(dialect):
-    scene = held_back(Scene(dialect=dialect))
+    scene = throttled(Scene(dialect=dialect))
     known = scene.lookup.peek
     outcomes = []
     scene.lookup.peek = lambda _key_id, _now_ms: None

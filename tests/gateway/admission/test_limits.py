@@ -505,7 +505,7 @@ async def test_who_comes_while_a_settlement_fails_does_not_wait_for_the_next(own
     async with asyncio.timeout(10):
         first = spawn(limiter.settled("a", 1, rate), name="first")
         shares = inside.remembered(limiter)
-        await until(lambda: "a" in shares and not inside.due(limiter, pressing=True) and shares["a"].answered is None)  # it is asked
+        await until(lambda: "a" in shares and not inside.due(limiter, pressing=True) and not inside.has_waiters(limiter))  # it is asked
         await asyncio.gather(first, limiter.settled("a", 1, rate), limiter.settled("b", 1, rate))
     assert limiter.degraded
     assert all(share.wanted == 0 for share in shares.values())

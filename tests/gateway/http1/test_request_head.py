@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import MalformedRequest, MethodNotAllowed
 from gateway.http1 import memo
-from gateway.http1.request_head import METHODS, asked_of, cut_fields, read_request_line
+from gateway.http1.request_head import METHODS, cut_fields, read_request_line, with_target_authority
 from tests.support.inside import PLAIN_FIELDS, REQUEST_LINES, SPECIAL_FIELDS
 
 
@@ -176,6 +176,6 @@ def test_what_is_remembered_is_what_was_cut_and_no_longer_than_a_line_may_be() -
     ],
 )
 def test_the_authority_stands_where_host_stood(fields: list[tuple[bytes, bytes]], http10: bool, asked: list[tuple[bytes, bytes]]) -> None:
-    assert asked_of(b"h", fields, http10=http10) == asked
+    assert with_target_authority(b"h", fields, http10=http10) == asked
     with pytest.raises(MalformedRequest, match="Host must be"):
-        asked_of(b"h", [*fields, (b"host", b"a/b")], http10=http10)
+        with_target_authority(b"h", [*fields, (b"host", b"a/b")], http10=http10)

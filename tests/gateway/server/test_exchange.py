@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 import pytest
 from structlog.testing import capture_logs
 
-from gateway.admission.brief import Brief, Unexplained
+from gateway.admission.brief import BriefAnswer, BriefRefusal
 from gateway.errors import Refusal, ReplayedRequest, ScopeNotGranted
 from gateway.http1.message import Answer, Request
 from gateway.telemetry import AccessLog
@@ -719,10 +719,10 @@ async def test_a_refusal_without_explanation_is_counted_and_not_logged() -> None
 async def test_a_refusal_that_is_a_value_is_answered_as_one_that_is_raised() -> None:
     class Attacked(ScriptedGate):
         def decide(self, request: Request, _route: object) -> Any:
-            return Unexplained("gbk_test", request.peer, 1_001.0, b"")
+            return BriefRefusal("gbk_test", request.peer, 1_001.0, b"")
 
-        def brief(self, refused: Unexplained, _request: Request) -> Brief:
-            return Brief(refused.kind, None, "")
+        def brief(self, refused: BriefRefusal, _request: Request) -> BriefAnswer:
+            return BriefAnswer(refused.kind, None, "")
 
     async with recording_upstream() as upstream, serving(upstream, gate=Attacked()) as served:
         served.reload(access=AccessLog(1.0))
