@@ -138,6 +138,10 @@ class UpstreamServer(Owner):
         self._idle.pop(connection, None)
         self._serve_next()
 
+    def used_percent(self) -> int:
+        """How many of its connections are in use."""
+        return 100 * (len(self._connections) + self._opening - len(self._idle)) // self.settings.max_connections
+
     def _has_room(self) -> bool:
         return len(self._connections) + self._opening < self.settings.max_connections
 

@@ -115,6 +115,11 @@ class Upstreams:
             metrics=self._metrics,
         )
 
+    def used_percent(self) -> dict[str, int]:
+        """How much is in use of the connections to the server that has the fewest left."""
+        servers = [server for pool in self.pools.values() for server in pool.servers]
+        return {"upstream_connections": max((server.used_percent() for server in servers), default=0)}
+
     def _count(self, metrics: Metrics) -> None:
         metrics.upstream_servers.clear()  # of upstreams that a reload has removed
         metrics.upstream_healthy.clear()

@@ -288,7 +288,8 @@ class App:
 
     def _count(self, metrics: Metrics) -> None:
         self._plane.common.recent.note(metrics.admitted, clock.now_ms())
-        metrics.resource_used.update(self._plane.used_percent(), **self._tunnels.used_percent(self._plane.common.serving.limits))
+        tunnels = self._tunnels.used_percent(self._plane.common.serving.limits)
+        metrics.resource_used.update(self._plane.used_percent() | tunnels | self._upstreams.used_percent())
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
         metrics.log_lines_dropped = LineSink.dropped

@@ -28,7 +28,13 @@ def test_ccxt_reads_and_trades(system, key_of, algorithm):
     price = bot.fetch_ticker(SYMBOL)["last"]
     assert price > 0
     assert bot.fetch_balance()["IDR"]["free"] > 0
+    read = {name.lower(): value for name, value in bot.last_response_headers.items()}
+    assert int(read["x-mbx-used-weight-1m"]) > 0
+    assert "x-mbx-order-count-1m" not in read
     order = bot.create_order(SYMBOL, "limit", "buy", 0.001, price * 0.8)
+    placed = {name.lower(): value for name, value in bot.last_response_headers.items()}
+    assert int(placed["x-mbx-used-weight-1m"]) > int(read["x-mbx-used-weight-1m"])
+    assert int(placed["x-mbx-order-count-1m"]) == 1
     assert bot.fetch_order(order["id"], SYMBOL)["status"] == "open"
     assert order["id"] in [each["id"] for each in bot.fetch_open_orders(SYMBOL)]
     assert bot.cancel_order(order["id"], SYMBOL)["status"] == "canceled"

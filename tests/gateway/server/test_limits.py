@@ -482,7 +482,9 @@ async def test_one_client_leaves_upstream_connections_to_others_and_its_requests
             assert (await other.ask(GET)).status == 200
         slow = sum(b"/slow" in request.line for request in upstream.requests)
         assert slow == 8
+        assert served.upstreams.used_percent() == {"upstream_connections": 50}, "one that is idle is not in use"
         release.set()
         assert [(await client.response()).status for client in greedy] == [200] * 20
         assert len(upstream.sides) <= 16
         assert inside.remembered(inside.turns(served)) == {}
+        assert served.upstreams.used_percent() == {"upstream_connections": 0}
