@@ -14,7 +14,7 @@ import os
 import statistics
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import asyncpg
 import pytest
@@ -139,23 +139,28 @@ class Ground:
         await bots.opens_a_tunnel()
         if attack in DECISION_ATTACKS:
             await bots.asks_for_decisions()
-        taken_ms, work_ms = self._p99(), p99(bots.work_ms)
+        taken_ms, work_ms, worst_ms = self._p99(), p99(bots.work_ms), max(bots.taken_ms, default=0.0)
         long_turns = (await self._gateway.metric("gerbang_long_turns_seconds_total") - long_before) / SECONDS
         size = await self._size()
         done = await self._others.attack()
         assert done.broken == [], f"{attack.name} did not attack"
-        assert bots.wrong == [], attack.name
+        assert bots.wrong == [], f"{attack.name}; what the gate said: {self._said()}"
         assert bots.taken_ms, attack.name
         assert self._begun is not None
         grown, series = size[0] - self._begun[0], size[1] - self._begun[1]
         assert grown <= MEMORY, attack.name
         assert series <= SERIES, attack.name
         told = (
-            f"{attack.name:<34} p99 {calm_ms:>5.1f} then {taken_ms:>5.1f} ms: {taken_ms / calm_ms:>4.1f} times, of the gate's work "
-            f"{calm_work_ms:>4.1f} then {work_ms:>4.1f} ms; {len(bots.taken_ms):>4} honest requests, 0 refused or lost, long turns "
-            f"{long_turns:.1%}, {done.sent_bytes / SECONDS / 1e6:>5.1f} MB/s sent, worker {grown >> 20:+} MiB, {series:+} series"
+            f"{attack.name:<34} p99 {calm_ms:>5.1f} then {taken_ms:>5.1f} ms: {taken_ms / calm_ms:>4.1f} times, worst {worst_ms:.0f}, "
+            f"of the gate's work {calm_work_ms:>4.1f} then {work_ms:>4.1f} ms; {len(bots.taken_ms):>4} honest requests, "
+            f"0 refused or lost, long turns {long_turns:.1%}, {done.sent_bytes / SECONDS / 1e6:>5.1f} MB/s sent, "
+            f"worker {grown >> 20:+} MiB, {series:+} series"
         )
         return Seen(taken_ms / calm_ms, long_turns, told)
+
+    def _said(self) -> list[dict[str, Any]]:
+        """The latest warnings and errors in its log: why a store is taken to be away."""
+        return [line for line in self._gateway.log if line.get("level") in ("warning", "error")][-10:]
 
     async def _size(self) -> tuple[int, int]:
         resident = await self._gateway.metric('gerbang_worker_resident_bytes{worker="0"}')
