@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from admin.stores import SchemaOutdated
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys.vault import new_entry
 from tests.support.admin import INTERNAL_TOKEN, running_service, settings_for
+from tests.support.certificates import end_of, self_signed
 from tests.support.issuer import Issuer
 from tests.support.stack import Database, OwnPostgres, sql
 
@@ -246,14 +248,44 @@ async def test_a_reload_keeps_what_is_known_of_the_provider_while_it_is_away(iss
 
         async def status(token: str) -> int:
             async with http.get(f"http://{bound.public}/api/v1/account", headers={"Authorization": f"Bearer {token}"}) as response:
-                return response.status
+                told = await response.json()
+            assert told.get("code") == {200: None, 401: "unauthenticated", 503: "identity_provider_unavailable"}[response.status]
+            return response.status
+
+        async def metrics() -> str:
+            async with http.get(f"http://{bound.internal}/metrics") as response:
+                return await response.text()
 
         assert await status(issuer.token()) == 200
+        assert await status("of.nobody.here") == 401
+        assert "\ngerbang_admin_provider_up 1.0\n" in await metrics()
+        assert "\ngerbang_admin_provider_failures_total 0.0\n" in await metrics(), "a customer's trouble is not the provider's"
         issuer.fail_with = 500
         await bound.swap(settings.model_copy(update={"public_url": "http://localhost:1"}))
         assert await status(issuer.token()) == 200
         await bound.swap(settings.model_copy(update={"oidc": settings.oidc.model_copy(update={"timeout_ms": 1_234})}))
         assert await status(issuer.token()) == 503
+        assert "\ngerbang_admin_provider_up 0.0\n" in await metrics()
+        assert "\ngerbang_admin_provider_failures_total 0.0\n" not in await metrics()
+
+
+async def test_when_its_certificate_ends_is_a_metric_and_a_renewed_one_is_seen(
+    issuer: Issuer, database: Database, redis_url: str, tmp_path: Path
+) -> None:
+    certificate, key = self_signed(tmp_path, "localhost", days=3)
+    tls = {"certificate": str(certificate), "key": str(key)}
+    settings = settings_for(issuer, database.admin_dsn, redis_url, listen={"public": "127.0.0.1:0", "internal": "127.0.0.1:0", "tls": tls})
+    async with serving(settings) as bound, aiohttp.ClientSession() as http:
+
+        async def ends() -> float:
+            async with http.get(f"http://{bound.internal}/metrics") as response:
+                text = await response.text()
+            return float(re.findall(r"^gerbang_admin_certificate_end_timestamp_seconds (\S+)$", text, re.MULTILINE)[0])
+
+        assert await ends() == end_of(certificate)
+        self_signed(tmp_path, "localhost", days=9)
+        await bound.swap(settings)
+        assert await ends() == end_of(certificate)
 
 
 @pytest.mark.parametrize("left", ["keys and factors", "factors alone", "nothing"])

@@ -40,6 +40,11 @@ def self_signed(folder: Path, *names: str, days: int = 1) -> tuple[Path, Path]:
     return certificate_file, key_file
 
 
+def end_of(certificate: Path) -> float:
+    """When it ends, in Unix seconds."""
+    return x509.load_pem_x509_certificate(certificate.read_bytes()).not_valid_after_utc.timestamp()
+
+
 def client_hello(name: str) -> bytes:
     """How a client begins TLS with a server of this name."""
     outgoing = ssl.MemoryBIO()

@@ -14,7 +14,7 @@ from deploy.signing import SigningKey, sign
 from gateway.keys import usage_store
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from tests.support.certificates import self_signed
+from tests.support.certificates import end_of, self_signed
 from tests.support.keys import add_key
 from tests.support.running import RunningGateway, configuration, running
 from tests.support.wire import RawClient, recording_upstream
@@ -104,10 +104,13 @@ async def test_a_renewed_certificate_is_used_after_a_reload_without_a_restart(wr
     more = '[listen.tls]\ncertificate = "tls/certificate.pem"\nkey = "tls/key.pem"'
     async with running(write(more=more)) as gateway:
         await served(gateway, certificate)
+        ends = "gerbang_certificate_end_timestamp_seconds"
+        assert await gateway.metric(ends) == end_of(certificate)
         open_connection = await connect(gateway, ssl=trusting(certificate))
-        self_signed(tmp_path / "tls", "127.0.0.1")
+        self_signed(tmp_path / "tls", "127.0.0.1", days=9)
         _status, report = await gateway.ask("POST", "/reload")
         assert report["outcome"] == "applied"
+        assert await gateway.metric(ends) == end_of(certificate)
         await served(gateway, certificate)
         assert (await open_connection.ask(b"GET /public HTTP/1.1\r\nHost: gate\r\n\r\n")).status == 200
         await open_connection.close()
