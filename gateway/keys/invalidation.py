@@ -232,7 +232,7 @@ class InvalidationListener:
             self._memory.server_changed(BEGINNING if before is None else before.position)
         self._trust.record_read(read, changes, at, sequence)
         if gap is not None or all_changed:
-            self._invalidate_all(gap)
+            self._invalidate_all(gap, gradually=not all_changed)
         for page in pages:
             self._apply(page, is_same_server=is_same_server)
             await asyncio.sleep(0)
@@ -250,15 +250,16 @@ class InvalidationListener:
             self._memory.invalidate(key_id, xid if is_same_server else None)
             self._notify(key_id)
 
-    def _invalidate_all(self, gap: str | None) -> None:
+    def _invalidate_all(self, gap: str | None, *, gradually: bool) -> None:
         """Invalidate every key.
 
-        :param gap: why changes may have been missed; ``None`` when the feed itself says that every key changed
+        :param gap: why changes may have been missed; ``None`` when none have been
+        :param gradually: the feed does not say that every key changed
         """
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
         self._trust.note_all_changed()
-        self._memory.invalidate_all(gradually=gap is not None)
+        self._memory.invalidate_all(gradually=gradually)
         self._notify(None)
 
     # -- messages ------------------------------------------------------------------------------------------------------

@@ -634,6 +634,14 @@ def test_a_record_from_before_what_was_pruned_is_not_used_without_postgresql():
     protocol.teardown()
 
 
+def test_with_a_gap_in_the_feed_too_no_key_is_used_when_the_feed_says_that_every_key_changed():
+    protocol = Protocol()
+    protocol.start()
+    protocol.every_key_is_deleted(really=True)
+    protocol.a_change_is_lost_with_its_server(key_id=KEYS[0], first=0, second=0, late=False, down=False, cold=False, after=0)
+    protocol.teardown()
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_gate_notices_that_the_database_went_back(marked, again):
