@@ -100,11 +100,20 @@ class ReplayGuard:
             self._settle(claim, None)
             return future
         if not self._asking or clock.monotonic_ms() - self._asked_ms >= PATIENCE_MS:
-            self._asking += 1
-            self._asked_ms = clock.monotonic_ms()
-            spawn(self._ask_while_any_wait(), name="claim signatures")
+            self._begin_asking()
+        elif not self._waiting:  # nobody else may come who would notice that the round trip under way takes too long
+            loop.call_later(PATIENCE_MS / 1000, self._wait_no_longer, claim)
         self._waiting.append(claim)
         return future
+
+    def _begin_asking(self) -> None:
+        self._asking += 1
+        self._asked_ms = clock.monotonic_ms()
+        spawn(self._ask_while_any_wait(), name="claim signatures")
+
+    def _wait_no_longer(self, claim: _Claim) -> None:
+        if self._waiting and self._waiting[0] is claim:
+            self._begin_asking()
 
     async def _ask_while_any_wait(self) -> None:
         try:

@@ -227,6 +227,22 @@ async def test_who_asks_while_a_round_trip_is_under_way_shares_the_next(alone, o
     assert metrics.replay_round_trips == 3
 
 
+async def test_who_waits_behind_a_round_trip_that_hangs_needs_nobody_else_to_come(alone, own_redis, metrics, monkeypatch):
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 60)
+    await claim(alone, b"warm")
+    own_redis.freeze()
+    hanging = claim(alone, b"1")
+    await asyncio.sleep(0)
+    behind = claim(alone, b"2"), claim(alone, b"3")
+    for _ in range(1_000):
+        if metrics.replay_round_trips == 3:
+            break
+        await asyncio.sleep(0.01)
+    own_redis.thaw()
+    assert await outcomes(hanging, *behind) == [None] * 3
+    assert metrics.replay_round_trips == 3
+
+
 async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis, metrics, monkeypatch):
     await claim(alone, b"warm")
     own_redis.freeze()
