@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 
 from admin.audit import Actor, Recorded
 from admin.identity.accounts import Account
-from admin.lifecycle.addresses import MAX_ADDRESSES
+from admin.lifecycle.addresses import MAX_ADDRESSES, parse_allowlist
 from admin.lifecycle.service import KeyView
 from admin.pages import texts
 from admin.pages.chart import Chart, Hour, draw
@@ -69,7 +69,7 @@ class RefusalRow(NamedTuple):
     advice: str | None
     code: str
     again: str | None
-    """Query of the form for a new key that would have been let through: the address, or the permission."""
+    """Query of the form for a new key that would have been let through: the address, if one may list it, or the permission."""
 
 
 class KeyCard(NamedTuple):
@@ -192,7 +192,7 @@ def refusal_rows(refused: Sequence[Refused], language: Language, scopes: Sequenc
 
 
 def _again(code: str, client_ip: str, missing: Sequence[str]) -> str | None:
-    if code == "ip_not_allowed" and client_ip:
+    if code == "ip_not_allowed" and client_ip and not parse_allowlist([client_ip])[1]:
         return urlencode({"address": client_ip})
     return urlencode({"scope": missing[0]}) if code == "scope_not_granted" and missing else None
 

@@ -66,6 +66,8 @@ def test_a_refusal_names_the_missing_permission_and_leads_to_a_key_that_would_pa
     assert (permission.text, permission.again) == ("Permission missing: Spot Trading", "scope=trade")
     assert address.again == "address=2001%3A4860%3A%3A8"
     assert other.again is None
+    (private,) = models.refusal_rows([Refused(1, "ip_not_allowed", "10.0.0.7")], ENGLISH, ("read",))
+    assert private.again is None, "no key may list it"
     assert models.refusal_rows(refused[:1], ENGLISH, ("trade",))[0].text.endswith("Read Only")
 
 
