@@ -3,7 +3,9 @@
 Sessions run in the environment that nox runs in, which ``tests/run`` makes; but ``unit-on`` makes one for each other interpreter.
 """
 
+import os
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 
@@ -29,6 +31,26 @@ LOCKS = {
     "tests/e2e/programs/nautilus_trader.txt": ("tests/e2e/programs/nautilus_trader.in", "--python-version", "3.12"),
 }
 """What each lock is of: the container, ``deploy/up``, ``tests/run``, and other people's programs that tests run."""
+
+
+def runs(interpreter: str) -> bool:
+    """Whether it is one, and not a command that stands in for one that is missing."""
+    if shutil.which(interpreter) is None:
+        return False
+    return subprocess.run((interpreter, "-c", ""), check=False, capture_output=True).returncode == 0  # noqa: S603  # a name from below
+
+
+def others() -> list[str]:
+    """The other interpreters that are installed, on the PATH or by pyenv, whose command on the PATH fails for a version not selected."""
+    pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    found = []
+    for version in INTERPRETERS:
+        names = [f"python{version}", *map(str, sorted(pyenv.glob(f"{version}.*/bin/python{version}")))]
+        running = [name for name in names if runs(name)]
+        if version != PRESENT and running:
+            found.append(version if running[0] == names[0] else running[0])
+    return found
+
 
 nox.options.sessions = ["lint", "types", "tests"]
 nox.options.error_on_external_run = False
@@ -61,10 +83,11 @@ def unit(session: nox.Session) -> None:
     session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
 
 
-@nox.session(name="unit-on", python=[each for each in INTERPRETERS if each != PRESENT and shutil.which(f"python{each}")])
+@nox.session(name="unit-on", python=others())
 def unit_on(session: nox.Session) -> None:
     """The same on each other interpreter that is installed."""
     session.install("--editable", ".[test]", env={"HATCH_BUILD_NO_HOOKS": "true"})
+    session.install("--no-deps", "ccxt>=4.5.90")  # see tests/run
     session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
 
 

@@ -5,15 +5,12 @@ has changed between Python releases.
 """
 
 from collections.abc import Sequence
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Address, IPv6Network
 
 from admin.errors import FieldError
+from gateway.net.addresses import Address, parse
 
 MAX_ADDRESSES = 3
-
-IpAddress = IPv4Address | IPv6Address
-
-_LONGEST = 45  # an IPv6 address with an embedded IPv4 one
 
 _NOT_PUBLIC: dict[IPv4Network | IPv6Network, str] = {
     IPv4Network("0.0.0.0/8"): "reserved",
@@ -44,7 +41,7 @@ _NOT_PUBLIC: dict[IPv4Network | IPv6Network, str] = {
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out (RFC 4291 §2.4)
 
 
-def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tuple[tuple[IpAddress, ...], list[FieldError]]:
+def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tuple[tuple[Address, ...], list[FieldError]]:
     """Addresses in the order given, IPv4-mapped ones as IPv4 (what the gate sees), and what is wrong with the others.
 
     :param texts: what the customer typed: single addresses, no networks, no white space
@@ -52,10 +49,10 @@ def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tup
     errors: list[FieldError] = []
     if len(texts) > MAX_ADDRESSES:
         errors.append(FieldError(field, "too_many", f"At most {MAX_ADDRESSES} addresses; there are {len(texts)}."))
-    found: dict[IpAddress, int] = {}
+    found: dict[Address, int] = {}
     for index, text in enumerate(texts[: 2 * MAX_ADDRESSES]):  # told about, but not without bound
         where = f"{field}[{index}]"
-        address = _parse(text)
+        address = parse(text)
         if address is None:
             errors.append(FieldError(where, "not_an_address", _NOT_AN_ADDRESS))
         elif (kind := why_not_public(address)) is not None:
@@ -72,7 +69,7 @@ def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tup
 _NOT_AN_ADDRESS = "Not an IP address: write one IPv4 or IPv6 address, such as 8.8.8.8 or 2606:4700::1111, without port or network."
 
 
-def why_not_public(address: IpAddress) -> str | None:
+def why_not_public(address: Address) -> str | None:
     """What an address is instead of public, or ``None`` for a public one."""
     for network, kind in _NOT_PUBLIC.items():
         if address in network:
@@ -80,16 +77,3 @@ def why_not_public(address: IpAddress) -> str | None:
     if isinstance(address, IPv6Address) and address not in _GLOBAL_UNICAST:
         return "reserved"
     return None
-
-
-def _parse(text: str) -> IpAddress | None:
-    # A zone (fe80::1%eth0) names an interface of one machine, not an address (RFC 4007 §11).
-    if len(text) > _LONGEST or "%" in text:
-        return None
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    return address

@@ -10,10 +10,11 @@ from typing import TypeVar
 
 from admin.errors import FieldError, InvalidRequest
 from admin.labels import clean_label, label_error
-from admin.lifecycle.addresses import IpAddress, parse_allowlist
+from admin.lifecycle.addresses import parse_allowlist
 from admin.lifecycle.public_keys import parse_public_key, private_key_error
 from admin.stepup.intent import Action, Intent
 from gateway.keys.record import Algorithm, Scope
+from gateway.net.addresses import Address
 
 MAX_EXPIRY_DAYS = 3_650
 
@@ -39,7 +40,7 @@ class NewKey:
 
     label: str
     scopes: frozenset[Scope]
-    ip_allowlist: tuple[IpAddress, ...] | None
+    ip_allowlist: tuple[Address, ...] | None
     """``None`` is unrestricted."""
     algorithm: Algorithm
     public_key: bytes | None
@@ -106,7 +107,7 @@ def _scopes(names: Sequence[str], errors: list[FieldError]) -> frozenset[Scope]:
     return frozenset(scopes)
 
 
-def _ip_access(access: str, texts: Sequence[str], errors: list[FieldError]) -> tuple[IpAddress, ...] | None:
+def _ip_access(access: str, texts: Sequence[str], errors: list[FieldError]) -> tuple[Address, ...] | None:
     if access == "whitelisted":
         addresses, problems = parse_allowlist(texts)
         errors += problems

@@ -2,35 +2,43 @@
 
 from collections.abc import Iterable
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _LONGEST = 45
 """Characters of the longest text of an address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _REMEMBERED = 65_536
 
+Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-def canonical(text: str) -> str | None:
-    """The one text form of an address (RFC 5952); an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
+def parse(text: str) -> Address | None:
+    """One address; an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
 
-    :return: ``None`` for anything else: zone ids, ports, octal, hexadecimal and short forms of IPv4
+    :return: ``None`` for anything else: ports, octal, hexadecimal and short forms of IPv4, and zones (``fe80::1%eth0``), which name an
+        interface of one machine (RFC 4007 §11)
     """
-    return _canonical(text) if len(text) <= _LONGEST else None
-
-
-@lru_cache(_REMEMBERED)
-def _canonical(text: str) -> str | None:
-    if "%" in text:
+    if len(text) > _LONGEST or "%" in text:
         return None
     try:
         address = ip_address(text)
     except ValueError:
         return None
     if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        return str(address.ipv4_mapped)
-    return str(address)
+        return address.ipv4_mapped
+    return address
+
+
+def canonical(text: str) -> str | None:
+    """The one text form of an address (RFC 5952), read by :func:`parse`; ``None`` for what is no address."""
+    return _canonical(text) if len(text) <= _LONGEST else None
+
+
+@lru_cache(_REMEMBERED)
+def _canonical(text: str) -> str | None:
+    address = parse(text)
+    return None if address is None else str(address)
 
 
 @lru_cache(_REMEMBERED)
