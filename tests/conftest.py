@@ -15,10 +15,6 @@ from tests.support.stack import TEMPLATE, Database, OwnPostgres, fresh_database,
 # The same examples each time, so that a test that passes here passes elsewhere; how long one takes says nothing on a busy machine.
 hypothesis.settings.register_profile("gerbang", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("random", deadline=None, max_examples=1_000)
-hypothesis.settings.register_profile(
-    "mutants", deadline=None, database=None, derandomize=True, max_examples=30, report_multiple_bugs=False,
-    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate), suppress_health_check=list(hypothesis.HealthCheck),
-)  # fmt: skip
 hypothesis.settings.load_profile("gerbang")
 
 

@@ -7,8 +7,9 @@ records there what was seen, unless more mutants of the same module were recorde
 which has to be replaced by one. ``--again`` tries only those, after a test was added.
 
 Of each module, 30 mutants are tried: those whose description has the lowest SHA-256, so the same ones in every run and on every machine
-while the functions stay as they are. ``--most`` changes the number, ``--all`` tries every mutant. At the end stands what the run did not
-cover: the rest of each module, the modules that were not chosen, and those that are pure (``pyproject.toml``, import-linter) without
+while the functions stay as they are. ``--most`` changes the number, ``--all`` tries every mutant. Without names, the modules that
+``results.toml`` has a record of are tried; name another one and ``--write`` it. At the end stands what the run did not cover: the rest of
+each module, the modules that were not chosen or have no record, and those that are pure (``pyproject.toml``, import-linter) without
 being listed in ``modules.toml``.
 """
 
@@ -36,6 +37,8 @@ _SAMPLE = 30
 _MOST_SECONDS = 7_200
 _NO_REASON = "?"
 _NO_RECORD: dict[str, Any] = {"made": 0, "tried": 0, "survivors": {}}
+_PLUGINS = ("_hypothesis_pytestplugin", "pytest_asyncio.plugin", "tests.mutants.plugin")
+"""What the tests of rules need. All others, and what ``tests/conftest.py`` imports, would take longer to load than the tests to run."""
 _DEAD = ("died", "hung")
 _SAME = "equivalent:"
 """Begins the reason of a mutant that does what the original does: no test could tell it, so it does not count."""
@@ -47,11 +50,11 @@ def main() -> int:
     parser.add_argument("--most", type=int, default=_SAMPLE, help="try so many of each module at most, the same in every run")
     parser.add_argument("--all", action="store_true", help="try every mutant")
     parser.add_argument("--again", action="store_true", help="try only the recorded survivors that have no reason, after a test was added")
-    parser.add_argument("modules", nargs="*", help="parts of paths; every module when none is given")
+    parser.add_argument("modules", nargs="*", help="parts of paths; all that have a record when none is given")
     options = parser.parse_args()
     tables: dict[str, Any] = tomllib.loads((_HERE / "modules.toml").read_text(encoding="utf-8"))
     modules: dict[str, list[str]] = tables["tests"]
-    chosen = {path: tests for path, tests in modules.items() if any(part in path for part in options.modules or [""])}
+    chosen = {path: tests for path, tests in modules.items() if any(part in path for part in options.modules or _recorded())}
     left: dict[str, int] = {}
     tried = died = equivalent = unexplained = 0
     with tempfile.TemporaryDirectory() as folder:
@@ -135,8 +138,8 @@ def _run(copy: Path, tests: list[str], mutants: list[Mutant]) -> dict[str, str]:
     answers.unlink(missing_ok=True)
     asked.write_text(json.dumps({"mutants": [(one.name, one.function) for one in mutants], "answers": str(answers)}), encoding="utf-8")
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--assert=plain", "-p", "no:cacheprovider"]
-    command += ["-p", "tests.mutants.plugin", "--hypothesis-profile=mutants"]
-    environment = os.environ | {"MUTANTS": str(asked), "PYTHONPATH": str(copy)}
+    command += ["--noconftest", *(part for name in _PLUGINS for part in ("-p", name)), "--hypothesis-profile=mutants"]
+    environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MUTANTS": str(asked), "PYTHONPATH": str(copy)}
     done = subprocess.run([*command, *tests], cwd=copy, env=environment, capture_output=True, text=True, timeout=_MOST_SECONDS, check=False)
     if not answers.exists():
         raise SystemExit(f"the tests do not run:\n{done.stdout[-3000:]}{done.stderr[-3000:]}")
@@ -159,10 +162,10 @@ def _print_uncovered(tables: dict[str, Any], left: dict[str, int]) -> None:
 
     :param left: how many mutants of each module were not tried
     """
-    listed = set(tables["tests"])
+    listed, recorded = set(tables["tests"]), _recorded()
     print("\nNot covered: prose, annotations, what stands outside functions, async functions, and")
     for path in sorted(listed - set(left)):
-        print(f"    {path}: not chosen")
+        print(f"    {path}: {'not chosen' if path in recorded else 'no record yet'}")
     for path, count in sorted(left.items()):
         if count:
             print(f"    {path}: {count} mutants")

@@ -19,7 +19,11 @@ import pytest
 
 from tests.mutants import trampoline
 
-_SERVERS = {"postgres", "redis_server", "own_postgres", "own_redis"}
+hypothesis.settings.register_profile(
+    "mutants", deadline=None, database=None, derandomize=True, max_examples=30, report_multiple_bugs=False,
+    phases=(hypothesis.Phase.explicit, hypothesis.Phase.generate), suppress_health_check=list(hypothesis.HealthCheck),
+)  # fmt: skip
+
 _SPARE_SECONDS = 2.0
 _TIMES_AS_LONG = 4.0
 """Of the processor's time that its tests take without the mutant, so that a busy machine ends none."""
@@ -28,13 +32,21 @@ _WAITS_SECONDS = 60.0
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """No test that needs a server: a process that is killed could not stop it. Of properties, as many examples as the profile says."""
-    items[:] = [item for item in items if not _SERVERS & set(getattr(item, "fixturenames", ()))]
+    """No test with a fixture of a conftest: that is a server, which a process that is killed could not stop.
+
+    Of properties, as many examples as the profile says.
+    """
+    items[:] = [item for item in items if not _missing_fixtures(item)]
     for item in items:
         test: Any = getattr(item, "obj", None)
         if (own := getattr(test, "_hypothesis_internal_use_settings", None)) is not None:
             most = hypothesis.settings.default.max_examples  # of the profile, which a test's own number would override
             test._hypothesis_internal_use_settings = hypothesis.settings(own, max_examples=min(own.max_examples, most))  # noqa: SLF001 - no public way
+
+
+def _missing_fixtures(item: pytest.Item) -> set[str]:
+    information: Any = getattr(item, "_fixtureinfo", None)
+    return set(information.names_closure) - set(information.name2fixturedefs) - {"request"} if information is not None else set()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -73,6 +73,21 @@ def test_a_close_frame_is_the_last_event(payload, code):
     assert read(frame(CLOSE, payload) + frame(TEXT, b"{}")) == [(CLOSE, payload, code)]
 
 
+@pytest.mark.parametrize("code", [1000, 1001, 1002, 1003, 1007, 1014, 3000, 4999])
+def test_a_close_code_that_may_be_sent_is_passed_on(code):
+    assert read(frame(CLOSE, code.to_bytes(2, "big"))) == [(CLOSE, code.to_bytes(2, "big"), code)]
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 2999, 5000, 65535])
+def test_any_other_close_code_is_not(code):
+    assert [event[::2] for event in read(frame(CLOSE, code.to_bytes(2, "big")))] == [(FAILED, 1002)]
+
+
+def test_a_continuation_of_nothing_is_told_from_a_message_within_another():
+    assert read(frame(CONTINUATION, b"x"))[0][1] == b"nothing to continue"
+    assert read(frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"))[0][1] == b"a message begins within another"
+
+
 REFUSED = [
     ("reserved bit", frame(TEXT, b"x", rsv=4), 1002),
     ("reserved bit of a control frame", frame(PING, rsv=1), 1002),
