@@ -391,6 +391,7 @@ class Protocol(RuleBasedStateMachine):
                     self._becomes(key_id, state)
             self.database.fail_over()
 
+    @precondition(lambda self: self.database.former[0] != self.database.server)
     @rule(really=seldom)
     def the_server_before_comes_back(self, really: bool) -> None:
         """Without a restart, as after a network that was cut."""
