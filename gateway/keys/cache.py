@@ -100,6 +100,8 @@ class KeyCache(Generic[T]):
 
     def doubt(self, until_ms: int) -> None:
         """Put every key in doubt, usable until then, and clear the absent ids."""
+        for entry in self.doubted.values():
+            entry.until_ms = min(entry.until_ms, until_ms)
         for entry in self.present.values():
             entry.until_ms = until_ms
             entry.retry_ms = 0

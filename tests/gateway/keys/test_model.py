@@ -643,6 +643,17 @@ def test_with_a_gap_in_the_feed_too_no_key_is_used_when_the_feed_says_that_every
     protocol.teardown()
 
 
+def test_a_key_in_doubt_is_used_no_more_when_the_feed_says_that_every_key_changed():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_is_lost_with_its_server(key_id=KEYS[0], first=0, second=0, late=False, down=True, cold=False, after=0)
+    protocol.postgresql(down=False)
+    protocol.every_key_is_deleted(really=True)
+    protocol.a_gate_reads_the_feed(number=0)
+    protocol.a_key_is_used(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_gate_notices_that_the_database_went_back(marked, again):
