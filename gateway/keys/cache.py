@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 from gateway.keys.record import KeyRecord
-from gateway.keys.snapshot import Snapshot
+from gateway.keys.snapshot import BEGINNING, Snapshot
 
 T = TypeVar("T")
 
@@ -110,9 +110,15 @@ class KeyCache(Generic[T]):
         self._absent.clear()
 
     def go_back(self, position: Snapshot) -> None:
-        """Remove what may not hold at this position: keys that were read later or are in doubt, and absent ids."""
-        for key_id in [key_id for key_id, entry in self.present.items() if not position.includes(entry.position)]:
-            del self.present[key_id]
+        """Another server has what this position of the last one saw: remove keys that were read later or are in doubt, and absent ids.
+
+        The position of an entry that remains says nothing about the changes of the new server, which may use transaction ids again.
+        """
+        for key_id, entry in list(self.present.items()):
+            if position.includes(entry.position):
+                entry.position = BEGINNING
+            else:
+                del self.present[key_id]
         self.doubted.clear()
         self._absent.clear()
 

@@ -237,6 +237,7 @@ class InvalidationListener:
             self._apply(page, is_same_server=is_same_server)
             await asyncio.sleep(0)
         self._is_applied = True
+        self._trust.record_applied()
         if before is not None:  # once all of them are refused: on a busy machine each command hands over the processor
             self._memory.forget([key_id for page in pages for key_id, _ in page])
         self._metrics.feed_reads += 1

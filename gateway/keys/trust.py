@@ -1,9 +1,9 @@
 """Cache validity: which cached key records may still be used, given the changes this process knows of. Pure: no I/O, no clock.
 
 The change feed is read every second. A change committed before the last read is in that read, so entries in memory are valid for
-``local_ttl`` after it. A record in Redis is valid when this process has read every change committed after the record was written, and none
-of them concerns its key. A Redis message announces a change before the feed does, but without its transaction id: until the feed has been
-read once more, no Redis record of that key is used.
+``local_ttl`` after it, once its changes have been applied to them. A record in Redis is valid when this process has read every change
+committed after the record was written, and none of them concerns its key. A Redis message announces a change before the feed does, but
+without its transaction id: until the feed has been read once more, no Redis record of that key is used.
 
 Times are monotonic milliseconds of this process, unless the name says ``wall``.
 """
@@ -77,7 +77,7 @@ class KnownChanges:
         for key_id, xid in page:
             known = self._of.pop(key_id, ())  # and put back at the end: see `prune`
             if xid not in known:
-                known = (*known, xid)
+                known = (*(earlier for earlier in known if earlier >= self.floor), xid)
                 new.append((key_id, xid))
             self._of[key_id] = known
         if len(self._of) > _MAX_CHANGES:
@@ -96,6 +96,9 @@ class KnownChanges:
         """Whether this position sees every known change of a key."""
         return all(map(position.sees, (*self._of.get(key_id, ()), *self._of.get(EVERY_KEY, ()))))
 
+    def __contains__(self, key_id: str) -> bool:
+        return key_id in self._of or EVERY_KEY in self._of
+
     def includes(self, other: "KnownChanges") -> bool:
         """Whether the other's changes, as far as they are not below this floor, are here too."""
         theirs = other._of  # noqa: SLF001  # of the same class
@@ -110,6 +113,8 @@ class Trust:
         """The last read of the feed."""
         self.read_at = Now(0, 0)
         """When it began."""
+        self._applied_ms: int | None = None
+        """When the last read began whose changes have been applied to memory."""
         self.redis_up_ms: int | None = None
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
         self.sequence = 0
@@ -169,7 +174,7 @@ class Trust:
         return None
 
     def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, sequence: int) -> None:
-        """Record a read of the feed.
+        """Record a read of the feed, before its changes are applied to memory.
 
         :param changes: :meth:`changes_for` this read, which have been added
         :param at: when the read began
@@ -177,9 +182,15 @@ class Trust:
         """
         if self.gap(read, changes) is not None:
             self.seen.clear()
+            if changes is self.changes:  # a dump was restored into this server: records from before look as if nothing had changed since
+                changes.floor = read.position.xmax
         self.read, self.read_at, self.changes, self._read_sequence = read, at, changes, sequence
         self.seen[read.server] = read.position
         changes.prune(read.floor)
+
+    def record_applied(self) -> None:
+        """Record that memory contains every change of the last read."""
+        self._applied_ms = self.read_at.ms
 
     # -- validity
 
@@ -192,13 +203,13 @@ class Trust:
 
         While the feed cannot be read: for as long as Redis has announced every change since the last read, else until ``stale_limit``.
         """
-        if self.read is None:
+        if self._applied_ms is None:
             return 0
-        if self.is_feed_current(settings, now_ms):
-            return self.read_at.ms + settings.local_ttl_ms
-        if self.redis_up_ms is not None and self.redis_up_ms <= self.read_at.ms:
+        if now_ms < self._applied_ms + settings.local_ttl_ms:
+            return self._applied_ms + settings.local_ttl_ms
+        if self.redis_up_ms is not None and self.redis_up_ms <= self._applied_ms:
             return now_ms + _EXTENSION_MS
-        return min(now_ms + _EXTENSION_MS, self.read_at.ms + settings.stale_limit_ms)
+        return min(now_ms + _EXTENSION_MS, self._applied_ms + settings.stale_limit_ms)
 
     def is_current_server(self, server: int) -> bool:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
@@ -219,11 +230,17 @@ class Trust:
         return 0 if self._is_from_unknown_past(dated) or self._is_outdated(dated) else _seal_valid_until_ms(dated, now)
 
     def _is_from_unknown_past(self, dated: DatedRecord) -> bool:
-        """Whether this process cannot know the changes since: they may have been pruned, or their server's feed was never read."""
+        """Whether this process cannot know the changes since: they may have been pruned, or their server's feed was never read.
+
+        The transaction ids of a change and of another server's position cannot be compared: those of transactions that a fail-over has
+        lost are used again.
+        """
         if self.read is None:
             return False
         seen = self.seen.get(dated.server)
-        is_known = self.is_current_server(dated.server) or (seen is not None and seen.includes(dated.position))
+        is_known = self.is_current_server(dated.server) or (
+            seen is not None and seen.includes(dated.position) and dated.record.key_id not in self.changes
+        )
         return dated.position.xmin < self.changes.floor or not is_known
 
     def _is_outdated(self, dated: DatedRecord) -> bool:

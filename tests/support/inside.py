@@ -24,6 +24,7 @@ from gateway.keys.cache import KeyCache
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.snapshot import Snapshot
+from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
 from gateway.net.greeting import GreetingListener
@@ -59,6 +60,11 @@ MEMOS: Sequence[dict[bytes, Any]] = (RESPONSE_HEADS, RESPONSE_FIELDS, request_he
 
 def cache(lookup: KeyLookup[Any]) -> KeyCache[Any]:
     return lookup._cache
+
+
+def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
+    """The transactions by which a key has changed, as far as they are remembered."""
+    return trust.changes._of[key_id]
 
 
 def to_renew(lookup: KeyLookup[Any]) -> Collection[object]:

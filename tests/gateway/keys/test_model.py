@@ -77,7 +77,8 @@ class Database:
         self.seen: dict[tuple[int, str], set[Transaction]] = {}
         """By every snapshot that was taken, of each server."""
         self.standby = self.copy()
-        self.former = self.server, self.standby
+        self.former: tuple[int, Standby] | None = None
+        """The server that a standby has taken the place of."""
         """The server before the last fail-over, as it was then."""
 
     def begin(self, key_id: str, state: int | None) -> Transaction:
@@ -114,10 +115,10 @@ class Database:
         self.next_xid, self.states, self.committed, self.feed, self.marks = self.standby
         self.standby = self.copy()
 
-    def go_back(self) -> None:
+    def go_back(self, server: int, held: Standby) -> None:
         """To the server before, which knows nothing of what was committed since; this one stays as it is."""
         self.under_way.clear()
-        (self.server, held), self.former = self.former, (self.server, self.copy())
+        self.server, self.former = server, (self.server, self.copy())
         self.next_xid, self.states, self.committed, self.feed, self.marks = held
         self.standby = self.copy()
 
@@ -228,13 +229,20 @@ class Gate:
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
         for key_id in KEYS if untold else ():
             known, not_in_doubt = cache(self.lookup).known(key_id), cache(self.lookup).present
-            if known is not None and (key_id in not_in_doubt or self.doubted.get(key_id, (None, 0))[0] != known.value):
+            if known is not None and (self.believes() if key_id in not_in_doubt else self.doubted.get(key_id, (None, 0))[0] != known.value):
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:
             for key_id in KEYS if entry.key_id == EVERY_KEY else (entry.key_id,):
                 self.doubted.pop(key_id, None)
         self.read_of = committed
         return [state, *({"key_ids": [entry.key_id], "xids": [entry.xid]} for entry in new)]
+
+    def believes(self) -> bool:
+        """Whether it may use its memory without asking anybody."""
+        if self.applied_ms is None:
+            return False
+        has_every_message = self.trust.redis_up_ms is not None and self.trust.redis_up_ms <= self.applied_ms
+        return has_every_message or self.time.ms < self.applied_ms + SETTINGS.stale_limit_ms
 
     async def late(self) -> None:
         if self.holding:
@@ -378,6 +386,12 @@ class Protocol(RuleBasedStateMachine):
             self.database.servers += 1
             self.database.server = self.database.servers
 
+    @precondition(lambda self: self.database.is_up)
+    @rule(transactions=st.integers(1, 3))
+    def others_write_to_the_database(self, transactions: int) -> None:
+        """What concerns no key takes numbers as well."""
+        self.database.next_xid += transactions
+
     @rule()
     def the_standby_catches_up(self) -> None:
         self.database.standby = self.database.copy()
@@ -391,16 +405,16 @@ class Protocol(RuleBasedStateMachine):
                     self._becomes(key_id, state)
             self.database.fail_over()
 
-    @precondition(lambda self: self.database.former[0] != self.database.server)
+    @precondition(lambda self: self.database.former is not None)
     @rule(really=seldom)
     def the_server_before_comes_back(self, really: bool) -> None:
         """Without a restart, as after a network that was cut."""
-        if really:
-            _, former = self.database.former
+        if really and self.database.former is not None:
+            server, former = self.database.former
             for key_id, state in former.states.items():
                 if state != self.database.states[key_id]:
                     self._becomes(key_id, state)
-            self.database.go_back()
+            self.database.go_back(server, former)
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
     @rule(key_id=keys, first=gates, second=gates, late=st.booleans(), down=st.booleans(), cold=st.booleans(), after=st.integers(0, 2))
@@ -427,6 +441,51 @@ class Protocol(RuleBasedStateMachine):
             if cold:
                 cache(self.gates[number].lookup).drop(key_id)
             self.a_key_is_used(number, key_id)
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys, delete=st.booleans(), forgotten=st.booleans(), down=st.booleans())
+    def a_number_that_was_lost_with_its_server_is_that_of_a_change(
+        self, *, number: int, key_id: str, delete: bool, forgotten: bool, down: bool
+    ) -> None:
+        """What was lost concerned no key, so that nothing tells of it. The change is under way when the new server is read first."""
+        self.the_standby_catches_up()
+        self.others_write_to_the_database(3)
+        self._is_in_memory(number, key_id)
+        records = dict(self.redis.held)
+        self.the_standby_takes_over(True)
+        self.begin(key_id, delete)
+        self.others_write_to_the_database(5)
+        self.a_gate_reads_the_feed(number)
+        self._change(key_id)
+        self.a_gate_reads_the_feed(number)
+        self.judge(self.gates[number], key_id)
+        if forgotten:
+            cache(self.gates[number].lookup).drop(key_id)
+            self.a_gate_reads_the_feed(number)
+            self.redis.held.update(records)  # a fail-over of Redis
+        self.postgresql(down)
+        self.a_key_is_used(number, key_id)
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, pruned=st.booleans())
+    def a_gate_without_both_stores_comes_back(self, number: int, pruned: bool) -> None:
+        """Its memory has ended, and does not begin again before what changed meanwhile is applied."""
+        gate = self.gates[number]
+        for key_id in KEYS:
+            self._is_in_memory(number, key_id)
+        self.redis_is(True)
+        for key_id in KEYS:
+            self._change(key_id)
+        for _ in range(2 if pruned else 0):
+            self.prune()
+        self.time.ms += SETTINGS.stale_limit_ms
+        used: list[Any] = []
+        subscribers = gate.listener.on_invalidate
+        subscribers.append(lambda _key_id: used.extend(gate.lookup.peek(key_id, self.time.ms) for key_id in KEYS))
+        self.a_gate_reads_the_feed(number)
+        subscribers.clear()
+        assert set(used) <= {None}, "used again what was no longer valid"
+        self.redis_is(False)
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
     @rule(number=gates, key_id=keys)
@@ -651,6 +710,24 @@ def test_a_key_in_doubt_is_used_no_more_when_the_feed_says_that_every_key_change
     protocol.every_key_is_deleted(really=True)
     protocol.a_gate_reads_the_feed(number=0)
     protocol.a_key_is_used(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
+@pytest.mark.parametrize(("forgotten", "down"), [(False, False), (True, True)])
+def test_a_number_that_is_used_again_after_a_fail_over_is_not_taken_for_the_one_that_was_lost(forgotten, down):
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_number_that_was_lost_with_its_server_is_that_of_a_change(
+        number=0, key_id=KEYS[0], delete=False, forgotten=forgotten, down=down
+    )
+    protocol.teardown()
+
+
+@pytest.mark.parametrize("pruned", [True, False])
+def test_memory_that_has_ended_does_not_begin_again_before_what_changed_meanwhile_is_applied(pruned):
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_gate_without_both_stores_comes_back(number=0, pruned=pruned)
     protocol.teardown()
 
 

@@ -9,6 +9,7 @@ from gateway.keys import trust as module
 from gateway.keys.codec import DatedRecord
 from gateway.keys.snapshot import parse_snapshot
 from gateway.keys.trust import CLOCKS_DIFFER_MS, EVERY_KEY, Change, FeedRead, Now, Trust
+from tests.support.inside import changes_known
 from tests.support.keys import NOW_MS, a_record
 
 RECORD = a_record()
@@ -38,6 +39,7 @@ def learn(trust: Trust, read: FeedRead, at: Now = NOW, sequence: int | None = No
     changes = trust.changes_for(read)
     new = [change for page in read.pages for change in changes.add(page, read)]
     trust.record_read(read, changes, at, trust.sequence if sequence is None else sequence)
+    trust.record_applied()
     return new
 
 
@@ -133,6 +135,17 @@ def test_memory_is_valid_by_the_feed_then_by_messages_then_until_the_limit(now_m
     assert a_trust(a_read(), redis_up_ms=up_ms).memory_valid_until_ms(SETTINGS, NOW.ms + now_ms) == NOW.ms + expected_ms
 
 
+def test_memory_is_valid_by_the_last_read_whose_changes_are_applied():
+    trust, later = a_trust(a_read()), Now(NOW.ms + 60_000, NOW_MS + 60_000)
+    trust.redis_up_ms = NOW.ms + 60_000
+    read = a_read("110:110:")
+    trust.record_read(read, trust.changes_for(read), later, trust.sequence)
+    assert trust.is_feed_current(SETTINGS, later.ms)
+    assert trust.memory_valid_until_ms(SETTINGS, later.ms) <= later.ms
+    trust.record_applied()
+    assert trust.memory_valid_until_ms(SETTINGS, later.ms) == later.ms + 5_000
+
+
 def test_memory_is_not_valid_before_the_feed_was_read():
     assert a_trust().memory_valid_until_ms(SETTINGS, NOW.ms) <= NOW.ms
 
@@ -174,6 +187,7 @@ def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_chan
     assert a_trust(a_read("100:100:"), a_read("99:99:", server=8)).fallback_valid_until_ms(dated(), NOW) == 0
     assert a_trust(a_read("100:100:"), a_read("100:100:", (KEY, 95), server=8)).fallback_valid_until_ms(dated(), NOW) == 0
     assert a_trust(a_read("100:100:", server=8)).fallback_valid_until_ms(dated(), NOW) == 0
+    assert a_trust(a_read("100:100:", (KEY, 80)), a_read("100:100:", (KEY, 80), server=8)).fallback_valid_until_ms(dated(), NOW) == 0
     told = a_trust()
     told.note_change(KEY)
     assert told.fallback_valid_until_ms(dated(), NOW) == 0
@@ -188,6 +202,23 @@ def test_changes_are_kept_as_long_as_the_feed_holds_them():
     assert list(trust.changes) == ["another"]
     assert not trust.is_valid(dated("95:95:"), SETTINGS, later)
     assert trust.is_valid(dated("250:250:"), SETTINGS, later)
+
+
+def test_after_a_dump_was_restored_into_the_server_no_record_from_before_is_used():
+    trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False))
+    for position in ("90:90:", "110:119:110"):
+        assert not trust.is_valid(dated(position), SETTINGS, NOW)
+        assert trust.fallback_valid_until_ms(dated(position), NOW) == 0
+    assert trust.is_valid(dated("120:120:"), SETTINGS, NOW)
+
+
+def test_of_a_key_that_changes_for_ever_no_more_is_kept_than_of_the_feed():
+    trust = a_trust(a_read("100:100:"))
+    for xid in range(100, 200):
+        learn(trust, a_read(f"{xid + 1}:{xid + 1}:", (KEY, xid), (EVERY_KEY, xid), floor=xid - 5))
+    assert changes_known(trust, KEY) == changes_known(trust, EVERY_KEY) == tuple(range(193, 200))
+    assert not trust.is_valid(dated("199:199:"), SETTINGS, NOW)
+    assert trust.is_valid(dated("200:200:"), SETTINGS, NOW)
 
 
 def test_a_database_that_lacks_a_change_of_an_hour_ago_is_noticed_without_marks():
