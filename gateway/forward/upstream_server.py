@@ -232,7 +232,9 @@ class UpstreamServer(Owner):
             connection = await self.connect()
         except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that cannot be one is a ValueError
             self._opening -= 1
-            if not call.cancelled:
+            if call.cancelled:
+                self._serve_next()
+            else:
                 call.connect_failed(f"{self.url}: {error}")
             return
         self._opening -= 1

@@ -350,10 +350,13 @@ class Exchange(Receiver):
 
     def _confirmed(self, _admitted: Admitted | None, error: BaseException | None) -> None:
         self._pending = None
-        if isinstance(error, Exception):
-            self._handle_error(error)
-        elif self._call is not None:
-            self._call.start()
+        try:
+            if error is not None:
+                raise error
+            if self._call is not None:
+                self._call.start()
+        except Exception as failure:  # noqa: BLE001 - a refusal, or a defect that is answered 500
+            self._handle_error(failure)
 
     def request_pause(self) -> None:
         if not self._whole:

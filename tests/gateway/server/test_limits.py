@@ -464,6 +464,31 @@ async def test_a_request_does_not_wait_for_a_connection_for_ever() -> None:
         assert (response.status, response.body) == (503, b"overloaded")
 
 
+async def test_a_connection_that_fails_when_its_client_has_gone_leaves_its_place_to_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = asyncio.Event()
+
+    async with recording_upstream() as upstream, serving(upstream, spot={"max_connections": 1}) as served:
+        (server,) = served.upstreams.pools["spot"].servers
+        connect = server.connect
+
+        async def fail_later() -> None:
+            monkeypatch.setattr(server, "connect", connect)
+            await fails.wait()
+            raise ConnectionError("refused")
+
+        monkeypatch.setattr(server, "connect", fail_later)
+        gone, waiting = await served.client(), await served.client()
+        gone.send(GET)
+        await served.until(lambda: server.active == 1)
+        waiting.send(GET)
+        await served.until(lambda: server.active == 2)
+        gone.writer.transport.abort()
+        await served.until(lambda: server.active == 1)
+        fails.set()
+        assert (await waiting.response()).status == 200
+        assert inside.remembered(inside.turns(served)) == {}
+
+
 async def test_one_client_leaves_upstream_connections_to_others_and_its_requests_are_served_in_the_end() -> None:
     release = asyncio.Event()
 

@@ -212,3 +212,32 @@ async def test_what_waits_for_a_connection_is_sent_only_if_its_key_stands_by_the
         assert len(upstream.requests) == (9 if ended else 13)
         assert len(upstream.sides) == 8
         assert server.active == 0
+
+
+async def test_a_defect_while_what_waited_is_sent_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = asyncio.Event()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        await answers.wait()
+        side.send(OK)
+
+    record = a_record(secret=Secret(SECRET), scopes=frozenset(Scope))
+    gate = a_gate(record, routes=ROUTES)
+    async with recording_upstream(script) as upstream, serving(upstream, gate=gate, spot={"max_connections": 1}) as served:
+        pool = served.upstreams.pools["spot"]
+        (server,) = pool.servers
+        busy, waiting = await served.client(), await served.client()
+        busy.send(PUBLIC % b"/v1/markets/summary")
+        await upstream.got(1)
+        waiting.send(signed("GET", "/v1/wallets", b"", key_id=record.key_id))
+        await served.until(lambda: server.active == 2)
+
+        def defect(_tried: object) -> None:
+            raise RuntimeError
+
+        monkeypatch.setattr(pool, "choose", defect)
+        found = Principal.of(record)
+        monkeypatch.setattr(gate.services.lookup, "peek", lambda *_: found)
+        answers.set()
+        assert (await busy.response()).status == 200
+        assert (await waiting.response()).status == 500
