@@ -101,15 +101,21 @@ class ReplayGuard:
             return future
         if not self._asking or clock.monotonic_ms() - self._asked_ms >= PATIENCE_MS:
             self._begin_asking()
-        elif not self._waiting:  # nobody else may come who would notice that the round trip under way takes too long
-            loop.call_later(PATIENCE_MS / 1000, self._wait_no_longer, claim)
-        self._waiting.append(claim)
+            self._waiting.append(claim)
+        else:
+            self._waiting.append(claim)
+            if self._waiting[0] is claim:
+                self._watch_first()
         return future
 
     def _begin_asking(self) -> None:
         self._asking += 1
         self._asked_ms = clock.monotonic_ms()
         spawn(self._ask_while_any_wait(), name="claim signatures")
+
+    def _watch_first(self) -> None:
+        """Nobody else may come who would notice that the round trip under way takes too long."""
+        asyncio.get_running_loop().call_later(PATIENCE_MS / 1000, self._wait_no_longer, self._waiting[0])
 
     def _wait_no_longer(self, claim: _Claim) -> None:
         if self._waiting and self._waiting[0] is claim:
@@ -120,6 +126,8 @@ class ReplayGuard:
             while self._waiting:
                 self._asked_ms = clock.monotonic_ms()
                 claims, self._waiting = self._waiting[:MAX_BATCH], self._waiting[MAX_BATCH:]
+                if self._waiting:
+                    self._watch_first()
                 replies: Sequence[object] = [_NO_REPLY] * len(claims)
                 try:
                     replies = _by_claim(claims, await self._ask(_commands(claims)))

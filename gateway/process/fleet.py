@@ -84,9 +84,11 @@ class Workers:
             try:
                 await self._start(worker, require_stores=False)
                 _log.info("worker_restarted", worker=worker.number)
-            except (WorkerFailed, OSError) as error:
+            except Exception as error:
+                worker.kill()  # or it would stay without serving, and nobody would wait for it to answer
+                if not isinstance(error, WorkerFailed | OSError):
+                    raise
                 _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
-                worker.kill()
 
     def kill_silent(self, now_ms: int) -> None:
         """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""

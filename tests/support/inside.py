@@ -29,6 +29,7 @@ from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
 from gateway.net.greeting import GreetingListener
 from gateway.net.tally import Tally
+from gateway.process.fleet import Workers
 from gateway.server.connection import ClientConnection
 from gateway.server.plane import Plane
 from gateway.server.session import Session
@@ -92,6 +93,11 @@ async def read_feed(listener: InvalidationListener, connection: Any, since: Snap
 def receive(listener: InvalidationListener, data: bytes) -> None:
     """A message of Redis comes."""
     listener._on_message(data)
+
+
+async def keep(workers: Workers, worker: Any) -> None:
+    """Wait until a worker has ended, and start it again."""
+    await workers._keep(worker)
 
 
 # -- the identity provider, whose documents are read in the background

@@ -243,6 +243,22 @@ async def test_who_waits_behind_a_round_trip_that_hangs_needs_nobody_else_to_com
     assert metrics.replay_round_trips == 3
 
 
+async def test_who_is_left_behind_a_full_batch_that_hangs_needs_nobody_else_to_come(alone, own_redis, metrics, monkeypatch):
+    monkeypatch.setattr(replay, "TIMEOUT_SECONDS", 60)
+    monkeypatch.setattr(replay, "MAX_BATCH", 2)
+    await claim(alone, b"warm")
+    own_redis.freeze()
+    claims = [claim(alone, bytes([number])) for number in range(5)]
+    for _ in range(1_000):
+        if metrics.replay_round_trips == 4:
+            break
+        await asyncio.sleep(0.01)
+    meanwhile = metrics.replay_round_trips
+    own_redis.thaw()
+    assert await outcomes(*claims) == [None] * 5
+    assert meanwhile == 4
+
+
 async def test_a_round_trip_that_hangs_holds_up_nobody_for_long(alone, own_redis, metrics, monkeypatch):
     await claim(alone, b"warm")
     own_redis.freeze()

@@ -1,7 +1,15 @@
-"""Workers together: which of them the parent gives up on."""
+"""Workers together: which of them the parent gives up on, and starts again."""
 
+import asyncio
+
+import pytest
+
+from gateway.process.channel import WorkerFailed
+from gateway.process.child import BackOff
 from gateway.process.fleet import SILENT_MS, Workers
+from gateway.runtime import tasks
 from gateway.telemetry import Metrics
+from tests.support.inside import keep
 
 
 class Worker:
@@ -22,3 +30,43 @@ def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other(monkeypat
     monkeypatch.setattr(workers, "_workers", [silent, talking, starting])
     workers.kill_silent(SILENT_MS + 1)
     assert [worker.killed for worker in (silent, talking, starting)] == [True, False, False]
+
+
+class Mortal(Worker):
+    """A worker that has ended, and ends again when it is killed."""
+
+    def __init__(self):
+        super().__init__(last_message_ms=0, ready=False)
+        self.started_ms, self.back_off = 0, BackOff()
+        self.ended = asyncio.Event()
+        self.ended.set()
+
+    def kill(self):
+        super().kill()
+        self.ended.set()
+
+    async def wait(self):
+        await self.ended.wait()
+        return 0
+
+
+@pytest.mark.parametrize("error", [WorkerFailed("it says no"), OSError(), ValueError("a defect")])
+async def test_a_worker_that_cannot_be_started_again_is_ended_whatever_the_reason_and_tried_once_more(monkeypatch, error):
+    monkeypatch.setattr(tasks, "_AFTER_DEFECT_SECONDS", 0)
+    worker, attempts, done = Mortal(), [], asyncio.Event()
+    workers = Workers([], None, None, Metrics())
+
+    async def start(*_, **__):
+        worker.ended.clear()
+        attempts.append(worker.killed)
+        if len(attempts) == 1:
+            raise error
+        done.set()
+
+    monkeypatch.setattr(workers, "_start", start)
+    monkeypatch.setattr(workers, "_workers", [worker])
+    keeping = tasks.repeat(lambda: keep(workers, worker), name="keep")
+    async with asyncio.timeout(20):
+        await done.wait()
+    await tasks.cancel(keeping)
+    assert attempts == [False, True]
