@@ -17,6 +17,11 @@ _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
 _TOKEN = re.compile(r"[ -~]+")
 _PAGE = 1_000
 
+_ABSENT = ("not_found", "Not found")
+"""Code and title of the admin service's refusal when it has no such account or key (``admin.errors.NotFound``). Its public port and a
+gateway's ops port say the same code of paths that they do not know.
+"""
+
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
@@ -52,6 +57,11 @@ class Internal(NamedTuple):
                 "It must be the setting internal.token of that admin service, or one of internal.tokens.\n"
                 "A changed one counts after a reload."
             )
+        if not _of_internal_api(reply):
+            raise click.ClickException(
+                f"{self.url} is not the internal port of an admin service: it answered {reply.status} to {method} /internal/v1/{path}.\n"
+                "Set --url to the admin service's listen.internal."
+            )
         return reply
 
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
@@ -77,6 +87,16 @@ class Internal(NamedTuple):
     def _check_known(self, what: str, its_id: object) -> None:
         if its_id is not None and self.found("GET", f"{what}s/{quote(str(its_id), safe='')}") is None:
             raise click.ClickException(f"there is no {what} {its_id}")
+
+
+def _of_internal_api(reply: Reply) -> bool:
+    """Whether an admin service's internal API may have answered so. Another server's 404 does not say that a key does not exist, nor its
+    page that one is revoked.
+    """
+    content = reply.content
+    if reply.status == 404:
+        return isinstance(content, dict) and (content.get("code"), content.get("title")) == _ABSENT
+    return reply.status >= 400 or isinstance(content, dict)
 
 
 def internal(command: Callable[..., None]) -> Callable[..., None]:

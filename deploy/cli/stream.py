@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,7 +85,9 @@ async def _talk(url: str, messages: list[str]) -> None:
     except (aiohttp.InvalidURL, ValueError):
         raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
     except aiohttp.ClientError as error:
-        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+        number = getattr(error, "errno", None)
+        why = os.strerror(number) if number and number > 0 else str(error)
+        raise click.ClickException(f"{url} cannot be reached: {why}") from None
 
 
 async def reason_of(session: "ClientSession", url: str, status: int) -> str:

@@ -5,6 +5,7 @@ import json
 import pytest
 from click.testing import CliRunner
 
+from admin.errors import NoEndpoint, NotFound
 from deploy.cli import main
 from deploy.client import Reply
 
@@ -12,6 +13,7 @@ KEY = {
     "id": "gbk_1", "status": "active", "scopes": ["read"], "ip_allowlist": ["8.8.8.8"], "label": "Bot", "account_id": "siti",
     "changed": True, "revoked_at": None, "revoked_reason": None,
 }  # fmt: skip
+ABSENT = {"code": NotFound.code, "title": NotFound.title, "detail": "x"}
 
 
 class Office:
@@ -115,7 +117,7 @@ def test_nothing_is_revoked_by_no_by_silence_by_a_dry_run_or_when_nothing_matche
 
 def test_several_named_keys_are_each_told_and_one_that_fails_stops_no_other(office):
     again = KEY | {"id": "gbk_2", "changed": False, "revoked_at": "2026-11-24T00:00:00.000Z", "revoked_reason": "leaked"}
-    missing = Reply(404, {"detail": "There is no such key.", "code": "not_found"})
+    missing = Reply(404, ABSENT | {"detail": "There is no such key."})
     office.answers = [Reply(200, KEY), missing, Reply(200, again)]
     result = CliRunner().invoke(main, ["keys", "revoke", "gbk_1", "gbk_x", "gbk_2", "--reason", "case 4711"])
     assert result.exit_code == 1
@@ -175,6 +177,34 @@ def test_the_other_lists_print_a_line_each(office):
         assert office.asked[0][1] == f"{command}?limit=1000"
 
 
+OTHERS = [
+    Reply(404, {"detail": "There is no such endpoint.", "code": "not_found", "title": NoEndpoint.title}),  # the admin service's public port
+    Reply(404, {"detail": "no route", "code": "no_route"}),  # a gateway
+    Reply(404, {"detail": "GET /internal/v1/keys", "code": "not_found"}),  # a gateway's ops port
+    Reply(404, "GET /internal/v1/keys"),
+    Reply(200, "<html>"),
+]
+
+
+@pytest.mark.parametrize("answer", OTHERS, ids=str)
+@pytest.mark.parametrize("apply", [False, True])
+def test_what_another_server_answers_is_not_taken_for_the_internal_apis(office, tmp_path, answer, apply):
+    """A restored database's keys are not reported as stopped when nothing was asked of the admin service."""
+    common = {"actor": "operator", "account_id": "siti", "key_id": None, "detail": {}, "hash": "0" * 64}
+    events = [
+        common | {"id": 1, "at": "2026-11-24T00:00:00.000Z", "event": "login"},
+        common | {"id": 2, "at": "2026-11-25T00:00:00.000Z", "event": "key_revoked", "key_id": "gbk_1", "detail": {"reason": "leaked"}},
+        common | {"id": 3, "at": "2026-11-25T00:00:00.000Z", "event": "account_frozen", "detail": {"reason": "case"}},
+    ]
+    streamed = tmp_path / "audit.jsonl"
+    streamed.write_text("".join(json.dumps(event) + "\n" for event in events))
+    command = ("revoked-since", "2026-11-24T12:00:00Z", "--audit", str(streamed), "--apply") if apply else ("keys", "show", "gbk_1")
+    result = office.run(*command, answers=[answer] * 4)
+    assert result.exit_code == 1
+    assert "is not the internal port of an admin service" in result.stderr
+    assert "stopped again\n" not in result.stderr.replace("not stopped again:\n", "")
+
+
 @pytest.mark.parametrize(
     ("command", "found", "option", "what"),
     [
@@ -183,7 +213,7 @@ def test_the_other_lists_print_a_line_each(office):
     ],
 )  # fmt: skip
 def test_what_is_of_nobody_is_not_told_as_none(office, command, found, option, what):
-    result = office.run(command, "list", option, "nobody", answers=[page(found), Reply(404, {"detail": "x"})])
+    result = office.run(command, "list", option, "nobody", answers=[page(found), Reply(404, ABSENT)])
     assert (result.exit_code, result.stderr) == (1, f"Error: there is no {what} nobody\n")
     assert office.asked[1][:2] == ("GET", f"{what}s/nobody")
     result = office.run(command, "list", option, "siti", answers=[page(found), {}])
