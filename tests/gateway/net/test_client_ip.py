@@ -240,6 +240,19 @@ def test_a_single_address_header_carries_one_address(lines, address):
     assert seen(*lines, header="CF-Connecting-IP") == address
 
 
+@pytest.mark.parametrize("peer", ["192.0.2.1", PROXY])
+@pytest.mark.parametrize("believed", [True, False])
+def test_an_address_that_was_read_comes_without_a_problem(peer, believed):
+    found = rule_of(ClientIp(trusted_proxies=TRUSTED)).of(a_request(peer).replace(believed=believed))
+    assert (found.address, found.problem) == (peer, "")
+
+
+@pytest.mark.parametrize(("lines", "what"), [(["192.0.2.1", "192.0.2.1"], "with 2 lines,"), (["192.0.2"], "with '192.0.2',")])
+def test_the_problem_of_a_single_address_header_counts_its_lines_or_shows_the_one(lines, what):
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header="X-Real-IP"))
+    assert what in rule.of(a_request(PROXY, *(("X-Real-IP", line) for line in lines))).problem
+
+
 def test_only_the_configured_header_is_read():
     rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header="X-Forwarded-For"))
     request = a_request(PROXY, ("Forwarded", "for=192.0.2.1"), ("X-Real-IP", "192.0.2.1"), ("X_Forwarded_For", "192.0.2.1"))

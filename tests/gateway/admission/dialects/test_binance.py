@@ -54,6 +54,54 @@ def test_what_is_signed_is_query_then_content_without_the_signature(query, body,
     assert read(sent(query, body, (b"content-type", b"application/json"))).signed == signed  # as hummingbot sends it
 
 
+def test_neither_method_nor_path_is_signed_and_answers_report_the_weight():
+    credentials = read(sent(b"timestamp=1790000000000&signature=" + HEX))
+    assert (credentials.key_id, credentials.portable, credentials.weighed, credentials.window_ms) == ("the-key", True, True, 0)
+
+
+@pytest.mark.parametrize("query", [None, b"", b"listenKey=abc", b"timestamp=1790000000000&signature=" + HEX])
+def test_the_key_is_known_by_the_head_alone_whatever_its_bytes(query):
+    assert Binance().key_id(sent(query), {KEY: b"the-k\xe9y"}) == "the-k\xe9y"
+
+
+@pytest.mark.parametrize("query", [b"a", b"a=b=c", b"&a=1", b"000"])
+def test_a_query_that_cannot_be_read_is_refused_by_the_head_alone(query):
+    with pytest.raises(MalformedRequest, match="in the query"):
+        Binance().key_id(sent(query), {KEY: b"the-key"})
+
+
+@pytest.mark.parametrize("in_query", [True, False])
+def test_each_mistake_is_what_would_have_been_signed_with_the_signature_that_was_sent(in_query):
+    query, body, mark = b"symbol=[BTC]&note=a+b%20c%e5%E5&b=1&a=2", b"timestamp=1790000000000&side=BUY", b"&signature=" + HEX
+    parts = (query + mark, body) if in_query else (query, body + mark)
+    request = sent(*parts, (b"host", b"api.example"))
+    credentials, joined = read(request), query + body
+    mistakes = list(Binance().mistakes(request, {KEY: b"the-key"}, credentials))
+    assert {mistake.signature for mistake in mistakes if mistake.signed != joined} == {credentials.signature} == {b"\xab" * 32}
+    assert [(mistake.advice.partition(":")[0], mistake.signed) for mistake in mistakes] == [
+        ("wrong signature encoding for this key", joined),
+        ("query and body were joined with & before signing", query + b"&" + body),
+        ("the body was not signed", query),
+        ("the query was not signed", body),
+        ("the question mark was signed", b"?" + joined),
+        ("the parameters were sent in a different order than they were signed in", b"&".join(sorted(joined.split(b"&")))),
+        ("the parameters were signed before percent-encoding", b"symbol=[BTC]&note=a+b c\xe5\xe5&b=1&a=2" + body),
+        ("brackets were signed as %5B and %5D and sent as [ and ]", joined.replace(b"[BTC]", b"%5BBTC%5D")),
+        ("a space was signed as %20 and sent as +", joined.replace(b"+", b"%20")),
+        ("a space was signed as + and sent as %20", joined.replace(b"%20", b"+")),
+        ("letters of a percent-encoding were signed in upper case and sent in lower (%E5, %e5)", joined.replace(b"%e5", b"%E5")),
+        ("letters of a percent-encoding were signed in lower case and sent in upper (%e5, %E5)", joined.replace(b"%E5", b"%e5")),
+        *(
+            ("the entire URL was signed", before + b"/api/v3/order?" + joined)
+            for before in (b"", b"https://api.example", b"http://api.example")
+        ),
+        *([("a parameter after signature was not signed", query)] if in_query else []),
+    ]
+    assert [mistake.advice.partition(": ")[2] for mistake in mistakes[7:12]] == [
+        "percent-encode once, and sign the very text that is sent"
+    ] * 5
+
+
 @pytest.mark.parametrize(
     "part",
     [b"", b"000", b"=", b"=1", b"a", b"1a=1", b"a-b=1", b"a_b=1", b"a%62=1", b" a=1", b"a=1=2", b"a=b=", b"[a]=1", b"a\n=1", b'{"a":1}',

@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from gateway.admission.dialects import DIALECTS
 from gateway.admission.dialects.rfc9421 import INPUT, SIGNATURE, Rfc9421, signature_base
 from gateway.errors import AmbiguousCredentials, InvalidCredentials, MalformedRequest, MissingCredentials, UnsignedQuery
 from tests.support.signed import a_gate, fields_of, record_of, request_of, sign_with, vector, vectors, with_field
@@ -184,6 +185,29 @@ def test_a_second_signature_of_somebody_else_is_not_ours_to_judge():
         read(given(mine + b", t" + mine[1:], b"s=:YWI=:, t=:YWI=:"))
     with pytest.raises(AmbiguousCredentials, match="exactly one"):
         read(given(theirs + b", t" + theirs[5:], b"proxy=:YWI=:, t=:YWI=:"))
+
+
+THEIRS = b'"gbk_g7B5aKW6T8qMGAAWIAolwb01YidW"'
+"""With a wrong checksum: no key's."""
+
+
+@pytest.mark.parametrize(
+    ("fields", "named"),
+    [
+        ({}, []),
+        ({SIGNATURE: b"s=:YWI=:"}, []),
+        ({INPUT: LEAST}, []),
+        ({INPUT: LEAST.replace(b'"k"', THEIRS)}, []),
+        ({INPUT: LEAST.replace(b'"k"', THEIRS) + b", t" + LEAST[1:].replace(b'"k"', OURS)}, [OURS.strip(b'"').decode()]),
+        ({INPUT: OURS + OURS}, [OURS.strip(b'"').decode()] * 2),
+    ],
+)
+def test_key_ids_are_found_at_a_glance_whatever_stands_around_them(fields, named):
+    assert Rfc9421().named(fields) == named
+
+
+def test_it_goes_by_the_name_that_configurations_use():
+    assert DIALECTS["rfc9421"].name == Rfc9421().name == "rfc9421"
 
 
 @pytest.mark.parametrize(
