@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.admission.principal import Principal, pretend_to_verify
-from gateway.keys.record import Algorithm, Scope
+from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
 from tests.support.keys import a_record
 
@@ -30,27 +30,29 @@ def der(private) -> bytes:
 
 
 def asymmetric(algorithm: Algorithm, private) -> Principal:
-    return Principal.of(a_record(algorithm=algorithm, secret=None, public_key=der(private)))
+    return Principal.of(recorded(algorithm, private))
+
+
+def recorded(algorithm: Algorithm, private) -> KeyRecord:
+    return a_record(algorithm=algorithm, secret=None, public_key=der(private))
 
 
 KEYS = [
-    *(
-        (Principal.of(a_record(secret=Secret(secret))), lambda message, secret=secret: hmac.digest(secret, message, "sha256"))
-        for secret in SECRETS
-    ),
-    (asymmetric(Algorithm.ED25519, ED25519), ED25519.sign),
-    *((asymmetric(Algorithm.RSA_SHA256, key), lambda message, key=key: key.sign(message, PKCS1v15(), SHA256())) for key in RSA.values()),
+    *((a_record(secret=Secret(secret)), lambda message, secret=secret: hmac.digest(secret, message, "sha256")) for secret in SECRETS),
+    (recorded(Algorithm.ED25519, ED25519), ED25519.sign),
+    *((recorded(Algorithm.RSA_SHA256, key), lambda message, key=key: key.sign(message, PKCS1v15(), SHA256())) for key in RSA.values()),
 ]
 
 
-@pytest.mark.parametrize(("principal", "sign"), KEYS)
+@pytest.mark.parametrize(("record", "sign"), KEYS)
 @pytest.mark.parametrize("message", [MESSAGE, b"", bytes(100_000)])
-def test_a_keys_own_signature_verifies(principal, sign, message):
-    assert principal.verify(message, sign(message))
+def test_a_keys_own_signature_verifies(record, sign, message):
+    assert Principal.of(record).verify(message, sign(message))
 
 
-@pytest.mark.parametrize(("principal", "sign"), KEYS)
-def test_no_other_signature_verifies(principal, sign):
+@pytest.mark.parametrize(("record", "sign"), KEYS)
+def test_no_other_signature_verifies(record, sign):
+    principal = Principal.of(record)
     right = sign(MESSAGE)
     assert not principal.verify(MESSAGE + b"\n", right)
     assert not principal.verify(MESSAGE, b"")
@@ -64,16 +66,16 @@ def test_no_other_signature_verifies(principal, sign):
 
 @given(st.sampled_from(KEYS), st.data())
 def test_a_signature_with_any_bit_turned_does_not_verify(key, data):
-    principal, sign = key
+    record, sign = key
     turned = bytearray(sign(MESSAGE))
     bit = data.draw(st.integers(0, len(turned) * 8 - 1))
     turned[bit // 8] ^= 1 << bit % 8
-    assert not principal.verify(MESSAGE, bytes(turned))
+    assert not Principal.of(record).verify(MESSAGE, bytes(turned))
 
 
 @given(st.sampled_from(KEYS), st.binary(max_size=600))
 def test_no_bytes_make_verification_fail_with_an_error(key, signature):
-    assert key[0].verify(MESSAGE, signature) is (signature == key[1](MESSAGE))
+    assert Principal.of(key[0]).verify(MESSAGE, signature) is (signature == key[1](MESSAGE))
 
 
 @given(st.binary(max_size=600), st.binary(max_size=600))
@@ -152,8 +154,9 @@ def test_nobodys_verification_is_of_the_kind_that_the_length_is_of(monkeypatch, 
     assert done == [(*work, MESSAGE)]
 
 
-@pytest.mark.parametrize(("principal", "sign"), KEYS)
-def test_a_signature_of_another_length_is_verified_as_nobodys(monkeypatch, principal, sign):
+@pytest.mark.parametrize(("record", "sign"), KEYS)
+def test_a_signature_of_another_length_is_verified_as_nobodys(monkeypatch, record, sign):
+    principal = Principal.of(record)
     pretended = []
     monkeypatch.setattr("gateway.admission.principal.pretend_to_verify", lambda *given: pretended.append(given) is not None)
     right = sign(MESSAGE)

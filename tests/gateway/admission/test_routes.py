@@ -8,7 +8,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from gateway.admission.routes import RouteTable
+from gateway.admission.routes import Route, RouteTable
 from gateway.config.settings import MethodConfig, RouteConfig
 from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
 from tests.bench.routes import table as bench_table
@@ -22,7 +22,7 @@ def table(*patterns: str) -> RouteTable:
     return RouteTable.compile([route(pattern) for pattern in patterns])
 
 
-TABLE = table(
+PATTERNS = (
     "GET /v1/markets/summary",
     "GET /v1/markets/{symbol}/summary",
     "POST /v1/orders",
@@ -33,6 +33,10 @@ TABLE = table(
     "GET /a/b/d",
     "GET /dir/",
 )
+
+
+def matched(method: bytes, path: bytes) -> Route:
+    return table(*PATTERNS).match(method, path)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,7 @@ TABLE = table(
     ],
 )
 def test_a_request_finds_its_route(method, path, pattern):
-    assert TABLE.match(method, path).pattern == pattern
+    assert matched(method, path).pattern == pattern
 
 
 @pytest.mark.parametrize(
@@ -71,7 +75,7 @@ def test_a_request_finds_its_route(method, path, pattern):
 )  # fmt: skip
 def test_what_is_not_listed_does_not_exist(path):
     with pytest.raises(NoRoute):
-        TABLE.match(b"GET", path)
+        matched(b"GET", path)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +90,40 @@ def test_what_is_not_listed_does_not_exist(path):
 )  # fmt: skip
 def test_a_path_that_can_be_read_in_two_ways_is_refused_and_never_normalised(path):
     with pytest.raises(AmbiguousPath):
-        TABLE.match(b"GET", path)
+        matched(b"GET", path)
+
+
+def test_a_route_has_what_its_configuration_says_and_no_more():
+    orders = matched(b"POST", b"/v1/orders")
+    assert (orders.position, orders.pattern, orders.scope, orders.upstream, orders.weight) == (2, "POST /v1/orders", "read", "spot", 1)
+    assert (orders.strict_replay, orders.replay_off, orders.websocket, orders.places_orders) == (False, False, False, False)
+    assert (orders.builtin, orders.dialect, orders.session, orders.maintenance) == ("", "", "", "")
+    assert (orders.methods, orders.further) == ({}, ())
+
+
+def test_built_in_routes_stand_behind_the_last_and_have_no_upstream():
+    built_in = [matched(b"GET", f"/gateway/v1/{name}".encode()) for name in ("time", "ip", "key")]
+    assert [(one.position, one.builtin, one.scope, one.upstream, one.weight) for one in built_in] == [
+        (9, "time", "public", "", 1),
+        (10, "ip", "public", "", 1),
+        (11, "key", "any", "", 1),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "meant"),
+    [
+        (b"/v1/orders/", "did you mean /v1/orders?"),
+        (b"/v1/orders/7/", "did you mean /v1/orders/7?"),
+        (b"/dir", "did you mean /dir/?"),
+        (b"/v1", "see the list of calls"),
+        (b"/files/", "see the list of calls"),
+    ],
+)
+def test_a_slash_too_many_or_too_few_is_told(path, meant):
+    with pytest.raises(NoRoute) as refused:
+        matched(b"GET", path)
+    assert meant in refused.value.detail
 
 
 @pytest.mark.parametrize(
@@ -101,7 +138,7 @@ def test_a_path_that_can_be_read_in_two_ways_is_refused_and_never_normalised(pat
 )
 def test_only_another_method_is_served_here(method, path, allow):
     with pytest.raises(MethodNotAllowed) as refused:
-        TABLE.match(method, path)
+        matched(method, path)
     assert refused.value.headers == ((b"Allow", allow),)
 
 
@@ -159,6 +196,13 @@ def test_a_pattern_that_no_request_could_match_is_an_error(pattern):
     with pytest.raises(ConfigError) as error:
         table("GET /fine", pattern)
     assert error.value.problems[0].path == "routes[1].match"
+
+
+@pytest.mark.parametrize(("pattern", "what"), [("GET /a/./b", "a dot segment"), ("GET /%2f", "an encoded slash or backslash")])
+def test_a_pattern_that_is_ambiguous_is_told_why(pattern, what):
+    with pytest.raises(ConfigError) as error:
+        table(pattern)
+    assert [problem.message for problem in error.value.problems] == [f"no request could match: the path contains {what}"]
 
 
 def test_every_problem_is_told_at_once():
@@ -275,7 +319,7 @@ def test_whatever_two_patterns_match_together_does_not_load(patterns, path):
 @given(st.binary(max_size=40))
 def test_no_path_does_anything_but_match_or_be_refused(path):
     with contextlib.suppress(Refusal):
-        TABLE.match(b"GET", b"/" + path)
+        matched(b"GET", b"/" + path)
 
 
 def steps(routes: RouteTable, path: bytes) -> int:
@@ -299,6 +343,11 @@ def test_a_match_takes_as_many_steps_among_5_routes_as_among_5_000(path):
     small, large = bench_table(5), bench_table(5_000)
     assert len(large.routes) > 5_000
     assert steps(small, path) == steps(large, path)
+
+
+def test_a_literal_path_takes_as_many_steps_however_long_it_is():
+    routes = table("GET /a", "GET /a/b/c/d/e/f/g/h")
+    assert steps(routes, b"/a") == steps(routes, b"/a/b/c/d/e/f/g/h")
 
 
 @pytest.mark.parametrize("names", [["order.place"], ["time", "order.place"], ["order.place", "account.status"]])

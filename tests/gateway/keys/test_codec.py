@@ -73,6 +73,14 @@ def test_a_record_whose_members_name_another_key_is_refused():
         open_record(sealed, vault, expected_key_id=mine.key_id)
 
 
+def test_the_plaintext_has_no_white_space_and_all_members():
+    record = a_record(label="label", ip_allowlist=(ip_address("8.8.8.8"),))
+    plaintext = encode(DatedRecord(record, NOW_MS, 1000, BEGINNING, 1))
+    assert b" " not in plaintext
+    assert json.loads(plaintext)["ip_allowlist"] == ["8.8.8.8"]
+    assert json.loads(plaintext)["v"] == 2
+
+
 @pytest.mark.parametrize(
     "change",
     [

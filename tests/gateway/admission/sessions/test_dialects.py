@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS
-from gateway.admission.sessions.base import Spelling
+from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS, Shape
+from gateway.admission.sessions.base import Spelling, compact
 from gateway.admission.sessions.json_text import Value
 from gateway.errors import MalformedRequest, MissingCredentials, Refusal
 from gateway.http1.message import Request
@@ -17,8 +17,47 @@ HANDSHAKE = Request(b"GET", b"/ws", b"/ws", None, (), b"", "192.0.2.1", False, 0
 PROBLEM = {"type": "urn:x", "title": "X", "status": 403, "code": "scope_not_granted", "detail": "why – not", "request_id": "r"}
 
 
-def read(dialect: str, text: str, key_id: str = ""):
-    return SESSIONS[dialect].read(text.encode(), HANDSHAKE, key_id, 7, "request-1")
+def read(dialect: str, text: str, key_id: str = "", shapes: list[Shape] | None = None):
+    return type(SESSIONS[dialect])().read(text.encode(), HANDSHAKE, key_id, 7, "request-1", shapes)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "log_in", "log_out", "state", "advice"),
+    [
+        ("mobee", "login", "logout", "", "log in with an API key first (login)"),
+        (
+            "binance",
+            "session.logon",
+            "session.logout",
+            "session.status",
+            "log in with an API key first (session.logon), or sign the message",
+        ),
+    ],
+)
+def test_what_a_dialect_calls_itself_and_its_methods(dialect, log_in, log_out, state, advice):
+    for one in (SESSIONS[dialect], type(SESSIONS[dialect])()):
+        assert (one.name, one.log_in, one.log_out, one.state, one.log_in_first) == (dialect, log_in, log_out, state, advice)
+
+
+@pytest.mark.parametrize("dialect", SESSIONS)
+def test_a_message_knows_where_it_came_from_scanned_or_recognised(dialect):
+    shapes: list[Shape] = []
+    text = '{"id":1,"method":"time","params":{"a":"b"}}'
+    for message in (read(dialect, text, "gbk_x", shapes), read(dialect, text, "gbk_x", shapes)):
+        assert (message.text, message.client, message.peer, message.key_id) == (text.encode(), HANDSHAKE, "192.0.2.1", "gbk_x")
+        assert (message.received_ms, message.request_id) == (7, "request-1")
+        assert (type(message.dialect), message.wrong) == (type(SESSIONS[dialect]), "")
+    assert bool(message.shape) is (dialect == "binance")
+
+
+def test_a_message_of_which_nothing_is_left_is_forwarded_with_the_gates_member_alone():
+    assert read("mobee", '{"api":1}').forwarded(b'"gateway":{}') == b'{"gateway":{}}'
+    assert read("mobee", '{"api":1,"method":"x"}').forwarded(b'"gateway":{}') == b'{"gateway":{},"method":"x"}'
+
+
+def test_the_gates_own_messages_are_written_in_as_few_bytes_as_it_takes():
+    assert compact({"a": ["é–", 1], "b": {"c": None}}) == '{"a":["é–",1],"b":{"c":null}}'.encode()
+    assert compact({"a": "\ud800"}) == rb'{"a":"\ud800"}'
 
 
 @pytest.mark.parametrize(
@@ -126,8 +165,14 @@ def test_a_message_without_credentials_speaks_for_the_session():
     ],
 )
 def test_incomplete_credentials_say_what_is_missing(dialect, text, missing):
-    with pytest.raises(MissingCredentials, match=missing):
+    with pytest.raises(MissingCredentials, match=missing) as refused:
         SESSIONS[dialect].credentials(read(dialect, text, key_id="gbk_other"), 60_000)
+    assert refused.value.extras == ({"missing": missing} if dialect == "binance" else {})
+
+
+def test_a_time_that_is_none_is_named_as_it_stands_in_the_message():
+    with pytest.raises(MalformedRequest, match=r"^api\.timestamp must be"):
+        SESSIONS["mobee"].credentials(read("mobee", '{"method":"login","api":{"public_key":"k","timestamp":-1},"hmac":"y"}'), 60_000)
 
 
 @pytest.mark.parametrize("params", [{"a&b": 1}, {"a=b": 1}, {"a": "1&b=2"}, {"a": ["&"]}])
@@ -137,10 +182,13 @@ def test_what_could_be_signed_for_other_params_is_refused(params):
         SESSIONS["binance"].credentials(read("binance", text), 60_000)
 
 
-@pytest.mark.parametrize(("time", "advised"), [("1790000000", True), ('"1790000000"', True), ("1790000000000", False)])
+@pytest.mark.parametrize(
+    ("time", "advised"), [("1790000000", True), ('"1790000000"', True), ("1790000000000", False), ("179000000000", False)]
+)
 def test_two_log_ins_in_one_second_are_told_what_makes_them_differ(time, advised):
     text = f'{{"method":"login","api":{{"public_key":"k","timestamp":{time}}},"hmac":"y"}}'
-    assert ("milliseconds" in SESSIONS["mobee"].credentials(read("mobee", text), 60_000).replay_advice) is advised
+    advice = SESSIONS["mobee"].credentials(read("mobee", text), 60_000).replay_advice
+    assert "with api.timestamp in milliseconds they differ" in advice if advised else advice == ""
 
 
 def test_a_log_in_is_never_granted_more_than_the_configuration_allows():
@@ -186,6 +234,42 @@ def test_a_refusal_of_what_could_not_be_read(dialect):
     told = json.loads(SESSIONS[dialect].refusal(PROBLEM, None))
     assert told["gerbang"] == PROBLEM
     assert told["id" if dialect == "binance" else "method"] is None
+
+
+def test_each_mistake_in_binances_messages_is_what_would_have_been_signed():
+    params = {"symbol": "A B", "apiKey": "gbk_k", "timestamp": 1_790_000_000_000, "signature": "ab" * 32, "note": "1/é"}
+    message = read("binance", json.dumps({"method": "x", "params": params}, ensure_ascii=False))
+    credentials = SESSIONS["binance"].credentials(message, 60_000)
+    signed = "apiKey=gbk_k&note=1/é&symbol=A B&timestamp=1790000000000".encode()
+    assert (credentials.signed, credentials.signature, credentials.portable) == (signed, b"\xab" * 32, True)
+    mistakes = list(SESSIONS["binance"].mistakes(message, credentials))
+    assert {mistake.signature for mistake in mistakes} == {b"\xab" * 32}
+    assert [(mistake.advice.partition(":")[0], mistake.signed.decode()) for mistake in mistakes] == [
+        ("wrong signature encoding for this key", signed.decode()),
+        ("the parameters were signed in the order they were sent in", "symbol=A B&apiKey=gbk_k&timestamp=1790000000000&note=1/é"),
+        ("apiKey was not signed", "note=1/é&symbol=A B&timestamp=1790000000000"),
+        ("the values were percent-encoded before signing", "apiKey=gbk_k&note=1/%C3%A9&symbol=A%20B&timestamp=1790000000000"),
+        ("the quotes around strings were signed", 'apiKey="gbk_k"&note="1/é"&symbol="A B"&timestamp=1790000000000'),
+    ]
+
+
+def test_each_mistake_in_a_log_in_of_mobee_is_what_would_have_been_signed():
+    api = '{"public_key": "gbk_k","timestamp": 1790000000}'
+    digest = "ab" * 32
+    message = read("mobee", f'{{"method":"login","api":{api},"hmac":"{digest}"}}')
+    credentials = SESSIONS["mobee"].credentials(message, 60_000)
+    assert (credentials.signed, credentials.signature) == (api.encode(), b"\xab" * 32)
+    mistakes = list(SESSIONS["mobee"].mistakes(message, credentials))
+    assert {mistake.signature for mistake in mistakes} == {b"\xab" * 32}
+    assert [(mistake.advice.partition(":")[0], mistake.signed) for mistake in mistakes[:2]] == [
+        ("wrong hmac encoding", api.encode()),
+        ("the entire message was signed", message.text),
+    ]
+    formatted = "the signed api is formatted differently from the api sent"
+    assert {(mistake.advice.partition(":")[0], mistake.signed) for mistake in mistakes[2:]} == {
+        (formatted, b'{"public_key": "gbk_k", "timestamp": 1790000000}'),
+        (formatted, b'{"public_key":"gbk_k","timestamp":1790000000}'),
+    }
 
 
 def test_the_state_of_a_session_is_told():

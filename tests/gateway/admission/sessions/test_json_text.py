@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.sessions.json_text import MAX_DEPTH, scan, text_of, unescaped, without
+from gateway.admission.sessions.json_text import _SIMPLE_STRING, _STRING, MAX_DEPTH, _rows, kept, scan, text_of, unescaped, without
 from gateway.errors import MalformedRequest
 
 TAKEN = [
@@ -27,6 +27,7 @@ REFUSED = [
     "", " ", "[]", "1", '"a"', "null", "{", "}", '{"a"}', '{"a":}', '{"a":1,}', "{,}", '{"a":1 "b":2}', '{"a":1}{"a":1}', '{"a":1} x',
     "{}{}",
     '{"a":[1}}', '{"a":{"b":1]}', '{"a":[}}', '{"a":{]}', '{"a":{}"b":1}', '{"a":[1]"b":2}', '{"a":[[][]]}', '{"a":[{}{}]}',
+    '{"a":["b":1]}', '{"a":[1,"b":1]}', '{"a":["b":[]]}',
     '{"a":[1,]}', '{"a":[,1]}', '{"a":[1 2]}', '{"a":[1}', '{"a":{"b":1]', "{a:1}", "{'a':1}", '{"a":01}', '{"a":+1}', '{"a":.5}',
     '{"a":1.}',
     '{"a":1e}', '{"a":-}', '{"a":0x1}', '{"a":1_0}', '{"a":NaN}', '{"a":Infinity}', '{"a":-Infinity}', '{"a":True}', '{"a":nul}',
@@ -144,6 +145,77 @@ def test_a_message_of_many_values_is_refused_before_it_is_read(inside):
 def test_brackets_that_close_are_counted_before_anything_is_read():
     with pytest.raises(MalformedRequest, match="at most"):
         scan(b'{"a":1' + b"]}" * 3_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"a":1,2}', "invalid JSON at byte 7 "),
+        ('{"a":1,"b\\n"}', "invalid JSON at byte 7 "),
+        ('{"a":["b":1]}', "invalid JSON at byte 6 "),
+        ('{"a":[1,"b":2]}', "invalid JSON at byte 8 "),
+        ('{"a":1,,', "invalid JSON at byte 7 "),
+        ('{"a":1]', "invalid JSON at byte 6 "),
+        ('{"a":[1', "invalid JSON at byte 6 "),
+        (' {"a":1} 2', "unexpected data after the object, at byte 8"),
+        ('{}{"a":1}', "unexpected data after the object, at byte 2"),
+        ('{"a":1,"a":2}', "duplicate member, at byte 7"),
+        ('{"\\u0000":1}', "holds a NUL, at byte 1"),
+        ('{"a":' * MAX_DEPTH + "{}", f"nested deeper than {MAX_DEPTH} levels, at byte {MAX_DEPTH * 5}"),
+    ],
+)
+def test_what_is_wrong_is_told_with_its_place(text, said):
+    with pytest.raises(MalformedRequest) as refused:
+        scan(text.encode())
+    assert said in refused.value.detail
+
+
+def test_values_know_where_they_stand():
+    value = scan(b' {"a" : 1,"b":[2, {}]} ')
+    places = [value, value.members[b"a"], value.members[b"b"], *value.members[b"b"].items]
+    assert [(one.name_start, one.start, one.end) for one in places] == [(-1, 1, 22), (2, 8, 9), (10, 14, 21), (-1, 15, 16), (-1, 18, 20)]
+
+
+@pytest.mark.parametrize("string", [_STRING, _SIMPLE_STRING])
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (b'{"a":1,"b" : [true]}', [("", "", "{", ""), ('"a"', ":", "1", ","), ('"b"', " : ", "[", ""), ("", "", "true", "]}")]),
+        (b'{"a":null}', [("", "", "{", ""), ('"a"', ":", "null", "}")]),
+        (b'{"a":false,"b":-0.5e+7}', [("", "", "{", ""), ('"a"', ":", "false", ","), ('"b"', ":", "-0.5e+7", "}")]),
+        (b'{"":"x" ,"b":"y"}', [("", "", "{", ""), ('""', ":", '"x"', " ,"), ('"b"', ":", '"y"', "}")]),
+        (b'{ "a":[[ ] , {\n}]}', [("", "", "{", " "), ('"a"', ":", "[", ""), ("", "", "[", " ] , "), ("", "", "{", "\n}]}")]),
+        (b'{"a":truex}', [("", "", "{", ""), '"a":truex}']),
+        (b'{"a":1', [("", "", "{", ""), '"a":1']),
+    ],
+)
+def test_a_row_is_a_value_with_its_name_and_what_stands_before_the_next(string, text, rows):
+    whole = [(*row, "") if isinstance(row, tuple) else ("", "", "", "", row) for row in rows]
+    assert [tuple(piece.decode() for piece in row) for row in _rows(string).findall(text)] == whole
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(PIECES, max_size=14).map("".join))
+def test_rows_leave_nothing_out(text):
+    for string in (_STRING, _SIMPLE_STRING):
+        assert b"".join(piece for row in _rows(string).findall(text.encode()) for piece in row) == text.encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "pieces"),
+    [
+        (b'{"a":1,"b":2,"c":3}', (), [b'"a":1,"b":2,"c":3']),
+        (b'{"a":1,"b":2, "c":3}', (), [b'"a":1,"b":2', b'"c":3']),
+        (b'{"a":1,"b":2,"c":3}', {b"b"}, [b'"a":1', b'"c":3']),
+        (b'{"a":1,"b":2,"c":3}', {b"a"}, [b'"b":2,"c":3']),
+        (b'{"a":1,"b":2,"c":3}', {b"a", b"b", b"c"}, []),
+        (b"{}", (), []),
+    ],
+)
+def test_members_that_stand_together_are_one_piece(text, names, pieces):
+    value = scan(text)
+    assert [text[begin:end] for begin, end in kept(value, names)] == pieces
+    assert without(text, value, names) == b",".join(pieces)
 
 
 def test_values_are_cut_out_as_they_came():

@@ -87,6 +87,16 @@ def test_an_ampersand_in_a_value_is_found_by_shape_too():
     assert "ambiguous" in str(told(text, shapes)[-1])
 
 
+@pytest.mark.parametrize("first", ["recvWindow", "apiKey", "signature", "timestamp"])
+def test_a_message_without_an_id_is_remembered_whatever_stands_first(first):
+    values = {"apiKey": "gbk_x", "signature": "ab" * 32, "timestamp": 1_790_000_000_000, "recvWindow": 5_000}
+    text = json.dumps({"method": "order.place", "params": {first: values[first], **values}})
+    shapes: list[Shape] = []
+    assert not recognised(text, shapes)
+    assert recognised(text, shapes)
+    assert told(text.encode(), shapes) == told(text.encode(), None)
+
+
 def test_a_long_id_is_not_repeated_by_shape_either():
     text = ORDER.replace("17,", '"z",')
     shapes: list[Shape] = []
