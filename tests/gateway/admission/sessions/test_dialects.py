@@ -1,15 +1,18 @@
 """Both session dialects: what a message asks, whose it is, and how a refusal reads."""
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS, Shape
+from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS, SessionDialect, Shape
 from gateway.admission.sessions.base import Spelling, compact
+from gateway.admission.sessions.binance import BinanceSession
 from gateway.admission.sessions.json_text import Value
+from gateway.admission.sessions.mobee import MobeeSession
 from gateway.errors import MalformedRequest, MissingCredentials, Refusal
 from gateway.http1.message import Request
 
@@ -17,8 +20,11 @@ HANDSHAKE = Request(b"GET", b"/ws", b"/ws", None, (), b"", "192.0.2.1", False, 0
 PROBLEM = {"type": "urn:x", "title": "X", "status": 403, "code": "scope_not_granted", "detail": "why – not", "request_id": "r"}
 
 
+MADE: dict[str, Callable[[], SessionDialect]] = {"mobee": MobeeSession, "binance": BinanceSession}
+
+
 def read(dialect: str, text: str, key_id: str = "", shapes: list[Shape] | None = None):
-    return type(SESSIONS[dialect])().read(text.encode(), HANDSHAKE, key_id, 7, "request-1", shapes)
+    return MADE[dialect]().read(text.encode(), HANDSHAKE, key_id, 7, "request-1", shapes)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +41,7 @@ def read(dialect: str, text: str, key_id: str = "", shapes: list[Shape] | None =
     ],
 )
 def test_what_a_dialect_calls_itself_and_its_methods(dialect, log_in, log_out, state, advice):
-    for one in (SESSIONS[dialect], type(SESSIONS[dialect])()):
+    for one in (SESSIONS[dialect], MADE[dialect]()):
         assert (one.name, one.log_in, one.log_out, one.state, one.log_in_first) == (dialect, log_in, log_out, state, advice)
 
 

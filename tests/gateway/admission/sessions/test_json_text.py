@@ -172,7 +172,8 @@ def test_what_is_wrong_is_told_with_its_place(text, said):
 
 def test_values_know_where_they_stand():
     value = scan(b' {"a" : 1,"b":[2, {}]} ')
-    places = [value, value.members[b"a"], value.members[b"b"], *value.members[b"b"].items]
+    members = value.members or {}
+    places = [value, members[b"a"], members[b"b"], *(members[b"b"].items or ())]
     assert [(one.name_start, one.start, one.end) for one in places] == [(-1, 1, 22), (2, 8, 9), (10, 14, 21), (-1, 15, 16), (-1, 18, 20)]
 
 
