@@ -77,7 +77,7 @@ class KnownChanges:
         for key_id, xid in page:
             known = self._of.pop(key_id, ())  # and put back at the end: see `prune`
             if xid not in known:
-                known = (*(earlier for earlier in known if earlier >= self.floor), xid)
+                known = (*(earlier for earlier in known if earlier >= read.floor), xid)
                 new.append((key_id, xid))
             self._of[key_id] = known
         if len(self._of) > _MAX_CHANGES:
@@ -86,9 +86,12 @@ class KnownChanges:
         return new
 
     def prune(self, floor: int) -> None:
-        """Drop changes of transactions below the new floor: a bounded number, least recently read first. Those that remain do no harm."""
+        """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
+
+        This floor may be above the feed's. What was under way when it was raised, and committed since, is kept as the feed keeps it.
+        """
         self.floor = max(self.floor, floor)
-        outdated = takewhile(lambda key_id: max(self._of[key_id]) < self.floor, islice(self._of, _PRUNED_AT_ONCE))
+        outdated = takewhile(lambda key_id: max(self._of[key_id]) < floor, islice(self._of, _PRUNED_AT_ONCE))
         for key_id in list(outdated):
             del self._of[key_id]
 

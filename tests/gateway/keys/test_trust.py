@@ -212,11 +212,19 @@ def test_after_a_dump_was_restored_into_the_server_no_record_from_before_is_used
     assert trust.is_valid(dated("120:120:"), SETTINGS, NOW)
 
 
+@pytest.mark.parametrize("later", [(), ((KEY, 125),)])
+def test_after_a_gap_what_was_under_way_then_is_missed_in_a_database_that_lacks_it(later):
+    trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False), a_read("121:121:", (KEY, 110)))
+    learn(trust, a_read("126:126:", *later))
+    assert gap_between(trust, a_read("130:130:", (KEY, 110), *later, server=8)) is None
+    assert "without the latest changes" in str(gap_between(trust, a_read("130:130:", *later, server=8)))
+
+
 def test_of_a_key_that_changes_for_ever_no_more_is_kept_than_of_the_feed():
     trust = a_trust(a_read("100:100:"))
     for xid in range(100, 200):
         learn(trust, a_read(f"{xid + 1}:{xid + 1}:", (KEY, xid), (EVERY_KEY, xid), floor=xid - 5))
-    assert changes_known(trust, KEY) == changes_known(trust, EVERY_KEY) == tuple(range(193, 200))
+    assert changes_known(trust, KEY) == changes_known(trust, EVERY_KEY) == tuple(range(194, 200))
     assert not trust.is_valid(dated("199:199:"), SETTINGS, NOW)
     assert trust.is_valid(dated("200:200:"), SETTINGS, NOW)
 
