@@ -12,6 +12,7 @@
 # it. So the HMAC (RFC 2104) is made here, of two plain SHA-256.
 set -euo pipefail
 
+(($# >= 2)) || { echo "gerbang.sh METHOD URL [BODY]" >&2 && exit 2; }
 method=$1 url=$2 body=${3-}
 member() { # of the key file; empty when it is not there
     local pattern="\"$1\"[[:space:]]*:[[:space:]]*\"([^\"]+)\""

@@ -37,8 +37,9 @@ type Request struct {
 }
 
 func main() {
-	if len(os.Args) < 6 {
-		fail("go run sign.go URL KEYFILE DIALECT METHOD TARGET [BODY]")
+	dialects := map[string]func(Key, string, string, string) Request{"mobee": mobee, "binance": binance, "rfc9421": rfc9421}
+	if len(os.Args) < 6 || dialects[os.Args[3]] == nil {
+		fail("go run sign.go URL KEYFILE mobee|binance|rfc9421 METHOD TARGET [BODY]")
 	}
 	gate, keyFile, dialect, method, target := os.Args[1], os.Args[2], os.Args[3], os.Args[4], os.Args[5]
 	body := ""
@@ -49,7 +50,6 @@ func main() {
 	check(err)
 	var key Key
 	check(json.Unmarshal(content, &key))
-	dialects := map[string]func(Key, string, string, string) Request{"mobee": mobee, "binance": binance, "rfc9421": rfc9421}
 	signed := dialects[dialect](key, method, target, body)
 
 	request, err := http.NewRequest(method, gate+signed.target, strings.NewReader(signed.body))

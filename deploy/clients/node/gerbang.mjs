@@ -57,6 +57,7 @@ export class Gerbang {
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [url, keyFile, method, target, body] = process.argv.slice(2);
   try {
+    if (!target) throw new Error("node gerbang.mjs URL KEYFILE METHOD PATH [BODY]");
     const gate = await Gerbang.fromFile(url, keyFile);
     console.log(JSON.stringify(await gate.call(method, target, body && JSON.parse(body))));
   } catch (error) {

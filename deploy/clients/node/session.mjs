@@ -64,5 +64,6 @@ function run(url, key) {
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
   const [url, keyFile] = process.argv.slice(2);
-  run(url, JSON.parse(await readFile(keyFile, "utf8")));
+  if (!keyFile) fail("node session.mjs URL KEYFILE");
+  else run(url, JSON.parse(await readFile(keyFile, "utf8")));
 }

@@ -45,6 +45,10 @@ const dialects = {
 };
 
 const [url, keyFile, dialect, method, target, body = ""] = process.argv.slice(2);
+if (!target || !Object.hasOwn(dialects, dialect)) {
+  console.error("node sign.mjs URL KEYFILE mobee|binance|rfc9421 METHOD TARGET [BODY]");
+  process.exit(1);
+}
 const key = JSON.parse(await readFile(keyFile, "utf8"));
 const [to, headers, content] = dialects[dialect](key, method, target, body);
 const answer = await fetch(url + to, { method, headers, ...(content && { body: content }) });

@@ -66,9 +66,13 @@ function rfc9421(array $key, string $method, string $target, string $body): arra
     return [$target, [...$headers, "Signature-Input: sig=$parameters", "Signature: sig=:$signature:"], $body];
 }
 
+if ($argc < 6 || !in_array($argv[3], ['mobee', 'binance', 'rfc9421'], true)) {
+    fwrite(STDERR, "php sign.php URL KEYFILE mobee|binance|rfc9421 METHOD TARGET [BODY]\n");
+    exit(1);
+}
 [, $url, $keyFile, $dialect, $method, $target] = $argv;
 $key = json_decode(file_get_contents($keyFile), true, 8, JSON_THROW_ON_ERROR);
-[$target, $headers, $body] = ['mobee' => 'mobee', 'binance' => 'binance', 'rfc9421' => 'rfc9421'][$dialect]($key, $method, $target, $argv[6] ?? '');
+[$target, $headers, $body] = $dialect($key, $method, $target, $argv[6] ?? '');
 if ($body !== '' && !preg_grep('/^Content-Type:/', $headers)) {
     $headers[] = 'Content-Type: application/json';
 }

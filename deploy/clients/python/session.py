@@ -64,4 +64,6 @@ async def main(url: str, key: dict[str, str]) -> str | None:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit("python session.py URL KEYFILE")
     sys.exit(asyncio.run(main(sys.argv[1], json.loads(Path(sys.argv[2]).read_text("utf-8")))))

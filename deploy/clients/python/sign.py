@@ -75,6 +75,8 @@ def rfc9421(key: Key, method: str, target: str, body: str) -> Request:
 DIALECTS = {"mobee": mobee, "binance": binance, "rfc9421": rfc9421}
 
 if __name__ == "__main__":
+    if len(sys.argv) < 6 or sys.argv[3] not in DIALECTS:
+        sys.exit("python sign.py URL KEYFILE mobee|binance|rfc9421 METHOD TARGET [BODY]")
     url, key_file, dialect, method, target, body = (*sys.argv[1:], "")[:6]
     key = json.loads(Path(key_file).read_text("utf-8"))
     target, headers, body = DIALECTS[dialect](key, method, target, body)

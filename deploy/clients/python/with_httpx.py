@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Generator
 from pathlib import Path
-from typing import Self
 
 import httpx
 
@@ -21,7 +20,7 @@ class GerbangAuth(httpx.Auth):
         self._secret = secret.encode()
 
     @classmethod
-    def from_file(cls, path: str) -> Self:
+    def from_file(cls, path: str) -> "GerbangAuth":
         """Of the key file that the page of the new key lets you download."""
         key = json.loads(Path(path).read_text("utf-8"))
         return cls(key["key_id"], key["secret"])

@@ -5,7 +5,6 @@ import hmac
 import json
 import time
 from pathlib import Path
-from typing import Self
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -20,7 +19,7 @@ class GerbangAuth(AuthBase):
         self._secret = secret.encode()
 
     @classmethod
-    def from_file(cls, path: str) -> Self:
+    def from_file(cls, path: str) -> "GerbangAuth":
         """Of the key file that the page of the new key lets you download."""
         key = json.loads(Path(path).read_text("utf-8"))
         return cls(key["key_id"], key["secret"])

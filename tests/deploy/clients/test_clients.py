@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -215,3 +216,31 @@ def test_the_readme_says_what_is_to_be_installed_for_an_example(file, needs):
     names = {node.module if isinstance(node, ast.ImportFrom) else node.names[0].name for node in imports}
     foreign = {name.partition(".")[0] for name in names} - sys.stdlib_module_names
     assert foreign == set(re.findall(r"`pip install (\w+)`", needs))
+
+
+SIGNING = {
+    "python": [sys.executable, str(CLIENTS / "python" / "sign.py")],
+    "node": ["node", str(CLIENTS / "node" / "sign.mjs")],
+    "php": ["php", str(CLIENTS / "php" / "sign.php")],
+    "go": ["go", "run", str(CLIENTS / "go" / "sign.go")],
+}
+
+
+@pytest.mark.parametrize("language", SIGNING)
+def test_wrong_usage_is_told_in_one_line(language, key_file):
+    command = SIGNING[language]
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not here")
+    done = subprocess.run([*command, "http://127.0.0.1:9", key_file, "toString", "GET", "/v1/wallets"], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.removesuffix("exit status 1\n").splitlines() == [
+        f"{'go run' if language == 'go' else language} {Path(command[-1]).name} URL KEYFILE mobee|binance|rfc9421 METHOD TARGET [BODY]"
+    ]
+
+
+@pytest.mark.parametrize("file", ["python/session.py", "node/session.mjs", "node/gerbang.mjs", "bash/gerbang.sh"])
+def test_a_program_without_arguments_tells_which_it_takes(file):
+    run_by = {".py": sys.executable, ".mjs": "node", ".sh": "bash"}[Path(file).suffix]
+    done = subprocess.run([run_by, CLIENTS / file], capture_output=True, text=True)
+    assert (done.returncode > 0, done.stdout) == (True, "")
+    assert re.fullmatch(rf"(\w+ )?{Path(file).name} [\]\[A-Z ]+\n", done.stderr)
