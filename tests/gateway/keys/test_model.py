@@ -106,19 +106,19 @@ class Database:
     def copy(self) -> Standby:
         return Standby(self.next_xid, dict(self.states), list(self.committed), list(self.feed), list(self.marks))
 
-    def fail_over(self) -> None:
-        """To the standby as it is."""
+    def fail_over(self, left: Standby) -> None:
+        """To the standby as it is, from a server that stays as it was left."""
         self.under_way.clear()
-        self.former = self.server, self.copy()
+        self.former = self.server, left
         self.servers += 1
         self.server = self.servers
         self.next_xid, self.states, self.committed, self.feed, self.marks = self.standby
         self.standby = self.copy()
 
-    def go_back(self, server: int, held: Standby) -> None:
-        """To the server before, which knows nothing of what was committed since; this one stays as it is."""
+    def go_back(self, server: int, held: Standby, left: Standby) -> None:
+        """To the server before, which knows nothing of what was committed since; this one stays as it was left."""
         self.under_way.clear()
-        self.server, self.former = server, (self.server, self.copy())
+        self.server, self.former = server, (self.server, left)
         self.next_xid, self.states, self.committed, self.feed, self.marks = held
         self.standby = self.copy()
 
@@ -400,21 +400,23 @@ class Protocol(RuleBasedStateMachine):
     def the_standby_takes_over(self, really: bool) -> None:
         """However late it is, as a backup that is restored."""
         if really:
-            for key_id, state in self.database.standby.states.items():
-                if state != self.database.states[key_id]:
-                    self._becomes(key_id, state)
-            self.database.fail_over()
+            left = self.database.copy()
+            self._all_become(self.database.standby)
+            self.database.fail_over(left)
 
     @precondition(lambda self: self.database.former is not None)
     @rule(really=seldom)
     def the_server_before_comes_back(self, really: bool) -> None:
         """Without a restart, as after a network that was cut."""
         if really and self.database.former is not None:
-            server, former = self.database.former
-            for key_id, state in former.states.items():
-                if state != self.database.states[key_id]:
-                    self._becomes(key_id, state)
-            self.database.go_back(server, former)
+            left, (server, former) = self.database.copy(), self.database.former
+            self._all_become(former)
+            self.database.go_back(server, former, left)
+
+    def _all_become(self, held: Standby) -> None:
+        for key_id, state in held.states.items():
+            if state != self.database.states[key_id]:
+                self._becomes(key_id, state)
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
     @rule(key_id=keys, first=gates, second=gates, late=st.booleans(), down=st.booleans(), cold=st.booleans(), after=st.integers(0, 2))
