@@ -163,6 +163,7 @@ def test_memory_is_not_valid_before_the_feed_was_read():
         (a_read("90:99:", server=8), "from before"),
         (a_read("100:110:", (KEY, 60), (KEY, 105), server=8), None),
         (a_read("100:110:", (KEY, 105), server=8), "without the latest changes"),
+        (a_read("100:110:", (KEY, 105), server=8, floor=60), "without the latest changes"),
         (a_read("100:110:", (KEY, 105), server=8, floor=61), None),
     ],
 )
@@ -191,6 +192,21 @@ def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_chan
     told = a_trust()
     told.note_change(KEY)
     assert told.fallback_valid_until_ms(dated(), NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("record", "valid_for_ms"),
+    [
+        (dated("50:50:"), 60_000),
+        (dated("49:90:"), None),  # a change from before the feed begins may have been under way then
+        (dated(age_ms=59_999), 1),
+        (dated(age_ms=-CLOCKS_DIFFER_MS), 60_000),
+        (dated(age_ms=-CLOCKS_DIFFER_MS - 1), None),
+    ],
+)
+def test_without_postgresql_a_record_is_used_as_far_back_as_the_feed_goes_and_never_one_of_the_future(record, valid_for_ms):
+    until_ms = a_trust(a_read("100:100:")).fallback_valid_until_ms(record, NOW)
+    assert until_ms == (0 if valid_for_ms is None else NOW.ms + valid_for_ms)
 
 
 def test_changes_are_kept_as_long_as_the_feed_holds_them():
