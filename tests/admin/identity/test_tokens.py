@@ -1,6 +1,7 @@
 """Bearer tokens: only a fresh token of the configured issuer, for this audience, by a pinned algorithm."""
 
 import base64
+import hashlib
 import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -323,6 +324,11 @@ async def test_a_token_need_not_name_its_key_where_there_is_one(issuer, verifier
 
 def test_a_session_may_have_any_name() -> None:
     assert len({tokens.token_id({"sid": sid}, "t") for sid in ("\ud800", "\ud800x", "é")}) == 3  # JSON can hold lone surrogates
+
+
+def test_a_login_is_told_by_32_digits_that_say_nothing_of_its_token() -> None:
+    assert tokens.token_id({"sid": "s"}, "t") == hashlib.sha256(b"sid s").hexdigest()[:32]
+    assert tokens.token_id({}, "t") == hashlib.sha256(b"token t").hexdigest()[:32]
 
 
 async def test_what_userinfo_told_is_bounded_and_asked_again_when_the_clock_is_set_back(issuer, verifier, monkeypatch) -> None:

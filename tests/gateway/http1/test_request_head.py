@@ -148,6 +148,12 @@ def test_the_older_version_is_told_apart_in_every_form() -> None:
         assert [read_request_line(b"GET " + target + b" HTTP/1." + minor).http10 for minor in (b"0", b"1")] == [True, False]
 
 
+@pytest.mark.parametrize("name", [b"Host", b"X-Forwarded-For", b"X-Api-Key", b"X-Of-Somebody"])
+@pytest.mark.parametrize("value", [b"::1", b"a:80", b"a: b: c", b":"])
+def test_a_name_ends_at_the_first_colon(name: bytes, value: bytes) -> None:
+    assert cut_fields([b"", name + b": " + value])[0] == [(name.lower(), value)]
+
+
 def test_of_white_space_only_blanks_and_tabs_stand_around_a_value() -> None:
     assert cut_fields([b"", b"X-A: \t\x0bv w\x0c \t", b"X-B:"])[0] == [(b"x-a", b"\x0bv w\x0c"), (b"x-b", b"")]
 

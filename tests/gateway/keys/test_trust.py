@@ -261,6 +261,17 @@ def test_too_many_changes_make_everything_before_them_invalid(monkeypatch):
     assert trust.is_valid(dated("100:100:"), SETTINGS, NOW)
 
 
+def test_of_too_many_noted_changes_the_earlier_ones_are_forgotten_and_any_key_may_have_changed(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_CHANGES", 3)
+    trust = a_trust()
+    for key in ("a", "b", "c"):
+        trust.note_change(key)
+    assert not trust.changed_since("another", 0)
+    trust.note_change("d")
+    assert trust.changed_since("another", 0)
+    assert not trust.changed_since("another", trust.sequence)
+
+
 def test_each_change_has_a_sequence_of_its_own():
     trust = a_trust()
     numbers = []
