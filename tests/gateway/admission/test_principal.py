@@ -21,7 +21,7 @@ from tests.support.keys import a_record
 
 ED25519 = Ed25519PrivateKey.generate()
 RSA = {bits: generate_private_key(65537, bits) for bits in (2048, 3072)}
-SECRETS = (b"gbs_" + b"s" * 49, b"longer than the hash's block " * 5)
+SECRETS = (b"gbs_" + b"s" * 49, b"s" * 64, b"s" * 65, b"longer than the hash's block " * 5)
 MESSAGE = b"GET\n/v1/wallets\n1790000000"
 
 

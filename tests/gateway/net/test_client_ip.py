@@ -30,7 +30,7 @@ def seen(*lines: str, peer: str = PROXY, header: str = "X-Forwarded-For") -> str
     """The address, or ``"?"`` when it cannot be read; then a problem is always told."""
     rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=header))
     found = rule.of(a_request(peer, *((header, line) for line in lines)))
-    assert bool(found.address) is not bool(found.problem)
+    assert (found.address == "") is not (found.problem == "")
     return found.address or "?"
 
 
@@ -200,6 +200,8 @@ def test_forwarded_for_is_read_from_the_right_as_far_as_it_is_trusted(peer, line
         (['for="[fe80::1%eth0]"'], "?"),
         (['for="192.0.2.1:"'], "?"),
         (["192.0.2.1"], "?"),
+        (["Xfor=192.0.2.1"], "?"),
+        (['for="192.0.2.1"Xa=b'], "?"),
         (["for = 192.0.2.1"], "?"),
         (['for="192.0.2.1'], "?"),
         (['for="192.0.2.1"x'], "?"),
@@ -264,6 +266,13 @@ def test_the_problem_names_the_header_and_the_hop_without_control_characters():
     problem = rule.of(a_request(PROXY, ("X-Forwarded-For", "192.0.2.1, \x1b[31mred"))).problem
     assert "X-Forwarded-For" in problem
     assert r"\x1b[31mred" in problem
+
+
+def test_a_peer_that_is_no_proxy_is_known_again_and_one_without_an_address_has_none():
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED))
+    assert rule.of(a_request("192.0.2.1")) is rule.of(a_request("192.0.2.1", ("X-Forwarded-For", "198.51.100.2")))
+    nobody = rule.of(a_request("unix:"))
+    assert (nobody.address, nobody.problem) == ("", "the connection has no IP address")
 
 
 def test_many_peers_do_not_grow_the_memory_without_bound():
@@ -407,6 +416,8 @@ def element(node: str, data: st.DataObject) -> str:
         ("192.0.2.99:", "?"),
         ("192.0.2.99:http", "?"),
         ("::1:443443", "?"),
+        ("[2600:300:f:abcd::9:9985", "?"),
+        ("2600:300:f:abcd::9]:9985", "?"),
         (":80", "?"),
     ],
 )
@@ -436,6 +447,7 @@ def test_scheme_and_host_are_those_a_trusted_proxy_tells(peer, believed, lines, 
     request = a_request(peer, ("Host", "inside"), *lines).replace(believed=believed)
     sent = rule.as_sent(request)
     assert (sent.secure, sent.field_lines(b"host")) == (secure, [host])
+    assert [line for line in sent.headers if line[0] != b"host"] == [line for line in request.headers if line[0] != b"host"]
     assert bool(rule.of(request).secure) is secure
 
 
