@@ -44,7 +44,8 @@ REST: Final = 0.3
 AGAIN: Final = 5
 """Times that an attack is repeated which the bots seem to suffer from."""
 LONG_TURNS: Final = 0.01 if QUIET else 0.02
-WORST_RATIO: Final = 3 if QUIET else 5
+WORST_RATIO: Final = 3 if QUIET else 10
+"""Of p99 in an attack and before it. Beside another test that wants a core of two, p99 says little: there, what must not happen is a refusal."""
 MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
 SERIES: Final = 100

@@ -178,6 +178,7 @@ def patient(monkeypatch):
     """Wide limits on time, for tests whose servers are well: clocks stand still, so a store that rests once rests for ever."""
     monkeypatch.setattr(sources, "REDIS_SECONDS", 20.0)
     monkeypatch.setattr(redis_client, "COMMAND_SECONDS", 20.0)
+    monkeypatch.setattr(redis_client, "CONNECT_SECONDS", 20.0)
 
 
 @pytest.fixture

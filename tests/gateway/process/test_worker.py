@@ -19,7 +19,7 @@ import sys
 import gateway.process.worker
 from gateway.process import lean
 assert not {name for name in lean.UNUSED if sys.modules[name]}
-lean.lift()
+lean.allow_imports()
 import greenlet
 import opentelemetry.sdk.metrics
 """
