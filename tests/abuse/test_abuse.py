@@ -4,7 +4,7 @@ Honest bots send signed reads and orders all the while. Asserted: no refusal, no
 without the attack; memory and the number of metrics bounded; and that the gate spends less than a hundredth of the time in turns of its
 event loop that take over 5 ms of processor time, which it counts itself. All of it is printed. That holds for a machine with nothing else
 to do, on which ``nox -s abuse`` attacks for longer. Where other tests run beside, waits for a processor that others had are left out, and
-as a wait is longer, too, that another wait has caused, five times and a fiftieth are borne.
+as a wait is longer, too, that another wait has caused, ten times and a fiftieth are borne.
 
 The gate's worker has a processor of its own, the attackers run when nobody else wants the others: the bots wait for the gate, not for them.
 """
@@ -45,7 +45,7 @@ AGAIN: Final = 5
 """Times that an attack is repeated which the bots seem to suffer from."""
 LONG_TURNS: Final = 0.01 if QUIET else 0.02
 WORST_RATIO: Final = 3 if QUIET else 10
-"""Of p99 in an attack and before it. Beside another test that wants a core of two, p99 says little: there, what must not happen is a refusal."""
+"""Of p99 in an attack and before it. Beside a test that takes a core of two it says little: there, no refusal is what counts."""
 MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
 SERIES: Final = 100
