@@ -101,7 +101,7 @@ class Connection(web.RequestHandler):
 
 
 class ListenerHost:
-    """Starts TLS on connections (:class:`gateway.net.greeting.Host`), which count with those that are open."""
+    """Starts TLS on connections (:class:`gateway.net.preamble.Host`), which count with those that are open."""
 
     def __init__(self, connection_limit: ConnectionLimit, connection: Callable[[], Connection], limits: AdminLimits) -> None:
         self._connection = connection
@@ -112,7 +112,7 @@ class ListenerHost:
         """Nobody sends a PROXY header here."""
         return False
 
-    def greeting_seconds(self) -> float:
+    def preamble_seconds(self) -> float:
         """How long a handshake may take."""
         return self._seconds
 
@@ -120,7 +120,7 @@ class ListenerHost:
         """Its end is the event loop's own affair."""
         return {}
 
-    def greeting_failed(self, reason: str) -> None:
+    def preamble_failed(self, reason: str) -> None:
         """What is not TLS, too slow, or gone is the client's own affair."""
 
     def in_turn(self, _peer: str, begin: Callable[[], None]) -> None:

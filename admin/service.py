@@ -25,8 +25,8 @@ from gateway.config.values import Address
 from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
-from gateway.net.greeting import GreetingListener
 from gateway.net.listening import listen
+from gateway.net.preamble import PreambleListener
 from gateway.net.tls import server_context
 from gateway.runtime.tasks import cancel, repeat
 
@@ -161,8 +161,8 @@ async def _serve(
         accepting = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
         stack.callback(accepting.close)
     else:
-        greeting = GreetingListener(listening, ListenerHost(connection_limit, connection, settings.limits), tls)
-        stack.push_async_callback(greeting.finish, _LAST_HANDSHAKES_S)
+        listener = PreambleListener(listening, ListenerHost(connection_limit, connection, settings.limits), tls)
+        stack.push_async_callback(listener.finish, _LAST_HANDSHAKES_S)
 
 
 def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:

@@ -27,7 +27,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import keys_are_apart, script_unknown, translated
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import Charge, ShareNeeded
-from gateway.runtime.tasks import Patience, repeat
+from gateway.runtime.tasks import StallTolerantTimeout, repeat
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
@@ -262,7 +262,7 @@ class KeyLimiter:
 
         :raises Exception: redis-py's own: no answer, or one that is an error
         """
-        async with Patience(TIMEOUT_SECONDS):
+        async with StallTolerantTimeout(TIMEOUT_SECONDS):
             if not batch:
                 await self._redis.ping()
             scripts = [batch[start : start + self._keys_per_command] for start in range(0, len(batch), self._keys_per_command)]

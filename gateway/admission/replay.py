@@ -27,7 +27,7 @@ from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, Sto
 from gateway.keys.redis_client import translated
 from gateway.keys.redis_line import RedisLine, packed
 from gateway.runtime import clock
-from gateway.runtime.tasks import Patience, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, spawn
 from gateway.telemetry.metrics import Metrics
 
 TIMEOUT_SECONDS = 0.5
@@ -142,7 +142,7 @@ class ReplayGuard:
         self._metrics.replay_round_trips += 1
         try:
             with translated():
-                async with Patience(TIMEOUT_SECONDS):
+                async with StallTolerantTimeout(TIMEOUT_SECONDS):
                     return await self._replies(commands)
         except StoreUnavailable as error:
             return [error] * len(commands)

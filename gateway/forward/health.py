@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from gateway.forward.upstream_server import UpstreamServer
-from gateway.runtime.tasks import Patience
+from gateway.runtime.tasks import StallTolerantTimeout
 
 if TYPE_CHECKING:
     from gateway.config.settings import Health
@@ -28,7 +28,7 @@ async def is_up(server: UpstreamServer, health: "Health") -> bool:
     request = f"GET {health.path} HTTP/1.1\r\nhost: {server.authority}\r\nuser-agent: gerbang-health\r\nconnection: close\r\n\r\n"
     writer: asyncio.StreamWriter | None = None
     try:
-        async with Patience(health.timeout_ms / 1000):
+        async with StallTolerantTimeout(health.timeout_ms / 1000):
             reader, writer = await asyncio.open_connection(
                 server.host, server.port, ssl=server.tls, server_hostname=server.server_name, limit=4_096
             )

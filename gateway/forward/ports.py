@@ -113,7 +113,7 @@ class Waiter(ABC):
     """The address of who asked, as the gate believes it."""
     head_only: bool
     held: bool
-    """Whether it counts among the connections that its client holds: see ``turns``."""
+    """Whether it counts among the connections that its client holds: see ``fair_queue``."""
     last: bool
     """The connection is closed after its response."""
     receiver: Receiver

@@ -9,12 +9,12 @@ import structlog
 
 from gateway.forward.balance import Condition
 from gateway.forward.connection import Owner, UpstreamConnection
+from gateway.forward.fair_queue import FairQueue
 from gateway.forward.ports import Waiter
-from gateway.forward.turns import Turns
 from gateway.net.keepalive import keep_alive
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
-from gateway.runtime.tasks import Patience, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, spawn
 from gateway.runtime.ticker import Ticker
 from gateway.telemetry import Metrics
 
@@ -63,7 +63,7 @@ class UpstreamServer(Owner):
         self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
         self._serving_next = False
-        self._turns = Turns(settings.max_connections)
+        self._queue = FairQueue(settings.max_connections)
 
     # -- for a call
 
@@ -85,23 +85,23 @@ class UpstreamServer(Owner):
 
     def open_for(self, call: Waiter) -> bool:
         """Open a connection for this call, or let it wait for one; false when too many wait already."""
-        turns = self._turns
-        if self._has_room() and turns.take(call):
+        queue = self._queue
+        if self._has_room() and queue.take(call):
             self._begin_opening(call)
             return True
         call.waiting_until_ms = self.ticker.now_ms + self.settings.response_timeout_ms
-        refused = turns.wait(call)
+        refused = queue.enqueue(call)
         if refused is not None and refused is not call:
             refused.queue_timeout()
         return refused is not call
 
     def forget(self, call: Waiter) -> None:
-        """It does not wait any more."""
-        self._turns.forget(call)
+        """The call no longer waits for a connection."""
+        self._queue.remove(call)
 
     def left(self, call: Waiter) -> None:
         """It is no longer on this server: another one of its client may take its place."""
-        self._turns.leave(call)
+        self._queue.release(call)
         self._serve_next()
 
     # -- for a connection
@@ -110,7 +110,7 @@ class UpstreamServer(Owner):
         if not reusable or self.retired:
             connection.close()
             return
-        while self._turns.count and (call := self._turns.next()) is not None:
+        while self._queue.count and (call := self._queue.next()) is not None:
             connection.park(self.ticker.now_ms)
             if call.send_on(connection):
                 return
@@ -153,9 +153,9 @@ class UpstreamServer(Owner):
         """There may be room for another connection, or a client that waits may use one that is idle."""
         if self._serving_next:  # it was left by one that does not want its turn
             return
-        self._serving_next, turns = True, self._turns
+        self._serving_next, queue = True, self._queue
         try:
-            while turns.count and (self._idle or self._has_room()) and (call := turns.next()) is not None:
+            while queue.count and (self._idle or self._has_room()) and (call := queue.next()) is not None:
                 connection = self.take(certain=True)
                 if connection is None:  # those that were idle have just been closed, and are about to make room
                     self._begin_opening(call)
@@ -184,7 +184,7 @@ class UpstreamServer(Owner):
         for connection in [connection for connection in self._connections if connection.deadline_ms <= now_ms]:
             self._idle.pop(connection, None)
             connection.expired()
-        for call in self._turns.late(now_ms):
+        for call in self._queue.expired(now_ms):
             call.queue_timeout()
 
     def inherit(self, condition: Condition | None) -> None:
@@ -214,7 +214,7 @@ class UpstreamServer(Owner):
         """
         loop = asyncio.get_running_loop()
         try:
-            async with Patience(self.settings.connect_timeout_ms / 1000):
+            async with StallTolerantTimeout(self.settings.connect_timeout_ms / 1000):
                 connection = UpstreamConnection(self)
                 await loop.create_connection(
                     lambda: cast("asyncio.Protocol", connection), self.host, self.port, ssl=self.tls, server_hostname=self.server_name

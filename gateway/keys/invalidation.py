@@ -26,7 +26,7 @@ from gateway.keys.shared import forget
 from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
 from gateway.keys.trust import EVERY_KEY, Change, FeedRead, Now, Trust
 from gateway.runtime import clock
-from gateway.runtime.tasks import Patience, cancel, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
     with postgres.translated():
-        async with Patience(_WHOLE_FEED_SECONDS if since is BEGINNING else _SILENCE_SECONDS):
+        async with StallTolerantTimeout(_WHOLE_FEED_SECONDS if since is BEGINNING else _SILENCE_SECONDS):
             state, *rows = await connection.fetch(sql.READ_FEED, since.text, mark)
     pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows]
     return FeedRead(parse_snapshot(state["position"]), state["server"], state["floor"], state["mark"], state["mark_is_there"], pages)
@@ -195,7 +195,7 @@ class InvalidationListener:
         connection.add_termination_listener(lambda _: woken.set())
         try:
             with postgres.translated():
-                async with Patience(_SILENCE_SECONDS):
+                async with StallTolerantTimeout(_SILENCE_SECONDS):
                     await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._on_notification(woken))
             await self._read(connection, BEGINNING)  # it may be another server: read everything that is retained
             up()
@@ -295,7 +295,7 @@ class InvalidationListener:
         await self._redis.initialize()  # a cluster client knows no node to subscribe at until then
         subscription = self._redis.pubsub()
         try:
-            async with Patience(_SILENCE_SECONDS):
+            async with StallTolerantTimeout(_SILENCE_SECONDS):
                 await subscription.subscribe(REDIS_CHANNEL)
             yield subscription
         finally:

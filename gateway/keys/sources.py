@@ -10,7 +10,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord
 from gateway.keys.shared import SharedRecords
 from gateway.keys.store import Found
-from gateway.runtime.tasks import Patience
+from gateway.runtime.tasks import StallTolerantTimeout
 from gateway.telemetry.metrics import Metrics
 
 REST_MS = 250
@@ -97,7 +97,7 @@ class Sources:
         if self._now_ms() < self._redis_rests_until_ms:
             raise StoreUnavailable("Redis did not answer recently; not retried yet")
         try:
-            async with Patience(REDIS_SECONDS):
+            async with StallTolerantTimeout(REDIS_SECONDS):
                 answer = await ask(*args, **kwargs)
         except (StoreUnavailable, TimeoutError) as error:
             now_ms = self._now_ms()

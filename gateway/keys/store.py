@@ -21,7 +21,7 @@ from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
 from gateway.keys.snapshot import Snapshot, parse_snapshot
 from gateway.keys.vault import SealBroken, Vault
-from gateway.runtime.tasks import Patience
+from gateway.runtime.tasks import StallTolerantTimeout
 
 FIND_SECONDS = 1.0
 """Bound on one look-up in PostgreSQL, a read of some rows by their primary key."""
@@ -57,7 +57,7 @@ class KeyStore:
         """
         try:
             with translated():
-                async with Patience(self._seconds):
+                async with StallTolerantTimeout(self._seconds):
                     rows = await self._ask(key_ids)
         except ValueError:
             raise StoreUnavailable("PostgreSQL cannot be queried: the DSN has an option that cannot be used") from None

@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): the client address as sent by a trusted load balancer.
 
-The header comes before TLS, so it is read off the accepted socket, not one byte further (:mod:`gateway.net.greeting`).
+The header comes before TLS, so it is read off the accepted socket, not one byte further (:mod:`gateway.net.preamble`).
 """
 
 import asyncio

@@ -175,13 +175,13 @@ class App:
         """Decide without forwarding, by the version in force, for a trusted proxy."""
         serving, gate = self._serving, self._deciding
         shadow = gate.settings.auth.enforce == "shadow"
-        request = check.request(received_ms=clock.now_ms(), request_id=self._plane.common.next_request_id())
+        request = check.request(received_ms=clock.now_ms(), request_id=self._plane.worker.next_request_id())
 
         def note(outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
             if shadow:
                 self._note_shadow(serving, outcome, request, pattern)
             elif isinstance(outcome, Refusal):
-                self._plane.common.refused(serving, outcome, request, pattern or None)
+                self._plane.worker.refused(serving, outcome, request, pattern or None)
             else:
                 self.metrics.admitted[pattern] += 1
 
@@ -191,7 +191,7 @@ class App:
                 return refused(stranger)
             note(stranger, request, "")
             return shadow_allowed(stranger, request.request_id)
-        scheduler = self._plane.common.scheduler
+        scheduler = self._plane.worker.scheduler
         if not scheduler.may_run():
             await scheduler.wait_turn(gate.client(request), DECISION_US)
         return await decide(
@@ -284,18 +284,18 @@ class App:
 
     def recent(self) -> dict[str, Any]:
         """See :class:`gateway.telemetry.recent.Recent`."""
-        return self._plane.common.recent.report(self.metrics.admitted)
+        return self._plane.worker.recent.report(self.metrics.admitted)
 
     def _count(self, metrics: Metrics) -> None:
-        self._plane.common.recent.note(metrics.admitted, clock.now_ms())
-        tunnels = self._tunnels.used_percent(self._plane.common.serving.limits)
+        self._plane.worker.recent.note(metrics.admitted, clock.now_ms())
+        tunnels = self._tunnels.used_percent(self._plane.worker.serving.limits)
         metrics.resource_used.update(self._plane.used_percent() | tunnels | self._upstreams.used_percent())
         metrics.cache_entries = self._lookup.sizes()["present"]
         metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
         metrics.log_lines_dropped = LineSink.dropped
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()
-        scheduler = self._plane.common.scheduler
+        scheduler = self._plane.worker.scheduler
         metrics.turns_waited, metrics.long_turns = scheduler.deferred, scheduler.long_us / 1_000_000
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
 

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from gateway.errors import GerbangError
-from gateway.runtime.tasks import Patience, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, spawn
 
 MAX_FRAME = 64 * 1024 * 1024
 """A configuration with tens of thousands of routes is a few megabytes."""
@@ -82,7 +82,7 @@ class Caller:
         number = self._last_id
         reply = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            async with Patience(timeout_ms / 1000):
+            async with StallTolerantTimeout(timeout_ms / 1000):
                 await self._frames.send({"id": number, "do": do, **values})
                 answer = await reply
         except TimeoutError:

@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import translated
-from gateway.runtime.tasks import Patience, repeat
+from gateway.runtime.tasks import StallTolerantTimeout, repeat
 from gateway.telemetry.metrics import Metrics
 
 PERIOD_SECONDS: Final = 60.0
@@ -48,7 +48,7 @@ class RedisPolicy:
         """Ask Redis. Without an answer what was known stays."""
         try:
             with translated():
-                async with Patience(TIMEOUT_SECONDS):
+                async with StallTolerantTimeout(TIMEOUT_SECONDS):
                     info = await self._redis.info("memory")
         except StoreUnavailable:
             return

@@ -11,7 +11,7 @@ from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, ring, sql
 from gateway.keys.snapshot import BEGINNING
 from gateway.keys.vault import Vault
-from gateway.runtime.tasks import Patience
+from gateway.runtime.tasks import StallTolerantTimeout
 
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
@@ -27,7 +27,7 @@ class Stores(NamedTuple):
     pool: postgres.Pool
     redis: Redis
     timed: Redis
-    """The same Redis for who bounds the time of a whole round trip, and holds no stall of the loop against it (``Patience``)."""
+    """The same Redis, for callers that limit a whole round trip themselves (``StallTolerantTimeout``)."""
     vault: Vault
 
     @classmethod
@@ -95,5 +95,5 @@ class Stores(NamedTuple):
 
 
 async def _in_time(probe: Awaitable[object]) -> None:
-    async with Patience(PROBE_SECONDS):
+    async with StallTolerantTimeout(PROBE_SECONDS):
         await probe

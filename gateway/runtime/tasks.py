@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import structlog
 
 LATE_SECONDS = 0.02
-"""A timer that comes later than this tells of a loop that was busy."""
+"""A timer that fires later than this indicates a stalled event loop."""
 _PARTS = 5
-"""Of a time limit: a stall of the loop takes one at the most."""
+"""Parts of a timeout: one stall of the loop uses up at most one."""
 _AFTER_DEFECT_SECONDS = 1.0
 _T = TypeVar("_T")
 _running: set[asyncio.Task[Any]] = set()
@@ -34,10 +34,10 @@ def repeat(step: Callable[[], Awaitable[object]], *, name: str) -> asyncio.Task[
 
 
 async def repeated(step: Callable[[], Awaitable[object]], *, name: str) -> None:
-    """Run ``step`` again and again until cancelled. It waits by itself until there is something to do.
+    """Run ``step`` repeatedly until cancelled. The step itself waits until there is something to do.
 
-    An exception is a defect: it is logged, and the next step follows a moment later. What a service does in the background must not end
-    with one row, or one answer of a server, that nobody thought of.
+    An exception is a defect: it is logged, and the next step follows after a short delay, so that one unexpected row or answer does not
+    end a background job.
     """
     while True:
         try:
@@ -50,7 +50,7 @@ async def repeated(step: Callable[[], Awaitable[object]], *, name: str) -> None:
 async def cancel(*tasks: asyncio.Task[Any]) -> None:
     """Cancel tasks and wait until they have ended.
 
-    Asks again and again: ``asyncio.wait_for`` before Python 3.12, which redis-py uses, loses a cancellation that comes just when
+    Cancels repeatedly: ``asyncio.wait_for`` before Python 3.12, which redis-py uses, loses a cancellation that comes just when
     what it waits for is done (python/cpython#86296).
     """
     pending = set(tasks)
@@ -61,7 +61,7 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:
-    """What the work returns; ``None`` when the event is set before that: then it is cancelled, and has ended.
+    """Return the result of ``work``, or ``None`` when the event is set first; the work is then cancelled and has ended.
 
     :raises Exception: what the work raises
     """
@@ -75,7 +75,7 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | Non
 
 
 async def wait_at_most(event: asyncio.Event, limit_ms: int) -> None:
-    """Until the event is set or the time is over, whichever is first."""
+    """Wait until the event is set, at most ``limit_ms``."""
     try:
         async with asyncio.timeout(limit_ms / 1000):
             await event.wait()
@@ -89,11 +89,11 @@ def _finished(task: asyncio.Task[Any]) -> None:
         _log.error("task_failed", task=task.get_name(), exc_info=error)
 
 
-class Patience:
-    """A time limit for what somebody else does: ``async with Patience(seconds)`` raises ``TimeoutError`` after it, as ``asyncio.timeout``.
+class StallTolerantTimeout:
+    """A timeout for another party's answer, as ``asyncio.timeout``, that excludes stalls of this process's own event loop.
 
-    A stall of this very loop is not held against them, whenever it comes: the limit is spent in parts, by how much one of them ends late
-    does not count, and what has come meanwhile is read before the time is over.
+    The limit is spent in :data:`_PARTS` parts. The delay with which a part ends is not counted, and data that arrived during a stall is
+    read before the timeout expires.
     """
 
     __slots__ = ("_handle", "_left", "_limit", "_part")

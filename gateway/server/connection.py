@@ -19,13 +19,13 @@ from gateway.net.closing import reset, unsent
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
 from gateway.server.client_lines import ClientLines
-from gateway.server.common import Common
 from gateway.server.exchange import Exchange
 from gateway.server.input_buffer import FREE_BACKLOG, InputBuffer
 from gateway.server.lingering import DONE, LINGER, Lingering
 from gateway.server.ports import ClientEnd, Upgraded
 from gateway.server.serving import Serving
 from gateway.server.states import BODY, ENDING, HEAD, IDLE, LINGER_MS, SLOWEST, TUNNEL, WAITING
+from gateway.server.worker_state import WorkerState
 
 _log = structlog.get_logger(__name__)
 
@@ -64,20 +64,36 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_common", "_exchange", "_full", "_input", "_lines", "_lingering", "_processing", "_reader", "_serving", "_state", "_tracker",
-        "_unread", "_upgraded", "believed", "deadline_ms", "peer", "secure", "transport",
+        "_exchange",
+        "_full",
+        "_input",
+        "_lines",
+        "_lingering",
+        "_processing",
+        "_reader",
+        "_serving",
+        "_state",
+        "_tracker",
+        "_unread",
+        "_upgraded",
+        "_worker",
+        "believed",
+        "deadline_ms",
+        "peer",
+        "secure",
+        "transport",
     )  # fmt: skip
 
     def __init__(
-        self, common: Common, tracker: ConnectionTracker, *, peer: str | None = None, believed: bool = True, secure: bool = False
+        self, worker: WorkerState, tracker: ConnectionTracker, *, peer: str | None = None, believed: bool = True, secure: bool = False
     ) -> None:
-        self._common = common
+        self._worker = worker
         self.believed = believed
         self._tracker = tracker
-        self._serving: Serving = common.serving
+        self._serving: Serving = worker.serving
         """The version of the request in progress, or the one that was in force when the last state was entered."""
         self._reader = RequestReader()
-        self._input = InputBuffer(common.memory, common.scheduler)
+        self._input = InputBuffer(worker.memory, worker.scheduler)
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
         self._processing = self._full = False
@@ -101,7 +117,7 @@ class ClientConnection(ClientEnd):
         self._reader.come_from(self.peer)
         self._input.open(self.transport, self._tracker.owner(self))
         self._enter(HEAD)
-        self._common.scheduler.measure()
+        self._worker.scheduler.measure()
         reason = self._tracker.opened(self)
         if reason == "at once":
             self.transport.abort()
@@ -148,7 +164,7 @@ class ClientConnection(ClientEnd):
         self.deadline_ms = NEVER
         self._tracker.closed(self)
         self._input.drop()
-        scheduler = self._common.scheduler
+        scheduler = self._worker.scheduler
         scheduler.measure()
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
@@ -187,7 +203,7 @@ class ClientConnection(ClientEnd):
     def _enter(self, state: int) -> None:
         """Change the state, and with it the time limit: see the table."""
         self._state = state
-        now_ms, serving = self._common.ticker.now_ms, self._serving
+        now_ms, serving = self._worker.ticker.now_ms, self._serving
         if BODY <= state <= WAITING:
             if self._full:
                 self.deadline_ms = now_ms + serving.idle_timeout_ms
@@ -214,7 +230,7 @@ class ClientConnection(ClientEnd):
         """Between requests, or inside a head."""
         reader = self._reader
         try:
-            if reader.read_head(data, self._common.serving.max_header_bytes):
+            if reader.read_head(data, self._worker.serving.max_header_bytes):
                 self._begin_exchange()
             elif reader.begun and self._state == IDLE:
                 self._enter(HEAD)
@@ -236,7 +252,7 @@ class ClientConnection(ClientEnd):
             self._enter(WAITING)
         elif exchange.streamed and self.deadline_ms != NEVER:
             later_ms = self.deadline_ms + len(content) * 1_000 // SLOWEST
-            self.deadline_ms = min(later_ms, self._common.ticker.now_ms + self._serving.body_timeout_ms)
+            self.deadline_ms = min(later_ms, self._worker.ticker.now_ms + self._serving.body_timeout_ms)
         exchange.content(content, last=reader.ended)
         if self._state == WAITING and len(self._input.data) > FREE_BACKLOG:
             self._charge_or_abort()
@@ -252,7 +268,7 @@ class ClientConnection(ClientEnd):
         """What comes behind the last answer: the client may not have read that yet."""
         buffer = self._input
         more = self._lingering.drop(size)
-        if not buffer.waiting and not (self._common.scheduler.may_run(size) and more):
+        if not buffer.waiting and not (self._worker.scheduler.may_run(size) and more):
             buffer.pause()
             if more:
                 buffer.wait_turn(self._take_turn)
@@ -261,7 +277,7 @@ class ClientConnection(ClientEnd):
         """For what stands behind a request, or in a tunnel: who has no share of the memory left is cut off."""
         if self._input.charge():
             return True
-        self._common.metrics.resource_refused["body_memory_share"] += 1
+        self._worker.metrics.resource_refused["body_memory_share"] += 1
         self._input.drop()
         self.abort()
         return False
@@ -279,16 +295,16 @@ class ClientConnection(ClientEnd):
 
     def _begin_exchange(self) -> None:
         """A head is complete: the exchange takes over, by the version of the configuration in force at this moment."""
-        reader, common = self._reader, self._common
+        reader, worker = self._reader, self._worker
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
-            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), common.next_request_id(),
+            line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), worker.next_request_id(),
             self.believed, reader.shape,
         )  # fmt: skip
         buffer = self._input
         buffer.data = reader.rest
-        self._serving = serving = common.serving
-        self._exchange = exchange = Exchange(common, serving, self, request, reader.framing)
+        self._serving = serving = worker.serving
+        self._exchange = exchange = Exchange(worker, serving, self, request, reader.framing)
         if reader.ended:
             self._enter(WAITING)
             exchange.start()
@@ -327,7 +343,7 @@ class ClientConnection(ClientEnd):
             if state == WAITING or (buffer.paused and state > IDLE):
                 break
             in_chunks = self._in_chunks()
-            if not (turn or (state == BODY and not in_chunks) or (self._common.scheduler.may_run() if in_chunks else buffer.may_process())):
+            if not (turn or (state == BODY and not in_chunks) or (self._worker.scheduler.may_run() if in_chunks else buffer.may_process())):
                 if self._charge_or_abort():
                     buffer.wait_turn(self._take_turn)
                 break
@@ -346,7 +362,7 @@ class ClientConnection(ClientEnd):
     def write(self, data: bytes) -> None:
         if self._state == ENDING:
             return
-        self._common.outbox.put(self.transport, data)
+        self._worker.outbox.put(self.transport, data)
         if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
             self._exchange.pause()
 
@@ -356,7 +372,7 @@ class ClientConnection(ClientEnd):
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
         self._input.authenticated = exchange is not None and exchange.authenticated
-        if not keep_alive or self._common.draining:
+        if not keep_alive or self._worker.draining:
             if self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
                 self.close()
             else:
@@ -366,13 +382,13 @@ class ClientConnection(ClientEnd):
         # else the next one begins when the client has read what it has got
 
     def _next(self) -> None:
-        self._serving = self._common.serving
+        self._serving = self._worker.serving
         self._enter(IDLE)
         if self._input.paused:
             self._input.resume()
         if self._input.data:
             self._process_buffer()
-        elif self._common.draining:  # which began while the client had not read its answer
+        elif self._worker.draining:  # which began while the client had not read its answer
             self.close()
 
     def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
@@ -415,7 +431,7 @@ class ClientConnection(ClientEnd):
         """Ends our side, then reads on for a moment."""
         if self._state == ENDING:
             return
-        self._common.outbox.flush()
+        self._worker.outbox.flush()
         self._enter(ENDING)
         self._exchange = None
         self._input.drop()
@@ -432,7 +448,7 @@ class ClientConnection(ClientEnd):
 
     def close_idle(self) -> None:
         """Close between requests: nothing unread is expected, so there is nothing to linger for."""
-        self._common.outbox.flush()
+        self._worker.outbox.flush()
         self._enter(ENDING)
         self.transport.close()
 
@@ -444,7 +460,7 @@ class ClientConnection(ClientEnd):
     def expired(self) -> None:
         """Its deadline has passed."""
         self.deadline_ms = NEVER
-        state, timeouts = self._state, self._common.metrics.timeouts
+        state, timeouts = self._state, self._worker.metrics.timeouts
         if state <= BODY and self._input.waiting:
             self._enter(state)  # it is we who are late
         elif state == HEAD and self._reader.begun:
@@ -466,12 +482,12 @@ class ClientConnection(ClientEnd):
 
     def _linger(self) -> None:
         """Go when the client has had everything, and a moment to see that it was the last."""
-        seen = self._lingering.look(self.transport, self._common.ticker.now_ms, self._serving.idle_timeout_ms)
+        seen = self._lingering.look(self.transport, self._worker.ticker.now_ms, self._serving.idle_timeout_ms)
         if seen == LINGER:
             self._enter(ENDING)
             return
         if seen != DONE:
-            self._common.metrics.timeouts["write"] += 1
+            self._worker.metrics.timeouts["write"] += 1
         self.transport.abort()
 
     def _refuse(self, refusal: Refusal, partial: tuple[bytes, bytes] = (b"", b"")) -> None:
@@ -479,8 +495,8 @@ class ClientConnection(ClientEnd):
 
         :param partial: method and path, as far as they are known
         """
-        common, serving = self._common, self._common.serving
-        common.refused(serving, refusal, None)
-        given = serving.gate.render(refusal, None, common.next_request_id(), partial)
-        self.write(answer.own(given, date=common.date, more=b"", keep_alive=False, http10=False, head_only=False))
+        worker, serving = self._worker, self._worker.serving
+        worker.refused(serving, refusal, None)
+        given = serving.gate.render(refusal, None, worker.next_request_id(), partial)
+        self.write(answer.own(given, date=worker.date, more=b"", keep_alive=False, http10=False, head_only=False))
         self.close()

@@ -26,10 +26,10 @@ from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.server import reports, upgrade, upstream_request
-from gateway.server.common import Common
 from gateway.server.phases import DECIDING, DISCARDING, FORWARDED, OVER, RECEIVING, RESPONDING
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
+from gateway.server.worker_state import WorkerState
 from gateway.telemetry.tracing import Trace, Tracing
 
 _log = structlog.get_logger(__name__)
@@ -47,12 +47,30 @@ class Exchange(Receiver):
     """
 
     __slots__ = (
-        "_admitted", "_buffer", "_call", "_chunked", "_common", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending",
-        "_place", "_request", "_route", "_serving", "_trace", "_whole", "authenticated", "phase", "streamed",
+        "_admitted",
+        "_buffer",
+        "_call",
+        "_chunked",
+        "_connection",
+        "_framing",
+        "_keep_alive",
+        "_logged",
+        "_out",
+        "_pending",
+        "_place",
+        "_request",
+        "_route",
+        "_serving",
+        "_trace",
+        "_whole",
+        "_worker",
+        "authenticated",
+        "phase",
+        "streamed",
     )  # fmt: skip
 
-    def __init__(self, common: Common, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
-        self._common = common
+    def __init__(self, worker: WorkerState, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
+        self._worker = worker
         self._serving = serving
         self._connection = connection
         self._request = request
@@ -139,7 +157,7 @@ class Exchange(Receiver):
         :raises BodyTooLarge: more is announced than may
         """
         length = self._framing.length
-        self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, length, self._common.memory, owners)
+        self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, length, self._worker.memory, owners)
         if self._route is not None and self._route.scope == "public" and not 0 <= length <= BUFFER_ANYWAY:
             self.streamed = True
             self._decide()
@@ -177,7 +195,7 @@ class Exchange(Receiver):
 
     def _decide_in_turn(self) -> None:
         """The turn in which it was read is its connection's; where many clients share one, each takes a turn of its own to be decided."""
-        scheduler = self._common.scheduler
+        scheduler = self._worker.scheduler
         if not self._connection.needs_own_turn() or scheduler.may_run():
             self._decide()
         else:
@@ -220,7 +238,7 @@ class Exchange(Receiver):
         self._admitted = admitted
         self.authenticated = admitted.identity is not None
         route, serving = admitted.route, self._serving
-        self._common.metrics.admitted[route.pattern] += 1
+        self._worker.metrics.admitted[route.pattern] += 1
         if route.builtin:
             if serving.tracing is not None:
                 self._begin_trace(serving.tracing)
@@ -248,7 +266,7 @@ class Exchange(Receiver):
         client = admitted.client_ip or request.peer
         if switching:
             key_id = admitted.identity.key_id if admitted.identity is not None else ""
-            self._place = self._common.tunnels.place(serving.limits, client, key_id)
+            self._place = self._worker.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
         last = upstream_request.is_last(request.method, self._framing)
@@ -272,17 +290,17 @@ class Exchange(Receiver):
             self._connection.write(answer.interim(head))
 
     def response_head(self, head: ResponseHead) -> None:
-        common, admitted, http10 = self._common, self._admitted, self._framing.http10
+        worker, admitted, http10 = self._worker, self._admitted, self._framing.http10
         if admitted is None:
             return
         framing, self._chunked = head.framing, head.length < 0
         if http10 and self._chunked:  # chunks do not exist there: the content ends with the connection
             framing, self._chunked, self._keep_alive = b"", False, False
-        if not self._whole or common.draining:
+        if not self._whole or worker.draining:
             self._keep_alive = False
         self.phase = RESPONDING
         end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, common.date, admitted.answer_headers, framing, end, self._cors_lines()))
+        self._out.append(answer.relayed(head, worker.date, admitted.answer_headers, framing, end, self._cors_lines()))
         access = self._serving.access
         if access.enabled and access.sampled() and self._call is not None:
             self._logged = (head.status, *self._stages(self._call))
@@ -329,7 +347,7 @@ class Exchange(Receiver):
             return
         self.phase = OVER
         self._end_trace(status=head.status)
-        upgrade.switch(self._common, self._serving, self._connection, connection, self._request, admitted, place, head, rest)
+        upgrade.switch(self._worker, self._serving, self._connection, connection, self._request, admitted, place, head, rest)
 
     def response_failed(self, refusal: Refusal) -> None:
         self._call = None
@@ -381,7 +399,7 @@ class Exchange(Receiver):
         self._release()
         self._end_trace("client_gone")
         if self.phase < DISCARDING:
-            self._common.metrics.aborted += 1
+            self._worker.metrics.aborted += 1
         self.phase = OVER
 
     # -- it may not, and the end
@@ -402,20 +420,20 @@ class Exchange(Receiver):
             self._abort()
             return
         given = serving.gate.render(refusal, self._request)  # which decides whether it is explained, and logged
-        self._common.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
+        self._worker.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
         self._answer(given, more=limits, close=refusal.close)
 
     def _refuse_briefly(self, refused: BriefRefusal) -> None:
         """As :meth:`fail`, for what attacks consist of: one write of what was rendered before, and two counts."""
-        serving, common, framing = self._serving, self._common, self._framing
+        serving, worker, framing = self._serving, self._worker, self._framing
         plain = serving.tracing is None and serving.cors is None and not framing.http10 and self._request.method != b"HEAD"
-        if not (plain and self._whole and self._keep_alive) or common.draining:
+        if not (plain and self._whole and self._keep_alive) or worker.draining:
             self.fail(refused.refusal())
             return
-        common.refused_briefly(refused)
+        worker.refused_briefly(refused)
         brief = serving.gate.brief(refused, self._request)
-        self._connection.write(brief.whole(refused, self._request.request_id, common.date))
+        self._connection.write(brief.whole(refused, self._request.request_id, worker.date))
         self._complete()
 
     def _handle_error(self, error: Exception) -> None:
@@ -428,12 +446,12 @@ class Exchange(Receiver):
 
     def _answer(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
         """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""
-        framing, common = self._framing, self._common
-        if close or common.draining or not (self._whole or self._may_discard()):
+        framing, worker = self._framing, self._worker
+        if close or worker.draining or not (self._whole or self._may_discard()):
             self._keep_alive = False
         self._connection.write(
             answer.own(
-                given, date=common.date, more=more + self._cors_lines(), keep_alive=self._keep_alive,
+                given, date=worker.date, more=more + self._cors_lines(), keep_alive=self._keep_alive,
                 http10=framing.http10, head_only=self._request.method == b"HEAD",
             )
         )  # fmt: skip

@@ -14,15 +14,15 @@ from gateway.forward.tunnel import Tunnels
 from gateway.http1.body import Memory
 from gateway.net import descriptors
 from gateway.net.addresses import customer_network
-from gateway.net.greeting import AT_ONCE, BACKLOG, GreetingListener
 from gateway.net.keepalive import keep_alive
+from gateway.net.preamble import AT_ONCE, BACKLOG, PreambleListener
 from gateway.net.tally import Tally
 from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
-from gateway.server.common import Common
 from gateway.server.connection import SHARED, ClientConnection, ConnectionTracker
 from gateway.server.serving import Serving
+from gateway.server.worker_state import WorkerState
 from gateway.telemetry import Metrics
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ could pass before would cut off the end of an answer that is read slowly.
 IDLE_GRACE_MS = 200
 """How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
 then would reset it."""
-LAST_GREETINGS_S = 1.0
+LAST_PREAMBLES_S = 1.0
 """How long PROXY headers and TLS handshakes in progress may take when draining: behind the last message of its handshake, a client may have
 sent a request already."""
 
@@ -53,24 +53,24 @@ class Plane(ConnectionTracker):
         self, settings: "GatewaySettings", serving: Serving, *, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics
     ) -> None:
         memory = Memory(max(settings.limits.body_memory_bytes, 8 * settings.limits.max_body_bytes))
-        self.common = Common(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
+        self.worker = WorkerState(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
         self._connections: set[ClientConnection] = set()
         self._per_address = Tally()
         self._refused: set[ClientConnection] = set()
-        self._servers: list[asyncio.Server | GreetingListener] = []
+        self._servers: list[asyncio.Server | PreambleListener] = []
         self._empty: asyncio.Event | None = None
         self.apply(settings, serving)
         ticker.subscribe(self._sweep)
 
     def apply(self, settings: "GatewaySettings", serving: Serving) -> None:
         """Use another version from the next request on. Open connections continue under its limits."""
-        self.common.serving = serving
+        self.worker.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
         self._limit_connections(limits)
         upstreams = settings.upstreams.values()
-        self.common.ticker.fit(
+        self.worker.ticker.fit(
             [limits.header_timeout_ms, limits.body_timeout_ms, limits.idle_timeout_ms]
             + [upstream.response_timeout_ms for upstream in upstreams]
             + [upstream.stream_idle_timeout_ms for upstream in upstreams]
@@ -93,9 +93,9 @@ class Plane(ConnectionTracker):
         context = self.tls.context if self.tls is not None else None
         for listening in sockets:
             keep_alive(listening)  # what is accepted inherits it
-            server: asyncio.Server | GreetingListener
+            server: asyncio.Server | PreambleListener
             if self._proxy_protocol or context is not None:
-                server = GreetingListener(listening, self, context)
+                server = PreambleListener(listening, self, context)
                 self._servers.append(server)
                 continue
             for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):  # libuv accepts one in a turn for each handle
@@ -107,18 +107,18 @@ class Plane(ConnectionTracker):
 
         :return: whether all of it finished in time
         """
-        self.common.draining = True
+        self.worker.draining = True
         for server in self._servers:
             server.close()
-        self.common.tunnels.close_all()
+        self.worker.tunnels.close_all()
         self._empty = asyncio.Event()
         closing = asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, self._close_idle)
         try:
             async with asyncio.timeout(timeout_ms / 1000):
                 for server in self._servers:
-                    if isinstance(server, GreetingListener):
-                        await server.finish(LAST_GREETINGS_S)
-                while self._connections:  # some of those that have just been greeted may be among them
+                    if isinstance(server, PreambleListener):
+                        await server.finish(LAST_PREAMBLES_S)
+                while self._connections:  # including those whose preamble has just ended
                     self._empty.clear()
                     await self._empty.wait()
         except TimeoutError:
@@ -135,7 +135,7 @@ class Plane(ConnectionTracker):
     def close(self) -> None:
         """Drop everything at once."""
         for server in self._servers:
-            if isinstance(server, GreetingListener):
+            if isinstance(server, PreambleListener):
                 server.abort()
             else:
                 server.close()
@@ -151,34 +151,34 @@ class Plane(ConnectionTracker):
         :param peer: who it is from, when not the transport's own peer
         :param believed: whether what its fields say of the client may be believed, when it is a trusted proxy
         """
-        return cast("asyncio.Protocol", ClientConnection(self.common, self, peer=peer, believed=believed, secure=self.tls is not None))
+        return cast("asyncio.Protocol", ClientConnection(self.worker, self, peer=peer, believed=believed, secure=self.tls is not None))
 
     def tls_limits(self) -> dict[str, Any]:
         """How long a client's TLS may take to end, in the form that the event loop takes."""
         return {"ssl_shutdown_timeout": SHUTDOWN_S}
 
-    def greeting_seconds(self) -> float:
+    def preamble_seconds(self) -> float:
         """How long a PROXY header and a client's part of the TLS handshake may take together."""
-        return self.common.serving.header_timeout_ms / 1000
+        return self.worker.serving.header_timeout_ms / 1000
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
-        """Whether one more may be greeted. Those that are count as connections; some more than may be open are told so, once greeted."""
+        """Whether one more preamble may begin. Those in progress count as connections; some in excess of the limit are refused after it."""
         if len(self._connections) + in_all >= self._most + TOLD_AT_MOST:
             reason = "in all"
         elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(peer):
             reason = "from your address"
         else:
             return True
-        self.common.metrics.connections_refused[reason] += 1
+        self.worker.metrics.connections_refused[reason] += 1
         return False
 
-    def greeting_failed(self, reason: str) -> None:
+    def preamble_failed(self, reason: str) -> None:
         """A connection was dropped for what it sent in place of a PROXY header, or of the start of TLS."""
-        self.common.metrics.connections_refused[reason] += 1
+        self.worker.metrics.connections_refused[reason] += 1
 
     def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
         """Start TLS when it is this peer's turn."""
-        scheduler = self.common.scheduler
+        scheduler = self.worker.scheduler
 
         def alone() -> None:
             scheduler.close_turn()
@@ -195,17 +195,17 @@ class Plane(ConnectionTracker):
 
     def is_trusted(self, peer: str) -> bool:
         """Whether many clients may stand behind this address."""
-        return self.common.serving.proxies.contains(peer)
+        return self.worker.serving.proxies.contains(peer)
 
     def sends_header(self, peer: str) -> bool:
         """Whether this peer begins each connection with a PROXY header."""
-        return self.common.serving.proxy_peers.contains(peer)
+        return self.worker.serving.proxy_peers.contains(peer)
 
     # -- for connections
 
     def opened(self, connection: ClientConnection) -> str:
         peer = customer_network(connection.peer)
-        metrics = self.common.metrics
+        metrics = self.worker.metrics
         metrics.connections_accepted += 1
         reason = ""
         if len(self._connections) >= self._most:
@@ -219,7 +219,7 @@ class Plane(ConnectionTracker):
         metrics.connections += 1
         self._connections.add(connection)
         self._per_address.add(peer)
-        if self.common.draining:  # it was being greeted when that began
+        if self.worker.draining:  # its preamble was in progress when draining began
             asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, _close_if_idle, connection)
         return ""
 
@@ -231,7 +231,7 @@ class Plane(ConnectionTracker):
         if connection in self._refused:
             self._refused.discard(connection)
             return
-        self.common.metrics.connections -= 1
+        self.worker.metrics.connections -= 1
         self._connections.discard(connection)
         self._per_address.remove(customer_network(connection.peer))
         if self._empty is not None and not self._connections:
@@ -239,17 +239,17 @@ class Plane(ConnectionTracker):
 
     def used_percent(self) -> dict[str, int]:
         """Of what this worker's clients share: how much is in use, by the resource's name."""
-        memory = self.common.memory
+        memory = self.worker.memory
         return {
             "connections": 100 * len(self._connections) // self._most,
             "body_memory": 100 * (memory.size - memory.left) // memory.size,
         }
 
     def _sweep(self, now_ms: int) -> None:
-        self.common.tick()
+        self.worker.tick()
         for connection in [connection for connection in (*self._connections, *self._refused) if connection.deadline_ms <= now_ms]:
             connection.expired()
-        self.common.tunnels.sweep(now_ms, self.common.serving.limits.tunnel_idle_timeout_ms)
+        self.worker.tunnels.sweep(now_ms, self.worker.serving.limits.tunnel_idle_timeout_ms)
 
 
 def _close_if_idle(connection: ClientConnection) -> None:

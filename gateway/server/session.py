@@ -25,9 +25,9 @@ from gateway.forward.ports import UpstreamEnd
 from gateway.forward.tunnel import Downstream, Tunnel
 from gateway.http1.message import Identity, Request
 from gateway.runtime import clock
-from gateway.server.common import Common
 from gateway.server.queued import Queued
 from gateway.server.serving import Serving
+from gateway.server.worker_state import WorkerState
 from gateway.websocket.frames import CLOSE, GOING_AWAY, POLICY_VIOLATION, TEXT, Masks, frame
 from gateway.websocket.messages import FAILED, Event, MessageReader
 
@@ -57,16 +57,35 @@ class Session(Tunnel):
     """
 
     __slots__ = (
-        "_ahead", "_client", "_client_full", "_common", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven",
-        "_reader", "_route", "_scheduled", "_service_full", "_serving", "_shapes", "_since_ms", "_stopped", "_waiting", "_waiting_bytes",
+        "_ahead",
+        "_client",
+        "_client_full",
+        "_end",
+        "_finished",
+        "_key_id",
+        "_leaving",
+        "_logged_in_ms",
+        "_own",
+        "_proven",
+        "_reader",
+        "_route",
+        "_scheduled",
+        "_service_full",
+        "_serving",
+        "_shapes",
+        "_since_ms",
+        "_stopped",
+        "_waiting",
+        "_waiting_bytes",
+        "_worker",
         "_working",
     )  # fmt: skip
 
     def __init__(
-        self, common: Common, serving: Serving, downstream: Downstream, upstream: UpstreamEnd, *, client: Request, route: Route
+        self, worker: WorkerState, serving: Serving, downstream: Downstream, upstream: UpstreamEnd, *, client: Request, route: Route
     ) -> None:
-        super().__init__(downstream, upstream, common.tunnels)
-        self._common = common
+        super().__init__(downstream, upstream, worker.tunnels)
+        self._worker = worker
         self._serving = serving
         self._client = client
         self._route = route
@@ -160,7 +179,7 @@ class Session(Tunnel):
     def cut(self) -> None:
         """A time limit has passed."""
         if self._leaving and not self._closing:
-            self.close(GOING_AWAY, "shutting down", now_ms=self._common.ticker.now_ms)
+            self.close(GOING_AWAY, "shutting down", now_ms=self._worker.ticker.now_ms)
         else:
             super().cut()
 
@@ -181,7 +200,7 @@ class Session(Tunnel):
         self._read_or_not()
 
     def _take(self, *, turn: bool) -> None:
-        now_ms, scheduler = self._common.ticker.now_ms, self._common.scheduler
+        now_ms, scheduler = self._worker.ticker.now_ms, self._worker.scheduler
         room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
             if self._stopped:
@@ -257,8 +276,8 @@ class Session(Tunnel):
             self._downstream.pause_reading()
 
     def _decide(self, text: bytes) -> None:
-        common = self._common
-        decision = Queued(common.next_request_id(), len(text), self.decided)
+        worker = self._worker
+        decision = Queued(worker.next_request_id(), len(text), self.decided)
         try:
             route = self._current_route()
             gate = self._serving.gate
@@ -321,7 +340,7 @@ class Session(Tunnel):
 
         :raises Refusal: there is none any more
         """
-        serving = self._common.serving
+        serving = self._worker.serving
         if serving is not self._serving:
             route = serving.gate.route(self._client)
             if route.session != self._route.session or route.upstream != self._route.upstream:
@@ -340,7 +359,7 @@ class Session(Tunnel):
         if identity is not None:
             self._use(identity, admitted.expires_ms)
         self._prove(identity is not None)
-        self._common.metrics.admitted[route.pattern] += 1
+        self._worker.metrics.admitted[route.pattern] += 1
         if message.act == LOG_IN and identity is not None:
             self._key_id, self._logged_in_ms = identity.key_id, message.received_ms
         elif message.act == LOG_OUT:
@@ -383,10 +402,10 @@ class Session(Tunnel):
         self._prove(False)
         serving, route = self._serving, self._route
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
-        self._common.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
+        self._worker.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
         self._say(serving.gate.render_message(refusal, route, message, request_id))
         if not serving.gate.count_refused_message(refusal, self._client):
-            self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._common.ticker.now_ms)
+            self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._worker.ticker.now_ms)
 
     def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:
         _log.error("message_failed", request_id=request_id, exc_info=error)
@@ -405,7 +424,7 @@ class Session(Tunnel):
 
     def _finish_client(self, end: Event) -> None:
         """Everything before it has been decided."""
-        now_ms = self._common.ticker.now_ms
+        now_ms = self._worker.ticker.now_ms
         if end.opcode == FAILED:
             self.close(end.code or POLICY_VIOLATION, end.payload.decode(), now_ms=now_ms)
         elif not self._finished:

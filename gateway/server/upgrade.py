@@ -8,14 +8,14 @@ from gateway.http1.framing import NO_OPTIONS
 from gateway.http1.headers import EXTENSIONS
 from gateway.http1.message import Request
 from gateway.http1.response import ResponseHead
-from gateway.server.common import Common
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
 from gateway.server.session import Session
+from gateway.server.worker_state import WorkerState
 
 
 def switch(  # noqa: PLR0917  # in the order of its story
-    common: Common, serving: Serving, client: ClientEnd, upstream: UpstreamEnd, request: Request, admitted: Admitted, place: Place,
+    worker: WorkerState, serving: Serving, client: ClientEnd, upstream: UpstreamEnd, request: Request, admitted: Admitted, place: Place,
     head: ResponseHead, rest: bytes,
 ) -> None:  # fmt: skip
     """Pass the service's 101 on; from now on each connection hands its bytes to the tunnel.
@@ -23,15 +23,15 @@ def switch(  # noqa: PLR0917  # in the order of its story
     :param place: taken for it before the handshake was forwarded
     :param rest: what came behind the head
     """
-    route, identity, tunnels = admitted.route, admitted.identity, common.tunnels
+    route, identity, tunnels = admitted.route, admitted.identity, worker.tunnels
     tunnel = Tunnel(client, upstream, tunnels)
     if route.session:
-        tunnel = Session(common, serving, client, upstream, client=request, route=route)
+        tunnel = Session(worker, serving, client, upstream, client=request, route=route)
     client.write(answer.switching(head, admitted.answer_headers, EXTENSIONS if route.session else NO_OPTIONS))
     upstream.tunnel = tunnel
     tunnels.add(tunnel, identity.key_id if identity is not None else None, admitted.expires_ms, place)
     client.upgrade(tunnel)
     if rest:
         tunnel.upstream_data(rest)
-    if common.draining:
-        tunnel.leave(now_ms=common.ticker.now_ms)
+    if worker.draining:
+        tunnel.leave(now_ms=worker.ticker.now_ms)

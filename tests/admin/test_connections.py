@@ -189,7 +189,7 @@ async def test_after_a_reload_whoever_begins_is_served_and_who_never_finishes_is
     async with serving(before) as bound:
         silent, writer = await asyncio.open_connection(bound.public.host, bound.public.port)
         refused, other = await asyncio.open_connection(bound.public.host, bound.public.port)
-        assert await asyncio.wait_for(refused.read(), 20) == b"", "the silent one is being greeted"
+        assert await asyncio.wait_for(refused.read(), 20) == b"", "the silent one is in its preamble"
         await bound.swap(before.model_copy(update={"public_url": "https://localhost:1"}))
         assert await asyncio.wait_for(silent.read(), 20) == b""
         for _ in range(3):

@@ -132,7 +132,7 @@ class InMemory:
             ticker=Ticker(),
             metrics=self.metrics,
         )
-        self._plane.common.scheduler = NoQueue()
+        self._plane.worker.scheduler = NoQueue()
 
     def talk(self, chunks: Iterable[bytes]) -> Told:
         """Send these bytes, read all the answers.
@@ -140,7 +140,7 @@ class InMemory:
         :raises AssertionError: an answer is none, or the gate failed, or closed without a word
         """
         chunks = list(chunks)
-        wire, connection = Wire(), ClientConnection(self._plane.common, self._plane)
+        wire, connection = Wire(), ClientConnection(self._plane.worker, self._plane)
         connection.connection_made(wire)  # type: ignore[arg-type]
         sent = False
         for chunk in chunks:

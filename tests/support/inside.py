@@ -14,9 +14,9 @@ from admin.identity.tokens import TokenVerifier
 from gateway.admission.hints import Hints
 from gateway.admission.limits import KeyLimiter
 from gateway.admission.replay import ReplayGuard
+from gateway.forward.fair_queue import FairQueue
 from gateway.forward.identity import IdentityLines
 from gateway.forward.tunnel import Tunnels
-from gateway.forward.turns import Turns
 from gateway.http1 import request_head, response
 from gateway.http1.body import Memory
 from gateway.http1.shape import Shape
@@ -27,7 +27,7 @@ from gateway.keys.snapshot import Snapshot
 from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
-from gateway.net.greeting import GreetingListener
+from gateway.net.preamble import PreambleListener
 from gateway.net.tally import Tally
 from gateway.process.fleet import Workers
 from gateway.server.connection import ClientConnection
@@ -40,7 +40,7 @@ from tests.support.plane import Served
 
 _TABLES = {
     Limiter: "_tats", Hints: "_minutes", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
-    Turns: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
+    FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
     TokenVerifier: "_answers", Shape: "_sizes",
 }  # fmt: skip
 
@@ -148,18 +148,18 @@ def connections(served: Served) -> list[ClientConnection]:
     return list(served.plane._connections)
 
 
-def greeted(served: Served) -> dict[str, int]:
-    """How many are being greeted, by network."""
+def preambles(served: Served) -> dict[str, int]:
+    """Preambles in progress, by network."""
     (listener,) = served.plane._servers
-    assert isinstance(listener, GreetingListener)
-    assert listener._of.total == sum(listener._of.counts.values()) == sum(not task.done() for task in listener._greeted)
-    return dict(listener._of.counts)
+    assert isinstance(listener, PreambleListener)
+    assert listener._by_network.total == sum(listener._by_network.counts.values()) == sum(not task.done() for task in listener._pending)
+    return dict(listener._by_network.counts)
 
 
-def listening(served: Served) -> tuple[GreetingListener, socket.socket]:
-    """Who greets, and where."""
+def listening(served: Served) -> tuple[PreambleListener, socket.socket]:
+    """The listener of the preambles, and its socket."""
     (listener,) = served.plane._servers
-    assert isinstance(listener, GreetingListener)
+    assert isinstance(listener, PreambleListener)
     return listener, listener._listening
 
 
@@ -173,9 +173,9 @@ def upstream_connections(served: Served) -> list[Any]:
     return list(served.upstreams.pools["spot"].servers[0]._connections)
 
 
-def turns(served: Served) -> Turns:
+def fair_queue(served: Served) -> FairQueue:
     """Who waits for one of them."""
-    return served.upstreams.pools["spot"].servers[0]._turns
+    return served.upstreams.pools["spot"].servers[0]._queue
 
 
 def has_received(connection: Any) -> bool:

@@ -161,7 +161,7 @@ class Served:
         """Use another version of the configuration from the next request on: what is not given stays."""
         self.settings = GatewaySettings.model_validate(self.settings.model_dump(exclude_unset=True) | sections)
         self.upstreams.rebuild(self.settings.upstreams)
-        now = self.plane.common.serving
+        now = self.plane.worker.serving
         self.plane.apply(
             self.settings,
             Serving(

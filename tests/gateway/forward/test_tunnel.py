@@ -375,7 +375,7 @@ async def test_a_request_that_waits_gets_the_room_that_a_handshake_leaves() -> N
         client.send(HANDSHAKE)
         await upstream.got(1)
         other.send(b"GET /read HTTP/1.1\r\nHost: gate.example\r\n\r\n")
-        await served.until(lambda: bool(inside.turns(served).count))
+        await served.until(lambda: bool(inside.fair_queue(served).count))
         switch.set()
         assert (await other.response()).status == 200
 

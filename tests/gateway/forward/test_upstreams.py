@@ -400,7 +400,7 @@ async def test_a_server_that_keeps_failing_is_ejected_and_let_in_again_by_one_pr
             assert (await client.ask(GET)).status == 200
         assert len(bad.requests) == 3
         bad.script = answer_ok
-        served.plane.common.ticker.now_ms += 1_100  # the ejection has run out
+        served.plane.worker.ticker.now_ms += 1_100  # the ejection has run out
         for _ in range(6):
             assert (await client.ask(GET)).status == 200
         assert len(bad.requests) > 4
@@ -531,7 +531,7 @@ async def test_a_reload_keeps_what_is_known_of_a_server() -> None:
         spot = {"servers": (bad.url, good.url)}
         async with serving(bad, good) as served:
             client = await served.client()
-            while not served.upstreams.pools["spot"].servers[0].condition.ejected(served.plane.common.ticker.now_ms):
+            while not served.upstreams.pools["spot"].servers[0].condition.ejected(served.plane.worker.ticker.now_ms):
                 assert (await client.ask(GET)).status == 200
             seen = len(bad.requests)
             before = served.upstreams.pools["spot"]

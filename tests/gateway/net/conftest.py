@@ -1,4 +1,4 @@
-"""What accepts and greets is tested on the event loop that it runs on."""
+"""What accepts connections and reads their preambles is tested on the event loop that it runs on."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -12,7 +12,7 @@ import uvloop
 from structlog.testing import capture_logs
 
 from gateway.runtime import tasks
-from gateway.runtime.tasks import Patience, cancel, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
 
 ROOT = Path(__file__).parents[3]
 
@@ -98,7 +98,7 @@ async def heard(seconds, busy_s, says):
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.setblocking(False)
-        async with Patience(seconds):
+        async with StallTolerantTimeout(seconds):
             loop = asyncio.get_running_loop()
             loop.call_soon(time.sleep, busy_s)
             loop.call_soon(theirs.send, says)
@@ -120,7 +120,7 @@ async def answered_after(stall_s, answer_s):
     with ours, theirs:
         ours.setblocking(False)
         loop = asyncio.get_running_loop()
-        async with Patience(0.1):
+        async with StallTolerantTimeout(0.1):
             loop.call_soon(time.sleep, stall_s)
             loop.call_later(0.001, loop.call_later, answer_s, theirs.send, b"yes")  # when the stall is over
             return await loop.sock_recv(ours, 3)
@@ -135,5 +135,5 @@ def test_patience_has_as_much_time_left_after_a_stall_as_before(make_loop, stall
 
 async def test_patience_lets_other_errors_pass():
     with pytest.raises(ZeroDivisionError):
-        async with Patience(0.01):
+        async with StallTolerantTimeout(0.01):
             raise ZeroDivisionError

@@ -26,11 +26,11 @@ async def test_a_head_that_says_enough_is_refused_before_any_content_is_kept(cod
     fields, content = CODINGS[coding]
     gate = ScriptedGate(refuse_at_head=MissingCredentials("no"))
     async with serving(gate=gate) as served:
-        free = served.plane.common.memory.left
+        free = served.plane.worker.memory.left
         client = await served.client()
         client.send(b"POST /trade HTTP/1.1\r\n" + HOST + b"Expect: 100-continue\r\n" + fields)
         assert (await client.response()).status == 401  # and no 100
-        assert served.plane.common.memory.left == free
+        assert served.plane.worker.memory.left == free
         assert gate.admitted == []
         other = await served.client()
         other.send(b"POST /trade HTTP/1.1\r\n" + HOST + fields + content[:100])
@@ -48,7 +48,7 @@ async def test_the_client_is_not_read_while_its_key_is_looked_up(coding: str) ->
         (connection,) = connections(served)
         client.send(content[1_000:])
         assert connection.deadline_ms == NEVER
-        assert served.plane.common.memory.left == served.settings.limits.body_memory_bytes
+        assert served.plane.worker.memory.left == served.settings.limits.body_memory_bytes
         gate.looked_up.set()
         assert (await client.response()).status == 200
         assert upstream.requests[0].body == b"x" * 60_000
@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_while_its_key_is_looked_up_leaves_nothing_be
         gate.looked_up.set()
         await served.until(lambda: served.metrics.connections == 0)
         assert gate.admitted == []
-        assert served.plane.common.memory.left == served.settings.limits.body_memory_bytes
+        assert served.plane.worker.memory.left == served.settings.limits.body_memory_bytes
 
 
 async def test_content_that_comes_with_its_head_is_decided_at_once() -> None:
@@ -147,7 +147,7 @@ async def test_one_address_cannot_take_the_memory_of_others() -> None:
             client.send(head + bytes(131_071))
         statuses = [(await client.response()).status for client in greedy[1:]]
         assert set(statuses) <= {503}
-        assert served.plane.common.memory.left >= (1 << 20) * (SHARES - 1) // SHARES
+        assert served.plane.worker.memory.left >= (1 << 20) * (SHARES - 1) // SHARES
         honest = await served.client(local_addr=("127.0.0.2", 0))
         assert (await honest.ask(head + bytes(131_072))).status == 200
 
@@ -157,10 +157,10 @@ def test_streamed_content_must_come_faster_than_a_trickle(monkeypatch: pytest.Mo
     talk.gate.unknown_keys = 0
     talk.connection.data_received(b"POST /public HTTP/1.1\r\nHost: gate\r\nContent-Length: 90000\r\n\r\n")
     monkeypatch.setattr(Call, "feed", lambda *_args, **_last: None)  # an upstream that takes everything
-    began_ms = talk.common.ticker.now_ms
+    began_ms = talk.worker.ticker.now_ms
     assert talk.limit_ms == LIMITS["body_timeout_ms"]
     for _ in range(3):
-        talk.common.ticker.now_ms += 100
+        talk.worker.ticker.now_ms += 100
         talk.connection.data_received(b"x")
     assert talk.connection.deadline_ms == began_ms + LIMITS["body_timeout_ms"] + 3 * 1_000 // SLOWEST
     talk.connection.data_received(bytes(SLOWEST))  # what comes fast enough may go on, up to the whole of the limit

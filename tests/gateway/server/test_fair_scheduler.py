@@ -211,7 +211,7 @@ async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_t
     async with recording_upstream() as upstream, serving(upstream, client_ip={"trusted_proxies": ("127.0.0.0/8",)}) as served:
         connections = [await served.client() for _ in range(20)]
         await served.until(lambda: served.metrics.connections == 20)
-        scheduler = served.plane.common.scheduler
+        scheduler = served.plane.worker.scheduler
         scheduler.schedule("another", lambda: None)
         for number, connection in enumerate(connections):
             os.write(connection.writer.get_extra_info("socket").fileno(), asked_by("203.0.113.7" if number == 19 else "203.0.113.66"))
@@ -227,7 +227,7 @@ async def test_a_client_that_goes_before_its_turn_to_be_decided_is_not_decided(m
         client = await served.client()
         await served.until(lambda: served.metrics.connections == 1)
         held = Held()
-        monkeypatch.setattr(served.plane.common, "scheduler", held)
+        monkeypatch.setattr(served.plane.worker, "scheduler", held)
         (connection,) = inside.connections(served)
         inside.read_head(connection, b"POST /public HTTP/1.1\r\nHost: gate\r\n\r\n")
         await client.close()
@@ -242,7 +242,7 @@ async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(mo
     monkeypatch.setattr(module, "BUDGET_US", 0)
     limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
     async with recording_upstream() as upstream, serving(upstream, limits=limits) as served:
-        memory = served.plane.common.memory
+        memory = served.plane.worker.memory
         customer = await served.client()
         assert (await customer.ask(READ)).status == 200
         strangers = [await served.client() for _ in range(12)]
@@ -266,7 +266,7 @@ async def test_small_chunks_are_read_in_slices(monkeypatch, proven):
         client.send((READ if proven else FLOOD) + head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n" + READ)
         assert [(await client.response()).status for _ in range(3)] == [200 if proven else 404, 200, 200]
         assert [request.body for request in upstream.requests][-2:] == [b"x" * 20_000, b""]
-        assert served.plane.common.scheduler.deferred >= 6 * 20_000 // SLICE
+        assert served.plane.worker.scheduler.deferred >= 6 * 20_000 // SLICE
 
 
 async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
@@ -280,7 +280,7 @@ async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
             client.send((body + FLOOD + chunks + READ) * 5)
         for client in clients:
             assert [(await client.response()).status for _ in range(20)] == [200, 404, 200, 200] * 5
-        assert served.plane.common.scheduler.deferred > 0
+        assert served.plane.worker.scheduler.deferred > 0
         assert sorted(len(request.body) for request in upstream.requests) == sorted([3_000, 200, 0] * 25)
 
 
@@ -300,11 +300,11 @@ async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
         client = await served.client()
         client.send(HANDSHAKE)
         assert (await client.head())[0] == 101
-        before = served.plane.common.scheduler.deferred
+        before = served.plane.worker.scheduler.deferred
         client.send(sent)
         assert await client.reader.readexactly(5) == frame(BINARY, b"all")
         assert upstream.sides[0].raw == sent
-        assert served.plane.common.scheduler.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
+        assert served.plane.worker.scheduler.deferred - before >= len(sent) // SLICE - 10  # the first of each read had none to wait for
 
 
 async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_turns(monkeypatch):
@@ -319,7 +319,7 @@ async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_t
         client = await served.client()
         client.send(READ)
         await upstream.got(1)
-        scheduler = served.plane.common.scheduler
+        scheduler = served.plane.worker.scheduler
         before = scheduler.deferred
         client.send(READ * 200)
         await served.until(lambda: scheduler.deferred > before)
@@ -334,14 +334,14 @@ async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all
         client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
         assert (await client.response()).status == 404
         assert await client.rest() == b""
-        assert served.plane.common.scheduler.deferred > 0
+        assert served.plane.worker.scheduler.deferred > 0
 
 
 async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(monkeypatch):
     monkeypatch.setattr(module, "BUDGET_US", 0)
     async with serving(limits={"header_timeout_ms": 100, "idle_timeout_ms": 100}) as served:
-        scheduler = served.plane.common.scheduler
-        monkeypatch.setattr(served.plane.common, "scheduler", held := Held())
+        scheduler = served.plane.worker.scheduler
+        monkeypatch.setattr(served.plane.worker, "scheduler", held := Held())
         client = await served.client()
         client.send(FLOOD)
         await served.until(lambda: bool(held.items))
@@ -349,7 +349,7 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
         assert not connection.idle
         connection.expired()
         assert served.metrics.timeouts == {}
-        monkeypatch.setattr(served.plane.common, "scheduler", scheduler)
+        monkeypatch.setattr(served.plane.worker, "scheduler", scheduler)
         held.items[0]()
         assert (await client.response()).status == 404
 
@@ -357,7 +357,7 @@ async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(mon
 async def test_a_connection_waits_for_one_turn_at_a_time(monkeypatch):
     """Also when the end of a request's content comes together with the next request."""
     async with serving() as served:
-        monkeypatch.setattr(served.plane.common, "scheduler", held := Held())
+        monkeypatch.setattr(served.plane.worker, "scheduler", held := Held())
         client = await served.client()
         client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 1\r\n\r\n")
         await served.until(lambda: bool(held.items))
@@ -395,7 +395,7 @@ async def test_what_is_held_behind_requests_takes_the_clients_share_of_memory():
 
     limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
     async with recording_upstream(script) as upstream, serving(upstream, limits=limits) as served:
-        memory = served.plane.common.memory
+        memory = served.plane.worker.memory
         clients = [await served.client() for _ in range(4)]
         for client in clients:
             client.send(READ + READ * 1_500)

@@ -46,7 +46,7 @@ async def test_the_first_heads_time_runs_from_the_connections_opening() -> None:
         await served.until(lambda: bool(inside.connections(served)))
         (connection,) = inside.connections(served)
         opened = connection.deadline_ms
-        served.plane.common.ticker.now_ms += 1_000
+        served.plane.worker.ticker.now_ms += 1_000
         client.send(GET[:10])
         await served.until(lambda: not connection.idle)
         assert connection.deadline_ms == opened
@@ -215,7 +215,7 @@ async def test_a_response_that_has_begun_may_be_silent_for_longer_than_one_that_
         await client.head()
         assert await client.reader.readuntil(b"a\n\r\n") == b"2\r\na\n\r\n"
         ticks: list[int] = []
-        served.plane.common.ticker.subscribe(ticks.append)
+        served.plane.worker.ticker.subscribe(ticks.append)
         await served.until(lambda: bool(ticks) and ticks[-1] - ticks[0] > 200)
         again.set()
         assert await client.reader.readuntil(b"0\r\n\r\n") == b"2\r\nb\n\r\n0\r\n\r\n"
@@ -350,17 +350,17 @@ async def test_chunked_content_is_held_to_the_same_limit(path: bytes) -> None:
 
 async def test_content_that_is_given_up_gives_its_memory_back() -> None:
     async with recording_upstream() as upstream, serving(upstream, limits={"body_timeout_ms": 120}) as served:
-        free = served.plane.common.memory.left
+        free = served.plane.worker.memory.left
         half = b"POST /trade HTTP/1.1\r\n" + HOST + b"Content-Length: 100\r\n\r\n" + b"x" * 50
         gone, late, whole = [await served.client() for _ in range(3)]
         for client in (gone, late):
             client.send(half)
-        await served.until(lambda: served.plane.common.memory.left == free - 100)
+        await served.until(lambda: served.plane.worker.memory.left == free - 100)
         await gone.close()
         assert (await late.response()).status == 408
         assert (await whole.ask(post(b"x" * 100))).status == 200
         await served.until(lambda: served.metrics.connections == 2)
-        assert served.plane.common.memory.left == free
+        assert served.plane.worker.memory.left == free
 
 
 async def test_too_large_content_is_refused_before_it_is_sent() -> None:
@@ -414,7 +414,7 @@ async def test_addresses_of_one_ipv6_customer_are_counted_as_one() -> None:
         plane = served.plane
 
         def come(peer: str) -> str:
-            connection = ClientConnection(plane.common, plane, peer=peer)
+            connection = ClientConnection(plane.worker, plane, peer=peer)
             connection.transport = Wire()  # type: ignore[assignment]
             return plane.opened(connection)
 
@@ -486,7 +486,7 @@ async def test_a_connection_that_fails_when_its_client_has_gone_leaves_its_place
         await served.until(lambda: server.active == 1)
         fails.set()
         assert (await waiting.response()).status == 200
-        assert inside.remembered(inside.turns(served)) == {}
+        assert inside.remembered(inside.fair_queue(served)) == {}
 
 
 async def test_one_client_leaves_upstream_connections_to_others_and_its_requests_are_served_in_the_end() -> None:
@@ -511,5 +511,5 @@ async def test_one_client_leaves_upstream_connections_to_others_and_its_requests
         release.set()
         assert [(await client.response()).status for client in greedy] == [200] * 20
         assert len(upstream.sides) <= 16
-        assert inside.remembered(inside.turns(served)) == {}
+        assert inside.remembered(inside.fair_queue(served)) == {}
         assert served.upstreams.used_percent() == {"upstream_connections": 0}

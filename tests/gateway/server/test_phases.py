@@ -16,12 +16,12 @@ from gateway.http1.message import Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime.ticker import NEVER, Ticker
 from gateway.server import phases, states
-from gateway.server.common import Common
 from gateway.server.connection import ClientConnection, ConnectionTracker
 from gateway.server.exchange import Exchange
 from gateway.server.ports import ClientEnd
 from gateway.server.serving import Serving
 from gateway.server.states import LINGER_MS
+from gateway.server.worker_state import WorkerState
 from gateway.telemetry import AccessLog, Metrics
 from tests.support import inside
 from tests.support.in_memory import AtOnce, NoQueue, Wire
@@ -89,15 +89,15 @@ async def _valid(_key_id: str) -> bool:
     return True
 
 
-def common_with(gate: Any, pools: Any) -> Common:
+def worker_with(gate: Any, pools: Any) -> WorkerState:
     made = settings({}, limits=LIMITS)
     ticker, metrics = Ticker(), Metrics()
-    common = Common(
+    worker = WorkerState(
         Serving(made, gate, pools, access=AccessLog(0.0)),
         memory=Memory(1 << 20), outbox=AtOnce(), tunnels=Tunnels(_valid, metrics), ticker=ticker, metrics=metrics,
     )  # fmt: skip
-    common.scheduler = NoQueue()
-    return common
+    worker.scheduler = NoQueue()
+    return worker
 
 
 class Stage:
@@ -106,12 +106,12 @@ class Stage:
     def __init__(self) -> None:
         self.gate = ScriptedGate(claim_result=None)
         self.client = Client()
-        self.common = common_with(self.gate, {"spot": Upstream()})
+        self.worker = worker_with(self.gate, {"spot": Upstream()})
 
     def begin(self, path: bytes, length: int = 0) -> Exchange:
         request = Request(b"POST", path, path, None, (), b"", "127.0.0.1", False, 0, "id")
         framing = Framing(length, keep_alive=True, http10=False, host=b"gate")
-        self.exchange = Exchange(self.common, self.common.serving, self.client, request, framing)
+        self.exchange = Exchange(self.worker, self.worker.serving, self.client, request, framing)
         self.exchange.start()
         return self.exchange
 
@@ -190,7 +190,7 @@ class Stage:
         self.exchange.response_interim(HEAD)
 
     async def switched(self) -> None:
-        place = self.common.tunnels.place(self.common.serving.limits, "127.0.0.1", "")
+        place = self.worker.tunnels.place(self.worker.serving.limits, "127.0.0.1", "")
         self.exchange._place = place  # noqa: SLF001  # as a handshake has it
         self.exchange.response_switched(HEAD, SimpleNamespace(tunnel=None), b"")  # type: ignore[arg-type]
 
@@ -259,8 +259,8 @@ async def test_a_client_may_go_at_any_time(begin: str) -> None:
     getattr(stage, begin.lower())()
     await stage.gone()
     assert NAMES[stage.exchange.phase] == "OVER"
-    assert stage.common.memory.left == 1 << 20
-    assert stage.common.metrics.aborted == (begin != "DISCARDING")
+    assert stage.worker.memory.left == 1 << 20
+    assert stage.worker.metrics.aborted == (begin != "DISCARDING")
     if stage.gate.claim_result is not None:
         await stage.claimed()
         assert stage.client.did == []
@@ -284,9 +284,9 @@ class Talk:
 
     def __init__(self) -> None:
         self.gate = ScriptedGate(unknown_keys=99)
-        self.common = common_with(self.gate, {"spot": Upstream()})
+        self.worker = worker_with(self.gate, {"spot": Upstream()})
         self.wire = Wire()
-        self.connection = ClientConnection(self.common, Anybody())
+        self.connection = ClientConnection(self.worker, Anybody())
         self.connection.connection_made(self.wire)  # type: ignore[arg-type]
 
     @property
@@ -296,7 +296,7 @@ class Talk:
     @property
     def limit_ms(self) -> int:
         """What is left until the deadline; 0: there is none."""
-        return self.connection.deadline_ms - self.common.ticker.now_ms if self.connection.deadline_ms != NEVER else 0
+        return self.connection.deadline_ms - self.worker.ticker.now_ms if self.connection.deadline_ms != NEVER else 0
 
     def to(self, state: str) -> None:
         feed = self.connection.data_received
@@ -354,7 +354,7 @@ async def test_only_the_first_byte_of_a_later_head_begins_its_time() -> None:
     talk.to("IDLE")
     talk.connection.data_received(b"GET ")
     assert (talk.state, talk.limit_ms) == ("HEAD", 1_001)
-    talk.common.ticker.now_ms += 500
+    talk.worker.ticker.now_ms += 500
     talk.connection.data_received(b"/")
     assert talk.limit_ms == 501
 
@@ -370,7 +370,7 @@ async def test_a_limit_that_has_passed_ends_the_connection(state: str, counted: 
     talk.connection.expired()
     assert (talk.state, talk.wire.ended) == ("ENDING", True)
     assert talk.wire.written[before:].split(b" ")[1:2] == answered
-    assert dict(talk.common.metrics.timeouts) == counted
+    assert dict(talk.worker.metrics.timeouts) == counted
 
 
 async def test_a_connection_lingers_from_when_all_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -380,12 +380,12 @@ async def test_a_connection_lingers_from_when_all_is_written(monkeypatch: pytest
     talk.wire.ended = False
     monkeypatch.setattr("gateway.server.lingering.unsent", lambda _transport: next(left, 0))
     for _ in range(3):  # each look finds that the client has read some more
-        talk.common.ticker.now_ms += LINGER_MS
+        talk.worker.ticker.now_ms += LINGER_MS
         talk.connection.expired()
         assert (talk.wire.ended, talk.limit_ms) == (False, LINGER_MS)
     talk.connection.expired()
     assert talk.wire.ended
-    assert dict(talk.common.metrics.timeouts) == {}
+    assert dict(talk.worker.metrics.timeouts) == {}
 
 
 async def test_a_client_that_reads_nothing_of_the_end_is_dropped_after_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -394,13 +394,13 @@ async def test_a_client_that_reads_nothing_of_the_end_is_dropped_after_its_limit
     talk.wire.ended = False
     monkeypatch.setattr("gateway.server.lingering.unsent", lambda _transport: 9_000)
     talk.connection.expired()
-    talk.common.ticker.now_ms += LIMITS["idle_timeout_ms"] - 1
+    talk.worker.ticker.now_ms += LIMITS["idle_timeout_ms"] - 1
     talk.connection.expired()
     assert not talk.wire.ended
-    talk.common.ticker.now_ms += 1
+    talk.worker.ticker.now_ms += 1
     talk.connection.expired()
     assert talk.wire.ended
-    assert dict(talk.common.metrics.timeouts) == {"write": 1}
+    assert dict(talk.worker.metrics.timeouts) == {"write": 1}
 
 
 async def test_a_head_that_has_begun_is_answered_408() -> None:
@@ -408,7 +408,7 @@ async def test_a_head_that_has_begun_is_answered_408() -> None:
     talk.connection.data_received(b"GET /")
     talk.connection.expired()
     assert talk.wire.written.startswith(b"HTTP/1.1 408 ")
-    assert dict(talk.common.metrics.timeouts) == {"header": 1}
+    assert dict(talk.worker.metrics.timeouts) == {"header": 1}
 
 
 @pytest.mark.parametrize("state", ["BODY", "WAITING"])
@@ -420,4 +420,4 @@ async def test_a_client_that_never_reads_again_is_dropped_without_a_word(state: 
     talk.connection.expired()
     assert talk.wire.ended
     assert talk.wire.written == before
-    assert dict(talk.common.metrics.timeouts) == {"write": 1}
+    assert dict(talk.worker.metrics.timeouts) == {"write": 1}

@@ -5,7 +5,7 @@ import os
 import socket
 
 from gateway.errors import NoRoute
-from gateway.net.greeting import AT_ONCE
+from gateway.net.preamble import AT_ONCE
 from gateway.runtime.tasks import spawn
 from gateway.server.plane import IDLE_GRACE_MS
 from tests.support import inside

@@ -555,7 +555,7 @@ async def test_messages_of_who_has_proven_a_key_wait_for_no_turn_until_one_is_re
         client, service = await talk.open(dialect)
         client.send(log_in(RECORD, dialect))
         await service.message()
-        turns = talk.served.plane.common.scheduler
+        turns = talk.served.plane.worker.scheduler
         before = turns.deferred
         for _ in range(20):
             client.send(PRIVATE[dialect])
@@ -574,7 +574,7 @@ async def test_behind_a_refused_message_others_wait_for_turns_though_it_is_not_t
         client, service = await talk.open("binance")
         client.send(log_in(RECORD, "binance"))
         await service.message()
-        turns, before = talk.served.plane.common.scheduler, talk.served.plane.common.scheduler.deferred
+        turns, before = talk.served.plane.worker.scheduler, talk.served.plane.worker.scheduler.deferred
         talk.guard.hold()
         client.send(binance(RECORD, "order.place", {"symbol": "BTCUSDT"}), *[b"{"] * 8)
         session = next(iter(inside.tunnels(talk.served)))

@@ -1,8 +1,8 @@
 """Accepts connections on which something comes before the protocol: a PROXY header, the start of TLS, or both.
 
-They count from the moment they are accepted, for their address and in all. The first message of TLS is awaited without TLS, for the answer
-to it is what costs: it is given when it is this client's turn, and when all of the message is there, so that nobody can save up turns and
-then have many answers at once.
+Connections are counted from the moment they are accepted, per address and in total. The ClientHello is awaited before TLS is started, since
+answering it is expensive: the handshake starts once the message is complete and the client's turn has come, so that nobody can accumulate
+turns and then have many handshakes computed at once.
 """
 
 import asyncio
@@ -16,58 +16,58 @@ import structlog
 from gateway.net.addresses import customer_network
 from gateway.net.proxy_protocol import ProxyHeaderError, read_source
 from gateway.net.tally import Tally
-from gateway.runtime.tasks import Patience, cancel, spawn
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
 
 _log = structlog.get_logger(__name__)
 
 BACKLOG: Final = 1_024
 AT_ONCE: Final = 4
-"""Connections accepted in one turn of the loop."""
+"""Connections accepted per iteration of the event loop."""
 REST_SECONDS: Final = 0.1
-"""Without accepting, when the process is out of file descriptors."""
+"""Pause before accepting again when the process is out of file descriptors."""
 LEAST_SHARE: Final = 0.1
-"""Of the time for a greeting, what is left for the end of a handshake whose first message took nearly all of it."""
+"""Part of the preamble's time limit that remains for the rest of a handshake, even if its first message took nearly all of it."""
 _RECORD_HEAD, _LONGEST_RECORD, _HANDSHAKE = 5, 16_384, 22
 """RFC 8446 §5.1."""
 
 
 class Host(Protocol):
-    """Who serves the connections, as the listener sees it."""
+    """What the listener needs of the service that it accepts connections for."""
 
     def sends_header(self, peer: str) -> bool:
-        """Whether this peer must send a PROXY header, and is believed."""
+        """Whether this peer must send a PROXY header, which is then trusted."""
 
-    def greeting_seconds(self) -> float:
-        """How long a client may take for all that comes before the protocol, while it is its turn: a header, and its part of TLS."""
+    def preamble_seconds(self) -> float:
+        """Time limit of the preamble: the PROXY header and the client's part of the TLS handshake, excluding the wait for its turn."""
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
-        """Whether one more connection of this peer may be greeted.
+        """Whether one more connection of this peer may begin.
 
-        :param of_peer: how many of its network are being greeted; one that is being served already may be among them for a turn of the loop
-        :param in_all: how many of anybody's are
+        :param of_peer: preambles in progress for its network; may include, for one iteration of the loop, one that is already being served
+        :param in_all: preambles in progress in total
         """
 
-    def greeting_failed(self, reason: str) -> None:
-        """A connection was dropped for what it sent, or did not send, before the protocol: ``proxy header`` or ``tls``."""
+    def preamble_failed(self, reason: str) -> None:
+        """A connection was dropped because its preamble was invalid or timed out; ``reason`` is ``proxy header`` or ``tls``."""
 
     def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
-        """Call this when it is the peer's turn, and begin nothing else in that turn of the loop."""
+        """Call ``begin`` when it is the peer's turn, and nothing else in that iteration of the loop."""
 
     def tls_limits(self) -> dict[str, Any]:
-        """The event loop's arguments that bound how long TLS may take to end."""
+        """Arguments of ``loop.connect_accepted_socket`` that limit the duration of the TLS shutdown."""
 
     def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
-        """What serves a client with this address.
+        """The protocol that serves a client with this address.
 
-        :param believed: false when the header did not say who the client is
+        :param believed: false when the PROXY header did not name the client
         """
 
 
 class _NoRoom(Exception):
-    """Too many connections of this client's."""
+    """The client has too many connections."""
 
 
-class GreetingListener:
+class PreambleListener:
     """Reads the PROXY header of peers that send one (others are clients themselves), and starts TLS if there is a context for it."""
 
     def __init__(self, listening: socket.socket, host: Host, tls: ssl.SSLContext | None) -> None:
@@ -76,14 +76,14 @@ class GreetingListener:
         self._listening = listening
         self._host = host
         self._tls = tls
-        self._greeted: set[asyncio.Task[None]] = set()
-        self._of = Tally()
-        """How many are being greeted, by network."""
+        self._pending: set[asyncio.Task[None]] = set()
+        self._by_network = Tally()
+        """Preambles in progress, by network."""
         self._rest: asyncio.TimerHandle | None = None
         self._resume()
 
     def close(self) -> None:
-        """Accept nothing more. Who is being greeted goes on."""
+        """Stop accepting. Preambles in progress continue."""
         if self._rest is not None:
             self._rest.cancel()
         if self._listening.fileno() >= 0:
@@ -91,17 +91,17 @@ class GreetingListener:
             self._listening.close()
 
     def abort(self) -> None:
-        """Drop everybody who is being greeted, too."""
+        """Stop accepting, and drop the preambles in progress."""
         self.close()
-        for task in list(self._greeted):
+        for task in list(self._pending):
             task.cancel()
 
     async def finish(self, seconds: float) -> None:
-        """Accept nothing more, and drop who is still being greeted after so long."""
+        """Stop accepting, and drop preambles that are still in progress after ``seconds``."""
         self.close()
-        if self._greeted:
-            await asyncio.wait(set(self._greeted), timeout=seconds)
-        await cancel(*self._greeted)
+        if self._pending:
+            await asyncio.wait(set(self._pending), timeout=seconds)
+        await cancel(*self._pending)
 
     # -- accepting
 
@@ -121,31 +121,31 @@ class GreetingListener:
                 self._rest = loop.call_later(REST_SECONDS, self._resume)
                 return
             accepted.setblocking(False)
-            self._greet(accepted, str(address[0]) if isinstance(address, tuple) else "")
+            self._start(accepted, str(address[0]) if isinstance(address, tuple) else "")
 
-    def _greet(self, accepted: socket.socket, peer: str) -> None:
+    def _start(self, accepted: socket.socket, peer: str) -> None:
         network = customer_network(peer)
-        if not self._host.has_room(peer, self._of.of(network), len(self._greeted)):
+        if not self._host.has_room(peer, self._by_network.of(network), len(self._pending)):
             accepted.close()
             return
-        self._of.add(network)
-        task = spawn(self._greeting(accepted, peer, network), name="greet a client")
-        self._greeted.add(task)
-        task.add_done_callback(self._greeted.discard)
+        self._by_network.add(network)
+        task = spawn(self._negotiate(accepted, peer, network), name="connection preamble")
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     # -- one connection
 
-    async def _greeting(self, sock: socket.socket, peer: str, network: str) -> None:
+    async def _negotiate(self, sock: socket.socket, peer: str, network: str) -> None:
         reason = "proxy header"
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             source: str | None = peer
-            loop, seconds = asyncio.get_running_loop(), self._host.greeting_seconds()
+            loop, seconds = asyncio.get_running_loop(), self._host.preamble_seconds()
             begun = loop.time()
-            async with Patience(seconds):
+            async with StallTolerantTimeout(seconds):
                 if self._host.sends_header(peer):
                     source = await read_source(sock)
-                    network = self._moved(network, source or peer)
+                    network = self._recount(network, source or peer)
                 reason = "tls"
                 if self._tls is not None:
                     await whole_hello(sock)
@@ -160,7 +160,7 @@ class GreetingListener:
         except _NoRoom:
             sock.close()
         except (OSError, TimeoutError, ProxyHeaderError) as error:
-            self._host.greeting_failed(reason)
+            self._host.preamble_failed(reason)
             if reason != "tls":
                 _log.info("proxy_header_refused", peer=peer, error=str(error) or "timeout")
             sock.close()
@@ -168,20 +168,20 @@ class GreetingListener:
             sock.close()
             raise
         finally:
-            self._of.remove(network)
+            self._by_network.remove(network)
 
-    def _moved(self, network: str, source: str) -> str:
-        """Count a connection for who it is from instead.
+    def _recount(self, network: str, source: str) -> str:
+        """Count a connection for the client that the PROXY header names.
 
-        :return: the network that it counts for now
-        :raises _NoRoom: that has too many
+        :return: the client's network
+        :raises _NoRoom: the client has too many connections
         """
         to = customer_network(source)
         if to != network:
-            if not self._host.has_room(source, self._of.of(to), len(self._greeted)):
+            if not self._host.has_room(source, self._by_network.of(to), len(self._pending)):
                 raise _NoRoom
-            self._of.remove(network)
-            self._of.add(to)
+            self._by_network.remove(network)
+            self._by_network.add(to)
         return to
 
     async def _turn(self, peer: str) -> None:
@@ -192,9 +192,9 @@ class GreetingListener:
 
 
 async def whole_hello(sock: socket.socket) -> None:
-    """Wait until the first record is there as a whole, and leave it there. What is no TLS, or has ended, is there at once.
+    """Wait until the first TLS record is complete, without consuming it. Returns at once if the data is not TLS or has ended.
 
-    :param sock: not blocking
+    :param sock: non-blocking
     :raises OSError: the connection is lost
     """
     await _readable(sock, _RECORD_HEAD)
@@ -205,7 +205,7 @@ async def whole_hello(sock: socket.socket) -> None:
 
 
 async def _readable(sock: socket.socket, size: int) -> None:
-    """Until there are so many bytes, or the end."""
+    """Wait until ``size`` bytes can be read, or end of file."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, size)
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()

@@ -1,8 +1,8 @@
 """Fair sharing of an upstream server's connections between clients. Pure: no I/O, the time is an argument.
 
-Clients are told apart by address (IPv6 by /64). An eighth of a server's connections is the most that one client's requests hold of those
-that were opened or waited for; idle connections are anybody's. When requests must wait, clients take turns, not requests, and when too
-many wait, one of the client that waits for most is refused. What is kept is bounded by the number of connections.
+A client is an address (IPv6: a /64). One client's requests hold at most an eighth of the connections that were opened or queued for; idle
+connections are available to everybody. Queued requests are served round-robin by client; when the queue is full, a request of the client
+with the most queued requests is refused. Memory is bounded by the number of connections.
 """
 
 from collections import deque
@@ -11,28 +11,28 @@ from gateway.forward.ports import Waiter
 from gateway.net.addresses import customer_network
 
 SMALLEST_SHARE = 8
-"""Connections that every client may hold, however few there are."""
+"""Connections that every client may hold, even of a small total."""
 
 
-class Turns:
+class FairQueue:
     """See the module.
 
-    :param connections: of the server, at the most; as many may wait
+    :param connections: the server's maximum; the queue is as long
     """
 
     __slots__ = ("_held", "_most", "_share", "_waiting", "count")
 
     def __init__(self, connections: int) -> None:
         self.count = 0
-        """How many wait."""
+        """Queued requests."""
         self._most = connections
         self._share = max(SMALLEST_SHARE, connections // 8)
         self._held: dict[str, int] = {}
         self._waiting: dict[str, deque[Waiter]] = {}
-        """By client, in the order of their turns."""
+        """By client, in the order in which clients are served."""
 
     def take(self, call: Waiter) -> bool:
-        """Hold one more connection, unless its client holds its share."""
+        """Count one more connection for the client of this call; false when the client already holds its share."""
         owner = customer_network(call.client)
         held = self._held.get(owner, 0)
         if held >= self._share:
@@ -41,8 +41,8 @@ class Turns:
         call.held = True
         return True
 
-    def leave(self, call: Waiter) -> None:
-        """It holds its connection no longer."""
+    def release(self, call: Waiter) -> None:
+        """The call no longer holds its connection."""
         if call.held:
             call.held = False
             owner = customer_network(call.client)
@@ -52,10 +52,10 @@ class Turns:
             else:
                 del self._held[owner]
 
-    def wait(self, call: Waiter) -> Waiter | None:
-        """Wait for a turn.
+    def enqueue(self, call: Waiter) -> Waiter | None:
+        """Add a call to the queue.
 
-        :return: who is to be refused for it: itself, or one of a client that waits for more
+        :return: the call to refuse when the queue is full: this one, or one of a client with more queued calls
         """
         owner = customer_network(call.client)
         refused = None
@@ -64,24 +64,24 @@ class Turns:
             if len(self._waiting[longest]) <= len(self._waiting.get(owner, ())) + 1:
                 return call
             refused = self._waiting[longest][-1]
-            self.forget(refused)
+            self.remove(refused)
         self._waiting.setdefault(owner, deque()).append(call)
         self.count += 1
         return refused
 
     def next(self) -> Waiter | None:
-        """The one whose turn it is; it holds a connection from now on. ``None`` when every client that waits holds its share."""
+        """Remove the next call from the queue and count its connection. ``None`` when every queued client holds its share."""
         for owner, calls in self._waiting.items():
             call = calls[0]
             if self.take(call):
-                self.forget(call)
+                self.remove(call)
                 if calls:
                     self._waiting[owner] = self._waiting.pop(owner)  # behind all others
                 return call
         return None
 
-    def forget(self, call: Waiter) -> None:
-        """It does not wait any more, if it did."""
+    def remove(self, call: Waiter) -> None:
+        """Remove a call from the queue, if it is queued."""
         owner = customer_network(call.client)
         calls = self._waiting.get(owner)
         if calls is None or call not in calls:
@@ -91,9 +91,9 @@ class Turns:
         if not calls:
             del self._waiting[owner]
 
-    def late(self, now_ms: int) -> list[Waiter]:
-        """Those that have waited for too long; they wait no more."""
+    def expired(self, now_ms: int) -> list[Waiter]:
+        """Remove and return the calls whose time in the queue is over."""
         late = [call for calls in self._waiting.values() for call in calls if call.waiting_until_ms <= now_ms] if self.count else []
         for call in late:
-            self.forget(call)
+            self.remove(call)
         return late

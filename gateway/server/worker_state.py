@@ -20,13 +20,13 @@ from gateway.telemetry import Metrics
 from gateway.telemetry.recent import Recent
 
 _LAST_DIGITS: Final = [f"{number:02x}" for number in range(256)]
-"""Of a request id: formatting a number costs as much as reading a head."""
+"""Of a request id, formatted in advance: formatting a number costs as much as parsing a request head."""
 
 
-class Common:
+class WorkerState:
     """See the module.
 
-    :param serving: replaced whole at a reload
+    :param serving: the version in force; a reload replaces it whole
     """
 
     __slots__ = (
@@ -46,13 +46,13 @@ class Common:
         self.scheduler = FairScheduler()
         self._dates = DateLine()
         self.date = self._dates.at(clock.now_ms())
-        """The ``Date`` field line of this second."""
+        """The current ``Date`` field line."""
         self._id_prefix = secrets.token_hex(6)
         self._id_count = 0
         self._id_begin = f"{self._id_prefix}{0:08x}"
 
     def next_request_id(self) -> str:
-        """Unique over all workers and restarts; says nothing and is no secret."""
+        """An id that is unique across workers and restarts. It carries no information and is not secret."""
         self._id_count = count = self._id_count + 1
         last = count & 0xFF
         if not last:
@@ -62,7 +62,7 @@ class Common:
     def refused(
         self, serving: Serving, refusal: Refusal, request: Request | None, route: str | None = None, admitted: Admitted | None = None
     ) -> None:
-        """Count, keep and log a refusal."""
+        """Count, record and log a refusal."""
         self.metrics.refused[refusal.code] += 1
         if refusal.resource:
             self.metrics.resource_refused[refusal.resource] += 1
@@ -75,7 +75,7 @@ class Common:
             reports.log_refused(serving.access, refusal, request, route, admitted)
 
     def refused_briefly(self, refused: BriefRefusal) -> None:
-        """Count a refusal that is neither explained nor logged."""
+        """Count a brief refusal, which is neither explained nor logged."""
         metrics = self.metrics
         metrics.refused[refused.kind.code] += 1
         metrics.refusals_brief += 1
@@ -83,5 +83,5 @@ class Common:
             metrics.resource_refused[THROTTLED] += 1
 
     def tick(self) -> None:
-        """Once in every period of the ticker."""
+        """Called by the ticker once per period."""
         self.date = self._dates.at(clock.now_ms())

@@ -14,8 +14,8 @@ from typing import Any, cast
 import pytest
 
 from gateway.config.settings import Tls
-from gateway.net import greeting
-from gateway.net.greeting import GreetingListener, whole_hello
+from gateway.net import preamble
+from gateway.net.preamble import PreambleListener, whole_hello
 from gateway.net.tls import server_context
 from gateway.runtime.tasks import spawn
 from gateway.server import plane
@@ -50,9 +50,9 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
         return listening.accept()[0], far
 
 
-def greeted(served: Served) -> int:
-    """How many are being greeted."""
-    return sum(inside.greeted(served).values())
+def preambles(served: Served) -> int:
+    """How many preambles are in progress."""
+    return sum(inside.preambles(served).values())
 
 
 async def test_handshakes_in_progress_count_for_their_address_and_another_address_has_room(pair, monkeypatch):
@@ -60,13 +60,13 @@ async def test_handshakes_in_progress_count_for_their_address_and_another_addres
     async with recording_upstream() as upstream, serving_tls(pair, upstream, limits={"max_connections_per_address": 3}) as served:
         stalled = [await served.client(local_addr=("127.0.0.2", 0)) for _ in range(5)]
         await served.until(lambda: served.metrics.connections_refused["from your address"] == 2)
-        assert greeted(served) == 3
+        assert preambles(served) == 3
         for client in stalled[3:]:
             assert await client.rest() == b""
         other = await served.client(**trusting(pair))
         assert (await other.ask(GET)).status == 200
         await stalled[0].close()
-        await served.until(lambda: greeted(served) == 2)
+        await served.until(lambda: preambles(served) == 2)
         again = await served.client(local_addr=("127.0.0.2", 0), **trusting(pair))
         assert (await again.ask(GET)).status == 200
 
@@ -77,7 +77,7 @@ async def test_handshakes_in_progress_count_in_all(pair, monkeypatch):
         for number in range(4):
             await served.client(local_addr=(f"127.0.0.{number + 2}", 0))
         await served.until(lambda: served.metrics.connections_refused["in all"] == 2)
-        assert greeted(served) == 2
+        assert preambles(served) == 2
 
 
 async def test_behind_a_load_balancer_they_count_for_the_client_that_it_names(pair, monkeypatch):
@@ -88,8 +88,8 @@ async def test_behind_a_load_balancer_they_count_for_the_client_that_it_names(pa
             client = await served.client()
             client.send(b"PROXY TCP4 %b 10.0.0.1 4711 443\r\n" % source.encode())
         await served.until(lambda: served.metrics.connections_refused["from your address"] == 1)
-        await served.until(lambda: greeted(served) == 3)
-        await served.until(lambda: inside.greeted(served) == {"203.0.113.7": 2, "203.0.113.8": 1})
+        await served.until(lambda: preambles(served) == 3)
+        await served.until(lambda: inside.preambles(served) == {"203.0.113.7": 2, "203.0.113.8": 1})
 
 
 async def test_who_has_too_many_connections_is_told_so_over_tls(pair):
@@ -107,7 +107,7 @@ async def test_a_first_message_that_does_not_come_is_not_awaited_for_long(pair, 
         client.send(sent)
         assert await client.rest() == b""
         assert served.metrics.connections_refused["tls"] == 1
-        assert greeted(served) == 0
+        assert preambles(served) == 0
 
 
 BEGUN = {
@@ -124,14 +124,14 @@ async def test_a_handshake_that_has_begun_and_does_not_end_counts_for_its_addres
         client = await served.client(local_addr=("127.0.0.2", 0))
         client.send(client_hello("gate.example"))
         assert (await client.reader.readexactly(1)) == b"\x16", "the answer has begun"
-        assert inside.greeted(served) == {"127.0.0.2": 1}
+        assert inside.preambles(served) == {"127.0.0.2": 1}
         for piece in more:
             if not client.writer.is_closing():
                 client.send(piece)
                 await asyncio.sleep(0.01)
         with contextlib.suppress(ConnectionError):
             await client.reader.read()
-        await served.until(lambda: inside.greeted(served) == {})
+        await served.until(lambda: inside.preambles(served) == {})
         assert served.metrics.connections_refused["tls"] == 1
         assert served.metrics.connections_accepted == 0
 
@@ -192,7 +192,7 @@ async def test_of_many_that_start_tls_one_does_in_a_turn_and_addresses_take_turn
 
         monkeypatch.setattr(plane.Plane, "in_turn", lambda _self, peer, begin: noted(peer, begin))
         clients = [await served.client(local_addr=(address, 0)) for address in [*["127.0.0.2"] * 4, "127.0.0.3"]]
-        await served.until(lambda: greeted(served) == 5)
+        await served.until(lambda: preambles(served) == 5)
         for client in clients:
             os.write(client.writer.get_extra_info("socket").fileno(), HELLO)
         while len(begun) < 5:
@@ -203,7 +203,7 @@ async def test_of_many_that_start_tls_one_does_in_a_turn_and_addresses_take_turn
 
 
 class Hall:
-    """A host with room for everybody, whose clients are told when they have been greeted."""
+    """A host with room for everybody, whose clients are told when their preamble has ended."""
 
     def __init__(self) -> None:
         self.greeted = 0
@@ -213,14 +213,14 @@ class Hall:
     def sends_header(self, _peer: str) -> bool:
         return False
 
-    def greeting_seconds(self) -> float:
+    def preamble_seconds(self) -> float:
         return 60.0
 
     def has_room(self, _peer: str, _of_peer: int, in_all: int) -> bool:
         spawn(self._note(in_all + 1), name="tell of one who came")
         return True
 
-    def greeting_failed(self, _reason: str) -> None:
+    def preamble_failed(self, _reason: str) -> None:
         self.failed += 1
 
     def in_turn(self, _peer: str, begin: Callable[[], None]) -> None:
@@ -251,7 +251,7 @@ async def test_who_finishes_lets_a_handshake_end_and_drops_those_that_do_not(pai
     hall = Hall()
     listening = socket.create_server(("127.0.0.1", 0))
     address = listening.getsockname()
-    listener = GreetingListener(listening, hall, server_context(Tls(certificate=pair[0], key=pair[1])))
+    listener = PreambleListener(listening, hall, server_context(Tls(certificate=pair[0], key=pair[1])))
     silent, half, late = [await asyncio.open_connection(*address) for _ in range(3)]
     half[1].write(client_hello("gate.example"))
     await hall.greets(3)
@@ -271,7 +271,7 @@ async def test_who_finishes_lets_a_handshake_end_and_drops_those_that_do_not(pai
 
 
 async def test_who_finishes_with_nobody_is_done(pair):
-    listener = GreetingListener(socket.create_server(("127.0.0.1", 0)), Hall(), server_context(Tls(certificate=pair[0], key=pair[1])))
+    listener = PreambleListener(socket.create_server(("127.0.0.1", 0)), Hall(), server_context(Tls(certificate=pair[0], key=pair[1])))
     await asyncio.wait_for(listener.finish(60.0), 20)
 
 
@@ -305,7 +305,7 @@ async def test_an_end_is_not_waited_beyond(sent):
 
 
 async def test_without_descriptors_it_rests_and_goes_on(pair, monkeypatch):
-    monkeypatch.setattr(greeting, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(preamble, "REST_SECONDS", 0.01)
     async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
         listener, real = inside.listening(served)
         failures = [OSError(errno.EMFILE, "Too many open files")] * 2
@@ -327,13 +327,13 @@ async def test_without_descriptors_it_rests_and_goes_on(pair, monkeypatch):
         assert not failures
 
 
-async def test_a_client_that_was_greeted_during_a_drain_and_asks_nothing_does_not_hold_it(pair, monkeypatch):
+async def test_a_client_accepted_during_a_drain_and_asks_nothing_does_not_hold_it(pair, monkeypatch):
     monkeypatch.setattr(plane, "IDLE_GRACE_MS", 20)
     async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
         busy = await served.client(**trusting(pair))
         busy.send(b"POST /trade HTTP/1.1\r\nHost: gate.example\r\nContent-Length: 1\r\n\r\n")
         late = await served.client()
-        await served.until(lambda: greeted(served) == 1)
+        await served.until(lambda: preambles(served) == 1)
         draining = spawn(served.plane.drain(8_000), name="drain")
         await asyncio.sleep(0.1)
         await late.writer.start_tls(trusting(pair)["ssl"], server_hostname="gate.example")
@@ -346,7 +346,7 @@ async def test_a_client_that_was_greeted_during_a_drain_and_asks_nothing_does_no
 async def test_a_drain_waits_for_handshakes_in_progress_and_answers_what_comes_with_their_end(pair):
     async with recording_upstream() as upstream, serving_tls(pair, upstream) as served:
         late, silent = await served.client(), await served.client()
-        await served.until(lambda: greeted(served) == 2)
+        await served.until(lambda: preambles(served) == 2)
         draining = spawn(served.plane.drain(60_000), name="drain")
         for _ in range(5):
             await asyncio.sleep(0)
@@ -358,9 +358,9 @@ async def test_a_drain_waits_for_handshakes_in_progress_and_answers_what_comes_w
         assert await silent.rest() == b""
 
 
-async def test_a_drain_does_not_wait_longer_than_it_may_for_who_is_being_greeted(pair):
+async def test_a_drain_does_not_wait_longer_than_it_may_for_preambles(pair):
     async with serving_tls(pair) as served:
         silent = await served.client()
-        await served.until(lambda: greeted(served) == 1)
+        await served.until(lambda: preambles(served) == 1)
         assert not await served.plane.drain(50)
         assert await silent.rest() == b""
