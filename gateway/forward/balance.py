@@ -18,12 +18,13 @@ LONGEST_EJECTION_MS = 30_000
 class Condition:
     """What is known of one server."""
 
-    __slots__ = ("_ejection_ms", "_failures", "_out_until_ms", "up")
+    __slots__ = ("_ejection_ms", "_out_until_ms", "failures", "up")
 
     def __init__(self) -> None:
         self.up = True
         """What the active checks say; true while there are none."""
-        self._failures = 0
+        self.failures = 0
+        """In a row."""
         self._ejection_ms = 0
         self._out_until_ms = 0
 
@@ -40,15 +41,15 @@ class Condition:
 
     def succeeded(self) -> None:
         """It gave a whole response."""
-        if self._failures:
-            self._failures = self._ejection_ms = self._out_until_ms = 0
+        if self.failures:
+            self.failures = self._ejection_ms = self._out_until_ms = 0
 
     def failed(self, now_ms: int) -> None:
         """It refused a connection, broke one, did not answer in time, or answered what cannot be framed."""
-        self._failures += 1
+        self.failures += 1
         if self._ejection_ms:
             self._ejection_ms = min(self._ejection_ms * 2, LONGEST_EJECTION_MS)
-        elif self._failures >= FAILURES_TO_EJECT:
+        elif self.failures >= FAILURES_TO_EJECT:
             self._ejection_ms = FIRST_EJECTION_MS
         if self._ejection_ms:
             self._out_until_ms = now_ms + self._ejection_ms

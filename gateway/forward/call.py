@@ -126,7 +126,9 @@ class Call(Waiter):
         server, self.server, self.connection = self.server, None, None
         if server is not None:
             server.active -= 1
-            server.condition.succeeded()
+            condition = server.condition
+            if condition.failures:
+                condition.succeeded()
             if self.held:
                 server.left(self)
         self.receiver.response_end()

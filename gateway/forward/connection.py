@@ -84,8 +84,9 @@ class UpstreamConnection(UpstreamEnd):
         self._head: ResponseHead | None = None
         self._received = False
         self._reader.begin(head_only=waiter.head_only, upgrade=waiter.upgrade)
-        self.deadline_ms = self._response_deadline() if waiter.whole else NEVER
-        self.server.outbox.put(self.transport, request)
+        server = self.server
+        self.deadline_ms = server.ticker.now_ms + server.response_timeout_ms if waiter.whole else NEVER
+        server.outbox.put(self.transport, request)
 
     def write(self, piece: bytes) -> None:
         if self.call is not None and self.call.whole:

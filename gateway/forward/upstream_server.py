@@ -110,11 +110,21 @@ class UpstreamServer(Owner):
         if not reusable or self.retired:
             connection.close()
             return
+        if self._queue.count and self._given_on(connection):
+            return
+        if len(self._idle) < self._max_idle:
+            connection.park(self.ticker.now_ms + self._keep_alive_ms)
+            self._idle[connection] = None
+        else:
+            connection.close()
+
+    def _given_on(self, connection: UpstreamConnection) -> bool:
+        """Whether somebody waited for it."""
         while self._queue.count and (call := self._queue.next()) is not None:
             connection.park(self.ticker.now_ms)
             if call.send_on(connection):
-                return
-        self.unused(connection)
+                return True
+        return False
 
     def unused(self, connection: UpstreamConnection) -> None:
         """Nobody wants it now."""

@@ -16,7 +16,7 @@ OPTIONS: Final = Answer(200, ((b"allow", METHODS),), b"")
 
 _CLOSE: Final = b"connection: close\r\n\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
-_END: Final = b"\r\n"
+END: Final = b"\r\n"
 _WITHOUT_CONTENT = frozenset({204, 304})
 
 STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -47,7 +47,7 @@ def connection_end(*, keep_alive: bool, http10: bool) -> bytes:
     """The ``Connection`` field where one is needed, and the empty line that ends a head."""
     if not keep_alive:
         return _CLOSE
-    return _KEEP_ALIVE if http10 else _END
+    return _KEEP_ALIVE if http10 else END
 
 
 def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: bool, head_only: bool) -> bytes:
@@ -88,7 +88,7 @@ def relayed(  # noqa: PLR0917  # in the order in which they are written
 
 def interim(head: ResponseHead) -> bytes:
     """A 1xx answer (RFC 9110 §15.2), passed on."""
-    return relayed(head, b"", b"", b"", _END)
+    return relayed(head, b"", b"", b"", END)
 
 
 def switching(head: ResponseHead, more: bytes, drop: frozenset[bytes]) -> bytes:

@@ -85,23 +85,25 @@ class RequestReader(Reader):
         self._remember_shape(head, line, fields, framing)
         if not framing.alone:
             self._renew()
-        self._begin_request(framing.length, max_bytes)
+        self._begin_content(framing.length, max_bytes, padded=False)
         return True
 
     def _read_known(self, data: bytes, max_bytes: int) -> bool:
         """A head of a shape that was read before; what follows it becomes ``rest``."""
         for shape in self._shapes:
-            values = shape.values_in(data)
-            if values is None:
+            if not shape.recognizes(data):
                 continue
-            size = shape.size(values)
+            size, framing = shape.size, shape.framing
             if size > max_bytes:
                 return False
-            self.line, self.fields, self.framing, self.shape = shape.line(values), shape.fields(values), shape.framing, shape
+            self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, framing, shape
             self._special = None  # the framing is not of the fields that were read last
             self.rest = data[size:]
             self._strange = 0
-            self._begin_request(shape.framing.length, max_bytes)
+            if framing.length:
+                self._begin_content(framing.length, max_bytes, padded=False)
+            else:
+                self.ended = True
             return True
         return False
 
@@ -114,12 +116,6 @@ class RequestReader(Reader):
             self._shapes = (shape, *self._shapes[: SHAPES - 1])
             if self._peer:
                 remember(_of_peer, self._peer, self._shapes, PEERS)
-
-    def _begin_request(self, length: int, max_bytes: int) -> None:
-        if length:
-            self._begin_content(length, max_bytes, padded=False)
-        else:
-            self.ended = True
 
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
         """Method and path of a head that was refused, as far as its first line has them: only for the form of the refusal.

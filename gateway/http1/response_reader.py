@@ -51,8 +51,10 @@ class ResponseReader(Reader):
 
         :raises Unframable: nothing of these bytes can be relied on
         """
-        self.content = b""
         self.interims = _NONE
+        if self.head is None and self._read_known(data):
+            return
+        self.content = b""
         try:
             while self.head is None:
                 head = self._next_head(data)
@@ -74,6 +76,19 @@ class ResponseReader(Reader):
     def end_of_input(self) -> bool:
         """The server ended its side: whether that ends the response as it should."""
         return self.head is not None and not self.ended and self._left == UNTIL_CLOSE
+
+    def _read_known(self, data: bytes) -> bool:
+        """A whole response whose head was accepted before, which llhttp is not shown again; most come like this."""
+        if self._held or self._head_only:
+            return False
+        end = data.find(HEAD_END) + 4
+        head = known_head(data[:end])
+        if head is None or head.status < 200 or head.length != len(data) - end or end > self._room:
+            return False
+        self.head = head
+        self.content = data[end:]
+        self.ended = True
+        return True
 
     def _next_head(self, data: bytes) -> ResponseHead | None:
         """The next whole head, ``None`` while it has not ended. One that was accepted before is not shown to llhttp again."""

@@ -28,7 +28,7 @@ _TARGET_END: Final = b" "
 class Shape:
     """One shape; shared by the connections on which it was seen."""
 
-    __slots__ = ("_bytes", "_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "_sizes", "framing")
+    __slots__ = ("_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "_sizes", "fields", "framing", "line", "size")
 
     def __init__(self, parts: tuple[bytes, ...], indices: list[int], line: RequestLine, fields: list[Field], framing: Framing) -> None:
         self._parts = parts
@@ -38,20 +38,26 @@ class Shape:
         self._line = line
         self._fields = fields
         """As they were read first, with empty values where they change."""
-        self._bytes = sum(map(len, parts))
         self._sizes = [0] * len(parts)
         """Bytes of the value before each part, in the last head of this shape: mostly the same in the next."""
         self.framing = framing
+        self.line = line
+        """The request line of the head that was recognized last."""
+        self.fields = fields
+        """Its fields."""
+        self.size = 0
+        """Its size in bytes."""
         self._drop: frozenset[bytes] | None = None
         self._forwarded = b""
 
-    def values_in(self, data: bytes) -> list[bytes] | None:
-        """The values in the head that ``data`` begins with, in their order; ``None`` when it is of another shape."""
+    def recognizes(self, data: bytes) -> bool:
+        """Whether the head that ``data`` begins with is of this shape: :attr:`line`, :attr:`fields` and :attr:`size` are its own then."""
         parts, sizes = self._parts, self._sizes
         part = parts[0]
         if not data.startswith(part):
-            return None
-        values: list[bytes] = []
+            return False
+        fields, indices, number = self._fields[:], self._indices, 0
+        query = b""
         at = len(part)
         for index in range(1, len(parts)):
             part = parts[index]
@@ -63,37 +69,22 @@ class Shape:
                 end = data.find(_TARGET_END if in_query else _LINE_END, at, at + LONGEST)
                 after = end + len(part)
                 if end <= at or data[end:after] != part:
-                    return None
+                    return False
                 sizes[index] = end - at
             value = data[at:end]
             if value.translate(_IN_QUERY if in_query else _VISIBLE) != value:
-                return None
+                return False
             at = after
-            values.append(value)
-        return values
-
-    def size(self, values: list[bytes]) -> int:
-        """Bytes of the head with these values."""
-        size = self._bytes
-        for value in values:
-            size += len(value)
-        return size
-
-    def line(self, values: list[bytes]) -> RequestLine:
-        """The request line with these values."""
-        line = self._line
-        if line.query is None:
-            return line
-        return RequestLine(line.method, line.path + b"?" + values[0], http10=False)
-
-    def fields(self, values: list[bytes]) -> list[Field]:
-        """The fields with these values."""
-        fields = self._fields[:]
-        number = 0 if self._line.query is None else 1
-        for index in self._indices:
-            fields[index] = (fields[index][0], values[number])
-            number += 1
-        return fields
+            if in_query:
+                query = value
+            else:
+                place = indices[number]
+                fields[place] = (fields[place][0], value)
+                number += 1
+        if query:
+            self.line = RequestLine(self._line.method, self._line.path + b"?" + query, http10=False)
+        self.fields, self.size = fields, at
+        return True
 
     def forwarded(self, drop: frozenset[bytes]) -> bytes:
         """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, which holds all of :data:`CHANGING`."""

@@ -11,7 +11,10 @@ class ClientLines:
         self._lines = b""
 
     def render(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        """See :meth:`gateway.server.ports.ClientEnd.client_lines`."""
+        """For a request by this host.
+
+        :param secure: whether the client came over TLS, to this gate or to a trusted proxy
+        """
         if self._client_ip != client_ip or self._host != host or self._secure is not secure or not self._lines:
             self._client_ip, self._host, self._secure = client_ip, host, secure
             ip = client_ip.encode()

@@ -1,7 +1,7 @@
 """A client connection: reads requests one after the other and writes answers in the same order.
 
 One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. The connection
-is in one of the states of ``states``, and its time limit follows from the state; :meth:`ClientConnection._enter` alone changes either.
+is in one of the states of ``states``, and its time limit follows from the state: :meth:`ClientConnection._enter` says how.
 """
 
 import asyncio
@@ -64,24 +64,8 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_exchange",
-        "_full",
-        "_input",
-        "_lines",
-        "_lingering",
-        "_processing",
-        "_reader",
-        "_serving",
-        "_state",
-        "_tracker",
-        "_unread",
-        "_upgraded",
-        "_worker",
-        "believed",
-        "deadline_ms",
-        "peer",
-        "secure",
-        "transport",
+        "_exchange", "_full", "_input", "_lingering", "_processing", "_reader", "_serving", "_state", "_tracker",
+        "_unread", "_upgraded", "_worker", "believed", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(
@@ -99,7 +83,8 @@ class ClientConnection(ClientEnd):
         self._processing = self._full = False
         self._unread = 0
         """Bytes that were written and not read by the client when the time limit for reading them began."""
-        self._lines = ClientLines()
+        self.lines = ClientLines()
+        self.shared = False
         self._lingering = Lingering()
         self._state = HEAD
         self.deadline_ms = NEVER
@@ -115,7 +100,9 @@ class ClientConnection(ClientEnd):
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
-        self._input.open(self.transport, self._tracker.owner(self))
+        owner = self._tracker.owner(self)
+        self.shared = owner.startswith(SHARED)
+        self._input.open(self.transport, owner)
         self._enter(HEAD)
         self._worker.scheduler.measure()
         reason = self._tracker.opened(self)
@@ -137,7 +124,7 @@ class ClientConnection(ClientEnd):
             if self._charge_or_abort():
                 buffer.update_reading()
         elif state <= IDLE:
-            if buffer.may_process(len(data)):
+            if buffer.authenticated or buffer.may_process(len(data)):
                 self._read_head(data)
                 return
             buffer.data = data
@@ -201,7 +188,7 @@ class ClientConnection(ClientEnd):
     # -- states
 
     def _enter(self, state: int) -> None:
-        """Change the state, and with it the time limit: see the table."""
+        """Change the state, and with it the time limit: see the table. What every request goes through does so itself, by the same rule."""
         self._state = state
         now_ms, serving = self._worker.ticker.now_ms, self._serving
         if BODY <= state <= WAITING:
@@ -306,7 +293,10 @@ class ClientConnection(ClientEnd):
         self._serving = serving = worker.serving
         self._exchange = exchange = Exchange(worker, serving, self, request, reader.framing)
         if reader.ended:
-            self._enter(WAITING)
+            if self._full:
+                self._enter(WAITING)
+            else:
+                self._state, self.deadline_ms = WAITING, NEVER  # as _enter does: the usual case of every request
             exchange.start()
             if self._state == WAITING and len(buffer.data) > FREE_BACKLOG:
                 self._charge_or_abort()
@@ -367,7 +357,7 @@ class ClientConnection(ClientEnd):
             self._exchange.pause()
 
     def needs_own_turn(self) -> bool:
-        return not self._input.authenticated and self._input.owner.startswith(SHARED)
+        return self.shared and not self._input.authenticated
 
     def finish(self, *, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
@@ -382,17 +372,15 @@ class ClientConnection(ClientEnd):
         # else the next one begins when the client has read what it has got
 
     def _next(self) -> None:
-        self._serving = self._worker.serving
-        self._enter(IDLE)
+        worker = self._worker
+        self._serving = serving = worker.serving
+        self._state, self.deadline_ms = IDLE, worker.ticker.now_ms + serving.idle_timeout_ms  # as _enter does
         if self._input.paused:
             self._input.resume()
         if self._input.data:
             self._process_buffer()
-        elif self._worker.draining:  # which began while the client had not read its answer
+        elif worker.draining:  # which began while the client had not read its answer
             self.close()
-
-    def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        return self._lines.render(client_ip, host, secure=secure)
 
     def pause_reading(self) -> None:
         self._input.pause()

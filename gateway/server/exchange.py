@@ -112,7 +112,10 @@ class Exchange(Receiver):
             if self._framing.upgrade and route.websocket:
                 self._keep_alive = False  # whatever the answer: what stands behind a handshake may be frames
             if self._whole:
-                self._decide_in_turn()
+                if self._connection.shared:
+                    self._decide_in_turn()
+                else:
+                    self._decide()
                 return
             if 0 <= self._framing.length <= arrived:
                 self._collect(())  # all of it is here, and decided on in this turn
@@ -269,7 +272,7 @@ class Exchange(Receiver):
             self._place = self._worker.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        last = upstream_request.is_last(request.method, self._framing)
+        last = self._framing.length != 0 and upstream_request.is_last(request.method, self._framing)
         self._call = call = Call(
             pool, self, request.method, parts, streamed=self.streamed, upgrade=switching, once=once, last=last, client=client
         )
@@ -299,9 +302,11 @@ class Exchange(Receiver):
         if not self._whole or worker.draining:
             self._keep_alive = False
         self.phase = RESPONDING
-        end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        self._out.append(answer.relayed(head, worker.date, admitted.answer_headers, framing, end, self._cors_lines()))
-        access = self._serving.access
+        serving = self._serving
+        end = answer.END if self._keep_alive and not http10 else answer.connection_end(keep_alive=self._keep_alive, http10=http10)
+        cors = b"" if serving.cors is None else self._cors_lines()
+        self._out.append(answer.relayed(head, worker.date, admitted.answer_headers, framing, end, cors))
+        access = serving.access
         if access.enabled and access.sampled() and self._call is not None:
             self._logged = (head.status, *self._stages(self._call))
         if self._trace is not None and self._call is not None:
@@ -335,7 +340,8 @@ class Exchange(Receiver):
             reports.log_admitted(
                 self._serving.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
             )
-        self._end_trace()
+        if self._trace is not None:
+            self._end_trace()
         self._complete()
 
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
@@ -462,7 +468,8 @@ class Exchange(Receiver):
 
     def _complete(self) -> None:
         """Answered to the end."""
-        self._release_place()
+        if self._place is not None:
+            self._release_place()
         self.phase = OVER
         self._connection.finish(keep_alive=self._keep_alive)
 

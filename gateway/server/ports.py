@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from typing import Protocol
 
+from gateway.server.client_lines import ClientLines
+
 
 class Upgraded(Protocol):
     """What a connection hands its bytes to once it speaks another protocol than HTTP."""
@@ -16,22 +18,20 @@ class Upgraded(Protocol):
 class ClientEnd(ABC):
     """The client's connection, as an exchange and a tunnel use it."""
 
-    __slots__ = ()
+    __slots__ = ("lines", "shared")
+
+    lines: ClientLines
+    """The field lines that describe the client to an upstream."""
+    shared: bool
+    """Whether many clients share the connection, as behind a proxy."""
 
     @abstractmethod
     def write(self, data: bytes) -> None:
         """Send this behind everything before it."""
 
     @abstractmethod
-    def client_lines(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        """The field lines that describe the client to an upstream.
-
-        :param secure: whether the client came over TLS, to this gate or to a trusted proxy
-        """
-
-    @abstractmethod
     def needs_own_turn(self) -> bool:
-        """Whether many clients share the connection, as behind a proxy, and the last request on it was not admitted for a key."""
+        """Whether the connection is shared, and the last request on it was not admitted for a key."""
 
     @abstractmethod
     def finish(self, *, keep_alive: bool) -> None:

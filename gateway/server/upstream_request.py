@@ -14,6 +14,7 @@ from gateway.telemetry.tracing import Trace
 
 _WITH_CONTENT: Final = frozenset({b"POST", b"PUT", b"PATCH"})
 _UNEXPECTED: Final = frozenset({b"GET", b"HEAD"})
+_END: Final = b"\r\n\r\n"
 _UPGRADE: Final = b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
@@ -34,18 +35,22 @@ def parts(  # noqa: PLR0917  # on the hot path
         lines = request_lines(request.headers, drop | trace.replaced) + trace.line
     else:
         shape = request.shape
-        lines = request_lines(request.headers, drop) if shape is None or drop is not serving.dropped else shape.forwarded(drop)
+        lines = shape.forwarded(drop) if shape is not None and drop is serving.dropped else request_lines(request.headers, drop)
     secure = admitted.secure
     return [
         request.method + b" " + request.target + b" HTTP/1.1\r\n",
         b"",
         lines,
         pool.identity_lines.at(admitted.identity, request.received_ms),
-        client.client_lines(admitted.client_ip, framing.host, secure=request.secure if secure is None else secure),
+        client.lines.render(admitted.client_ip, framing.host, secure=request.secure if secure is None else secure),
         VIA_HTTP10 if framing.http10 else VIA,
         b"x-request-id: ",
         request.request_id.encode(),
-        _UPGRADE if upgrade else _content_lines(request, framing, streamed=streamed),
+        _UPGRADE
+        if upgrade
+        else _END
+        if framing.length == 0 and request.method in _UNEXPECTED
+        else _content_lines(request, framing, streamed=streamed),
         request.body,
     ]
 

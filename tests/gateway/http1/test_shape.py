@@ -151,7 +151,7 @@ def test_a_value_has_a_longest_length() -> None:
     reader = acquainted(HEADS[0], HEADS[0])
     assert reader.shape is not None
     for length, known in ((LONGEST - 1, True), (LONGEST, False)):
-        assert (reader.shape.values_in(MOBEE % (b"1", b"x" * length)) is not None) is known
+        assert reader.shape.recognizes(MOBEE % (b"1", b"x" * length)) is known
 
 
 @pytest.mark.parametrize("stamp", [b"1 ", b"1\t", b""])

@@ -16,6 +16,7 @@ from gateway.http1.message import Request
 from gateway.http1.response import ResponseHead
 from gateway.runtime.ticker import NEVER, Ticker
 from gateway.server import phases, states
+from gateway.server.client_lines import ClientLines
 from gateway.server.connection import ClientConnection, ConnectionTracker
 from gateway.server.exchange import Exchange
 from gateway.server.ports import ClientEnd
@@ -46,11 +47,10 @@ class Client(ClientEnd):
 
     def __init__(self) -> None:
         self.did: list[str] = []
+        self.lines = ClientLines()
+        self.shared = False
 
     def write(self, data: bytes) -> None: ...
-    def client_lines(self, *_args: object, **_named: object) -> bytes:
-        return b""
-
     def needs_own_turn(self) -> bool:
         return False
 
