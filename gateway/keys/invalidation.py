@@ -110,7 +110,8 @@ class Clock(Protocol):
 class InvalidationListener:
     """Reads the feed and keeps both channels open; calls each of :attr:`on_invalidate` with the id of every key that changed.
 
-    ``None`` stands for every key. Subscribers are plain functions and must not block.
+    ``None`` stands for every key. Subscribers are plain functions and must not block. When one raises that is logged, and all are
+    told of every key after the next read of the feed.
 
     :param dsn: of the gateway's role, straight to PostgreSQL: behind a pooler that swallows LISTEN changes are a second late
     """
@@ -132,6 +133,8 @@ class InvalidationListener:
         self._read_seconds = READ_SECONDS
         self._is_applied = True
         """Whether all changes of the last read have been applied: a defect may have interrupted that."""
+        self._has_missed = False
+        """Whether a subscriber has raised since the last read."""
 
     def fit(self, settings: "Cache") -> None:
         """Read the feed several times while memory is believed."""
@@ -236,6 +239,9 @@ class InvalidationListener:
         for page in pages:
             self._apply(page, is_same_server=is_same_server)
             await asyncio.sleep(0)
+        if self._has_missed:
+            self._has_missed = False
+            self._notify(None)
         self._is_applied = True
         self._trust.record_applied()
         if before is not None:  # once all of them are refused: on a busy machine each command hands over the processor
@@ -317,4 +323,8 @@ class InvalidationListener:
 
     def _notify(self, key_id: str | None) -> None:
         for subscriber in self.on_invalidate:
-            subscriber(key_id)
+            try:
+                subscriber(key_id)
+            except Exception:  # noqa: BLE001  # it must not keep the changes behind it from memory
+                _log.exception("invalidation_subscriber_defect", key_id=key_id)
+                self._has_missed = True

@@ -302,17 +302,29 @@ async def test_a_defect_on_the_way_does_not_end_the_listening(world, monkeypatch
         assert failures == 2
 
 
-async def test_a_defect_while_changes_are_applied_loses_none_of_them(world, listening):
-    """What had not been applied was known by the next read, which left it out: its keys would have stayed in memory."""
-    failures = iter([KeyError("a defect")])
+async def test_a_subscriber_that_raises_keeps_no_change_from_memory_and_is_told_of_every_key_later(world):
+    """By the feed, the keys of later pages stayed in memory until the next read; by a message, the later keys of that message."""
+    gate, told, failures = await world.gate(), [], iter([KeyError("a defect")])
+    first, second = [await world.key() for _ in range(2)]
+    await gate.read()
 
-    def fails_once(_key_id):
+    def fails_once(key_id):
+        told.append(key_id)
         for failure in failures:
             raise failure
 
-    listening.listener.on_invalidate.insert(0, fails_once)
-    await world.key()
-    await listening.until(lambda: None in listening.told)
+    gate.listener.on_invalidate.append(fails_once)
+    for tell in (gate.read, lambda: asyncio.sleep(0, gate.announce(first.key_id, second.key_id))):
+        told.clear()
+        failures = iter([KeyError("a defect")])
+        for record in (first, second):
+            await gate.lookup.fetch(record.key_id)
+        await world.admin.execute("UPDATE accounts SET frozen = NOT frozen")
+        await tell()
+        assert [gate.peek(record.key_id) for record in (first, second)] == [None, None]
+        await gate.read()
+        assert {first.key_id, second.key_id, None} == set(told)
+        assert gate.metrics.key_rereads == 0  # memory is in no doubt
 
 
 @given(st.binary())
