@@ -23,14 +23,24 @@ REDIS = (
 )
 """Tests of whatever speaks to Redis: every command and script that the services send, Sentinel and Cluster."""
 OURS = ("pyproject.toml", "deploy/locks/build.in", "--python-version", "3.11")
+UNUSED = ("pyarrow", "TA-Lib", "technical", "ft-pandas-ta", "python-telegram-bot", "questionary")
+"""What freqtrade asks for and does not import to trade: a quarter of all of it."""
 LOCKS = {
     "deploy/locks/runtime.txt": OURS,
     "deploy/locks/local.txt": (*OURS, "--extra", "local", "--extra", "traces"),
     "deploy/locks/test.txt": (*OURS, "--extra", "test", "--extra", "dev", "--extra", "traces"),
+    "tests/e2e/programs/freqtrade.txt": (
+        *("tests/e2e/programs/freqtrade.in", "--python-version", "3.11"),
+        *(f"--no-emit-package={name}" for name in UNUSED),
+    ),
     "tests/e2e/programs/hummingbot.txt": ("tests/e2e/programs/hummingbot.in", "--python-version", "3.11"),
     "tests/e2e/programs/nautilus_trader.txt": ("tests/e2e/programs/nautilus_trader.in", "--python-version", "3.12"),
 }
 """What each lock is of: the container, ``deploy/up``, ``tests/run``, and other people's programs that tests run."""
+
+
+# A session's commands are those of the environment that nox runs in, whether or not it is on the PATH.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def runs(interpreter: str) -> bool:

@@ -41,16 +41,6 @@ def test_ccxt_with_its_default_options(names):
     assert {urlsplit(url).netloc for url in asked} == {urlsplit(names["GATE"]).netloc}
 
 
-def test_freqtrade_gives_ccxt_what_it_needs(names):
-    written = guide.configuration("freqtrade", names)["exchange"]
-    keys = {"apiKey": written["key"], "secret": written["secret"], "options": {"defaultType": "spot"}}
-    bot = ccxt.binance(keys | written["ccxt_config"])
-    assert written["pair_whitelist"][0] in bot.load_markets()
-    assert bot.fetch_tickers(written["pair_whitelist"])["BTC/IDR"]["ask"] > 0
-    assert bot.fetch_l2_order_book("BTC/IDR", 50)["bids"]
-    assert bot.fetch_balance()["total"]["IDR"] > 0
-
-
 async def test_python_binance(names):
     """Asynchronous because the client, which is not, takes the running event loop or leaves one open."""
     bot = guide.python("python-binance", names)["client"]

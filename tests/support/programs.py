@@ -5,9 +5,10 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
@@ -15,6 +16,18 @@ FOLDER = Path(__file__).parents[1] / "e2e" / "programs"
 SECONDS = 600
 """To install, and compile, where other tests run beside it."""
 VARIABLES = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
+
+
+def _lacking(message: str) -> NoReturn:
+    """Skips, but on the machine that gives the verdict, where the program must run."""
+    if os.environ.get("CI"):
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def _variables() -> dict[str, str]:
+    """Programs write their bytecode: freqtrade takes 15 s to be compiled each time, 4 s to be imported."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def interpreter(least: tuple[int, int]) -> str | None:
@@ -35,14 +48,13 @@ def _run(command: list[str], **variables: str) -> None:
 
 
 def environment(name: str, *, least: tuple[int, int]) -> Path:
-    """The program's Python, installed as ``NAME.txt`` says, and ``NAME-source.txt`` where something is built; skips where it cannot run."""
+    """The program's Python, installed as ``NAME.txt`` says, and ``NAME-source.txt`` where something is built."""
     python = interpreter(least)
     if python is None:
-        pytest.skip(f"{name} needs Python {least[0]}.{least[1]} or newer, which is not here")
+        _lacking(f"{name} needs Python {least[0]}.{least[1]} or newer, which is neither on the PATH nor installed by pyenv")
     lock, source = FOLDER / f"{name}.txt", FOLDER / f"{name}-source.txt"
     if source.exists() and shutil.which("g++") is None:
-        message = f"{name} is compiled, and there is no compiler here: apt-get install g++"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+        _lacking(f"{name} is compiled, and there is no compiler here: apt-get install g++")
     place, stamp = FOLDER / ".environments" / name, FOLDER / ".environments" / name / "installed"
     build = [*sorted((FOLDER / "compiling").glob("*.py")), source] if source.exists() else []
     wanted = f"{python} {place} {[zlib.crc32(file.read_bytes()) for file in (lock, *build)]}"
@@ -69,7 +81,27 @@ def said(python: Path, name: str, given: dict[str, Any]) -> Any:
     """What ``NAME.py`` prints when it is given this, run by the program's own Python."""
     # -P: the file is called as the package that it imports.
     command = [str(python), "-P", str(FOLDER / f"{name}.py")]
-    done = subprocess.run(command, input=json.dumps(given), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, input=json.dumps(given), env=_variables(), capture_output=True, text=True, timeout=120)
     answers = [line[5:] for line in done.stdout.splitlines() if line.startswith("SAID ")]
     assert (done.returncode, len(answers)) == (0, 1), done.stdout + done.stderr
     return json.loads(answers[0])
+
+
+def printed(command: list[str], wanted: list[str], *, folder: Path) -> str:
+    """What a program that goes on for ever prints until it has printed each of ``wanted``; then it is ended."""
+    # rich breaks lines where the terminal ends, in the middle of what is looked for.
+    options: dict[str, Any] = {"env": _variables() | {"COLUMNS": "10000"}, "cwd": folder, "text": True}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options) as program:
+        limit = threading.Timer(300, program.kill)
+        limit.start()
+        lines: list[str] = []
+        missing = set(wanted)
+        try:
+            while missing and (line := program.stdout.readline()):
+                lines.append(line)
+                missing -= {words for words in missing if words in line}
+        finally:
+            limit.cancel()
+            program.kill()
+    assert not missing, f"{missing} after\n{''.join(lines[-50:])}"
+    return "".join(lines)
