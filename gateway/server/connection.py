@@ -64,8 +64,8 @@ class ClientConnection(ClientEnd):
     """
 
     __slots__ = (
-        "_exchange", "_full", "_input", "_lingering", "_processing", "_reader", "_serving", "_state", "_tracker",
-        "_unread", "_upgraded", "_worker", "believed", "deadline_ms", "peer", "secure", "transport",
+        "_exchange", "_full", "_input", "_lingering", "_processing", "_reader", "_serving", "_state", "_tracker", "_unread", "_upgraded",
+        "_worker", "believed", "deadline_ms", "peer", "secure", "transport",
     )  # fmt: skip
 
     def __init__(

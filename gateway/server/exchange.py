@@ -47,26 +47,8 @@ class Exchange(Receiver):
     """
 
     __slots__ = (
-        "_admitted",
-        "_buffer",
-        "_call",
-        "_chunked",
-        "_connection",
-        "_framing",
-        "_keep_alive",
-        "_logged",
-        "_out",
-        "_pending",
-        "_place",
-        "_request",
-        "_route",
-        "_serving",
-        "_trace",
-        "_whole",
-        "_worker",
-        "authenticated",
-        "phase",
-        "streamed",
+        "_admitted", "_buffer", "_call", "_chunked", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending", "_place",
+        "_request", "_route", "_serving", "_trace", "_whole", "_worker", "authenticated", "phase", "streamed",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerState, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:

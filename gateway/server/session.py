@@ -57,27 +57,8 @@ class Session(Tunnel):
     """
 
     __slots__ = (
-        "_ahead",
-        "_client",
-        "_client_full",
-        "_end",
-        "_finished",
-        "_key_id",
-        "_leaving",
-        "_logged_in_ms",
-        "_own",
-        "_proven",
-        "_reader",
-        "_route",
-        "_scheduled",
-        "_service_full",
-        "_serving",
-        "_shapes",
-        "_since_ms",
-        "_stopped",
-        "_waiting",
-        "_waiting_bytes",
-        "_worker",
+        "_ahead", "_client", "_client_full", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven", "_reader",
+        "_route", "_scheduled", "_service_full", "_serving", "_shapes", "_since_ms", "_stopped", "_waiting", "_waiting_bytes", "_worker",
         "_working",
     )  # fmt: skip
 
