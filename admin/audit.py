@@ -60,7 +60,7 @@ class OfficeEvent(StrEnum):
 
 
 class Actor(StrEnum):
-    """Who did it. In the log an operator stands by the name of their token (:attr:`Occasion.operator`)."""
+    """Who did it. In the log an operator stands by the name of their token (:attr:`Provenance.operator`)."""
 
     ACCOUNT = "account"
     OPERATOR = "operator"
@@ -69,7 +69,7 @@ class Actor(StrEnum):
     """This service by itself: an unused key ended, a leaked one revoked."""
 
 
-class Occasion(NamedTuple):
+class Provenance(NamedTuple):
     """When, from where and, in the back office, by whom: captured once per request."""
 
     now_ms: int
@@ -82,7 +82,7 @@ class Occasion(NamedTuple):
 class Entry:
     """One event before it has its place in the chain."""
 
-    occasion: Occasion
+    provenance: Provenance
     event: Event | OfficeEvent
     actor: Actor
     account_id: str | None
@@ -134,18 +134,18 @@ async def append(connection: Connection, *entries: Entry) -> None:
     for entry, row in zip(entries, rows, strict=True):
         event, digest = Recorded(*row[:8]), row[9]
         why = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
-        who = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
-        _log.info("audit", seq=event.seq, event_name=event.event, **who, **why, chain=digest.hex())
+        common = {"actor": event.actor, "account_id": event.account_id, "key_id": event.key_id, "client_ip": event.client_ip}
+        _log.info("audit", seq=event.seq, event_name=event.event, **common, **why, chain=digest.hex())
     notified = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
     notices = [_notice(topic, entry, owner) for topic, entry, owner in notified if owner is not None]
     notices += [_second_person(entry) for entry in entries if entry.event is OfficeEvent.KEYS_REVOKED]
     await outbox.add_all(connection, notices)
 
 
-def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_id: str | None = None) -> Entry:
+def note(about: Event, reason: str, provenance: Provenance, *, account_id: str, key_id: str | None = None) -> Entry:
     """An operator's reason for what was so already."""
     return Entry(
-        occasion=occasion,
+        provenance=provenance,
         event=OfficeEvent.OPERATOR_NOTE,
         actor=Actor.OPERATOR,
         account_id=account_id,
@@ -155,9 +155,9 @@ def note(about: Event, reason: str, occasion: Occasion, *, account_id: str, key_
 
 
 def _recorded(seq: int, entry: Entry) -> Recorded:
-    actor = entry.occasion.operator if entry.actor is Actor.OPERATOR else entry.actor
+    actor = entry.provenance.operator if entry.actor is Actor.OPERATOR else entry.actor
     detail = _canonical(dict(entry.detail))
-    return Recorded(seq, entry.occasion.now_ms, entry.event, actor, entry.account_id, entry.key_id, entry.occasion.client_ip, detail)
+    return Recorded(seq, entry.provenance.now_ms, entry.event, actor, entry.account_id, entry.key_id, entry.provenance.client_ip, detail)
 
 
 async def list_for_account(connection: Connection, account_id: str, *, limit: int, before_seq: int | None = None) -> list[Recorded]:
@@ -257,12 +257,12 @@ def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
     """The members of an entry that its account's holder may see; an operator's own address is not among them."""
     members = _NOTIFIED_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
     shown = {name: value for name, value in entry.detail.items() if name in members and value is not None}
-    if entry.actor is Actor.ACCOUNT and entry.occasion.client_ip is not None:
-        shown["client_ip"] = entry.occasion.client_ip
+    if entry.actor is Actor.ACCOUNT and entry.provenance.client_ip is not None:
+        shown["client_ip"] = entry.provenance.client_ip
     return Notice(
         topic=topic,
         account_id=account_id,
-        at_ms=entry.occasion.now_ms,
+        at_ms=entry.provenance.now_ms,
         key_id=entry.key_id,
         detail={**shown, "by": "owner" if entry.actor is Actor.ACCOUNT else "exchange"},
     )
@@ -270,8 +270,8 @@ def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
 
 def _second_person(entry: Entry) -> Notice:
     """A bulk act, for somebody else of the exchange to look at."""
-    who = {"operator": entry.occasion.operator, "client_ip": entry.occasion.client_ip}
-    return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NOBODYS, at_ms=entry.occasion.now_ms, detail={**entry.detail, **who})
+    common = {"operator": entry.provenance.operator, "client_ip": entry.provenance.client_ip}
+    return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NOBODYS, at_ms=entry.provenance.now_ms, detail={**entry.detail, **common})
 
 
 def _canonical(value: Any) -> str:

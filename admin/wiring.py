@@ -13,7 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from admin.api import openapi, table
 from admin.api.access_log import access_log
 from admin.api.entry import Entry, Rotation
-from admin.api.handlers import AccountApi, Who
+from admin.api.handlers import AccountApi, AccountHolder
 from admin.api.operation import Dispatcher
 from admin.api.problems import DOCS_URL, finish_headers, problems
 from admin.api.reporters import ReporterKeys
@@ -84,7 +84,7 @@ def build(
         return client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted)
 
     public = _application(settings, ready, metrics, port="public")
-    dispatcher: Dispatcher[Who] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
+    dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
     public.router.add_get("/openapi.json", _json(described))

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import structlog
 from aiohttp import web
 
-from admin.api.handlers import Who
+from admin.api.handlers import AccountHolder
 from admin.api.limiter import Limiter
 from admin.api.problems import ACCOUNT
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.config import AdminLimits
 from admin.errors import Unauthenticated, rate_limited
 from admin.identity.accounts import Accounts
@@ -33,13 +33,13 @@ class Entry:
         self._per_account = Limiter(limits.per_account)
         self._failures = Limiter(limits.per_ip_failures)
 
-    async def admit(self, request: web.Request, occasion: Occasion) -> Who:
+    async def admit(self, request: web.Request, provenance: Provenance) -> AccountHolder:
         """:raises Unauthenticated, RateLimited, StoreUnavailable: not now"""
         try:
-            caller = await self._identify(request, occasion.now_ms)
+            caller = await self._identify(request, provenance.now_ms)
         except Unauthenticated:
             # Only failures are counted by address, so that customers who share one with a guesser are not affected.
-            wait_ms = self._failures.take(customer_network(occasion.client_ip or ""), clock.monotonic_ms())
+            wait_ms = self._failures.take(customer_network(provenance.client_ip or ""), clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None
             raise
@@ -47,7 +47,7 @@ class Entry:
         wait_ms = self._per_account.take(caller.account_id, clock.monotonic_ms())
         if wait_ms:
             raise rate_limited("Too many requests for this account: slow down.", wait_ms)
-        return Who(caller, await self._accounts.see(caller, occasion))
+        return AccountHolder(caller, await self._accounts.see(caller, provenance))
 
     async def _identify(self, request: web.Request, now_ms: int) -> Caller:
         for authenticate in self._authenticators:

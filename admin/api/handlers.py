@@ -24,7 +24,7 @@ from admin.stores import Stores
 from gateway.keys.postgres import Connection
 
 
-class Who(NamedTuple):
+class AccountHolder(NamedTuple):
     """The account holder who asks."""
 
     caller: Caller
@@ -46,45 +46,45 @@ class AccountApi:
         self._passkeys = passkeys
         self._step_up = step_up
 
-    async def account(self, who: Who, _call: Call) -> answers.AccountView:
-        factors, codes_left = await self._enrolment.factors(who.account.id)
-        return answers.AccountView.of(who.account, factors, codes_left, self._keys.key_limit)
+    async def account(self, holder: AccountHolder, _call: Call) -> answers.AccountView:
+        factors, codes_left = await self._enrolment.factors(holder.account.id)
+        return answers.AccountView.of(holder.account, factors, codes_left, self._keys.key_limit)
 
-    async def begin_totp(self, who: Who, call: Call) -> answers.TotpStarted:
-        started = await self._enrolment.begin_totp(who.caller, call.body.name, call.body.proof, call.occasion)
+    async def begin_totp(self, holder: AccountHolder, call: Call) -> answers.TotpStarted:
+        started = await self._enrolment.begin_totp(holder.caller, call.body.name, call.body.proof, call.provenance)
         return answers.TotpStarted(
             id=started.id, secret=started.secret.reveal().decode(), otpauth_uri=started.otpauth_uri.reveal().decode()
         )
 
-    async def confirm_totp(self, who: Who, call: Call) -> answers.RecoveryCodes:
-        codes = await self._enrolment.confirm_totp(who.caller, call.path["id"], call.body.code, call.occasion)
+    async def confirm_totp(self, holder: AccountHolder, call: Call) -> answers.RecoveryCodes:
+        codes = await self._enrolment.confirm_totp(holder.caller, call.path["id"], call.body.code, call.provenance)
         return answers.RecoveryCodes(recovery_codes=list(codes) or None)
 
-    async def begin_passkey(self, who: Who, call: Call) -> answers.PasskeyOptions:
-        options = await self._passkeys.begin(who.caller, call.body.name, call.body.proof, call.occasion)
+    async def begin_passkey(self, holder: AccountHolder, call: Call) -> answers.PasskeyOptions:
+        options = await self._passkeys.begin(holder.caller, call.body.name, call.body.proof, call.provenance)
         return answers.PasskeyOptions.model_validate(options)
 
-    async def add_passkey(self, who: Who, call: Call) -> answers.PasskeyAdded:
+    async def add_passkey(self, holder: AccountHolder, call: Call) -> answers.PasskeyAdded:
         response = call.body.model_dump()
-        added = await self._passkeys.finish(who.caller, response, None, call.occasion)
+        added = await self._passkeys.finish(holder.caller, response, None, call.provenance)
         return answers.PasskeyAdded(factor=answers.FactorView.of(added.factor), recovery_codes=list(added.recovery_codes) or None)
 
-    async def remove_factor(self, who: Who, call: Call) -> None:
-        await self._enrolment.remove(who.caller, call.path["id"], call.body.proof, call.occasion)
+    async def remove_factor(self, holder: AccountHolder, call: Call) -> None:
+        await self._enrolment.remove(holder.caller, call.path["id"], call.body.proof, call.provenance)
 
-    async def renew_recovery_codes(self, who: Who, call: Call) -> answers.RecoveryCodes:
-        codes = await self._enrolment.renew_recovery_codes(who.caller, call.body.proof, call.occasion)
+    async def renew_recovery_codes(self, holder: AccountHolder, call: Call) -> answers.RecoveryCodes:
+        codes = await self._enrolment.renew_recovery_codes(holder.caller, call.body.proof, call.provenance)
         return answers.RecoveryCodes(recovery_codes=list(codes))
 
-    async def step_up(self, who: Who, call: Call) -> answers.Challenge:
+    async def step_up(self, holder: AccountHolder, call: Call) -> answers.Challenge:
         try:
             async with self._stores.transaction() as connection:
-                account = await accounts.lock(connection, who.caller.account_id)
-                allowed = await self._allowed(connection, account, who.caller, call.body.intent)
-                offer = await self._step_up.begin(connection, account, who.caller, allowed, call.occasion.now_ms)
+                account = await accounts.lock(connection, holder.caller.account_id)
+                allowed = await self._allowed(connection, account, holder.caller, call.body.intent)
+                offer = await self._step_up.begin(connection, account, holder.caller, allowed, call.provenance.now_ms)
         except REFUSED_CREATIONS as refusal:
             if isinstance(call.body.intent, bodies.CreateKeyIntent):
-                await self._keys.note_refusal(who.caller, refusal, call.occasion)
+                await self._keys.note_refusal(holder.caller, refusal, call.provenance)
             raise
         return answers.Challenge.of(offer)
 
@@ -104,27 +104,27 @@ class AccountApi:
         await self._enrolment.check(connection, account, about_factors)
         return about_factors
 
-    async def create_key(self, who: Who, call: Call) -> answers.KeyCreated:
-        created = await self._keys.create(who.caller, call.body.draft, call.body.proof, call.occasion)
+    async def create_key(self, holder: AccountHolder, call: Call) -> answers.KeyCreated:
+        created = await self._keys.create(holder.caller, call.body.draft, call.body.proof, call.provenance)
         secret = None if created.secret is None else created.secret.reveal().decode()
         return answers.KeyCreated(key=answers.Key.of(created.view), secret=secret)
 
-    async def list_keys(self, who: Who, call: Call) -> answers.KeyList:
-        views = await self._keys.list_keys(who.caller, call.occasion.now_ms)
+    async def list_keys(self, holder: AccountHolder, call: Call) -> answers.KeyList:
+        views = await self._keys.list_keys(holder.caller, call.provenance.now_ms)
         return answers.KeyList(keys=[answers.Key.of(view) for view in views])
 
-    async def show_key(self, who: Who, call: Call) -> answers.Key:
-        return answers.Key.of(await self._keys.show(who.caller, call.path["id"], call.occasion.now_ms))
+    async def show_key(self, holder: AccountHolder, call: Call) -> answers.Key:
+        return answers.Key.of(await self._keys.show(holder.caller, call.path["id"], call.provenance.now_ms))
 
-    async def delete_key(self, who: Who, call: Call) -> None:
-        await self._keys.delete(who.caller, call.path["id"], call.body.proof, call.occasion)
+    async def delete_key(self, holder: AccountHolder, call: Call) -> None:
+        await self._keys.delete(holder.caller, call.path["id"], call.body.proof, call.provenance)
 
-    async def refuse_change(self, _who: Who, _call: Call) -> None:
+    async def refuse_change(self, _holder: AccountHolder, _call: Call) -> None:
         raise ImmutableKey("Nothing about a key can be edited. Delete it and create another.", headers=((b"Allow", b"GET, HEAD, DELETE"),))
 
-    async def audit(self, who: Who, call: Call) -> answers.AuditPage:
+    async def audit(self, holder: AccountHolder, call: Call) -> answers.AuditPage:
         query = cast("AuditQuery", call.query)
         async with self._stores.transaction() as connection:
-            events = await audit.list_for_account(connection, who.account.id, limit=query.limit, before_seq=query.before)
+            events = await audit.list_for_account(connection, holder.account.id, limit=query.limit, before_seq=query.before)
         last = events[-1].seq if len(events) == query.limit else None
         return answers.AuditPage(events=[answers.AuditEvent.of(event) for event in events], next_before=last)

@@ -15,25 +15,25 @@ from pydantic import BaseModel, ValidationError
 from admin.api.bodies import Body
 from admin.api.problems import of_validation
 from admin.api.reading import read_body, read_json
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import InvalidJson, NotFound, ServiceUnavailable, UnsupportedMediaType
 from gateway.errors import Refusal
 from gateway.net.addresses import Network
 from gateway.net.client_ip import client_ip
 from gateway.runtime import clock
 
-WhoT = TypeVar("WhoT")
+CallerT = TypeVar("CallerT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 ANY_ID = "[!-~]{1,255}"
 _ID = re.compile(ANY_ID)
-OCCASION = web.RequestKey("occasion", Occasion)
+PROVENANCE = web.RequestKey("provenance", Provenance)
 
 
 class Call(NamedTuple):
     """One request, parsed once: nothing behind this sees raw headers or bytes."""
 
-    occasion: Occasion
+    provenance: Provenance
     path: Mapping[str, str]
     query: BaseModel | None
     body: Any
@@ -41,7 +41,7 @@ class Call(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation(Generic[WhoT]):
+class Operation(Generic[CallerT]):
     """An endpoint."""
 
     method: str
@@ -49,7 +49,7 @@ class Operation(Generic[WhoT]):
     name: str
     """OpenAPI's ``operationId``."""
     summary: str
-    run: Callable[[WhoT, Call], Awaitable[BaseModel | None]]
+    run: Callable[[CallerT, Call], Awaitable[BaseModel | None]]
     status: int = 200
     answer: type[BaseModel] | None = None
     body: type[Body] | None = None
@@ -68,38 +68,38 @@ class Operation(Generic[WhoT]):
 
 
 @dataclass(frozen=True, slots=True)
-class Dispatcher(Generic[WhoT]):
+class Dispatcher(Generic[CallerT]):
     """Turns operations into aiohttp handlers.
 
-    :param admit: who is asking; raises the refusal when they may not ask now
+    :param admit: authenticates the caller; raises the refusal
     :param timeout_s: for the body to arrive, and again for everything else
     """
 
-    admit: Callable[[web.Request, Occasion], Awaitable[WhoT]]
+    admit: Callable[[web.Request, Provenance], Awaitable[CallerT]]
     trusted_proxies: Sequence[Network]
     timeout_s: float
     done: Callable[[web.Request, web.Response, Any], Awaitable[None]] | None = None
     """After an operation, with its body: for what the answer carries besides. Must not raise: the operation is committed."""
 
-    def routes(self, operations: Iterable[Operation[WhoT]]) -> list[web.RouteDef]:
+    def routes(self, operations: Iterable[Operation[CallerT]]) -> list[web.RouteDef]:
         """For ``Application.add_routes``, which lets GET answer HEAD too."""
         return [web.route(operation.method, operation.pattern, self.handler(operation)) for operation in operations]
 
-    def handler(self, operation: Operation[WhoT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def handler(self, operation: Operation[CallerT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """The story of one request."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            occasion = self.occasion(request)
+            provenance = self.provenance(request)
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    who = await self.admit(request, occasion)
+                    caller = await self.admit(request, provenance)
             except TimeoutError:
                 raise _busy() from None
             query = None if operation.query is None else read_query(request, operation.query)
             body = None if operation.body is None else await self._read_body(request, operation.body, required=operation.body_required)
             try:
                 async with asyncio.timeout(self.timeout_s):
-                    answer = await operation.run(who, Call(occasion, _path(request), query, body))
+                    answer = await operation.run(caller, Call(provenance, _path(request), query, body))
             except TimeoutError:
                 raise _busy() from None
             response = _answer(operation.status, answer)
@@ -109,12 +109,12 @@ class Dispatcher(Generic[WhoT]):
 
         return handle
 
-    def occasion(self, request: web.Request) -> Occasion:
+    def provenance(self, request: web.Request) -> Provenance:
         """When and from where, captured once."""
-        if OCCASION not in request:
+        if PROVENANCE not in request:
             forwarded_for = request.headers.getall("X-Forwarded-For", [])
-            request[OCCASION] = Occasion(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
-        return request[OCCASION]
+            request[PROVENANCE] = Provenance(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
+        return request[PROVENANCE]
 
     async def _read_body(self, request: web.Request, model: type[Body], *, required: bool) -> Body:
         data = await read_body(request, timeout_s=self.timeout_s)

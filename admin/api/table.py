@@ -1,7 +1,7 @@
 """The endpoint table of the account holder's API: paths, parameters, and possible refusals."""
 
 from admin.api import answers, bodies
-from admin.api.handlers import AccountApi, AuditQuery, Who
+from admin.api.handlers import AccountApi, AccountHolder, AuditQuery
 from admin.api.operation import Operation
 from admin.errors import (
     AccountIsFrozen,
@@ -23,12 +23,12 @@ _FIRST_OR_PROVEN = (LoginTooOld, StepUpRequired, StepUpFailed, FactorLimitReache
 _FACTOR_ID = r"fac_[A-Za-z0-9_-]{1,60}"
 
 
-def operations(api: AccountApi) -> tuple[Operation[Who], ...]:
+def operations(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     """Every endpoint."""
     return (*_account(api), *_factors(api), *_keys(api), *_refused_changes(api))
 
 
-def _account(api: AccountApi) -> tuple[Operation[Who], ...]:
+def _account(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
         Operation(
             method="GET",
@@ -61,7 +61,7 @@ def _account(api: AccountApi) -> tuple[Operation[Who], ...]:
     )
 
 
-def _factors(api: AccountApi) -> tuple[Operation[Who], ...]:
+def _factors(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
         Operation(
             method="POST",
@@ -135,7 +135,7 @@ def _factors(api: AccountApi) -> tuple[Operation[Who], ...]:
     )
 
 
-def _keys(api: AccountApi) -> tuple[Operation[Who], ...]:
+def _keys(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
         Operation(
             method="GET",
@@ -179,7 +179,7 @@ def _keys(api: AccountApi) -> tuple[Operation[Who], ...]:
     )
 
 
-def _refused_changes(api: AccountApi) -> tuple[Operation[Who], ...]:
+def _refused_changes(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     """What a key does not take, told more clearly than by a plain 405."""
     return tuple(
         Operation(

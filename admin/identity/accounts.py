@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from admin import audit, search
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.errors import NotFound, Unauthenticated
 from admin.identity.caller import Caller, Kyc
 from admin.stores import Stores
@@ -63,7 +63,7 @@ async def lock_all(connection: Connection, account_ids: Collection[str]) -> None
         await connection.execute(_LOCK_ALL, sorted(account_ids))
 
 
-async def set_frozen(connection: Connection, before: Account, frozen: bool, reason: str | None, occasion: Occasion) -> list[str]:
+async def set_frozen(connection: Connection, before: Account, frozen: bool, reason: str | None, provenance: Provenance) -> list[str]:
     """Freeze or thaw with its audit row; nothing when it is so already.
 
     :param before: the account as :func:`lock` gave it
@@ -77,7 +77,7 @@ async def set_frozen(connection: Connection, before: Account, frozen: bool, reas
     detail = {} if reason is None else {"reason": reason}
     if not frozen and before.kyc is not Kyc.VERIFIED:
         detail["kyc"] = before.kyc.value  # its keys still do not pass: no notice may say that they do
-    await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.OPERATOR, account_id=before.id, detail=detail))
+    await audit.append(connection, Entry(provenance=provenance, event=event, actor=Actor.OPERATOR, account_id=before.id, detail=detail))
     return await _key_ids(connection, before.id)
 
 
@@ -99,7 +99,7 @@ class Accounts:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
-    async def see(self, caller: Caller, occasion: Occasion) -> Account:
+    async def see(self, caller: Caller, provenance: Provenance) -> Account:
         """The caller's account, made on the first call, with newer claims noted. ``kyc`` is the stricter of both.
 
         :raises Unauthenticated: the back office has ended the caller's login
@@ -110,11 +110,11 @@ class Accounts:
             account = await find(connection, caller.account_id)
             _check_login(account, caller)
             if account is None or _is_news(account, caller):
-                account, touched = await _note_claims(connection, caller, occasion)
+                account, touched = await _note_claims(connection, caller, provenance)
         await self._stores.invalidate(touched)
         return replace(account, kyc=account.kyc_for(caller))
 
-    async def end_logins(self, account_id: str, occasion: Occasion, *, others: bool = False) -> None:
+    async def end_logins(self, account_id: str, provenance: Provenance, *, others: bool = False) -> None:
         """Every login of the account until now is over, at its holder's wish.
 
         :param others: the caller then keeps the session that asks (:meth:`admin.identity.sessions.SessionStore.keep`)
@@ -122,8 +122,8 @@ class Accounts:
         event = Event.OTHER_LOGINS_ENDED if others else Event.LOGINS_ENDED
         async with self._stores.transaction() as connection:
             await lock(connection, account_id)
-            await end_logins(connection, account_id, occasion.now_ms, forget_failures=False)
-            await audit.append(connection, Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id))
+            await end_logins(connection, account_id, provenance.now_ms, forget_failures=False)
+            await audit.append(connection, Entry(provenance=provenance, event=event, actor=Actor.ACCOUNT, account_id=account_id))
 
     async def get(self, account_id: str) -> tuple[Account, list[store.StoredKey]]:
         """:raises NotFound: there is no such account"""
@@ -138,7 +138,7 @@ class Accounts:
         async with self._stores.transaction() as connection:
             return await search.accounts(connection, filters, page, frozen=frozen, kyc=kyc)
 
-    async def set_kyc(self, account_id: str, word: Kyc, occasion: Occasion) -> None:
+    async def set_kyc(self, account_id: str, word: Kyc, provenance: Provenance) -> None:
         """The back office's word: ``REVOKED``, or ``VERIFIED``, which leaves it to the provider's claim again.
 
         An account that was never seen is made, so that a revocation also holds for its first login.
@@ -147,10 +147,10 @@ class Accounts:
             await connection.execute(_ENSURE, account_id)
             before = await lock(connection, account_id)
             kyc = Kyc.REVOKED if word is Kyc.REVOKED else before.kyc_claim
-            touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, occasion)
+            touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, provenance)
         await self._stores.invalidate(touched)
 
-    async def set_tier(self, account_id: str, tier: str | None, occasion: Occasion) -> None:
+    async def set_tier(self, account_id: str, tier: str | None, provenance: Provenance) -> None:
         """The tier that the back office gives an account, made if it was never seen; doing it again changes nothing."""
         touched: list[str] = []
         async with self._stores.transaction() as connection:
@@ -159,10 +159,10 @@ class Accounts:
             if before.tier != tier:
                 await connection.execute("UPDATE accounts SET tier = $2 WHERE id = $1", account_id, tier)
                 touched = await _key_ids(connection, account_id)
-                await audit.append(connection, _tier_changed(before, tier, occasion))
+                await audit.append(connection, _tier_changed(before, tier, provenance))
         await self._stores.invalidate(touched)
 
-    async def set_frozen(self, account_id: str, frozen: bool, reason: str | None, occasion: Occasion) -> bool:
+    async def set_frozen(self, account_id: str, frozen: bool, reason: str | None, provenance: Provenance) -> bool:
         """Freeze or thaw; doing it again changes nothing.
 
         :returns: whether it was changed; false when it was so already
@@ -170,10 +170,10 @@ class Accounts:
         """
         async with self._stores.transaction() as connection:
             before = await lock(connection, account_id)
-            touched = await set_frozen(connection, before, frozen, reason, occasion)
+            touched = await set_frozen(connection, before, frozen, reason, provenance)
             if before.frozen == frozen and reason is not None:
                 about = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
-                await audit.append(connection, audit.note(about, reason, occasion, account_id=account_id))
+                await audit.append(connection, audit.note(about, reason, provenance, account_id=account_id))
         await self._stores.invalidate(touched)
         return before.frozen != frozen
 
@@ -191,7 +191,7 @@ def _is_news(account: Account, caller: Caller) -> bool:
     return account.claims_ms < caller.issued_ms
 
 
-async def _note_claims(connection: Connection, caller: Caller, occasion: Occasion) -> tuple[Account, list[str]]:
+async def _note_claims(connection: Connection, caller: Caller, provenance: Provenance) -> tuple[Account, list[str]]:
     touched: list[str] = []
     with translated():
         await connection.execute(_ENSURE, caller.account_id)
@@ -199,21 +199,21 @@ async def _note_claims(connection: Connection, caller: Caller, occasion: Occasio
         if _is_news(account, caller):
             await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
             if account.kyc is not Kyc.REVOKED:  # the back office's word is stricter than any claim
-                touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, occasion)
+                touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, provenance)
         noted = await find(connection, caller.account_id)
     if noted is None:
         raise _no_account()
     return noted, touched
 
 
-async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Actor, occasion: Occasion) -> list[str]:
+async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Actor, provenance: Provenance) -> list[str]:
     """Key ids that the change concerns."""
     if before.kyc is kyc:
         return []
     await connection.execute("UPDATE accounts SET kyc = $2 WHERE id = $1", before.id, kyc.value)
     touched = await _key_ids(connection, before.id)
     entry = Entry(
-        occasion=occasion,
+        provenance=provenance,
         event=Event.KYC_CHANGED,
         actor=actor,
         account_id=before.id,
@@ -223,9 +223,9 @@ async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Act
     return touched
 
 
-def _tier_changed(before: Account, tier: str | None, occasion: Occasion) -> Entry:
+def _tier_changed(before: Account, tier: str | None, provenance: Provenance) -> Entry:
     return Entry(
-        occasion=occasion,
+        provenance=provenance,
         event=Event.TIER_CHANGED,
         actor=Actor.OPERATOR,
         account_id=before.id,

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import CrossSite
 from admin.identity.caller import Caller
 from admin.identity.devices import device_of
@@ -73,11 +73,11 @@ class Browsers:
         if request.headers.getall("Origin", []) != [self.origin]:
             raise CrossSite("This request did not come from this site's own pages.")
 
-    async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, occasion: Occasion) -> None:
+    async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, provenance: Provenance) -> None:
         """Begin a session with a cookie of its own. What the browser had before ends: no one can be given a session beforehand."""
         await self.close(request, response)
         device = device_of(request.headers.get("User-Agent", ""))
-        token, _ = await self.store.open(caller, occasion.now_ms, client_ip=occasion.client_ip, device=device)
+        token, _ = await self.store.open(caller, provenance.now_ms, client_ip=provenance.client_ip, device=device)
         set_cookie(response, SESSION_COOKIE, token)
 
     async def rotate(self, request: web.Request, response: web.StreamResponse) -> None:

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from admin.api.operation import Call, Operation
-from admin.audit import Occasion, Trail
+from admin.audit import Provenance, Trail
 from admin.errors import CountChanged, NotFound
 from admin.identity.accounts import Accounts
 from admin.identity.caller import Kyc
@@ -38,7 +38,7 @@ class InternalApi:
         return OperatorAccount.of(*await self._account(call))
 
     async def show_key(self, _who: str, call: Call) -> OperatorKey:
-        return OperatorKey.of(await self._keys.show(call.path["id"], call.occasion.now_ms))
+        return OperatorKey.of(await self._keys.show(call.path["id"], call.provenance.now_ms))
 
     async def list_accounts(self, _who: str, call: Call) -> models.OperatorAccounts:
         query: Any = call.query
@@ -48,7 +48,7 @@ class InternalApi:
 
     async def list_keys(self, _who: str, call: Call) -> models.OperatorKeys:
         query: Any = call.query
-        views, count, cursor = await self._keys.search(query.filters, query.page, call.occasion.now_ms)
+        views, count, cursor = await self._keys.search(query.filters, query.page, call.provenance.now_ms)
         return models.OperatorKeys(keys=[OperatorKey.of(view) for view in views], count=count, next_cursor=cursor)
 
     async def list_audit(self, _who: str, call: Call) -> models.OperatorEvents:
@@ -65,30 +65,30 @@ class InternalApi:
 
     # -- change
 
-    async def decide(self, who: str, call: Call) -> OperatorAccount:
+    async def decide(self, operator: str, call: Call) -> OperatorAccount:
         if call.body.kyc is not None:
-            await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), _by(who, call))
+            await self._accounts.set_kyc(call.path["id"], Kyc(call.body.kyc), _by(operator, call))
         if "tier" in call.body.model_fields_set:
-            await self._accounts.set_tier(call.path["id"], call.body.tier, _by(who, call))
-        return await self.show_account(who, call)
+            await self._accounts.set_tier(call.path["id"], call.body.tier, _by(operator, call))
+        return await self.show_account(operator, call)
 
-    async def freeze(self, who: str, call: Call) -> models.ChangedAccount:
-        changed = await self._accounts.set_frozen(call.path["id"], True, call.body.reason, _by(who, call))
+    async def freeze(self, operator: str, call: Call) -> models.ChangedAccount:
+        changed = await self._accounts.set_frozen(call.path["id"], True, call.body.reason, _by(operator, call))
         return models.ChangedAccount.of(*await self._account(call), changed=changed)
 
-    async def thaw(self, who: str, call: Call) -> models.ChangedAccount:
-        changed = await self._accounts.set_frozen(call.path["id"], False, call.body.reason, _by(who, call))
+    async def thaw(self, operator: str, call: Call) -> models.ChangedAccount:
+        changed = await self._accounts.set_frozen(call.path["id"], False, call.body.reason, _by(operator, call))
         return models.ChangedAccount.of(*await self._account(call), changed=changed)
 
-    async def reset_factors(self, who: str, call: Call) -> OperatorAccount:
-        await self._factors.reset(call.path["id"], call.body.reason, _by(who, call))
-        return await self.show_account(who, call)
+    async def reset_factors(self, operator: str, call: Call) -> OperatorAccount:
+        await self._factors.reset(call.path["id"], call.body.reason, _by(operator, call))
+        return await self.show_account(operator, call)
 
-    async def revoke_key(self, who: str, call: Call) -> models.RevokedKey:
-        changed = await self._keys.revoke(call.path["id"], call.body.reason, _by(who, call))
-        return models.RevokedKey.of(await self._keys.show(call.path["id"], call.occasion.now_ms), changed=changed)
+    async def revoke_key(self, operator: str, call: Call) -> models.RevokedKey:
+        changed = await self._keys.revoke(call.path["id"], call.body.reason, _by(operator, call))
+        return models.RevokedKey.of(await self._keys.show(call.path["id"], call.provenance.now_ms), changed=changed)
 
-    async def revoke_keys(self, who: str, call: Call) -> models.Revoked:
+    async def revoke_keys(self, operator: str, call: Call) -> models.Revoked:
         wanted: models.BulkRevocation = call.body
         filters = wanted.where.filters
         if wanted.dry_run or wanted.expected_count is None:
@@ -96,13 +96,13 @@ class InternalApi:
         else:
             where = models.written(wanted.where)
             count = wanted.expected_count
-            ids = await self._keys.revoke_matching(filters, wanted.reason, _by(who, call), expected_count=count, where=where)
+            ids = await self._keys.revoke_matching(filters, wanted.reason, _by(operator, call), expected_count=count, where=where)
         return models.Revoked(count=len(ids), revoked=not wanted.dry_run, keys=ids)
 
     async def _account(self, call: Call) -> _Seen:
         account, keys = await self._accounts.get(call.path["id"])
         suspended = account.frozen or account.kyc is not Kyc.VERIFIED
-        views = await self._keys.views(keys, suspended=suspended, now_ms=call.occasion.now_ms)
+        views = await self._keys.views(keys, suspended=suspended, now_ms=call.provenance.now_ms)
         return _Seen(account, views, await self._factors.counted(account.id))
 
     def operations(self) -> tuple[Operation[str], ...]:
@@ -233,5 +233,5 @@ class InternalApi:
         )
 
 
-def _by(who: str, call: Call) -> Occasion:
-    return call.occasion._replace(operator=who)
+def _by(operator: str, call: Call) -> Provenance:
+    return call.provenance._replace(operator=operator)

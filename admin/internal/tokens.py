@@ -7,7 +7,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from admin.api.problems import OPERATOR
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import Unauthenticated
 
 
@@ -17,7 +17,7 @@ class ServiceTokens:
     def __init__(self, tokens: Mapping[str, SecretStr]) -> None:
         self._expected = {name: b"Bearer " + token.get_secret_value().encode() for name, token in tokens.items()}
 
-    async def __call__(self, request: web.Request, _occasion: Occasion) -> str:
+    async def __call__(self, request: web.Request, _occasion: Provenance) -> str:
         """The name of the token.
 
         :raises Unauthenticated: another token, none, or two

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.identity import accounts
 from admin.stores import Stores
 from gateway.keys import store
@@ -51,7 +51,7 @@ class Leaks:
             if not await store.revoke(connection, key_id, reason=LEAKED, now_ms=now_ms):
                 return
             entry = Entry(
-                occasion=Occasion(now_ms, None),
+                provenance=Provenance(now_ms, None),
                 event=Event.KEY_REVOKED,
                 actor=Actor.SYSTEM,
                 account_id=account_id,

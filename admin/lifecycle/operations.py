@@ -8,7 +8,7 @@ from typing import NamedTuple
 import structlog
 
 from admin import audit, search
-from admin.audit import Actor, Entry, Event, Occasion, OfficeEvent
+from admin.audit import Actor, Entry, Event, OfficeEvent, Provenance
 from admin.errors import CountChanged, FieldError, InvalidRequest, NotFound
 from admin.identity import accounts
 from admin.identity.caller import Kyc
@@ -116,7 +116,7 @@ class KeyOperations:
                     found.append(RefusedRequest(*same, alike[same], owners[key_id], each.call))
         return found
 
-    async def revoke(self, key_id: str, reason: str, occasion: Occasion) -> bool:
+    async def revoke(self, key_id: str, reason: str, provenance: Provenance) -> bool:
         """Stop a key at once and wipe its secret. Its owner sees it, with the reason, until they delete it.
 
         A second time changes nothing; another reason than the first is noted in the audit.
@@ -129,11 +129,11 @@ class KeyOperations:
             if key is None:
                 raise _no_key()
             await accounts.lock(connection, key.account_id)
-            changed = await store.revoke(connection, key_id, reason=reason, now_ms=occasion.now_ms)
+            changed = await store.revoke(connection, key_id, reason=reason, now_ms=provenance.now_ms)
             if changed:
-                await audit.append(connection, _revoked(key.key_id, key.account_id, key.label, reason, occasion))
+                await audit.append(connection, _revoked(key.key_id, key.account_id, key.label, reason, provenance))
             elif reason != key.revoked_reason:
-                noted = audit.note(Event.KEY_REVOKED, reason, occasion, account_id=key.account_id, key_id=key_id)
+                noted = audit.note(Event.KEY_REVOKED, reason, provenance, account_id=key.account_id, key_id=key_id)
                 await audit.append(connection, noted)
         await self._stores.invalidate([key_id])
         return changed
@@ -144,7 +144,7 @@ class KeyOperations:
             return list(await search.key_ids(connection, self._stores, filters, live=True))
 
     async def revoke_matching(
-        self, filters: Filters, reason: str, occasion: Occasion, *, expected_count: int, where: Mapping[str, object]
+        self, filters: Filters, reason: str, provenance: Provenance, *, expected_count: int, where: Mapping[str, object]
     ) -> list[str]:
         """Revoke every key that matches and was not revoked before: all of them or, when they are not as many as expected, none.
 
@@ -160,14 +160,14 @@ class KeyOperations:
             if len(owners) != expected_count:
                 raise _count_changed(len(owners), expected_count)
             await accounts.lock_all(connection, set(owners.values()))
-            revoked = await store.revoke_many(connection, list(owners), reason=reason, now_ms=occasion.now_ms)
+            revoked = await store.revoke_many(connection, list(owners), reason=reason, now_ms=provenance.now_ms)
             if len(revoked) != expected_count:
                 raise _count_changed(len(revoked), expected_count)
             if revoked:
-                entries = [_revoked(*each, reason, occasion) for each in revoked]
-                await audit.append(connection, *entries, _revoked_many(len(revoked), where, reason, occasion))
+                entries = [_revoked(*each, reason, provenance) for each in revoked]
+                await audit.append(connection, *entries, _revoked_many(len(revoked), where, reason, provenance))
         key_ids = [key_id for key_id, _, _ in revoked]
-        _log.warning("keys_revoked", actor=occasion.operator, count=len(key_ids), where=dict(where), reason=reason)
+        _log.warning("keys_revoked", actor=provenance.operator, count=len(key_ids), where=dict(where), reason=reason)
         await self._stores.invalidate(key_ids)
         return key_ids
 
@@ -186,9 +186,9 @@ def _fits(refused: RefusedRequest, filters: Filters, code: str | None) -> bool:
     )
 
 
-def _revoked(key_id: str, account_id: str, label: str, reason: str, occasion: Occasion) -> Entry:
+def _revoked(key_id: str, account_id: str, label: str, reason: str, provenance: Provenance) -> Entry:
     return Entry(
-        occasion=occasion,
+        provenance=provenance,
         event=Event.KEY_REVOKED,
         actor=Actor.OPERATOR,
         account_id=account_id,
@@ -197,9 +197,9 @@ def _revoked(key_id: str, account_id: str, label: str, reason: str, occasion: Oc
     )
 
 
-def _revoked_many(count: int, where: Mapping[str, object], reason: str, occasion: Occasion) -> Entry:
+def _revoked_many(count: int, where: Mapping[str, object], reason: str, provenance: Provenance) -> Entry:
     detail = {"count": count, "where": dict(where), "reason": reason}
-    return Entry(occasion=occasion, event=OfficeEvent.KEYS_REVOKED, actor=Actor.OPERATOR, account_id=None, detail=detail)
+    return Entry(provenance=provenance, event=OfficeEvent.KEYS_REVOKED, actor=Actor.OPERATOR, account_id=None, detail=detail)
 
 
 def _count_changed(count: int, expected: int) -> CountChanged:

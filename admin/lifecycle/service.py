@@ -6,7 +6,7 @@ After the commit the gateways are notified through Redis; a failure of that fail
 from dataclasses import dataclass, field
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.errors import AccountIsFrozen, FactorRequired, KeyLimitReached, KycRequired, NotFound
 from admin.identity import accounts
 from admin.identity.accounts import Account
@@ -105,7 +105,7 @@ class KeyService:
         await self._own(connection, caller, key_id)
         return delete_key(key_id)
 
-    async def create(self, caller: Caller, draft: KeyDraft, proof: Proof | None, occasion: Occasion) -> Created:
+    async def create(self, caller: Caller, draft: KeyDraft, proof: Proof | None, provenance: Provenance) -> Created:
         """A new key, committed together with its audit row and the use of its proof, or none of them.
 
         :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: before any code is spent
@@ -117,20 +117,20 @@ class KeyService:
             async with self._stores.transaction() as connection:
                 account = await accounts.lock(connection, caller.account_id)
                 await self._check_account(connection, account, caller)
-                refused = await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, occasion))
+                refused = await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, provenance))
                 if refused is None:
-                    record = _record(new, account.id, occasion.now_ms)
+                    record = _record(new, account.id, provenance.now_ms)
                     await store.insert(connection, record, self._vault)
-                    await audit.append(connection, _created(record, new, occasion))
+                    await audit.append(connection, _created(record, new, provenance))
         except REFUSED_CREATIONS as refusal:
-            await self.note_refusal(caller, refusal, occasion)
+            await self.note_refusal(caller, refusal, provenance)
             raise
         if refused is not None:
             raise refused
         await self._stores.invalidate([record.key_id])  # a gateway may have looked for it, and noted that it is absent
-        return Created(view=_view(_stored(record), False, occasion.now_ms, None), secret=record.secret)
+        return Created(view=_view(_stored(record), False, provenance.now_ms, None), secret=record.secret)
 
-    async def delete(self, caller: Caller, key_id: str, proof: Proof | None, occasion: Occasion) -> None:
+    async def delete(self, caller: Caller, key_id: str, proof: Proof | None, provenance: Provenance) -> None:
         """Gone when this returns, and the gateways notified.
 
         :raises NotFound, FactorRequired, StepUpRequired, StepUpFailed, RateLimited: it stays
@@ -138,19 +138,19 @@ class KeyService:
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             key = await self._own(connection, caller, key_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, delete_key(key_id), proof, occasion))
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, delete_key(key_id), proof, provenance))
             if refused is None:
                 await store.delete(connection, key_id, account_id=account.id)
-                await audit.append(connection, _entry(Event.KEY_DELETED, account.id, occasion, key_id, label=key.label))
+                await audit.append(connection, _entry(Event.KEY_DELETED, account.id, provenance, key_id, label=key.label))
         if refused is not None:
             raise refused
         await self._stores.invalidate([key_id])
-        await self._stores.forget_usage(key_id, occasion.now_ms)
+        await self._stores.forget_usage(key_id, provenance.now_ms)
 
-    async def note_refusal(self, caller: Caller, refusal: Refusal, occasion: Occasion) -> None:
+    async def note_refusal(self, caller: Caller, refusal: Refusal, provenance: Provenance) -> None:
         """Put a refused creation into the audit."""
         async with self._stores.transaction() as connection:
-            await audit.append(connection, _entry(Event.KEY_CREATION_REFUSED, caller.account_id, occasion, None, code=refusal.code))
+            await audit.append(connection, _entry(Event.KEY_CREATION_REFUSED, caller.account_id, provenance, None, code=refusal.code))
 
     async def _own(self, connection: Connection, caller: Caller, key_id: str) -> StoredKey:
         key = await store.get(connection, key_id) if is_key_id(key_id) else None
@@ -224,13 +224,13 @@ def _stored(record: KeyRecord) -> StoredKey:
     )
 
 
-def _created(record: KeyRecord, new: NewKey, occasion: Occasion) -> Entry:
+def _created(record: KeyRecord, new: NewKey, provenance: Provenance) -> Entry:
     members = dict(new.intent().members)
-    return _entry(Event.KEY_CREATED, record.account_id, occasion, record.key_id, **members)
+    return _entry(Event.KEY_CREATED, record.account_id, provenance, record.key_id, **members)
 
 
-def _entry(event: Event, account_id: str, occasion: Occasion, key_id: str | None, **detail: object) -> Entry:
-    return Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id, key_id=key_id, detail=detail)
+def _entry(event: Event, account_id: str, provenance: Provenance, key_id: str | None, **detail: object) -> Entry:
+    return Entry(provenance=provenance, event=event, actor=Actor.ACCOUNT, account_id=account_id, key_id=key_id, detail=detail)
 
 
 def _no_key() -> NotFound:

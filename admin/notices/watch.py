@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from admin import audit, outbox
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.config import Keys
 from admin.identity import accounts
 from admin.notices import activity
@@ -173,7 +173,7 @@ class Watch:
         if not await store.revoke(connection, ending.key_id, reason=IDLE_REASON, now_ms=now_ms, idle=True):
             return False
         entry = Entry(
-            occasion=Occasion(now_ms, None),
+            provenance=Provenance(now_ms, None),
             event=Event.KEY_IDLE,
             actor=Actor.SYSTEM,
             account_id=ending.account_id,

@@ -33,7 +33,7 @@ class AccountPages:
 
     async def security(self, visit: Visit) -> web.StreamResponse:
         account, owned, codes_left = await self._context.overview(visit, 0)
-        sessions = await self._services.browsers.store.of_account(visit.account.id, visit.occasion.now_ms)
+        sessions = await self._services.browsers.store.of_account(visit.account.id, visit.provenance.now_ms)
         return self._context.page(
             visit,
             "security.html",

@@ -13,7 +13,7 @@ from yarl import URL
 from admin.api.limiter import Limiter
 from admin.api.problems import ACCOUNT
 from admin.api.reading import host_of, read_body, read_form, read_json
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.config import AdminSettings
 from admin.errors import NoEndpoint, ServiceUnavailable, Unauthenticated, UnsupportedMediaType, rate_limited
 from admin.identity.accounts import Account, Accounts
@@ -58,7 +58,7 @@ class Visit(NamedTuple):
     session: Session
     caller: Caller
     account: Account
-    occasion: Occasion
+    provenance: Provenance
     language: Language
 
 
@@ -174,10 +174,10 @@ class Context:
         return self.renderer.page(visit.request, template, {**frame, **values})
 
     async def _visit(self, request: web.Request, session: Session, now_ms: int) -> Visit:
-        occasion = Occasion(now_ms, self.services.client_ip(request))
-        account = await self.services.accounts.see(session.caller, occasion)
+        provenance = Provenance(now_ms, self.services.client_ip(request))
+        account = await self.services.accounts.see(session.caller, provenance)
         language = self.renderer.language(request, await read_language(self.services.stores, account.id))
-        return Visit(request, session, session.caller, account, occasion, language)
+        return Visit(request, session, session.caller, account, provenance, language)
 
     async def _ended(self, request: web.Request) -> web.Response:
         """The back office ended this login: the cookie goes, too, or the sign-in page would lead back here."""

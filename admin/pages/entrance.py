@@ -5,7 +5,7 @@ from aiohttp import web
 
 from admin import audit
 from admin.api.limiter import Limiter
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.errors import rate_limited
 from admin.identity import browser
 from admin.identity.login import CALLBACK_PATH, LoginFailed, local_path
@@ -70,14 +70,14 @@ class Entrance:
             _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
             response = see_other(f"/login?outcome={failed.outcome}")
         else:
-            occasion = Occasion(now_ms, self._services.client_ip(request))
-            await self._services.accounts.see(caller, occasion)
+            provenance = Provenance(now_ms, self._services.client_ip(request))
+            await self._services.accounts.see(caller, provenance)
             async with self._services.stores.transaction() as connection:
-                await note_login(connection, caller.account_id, occasion)
-                entry = Entry(occasion=occasion, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
+                await note_login(connection, caller.account_id, provenance)
+                entry = Entry(provenance=provenance, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
                 await audit.append(connection, entry)
             response = see_other(return_to)
-            await self._services.browsers.open(request, response, caller, occasion)
+            await self._services.browsers.open(request, response, caller, provenance)
             chosen = await read_language(self._services.stores, caller.account_id)
             if chosen is not None:
                 remember_language(response, chosen)
@@ -101,14 +101,14 @@ class Entrance:
 
     async def sign_out_everywhere(self, visit: Visit) -> web.StreamResponse:
         """For who fears that somebody else is signed in: no login made until now counts any more, this one included."""
-        await self._services.accounts.end_logins(visit.account.id, visit.occasion)
+        await self._services.accounts.end_logins(visit.account.id, visit.provenance)
         return await self.sign_out(visit)
 
     async def end_others(self, visit: Visit) -> web.StreamResponse:
         """The same, but for the sign-in that asks: it goes on under a new cookie."""
-        await self._services.accounts.end_logins(visit.account.id, visit.occasion, others=True)
+        await self._services.accounts.end_logins(visit.account.id, visit.provenance, others=True)
         response = see_other("/security#others-ended")
-        await self._services.browsers.keep(visit.request, response, visit.session, visit.occasion.now_ms)
+        await self._services.browsers.keep(visit.request, response, visit.session, visit.provenance.now_ms)
         return response
 
     async def choose_language(self, request: web.Request) -> web.StreamResponse:

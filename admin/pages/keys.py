@@ -39,13 +39,13 @@ class KeyPages:
         ]
 
     async def list(self, visit: Visit) -> web.StreamResponse:
-        views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
+        views = await self._services.keys.list_keys(visit.caller, visit.provenance.now_ms)
         account, _, _ = await self._context.overview(visit, len(views))
         cards = await asyncio.gather(*(self._card(view, visit) for view in reversed(views)))
         return self._context.page(visit, "keys.html", section="/keys", account=account, keys=cards, few=FEW)
 
     async def create(self, visit: Visit) -> web.StreamResponse:
-        views = await self._services.keys.list_keys(visit.caller, visit.occasion.now_ms)
+        views = await self._services.keys.list_keys(visit.caller, visit.provenance.now_ms)
         account, _, _ = await self._context.overview(visit, len(views))
         gateway_url = self._services.settings.pages.gateway_url
         return self._context.page(
@@ -71,19 +71,19 @@ class KeyPages:
         return web.json_response({"errors": [error._asdict() for error in errors]}, headers={"Cache-Control": "no-store"})
 
     async def delete(self, visit: Visit) -> web.StreamResponse:
-        view = await self._services.keys.show(visit.caller, visit.request.match_info["key_id"], visit.occasion.now_ms)
+        view = await self._services.keys.show(visit.caller, visit.request.match_info["key_id"], visit.provenance.now_ms)
         account, _, _ = await self._context.overview(visit, 0)
         return self._context.page(
-            visit, "delete.html", section="/keys", account=account, key=models.key_card(view, visit.language, visit.occasion.now_ms)
+            visit, "delete.html", section="/keys", account=account, key=models.key_card(view, visit.language, visit.provenance.now_ms)
         )
 
     async def _card(self, view: KeyView, visit: Visit) -> KeyCard:
         """With its last day and refusals; without them when Redis cannot say: statistics are not worth an error page."""
-        card = models.key_card(view, visit.language, visit.occasion.now_ms)
+        card = models.key_card(view, visit.language, visit.provenance.now_ms)
         redis = self._services.stores.redis
         try:
             hours, refused = await asyncio.gather(
-                usage_store.read_hours(redis, card.id, now_ms=visit.occasion.now_ms), usage_store.read_refusals(redis, card.id)
+                usage_store.read_hours(redis, card.id, now_ms=visit.provenance.now_ms), usage_store.read_refusals(redis, card.id)
             )
         except StoreUnavailable:
             return card
@@ -98,14 +98,14 @@ def _prefill(visit: Visit, views: Sequence[KeyView]) -> Prefill:
         return Prefill()
     address = query.get("address", "")
     known, errors = parse_allowlist([address]) if address else ((), ())
-    card = models.key_card(like, visit.language, visit.occasion.now_ms)
+    card = models.key_card(like, visit.language, visit.provenance.now_ms)
     return models.prefill(card, address=str(known[0]) if known and not errors else None, scope=query.get("scope"))
 
 
 def _current_address(visit: Visit) -> dict[str, object]:
     """Where the customer is now, for the button that enters it."""
     _ = visit.language.translations.gettext
-    text = visit.occasion.client_ip
+    text = visit.provenance.client_ip
     if text is None:
         return {"text": "", "usable": False, "why": _("Your present address is not known here.")}
     if why_not_public(ip_address(text)) is not None:

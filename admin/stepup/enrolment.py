@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.config import StepUp as StepUpSettings
 from admin.errors import FactorLimitReached, FactorRequired, InvalidRequest, LastFactor, LoginTooOld, NotFound, StepUpFailed
 from admin.identity import accounts
@@ -78,7 +78,7 @@ class Enrolment:
         await self.check(connection, account, attempt.intent)
         if await factors.confirmed(connection, account.id):
             return await self._step_up.redeem(connection, account, attempt)
-        if attempt.occasion.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
+        if attempt.provenance.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
             minutes = self._settings.first_factor_within_ms // 60_000
             raise LoginTooOld(
                 f"The first factor can be enrolled only within {minutes} minutes of a login: log out, log in, and try again.",
@@ -86,13 +86,13 @@ class Enrolment:
             )
         return None
 
-    async def begin_totp(self, caller: Caller, name: str | None, proof: Proof | None, occasion: Occasion) -> TotpStarted:
+    async def begin_totp(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> TotpStarted:
         """A new authenticator app, which counts once its first code is confirmed. Replaces an enrolment under way."""
         label = checked_name(name or "Authenticator")
         secret = totp.new_secret()
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            attempt = Attempt(caller, add_factor(Kind.TOTP.value), proof, occasion)
+            attempt = Attempt(caller, add_factor(Kind.TOTP.value), proof, provenance)
             refused = await self.authorise(connection, account, attempt)
             if refused is None:
                 started = factors.new_factor(
@@ -102,7 +102,7 @@ class Enrolment:
                     secret.reveal(),
                     self._vault,
                     proven=proof is not None,
-                    created_ms=occasion.now_ms,
+                    created_ms=provenance.now_ms,
                     confirmed_ms=None,
                 )
                 await factors.drop_pending(connection, account.id)
@@ -112,7 +112,7 @@ class Enrolment:
         uri = totp.otpauth_uri(secret, account_name=account.email or account.id, issuer_name=self._settings.issuer_name)
         return TotpStarted(started.id, Secret(totp.base32(secret).encode()), Secret(uri.encode()))
 
-    async def confirm_totp(self, caller: Caller, factor_id: str, code: str, occasion: Occasion) -> tuple[str, ...]:
+    async def confirm_totp(self, caller: Caller, factor_id: str, code: str, provenance: Provenance) -> tuple[str, ...]:
         """The factor counts from now on. Recovery codes when it is the first, else none.
 
         :raises NotFound: no such enrolment is under way
@@ -121,50 +121,50 @@ class Enrolment:
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             started = await factors.pending(connection, account.id, factor_id)
-            if started is None or started.kind is not Kind.TOTP or occasion.now_ms - started.created_ms > PENDING_MS:
+            if started is None or started.kind is not Kind.TOTP or provenance.now_ms - started.created_ms > PENDING_MS:
                 raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/totp.")
             if not started.proven and await factors.confirmed(connection, account.id):
                 # Begun when there was no factor. Now there is one, and an enrolment without its word does not stand.
                 raise NotFound("Another factor was enrolled in the meantime: start again at POST /api/v1/factors/totp.")
-            step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=occasion.now_ms, last_step=started.counter)
+            step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=provenance.now_ms, last_step=started.counter)
             if isinstance(step, Wrong):
                 raise StepUpFailed(step.detail, reason=step.value, extras={"reason": step.value})
-            await factors.confirm(connection, started.id, counter=step, now_ms=occasion.now_ms)
-            return await self.added(connection, started, occasion)
+            await factors.confirm(connection, started.id, counter=step, now_ms=provenance.now_ms)
+            return await self.added(connection, started, provenance)
 
-    async def added(self, connection: Connection, factor: Factor, occasion: Occasion) -> tuple[str, ...]:
+    async def added(self, connection: Connection, factor: Factor, provenance: Provenance) -> tuple[str, ...]:
         """What follows when a factor counts: recovery codes for the first one, and the audit row, which must come last."""
         codes: tuple[str, ...] = ()
         if await factors.recovery_codes_left(connection, factor.account_id) is None:
             codes = recovery.new_codes()
             await factors.replace_recovery_codes(connection, factor.account_id, codes)
-        await audit.append(connection, _entry(Event.FACTOR_ADDED, factor.account_id, occasion, factor))
+        await audit.append(connection, _entry(Event.FACTOR_ADDED, factor.account_id, provenance, factor))
         return codes
 
-    async def remove(self, caller: Caller, factor_id: str, proof: Proof | None, occasion: Occasion) -> None:
+    async def remove(self, caller: Caller, factor_id: str, proof: Proof | None, provenance: Provenance) -> None:
         """:raises NotFound, LastFactor, StepUpRequired, StepUpFailed, RateLimited: it stays"""
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             owned = await factors.confirmed(connection, account.id)
             removed = await self._check_removal(connection, account, owned, factor_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, remove_factor(factor_id), proof, occasion))
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, remove_factor(factor_id), proof, provenance))
             if refused is None:
                 await factors.remove(connection, account.id, factor_id)
                 if len(owned) == 1:
                     await factors.replace_recovery_codes(connection, account.id, ())
-                await audit.append(connection, _entry(Event.FACTOR_REMOVED, account.id, occasion, removed))
+                await audit.append(connection, _entry(Event.FACTOR_REMOVED, account.id, provenance, removed))
         if refused is not None:
             raise refused
 
-    async def renew_recovery_codes(self, caller: Caller, proof: Proof | None, occasion: Occasion) -> tuple[str, ...]:
+    async def renew_recovery_codes(self, caller: Caller, proof: Proof | None, provenance: Provenance) -> tuple[str, ...]:
         """Ten new codes; the old ones are void."""
         codes = recovery.new_codes()
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, renew_recovery_codes(), proof, occasion))
+            refused = await self._step_up.redeem(connection, account, Attempt(caller, renew_recovery_codes(), proof, provenance))
             if refused is None:
                 await factors.replace_recovery_codes(connection, account.id, codes)
-                await audit.append(connection, _entry(Event.RECOVERY_CODES_RENEWED, account.id, occasion))
+                await audit.append(connection, _entry(Event.RECOVERY_CODES_RENEWED, account.id, provenance))
         if refused is not None:
             raise refused
         return codes
@@ -190,6 +190,6 @@ def checked_name(text: str) -> str:
     return name
 
 
-def _entry(event: Event, account_id: str, occasion: Occasion, factor: Factor | None = None) -> Entry:
+def _entry(event: Event, account_id: str, provenance: Provenance, factor: Factor | None = None) -> Entry:
     detail = {} if factor is None else {"factor_id": factor.id, "kind": factor.kind.value, "name": factor.name}
-    return Entry(occasion=occasion, event=event, actor=Actor.ACCOUNT, account_id=account_id, detail=detail)
+    return Entry(provenance=provenance, event=event, actor=Actor.ACCOUNT, account_id=account_id, detail=detail)

@@ -1,7 +1,7 @@
 """Operators' actions on second factors: show, and reset for a holder who has lost all of them."""
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.identity import accounts
 from admin.stepup import challenges, factors
 from admin.stepup.factors import Factor
@@ -19,7 +19,7 @@ class FactorOperations:
         async with self._stores.transaction() as connection:
             return await factors.confirmed(connection, account_id)
 
-    async def reset(self, account_id: str, reason: str, occasion: Occasion) -> None:
+    async def reset(self, account_id: str, reason: str, provenance: Provenance) -> None:
         """Remove every factor and recovery code, end every login, and freeze the account: a login alone is all that is left of its proofs,
         so it governs no key until the back office has looked again and thaws it. All in one transaction; again does the same again.
 
@@ -30,9 +30,9 @@ class FactorOperations:
             removed = await factors.remove_all(connection, account_id)
             await factors.replace_recovery_codes(connection, account_id, ())
             await challenges.remove_all(connection, account_id)
-            await accounts.end_logins(connection, account_id, occasion.now_ms, forget_failures=True)
+            await accounts.end_logins(connection, account_id, provenance.now_ms, forget_failures=True)
             detail = {"reason": reason, "factors": [{"factor_id": each.id, "kind": each.kind.value, "name": each.name} for each in removed]}
-            entry = Entry(occasion=occasion, event=Event.FACTORS_RESET, actor=Actor.OPERATOR, account_id=account_id, detail=detail)
+            entry = Entry(provenance=provenance, event=Event.FACTORS_RESET, actor=Actor.OPERATOR, account_id=account_id, detail=detail)
             await audit.append(connection, entry)
-            touched = await accounts.set_frozen(connection, account, True, reason, occasion)
+            touched = await accounts.set_frozen(connection, account, True, reason, provenance)
         await self._stores.invalidate(touched)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import asyncpg
 import structlog
 
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import FieldError, InvalidRequest, NotFound, StepUpFailed
 from admin.identity import accounts
 from admin.identity.browser import origin_of
@@ -96,7 +96,7 @@ class PasskeyEnrolment:
         self._enrolment = enrolment
         self._party = party
 
-    async def begin(self, caller: Caller, name: str | None, proof: Proof | None, occasion: Occasion) -> dict[str, Any]:
+    async def begin(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> dict[str, Any]:
         """``PublicKeyCredentialCreationOptionsJSON``. Replaces an enrolment under way.
 
         :raises InvalidRequest, FactorLimitReached, LoginTooOld, StepUpRequired, StepUpFailed, RateLimited: not now
@@ -105,7 +105,7 @@ class PasskeyEnrolment:
         challenge = passkeys.new_challenge()
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            attempt = Attempt(caller, add_factor(Kind.PASSKEY.value), proof, occasion)
+            attempt = Attempt(caller, add_factor(Kind.PASSKEY.value), proof, provenance)
             refused = await self._enrolment.authorise(connection, account, attempt)
             if refused is None:
                 existing = await self._existing(connection, account.id)
@@ -119,7 +119,7 @@ class PasskeyEnrolment:
                         challenge,
                         self._vault,
                         proven=proof is not None,
-                        created_ms=occasion.now_ms,
+                        created_ms=provenance.now_ms,
                         confirmed_ms=None,
                     ),
                 )
@@ -129,7 +129,7 @@ class PasskeyEnrolment:
             self._party, account_id=account.id, user_name=account.email or account.id, challenge=challenge, existing=existing
         )
 
-    async def finish(self, caller: Caller, response: Mapping[str, Any], name: str | None, occasion: Occasion) -> Added:
+    async def finish(self, caller: Caller, response: Mapping[str, Any], name: str | None, provenance: Provenance) -> Added:
         """The passkey counts from now on.
 
         :raises NotFound: no such enrolment is under way
@@ -138,7 +138,7 @@ class PasskeyEnrolment:
         """
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            started = await self._started(connection, account.id, occasion.now_ms)
+            started = await self._started(connection, account.id, provenance.now_ms)
             passkey = self._verify(started, response)
             await factors.drop_pending(connection, account.id)
             factor = factors.new_factor(
@@ -149,13 +149,13 @@ class PasskeyEnrolment:
                 self._vault,
                 proven=started.proven,
                 created_ms=started.created_ms,
-                confirmed_ms=occasion.now_ms,
+                confirmed_ms=provenance.now_ms,
             )
             try:
                 await factors.insert(connection, factor, credential_digest=hashlib.sha256(passkey.credential_id).digest())
             except asyncpg.UniqueViolationError:
                 raise InvalidRequest([FieldError("id", "duplicate", "This passkey is already in use.")]) from None
-            return Added(factor, await self._enrolment.added(connection, factor, occasion))
+            return Added(factor, await self._enrolment.added(connection, factor, provenance))
 
     async def _started(self, connection: Connection, account_id: str, now_ms: int) -> Factor:
         started = await factors.under_way(connection, account_id)

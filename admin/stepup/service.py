@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.errors import FactorRequired, StepUpFailed, StepUpRequired
 from admin.identity.accounts import Account
 from admin.identity.caller import Caller
@@ -44,7 +44,7 @@ class Attempt(NamedTuple):
     caller: Caller
     intent: Intent
     proof: Proof | None
-    occasion: Occasion
+    provenance: Provenance
 
 
 class Offer(NamedTuple):
@@ -143,7 +143,7 @@ class StepUp:
                 extras={"action": attempt.intent.action.value},
             )
         state = await lockout.state(connection, account, attempt.caller)
-        locked = state.refusal(attempt.occasion.now_ms)
+        locked = state.refusal(attempt.provenance.now_ms)
         if locked is not None and attempt.proof.method != Kind.PASSKEY.value:
             raise locked
         wrong = await self._try(connection, attempt, attempt.proof, owned)
@@ -153,7 +153,7 @@ class StepUp:
         return None
 
     async def _try(self, connection: Connection, attempt: Attempt, proof: Proof, owned: list[Factor]) -> Wrong | None:
-        caller, intent, now_ms = attempt.caller, attempt.intent, attempt.occasion.now_ms
+        caller, intent, now_ms = attempt.caller, attempt.intent, attempt.provenance.now_ms
         challenge = await challenges.read(connection, caller, intent, proof.challenge_id, now_ms)
         if isinstance(challenge, Wrong):
             return challenge
@@ -167,9 +167,9 @@ class StepUp:
 
     async def _accept(self, connection: Connection, challenge: Challenge, proof: Proof, owned: list[Factor], now_ms: int) -> Wrong | None:
         for kind, method in self._methods.items():
-            mine = [factor for factor in owned if factor.kind is kind]
-            if kind.value == proof.method and mine:
-                return await method.accept(connection, challenge, mine, proof.answer, now_ms)
+            candidates = [factor for factor in owned if factor.kind is kind]
+            if kind.value == proof.method and candidates:
+                return await method.accept(connection, challenge, candidates, proof.answer, now_ms)
         return Wrong.METHOD_NOT_ALLOWED
 
 
@@ -181,7 +181,7 @@ def takes_recovery_codes(action: Action) -> bool:
 async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof: Proof) -> Wrong | None:
     if not takes_recovery_codes(attempt.intent.action):
         return Wrong.METHOD_NOT_ALLOWED
-    account_id, now_ms = attempt.caller.account_id, attempt.occasion.now_ms
+    account_id, now_ms = attempt.caller.account_id, attempt.provenance.now_ms
     used = await factors.use_recovery_code(connection, account_id, str(proof.answer), now_ms=now_ms)
     if used is None:
         return Wrong.WRONG_CODE
@@ -189,10 +189,10 @@ async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof:
 
 
 async def _refuse(connection: Connection, state: LockoutState, attempt: Attempt, wrong: Wrong) -> Refusal:
-    failures = await lockout.note_guess(connection, state, attempt.occasion.now_ms) if wrong.is_guess else state.failures
+    failures = await lockout.note_guess(connection, state, attempt.provenance.now_ms) if wrong.is_guess else state.failures
     method = attempt.proof.method if attempt.proof is not None else None
     entry = Entry(
-        occasion=attempt.occasion,
+        provenance=attempt.provenance,
         event=Event.STEP_UP_FAILED,
         actor=Actor.ACCOUNT,
         account_id=state.account.id,

@@ -162,15 +162,15 @@ def advice(answer: Answer, request: "Outgoing") -> list[str]:
     if problem is None:
         return ["This answer comes from the service behind the gate, not from the gate."]
     lines = [str(problem.get("detail", problem.get("title", "")))]
-    ours, theirs = request.signed, problem.get("string_to_sign")
+    local, computed = request.signed, problem.get("string_to_sign")
     match problem.get("code"):
         case "missing_credentials":
             lines.append("Give a key file with --key FILE.")
-        case "invalid_credentials" if isinstance(theirs, str) and ours:
+        case "invalid_credentials" if isinstance(computed, str) and local:
             lines.append(
                 "The gate computed the same string to sign, so the key id is unknown (deleted?) or the secret belongs to another key."
-                if theirs == ours
-                else f"The request was changed in transit.\nSigned here:          {ours!r}\nComputed by the gate: {theirs!r}"
+                if computed == local
+                else f"The request was changed in transit.\nSigned here:          {local!r}\nComputed by the gate: {computed!r}"
             )
         case "timestamp_out_of_window":
             lines.append("Synchronize this machine's clock (NTP), then try again.")

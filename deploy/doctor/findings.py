@@ -31,10 +31,10 @@ Findings = AsyncIterator[Finding]
 async def compare_clocks(about: str, asked: Awaitable[int]) -> Finding:
     """:param asked: the other's time, Unix milliseconds, when awaited"""
     before = clock.now_ms()
-    theirs = await asked
+    remote = await asked
     after = clock.now_ms()
-    off = theirs - (before + after) // 2
-    off = 0 if before <= theirs <= after else off
+    off = remote - (before + after) // 2
+    off = 0 if before <= remote <= after else off
     if abs(off) > CLOCK_MS:
         return Finding(
             "wrong", f"{about} clock", f"is {abs(off)} ms {'ahead of' if off > 0 else 'behind'} this machine's", "synchronise both (NTP)"

@@ -56,20 +56,20 @@ class WorkerProcess:
 
     async def spawn(self, now_ms: int) -> None:
         """Start the child as a clean process (no fork of this one's state) that has only its two sockets in common with the parent."""
-        ours, theirs = socket.socketpair()
+        control, inherited = socket.socketpair()
         self.started_ms = now_ms
         # -P: the folder that the gateway happens to be started in is no place to import from.
-        command = (sys.executable, "-P", "-m", "gateway.process.worker", str(theirs.fileno()), str(self._listening.fileno()))
+        command = (sys.executable, "-P", "-m", "gateway.process.worker", str(inherited.fileno()), str(self._listening.fileno()))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), self._listening.fileno()),
+                pass_fds=(inherited.fileno(), self._listening.fileno()),
                 process_group=0,  # Ctrl-C is for the parent, which drains its workers
             )
         finally:
-            theirs.close()
-        self._caller = Caller(await Frames.over(ours))
+            inherited.close()
+        self._caller = Caller(await Frames.over(control))
 
     async def call(self, do: str, *, timeout_ms: int, **values: Any) -> Any:
         """See :meth:`gateway.process.channel.Caller.call`; failures name the worker.

@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from tests.support.stack import Database
 
 TAMPERING = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only;"
@@ -14,7 +14,7 @@ TAMPERING = "ALTER TABLE audit_events DISABLE TRIGGER audit_events_append_only;"
 
 def entry(number: int = 0, account: str = "alice") -> Entry:
     return Entry(
-        occasion=Occasion(1_000 + number, "8.8.8.8"),
+        provenance=Provenance(1_000 + number, "8.8.8.8"),
         event=Event.KEY_CREATED,
         actor=Actor.ACCOUNT,
         account_id=account,

@@ -14,7 +14,7 @@ import pytest
 import redis.asyncio as redis
 
 from admin import audit
-from admin.audit import Actor, Entry, Event, Occasion
+from admin.audit import Actor, Entry, Event, Provenance
 from admin.config import AuditStream
 from admin.metrics import AdminMetrics
 from admin.stores import Stores
@@ -29,7 +29,7 @@ async def append(stores: Stores, *events: Event, operator: str = "alice") -> Non
     for event in events:
         async with stores.transaction() as connection:
             entry = Entry(
-                occasion=Occasion(1_790_000_000_000, "8.8.8.8", operator),
+                provenance=Provenance(1_790_000_000_000, "8.8.8.8", operator),
                 event=event,
                 actor=Actor.OPERATOR,
                 account_id="siti",

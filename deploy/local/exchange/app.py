@@ -15,8 +15,8 @@ from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.feed import Feed
 from deploy.local.exchange.identity import AUDIENCE, ISSUER, Identities
 from deploy.local.exchange.market import MARKETS, STEP_MS, Market
+from deploy.local.exchange.mobee_like import formats
 from deploy.local.exchange.mobee_like import rest as mobee_rest
-from deploy.local.exchange.mobee_like import words
 from deploy.local.exchange.mobee_like.stream import StreamSession as MobeeStream
 from deploy.local.exchange.orders import OrderRefused
 from deploy.local.exchange.sockets import Session, Socket, Sockets
@@ -118,7 +118,7 @@ class _Tickers(Session):
     def _tell(self, market: Market) -> None:
         book = self._exchange.books[market]
         told: dict[str, Any] = {"symbol": market.symbol, "last_price": book.quote.last, "bid": book.best("buy"), "ask": book.best("sell")}
-        self.socket.send(told | {"time_ms": book.quote.time_ms}, words.as_text)
+        self.socket.send(told | {"time_ms": book.quote.time_ms}, formats.as_text)
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ class Exchange:
         self.books = {market: Book(market, quote(market, now_ms)) for market in MARKETS.values()}
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._tape: dict[Market, deque[Trade]] = {market: deque(maxlen=MAX_TRADES) for market in self.books}
-        self._ours: dict[Market, deque[Trade]] = {market: deque(maxlen=MAX_TRADES) for market in self.books}
+        self._customer_trades: dict[Market, deque[Trade]] = {market: deque(maxlen=MAX_TRADES) for market in self.books}
         self._last_order = 0
         self._executions = now_ms
         self._step = now_ms // STEP_MS - _MAX_MISSED
@@ -64,7 +64,7 @@ class Exchange:
                 self._trade(order, [Match(None, order.price, order.remaining)], now_ms, maker=True)
         self._step = step
         for market in self.books:
-            self.feed.moved(market)
+            self.feed.price_changed(market)
 
     def place(self, account: Account, requested: OrderRequest, now_ms: int) -> tuple[Order, list[Fill]]:
         """Place an order: it is matched immediately as far as possible; the rest is booked or expires per its time in force.
@@ -84,7 +84,7 @@ class Exchange:
                 self._end(account, order, now_ms, "expired")
             else:
                 book.add(order)
-                self.feed.moved_book(requested.market)
+                self.feed.book_changed(requested.market)
         self.feed.balances(account, now_ms)
         return order, fills
 
@@ -107,7 +107,7 @@ class Exchange:
         self.books[order.market].remove(order)
         order.cancel_id = cancel_id
         self._end(account, order, now_ms, "cancelled")
-        self.feed.moved_book(order.market)
+        self.feed.book_changed(order.market)
         self.feed.balances(account, now_ms)
         return order
 
@@ -118,7 +118,7 @@ class Exchange:
     def candle(self, market: Market, opened_ms: int, length_ms: int, now_ms: int) -> Candle:
         """The candle that opened at this time, including the customers' trades."""
         found = candle(market, opened_ms, length_ms, now_ms)
-        for trade in self._ours[market]:
+        for trade in self._customer_trades[market]:
             if opened_ms <= trade.time_ms < opened_ms + length_ms:
                 found = found._replace(
                     high=max(found.high, trade.price),
@@ -171,9 +171,9 @@ class Exchange:
                 self._book_fill(fill._replace(order=match.resting, maker=True))
             fills.append(fill)
             buyer_is_maker = (order.side == "buy") == maker
-            self._record(order.market, Trade(self._last_trade, match.price, match.quantity, now_ms, buyer_is_maker), ours=True)
+            self._record(order.market, Trade(self._last_trade, match.price, match.quantity, now_ms, buyer_is_maker), by_customer=True)
         if matches:
-            self.feed.moved_book(order.market)
+            self.feed.book_changed(order.market)
         return fills
 
     def _book_fill(self, fill: Fill) -> None:
@@ -192,7 +192,7 @@ class Exchange:
 
     def _publish(self, order: Order, change: Change, now_ms: int, fill: Fill | None = None) -> None:
         self._executions += 1
-        self.feed.happened(Execution(self._executions, order, change, now_ms, fill))
+        self.feed.executed(Execution(self._executions, order, change, now_ms, fill))
 
     def _simulate_trades(self, market: Market, steps: range) -> None:
         before = last_price(market, (steps.start - 1) * STEP_MS)
@@ -200,13 +200,13 @@ class Exchange:
             moment = step * STEP_MS
             price = last_price(market, moment)
             self._last_trade += 1
-            self._record(market, Trade(self._last_trade, price, traded(market, moment), moment, price < before), ours=False)
+            self._record(market, Trade(self._last_trade, price, traded(market, moment), moment, price < before), by_customer=False)
             before = price
 
-    def _record(self, market: Market, trade: Trade, *, ours: bool) -> None:
+    def _record(self, market: Market, trade: Trade, *, by_customer: bool) -> None:
         self._tape[market].append(trade)
-        if ours:
-            self._ours[market].append(trade)
+        if by_customer:
+            self._customer_trades[market].append(trade)
         self.feed.traded(market, trade)
 
 

@@ -37,18 +37,18 @@ class Feed:
         if not listeners:
             self._listeners.pop(topic, None)
 
-    def moved(self, market: Market) -> None:
+    def price_changed(self, market: Market) -> None:
         """Publish a new price of a market, and its book."""
         self._publish(("price", market.symbol), market)
-        self.moved_book(market)
+        self.book_changed(market)
 
-    def moved_book(self, market: Market) -> None:
+    def book_changed(self, market: Market) -> None:
         self._publish(("book", market.symbol), market)
 
     def traded(self, market: Market, trade: Trade) -> None:
         self._publish(("trades", market.symbol), trade)
 
-    def happened(self, execution: Execution) -> None:
+    def executed(self, execution: Execution) -> None:
         self._publish(("orders", execution.order.account_id), execution)
 
     def balances(self, account: Account, now_ms: int) -> None:

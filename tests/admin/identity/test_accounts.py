@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import NotFound, Unauthenticated
 from admin.identity import accounts
 from admin.identity.accounts import Account, Accounts
@@ -14,7 +14,7 @@ from admin.stores import Stores
 from gateway.keys import postgres, redis_client
 from tests.support.stack import Database
 
-OCCASION = Occasion(1_000_000, "8.8.8.8")
+PROVENANCE = Provenance(1_000_000, "8.8.8.8")
 V, U, R = Kyc.VERIFIED, Kyc.UNVERIFIED, Kyc.REVOKED
 
 
@@ -58,28 +58,28 @@ async def test_the_stricter_word_wins(stores: Stores, steps: list[Any], kept: Ky
     answer = None
     for step in steps:
         if isinstance(step, Kyc):
-            await Accounts(stores).set_kyc("alice", step, OCCASION)
+            await Accounts(stores).set_kyc("alice", step, PROVENANCE)
             answer = None
         else:
-            answer = (await Accounts(stores).see(claims(*step), OCCASION)).kyc
+            answer = (await Accounts(stores).see(claims(*step), PROVENANCE)).kyc
     assert ((await stored(stores)).kyc, answer) == (kept, told)
 
 
 async def test_a_newer_email_replaces_an_older_one_and_not_the_other_way(stores: Stores) -> None:
     for issued, email in ((1, "old@example.com"), (3, "new@example.com"), (2, "middle@example.com")):
-        await Accounts(stores).see(claims(V, issued, email), OCCASION)
+        await Accounts(stores).see(claims(V, issued, email), PROVENANCE)
     assert (await stored(stores)).email == "new@example.com"
 
 
 async def test_a_login_counts_only_when_it_is_of_a_later_second_than_the_end_of_logins(stores: Stores) -> None:
-    await Accounts(stores).see(claims(V, 5_000), OCCASION)
+    await Accounts(stores).see(claims(V, 5_000), PROVENANCE)
     async with stores.transaction() as connection:
         await accounts.end_logins(connection, "alice", 7_400, forget_failures=True)
     for issued in (5_000, 7_000):
         with pytest.raises(Unauthenticated, match="login has been ended"):
-            await Accounts(stores).see(claims(U, issued, "older@example.com"), OCCASION)
+            await Accounts(stores).see(claims(U, issued, "older@example.com"), PROVENANCE)
     assert (await stored(stores)).email == "a@example.com", "a login that is over says nothing any more"
-    assert (await Accounts(stores).see(claims(V, 8_000), OCCASION)).kyc is V
+    assert (await Accounts(stores).see(claims(V, 8_000), PROVENANCE)).kyc is V
 
 
 async def test_an_unknown_account_is_not_found(stores: Stores) -> None:

@@ -7,7 +7,7 @@ import redis.asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from admin.audit import Occasion
+from admin.audit import Provenance
 from admin.errors import CrossSite
 from admin.identity.browser import CSRF_HEADER, SESSION_COOKIE, Browsers, origin_of, set_login_cookie
 from admin.identity.caller import Caller, Kyc
@@ -30,7 +30,7 @@ async def browsers(redis_url: str) -> AsyncIterator[Browsers]:
 async def client(browsers: Browsers) -> AsyncIterator[TestClient]:
     async def log_in(request: web.Request) -> web.Response:
         response = web.Response()
-        await browsers.open(request, response, CALLER, Occasion(clock.now_ms(), None))
+        await browsers.open(request, response, CALLER, Provenance(clock.now_ms(), None))
         set_login_cookie(request, response, "a state", "x")
         return response
 

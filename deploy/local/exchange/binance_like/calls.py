@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from deploy.local.exchange.account import Account
 from deploy.local.exchange.amounts import text
-from deploy.local.exchange.binance_like import words
+from deploy.local.exchange.binance_like import formats
 from deploy.local.exchange.binance_like.parameters import Parameters
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.market import DAY_MS, INTERVALS, MARKETS, Market
@@ -55,7 +55,7 @@ def refusal(error: OrderRefused) -> tuple[int, dict[str, Any]]:
     """HTTP status and error in Binance's format."""
     if isinstance(error, ReplaceFailed):
         return (409 if error.number == HALF_DONE else 400), {"code": error.number, "msg": str(error), "data": error.data}
-    return (401 if error.code == "not_authenticated" else 400), words.refused(error)
+    return (401 if error.code == "not_authenticated" else 400), formats.refused(error)
 
 
 def ping(_request: CallRequest) -> dict[str, Any]:
@@ -69,7 +69,7 @@ def time(request: CallRequest) -> dict[str, Any]:
 def exchange_info(request: CallRequest) -> dict[str, Any]:
     chosen = request.parameters.markets() or MARKETS.values()
     weight = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 1200}
-    rest = {"rateLimits": [weight], "exchangeFilters": [], "symbols": [words.symbol_info(market) for market in chosen]}
+    rest = {"rateLimits": [weight], "exchangeFilters": [], "symbols": [formats.symbol_info(market) for market in chosen]}
     return {"timezone": "UTC", "serverTime": request.now_ms, **rest}
 
 
@@ -89,12 +89,12 @@ def day(request: CallRequest) -> Any:
 
 def day_of(exchange: Exchange, market: Market, now_ms: int) -> dict[str, Any]:
     """A market's last 24 hours, with its last trade."""
-    return words.day(exchange.books[market], now_ms, exchange.trades(market)[-1])
+    return formats.day(exchange.books[market], now_ms, exchange.trades(market)[-1])
 
 
 def price(request: CallRequest) -> Any:
     books = request.exchange.books
-    return _one_or_all(request, lambda market: {"symbol": words.name(market), "price": text(books[market].quote.last)})
+    return _one_or_all(request, lambda market: {"symbol": formats.name(market), "price": text(books[market].quote.last)})
 
 
 def average_price(request: CallRequest) -> dict[str, Any]:
@@ -103,16 +103,16 @@ def average_price(request: CallRequest) -> dict[str, Any]:
 
 
 def book_ticker(request: CallRequest) -> Any:
-    return _one_or_all(request, lambda market: words.book_ticker(request.exchange.books[market]))
+    return _one_or_all(request, lambda market: formats.book_ticker(request.exchange.books[market]))
 
 
 def depth(request: CallRequest) -> dict[str, Any]:
-    return words.depth(request.exchange.books[request.parameters.market()], request.parameters.limit(100, _MAX_DEPTH))
+    return formats.depth(request.exchange.books[request.parameters.market()], request.parameters.limit(100, _MAX_DEPTH))
 
 
 def trades(request: CallRequest) -> list[dict[str, Any]]:
     found = request.exchange.trades(request.parameters.market())
-    return [words.trade(trade) for trade in list(found)[-request.parameters.limit(500, _MAX_LISTED) :]]
+    return [formats.trade(trade) for trade in list(found)[-request.parameters.limit(500, _MAX_LISTED) :]]
 
 
 def aggregate_trades(request: CallRequest) -> list[dict[str, Any]]:
@@ -121,7 +121,7 @@ def aggregate_trades(request: CallRequest) -> list[dict[str, Any]]:
     first, since, until = parameters.number("fromId", -1), parameters.number("startTime", -1), parameters.number("endTime", request.now_ms)
     found = [one for one in request.exchange.trades(parameters.market()) if one.number >= first and since <= one.time_ms <= until]
     limit = parameters.limit(500, _MAX_LISTED)
-    return [words.aggregate(trade) for trade in (found[:limit] if max(first, since) >= 0 else found[-limit:])]
+    return [formats.aggregate(trade) for trade in (found[:limit] if max(first, since) >= 0 else found[-limit:])]
 
 
 def klines(request: CallRequest) -> list[list[Any]]:
@@ -133,7 +133,7 @@ def klines(request: CallRequest) -> list[list[Any]]:
     since = parameters.number("startTime", -1)
     first = last - (limit - 1) * length if since < 0 else opening(since + length - 1, length)
     opened = range(max(first, opening(length, length)), last + 1, length)[:limit]
-    return [words.kline(request.exchange.candle(market, at, length, request.now_ms)) for at in opened]
+    return [formats.kline(request.exchange.candle(market, at, length, request.now_ms)) for at in opened]
 
 
 def opening(moment_ms: int, length_ms: int) -> int:
@@ -144,36 +144,36 @@ def opening(moment_ms: int, length_ms: int) -> int:
 
 def account(request: CallRequest) -> dict[str, Any]:
     empty_too = request.parameters.text("omitZeroBalances") != "true"
-    return words.account(request.account, request.now_ms, all_of_them=empty_too) | {"uid": 1}
+    return formats.account(request.account, request.now_ms, all_of_them=empty_too) | {"uid": 1}
 
 
 def user_assets(request: CallRequest) -> list[dict[str, Any]]:
-    return words.user_assets(request.account)
+    return formats.user_assets(request.account)
 
 
 def coins(request: CallRequest) -> list[dict[str, Any]]:
-    return [words.coin(currency, held) for currency, held in request.account.balances.items()]
+    return [formats.coin(currency, held) for currency, held in request.account.balances.items()]
 
 
 def trade_fees(request: CallRequest) -> list[dict[str, Any]]:
     chosen = request.parameters.markets() or MARKETS.values()
-    return [{"symbol": words.name(market), "makerCommission": "0", "takerCommission": "0"} for market in chosen]
+    return [{"symbol": formats.name(market), "makerCommission": "0", "takerCommission": "0"} for market in chosen]
 
 
 def commission(request: CallRequest) -> dict[str, Any]:
     rates = dict.fromkeys(("maker", "taker", "buyer", "seller"), "0")
     discount = {"enabledForAccount": False, "enabledForSymbol": False, "discountAsset": "BNB", "discount": "0"}
-    return {"symbol": words.name(request.parameters.market()), "standardCommission": rates, "taxCommission": rates, "discount": discount}
+    return {"symbol": formats.name(request.parameters.market()), "standardCommission": rates, "taxCommission": rates, "discount": discount}
 
 
 def order(request: CallRequest) -> dict[str, Any]:
-    return words.order(_find(request))
+    return formats.order(_find(request))
 
 
 def place(request: CallRequest) -> dict[str, Any]:
     requested, form = _order_request(request.parameters)
     made, fills = request.exchange.place(request.account, requested, request.now_ms)
-    return words.placed(made, fills, form)
+    return formats.placed(made, fills, form)
 
 
 def test(request: CallRequest) -> dict[str, Any]:
@@ -194,7 +194,7 @@ def cancel(request: CallRequest) -> dict[str, Any]:
             raise
         # Binance answers the same for every order that cannot be cancelled.
         raise OrderRefused("order_not_open", str(error)) from None
-    return words.cancelled(made)
+    return formats.cancelled(made)
 
 
 def cancel_all(request: CallRequest) -> list[dict[str, Any]]:
@@ -202,7 +202,7 @@ def cancel_all(request: CallRequest) -> list[dict[str, Any]]:
     found = [each for each in request.account.open_orders() if each.market is market]
     if not found:
         raise OrderRefused("order_not_open", "there is no open order")
-    return [words.cancelled(request.exchange.cancel(request.account, each, request.now_ms)) for each in found]
+    return [formats.cancelled(request.exchange.cancel(request.account, each, request.now_ms)) for each in found]
 
 
 def cancel_replace(request: CallRequest) -> dict[str, Any]:
@@ -213,16 +213,16 @@ def cancel_replace(request: CallRequest) -> dict[str, Any]:
     try:
         cancelling = request.parameters.client_id("cancelNewClientOrderId")
         found = _find(request, "cancelOrderId", "cancelOrigClientOrderId")
-        data["cancelResponse"] = words.cancelled(request.exchange.cancel(request.account, found, request.now_ms, cancel_id=cancelling))
+        data["cancelResponse"] = formats.cancelled(request.exchange.cancel(request.account, found, request.now_ms, cancel_id=cancelling))
     except OrderRefused as error:
         known = OrderRefused("order_not_open", str(error)) if error.code == "order_not_found" else error
-        data |= {"cancelResult": "FAILURE", "cancelResponse": words.refused(known)}
+        data |= {"cancelResult": "FAILURE", "cancelResponse": formats.refused(known)}
     if data["cancelResult"] == "SUCCESS" or mode == "ALLOW_FAILURE":
         try:
             made, fills = request.exchange.place(request.account, requested, request.now_ms)
-            data |= {"newOrderResult": "SUCCESS", "newOrderResponse": words.placed(made, fills, form)}
+            data |= {"newOrderResult": "SUCCESS", "newOrderResponse": formats.placed(made, fills, form)}
         except OrderRefused as error:
-            data |= {"newOrderResult": "FAILURE", "newOrderResponse": words.refused(error)}
+            data |= {"newOrderResult": "FAILURE", "newOrderResponse": formats.refused(error)}
     results = {data["cancelResult"], data["newOrderResult"]}
     if results == {"SUCCESS"}:
         return data
@@ -233,29 +233,29 @@ def cancel_replace(request: CallRequest) -> dict[str, Any]:
 
 def open_orders(request: CallRequest) -> list[dict[str, Any]]:
     market = request.parameters.market() if request.parameters.text("symbol") else None
-    return [words.order(each) for each in request.account.open_orders() if market in (None, each.market)]
+    return [formats.order(each) for each in request.account.open_orders() if market in (None, each.market)]
 
 
 def all_orders(request: CallRequest) -> list[dict[str, Any]]:
     market = request.parameters.market()
-    mine = (each for each in request.account.orders.values() if each.market is market)
-    return [words.order(each) for each in _chosen(request, mine, "orderId", lambda each: (each.number, each.created_ms))]
+    matching = (each for each in request.account.orders.values() if each.market is market)
+    return [formats.order(each) for each in _chosen(request, matching, "orderId", lambda each: (each.number, each.created_ms))]
 
 
 def own_trades(request: CallRequest) -> list[dict[str, Any]]:
     market, number = request.parameters.market(), request.parameters.number("orderId", -1)
-    mine = (each for each in request.account.fills if each.order.market is market and number in (-1, each.order.number))
-    return [words.own_trade(each) for each in _chosen(request, mine, "fromId", lambda each: (each.trade, each.time_ms))]
+    matching = (each for each in request.account.fills if each.order.market is market and number in (-1, each.order.number))
+    return [formats.own_trade(each) for each in _chosen(request, matching, "fromId", lambda each: (each.trade, each.time_ms))]
 
 
-def _chosen(request: CallRequest, mine: Iterable[T], first_name: str, place_of: Callable[[T], tuple[int, int]]) -> list[T]:
+def _chosen(request: CallRequest, orders_or_fills: Iterable[T], first_name: str, place_of: Callable[[T], tuple[int, int]]) -> list[T]:
     """Filter by first number and time; the oldest matches when a start is given, else the most recent."""
     parameters = request.parameters
     first, since = parameters.number(first_name, -1), parameters.number("startTime", -1)
     until = parameters.number("endTime", request.now_ms)
 
     def found() -> Iterator[T]:
-        for each in mine:
+        for each in orders_or_fills:
             number, at_ms = place_of(each)
             if number >= first and since <= at_ms <= until:
                 yield each
@@ -310,7 +310,7 @@ def _find(request: CallRequest, by_number: str = "orderId", by_client_id: str = 
     """:raises OrderRefused: the account has no such order in this market"""
     market, own = request.parameters.market(), request.parameters.text(by_client_id)
     if own:
-        found = [each for each in request.account.orders.values() if words.client_id(each) == own]
+        found = [each for each in request.account.orders.values() if formats.client_id(each) == own]
         made = found[-1] if found else request.account.find(-1)
     elif request.parameters.text(by_number):
         made = request.account.find(request.parameters.number(by_number, -1))

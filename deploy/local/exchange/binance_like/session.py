@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from deploy.local.exchange.account import Account
-from deploy.local.exchange.binance_like import calls, words
+from deploy.local.exchange.binance_like import calls, formats
 from deploy.local.exchange.binance_like.calls import Call, CallRequest
 from deploy.local.exchange.binance_like.parameters import Parameters, Written, written
 from deploy.local.exchange.engine import Exchange
@@ -133,10 +133,10 @@ class ApiSession(Session):
         number, name = self._next_stream, f"user {self._next_stream}"
 
         def reported(execution: Execution) -> None:
-            self.socket.send({"subscriptionId": number, "event": words.execution_report(execution)})
+            self.socket.send({"subscriptionId": number, "event": formats.execution_report(execution)})
 
         def balances(told: tuple[Account, int]) -> None:
-            self.socket.send({"subscriptionId": number, "event": words.account_position(*told)})
+            self.socket.send({"subscriptionId": number, "event": formats.account_position(*told)})
 
         self.socket.listen(("orders", account.id), name, reported)
         self.socket.listen(("balances", account.id), name, balances)

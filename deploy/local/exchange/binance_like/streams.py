@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Any
 
 from deploy.local.exchange.amounts import text
-from deploy.local.exchange.binance_like import calls, words
+from deploy.local.exchange.binance_like import calls, formats
 from deploy.local.exchange.binance_like.parameters import market_of
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.feed import Topic
@@ -112,7 +112,7 @@ class StreamSession(Session):
         market, (_, kind, depth, interval) = market_of(found[1].upper()), found.groups()
         whole = kind if interval is None else f"{kind}_"
         if depth is not None and kind == "depth":
-            return [(("book", market.symbol), lambda _: iter([words.depth(exchange.books[market], int(depth))]))]
+            return [(("book", market.symbol), lambda _: iter([formats.depth(exchange.books[market], int(depth))]))]
         if whole == "kline_" and interval in INTERVALS:
             return [(("price", market.symbol), _Klines(exchange, market, interval).events)]
         if whole not in _KINDS or depth is not None:
@@ -130,7 +130,7 @@ def _ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
         "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty", "o": "openPrice", "h": "highPrice", "l": "lowPrice",
         "v": "volume", "q": "quoteVolume", "O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n": "count",
     }  # fmt: skip
-    return {"e": "24hrTicker", "E": now_ms, "s": words.name(market)} | {short: told[long] for short, long in members.items()}
+    return {"e": "24hrTicker", "E": now_ms, "s": formats.name(market)} | {short: told[long] for short, long in members.items()}
 
 
 def _mini_ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
@@ -141,14 +141,14 @@ def _mini_ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
 def _trades(_exchange: Exchange, market: Market) -> Events:
     def events(trade: Trade) -> Iterator[Any]:
         told = {"t": trade.number, "p": text(trade.price), "q": text(trade.quantity), "T": trade.time_ms}
-        yield {"e": "trade", "E": clock.now_ms(), "s": words.name(market)} | told | {"m": trade.buyer_is_maker, "M": True}
+        yield {"e": "trade", "E": clock.now_ms(), "s": formats.name(market)} | told | {"m": trade.buyer_is_maker, "M": True}
 
     return events
 
 
 def _aggregate_trades(_exchange: Exchange, market: Market) -> Events:
     def events(trade: Trade) -> Iterator[Any]:
-        yield {"e": "aggTrade", "E": clock.now_ms(), "s": words.name(market)} | words.aggregate(trade)
+        yield {"e": "aggTrade", "E": clock.now_ms(), "s": formats.name(market)} | formats.aggregate(trade)
 
     return events
 
@@ -187,7 +187,7 @@ class _BookTickers:
         self._last: dict[str, Any] = {}
 
     def events(self, _: object) -> Iterator[Any]:
-        now = words.book_ticker(self._book)
+        now = formats.book_ticker(self._book)
         if now != self._last:
             self._last = now
             best = {"b": now["bidPrice"], "B": now["bidQty"], "a": now["askPrice"], "A": now["askQty"]}
@@ -211,12 +211,12 @@ class _Depth:
         for side, before in self._levels.items():
             after = self._now(side)
             gone = [(price, Decimal(0)) for price in before if price not in after]
-            changes[side] = words.levels([*gone, *((price, amount) for price, amount in after.items() if before.get(price) != amount)])
+            changes[side] = formats.levels([*gone, *((price, amount) for price, amount in after.items() if before.get(price) != amount)])
             self._levels[side] = after
         first, self._revision = self._revision + 1, self._book.revision
         if first <= self._revision:
             told = {"U": first, "u": self._revision, "b": changes["buy"], "a": changes["sell"]}
-            yield {"e": "depthUpdate", "E": clock.now_ms(), "s": words.name(self._book.market)} | told
+            yield {"e": "depthUpdate", "E": clock.now_ms(), "s": formats.name(self._book.market)} | told
 
 
 class _Klines:
@@ -239,7 +239,7 @@ class _Klines:
     def _event(self, opened: int, now_ms: int, *, closed: bool) -> dict[str, Any]:
         candle = self._exchange.candle(self._market, opened, INTERVALS[self._interval], now_ms)
         names = ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q", "B")
-        told = dict(zip(names, words.kline(candle), strict=True))
-        symbol = words.name(self._market)
+        told = dict(zip(names, formats.kline(candle), strict=True))
+        symbol = formats.name(self._market)
         rest = {"s": symbol, "i": self._interval, "f": -1, "L": -1, "x": closed}
         return {"e": "kline", "E": now_ms, "s": symbol, "k": told | rest}

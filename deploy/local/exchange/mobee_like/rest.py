@@ -9,7 +9,7 @@ from deploy.local.exchange.account import Account
 from deploy.local.exchange.amounts import decimal
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.market import MARKETS, Market
-from deploy.local.exchange.mobee_like import words
+from deploy.local.exchange.mobee_like import formats
 from deploy.local.exchange.orders import Order, OrderRefused, OrderRequest
 from deploy.local.exchange.sockets import json_object
 from gateway.assertion import ASSERTED
@@ -41,11 +41,11 @@ class MobeeRoutes:
 
     async def all_markets(self, _request: web.Request) -> web.Response:
         now_ms = self._now()
-        return _answer({"markets": [words.market(book, now_ms) for book in self._exchange.books.values()]})
+        return _answer({"markets": [formats.market(book, now_ms) for book in self._exchange.books.values()]})
 
     async def one_market(self, request: web.Request) -> web.Response:
         now_ms = self._now()
-        return _answer(words.market(self._exchange.books[market_named(request.match_info["symbol"])], now_ms))
+        return _answer(formats.market(self._exchange.books[market_named(request.match_info["symbol"])], now_ms))
 
     async def bid_ask(self, request: web.Request) -> web.Response:
         self._now()
@@ -54,7 +54,7 @@ class MobeeRoutes:
         return _answer({"symbol": book.market.symbol, **best, "time_ms": book.quote.time_ms})
 
     async def wallets(self, request: web.Request) -> web.Response:
-        return _answer({"wallets": words.wallets(self._account(request))})
+        return _answer({"wallets": formats.wallets(self._account(request))})
 
     async def orders(self, request: web.Request) -> web.Response:
         """Newest first; ``?symbol=`` and ``?status=open|filled|cancelled|expired`` choose."""
@@ -64,10 +64,10 @@ class MobeeRoutes:
             for order in self._account(request).orders.values()
             if symbol in (None, order.market.symbol) and status in (None, order.status)
         ]
-        return _answer({"orders": [words.order(order) for order in reversed(chosen[-_MAX_LISTED:])]})
+        return _answer({"orders": [formats.order(order) for order in reversed(chosen[-_MAX_LISTED:])]})
 
     async def order(self, request: web.Request) -> web.Response:
-        return _answer(words.order(_find(self._account(request), request)))
+        return _answer(formats.order(_find(self._account(request), request)))
 
     async def place(self, request: web.Request) -> web.Response:
         asked = json_object(await request.read())
@@ -75,11 +75,11 @@ class MobeeRoutes:
             raise OrderRefused("invalid_json", "the body must be a JSON object")
         account, now_ms = self._account(request), clock.now_ms()
         order, _ = self._exchange.place(account, _order_request(asked), now_ms)
-        return _answer(words.order(order), status=201)
+        return _answer(formats.order(order), status=201)
 
     async def cancel(self, request: web.Request) -> web.Response:
         account = self._account(request)
-        return _answer(words.order(self._exchange.cancel(account, _find(account, request), clock.now_ms())))
+        return _answer(formats.order(self._exchange.cancel(account, _find(account, request), clock.now_ms())))
 
     def _now(self) -> int:
         now_ms = clock.now_ms()
@@ -124,7 +124,7 @@ def _order_request(asked: dict[str, Any]) -> OrderRequest:
 
 
 def _answer(value: object, status: int = 200) -> web.Response:
-    return web.json_response(value, status=status, dumps=words.as_text)
+    return web.json_response(value, status=status, dumps=formats.as_text)
 
 
 def _find(account: Account, request: web.Request) -> Order:

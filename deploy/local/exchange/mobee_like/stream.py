@@ -8,7 +8,7 @@ from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.feed import Topic
 from deploy.local.exchange.identity import Identities
 from deploy.local.exchange.market import CURRENCIES, MARKETS, Market
-from deploy.local.exchange.mobee_like import words
+from deploy.local.exchange.mobee_like import formats
 from deploy.local.exchange.orders import OrderRefused, Trade
 from deploy.local.exchange.sockets import Session, Socket, json_object
 from gateway.assertion import AssertionRefused
@@ -128,7 +128,7 @@ class StreamSession(Session):
             # The markets move one after another: when the last one has, all have.
             return [(("price", next(reversed(MARKETS))), lambda _: self._markets())]
         if code == "OB":
-            return [(("book", market.symbol), lambda moved: words.order_book(books[moved])) for market in _markets_named(rest)]
+            return [(("book", market.symbol), lambda moved: formats.order_book(books[moved])) for market in _markets_named(rest)]
         if code == "RT":
             return [(("trades", market.symbol), _Trades(market).told) for market in _markets_named(rest)]
         if code == "BL" and rest in ("", "ALL", *CURRENCIES):
@@ -147,21 +147,21 @@ class StreamSession(Session):
             return [lambda: _wallets(self._exchange.account(account_id or ""), rest)]
         if code == "PO":
             return [lambda: _pending(self._exchange.account(account_id or ""), _markets_named(rest))]
-        tell = self._recent if code == "RT" else lambda market: words.order_book(self._exchange.books[market])
+        tell = self._recent if code == "RT" else lambda market: formats.order_book(self._exchange.books[market])
         return [lambda market=market: tell(market) for market in _markets_named(rest)]  # type: ignore[misc]
 
     def _markets(self) -> list[dict[str, Any]]:
         now_ms = clock.now_ms()
-        return [words.streamed_market(book, now_ms) for book in self._exchange.books.values()]
+        return [formats.streamed_market(book, now_ms) for book in self._exchange.books.values()]
 
     def _recent(self, market: Market) -> list[dict[str, Any]]:
-        return [words.trade(market, trade) for trade in list(self._exchange.trades(market))[-_RECENT:]]
+        return [formats.trade(market, trade) for trade in list(self._exchange.trades(market))[-_RECENT:]]
 
     def _tell(self, event: str, data: object) -> None:
         self._say({"method": "stream", "event": event, "data": data})
 
     def _say(self, message: dict[str, Any]) -> None:
-        self.socket.send(message, words.as_numbers)
+        self.socket.send(message, formats.as_numbers)
 
 
 class _Trades:
@@ -171,16 +171,16 @@ class _Trades:
         self._market = market
 
     def told(self, trade: Trade) -> list[dict[str, Any]]:
-        return [words.trade(self._market, trade)]
+        return [formats.trade(self._market, trade)]
 
 
 def _wallets(account: Account, currency: str) -> list[dict[str, Any]]:
-    return [wallet for wallet in words.wallets(account) if currency in ("", "ALL", wallet["currency"])]
+    return [wallet for wallet in formats.wallets(account) if currency in ("", "ALL", wallet["currency"])]
 
 
 def _pending(account: Account, markets: list[Market]) -> list[dict[str, Any]]:
     """The open orders: an order that has ended is the one that is not there any more."""
-    return [words.order(order) for order in account.open_orders() if order.market in markets]
+    return [formats.order(order) for order in account.open_orders() if order.market in markets]
 
 
 def _markets_named(rest: str) -> list[Market]:
