@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 from aiohttp import web
@@ -29,6 +29,7 @@ from admin.identity.login import Login
 from admin.identity.provider import Provider
 from admin.identity.sessions import SessionStore
 from admin.identity.tokens import TokenVerifier
+from admin.internal import table as internal_table
 from admin.internal.handlers import InternalApi
 from admin.internal.tokens import ServiceTokens
 from admin.lifecycle.leaks import Leaks
@@ -61,29 +62,43 @@ def build(
     :param leaving: whether the service is shutting down
     """
     ready = _ready(stores, leaving)
-    verifier = TokenVerifier(provider, settings.oidc, settings.kyc)
-    sessions = SessionStore(stores.redis, vault, idle_ms=settings.pages.idle_timeout_ms, absolute_ms=settings.pages.absolute_timeout_ms)
-    browsers = Browsers(sessions, settings.public_url)
-    accounts = Accounts(stores)
-    party = relying_party(settings.public_url, settings.pages.site_name)
-    step_up = StepUp([TotpMethod(vault), PasskeyMethod(vault, party)])
-    enrolment = Enrolment(stores, vault, step_up, settings.step_up)
-    keys = KeyService(
-        stores,
-        vault,
-        step_up,
-        key_limit=settings.keys.per_account,
-        unrestricted_trade_days=settings.keys.unrestricted_trade_days,
-        kyc_help_url=settings.kyc.help_url,
-    )
-    api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
-    entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
-    trusted, timeout_s = settings.client_ip.trusted_proxies, settings.limits.request_timeout_ms / 1000
+    shared = _Shared(settings, vault, stores, http, provider, Accounts(stores))
+    public = _application(settings, ready, metrics, port="public")
+    _add_public(public, shared)
+    internal = _application(settings, ready, metrics, port="internal")
+    _add_internal(internal, shared)
+    internal.router.add_get("/metrics", _metrics(metrics))
+    return public, internal
+
+
+class _Shared(NamedTuple):
+    """What both ports are built from."""
+
+    settings: AdminSettings
+    vault: Vault
+    stores: Stores
+    http: aiohttp.ClientSession
+    provider: Provider
+    accounts: Accounts
+
+
+def _add_public(public: web.Application, shared: _Shared) -> None:
+    """Add the account holder's API, the pages, the guide, and the reports of leaked secrets."""
+    settings, vault, stores, http, provider, accounts = shared
+    trusted, timeout_s = settings.client_ip.trusted_proxies, _timeout_s(settings)
 
     def address_of(request: web.Request) -> str | None:
         return client_ip(request.remote, request.headers.getall("X-Forwarded-For", []), trusted)
 
-    public = _application(settings, ready, metrics, port="public")
+    verifier = TokenVerifier(provider, settings.oidc, settings.kyc)
+    sessions = SessionStore(stores.redis, vault, idle_ms=settings.pages.idle_timeout_ms, absolute_ms=settings.pages.absolute_timeout_ms)
+    browsers = Browsers(sessions, settings.public_url)
+    party = relying_party(settings.public_url, settings.pages.site_name)
+    step_up = StepUp([TotpMethod(vault), PasskeyMethod(vault, party)])
+    enrolment = Enrolment(stores, vault, step_up, settings.step_up)
+    keys = _key_service(settings, stores, vault, step_up)
+    api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
+    entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
     dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
@@ -91,33 +106,40 @@ def build(
     if settings.leaks is not None:
         reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), client_ip=address_of, timeout_s=timeout_s)
         public.router.add_post(REPORTS_PATH, reports.handle)
+    login = Login(
+        provider=provider, verifier=verifier, store=sessions, http=http, oidc=settings.oidc, public_url=settings.public_url,
+        max_age_ms=settings.pages.absolute_timeout_ms,
+    )  # fmt: skip
     services = PageServices(
-        settings=settings,
-        stores=stores,
-        browsers=browsers,
-        login=Login(
-            provider=provider,
-            verifier=verifier,
-            store=sessions,
-            http=http,
-            oidc=settings.oidc,
-            public_url=settings.public_url,
-            max_age_ms=settings.pages.absolute_timeout_ms,
-        ),
-        accounts=accounts,
-        keys=keys,
-        enrolment=enrolment,
+        settings=settings, stores=stores, browsers=browsers, login=login, accounts=accounts, keys=keys, enrolment=enrolment,
         client_ip=address_of,
-    )
+    )  # fmt: skip
     pages.setup(public, services)
     docs.setup(public, settings, described, browsers)
 
-    internal = _application(settings, ready, metrics, port="internal")
-    back_office: Dispatcher[str] = Dispatcher(ServiceTokens(settings.internal.named), trusted, timeout_s)
-    operators = InternalApi(accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
-    internal.add_routes(back_office.routes(operators.operations()))
-    internal.router.add_get("/metrics", _metrics(metrics))
-    return public, internal
+
+def _add_internal(internal: web.Application, shared: _Shared) -> None:
+    """Add the back office's API."""
+    settings, stores = shared.settings, shared.stores
+    tokens, trusted = ServiceTokens(settings.internal.named), settings.client_ip.trusted_proxies
+    dispatcher: Dispatcher[str] = Dispatcher(tokens, trusted, _timeout_s(settings))
+    api = InternalApi(shared.accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
+    internal.add_routes(dispatcher.routes(internal_table.operations(api)))
+
+
+def _key_service(settings: AdminSettings, stores: Stores, vault: Vault, step_up: StepUp) -> KeyService:
+    return KeyService(
+        stores,
+        vault,
+        step_up,
+        key_limit=settings.keys.per_account,
+        unrestricted_trade_days=settings.keys.unrestricted_trade_days,
+        kyc_help_url=settings.kyc.help_url,
+    )
+
+
+def _timeout_s(settings: AdminSettings) -> float:
+    return settings.limits.request_timeout_ms / 1000
 
 
 def _application(settings: AdminSettings, ready: Handler, metrics: AdminMetrics, *, port: str) -> web.Application:

@@ -2,17 +2,14 @@
 
 from typing import Any, NamedTuple
 
-from admin.api.operation import Call, Operation
+from admin.api.operation import Call
 from admin.audit import Provenance, Trail
-from admin.errors import CountChanged, NotFound
 from admin.identity.accounts import Accounts
 from admin.identity.caller import Kyc
 from admin.internal import models
 from admin.internal.models import OperatorAccount, OperatorKey
 from admin.lifecycle.operations import KeyOperations
 from admin.stepup.operations import FactorOperations
-
-_ACCOUNTS, _KEYS = "/internal/v1/accounts", "/internal/v1/keys"
 
 
 class _Seen(NamedTuple):
@@ -24,7 +21,7 @@ class _Seen(NamedTuple):
 
 
 class InternalApi:
-    """Handlers, and the table of them."""
+    """Handlers; ``table`` says where each is served."""
 
     def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations, trail: Trail) -> None:
         self._accounts = accounts
@@ -32,38 +29,38 @@ class InternalApi:
         self._factors = factors
         self._trail = trail
 
-    # -- look
+    # -- queries
 
-    async def show_account(self, _who: str, call: Call) -> OperatorAccount:
+    async def show_account(self, _operator: str, call: Call) -> OperatorAccount:
         return OperatorAccount.of(*await self._account(call))
 
-    async def show_key(self, _who: str, call: Call) -> OperatorKey:
+    async def show_key(self, _operator: str, call: Call) -> OperatorKey:
         return OperatorKey.of(await self._keys.show(call.path["id"], call.provenance.now_ms))
 
-    async def list_accounts(self, _who: str, call: Call) -> models.OperatorAccounts:
+    async def list_accounts(self, _operator: str, call: Call) -> models.OperatorAccounts:
         query: Any = call.query
         found, count, cursor = await self._accounts.search(query.filters, query.page, frozen=query.frozen, kyc=query.kyc)
         listed = [models.AccountSummary.of(account) for account in found]
         return models.OperatorAccounts(accounts=listed, count=count, next_cursor=cursor)
 
-    async def list_keys(self, _who: str, call: Call) -> models.OperatorKeys:
+    async def list_keys(self, _operator: str, call: Call) -> models.OperatorKeys:
         query: Any = call.query
         views, count, cursor = await self._keys.search(query.filters, query.page, call.provenance.now_ms)
         return models.OperatorKeys(keys=[OperatorKey.of(view) for view in views], count=count, next_cursor=cursor)
 
-    async def list_audit(self, _who: str, call: Call) -> models.OperatorEvents:
+    async def list_audit(self, _operator: str, call: Call) -> models.OperatorEvents:
         query: Any = call.query
         events, count = await self._trail.search(query.wanted, limit=query.limit + 1, before_seq=query.cursor)
         shown = events[: query.limit]
         more = shown[-1][0].seq if len(events) > query.limit else None
         return models.OperatorEvents(events=[models.OperatorEvent.of(*event) for event in shown], count=count, next_cursor=more)
 
-    async def list_refusals(self, _who: str, call: Call) -> models.Refusals:
+    async def list_refusals(self, _operator: str, call: Call) -> models.Refusals:
         query: Any = call.query
         found, count, cursor = await self._keys.refusals(query.filters, query.page, key_id=query.key, code=query.code)
         return models.Refusals(refusals=[models.Refused.of(each) for each in found], count=count, next_cursor=cursor)
 
-    # -- change
+    # -- changes
 
     async def decide(self, operator: str, call: Call) -> OperatorAccount:
         if call.body.kyc is not None:
@@ -104,133 +101,6 @@ class InternalApi:
         suspended = account.frozen or account.kyc is not Kyc.VERIFIED
         views = await self._keys.views(keys, suspended=suspended, now_ms=call.provenance.now_ms)
         return _Seen(account, views, await self._factors.counted(account.id))
-
-    def operations(self) -> tuple[Operation[str], ...]:
-        """Every endpoint of the back office."""
-        return (*self._looking(), *self._changing())
-
-    def _looking(self) -> tuple[Operation[str], ...]:
-        return (
-            Operation(
-                method="GET",
-                path=_ACCOUNTS,
-                name="listAccounts",
-                summary="Accounts that match, by id",
-                run=self.list_accounts,
-                query=models.AccountQuery,
-                answer=models.OperatorAccounts,
-            ),
-            Operation(
-                method="GET",
-                path=_KEYS,
-                name="listKeys",
-                summary="Keys that match, oldest first",
-                run=self.list_keys,
-                query=models.KeyQuery,
-                answer=models.OperatorKeys,
-            ),
-            Operation(
-                method="GET",
-                path="/internal/v1/audit",
-                name="listAudit",
-                summary="Events of the audit that match, latest first",
-                run=self.list_audit,
-                query=models.AuditQuery,
-                answer=models.OperatorEvents,
-            ),
-            Operation(
-                method="GET",
-                path="/internal/v1/refusals",
-                name="listRefusals",
-                summary="Recent refused requests of keys, latest first",
-                run=self.list_refusals,
-                query=models.RefusalQuery,
-                answer=models.Refusals,
-            ),
-            Operation(
-                method="GET",
-                path=_ACCOUNTS + "/{id}",
-                name="showAccount",
-                summary="An account and its keys",
-                run=self.show_account,
-                answer=OperatorAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="GET",
-                path=_KEYS + "/{id}",
-                name="showKey",
-                summary="A key, whose it is, and its state",
-                run=self.show_key,
-                answer=OperatorKey,
-                refusals=(NotFound,),
-            ),
-        )
-
-    def _changing(self) -> tuple[Operation[str], ...]:
-        return (
-            Operation(
-                method="PUT",
-                path=_ACCOUNTS + "/{id}",
-                name="decideAccount",
-                summary="Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
-                run=self.decide,
-                body=models.Decision,
-                answer=OperatorAccount,
-            ),
-            Operation(
-                method="POST",
-                path=_ACCOUNTS + "/{id}/freeze",
-                name="freezeAccount",
-                summary="Stop every key of the account at once",
-                run=self.freeze,
-                body=models.Noted,
-                body_required=False,
-                answer=models.ChangedAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="POST",
-                path=_ACCOUNTS + "/{id}/thaw",
-                name="thawAccount",
-                summary="End a freeze; its keys pass again only while its verification stands",
-                run=self.thaw,
-                body=models.Noted,
-                body_required=False,
-                answer=models.ChangedAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="POST",
-                path=_ACCOUNTS + "/{id}/reset-factors",
-                name="resetFactors",
-                summary="Remove every factor and recovery code, end every login, freeze the account",
-                run=self.reset_factors,
-                body=models.Reasoned,
-                answer=OperatorAccount,
-                refusals=(NotFound,),
-            ),
-            Operation(
-                method="POST",
-                path=_KEYS + "/revoke",
-                name="revokeKeys",
-                summary="Stop every key that matches, if they are as many as expected",
-                run=self.revoke_keys,
-                body=models.BulkRevocation,
-                answer=models.Revoked,
-                refusals=(CountChanged,),
-            ),
-            Operation(
-                method="POST",
-                path=_KEYS + "/{id}/revoke",
-                name="revokeKey",
-                summary="Stop a key at once and wipe its secret",
-                run=self.revoke_key,
-                body=models.Reasoned,
-                answer=models.RevokedKey,
-                refusals=(NotFound,),
-            ),
-        )
 
 
 def _by(operator: str, call: Call) -> Provenance:

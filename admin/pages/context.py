@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageServices:
-    """Everything that the pages call; made once by ``admin.app``."""
+    """The services that page handlers call; built once by ``admin.wiring``."""
 
     settings: AdminSettings
     stores: Stores

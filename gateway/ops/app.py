@@ -45,64 +45,69 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def create_app(operated: Operated) -> web.Application:
     """The ops application; it holds no state of its own."""
     app = web.Application(middlewares=[_problems], client_max_size=MAX_BODY_BYTES)
+    handlers = _Handlers(operated)
+    app.add_routes(
+        [
+            web.route("*", "/decision/{proxy:nginx|forward-auth|envoy}", handlers.decide),
+            web.route("*", "/decision/{proxy:envoy}/{target:.*}", handlers.decide),
+            web.get("/health", handlers.health),
+            web.get("/ready", handlers.ready),
+            web.get("/metrics", handlers.metrics),
+            web.post("/reload", handlers.reload),
+            web.get("/shadow", handlers.shadow),
+            web.get("/config", handlers.configuration),
+            web.get("/.well-known/jwks.json", handlers.jwks),
+        ]
+    )
+    return app
 
-    async def health(_request: web.Request) -> web.Response:
+
+class _Handlers:
+    def __init__(self, operated: Operated) -> None:
+        self._operated = operated
+
+    async def health(self, _request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    async def ready(_request: web.Request) -> web.Response:
-        return _readiness(await operated.readiness())
+    async def ready(self, _request: web.Request) -> web.Response:
+        return _readiness(await self._operated.readiness())
 
-    async def metrics(_request: web.Request) -> web.Response:
-        return web.Response(body=await operated.metrics(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
+    async def metrics(self, _request: web.Request) -> web.Response:
+        return web.Response(body=await self._operated.metrics(), headers={hdrs.CONTENT_TYPE: CONTENT_TYPE_LATEST})
 
-    async def reload(request: web.Request) -> web.Response:
+    async def reload(self, request: web.Request) -> web.Response:
         if hdrs.ORIGIN in request.headers:
             # A web page open on the operator's machine can reach a loopback port, but cannot leave this header out (Fetch §3.2).
             raise web.HTTPForbidden(text="not for browsers")
         dry_run = request.query.get("dry_run", "false")
         if dry_run not in ("true", "false"):
-            raise web.HTTPBadRequest(text="dry_run is true or false")
-        return _reloaded(await (operated.dry_run() if dry_run == "true" else operated.reload()))
+            raise web.HTTPBadRequest(text="dry_run must be true or false")
+        return _reloaded(await (self._operated.dry_run() if dry_run == "true" else self._operated.reload()))
 
-    async def configuration(_request: web.Request) -> web.Response:
-        return web.json_response(operated.configuration())
+    async def configuration(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._operated.configuration())
 
-    async def jwks(_request: web.Request) -> web.Response:
-        return web.json_response(operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
+    async def jwks(self, _request: web.Request) -> web.Response:
+        return web.json_response(self._operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
 
-    async def shadow(_request: web.Request) -> web.Response:
-        report = await operated.shadow()
+    async def shadow(self, _request: web.Request) -> web.Response:
+        report = await self._operated.shadow()
         decisions = [{"route": route, "outcome": outcome, "count": count} for route, outcome, count in report.decisions]
         return web.json_response({"enforce": report.enforce, "decisions": decisions})
 
-    async def decide(request: web.Request) -> web.Response:
-        proxy = request.match_info["proxy"]
+    async def decide(self, request: web.Request) -> web.Response:
+        operated, proxy = self._operated, request.match_info["proxy"]
         try:
             body = await _whole_body(request, operated.max_body_bytes())
             verdict = await operated.decide(decision.read(request, proxy, body))
         except Refusal as refusal:
             verdict = operated.undecided(refusal)
-        except ConnectionError:  # who asked is gone, in the middle of the content
+        except ConnectionError:  # the proxy closed the connection before the content was complete
             raise web.HTTPBadRequest(text="the request ended early") from None
         except Exception:  # noqa: BLE001 - logged with its traceback, answered without
             _log.exception("ops_failed", method=request.method, path=request.path)
             verdict = operated.undecided(InternalError("internal error: see the gateway's log"))
         return decision.answer(verdict, proxy)
-
-    app.add_routes(
-        [
-            web.route("*", "/decision/{proxy:nginx|forward-auth|envoy}", decide),
-            web.route("*", "/decision/{proxy:envoy}/{target:.*}", decide),
-            web.get("/health", health),
-            web.get("/ready", ready),
-            web.get("/metrics", metrics),
-            web.post("/reload", reload),
-            web.get("/shadow", shadow),
-            web.get("/config", configuration),
-            web.get("/.well-known/jwks.json", jwks),
-        ]
-    )
-    return app
 
 
 async def _whole_body(request: web.Request, limit: int) -> bytes:

@@ -48,7 +48,7 @@ from gateway.telemetry.logs import LineSink
 from gateway.telemetry.tracing import Tracing
 
 if TYPE_CHECKING:
-    from gateway.config.settings import GatewayTelemetry
+    from gateway.config.settings import Cache, GatewayTelemetry
 
 CHANNELS_SECONDS = 2.0
 """How long a start waits for the feed of changes and the messages. Without the feed a gate asks PostgreSQL for each key every second."""
@@ -91,17 +91,10 @@ class App:
         self._worst_lag_ms = 0
         self.signer = Signer(signing, issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
         self._trust = Trust()
-        self._lookup = KeyLookup(
-            KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS),
-            SharedRecords(stores.timed, stores.vault),
-            self._trust,
-            settings.cache,
-            prepare=Principal.of,
-            metrics=self.metrics,
-        )
+        self._lookup = _key_lookup(stores, self._trust, settings.cache, self.metrics)
         self._usage = UsageCounts()
         self._usage_writer = UsageWriter(self._usage, stores.redis, self.metrics)
-        self._tunnels = Tunnels(self._may_go_on, self.metrics)
+        self._tunnels = Tunnels(self._key_is_active, self.metrics)
         self._listener = InvalidationListener(
             stores.redis, settings.stores.postgres.get_secret_value(), self._trust, self._lookup, metrics=self.metrics
         )
@@ -112,32 +105,30 @@ class App:
         )
         self._limiter = KeyLimiter(stores.timed, metrics=self.metrics)
         self._redis_policy = RedisPolicy(stores.redis, metrics=self.metrics)
-        self._services = Services(
+        self._services = self._gate_services()
+        self._compiled = configuration
+        prepared = self.prepare(configuration)
+        self._upstreams.commit(prepared.pools)
+        self._serving = self._serving_of(prepared, _tracing(settings.telemetry))
+        self._deciding = prepared.deciding
+        self._log_shadow()
+        self._plane = Plane(
+            settings, self._serving, outbox=self._upstreams.outbox, tunnels=self._tunnels, ticker=self._ticker, metrics=self.metrics
+        )
+        self.metrics.probes.append(self._count)
+
+    def _gate_services(self) -> Services:
+        return Services(
             lookup=self._lookup,
             limiter=self._limiter,
             failures=FailureLimiter(),
             public=AddressLimiter(),
             messages=AddressLimiter(),
-            replay=ReplayGuard(stores.timed, metrics=self.metrics),
+            replay=ReplayGuard(self._stores.timed, metrics=self.metrics),
             usage=self._usage,
             monotonic_ms=clock.monotonic_ms,
             now_ms=clock.now_ms,
         )
-        self._compiled = configuration
-        prepared = self.prepare(configuration)
-        self._upstreams.commit(prepared.pools)
-        self._serving = self._serve_by(prepared, _tracing(settings.telemetry))
-        self._deciding = prepared.deciding
-        self._say_shadow()
-        self._plane = Plane(
-            settings,
-            self._serving,
-            outbox=self._upstreams.outbox,
-            tunnels=self._tunnels,
-            ticker=self._ticker,
-            metrics=self.metrics,
-        )
-        self.metrics.probes.append(self._count)
 
     @classmethod
     async def create(cls, configuration: Configuration, *, signing: SigningKey, worker: int, require_stores: bool) -> Self:
@@ -213,7 +204,7 @@ class App:
         if outcome.principal is not None:
             self._usage.admitted(outcome.principal.key_id, outcome.client_ip, request.received_ms)
 
-    def _say_shadow(self) -> None:
+    def _log_shadow(self) -> None:
         if self._deciding.settings.auth.enforce == "shadow":
             _log.warning("shadow_mode", detail=SHADOW)
 
@@ -238,9 +229,9 @@ class App:
         old = self._serving.tracing
         tracing = old if settings.telemetry == self._compiled.settings.telemetry else _tracing(settings.telemetry)
         self._upstreams.commit(prepared.pools)
-        self._serving = self._serve_by(prepared, tracing)
+        self._serving = self._serving_of(prepared, tracing)
         self._deciding = prepared.deciding
-        self._say_shadow()
+        self._log_shadow()
         self._plane.apply(settings, self._serving)
         if old is not None and old is not tracing:
             old.shutdown()
@@ -256,7 +247,7 @@ class App:
         configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
 
     @staticmethod
-    def _serve_by(prepared: Prepared, tracing: Tracing | None) -> Serving:
+    def _serving_of(prepared: Prepared, tracing: Tracing | None) -> Serving:
         settings = prepared.configuration.settings
         return Serving(settings, prepared.gate, prepared.pools, access=AccessLog(settings.telemetry.access_log), tracing=tracing)
 
@@ -267,7 +258,7 @@ class App:
             except ConfigError as error:  # it could be read a moment ago; the old one stays
                 _log.error("certificate_not_renewed", reason=str(error))
 
-    # -- what it says of itself
+    # -- status
 
     async def status(self) -> dict[str, Any]:
         """``missing``: why it cannot serve; ``degraded``: what is away though it serves; and what it is."""
@@ -303,7 +294,7 @@ class App:
         self._worst_lag_ms = max(self._worst_lag_ms, now_ms - self._ticked_ms - self._ticker.period_ms)
         self._ticked_ms = now_ms
 
-    async def _may_go_on(self, key_id: str) -> bool:
+    async def _key_is_active(self, key_id: str) -> bool:
         """Whether the key that opened a tunnel may still pass."""
         principal = await self._lookup.fetch(key_id)
         if principal is None or principal.record.frozen:
@@ -326,6 +317,11 @@ class App:
         await self._listener.aclose()
         await self._lookup.aclose()
         await self._stores.close()
+
+
+def _key_lookup(stores: Stores, trust: Trust, cache: "Cache", metrics: Metrics) -> KeyLookup[Principal]:
+    keys = KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS)
+    return KeyLookup(keys, SharedRecords(stores.timed, stores.vault), trust, cache, prepare=Principal.of, metrics=metrics)
 
 
 def _tracing(settings: "GatewayTelemetry") -> Tracing | None:
