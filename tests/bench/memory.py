@@ -45,30 +45,38 @@ def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]
 
 
 def _of_sessions(gate: Contestant, ground: Ground) -> dict[str, object]:
-    """What WebSocket sessions add that have logged on and say nothing: in another gate, so that nothing is left over from before."""
+    """What WebSocket sessions add that have logged on and say nothing: in another gate, so that nothing is left over from before.
+
+    It has as many workers as it takes for their file descriptors, of which each session has two.
+    """
     port, log = contestants.free_port(), ground.folder / "gate.log"
-    process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
+    descriptors.raise_limit()
+    number = -(-IDLE_CONNECTIONS // (descriptors.connections() - SPARE))
+    command = gate.command(ground, port)
+    file = ground.folder / "gateway.toml"
+    file.write_text(file.read_text().replace("workers = 1\n", f"workers = {number}\n"))
+    process = contestants.pinned(GATE_CORE, command, log)
     try:
         contestants.wait_for(port, process, log)
-        worker = descendants(process.pid)[-1]
-        before = resident(worker)
+        workers = descendants(process.pid)[-number:]
+        before = sum(map(resident, workers))
         sessions = _sessions(port, ground)
-        after = resident(worker)
+        after = sum(map(resident, workers))
         for connection in sessions:
             connection.close()
     finally:
         contestants.stop(process)
     count = len(sessions)
     return {
-        f"resident memory of a worker, with {count} idle sessions, MiB": round(after, 1),
+        f"resident memory, workers: {number}, with {count} idle sessions, MiB": round(after, 1),
         "… of it for each of them, KiB": round((after - before) * 1024 / count, 1),
     }
 
 
 def _sessions(port: int, ground: Ground) -> list[socket.socket]:
-    """As many as the worker's file descriptors allow, each logged on: it has two of them."""
+    """Each logged on."""
     opened = []
-    for connection in _connected(port):  # one by one: who says nothing for long is closed
+    for connection in _connected(port, IDLE_CONNECTIONS):  # one by one: who says nothing for long is closed
         opened.append(connection)
         connection.sendall(session.HANDSHAKE)
         head = b""
@@ -80,20 +88,16 @@ def _sessions(port: int, ground: Ground) -> list[socket.socket]:
     return opened
 
 
-def _connected(port: int) -> Iterator[socket.socket]:
-    """As many connections as there are file descriptors for.
-
-    They come from several addresses: where descriptors are scarce, a gate gives no address more than an eighth of them.
-    """
-    descriptors.raise_limit()
-    most = min(IDLE_CONNECTIONS, descriptors.connections() - SPARE)
-    for number in range(most):
+def _connected(port: int, count: int) -> Iterator[socket.socket]:
+    """They come from several addresses: where descriptors are scarce, a gate gives no address more than an eighth of them."""
+    for number in range(count):
         yield socket.create_connection(("127.0.0.1", port), timeout=5, source_address=(f"127.0.0.{2 + number // OF_AN_ADDRESS}", 0))
 
 
 def _crowd(port: int) -> list[socket.socket]:
-    """Connections that say nothing; each is accepted before memory is read."""
-    crowd = list(_connected(port))
+    """As many connections as one worker has file descriptors for, that say nothing; each is accepted before memory is read."""
+    descriptors.raise_limit()
+    crowd = list(_connected(port, min(IDLE_CONNECTIONS, descriptors.connections() - SPARE)))
     for connection in (crowd[0], crowd[-1]):  # the last is answered when all before it were accepted
         connection.sendall(b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate.test\r\n\r\n")
         if not connection.recv(4096).startswith(b"HTTP/1.1 200"):
