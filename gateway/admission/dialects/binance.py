@@ -96,8 +96,8 @@ class Binance(Dialect):
         yield from _other_spellings(credentials.signed, signature)
         for url in (request.path, *urls(request, request.path)):
             yield Mistake("the entire URL was signed: sign only the query", url + b"?" + credentials.signed, signature)
-        before, behind, _ = (request.query or request.body).partition(b"&signature=")
-        if behind:
+        before, _, last = (request.query or request.body).partition(b"&signature=")
+        if b"&" in last:
             yield Mistake("a parameter after signature was not signed: put signature last", before, signature)
 
     def unrouted(self, request: Request) -> str:
