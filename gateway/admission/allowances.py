@@ -97,7 +97,10 @@ class Allowance:
         if charge.of_account and self.per_account is not None:
             begun, rate = self._account_lines, self.per_account
         remaining, reset = charge.remaining, -int(-charge.reset_ms // 1000)
-        more = _more_in_seconds(charge, rate) if reset else 0
+        more = 0
+        if reset:
+            ahead_ms = (remaining + 1) * rate.period_ms / rate.units - rate.period_ms + charge.reset_ms
+            more = 1 if 0 < ahead_ms <= 1_000 else _more_in_seconds(ahead_ms, rate)
         if not_before_ms:
             more = max(more, -int(-not_before_ms // 1000))
         return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
@@ -155,9 +158,11 @@ def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> i
     return limiter.used(ledger, _COUNTED, now_ms)
 
 
-def _more_in_seconds(charge: Charge, rate: Rate) -> int:
-    """Until one more unit can be charged than now, of a limit that is in use: at least 1."""
-    milliseconds = (charge.remaining + 1) * rate.period_ms / rate.units - rate.period_ms + charge.reset_ms
+def _more_in_seconds(milliseconds: float, rate: Rate) -> int:
+    """Until one more unit can be charged than now, of a limit that is in use: at least 1.
+
+    :param milliseconds: the same by GCRA
+    """
     if milliseconds <= 0:  # GCRA has more: it is the window's rule that holds it back, for a period at most
         return -(-rate.period_ms // 1000)
     return 1 + int(milliseconds / 1000 - 1e-6) if milliseconds > 1_000 else 1

@@ -20,7 +20,7 @@ from gateway.http1.message import Inbound, Request
 from gateway.http1.shape import Shape
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import is_key_id
-from gateway.net.client_ip import ClientIpRule, Seen
+from gateway.net.client_ip import ClientIpRule
 
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
@@ -36,14 +36,13 @@ class Authentication:
     """One configuration's way to find out who a request or a message is from."""
 
     __slots__ = (
-        "_auth", "_client_ip", "_dialect_of", "_failure_rate", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
+        "_auth", "_client_ip", "_dialect_of", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
         "_of_shape",
     )  # fmt: skip
 
     def __init__(self, settings: "GatewaySettings", services: Services, client_ip: ClientIpRule) -> None:
         self._auth = settings.auth
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
-        self._failure_rate = settings.limits.per_ip_failures
         self._client_ip = client_ip
         self._lookup: KeyLookup[Principal] = services.lookup
         self._failures: FailureLimiter = services.failures
@@ -64,9 +63,13 @@ class Authentication:
         if shape is not None:
             known = self._of_shape.get(shape)
             if known is not None:
-                return known[0], {request.headers[place][0]: request.headers[place][1] for place in known[1]}
+                fields: dict[bytes, bytes] = {}
+                for place in known[1]:
+                    field = request.headers[place]
+                    fields[field[0]] = field[1]
+                return known[0], fields
         dialect_of = self._dialect_of
-        fields: dict[bytes, bytes] = {}
+        fields = {}
         dialect: Dialect | None = None
         for name, value in request.headers:
             if name in dialect_of:
@@ -104,7 +107,7 @@ class Authentication:
         """
         if isinstance(inbound, Message):
             return inbound.dialect.credentials(inbound, self._max_clock_window_ms)
-        request = request_of(inbound)
+        request = inbound if isinstance(inbound, Request) else request_of(inbound)
         dialect, fields = self.dialect(request)
         return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
@@ -122,10 +125,6 @@ class Authentication:
         return next((value for value in values if is_key_id(value)), None)
 
     # -- addresses that were refused too often
-
-    def throttled_ms(self, seen: Seen, inbound: Inbound, now_ms: int) -> float:
-        """For how long the address is held back, having been refused too often; 0: it is not."""
-        return self._failures.retry_after_ms(seen.address or inbound.peer, self._failure_rate, now_ms)
 
     def may_name_known_key(self, inbound: Inbound, now_ms: int) -> bool:
         """Whether a request or a message names a key that exists or may still be looked up, or needs none: the first look at what comes
@@ -160,6 +159,17 @@ class Authentication:
                 raise KeyNeeded(key_id)
             return None
         return None if found is ABSENT else found
+
+    def signer(self, credentials: Credentials, now_ms: int) -> Principal | None:
+        """The key that has signed it; ``None`` when there is no such key or it has not: the same work for either.
+
+        :raises KeyNeeded: the key must be fetched first
+        """
+        found = self._lookup.peek(credentials.key_id, now_ms)
+        if found is None and is_key_id(credentials.key_id):
+            raise KeyNeeded(credentials.key_id)
+        principal = None if found is None or found is ABSENT else found
+        return principal if self.verifies(principal, credentials) else None
 
     def knows(self, principal: Principal, now_ms: int) -> bool:
         """Whether memory holds the same of its key as when it was found: nobody has told of a change."""

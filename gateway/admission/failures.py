@@ -20,23 +20,24 @@ REFUSED_MESSAGES: Final = Rate(2_000, 10_000)
 class AddressLimiter:
     """Units by address; IPv6 by /64. A table of fixed size: an address that it loses is forgiven."""
 
-    __slots__ = ("_max", "_tats")
+    __slots__ = ("_max", "tats")
 
     def __init__(self, *, max_addresses: int = 65_536) -> None:
         self._max = max_addresses
-        self._tats: dict[str, float] = {}
+        self.tats: dict[str, float] = {}
+        """By network, the theoretical arrival time."""
 
     def __len__(self) -> int:
-        return len(self._tats)
+        return len(self.tats)
 
     def charge(self, address: str, weight: int, rate: Rate, now_ms: float) -> gcra.Charge:
         """Charge an address, which becomes the last to be lost."""
         name = customer_network(address)
-        tat_ms = self._tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a charge
-        if len(self._tats) >= self._max:
-            del self._tats[next(iter(self._tats))]
+        tat_ms = self.tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a charge
+        if len(self.tats) >= self._max:
+            del self.tats[next(iter(self.tats))]
         charge = gcra.charge(tat_ms, weight, now_ms, rate)
-        self._tats[name] = charge.tat_ms
+        self.tats[name] = charge.tat_ms
         return charge
 
 
@@ -51,9 +52,9 @@ class FailureLimiter(AddressLimiter):
 
     def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
         """Milliseconds for which this address waits; 0 when it need not."""
-        if not self._tats:
+        if not self.tats:
             return 0.0
-        tat_ms = self._tats.get(customer_network(address))
+        tat_ms = self.tats.get(customer_network(address))
         return 0.0 if tat_ms is None else gcra.charge(tat_ms, 1, now_ms, rate).retry_after_ms
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 if TYPE_CHECKING:
     from asyncio import Future
 
+    from gateway.admission.failures import FailureLimiter
     from gateway.admission.limits import KeyLimiter
 
 Answered = Callable[[BaseException | None, bool], None]
@@ -69,6 +70,8 @@ class Gate:
         self._auth = settings.auth
         self._clock_window_ms = settings.auth.clock_window_ms
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
+        self._failures: FailureLimiter = services.failures
+        self._failure_rate = settings.limits.per_ip_failures
         self._allowances = Allowances(settings)
         self.explanations = Explanations()
         self._authentication = Authentication(settings, services, self._client_ip)
@@ -84,7 +87,8 @@ class Gate:
         if head.query is not None and not _QUERY.fullmatch(head.query):
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
         route = self.routes.match(head.method, head.path)
-        rules.check_open(route)
+        if route.maintenance:
+            rules.check_open(route)
         return route
 
     def message(
@@ -140,7 +144,7 @@ class Gate:
         except Refusal as refusal:
             self._accounting.refused(refusal, None, "", seen, request)
             raise
-        if authentication.throttled_ms(seen, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
+        if self._throttled_ms(seen, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
             return (address, UNVERIFIED)
         principal = authentication.known(claimed, now_ms)
         return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
@@ -163,7 +167,7 @@ class Gate:
         :raises Refusal: it may not pass
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        seen = self._client_ip.of(request_of(inbound))
+        seen = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
         if route.scope == "public":
             self._check_public(seen, inbound, route)
             return Admitted(route, None, seen.address, secure=seen.secure)
@@ -172,23 +176,24 @@ class Gate:
         claimed = ""
         now_ms = self._monotonic_ms()
         try:
-            throttled_ms = authentication.throttled_ms(seen, inbound, now_ms)
+            throttled_ms = self._throttled_ms(seen, inbound, now_ms) if self._failures.tats else 0.0
             if throttled_ms and not authentication.may_name_known_key(inbound, now_ms):
                 return self._reject(None, None, throttled_ms, seen, inbound, route, now_ms)
             credentials = authentication.read(inbound)
             window_ms = 0
             if credentials is not None:
                 claimed = credentials.key_id
-                rules.check_coverage(credentials, route)
+                if route.strict_replay or route.scope == "trade":
+                    rules.check_coverage(credentials, route)
                 try:
                     window_ms = rules.check_time(credentials, inbound.received_ms, self._clock_window_ms, self._max_clock_window_ms)
                 except TimestampOutOfWindow as late:
                     principal = authentication.signer_outside_window(credentials, late, now_ms)
                     raise
-                principal = authentication.known(credentials.key_id, now_ms)
-                if not authentication.verifies(principal, credentials) or principal is None:
-                    if throttled_ms:
-                        principal = None  # nothing is proven
+                principal = authentication.signer(credentials, now_ms)
+                if principal is None:
+                    if not throttled_ms:  # else nothing is proven
+                        principal = authentication.known(credentials.key_id, now_ms)
                     return self._reject(principal, credentials, throttled_ms, seen, inbound, route, now_ms)
             else:
                 principal = authentication.logged_in(inbound, now_ms)
@@ -197,6 +202,10 @@ class Gate:
             self._accounting.refused(refusal, principal, claimed, seen, inbound, route=route)
             raise
         return self._pass(principal, credentials, charge, seen, inbound, route, window_ms, now_ms)
+
+    def _throttled_ms(self, seen: Seen, inbound: Inbound, now_ms: int) -> float:
+        """For how long the address is held back, having been refused too often; 0: it is not."""
+        return self._failures.retry_after_ms(seen.address or inbound.peer, self._failure_rate, now_ms)
 
     def _reject(  # noqa: PLR0917  # on the path of attacks
         self, principal: Principal | None, credentials: Credentials | None, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route,
@@ -241,7 +250,11 @@ class Gate:
             self._usage.admitted(principal.key_id, seen.address, inbound.received_ms)
         weighed = credentials is not None and credentials.weighed
         lines = b""
-        if isinstance(inbound, Request):  # a message's answer has no fields
+        if not isinstance(inbound, Request):  # a message's answer has no fields
+            pass
+        elif not weighed and principal.expires_ms is None:
+            lines = self._allowances.of(principal).lines(charge)
+        else:
             lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
         return Admitted(
             route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure, weighed

@@ -62,18 +62,15 @@ class Share:
         self.granted -= weight
         return True
 
-    def within_window(self, weight: int, now_ms: float, charge: Charge) -> Charge:
-        """What GCRA allows, when the window may have less room.
+    def over_window(self, now_ms: float) -> Charge:
+        """The refusal of what GCRA allows, when the window has no room for it.
 
         :raises ShareNeeded: it is not known whether the window has room
         """
-        room = max(0, self.room)
-        if weight <= room:
-            return Charge(True, charge.tat_ms, room - weight, charge.reset_ms, 0.0)  # in half the time of _replace
         if now_ms >= self.window_full_until_ms:
             raise ShareNeeded(self.key_id)
         wait_ms = self.window_full_until_ms - now_ms
-        return Charge(allowed=False, tat_ms=self.tat_ms, remaining=room, reset_ms=wait_ms, retry_after_ms=wait_ms)
+        return Charge(allowed=False, tat_ms=self.tat_ms, remaining=max(0, self.room), reset_ms=wait_ms, retry_after_ms=wait_ms)
 
     def give_back(self, weight: int) -> None:
         """Undo a charge that was allowed."""

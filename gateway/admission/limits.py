@@ -109,10 +109,20 @@ class KeyLimiter:
         charge = gcra.charge(share.tat_ms, weight, now_ms, rate)
         if not charge.allowed:
             return charge
-        if share.room < weight + charge.remaining and not self.degraded:
-            charge = share.within_window(weight, now_ms, charge)
+        room = share.room
+        if room < weight + charge.remaining and not self.degraded:
+            if weight <= room:  # the window's rule is the tighter one
+                charge.remaining = room - weight
+            elif weight:
+                charge = share.over_window(now_ms)
+            else:
+                charge.remaining = 0
         if weight and charge.allowed:
-            self._admit_unsettled(share, weight, now_ms)
+            unsettled = share.unsettled + weight
+            if not share.unsettled or unsettled > share.settle_above:
+                self._settle_later(share, unsettled, now_ms)
+            share.unsettled = unsettled
+            share.room = room - weight
             share.tat_ms = charge.tat_ms
         return charge
 
@@ -178,15 +188,16 @@ class KeyLimiter:
             del self._shares[share.key_id]
             self._due.pop(share, None)
 
-    def _admit_unsettled(self, share: Share, weight: int, now_ms: float) -> None:
-        unsettled = share.unsettled + weight
+    def _settle_later(self, share: Share, unsettled: int, now_ms: float) -> None:
+        """With so many units the share is, or remains, due.
+
+        :raises ShareNeeded: they are too many
+        """
         if unsettled > share.max_unsettled and not self.degraded:
             raise ShareNeeded(share.key_id)
         if not share.unsettled:
             share.unsettled_since_ms = now_ms
             self._due[share] = None
-        share.unsettled = unsettled
-        share.room -= weight
         if unsettled > share.settle_above:
             self._settle_soon(share, urgent=now_ms - share.unsettled_since_ms < URGENT_MS)
 

@@ -40,7 +40,7 @@ class Mobee(Dialect):
             key_id.decode("latin-1"),
             decoded_base64(encoded),
             signed,
-            milliseconds(timestamp, "X-Request-Timestamp"),
+            _seconds.get(timestamp) or milliseconds(timestamp, "X-Request-Timestamp"),
             covers_query=request.query is None,
             replay_advice=_IN_SECONDS if len(timestamp) < 12 else "",
         )
@@ -96,9 +96,6 @@ def milliseconds(timestamp: bytes, name: str) -> int:
     :param name: of the field, to name it in a refusal
     :raises MalformedRequest: it is none
     """
-    known = _seconds.get(timestamp)
-    if known is not None:
-        return known
     if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[0] == _ZERO:
         raise MalformedRequest(f"{name} must be a Unix time in seconds (or milliseconds)")
     value = int(timestamp)
