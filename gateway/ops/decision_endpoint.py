@@ -77,7 +77,7 @@ def answer(verdict: Verdict, proxy: str) -> web.Response:
     status = verdict.status
     if proxy == "nginx" and status not in (200, 401, 403):
         status = 403
-    response = web.Response(status=status, body=verdict.body)
+    response = web.Response(status=status, body=verdict.body, headers={"Server": "gerbang"})  # clients read it: not which versions run here
     for name, value in verdict.headers:
         if name.lower() == "content-type":
             response.headers[name] = value

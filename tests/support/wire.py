@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 TIMEOUT = 30.0
 """Seconds after which a test that waits has failed. Nothing here sleeps."""
@@ -46,6 +46,10 @@ class RawClient(Pausable):
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.reader = reader
         self.writer = writer
+
+    @classmethod
+    async def connect(cls, host: str, port: int) -> Self:
+        return cls(*await asyncio.open_connection(host, port))
 
     def send(self, data: bytes) -> None:
         self.writer.write(data)
