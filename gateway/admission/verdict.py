@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from gateway.admission import answers
+from gateway.admission.dialects import binance
 from gateway.admission.driver import admit
 from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted
@@ -149,17 +150,24 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
             raise MalformedRequest(
                 f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"
             )
-    if not whole and route.scope != "public" and (request.method not in _WITHOUT_CONTENT or route.scope == "trade"):
+    if not whole and route.scope != "public" and not (settings.auth.unseen_content == "ignore" and _content_means_nothing(request, route)):
         raise MalformedRequest(
             "the proxy did not send the body, so it cannot be verified: forward this route to the gateway's public port, or state in the "
             "proxy's configuration what becomes of the body (?content=dropped or ?content=sent)"
         )
 
 
+def _content_means_nothing(request: Request, route: Route) -> bool:
+    """Whether content that the gate has not seen could change what was signed: not that of a GET or HEAD (RFC 9110 §9.3.1) on a route that
+    changes nothing, unless it is Binance's, whose parameters may stand there.
+    """
+    return request.method in _WITHOUT_CONTENT and route.scope != "trade" and not request.field_lines(binance.KEY)
+
+
 _REPLACED = HOP_BY_HOP | OWNED | REGENERATED
 """Fields that the configurations in ``deploy/`` remove or replace on the way to the upstream, each by its name."""
 _WITHOUT_CONTENT = frozenset({b"GET", b"HEAD"})
-"""Methods whose content means nothing (RFC 9110 §9.3.1), so that on a route that changes nothing it may be unseen."""
+"""Methods whose content means nothing (RFC 9110 §9.3.1)."""
 
 
 def _fields(lines: bytes) -> list[tuple[str, str]]:

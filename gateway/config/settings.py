@@ -88,6 +88,9 @@ class Auth(Section):
     enforce: Literal["always", "shadow"] = "always"
     """``shadow``: the decision endpoint lets everything pass, and counts and logs what it would have refused. What comes to the gate's own
     port is decided as always."""
+    unseen_content: Literal["refuse", "ignore"] = "ignore"
+    """Of questions about a GET or HEAD that reads, which carry no content and whose proxy does not state what becomes of it. ``ignore``
+    takes it that nobody behind the proxy acts upon such content; this is for files that predate the statement."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -7,7 +7,7 @@ ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, t
 A signature over no content says nothing of content that the gate has not seen. So the proxy's configuration states behind the path what
 becomes of it: ``?content=dropped``, that the proxy forwards none (nginx, forward auth), or ``?content=sent``, that each question carries
 the whole (forward auth; Envoy, whose path_prefix is then ``/decision/envoy?content=sent``). Without either, a question that carries no
-content is refused, unless it is a GET or HEAD that reads: content means nothing there (RFC 9110 §9.3.1).
+content is refused; with ``auth.unseen_content = "ignore"`` not that of a GET or HEAD that reads, unless it is Binance's.
 
 200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
 to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code; the body, which nginx throws away, stands in

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gateway.admission.routes import Route
 from gateway.admission.verdict import _check
-from gateway.config.settings import ClientIp, Limits
+from gateway.config.settings import Auth, ClientIp, Limits
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest
 from gateway.http1.headers import ELSEWHERE, FAMILIES, OWNED
 from gateway.http1.message import Request
@@ -23,8 +23,10 @@ def check(
     scope: str = "read",
     whole: bool = True,
     header: str = "Forwarded",
+    unseen_content: str = "ignore",
 ) -> None:
-    settings = SimpleNamespace(limits=LIMITS, client_ip=ClientIp(header=header))
+    auth = Auth.model_validate({"unseen_content": unseen_content})
+    settings = SimpleNamespace(auth=auth, limits=LIMITS, client_ip=ClientIp(header=header))
     request = Request(method, b"/a", b"/a", None, fields, body, "192.0.2.1", secure=False, received_ms=0, request_id="r")
     _check(request, Route(0, "GET /a", scope, "spot", 1, strict_replay=False, websocket=False, builtin=""), settings, whole=whole)
 
@@ -56,14 +58,17 @@ def test_the_field_by_which_the_client_is_told_is_the_proxys() -> None:
 @given(
     st.sampled_from([b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"]),
     st.sampled_from(["public", "any", "read", "trade"]),
+    st.sampled_from([b"x-api-key", b"x-mbx-apikey", b"signature"]),
+    st.sampled_from(["refuse", "ignore"]),
 )
-def test_content_that_was_not_seen_stops_whatever_could_have_any(method: bytes, scope: str) -> None:
-    check(method=method, scope=scope, whole=True)
-    if scope == "public" or (method in (b"GET", b"HEAD") and scope != "trade"):
-        check(method=method, scope=scope, whole=False)
+def test_content_that_was_not_seen_stops_whatever_could_have_any(method: bytes, scope: str, field: bytes, unseen: str) -> None:
+    check((field, b"k"), method=method, scope=scope, whole=True, unseen_content=unseen)
+    reads = method in (b"GET", b"HEAD") and scope != "trade" and field != b"x-mbx-apikey"
+    if scope == "public" or (reads and unseen == "ignore"):
+        check((field, b"k"), method=method, scope=scope, whole=False, unseen_content=unseen)
     else:
         with pytest.raises(MalformedRequest, match="did not send the body"):
-            check(method=method, scope=scope, whole=False)
+            check((field, b"k"), method=method, scope=scope, whole=False, unseen_content=unseen)
 
 
 def test_sizes_are_those_of_the_configuration() -> None:

@@ -8,7 +8,7 @@ import aiohttp
 
 from deploy.signing import sign
 from gateway.runtime import clock
-from tests.support.decisions import IDENTITY, signed, signing_key
+from tests.support.decisions import IDENTITY, TRUSTED, signed, signing_key
 from tests.support.running import running
 
 
@@ -127,11 +127,29 @@ async def test_content_that_was_not_seen_is_not_let_through_on_a_signature_over_
             status, headers, body = await ask(gate, outgoing.headers | told, how=how, method=asked)
             assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request"), (dialect, method, way)
             assert b"did not send the body" in body
-    # Content of a GET means nothing (RFC 9110 §9.3.1), and nothing is changed by one that reads.
+    # Binance's parameters may stand in content, whatever the method.
+    outgoing = sign("binance", signing_key(key), "GET", "/wallets", b"", now_ms=clock.now_ms(), nonce="b")
+    for way, told in (
+        ("nginx", of("GET", outgoing.target)),
+        ("forward-auth", forwarded("GET", outgoing.target)),
+        (f"envoy{outgoing.target}", {}),
+    ):
+        _, headers, body = await ask(gate, outgoing.headers | told, how=way)
+        assert headers["X-Gerbang-Code"] == "malformed_request"
+        assert b"did not send the body" in body
+    # Content of any other GET means nothing (RFC 9110 §9.3.1), and nothing is changed by one that reads.
     for way, told in (("nginx", of("GET", "/wallets")), ("forward-auth", forwarded("GET", "/wallets")), ("envoy/wallets", {})):
         assert (await ask(gate, signed(key, "GET", "/wallets") | told, how=way))[0] == 200
     # On a public route nothing is signed, and the upstream is told that it is nobody.
     assert (await ask(gate, of("GET", "/public"), how="nginx"))[0] == 200
+
+
+async def test_where_it_is_so_configured_no_content_goes_unseen(write, key):
+    async with running(write(f'{TRUSTED}\n[auth]\nunseen_content = "refuse"')) as gateway:
+        for way, told in (("nginx", of("GET", "/wallets")), ("forward-auth", forwarded("GET", "/wallets"))):
+            status, headers, _ = await ask(gateway, signed(key, "GET", "/wallets") | told, how=way)
+            assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request")
+            assert (await ask(gateway, signed(key, "GET", "/wallets") | told, how=f"{way}?content=dropped"))[0] == 200
 
 
 async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(gate, key):
