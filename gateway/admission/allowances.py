@@ -120,11 +120,12 @@ class Allowance:
 class Allowances:
     """The limits of every tier of one configuration."""
 
-    __slots__ = ("_default", "_tiers")
+    __slots__ = ("_tiers", "default")
 
     def __init__(self, settings: "GatewaySettings") -> None:
         limits = settings.limits
-        self._default = Allowance(limits.per_key, limits.per_account)
+        self.default = Allowance(limits.per_key, limits.per_account)
+        """Of keys without a tier."""
         self._tiers = {
             name: Allowance(tier.per_key or limits.per_key, tier.per_account or limits.per_account) for name, tier in settings.tiers.items()
         }
@@ -133,11 +134,11 @@ class Allowances:
         """The limits of a key. A tier without a table has those of ``[limits]``; the log says so, once for each configuration."""
         tier = principal.tier
         if tier is None:
-            return self._default
+            return self.default
         found = self._tiers.get(tier)
         if found is None:
             _log.warning("unknown_tier", tier=tier, fallback="[limits]")
-            found = self._tiers[tier] = self._default
+            found = self._tiers[tier] = self.default
         return found
 
 

@@ -169,6 +169,8 @@ class Authentication:
         if found is None and is_key_id(credentials.key_id):
             raise KeyNeeded(credentials.key_id)
         principal = None if found is None or found is ABSENT else found
+        if principal is not None and not credentials.algorithm and not credentials.pss:  # as most dialects; see verifies
+            return principal if principal.verify(credentials.signed, credentials.signature) else None
         return principal if self.verifies(principal, credentials) else None
 
     def knows(self, principal: Principal, now_ms: int) -> bool:

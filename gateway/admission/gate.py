@@ -253,7 +253,8 @@ class Gate:
         if not isinstance(inbound, Request):  # a message's answer has no fields
             pass
         elif not weighed and principal.expires_ms is None:
-            lines = self._allowances.of(principal).lines(charge)
+            allowances = self._allowances
+            lines = (allowances.default if principal.tier is None else allowances.of(principal)).lines(charge)
         else:
             lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
         return Admitted(
@@ -275,7 +276,8 @@ class Gate:
         :raises RateLimited: one of them has not enough left
         :raises KeyNeeded: the limit must be settled with the other workers first
         """
-        allowance = self._allowances.of(principal)
+        allowances = self._allowances
+        allowance = allowances.default if principal.tier is None else allowances.of(principal)
         try:
             charge = allowance.charge(self._limiter, principal, route.weight, now_ms)
         except LedgerNeeded as needed:

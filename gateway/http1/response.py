@@ -86,7 +86,7 @@ _LINE_BYTES: Final = 80
 _HEADS, _HEAD_BYTES = 256, 1_024
 _memo: Final[dict[bytes, tuple[int, Any]]] = {}
 """Lines read before, which most lines of most responses are; without what belongs to one user."""
-_heads: Final[dict[bytes, ResponseHead]] = {}
+KNOWN_HEADS: Final[dict[bytes, ResponseHead]] = {}
 """Heads that llhttp and :func:`read_head` have accepted: a busy upstream sends the same one many times within a second. Each with the
 empty line that ends it, so that none is the beginning of another; none that answers a HEAD."""
 
@@ -96,7 +96,7 @@ def known_head(raw: bytes) -> ResponseHead | None:
 
     :param raw: up to and with the empty line; not for what answers a HEAD
     """
-    return _heads.get(raw)
+    return KNOWN_HEADS.get(raw)
 
 
 def read_head(raw: bytes, *, head_only: bool) -> ResponseHead:
@@ -113,7 +113,7 @@ def read_head(raw: bytes, *, head_only: bool) -> ResponseHead:
         raise Unframable("the status code is invalid")
     head = _read_lines(raw, status, head_only=head_only)
     if not head_only and len(raw) <= _HEAD_BYTES and b"set-cookie" not in raw.lower():
-        remember(_heads, raw, head, _HEADS)
+        remember(KNOWN_HEADS, raw, head, _HEADS)
     return head
 
 

@@ -8,7 +8,7 @@ import httptools
 from gateway.errors import Refusal
 from gateway.http1.framing import UNTIL_CLOSE
 from gateway.http1.reader import HEAD_END, Reader
-from gateway.http1.response import ResponseHead, Unframable, known_head, read_head
+from gateway.http1.response import KNOWN_HEADS, ResponseHead, Unframable, known_head, read_head
 
 MAX_RESPONSE_HEAD: Final = 65_536
 """Bytes of all heads of one response; of its trailers, too."""
@@ -82,7 +82,7 @@ class ResponseReader(Reader):
         if self._held or self._head_only:
             return False
         end = data.find(HEAD_END) + 4
-        head = known_head(data[:end])
+        head = KNOWN_HEADS.get(data[:end])
         if head is None or head.status < 200 or head.length != len(data) - end or end > self._room:
             return False
         self.head = head

@@ -23,23 +23,28 @@ _QUERY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789
 _IN_QUERY: Final = bytes(byte if byte in _QUERY else 0x21 for byte in range(256))
 _LINE_END: Final = b"\r"
 _TARGET_END: Final = b" "
+_IN_LINE: Final = -1
+"""In place of a field's index: the query, which stands in the request line."""
 
 
 class Shape:
     """One shape; shared by the connections on which it was seen."""
 
-    __slots__ = ("_drop", "_fields", "_forwarded", "_indices", "_line", "_parts", "_sizes", "fields", "framing", "line", "size")
+    __slots__ = ("_begun", "_drop", "_fields", "_forwarded", "_line", "_rest", "_sizes", "fields", "framing", "line", "size")
 
     def __init__(self, parts: tuple[bytes, ...], indices: list[int], line: RequestLine, fields: list[Field], framing: Framing) -> None:
-        self._parts = parts
-        """What stands around the values; the first begins with the method, the last ends with the empty line."""
-        self._indices = indices
-        """For each value but the query's, the index of its field."""
+        self._begun = parts[0]
+        """What stands before the first value."""
+        places = indices if line.query is None else [_IN_LINE, *indices]
+        self._rest = [
+            (part, len(part), _IN_QUERY if place == _IN_LINE else _VISIBLE, place) for part, place in zip(parts[1:], places, strict=True)
+        ]
+        """What stands behind each value, its size, what the value may consist of, and the index of the value's field."""
         self._line = line
         self._fields = fields
         """As they were read first, with empty values where they change."""
-        self._sizes = [0] * len(parts)
-        """Bytes of the value before each part, in the last head of this shape: mostly the same in the next."""
+        self._sizes = [0] * len(self._rest)
+        """Bytes of each value in the last head of this shape: mostly the same in the next."""
         self.framing = framing
         self.line = line
         """The request line of the head that was recognized last."""
@@ -52,38 +57,30 @@ class Shape:
 
     def recognizes(self, data: bytes) -> bool:
         """Whether the head that ``data`` begins with is of this shape: :attr:`line`, :attr:`fields` and :attr:`size` are its own then."""
-        parts, sizes = self._parts, self._sizes
-        part = parts[0]
-        if not data.startswith(part):
+        begun = self._begun
+        if not data.startswith(begun):
             return False
-        fields, indices, number = self._fields[:], self._indices, 0
-        query = b""
-        at = len(part)
-        for index in range(1, len(parts)):
-            part = parts[index]
-            in_query = part[0] == 32
-            end = at + sizes[index]
-            after = end + len(part)
+        fields, sizes, line = self._fields[:], self._sizes, self._line
+        at = len(begun)
+        for number, (part, length, allowed, place) in enumerate(self._rest):
+            end = at + sizes[number]
+            after = end + length
             # Where the part stands, its first byte ends the value: no value holds that byte, which is looked at below.
-            if end == at or data[end:after] != part:
-                end = data.find(_TARGET_END if in_query else _LINE_END, at, at + LONGEST)
-                after = end + len(part)
+            if data[end:after] != part or end == at:
+                end = data.find(_TARGET_END if place == _IN_LINE else _LINE_END, at, at + LONGEST)
+                after = end + length
                 if end <= at or data[end:after] != part:
                     return False
-                sizes[index] = end - at
+                sizes[number] = end - at
             value = data[at:end]
-            if value.translate(_IN_QUERY if in_query else _VISIBLE) != value:
+            if value.translate(allowed) != value:
                 return False
-            at = after
-            if in_query:
-                query = value
+            if place == _IN_LINE:
+                line = RequestLine(line.method, line.path + b"?" + value, http10=False)
             else:
-                place = indices[number]
                 fields[place] = (fields[place][0], value)
-                number += 1
-        if query:
-            self.line = RequestLine(self._line.method, self._line.path + b"?" + query, http10=False)
-        self.fields, self.size = fields, at
+            at = after
+        self.line, self.fields, self.size = line, fields, at
         return True
 
     def forwarded(self, drop: frozenset[bytes]) -> bytes:

@@ -55,7 +55,7 @@ REQUEST_LINES: dict[bytes, Any] = request_head._lines
 """Request lines that are remembered."""
 PLAIN_FIELDS, SPECIAL_FIELDS = request_head._plain, request_head._special
 """Field lines that are remembered, and those of them that concern framing."""
-RESPONSE_HEADS, RESPONSE_FIELDS = response._heads, response._memo
+RESPONSE_HEADS, RESPONSE_FIELDS = response.KNOWN_HEADS, response._memo
 MEMOS: Sequence[dict[bytes, Any]] = (RESPONSE_HEADS, RESPONSE_FIELDS, request_head._lines, PLAIN_FIELDS, SPECIAL_FIELDS)
 
 
