@@ -31,6 +31,11 @@ def key_of(given):
     return SigningKey(given["key_id"], given["secret"])
 
 
+@pytest.fixture
+def demo_key(system):
+    return key_of(system.demo_key)
+
+
 async def answer(socket):
     return json.loads(await asyncio.wait_for(socket.recv(), PATIENCE_S))
 
@@ -41,6 +46,19 @@ async def logged_in(url, key, dialect):
     told = await answer(socket)
     assert told["status"] in ("success", 200), told
     return socket
+
+
+@pytest.mark.parametrize("dialect", ["mobee", "binance"])
+async def test_the_largest_message_reaches_the_service_with_the_gates_member_and_one_byte_more_does_not(system, demo_key, dialect):
+    url = websocket(system, {"mobee": "/ws", "binance": "/ws-api/v3"}[dialect])
+    text = {"mobee": '{"method":"subscribe","events":["MK"],"x":""}', "binance": '{"id":1,"method":"time","x":""}'}[dialect]
+    async with await logged_in(url, demo_key, dialect) as socket:
+        largest = text.replace('""', f'"{"y" * (65_536 - len(text))}"')
+        await socket.send(largest)
+        assert "gerbang" not in await answer(socket)
+        await socket.send(largest + " ")
+        await asyncio.wait_for(socket.wait_closed(), PATIENCE_S)
+    assert socket.close_code == 1009
 
 
 async def test_an_order_on_two_connections_and_over_rest_passes_once_1000_of_1000(system, customer_of, record_property):

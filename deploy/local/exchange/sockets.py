@@ -14,7 +14,8 @@ from deploy.local.exchange.orders import OrderRefused
 from gateway.runtime import tasks
 
 MAX_SOCKETS = 2_000
-MAX_MESSAGE_BYTES = 65_536
+MAX_MESSAGE_BYTES = 65_536 + 4_096
+"""What the gate lets pass by default, and its own member."""
 MAX_SUBSCRIPTIONS = 1_024
 """Of one socket."""
 MAX_WAITING_CHARACTERS = 1_048_576

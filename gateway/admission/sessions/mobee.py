@@ -4,6 +4,7 @@ Source: Mobee Open API, "WebSocket subscription".
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, loosely_decoded, rewritten
 from gateway.admission.dialects.mobee import milliseconds
@@ -20,6 +21,7 @@ _MEMBERS = Spelling(b"method", b"events", b"api", b"hmac", OWN_MEMBER)
 _API = Spelling(b"public_key", b"timestamp")
 _CREDENTIALS = frozenset({b"api", b"hmac"})
 _SUBSCRIPTIONS = frozenset({b"subscribe", b"unsubscribe"})
+_SPACE: Final = 0x20
 
 
 class MobeeSession(SessionDialect):
@@ -40,6 +42,9 @@ class MobeeSession(SessionDialect):
         message.tag = text[named.start : named.end]
         if method in _SUBSCRIPTIONS:
             message.names = self._events(message, method.decode(), members.get(b"events"))
+            return
+        if _SPACE in method:  # the table's name of a subscription, which this is not
+            message.wrong = "a method's name has no space: a subscription names its events in the member events"
             return
         message.names = [method.decode()]
         if method == b"login":

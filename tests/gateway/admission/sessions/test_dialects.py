@@ -96,6 +96,8 @@ def test_what_a_message_asks(dialect, text, act, names, rest):
         ("mobee", "{}"),
         ("mobee", '{"method":1}'),
         ("mobee", '{"method":""}'),
+        ("mobee", '{"method":"subscribe MK","events":["BL"]}'),
+        ("mobee", '{"method":"subscribe ","events":["MK"]}'),
         ("mobee", '{"method":"subscribe"}'),
         ("mobee", '{"method":"subscribe","events":[]}'),
         ("mobee", '{"method":"subscribe","events":"MK"}'),
