@@ -22,6 +22,7 @@ STATUS: Final = 3
 
 OWN_MEMBER: Final = b"gateway"
 """The gate's member: a client that sends it is refused."""
+_LONGEST_TAG: Final = 256
 _COMBINING_DOT = "\u0307"
 _NONE: Final[list[bytes]] = []
 
@@ -219,6 +220,11 @@ class SessionDialect(ABC):
     def farewell(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
         """The message that announces to a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
         return b""
+
+
+def tag_of(message: Message | None) -> bytes:
+    """What an answer of the gate repeats of a message, as it came; ``null`` when it has none, or one that is too long."""
+    return message.tag if message is not None and 0 < len(message.tag) <= _LONGEST_TAG else b"null"
 
 
 def compact(body: Mapping[str, object]) -> bytes:

@@ -9,14 +9,13 @@ from urllib.parse import quote
 
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import code_and_phrase, milliseconds, signature_of, window
-from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact
+from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact, tag_of
 from gateway.admission.sessions.json_text import Value, kept, text_of, unescaped
 from gateway.admission.sessions.shape import Part, Shape, Template, variables_of
 from gateway.errors import MalformedRequest, MissingCredentials
 
 _CREDENTIALS = frozenset({b"apiKey", b"signature"})
 _ACTS = {"session.logon": LOG_IN, "session.logout": LOG_OUT, "session.status": STATUS}
-_MAX_ID = 256
 _QUOTE: Final = 0x22
 _EQUALS: Final = 0x3D
 _MEMBERS = Spelling(b"id", b"method", b"params", OWN_MEMBER)
@@ -119,7 +118,7 @@ class BinanceSession(SessionDialect):
         """See :meth:`SessionDialect.refusal`."""
         code, phrase = code_and_phrase(problem)
         body = compact({"status": problem["status"], "error": {"code": code, "msg": phrase}, "gerbang": problem})
-        return b'{"id":%b,%b' % (_id(message), body[1:])
+        return b'{"id":%b,%b' % (tag_of(message), body[1:])
 
     def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:
         """See :meth:`SessionDialect.status`."""
@@ -131,16 +130,11 @@ class BinanceSession(SessionDialect):
             "returnRateLimits": False,
             "serverTime": message.received_ms,
         }
-        return b'{"id":%b,%b' % (_id(message), compact({"status": 200, "result": result})[1:])
+        return b'{"id":%b,%b' % (tag_of(message), compact({"status": 200, "result": result})[1:])
 
     def farewell(self, now_ms: int) -> bytes:
         """See :meth:`SessionDialect.farewell`."""
         return compact({"event": {"e": "serverShutdown", "E": now_ms}})
-
-
-def _id(message: Message | None) -> bytes:
-    """The message's id, as it came."""
-    return message.tag if message is not None and 0 < len(message.tag) <= _MAX_ID else b"null"
 
 
 class _Known(Shape):

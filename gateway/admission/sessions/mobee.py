@@ -8,7 +8,7 @@ from typing import Final
 
 from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, loosely_decoded, rewritten
 from gateway.admission.dialects.mobee import milliseconds
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, compact
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, compact, tag_of
 from gateway.admission.sessions.json_text import Value, text_of, without
 from gateway.errors import MissingCredentials
 
@@ -100,10 +100,9 @@ class MobeeSession(SessionDialect):
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
         """See :meth:`SessionDialect.refusal`."""
-        method = message.tag if message is not None and message.tag else b"null"
         body = compact({"status": "error", "message": problem["detail"], "gerbang": problem})
         events = self._refused_events(message, str(problem["detail"])) if message is not None else b""
-        return b'{"method":%b,%b%b' % (method, events, body[1:])
+        return b'{"method":%b,%b%b' % (tag_of(message), events, body[1:])
 
     def _refused_events(self, message: Message, detail: str) -> bytes:
         """In a subscription's refusal each event has a status of its own, as in the service's answers."""

@@ -329,7 +329,7 @@ async def test_a_service_that_does_not_read_stops_the_client_and_loses_nothing()
 
 
 async def test_refusals_that_a_client_does_not_read_are_bounded():
-    wrong = b'{"method":"nothing like it"}'
+    wrong = b'{"method":"nothing-like-it"}'
     async with conversation() as talk:
         client, service = await talk.open("mobee")
         session = next(iter(inside.tunnels(talk.served)))

@@ -237,6 +237,12 @@ def test_an_id_that_is_none_is_not_repeated(text):
     assert json.loads(SESSIONS["binance"].refusal(PROBLEM, read("binance", text)))["id"] is None
 
 
+@pytest.mark.parametrize(("length", "repeated"), [(254, True), (255, False)])
+def test_a_method_that_is_too_long_is_not_repeated(length, repeated):
+    told = json.loads(SESSIONS["mobee"].refusal(PROBLEM, read("mobee", f'{{"method":"{"x" * length}"}}')))
+    assert told["method"] == ("x" * length if repeated else None)
+
+
 @pytest.mark.parametrize("dialect", SESSIONS)
 def test_a_refusal_of_what_could_not_be_read(dialect):
     told = json.loads(SESSIONS[dialect].refusal(PROBLEM, None))
