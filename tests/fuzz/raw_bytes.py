@@ -6,6 +6,8 @@ from pathlib import Path
 
 import atheris
 
+from tests.fuzz import words
+
 with atheris.instrument_imports(include=["gateway", "http_sf"]):
     from tests.support.in_memory import WORDS, InMemory, seeds, stop_clock
 
@@ -28,14 +30,13 @@ def main(argument: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="gerbang-fuzz-"))
     options = [sys.argv[0], f"-artifact_prefix={folder}/", "-max_len=8192", "-timeout=5"]
     if argument.isdigit():
-        words = folder / "words"
-        escaped = ("".join(map(r"\x{:02x}".format, word)) for word in WORDS if len(word) < 100)
-        words.write_text("".join(f'"{word}"\n' for word in escaped))
+        dictionary = folder / "words"
+        words.write(dictionary, WORDS)
         corpus = folder / "corpus"
         corpus.mkdir()
         for number, seed in enumerate(seeds()):
             (corpus / str(number)).write_bytes(seed)
-        options += [f"-max_total_time={argument}", f"-dict={words}", "-print_final_stats=1", str(corpus)]
+        options += [f"-max_total_time={argument}", f"-dict={dictionary}", "-print_final_stats=1", str(corpus)]
     else:
         options.append(argument)
     atheris.Setup(options, one)

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import atheris
 
+from tests.fuzz import words
+
 with atheris.instrument_imports(include=["gateway"]):
     from gateway.admission.outcome import Admitted, KeyNeeded
     from gateway.admission.sessions import SESSIONS, Shape
@@ -32,6 +34,14 @@ HONEST = {
     "mobee": [log_in(RECORD, "mobee", now_ms=NOW_MS), b'{"method":"subscribe","events":["BL","MK"]}'],
 }
 """What clients send, and what a session has learnt before each input."""
+NAMES = (
+    *("apiKey", "signature", "timestamp", "recvWindow", "params", "method", "id", "gateway", "api", "hmac", "public_key", "events"),
+    *("session.logon", "session.logout", "session.status", "login", "logout", "order.place", "subscribe", "unsubscribe"),
+)
+TOKENS = [
+    *(b'"v3/', b"\\u0061", b"\\ud83d\\ude00", b"\\ud800", b"\\u0000", b"\xef\xbb\xbf", b"NaN", b"1E400", b"-0", b"null"),
+    *(b"[[[[[[[[", b"]]]]]]]]", b'":{"', b'","', b"\x81\xfe", b"\x81\xff", b"\x01\x80", b"\x80\x80", b"\x88\x82", b"\x89\x80"),
+]
 CREDENTIALS = {"binance": ("apiKey", "signature"), "mobee": ("api", "hmac")}
 
 
@@ -122,11 +132,13 @@ def main(argument: str) -> None:
     folder = Path(tempfile.mkdtemp(prefix="gerbang-fuzz-"))
     options = [sys.argv[0], f"-artifact_prefix={folder}/", "-max_len=4096", "-timeout=5"]
     if argument.isdigit():
+        dictionary = folder / "words"
+        words.write(dictionary, [*TOKENS, *(f'"{name}"'.encode() for name in NAMES)])
         corpus = folder / "corpus"
         corpus.mkdir()
         for number, seed in enumerate(seeds()):
             (corpus / str(number)).write_bytes(seed)
-        options += [f"-max_total_time={argument}", "-print_final_stats=1", str(corpus)]
+        options += [f"-max_total_time={argument}", f"-dict={dictionary}", "-print_final_stats=1", str(corpus)]
     else:
         options.append(argument)
     atheris.Setup(options, one)
