@@ -26,7 +26,7 @@ class Example(NamedTuple):
     name: str
     text: str
     about: str
-    """What it is, how it is run and what must be installed for it; as in ``markup``, in English."""
+    """What it is, how it is run and what it needs; as in ``markup``, in English."""
 
 
 class Program(NamedTuple):

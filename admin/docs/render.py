@@ -81,6 +81,8 @@ def _sections(source: Source, language: str) -> list[Section]:
         title, text = section["en" if language == "en" else "id_"]
         text = re.sub(r"{(gateway|stream|window_s|max_window_s)}", lambda name: names[name[1]], text)
         examples = [_there(example, names) for part in section.get("examples", ()) for example in found[part]]
+        if language != "en":
+            examples = [example._replace(about=TEXTS["examples"][example.name]) for example in examples]
         made.append(Section(section["id"], title, markup.html(text), section.get("block", ""), examples))
     return made
 

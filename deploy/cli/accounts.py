@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from deploy.cli.arguments import identifier, words
-from deploy.cli.operator import Internal, filters, given, internal, listing, show, show_found
+from deploy.cli.operator import Internal, always_json, filters, given, internal, listing, show, show_found
 
 _WHY = click.option("--reason", callback=words, help="Kept in the audit trail, for operators alone; prompted for on a terminal.")
 
@@ -33,6 +33,7 @@ def list_accounts(office: Internal, limit: int, as_json: bool, **wanted: Any) ->
 
 @accounts.command("show")
 @click.argument("account", callback=identifier)
+@always_json
 @internal
 def show_account(office: Internal, account: str) -> None:
     r"""Show an account and its keys as JSON, with their last use.

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
+from deploy.plural import counted
+
 if TYPE_CHECKING:
     from gateway.admission.routes import Route
     from gateway.process.version import Configuration
@@ -50,7 +52,7 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
         for where, note in client_ip_notes(configuration.settings.client_ip):
             click.echo(f"note: {where}: {note}", err=True)
     if explain is None:
-        click.echo(f"{file}: a valid gateway configuration, {len(configuration.settings.routes)} routes")
+        click.echo(f"{file}: a valid gateway configuration, {counted(len(configuration.settings.routes), 'route')}")
         return
     for name, value in _explained(configuration, explain):
         click.echo(f"{name:10}{value}")

@@ -7,7 +7,8 @@ from urllib.parse import quote
 import click
 
 from deploy.cli.arguments import identifier, identifiers, words
-from deploy.cli.operator import KEY_FILTERS, Internal, counted, filters, given, internal, listing, show, show_found
+from deploy.cli.operator import KEY_FILTERS, Internal, always_json, filters, given, internal, listing, show, show_found
+from deploy.plural import counted
 
 _SHOWN = 20
 
@@ -34,6 +35,7 @@ def list_keys(office: Internal, limit: int, as_json: bool, **wanted: Any) -> Non
 
 @keys.command("show")
 @click.argument("key_id", callback=identifier)
+@always_json
 @internal
 def show_key(office: Internal, key_id: str) -> None:
     r"""Show one key as JSON; never its secret.

@@ -100,7 +100,7 @@ def _of_internal_api(reply: Reply) -> bool:
 
 
 def internal(command: Callable[..., None]) -> Callable[..., None]:
-    """The two options of whatever talks to the internal API; the command takes them as one ``office: Internal``."""
+    """The two options of commands that call the internal API, passed on as one ``office: Internal``."""
     from functools import wraps
 
     @wraps(command)
@@ -161,14 +161,14 @@ def listing(command: Callable[..., None]) -> Callable[..., None]:
     return limit(as_json(internal(command)))
 
 
+def always_json(command: Callable[..., None]) -> Callable[..., None]:
+    """Accepts ``--json`` where JSON is all that is printed, so that every command that shows something takes it."""
+    return click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as this command always does.")(command)
+
+
 def given(filters: Mapping[str, object]) -> dict[str, object]:
     """The filters that were given, as the internal API's query takes them."""
     return {name: str(value).lower() if isinstance(value, bool) else value for name, value in filters.items() if value is not None}
-
-
-def counted(count: int, name: str) -> str:
-    """``1 key``, ``2 keys``."""
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
 
 
 def show(answer: Any) -> None:
@@ -188,7 +188,7 @@ def show_found(found: dict[str, Any], what: str, line: Callable[[dict[str, Any]]
 
 
 def _token(path: Path) -> tuple[str, str]:
-    """The service token, and where it stands.
+    """The service token, and where it was found.
 
     :raises click.ClickException: it cannot be read, or cannot be one; never with the token in it
     """
@@ -198,9 +198,12 @@ def _token(path: Path) -> tuple[str, str]:
         try:
             token = path.read_text().strip()
         except OSError as error:
-            raise click.ClickException(f"the service token {path} cannot be read: {error.strerror} (set --token-file)") from None
+            raise click.ClickException(
+                f"the service token {path} cannot be read: {error.strerror}.\n"
+                "Set --token-file or GERBANG_INTERNAL_TOKEN_FILE, and --url or GERBANG_INTERNAL_URL to the admin service's listen.internal."
+            ) from None
         except UnicodeDecodeError:
-            raise click.ClickException(f"the service token {path} is not text") from None
+            raise click.ClickException(f"the service token {path} is not UTF-8 text") from None
     if not _TOKEN.fullmatch(token):
-        raise click.ClickException(f"{where} holds no service token: it is one line of ASCII characters")
+        raise click.ClickException(f"{where} contains no service token: a token is one line of ASCII characters")
     return token, where

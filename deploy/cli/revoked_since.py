@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import click
 
-from deploy.cli.operator import Internal, counted, internal
+from deploy.cli.operator import Internal, internal
+from deploy.plural import counted
 from gateway.runtime import clock, moments
 
 _POINT = re.compile(r"([0-9]{1,18})(?::([0-9a-f]{64}))?")

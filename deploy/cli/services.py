@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from deploy.cli.arguments import service_url
+from deploy.plural import counted
 
 _CONFIG = click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file (TOML).")
 
@@ -74,7 +75,7 @@ def reload(ops: str, *, dry_run: bool) -> None:
 def _effects(traffic: dict[str, Any]) -> Iterator[str]:
     """What of recent requests would have been decided otherwise."""
     since = datetime.fromtimestamp(traffic["since_ms"] / 1000, UTC).strftime("%H:%M:%S UTC")
-    yield f"since {since}: {traffic['admitted']} requests admitted, {traffic['refused']} refused"
+    yield f"since {since}: {counted(traffic['admitted'], 'request')} admitted, {traffic['refused']} refused"
     for effect in traffic["otherwise"]:
         yield f"  {effect['requests']:>7}  {effect['call']}: {effect['now']} → {effect['then']}"
     if not traffic["otherwise"]:

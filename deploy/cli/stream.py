@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from deploy.cli.key_file import key_option, read_key
 from gateway.runtime.clock import now_ms
 
 if TYPE_CHECKING:
@@ -23,15 +24,7 @@ _EXPECTED = frozenset({1000, 1001})
 
 @click.command()
 @click.argument("url")
-@click.option(
-    "--key",
-    "key_file",
-    type=click.Path(path_type=Path),
-    envvar="GERBANG_KEY",
-    show_envvar=True,
-    required=True,
-    help="Key file to log in with.",
-)
+@key_option(help="Key file to log in with.", required=True)
 @click.option("--dialect", type=click.Choice(["mobee", "binance"]), help="What the session speaks; the key file's own by default.")
 @click.option("--send", "messages", multiple=True, metavar="JSON", help="A message to send once logged in; may be given several times.")
 def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, ...]) -> None:
@@ -42,7 +35,6 @@ def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, .
              gerbang stream ws://127.0.0.1:8080/ws-api/v3 --key .gerbang/demo-key.json --dialect binance \
                --send '{"id":1,"method":"account.status"}'
     """
-    from deploy.cli.call import read_key
     from deploy.signing import SESSIONS, log_in
 
     for message in messages:
@@ -85,9 +77,16 @@ async def _talk(url: str, messages: list[str]) -> None:
     except (aiohttp.InvalidURL, ValueError):
         raise click.UsageError("the URL must be ws://HOST[:PORT]/PATH or wss://HOST[:PORT]/PATH") from None
     except aiohttp.ClientError as error:
-        number = getattr(error, "errno", None)
-        why = os.strerror(number) if number and number > 0 else str(error)
-        raise click.ClickException(f"{url} cannot be reached: {why}") from None
+        raise click.ClickException(f"{url} cannot be reached: {cause_of(error)}") from None
+
+
+def cause_of(error: Exception) -> str:
+    """The operating system's or the resolver's own words, without what aiohttp puts around them."""
+    cause = getattr(error, "os_error", error)
+    number = getattr(cause, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return getattr(cause, "strerror", None) or str(error)
 
 
 async def reason_of(session: "ClientSession", url: str, status: int) -> str:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from deploy.plural import counted
+
 if TYPE_CHECKING:
     from gateway.keys.vault import Vault
 
@@ -61,7 +63,7 @@ async def _reseal(dsn: str, ring: "Vault") -> list[str]:
     async with connected(dsn) as connection:
         secrets = await reseal_secrets(connection, ring)
         others = await factors.reseal(connection, ring)
-    click.echo(f"secrets re-encrypted: {secrets.done} of keys, {others} of second factors")
+    click.echo(f"re-encrypted: {counted(secrets.done, 'key secret')}, {counted(others, 'second factor')}")
     return secrets.unreadable
 
 

@@ -15,6 +15,7 @@ from admin.identity.provider import Discovery, Provider, ProviderUnusable
 from admin.notices.mail import MailChannel
 from admin.relay import Relay
 from deploy.doctor.findings import SECONDS, Finding, Findings, ending
+from deploy.plural import counted
 from gateway.config.settings import GatewaySettings, Tls, Upstream
 from gateway.net.certificates import ends_ms
 from gateway.runtime import clock
@@ -87,7 +88,7 @@ async def provider(settings: AdminSettings) -> Findings:
         except ProviderUnusable as error:
             yield Finding("wrong", about, str(error), "check the issuer's URL and whether this machine may reach it")
             return
-    yield Finding("ok", about, f"{settings.oidc.issuer} publishes {len(keys)} keys")
+    yield Finding("ok", about, f"{settings.oidc.issuer} publishes {counted(len(keys), 'key')}")
     if discovery.authorization_endpoint is None or discovery.token_endpoint is None:
         yield Finding(
             "wrong", about, "publishes no usable authorization or token endpoint: nobody can log in by browser", "ask the provider"

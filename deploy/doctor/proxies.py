@@ -1,11 +1,12 @@
 """Checks of trusted proxies."""
 
 from collections import Counter
-from ipaddress import IPv4Network, IPv6Network, ip_address
+from ipaddress import IPv4Network, IPv6Network
 
 from admin.config import AdminSettings
 from deploy.doctor.findings import Finding
 from gateway.config.settings import GatewaySettings
+from gateway.net.addresses import NetworkList, parse
 
 _ENOUGH = 5
 """Keys in use or events, before one address behind all of them says anything."""
@@ -29,11 +30,8 @@ def proxy_seen(seen: Counter[str], trusted: tuple[IPv4Network | IPv6Network, ...
     if len(seen) != 1 or sum(seen.values()) < _ENOUGH:
         return None
     (text,) = seen
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return None
-    if address.is_global or any(address in network for network in trusted):
+    address = parse(text)
+    if address is None or address.is_global or NetworkList(trusted).contains(text):
         return None
     if address.is_loopback:
         return Finding("note", "client_ip.trusted_proxies", f"every customer seen came from {text}", "if that is a proxy, name it")

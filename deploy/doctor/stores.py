@@ -12,6 +12,7 @@ from admin.config import AdminSettings
 from admin.stepup import factors as stepup
 from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
 from deploy.doctor.proxies import proxy_seen
+from deploy.plural import counted
 from gateway.config.settings import GatewaySettings
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, redis_client, sql, usage_store
@@ -125,11 +126,12 @@ async def customers(connection: postgres.Connection, settings: AdminSettings) ->
         return  # another finding says why
     if row is None or not row["seen"]:
         return
+    seen = counted(row["seen"], "customer")
     if not row["verified"]:
-        text = f"none of {row['seen']} customers who logged in is verified by the claim {settings.kyc.claim!r}: none can make a key"
+        text = f"{seen} logged in, none verified by the claim {settings.kyc.claim!r}: no customer can create a key"
         yield Finding("wrong", "kyc.claim", text, "correct kyc.claim and kyc.verified, or ask for the scope that carries it in oidc.scopes")
     if not row["mail"]:
-        text = f"none of {row['seen']} customers who logged in has an e-mail address: notices by mail reach nobody"
+        text = f"{seen} logged in, none with an e-mail address: notices by mail reach nobody"
         yield Finding("note", "oidc.scopes", text, "ask for the scope that carries email")
 
 
@@ -163,7 +165,7 @@ async def vault(connection: postgres.Connection, settings: GatewaySettings | Adm
     else:
         yield Finding("ok", about, f"opens every stored secret ({stored})")
     if older and older > len(broken):
-        yield Finding("note", about, f"{older} secrets are sealed with another key than the first", "run gerbang vault reseal")
+        yield Finding("note", about, f"not yet sealed with the first key: {counted(older, 'secret')}", "run gerbang vault reseal")
 
 
 async def factors(connection: postgres.Connection, settings: AdminSettings) -> Findings:

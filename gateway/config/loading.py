@@ -2,10 +2,11 @@
 
 import os
 import tomllib
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from gateway.config.fields import Section
@@ -68,7 +69,7 @@ def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
         settings = model.model_validate(raw.values, context={"folder": Path(raw.source).parent})
     except ValidationError as error:
         unresolved = {problem.path for problem in problems}
-        problems += [problem for problem in map(_problem, _own_errors(error)) if problem.path not in unresolved]
+        problems += [problem for problem in (_problem(each, model) for each in _own_errors(error)) if problem.path not in unresolved]
     if problems or settings is None:
         raise ConfigError(problems, raw.source)
     return settings
@@ -118,9 +119,30 @@ def _own_errors(error: ValidationError) -> list[ErrorDetails]:
     return [item for item in found if not (item["type"] == "too_short" and item["loc"] in inside)]
 
 
-def _problem(error: ErrorDetails) -> ConfigProblem:
+def _problem(error: ErrorDetails, model: type[BaseModel]) -> ConfigProblem:
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     message = error["msg"].removeprefix("Value error, ")
-    return ConfigProblem(path, "not a known key" if error["type"] == "extra_forbidden" else message)
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(str(error["loc"][-1]), _keys_at(model, error["loc"]), n=1)
+        message = f"not a known key: did you mean {close[0]}?" if close else "not a known key"
+    return ConfigProblem(path, message)
+
+
+def _keys_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table that holds this place. List indices and names of tables are passed over."""
+    table = model
+    for part in place[:-1]:
+        for name, field in table.model_fields.items():
+            if part == (field.alias or name):
+                table = _table_in(field.annotation) or table
+                break
+    return [field.alias or name for name, field in table.model_fields.items()]
+
+
+def _table_in(annotation: Any) -> type[BaseModel] | None:
+    """The model in a type such as ``dict[str, Upstream] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _table_in(part)) is not None), None)

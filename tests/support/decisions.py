@@ -15,13 +15,11 @@ import pytest
 
 from deploy.signing import SigningKey, sign
 from gateway.keys.record import KeyRecord
-from gateway.keys.vault import new_entry
 from gateway.runtime import clock
 from tests.support.running import RunningGateway
 from tests.support.wire import RecordingUpstream
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
-VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nDELETE /orders/{id} trade spot\nGET /public public spot"
 SESSION = (
     '[[routes]]\nmatch = "GET /ws"\nscope = "public"\nupstream = "spot"\nwebsocket = "mobee"\nmethods = "m"\n'

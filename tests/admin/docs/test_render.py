@@ -16,7 +16,7 @@ from markupsafe import Markup
 from admin.api import openapi as admin_openapi
 from admin.api import table
 from admin.api.handlers import AccountApi
-from admin.docs import markup, openapi, refusals, render
+from admin.docs import markup, openapi, programs, refusals, render
 from admin.docs.facts import GateFacts, read_facts
 from admin.errors import NoEndpoint
 from gateway.config.settings import Auth, Limits
@@ -118,8 +118,16 @@ def test_an_example_of_a_schema_is_shown_and_examples_in_code_have_this_gateways
 
 
 def test_an_example_says_how_it_is_run_and_what_it_needs(facts):
-    told = made(facts)["guide", "id"].partition('id="example-python-order.py"')[2].partition("</p>")[0]
-    assert "<code>python order.py URL KEYFILE</code>. Needs: <code>pip install requests</code>." in told
+    for language, needs in (("en", "Needs"), ("id", "Membutuhkan")):
+        told = made(facts)["guide", language].partition('id="example-python-order.py"')[2].partition("</p>")[0]
+        assert f"<code>python order.py URL KEYFILE</code>. {needs}: <code>pip install requests</code>." in told
+
+
+def test_the_indonesian_text_of_an_example_shows_the_same_code_as_the_english_one():
+    found = [example for part in programs.examples().values() for example in part]
+    for example in found:
+        assert set(re.findall("`[^`]+`", example.about)) <= set(re.findall("`[^`]+`", render.TEXTS["examples"][example.name]))
+    assert {example.name for example in found} == set(render.TEXTS["examples"])
 
 
 def test_a_read_that_may_share_its_signature_is_not_said_to_count_once(facts):

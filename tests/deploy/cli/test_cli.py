@@ -191,13 +191,23 @@ def test_the_service_token_that_is_not_there_is_named(tmp_path, monkeypatch):
     assert "cannot be read" in result.stderr
 
 
+@pytest.mark.parametrize("command", ["keys show gbk_x --json", "keys list", "accounts show demo --json"])
+def test_without_a_configuration_the_variables_that_name_the_service_are_named(tmp_path, monkeypatch, command):
+    monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
+    result = run(*command.split(), "--token-file", tmp_path / "absent")
+    assert result.exit_code == 1
+    assert {name for name in ("GERBANG_INTERNAL_URL", "GERBANG_INTERNAL_TOKEN_FILE") if name in result.stderr} == {
+        "GERBANG_INTERNAL_URL", "GERBANG_INTERNAL_TOKEN_FILE",
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("token", ["", "two\nlines", "topsecret\x00", "topsecré"])
 def test_a_service_token_that_can_be_none_is_told_without_it(tmp_path, monkeypatch, token):
     monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
     file = tmp_path / "token"
     file.write_text(token)
     result = run("keys", "show", "gbk_x", "--token-file", file)
-    assert (result.exit_code, f"{file} (--token-file) holds no service token" in result.stderr) == (1, True)
+    assert (result.exit_code, f"{file} (--token-file) contains no service token" in result.stderr) == (1, True)
     assert "topsecr" not in result.output.replace(str(file), "")
 
 

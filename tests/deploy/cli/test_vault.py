@@ -61,10 +61,10 @@ async def test_after_resealing_the_old_key_can_be_taken_out(database, tmp_path, 
     ring = tmp_path / "ring"
     ring.write_text(f"{new}\n{old}\n")
     done = await in_thread("vault", "reseal", "--dsn", database.admin_dsn, "--keys", f"file:{ring}")
-    assert (done.exit_code, done.output) == (0, "secrets re-encrypted: 1 of keys, 0 of second factors\n")
+    assert (done.exit_code, done.output) == (0, "re-encrypted: 1 key secret, 0 second factors\n")
     assert Vault.parse(new).open(await sealed(database, key.key_id), context=key.key_id) == key.secret.reveal()
     again = await in_thread("vault", "reseal", "--dsn", database.admin_dsn, "--keys", f"file:{ring}")
-    assert again.output == "secrets re-encrypted: 0 of keys, 0 of second factors\n"
+    assert again.output == "re-encrypted: 0 key secrets, 0 second factors\n"
 
 
 async def test_a_secret_that_no_key_opens_is_named_and_left(database, in_thread):

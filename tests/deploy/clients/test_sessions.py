@@ -1,13 +1,16 @@
 """deploy/clients: what the examples of sessions send is what the gate admits; and ``gerbang stream``, which is one of them."""
 
 import asyncio
+import errno
 import importlib
 import json
+import socket
 import sys
 from pathlib import Path
 
 import aiohttp
 import pytest
+from aiohttp.client_reqrep import ConnectionKey
 
 from gateway.websocket.frames import TEXT, close_frame, frame
 from tests.support.keys import a_record
@@ -149,6 +152,14 @@ async def test_a_stream_that_cannot_be_says_why(key_file):
         assert (status, "JSON object" in errors) == (2, True)
     status, _, errors = await run(*STREAM, f"{url}/ws", "--key", key_file)
     assert (status, errors) == (1, f"Error: {url}/ws cannot be reached: Connection refused\n")
+
+
+async def test_a_host_without_an_address_is_told_in_the_words_of_the_resolver():
+    module = importlib.import_module("deploy.cli.stream")
+    place = ConnectionKey("nothing.invalid", 80, False, True, None, None, None)
+    unknown = aiohttp.ClientConnectorDNSError(place, socket.gaierror(socket.EAI_NONAME, "Name or service not known"))
+    assert module.cause_of(unknown) == "Name or service not known"
+    assert module.cause_of(aiohttp.ClientConnectorError(place, ConnectionRefusedError(errno.ECONNREFUSED, "…"))) == "Connection refused"
 
 
 async def test_why_there_is_no_stream_is_not_waited_for_for_ever(monkeypatch):

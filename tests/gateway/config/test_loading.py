@@ -56,6 +56,21 @@ def test_every_problem_is_told_at_once(written):
 
 
 @pytest.mark.parametrize(
+    ("text", "place", "meant"),
+    [
+        ("[limitz]", "limitz", "limits"),
+        ('[limits]\nper_kee = "1/second"', "limits.per_kee", "per_key"),
+        ("[upstreams.spot]\nserver = []", "upstreams.spot.server", "servers"),
+        ("[upstreams.spot.helth]", "upstreams.spot.helth", "health"),
+        ("[[routes]]\nwieght = 1", "routes[0].wieght", "weight"),
+        ("[quux]", "quux", None),
+    ],
+)
+def test_a_key_that_is_not_known_is_told_with_the_one_that_is_near(written, text, place, meant):
+    assert problems_of(written(text))[place] == ("not a known key" if meant is None else f"not a known key: did you mean {meant}?")
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [("[stores", "not TOML"), ("\x00", "not TOML"), ("a = 1\na = 2", "not TOML")],
 )

@@ -6,19 +6,15 @@ import os
 import signal
 
 import aiohttp
-import asyncpg
 import pytest
 from click.testing import CliRunner
 
 from deploy.cli import main
 from deploy.signing import SigningKey, sign
-from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from tests.support.keys import add_key
-from tests.support.running import configuration, running
-from tests.support.wire import RawClient, recording_upstream
+from tests.support.running import running
+from tests.support.wire import RawClient
 
-VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /public public spot"
 SHADOW = '[client_ip]\ntrusted_proxies = ["127.0.0.1/32"]\n[auth]\nenforce = "shadow"\n'
 ENFORCED = SHADOW.replace('"shadow"', '"always"')
@@ -27,27 +23,8 @@ CLIENT = "203.0.113.9"
 
 
 @pytest.fixture
-async def upstream():
-    async with recording_upstream() as recording:
-        yield recording
-
-
-@pytest.fixture
-async def key(database):
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield await add_key(connection, Vault.parse(VAULT))
-    await connection.close()
-
-
-@pytest.fixture
-def write(tmp_path, database, redis_url, upstream):
-    def written(more=SHADOW):
-        path = tmp_path / "gateway.toml"
-        values = {"postgres": database.gateway_dsn, "redis": redis_url, "vault": VAULT, "upstreams": {"spot": upstream.url}}
-        path.write_text(configuration(**values, routes=ROUTES, more=more))
-        return path
-
-    return written
+def write(write_configuration):
+    return lambda more=SHADOW: write_configuration(routes=ROUTES, more=more)
 
 
 def signed(key, method, target, body=b""):

@@ -6,53 +6,24 @@ import signal
 import ssl
 from base64 import urlsafe_b64decode
 
-import asyncpg
 import pytest
 import redis.asyncio
 
 from deploy.signing import SigningKey, sign
 from gateway.keys import usage_store
-from gateway.keys.vault import Vault, new_entry
+from gateway.keys.vault import new_entry
 from gateway.runtime import clock
 from tests.support.certificates import end_of, self_signed
-from tests.support.keys import add_key
-from tests.support.running import RunningGateway, configuration, running
-from tests.support.wire import RawClient, recording_upstream
+from tests.support.running import RunningGateway, running
+from tests.support.wire import RawClient
 
-VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot\nGET /public public spot"
 
 
 @pytest.fixture
-async def upstream():
-    async with recording_upstream() as recording:
-        yield recording
-
-
-@pytest.fixture
-async def key(database):
-    connection = await asyncpg.connect(database.owner_dsn)
-    yield await add_key(connection, Vault.parse(VAULT))
-    await connection.close()
-
-
-@pytest.fixture
-def write(tmp_path, database, redis_url, upstream):
+def write(write_configuration):
     """Writes the configuration and returns its path."""
-
-    def written(**changes):
-        values = {
-            "postgres": database.gateway_dsn,
-            "redis": redis_url,
-            "vault": VAULT,
-            "upstreams": {"spot": upstream.url},
-            "routes": ROUTES,
-        }
-        path = tmp_path / "gateway.toml"
-        path.write_text(configuration(**{**values, **changes}))
-        return path
-
-    return written
+    return lambda **changes: write_configuration(**{"routes": ROUTES, **changes})
 
 
 def signed(key, method, path, body=b"", *, extra=b""):

@@ -10,38 +10,22 @@ from pathlib import Path
 
 import pytest
 
-from gateway.keys.vault import new_entry
 from tests.support import wheel
-from tests.support.running import PATIENCE, RunningGateway, configuration, running
-from tests.support.wire import RawClient, recording_upstream
+from tests.support.running import PATIENCE, RunningGateway, running
+from tests.support.wire import RawClient
 
-VAULT = new_entry("k1")
 ROUTES = "GET /public/{name} public spot"
 ASK = b"GET /public/x HTTP/1.1\r\nHost: gate\r\n\r\n"
 TIME = b"GET /gateway/v1/time HTTP/1.1\r\nHost: gate\r\n\r\n"
 
 
 @pytest.fixture
-async def upstream():
-    async with recording_upstream() as recording:
-        yield recording
-
-
-@pytest.fixture
-def write(tmp_path, database, redis_url, upstream):
+def write(write_configuration):
     """Writes the configuration and returns its path."""
 
     def written(routes=ROUTES, delay_ms=0, **changes):
-        values = {
-            "postgres": database.gateway_dsn,
-            "redis": redis_url,
-            "vault": VAULT,
-            "upstreams": {"spot": upstream.url},
-            "routes": routes,
-            **changes,
-        }
-        path = tmp_path / "gateway.toml"
-        path.write_text(configuration(**values).replace("[listen]\n", f"[listen]\nshutdown_delay_ms = {delay_ms}\n"))
+        path = write_configuration(routes=routes, **changes)
+        path.write_text(path.read_text().replace("[listen]\n", f"[listen]\nshutdown_delay_ms = {delay_ms}\n"))
         return path
 
     return written
