@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
 
 if TYPE_CHECKING:
-    from asyncio import Future
-
     from gateway.admission.failures import FailureLimiter
     from gateway.admission.limits import KeyLimiter
 
@@ -315,29 +313,22 @@ class Gate:
                 raise needed.otherwise from None
             raise
 
-    def claim(self, admitted: Admitted, answered: Answered | None = None) -> "Future[None]":
+    def claim(self, admitted: Admitted, answered: Answered) -> None:
         """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
 
-        :param answered: called when it is done; not when it is cancelled
-        :return: done when the request may pass, if its key stands; fails with ReplayedRequest or ReplayGuardUnavailable
+        :param answered: called when it has answered, with ReplayedRequest or ReplayGuardUnavailable when the request may not pass
         """
         claim = admitted.replay
         if claim is None:
             raise InternalError("nothing to claim")
 
-        def claimed(done: "Future[None]") -> None:
-            if done.cancelled():
-                return
-            error = done.exception()
+        def claimed(refusal: Refusal | None) -> None:
             still_valid = self.still_valid(admitted)
-            if still_valid or error is not None:
-                self._accounting.claimed(admitted, error)
-            if answered is not None:
-                answered(error, still_valid)
+            if still_valid or refusal is not None:
+                self._accounting.claimed(admitted, refusal)
+            answered(refusal, still_valid)
 
-        future = self.services.replay.claim(claim.key_id, claim.signature, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
-        future.add_done_callback(claimed)
-        return future
+        self.services.replay.ask(claim.key_id, claim.signature, claimed, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
 
     def still_valid(self, admitted: Admitted) -> bool:
         """Whether nothing has been heard against the key of a request since it was admitted. At a glance: if not, :meth:`confirm`."""

@@ -92,14 +92,9 @@ class Guard:
         self.claims: list[Any] = []
         self.refusal: Exception | None = None
 
-    def claim(self, key_id, signature, *, ttl_ms, outage, shared=False):
+    def ask(self, key_id, signature, answered, *, ttl_ms, outage, shared=False):
         self.claims.append((key_id, signature, ttl_ms, outage))
-        future = asyncio.get_running_loop().create_future()
-        if self.refusal is None:
-            future.set_result(None)
-        else:
-            future.set_exception(self.refusal)
-        return future
+        asyncio.get_running_loop().call_soon(answered, self.refusal)
 
 
 class Usage:
@@ -161,6 +156,20 @@ class Scene:
             self.build()
         request = self.request()
         return self.gate.admit(request, self.gate.route(request))
+
+    async def claim(self, admitted, answered=None) -> None:
+        """Until the guard has answered; fails with its refusal."""
+        done = asyncio.get_running_loop().create_future()
+
+        def told(refusal, still_valid):
+            if answered is not None:
+                answered(refusal, still_valid)
+            done.set_result(refusal)
+
+        self.gate.claim(admitted, told)
+        refusal = await done
+        if refusal is not None:
+            raise refusal
 
     def refused(self) -> Refusal:
         with pytest.raises(Refusal) as refused:

@@ -136,7 +136,7 @@ async def test_a_request_that_was_replayed_costs_its_owner_nothing():
     scene.guard.refusal = ReplayedRequest("before")
     for _ in range(5):
         with pytest.raises(ReplayedRequest):
-            await scene.gate.claim(scene.admit())
+            await scene.claim(scene.admit())
         await asyncio.sleep(0)
         assert sum(scene.limiter.charged) == 0
         assert (used(scene, ACCOUNT, 1_000), used(scene, ORDERS, 1_000_000_000)) == (0, 0)

@@ -412,7 +412,7 @@ async def test_a_trade_is_claimed_for_as_long_as_it_could_pass():
     scene = Scene(method="POST", target="/trade", body=b"recvWindow=20000", signed_ms=NOW_MS - 500)
     admitted = scene.admit()
     assert scene.usage.counts == {}
-    await scene.gate.claim(admitted)
+    await scene.claim(admitted)
     ((key_id, signature, ttl_ms, outage),) = scene.guard.claims
     assert (key_id, len(signature), outage) == (scene.record.key_id, 32, "deny")
     assert ttl_ms == 20_000 - 500 + AHEAD_MS + CLOCKS_MS
@@ -425,7 +425,7 @@ async def test_a_replay_is_refused_and_counted_for_its_key():
     scene.guard.refusal = ReplayedRequest("before")
     admitted = scene.admit()
     with pytest.raises(ReplayedRequest):
-        await scene.gate.claim(admitted)
+        await scene.claim(admitted)
     await asyncio.sleep(0)
     assert scene.usage.counts == {"replayed_request": 1}
     assert scene.guard.claims[0][3] == "allow"
@@ -439,7 +439,7 @@ async def test_a_replay_that_is_sent_again_is_a_failure_of_the_address_that_send
     scene.guard.refusal = refusal
     admitted = scene.admit()
     with pytest.raises(ReplayedRequest):
-        await scene.gate.claim(admitted)
+        await scene.claim(admitted)
     await asyncio.sleep(0)
     assert len(scene.gate.services.failures) == failures
 
@@ -457,7 +457,7 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
     else:
         changed = Principal.of(dataclasses.replace(scene.record, **changes))
         scene.lookup.peek = lambda *_: changed
-    await scene.gate.claim(admitted, lambda error, still_valid: told.append((error, still_valid)))
+    await scene.claim(admitted, lambda error, still_valid: told.append((error, still_valid)))
     await asyncio.sleep(0)
     assert (told, scene.usage.counts) == ([(None, False)], {}), "counted once it is known"
     if code:
@@ -474,7 +474,7 @@ async def test_a_key_that_changes_while_its_claim_is_under_way_is_decided_anew(c
 async def test_what_is_looked_at_again_behind_its_claim_is_counted_once_and_stands_by_what_was_found():
     scene = Scene(method="POST", target="/trade")
     admitted = scene.admit()
-    await scene.gate.claim(admitted)
+    await scene.claim(admitted)
     await asyncio.sleep(0)
     changed = Principal.of(dataclasses.replace(scene.record, label="x"))
     scene.lookup.peek = lambda *_: changed
@@ -513,7 +513,7 @@ async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
     for now_ms, stood in ((NOW_MS, True), (NOW_MS + 1, False)):
         scene.gate.services = scene.gate.services._replace(now_ms=lambda now_ms=now_ms: now_ms)  # type: ignore[misc]
         told = []
-        await scene.gate.claim(admitted, lambda error, still_valid, told=told: told.append(still_valid))  # type: ignore[misc]
+        await scene.claim(admitted, lambda error, still_valid, told=told: told.append(still_valid))  # type: ignore[misc]
         await asyncio.sleep(0)
         assert told == [stood]
 
@@ -524,7 +524,7 @@ def test_a_read_is_not_claimed_whose_signature_fits_no_other_call(dialect):
     admitted = scene.admit()
     assert admitted.replay is None
     with pytest.raises(InternalError):
-        scene.gate.claim(admitted)
+        scene.gate.claim(admitted, lambda *_: None)
 
 
 @pytest.mark.parametrize(("dialect", "shared"), [("mobee", False), ("rfc9421", False), ("binance", True)])
@@ -540,7 +540,7 @@ async def test_a_signature_that_would_pass_as_another_call_is_claimed_on_every_r
     scene = Scene(dialect="binance", target=target)
     admitted = scene.admit()
     assert admitted.replay.shared
-    await scene.gate.claim(admitted)
+    await scene.claim(admitted)
     assert scene.guard.claims[0][3] == "allow"
 
 

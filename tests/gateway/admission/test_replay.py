@@ -299,3 +299,23 @@ async def test_a_refused_replay_does_not_tell_anybody_to_send_again(guards):
         await claim(guards[1], b"one")
     assert "sign it again" not in refused.value.detail
     assert "again" not in refused.value.detail
+
+
+async def test_a_claimant_that_fails_costs_no_other_its_answer(guards):
+    guard, _ = guards
+    told: list[object] = []
+    answered = asyncio.Event()
+
+    def failing(_refusal: object) -> None:
+        raise ValueError("a defect")
+
+    def counting(refusal: object) -> None:
+        told.append(refusal)
+        answered.set()
+
+    with structlog.testing.capture_logs() as lines:
+        guard.ask("key", b"one", failing, ttl_ms=1_000, outage="deny")
+        guard.ask("key", b"two", counting, ttl_ms=1_000, outage="deny")
+        await asyncio.wait_for(answered.wait(), 10)
+    assert told == [None]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["claimant_failed"]

@@ -6,7 +6,7 @@ import hiredis
 import pytest
 
 from gateway.keys import redis_client
-from gateway.keys.redis_line import RedisLine, packed
+from gateway.keys.redis_line import RedisLine, packed, packed_set
 from gateway.runtime.tasks import spawn
 
 CLIENT_ID = packed(("CLIENT", "ID"))
@@ -95,3 +95,10 @@ async def test_closing_the_client_closes_them_too(own_redis):
 
 def test_a_cluster_has_none():
     assert RedisLine.of(redis_client.connect("redis+cluster://127.0.0.1:1")) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "ttl_ms"), [("gerbang:{gbk_a}:replay:00", b"trade", 1), ("n", b"read", 71_000), ("\u00e9", b"", 10**9)]
+)
+def test_a_claim_is_packed_as_any_other_command(name, value, ttl_ms):
+    assert packed_set(name.encode(), value, ttl_ms) == packed(("SET", name, value, "PX", ttl_ms, "NX"))

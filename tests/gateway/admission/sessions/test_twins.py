@@ -73,12 +73,10 @@ def signed(dialect, record, **how):
 
 
 def refusing(error):
-    def claim(*_arguments, **_more):
-        future = asyncio.get_running_loop().create_future()
-        future.set_exception(error)
-        return future
+    def ask(_key_id, _signature, answered, **_more):
+        asyncio.get_running_loop().call_soon(answered, error)
 
-    return SimpleNamespace(claim=claim)
+    return SimpleNamespace(ask=ask)
 
 
 class AwayLookup:
@@ -193,16 +191,11 @@ async def test_a_wrong_signature_is_answered_with_what_was_signed_and_a_hint_whe
 async def test_one_signature_passes_once_as_a_request_and_as_a_message():
     used = set()
 
-    def claim(key_id, signature, **_more):
-        future = asyncio.get_running_loop().create_future()
-        if (key_id, signature) in used:
-            future.set_exception(ReplayedRequest("again"))
-        else:
-            future.set_result(None)
+    def ask(key_id, signature, answered, **_more):
+        asyncio.get_running_loop().call_soon(answered, ReplayedRequest("again") if (key_id, signature) in used else None)
         used.add((key_id, signature))
-        return future
 
-    gate = gate_of(replay=SimpleNamespace(claim=claim))
+    gate = gate_of(replay=SimpleNamespace(ask=ask))
     message = binance(GOOD, "order.place", {"symbol": "X"}, now_ms=NOW_MS)
     params = json.loads(message)["params"]
     assert (await session(gate, "binance", message)).identity.key_id == GOOD.key_id
