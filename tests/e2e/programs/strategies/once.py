@@ -25,5 +25,12 @@ class Once(IStrategy):  # type: ignore[misc]  # which is not installed where typ
     def custom_exit(self, *_arguments: Any, **_more: Any) -> str:
         return "enough"
 
+    # One percent past the price, which may move before the order comes: it fills at once, at the price that it finds.
+    def custom_entry_price(self, *, proposed_rate: float, **_more: Any) -> float:
+        return proposed_rate * 1.01
+
+    def custom_exit_price(self, *, proposed_rate: float, **_more: Any) -> float:
+        return proposed_rate * 0.99
+
     def order_filled(self, *, order: Any, **_more: Any) -> None:
         print("SAID", order.ft_order_side, order.status, flush=True)
