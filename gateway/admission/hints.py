@@ -5,6 +5,7 @@ does not exist the same variants are tried against nobody's key: neither the ans
 Trying costs some verifications, so it is done a few times a minute for each key id, and so many times a second in all.
 """
 
+import re
 from base64 import urlsafe_b64decode
 from binascii import Error
 from collections.abc import Iterable, Iterator
@@ -24,7 +25,9 @@ MAX_BYTES = 16_384
 """Longer requests are not searched."""
 _ENTRIES = 10_000
 _NOBODY = b"nobody's secret"
-_AROUND = " \t\r\n\"'`\u201c\u201d\xef\xbb\xbf\ufeff"
+_WITHIN = re.compile(r".*?(gb[ks]_[0-9A-Za-z]+).*", re.DOTALL)
+"""A key id or a secret among other characters: quotes, brackets, a comma, ``Bearer``, white space and marks that cannot be seen."""
+_LONGEST = 256
 
 
 class _Window(NamedTuple):
@@ -53,10 +56,12 @@ class Hints:
         :param principal: ``None`` when there is no such key
         :param now_ms: of the monotonic clock
         """
-        if looks_like_secret(credentials.key_id):
+        alone = credentials.key_id
+        within = alone if is_key_id(alone) else _WITHIN.sub(r"\1", alone[:_LONGEST])
+        if looks_like_secret(within):
             return "the secret was sent as the key id (gbk_…): swap them, and delete this key, because its secret was exposed"
-        if is_key_id(credentials.key_id.strip(_AROUND)) and not is_key_id(credentials.key_id):
-            return "the key id is quoted or surrounded by white space: send it alone (gbk_…)"
+        if within != alone and is_key_id(within):
+            return "the key id is quoted or surrounded by other characters, such as white space: send it alone (gbk_…)"
         if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
             return ""
         return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
@@ -100,7 +105,10 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     for advice, key in (
         ("the secret was used with a trailing newline: strip it after reading the file", given + b"\n"),
         ("the secret was used with a trailing newline (CRLF): strip it after reading the file", given + b"\r\n"),
+        ("the secret was used with a trailing carriage return: strip it after reading the file", given + b"\r"),
         ("the secret was used with a trailing space: strip it", given + b" "),
+        ("the secret was used with a trailing tab: strip it", given + b"\t"),
+        ("the secret was used with a trailing no-break space: strip it", given + b"\xc2\xa0"),
         ("the secret was used with a leading space: strip it", b" " + given),
         ("the secret was used with its quotes: remove them", b'"' + given + b'"'),
         ("the secret was used with its quotes: remove them", b"'" + given + b"'"),

@@ -118,12 +118,17 @@ class RequestReader(Reader):
                 remember(_of_peer, self._peer, self._shapes, PEERS)
 
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
-        """Method and path of a head that was refused, as far as its first line has them: only for the form of the refusal.
+        """Method and path of a head that was refused, as far as its first line has come: only for the form of the refusal.
 
         :param data: what was last given to :meth:`read_head`
         """
         parts = (self._held + data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
-        return (parts[0], parts[1].partition(b"?")[0]) if len(parts) == 3 else (b"", b"")
+        if len(parts) not in (2, 3):
+            return b"", b""
+        target = parts[1]
+        if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or none at all
+            target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
+        return parts[0], target.partition(b"?")[0]
 
     def read_content(self, data: bytes) -> bytes:
         """What these bytes bring of the content, coding removed.

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from admin.labels import label_error
+from admin.errors import FieldError
+from admin.labels import MAX_LABEL, clean_label, label_error
 
 JOINER = "\u200d"
 
@@ -55,3 +56,27 @@ def test_a_label_in_which_nothing_is_seen_is_required(label: str):
 def test_every_text_is_judged(label: str):
     error = label_error(label)
     assert error is None or error.code in ("required", "not_printable", "too_long")
+
+
+def test_a_label_is_kept_composed_and_without_white_space_around_it():
+    assert clean_label("  e\u0301 b ") == "\u00e9 b"
+
+
+def test_a_label_has_a_longest_length_and_its_refusal_names_the_field():
+    assert label_error("a" * MAX_LABEL) is None
+    assert label_error("a" * (MAX_LABEL + 1)) == FieldError("label", "too_long", "At most 64 characters; this has 65.")
+    error = label_error("a\n", field="name")
+    assert error == FieldError("name", "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
+    assert label_error(" ", field="name") == FieldError("name", "required", "Give it a name that you will recognise later.")
+
+
+@pytest.mark.parametrize("label", ["1", "!", "\u00a9", "X", "\u0e01"])
+def test_one_letter_digit_or_symbol_is_a_label(label: str):
+    assert label_error(label) is None
+
+
+def test_what_follows_an_emoji_is_judged_too():
+    assert label_error("\U0001f469\u200d\U0001f4bb ok") is None
+    hidden = label_error("\U0001f469\u200d\U0001f4bb \u202e")
+    assert hidden is not None
+    assert hidden.code == "not_printable"

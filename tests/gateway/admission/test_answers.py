@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gateway.admission.answers import document
 from gateway.errors import InternalError, MalformedRequest, NoRoute, RateLimited, UpstreamUnavailable
 from tests.support.scene import Scene
 from tests.support.signed import a_gate, request_of, vector
@@ -80,3 +81,14 @@ def test_a_trailing_slash_is_asked_about(path, meant):
     with pytest.raises(NoRoute) as refused:
         a_gate(routes=routes).routes.match(b"GET", path.encode())
     assert (f"did you mean {meant}?" in refused.value.detail) is bool(meant)
+
+
+def test_a_document_is_compact_json_that_nobody_keeps():
+    answer = document({"a": "€", "b": [1, 2]})
+    assert answer.status == 200
+    assert answer.headers == ((b"Content-Type", b"application/json"), (b"Cache-Control", b"no-store"))
+    assert answer.body == '{"a":"€","b":[1,2]}'.encode()
+
+
+def test_what_is_no_unicode_is_written_with_escapes():
+    assert document({"a": "\ud800"}).body == b'{"a":"\\ud800"}'

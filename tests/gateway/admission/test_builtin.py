@@ -5,8 +5,11 @@ from ipaddress import ip_address
 
 import pytest
 
+from gateway.admission.builtin import key
+from gateway.config.values import Rate
 from gateway.errors import MalformedRequest
 from gateway.keys.record import Scope
+from gateway.runtime.gcra import Charge
 from tests.support.keys import NOW_MS, a_record
 from tests.support.scene import HERE, Scene, behind_a_proxy
 
@@ -62,3 +65,17 @@ def test_the_gate_tells_a_key_about_itself():
 def test_an_unrestricted_key_lists_no_address():
     told = own_answer(Scene(target="/gateway/v1/key"))
     assert (told["ip_access"], told["ip_allowlist"], told["expires_at"]) == ("unrestricted", [], None)
+
+
+@pytest.mark.parametrize("limited", [True, False])
+def test_a_key_is_told_of_the_limit_of_its_account_where_there_is_one(limited):
+    principal = Scene(target="/gateway/v1/key").build().admit().principal
+    assert principal is not None
+    charge, account = Charge(True, 0.0, 9, 1.4, 0.0), Charge(True, 0.0, 7, 2.6, 0.0)
+    answer = key(principal, Rate(10, 1_000), Rate(20, 60_000) if limited else None, charge, account)
+    told = json.loads(answer.body)["limits"]
+    assert (told["limit"], told["period_ms"], told["remaining"], told["reset_ms"]) == (10, 1_000, 9, 1)
+    assert told["per_account"] == ("20/minute" if limited else None)
+    assert told["account"] == ({"limit": 20, "period_ms": 60_000, "remaining": 7, "reset_ms": 3} if limited else None)
+    answer = key(principal, Rate(10, 1_000), Rate(20, 60_000), charge, None)
+    assert json.loads(answer.body)["limits"]["account"] is None

@@ -11,6 +11,7 @@ from gateway.admission.dialects.rfc9421 import INPUT, SIGNATURE
 from gateway.admission.hints import IN_ALL, PER_KEY, Hints
 from gateway.admission.principal import Principal
 from gateway.errors import InvalidCredentials
+from gateway.keys.ids import new_secret
 from tests.support.inside import remembered
 from tests.support.signed import a_gate, fields_of, record_of, request_of, sign_with, vector, vectors, with_field
 
@@ -60,7 +61,10 @@ MISTAKES = [
         (advice, lambda around=around: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": around % HMAC["secret"]}))
         for advice, around in (
             ("newline (CRLF)", "%s\r\n"),
+            ("a trailing carriage return", "%s\r"),
             ("a trailing space", "%s "),
+            ("a trailing tab", "%s\t"),
+            ("a trailing no-break space", "%s\u00a0"),
             ("a leading space", " %s"),
             ("with its quotes", '"%s"'),
             ("with its quotes", "'%s'"),
@@ -245,11 +249,32 @@ def test_a_url_that_was_signed_in_place_of_the_path_is_named(scheme, dialect, na
     assert "entire URL" in refusal_of(with_field(request, field, value), record_of(key)).extras["hint"]
 
 
-@pytest.mark.parametrize("around", ['"%s"', "'%s'", "\xef\xbb\xbf%s"])
-def test_a_key_id_in_quotes_is_named(around):
-    request = with_field(request_of(READ), b"x-api-key", (around % HMAC["key_id"]).encode("latin-1"))
+AROUND = (
+    '"%s"', "'%s'", "`%s`", "\ufeff%s", "\u201c%s\u201d", "<%s>", "{%s}", "[%s]", "(%s)", "%s,", "%s;", "Bearer %s", "key=%s", "%%22%s%%22",
+    "%s\\n", "%s\u00a0", "%s\u200b", "\u202a%s\u202c", "%s %s",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("around", AROUND)
+def test_a_key_id_among_other_characters_is_named(around):
+    sent = around.replace("%s", HMAC["key_id"]).replace("%%", "%").encode()
+    request = with_field(request_of(READ), b"x-api-key", sent)
     for records in ((), (record_of(HMAC),)):
         assert "is quoted or" in refusal_of(request, *records).extras["hint"]
+
+
+@pytest.mark.parametrize("around", ["%s", *AROUND])
+def test_a_secret_in_place_of_the_key_id_is_named_and_not_repeated(around):
+    secret = new_secret().reveal().decode()
+    request = with_field(request_of(READ), b"x-api-key", around.replace("%s", secret).replace("%%", "%").encode())
+    refused = refusal_of(request, record_of(HMAC))
+    assert "the secret was sent as the key id" in refused.extras["hint"]
+    assert secret not in str(a_gate().render(refused, request))
+
+
+def test_what_only_contains_half_a_key_id_is_no_key_id():
+    request = with_field(request_of(READ), b"x-api-key", b'"' + HMAC["key_id"][:-1].encode() + b'"')
+    assert "hint" not in refusal_of(request).extras
 
 
 def test_two_equal_requests_in_one_second_are_told_what_makes_them_differ():
@@ -257,3 +282,10 @@ def test_two_equal_requests_in_one_second_are_told_what_makes_them_differ():
         request = with_field(request_of(READ), b"x-request-timestamp", digits)
         advice = DIALECTS["mobee"].read(request, fields_of(DIALECTS["mobee"], request)).replay_advice
         assert ("milliseconds" in advice) is advised
+
+
+def test_a_key_is_searched_for_as_often_in_its_next_minute():
+    finder, request = Hints(), MISTAKES[0][1]()
+    for begun in (0, 60_000):
+        found = [bool(search(finder, request, begun + number * 1_000)) for number in range(PER_KEY + 1)]
+        assert found == [True] * PER_KEY + [False]

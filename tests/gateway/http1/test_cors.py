@@ -76,3 +76,12 @@ def test_names_that_are_none_are_not_repeated(names: bytes) -> None:
     fields = preflight((b"access-control-request-headers", names))
     assert fields is not None
     assert b"Access-Control-Allow-Headers" not in fields
+
+
+def test_who_keeps_an_answer_learns_what_it_depends_on() -> None:
+    fields = preflight()
+    assert fields is not None
+    assert fields[b"Vary"] == b"Access-Control-Request-Method, Access-Control-Request-Headers"
+    lines = Cors([APP.decode()]).lines(request(b"GET", (b"origin", APP)))
+    assert lines.startswith(b"access-control-allow-origin: https://app.example\r\naccess-control-expose-headers: RateLimit, ")
+    assert lines.endswith(b"X-MBX-ORDER-COUNT-1M\r\nvary: Origin\r\n")

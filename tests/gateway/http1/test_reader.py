@@ -17,7 +17,7 @@ from gateway.errors import HeadersTooLarge, MalformedRequest, Refusal
 from gateway.http1.headers import HOP_BY_HOP
 from gateway.http1.request_reader import RequestReader
 from gateway.http1.response import Unframable
-from gateway.http1.response_reader import ResponseReader
+from gateway.http1.response_reader import MAX_RESPONSE_HEAD, ResponseReader
 from tests.support.inside import MEMOS
 
 LIMIT = 4_096
@@ -441,6 +441,9 @@ def test_a_chunk_size_may_have_spaces_behind_it_in_a_response_alone() -> None:
 def test_a_reader_has_read_nothing_yet() -> None:
     for reader in (RequestReader(), ResponseReader()):
         assert (reader.content, reader.ended, reader.rest) == (b"", False, b"")
+    request = RequestReader()
+    assert (request.line.method, request.line.target, request.line.http10) == (b"", b"", False)
+    assert (request.fields, request.shape, request.framing.length) == ([], None, 0)
 
 
 def begun_response() -> ResponseReader:
@@ -452,3 +455,68 @@ def begun_response() -> ResponseReader:
 def feed_all(reader: ResponseReader, pieces: list[bytes]) -> None:
     for piece in pieces:
         reader.feed(piece)
+
+
+def test_the_authority_of_the_target_stands_for_host() -> None:
+    reader = RequestReader()
+    assert reader.read_head(a_head(b"GET http://b.example/x HTTP/1.1", b"Host: a"), LIMIT)
+    assert (reader.line.target, reader.fields, reader.framing.host) == (b"/x", [(b"host", b"b.example")], b"b.example")
+
+
+def test_the_version_decides_whether_the_connection_stays_whatever_the_fields_before() -> None:
+    reader = RequestReader()
+    for version, stays in ((b"1.1", True), (b"1.0", False), (b"1.0", False), (b"1.1", True)):
+        assert reader.read_head(a_head(b"GET /%b HTTP/%b" % (version, version), b"Host: a"), LIMIT)
+        assert (reader.framing.keep_alive, reader.framing.http10) == (stays, not stays)
+
+
+@pytest.mark.parametrize(
+    ("held", "line"),
+    [
+        (b"GET /a?b=/c?d HTTP/1.1\r\nHost: ", (b"GET", b"/a")),
+        (b"\r\nPUT /x HTTP/1.1\r\n", (b"PUT", b"/x")),
+        (b"GET http://a.example/x/y?z HTTP/1.1\r\n", (b"GET", b"/x/y")),
+        (b"GET http://a.example HTTP/1.1\r\n", (b"GET", b"/")),
+        (b"OPTIONS * HTTP/1.1\r\n", (b"OPTIONS", b"/")),
+        (b"GET /a b HTTP/1.1\r\n", (b"", b"")),
+        (b"GET /a?" + b"b" * 9_000, (b"GET", b"/a")),
+        (b"GET /a", (b"GET", b"/a")),
+        (b"GET", (b"", b"")),
+        (b"", (b"", b"")),
+    ],
+)
+def test_the_line_of_a_head_that_was_refused_is_read_for_its_form_alone(held: bytes, line: tuple[bytes, bytes]) -> None:
+    assert RequestReader().partial_line(held) == line
+    reader = RequestReader()
+    if held.startswith(b"GET /a?"):
+        assert not reader.read_head(held[:7], LIMIT)
+        assert reader.partial_line(held[7:]) == line
+
+
+def test_a_response_head_that_was_accepted_is_not_shown_to_llhttp_again() -> None:
+    class Shown(ResponseReader):
+        def _new_feed(self) -> Any:
+            raise AssertionError
+
+    head = a_head(b"HTTP/1.1 200 OK", b"X-Seen: before", b"Content-Length: 2")
+    begun_response().feed(head + b"ok")
+    for pieces in ((head + b"ok",), (head + b"o", b"k"), (head, b"ok")):
+        reader = Shown()
+        reader.begin(head_only=False, upgrade=False)
+        feed_all(reader, list(pieces))
+        assert (reader.ended, reader.content) == (True, pieces[-1].removeprefix(head))
+
+
+def test_interim_responses_may_fill_the_room_of_a_head_and_no_more() -> None:
+    last = a_head(b"HTTP/1.1 200 OK", b"Content-Length: 0")
+    for more, ends in ((0, True), (1, False)):
+        reader = begun_response()
+        first = a_head(b"HTTP/1.1 103 Early Hints", b"Link: " + b"a" * 30_000)
+        rest = MAX_RESPONSE_HEAD - len(first) - len(last) - len(a_head(b"HTTP/1.1 103 Early Hints", b"Link: ")) + more
+        reader.feed(first + a_head(b"HTTP/1.1 103 Early Hints", b"Link: " + b"a" * rest))
+        if ends:
+            reader.feed(last)
+            assert reader.ended
+        else:
+            with pytest.raises(Unframable):
+                reader.feed(last)

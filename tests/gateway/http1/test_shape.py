@@ -173,3 +173,12 @@ def test_a_known_head_over_the_limit_is_refused() -> None:
     reader = acquainted(head)
     with pytest.raises(Refusal):
         reader.read_head(head, len(head) - 1)
+
+
+def test_a_connection_that_says_no_address_leaves_nothing_to_another() -> None:
+    read(RequestReader(), HEADS[0])
+    for peer in ("", "XXXX"):
+        reader = RequestReader()
+        reader.come_from(peer)
+        read(reader, HEADS[0])
+        assert reader.shape is None

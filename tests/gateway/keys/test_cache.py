@@ -111,3 +111,22 @@ class CacheMachine(RuleBasedStateMachine):
 
 
 TestCacheMachine = CacheMachine.TestCase
+
+
+def test_a_key_in_doubt_is_known_and_its_doubt_begins_anew():
+    cache: KeyCache[str] = KeyCache(10)
+    one = Entry(RECORD, "1", BEGINNING, until_ms=3, retry_ms=7)
+    assert (one.until_ms, one.retry_ms, one.used) == (3, 7, True)
+    cache.put("a", one)
+    assert cache.known("a") is one
+    cache.doubt(50)
+    assert cache.known("a") is one
+    assert (one.until_ms, one.retry_ms) == (50, 0)
+    assert cache.known("b") is None
+
+
+def test_what_remains_on_another_server_says_nothing_of_its_changes():
+    cache: KeyCache[str] = KeyCache(10)
+    cache.put("a", Entry(RECORD, "1", parse_snapshot("90:100:95")))
+    cache.go_back(parse_snapshot("90:100:95"))
+    assert cache.present["a"].position is BEGINNING
