@@ -13,7 +13,7 @@ from gateway.admission.dialects import CREDENTIAL_FIELDS
 from gateway.runtime import clock
 from tests.support.decisions import DEPLOY, IDENTITY, PROXIES, proxy, signed, signing_key
 from tests.support.running import running
-from tests.support.wire import RawClient, answering
+from tests.support.wire import OK, RawClient, answering
 
 FORGED = dict.fromkeys(
     (*IDENTITY, "X-Gateway-Assertion", "X-Client-IP", "X-Request-Id", "X-Forwarded-For", "X-Forwarded-Host", "X-Real-IP", "Forwarded"),
@@ -42,6 +42,7 @@ async def test_the_service_gets_what_the_gate_has_seen_and_the_client_what_the_g
         assert b"someone-else" not in upstream.raw
         await check_sizes(session, url, key, upstream)
         await check_refusals(session, url, key)
+        await check_cancel(session, url, key, upstream)
         await check_what_the_gate_answers_itself(session, url, key, upstream)
         await check_limited(session, url)
 
@@ -116,6 +117,26 @@ async def check_trade(session, url, key, upstream, *, passes):
             outcomes.append((answer.status, answer.status != 200 and (await answer.json(content_type=None))["code"]))
     assert outcomes == ([(200, False), (409, "replayed_request")] if passes else [(401, "invalid_credentials")] * 2)
     assert [request.body for request in upstream.requests[before:]] == [BODY] * passes
+
+
+async def check_cancel(session, url, key, upstream):
+    """One that the service has read reaches it once, on a connection that was used before, too."""
+
+    async def script(side, request):
+        if request.line.startswith(b"DELETE "):
+            side.writer.transport.abort()
+        else:
+            side.send(OK)
+
+    upstream.script = script
+    async with session.get(f"{url}/wallets", headers=signed(key, "GET", "/wallets")) as answer:
+        assert answer.status == 200
+    async with session.delete(f"{url}/orders/7", headers=signed(key, "DELETE", "/orders/7")) as answer:
+        assert answer.status in (502, 503)
+    upstream.script = answering(OK)
+    async with session.get(f"{url}/wallets", headers=signed(key, "GET", "/wallets")) as answer:
+        assert answer.status == 200
+    assert [request.line for request in upstream.requests].count(b"DELETE /orders/7 HTTP/1.1") == 1
 
 
 async def check_sizes(session, url, key, upstream):
