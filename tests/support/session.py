@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from gateway.admission.gate import Gate
+from gateway.admission.replay import Answered
 from gateway.admission.sessions import SESSIONS, Shape
 from gateway.errors import Refusal, ReplayedRequest
 from gateway.http1.message import Request
@@ -58,29 +59,30 @@ class Guard:
 
     def __init__(self) -> None:
         self.used: set[tuple[str, bytes]] = set()
-        self.held: list[asyncio.Future[None]] | None = None
+        self.held: list[Answered] | None = None
 
-    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
+    def ask(self, key_id: str, signature: bytes, answered: Answered, *, ttl_ms: int, outage: str, shared: bool = False) -> None:
         assert ttl_ms > 0
         assert outage
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if (key_id, signature) in self.used:
-            future.set_exception(ReplayedRequest("again"))
+            self._answer(answered, ReplayedRequest("again"))
         elif self.held is not None:
-            self.held.append(future)
+            self.held.append(answered)
         else:
-            future.set_result(None)
+            self._answer(answered, None)
         self.used.add((key_id, signature))
-        return future
 
     def hold(self) -> None:
         self.held = []
 
     def release(self) -> None:
         held, self.held = self.held or [], None
-        for future in held:
-            if not future.done():
-                future.set_result(None)
+        for answered in held:
+            self._answer(answered, None)
+
+    @staticmethod
+    def _answer(answered: Answered, refusal: Refusal | None) -> None:
+        asyncio.get_running_loop().call_soon(answered, refusal)
 
 
 def session_gate(

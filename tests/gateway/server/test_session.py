@@ -209,11 +209,11 @@ async def test_an_order_whose_key_changes_while_it_waits_behind_another_passes_o
         client.send(*[binance(record, "order.place", {"symbol": "BTCUSDT"}) for record in (RECORD, other)], PUBLIC["binance"])
         await talk.served.until(lambda: len(talk.guard.held or ()) == 2)
         first, second = list(talk.guard.held or [])
-        second.set_result(None)
+        second(None)
         for _ in range(5):
             await asyncio.sleep(0)
         lookup.peek = lambda key_id, now_ms: found if key_id == other.key_id else peek(key_id, now_ms)
-        first.set_result(None)
+        first(None)
         assert (await service.message())["gateway"]["account_id"] == "alice"
         if ended:
             assert (await client.message())["gerbang"]["code"] == "invalid_credentials"
@@ -279,12 +279,12 @@ async def test_claims_of_one_connection_are_made_together_and_its_messages_pass_
         client.send(*orders[:5], UNLISTED["binance"], *orders[5:], PUBLIC["binance"])
         await talk.served.until(lambda: len(talk.guard.held or ()) == 10)
         held, talk.guard.held = talk.guard.held, None
-        for future in reversed(held[1:]):
-            future.set_result(None)
+        for answered in reversed(held[1:]):
+            answered(None)
         for _ in range(5):
             await asyncio.sleep(0)
         assert (talk.served.metrics.admitted, sum(talk.served.metrics.refused.values())) == (before, 0)
-        held[0].set_result(None)
+        held[0](None)
         told = [await service.message() for _ in range(11)]
         assert [message.get("params", {}).get("newClientOrderId") for message in told] == [*(f"o{number}" for number in range(10)), None]
         assert (await client.message())["gerbang"]["code"] == "no_route"
