@@ -94,6 +94,8 @@ class Rfc9421(Dialect):
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """See :meth:`Dialect.mistakes`."""
         given, signature = _input(fields[INPUT]), credentials.signature
+        if credentials.algorithm:  # otherwise right, and then no other mistake is to be found
+            yield Mistake("alg names another algorithm than the key's: name the key's own, or leave it out", credentials.signed, signature)
         for decoded in loosely_decoded(signature):
             yield Mistake(
                 "Signature holds text instead of the signature's bytes: write the bytes in Base64 between colons",

@@ -249,6 +249,18 @@ def test_a_url_that_was_signed_in_place_of_the_path_is_named(scheme, dialect, na
     assert "entire URL" in refusal_of(with_field(request, field, value), record_of(key)).extras["hint"]
 
 
+@pytest.mark.parametrize("alg", ["ed25519", "rsa-v1_5-sha256", "rsa-pss-sha512"])
+def test_an_algorithm_that_is_not_the_keys_is_named(alg):
+    given = vector("rfc9421", "read with a query, hmac")
+    request, named = request_of(given), f'alg="{alg}"'
+    (parameters,) = request.field_lines(b"signature-input")
+    key = vectors("rfc9421")["keys"]["hmac"]
+    signature = base64.b64encode(sign_with(key, given["string_to_sign"].replace('alg="hmac-sha256"', named).encode()))
+    parameters = parameters.replace(b'alg="hmac-sha256"', named.encode())
+    request = with_field(with_field(request, b"signature-input", parameters), SIGNATURE, b"sig1=:" + signature + b":")
+    assert "alg names another algorithm" in refusal_of(request, record_of(key)).extras["hint"]
+
+
 AROUND = (
     '"%s"', "'%s'", "`%s`", "\ufeff%s", "\u201c%s\u201d", "<%s>", "{%s}", "[%s]", "(%s)", "%s,", "%s;", "Bearer %s", "key=%s", "%%22%s%%22",
     "%s\\n", "%s\u00a0", "%s\u200b", "\u202a%s\u202c", "%s %s",
