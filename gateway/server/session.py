@@ -1,15 +1,15 @@
 """A WebSocket session: each client message is admitted individually, in order; the upstream's frames pass unchanged.
 
-    client ─► reader ─► waiting ─► decided ─► member ``gateway`` put in ─► masked anew ─► service
-    client ◄─ refusals, between two messages of the service ◄─────────── frames as they are ◄─ service
+    client ─► reader ─► queue ─► decision ─► member ``gateway`` added ─► masked again ─► service
+    client ◄─ refusals, between two messages of the service ◄────── unchanged frames ◄─ service
 
-While one message waits for a look-up or a claim, up to :data:`MAX_WAITING` more wait behind it; then the client is not read. Behind one
-that waits for nothing but its claim others are decided meanwhile, so that their claims share a round trip; they pass in their order. Nor is
-the client read while the service, or the client itself, takes what it is sent slower than it comes. Control frames pass at once.
+While one message waits for a look-up or a claim, up to :data:`~gateway.server.queued.MAX_WAITING` more are queued; then the client is
+not read. Behind a message that waits only for its claim, others are decided meanwhile, so that their claims share a round trip; all are
+delivered in order. The client is not read either while the service or the client itself reads more slowly than the other side sends.
+Control frames pass at once.
 """
 
 import asyncio
-from collections import deque
 from typing import Final
 
 import structlog
@@ -25,7 +25,7 @@ from gateway.forward.ports import UpstreamEnd
 from gateway.forward.tunnel import Downstream, Tunnel
 from gateway.http1.message import Identity, Request
 from gateway.runtime import clock
-from gateway.server.queued import Queued
+from gateway.server.queued import MAX_WAITING, MessageQueue, Queued
 from gateway.server.serving import Serving
 from gateway.server.worker_state import WorkerState
 from gateway.websocket.frames import CLOSE, GOING_AWAY, POLICY_VIOLATION, TEXT, Masks, frame
@@ -33,16 +33,14 @@ from gateway.websocket.messages import FAILED, Event, MessageReader
 
 _log = structlog.get_logger(__name__)
 
-MAX_WAITING: Final = 64
-"""Messages behind one that waits, decided or not."""
 AT_ONCE: Final = 64
-"""Messages and control frames taken in one turn of the event loop; others have theirs before more are."""
+"""Messages and control frames processed per iteration of the event loop, before other connections have their turn."""
 BYTES_AT_ONCE: Final = 4_096
-"""Of messages, likewise: reading costs by the byte. A longer one has a turn of its own."""
+"""Bytes of messages, likewise, since parsing costs by the byte. A longer message has a turn of its own."""
 MAX_KEYS: Final = 32
 """Keys that one connection may use."""
 LEAVE_MS: Final = 1_000
-"""How long a session continues after its client has been notified that the gate is about to close it."""
+"""How long a session continues after its client has been notified that the gateway is about to close it."""
 CLOSE_MS: Final = 5_000
 """How long the service may take to answer the client's Close frame."""
 
@@ -57,9 +55,8 @@ class Session(Tunnel):
     """
 
     __slots__ = (
-        "_ahead", "_client", "_client_full", "_end", "_finished", "_key_id", "_leaving", "_logged_in_ms", "_own", "_proven", "_reader",
-        "_route", "_scheduled", "_service_full", "_serving", "_shapes", "_since_ms", "_stopped", "_waiting", "_waiting_bytes", "_worker",
-        "_working",
+        "_authenticated", "_client", "_client_full", "_end", "_finished", "_gateway_frames", "_key_id", "_leaving", "_logged_in_ms",
+        "_queue", "_reader", "_route", "_scheduled", "_service_full", "_serving", "_shapes", "_since_ms", "_stopped", "_worker", "_working",
     )  # fmt: skip
 
     def __init__(
@@ -71,22 +68,19 @@ class Session(Tunnel):
         self._client = client
         self._route = route
         self._reader = MessageReader(serving.limits.max_message_bytes)
-        self._waiting: deque[bytes] | None = None
-        self._waiting_bytes = 0
-        self._ahead: deque[Queued] | None = None
-        """Messages that cannot pass yet: the first waits for something."""
+        self._queue = MessageQueue()
         self._end: Event | None = None
-        """The last thing that came from the client: its Close frame, or what broke a rule."""
-        self._own: list[bytes] = []
-        """Frames of the gate for the client that wait for a message of the service to end."""
+        """The last frame from the client: its Close frame, or a protocol error."""
+        self._gateway_frames: list[bytes] = []
+        """The gateway's own frames for the client, which wait for the end of a message of the service."""
         self._key_id = ""
-        """The key that has logged in."""
+        """The id of the key that has logged in."""
         self._since_ms = client.received_ms
         self._logged_in_ms = 0
-        self._proven = False
-        """Whether the last thing that came was a message admitted for a key: others wait for their turn (:mod:`~.fair_scheduler`)."""
+        self._authenticated = False
+        """Whether the latest message was admitted for a key; other clients are scheduled by :mod:`~.fair_scheduler`."""
         self._shapes: list[Shape] | None = None
-        """Of its messages, from the first on that was admitted for a key."""
+        """Shapes of its messages, once one was admitted for a key."""
         self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = self._stopped = False
 
     # -- from the client
@@ -115,15 +109,15 @@ class Session(Tunnel):
     # -- from the service
 
     def upstream_data(self, data: bytes) -> None:
-        if self._closing or not self._own:
+        if self._closing or not self._gateway_frames:
             super().upstream_data(data)
             return
         rest = self._down.until_message_end(data)
         if rest:
             self._downstream.write(data[:rest])
         if self._down.between_messages:
-            own, self._own = b"".join(self._own), []
-            self._downstream.write(own)
+            frames, self._gateway_frames = b"".join(self._gateway_frames), []
+            self._downstream.write(frames)
             if rest < len(data):
                 super().upstream_data(data[rest:])
             self._work()
@@ -143,7 +137,7 @@ class Session(Tunnel):
     # -- from the gate
 
     def close(self, code: int, reason: str, *, now_ms: int) -> None:
-        """See :meth:`Tunnel.close`. What waits is not decided any more."""
+        """See :meth:`Tunnel.close`. Queued messages are dropped."""
         self._stop()
         super().close(code, reason, now_ms=now_ms)
 
@@ -152,9 +146,9 @@ class Session(Tunnel):
         if self._leaving or self._finished or self._closing:
             return
         self._leaving = True
-        farewell = SESSIONS[self._route.session].farewell(clock.now_ms())
-        if farewell:
-            self._say(farewell)
+        notice = SESSIONS[self._route.session].shutdown_notice(clock.now_ms())
+        if notice:
+            self._send(notice)
         self._end_by(now_ms + LEAVE_MS)
 
     def cut(self) -> None:
@@ -164,94 +158,76 @@ class Session(Tunnel):
         else:
             super().cut()
 
-    # -- messages, one after the other
+    # -- messages, in order
 
     def _work(self, *, turn: bool = False) -> None:
-        """Take what has come, as far as there is room for it, and decide what is next.
+        """Process what has been received, as far as there is room, and decide the next messages.
 
-        :param turn: there is time for the first
+        :param turn: the first message need not wait for its turn
         """
         if self._working:
             return
         self._working = True
         try:
-            self._take(turn=turn)
+            self._process(turn=turn)
         finally:
             self._working = False
         self._read_or_not()
 
-    def _take(self, *, turn: bool) -> None:
-        now_ms, scheduler = self._worker.ticker.now_ms, self._worker.scheduler
+    def _process(self, *, turn: bool) -> None:
+        now_ms, scheduler, queue = self._worker.ticker.now_ms, self._worker.scheduler, self._queue
         room = BYTES_AT_ONCE
         for _ in range(AT_ONCE):
             if self._stopped:
                 return
-            if room <= 0 or not (self._proven or turn or scheduler.may_run()):
+            if room <= 0 or not (self._authenticated or turn or scheduler.may_run()):
                 break
             turn = False
-            waiting = self._waiting
-            if self._service_full or self._client_full or len(self._own) >= MAX_WAITING:
+            if self._service_full or self._client_full or len(self._gateway_frames) >= MAX_WAITING:
                 return
-            if waiting and self._may_decide():
-                text = waiting.popleft()
-                self._waiting_bytes -= len(text)
+            if queue.undecided and queue.may_decide():
+                text = queue.take()
                 room -= len(text)
                 self._decide(text)
                 continue
             if self._end is not None:
-                if not self._ahead:
+                if not queue.begun:
                     self._finish_client(self._end)
                 return
-            if self._crowded():
+            if queue.is_full(self._reader.max_bytes):
                 return
             event = self._reader.next(now_ms)
             if event is None:
                 return
             room -= len(event.payload)
-            self._took(event)
-        if not self._scheduled:  # the rest has its turn after everybody else's
+            self._receive(event)
+        if not self._scheduled:  # the rest is processed after other connections had their turn
             self._scheduled = True
-            if self._proven:
+            if self._authenticated:
                 asyncio.get_running_loop().call_soon(self._again)
             else:
                 scheduler.schedule(self.place.address if self.place is not None else "", self._again)
 
-    def _took(self, event: Event) -> None:
+    def _receive(self, event: Event) -> None:
         if event.opcode == TEXT:
-            if not self._waiting and self._may_decide():
+            if not self._queue.undecided and self._queue.may_decide():
                 self._decide(event.payload)
-                return
-            if self._waiting is None:
-                self._waiting = deque()
-            self._waiting.append(event.payload)
-            self._waiting_bytes += len(event.payload)
+            else:
+                self._queue.receive(event.payload)
         elif event.opcode in {CLOSE, FAILED}:
             self._end = event
         else:
-            self._prove(False)
+            self._set_authenticated(False)
             self._upstream.write(frame(event.opcode, event.payload, mask=_masks.next()))
 
     def _again(self) -> None:
         self._scheduled = False
         self._work(turn=True)
 
-    def _may_decide(self) -> bool:
-        """Whether the next message can be decided now."""
-        ahead = self._ahead
-        return not ahead or (len(ahead) <= MAX_WAITING and ahead[-1].others_may_follow)
-
-    def _crowded(self) -> bool:
-        """Whether as much waits as may."""
-        ahead, waiting = self._ahead, self._waiting
-        if not ahead and not waiting:
-            return False
-        count = (len(ahead) if ahead else 0) + (len(waiting) if waiting else 0)
-        return count > MAX_WAITING or self._waiting_bytes >= 4 * self._reader.max_bytes
-
     def _read_or_not(self) -> None:
-        """Read the client exactly when there is room for more."""
-        full = self._service_full or self._client_full or self._reader.waiting or len(self._own) >= MAX_WAITING
-        if self._stopped or not (full or self._crowded()):
+        """Read from the client only while there is room for more."""
+        full = self._service_full or self._client_full or self._reader.waiting or len(self._gateway_frames) >= MAX_WAITING
+        if self._stopped or not (full or self._queue.is_full(self._reader.max_bytes)):
             self._downstream.resume_reading()
         else:
             self._downstream.pause_reading()
@@ -275,28 +251,23 @@ class Session(Tunnel):
                 decision.pending = decided
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is logged with its traceback
             decision.error, decision.known = error, True
-        ahead = self._ahead
-        if decision.known and not ahead:
+        if decision.known and not self._queue.begun:
             self._carry_out(decision)
             return
         if decision.error is not None:
-            self._prove(False)  # what comes behind it takes turns from now on, though it is told only when those before it have passed
-        if ahead is None:
-            ahead = self._ahead = deque()
-        ahead.append(decision)
-        self._waiting_bytes += decision.size
+            self._set_authenticated(False)  # messages behind it are scheduled from now on; the refusal itself is sent in its turn
+        self._queue.append(decision)
 
     def decided(self) -> None:
-        """What a message waited for has come: it passes or is refused, and so are those behind it that wait for nothing themselves."""
-        ahead = self._ahead
-        while ahead and ahead[0].known and not self._looks_again(ahead[0]):
-            decision = ahead.popleft()
-            self._waiting_bytes -= decision.size
+        """A look-up or claim has finished: deliver or refuse the messages at the head of the queue that have been decided."""
+        queue = self._queue
+        while (decision := queue.first()) is not None and decision.known and not self._confirms(decision):
+            queue.remove_first()
             self._carry_out(decision)
         self._work()
 
-    def _looks_again(self, decision: Queued) -> bool:
-        """Whether something was heard of its key while it waited behind others: then it goes on waiting, until that is known."""
+    def _confirms(self, decision: Queued) -> bool:
+        """Whether the decision must be confirmed first, because its key may have changed while the message was queued."""
         admitted, message, gate = decision.admitted, decision.message, self._serving.gate
         if admitted is None or message is None or decision.error is not None or gate.still_valid(admitted):
             return False
@@ -317,9 +288,9 @@ class Session(Tunnel):
             self._defect(defect, message, decision.request_id)
 
     def _current_route(self) -> Route:
-        """The session's route by the version of the configuration in force.
+        """The session's route per the configuration in force.
 
-        :raises Refusal: there is none any more
+        :raises Refusal: the route no longer exists
         """
         serving = self._worker.serving
         if serving is not self._serving:
@@ -330,7 +301,7 @@ class Session(Tunnel):
             self._reader.max_bytes = serving.limits.max_message_bytes
         return self._route
 
-    # -- it may pass
+    # -- admitted
 
     def _passed(self, message: Message, admitted: Admitted) -> None:
         route, identity = admitted.route, admitted.identity
@@ -339,14 +310,14 @@ class Session(Tunnel):
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
         if identity is not None:
             self._use(identity, admitted.expires_ms)
-        self._prove(identity is not None)
+        self._set_authenticated(identity is not None)
         self._worker.metrics.admitted[route.pattern] += 1
         if message.act == LOG_IN and identity is not None:
             self._key_id, self._logged_in_ms = identity.key_id, message.received_ms
         elif message.act == LOG_OUT:
             self._key_id = ""
         elif message.act == STATUS:
-            self._say(message.dialect.status(message, since_ms=self._since_ms, logged_in_ms=self._logged_in_ms))
+            self._send(message.dialect.status(message, since_ms=self._since_ms, logged_in_ms=self._logged_in_ms))
             return
         members = pool.identity_lines.members_at(identity, message.received_ms) if identity is not None else b""
         member = b'"gateway":{%b"client_ip":"%b","request_id":"%b"}' % (
@@ -354,17 +325,17 @@ class Session(Tunnel):
         )  # fmt: skip
         self._upstream.write(frame(TEXT, message.forwarded(member), mask=_masks.next()))
 
-    def _prove(self, proven: bool) -> None:
-        """The connection is read in turns as well, as long as its client has proven nothing."""
-        self._proven = proven
-        self._downstream.set_authenticated(proven)
-        if proven and self._shapes is None:
+    def _set_authenticated(self, authenticated: bool) -> None:
+        """Unless its client is authenticated, the connection's input is scheduled, too."""
+        self._authenticated = authenticated
+        self._downstream.set_authenticated(authenticated)
+        if authenticated and self._shapes is None:
             self._shapes = []
 
     def _use(self, identity: Identity, expires_ms: int | None) -> None:
-        """From now on the connection is closed when this key may not pass any more.
+        """Close the connection from now on when this key is revoked or expires.
 
-        :raises RateLimited: it uses too many already
+        :raises RateLimited: the connection already uses :data:`MAX_KEYS` keys
         :raises Overloaded: too many connections use the key
         """
         key_id = identity.key_id
@@ -377,14 +348,14 @@ class Session(Tunnel):
             raise Overloaded(f"{limit} WebSocket connections are already open for this key: close some")
         self._registry.use(self, key_id, expires_ms)
 
-    # -- it may not
+    # -- refused
 
     def _refuse(self, refusal: Refusal, message: Message | None, request_id: str) -> None:
-        self._prove(False)
+        self._set_authenticated(False)
         serving, route = self._serving, self._route
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._worker.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
-        self._say(serving.gate.render_message(refusal, route, message, request_id))
+        self._send(serving.gate.render_message(refusal, route, message, request_id))
         if not serving.gate.count_refused_message(refusal, self._client):
             self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._worker.ticker.now_ms)
 
@@ -392,19 +363,19 @@ class Session(Tunnel):
         _log.error("message_failed", request_id=request_id, exc_info=error)
         self._refuse(InternalError("internal error: contact support with the request id"), message, request_id)
 
-    def _say(self, text: bytes) -> None:
-        """Send the client a message of the gate, between two of the service."""
+    def _send(self, text: bytes) -> None:
+        """Send a message of the gateway to the client, between two messages of the service."""
         if self._stopped:
             return
-        if self._own or not self._down.between_messages:
-            self._own.append(frame(TEXT, text))
+        if self._gateway_frames or not self._down.between_messages:
+            self._gateway_frames.append(frame(TEXT, text))
         else:
             self._downstream.write(frame(TEXT, text))
 
     # -- the end
 
     def _finish_client(self, end: Event) -> None:
-        """Everything before it has been decided."""
+        """Act on the client's last frame, once every message before it has been decided."""
         now_ms = self._worker.ticker.now_ms
         if end.opcode == FAILED:
             self.close(end.code or POLICY_VIOLATION, end.payload.decode(), now_ms=now_ms)
@@ -415,12 +386,6 @@ class Session(Tunnel):
             self._end_by(now_ms + CLOSE_MS)
 
     def _stop(self) -> None:
-        """Nothing that waits is decided any more: one of the three has ended it."""
+        """Decide nothing more: the client, the service or the gateway has ended the session."""
         self._stopped = True
-        ahead, self._ahead = self._ahead, None
-        self._waiting = None
-        for decision in ahead or ():
-            if decision.pending is not None:
-                decision.pending.cancel()
-        if ahead:
-            ahead.clear()  # for a loop that is still iterating over it
+        self._queue.cancel()

@@ -215,14 +215,14 @@ def service_is_full(session: Session) -> bool:
 
 def waiting(session: Session) -> int:
     """Messages that are not decided yet."""
-    return len(session._waiting or ())
+    return session._queue.undecided
 
 
 def ahead(session: Session) -> int:
     """Messages that wait for what the first of them waits for, decided or not."""
-    return len(session._ahead or ())
+    return session._queue.begun
 
 
 def unsent(session: Session) -> int:
     """Frames of the gate that wait for a message of the service to end."""
-    return len(session._own)
+    return len(session._gateway_frames)

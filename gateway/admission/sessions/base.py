@@ -217,7 +217,7 @@ class SessionDialect(ABC):
         """
         return message.text
 
-    def farewell(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
+    def shutdown_notice(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
         """The message that announces to a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
         return b""
 

@@ -132,8 +132,8 @@ class BinanceSession(SessionDialect):
         }
         return b'{"id":%b,%b' % (tag_of(message), compact({"status": 200, "result": result})[1:])
 
-    def farewell(self, now_ms: int) -> bytes:
-        """See :meth:`SessionDialect.farewell`."""
+    def shutdown_notice(self, now_ms: int) -> bytes:
+        """See :meth:`SessionDialect.shutdown_notice`."""
         return compact({"event": {"e": "serverShutdown", "E": now_ms}})
 
 

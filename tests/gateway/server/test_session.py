@@ -16,7 +16,8 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
 from gateway.runtime import clock
 from gateway.server import fair_scheduler
-from gateway.server.session import MAX_KEYS, MAX_WAITING
+from gateway.server.queued import MAX_WAITING
+from gateway.server.session import MAX_KEYS
 from gateway.websocket.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.support import inside
 from tests.support.keys import a_record

@@ -296,8 +296,8 @@ def test_the_state_of_a_session_is_told():
 
 
 def test_only_one_dialect_says_good_bye():
-    assert SESSIONS["mobee"].farewell(5) == b""
-    assert json.loads(SESSIONS["binance"].farewell(5)) == {"event": {"e": "serverShutdown", "E": 5}}
+    assert SESSIONS["mobee"].shutdown_notice(5) == b""
+    assert json.loads(SESSIONS["binance"].shutdown_notice(5)) == {"event": {"e": "serverShutdown", "E": 5}}
 
 
 NAMES = st.sampled_from(["apiKey", "signature", "timestamp", "recvWindow", "public_key", "symbol", "x"])
