@@ -11,26 +11,26 @@ A message is ``<Unix ms> <key id> <key id> …``. Write access to Redis allows f
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
 
 from gateway.errors import StoreUnavailable
-from gateway.keys import postgres, redis_client, sql
+from gateway.keys import postgres, sql
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import translated
 from gateway.keys.shared import forget
-from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
-from gateway.keys.trust import EVERY_KEY, Change, FeedRead, Now, Trust
-from gateway.runtime import clock
+from gateway.keys.snapshot import BEGINNING, parse_snapshot
+from gateway.keys.trust import EVERY_KEY, FeedRead, Trust
 from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from gateway.config.settings import Cache
+    from gateway.keys.lookup import KeyLookup
 
 REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
@@ -51,35 +51,17 @@ _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
 
 
-class InvalidationTarget(Protocol):
-    """The cache to invalidate: :class:`lookup.KeyLookup`."""
-
-    def invalidate(self, key_id: str, xid: int | None = None) -> bool: ...
-    def invalidate_all(self, *, gradually: bool) -> None: ...
-    def server_changed(self, position: Snapshot) -> None: ...
-    def forget(self, key_ids: Sequence[str]) -> None: ...
-    async def purge(self) -> bool: ...
-    async def renew(self) -> None: ...
-
-
 async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
     """Announce to every gateway that these keys changed: created, deleted, revoked, or their account frozen or thawed. After the commit.
 
     :raises StoreUnavailable: Redis did not accept all of it. The change is committed, and in the feed: log the error and continue.
     """
-    failure: StoreUnavailable | None = None
     try:
         await forget(redis, key_ids)
-    except StoreUnavailable as error:
-        failure = error  # the message may get through all the same
-    try:
-        with redis_client.translated():
+    finally:  # the messages may get through all the same
+        with translated():
             for start in range(0, len(key_ids), _MESSAGE_LIMIT):
                 await redis.publish(REDIS_CHANNEL, " ".join((str(now_ms), *key_ids[start : start + _MESSAGE_LIMIT])))
-    except StoreUnavailable as error:
-        failure = error
-    if failure is not None:
-        raise failure
 
 
 def parse_message(data: bytes) -> tuple[int, list[str]]:
@@ -88,23 +70,17 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
     return int(first) if first.isdigit() and len(first) < 16 else 0, [text for text in rest[:_MESSAGE_LIMIT] if is_key_id(text)]
 
 
-async def read_feed(connection: postgres.Connection, since: Snapshot, mark: str | None) -> FeedRead:
-    """The changes since a position, in one statement.
+async def read_feed(connection: postgres.Connection, before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS) -> FeedRead:
+    """The changes since the last read, in one statement; of another server, all that it retains.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
+    since = (BEGINNING.text, None, None) if before is None else (before.position.text, before.mark, before.server)
     with postgres.translated():
-        async with StallTolerantTimeout(_WHOLE_FEED_SECONDS if since is BEGINNING else _SILENCE_SECONDS):
-            state, *rows = await connection.fetch(sql.READ_FEED, since.text, mark)
+        async with StallTolerantTimeout(seconds):
+            state, *rows = await connection.fetch(sql.READ_FEED, *since)
     pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows]
     return FeedRead(parse_snapshot(state["position"]), state["server"], state["floor"], state["mark"], state["mark_is_there"], pages)
-
-
-class Clock(Protocol):
-    """:mod:`gateway.runtime.clock`, or a test's."""
-
-    def now_ms(self) -> int: ...
-    def monotonic_ms(self) -> int: ...
 
 
 class InvalidationListener:
@@ -116,9 +92,7 @@ class InvalidationListener:
     :param dsn: of the gateway's role, straight to PostgreSQL: behind a pooler that swallows LISTEN changes are a second late
     """
 
-    def __init__(
-        self, redis: Redis, dsn: str, trust: Trust, memory: InvalidationTarget, *, metrics: Metrics | None = None, now: Clock = clock
-    ) -> None:
+    def __init__(self, redis: Redis, dsn: str, trust: Trust, memory: "KeyLookup[Any]", *, metrics: Metrics | None = None) -> None:
         self.on_invalidate: list[Subscriber] = []
         self.up = asyncio.Event()
         """Set when the feed was first read and the Redis subscription first confirmed."""
@@ -126,13 +100,10 @@ class InvalidationListener:
         self._dsn = dsn
         self._trust = trust
         self._memory = memory
-        self._clock = now
         self._metrics = metrics or Metrics()
+        self._metrics.listener_up.update(postgres=0, redis=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._is_up = {"postgres": False, "redis": False}
         self._read_seconds = READ_SECONDS
-        self._is_applied = True
-        """Whether all changes of the last read have been applied: a defect may have interrupted that."""
         self._has_missed = False
         """Whether a subscriber has raised since the last read."""
 
@@ -155,23 +126,21 @@ class InvalidationListener:
 
     def down(self) -> list[str]:
         """Channels that are down."""
-        return [name for name, is_up in self._is_up.items() if not is_up]
+        return [name for name, is_up in self._metrics.listener_up.items() if not is_up]
 
     async def _keep(self, name: str, hold: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
         """Keep one channel open. ``hold`` calls back once the channel is up, and returns or raises when it is lost."""
-        pause, said = _FIRST_PAUSE, False
+        pause = _FIRST_PAUSE
 
         def up() -> None:
-            nonlocal pause, said
-            pause, said = _FIRST_PAUSE, False
-            self._is_up[name] = True
+            nonlocal pause
+            pause = _FIRST_PAUSE
             self._metrics.listener_up[name] = 1
             _log.info("invalidation_channel_up", channel=name)
             if not self.down():
                 self.up.set()
 
         while True:
-            self._metrics.listener_up[name] = 0
             reason = "no answer"
             try:
                 await hold(up)
@@ -180,13 +149,9 @@ class InvalidationListener:
             except Exception:  # noqa: BLE001  # a defect must not end the listener: revoked keys would be admitted
                 _log.exception("invalidation_channel_defect", channel=name)
             finally:
-                self._is_up[name] = False
                 self._metrics.listener_up[name] = 0
-                if name == "redis":
-                    self._trust.redis_up_ms = None
-            if not said:  # once for each outage
+            if pause == _FIRST_PAUSE:  # once for each outage
                 _log.warning("invalidation_channel_down", channel=name, reason=reason)
-                said = True
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE)
 
@@ -200,14 +165,14 @@ class InvalidationListener:
             with postgres.translated():
                 async with StallTolerantTimeout(_SILENCE_SECONDS):
                     await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._on_notification(woken))
-            await self._read(connection, BEGINNING)  # it may be another server: read everything that is retained
+            await self._read(connection, seconds=_WHOLE_FEED_SECONDS)  # it may be another server
             up()
             while not connection.is_closed():
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._read_seconds):
                         await woken.wait()
                 woken.clear()
-                await self._read(connection, BEGINNING if self._trust.read is None else self._trust.read.position)
+                await self._read(connection)
                 await asyncio.sleep(PAUSE_SECONDS)
         finally:
             connection.terminate()
@@ -216,110 +181,88 @@ class InvalidationListener:
         self._metrics.invalidations["postgres"] += 1
         woken.set()
 
-    async def _read(self, connection: postgres.Connection, since: Snapshot) -> None:
+    async def _read(self, connection: postgres.Connection, *, seconds: float = _SILENCE_SECONDS) -> None:
         """Read the feed once and apply its changes, each page in a turn of the event loop of its own."""
-        at, sequence, before = Now(self._clock.monotonic_ms(), self._clock.now_ms()), self._trust.sequence, self._trust.read
-        read = await read_feed(connection, since, None if before is None else before.mark)
-        changes, is_same_server = self._trust.changes_for(read), self._trust.is_current_server(read.server)
-        was_applied, self._is_applied = self._is_applied, False
-        pages, all_changed = [], False
+        at, announcements, before = self._memory.now(), self._trust.announcements, self._trust.read
+        read = await read_feed(connection, before, seconds=seconds)
+        changes, is_same_server, pages = self._trust.changes_for(read), self._trust.is_current_server(read.server), []
         for page in read.pages:
-            new = changes.add(page, read)
-            pages.append([change for change in new if change[0] != EVERY_KEY])
-            all_changed |= len(pages[-1]) < len(new)
+            pages.append(changes.add(page, read))
             await asyncio.sleep(0)
-        # Up to the end of `_invalidate_all` in one turn, and before any key: no outdated record may enter memory in between.
-        gap = self._trust.gap(read, changes) if was_applied else "the changes of the last read were not applied"
+        # Up to the end of `invalidate_all` in one turn, and before any key: no outdated record may enter memory in between.
+        gap = self._trust.record_read(read, changes, at, announcements)
         if not is_same_server:
-            self._trust.note_all_changed()
             self._memory.server_changed(BEGINNING if before is None else before.position)
-        self._trust.record_read(read, changes, at, sequence)
-        if gap is not None or all_changed:
-            self._invalidate_all(gap, gradually=not all_changed)
+        if gap is not None:
+            _log.warning("key_feed_gap", reason=gap)
+            self._invalidate(EVERY_KEY, gradually=True)
         for page in pages:
-            self._apply(page, is_same_server=is_same_server)
+            for key_id, xid in page:
+                self._invalidate(key_id, xid if is_same_server else None)
             await asyncio.sleep(0)
         if self._has_missed:
             self._has_missed = False
             self._notify(None)
-        self._is_applied = True
         self._trust.record_applied()
-        if before is not None:  # once all of them are refused: on a busy machine each command hands over the processor
-            self._memory.forget([key_id for page in pages for key_id, _ in page])
+        # Once all of them are refused: on a busy machine each command hands over the processor.
+        for page in pages if before is not None else ():
+            self._memory.forget(key_id for key_id, _ in page)
+            await asyncio.sleep(0)
         self._metrics.feed_reads += 1
-        self._metrics.feed_changes += sum(map(len, pages)) + all_changed
+        self._metrics.feed_changes += sum(map(len, pages))
         spawn(self._memory.renew(), name="key-renewal")
 
-    def _apply(self, page: list[Change], *, is_same_server: bool) -> None:
-        for key_id, xid in page:
-            if is_same_server:  # otherwise every key was noted
-                self._trust.note_change(key_id)
-            self._memory.invalidate(key_id, xid if is_same_server else None)
-            self._notify(key_id)
-
-    def _invalidate_all(self, gap: str | None, *, gradually: bool) -> None:
-        """Invalidate every key.
-
-        :param gap: why changes may have been missed; ``None`` when none have been
-        :param gradually: the feed does not say that every key changed
-        """
-        if gap is not None:
-            _log.warning("key_feed_gap", reason=gap)
-        self._trust.note_all_changed()
-        self._memory.invalidate_all(gradually=gradually)
-        self._notify(None)
+    def _invalidate(self, key_id: str, xid: int | None = None, *, gradually: bool = False) -> bool:
+        """Forget what memory holds of a key, or of every key; whether it held one."""
+        is_held = False
+        if key_id == EVERY_KEY:
+            self._memory.invalidate_all(gradually=gradually)
+        else:
+            is_held = self._memory.invalidate(key_id, xid)
+        self._notify(None if key_id == EVERY_KEY else key_id)
+        return is_held
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
     async def _follow_messages(self, up: Callable[[], None]) -> None:
         with translated():
-            async with self._subscription() as subscription:
+            await self._redis.initialize()  # a cluster client knows no node to subscribe at until then
+            subscription, purging = self._redis.pubsub(), spawn(self._memory.purge(), name="key-purge")
+            try:
+                async with StallTolerantTimeout(_SILENCE_SECONDS):
+                    await subscription.subscribe(REDIS_CHANNEL)
                 await self._listen(subscription, up)
+            finally:
+                self._trust.redis_up_ms = None
+                await cancel(purging)
+                with contextlib.suppress(StoreUnavailable), translated():
+                    await subscription.aclose()  # type: ignore[no-untyped-call]
 
     async def _listen(self, subscription: PubSub, up: Callable[[], None]) -> None:
         """Apply messages until a ping is not answered."""
-        quiet, owed = False, False
+        quiet = False
         while True:
-            if owed:
-                owed = not await self._memory.purge()
             message = await subscription.get_message(timeout=_SILENCE_SECONDS if quiet else _PROBE_SECONDS)
             if message is None:
                 if quiet:
                     return
                 await subscription.ping()
             elif message["type"] == "subscribe":
-                self._trust.redis_up_ms = self._clock.monotonic_ms()
+                self._trust.redis_up_ms = self._memory.now().ms
                 up()
-                owed = True
             elif message["type"] == "message":
                 self._on_message(message["data"])
                 await asyncio.sleep(0)  # the next message may have come with it: thousands of keys are not for one turn of the loop
             quiet = message is None
 
-    @contextlib.asynccontextmanager
-    async def _subscription(self) -> AsyncIterator[PubSub]:
-        await self._redis.initialize()  # a cluster client knows no node to subscribe at until then
-        subscription = self._redis.pubsub()
-        try:
-            async with StallTolerantTimeout(_SILENCE_SECONDS):
-                await subscription.subscribe(REDIS_CHANNEL)
-            yield subscription
-        finally:
-            with contextlib.suppress(StoreUnavailable), translated():
-                await subscription.aclose()  # type: ignore[no-untyped-call]
-
     def _on_message(self, data: bytes) -> None:
         published_ms, key_ids = parse_message(data)
         self._metrics.invalidations["redis"] += 1
-        held = []
         for key_id in key_ids:
-            self._trust.note_change(key_id)
-            if self._memory.invalidate(key_id):
-                held.append(key_id)
-            self._notify(key_id)
-        self._memory.forget(held)
+            self._trust.announce(key_id)
+        self._memory.forget([key_id for key_id in key_ids if self._invalidate(key_id)])
         if key_ids and published_ms:
-            self._metrics.revocation_delay["redis"].observe(max(0, self._clock.now_ms() - published_ms) / 1_000)
+            self._metrics.revocation_delay["redis"].observe(max(0, self._memory.now().wall_ms - published_ms) / 1_000)
 
     def _notify(self, key_id: str | None) -> None:
         for subscriber in self.on_invalidate:

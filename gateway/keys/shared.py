@@ -1,4 +1,4 @@
-"""The shared key cache in Redis: sealed key records for all workers and machines.
+"""The shared key cache in Redis: sealed key records for all workers and machines. And how a look-up asks a store that may be away.
 
     gerbang:{<key id>}:record    a sealed record (``codec``), until its validity ends
 
@@ -7,17 +7,28 @@ has seen all later changes (``trust``). A change removes the record as well, for
 written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import nullcontext
+from typing import ParamSpec, TypeVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
 
+from gateway.errors import StoreUnavailable
 from gateway.keys.codec import DatedRecord, RecordUnreadable, open_record, seal_record
 from gateway.keys.redis_client import translated
 from gateway.keys.vault import Vault
+from gateway.runtime.tasks import StallTolerantTimeout
+from gateway.telemetry.metrics import Metrics
 
 TOGETHER = 500
 """Records that one command removes."""
+REST_MS = 250
+REDIS_SECONDS = 0.25
+_SILENT_MS = 500
+"""A store that has answered since is late, not away: keys that are asked for next are not sent elsewhere for that."""
+P = ParamSpec("P")
+R = TypeVar("R")
 _log = structlog.get_logger(__name__)
 
 
@@ -48,12 +59,12 @@ class SharedRecords:
 
     async def write(self, records: Iterable[DatedRecord], *, now_ms: int) -> None:
         """Store records, each until its validity ends, in one round trip."""
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for dated in records:
-                remaining_ms = dated.read_ms + dated.ttl_ms - now_ms
-                if remaining_ms > 0:
-                    pipeline.set(record_key(dated.record.key_id), seal_record(dated, self._vault), px=remaining_ms)
-            with translated():
+        with translated():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for dated in records:
+                    remaining_ms = dated.read_ms + dated.ttl_ms - now_ms
+                    if remaining_ms > 0:
+                        pipeline.set(record_key(dated.record.key_id), seal_record(dated, self._vault), px=remaining_ms)
                 await pipeline.execute()
 
     async def forget(self, key_ids: Sequence[str]) -> None:
@@ -74,3 +85,43 @@ async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
 def record_key(key_id: str) -> str:
     """The name in Redis; the braces keep all of a key's names in one slot of a Cluster."""
     return f"gerbang:{{{key_id}}}:record"
+
+
+class Source:
+    """A store as a look-up asks it: after a failure not again for a moment; one late answer is no failure yet.
+
+    :param name: in the metrics
+    :param seconds: bound on one answer; ``None``: it bounds that itself
+    """
+
+    def __init__(self, name: str, metrics: Metrics, now_ms: Callable[[], int], *, seconds: float | None = None) -> None:
+        self._name = name
+        self._metrics = metrics
+        self._now_ms = now_ms
+        self._seconds = seconds
+        self._rests_until_ms = 0
+        self._answered_ms = -_SILENT_MS
+
+    async def ask(self, work: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
+        """What ``work`` returns.
+
+        :raises StoreUnavailable: no answer, now or a moment ago
+        """
+        if self._now_ms() < self._rests_until_ms:
+            raise StoreUnavailable(f"{self._name} did not answer recently; not retried yet")
+        try:
+            async with StallTolerantTimeout(self._seconds) if self._seconds else nullcontext():
+                answer = await work(*args, **kwargs)
+        except (StoreUnavailable, TimeoutError) as error:
+            now_ms = self._now_ms()
+            if not isinstance(error, TimeoutError) or now_ms - self._answered_ms >= _SILENT_MS:
+                self._rests_until_ms = now_ms + REST_MS
+            self._metrics.key_fetches[self._name, "unavailable"] += 1
+            raise StoreUnavailable(str(error) or f"{self._name} did not answer") from None
+        self._answered_ms = self._now_ms()
+        return answer
+
+    def count(self, *, found: int, asked: int) -> None:
+        """In the metrics: so many of these keys were there."""
+        self._metrics.key_fetches[self._name, "found"] += found
+        self._metrics.key_fetches[self._name, "absent"] += asked - found

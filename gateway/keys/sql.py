@@ -24,12 +24,14 @@ FIND_KEYS = f"""
 
 # -- the feed of changes: gateway --------------------------------------------------------------------------------------
 
-# $1 is the position of the last read, $2 the newest mark it saw. A mark from beyond this database's own history counts for nothing, and
-# one that a dump has put into another table under the same name is another mark.
+# $1 is the position of the last read, $2 the newest mark it saw, $3 the server that it was of: another one tells all that it retains. A
+# mark from beyond this database's own history counts for nothing, and one that a dump has put into another table under the same name is
+# another mark.
 #
 # The first row is where the feed stands; each further one has up to 500 changes, so that what is handled in one turn of a gate's event
 # loop is bounded. One statement, so all of it is seen by one snapshot.
 READ_FEED = f"""
+    WITH since AS (SELECT (CASE WHEN $3 = {SERVER} THEN $1::text ELSE '3:3:' END)::pg_snapshot AS position)
     SELECT {POSITION} AS position, {SERVER} AS server,
            coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
                     pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor,
@@ -41,7 +43,8 @@ READ_FEED = f"""
     SELECT NULL, NULL, NULL, NULL, NULL, page, array_agg(key_id), array_agg(xid::text::bigint)
       FROM (SELECT key_id, xid, 1 + (row_number() OVER () - 1) / 500 AS page
               FROM key_changes
-             WHERE xid >= pg_snapshot_xmin($1::text::pg_snapshot) AND NOT pg_visible_in_snapshot(xid, $1::text::pg_snapshot)) AS changes
+             WHERE xid >= (SELECT pg_snapshot_xmin(position) FROM since)
+               AND NOT pg_visible_in_snapshot(xid, (SELECT position FROM since))) AS changes
      GROUP BY page
      ORDER BY page
 """  # noqa: S608  # constants

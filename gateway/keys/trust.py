@@ -68,8 +68,8 @@ class KnownChanges:
         self._of: dict[str, tuple[int, ...]] = {}
 
     def __iter__(self) -> Iterator[str]:
-        """Ids of the keys that have changed."""
-        return (key_id for key_id in self._of if key_id != EVERY_KEY)
+        """What has changed."""
+        return iter(self._of)
 
     def add(self, page: Iterable[Change], read: FeedRead) -> list[Change]:
         """Add some of the changes of a read, and return those that are new."""
@@ -116,56 +116,59 @@ class Trust:
         """The last read of the feed."""
         self.read_at = Now(0, 0)
         """When it began."""
-        self._applied_ms: int | None = None
+        self._applied_at: Now | None = None
         """When the last read began whose changes have been applied to memory."""
         self.redis_up_ms: int | None = None
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
-        self.sequence = 0
-        """Number of changes noted so far."""
         self.changes = KnownChanges(_NO_END)
         """Those of the current server."""
         self.seen: dict[int, Snapshot] = {}
         """Last position read from each server, as long as no change since can have been missed; includes the current server."""
-        self._noted: dict[str, int] = {}
-        """Keys that have changed, each with the :attr:`sequence` of its latest change."""
-        self._noted_from = 0
-        """The sequence from which ``_noted`` is complete."""
-        self._all_noted = 0
-        """The sequence at which every key counted as changed."""
-        self._read_sequence = 0
-        """The sequence at which the last read of the feed began."""
+        self.announcements = 0
+        """Number of changes that Redis messages have announced so far."""
+        self._announced: dict[str, int] = {}
+        """Keys whose changes were announced, each with the number of the latest."""
+        self._announced_before = 0
+        """:attr:`announcements` when the last read of the feed began."""
 
     # -- changes
 
-    def note_change(self, key_id: str) -> None:
-        """Note that this key has changed, whether the feed or a Redis message says so."""
-        self.sequence += 1
-        if len(self._noted) >= _MAX_CHANGES:
-            self._noted.clear()
-            self._noted_from = self.sequence
-        self._noted[key_id] = self.sequence
-
-    def note_all_changed(self) -> None:
-        """Note that any key may have changed."""
-        self.sequence += 1
-        self._all_noted = self.sequence
-
-    def changed_since(self, key_id: str, sequence: int) -> bool:
-        """Whether this key has changed since :attr:`sequence` had this value: a record read before then may be outdated."""
-        return max(self._all_noted, self._noted_from, self._noted.get(key_id, 0)) > sequence
+    def announce(self, key_id: str) -> None:
+        """A Redis message says that this key has changed."""
+        self.announcements += 1
+        if len(self._announced) >= _MAX_CHANGES:
+            self._announced.clear()
+            key_id = EVERY_KEY
+        self._announced[key_id] = self.announcements
 
     def changes_for(self, read: FeedRead) -> KnownChanges:
         """Where the changes of a read belong: with those known of its server, or with none if it is another server."""
         return self.changes if self.is_current_server(read.server) else KnownChanges(read.floor)
 
-    def gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
-        """Why changes may have been missed between the last read and this one; ``None`` when none can have been.
+    def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, announcements: int) -> str | None:
+        """Record a read of the feed, before its changes are applied to memory.
 
         :param changes: :meth:`changes_for` this read, which have been added
+        :param at: when the read began
+        :param announcements: :attr:`announcements` when the read began: those changes are in this read
+        :returns: why changes may have been missed since the last read; ``None`` when none can have been
         """
+        gap = self._gap(read, changes)
+        if gap is not None:
+            self.seen.clear()
+            if changes is self.changes:  # a dump was restored into this server: records from before look as if nothing had changed since
+                changes.floor = read.position.xmax
+        self.read, self.read_at, self.changes, self._announced_before = read, at, changes, announcements
+        self.seen[read.server] = read.position
+        changes.prune(read.floor)
+        return gap
+
+    def _gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
         before = self.read
         if before is None:
             return None
+        if self._applied_at is not self.read_at:  # a defect has interrupted that
+            return "the changes of the last read were not applied"
         if read.position.xmax < before.position.xmax:
             return "the database is in a state from before the last read"
         if before.mark is not None and not read.mark_is_there:
@@ -176,24 +179,9 @@ class Trust:
             return "another server has taken over without the latest changes"
         return None
 
-    def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, sequence: int) -> None:
-        """Record a read of the feed, before its changes are applied to memory.
-
-        :param changes: :meth:`changes_for` this read, which have been added
-        :param at: when the read began
-        :param sequence: :attr:`sequence` when the read began: changes that messages had announced by then are in this read
-        """
-        if self.gap(read, changes) is not None:
-            self.seen.clear()
-            if changes is self.changes:  # a dump was restored into this server: records from before look as if nothing had changed since
-                changes.floor = read.position.xmax
-        self.read, self.read_at, self.changes, self._read_sequence = read, at, changes, sequence
-        self.seen[read.server] = read.position
-        changes.prune(read.floor)
-
     def record_applied(self) -> None:
         """Record that memory contains every change of the last read."""
-        self._applied_ms = self.read_at.ms
+        self._applied_at = self.read_at
 
     # -- validity
 
@@ -206,13 +194,14 @@ class Trust:
 
         While the feed cannot be read: for as long as Redis has announced every change since the last read, else until ``stale_limit``.
         """
-        if self._applied_ms is None:
+        if self._applied_at is None:
             return 0
-        if now_ms < self._applied_ms + settings.local_ttl_ms:
-            return self._applied_ms + settings.local_ttl_ms
-        if self.redis_up_ms is not None and self.redis_up_ms <= self._applied_ms:
+        applied_ms = self._applied_at.ms
+        if now_ms < applied_ms + settings.local_ttl_ms:
+            return applied_ms + settings.local_ttl_ms
+        if self.redis_up_ms is not None and self.redis_up_ms <= applied_ms:
             return now_ms + _EXTENSION_MS
-        return min(now_ms + _EXTENSION_MS, self._applied_ms + settings.stale_limit_ms)
+        return min(now_ms + _EXTENSION_MS, applied_ms + settings.stale_limit_ms)
 
     def is_current_server(self, server: int) -> bool:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
@@ -220,40 +209,30 @@ class Trust:
 
     def is_valid(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
         """Whether a record in Redis is as good as PostgreSQL's."""
-        return (
-            self.is_feed_current(settings, now.ms)
-            and self.is_current_server(dated.server)
-            and dated.position.xmin >= self.changes.floor
-            and _seal_valid_until_ms(dated, now) > now.ms
-            and not self._is_outdated(dated)
-        )
+        is_followed = self.is_feed_current(settings, now.ms) and self.is_current_server(dated.server)
+        return is_followed and self.fallback_valid_until_ms(dated, now) > now.ms
 
     def fallback_valid_until_ms(self, dated: DatedRecord, now: Now) -> int:
-        """Until when a record in Redis may be used while PostgreSQL is unavailable; a time in the past when it may not."""
-        return 0 if self._is_from_unknown_past(dated) or self._is_outdated(dated) else _seal_valid_until_ms(dated, now)
+        """Until when a record in Redis may be used while PostgreSQL is unavailable; a time in the past when it may not.
 
-    def _is_from_unknown_past(self, dated: DatedRecord) -> bool:
-        """Whether this process cannot know the changes since: they may have been pruned, or their server's feed was never read.
+        That of its seal, unless this key has changed in a way that the record may not contain. One dated in the future is not valid at all.
+        """
+        key_id, age_ms = dated.record.key_id, now.wall_ms - dated.read_ms
+        announced = max(self._announced.get(key_id, 0), self._announced.get(EVERY_KEY, 0)) > self._announced_before
+        if announced or not self._knows_since(dated) or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
+            return 0
+        return now.ms + dated.ttl_ms - max(0, age_ms)
+
+    def _knows_since(self, dated: DatedRecord) -> bool:
+        """Whether this process knows the changes since, as far as anybody may: they may have been pruned, or of a server it never read.
 
         The transaction ids of a change and of another server's position cannot be compared: those of transactions that a fail-over has
         lost are used again.
         """
         if self.read is None:
-            return False
+            return True
+        if self.is_current_server(dated.server):
+            return dated.position.xmin >= self.changes.floor
         seen = self.seen.get(dated.server)
-        is_known = self.is_current_server(dated.server) or (
-            seen is not None and seen.includes(dated.position) and dated.record.key_id not in self.changes
-        )
-        return dated.position.xmin < self.changes.floor or not is_known
-
-    def _is_outdated(self, dated: DatedRecord) -> bool:
-        """Whether this key has changed in a way that the record may not contain."""
-        key_id = dated.record.key_id
-        announced = max(self._noted_from, self._noted.get(key_id, 0)) > self._read_sequence
-        return announced or not self.changes.all_in(dated.position, key_id)
-
-
-def _seal_valid_until_ms(dated: DatedRecord, now: Now) -> int:
-    """When a record's seal expires; one dated in the future is not valid at all."""
-    age_ms = now.wall_ms - dated.read_ms
-    return now.ms + dated.ttl_ms - max(0, age_ms) if age_ms >= -CLOCKS_DIFFER_MS else 0
+        was_seen = seen is not None and seen.includes(dated.position) and dated.record.key_id not in self.changes
+        return was_seen and dated.position.xmin >= self.changes.floor

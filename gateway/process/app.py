@@ -321,7 +321,7 @@ class App:
 
 def _key_lookup(stores: Stores, trust: Trust, cache: "Cache", metrics: Metrics) -> KeyLookup[Principal]:
     keys = KeyStore(stores.pool, stores.vault, seconds=LOOKUP_SECONDS)
-    return KeyLookup(keys, SharedRecords(stores.timed, stores.vault), trust, cache, prepare=Principal.of, metrics=metrics)
+    return KeyLookup(keys.find, SharedRecords(stores.timed, stores.vault), trust, cache, prepare=Principal.of, metrics=metrics)
 
 
 def _tracing(settings: "GatewayTelemetry") -> Tracing | None:

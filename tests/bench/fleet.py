@@ -73,7 +73,7 @@ class Gate:
     def __init__(self, pool: postgres.Pool, redis: Any, dsn: str, vault: Vault) -> None:
         self.metrics, trust = Metrics(), Trust()
         self.lookup: KeyLookup[KeyRecord] = KeyLookup(
-            KeyStore(pool, vault, seconds=2.0), SharedRecords(redis, vault), trust, Cache(), prepare=_as_it_is, metrics=self.metrics
+            KeyStore(pool, vault, seconds=2.0).find, SharedRecords(redis, vault), trust, Cache(), prepare=_as_it_is, metrics=self.metrics
         )
         self.listener = Listener(redis, dsn, trust, self.lookup, metrics=self.metrics)
         self.limiter = KeyLimiter(redis, metrics=self.metrics)

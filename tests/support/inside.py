@@ -23,7 +23,6 @@ from gateway.http1.shape import Shape
 from gateway.keys.cache import KeyCache
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
-from gateway.keys.snapshot import Snapshot
 from gateway.keys.trust import Trust
 from gateway.keys.usage import UsageCounts
 from gateway.net.client_ip import ClientIpRule
@@ -86,8 +85,8 @@ def places(tunnels: Tunnels) -> int:
 # -- the feed of changes, read when a test says so
 
 
-async def read_feed(listener: InvalidationListener, connection: Any, since: Snapshot) -> None:
-    await listener._read(connection, since)
+async def read_feed(listener: InvalidationListener, connection: Any) -> None:
+    await listener._read(connection)
 
 
 def receive(listener: InvalidationListener, data: bytes) -> None:

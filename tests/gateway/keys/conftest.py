@@ -6,15 +6,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from gateway.config.settings import Cache
-from gateway.keys import postgres, redis_client, sources, store
+from gateway.keys import lookup, postgres, redis_client, store
 from gateway.keys.invalidation import InvalidationListener, publish
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.record import KeyRecord
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import SharedRecords
-from gateway.keys.snapshot import BEGINNING
 from gateway.keys.store import KeyStore
-from gateway.keys.trust import Trust
+from gateway.keys.trust import Now, Trust
 from gateway.keys.vault import Vault
 from gateway.telemetry.metrics import Metrics
 from tests.support.inside import read_feed, receive
@@ -35,11 +34,8 @@ class Clocks:
         self.monotonic += milliseconds
         self.wall += milliseconds
 
-    def now_ms(self) -> int:
-        return self.wall
-
-    def monotonic_ms(self) -> int:
-        return self.monotonic
+    def now(self) -> Now:
+        return Now(self.monotonic, self.wall)
 
 
 class HeldStore:
@@ -94,9 +90,7 @@ class GateRoom:
             self.connection = None
         if self.connection is None:
             self.connection = await postgres.connect(self.dsn)
-            await read_feed(self.listener, self.connection, BEGINNING)
-        else:
-            await read_feed(self.listener, self.connection, self.trust.read.position)
+        await read_feed(self.listener, self.connection)
         await self.settle()
 
     def announce(self, *key_ids) -> None:
@@ -156,16 +150,15 @@ class World:
             return record
 
         looking = KeyLookup(
-            keys,
+            keys.find,
             SharedRecords(self.redis, vault or self.vault),
             trust,
             settings,
             prepare=prepare or note,
             metrics=metrics,
-            wall_ms=clocks.now_ms,
-            monotonic_ms=clocks.monotonic_ms,
+            now=clocks.now,
         )
-        listener = InvalidationListener(self.redis, self.database.gateway_dsn, trust, looking, metrics=metrics, now=clocks)
+        listener = InvalidationListener(self.redis, self.database.gateway_dsn, trust, looking, metrics=metrics)
         gate = GateRoom(looking, keys, clocks, trust, metrics, listener, self.database.gateway_dsn, prepared=prepared)
         self.gates.append(gate)
         if feed:
@@ -176,7 +169,7 @@ class World:
 @pytest.fixture
 def patient(monkeypatch):
     """Wide limits on time, for tests whose servers are well: clocks stand still, so a store that rests once rests for ever."""
-    monkeypatch.setattr(sources, "REDIS_SECONDS", 20.0)
+    monkeypatch.setattr(lookup, "REDIS_SECONDS", 20.0)
     monkeypatch.setattr(redis_client, "COMMAND_SECONDS", 20.0)
     monkeypatch.setattr(redis_client, "CONNECT_SECONDS", 20.0)
 

@@ -19,20 +19,31 @@ def test_an_id_is_present_or_absent_and_never_both():
     cache.put("a", entry("1"))
     cache.put_absent("a", 100)
     assert cache.present == {}
-    assert cache.absent_until_ms("a") == 100
+    assert cache.absent["a"] == 100
     cache.put("a", entry("2"))
-    assert cache.absent_until_ms("a") == 0
+    assert "a" not in cache.absent
     assert cache.present["a"].value == "2"
 
 
-def test_doubt_keeps_the_keys_apart_until_then_and_forgets_the_absences():
+def test_doubt_keeps_the_keys_until_then_and_forgets_the_absences():
     cache: KeyCache[str] = KeyCache(10)
     cache.put("a", entry("1"))
     cache.put_absent("b", 100)
     cache.doubt(50)
-    assert (len(cache), cache.present, cache.doubted["a"].until_ms, cache.absent_count) == (1, {}, 50, 0)
+    doubted = cache.present["a"]
+    assert (list(cache.present), doubted.in_doubt, doubted.until_ms, list(cache.absent)) == (["a"], True, 50, [])
     cache.put("a", entry("2"))
-    assert (len(cache), cache.doubted) == (1, {})
+    assert not cache.present["a"].in_doubt
+
+
+def test_a_second_doubt_makes_nothing_usable_for_longer():
+    cache: KeyCache[str] = KeyCache(10)
+    cache.put("a", entry("1"))
+    cache.doubt(50)
+    cache.present["a"].retry_ms = 40
+    cache.put("b", entry("2"))
+    cache.doubt(90)
+    assert {key_id: (one.until_ms, one.retry_ms) for key_id, one in cache.present.items()} == {"a": (50, 40), "b": (90, 0)}
 
 
 def test_going_back_keeps_what_was_read_by_then_and_is_in_no_doubt():
@@ -43,7 +54,7 @@ def test_going_back_keeps_what_was_read_by_then_and_is_in_no_doubt():
             cache.doubt(50)
     cache.put_absent("absent", 100)
     cache.go_back(parse_snapshot("90:100:95"))
-    assert (list(cache.present), len(cache), cache.absent_count) == (["by then"], 1, 0)
+    assert (list(cache.present), list(cache.absent)) == (["by then"], [])
 
 
 def test_a_smaller_size_lets_the_oldest_go():
@@ -83,12 +94,6 @@ class CacheMachine(RuleBasedStateMachine):
         self.cache.doubt(0)
         self.truth = {key_id: value for key_id, value in self.truth.items() if value is not None}
 
-    @rule(key_id=ids)
-    def put_doubted(self, key_id):
-        self.counter += 1
-        self.cache.put_doubted(key_id, entry(str(self.counter)))
-        self.truth[key_id] = str(self.counter)
-
     @rule(size=st.integers(1, SIZE))
     def resize(self, size):
         self.cache.resize(size)
@@ -101,13 +106,12 @@ class CacheMachine(RuleBasedStateMachine):
 
     @invariant()
     def it_is_bounded_and_right(self):
-        assert len(self.cache) <= self.SIZE
-        assert self.cache.absent_count <= self.SIZE
+        assert len(self.cache.present) <= self.SIZE
+        assert len(self.cache.absent) <= self.SIZE
         for key_id in "abcdefghij":
-            held = self.cache.known(key_id)
+            held = self.cache.present.get(key_id)
             assert held is None or held.value == self.truth[key_id]
-            assert not self.cache.absent_until_ms(key_id) or self.truth[key_id] is None
-            assert key_id not in self.cache.present or key_id not in self.cache.doubted
+            assert key_id not in self.cache.absent or self.truth[key_id] is None
 
 
 TestCacheMachine = CacheMachine.TestCase
@@ -116,13 +120,11 @@ TestCacheMachine = CacheMachine.TestCase
 def test_a_key_in_doubt_is_known_and_its_doubt_begins_anew():
     cache: KeyCache[str] = KeyCache(10)
     one = Entry(RECORD, "1", BEGINNING, until_ms=3, retry_ms=7)
-    assert (one.until_ms, one.retry_ms, one.used) == (3, 7, True)
+    assert (one.until_ms, one.retry_ms, one.used, one.in_doubt) == (3, 7, True, False)
     cache.put("a", one)
-    assert cache.known("a") is one
     cache.doubt(50)
-    assert cache.known("a") is one
-    assert (one.until_ms, one.retry_ms) == (50, 0)
-    assert cache.known("b") is None
+    assert cache.present["a"] is one
+    assert (one.until_ms, one.retry_ms, one.in_doubt) == (50, 0, True)
 
 
 def test_what_remains_on_another_server_says_nothing_of_its_changes():

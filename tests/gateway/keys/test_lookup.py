@@ -222,7 +222,7 @@ async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch)
         gate.peek(key.key_id)
     gate.clocks.advance(50_000)
     for _ in range(2):
-        await read_feed(gate.listener, gate.connection, gate.trust.read.position)
+        await read_feed(gate.listener, gate.connection)
     await asyncio.sleep(0)
     assert writes == [2]
     go.set()

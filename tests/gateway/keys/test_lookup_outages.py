@@ -4,10 +4,12 @@ import asyncio
 
 import pytest
 
-from gateway.errors import KeyStoreUnavailable
+from gateway.errors import KeyStoreUnavailable, StoreUnavailable
+from gateway.keys import lookup, postgres, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
-from gateway.keys.shared import record_key
+from gateway.keys.shared import REST_MS, record_key
+from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
 from tests.support.inside import cache
 
@@ -165,6 +167,31 @@ async def test_a_step_of_the_wall_clock_neither_refuses_nor_revives_a_key(world,
     assert await gate.lookup.fetch(record.key_id) is None
 
 
+async def test_when_redis_is_back_the_records_of_changed_keys_go_in_pieces_each_until_redis_takes_it(world, monkeypatch):
+    """What is between two turns of the event loop is bounded, and messages are heard meanwhile."""
+    owner, gate, pieces, removed = await postgres.connect(world.database.owner_dsn), await world.gate(), [], set()
+    await owner.execute("INSERT INTO key_changes (xid, key_id) SELECT pg_current_xact_id(), n::text FROM generate_series(1, 1200) AS n")
+    await owner.close()
+    await gate.read()
+
+    async def fails_at_the_second(_self, key_ids):
+        pieces.append(len(key_ids))
+        if len(pieces) == 2:
+            gate.clocks.advance(REST_MS)
+            raise StoreUnavailable("Redis did not answer")
+        removed.update(key_ids)
+
+    monkeypatch.setattr(shared.SharedRecords, "forget", fails_at_the_second)
+    monkeypatch.setattr(lookup, "_RETRY_MS", 1)
+    purge = spawn(gate.lookup.purge(), name="purge")
+    while not purge.done():
+        gate.clocks.advance(REST_MS)
+        await asyncio.sleep(0.001)
+    assert max(pieces) <= 500
+    assert sum(pieces) == 1_200 + pieces[1]
+    assert removed == {str(number) for number in range(1, 1_201)}
+
+
 # -- what may have been missed -----------------------------------------------------------------------------------------
 
 
@@ -174,7 +201,6 @@ async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_r
         await gate.lookup.fetch(record.key_id)
     await gate.settle()
     await world.delete(deleted, tell=True)
-    gate.trust.note_all_changed()
     gate.lookup.invalidate_all(gradually=True)
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (deleted, kept)
     await gate.settle()

@@ -26,10 +26,10 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
-from gateway.keys.shared import SharedRecords
-from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
+from gateway.keys.shared import REST_MS, SharedRecords
+from gateway.keys.snapshot import Snapshot, parse_snapshot
 from gateway.keys.store import Found
-from gateway.keys.trust import EVERY_KEY, Trust
+from gateway.keys.trust import EVERY_KEY, Now, Trust
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 from tests.support.inside import cache, read_feed, receive
@@ -172,11 +172,8 @@ class Time:
     def __init__(self) -> None:
         self.ms = 1_000_000
 
-    def monotonic_ms(self) -> int:
-        return self.ms
-
-    def now_ms(self) -> int:
-        return NOW_MS + self.ms
+    def now(self) -> Now:
+        return Now(self.ms, NOW_MS + self.ms)
 
 
 class Gate:
@@ -188,10 +185,10 @@ class Gate:
         self.trust.redis_up_ms = time.ms if redis.is_up else None
         shared: Any = redis
         self.lookup = KeyLookup(
-            self, SharedRecords(shared, VAULT), self.trust, SETTINGS,
-            prepare=lambda record: int(record.label), metrics=Metrics(), wall_ms=time.now_ms, monotonic_ms=time.monotonic_ms,
+            self.find, SharedRecords(shared, VAULT), self.trust, SETTINGS,
+            prepare=lambda record: int(record.label), metrics=Metrics(), now=time.now,
         )  # fmt: skip
-        self.listener = InvalidationListener(shared, "postgresql://unused", self.trust, self.lookup, metrics=Metrics(), now=time)
+        self.listener = InvalidationListener(shared, "postgresql://unused", self.trust, self.lookup, metrics=Metrics())
         self.holding = False
         self.held: list[Held] = []
         self.told_ms: dict[str, int] = {}
@@ -213,10 +210,10 @@ class Gate:
         await self.late()
         return found
 
-    async def fetch(self, _statement: str, since: str, mark: str | None) -> list[dict[str, Any]]:
+    async def fetch(self, _statement: str, since: str, mark: str | None, server: int | None) -> list[dict[str, Any]]:
         self.database.check()
         now, committed = self.database.snapshot(), set(self.database.committed)
-        before = set() if since == BEGINNING.text else self.database.seen[self.database.server, since]
+        before = self.database.seen[server, since] if server == self.database.server else set()
         new = [entry for entry in self.database.feed if entry not in before]
         state = {
             "position": now.text,
@@ -228,8 +225,8 @@ class Gate:
         await self.late()
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
         for key_id in KEYS if untold else ():
-            known, not_in_doubt = cache(self.lookup).known(key_id), cache(self.lookup).present
-            if known is not None and (self.believes() if key_id in not_in_doubt else self.doubted.get(key_id, (None, 0))[0] != known.value):
+            known = cache(self.lookup).present.get(key_id)
+            if known is not None and (self.doubted.get(key_id, (None, 0))[0] != known.value if known.in_doubt else self.believes()):
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:
             for key_id in KEYS if entry.key_id == EVERY_KEY else (entry.key_id,):
@@ -250,9 +247,8 @@ class Gate:
             await held.arrives.wait()
 
     async def read(self) -> None:
-        since = BEGINNING if self.trust.read is None or self.trust.read.server != self.database.server else self.trust.read.position
         try:
-            await read_feed(self.listener, self, since)
+            await read_feed(self.listener, self)
             self.applied_ms = self.trust.read_at.ms
         except StoreUnavailable:
             return
@@ -541,7 +537,8 @@ class Protocol(RuleBasedStateMachine):
             gate.trust.redis_up_ms = None if not up else gate.trust.redis_up_ms or self.time.ms
             if not up:
                 gate.mail.clear()
-            else:  # as after each subscription
+            else:  # as after each subscription, which is made when Redis has rested
+                self.time.ms += REST_MS
                 self.run(gate.lookup.purge)
 
     @rule(really=seldom)
@@ -579,7 +576,7 @@ class Protocol(RuleBasedStateMachine):
             self.run(lambda: self._deliver(gate, key_id))
 
     async def _deliver(self, gate: Gate, key_id: str) -> None:
-        receive(gate.listener, f"{self.time.now_ms()} {key_id}".encode())
+        receive(gate.listener, f"{self.time.now().wall_ms} {key_id}".encode())
 
     # -- the gates -----------------------------------------------------------------------------------------------------
 

@@ -14,14 +14,12 @@ from redis.exceptions import RedisError
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import store
-from gateway.keys.codec import DatedRecord
 from gateway.keys.invalidation import publish
 from gateway.keys.redis_client import RedisRefused, connect, translated
 from gateway.keys.shared import SharedRecords, record_key
-from gateway.keys.snapshot import BEGINNING
 from tests.gateway.keys.conftest import Clocks, World
 from tests.gateway.keys.test_invalidation import Listening
-from tests.support.keys import NOW_MS, a_record, a_vault
+from tests.support.keys import NOW_MS
 from tests.support.redis_topologies import ClusterTopology, SentinelTopology, free_ports, running, self_signed, tls_in_front_of
 
 
@@ -250,15 +248,18 @@ def test_what_uvloop_says_of_a_closed_connection_is_no_answer_and_another_defect
 def test_a_server_that_closes_each_connection_at_once_is_no_answer_whatever_the_loop_says_of_it():
     """uvloop raises a ``RuntimeError`` out of redis-py's greeting when several connect at once."""
 
-    async def write(client: Redis) -> None:
-        with pytest.raises(StoreUnavailable):
-            await SharedRecords(client, a_vault()).write([DatedRecord(a_record(), NOW_MS, 60_000, BEGINNING, 1)], now_ms=NOW_MS)
+    async def fail(client: Redis) -> None:
+        subscription = client.pubsub()
+        for attempt in (client.ping, lambda: subscription.subscribe("a")):
+            with pytest.raises(StoreUnavailable), translated():
+                await attempt()
+        await subscription.aclose()
 
     async def ask() -> None:
         async with await asyncio.start_server(lambda _reader, writer: writer.transport.abort(), "127.0.0.1", 0) as server:
-            client = connect(f"redis://u:p@127.0.0.1:{server.sockets[0].getsockname()[1]}/1")
+            client = connect(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
             for _ in range(20):
-                await asyncio.gather(*(write(client) for _ in range(9)))
+                await asyncio.gather(*(fail(client) for _ in range(9)))
             await client.aclose()
 
     uvloop.run(ask())

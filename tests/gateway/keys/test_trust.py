@@ -1,5 +1,7 @@
 """Which records are valid, as tables."""
 
+from copy import deepcopy
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -34,20 +36,22 @@ def a_trust(*reads: FeedRead, redis_up_ms: int | None = 0) -> Trust:
     return trust
 
 
-def learn(trust: Trust, read: FeedRead, at: Now = NOW, sequence: int | None = None) -> list[Change]:
+def learn(trust: Trust, read: FeedRead, at: Now = NOW, announcements: int | None = None) -> list[Change]:
     """Record a read; returns the changes that were new."""
     changes = trust.changes_for(read)
     new = [change for page in read.pages for change in changes.add(page, read)]
-    trust.record_read(read, changes, at, trust.sequence if sequence is None else sequence)
+    trust.record_read(read, changes, at, trust.announcements if announcements is None else announcements)
     trust.record_applied()
     return new
 
 
 def gap_between(trust: Trust, read: FeedRead) -> str | None:
+    """What would be said of a read that is not recorded."""
+    trust = deepcopy(trust)
     changes = trust.changes_for(read)
     for page in read.pages:
         changes.add(page, read)
-    return trust.gap(read, changes)
+    return trust.record_read(read, changes, NOW, trust.announcements)
 
 
 def dated(position: str = "90:90:", *, age_ms: int = 0, server: int = SERVER) -> DatedRecord:
@@ -86,35 +90,48 @@ def test_nothing_in_redis_is_valid_without_the_feed_or_when_that_is_old():
 
 def test_after_a_message_no_record_in_redis_of_that_key_is_valid_until_the_feed_was_read_once_more():
     trust = a_trust(a_read())
-    began = trust.sequence
-    trust.note_change(KEY)
-    learn(trust, a_read(), sequence=began)  # a read that began before the message came
+    began = trust.announcements
+    trust.announce(KEY)
+    learn(trust, a_read(), announcements=began)  # a read that began before the message came
     assert not trust.is_valid(dated(), SETTINGS, NOW)
     learn(trust, a_read())
     assert trust.is_valid(dated(), SETTINGS, NOW)
 
 
-def test_what_changed_since_is_known():
-    trust = a_trust(a_read())
-    before = trust.sequence
-    trust.note_change(KEY)
-    assert trust.changed_since(KEY, before)
-    assert not trust.changed_since(KEY, trust.sequence)
-    assert not trust.changed_since("another", before)
-    trust.note_all_changed()
-    assert trust.changed_since("another", before)
-
-
 @given(st.lists(st.sampled_from("abcdefgh"), max_size=30), st.integers(0, 30))
-def test_however_many_changes_are_noted_none_is_taken_for_unchanged(keys, since):
+def test_however_many_changes_are_announced_none_is_taken_for_unchanged(keys, before):
+    """By messages, some of them before the last read of the feed began."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "_MAX_CHANGES", 3)
         trust = a_trust()
-        for key in keys:
-            trust.note_change(key)
-        for number, key in enumerate(keys, start=1):
-            assert number <= since or trust.changed_since(key, since)
+        for number, key in enumerate(keys):
+            if number == before:
+                learn(trust, a_read())
+            trust.announce(key)
+        for key in keys[before:]:
             assert trust.fallback_valid_until_ms(dated()._replace(record=a_record(key_id=key)), NOW) == 0
+
+
+def test_of_too_many_announced_changes_the_earlier_ones_are_forgotten_and_any_key_may_have_changed(monkeypatch):
+    monkeypatch.setattr(module, "_MAX_CHANGES", 3)
+    trust = a_trust(a_read())
+    for key in ("a", "b", "c"):
+        trust.announce(key)
+    assert trust.is_valid(dated(), SETTINGS, NOW)
+    trust.announce("d")
+    assert not trust.is_valid(dated(), SETTINGS, NOW)
+    learn(trust, a_read())
+    assert trust.is_valid(dated(), SETTINGS, NOW)
+
+
+def test_an_announcement_during_a_read_is_not_in_that_read():
+    trust = a_trust(a_read())
+    trust.announce("another")
+    began = trust.announcements
+    trust.announce(KEY)
+    learn(trust, a_read(), announcements=began)
+    assert not trust.is_valid(dated(), SETTINGS, NOW)
+    assert trust.is_valid(dated()._replace(record=a_record(key_id="another")), SETTINGS, NOW)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +156,7 @@ def test_memory_is_valid_by_the_last_read_whose_changes_are_applied():
     trust, later = a_trust(a_read()), Now(NOW.ms + 60_000, NOW_MS + 60_000)
     trust.redis_up_ms = NOW.ms + 60_000
     read = a_read("110:110:")
-    trust.record_read(read, trust.changes_for(read), later, trust.sequence)
+    trust.record_read(read, trust.changes_for(read), later, trust.announcements)
     assert trust.is_feed_current(SETTINGS, later.ms)
     assert trust.memory_valid_until_ms(SETTINGS, later.ms) <= later.ms
     trust.record_applied()
@@ -190,7 +207,7 @@ def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_chan
     assert a_trust(a_read("100:100:", server=8)).fallback_valid_until_ms(dated(), NOW) == 0
     assert a_trust(a_read("100:100:", (KEY, 80)), a_read("100:100:", (KEY, 80), server=8)).fallback_valid_until_ms(dated(), NOW) == 0
     told = a_trust()
-    told.note_change(KEY)
+    told.announce(KEY)
     assert told.fallback_valid_until_ms(dated(), NOW) == 0
 
 
@@ -261,41 +278,11 @@ def test_too_many_changes_make_everything_before_them_invalid(monkeypatch):
     assert trust.is_valid(dated("100:100:"), SETTINGS, NOW)
 
 
-def test_of_too_many_noted_changes_the_earlier_ones_are_forgotten_and_any_key_may_have_changed(monkeypatch):
-    monkeypatch.setattr(module, "_MAX_CHANGES", 3)
-    trust = a_trust()
-    for key in ("a", "b", "c"):
-        trust.note_change(key)
-    assert not trust.changed_since("another", 0)
-    trust.note_change("d")
-    assert trust.changed_since("another", 0)
-    assert not trust.changed_since("another", trust.sequence)
-
-
-def test_each_change_has_a_sequence_of_its_own():
-    trust = a_trust()
-    numbers = []
-    for note in (
-        lambda: trust.note_change(KEY),
-        lambda: trust.note_change("another"),
-        lambda: trust.note_change(KEY),
-        trust.note_all_changed,
-    ):
-        numbers.append(trust.sequence)
-        note()
-    assert numbers == [0, 1, 2, 3]
-    assert trust.sequence == 4
-    assert [trust.changed_since(KEY, number) for number in (0, 1, 2, 3, 4)] == [True] * 4 + [False]
-
-
-def test_of_two_changes_of_a_key_the_later_one_counts():
-    trust = a_trust()
-    trust.note_change(KEY)
-    trust.note_change("another")
-    trust.note_change(KEY)
-    assert [trust.changed_since(KEY, number) for number in (1, 2, 3)] == [True, True, False]
-    assert [trust.changed_since("another", number) for number in (1, 2)] == [True, False]
-    assert not trust.changed_since("a third", 0)
+def test_when_the_changes_of_the_last_read_were_not_applied_any_may_have_been_missed():
+    trust = a_trust(a_read())
+    read = a_read("110:110:")
+    assert trust.record_read(read, trust.changes_for(read), Now(NOW.ms + 1, NOW_MS), 0) is None
+    assert "not applied" in str(gap_between(trust, a_read("120:120:")))
 
 
 def test_before_anything_was_read_or_announced_nothing_is_valid():
