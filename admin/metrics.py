@@ -22,15 +22,17 @@ class Family(NamedTuple):
     labels: tuple[str, ...] = ()
 
 
-REQUESTS = Family("gerbang_admin_requests_total", "Requests answered: answered, or the refusal's code.", Counter, ("port", "outcome"))
-DURATION = Family("gerbang_admin_request_seconds", "From the end of a request's header section to its answer.", Histogram, ("port",))
-PROVIDER_FAILURES = Family("gerbang_admin_provider_failures_total", "Readings of the identity provider's documents that failed.", Counter)
-PROVIDER_UP = Family("gerbang_admin_provider_up", "1 unless the last reading of the identity provider's documents failed.", Gauge)
-RELOADS = Family("gerbang_admin_reloads_total", "Attempts to reload: applied, unchanged, refused.", Counter, ("outcome",))
-CERTIFICATE = Family("gerbang_admin_certificate_end_timestamp_seconds", "When the public port's certificate ends; 0 without one.", Gauge)
-STREAM_SEQ = Family("gerbang_admin_audit_streamed_seq", "Number of the last event of the audit that was streamed.", Gauge)
-STREAM_UP = Family("gerbang_admin_audit_stream_up", "1 while the audit is streamed, or no stream is configured.", Gauge)
-CONNECTIONS_REFUSED = Family("gerbang_admin_connections_refused_total", "Connections cut because there were too many.", Counter)
+REQUESTS = Family(
+    "gerbang_admin_requests_total", "Requests by outcome: answered, or the code of the refusal.", Counter, ("port", "outcome")
+)
+DURATION = Family("gerbang_admin_request_seconds", "Time from the end of a request's header section to its answer.", Histogram, ("port",))
+PROVIDER_FAILURES = Family("gerbang_admin_provider_failures_total", "Failed reads of the identity provider's documents.", Counter)
+PROVIDER_UP = Family("gerbang_admin_provider_up", "1 unless the last read of the identity provider's documents failed.", Gauge)
+RELOADS = Family("gerbang_admin_reloads_total", "Configuration reloads by outcome: applied, unchanged, refused.", Counter, ("outcome",))
+CERTIFICATE = Family("gerbang_admin_certificate_end_timestamp_seconds", "Expiry of the public port's certificate; 0 without one.", Gauge)
+STREAM_SEQ = Family("gerbang_admin_audit_streamed_seq", "Sequence number of the last audit event that was streamed.", Gauge)
+STREAM_UP = Family("gerbang_admin_audit_stream_up", "1 while the audit log is streamed, or no stream is configured.", Gauge)
+CONNECTIONS_REFUSED = Family("gerbang_admin_connections_refused_total", "Connections closed because there were too many.", Counter)
 LOG_DROPPED = Family("gerbang_admin_log_lines_dropped_total", "Log lines that could not be written.", Counter)
 FAMILIES = (
     REQUESTS,

@@ -60,95 +60,103 @@ class Metrics:
 
     # Admission. Route is the route as written in the configuration, code that of the contract.
     admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
-    refused: Counts = _counter("requests_refused", "Requests that the gate answered with a refusal.", "code")
+    refused: Counts = _counter("requests_refused", "Requests refused by the gateway.", "code")
 
-    refusals_brief: int = _counter("refusals_brief", "Of those, answered without an explanation and not logged: too many at once.")
+    refusals_brief: int = _counter(
+        "refusals_brief", "Refused requests that were neither explained nor logged, because there were too many at once."
+    )
 
     # Shadow mode: the decision endpoint refuses nothing. Outcome is "admitted" or the code of the refusal.
-    shadow: int = _gauge("shadow", "1 while auth.enforce is shadow: the decision endpoint lets everything pass.", merge="max")
-    shadow_decisions: PairCounts = _counter("shadow_decisions", "What it would have decided otherwise.", "route", "outcome")
+    shadow: int = _gauge("shadow", "1 while auth.enforce is shadow: the decision endpoint admits every request.", merge="max")
+    shadow_decisions: PairCounts = _counter(
+        "shadow_decisions", "Decisions that the decision endpoint would have made without shadow mode.", "route", "outcome"
+    )
 
     # Clients' connections.
-    connections: int = _gauge("connections", "Client connections that are open.")
+    connections: int = _gauge("connections", "Open client connections.")
     connections_accepted: int = _counter("connections_accepted", "Client connections accepted.")
-    connections_refused: Counts = _counter("connections_refused", "Client connections closed at once.", "reason")
-    timeouts: Counts = _counter("client_timeouts", "Client connections closed by a time limit.", "kind")
-    aborted: int = _counter("client_aborts", "Exchanges given up because the client went away.")
-    tunnels: int = _gauge("tunnels", "WebSocket tunnels that are open.")
-    tunnels_closed: Counts = _counter("tunnels_closed", "WebSocket tunnels that ended.", "reason")
+    connections_refused: Counts = _counter("connections_refused", "Client connections refused on arrival.", "reason")
+    timeouts: Counts = _counter("client_timeouts", "Client connections closed by a timeout.", "kind")
+    aborted: int = _counter("client_aborts", "Exchanges aborted because the client disconnected.")
+    tunnels: int = _gauge("tunnels", "Open WebSocket tunnels.")
+    tunnels_closed: Counts = _counter("tunnels_closed", "Closed WebSocket tunnels.", "reason")
 
     # Upstreams.
     upstream_latency: defaultdict[str, Histogram] = _histogram(
-        "upstream_response", "From sending a request to the end of the response's header section.", "upstream"
+        "upstream_response", "Time from sending a request to the end of the response's header section.", "upstream"
     )
-    upstream_responses: PairCounts = _counter("upstream_responses", "Responses by class of status.", "upstream", "class")
-    upstream_errors: PairCounts = _counter("upstream_errors", "Exchanges that failed.", "upstream", "kind")
+    upstream_responses: PairCounts = _counter("upstream_responses", "Upstream responses by status class.", "upstream", "class")
+    upstream_errors: PairCounts = _counter("upstream_errors", "Failed upstream exchanges.", "upstream", "kind")
     upstream_retries: Counts = _counter("upstream_retries", "Requests sent again on another connection.", "upstream")
-    upstream_connections: Counts = _gauge("upstream_connections", "Upstream connections that are open.", "upstream")
+    upstream_connections: Counts = _gauge("upstream_connections", "Open upstream connections.", "upstream")
     upstream_opened: Counts = _counter("upstream_connections_opened", "Upstream connections opened.", "upstream")
-    upstream_servers: Counts = _gauge("upstream_servers", "Servers configured.", "upstream", merge="max")
-    upstream_healthy: Counts = _gauge("upstream_servers_healthy", "Servers in use, by the worst worker.", "upstream", merge="min")
+    upstream_servers: Counts = _gauge("upstream_servers", "Configured upstream servers.", "upstream", merge="max")
+    upstream_healthy: Counts = _gauge(
+        "upstream_servers_healthy", "Upstream servers in use; the lowest of all workers.", "upstream", merge="min"
+    )
 
     # Keys: caches, stores, invalidation.
-    cache_misses: int = _counter("key_cache_misses", "Requests that waited for their key to be looked up.")
-    cache_entries: int = _gauge("key_cache_entries", "Keys in process memory.")
-    key_fetches: PairCounts = _counter("key_fetches", "Keys asked of a store.", "store", "outcome")
-    key_rereads: int = _counter("key_rereads", "Keys asked for again in the background because changes may have been missed.")
-    stale_served: int = _counter(
-        "key_stale_served", "Times that memory was used on, or a key of Redis used, because PostgreSQL did not answer."
+    cache_misses: int = _counter("key_cache_misses", "Requests that waited for a key lookup.")
+    cache_entries: int = _gauge("key_cache_entries", "Keys cached in process memory.")
+    key_fetches: PairCounts = _counter("key_fetches", "Keys requested from a store.", "store", "outcome")
+    key_rereads: int = _counter("key_rereads", "Keys refreshed in the background because changes may have been missed.")
+    stale_served: int = _counter("key_stale_served", "Cached keys used past their freshness because PostgreSQL did not answer.")
+    feed_reads: int = _counter("key_feed_reads", "Reads of the change feed.")
+    feed_changes: int = _counter("key_feed_changes", "Changes read from the change feed.")
+    feed_age_ms: int = _gauge(
+        "key_feed_age_milliseconds", "Time since the change feed was last read; the highest of all workers.", merge="max"
     )
-    feed_reads: int = _counter("key_feed_reads", "Reads of the feed of changes.")
-    feed_changes: int = _counter("key_feed_changes", "Changes read from the feed.")
-    feed_age_ms: int = _gauge("key_feed_age_milliseconds", "Since the feed was last read, in the worst worker.", merge="max")
     invalidations: Counts = _counter("key_invalidations", "Invalidations received.", "channel")
     revocation_delay: defaultdict[str, Histogram] = _histogram(
-        "revocation_delay", "From the publishing of an invalidation to its effect here.", "channel"
+        "revocation_delay", "Time from the publication of an invalidation until it was applied.", "channel"
     )
     listener_up: Counts = _gauge(
-        "listener_up", "1 while the feed of changes (postgres) is read, or messages (redis) come, in every worker.", "channel", merge="min"
+        "listener_up", "1 while every worker reads the change feed (postgres) or receives messages (redis).", "channel", merge="min"
     )
 
     # Limits and replay.
-    limit_settlements: Counts = _counter("limit_settlements", "Exchanges of the limiter with Redis.", "outcome")
-    limit_keys: int = _gauge("limit_keys", "Keys whose limit is tracked in process memory.")
-    limits_local: int = _gauge("limits_local", "1 while limits are kept per process because Redis is away.", merge="max")
+    limit_settlements: Counts = _counter("limit_settlements", "Settlements of rate limits in Redis.", "outcome")
+    limit_keys: int = _gauge("limit_keys", "Keys whose rate limit is tracked in process memory.")
+    limits_local: int = _gauge("limits_local", "1 while rate limits apply per process because Redis is unavailable.", merge="max")
     redis_evicts: int = _gauge(
-        "redis_evicts", "1 while Redis evicts under memory pressure, so that a request could pass twice.", merge="max"
+        "redis_evicts", "1 while Redis may evict keys under memory pressure, which would allow replays.", merge="max"
     )
     resource_used: Counts = _gauge(
-        "resource_used_percent", "Share in use of what clients share, by the worst worker.", "resource", merge="max"
+        "resource_used_percent", "Utilization of a resource that clients share; the highest of all workers.", "resource", merge="max"
     )
     resource_refused: Counts = _counter(
-        "resource_refused", "Refusals for lack of something, or because one party would have too much.", "resource"
+        "resource_refused", "Refusals because a shared resource was exhausted, or one client's share of it.", "resource"
     )
-    replay_claims: Counts = _counter("replay_claims", "Claims of the replay guard.", "outcome")
+    replay_claims: Counts = _counter("replay_claims", "Signatures claimed at the replay guard.", "outcome")
     replay_round_trips: int = _counter("replay_round_trips", "Redis round trips of the replay guard.")
 
     # Usage statistics and logs.
     usage_flushes: Counts = _counter("usage_flushes", "Flushes of usage counts to Redis.", "outcome")
-    usage_dropped: int = _counter("usage_dropped", "Usage counts given up because memory for them was full.")
+    usage_dropped: int = _counter("usage_dropped", "Usage counts dropped because their memory limit was reached.")
     log_lines_dropped: int = _counter("log_lines_dropped", "Log lines that could not be written.")
 
     # The process itself.
     resident_bytes: Counts = _gauge("worker_resident_bytes", "Resident memory.", "worker", merge="max")
     loop_lag: Counts = _gauge(
-        "worker_loop_lag_milliseconds", "Worst lateness of the event loop since it was last asked.", "worker", merge="max"
+        "worker_loop_lag_milliseconds", "Highest delay of the event loop since the last scrape.", "worker", merge="max"
     )
-    turns_waited: int = _counter("turns_waited", "Times that a client without a verified key waited for a turn of its address.")
+    turns_waited: int = _counter("turns_waited", "Times that input of a client without a verified key was deferred.")
     long_turns: float = _counter(
-        "long_turns_seconds", "Processor time of turns of the event loop that took more than 5 ms of it, while such clients were served."
+        "long_turns_seconds", "Processor time of event loop iterations over 5 ms, while clients without a verified key were served."
     )
 
     # Counted by the parent alone.
-    workers: int = _gauge("workers", "Workers that serve.")
-    worker_restarts: int = _counter("worker_restarts", "Workers started again after they died.")
-    reloads: Counts = _counter("reloads", "Attempts to reload: applied, unchanged, refused.", "outcome")
+    workers: int = _gauge("workers", "Workers that accept requests.")
+    worker_restarts: int = _counter("worker_restarts", "Restarts of workers that ended unexpectedly.")
+    reloads: Counts = _counter("reloads", "Configuration reloads by outcome: applied, unchanged, refused.", "outcome")
     config: Counts = _gauge("config_info", "1 for the configuration in force.", "version", merge="max")
     compiled: int = _gauge("compiled", "1 when the data plane runs as machine code, 0 when it is interpreted.", merge="max")
-    config_loaded_ms: int = _gauge("config_loaded_timestamp_milliseconds", "When the configuration in force was loaded.", merge="max")
+    config_loaded_ms: int = _gauge(
+        "config_loaded_timestamp_milliseconds", "Time at which the configuration in force was loaded.", merge="max"
+    )
 
     certificate_end: int = _gauge(
-        "certificate_end_timestamp_seconds", "When the public port's certificate ends; 0 without one.", merge="max"
+        "certificate_end_timestamp_seconds", "Expiry of the public port's certificate; 0 without one.", merge="max"
     )
 
     probes: list[Callable[["Metrics"], None]] = dataclasses.field(default_factory=list)
