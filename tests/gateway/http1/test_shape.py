@@ -182,3 +182,12 @@ def test_a_connection_that_says_no_address_leaves_nothing_to_another() -> None:
         reader.come_from(peer)
         read(reader, HEADS[0])
         assert reader.shape is None
+
+
+def test_what_is_unusual_in_a_query_takes_the_long_way() -> None:
+    head = b"GET /v1/orders?%b HTTP/1.1\r\nHost: a\r\n\r\n"
+    reader = acquainted(head % b"a=1", head % b"a=2")
+    assert reader.shape is not None
+    for byte in range(0x21, 0x7F):
+        usual = bytes([byte]).isalnum() or byte in b"-._~!$&'()*+,=:@%/"
+        assert reader.shape.recognizes(head % b"a=%c" % byte) is usual, byte
