@@ -71,7 +71,7 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
 
 
 async def read_feed(connection: postgres.Connection, before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS) -> FeedRead:
-    """The changes since the last read, in one statement; of another server, all that it retains.
+    """The changes since the last read, in one statement; of another server, all that it retains. Too many are none, as if pruned.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
@@ -79,8 +79,10 @@ async def read_feed(connection: postgres.Connection, before: FeedRead | None, *,
     with postgres.translated():
         async with StallTolerantTimeout(seconds):
             state, *rows = await connection.fetch(sql.READ_FEED, *since)
-    pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows]
-    return FeedRead(parse_snapshot(state["position"]), state["server"], state["floor"], state["mark"], state["mark_is_there"], pages)
+    position, is_complete = parse_snapshot(state["position"]), sum(len(row["xids"]) for row in rows) <= sql.MOST_CHANGES
+    pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows if is_complete]
+    floor = state["floor"] if is_complete else position.xmax
+    return FeedRead(position, state["server"], floor, state["mark"], state["mark_is_there"], pages, is_complete)
 
 
 class InvalidationListener:
@@ -195,7 +197,7 @@ class InvalidationListener:
             self._memory.server_changed(BEGINNING if before is None else before.position)
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
-            self._invalidate(EVERY_KEY, gradually=True)
+            self._invalidate(EVERY_KEY, gradually=read.is_complete)
         for page in pages:
             for key_id, xid in page:
                 self._invalidate(key_id, xid if is_same_server else None)

@@ -10,8 +10,10 @@ POSITION = """
 """
 """What a statement sees (``snapshot``). A standby does not name the transactions that are under way, so there it is what is certain."""
 
-SERVER = "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint"
-"""Which start of which server answers."""
+SERVER = """
+    (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint)
+"""
+"""Which start of which server answers. A dump that is restored into a running server makes the table anew, and another server of it."""
 
 # A row for each id that is asked for; ``id`` is NULL where there is no key that may be used.
 FIND_KEYS = f"""
@@ -28,8 +30,11 @@ FIND_KEYS = f"""
 # mark from beyond this database's own history counts for nothing, and one that a dump has put into another table under the same name is
 # another mark.
 #
+# No more than MOST_CHANGES and one are read: who has missed so many believes nothing that it has read before.
+#
 # The first row is where the feed stands; each further one has up to 500 changes, so that what is handled in one turn of a gate's event
 # loop is bounded. One statement, so all of it is seen by one snapshot.
+MOST_CHANGES = 200_000
 READ_FEED = f"""
     WITH since AS (SELECT (CASE WHEN $3 = {SERVER} THEN $1::text ELSE '3:3:' END)::pg_snapshot AS position)
     SELECT {POSITION} AS position, {SERVER} AS server,
@@ -44,7 +49,8 @@ READ_FEED = f"""
       FROM (SELECT key_id, xid, 1 + (row_number() OVER () - 1) / 500 AS page
               FROM key_changes
              WHERE xid >= (SELECT pg_snapshot_xmin(position) FROM since)
-               AND NOT pg_visible_in_snapshot(xid, (SELECT position FROM since))) AS changes
+               AND NOT pg_visible_in_snapshot(xid, (SELECT position FROM since))
+             LIMIT {MOST_CHANGES} + 1) AS changes
      GROUP BY page
      ORDER BY page
 """  # noqa: S608  # constants

@@ -53,6 +53,8 @@ class FeedRead(NamedTuple):
     """Whether the newest mark of the previous read still exists."""
     pages: Sequence[Iterable[Change]]
     """The changes, in pages that are short enough for one turn of the event loop; each can be read once."""
+    is_complete: bool = True
+    """Whether there were not too many changes to be read. Otherwise there is no page, and ``floor`` is above all of them."""
 
 
 class KnownChanges:

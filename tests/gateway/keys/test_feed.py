@@ -9,9 +9,10 @@ import pytest
 from admin import feed
 from admin.stores import Stores
 from gateway.keys import postgres
-from gateway.keys.cache import ABSENT
+from gateway.keys import sql as sql_of_keys
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import read_feed
+from gateway.keys.shared import record_key
 from gateway.keys.trust import EVERY_KEY
 from tests.support.inside import cache
 from tests.support.keys import add_account
@@ -79,6 +80,31 @@ async def test_many_changes_come_in_pages(world):
     await owner.close()
     assert [len(page) for page in pages] == [500, 500, 200]
     assert {key_id for page in pages for key_id, _ in page} == {str(number) for number in range(1, 1_201)}
+
+
+async def test_of_too_many_changes_none_is_read_and_nothing_from_before_is_believed(world, monkeypatch):
+    """A start with a million retained changes took as many in memory at once, and longer than a read may take."""
+    monkeypatch.setattr(sql_of_keys, "READ_FEED", sql_of_keys.READ_FEED.replace("LIMIT 200000", "LIMIT 1000"))
+    monkeypatch.setattr(sql_of_keys, "MOST_CHANGES", 1_000)
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    owner = await postgres.connect(world.database.owner_dsn)
+    for changes, is_held in ((999, True), (1_001, False)):
+        await owner.execute(
+            f"INSERT INTO key_changes (xid, key_id) SELECT pg_current_xact_id(), n::text FROM generate_series(1, {changes}) AS n"
+        )
+        await gate.read()
+        assert (gate.peek(record.key_id) is not None) is is_held
+    await owner.close()
+    assert await gate.lookup.fetch(record.key_id) == record
+    assert gate.store.asked == [record.key_id] * 2, "the record in Redis may be from before one of those changes"
+    cold = await world.gate()
+    assert (await read_feed(cold.connection, None)).pages == []
+    await gate.settle()
+    assert await cold.lookup.fetch(record.key_id) == record
+    await gate.read()
+    assert gate.metrics.key_rereads == 0
 
 
 async def test_what_no_gate_has_to_hear_of_is_not_told(world, reader):
@@ -291,11 +317,14 @@ async def test_a_dump_that_is_restored_over_a_running_database_is_noticed(world)
         GRANT SELECT ON key_feed_marks TO gerbang_gateway;
     """
     await gate.settle()
+    held = await world.redis.get(record_key(record.key_id))
+    assert held
     sql(world.database.server, restored + "ALTER TABLE api_keys DISABLE TRIGGER ALL; DELETE FROM api_keys;", world.database.name)
-    assert await gap_of(gate, world, record)
-    gate.peek(record.key_id)  # it is used a last time while it is read again
-    await gate.settle()
-    assert gate.peek(record.key_id) is ABSENT  # what Redis holds is from before
+    await gate.read(anew=True)
+    assert await gate.lookup.fetch(record.key_id) is None  # what Redis holds is from before
+    await world.redis.set(record_key(record.key_id), held)
+    cold = await world.gate()  # which has seen nothing of it
+    assert await cold.lookup.fetch(record.key_id) is None
 
 
 async def test_a_position_that_goes_back_is_noticed(world):
