@@ -46,7 +46,7 @@ _SETUP = """
 from mypyc.build import mypycify
 from setuptools import setup
 
-setup(name="gerbang-compiled", packages=[], ext_modules=mypycify({arguments!r}, opt_level="2", debug_level="0"))
+setup(name="gerbang", packages=[], ext_modules=mypycify({arguments!r}, opt_level="2", debug_level="0"))
 """
 _SECONDS = 3_600  # a busy core of a small machine, or one that is emulated
 
