@@ -25,9 +25,10 @@ MAX_BYTES = 16_384
 """Longer requests are not searched."""
 _ENTRIES = 10_000
 _NOBODY = b"nobody's secret"
-_WITHIN = re.compile(r".*?(gb[ks]_[0-9A-Za-z]+).*", re.DOTALL)
+_WITHIN = re.compile(r"gb[ks]_[0-9A-Za-z]+")
 """A key id or a secret among other characters: quotes, brackets, a comma, ``Bearer``, white space and marks that cannot be seen."""
 _LONGEST = 256
+"""Characters of a key id that are looked at, and remembered."""
 
 
 class _Window(NamedTuple):
@@ -57,12 +58,13 @@ class Hints:
         :param now_ms: of the monotonic clock
         """
         alone = credentials.key_id
-        within = alone if is_key_id(alone) else _WITHIN.sub(r"\1", alone[:_LONGEST])
+        found = None if is_key_id(alone) else _WITHIN.search(alone, 0, _LONGEST)
+        within = alone if found is None else found[0]
         if looks_like_secret(within):
             return "the secret was sent as the key id (gbk_…): swap them, and delete this key, because its secret was exposed"
         if within != alone and is_key_id(within):
             return "the key id is quoted or surrounded by other characters, such as white space: send it alone (gbk_…)"
-        if len(credentials.signed) > MAX_BYTES or not self._may_search(credentials.key_id, now_ms):
+        if len(credentials.signed) > MAX_BYTES or not self._may_search(alone[:_LONGEST], now_ms):
             return ""
         return _verified(chain(_common(credentials), mistakes), principal) or _with_other_secrets(credentials, principal)
 

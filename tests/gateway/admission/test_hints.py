@@ -2,11 +2,12 @@
 
 import base64
 import json
+from timeit import repeat
 
 import pytest
 
 from gateway.admission import hints
-from gateway.admission.dialects import DIALECTS
+from gateway.admission.dialects import DIALECTS, Credentials
 from gateway.admission.dialects.rfc9421 import INPUT, SIGNATURE
 from gateway.admission.hints import IN_ALL, PER_KEY, Hints
 from gateway.admission.principal import Principal
@@ -282,6 +283,26 @@ def test_a_secret_in_place_of_the_key_id_is_named_and_not_repeated(around):
     refused = refusal_of(request, record_of(HMAC))
     assert "the secret was sent as the key id" in refused.extras["hint"]
     assert secret not in str(a_gate().render(refused, request))
+
+
+@pytest.mark.parametrize("repeated", ["x", "gb", "gbk", "gbk_!", "gbs_\u00a0"])
+def test_looking_for_a_key_id_takes_time_in_proportion_to_the_characters(repeated):
+    """Everybody can send a key id that is none, and each refusal that is explained looks through it."""
+    finder = Hints()
+
+    def took_us(characters):
+        named = (repeated * characters)[:characters]
+        credentials = Credentials(named, b"", b"x" * (hints.MAX_BYTES + 1), 0)
+        assert finder.find((), credentials=credentials, principal=None, now_ms=0) == ""
+        return min(repeat(lambda: finder.find((), credentials=credentials, principal=None, now_ms=0), number=50, repeat=7))
+
+    assert took_us(240) < 24 * took_us(30)  # 64 times as much if each character led to another look at all behind it
+
+
+def test_of_a_long_key_id_little_is_remembered():
+    finder = Hints()
+    search(finder, MISTAKES[0][1](), 0, "x" * 16_000)
+    assert sum(map(len, remembered(finder))) <= 256
 
 
 def test_what_only_contains_half_a_key_id_is_no_key_id():
