@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from admin.config import Pages
 
-LOGO_TYPES = {".svg": "image/svg+xml", ".png": "image/png"}
 _ENOUGH = 4.5
 LIGHT, DARK = "#e3ebe6", "#24302b"
 """The grounds on which the accent stands as text: the darkest of the light sheet, the lightest of the dark one."""

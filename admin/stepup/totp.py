@@ -2,7 +2,7 @@
 
 import hmac
 import secrets
-from base64 import b32decode, b32encode
+from base64 import b32encode
 
 import pyotp
 
@@ -23,11 +23,6 @@ def new_secret() -> Secret:
 def base32(secret: Secret) -> str:
     """The secret as authenticator apps take it: shown once, at enrolment."""
     return b32encode(secret.reveal()).decode()
-
-
-def secret_of(text: str) -> Secret:
-    """The inverse of :func:`base32`."""
-    return Secret(b32decode(text))
 
 
 def otpauth_uri(secret: Secret, *, account_name: str, issuer_name: str) -> str:

@@ -72,10 +72,6 @@ class Upstreams:
                     repeat(partial(watch, server, pool.settings.health), name=f"health of {server.url}") for server in pool.servers
                 ]
 
-    def rebuild(self, settings: Mapping[str, "Upstream"]) -> None:
-        """:meth:`prepare` and :meth:`commit` in one."""
-        self.commit(self.prepare(settings))
-
     def sweep(self, now_ms: int) -> None:
         for pool in self.pools.values():
             pool.sweep(now_ms)

@@ -160,7 +160,7 @@ class Served:
     def reload(self, *, gate: Any = None, access: AccessLog | None = None, tracing: Any = None, **sections: Any) -> None:
         """Use another version of the configuration from the next request on: what is not given stays."""
         self.settings = GatewaySettings.model_validate(self.settings.model_dump(exclude_unset=True) | sections)
-        self.upstreams.rebuild(self.settings.upstreams)
+        self.upstreams.commit(self.upstreams.prepare(self.settings.upstreams))
         now = self.plane.worker.serving
         self.plane.apply(
             self.settings,
@@ -222,7 +222,7 @@ async def serving(
     metrics, ticker = Metrics(), Ticker()
     upstreams = Upstreams(signer=StaticSigner(), assertion_period_ms=30_000, ticker=ticker, metrics=metrics)
     tunnels = Tunnels(still_valid, metrics)
-    upstreams.rebuild(made.upstreams)
+    upstreams.commit(upstreams.prepare(made.upstreams))
     serving = Serving(made, cast("Gate", gate), upstreams.pools, access=AccessLog(0.0))
     plane = Plane(made, serving, outbox=upstreams.outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
     ticker.start()
