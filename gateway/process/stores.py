@@ -60,7 +60,7 @@ class Stores(NamedTuple):
     async def _check_keys(self) -> None:
         await ring.check(self.pool, self.vault)
         with ring.migrated():
-            await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None)
+            await self.pool.fetch(sql.READ_FEED, BEGINNING.text, None, None)
             if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
                 _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
 
