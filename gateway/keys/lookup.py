@@ -260,11 +260,13 @@ class KeyLookup(Generic[T]):
             await self._redis.ask(self._shared.forget, key_ids)
 
     async def purge(self) -> None:
-        """Remove from Redis what a fail-over may have brought back: the records of all keys that have changed lately."""
+        """Remove from Redis what a fail-over may have brought back: records from before a change."""
         changed = list(self._trust.changes)
         while changed:
             try:
-                await self._redis.ask(self._shared.forget, changed[-TOGETHER:])
+                held, now = await self._redis.ask(self._shared.read, changed[-TOGETHER:]), self.now()
+                old = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
+                await self._redis.ask(self._shared.forget, old)
             except StoreUnavailable:
                 await asyncio.sleep(_RETRY_MS / 1_000)
             else:
