@@ -96,7 +96,7 @@ def unit(session: nox.Session) -> None:
 @nox.session(name="unit-on", python=others())
 def unit_on(session: nox.Session) -> None:
     """The same on each other interpreter that is installed."""
-    session.install("hatchling", "setuptools>=80")  # the tests of the wheel build one
+    session.install("hatchling", "mypy==2.4.1", "setuptools>=80")  # the tests of the wheel build one (deploy/wheel.py: TOOLS)
     session.install("--editable", ".[test]", env={"HATCH_BUILD_NO_HOOKS": "true"})
     session.install("--no-deps", "ccxt>=4.5.90")  # see tests/run
     session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
