@@ -253,4 +253,5 @@ _FIND = """
 """
 _LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
-_NOTE_CLAIMS = "UPDATE accounts SET email = $2, claims_ms = $3, kyc_claim = $4 WHERE id = $1"
+# A login that names no address, or one that nobody has verified, silences no notices.
+_NOTE_CLAIMS = "UPDATE accounts SET email = coalesce($2, email), claims_ms = $3, kyc_claim = $4 WHERE id = $1"

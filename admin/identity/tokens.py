@@ -100,6 +100,8 @@ class TokenVerifier:
         wanted = ("email", self._kyc.claim)
         if ask_more is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
             more = await ask_more(claims["sub"])
+            if "email" not in claims:
+                claims = {**claims, "email_verified": more.get("email_verified", True)}
             claims = {**{name: more[name] for name in wanted if name in more}, **claims}
         for name in wanted:
             if name not in claims and name not in self._missed:
@@ -146,12 +148,17 @@ class TokenVerifier:
         verified = type(state) is type(self._kyc.verified) and state == self._kyc.verified
         return Caller(
             account_id=subject,
-            email=email if isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() else None,
+            email=email if isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() and _is_theirs(claims) else None,
             kyc=Kyc.VERIFIED if verified else Kyc.UNVERIFIED,
             authenticated_ms=int(authenticated * 1000),
             issued_ms=int(issued * 1000),
             token_id=token_id(claims, token),
         )
+
+
+def _is_theirs(claims: Mapping[str, Any]) -> bool:
+    """Whether the e-mail address is not one that anybody may have entered (OpenID Connect Core §5.1). Some providers write a string."""
+    return claims.get("email_verified", True) in (True, "true")
 
 
 _WRONG_CLAIM = {

@@ -26,7 +26,7 @@ async def stores(database: Database, redis_url: str) -> AsyncIterator[Stores]:
     await redis.aclose()
 
 
-def claims(kyc: Kyc, issued: int, email: str = "a@example.com") -> Caller:
+def claims(kyc: Kyc, issued: int, email: str | None = "a@example.com") -> Caller:
     return Caller(account_id="alice", email=email, kyc=kyc, authenticated_ms=issued, issued_ms=issued)
 
 
@@ -65,8 +65,8 @@ async def test_the_stricter_word_wins(stores: Stores, steps: list[Any], kept: Ky
     assert ((await stored(stores)).kyc, answer) == (kept, told)
 
 
-async def test_a_newer_email_replaces_an_older_one_and_not_the_other_way(stores: Stores) -> None:
-    for issued, email in ((1, "old@example.com"), (3, "new@example.com"), (2, "middle@example.com")):
+async def test_a_newer_email_replaces_an_older_one_and_not_the_other_way_and_none_replaces_none(stores: Stores) -> None:
+    for issued, email in ((1, "old@example.com"), (3, "new@example.com"), (2, "middle@example.com"), (4, None)):
         await Accounts(stores).see(claims(V, issued, email), PROVENANCE)
     assert (await stored(stores)).email == "new@example.com"
 

@@ -72,6 +72,17 @@ async def test_an_email_is_printable_text_of_the_length_that_mail_has(
     assert (await verifier.verify(issuer.token(email=told), now_ms=clock.now_ms())).email == kept
 
 
+@pytest.mark.parametrize(
+    ("verified", "kept"),
+    [(True, True), ("true", True), (False, False), ("false", False), (0, False), (None, True), ("", False), ([], False), ("yes", False)],
+)
+async def test_an_email_that_the_provider_has_not_verified_is_nobody_s(
+    issuer: Issuer, verifier: TokenVerifier, verified: object, kept: bool
+) -> None:
+    caller = await verifier.verify(issuer.token(email_verified=verified), now_ms=clock.now_ms())
+    assert (caller.email, caller.kyc) == ("alice@example.com" if kept else None, Kyc.VERIFIED)
+
+
 async def test_when_it_was_issued_is_told_and_a_login_may_be_of_that_moment(issuer: Issuer, verifier: TokenVerifier) -> None:
     now_s = clock.now_ms() // 1000
     for auth_time, kept in ((now_s, now_s), (1, 1), (now_s + 1, 0)):
@@ -261,6 +272,14 @@ async def test_ed25519_is_accepted_by_its_older_name(issuer: Issuer, accepted: s
     [
         ({"email": None, "kyc": None}, {"sub": "alice", "email": "a@example.com", "kyc": "verified"}, ("a@example.com", Kyc.VERIFIED)),
         ({"kyc": None}, {"sub": "alice", "email": "b@example.com", "kyc": "verified"}, ("alice@example.com", Kyc.VERIFIED)),
+        ({"email": None}, {"sub": "alice", "email": "a@example.com", "email_verified": False}, (None, Kyc.VERIFIED)),
+        (
+            {"email": None, "email_verified": True},
+            {"sub": "alice", "email": "a@example.com", "email_verified": False},
+            (None, Kyc.VERIFIED),
+        ),
+        ({"email": None, "email_verified": False}, {"sub": "alice", "email": "a@example.com"}, ("a@example.com", Kyc.VERIFIED)),
+        ({"kyc": None}, {"sub": "alice", "email_verified": False, "kyc": "verified"}, ("alice@example.com", Kyc.VERIFIED)),
         ({"kyc": None}, {"sub": "alice"}, ("alice@example.com", Kyc.UNVERIFIED)),
         ({"kyc": None}, 401, ("alice@example.com", Kyc.UNVERIFIED)),
         ({"kyc": None}, 403, ("alice@example.com", Kyc.UNVERIFIED)),
