@@ -69,8 +69,10 @@ class Pending:
             except KeyNeeded as needed:
                 await fetch_and_retry(self._gate, needed, again)
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
-            self._gate.withdraw(admitted, error)
-            self._settle(admitted, error)
+            try:
+                self._gate.withdraw(admitted, error)
+            finally:
+                self._settle(admitted, error)
         else:
             self._settle(admitted, None)
 

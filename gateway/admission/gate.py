@@ -316,17 +316,23 @@ class Gate:
     def claim(self, admitted: Admitted, answered: Answered) -> None:
         """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
 
-        :param answered: called when it has answered, with ReplayedRequest or ReplayGuardUnavailable when the request may not pass
+        :param answered: called when it has answered, with ReplayedRequest or ReplayGuardUnavailable, or a defect, when the request may
+            not pass
         """
         claim = admitted.replay
         if claim is None:
             raise InternalError("nothing to claim")
 
         def claimed(refusal: Refusal | None) -> None:
-            still_valid = self.still_valid(admitted)
-            if still_valid or refusal is not None:
-                self._accounting.claimed(admitted, refusal)
-            answered(refusal, still_valid)
+            error: BaseException | None = refusal
+            still_valid = True
+            try:
+                still_valid = self.still_valid(admitted)
+                if still_valid or refusal is not None:
+                    self._accounting.claimed(admitted, refusal)
+            except Exception as defect:  # noqa: BLE001 - passed to the waiting request, for which no time limit runs
+                error = defect
+            answered(error, still_valid)
 
         self.services.replay.ask(claim.key_id, claim.signature, claimed, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
 

@@ -3,6 +3,7 @@
 import asyncio
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -249,6 +250,16 @@ async def test_a_key_that_is_looked_at_again_and_never_stays_in_memory_is_given_
     assert isinstance((await told.call())[1], KeyStoreUnavailable)
     assert gate.steps.count("fetch gbk_a") == MAX_LOOKUPS
     assert gate.steps[-1] == "withdraw KeyStoreUnavailable"
+
+
+async def test_a_defect_while_what_was_charged_is_undone_leaves_nobody_without_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    error, told, admitted = InvalidCredentials("deleted"), Told(), passes(claimed=True)
+    gate = ScriptedGate(admitted)
+    gate.still_valid, gate.confirms = False, [error]
+    monkeypatch.setattr(gate, "withdraw", Mock(side_effect=ValueError("a defect")))
+    assert isinstance(driven(gate, told), Pending)
+    gate.claimed.set_result(None)
+    assert await told.call() == (admitted, error)
 
 
 async def test_a_replay_stays_one_whatever_became_of_its_key() -> None:

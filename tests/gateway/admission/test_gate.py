@@ -4,7 +4,7 @@ import asyncio
 import dataclasses
 from ipaddress import ip_address
 from itertools import combinations
-from unittest.mock import AsyncMock
+from unittest.mock import AsyncMock, Mock
 
 import pytest
 
@@ -505,6 +505,17 @@ async def test_what_cannot_be_looked_at_again_is_given_back_whatever_it_waited_f
     assert (found, error.code) == (admitted, "key_store_unavailable")
     assert sum(scene.limiter.charged) == 0
     assert scene.usage.counts["key_store_unavailable"] == 1
+
+
+@pytest.mark.parametrize("refusal", [None, ReplayedRequest("before")])
+async def test_a_defect_while_a_claim_is_counted_is_told_instead_of_leaving_the_request_without_an_answer(refusal, monkeypatch):
+    scene = Scene(method="POST", target="/trade")
+    admitted = scene.admit()
+    scene.guard.refusal = refusal
+    for counts in ("admitted", "refused"):
+        monkeypatch.setattr(scene.usage, counts, Mock(side_effect=ValueError("a defect")))
+    with pytest.raises(ValueError, match="a defect"):
+        await asyncio.wait_for(scene.claim(admitted), 10)
 
 
 async def test_a_key_that_expires_while_its_claim_is_under_way_does_not_stand():
