@@ -337,7 +337,9 @@ class KeyLookup(Generic[T]):
             else:
                 flight.attempts += 1
                 self._known.add(key_id)
-        entries = {key_id: entry for key_id in found.records if (entry := self._present.get(key_id)) is not None}
+        held = {key_id: entry for key_id in found.records if (entry := self._present.get(key_id)) is not None}
+        # One that was read earlier, and whose look-up is run again, may not contain what this position sees.
+        entries = {key_id: entry for key_id, entry in held.items() if entry.position == found.position}
         if is_followed and entries:
             self._first.spawn(self._share(entries, at, found.position, found.server))
 

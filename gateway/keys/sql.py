@@ -11,9 +11,12 @@ POSITION = """
 """What a statement sees (``snapshot``). A standby does not name the transactions that are under way, so there it is what is certain."""
 
 SERVER = """
-    (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint)
+    (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint + oid::bigint
+       FROM pg_database WHERE datname = current_database())
 """
-"""Which start of which server answers. A dump that is restored into a running server makes the table anew, and another server of it."""
+"""Which start of which server answers. A dump that is restored into a running server makes the table anew, and another server of it; so
+does a database that is copied from another one (``CREATE DATABASE … TEMPLATE``, which numbers its tables alike) and takes its name.
+"""
 
 # A row for each id that is asked for; ``id`` is NULL where there is no key that may be used.
 FIND_KEYS = f"""

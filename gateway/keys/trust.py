@@ -63,10 +63,12 @@ class KnownChanges:
     They are kept for as long as the feed itself keeps them: a database restored to an earlier state is recognized by their absence.
     """
 
-    __slots__ = ("_of", "floor")
+    __slots__ = ("_of", "floor", "forgotten")
 
     def __init__(self, floor: int) -> None:
         self.floor = floor
+        self.forgotten = 0
+        """Changes of transactions below it were forgotten while the feed held them: whether another server has them is unknown."""
         self._of: dict[str, tuple[int, ...]] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -83,9 +85,13 @@ class KnownChanges:
                 new.append((key_id, xid))
             self._of[key_id] = known
         if len(self._of) > _MAX_CHANGES:
-            self._of.clear()
-            self.floor = read.position.xmax
+            self.forget(read.position.xmax)
         return new
+
+    def forget(self, floor: int) -> None:
+        """Forget every change: there are too many. Those of transactions from ``floor`` on will be complete."""
+        self._of.clear()
+        self.floor = self.forgotten = max(self.floor, floor)
 
     def prune(self, floor: int) -> None:
         """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
@@ -132,6 +138,8 @@ class Trust:
         """Keys whose changes were announced, each with the number of the latest."""
         self._announced_before = 0
         """:attr:`announcements` when the last read of the feed began."""
+        self._not_applied = 0
+        """Reads whose changes were taken up, since the last whose changes have been applied to memory."""
 
     # -- changes
 
@@ -145,6 +153,7 @@ class Trust:
 
     def changes_for(self, read: FeedRead) -> KnownChanges:
         """Where the changes of a read belong: with those known of its server, or with none if it is another server."""
+        self._not_applied += 1
         return self.changes if self.is_current_server(read.server) else KnownChanges(read.floor)
 
     def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, announcements: int) -> str | None:
@@ -160,6 +169,8 @@ class Trust:
             self.seen.clear()
             if changes is self.changes:  # a dump was restored into this server: records from before look as if nothing had changed since
                 changes.floor = read.position.xmax
+        if not read.is_complete:
+            changes.forget(read.floor)
         self.read, self.read_at, self.changes, self._announced_before = read, at, changes, announcements
         self.seen[read.server] = read.position
         changes.prune(read.floor)
@@ -169,8 +180,10 @@ class Trust:
         before = self.read
         if before is None:
             return None
-        if self._applied_at is not self.read_at:  # a defect has interrupted that
+        if self._not_applied > 1:  # a defect has interrupted that
             return "the changes of the last read were not applied"
+        if not read.is_complete:
+            return "too many changes to be read at once"
         if read.position.xmax < before.position.xmax:
             return "the database is in a state from before the last read"
         if before.mark is not None and not read.mark_is_there:
@@ -179,11 +192,14 @@ class Trust:
             return "changes were pruned before they were read"
         if changes is not self.changes and (changes.floor > read.floor or not changes.includes(self.changes)):
             return "another server has taken over without the latest changes"
+        if changes is not self.changes and self.changes.forgotten > read.floor:
+            return "another server has taken over, and whether it has the latest changes is unknown: they were too many to be kept"
         return None
 
     def record_applied(self) -> None:
         """Record that memory contains every change of the last read."""
         self._applied_at = self.read_at
+        self._not_applied = 0
 
     # -- validity
 

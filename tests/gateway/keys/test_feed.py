@@ -10,13 +10,14 @@ from admin import feed
 from admin.stores import Stores
 from gateway.keys import postgres
 from gateway.keys import sql as sql_of_keys
+from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import read_feed
 from gateway.keys.shared import record_key
-from gateway.keys.trust import EVERY_KEY
+from gateway.keys.trust import EVERY_KEY, KnownChanges
 from tests.support.inside import cache
 from tests.support.keys import add_account
-from tests.support.stack import sql
+from tests.support.stack import fresh_database, sql
 
 
 @pytest.fixture
@@ -105,6 +106,27 @@ async def test_of_too_many_changes_none_is_read_and_nothing_from_before_is_belie
     assert await cold.lookup.fetch(record.key_id) == record
     await gate.read()
     assert gate.metrics.key_rereads == 0
+
+
+async def test_a_read_that_a_defect_interrupts_loses_no_change(world, monkeypatch):
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await world.delete(record)
+    take_up = KnownChanges.add
+
+    def fails(*args):
+        take_up(*args)
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(KnownChanges, "add", fails)
+        with pytest.raises(RuntimeError):
+            await gate.read()
+    for _ in range(2):
+        await gate.read()
+        gate.peek(record.key_id)
+        await gate.settle()
+    assert gate.peek(record.key_id) is ABSENT
 
 
 async def test_what_no_gate_has_to_hear_of_is_not_told(world, reader):
@@ -325,6 +347,17 @@ async def test_a_dump_that_is_restored_over_a_running_database_is_noticed(world)
     await world.redis.set(record_key(record.key_id), held)
     cold = await world.gate()  # which has seen nothing of it
     assert await cold.lookup.fetch(record.key_id) is None
+
+
+async def test_a_copy_of_the_database_that_takes_its_name_is_another_server(world):
+    """Its tables are numbered as in the one it was copied from, and so are its transactions; it may have no mark that tells them apart."""
+    with fresh_database(world.database.server) as copy:
+        created = await world.key()  # after the copy was made
+        gate = await world.gate()
+        await gate.lookup.fetch(created.key_id)
+        await gate.settle()
+        gate.dsn = copy.gateway_dsn
+        assert await gap_of(gate, world, created)
 
 
 async def test_a_position_that_goes_back_is_noticed(world):

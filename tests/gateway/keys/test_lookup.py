@@ -670,3 +670,30 @@ async def test_a_pool_that_cannot_be_used_makes_keys_unavailable(world, monkeypa
         monkeypatch.setattr(gate.store.inner, "_pool", pool)
         with pytest.raises(KeyStoreUnavailable):
             await gate.lookup.fetch(new_key_id())
+
+
+async def test_what_is_sealed_for_redis_was_true_at_its_position(world, monkeypatch):
+    """Memory has ended, and a key in it is read again; its first change, which memory has, outdates that look-up; its second follows."""
+    record, sealed = await world.key(), []
+    gate = await world.gate()
+    owner = await postgres.connect(world.database.owner_dsn)
+    await world.admin.execute("UPDATE accounts SET tier = 'pro'")
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await owner.execute("INSERT INTO key_changes (xid, key_id) SELECT pg_current_xact_id(), n::text FROM generate_series(1, 3000) AS n")
+    await owner.close()
+    await world.admin.execute("UPDATE accounts SET frozen = true")
+    monkeypatch.setattr(shared, "seal_record", lambda *args: sealed.append(seal_record(*args)) or sealed[-1])
+    gate.trust.redis_up_ms = None
+    gate.clocks.advance(SETTINGS.stale_limit_ms)
+    gate.store.hold()
+    looking = spawn(gate.lookup.fetch(record.key_id), name="use")
+    await gate.store.holding.wait()
+    gate.listener.on_invalidate.append(lambda _: gate.store.release())
+    await gate.read()
+    assert (await looking).frozen
+    assert sealed
+    for written in sealed:  # whoever reads along may put them back
+        await world.redis.set(record_key(record.key_id), written)
+        cold = await world.gate(gate.clocks)
+        assert (await cold.lookup.fetch(record.key_id)).frozen

@@ -3,7 +3,8 @@
 The stores are models: a database with transactions that commit in any order, snapshots and the feed, and a Redis that forgets, and to which
 somebody puts old records back. What a store has answered may arrive later than anything else happens; a message may come late or never;
 PostgreSQL or Redis may be away; a gate may die and start cold, the server may restart, old changes may be pruned. A standby that lags, or
-a backup, may take the server's place: what was committed since is undone, and the numbers of its transactions are used again.
+a backup, may take the server's place: what was committed since is undone, and the numbers of its transactions are used again. A dump may
+be restored into the server: what was committed since is undone, and the numbers go on. There may be more changes than are read or kept.
 
 What must hold: a gate never uses a state of a key that was over before the last read of the feed began whose changes the gate has applied,
 nor one that was over before a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was
@@ -22,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
+from gateway.keys import sql, trust
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import InvalidationListener
@@ -58,7 +60,7 @@ class Standby(NamedTuple):
     states: dict[str, int | None]
     committed: list[Transaction]
     feed: list[Transaction]
-    marks: list[tuple[int, int]]
+    marks: list[tuple[str, int]]
 
 
 class Database:
@@ -70,7 +72,7 @@ class Database:
         self.states: dict[str, int | None] = dict.fromkeys(KEYS, 0)
         self.committed: list[Transaction] = []
         self.feed: list[Transaction] = []
-        self.marks = [(0, 3)]
+        self.marks = [("0", 3)]
         self.marked = self.serials = 0
         self.servers = 1
         """Starts of servers so far."""
@@ -100,7 +102,7 @@ class Database:
     def prune(self) -> None:
         """Mark, and let go what the mark before the last has seen, as if that were 15 minutes ago."""
         self.marked += 1
-        self.marks = [self.marks[-1], (self.marked, self.snapshot().xmin)]
+        self.marks = [self.marks[-1], (str(self.marked), self.snapshot().xmin)]
         self.feed = [entry for entry in self.feed if entry.xid >= self.marks[0][1]]
 
     def copy(self) -> Standby:
@@ -113,6 +115,18 @@ class Database:
         self.servers += 1
         self.server = self.servers
         self.next_xid, self.states, self.committed, self.feed, self.marks = self.standby
+        self.standby = self.copy()
+
+    def restore(self) -> None:
+        """A dump, made when the standby was, into this server: the tables are made anew, and the marks are rows of another table."""
+        self.under_way.clear()
+        self.former = None
+        self.servers += 1
+        self.server = self.servers
+        _, states, committed, feed, marks = self.standby
+        self.states, self.committed, self.feed = dict(states), list(committed), list(feed)
+        self.marks = [(f"{name} restored", horizon) for name, horizon in marks]
+        self.next_xid += 1
         self.standby = self.copy()
 
     def go_back(self, server: int, held: Standby, left: Standby) -> None:
@@ -219,17 +233,18 @@ class Gate:
             "position": now.text,
             "server": self.database.server,
             "floor": self.database.marks[0][1],
-            "mark": str(self.database.marks[-1][0]),
-            "mark_is_there": mark in {str(number) for number, _ in self.database.marks},
+            "mark": self.database.marks[-1][0],
+            "mark_is_there": mark in {name for name, _ in self.database.marks},
         }
         await self.late()
-        untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - set(new)
+        told = set(new) if len(new) <= sql.MOST_CHANGES else set()
+        untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - told
         for key_id in KEYS if untold else ():
             known = cache(self.lookup).present.get(key_id)
             if known is not None and (self.doubted.get(key_id, (None, 0))[0] != known.value if known.in_doubt else self.believes()):
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
-        for entry in new:
-            for key_id in KEYS if entry.key_id == EVERY_KEY else (entry.key_id,):
+        for entry in new:  # or nothing from before is used, as so many things have changed
+            for key_id in KEYS if entry.key_id == EVERY_KEY or not told else (entry.key_id,):
                 self.doubted.pop(key_id, None)
         self.read_of = committed
         return [state, *({"key_ids": [entry.key_id], "xids": [entry.xid]} for entry in new)]
@@ -273,6 +288,7 @@ class Protocol(RuleBasedStateMachine):
         """When a state of a key ended; each is unique but for :data:`DEAD`, whose latest end counts."""
         self.states = 0
         self.gates: list[Gate] = []
+        self.limits = pytest.MonkeyPatch()
 
     @initialize()
     def start(self) -> None:
@@ -408,6 +424,36 @@ class Protocol(RuleBasedStateMachine):
             left, (server, former) = self.database.copy(), self.database.former
             self._all_become(former)
             self.database.go_back(server, former, left)
+
+    @rule(really=seldom)
+    def a_dump_is_restored(self, really: bool) -> None:
+        if really:
+            self._all_become(self.database.standby)
+            self.database.restore()
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys, delete=st.booleans(), cold=st.booleans(), down=st.booleans())
+    def a_dump_is_restored_that_lacks_a_change(self, *, number: int, key_id: str, delete: bool, cold: bool, down: bool) -> None:
+        """A cold gate beside one that has read of the change, and what Redis held is put back."""
+        self.the_standby_catches_up()
+        self.begin(key_id, delete)
+        self._change(key_id)
+        self._is_in_memory(number, key_id)
+        records = dict(self.redis.held)
+        self.a_dump_is_restored(True)
+        if cold:
+            self.a_gate_dies_and_starts_cold(number, True)
+        self.redis.held.update(records)
+        for gate in range(2):
+            self._later_it_is_used_no_more(gate, key_id)
+        self.postgresql(down)
+        for gate in range(2):
+            self.a_key_is_used(gate, key_id)
+
+    @rule(read=st.sampled_from([1, 2, sql.MOST_CHANGES]), kept=st.sampled_from([1, 2, sql.MOST_CHANGES]))
+    def few_changes_are_too_many(self, read: int, kept: int) -> None:
+        self.limits.setattr(sql, "MOST_CHANGES", read)
+        self.limits.setattr(trust, "_MAX_CHANGES", kept)
 
     def _all_become(self, held: Standby) -> None:
         for key_id, state in held.states.items():
@@ -656,6 +702,7 @@ class Protocol(RuleBasedStateMachine):
         assert over_ms > gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
 
     def teardown(self) -> None:
+        self.limits.undo()
         for gate in self.gates:
             self.run(gate.lookup.aclose)
         for task in asyncio.all_tasks(self.loop):

@@ -285,6 +285,33 @@ def test_when_the_changes_of_the_last_read_were_not_applied_any_may_have_been_mi
     assert "not applied" in str(gap_between(trust, a_read("120:120:")))
 
 
+def test_when_a_read_was_interrupted_before_it_was_recorded_any_change_may_have_been_missed():
+    """What it had taken up counts as known when it is told again."""
+    trust = a_trust(a_read())
+    read = a_read("110:110:", (KEY, 105))
+    assert list(trust.changes_for(read).add(read.pages[0], read)) == [(KEY, 105)]
+    assert "not applied" in str(gap_between(trust, read))
+
+
+@pytest.mark.parametrize(
+    "too_many",
+    [a_read("110:110:", *((f"key {number}", 105) for number in range(20))), a_read("110:110:", floor=110, pages=[], is_complete=False)],
+)
+def test_whether_another_server_has_changes_that_were_too_many_is_not_taken_for_granted(too_many, monkeypatch):
+    """Until the feed itself has pruned them."""
+    monkeypatch.setattr(module, "_MAX_CHANGES", 10)
+    trust = a_trust(a_read("100:100:", (KEY, 95)), too_many, a_read("115:115:"))
+    assert "is unknown" in str(gap_between(trust, a_read("120:120:", (KEY, 95), server=8)))
+    assert gap_between(trust, a_read("120:120:", floor=110, server=8)) is None
+    assert gap_between(trust, a_read("120:120:")) is None
+
+
+def test_of_another_server_whose_changes_are_too_many_to_be_read_nothing_is_known():
+    """Although as many transactions have begun on it as on the one before."""
+    trust = a_trust(a_read("100:100:", (KEY, 95)))
+    assert gap_between(trust, a_read("100:100:", server=8, floor=100, pages=[], is_complete=False)) is not None
+
+
 def test_before_anything_was_read_or_announced_nothing_is_valid():
     trust = Trust()
     assert (
