@@ -15,31 +15,31 @@ _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
-def _rate(value: object) -> object:
-    if isinstance(value, str):
-        match = _RATE.fullmatch(value)
-        if match is None:
-            raise ValueError('write a rate as "COUNT/second", "/minute", "/hour" or "/day", e.g. "1200/minute"')
-        return Rate(int(match[1]), PERIODS[match[2]])
-    return value
+def _rate(value: object) -> Rate:
+    if isinstance(value, Rate):
+        return value
+    match = _RATE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        raise ValueError('write a rate as "COUNT/second", "/minute", "/hour" or "/day", e.g. "1200/minute"')
+    return Rate(int(match[1]), PERIODS[match[2]])
 
 
-def _address(value: object) -> object:
-    if isinstance(value, str):
-        match = _ADDRESS.fullmatch(value)
-        if match is None or int(match[3]) > 65535:
-            raise ValueError('write an address as "HOST:PORT", IPv6 in brackets, e.g. "127.0.0.1:8080" or "[::1]:8080"')
-        return Address(match[1] or match[2], int(match[3]))
-    return value
+def _address(value: object) -> Address:
+    if isinstance(value, Address):
+        return value
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match[3]) > 65535:
+        raise ValueError('write an address as "HOST:PORT", IPv6 in brackets, e.g. "127.0.0.1:8080" or "[::1]:8080"')
+    return Address(match[1] or match[2], int(match[3]))
 
 
-def _network(value: object) -> object:
-    if isinstance(value, str):
-        try:
-            return ip_network(value, strict=True)
-        except ValueError as error:
-            raise ValueError(f'{error}; write a network as "10.0.0.0/8" or "2001:db8::/32"') from None
-    return value
+def _network(value: object) -> IPv4Network | IPv6Network:
+    if isinstance(value, IPv4Network | IPv6Network):
+        return value
+    try:
+        return ip_network(str(value), strict=True)  # as text: a number would be an address, 5 is 0.0.0.5
+    except ValueError as error:
+        raise ValueError(f'{error}; write a network as "10.0.0.0/8" or "2001:db8::/32"') from None
 
 
 def _server(value: str) -> str:

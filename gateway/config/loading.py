@@ -27,6 +27,36 @@ class Raw(NamedTuple):
     problems: list[ConfigProblem]
 
 
+_INTEGER, _NUMBER, _TABLE, _ARRAY = "must be an integer", "must be a number", "must be a table", "must be an array"
+
+_WORDS = {
+    "missing": "is missing",
+    "literal_error": "must be {expected}",
+    "int_type": _INTEGER,
+    "int_parsing": _INTEGER,
+    "int_parsing_size": _INTEGER,
+    "int_from_float": _INTEGER,
+    "float_type": _NUMBER,
+    "float_parsing": _NUMBER,
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "string_type": "must be a string",
+    "string_pattern_mismatch": "must match {pattern}",
+    "string_too_short": "must have {min_length} or more characters",
+    "string_too_long": "must have {max_length} characters or fewer",
+    "model_type": _TABLE,
+    "dict_type": _TABLE,
+    "list_type": _ARRAY,
+    "tuple_type": _ARRAY,
+    "too_short": "must have {min_length} or more entries",
+    "too_long": "must have {max_length} entries or fewer",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+}
+"""pydantic's kinds of error in a configuration, in TOML's words: its own name Python's types."""
+
+
 def load(path: Path, model: type[SettingsT]) -> SettingsT:
     """Read, resolve and validate one configuration file.
 
@@ -123,7 +153,8 @@ def _problem(error: ErrorDetails, model: type[BaseModel]) -> ConfigProblem:
     path = ""
     for part in error["loc"]:
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
-    message = error["msg"].removeprefix("Value error, ")
+    words = _WORDS.get(error["type"])
+    message = words.format(**error.get("ctx", {})) if words else error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         close = get_close_matches(str(error["loc"][-1]), _keys_at(model, error["loc"]), n=1)
         message = f"not a known key: did you mean {close[0]}?" if close else "not a known key"

@@ -79,7 +79,7 @@ def test_a_route_that_weighs_more_than_the_whole_limit_is_an_error(tmp_path, mon
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [(b"\xff", "not UTF-8"), (b"a = = 1", "not TOML"), (b"", "stores: Field required")],
+    [(b"\xff", "not UTF-8"), (b"a = = 1", "not TOML"), (b"", "stores: is missing")],
 )
 def test_a_file_that_is_no_configuration_is_told(tmp_path, content, told):
     file = tmp_path / "x.toml"

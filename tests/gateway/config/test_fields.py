@@ -30,6 +30,16 @@ def test_what_is_no_rate(text):
 
 
 @pytest.mark.parametrize(
+    ("field", "said"), [(RateField, "write a rate as"), (AddressField, "write an address as"), (NetworkField, "write a network as")]
+)
+@pytest.mark.parametrize("value", [5, 5.5, True, None, b"1", ["", 0], [0, 0], (1200, 60_000), {}], ids=repr)
+def test_what_is_no_text_is_refused_in_the_words_of_its_field(field, said, value):
+    """A network is no number (5 would be 0.0.0.5), a rate and an address no array, whose values nobody has looked at."""
+    with pytest.raises(ValidationError, match=said):
+        TypeAdapter(field).validate_python(value)
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [("127.0.0.1:80", Address("127.0.0.1", 80)), ("[::1]:0", Address("::1", 0)), ("localhost:65535", Address("localhost", 65535))],
 )

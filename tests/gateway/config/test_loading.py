@@ -1,9 +1,16 @@
 """Loading: read whole, refused whole, each problem by its key's path, no secret in any message."""
 
+import copy
+import math
+import re
 import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from admin.config import AdminSettings
 from gateway.config.loading import Raw, load, read, validate
 from gateway.config.settings import GatewaySettings
 from gateway.config.values import Rate
@@ -68,6 +75,36 @@ def test_every_problem_is_told_at_once(written):
 )
 def test_a_key_that_is_not_known_is_told_with_the_one_that_is_near(written, text, place, meant):
     assert problems_of(written(text))[place] == ("not a known key" if meant is None else f"not a known key: did you mean {meant}?")
+
+
+def places(value: Any, *above: str | int) -> Iterator[tuple[str | int, ...]]:
+    """Where each value of a parsed file stands, tables and arrays among them."""
+    for part, inner in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+        yield (*above, part)
+        yield from places(inner, *above, part)
+
+
+@pytest.mark.parametrize(("file", "model"), [("gateway.toml", GatewaySettings), ("admin.toml", AdminSettings)])
+@pytest.mark.parametrize("wrong", ["?", "", 5.5, -1, 1 << 70, math.nan, True, [], [5.5], {}, "left out"], ids=repr)
+def test_whatever_is_wrong_with_a_setting_is_told_in_the_words_of_the_file(file, model, wrong):
+    """Not in those of Python's types ("a valid dictionary or instance of Tls", "Tuple should have"), which no operator has written."""
+    example = tomllib.loads((Path(__file__).parents[3] / "config" / file).read_text())
+    told: set[str] = set()
+    for *above, last in places(example):
+        values = copy.deepcopy(example)
+        table: Any = values
+        for part in above:
+            table = table[part]
+        if wrong == "left out":
+            del table[last]
+        else:
+            table[last] = wrong
+        try:
+            validate(Raw(file, values, []), model)
+        except ConfigError as error:
+            told |= {problem.message for problem in error.problems}
+    assert told
+    assert not {message for message in told if re.match("[A-Z][a-z]+ (should|required)", message)}
 
 
 @pytest.mark.parametrize(
