@@ -80,7 +80,7 @@ def greet(system: System, folder: DataFolder, port: int, seconds: float) -> None
         f"  {gerbang} call GET {system.gateway_url}/v1/orders --key {key}",
         f"  # notices to the owners of keys: every mail is at {system.mailbox_url}/, every webhook in",
         f"  tail -f {shlex.quote(_nearby(folder.path / 'logs' / 'mailbox.log'))}",
-        "  # what would become of a request, by the configuration",
+        "  # what the configuration makes of a request",
         f"  {gerbang} check {shlex.quote(_nearby(folder.gateway_config))} --explain 'POST /v1/orders'",
     ]
     token = folder.path / "secrets" / "internal-token"

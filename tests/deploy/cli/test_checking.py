@@ -144,7 +144,7 @@ def test_a_route_under_maintenance_is_explained_and_its_text_is_one_line(tmp_pat
     )
     file.write_text(closed)
     result = check(file, "--explain", "GET /v1/wallets")
-    assert "closed    503 maintenance, for 60000 ms: Closed until 10:00 WIB" in result.stdout, result.output
+    assert "closed    503 maintenance, retry after 60000 ms: Closed until 10:00 WIB" in result.stdout, result.output
     assert "closed" not in check(file, "--explain", "GET /v1/markets/summary").stdout
     for text in (" ", "two\\nlines"):
         file.write_text(closed.replace("Closed until 10:00 WIB", text))
