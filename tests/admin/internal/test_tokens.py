@@ -44,7 +44,8 @@ async def test_the_audit_names_who_it_was_and_why_to_operators_and_not_to_the_cu
 
 
 async def test_only_a_named_token_opens(service: Service) -> None:
-    assert (await service.operator("GET", "keys", token="c" * 24)).status == 401
+    other = await service.operator("GET", "keys", token="c" * 24)
+    assert (other.status, other.body["detail"]) == (401, "This service token is not one of those in force.")
     assert (await service.operator("GET", "keys", token=BOB)).status == 200
 
 
