@@ -41,10 +41,10 @@ class StoreUnavailable(GerbangError):
 
 
 class Asker(NamedTuple):
-    """Who was refused, for the log: as far as it was known by then."""
+    """Who was refused, for the log, as far as that was known at the time."""
 
     key_id: str | None
-    """Proven when there is an account too; otherwise only claimed, in the form of a key id."""
+    """Authenticated when :attr:`account` is set too; otherwise only claimed, and well-formed."""
     account_id: str | None
     client_ip: str
     """``""`` when it could not be determined."""
@@ -58,7 +58,7 @@ class Refusal(GerbangError):
     :param headers: field lines to add to the answer, e.g. ``Retry-After``
     :param close: whether the connection is closed after the answer (framing can no longer be trusted)
     :param extras: further members of the problem (RFC 9457 §3.2)
-    :param resource: what there is not enough of, for a metric; one of few names of this program's
+    :param resource: the exhausted resource, as a metric's label; one of a fixed set of names
     """
 
     status: ClassVar[int] = 500
@@ -87,7 +87,7 @@ class Refusal(GerbangError):
         self.route = ""
         """The route's pattern, for the log, when the refusal keeps the request from getting its route."""
         self.brief: bool | None = None
-        """Whether it is answered without its explanation and not logged (``admission.explanations``); ``None``: not decided yet."""
+        """Whether the answer omits the explanation and nothing is logged (``admission.explanations``); ``None``: not decided yet."""
 
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -96,14 +96,14 @@ PROBLEM_JSON: Final = "application/problem+json"
 def problem(status: int, code: str, title: str, detail: str, *, docs_url: str = "") -> dict[str, object]:
     """The members of a problem (RFC 9457 §3.1).
 
-    :param docs_url: of the customers' documentation, which has a section for each code; ``""``: the type is a URN
+    :param docs_url: URL of the customers' documentation, which has a section for each code; ``""``: the type is a URN
     """
     kind = f"{docs_url}#{code}" if docs_url else f"urn:gerbang:problem:{code}"
     return {"type": kind, "title": title, "status": status, "code": code, "detail": detail}
 
 
 def problem_of(refusal: Refusal, *, request_id: str, docs_url: str = "") -> dict[str, object]:
-    """The problem that a refusal is, with its extension members (RFC 9457 §3.2)."""
+    """A refusal as a problem, with its extension members (RFC 9457 §3.2)."""
     members = problem(refusal.status, refusal.code, refusal.title, refusal.detail, docs_url=docs_url)
     return {**members, "request_id": request_id, **refusal.extras}
 
@@ -173,7 +173,7 @@ class RequestTimeout(Refusal):
 class ReplayedRequest(Refusal):
     status, code, title = 409, "replayed_request", "Replayed request"
     repeated: bool = False
-    """Whether it was refused for that before: counted for who sends it."""
+    """Whether it had been refused as a replay before: then it counts against the sender's address."""
 
 
 class BodyTooLarge(Refusal):
@@ -193,19 +193,19 @@ class HeadersTooLarge(Refusal):
 
 
 class UpstreamUnreachable(Refusal):
-    """No connection could be made, or it broke before an answer that can be framed."""
+    """No connection could be established, or it failed before a complete response head was received."""
 
     status, code, title = 502, "upstream_unreachable", "Upstream unreachable"
 
 
 class UpstreamUnavailable(Refusal):
-    """Every server of the pool is known to be down; nothing was tried."""
+    """Every server of the pool is known to be down; no attempt was made."""
 
     status, code, title = 503, "upstream_unavailable", "Upstream unavailable"
 
 
 class Maintenance(Refusal):
-    """The operator has closed this route for a while; nothing was tried."""
+    """The operator has closed this route temporarily; no attempt was made."""
 
     status, code, title = 503, "maintenance", "Under maintenance"
 

@@ -1,8 +1,8 @@
-"""The field lines by which an upstream knows the client: its address, its scheme, the host it asked."""
+"""The field lines that describe the client to an upstream: its address, its scheme, the host it requested."""
 
 
 class ClientLines:
-    """Of one connection; they are rendered once as long as nothing changes."""
+    """The lines of one connection, rendered again only when one of them changes."""
 
     __slots__ = ("_client_ip", "_host", "_lines", "_secure")
 
@@ -11,7 +11,7 @@ class ClientLines:
         self._lines = b""
 
     def render(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
-        """For a request by this host.
+        """The lines for a request to this host.
 
         :param secure: whether the client came over TLS, to this gate or to a trusted proxy
         """

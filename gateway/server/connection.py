@@ -1,6 +1,6 @@
-"""A client connection: reads requests one after the other and writes answers in the same order.
+"""A client connection: reads requests one at a time and writes the answers in the same order.
 
-One exchange at a time: what a client sends behind a request waits, in bounded memory, until that request has its answer. The connection
+There is one exchange at a time: pipelined bytes wait, in bounded memory, until the request before them is answered. The connection
 is in one of the states of ``states``, and its time limit follows from the state: :meth:`ClientConnection._enter` says how.
 """
 
@@ -34,21 +34,21 @@ MAX_BACKLOG = 65_536
 SLICE: Final = 4_096
 """Bytes of a tunnel, or of chunks, that are one item of work: seven hundred of the smallest frames or chunks."""
 SHARED: Final = "connection "
-"""How the name of an owner begins that is a connection of many clients."""
+"""Prefix of an owner's name when the owner is a connection shared by many clients."""
 
 
 class ConnectionTracker(ABC):
-    """Who counts the connections."""
+    """Counts client connections."""
 
     __slots__ = ()
 
     @abstractmethod
     def opened(self, connection: "ClientConnection") -> str:
-        """Count a new connection. A reason when there are too many: ``"at once"`` when there is not even time to say so."""
+        """Count a new connection. Returns why it is one too many, or ``""``; ``"at once"``: drop it without an answer."""
 
     @abstractmethod
     def owner(self, connection: "ClientConnection") -> str:
-        """Who shares turns with whom: an address, or a connection of many clients."""
+        """The owner under which the connection shares turns: an address, or the connection itself when many clients share it."""
 
     @abstractmethod
     def closed(self, connection: "ClientConnection") -> None:
@@ -56,9 +56,9 @@ class ConnectionTracker(ABC):
 
 
 class ClientConnection(ClientEnd):
-    """See the module. An :class:`asyncio.Protocol` by its methods; it does not inherit from that, for a class that is compiled could not.
+    """See the module. It has the methods of :class:`asyncio.Protocol` but does not inherit from it, because a compiled class cannot.
 
-    :param peer: who it is from, when not the transport's own peer
+    :param peer: the client's address, if it is not the transport's peer
     :param believed: see :attr:`gateway.http1.message.Request.believed`
     :param secure: whether it is over TLS
     """
@@ -75,14 +75,14 @@ class ClientConnection(ClientEnd):
         self.believed = believed
         self._tracker = tracker
         self._serving: Serving = worker.serving
-        """The version of the request in progress, or the one that was in force when the last state was entered."""
+        """The configuration version of the request in progress, or the one in force when the current state was entered."""
         self._reader = RequestReader()
         self._input = InputBuffer(worker.memory, worker.scheduler)
         self._exchange: Exchange | None = None
         self._upgraded: Upgraded | None = None
         self._processing = self._full = False
         self._unread = 0
-        """Bytes that were written and not read by the client when the time limit for reading them began."""
+        """Bytes that the client had not read when the time limit for reading them began."""
         self.lines = ClientLines()
         self.shared = False
         self._lingering = Lingering()
@@ -115,7 +115,7 @@ class ClientConnection(ClientEnd):
         state, buffer = self._state, self._input
         if state == WAITING:
             self._hold(data)
-            if not buffer.waiting and not buffer.may_process(len(data)):  # so much that the turn is full of it
+            if not buffer.waiting and not buffer.may_process(len(data)):  # large enough to use up the turn
                 buffer.wait_turn(self._take_turn)
         elif state == ENDING:
             self._discard(len(data))
@@ -130,7 +130,7 @@ class ClientConnection(ClientEnd):
             buffer.data = data
             if buffer.charge():
                 buffer.wait_turn(self._take_turn)
-            else:  # it cannot be held, so its first request is read; what stands behind that has to wait all the same
+            else:  # it cannot be buffered, so its first request is read; the bytes behind that still have to wait
                 self._process_buffer(turn=True)
         elif state == TUNNEL:
             buffer.data += data
@@ -140,11 +140,11 @@ class ClientConnection(ClientEnd):
             self._process_buffer(turn=buffer.authenticated)
         else:
             self._read_body(data)
-            if not buffer.waiting and not buffer.may_process(len(data)):  # what stands behind the content may wait already
+            if not buffer.waiting and not buffer.may_process(len(data)):  # bytes behind the content may be waiting already
                 buffer.wait_turn(self._take_turn)
 
     def eof_received(self) -> None:
-        """The client has gone, or will at least send no more: either way nobody waits (the transport closes itself)."""
+        """The client has closed its side, so nobody waits for an answer (the transport closes itself)."""
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._enter(ENDING)
@@ -160,13 +160,13 @@ class ClientConnection(ClientEnd):
             scheduler.schedule(self._input.owner, self._close_upgraded)  # many can end at once
 
     def _close_upgraded(self) -> None:
-        """The other side of what was a tunnel hears of the end."""
+        """Tell the other side of the tunnel that the client has gone."""
         upgraded, self._upgraded = self._upgraded, None
         if upgraded is not None:
             upgraded.client_closed()
 
     def pause_writing(self) -> None:
-        """The client reads slower than it is sent to."""
+        """The client reads more slowly than data is written to it."""
         self._full = True
         if self._upgraded is not None:
             self._upgraded.client_full()
@@ -188,7 +188,7 @@ class ClientConnection(ClientEnd):
     # -- states
 
     def _enter(self, state: int) -> None:
-        """Change the state, and with it the time limit: see the table. What every request goes through does so itself, by the same rule."""
+        """Change the state and the time limit with it: see the table. The hot path sets both itself, by the same rule."""
         self._state = state
         now_ms, serving = self._worker.ticker.now_ms, self._serving
         if BODY <= state <= WAITING:
@@ -207,14 +207,14 @@ class ClientConnection(ClientEnd):
             self.deadline_ms = NEVER if state == TUNNEL else now_ms + LINGER_MS
 
     def _reset_deadline(self) -> None:
-        """What the time limit of the present state depends on has changed."""
+        """Recompute the time limit of the current state, because something that it depends on has changed."""
         if BODY <= self._state <= WAITING:
             self._enter(self._state)
 
-    # -- each takes the next bytes
+    # -- one reader for each state
 
     def _read_head(self, data: bytes) -> None:
-        """Between requests, or inside a head."""
+        """Read between requests, or inside a head."""
         reader = self._reader
         try:
             if reader.read_head(data, self._worker.serving.max_header_bytes):
@@ -225,7 +225,7 @@ class ClientConnection(ClientEnd):
             self._refuse(refusal, reader.partial_line(data))
 
     def _read_body(self, data: bytes) -> None:
-        """Inside a request's content."""
+        """Read inside a request's content."""
         reader, exchange = self._reader, self._exchange
         if exchange is None:
             return
@@ -245,14 +245,14 @@ class ClientConnection(ClientEnd):
             self._charge_or_abort()
 
     def _hold(self, data: bytes) -> None:
-        """A request waits for its answer; what comes behind it waits, too."""
+        """Buffer what arrives while a request waits for its answer."""
         self._input.data += data
         self._charge_or_abort()
         if len(self._input.data) > MAX_BACKLOG:
             self._input.pause()
 
     def _discard(self, size: int) -> None:
-        """What comes behind the last answer: the client may not have read that yet."""
+        """Drop what arrives after the last answer, which the client may not have read yet."""
         buffer = self._input
         more = self._lingering.drop(size)
         if not buffer.waiting and not (self._worker.scheduler.may_run(size) and more):
@@ -261,7 +261,7 @@ class ClientConnection(ClientEnd):
                 buffer.wait_turn(self._take_turn)
 
     def _charge_or_abort(self) -> bool:
-        """For what stands behind a request, or in a tunnel: who has no share of the memory left is cut off."""
+        """Charge buffered bytes to their owner; abort the connection when its share of the memory is used up."""
         if self._input.charge():
             return True
         self._worker.metrics.resource_refused["body_memory_share"] += 1
@@ -281,7 +281,7 @@ class ClientConnection(ClientEnd):
     # -- steps of reading
 
     def _begin_exchange(self) -> None:
-        """A head is complete: the exchange takes over, by the version of the configuration in force at this moment."""
+        """A head is complete: start an exchange with the configuration version in force now."""
         reader, worker = self._reader, self._worker
         line, fields, reader.fields = reader.line, reader.fields, NO_FIELDS
         request = Request(
@@ -296,7 +296,7 @@ class ClientConnection(ClientEnd):
             if self._full:
                 self._enter(WAITING)
             else:
-                self._state, self.deadline_ms = WAITING, NEVER  # as _enter does: the usual case of every request
+                self._state, self.deadline_ms = WAITING, NEVER  # as _enter does: the common case
             exchange.start()
             if self._state == WAITING and len(buffer.data) > FREE_BACKLOG:
                 self._charge_or_abort()
@@ -307,13 +307,13 @@ class ClientConnection(ClientEnd):
                 self._process_buffer(turn=buffer.authenticated)
 
     def _in_chunks(self) -> bool:
-        """Whether content comes in chunks, each of which costs: it is read in slices, whoever the last request was from."""
+        """Whether the content is chunked: each chunk costs time, so it is read in slices, even from an authenticated client."""
         return self._state == BODY and self._reader.framing.length == CHUNKED
 
     def _process_buffer(self, *, turn: bool = False) -> None:
-        """Go through bytes that have waited, without recursion: each request may have its answer at once.
+        """Process buffered bytes in a loop, without recursion, since each request may be answered at once.
 
-        :param turn: there is time for the first
+        :param turn: whether the first request may be processed without waiting for a turn
         """
         if self._processing:
             return
@@ -347,13 +347,13 @@ class ClientConnection(ClientEnd):
             else:
                 buffer.drop()
 
-    # -- what an exchange asks of it (gateway.server.ports.ClientEnd)
+    # -- gateway.server.ports.ClientEnd
 
     def write(self, data: bytes) -> None:
         if self._state == ENDING:
             return
         self._worker.outbox.put(self.transport, data)
-        if self._full and self._exchange is not None:  # which has begun since then, or had no upstream connection to pause yet
+        if self._full and self._exchange is not None:  # it may have started since, or had no upstream connection to pause yet
             self._exchange.pause()
 
     def needs_own_turn(self) -> bool:
@@ -366,10 +366,10 @@ class ClientConnection(ClientEnd):
             if self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
                 self.close()
             else:
-                self.close_idle()  # the client has said that this request is its last, and it is read: nothing is to be drained
+                self.close_idle()  # this was the client's last request, and it has been read: there is nothing to drain
         elif not self._full:
             self._next()
-        # else the next one begins when the client has read what it has got
+        # else the next request is read once the client has read this answer
 
     def _next(self) -> None:
         worker = self._worker
@@ -379,7 +379,7 @@ class ClientConnection(ClientEnd):
             self._input.resume()
         if self._input.data:
             self._process_buffer()
-        elif worker.draining:  # which began while the client had not read its answer
+        elif worker.draining:  # draining began while the answer was unread
             self.close()
 
     def pause_reading(self) -> None:
@@ -416,7 +416,7 @@ class ClientConnection(ClientEnd):
         self._input.authenticated = authenticated
 
     def close(self) -> None:
-        """Ends our side, then reads on for a moment."""
+        """Shut down the sending side, then read for a moment (see :mod:`gateway.server.lingering`)."""
         if self._state == ENDING:
             return
         self._worker.outbox.flush()
@@ -432,25 +432,25 @@ class ClientConnection(ClientEnd):
     def abort(self) -> None:
         reset(self.transport)
 
-    # -- what the plane asks of it
+    # -- called by the plane
 
     def close_idle(self) -> None:
-        """Close between requests: nothing unread is expected, so there is nothing to linger for."""
+        """Close between requests: nothing is unread, so there is no need to linger."""
         self._worker.outbox.flush()
         self._enter(ENDING)
         self.transport.close()
 
     @property
     def idle(self) -> bool:
-        """Between requests, with nothing of the next one read."""
+        """Whether the connection is between requests, with nothing of the next one read."""
         return self._state <= IDLE and not self._reader.begun and not self._input.data
 
     def expired(self) -> None:
-        """Its deadline has passed."""
+        """Act on a deadline that has passed."""
         self.deadline_ms = NEVER
         state, timeouts = self._state, self._worker.metrics.timeouts
         if state <= BODY and self._input.waiting:
-            self._enter(state)  # it is we who are late
+            self._enter(state)  # the delay is ours
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1
             self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.partial_line(b""))
@@ -463,13 +463,13 @@ class ClientConnection(ClientEnd):
         elif state == ENDING:
             self._linger()
         elif self._unread - unsent(self.transport) >= SLOWEST * self._serving.idle_timeout_ms // 1_000:
-            self._enter(state)  # it reads, slowly: the kernel asks for more only when much of what it holds is gone
+            self._enter(state)  # it reads slowly: the kernel takes more only once much of its buffer is free
         else:
             timeouts["write"] += 1
             self.transport.abort()
 
     def _linger(self) -> None:
-        """Go when the client has had everything, and a moment to see that it was the last."""
+        """Close once the client has received everything and has had a moment to read it."""
         seen = self._lingering.look(self.transport, self._worker.ticker.now_ms, self._serving.idle_timeout_ms)
         if seen == LINGER:
             self._enter(ENDING)
@@ -479,9 +479,9 @@ class ClientConnection(ClientEnd):
         self.transport.abort()
 
     def _refuse(self, refusal: Refusal, partial: tuple[bytes, bytes] = (b"", b"")) -> None:
-        """Answer what is not even a request, and close.
+        """Answer bytes that are not a valid request, and close.
 
-        :param partial: method and path, as far as they are known
+        :param partial: method and path, as far as known
         """
         worker, serving = self._worker, self._worker.serving
         worker.refused(serving, refusal, None)

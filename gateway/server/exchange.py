@@ -1,10 +1,10 @@
 """One request/response exchange, from the request head to the last byte of the answer.
 
 The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → decide (see
-``admission.driver``) → forward or answer → relay the response. On the read path of a known key all of it happens inside one call from the
+``admission.driver``) → forward or answer → relay the response. For a read with a cached key all of it happens inside one call from the
 event loop: no task, no await.
 
-Its phases are in ``phases``.
+The phases are listed in ``phases``.
 """
 
 import structlog
@@ -35,15 +35,15 @@ from gateway.telemetry.tracing import Trace, Tracing
 _log = structlog.get_logger(__name__)
 
 BUFFER_ANYWAY = 65_536
-"""Content up to this size is buffered on public routes, too: what is held whole can be sent again after an idle-connection race."""
+"""Content up to this size is buffered on public routes, too, so that it can be sent again after an idle-connection race."""
 DISCARD_AT_MOST = 65_536
-"""Content of a refused request that is read and thrown away to keep the connection; over that it is closed."""
+"""Bytes of a refused request's content that are read and discarded to keep the connection open; beyond that it is closed."""
 
 
 class Exchange(Receiver):
     """See the module. Receives the upstream's response as a :class:`gateway.forward.ports.Receiver`.
 
-    :param serving: the version of the configuration that this request is decided, forwarded, logged and traced by
+    :param serving: the configuration version that applies to this request from admission to the access log
     """
 
     __slots__ = (
@@ -69,18 +69,18 @@ class Exchange(Receiver):
         self._trace: Trace | None = None
         self.phase = RECEIVING
         self.streamed = self._chunked = False
-        """The content is passed on as it comes; the answer is sent in chunks."""
+        """The request's content is streamed; the answer is sent chunked."""
         self.authenticated = False
-        """It was admitted for a key."""
+        """Whether it was admitted with a key."""
         self._whole = framing.length == 0
-        """All of the request's content has come."""
+        """Whether all of the request's content has been received."""
 
-    # -- the request, as it comes
+    # -- receiving the request
 
     def start(self, arrived: int = 0) -> None:
         """The head is complete.
 
-        :param arrived: bytes that stand behind it already
+        :param arrived: bytes already received behind it
         """
         if self._request.target == b"*":
             self._answer(answer.OPTIONS)
@@ -92,7 +92,7 @@ class Exchange(Receiver):
         try:
             self._route = route = self._serving.gate.route(self._request)
             if self._framing.upgrade and route.websocket:
-                self._keep_alive = False  # whatever the answer: what stands behind a handshake may be frames
+                self._keep_alive = False  # whatever the answer: the bytes behind a handshake may be frames
             if self._whole:
                 if self._connection.shared:
                     self._decide_in_turn()
@@ -100,7 +100,7 @@ class Exchange(Receiver):
                     self._decide()
                 return
             if 0 <= self._framing.length <= arrived:
-                self._collect(())  # all of it is here, and decided on in this turn
+                self._collect(())  # all of it has been received, and is decided on in this turn
             else:
                 self._look_at_head()
         except KeyNeeded as needed:
@@ -111,21 +111,21 @@ class Exchange(Receiver):
             self._handle_error(error)
 
     def _look_at_head(self) -> None:
-        """Nothing of the content is kept before.
+        """Check the head before any content is buffered.
 
-        :raises Refusal: its head shows that the request may not pass
-        :raises KeyNeeded: its key is not in memory
+        :raises Refusal: the head alone shows that the request is refused
+        :raises KeyNeeded: the key is not in memory
         """
         if self._route is not None:
             self._collect(self._serving.gate.begin(self._request, self._route))
 
     async def _look_up(self, needed: KeyNeeded) -> None:
-        """The client is not read meanwhile."""
+        """Fetch the key, without reading from the client meanwhile."""
         try:
             await fetch_and_retry(self._serving.gate, needed, self._look_again)
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(error)
-        if self.phase == DISCARDING:  # the content is in the way of the next request
+        if self.phase == DISCARDING:  # the next request comes behind the content
             self._connection.resume_content()
 
     def _look_again(self) -> None:
@@ -137,9 +137,9 @@ class Exchange(Receiver):
         self._connection.resume_content()
 
     def _collect(self, owners: tuple[str, ...]) -> None:
-        """The content may come.
+        """Begin to accept content.
 
-        :raises BodyTooLarge: more is announced than may
+        :raises BodyTooLarge: the announced length exceeds the limit
         """
         length = self._framing.length
         self._buffer = BodyBuffer(self._serving.limits.max_body_bytes, length, self._worker.memory, owners)
@@ -150,7 +150,7 @@ class Exchange(Receiver):
             self._connection.write(answer.CONTINUE)
 
     def content(self, data: bytes, *, last: bool) -> None:
-        """More of the content, coding removed."""
+        """Take more of the content, its transfer coding removed."""
         self._whole = last
         if self.phase == DISCARDING:
             if last:
@@ -176,10 +176,10 @@ class Exchange(Receiver):
         if self._call is not None:
             self._call.feed(data, last=last)
 
-    # -- may it pass?
+    # -- admission
 
     def _decide_in_turn(self) -> None:
-        """The turn in which it was read is its connection's; where many clients share one, each takes a turn of its own to be decided."""
+        """Decide in the turn in which it was read; on a connection shared by many clients, in a turn of the client's own."""
         scheduler = self._worker.scheduler
         if not self._connection.needs_own_turn() or scheduler.may_run():
             self._decide()
@@ -206,7 +206,7 @@ class Exchange(Receiver):
             self._handle_error(error)
 
     def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
-        """What was awaited has come."""
+        """Continue with the outcome of a decision that had to wait."""
         self._pending = None
         self._admitted = admitted
         try:
@@ -217,8 +217,8 @@ class Exchange(Receiver):
         except Exception as failure:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(failure)
 
-    # -- it may
-
+    # -- forwarding
+    
     def _on_admitted(self, admitted: Admitted) -> None:
         self._admitted = admitted
         self.authenticated = admitted.identity is not None
@@ -261,7 +261,7 @@ class Exchange(Receiver):
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:
-        """Once for a request, at whatever end of the admission: with what is known by then."""
+        """Begin the span, once for each request: after admission or refusal, with what is known then."""
         request = self._request
         self._trace = trace = reports.begin_trace(
             tracing, request, self._route, self._admitted, trusted=lambda: self._serving.proxies.contains(request.peer)
@@ -279,7 +279,7 @@ class Exchange(Receiver):
         if admitted is None:
             return
         framing, self._chunked = head.framing, head.length < 0
-        if http10 and self._chunked:  # chunks do not exist there: the content ends with the connection
+        if http10 and self._chunked:  # HTTP/1.0 has no chunks: the content ends with the connection
             framing, self._chunked, self._keep_alive = b"", False, False
         if not self._whole or worker.draining:
             self._keep_alive = False
@@ -299,7 +299,7 @@ class Exchange(Receiver):
         return b"" if cors is None else cors.lines(self._request)
 
     def _stages(self, call: Call) -> tuple[float, float]:
-        """Milliseconds from the request's receipt to its sending to the upstream, and from there to now."""
+        """Milliseconds from receiving the request to sending it to the upstream, and from then until now."""
         upstream_ms = (clock.stopwatch() - call.sent_at) * 1000
         return max(0.0, clock.now_ms() - self._request.received_ms - upstream_ms), upstream_ms
 
@@ -347,7 +347,7 @@ class Exchange(Receiver):
         self._abort()
 
     def request_due(self) -> bool:
-        """Whether nothing was heard against its key while it waited for a connection; else it waits until that is known."""
+        """Whether its key is unchanged since it was admitted; if not, it waits until the key has been checked again."""
         admitted, gate = self._admitted, self._serving.gate
         if admitted is None or gate.still_valid(admitted):
             return True
@@ -375,7 +375,7 @@ class Exchange(Receiver):
     # -- the client's side
 
     def pause(self) -> None:
-        """The client does not read as fast as the upstream sends."""
+        """The client reads more slowly than the upstream sends."""
         if self._call is not None and self._call.connection is not None:
             self._call.connection.pause()
 
@@ -390,10 +390,10 @@ class Exchange(Receiver):
             self._worker.metrics.aborted += 1
         self.phase = OVER
 
-    # -- it may not, and the end
+    # -- refusals, and the end
 
     def fail(self, refusal: Refusal) -> None:
-        """Answer with a refusal, once; a response that has begun is cut off instead, and an answer that was given is the last."""
+        """Answer with a refusal; a response that has begun is aborted instead, and after a complete answer nothing is sent."""
         self._release()
         phase, serving = self.phase, self._serving
         if phase >= DISCARDING:
@@ -407,13 +407,13 @@ class Exchange(Receiver):
         if phase == RESPONDING:
             self._abort()
             return
-        given = serving.gate.render(refusal, self._request)  # which decides whether it is explained, and logged
+        given = serving.gate.render(refusal, self._request)  # decides whether it is explained, and logged
         self._worker.refused(serving, refusal, self._request, self._route.pattern if self._route is not None else None, self._admitted)
         limits = self._admitted.answer_headers if self._admitted is not None else b""
         self._answer(given, more=limits, close=refusal.close)
 
     def _refuse_briefly(self, refused: BriefRefusal) -> None:
-        """As :meth:`fail`, for what attacks consist of: one write of what was rendered before, and two counts."""
+        """As :meth:`fail`, for floods: one write of a pre-rendered answer, and two counters."""
         serving, worker, framing = self._serving, self._worker, self._framing
         plain = serving.tracing is None and serving.cors is None and not framing.http10 and self._request.method != b"HEAD"
         if not (plain and self._whole and self._keep_alive) or worker.draining:
@@ -425,7 +425,7 @@ class Exchange(Receiver):
         self._complete()
 
     def _handle_error(self, error: Exception) -> None:
-        """A refusal is answered; anything else is a defect: 500, with its traceback in the log."""
+        """Answer a refusal; anything else is a defect: 500, with its traceback in the log."""
         if isinstance(error, Refusal):
             self.fail(error)
             return
@@ -433,7 +433,7 @@ class Exchange(Receiver):
         self.fail(InternalError("internal error: contact support with the request id", close=True))
 
     def _answer(self, given: Answer, *, more: bytes = b"", close: bool = False) -> None:
-        """Write an answer of the gate's own, then go on to the next request once the rest of this one is out of the way."""
+        """Write one of the gate's own answers, then continue with the next request once the rest of this one has been discarded."""
         framing, worker = self._framing, self._worker
         if close or worker.draining or not (self._whole or self._may_discard()):
             self._keep_alive = False
@@ -449,19 +449,19 @@ class Exchange(Receiver):
             self.phase = DISCARDING
 
     def _complete(self) -> None:
-        """Answered to the end."""
+        """End the exchange after a complete answer."""
         if self._place is not None:
             self._release_place()
         self.phase = OVER
         self._connection.finish(keep_alive=self._keep_alive)
 
     def _abort(self) -> None:
-        """The client has part of a response: only cutting the connection tells it so."""
+        """Abort the connection: the only way to tell the client that its response is incomplete."""
         self.phase = OVER
         self._connection.abort()
 
     def _may_discard(self) -> bool:
-        """Whether what is left of the content is small enough to wait for, and will surely come."""
+        """Whether the rest of the content is small enough to discard, and certain to be sent."""
         return 0 <= self._framing.length <= DISCARD_AT_MOST and not self._framing.expects_continue
 
     def _release_place(self) -> None:
@@ -470,7 +470,7 @@ class Exchange(Receiver):
             place.leave()
 
     def _release(self) -> None:
-        """Of a decision, of the upstream, of content held, and of room for a tunnel."""
+        """Release the pending decision, the upstream call, the buffered content and the tunnel's place."""
         if self._buffer is not None:
             self._buffer.whole()
         pending, self._pending = self._pending, None

@@ -2,10 +2,10 @@
 
 A connection whose last request was authenticated is processed at once. Input on any other connection is processed at once too, while the
 current turn of the loop has budget left (:data:`BUDGET_US`); then it is queued, and its connection is not read meanwhile. In the turns that
-follow, queued addresses are served round-robin, one item each. When a turn takes longer than :data:`TURN_US`, whatever those items led to,
-turns without any repay the excess (at most :data:`MAX_SKIPPED_TURNS` in a row).
+follow, queued addresses are served round-robin, one item each. When a turn takes longer than :data:`TURN_US`, everything that
+those items caused included, the excess is repaid by turns without items (at most :data:`MAX_SKIPPED_TURNS` in a row).
 
-So unauthenticated input, however much arrives at once, delays an authenticated request by about one such turn for each that it needs; an
+However much unauthenticated input arrives at once, an authenticated request is delayed by about one such turn for each that it needs; an
 unauthenticated client waits for one item of each other address, not for all items of one. At most one item is queued for each connection.
 """
 
@@ -17,15 +17,15 @@ from typing import Final
 from gateway.runtime import clock
 
 BUDGET_US: Final = 500
-"""Microseconds of a turn in which unauthenticated items are begun. One runs in any case, so that there is progress on any machine."""
+"""Microseconds of a turn in which unauthenticated items are begun. At least one always runs, so that even a slow machine makes progress."""
 TURN_US: Final = 1_000
-"""Microseconds of the processor that a turn may take in all before such items pause."""
+"""Microseconds of processor time that a turn may take before such items pause."""
 LONG_US: Final = 5_000
-"""Microseconds of the processor from which a turn is called long."""
+"""Microseconds of processor time from which a turn counts as long."""
 MAX_SKIPPED_TURNS: Final = 16
-"""Turns in a row that run no unauthenticated item."""
+"""Consecutive turns that run no unauthenticated item."""
 MEASURED_TURNS: Final = 4
-"""Turns that are measured after one that was closed."""
+"""Turns that are measured after a closed one."""
 
 
 class FairScheduler:
@@ -37,24 +37,24 @@ class FairScheduler:
         self._measuring = False
         """Whether :meth:`_next` is scheduled."""
         self._begun_us = 0
-        """When this turn began, by the processor's time."""
+        """When this turn began, in processor time."""
         self._until_us = 0
-        """When the budget of this turn is used up, by the clock's."""
+        """When this turn's budget is used up, in wall-clock time."""
         self._debt_us = 0
-        """By how much turns have been too long."""
+        """Microseconds by which turns have been too long."""
         self._skipped = 0
-        """Turns in a row without an item."""
+        """Consecutive turns without an item."""
         self._measure_next = 0
-        """Turns to measure even when nothing is queued."""
+        """Turns still to be measured even when nothing is queued."""
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
         """By owner, in the order of their turns."""
         self.deferred = 0
-        """Items queued, in total."""
+        """Items queued, over all owners."""
         self.long_us = 0
-        """Microseconds that long turns have taken, in total."""
+        """Total microseconds that long turns have taken."""
 
     def may_run(self, size: int = 0) -> bool:
-        """Whether an item may run now. If not: :meth:`schedule`.
+        """Whether an item may run now. If not, call :meth:`schedule`.
 
         :param size: bytes that have been read for it; each counts for half a nanosecond, which is about what it took to read it
         """
@@ -69,7 +69,7 @@ class FairScheduler:
     def schedule(self, owner: str, item: Callable[[], None]) -> None:
         """Run this in a later turn of the loop.
 
-        :param owner: with whom it shares turns: an address
+        :param owner: the address under which it shares turns
         """
         self.deferred += 1
         items = self._waiting.get(owner)
@@ -80,9 +80,9 @@ class FairScheduler:
             self._begin_turns(clock.monotonic_us())
 
     def wait_turn(self, owner: str, takes_us: int) -> "asyncio.Future[None]":
-        """The same for a coroutine.
+        """Wait for a turn, in a coroutine.
 
-        :param takes_us: what is done then, in microseconds, about: it comes when the turn has passed that woke it
+        :param takes_us: about how many microseconds the coroutine will take: they are spent after the turn that resumes it
         """
         begun: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -95,12 +95,12 @@ class FairScheduler:
         return begun
 
     def measure(self) -> None:
-        """Measure this turn: it does work that cannot be deferred, such as opening or closing a connection."""
+        """Measure this turn, which does work that cannot be deferred, such as opening or closing a connection."""
         if not self._measuring:
             self._begin_turns(clock.monotonic_us())
 
     def close_turn(self) -> None:
-        """Begin nothing else in this turn: what was begun costs most in one of the next, as a TLS handshake does."""
+        """Begin nothing else in this turn: the item just begun has most of its cost in a later turn, as a TLS handshake does."""
         self._until_us = 0
         self._measure_next = MEASURED_TURNS
 
@@ -111,7 +111,7 @@ class FairScheduler:
         asyncio.get_running_loop().call_soon(self._next)
 
     def _next(self) -> None:
-        """Another turn of the loop begins."""
+        """Begin the next turn of the loop."""
         now_us, used_us = clock.monotonic_us(), clock.processor_us()
         took_us, self._begun_us = used_us - self._begun_us, used_us
         if took_us > LONG_US:
@@ -139,7 +139,7 @@ class FairScheduler:
             items = waiting.pop(owner)
             item = items.popleft()
             if items:
-                waiting[owner] = items  # behind all others
+                waiting[owner] = items  # after all others
             item()
             if clock.monotonic_us() >= self._until_us:
                 break

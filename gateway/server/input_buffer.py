@@ -1,6 +1,6 @@
-"""What a client connection has received and not looked at yet, whose memory that takes, and whether more is read.
+"""The unprocessed input of a client connection: buffering, memory accounting, and when reading is paused.
 
-Bytes wait for two reasons: the request before them has no answer yet, or their client is not authenticated and it is not its turn
+Bytes wait for two reasons: the request before them is not answered yet, or their client is not authenticated and it is not its turn
 (:mod:`gateway.server.fair_scheduler`). A connection that waits for a turn with few bytes is still read: most clients send nothing until
 they have their answer, and to stop and resume reading costs two system calls.
 """
@@ -14,7 +14,7 @@ from gateway.http1.body import Memory
 from gateway.server.fair_scheduler import FairScheduler
 
 FREE_BACKLOG: Final = 4_096
-"""Bytes held for a connection that nobody accounts for; more than that takes its client's share of the memory for contents."""
+"""Bytes buffered for a connection without being charged; more than that is charged to its client's share of the memory for contents."""
 
 
 class InputBuffer:
@@ -28,17 +28,17 @@ class InputBuffer:
         self._transport: asyncio.Transport = cast("asyncio.Transport", None)
         self.data = b""
         self._charged = 0
-        """Bytes of it that are taken from the memory for contents."""
+        """Bytes of the buffer that are charged to the memory for contents."""
         self.owner = ""
-        """With whom it shares turns and memory: an address, or a connection of many clients."""
+        """The owner of its turns and memory: an address, or the connection itself when many clients share it."""
         self.paused = False
-        """Whether its user wants no more for now."""
+        """Whether reading is paused by :meth:`pause`."""
         self.authenticated = False
-        """Whether the last request was admitted for a key: such a client does not wait for turns."""
+        """Whether the last request was admitted with a key: such a client does not wait for turns."""
         self.waiting = False
         """Whether it waits for a turn."""
         self._stopped = False
-        """Whether the transport is not read."""
+        """Whether the transport's reading is paused."""
 
     def open(self, transport: asyncio.Transport, owner: str) -> None:
         """Begin to receive from this transport."""
@@ -48,20 +48,20 @@ class InputBuffer:
     # -- turns
 
     def may_process(self, size: int = 0) -> bool:
-        """Whether its bytes may be looked at now. If not: :meth:`wait_turn`.
+        """Whether its bytes may be processed now. If not, call :meth:`wait_turn`.
 
         :param size: bytes that have just been read
         """
         return self.authenticated or self._scheduler.may_run(size)
 
     def wait_turn(self, item: Callable[[], None]) -> None:
-        """Schedule this, which begins with :meth:`turn_came` and ends with :meth:`update_reading`, for its turn."""
+        """Schedule an item, which must begin with :meth:`turn_came` and end with :meth:`update_reading`."""
         self.waiting = True
         self.update_reading()
         self._scheduler.schedule(self.owner, item)
 
     def turn_came(self) -> None:
-        """Its turn has come."""
+        """Note that the scheduled turn has come."""
         self.waiting = False
 
     # -- reading
@@ -72,12 +72,12 @@ class InputBuffer:
         self.update_reading()
 
     def resume(self) -> None:
-        """Read on, unless it has enough to wait for a turn with."""
+        """Continue reading, unless enough is buffered while it waits for a turn."""
         self.paused = False
         self.update_reading()
 
     def update_reading(self) -> None:
-        """Pause or resume reading, as what is held and what was asked for require."""
+        """Pause or resume reading, as the buffer and :meth:`pause` require."""
         stop = self.paused or (self.waiting and len(self.data) > FREE_BACKLOG)
         if stop is self._stopped or self._transport.is_closing():
             return
@@ -90,7 +90,7 @@ class InputBuffer:
     # -- bytes
 
     def charge(self) -> bool:
-        """Take what is held from its owner's share of the memory. ``False``: there is none left."""
+        """Charge the buffer to its owner's share of the memory. ``False``: the share is used up."""
         size = len(self.data)
         if self._charged:
             self._memory.give(self._charged, (self.owner,))
@@ -104,7 +104,7 @@ class InputBuffer:
         return True
 
     def take(self, most: int = 0) -> bytes:
-        """Everything that is held, or no more than this many bytes of it."""
+        """Remove and return the buffered bytes; at most ``most`` of them unless 0."""
         data = self.data
         if most:
             self.data = data[most:]
@@ -116,7 +116,7 @@ class InputBuffer:
         return data
 
     def drop(self) -> None:
-        """Forget what is held."""
+        """Discard the buffer."""
         self.data = b""
         if self._charged:
             self.charge()

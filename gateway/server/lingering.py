@@ -1,6 +1,6 @@
-"""The end of a client connection: what the client still sends is read and dropped until it has had the last answer (RFC 9112 §9.6).
+"""Lingering close: reads and drops what the client still sends until it has received the last answer (RFC 9112 §9.6).
 
-To close with bytes unread would reset the connection, and the client would lose the end of that answer.
+Closing with unread bytes would reset the connection, and the client could lose the end of that answer.
 """
 
 import asyncio
@@ -9,14 +9,14 @@ from typing import Final
 from gateway.net.closing import unsent
 
 DROPPED_AT_MOST: Final = 16 << 20
-"""Bytes that are read and dropped behind the last answer; who sends more than that is reset when the time has passed."""
+"""Bytes that are read and dropped after the last answer; a client that sends more is reset when the time has passed."""
 
 LINGER: Final = 0
-"""Look again after a while."""
+"""The linger is not over: check again later."""
 DONE: Final = 1
-"""The client has had everything, and a moment to see that it was the last."""
+"""The client has received everything, and had a moment to read it."""
 STALLED: Final = 2
-"""The client does not read."""
+"""The client has stopped reading."""
 
 
 class Lingering:
@@ -27,17 +27,17 @@ class Lingering:
     def __init__(self) -> None:
         self._dropped = 0
         self._unsent = 0
-        """Bytes that were unsent when it was looked at last."""
+        """Bytes that were unsent at the last check."""
         self._stalled_ms = 0
-        """When a client that reads nothing has had time enough."""
+        """When a client that reads nothing is given up on."""
 
     def drop(self, size: int) -> bool:
-        """So many bytes have come. Whether more may be read."""
+        """Count received bytes. Returns whether more may be read."""
         self._dropped += size
         return self._dropped <= DROPPED_AT_MOST
 
     def look(self, transport: asyncio.Transport, now_ms: int, idle_timeout_ms: int) -> int:
-        """A moment has passed: :data:`LINGER`, :data:`DONE` or :data:`STALLED`."""
+        """Check the progress: :data:`LINGER`, :data:`DONE` or :data:`STALLED`."""
         before, self._unsent = self._unsent, unsent(transport)
         if self._unsent == before == 0:
             return DONE

@@ -1,4 +1,4 @@
-"""The phases of an exchange, and what leads from one to the next. :class:`gateway.server.exchange.Exchange` alone changes them.
+"""The phases of an exchange and their transitions. Only :class:`gateway.server.exchange.Exchange` changes them.
 
 ========== ============================================ ==========
 phase      what happens                                 next phase
@@ -31,7 +31,7 @@ any        the client is gone                           OVER
 
 from typing import Final
 
-# Plain integers: an enumeration's members are slow to name for every request.
+# Plain integers: looking up an enumeration's members is slow on every request.
 RECEIVING: Final = 0
 DECIDING: Final = 1
 FORWARDED: Final = 2

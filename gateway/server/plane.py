@@ -1,6 +1,6 @@
 """The data plane of one worker: accepts and counts connections, enforces their timeouts, drains.
 
-``process/app.py`` makes one, hands it sockets, and at a reload the next version of the configuration; who may pass is not decided here.
+``process/app.py`` creates it and hands it sockets and, at each reload, the new configuration. No admission decision is made here.
 """
 
 import asyncio
@@ -33,17 +33,17 @@ _log = structlog.get_logger(__name__)
 TOLD_AT_MOST = 256
 """Connections beyond the limit that are being refused with an answer; more are dropped without one."""
 SMALLEST_SHARE = 8
-"""Connections that every address may have, however few there are."""
+"""Connections that every address may have, however low the limit."""
 SHUTDOWN_S = 3_600
-"""How long TLS may take to end, with all that the client has not read. A connection that is ending watches over its own time: a limit that
-could pass before would cut off the end of an answer that is read slowly.
+"""How long a TLS shutdown may take, including sending what is still unsent. A closing connection enforces its own time limit; a shorter one
+here would cut off the end of an answer that is read slowly.
 """
 IDLE_GRACE_MS = 200
-"""How much longer idle connections are read when draining: what was sent before a client could know lies unread in the socket, and closing
-then would reset it."""
+"""How long idle connections are still read when draining: a request sent just before may be unread in the socket, and closing
+would reset it."""
 LAST_PREAMBLES_S = 1.0
-"""How long PROXY headers and TLS handshakes in progress may take when draining: behind the last message of its handshake, a client may have
-sent a request already."""
+"""How long PROXY headers and TLS handshakes in progress may take when draining: a client may have sent a request along with the last
+message of its handshake."""
 
 
 class Plane(ConnectionTracker):
@@ -64,7 +64,7 @@ class Plane(ConnectionTracker):
         ticker.subscribe(self._sweep)
 
     def apply(self, settings: "GatewaySettings", serving: Serving) -> None:
-        """Use another version from the next request on. Open connections continue under its limits."""
+        """Use a new configuration version from the next request on. Its limits apply to open connections, too."""
         self.worker.serving = serving
         self._proxy_protocol = settings.client_ip.proxy_protocol
         limits = settings.limits
@@ -78,7 +78,7 @@ class Plane(ConnectionTracker):
         )
 
     def _limit_connections(self, limits: "Limits") -> None:
-        """As configured, or as few as there are file descriptors for; then an address has no more than an eighth of them."""
+        """Set the limits as configured, or lower when there are fewer file descriptors; an address may then have at most an eighth."""
         room, self._most_per_address = descriptors.connections(), limits.max_connections_per_address
         self._most = min(limits.max_connections, room)
         if room < limits.max_connections:
@@ -92,20 +92,20 @@ class Plane(ConnectionTracker):
         loop = asyncio.get_running_loop()
         context = self.tls.context if self.tls is not None else None
         for listening in sockets:
-            keep_alive(listening)  # what is accepted inherits it
+            keep_alive(listening)  # accepted sockets inherit it
             server: asyncio.Server | PreambleListener
             if self._proxy_protocol or context is not None:
                 server = PreambleListener(listening, self, context)
                 self._servers.append(server)
                 continue
-            for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):  # libuv accepts one in a turn for each handle
+            for handle in (listening, *(listening.dup() for _ in range(AT_ONCE - 1))):  # libuv accepts one connection per turn and handle
                 server = await loop.create_server(self.client, sock=handle, backlog=BACKLOG)
                 self._servers.append(server)
 
     async def drain(self, timeout_ms: int) -> bool:
-        """Take no new connections, let what is in flight finish, close everything: what is idle after :data:`IDLE_GRACE_MS`.
+        """Accept no new connections, finish requests in flight, then close everything; idle connections after :data:`IDLE_GRACE_MS`.
 
-        :return: whether all of it finished in time
+        :return: whether everything finished in time
         """
         self.worker.draining = True
         for server in self._servers:
@@ -133,7 +133,7 @@ class Plane(ConnectionTracker):
             _close_if_idle(connection)
 
     def close(self) -> None:
-        """Drop everything at once."""
+        """Drop all connections immediately."""
         for server in self._servers:
             if isinstance(server, PreambleListener):
                 server.abort()
@@ -143,26 +143,26 @@ class Plane(ConnectionTracker):
         for connection in [*self._connections, *self._refused]:
             connection.abort()
 
-    # -- for a listener
+    # -- called by a listener
 
     def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
-        """A connection for a client that has come.
+        """The protocol for an accepted client connection.
 
-        :param peer: who it is from, when not the transport's own peer
-        :param believed: whether what its fields say of the client may be believed, when it is a trusted proxy
+        :param peer: the client's address, if it is not the transport's peer
+        :param believed: whether its client IP header fields may be believed if it is a trusted proxy
         """
         return cast("asyncio.Protocol", ClientConnection(self.worker, self, peer=peer, believed=believed, secure=self.tls is not None))
 
     def tls_limits(self) -> dict[str, Any]:
-        """How long a client's TLS may take to end, in the form that the event loop takes."""
+        """The time limit of a TLS shutdown, as keyword arguments of the event loop."""
         return {"ssl_shutdown_timeout": SHUTDOWN_S}
 
     def preamble_seconds(self) -> float:
-        """How long a PROXY header and a client's part of the TLS handshake may take together."""
+        """How long a PROXY header and a client's TLS handshake may take together."""
         return self.worker.serving.header_timeout_ms / 1000
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
-        """Whether one more preamble may begin. Those in progress count as connections; some in excess of the limit are refused after it."""
+        """Whether one more preamble may begin. Those in progress count as connections; a few in excess are refused only afterwards."""
         if len(self._connections) + in_all >= self._most + TOLD_AT_MOST:
             reason = "in all"
         elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(peer):
@@ -173,11 +173,11 @@ class Plane(ConnectionTracker):
         return False
 
     def preamble_failed(self, reason: str) -> None:
-        """A connection was dropped for what it sent in place of a PROXY header, or of the start of TLS."""
+        """Log a connection that was dropped because its PROXY header or TLS handshake was invalid."""
         self.worker.metrics.connections_refused[reason] += 1
 
     def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
-        """Start TLS when it is this peer's turn."""
+        """Start a TLS handshake when it is this peer's turn."""
         scheduler = self.worker.scheduler
 
         def alone() -> None:
@@ -190,18 +190,18 @@ class Plane(ConnectionTracker):
             scheduler.schedule(f"{SHARED}{id(begin)}" if self._is_many(peer) else customer_network(peer), alone)
 
     def _is_many(self, peer: str) -> bool:
-        """Whether many clients stand behind this peer, for whom it answers as a proxy or load balancer."""
+        """Whether this peer is a proxy or load balancer that many clients share."""
         return self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer))
 
     def is_trusted(self, peer: str) -> bool:
-        """Whether many clients may stand behind this address."""
+        """Whether this address is a trusted proxy."""
         return self.worker.serving.proxies.contains(peer)
 
     def sends_header(self, peer: str) -> bool:
         """Whether this peer begins each connection with a PROXY header."""
         return self.worker.serving.proxy_peers.contains(peer)
 
-    # -- for connections
+    # -- called by connections
 
     def opened(self, connection: ClientConnection) -> str:
         peer = customer_network(connection.peer)
@@ -238,7 +238,7 @@ class Plane(ConnectionTracker):
             self._empty.set()
 
     def used_percent(self) -> dict[str, int]:
-        """Of what this worker's clients share: how much is in use, by the resource's name."""
+        """How much of each resource that this worker's clients share is in use, by the resource's name."""
         memory = self.worker.memory
         return {
             "connections": 100 * len(self._connections) // self._most,

@@ -7,7 +7,7 @@ from gateway.server.client_lines import ClientLines
 
 
 class Upgraded(Protocol):
-    """What a connection hands its bytes to once it speaks another protocol than HTTP."""
+    """Receives a connection's bytes after it has switched to another protocol."""
 
     def client_data(self, data: bytes) -> None: ...
     def client_full(self) -> None: ...
@@ -27,27 +27,27 @@ class ClientEnd(ABC):
 
     @abstractmethod
     def write(self, data: bytes) -> None:
-        """Send this behind everything before it."""
+        """Append data to what is being sent."""
 
     @abstractmethod
     def needs_own_turn(self) -> bool:
-        """Whether the connection is shared, and the last request on it was not admitted for a key."""
+        """Whether the connection is shared and the last request on it was not admitted with a key."""
 
     @abstractmethod
     def finish(self, *, keep_alive: bool) -> None:
-        """The exchange has been answered to its end."""
+        """End the exchange, which has been answered completely."""
 
     @abstractmethod
     def upgrade(self, upgraded: Upgraded) -> None:
-        """Hand over everything that comes, and what has come already."""
+        """Hand over the connection's bytes, including those already received."""
 
     @abstractmethod
     def set_authenticated(self, authenticated: bool) -> None:
-        """Whether what came last was admitted for a key, of a connection that was handed over: then the next is read at once."""
+        """Note whether the last message on an upgraded connection was admitted with a key: then the next is processed at once."""
 
     @abstractmethod
     def close(self) -> None:
-        """Close once everything is written, and in such a way that the client can read it."""
+        """Close once everything is written, lingering so that the client can read it."""
 
     @abstractmethod
     def abort(self) -> None:
@@ -55,7 +55,7 @@ class ClientEnd(ABC):
 
     @abstractmethod
     def pause_reading(self) -> None:
-        """Take no more from the client."""
+        """Stop reading from the client."""
 
     @abstractmethod
     def resume_reading(self) -> None:
@@ -63,8 +63,8 @@ class ClientEnd(ABC):
 
     @abstractmethod
     def pause_content(self) -> None:
-        """The upstream takes the content slower than it comes; that is not held against the client."""
+        """The upstream reads the content more slowly than it arrives; the time does not count against the client."""
 
     @abstractmethod
     def resume_content(self) -> None:
-        """It takes content again."""
+        """The upstream reads content again."""

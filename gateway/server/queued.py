@@ -1,4 +1,4 @@
-"""The messages of a session that wait: for their decision, and from there for their delivery or refusal, in the order of arrival."""
+"""The queue of a session's messages: those awaiting a decision, and those decided, delivered or refused in order of arrival."""
 
 from collections import deque
 from collections.abc import Callable
@@ -9,13 +9,13 @@ from gateway.admission.outcome import Admitted
 from gateway.admission.sessions import LOG_IN, LOG_OUT, Message
 
 MAX_WAITING: Final = 64
-"""Messages behind one that waits, decided or not."""
+"""Messages that may wait behind the first, decided or not."""
 
 
 class Queued:
     """A message whose decision has begun.
 
-    :param decided: called when the look-up or claim that it waited for has finished
+    :param decided: called when the look-up or claim that the message waited for has finished
     """
 
     __slots__ = ("_decided", "admitted", "error", "known", "message", "pending", "request_id", "size")
@@ -40,7 +40,7 @@ class Queued:
 
     @property
     def others_may_follow(self) -> bool:
-        """Whether later messages can be decided before this one passes: it does not change which key they are from."""
+        """Whether later messages can be decided before this one passes, because it does not change the session's key."""
         message, pending = self.message, self.pending
         if message is not None and message.act in {LOG_IN, LOG_OUT}:
             return False
@@ -48,23 +48,23 @@ class Queued:
 
 
 class MessageQueue:
-    """What waits in one session, in two parts: messages whose decision has begun, then those as received."""
+    """The messages waiting in one session, in two parts: those whose decision has begun, then those as received."""
 
     __slots__ = ("_begun", "_bytes", "_undecided")
 
     def __init__(self) -> None:
-        self._begun: deque[Queued] | None = None  # neither is made before it is needed: most sessions never queue
+        self._begun: deque[Queued] | None = None  # neither is created before it is needed: most sessions never queue
         self._undecided: deque[bytes] | None = None
         self._bytes = 0
 
     @property
     def undecided(self) -> int:
-        """How many messages wait for their decision to begin."""
+        """Number of messages whose decision has not begun."""
         return len(self._undecided) if self._undecided is not None else 0
 
     @property
     def begun(self) -> int:
-        """How many messages wait whose decision has begun."""
+        """Number of messages whose decision has begun."""
         return len(self._begun) if self._begun is not None else 0
 
     def may_decide(self) -> bool:
@@ -101,7 +101,7 @@ class MessageQueue:
         self._bytes += message.size
 
     def first(self) -> Queued | None:
-        """The message that is delivered or refused next, once it has been decided."""
+        """The message to be delivered or refused next, once it has been decided."""
         return self._begun[0] if self._begun else None
 
     def remove_first(self) -> None:

@@ -14,9 +14,9 @@ from gateway.telemetry.tracing import Trace, Tracing
 def begin_trace(
     tracing: Tracing, request: Request, route: Route | None, admitted: Admitted | None, *, trusted: Callable[[], bool]
 ) -> Trace:
-    """The span of a request, with what is known of it by now; one that records nothing when it is not to be traced.
+    """The span of a request, with what is known about it; one that records nothing if the request is not sampled.
 
-    :param trusted: whether the peer's own trace context counts
+    :param trusted: whether the peer's trace context is continued
     """
     if not tracing.wants(request.headers, trusted):
         return tracing.untraced
@@ -35,7 +35,7 @@ def begin_trace(
 
 
 def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, status: int, admission_ms: float, upstream_ms: float) -> None:
-    """A request that was forwarded and answered."""
+    """Log a request that was forwarded and answered."""
     identity = admitted.identity
     access.admitted(
         request_id=request.request_id,
@@ -55,7 +55,7 @@ def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, sta
 def log_refused(
     access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None, *, event: str = "request"
 ) -> None:
-    """A request that was not; ``None`` for what is not known of it."""
+    """Log a refused request; ``None`` for what is not known about it."""
     asker = refusal.asker or _asker(request, admitted)
     access.refused(
         request_id=request.request_id if request is not None else "",
@@ -73,7 +73,7 @@ def log_refused(
 
 
 def _asker(request: Request | None, admitted: Admitted | None) -> Asker:
-    """Of a request that was refused before its credentials were looked at, or after it was admitted."""
+    """Who sent a request that was refused before its credentials were read, or after it was admitted."""
     if admitted is None:
         return Asker(None, None, request.peer if request is not None else "")
     if admitted.identity is None:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 
 class Serving:
-    """Made once for each version and not changed after that.
+    """Created once for each version and never changed.
 
-    An exchange takes the version in force when its head is complete, and keeps it: no request is decided by one version and forwarded by
+    An exchange takes the version in force when its head is complete and keeps it, so no request is decided by one version and forwarded by
     another.
     """
 
@@ -39,19 +39,19 @@ class Serving:
         self.body_timeout_ms = settings.limits.body_timeout_ms
         self.idle_timeout_ms = settings.limits.idle_timeout_ms
         self.dropped = REQUEST_DROP | CREDENTIAL_FIELDS | _foldings(settings.client_ip.header.lower().encode())
-        """Fields of a request that go no further, whatever it is."""
+        """Header fields that are never forwarded."""
         self.proxies = NetworkList(settings.client_ip.trusted_proxies)
-        """Peers behind which many clients may stand."""
+        """Peers that many clients may share: the trusted proxies."""
         self.proxy_peers = NetworkList(settings.client_ip.proxy_peers)
-        """Peers that begin each connection with a PROXY header, when that is on."""
+        """Peers that begin each connection with a PROXY header, if that is enabled."""
         self.cors = Cors(settings.gateway.cors) if settings.gateway.cors else None
-        """``None``: no page of another origin may read anything."""
+        """``None``: no other origin may read any response."""
         self.access = access
         self.tracing = tracing
 
 
 def _foldings(name: bytes) -> frozenset[bytes]:
-    """All names that are one where ``-``, ``_`` and ``.`` are folded (see ``http1.headers.shadows``); the configuration bounds how many."""
+    """All names that some servers take for this one because they fold ``-``, ``_`` and ``.`` (see ``http1.headers.shadows``)."""
     parts = name.replace(b"_", b"-").replace(b".", b"-").split(b"-")
     found = {parts[0]}
     for part in parts[1:]:

@@ -34,9 +34,9 @@ from gateway.websocket.messages import FAILED, Event, MessageReader
 _log = structlog.get_logger(__name__)
 
 AT_ONCE: Final = 64
-"""Messages and control frames processed per iteration of the event loop, before other connections have their turn."""
+"""Messages and control frames processed in one turn, before other connections have theirs."""
 BYTES_AT_ONCE: Final = 4_096
-"""Bytes of messages, likewise, since parsing costs by the byte. A longer message has a turn of its own."""
+"""Bytes of messages processed in one turn. A longer message has a turn of its own."""
 MAX_KEYS: Final = 32
 """Keys that one connection may use."""
 LEAVE_MS: Final = 1_000
@@ -51,7 +51,7 @@ class Session(Tunnel):
     """See the module. Reads on the client's side, and closes as a tunnel does.
 
     :param client: the handshake that opened it
-    :param route: its route, by ``serving``
+    :param route: its route, per ``serving``
     """
 
     __slots__ = (
@@ -72,15 +72,15 @@ class Session(Tunnel):
         self._end: Event | None = None
         """The last frame from the client: its Close frame, or a protocol error."""
         self._gateway_frames: list[bytes] = []
-        """The gateway's own frames for the client, which wait for the end of a message of the service."""
+        """The gateway's own frames for the client, held until the service's current message ends."""
         self._key_id = ""
         """The id of the key that has logged in."""
         self._since_ms = client.received_ms
         self._logged_in_ms = 0
         self._authenticated = False
-        """Whether the latest message was admitted for a key; other clients are scheduled by :mod:`~.fair_scheduler`."""
+        """Whether the latest message was admitted with a key; other clients are scheduled by :mod:`~.fair_scheduler`."""
         self._shapes: list[Shape] | None = None
-        """Shapes of its messages, once one was admitted for a key."""
+        """Shapes of earlier messages; recorded only once a message was admitted with a key."""
         self._client_full = self._service_full = self._scheduled = self._working = self._leaving = self._finished = self._stopped = False
 
     # -- from the client
@@ -152,7 +152,7 @@ class Session(Tunnel):
         self._end_by(now_ms + LEAVE_MS)
 
     def cut(self) -> None:
-        """A time limit has passed."""
+        """Abort both connections: a time limit has passed."""
         if self._leaving and not self._closing:
             self.close(GOING_AWAY, "shutting down", now_ms=self._worker.ticker.now_ms)
         else:
@@ -163,7 +163,7 @@ class Session(Tunnel):
     def _work(self, *, turn: bool = False) -> None:
         """Process what has been received, as far as there is room, and decide the next messages.
 
-        :param turn: the first message need not wait for its turn
+        :param turn: whether the first message may be processed without waiting for a turn
         """
         if self._working:
             return
@@ -201,7 +201,7 @@ class Session(Tunnel):
                 return
             room -= len(event.payload)
             self._receive(event)
-        if not self._scheduled:  # the rest is processed after other connections had their turn
+        if not self._scheduled:  # the rest is processed after other connections have had their turn
             self._scheduled = True
             if self._authenticated:
                 asyncio.get_running_loop().call_soon(self._again)

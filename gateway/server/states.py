@@ -1,4 +1,4 @@
-"""The states of a client connection and their time limits. :class:`gateway.server.connection.ClientConnection` alone changes them.
+"""The states of a client connection and their time limits. Only :class:`gateway.server.connection.ClientConnection` changes them.
 
 ======== ================================= ======================================================= =============================
 state    what comes is                     time limit                                              when it has passed
@@ -21,7 +21,7 @@ read less meanwhile than at :data:`SLOWEST`.
 
 from typing import Final
 
-# Plain integers: an enumeration's members are slow to name for every request.
+# Plain integers: looking up an enumeration's members is slow on every request.
 HEAD: Final = 0
 IDLE: Final = 1
 BODY: Final = 2
@@ -30,6 +30,6 @@ TUNNEL: Final = 4
 ENDING: Final = 5
 
 SLOWEST: Final = 1_000
-"""Bytes a second, on average, at which content that is passed on as it comes must come, and an answer must be read."""
+"""Minimum average rate, in bytes per second, at which a client must send streamed content and read an answer."""
 LINGER_MS: Final = 1_000
 """How long a closing connection reads on, so that the client can read the answer (RFC 9112 §9.6)."""

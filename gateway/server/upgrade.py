@@ -18,10 +18,10 @@ def switch(  # noqa: PLR0917  # in the order of its story
     worker: WorkerState, serving: Serving, client: ClientEnd, upstream: UpstreamEnd, request: Request, admitted: Admitted, place: Place,
     head: ResponseHead, rest: bytes,
 ) -> None:  # fmt: skip
-    """Pass the service's 101 on; from now on each connection hands its bytes to the tunnel.
+    """Forward the service's 101; from then on both connections hand their bytes to the tunnel.
 
-    :param place: taken for it before the handshake was forwarded
-    :param rest: what came behind the head
+    :param place: the tunnel's place, taken before the handshake was forwarded
+    :param rest: bytes received behind the response head
     """
     route, identity, tunnels = admitted.route, admitted.identity, worker.tunnels
     tunnel = Tunnel(client, upstream, tunnels)

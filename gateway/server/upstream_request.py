@@ -1,4 +1,4 @@
-"""Writes the request that an upstream receives. Strip first, set last (architecture decision 7): nothing the client sends shadows it."""
+"""Writes the request that an upstream receives. Strip first, set last (architecture decision 7): no client field shadows the gate's own."""
 
 from typing import Final
 
@@ -22,9 +22,9 @@ def parts(  # noqa: PLR0917  # on the hot path
     request: Request, framing: Framing, serving: Serving, admitted: Admitted, pool: Pool, client: ClientEnd, trace: Trace | None,
     *, streamed: bool, upgrade: bool,
 ) -> list[bytes]:  # fmt: skip
-    """The request in pieces. The second is empty: the ``Host`` line of the server, once one has been chosen.
+    """The request in pieces. The second is a placeholder for the ``Host`` line of the server that will be chosen.
 
-    :param upgrade: it opens a WebSocket
+    :param upgrade: whether it is a WebSocket handshake
     """
     drop = serving.dropped
     if framing.named:
@@ -56,14 +56,14 @@ def parts(  # noqa: PLR0917  # on the hot path
 
 
 def is_last(method: bytes, framing: Framing) -> bool:
-    """Whether the connection must not be used again: the request has content where many services do not read any (RFC 9110 §9.3.1), so
-    that they would take it for the next request.
+    """Whether the upstream connection must not be reused: many services do not read content on this method (RFC 9110 §9.3.1) and
+    would take it for the next request.
     """
     return framing.length != 0 and method in _UNEXPECTED
 
 
 def _content_lines(request: Request, framing: Framing, *, streamed: bool) -> bytes:
-    """From the end of the request id's line to the end of the head."""
+    """The lines from the end of the request id to the end of the head."""
     lines = b"\r\n"
     if streamed and framing.length == CHUNKED:
         lines = b"\r\ntransfer-encoding: chunked\r\n"

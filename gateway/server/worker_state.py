@@ -20,13 +20,13 @@ from gateway.telemetry import Metrics
 from gateway.telemetry.recent import Recent
 
 _LAST_DIGITS: Final = [f"{number:02x}" for number in range(256)]
-"""Of a request id, formatted in advance: formatting a number costs as much as parsing a request head."""
+"""The low bytes of a request id, formatted in advance: formatting a number costs as much as parsing a request head."""
 
 
 class WorkerState:
     """See the module.
 
-    :param serving: the version in force; a reload replaces it whole
+    :param serving: the configuration version in force; a reload replaces it
     """
 
     __slots__ = (
