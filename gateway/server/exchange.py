@@ -218,7 +218,7 @@ class Exchange(Receiver):
             self._handle_error(failure)
 
     # -- forwarding
-    
+
     def _on_admitted(self, admitted: Admitted) -> None:
         self._admitted = admitted
         self.authenticated = admitted.identity is not None
