@@ -1,4 +1,4 @@
-"""Accounts for decisions: usage and failures counted, refusals attributed to their key and owner, limits reported in answers."""
+"""Accounts for decisions: counts usage and failures, attributes refusals to their key and owner, reports limits in answers."""
 
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,7 @@ _LAST_WEEK_MS: Final = 7 * 86_400_000
 
 
 class Accounting:
-    """One configuration's accounts."""
+    """The accounting of one configuration version."""
 
     __slots__ = ("_allowances", "_authentication", "_failure_rate", "_limiter", "_refusals", "_services")
 
@@ -55,7 +55,7 @@ class Accounting:
     ) -> bytes:  # fmt: skip
         """The field lines that report a key's limits, and in its last week its expiry.
 
-        :param weighed: the route, when weight and orders are reported as Binance's clients expect
+        :param weighed: the route, if weight and orders are reported as Binance's clients expect
         :param charged: ``False`` for a refused request, which is reported and does not count
         """
         lines = self._allowances.of(principal).lines(charge, not_before_ms=not_before_ms)
@@ -75,9 +75,9 @@ class Accounting:
     def refused(
         self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, inbound: Inbound, *, route: Route | None = None
     ) -> None:
-        """Count a refusal where it counts, attribute it, and report the limits to an owner whose signature holds.
+        """Count a refusal, attribute it to its key, and report the limits to a caller whose signature has verified.
 
-        :param claimed: the key id as the dialect read it; ``""``: it was refused before that
+        :param claimed: the key id as the dialect read it; ``""``: refused before it was read
         """
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
@@ -120,9 +120,9 @@ class Accounting:
         refusal.headers += tuple((name, value) for name, _, value in (line.partition(b": ") for line in lines.split(b"\r\n")[:-1]))
 
     def claimed(self, admitted: Admitted, refusal: BaseException | None) -> None:
-        """What was admitted has been decided to its end: count the request, or undo what it was charged.
+        """The replay guard has answered for an admitted request: count it, or refund its charge.
 
-        :param refusal: why it does not pass; ``None``: it does
+        :param refusal: why it is refused; ``None``: it passes
         """
         if admitted.principal is None:
             return
@@ -138,17 +138,17 @@ class Accounting:
             if isinstance(refusal, ReplayedRequest):
                 if admitted.replay is not None and admitted.replay.advice:
                     refusal.detail += f". {admitted.replay.advice}"
-                if refusal.repeated and admitted.client_ip:  # once may be a client's own retry
+                if refusal.repeated and admitted.client_ip:  # a single repetition may be the client's own retry
                     self._services.failures.failed(admitted.client_ip, self._failure_rate, self._services.monotonic_ms())
             proven = not isinstance(refusal, InvalidCredentials)
             usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern, proven)
 
 
 def _costs(inbound: Inbound) -> bool:
-    """Whether reading it has taken so long that it counts, whatever was wrong with it."""
+    """Whether parsing it took so long that it counts as a failure, whatever the refusal."""
     return isinstance(inbound, Request) and any(name == b"signature-input" for name, _ in inbound.headers)
 
 
 def _expiry_line(expires_ms: int, now_ms: int) -> bytes:
-    """When the key ends, in its last week, so that a bot can warn its owner; nothing before."""
+    """The key's expiry as a field line, so that a bot can warn its owner; ``b""`` until its last week."""
     return b"Gerbang-Key-Expires: %b\r\n" % rfc3339(expires_ms).encode() if 0 < expires_ms - now_ms <= _LAST_WEEK_MS else b""

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 _MINUTE_MS: Final = 60_000
 _COUNTED: Final = Rate(1_000_000_000, _MINUTE_MS)
-"""A ledger that only counts: nobody comes to its end."""
+"""The limit of a ledger that only counts: never reached."""
 
 _log = structlog.get_logger(__name__)
 
 
 class LedgerNeeded(GerbangError):
-    """A limit has to be settled with the other workers first: nothing has been charged."""
+    """The limit must be settled with the other workers first: nothing has been charged."""
 
     def __init__(self, ledger: str, weight: int, rate: Rate) -> None:
         super().__init__("the limit is not settled")
@@ -44,7 +44,7 @@ class Allowance:
     def __init__(self, per_key: Rate, per_account: Rate | None) -> None:
         self.per_key = per_key
         self.per_account = per_account
-        """``None``: the keys of an account have nothing in common."""
+        """``None``: the keys of an account share no limit."""
         policy = _policy(b"key", per_key)
         if per_account is not None:
             policy += b", " + _policy(b"account", per_account)
@@ -54,9 +54,9 @@ class Allowance:
     def charge(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> Charge:
         """Charge a request to its key and its account, or to neither.
 
-        :param weight: 0 charges nothing and reports how the limits stand
-        :return: of the tighter one; of the one that refuses, when one does
-        :raises LedgerNeeded: Redis must be asked first
+        :param weight: 0 charges nothing and returns the current state
+        :return: the charge of the tighter limit; of the one that refuses, if one does
+        :raises LedgerNeeded: the ledger in Redis must be read first
         """
         try:
             charge = limiter.charge(principal.key_id, weight, self.per_key, now_ms)
@@ -77,7 +77,7 @@ class Allowance:
         return account if account.remaining < charge.remaining else charge
 
     def give_back(self, limiter: "KeyLimiter", principal: Principal, weight: int) -> None:
-        """Undo a charge that was allowed, of a request that did not pass in the end."""
+        """Refund the charge of a request that was refused afterwards."""
         self._return_to_key(limiter, principal, weight)
         if self.per_account is not None and weight:
             limiter.give_back(principal.account_ledger, weight, self.per_account)
@@ -87,9 +87,9 @@ class Allowance:
             limiter.give_back(principal.key_id, weight, self.per_key)
 
     def lines(self, charge: Charge, *, not_before_ms: float = 0.0) -> bytes:
-        """Field lines that report the limit: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until all of it is there again),
+        """Field lines that report the limit: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until the limit is fully available again),
         which many clients read; ``RateLimit-Policy`` (§3) and ``RateLimit`` (§4) of draft-ietf-httpapi-ratelimit-headers-11: more than
-        ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After never comes before it (§6).
+        ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After is never earlier (§6).
 
         :param not_before_ms: the ``retry_after_ms`` of a request that was refused
         """
@@ -110,7 +110,7 @@ class Allowance:
     def used_weight(self, limiter: "KeyLimiter", principal: Principal, weight: int, now_ms: float) -> int:
         """Weight that the key has used in the last minute, as Binance's clients expect it reported.
 
-        :param weight: of this request; it has been charged already
+        :param weight: the weight of this request, which has been charged already
         """
         if self.per_key.period_ms == _MINUTE_MS:
             return limiter.used(principal.key_id, self.per_key, now_ms)
@@ -118,20 +118,20 @@ class Allowance:
 
 
 class Allowances:
-    """The limits of every tier of one configuration."""
+    """The limits of every tier of one configuration version."""
 
     __slots__ = ("_tiers", "default")
 
     def __init__(self, settings: "GatewaySettings") -> None:
         limits = settings.limits
         self.default = Allowance(limits.per_key, limits.per_account)
-        """Of keys without a tier."""
+        """The limits of keys without a tier."""
         self._tiers = {
             name: Allowance(tier.per_key or limits.per_key, tier.per_account or limits.per_account) for name, tier in settings.tiers.items()
         }
 
     def of(self, principal: Principal) -> Allowance:
-        """The limits of a key. A tier without a table has those of ``[limits]``; the log says so, once for each configuration."""
+        """The limits of a key. A tier without a table has those of ``[limits]``; that is logged once for each configuration version."""
         tier = principal.tier
         if tier is None:
             return self.default
@@ -143,9 +143,9 @@ class Allowances:
 
 
 def count_order(limiter: "KeyLimiter", principal: Principal, orders: int, now_ms: float) -> int:
-    """Orders of the account in the last minute, over all its keys.
+    """The account's orders in the last minute, over all its keys.
 
-    :param orders: to add: 1, or -1 for one that did not pass in the end
+    :param orders: added to the count: 1, or -1 for an order that was refused afterwards
     """
     ledger = f"orders:{principal.identity.account_id}"
     if orders < 0:
@@ -160,11 +160,11 @@ def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> i
 
 
 def _more_in_seconds(milliseconds: float, rate: Rate) -> int:
-    """Until one more unit can be charged than now, of a limit that is in use: at least 1.
+    """Seconds until one more unit than now can be charged, for a limit that is in use: at least 1.
 
-    :param milliseconds: the same by GCRA
+    :param milliseconds: the same per GCRA
     """
-    if milliseconds <= 0:  # GCRA has more: it is the window's rule that holds it back, for a period at most
+    if milliseconds <= 0:  # GCRA allows more: the window's rule is the limit, for at most one period
         return -(-rate.period_ms // 1000)
     return 1 + int(milliseconds / 1000 - 1e-6) if milliseconds > 1_000 else 1
 

@@ -18,8 +18,8 @@ _JSON = (b"Content-Type", b"application/json")
 def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_url: str = "") -> Answer:
     """The answer to a refused request.
 
-    :param dialect: whose form it has; ``None``: a plain problem
-    :param docs_url: of the customers' documentation; ``""``: there is none
+    :param dialect: the dialect whose form it takes; ``None``: a plain problem
+    :param docs_url: URL of the customers' documentation; ``""``: none
     """
     problem = problem_of(refusal, request_id=request_id, docs_url=docs_url)
     own = dialect.refusal(problem) if dialect is not None else None
@@ -30,7 +30,7 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_u
 
 
 def document(body: Mapping[str, object]) -> Answer:
-    """A JSON object, 200."""
+    """A 200 answer with a JSON object."""
     return Answer(200, (_JSON, _NO_STORE), _encode(body))
 
 

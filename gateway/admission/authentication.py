@@ -1,7 +1,7 @@
-"""Authenticates a request: the one dialect it is signed in, the key it names, whether the signature holds.
+"""Authenticates a request: finds its dialect and its key, and verifies the signature.
 
-Nothing here awaits: a key that is not in memory raises :class:`KeyNeeded`. An unknown key and a wrong signature are answered alike, after
-the same work. Of an address that was refused too often, only requests that name an existing key are looked at.
+Nothing here awaits: a key that is not in memory raises :class:`KeyNeeded`. An unknown key and a wrong signature get the same answer after
+the same work. From an address with too many failures, only requests that name an existing key are verified.
 """
 
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _SHAPES: Final = 256
 
 
 class Authentication:
-    """One configuration's way to find out who a request or a message is from."""
+    """Authentication per one configuration version."""
 
     __slots__ = (
         "_auth", "_client_ip", "_dialect_of", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
@@ -49,15 +49,15 @@ class Authentication:
         self._hints = Hints()
         self._dialect_of = by_field(settings.auth.dialects)
         self._of_shape: dict[Shape, tuple[Dialect, list[int]]] = {}
-        """Of heads that were seen before: the dialect, and where its fields stand."""
+        """For header sections seen before: the dialect, and the positions of its fields."""
 
     # -- what a request claims
 
     def dialect(self, request: Request) -> tuple[Dialect, dict[bytes, bytes]]:
-        """The one dialect that a request is signed in, and its credential fields.
+        """The dialect of a request, and its credential fields.
 
-        :raises MissingCredentials: it is signed in none
-        :raises AmbiguousCredentials: in two, or a credential field is repeated
+        :raises MissingCredentials: it matches no dialect
+        :raises AmbiguousCredentials: it matches two, or a credential field is repeated
         """
         shape = request.shape
         if shape is not None:
@@ -97,11 +97,11 @@ class Authentication:
         return MissingCredentials(f"{advice}; supported dialects: {', '.join(names)}")
 
     def dialects(self, inbound: Inbound) -> list[str]:
-        """What a request may be signed in; a message only in its session's own."""
+        """The dialects that a request may use; a message may only use its session's."""
         return [inbound.dialect.name] if isinstance(inbound, Message) else list(self._auth.dialects)
 
     def read(self, inbound: Inbound) -> Credentials | None:
-        """What a request or a message claims; ``None`` for a message that relies on its session's log-in.
+        """The credentials of a request or message; ``None`` for a message that relies on its session's log-in.
 
         :raises Refusal: the credentials are missing, ambiguous or malformed
         """
@@ -112,10 +112,10 @@ class Authentication:
         return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
 
     def claimed_id(self, read: str, inbound: Inbound) -> str | None:
-        """The key id that a request claims: as the dialect read it or, when it was refused before that, as a credential field holds it.
+        """The key id that a request claims: as the dialect read it or, if it was refused before that, from a credential field.
         A message without credentials claims the key that its session has logged in with.
 
-        Only what has the form of a key id: anything else may be a secret in the wrong place.
+        Only a well-formed key id is returned: anything else may be a misplaced secret.
         """
         if is_key_id(read):
             return read
@@ -124,13 +124,13 @@ class Authentication:
         values = [value.decode("latin-1") for name, value in request_of(inbound).headers if name in self._dialect_of]
         return next((value for value in values if is_key_id(value)), None)
 
-    # -- addresses that were refused too often
+    # -- addresses with too many failures
 
     def may_name_known_key(self, inbound: Inbound, now_ms: int) -> bool:
-        """Whether a request or a message names a key that exists or may still be looked up, or needs none: the first look at what comes
-        from an address that is held back.
+        """Whether a request or message names a key that exists or may still be looked up, or needs none: the first check of what a
+        throttled address sends.
 
-        :raises Refusal: the credentials are missing or ambiguous; of a message, malformed
+        :raises Refusal: the credentials are missing or ambiguous, or those of a message malformed
         """
         if isinstance(inbound, Message):
             credentials = self.read(inbound)
@@ -149,7 +149,7 @@ class Authentication:
     # -- the key, and its signature
 
     def known(self, key_id: str, now_ms: int) -> Principal | None:
-        """The key, if there is one. A malformed id is nobody's, without a look-up.
+        """The key, if it exists. A malformed id is rejected without a look-up.
 
         :raises KeyNeeded: it must be fetched first
         """
@@ -161,7 +161,7 @@ class Authentication:
         return None if found is ABSENT else found
 
     def signer(self, credentials: Credentials, now_ms: int) -> Principal | None:
-        """The key that has signed it; ``None`` when there is no such key or it has not: the same work for either.
+        """The key that signed it; ``None`` for an unknown key and for a wrong signature, after the same work.
 
         :raises KeyNeeded: the key must be fetched first
         """
@@ -169,16 +169,16 @@ class Authentication:
         if found is None and is_key_id(credentials.key_id):
             raise KeyNeeded(credentials.key_id)
         principal = None if found is None or found is ABSENT else found
-        if principal is not None and not credentials.algorithm and not credentials.pss:  # as most dialects; see verifies
+        if principal is not None and not credentials.algorithm and not credentials.pss:  # true of most dialects; see verifies
             return principal if principal.verify(credentials.signed, credentials.signature) else None
         return principal if self.verifies(principal, credentials) else None
 
     def knows(self, principal: Principal, now_ms: int) -> bool:
-        """Whether memory holds the same of its key as when it was found: nobody has told of a change."""
+        """Whether memory still holds the same record of its key as when it was found."""
         return self._lookup.peek(principal.key_id, now_ms) is principal
 
     def logged_in(self, inbound: Inbound, now_ms: int) -> Principal:
-        """The key that a session has logged in with, looked up anew.
+        """The key that a session has logged in with, looked up again.
 
         :raises MissingCredentials: it has not
         :raises InvalidCredentials: the key no longer exists
@@ -192,7 +192,7 @@ class Authentication:
         return principal
 
     def signer_outside_window(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
-        """The key whose signature holds on a request that came too late or too early, so that its owner sees the refusal.
+        """The key that signed a request outside the time window, so that its owner sees the refusal.
 
         Unknown key and wrong signature alike: same work, same answer.
 
@@ -208,7 +208,7 @@ class Authentication:
         return principal if self.verifies(principal, credentials) else None
 
     def verifies(self, principal: Principal | None, credentials: Credentials) -> bool:
-        """Whether the key has signed it, by the key's own algorithm. No key takes as long as one that has not."""
+        """Whether the signature verifies under the key, by the key's own algorithm. As slow without a key as for a wrong signature."""
         if principal is not None and (not credentials.algorithm or credentials.algorithm == principal.algorithm):
             verify = principal.verify_pss if credentials.pss else principal.verify
             if verify is not None:
@@ -216,7 +216,7 @@ class Authentication:
         return pretend_to_verify(credentials.signed, credentials.signature)
 
     def explained(self, principal: Principal | None, credentials: Credentials, inbound: Inbound, now_ms: int) -> Refusal:
-        """The refusal of an unknown key and of a wrong signature alike: same work, same answer, unless a hint proves that the caller holds
+        """The refusal of an unknown key or a wrong signature: same work and same answer, unless a hint proves that the caller holds
         the secret.
         """
         hint = self._hints.find(self._mistakes(inbound, credentials), credentials=credentials, principal=principal, now_ms=now_ms)
@@ -230,7 +230,7 @@ class Authentication:
         return refusal
 
     def _mistakes(self, inbound: Inbound, credentials: Credentials) -> Iterator[Mistake]:
-        """What its sender may have signed or sent instead."""
+        """Mistakes that the sender may have made."""
         if isinstance(inbound, Message):
             return inbound.dialect.mistakes(inbound, credentials)
         request = request_of(inbound)
@@ -239,7 +239,7 @@ class Authentication:
 
 
 def request_of(inbound: Inbound) -> Request:
-    """The request itself; of a message, the one that opened its session."""
+    """The request itself; for a message, the request that opened its session."""
     if isinstance(inbound, Message):
         return inbound.client
     if isinstance(inbound, Request):

@@ -1,7 +1,7 @@
 """Brief refusals, without an explanation, for unauthenticated clients when too many of their requests are refused. Pure.
 
-An attack consists of these, so each is a value instead of an exception, its answer is rendered once for each code and form, and a
-request adds its id and the members that belong to the code.
+A flood consists of these, so each is a value instead of an exception. Its answer is rendered once for each code and form; each
+request adds only its id and the members that belong to the code.
 """
 
 import json
@@ -18,35 +18,35 @@ from gateway.http1.message import Answer
 
 EXPLAINED_LATER: Final = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
 THROTTLED: Final = "per_ip_failures"
-"""What such an address has used up, for a metric."""
+"""The exhausted resource of a throttled address, as a metric's label."""
 _PLACE: Final = "<request id>"
 
 
 class BriefRefusal:
-    """The refusal of credentials that do not hold, counted already."""
+    """The refusal of invalid credentials, already counted."""
 
     __slots__ = ("_address", "_key_id", "_signed_bytes", "_throttled_ms")
 
     def __init__(self, key_id: str | None, address: str, throttled_ms: float, signed: bytes) -> None:
         self._key_id = key_id
-        """Claimed, of a key that exists."""
+        """Claimed; of an existing key."""
         self._address = address
         self._throttled_ms = throttled_ms
         self._signed_bytes = signed
 
     @property
     def kind(self) -> type[Refusal]:
-        """Which refusal it is."""
+        """The class of the refusal."""
         return RateLimited if self._throttled_ms else InvalidCredentials
 
     @property
     def wait_ms(self) -> int:
-        """For how long the address is held back; -1: it is not."""
+        """Milliseconds for which the address is throttled; -1: it is not."""
         return max(1, round(self._throttled_ms)) if self._throttled_ms else -1
 
     @property
     def members(self) -> bytes:
-        """What the problem says beyond the members of every problem, in JSON."""
+        """The problem's extension members, in JSON."""
         if self._throttled_ms:
             return b'"retry_after_ms":%d' % self.wait_ms
         return b'"string_to_sign":' + encode_basestring(shown(self._signed_bytes)).encode("utf-8", "backslashreplace")
@@ -60,7 +60,7 @@ class BriefRefusal:
 
 
 def throttled(throttled_ms: float) -> Refusal:
-    """The refusal of an address that was refused too often."""
+    """The refusal of an address with too many failures."""
     return rate_limited("too many failed authentication attempts from your IP address", throttled_ms, THROTTLED)
 
 
@@ -80,7 +80,7 @@ class BriefAnswer:
         self._lines = b"".join([name + b": " + value + b"\r\n" for name, value in answer.headers])
         self._size = -1
         self._length = b""
-        """The Content-Length line of a body of ``_size`` bytes, and what ends a head."""
+        """The Content-Length line of a body of ``_size`` bytes, and the end of the head."""
 
     def answer(self, refusal: Refusal, request_id: str) -> Answer:
         """The answer to a refusal that was raised."""
@@ -89,7 +89,7 @@ class BriefAnswer:
         return Answer(self._status, fields, self._body(request_id, members.encode("utf-8", "backslashreplace")))
 
     def whole(self, refused: BriefRefusal, request_id: str, date: bytes) -> bytes:
-        """Head and body, on a connection that is kept.
+        """Head and body, for a connection that is kept open.
 
         :param date: the ``Date`` field line
         """
@@ -108,7 +108,7 @@ class BriefAnswer:
 
 
 def _value(value: object) -> str:
-    """A member's value in JSON, for a tenth of what an encoder costs that is made for it."""
+    """A member's value in JSON, ten times faster than a JSON encoder."""
     if isinstance(value, str):
         return encode_basestring(value)
     return str(value) if type(value) is int else _compact(value)

@@ -13,12 +13,12 @@ from gateway.runtime.moments import rfc3339
 
 
 def time(now_ms: int) -> Answer:
-    """``GET /gateway/v1/time``: to set a clock by."""
+    """``GET /gateway/v1/time``: the gate's time, to synchronize a clock."""
     return document({"server_time_ms": now_ms, "server_time": rfc3339(now_ms)})
 
 
 def address(seen: Seen) -> Answer:
-    """``GET /gateway/v1/ip``: what to put on an allow list.
+    """``GET /gateway/v1/ip``: the client IP as the gate sees it, for an IP allowlist.
 
     :raises MalformedRequest: a trusted proxy's header cannot be read
     """
@@ -30,8 +30,8 @@ def address(seen: Seen) -> Answer:
 def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: Charge, account: Charge | None) -> Answer:
     """``GET /gateway/v1/key``: the caller's own key.
 
-    :param charge: how the key's limit still_valid
-    :param account: how that of the account's keys together stands; ``None``: there is none
+    :param charge: the state of the key's limit
+    :param account: the state of the account's limit; ``None``: it has none
     """
     record = principal.record
     return document(

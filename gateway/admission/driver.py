@@ -1,6 +1,6 @@
-"""Runs one admission to its end: decide, fetch the key when it is not in memory, decide again, claim the signature.
+"""Drives one admission to completion: decide, fetch the key if it is not in memory, decide again, claim the signature.
 
-What needs no wait is decided in the call itself, without a task; only the rest becomes :class:`Pending`.
+A decision that need not wait is made in the call itself, without a task; any other becomes :class:`Pending`.
 """
 
 import asyncio
@@ -15,15 +15,15 @@ from gateway.http1.message import Inbound
 from gateway.runtime.tasks import spawn
 
 MAX_LOOKUPS = 5
-"""The key, its limit and its account's may each be needed; what vanishes once it was brought is asked for again, but not for ever."""
+"""Maximum number of fetches for one decision: the key, its limit and its account's limit may each be needed, and may be evicted again."""
 
 
 Settled = Callable[[Admitted | None, BaseException | None], None]
-"""Told what was admitted, and the refusal or defect that it failed by: both of a claim that was refused."""
+"""Called with the admitted request and the error, if any; a refused claim has both."""
 
 
 class Pending:
-    """A decision that something is awaited for; ``settled`` is called once, and not after :meth:`cancel`."""
+    """A decision that is waiting for something; ``settled`` is called once, and never after :meth:`cancel`."""
 
     __slots__ = ("_gate", "_inbound", "_route", "_settled", "claiming")
 
@@ -33,14 +33,14 @@ class Pending:
         self._route = route
         self._settled: Settled | None = settled
         self.claiming = False
-        """Whether everything is decided but for the replay guard's answer, or another look at the key."""
+        """Whether only the replay guard's answer, or another check of the key, is outstanding."""
 
     def cancel(self) -> None:
-        """Nobody wants to know any more: no further step is taken. A claim that was made stays made."""
+        """Take no further step, because nobody waits for the outcome. A claim that was made remains in force."""
         self._settled = None
 
     def claim(self, admitted: Admitted) -> None:
-        """Settle when the replay guard has answered, and the key still stands then."""
+        """Settle once the replay guard has answered, provided the key is still valid then."""
         self.claiming = True
 
         def answered(error: BaseException | None, still_valid: bool) -> None:
@@ -52,7 +52,7 @@ class Pending:
         self._gate.claim(admitted, answered)
 
     def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
-        """Settle once its key has been looked at again: something was heard of it while this waited.
+        """Settle once the key has been checked again: it may have changed while the request waited.
 
         :param counted: see :meth:`Gate.confirm`
         """
@@ -77,7 +77,7 @@ class Pending:
             self._settle(admitted, None)
 
     async def look_up(self, needed: KeyNeeded) -> None:
-        """Fetch what is needed, and decide again."""
+        """Fetch what is missing and decide again."""
         try:
             await fetch_and_retry(self._gate, needed, self._decide)
         except Exception as error:  # noqa: BLE001 - passed to the waiting request, whatever it is
@@ -99,10 +99,10 @@ class Pending:
 
 
 async def fetch_and_retry(gate: Gate, needed: KeyNeeded, attempt: Callable[[], None]) -> None:
-    """Fetch what an attempt was missing and repeat it, as often as it misses something: what was fetched may have been evicted, or
-    invalidated, by the time that its waiters run.
+    """Fetch what an attempt is missing and repeat it, several times if necessary: what was fetched may have been evicted or
+    invalidated by the time its waiters run.
 
-    :raises Refusal: the attempt's own, or :class:`KeyStoreUnavailable` when there is always something missing
+    :raises Refusal: the attempt's own, or :class:`KeyStoreUnavailable` after too many fetches
     """
     for _ in range(MAX_LOOKUPS):
         await gate.resolve(needed)
@@ -116,10 +116,10 @@ async def fetch_and_retry(gate: Gate, needed: KeyNeeded, attempt: Callable[[], N
 
 
 def drive(gate: Gate, inbound: Inbound, route: Route, settled: Settled) -> Admitted | BriefRefusal | Pending:
-    """Decide at once where that is possible.
+    """Decide, immediately if possible.
 
-    :param settled: called with the outcome of a decision that is returned as pending
-    :raises Refusal: it may not pass
+    :param settled: called with the outcome if the decision is returned as pending
+    :raises Refusal: the request is refused
     """
     try:
         decided = gate.decide(inbound, route)
@@ -135,7 +135,7 @@ def drive(gate: Gate, inbound: Inbound, route: Route, settled: Settled) -> Admit
 
 
 def confirm(gate: Gate, inbound: Inbound, admitted: Admitted, settled: Settled) -> Pending:
-    """Look again at the key of what was decided, and has waited for something else since.
+    """Check again the key of a request that has waited for something else since it was admitted.
 
     :param settled: called with the outcome
     """
@@ -145,9 +145,9 @@ def confirm(gate: Gate, inbound: Inbound, admitted: Admitted, settled: Settled) 
 
 
 async def admit(gate: Gate, inbound: Inbound, route: Route) -> Admitted:
-    """The same for callers that can await.
+    """As :func:`drive`, for callers that can await.
 
-    :raises Refusal: it may not pass
+    :raises Refusal: the request is refused
     """
     decided: asyncio.Future[Admitted] = asyncio.get_running_loop().create_future()
 

@@ -1,8 +1,8 @@
 """Limits how many refusals per second are explained to unauthenticated clients: in detail, with a hint and a log line. Pure.
 
-A flood consists of refusals that nobody reads, so they must be cheap. A misconfigured bot causes a few refusals a second, and all of them
-are explained; in a flood, each address gets as many explanations, within a total for all addresses. Other refusals have the code and the
-members that belong to it, such as ``string_to_sign``.
+Nobody reads the refusals of a flood, so they must be cheap. A misconfigured bot causes a few refusals per second, and all of them are
+explained; in a flood, each address still gets as many explanations, within a total for all addresses. Other refusals have only the code and
+its members, such as ``string_to_sign``.
 """
 
 from typing import Final
@@ -10,9 +10,9 @@ from typing import Final
 from gateway.net.addresses import customer_network
 
 PER_ADDRESS: Final = 30
-"""Explanations in a second for an IPv4 address, or the /64 of an IPv6 address."""
+"""Explanations per second for an IPv4 address, or the /64 of an IPv6 address."""
 IN_ALL: Final = 300
-"""In a second for all of them: about as much work as as many admitted requests, three times over."""
+"""Explanations per second for all addresses: each costs about as much as three admitted requests."""
 
 
 class Explanations:
@@ -28,9 +28,9 @@ class Explanations:
         self._by_address: dict[str, int] = {}
 
     def take(self, address: str, now_ms: int) -> bool:
-        """Whether a refusal is explained to this address; counts it when it is.
+        """Whether a refusal to this address is explained; if so, counts it.
 
-        :param now_ms: of the monotonic clock
+        :param now_ms: monotonic milliseconds
         """
         second = now_ms // 1_000
         if second != self._second:

@@ -1,7 +1,7 @@
 """Rate limits by client address, for failed authentication and for public routes, in process memory. Pure.
 
-An address over its limit is held back, but a request whose signature verifies still passes: behind one address there may be thousands of
-customers. A key in memory is verified first. Only unknown keys and wrong signatures are refused early, without look-up or hint.
+An address over its limit is throttled, but a request whose signature verifies still passes, because thousands of customers may share one
+address. A key in memory is verified first. Only unknown keys and wrong signatures are refused early, without a look-up or hint.
 """
 
 from typing import Final
@@ -11,29 +11,29 @@ from gateway.net.addresses import customer_network
 from gateway.runtime import gcra
 
 LOOK_UPS: Final = Rate(50, 1_000)
-"""Look-ups for all addresses together that are held back: a customer behind one of them, whose key is not in memory yet, may have one."""
+"""Look-ups for all throttled addresses together: a customer behind one of them whose key is not in memory yet needs one."""
 
 REFUSED_MESSAGES: Final = Rate(2_000, 10_000)
-"""Refused messages of sessions, by address, that no key answers for: each costs its reading, and no other limit bounds them."""
+"""Refused session messages per address, when no key was verified: each costs time to parse, and no other limit applies."""
 
 
 class AddressLimiter:
-    """Units by address; IPv6 by /64. A table of fixed size: an address that it loses is forgiven."""
+    """Units by address; IPv6 by /64. The table has a fixed size, and an evicted address starts afresh."""
 
     __slots__ = ("_max", "tats")
 
     def __init__(self, *, max_addresses: int = 65_536) -> None:
         self._max = max_addresses
         self.tats: dict[str, float] = {}
-        """By network, the theoretical arrival time."""
+        """The theoretical arrival time of each network."""
 
     def __len__(self) -> int:
         return len(self.tats)
 
     def charge(self, address: str, weight: int, rate: Rate, now_ms: float) -> gcra.Charge:
-        """Charge an address, which becomes the last to be lost."""
+        """Charge an address, which becomes the last to be evicted."""
         name = customer_network(address)
-        tat_ms = self.tats.pop(name, 0.0)  # and put behind all others: the first in the dict is the one longest without a charge
+        tat_ms = self.tats.pop(name, 0.0)  # reinserted at the end: the first in the dict is the least recently charged
         if len(self.tats) >= self._max:
             del self.tats[next(iter(self.tats))]
         charge = gcra.charge(tat_ms, weight, now_ms, rate)
@@ -42,7 +42,7 @@ class AddressLimiter:
 
 
 class FailureLimiter(AddressLimiter):
-    """Refused credentials by address."""
+    """Failed authentication by address."""
 
     __slots__ = ("_look_ups_tat_ms",)
 
@@ -51,18 +51,18 @@ class FailureLimiter(AddressLimiter):
         self._look_ups_tat_ms = 0.0
 
     def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
-        """Milliseconds for which this address waits; 0 when it need not."""
+        """Milliseconds for which this address is throttled; 0: it is not."""
         if not self.tats:
             return 0.0
         tat_ms = self.tats.get(customer_network(address))
         return 0.0 if tat_ms is None else gcra.charge(tat_ms, 1, now_ms, rate).retry_after_ms
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:
-        """Note one refusal."""
+        """Count one failure."""
         self.charge(address, 1, rate, now_ms)
 
     def may_look_up(self, now_ms: float) -> bool:
-        """Whether the stores may be asked for a key on behalf of an address that is held back; counts it when they may."""
+        """Whether a key may be looked up for a throttled address; if so, counts the look-up."""
         charge = gcra.charge(self._look_ups_tat_ms, 1, now_ms, LOOK_UPS)
         self._look_ups_tat_ms = charge.tat_ms
         return charge.allowed

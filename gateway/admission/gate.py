@@ -1,8 +1,8 @@
 """The admission decision: :meth:`Gate.admit` applies every check to a request, in order.
 
-A :class:`Gate` is one version of the configuration, compiled and immutable; a reload swaps it whole, and a request keeps the one that
-it began with. What outlives a version is handed in as :class:`Services`. Nothing here decides and awaits at once: what needs a wait is
-named in the return value (a claim at the replay guard) or raised (:class:`KeyNeeded`).
+A :class:`Gate` is one version of the configuration, compiled and immutable; a reload replaces it, and a request keeps the one that
+it began with. What outlives a version is passed in as :class:`Services`. No decision awaits anything: what must be awaited is
+returned (a claim at the replay guard) or raised (:class:`KeyNeeded`).
 """
 
 import re
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gateway.admission.limits import KeyLimiter
 
 Answered = Callable[[BaseException | None, bool], None]
-"""Told why a claim failed, ``None`` if it did not, and whether nothing has been heard against the key meanwhile."""
+"""Called with the error of a claim, if any, and with whether the key is still valid."""
 
 _QUERY: Final = re.compile(rb'[!"$-~]*')
 
@@ -80,7 +80,7 @@ class Gate:
         """The route of a request, known from its head alone.
 
         :raises AmbiguousPath, NoRoute, MethodNotAllowed: default deny
-        :raises Maintenance: it is closed for a while
+        :raises Maintenance: it is closed for maintenance
         """
         if head.query is not None and not _QUERY.fullmatch(head.query):
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
@@ -93,22 +93,22 @@ class Gate:
         self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str,
         shapes: list[Shape] | None = None,
     ) -> Message:  # fmt: skip
-        """One message of a session, read.
+        """Parse one message of a session.
 
         :param text: valid UTF-8
-        :param client: the handshake that opened the session
-        :param key_id: the key that it has logged in with; ``""``: none
+        :param client: the handshake request of the session
+        :param key_id: the key that the session has logged in with; ``""``: none
         :param shapes: see :meth:`SessionDialect.read`
-        :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
+        :raises MalformedRequest: it is not JSON, or is JSON that parsers could read differently
         """
         return SESSIONS[route.session].read(text, client, key_id, received_ms, request_id, shapes)
 
     def method(self, message: Message, route: Route) -> Route:
-        """The rule by which a session's message is decided.
+        """The rule that applies to a session's message.
 
-        :raises MalformedRequest: it is no message of the dialect
+        :raises MalformedRequest: it is not a message of the dialect
         :raises NoRoute: default deny
-        :raises Maintenance: it is closed for a while
+        :raises Maintenance: it is closed for maintenance
         """
         if message.wrong:
             raise MalformedRequest(message.wrong)
@@ -117,17 +117,17 @@ class Gate:
         return rule
 
     def client(self, request: Request) -> str:
-        """Whose turn and share a request takes: the client's network; the peer's where the client's address cannot be read."""
+        """The owner of a request's turns and memory: the client's network, or the peer's if the client IP could not be determined."""
         return customer_network(self._client_ip.of(request).address or request.peer)
 
     def begin(self, request: Request, route: Route) -> tuple[str, ...]:
-        """Who sends the content that is still to come, from the head alone; nothing of it is kept before.
+        """Identify the sender from the head alone, before any content is buffered.
 
-        An unknown key is not refused here: its content is received as that of a wrong signature is, so that the two are told apart neither
-        by the answer nor by when it comes. The content of all unknown keys shares one bound instead.
+        An unknown key is not refused here: its content is received like that of a wrong signature, so that neither the answer nor its
+        timing distinguishes the two. The content of all unknown keys shares one bound instead.
 
-        :return: whose the content is: the client's address, and the key's account or :data:`UNVERIFIED`
-        :raises Refusal: credentials are missing or malformed as far as the head shows
+        :return: the owners that the content is charged to: the client's address, and the key's account or :data:`UNVERIFIED`
+        :raises Refusal: the head shows that credentials are missing or malformed
         :raises KeyNeeded: the key must be fetched first
         """
         seen = self._client_ip.of(request)
@@ -148,9 +148,9 @@ class Gate:
         return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
 
     def admit(self, inbound: Inbound, route: Route) -> Admitted:
-        """As :meth:`decide`, for who can only be told by an exception.
+        """As :meth:`decide`, for callers that expect every refusal as an exception.
 
-        :raises Refusal: it may not pass
+        :raises Refusal: the request is refused
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
         decided = self.decide(inbound, route)
@@ -159,10 +159,10 @@ class Gate:
         return decided
 
     def decide(self, inbound: Inbound, route: Route) -> Admitted | BriefRefusal:
-        """Decide on a whole request, or on one message of a session. Charges its limits exactly once, when it passes.
+        """Decide on a complete request, or on one message of a session. Charges the limits exactly once, if it passes.
 
-        :param inbound: a :class:`Request` with its route, or a :class:`Message` with what :meth:`method` says of it
-        :raises Refusal: it may not pass
+        :param inbound: a :class:`Request` with its route, or a :class:`Message` with the rule from :meth:`method`
+        :raises Refusal: the request is refused
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
         seen = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
@@ -190,7 +190,7 @@ class Gate:
                     raise
                 principal = authentication.signer(credentials, now_ms)
                 if principal is None:
-                    if not throttled_ms:  # else nothing is proven
+                    if not throttled_ms:  # otherwise nothing has been verified
                         principal = authentication.known(credentials.key_id, now_ms)
                     return self._reject(principal, credentials, throttled_ms, seen, inbound, route, now_ms)
             else:
@@ -202,17 +202,17 @@ class Gate:
         return self._pass(principal, credentials, charge, seen, inbound, route, window_ms, now_ms)
 
     def _throttled_ms(self, seen: Seen, inbound: Inbound, now_ms: int) -> float:
-        """For how long the address is held back, having been refused too often; 0: it is not."""
+        """Milliseconds for which the address is throttled after too many failures; 0: it is not."""
         return self._failures.retry_after_ms(seen.address or inbound.peer, self._failure_rate, now_ms)
 
     def _reject(  # noqa: PLR0917  # on the path of attacks
         self, principal: Principal | None, credentials: Credentials | None, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route,
         now_ms: int,
     ) -> BriefRefusal:  # fmt: skip
-        """Refuse credentials that do not hold.
+        """Refuse invalid credentials.
 
-        :param credentials: ``None`` when they were not even read
-        :raises Refusal: it is explained
+        :param credentials: ``None`` if they were not read
+        :raises Refusal: the refusal is explained
         """
         if self.explanations.take(seen.address or inbound.peer, now_ms):
             if throttled_ms or credentials is None:
@@ -225,7 +225,7 @@ class Gate:
         return self._accounting.unexplained(principal, signed, throttled_ms, seen, inbound, route, now_ms)
 
     def _authorize(self, principal: Principal, seen: Seen, inbound: Inbound, route: Route, now_ms: int) -> Charge:
-        """What a key may do, and how much of it: expiry and freeze, IP allowlist, scope, limits."""
+        """Check expiry and freeze, IP allowlist, scope and limits."""
         rules.check_standing(principal, inbound.received_ms)
         rules.check_address(principal, seen)
         rules.check_scope(principal, route)
@@ -237,7 +237,7 @@ class Gate:
         self, principal: Principal, credentials: Credentials | None, charge: Charge, seen: Seen, inbound: Inbound, route: Route,
         window_ms: int, now_ms: int,
     ) -> Admitted:  # fmt: skip
-        """The request may pass: count it now, or once its signature has been claimed, and report its key's limits."""
+        """Admit the request: count it, now or once its signature has been claimed, and report its key's limits."""
         claim = None
         if credentials is not None and (route.strict_replay or (credentials.portable and not route.replay_off)):
             outage = self._auth.replay_outage if route.strict_replay else "allow"
@@ -248,7 +248,7 @@ class Gate:
             self._usage.admitted(principal.key_id, seen.address, inbound.received_ms)
         weighed = credentials is not None and credentials.weighed
         lines = b""
-        if not isinstance(inbound, Request):  # a message's answer has no fields
+        if not isinstance(inbound, Request):  # the answer to a message has no header fields
             pass
         elif not weighed and principal.expires_ms is None:
             allowances = self._allowances
@@ -260,7 +260,7 @@ class Gate:
         )
 
     def _check_public(self, seen: Seen, inbound: Inbound, route: Route) -> None:
-        """:raises RateLimited: the address has requested public routes too often"""
+        """:raises RateLimited: too many requests to public routes from this address"""
         address, rate = seen.address or inbound.peer, self.settings.limits.per_address
         charge = self.services.public.charge(address, route.weight, rate, self._monotonic_ms())
         if not charge.allowed:
@@ -271,7 +271,7 @@ class Gate:
     def _charge(self, principal: Principal, route: Route, now_ms: int) -> Charge:
         """Charge the key and its account.
 
-        :raises RateLimited: one of them has not enough left
+        :raises RateLimited: one of the limits is exceeded
         :raises KeyNeeded: the limit must be settled with the other workers first
         """
         allowances = self._allowances
@@ -287,10 +287,10 @@ class Gate:
         return charge
 
     def count_refused_message(self, refusal: Refusal, client: Request) -> bool:
-        """Count the refusal of a session's message for its address, unless a key is proven, whose own limits bound it.
+        """Count the refusal of a session's message against its address, unless a key was verified, whose own limits apply.
 
-        :param client: the handshake that opened the session
-        :return: whether the address may send more
+        :param client: the handshake request of the session
+        :return: whether the address may send more messages
         """
         if refusal.asker is not None and refusal.asker.account_id is not None:
             return True
@@ -298,10 +298,10 @@ class Gate:
         return self.services.messages.charge(address, 1, REFUSED_MESSAGES, self._monotonic_ms()).allowed
 
     async def resolve(self, needed: KeyNeeded) -> None:
-        """Bring a key into memory, or the knowledge that there is none; or settle its limit with the other workers.
+        """Load a key into memory, or the fact that it does not exist; or settle its limit with the other workers.
 
-        :raises KeyStoreUnavailable: neither Redis nor PostgreSQL can say
-        :raises Refusal: nor do they have to: see :attr:`KeyNeeded.otherwise`
+        :raises KeyStoreUnavailable: neither Redis nor PostgreSQL answered
+        :raises Refusal: :attr:`KeyNeeded.otherwise`, if the key could not be fetched
         """
         if needed.rate is not None:
             await self.services.limiter.settled(needed.key_id, needed.weight, needed.rate)
@@ -314,7 +314,7 @@ class Gate:
             raise
 
     def claim(self, admitted: Admitted, answered: Answered) -> None:
-        """Ask the replay guard, in one round trip with everybody who asks in this tick of the loop.
+        """Claim the signature at the replay guard, in one round trip with all claims of this turn of the event loop.
 
         :param answered: called when it has answered, with ReplayedRequest or ReplayGuardUnavailable, or a defect, when the request may
             not pass
@@ -337,7 +337,7 @@ class Gate:
         self.services.replay.ask(claim.key_id, claim.signature, claimed, ttl_ms=claim.ttl_ms, outage=claim.outage, shared=claim.shared)
 
     def still_valid(self, admitted: Admitted) -> bool:
-        """Whether nothing has been heard against the key of a request since it was admitted. At a glance: if not, :meth:`confirm`."""
+        """Whether the key of an admitted request is unchanged since, by a cheap check. If not, call :meth:`confirm`."""
         principal = admitted.principal
         if principal is None:
             return True
@@ -347,10 +347,10 @@ class Gate:
         return self._authentication.knows(principal, self._monotonic_ms())
 
     def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
-        """Decide anew whether the key of a request stands that has waited since it was admitted, and count it. If not: :meth:`withdraw`.
+        """Check again that the key of an admitted request that has waited is valid, and count it. If this raises, call :meth:`withdraw`.
 
-        :param counted: it was counted when it was admitted, or its claim made
-        :raises InvalidCredentials, KeyExpired, AccountFrozen: it does not, so that the request may not pass
+        :param counted: whether it was counted already, when it was admitted or claimed
+        :raises InvalidCredentials, KeyExpired, AccountFrozen: the key is no longer valid
         :raises KeyNeeded: the key must be fetched first
         """
         principal = admitted.principal
@@ -365,14 +365,14 @@ class Gate:
             self._accounting.claimed(admitted, None)
 
     def withdraw(self, admitted: Admitted, error: BaseException) -> None:
-        """What was admitted does not pass: whether its key stands was asked again, and it does not, or nobody could say.
+        """Withdraw an admission, because its key is no longer valid or could not be checked again.
 
-        Undoes what it was charged, and counts the refusal.
+        Refunds the charge and counts the refusal.
         """
         self._accounting.claimed(admitted, error)
 
     def answer(self, admitted: Admitted, request: Request) -> Answer:
-        """What a built-in route answers.
+        """The answer of a built-in route.
 
         :raises MalformedRequest: the client IP could not be determined
         """
@@ -389,22 +389,22 @@ class Gate:
         return builtin.time(request.received_ms)
 
     def render_message(self, refusal: Refusal, route: Route, message: Message | None, request_id: str) -> bytes:
-        """A refusal as a session's client reads it.
+        """A refusal as a message for a session's client.
 
-        :param message: ``None`` when it could not be read
+        :param message: ``None`` if it could not be parsed
         """
         return SESSIONS[route.session].refusal(problem_of(refusal, request_id=request_id, docs_url=self.settings.gateway.docs_url), message)
 
     def render(self, refusal: Refusal, request: Request | None, request_id: str = "", partial: tuple[bytes, bytes] = (b"", b"")) -> Answer:
-        """A refusal as the client reads it.
+        """A refusal as an answer for the client.
 
-        :param request: ``None`` when it could not even be framed; then ``request_id`` stands in for its id
-        :param inbound: method and path of such a one, as far as they are known
+        :param request: ``None`` if it could not be framed; then ``request_id`` is its id
+        :param partial: method and path of such a request, as far as known
         """
         if request is None:
             return self._refusals.render_unframed(refusal, request_id, *partial)
         return self._refusals.render(refusal, request)
 
     def brief(self, refused: BriefRefusal, request: Request) -> BriefAnswer:
-        """The answer to what is refused without an explanation."""
+        """The answer to a request that is refused without an explanation."""
         return self._refusals.brief(refused.kind, request)

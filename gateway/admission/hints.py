@@ -1,8 +1,8 @@
 """Finds the likely cause of a signature mismatch by trying common mistakes. Pure.
 
 A hint is given only when a variant verifies with the key's own secret or public key, which proves that the caller holds it. For a key that
-does not exist the same variants are tried against nobody's key: neither the answer nor its time distinguishes the two.
-Trying costs some verifications, so it is done a few times a minute for each key id, and so many times a second in all.
+does not exist the same variants are tried against a dummy key, so that neither the answer nor its timing distinguishes the two.
+A search costs several verifications, so searches are limited per minute for each key id, and per second in total.
 """
 
 import re
@@ -18,17 +18,17 @@ from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.keys.ids import is_key_id, looks_like_secret
 
 PER_KEY = 5
-"""Searches for each key id in a minute."""
+"""Searches per minute for each key id."""
 IN_ALL = 20
-"""Searches in a second, whatever the key."""
+"""Searches per second, over all keys."""
 MAX_BYTES = 16_384
 """Longer requests are not searched."""
 _ENTRIES = 10_000
 _NOBODY = b"nobody's secret"
 _WITHIN = re.compile(r"gb[ks]_[0-9A-Za-z]+")
-"""A key id or a secret among other characters: quotes, brackets, a comma, ``Bearer``, white space and marks that cannot be seen."""
+"""A key id or a secret surrounded by other characters: quotes, brackets, a comma, ``Bearer``, white space and invisible characters."""
 _LONGEST = 256
-"""Characters of a key id that are looked at, and remembered."""
+"""Characters of a key id that are examined and remembered."""
 
 
 class _Window(NamedTuple):
@@ -37,7 +37,7 @@ class _Window(NamedTuple):
 
 
 class Hints:
-    """The search, and how often it may be done: fixed windows, in memory of this process, bounded."""
+    """The search and its rate limits: fixed windows, in bounded process memory."""
 
     def __init__(self) -> None:
         self._minutes: dict[str, _Window] = {}
@@ -51,11 +51,11 @@ class Hints:
         principal: Principal | None,
         now_ms: int,
     ) -> str:
-        """What to change, or ``""``.
+        """What the client should change, or ``""``.
 
-        :param mistakes: common ones of the dialect, as what would have been signed and sent
-        :param principal: ``None`` when there is no such key
-        :param now_ms: of the monotonic clock
+        :param mistakes: the dialect's common mistakes, each with the bytes that would have been signed and sent
+        :param principal: ``None`` if the key does not exist
+        :param now_ms: monotonic milliseconds
         """
         alone = credentials.key_id
         found = None if is_key_id(alone) else _WITHIN.search(alone, 0, _LONGEST)
@@ -83,7 +83,7 @@ class Hints:
 
 
 def _common(credentials: Credentials) -> Iterator[Mistake]:
-    """Mistakes of every dialect."""
+    """Mistakes that are common to all dialects."""
     signed, signature = credentials.signed, credentials.signature
     yield Mistake("a trailing newline was signed: remove it", signed + b"\n", signature)
     yield Mistake("the lines were signed with CRLF line endings: use LF", signed.replace(b"\n", b"\r\n"), signature)
@@ -91,7 +91,7 @@ def _common(credentials: Credentials) -> Iterator[Mistake]:
 
 
 def _verified(mistakes: Iterable[Mistake], principal: Principal | None) -> str:
-    """Try them all, found or not: where the search ends reveals nothing."""
+    """The advice for the mistake that verifies, or ``""``. Always tries all, so that timing reveals nothing."""
     verify = principal.verify if principal is not None else pretend_to_verify
     found = ""
     for mistake in mistakes:
@@ -120,7 +120,7 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     ):
         if _is_hmac(key, credentials) and secret is not None:
             found = advice
-    # A key id is no secret: signing with it proves nothing, so the hint is given whether or not there is such a key.
+    # A key id is not secret: signing with it proves nothing, so the hint is given whether or not the key exists.
     swapped = _is_hmac(credentials.key_id.encode(), credentials)
     return found or ("the key id was used as the HMAC key: use the secret (gbs_…)" if swapped else "")
 

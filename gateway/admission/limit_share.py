@@ -1,4 +1,4 @@
-"""One worker's share of one key's rate limit: what it admits on its own, and what it takes over from the ledger. Pure.
+"""One worker's share of one key's rate limit: what it may admit before it settles with the ledger. Pure.
 
 All times are monotonic milliseconds, given as arguments.
 """
@@ -10,13 +10,13 @@ from gateway.config.values import Rate
 from gateway.runtime.gcra import Charge, ShareNeeded
 
 CAP: Final = 1.03
-"""The ledger's own bound for one period, in limits: see ``settle.lua``."""
+"""The most that the ledger admits in one period, as a multiple of the limit: see ``settle.lua``."""
 SHARE: Final = 100
-"""A worker admits one part in this many of the limit before it has settled, however long that takes: what is not settled is bounded."""
+"""A worker admits at most this fraction (one in so many) of the limit before it settles."""
 WORKERS: Final = 32
-"""A worker admits one part in this many of what the ledger has left: so many workers that are used alike end together."""
+"""A worker admits at most this fraction (one in so many) of what the ledger has left, so that evenly loaded workers run out together."""
 GRANT_MS: Final = 1_000
-"""For how long units that were granted may be used: whoever waited for them comes at once, or not at all."""
+"""How long granted units may be used: the requests that wait for them use them at once or not at all."""
 
 
 class Share:
@@ -31,31 +31,31 @@ class Share:
         self.key_id = key_id
         self.rate = rate
         self.tat_ms = 0.0
-        """As the ledger had it, and what was admitted here since: later than the true one at most by what others gave back since."""
+        """Theoretical arrival time: the ledger's, plus what was admitted here since. Too late by what other workers have refunded since."""
         self.room = rate.units
-        """Units left in the window, as the ledger had it, less what was admitted here since."""
+        """Units left in the window: the ledger's count, less what was admitted here since."""
         self.learned_ms = -1e15
-        """When the ledger was last asked."""
+        """When the ledger was last read."""
         self.window_full_until_ms = 0.0
-        """Until when the window is known to have no room."""
+        """Time until which the window is known to be full."""
         self.unsettled = 0
-        """Units admitted that the ledger does not know of."""
+        """Units admitted here and not yet reported to the ledger."""
         self.max_unsettled = rate.units // SHARE
-        """With more unsettled units than these nothing is admitted before a settlement."""
+        """Maximum number of unsettled units: beyond it a settlement must come first."""
         self.settle_above = self.max_unsettled * 3 // 4
-        """With more unsettled units than these a settlement is asked for."""
+        """Number of unsettled units from which a settlement is requested."""
         self.unsettled_since_ms = 0.0
-        """When the first of them was admitted."""
+        """When the first unsettled unit was admitted."""
         self.wanted = 0
-        """Units that requests wait for."""
+        """Units that waiting requests need."""
         self.smallest_wanted = 0
-        """The smallest weight among those requests."""
+        """The smallest weight among the waiting requests."""
         self.granted = 0
-        """Units that the ledger has granted and nobody has used; void after :attr:`granted_until_ms`."""
+        """Unused units granted by the ledger; void after :attr:`granted_until_ms`."""
         self.granted_until_ms = 0.0
 
     def take_granted(self, weight: int, now_ms: float) -> bool:
-        """Use so many of the granted units, of which there are enough, unless they are void."""
+        """Use ``weight`` granted units, which must be there. ``False``: they are void."""
         if now_ms > self.granted_until_ms:
             self.granted = 0
             return False
@@ -63,9 +63,9 @@ class Share:
         return True
 
     def over_window(self, now_ms: float) -> Charge:
-        """The refusal of what GCRA allows, when the window has no room for it.
+        """The refusal of a request that GCRA allows but the window does not.
 
-        :raises ShareNeeded: it is not known whether the window has room
+        :raises ShareNeeded: the ledger must be read to know whether the window has room
         """
         if now_ms >= self.window_full_until_ms:
             raise ShareNeeded(self.key_id)
@@ -73,19 +73,19 @@ class Share:
         return Charge(allowed=False, tat_ms=self.tat_ms, remaining=max(0, self.room), reset_ms=wait_ms, retry_after_ms=wait_ms)
 
     def give_back(self, weight: int) -> None:
-        """Undo a charge that was allowed."""
+        """Refund an allowed charge."""
         self.tat_ms -= weight * self.rate.period_ms / self.rate.units
         self.unsettled -= weight
         self.room += weight
 
     def used(self, now_ms: float) -> int:
-        """Units used in the last period: as the ledger had it, and what was admitted here since."""
-        if now_ms - self.learned_ms >= self.rate.period_ms:  # or never: everything that the ledger knew of is a period old by now
+        """Units used in the last period: the ledger's count, plus what was admitted here since."""
+        if now_ms - self.learned_ms >= self.rate.period_ms:  # or never: all that the ledger counted is more than a period old
             return max(0, self.unsettled)
         return max(0, int(self.rate.units * CAP) - self.room)
 
     def learn(self, answer: Sequence[Any], sent_ms: int) -> None:
-        """Take over what the ledger says, and add what was admitted while it was being asked.
+        """Adopt the ledger's state, and add what was admitted while the settlement was under way.
 
         :param answer: of ``settle.lua``: units granted, milliseconds to the theoretical arrival time, room in the window, milliseconds
             until it has room again

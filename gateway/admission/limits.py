@@ -1,15 +1,15 @@
 """Distributed rate limiting per key and per account, exact across workers and machines. Uses Redis.
 
-Admission never waits for Redis here. A worker admits on its own what a small share of the limit allows, and in the background settles with
-the ledger in Redis what it has admitted and learns what others have: when most of that share is used, and after half a period at the
-latest, so that a key far below its limit seldom asks. Keys that are not in a hurry are settled together, in one command for many of them.
-Only who would go beyond the share waits for the next settlement.
+Admission does not normally wait for Redis. A worker admits a small share of the limit on its own. In the background it settles with
+the ledger in Redis: it reports what it has admitted and learns what other workers have. It does so when most of its share is used, and
+after half a period at the latest, so that a key far below its limit rarely needs a round trip. Keys that are not urgent are settled
+together, many in one command. Only a request that would exceed the share waits for the next settlement.
 
     gerbang:{<key id>, or account:<id>}:ledger:<units>/<period ms>   the ledger: ``tat`` (see ``gcra``), and units by slot of time
 
-The ledger keeps two rules: GCRA, and that in no period more than 3 % above the limit is admitted, which GCRA alone does not promise
-(a full burst and then the steady rate come to twice the limit). Each worker's share is 1 %, and less when less than a third is left: two
-workers stay within 5 %, and so do many that are used alike.
+The ledger applies two rules: GCRA, and that no period admits more than 3 % above the limit, which GCRA alone does not ensure
+(a full burst followed by the steady rate comes to twice the limit). Each worker's share is 1 %, or less when under a third is left: two
+workers stay within 5 %, and so do many evenly loaded ones.
 """
 
 import asyncio
@@ -36,18 +36,18 @@ MAX_KEYS = 100_000
 MAX_BATCH = 200
 """Keys settled in one round trip."""
 KEYS_PER_COMMAND = 50
-"""Keys settled by one command, which holds Redis up for half a millisecond."""
+"""Keys settled by one command, which occupies Redis for half a millisecond."""
 BATCH_SECONDS = 0.2
-"""For how long keys that are not in a hurry wait for others to be settled with."""
+"""How long keys that are not urgent wait to be settled in a batch."""
 URGENT_MS = 2_000
-"""Most of a share used within this time is a hurry: the rest of it may not last for as long as keys are gathered."""
+"""A settlement is urgent if most of the share was used within this time: the rest may not last until the next batch."""
 TIMEOUT_SECONDS = 0.5
 INTERVAL_SECONDS = 2.0
-"""How often it is looked which keys have waited long enough for a settlement; less where the period is shorter than a minute."""
+"""Interval between checks for overdue settlements; shorter if a limit's period is shorter than a minute."""
 MAX_UNSETTLED_MS = 30_000.0
-"""From the first unit that the ledger does not know of to the settlement, at the most; less where half the period is."""
+"""Longest time from the first unreported unit to the settlement; at most half the period."""
 RETRY_SECONDS = 1.0
-"""Between two attempts to reach a Redis that is away."""
+"""Interval between attempts to reach Redis while it is unavailable."""
 
 SETTLE = Path(__file__).with_name("settle.lua").read_text("utf-8")
 _SETTLE_SHA = sha1(SETTLE.encode(), usedforsecurity=False).hexdigest()
@@ -56,18 +56,18 @@ _log = structlog.get_logger(__name__)
 
 
 class _Settlement(NamedTuple):
-    """One key's part of a settlement: taken from its share, so that what comes after is the next one's."""
+    """One key's part of a settlement, taken from its share: later charges belong to the next settlement."""
 
     share: Share
     spent: int
     wanted: int
     smallest_wanted: int
     settled: "asyncio.Future[None] | None"
-    """Resolved once the ledger has answered, for the requests that wait."""
+    """Resolved for the waiting requests once the ledger has answered."""
 
 
 class KeyLimiter:
-    """Limits per key. One for each process; reloads keep it."""
+    """Limits per key. One for each process, kept across reloads."""
 
     def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
         self._redis = redis
@@ -76,27 +76,27 @@ class KeyLimiter:
         metrics.probes.append(self._count)
         self._shares: dict[str, Share] = {}
         self._due: dict[Share, None] = {}
-        """To be settled at the next interval."""
+        """Shares to be settled at the next interval."""
         self._due_now: dict[Share, None] = {}
-        """Those of them that cannot wait for it."""
+        """Shares that cannot wait for it."""
         self._waiting: dict[Share, asyncio.Future[None]] = {}
-        """Of the keys whose next settlement requests wait for."""
+        """Futures of the keys whose next settlement requests are waiting for."""
         self._wake = asyncio.Event()
         self._urgent = asyncio.Event()
-        """One of them cannot wait to be batched either."""
+        """Set when one of them is too urgent to be batched."""
         self._interval_seconds = INTERVAL_SECONDS
         self._interval_ends = 0.0
-        """By the loop's clock."""
+        """In the event loop's time."""
         self._task: asyncio.Task[None] | None = None
         self.degraded = False
-        """True while Redis is away and each process limits on its own."""
+        """True while Redis is unavailable and each process limits on its own."""
 
     def charge(self, key_id: str, weight: int, rate: Rate, now_ms: float) -> Charge:
         """Charge a request to its key's limit.
 
-        :param weight: 0 charges nothing and tells how the limit stands
+        :param weight: 0 charges nothing and returns the current state
         :param now_ms: monotonic milliseconds
-        :raises ShareNeeded: Redis must be asked first
+        :raises ShareNeeded: a settlement must come first: await :meth:`settled`
         """
         share = self._shares.get(key_id)
         if share is None or share.rate is not rate:
@@ -127,7 +127,7 @@ class KeyLimiter:
         return charge
 
     def give_back(self, key_id: str, weight: int, rate: Rate) -> None:
-        """Undo a charge that was allowed: the request did not pass in the end. The ledger hears of it with the next settlement."""
+        """Refund the charge of a request that was refused afterwards. The next settlement reports it to the ledger."""
         share = self._shares.get(key_id)
         if share is None or share.rate != rate:
             return
@@ -135,12 +135,12 @@ class KeyLimiter:
         self._due[share] = None
 
     def used(self, key_id: str, rate: Rate, now_ms: float) -> int:
-        """Units used in the last period: as the ledger had it at the last settlement, and what was admitted here since."""
+        """Units used in the last period: the ledger's count at the last settlement, plus what was admitted here since."""
         share = self._shares.get(key_id)
         return 0 if share is None or share.rate != rate else share.used(now_ms)
 
     async def settled(self, key_id: str, weight: int, rate: Rate) -> None:
-        """Ask the ledger for ``weight`` units, in one round trip with everybody who asks. Charge again after it."""
+        """Request ``weight`` units from the ledger, in one round trip with all other requests. Call :meth:`charge` again after it."""
         share = self._shares.get(key_id)
         if share is None or share.rate is not rate:
             share = self._open(key_id, rate)
@@ -156,11 +156,11 @@ class KeyLimiter:
         await asyncio.shield(settled)
 
     def start(self) -> None:
-        """Settle in the background from now on."""
+        """Start settling in the background."""
         self._task = repeat(self._settle_once, name="settle limits")
 
     async def stop(self) -> None:
-        """Settle what is open and end."""
+        """Settle what is outstanding, and stop."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -168,12 +168,12 @@ class KeyLimiter:
             self._task = None
         await self._settle(list(self._due))
 
-    # -- what this worker decides on its own
+    # -- decisions of this worker alone
 
     def _open(self, key_id: str, rate: Rate) -> Share:
         known = self._shares.get(key_id)
         if known is not None and known.rate == rate:
-            known.rate = rate  # the same limit in another version of the configuration
+            known.rate = rate  # the limit of a newer configuration version
             return known
         if known is None and len(self._shares) >= MAX_KEYS:
             self._evict()
@@ -182,16 +182,16 @@ class KeyLimiter:
         return share
 
     def _evict(self) -> None:
-        """Drop the tenth of the keys that was opened first, of those that owe nothing if there are any: the ledger remembers them."""
+        """Evict a tenth of the keys, oldest first, preferring those with nothing to settle: the ledger has their state."""
         settled = [share for share in self._shares.values() if share not in self._due]
         for share in (settled or list(self._shares.values()))[: max(1, MAX_KEYS // 10)]:
             del self._shares[share.key_id]
             self._due.pop(share, None)
 
     def _settle_later(self, share: Share, unsettled: int, now_ms: float) -> None:
-        """With so many units the share is, or remains, due.
+        """Mark the share as due for settlement because of its unsettled units.
 
-        :raises ShareNeeded: they are too many
+        :raises ShareNeeded: there are too many
         """
         if unsettled > share.max_unsettled and not self.degraded:
             raise ShareNeeded(share.key_id)
@@ -211,7 +211,7 @@ class KeyLimiter:
     # -- settlements
 
     async def _settle_once(self) -> None:
-        """Settle what is due now, and at each interval what is overdue."""
+        """Settle what is due, and at each interval what is overdue."""
         loop = asyncio.get_running_loop()
         if self.degraded:
             await asyncio.sleep(RETRY_SECONDS)
@@ -238,7 +238,7 @@ class KeyLimiter:
         return dict.fromkeys(filter(is_overdue, self._due))
 
     async def _settle(self, due: list[Share]) -> None:
-        """Exchange the present state of these with the ledger. With none, see whether Redis is there."""
+        """Settle these shares with the ledger. Without any, check whether Redis is available."""
         self._wake.clear()
         self._urgent.clear()
         self._due_now.clear()
@@ -256,7 +256,7 @@ class KeyLimiter:
                 raise
             except Exception as error:
                 self._redis_failed(settlements[start:], error)
-                if not isinstance(error, StoreUnavailable):  # a defect: nobody waits for its mending
+                if not isinstance(error, StoreUnavailable):  # a defect, which retrying will not fix
                     raise
                 return
             _release(batch)
@@ -269,9 +269,9 @@ class KeyLimiter:
         return settlement
 
     async def _ask(self, batch: list[_Settlement]) -> list[Any]:
-        """One round trip, and another when Redis does not know the script yet.
+        """One round trip, or two if Redis has not loaded the script yet.
 
-        :raises Exception: redis-py's own: no answer, or one that is an error
+        :raises Exception: redis-py's errors: no answer, or an error reply
         """
         async with StallTolerantTimeout(TIMEOUT_SECONDS):
             if not batch:
@@ -285,7 +285,7 @@ class KeyLimiter:
                     answers[index] = answer
         for answer in answers:
             if isinstance(answer, Exception):
-                if keys_are_apart(answer):  # shards behind a proxy: this once as if Redis were away
+                if keys_are_apart(answer):  # shards behind a proxy: treated as unavailable this time
                     self._keys_per_command = 1
                 raise answer
         return [of_key for answer in answers for of_key in answer]
@@ -304,11 +304,11 @@ class KeyLimiter:
             _log.error("limits_per_process", reason=str(error))
         self.degraded = True
         for share, spent, *_ in settlements:
-            # Whether Redis has charged it is not known; a whole limit is the most that is held against a key.
+            # It is not known whether Redis has charged it; a key is charged at most one whole limit.
             share.unsettled = min(share.unsettled + spent, share.rate.units)
             self._due[share] = None
         _release(settlements)
-        waiting, self._waiting = self._waiting, {}  # whoever came while the answer was awaited does not wait for the next attempt
+        waiting, self._waiting = self._waiting, {}  # requests that arrived meanwhile do not wait for the next attempt
         for share, settled in waiting.items():
             share.wanted = share.smallest_wanted = 0
             _resolve(settled)
@@ -325,7 +325,7 @@ class KeyLimiter:
 
 
 def _release(settlements: list[_Settlement]) -> None:
-    """Let the requests that wait continue, by what is known now."""
+    """Let the waiting requests continue with the state known now."""
     for settlement in settlements:
         if settlement.settled is not None:
             _resolve(settlement.settled)

@@ -9,20 +9,20 @@ from gateway.runtime.gcra import Charge
 
 
 class KeyNeeded(GerbangError):
-    """The key, or with ``rate`` the state of a limit, is not in this process's memory: await ``Gate.resolve``, then admit again."""
+    """The key or, with ``rate``, the state of a limit is not in process memory: await ``Gate.resolve``, then admit again."""
 
     def __init__(self, key_id: str, *, weight: int = 0, rate: Rate | None = None, otherwise: Refusal | None = None) -> None:
         super().__init__("the key is not in memory")
         self.otherwise = otherwise
-        """The refusal of the request when the key cannot be fetched: it is looked up only to attribute that refusal to its owner."""
+        """The request's refusal if the key cannot be fetched: it is needed only to attribute that refusal to its owner."""
         self.key_id = key_id
-        """Or the name of the limit's ledger."""
+        """The key id, or the name of the limit's ledger."""
         self.weight = weight
         self.rate = rate
 
 
 class Claim:
-    """What the replay guard is asked."""
+    """A claim to be made at the replay guard."""
 
     __slots__ = ("advice", "key_id", "outage", "shared", "signature", "ttl_ms")
 
@@ -30,17 +30,17 @@ class Claim:
         self.key_id = key_id
         self.signature = signature
         self.ttl_ms = ttl_ms
-        """For how long from now the same request could pass every other check."""
+        """How long from now the same request could pass every other check, in milliseconds."""
         self.outage = outage
-        """``deny`` or ``allow``: what becomes of the request while the guard cannot be asked."""
+        """``deny`` or ``allow``: what happens to the request while the guard is unavailable."""
         self.shared = shared
-        """Whether reads of the same signature may pass, too."""
+        """Whether reads with the same signature may pass, too."""
         self.advice = advice
         """For the client, appended to the refusal of a replay."""
 
 
 class Admitted:
-    """A request that may pass, once :attr:`replay` has been claimed."""
+    """An admitted request, which may be forwarded once :attr:`replay` has been claimed."""
 
     __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
 
@@ -58,10 +58,10 @@ class Admitted:
         """Rendered ``RateLimit-*`` field lines for the answer."""
         self.replay = replay
         self.expires_ms = expires_ms
-        """When the key expires, Unix milliseconds: a tunnel must not outlive it."""
+        """When the key expires, in Unix milliseconds: a tunnel must not outlive it."""
         self.principal = principal
         self.charge = charge
         self.weighed = weighed
-        """Whether its answer reports weight and orders as Binance's clients expect."""
+        """Whether the answer reports weight and orders as Binance's clients expect."""
         self.secure = secure
-        """Whether the client came over TLS, as a trusted proxy says; ``None``: as the connection itself did."""
+        """Whether the client used TLS, per a trusted proxy; ``None``: per the connection itself."""

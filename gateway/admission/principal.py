@@ -21,7 +21,7 @@ Verify = Callable[[bytes, bytes], bool]
 
 
 class Principal:
-    """Immutable by convention; ``__slots__`` keeps 100 000 of them small. What is looked at in every request stands beside the record."""
+    """Immutable by convention; ``__slots__`` keeps 100 000 of them small. Fields that every request reads are copied from the record."""
 
     __slots__ = (
         "account_ledger", "algorithm", "allowlist", "expires_ms", "frozen", "identity", "key_id", "record", "scopes", "tier", "verify",
@@ -32,14 +32,14 @@ class Principal:
         self.record = record
         self.verify = verify
         self.verify_pss = verify_pss
-        """By RSASSA-PSS with SHA-512; ``None`` unless the key is of RSA."""
+        """Verifies RSASSA-PSS with SHA-512; ``None`` unless it is an RSA key."""
         self.key_id = record.key_id
         self.algorithm = record.algorithm.value
         self.expires_ms = record.expires_ms
         self.frozen = record.frozen
         self.tier = record.tier
         self.account_ledger = f"account:{record.account_id}"
-        """Under which name the limiter knows all keys of the account together."""
+        """The name of the account's ledger in the limiter."""
         self.identity = Identity(record.account_id, record.key_id, tuple(sorted(scope.value for scope in record.scopes)))
         self.scopes: frozenset[str] = frozenset(self.identity.scopes)
         self.allowlist: frozenset[str] | None = None
@@ -49,7 +49,7 @@ class Principal:
 
     @classmethod
     def of(cls, record: KeyRecord) -> "Principal":
-        """:raises ValueError: the record's key material is not of its algorithm; concerns this key alone"""
+        """:raises ValueError: the record's key material does not match its algorithm; affects this key alone"""
         return cls(record, _verifier(record), _pss_verifier(record))
 
 
@@ -119,10 +119,10 @@ def _rsa(key: RSAPublicKey, padding: AsymmetricPadding, algorithm: HashAlgorithm
 
 
 def pretend_to_verify(message: bytes, signature: bytes) -> bool:
-    """Always ``False``, after the work that the signature's length alone decides.
+    """Always ``False``, after as much work as a signature of this length takes to verify.
 
-    For a key that does not exist, and for a signature whose length does not fit the key's algorithm: so the time that a refusal takes
-    reveals nothing of whether a key exists or of what kind it is.
+    For a key that does not exist, and for a signature whose length does not match the key's algorithm: the time that a refusal takes
+    reveals neither whether a key exists nor its algorithm.
     """
     size = len(signature)
     if size == 64:
@@ -138,7 +138,7 @@ def pretend_to_verify(message: bytes, signature: bytes) -> bool:
 _INNER, _OUTER = bytes(byte ^ 0x36 for byte in range(256)), bytes(byte ^ 0x5C for byte in range(256))
 _nobodys_hmac = _hmac(token_bytes(47))
 _nobodys_ed25519 = _ed25519(Ed25519PrivateKey.generate().public_key())
-# Any odd number of so many bits takes a verification's time; that nobody knows its factors makes it nobody's key.
+# Any odd number of this size takes as long to verify with; since nobody knows its factors, nobody can sign with it.
 _nobodys_rsa = {
     size: _rsa(RSAPublicNumbers(65537, int.from_bytes(b"\xff" + token_bytes(size - 1)) | 1).public_key(), PKCS1v15(), SHA256())
     for size in (256, 384, 512)

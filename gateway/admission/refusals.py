@@ -1,4 +1,4 @@
-"""Chooses the form in which a client reads a refusal, and whether it is explained: the route's dialect, else the request's."""
+"""Chooses the form of a refusal, by the route's dialect or else the request's, and whether it is explained."""
 
 import re
 from collections.abc import Callable
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
 
 _BINANCE_PATH: Final = re.compile(rb"/(?:api|sapi|wapi|fapi|dapi|eapi|papi|ws-api)/v[0-9]+(?:/|$)")
-"""The shape of Binance's paths: clients that call them parse refusals in its form."""
+"""Matches Binance's paths: clients that call them expect refusals in Binance's form."""
 
 
 class Refusals:
-    """One configuration's way to answer what it refuses.
+    """Renders refusals per one configuration version.
 
-    :param explanations: how many refusals are explained to clients that have proven nothing
+    :param explanations: limits how many refusals are explained to unauthenticated clients
     """
 
     __slots__ = (
@@ -44,14 +44,14 @@ class Refusals:
         self._docs_url = settings.gateway.docs_url
         self._briefs: dict[tuple[str, str], BriefAnswer] = {}
         self._form_of: dict[bytes, str] = {}
-        """By path, of late."""
+        """The forms of recently used paths."""
         self._knows_binance = "binance" in auth.dialects
         self._prefixes = [(prefix.encode(), name) for prefix, name in sorted(auth.path_dialects.items(), key=lambda item: -len(item[0]))]
         """Longest first."""
         self._dialect_of = by_field(auth.dialects)
 
     def render(self, refusal: Refusal, request: Request) -> Answer:
-        """The answer to a request, explained unless there are too many refusals to explain."""
+        """The answer to a request, explained unless too many refusals are."""
         if self._is_brief(refusal, request):
             return self.brief(type(refusal), request).answer(refusal, request.request_id)
         dialect = self.form(request)
@@ -69,12 +69,12 @@ class Refusals:
         return brief
 
     def render_unframed(self, refusal: Refusal, request_id: str, method: bytes, path: bytes) -> Answer:
-        """The answer to what could not be framed as a request: its method and path are as far as they are known."""
+        """The answer to bytes that could not be framed as a request; method and path as far as known."""
         name = self._form_at(method, path)
         return answers.render(refusal, request_id=request_id, dialect=DIALECTS[name] if name else None, docs_url=self._docs_url)
 
     def form(self, request: Request) -> Dialect | None:
-        """The dialect of a request's refusals: its route's or its path's; if neither has one, the one that its header fields claim."""
+        """The dialect of a request's refusals: its route's or its path's; if neither has one, the one that its header fields belong to."""
         name = self._form_at(request.method, request.path)
         if name:
             return DIALECTS[name]
@@ -101,7 +101,7 @@ class Refusals:
         return known
 
     def _is_brief(self, refusal: Refusal, request: Request) -> bool:
-        """Whether it goes to a client that has proven nothing, at a time when too many such are refused."""
+        """Whether the explanation is omitted: the client is not authenticated, and too many such refusals are being explained."""
         if refusal.brief is None:
             asker = refusal.asker
             proven = refusal.status >= 500 or (asker is not None and asker.account_id is not None)

@@ -1,18 +1,18 @@
 """The replay guard: each signature is accepted once within its time window, across all workers and machines. Uses Redis.
 
-A signature that a read has used may be used by reads again, since two different reads of one moment may be equal bytes (Binance signs
-neither method nor path), but never by a trade; one that a trade has used is never used again.
+A signature used by a read may be used by further reads, since two different reads may have equal signed bytes (Binance signs
+neither method nor path), but never by a trade. A signature used by a trade is never accepted again.
 
     gerbang:{<key id>}:replay:<digest of the signature>    ``read`` or ``trade``, set by the first, until its window has passed
 
-Everybody who asks while a round trip is under way shares the next one, so there are few of them however many ask. Whether a claim may
-be repeated is not known after a lost reply, so it never is: an outcome that is not known is a refusal, unless the operator chose
-``replay_outage = "allow"``, or nobody asked for the claim but the dialect. What passes then is remembered (``unrecorded``).
+Claims made while a round trip is under way share the next one, so round trips are few however many claims there are. After a lost reply it
+is not known whether a claim took effect, so it is not repeated: an unknown outcome is a refusal, unless the operator chose
+``replay_outage = "allow"``, or only the dialect requires the claim. What passes then is remembered (``unrecorded``).
 
-What was refused as a replay, and is sent again, is refused from memory: who repeats what was captured spends nothing of Redis.
+A replay that is sent again is refused from memory, without a command to Redis.
 
-What is left: Redis replicates asynchronously, so a claim that was acknowledged right before a failover (Sentinel, Cluster) can be lost
-with its primary. Then the same signature could pass once more, within what remains of its window.
+Residual risk: Redis replicates asynchronously, so a claim that was acknowledged right before a failover (Sentinel, Cluster) can be lost
+with its primary. The same signature could then pass once more within the rest of its window.
 """
 
 import asyncio
@@ -31,24 +31,24 @@ from gateway.runtime.tasks import StallTolerantTimeout, spawn
 from gateway.telemetry.metrics import Metrics
 
 TIMEOUT_SECONDS = 0.5
-"""For a whole batch, waiting for a connection included."""
+"""Time limit for a batch, including the wait for a connection."""
 MAX_BATCH = 256
 PATIENCE_MS = 20
-"""A round trip that takes longer does not hold up the next: one node of a cluster may be away."""
+"""A round trip that takes longer does not delay the next: one node of a cluster may be unavailable."""
 LOG_EVERY_MS = 10_000
 REMEMBERED = 4_096
-"""Replays that are known without Redis; the oldest is forgotten, and asked for again."""
+"""Maximum number of replays remembered in memory; for a forgotten one Redis is queried again."""
 RECORD_AGAIN_SECONDS = 0.05
-"""Between two attempts to tell Redis of signatures that passed without it."""
+"""Interval between attempts to record in Redis the signatures that passed without it."""
 _NO_REPLY = StoreUnavailable("Redis was not asked to the end")
 _READ, _TRADE = b"read", b"trade"
 
 _log = structlog.get_logger(__name__)
 
 Answered = Callable[[Refusal | None], None]
-"""Told why a claim is refused; ``None``: it is the first."""
+"""Called with the refusal of a claim; ``None``: it was the first."""
 Command = bytes | tuple[str | bytes | int, ...]
-"""Packed, or as redis-py takes it."""
+"""Packed, or as redis-py's arguments."""
 
 
 class _Claim:
@@ -64,29 +64,29 @@ class _Claim:
 
 
 class ReplayGuard:
-    """See the module. One for each process; reloads keep it."""
+    """See the module. One for each process, kept across reloads."""
 
     def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
         self._redis = redis
         self._line = RedisLine.of(redis)
-        """``None`` for a Cluster."""
+        """``None`` for a Redis Cluster."""
         self._metrics = metrics
         self._waiting: list[_Claim] = []
         self._asking = 0
-        """Round trips under way."""
+        """Number of round trips under way."""
         self._asked_ms = 0
-        """When the latest of them began."""
+        """When the latest one began."""
         self._logged_ms = -LOG_EVERY_MS
         self._replayed: dict[tuple[str, bool], int] = {}
-        """Until when a claim, by its name and whether it is shared, is known to be a replay, monotonic milliseconds."""
+        """By name and ``shared``: until when such a claim is known to be a replay, in monotonic milliseconds."""
         self._unrecorded = Unrecorded()
         self._recording = False
 
     def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
-        """As :meth:`ask`, for who can await.
+        """As :meth:`ask`, for callers that can await.
 
-        :return: done when it is the first; fails with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`. It may be cancelled
-            at any time; the signature counts as used then.
+        :return: resolves if it is the first; fails with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`. It may be cancelled
+        at any time; the signature then counts as used.
         """
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
@@ -102,12 +102,12 @@ class ReplayGuard:
         return future
 
     def ask(self, key_id: str, signature: bytes, answered: Answered, *, ttl_ms: int, outage: str, shared: bool = False) -> None:
-        """Ask to be the first with this signature.
+        """Claim a signature, which succeeds if it was not used before.
 
         :param answered: called once, never before this returns; with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`
-        :param ttl_ms: for how long from now the same signature could pass every other check
-        :param outage: ``deny`` or ``allow``: what becomes of the claim when Redis does not answer
-        :param shared: a read: others of the same signature may have been admitted, as long as all of them were reads
+        :param ttl_ms: how long from now the same signature could pass every other check
+        :param outage: ``deny`` or ``allow``: the outcome if Redis does not answer
+        :param shared: whether it is a read, which may reuse a signature that only reads have used
         """
         digest = blake2b(signature, digest_size=16).hexdigest()
         claim = _Claim(key_id, f"gerbang:{{{key_id}}}:replay:{digest}", ttl_ms, outage, answered, shared=shared)
@@ -132,7 +132,7 @@ class ReplayGuard:
         spawn(self._ask_while_any_wait(), name="claim signatures")
 
     def _watch_first(self) -> None:
-        """Nobody else may come who would notice that the round trip under way takes too long."""
+        """Watch the time limit of the first round trip, since no later claim may come to do so."""
         asyncio.get_running_loop().call_later(PATIENCE_MS / 1000, self._wait_no_longer, self._waiting[0])
 
     def _wait_no_longer(self, claim: _Claim) -> None:
@@ -156,7 +156,7 @@ class ReplayGuard:
             self._asking -= 1
 
     async def _ask(self, commands: list[Command]) -> Sequence[object]:
-        """A reply to each, an exception where there is none."""
+        """A reply to each command; an exception where there is none."""
         self._metrics.replay_round_trips += 1
         try:
             with translated():
@@ -176,11 +176,11 @@ class ReplayGuard:
         return await pipeline.execute(raise_on_error=False)
 
     def _passed_before(self, claim: _Claim) -> bool:
-        """Whether its signature has passed without Redis, as something that it may not follow."""
+        """Whether the signature was used while Redis was unavailable, in a way that rules out this claim."""
         return bool(self._unrecorded) and self._unrecorded.refuses(claim.name, clock.monotonic_ms(), shared=claim.shared)
 
     def _remember(self, claim: _Claim) -> None:
-        """It passes though Redis does not know of it: until it does, this process holds against the signature what Redis would."""
+        """Remember a claim that passed without Redis; until Redis has recorded it, this process refuses what Redis would."""
         self._unrecorded.add(claim.name, claim.key_id, clock.monotonic_ms() + claim.ttl_ms, shared=claim.shared)
         if not self._recording:
             self._recording = True
@@ -200,7 +200,7 @@ class ReplayGuard:
             self._recording = False
 
     def _settle(self, claim: _Claim, reply: object) -> None:
-        """Tell one claimant. A reply that is neither yes nor no says nothing of who was first."""
+        """Report the outcome of one claim. Any reply other than yes or no is treated as no answer."""
         refusal: Refusal | None = None
         if self._passed_before(claim):
             reply = None
@@ -264,17 +264,17 @@ def _set(name: str, ttl_ms: int, *, shared: bool) -> tuple[str | bytes | int, ..
 
 
 def _passed(name: str, ttl_ms: int, *, shared: bool) -> tuple[str | bytes | int, ...]:
-    """What records a signature that has passed: a trade whatever used it before, a read only where nothing is known of it."""
+    """The command that records a signature that has passed: a trade overwrites any entry, a read is recorded only where there is none."""
     return _set(name, ttl_ms, shared=True) if shared else ("SET", name, _TRADE, "PX", ttl_ms)
 
 
 def _by_claim(claims: list[_Claim], replies: Sequence[object]) -> list[object]:
-    """One reply for each claim: ``True`` for its first user, ``None`` for a replay, an exception for neither."""
+    """One reply for each claim: ``True`` for the first use, ``None`` for a replay, an exception for neither."""
     found: list[object] = []
     rest = iter(replies)
     for claim in claims:
         reply = next(rest)
-        if reply == b"OK":  # which redis-py's pipeline tells as True
+        if reply == b"OK":  # which redis-py's pipeline returns as True
             reply = True
         if claim.shared:
             used_by = next(rest)

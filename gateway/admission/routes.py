@@ -1,6 +1,6 @@
 """The routing table: compiled once per configuration, matched once per request; a request without a route is refused. Pure.
 
-Default deny: what is not listed does not exist. A path that two parties could read differently is refused, never normalised: the
+Default deny: a route that is not listed does not exist. An ambiguous path is refused, never normalized: the
 bytes that were signed are the bytes that are routed and the bytes that are forwarded.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RESERVED = "/gateway/"
-"""Paths below it are the gate's own."""
+"""The prefix of the gate's own paths."""
 MAX_SEGMENTS = 64
 
 _PATTERN = re.compile(r"([A-Z]+) (/\S*)")
@@ -36,11 +36,11 @@ _AMBIGUITIES = (
     (re.compile(rb"%(?:[01][0-9A-Fa-f]|7[Ff])"), "an encoded control byte"),
 )
 _CLEAN = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9\-._~!$&'()*+,=:@]+)+/?|/")
-"""Most paths: known to be unambiguous at one look."""
+"""Matches most paths, which are then known to be unambiguous."""
 
 
 class Route:
-    """One row of the table; or one method of a session's messages, which is admitted as a request of a row of its own would be."""
+    """One route of the table; or one method of a session's messages, which is admitted like a request to a route of its own."""
 
     __slots__ = (
         "builtin", "dialect", "further", "maintenance", "maintenance_retry_ms", "methods", "pattern", "places_orders", "position",
@@ -51,11 +51,11 @@ class Route:
         self, position: int, pattern: str, scope: str, upstream: str, weight: int, *, strict_replay: bool, websocket: bool, builtin: str
     ) -> None:
         self.position = position
-        """Its place in the configuration; built-in routes come behind the last."""
+        """Its index in the configuration; built-in routes come after the last."""
         self.pattern = pattern
         """As written: ``GET /v1/orders/{id}``."""
         self.places_orders = scope == "trade" and pattern.startswith(("POST ", "PUT "))
-        """Whether its calls count as orders where a dialect reports their number; cancellations do not."""
+        """Whether its calls count as orders in a dialect that reports their number; cancellations do not."""
         self.scope = scope
         """``public``, ``any``, ``read`` or ``trade``."""
         self.upstream = upstream
@@ -63,28 +63,28 @@ class Route:
         self.weight = weight
         self.strict_replay = strict_replay
         self.replay_off = False
-        """Whether the configuration says so: then no signature is claimed, not even one that would pass as another call."""
+        """Set by ``replay = "off"``: then no signature is claimed, not even one that is valid for another call."""
         self.websocket = websocket
         self.builtin = builtin
-        """``time``, ``ip`` or ``key`` for what the gate answers itself, else ``""``."""
+        """``time``, ``ip`` or ``key`` for a route that the gate answers itself, else ``""``."""
         self.dialect = ""
-        """In whose form it is refused; ``""``: as its path says."""
+        """The dialect whose form its refusals take; ``""``: determined by the path."""
         self.maintenance = ""
-        """The refusal's detail while it is closed; ``""``: it is open."""
+        """The detail of its refusals while it is closed for maintenance; ``""``: it is open."""
         self.maintenance_retry_ms = 0
         self.session = ""
-        """The session dialect of a WebSocket whose messages are decided one by one; ``""``: there is none."""
+        """The session dialect, for a WebSocket whose messages are admitted one by one; ``""``: none."""
         self.methods: dict[str, Route] = {}
-        """What a session's messages may ask, by name."""
+        """The methods that a session's messages may call, by name."""
         self.further: tuple[Route, ...] = ()
-        """Of a message that asks several things at once: what else must be granted."""
+        """For a message with several methods: the other scopes that must be granted."""
 
     def method(self, names: Sequence[str]) -> "Route":
-        """The rule for a message of this session.
+        """The rule that applies to a message of this session.
 
-        :param names: everything that it asks, at least one thing
-        :return: of several, what all of them need; or one that is closed for maintenance
-        :raises NoRoute: not all of it is listed
+        :param names: the methods that it calls, at least one
+        :return: for several, their requirements combined; or one that is closed for maintenance
+        :raises NoRoute: one of them is not listed
         """
         if len(names) == 1 and (alone := self.methods.get(names[0])) is not None:
             return alone
@@ -100,7 +100,7 @@ class Route:
 
 
 class _Node:
-    """One segment of the paths; ``routes`` are those that end here, ``rest`` those that end here with ``{name...}``."""
+    """A node of the trie: one path segment. ``routes`` end here; ``rest`` end here with ``{name...}``."""
 
     __slots__ = ("literals", "parameter", "rest", "routes")
 
@@ -112,7 +112,7 @@ class _Node:
 
 
 class RouteTable:
-    """Literal paths in a dict, the others in a trie: a match costs the same however many routes there are."""
+    """Literal paths are in a dict, others in a trie, so that matching takes the same time however many routes there are."""
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
@@ -123,8 +123,8 @@ class RouteTable:
     def compile(cls, routes: Sequence["RouteConfig"], methods: Mapping[str, Mapping[str, "MethodConfig"]] | None = None) -> "RouteTable":
         """Build the table, the built-in routes included.
 
-        :param methods: tables of what sessions' messages may ask, by name
-        :raises ConfigError: with every pattern that cannot be read and every two routes that could match one request
+        :param methods: the tables of session methods, by name
+        :raises ConfigError: with every invalid pattern and every pair of routes that could match the same request
         """
         table = cls()
         problems: list[ConfigProblem] = []
@@ -149,11 +149,11 @@ class RouteTable:
         return table
 
     def match(self, method: bytes, path: bytes) -> Route:
-        """The one route for a request.
+        """The route of a request.
 
-        :raises AmbiguousPath: two parties could read the path differently
-        :raises NoRoute: nothing is listed at this path
-        :raises MethodNotAllowed: only for other methods
+        :raises AmbiguousPath: servers could interpret the path differently
+        :raises NoRoute: no route matches the path
+        :raises MethodNotAllowed: routes match the path, but not the method
         """
         route = self._literal.get((method, path))
         return route if route is not None else self._search(method, path)
@@ -175,12 +175,12 @@ class RouteTable:
         raise _unlisted(method, path, allowed, "" if allowed else self._meant(path))
 
     def _meant(self, path: bytes) -> str:
-        """The same path with or without its trailing slash, when that is listed; else ``""``."""
+        """The path with its trailing slash added or removed, if a route matches that; else ``""``."""
         other = path[:-1] if path.endswith(b"/") else path + b"/"
         return other.decode("ascii", "replace") if any(_walk(self._root, other.split(b"/")[1:], 0)) else ""
 
     def _add(self, route: Route) -> list[str]:
-        """Add one route; returns what is wrong with it."""
+        """Add one route. Returns its errors."""
         match = _PATTERN.fullmatch(route.pattern)
         if match is None or match[1] not in METHODS:
             return [f'write a route as "METHOD /path", the method one of {", ".join(METHODS)}']
@@ -194,7 +194,7 @@ class RouteTable:
         if route.websocket and match[1] != "GET":
             return ["a WebSocket handshake is a GET (RFC 6455 §4.1)"]
         clashes = sorted({other.position for other in _overlapping(self._root, segments, 0, methods)})
-        self._insert(route, segments, methods)  # clashing or not, so that later clashes with it are reported in the same run
+        self._insert(route, segments, methods)  # even if it clashes, so that later clashes with it are reported in the same run
         return [f'"{route.pattern}" and routes[{other}] "{self.routes[other].pattern}" can match the same request' for other in clashes]
 
     def _insert(self, route: Route, segments: list[str], methods: set[bytes]) -> None:
@@ -220,9 +220,9 @@ class RouteTable:
 
 
 def _methods(route: Route, table: Mapping[str, "MethodConfig"]) -> dict[str, Route]:
-    """A session's methods: those of its table, and those about the session itself, which no table need list.
+    """A session's methods: those of its table, and the session's own (log-in, log-out, status), which need not be listed.
 
-    A log-in passes once, as a trade does: one that is repeated could do whatever its key may.
+    A log-in passes once, like a trade: a replayed one would have all permissions of its key.
     """
     dialect = SESSIONS[route.session]
     methods = {
@@ -244,7 +244,7 @@ def _method(route: Route, name: str, scope: str, weight: int = 1, *, strict_repl
 
 
 def _together(methods: list[Route]) -> Route:
-    """The rule for a message that asks several things: all of them must be granted, and all are paid for."""
+    """The rule for a message with several methods: all scopes must be granted, and the weights are added."""
     private = [method for method in methods if method.scope != "public"]
     if not private:
         return methods[0]
@@ -258,7 +258,7 @@ def _together(methods: list[Route]) -> Route:
 
 
 def check_path(path: bytes) -> None:
-    """:raises AmbiguousPath: naming what two parties could read differently"""
+    """:raises AmbiguousPath: the detail names the ambiguous part"""
     for pattern, what in _AMBIGUITIES:
         if pattern.search(path):
             raise AmbiguousPath(f"the path contains {what}; paths are forwarded exactly as signed and never normalized")
@@ -275,7 +275,7 @@ def _unlisted(method: bytes, path: bytes, allowed: set[bytes], meant: str) -> No
 
 
 def _walk(node: _Node, segments: list[bytes], depth: int) -> Iterator[dict[bytes, Route]]:
-    """Every leaf that the path reaches; a literal segment before a parameter."""
+    """Every leaf that matches the path; literal segments before parameters."""
     if depth == len(segments):
         if node.routes:
             yield node.routes
@@ -290,7 +290,7 @@ def _walk(node: _Node, segments: list[bytes], depth: int) -> Iterator[dict[bytes
 
 
 def _overlapping(node: _Node, segments: list[str], depth: int, methods: set[bytes]) -> Iterator[Route]:
-    """Routes already there that could match a request which this pattern matches, too."""
+    """Existing routes that could match a request that this pattern matches."""
     if depth == len(segments):
         yield from (route for method, route in node.routes.items() if method in methods)
         return
@@ -321,7 +321,7 @@ def _below(node: _Node, methods: set[bytes]) -> Iterator[Route]:
 
 
 def _check_segments(segments: list[str]) -> str:
-    """What is wrong with a pattern's path, or ``""``."""
+    """The error in a pattern's path, or ``""``."""
     if len(segments) > MAX_SEGMENTS:
         return f"a path has at most {MAX_SEGMENTS} segments"
     for position, segment in enumerate(segments):

@@ -1,6 +1,6 @@
 """The authorization rules: one function each for coverage, time, expiry, client address, scope and maintenance. Pure.
 
-:meth:`gateway.admission.gate.Gate.admit` calls them in the contract's order; none of them knows another.
+:meth:`gateway.admission.gate.Gate.decide` calls them in the contract's order; they are independent of each other.
 """
 
 from typing import Final
@@ -25,11 +25,11 @@ from gateway.runtime.moments import rfc3339
 AHEAD_MS: Final = 1_000
 """How far a client's clock may be ahead of the gate's."""
 CLOCKS_MS: Final = 10_000
-"""How far the gate's own clocks may be apart, of two machines or of one before and after it is set right, and no request passes twice."""
+"""Tolerated difference between the gate's own clocks, on two machines or across an adjustment, without a request passing twice."""
 
 
 def check_coverage(credentials: Credentials, route: Route) -> None:
-    """What a call that changes something must have signed.
+    """Check that a call with side effects signs everything it must.
 
     :raises UnsignedQuery: it has a query, and the dialect does not sign it
     :raises MalformedRequest: the dialect has a place for a nonce, and the request has none
@@ -41,13 +41,13 @@ def check_coverage(credentials: Credentials, route: Route) -> None:
 
 
 def check_time(credentials: Credentials, now_ms: int, clock_window_ms: int, max_clock_window_ms: int) -> int:
-    """Whether the request is fresh.
+    """Check the request's timestamp.
 
-    :param clock_window_ms: how old it may be when it does not say
-    :param max_clock_window_ms: what it may say
+    :param clock_window_ms: maximum age of a request that sets no window itself
+    :param max_clock_window_ms: maximum window that a request may set
     :return: the window that applies, in milliseconds
     :raises TimestampOutOfWindow: too old, ahead of time, or expired per its ``expires`` parameter
-    :raises MalformedRequest: it asks for a window that is not granted
+    :raises MalformedRequest: the requested window exceeds the maximum
     """
     window_ms = credentials.window_ms or clock_window_ms
     if window_ms > max_clock_window_ms:
@@ -71,7 +71,7 @@ def check_time(credentials: Credentials, now_ms: int, clock_window_ms: int, max_
 
 
 def check_standing(principal: Principal, now_ms: int) -> None:
-    """:raises KeyExpired, AccountFrozen: the key is its owner's, and may not be used"""
+    """:raises KeyExpired, AccountFrozen: the signature has verified, but the key may not be used"""
     if principal.expires_ms is not None and now_ms >= principal.expires_ms:
         raise KeyExpired("this key has expired: create a new one", extras={"expired_at": rfc3339(principal.expires_ms)})
     if principal.frozen:
@@ -91,7 +91,7 @@ def check_address(principal: Principal, seen: Seen) -> None:
 
 
 def check_scope(principal: Principal, route: Route) -> None:
-    """:raises ScopeNotGranted: the route wants a permission that the key lacks"""
+    """:raises ScopeNotGranted: the route requires a permission that the key lacks"""
     if route.scope not in principal.scopes and route.scope != "any":
         granted = list(principal.identity.scopes)
         raise ScopeNotGranted(
@@ -101,7 +101,7 @@ def check_scope(principal: Principal, route: Route) -> None:
 
 
 def check_open(route: Route) -> None:
-    """:raises Maintenance: the operator has closed the route; refused for everybody, before any credentials are looked at"""
+    """:raises Maintenance: the operator has closed the route; refused for everyone, before credentials are checked"""
     if route.maintenance:
         seconds = -(-route.maintenance_retry_ms // 1000)
         refusal = Maintenance(
@@ -117,7 +117,7 @@ def check_open(route: Route) -> None:
 def over_limit(limit: str, weight: int, retry_ms: float, resource: str) -> RateLimited:
     """The refusal of a request by a limit in weight units.
 
-    :param retry_ms: see :func:`rate_limited`; infinite when the weight alone is over the limit
+    :param retry_ms: see :func:`rate_limited`; infinite if the weight alone exceeds the limit
     """
     if retry_ms == float("inf"):
         return rate_limited(f"weight {weight} exceeds the limit of {limit}", retry_ms, resource)
@@ -125,9 +125,9 @@ def over_limit(limit: str, weight: int, retry_ms: float, resource: str) -> RateL
 
 
 def rate_limited(why: str, retry_ms: float, resource: str = "") -> RateLimited:
-    """The refusal of a limit.
+    """The refusal of a request over a rate limit.
 
-    :param retry_ms: until the same request would pass; infinite for never
+    :param retry_ms: milliseconds until the same request would pass; infinite: never
     :param resource: see :class:`gateway.errors.Refusal`
     """
     if retry_ms == float("inf"):

@@ -19,12 +19,12 @@ class Services(NamedTuple):
     limiter: "KeyLimiter"
     failures: "FailureLimiter"
     public: "AddressLimiter"
-    """Of requests to public routes."""
+    """Rate limits of public routes, by address."""
     messages: "AddressLimiter"
-    """Of refused messages that no proven key accounts for."""
+    """Limits of refused messages without a verified key, by address."""
     replay: "ReplayGuard"
     usage: "UsageCounts"
     monotonic_ms: Callable[[], int]
-    """The clock of the cache and the limits."""
+    """The monotonic clock, for the cache and the limits."""
     now_ms: Callable[[], int]
-    """The wall clock, for what happens after a request's own moment."""
+    """The wall clock, for events after a request's own timestamp was taken."""

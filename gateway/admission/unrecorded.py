@@ -1,23 +1,23 @@
-"""Signatures that passed while the replay guard could not record them. Pure.
+"""Remembers signatures that passed while the replay guard could not record them. Pure.
 
-A read may go on while Redis is away. Its signature must not become a trade, neither now nor once Redis is back: so this process remembers
-it, refuses what may not follow it, and tells Redis as soon as it answers. Between its return and that moment another process does not know.
+Reads may continue while Redis is unavailable. Their signatures must not be reused by a trade, now or later: so this process remembers
+them, refuses what may not follow, and records them as soon as Redis answers. Until then, other processes do not know of them.
 
-Memory for them is bounded, and shared by keys: when it is full, the key that holds the most forgets its oldest signature for the new one.
-So a key that floods it forgets its own, and nothing of one that holds less.
+Memory for them is bounded, and shared by keys: when it is full, the key with the most signatures loses its oldest.
+So a key that floods the memory loses its own entries, never those of a key with fewer.
 """
 
 from collections import OrderedDict
 from typing import Final
 
 MOST: Final = 50_000
-"""Signatures that are remembered at once."""
+"""Maximum number of remembered signatures."""
 AT_ONCE: Final = 256
-"""Signatures named to Redis in one round trip."""
+"""Signatures recorded in one round trip."""
 
 
 class _Passed:
-    """What is remembered of one."""
+    """A remembered signature."""
 
     __slots__ = ("key_id", "shared", "until_ms")
 
@@ -28,7 +28,7 @@ class _Passed:
 
 
 class Unrecorded:
-    """By their names in Redis: by what they were used, and until when they could pass every other check."""
+    """Remembered signatures by their names in Redis."""
 
     __slots__ = ("_by_size", "_largest", "_of", "_used")
 
@@ -37,19 +37,19 @@ class Unrecorded:
         self._of: dict[str, OrderedDict[str, None]] = {}
         """The names of each key, oldest first."""
         self._by_size: dict[int, dict[str, None]] = {}
-        """The keys that hold so many."""
+        """The keys with each number of signatures."""
         self._largest = 0
-        """How many the key holds that holds the most."""
+        """The largest number of signatures that any key has."""
 
     def __bool__(self) -> bool:
         return bool(self._used)
 
     def add(self, name: str, key_id: str, until_ms: int, *, shared: bool) -> None:
-        """It has passed.
+        """Remember a signature that has passed.
 
-        :param key_id: of the key that signed, whose share it takes
-        :param until_ms: of the monotonic clock
-        :param shared: as a read
+        :param key_id: the key that signed, to which the entry is charged
+        :param until_ms: when it could no longer pass the other checks, in monotonic milliseconds
+        :param shared: whether it was used by a read
         """
         if name in self._used:
             self._forget(name)
@@ -62,12 +62,12 @@ class Unrecorded:
         self._resized(key_id, len(names) - 1, len(names))
 
     def refuses(self, name: str, now_ms: int, *, shared: bool) -> bool:
-        """Whether a signature has passed that only reads may use again, and only after a read."""
+        """Whether a remembered signature rules out this use: only a read may follow, and only a read."""
         used = self._used.get(name)
         return used is not None and now_ms < used.until_ms and not (shared and used.shared)
 
     def due(self, now_ms: int) -> list[tuple[str, bool, int]]:
-        """What Redis has to be told next: name, whether it was a read, and for how many milliseconds it counts. Forgets what is past."""
+        """The next signatures to record: name, whether it was a read, and milliseconds left. Drops expired ones."""
         found: list[tuple[str, bool, int]] = []
         past: list[str] = []
         for name, used in self._used.items():
@@ -82,7 +82,7 @@ class Unrecorded:
         return found
 
     def recorded(self, name: str) -> None:
-        """Redis knows of it."""
+        """Forget a signature that Redis has recorded."""
         if name in self._used:
             self._forget(name)
 
@@ -95,7 +95,7 @@ class Unrecorded:
         self._resized(key_id, len(names) + 1, len(names))
 
     def _resized(self, key_id: str, before: int, after: int) -> None:
-        """This key holds one more, or one less."""
+        """Update the index after a key's number of signatures has changed."""
         if before:
             same = self._by_size[before]
             del same[key_id]

@@ -1,7 +1,7 @@
 """Admission without forwarding: the decision for a request that another proxy (nginx, Envoy) forwards.
 
-What is asked (:class:`CheckRequest`) and answered (:class:`Verdict`) travel as JSON from the ops port to a worker and back; bytes travel as
-Latin-1 text, which has one character for each byte.
+A :class:`CheckRequest` and its :class:`Verdict` travel as JSON between the ops port and a worker; bytes are encoded as
+Latin-1 text, one character for each byte.
 """
 
 from collections.abc import Callable
@@ -21,24 +21,24 @@ if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
 
 NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
-"""Sent on a public route: a proxy that copies these over the client's own fields would leave one that is missing here."""
+"""Set to empty values on a public route: a proxy that copies these over the client's own fields would otherwise leave the client's."""
 
 
 NOTHING_VOUCHED = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
-"""Said of a request that shadow mode lets pass though it would be refused: nothing of it was proven."""
+"""Set on a request that shadow mode allows although it would be refused: none of its claims were verified."""
 
 
 class CheckRequest(NamedTuple):
-    """A request as the asking proxy received it."""
+    """A request as received by the proxy that asks for the decision."""
 
     method: str
     target: str
     headers: list[tuple[str, str]]
     body: bytes
     peer: str
-    """The asking proxy's own address."""
+    """The address of the proxy that asks for the decision."""
     whole: bool
-    """Whether no other content than :attr:`body` can reach the upstream."""
+    """Whether no content other than :attr:`body` can reach the upstream."""
 
     def wire(self) -> dict[str, Any]:
         """For JSON."""
@@ -46,12 +46,12 @@ class CheckRequest(NamedTuple):
 
     @classmethod
     def read(cls, wire: dict[str, Any]) -> Self:
-        """What :meth:`wire` wrote."""
+        """Parse the output of :meth:`wire`."""
         headers = [(name, value) for name, value in wire["headers"]]
         return cls(wire["method"], wire["target"], headers, wire["body"].encode("latin-1"), wire["peer"], wire["whole"])
 
     def request(self, *, received_ms: int, request_id: str) -> Request:
-        """As the data plane would have made it; what is no origin-form target has no route."""
+        """The request as the data plane would parse it; a target that is not in origin form matches no route."""
         path, mark, query = self.target.encode("latin-1", "replace").partition(b"?")
         return Request(
             method=self.method.encode("latin-1", "replace"),
@@ -68,7 +68,7 @@ class CheckRequest(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """200 and the fields to set for the upstream, or the refusal as the client should read it."""
+    """200 and the fields to set for the upstream, or the refusal to return to the client."""
 
     status: int
     headers: list[tuple[str, str]]
@@ -80,12 +80,12 @@ class Verdict(NamedTuple):
 
     @classmethod
     def read(cls, wire: dict[str, Any]) -> Self:
-        """What :meth:`wire` wrote."""
+        """Parse the output of :meth:`wire`."""
         return cls(wire["status"], [(name, value) for name, value in wire["headers"]], wire["body"].encode("latin-1"))
 
 
 def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
-    """A refusal as a verdict; its true status and code stand in fields, for proxies that change the status.
+    """A refusal as a verdict; its status and code are repeated in fields, for proxies that change the status.
 
     :param given: the refusal in the form of the request's dialect
     """
@@ -95,7 +95,7 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
 
 
 def shadow_allowed(refusal: Refusal, request_id: str = "") -> Verdict:
-    """What shadow mode makes of a refusal: 200, and the request is nobody's."""
+    """The verdict of shadow mode on a refusal: 200, without an identity."""
     return Verdict(200, [*NOTHING_VOUCHED, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
 
 
@@ -107,7 +107,7 @@ async def decide(
     identity_lines: Callable[[Admitted, int], bytes],
     note: Callable[[Admitted | Refusal, Request, str], None],
 ) -> Verdict:
-    """Decide on a request of a trusted proxy.
+    """Decide on a request from a trusted proxy.
 
     :param whole: see :attr:`CheckRequest.whole`
     :param identity_lines: the field lines that identify the client to the upstream
@@ -134,9 +134,9 @@ async def decide(
 
 
 def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole: bool) -> None:
-    """What the data plane would have refused, or left behind, before the gate was asked.
+    """The checks that the data plane makes before admission.
 
-    :raises Refusal: the size of it, a field that the asking proxy must have removed, or content that nobody has seen
+    :raises Refusal: too large, a field that the proxy should have removed, or content that was not sent along
     """
     limits = settings.limits
     if len(request.body) > limits.max_body_bytes:
@@ -158,14 +158,14 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
 
 
 def _content_means_nothing(request: Request, route: Route) -> bool:
-    """Whether content that the gate has not seen could change what was signed: not that of a GET or HEAD (RFC 9110 §9.3.1) on a route that
-    changes nothing, unless it is Binance's, whose parameters may stand there.
+    """Whether content that the gate has not seen has no effect: that of a GET or HEAD (RFC 9110 §9.3.1) on a route without side
+    effects, unless its dialect is Binance's, whose parameters may be in the content.
     """
     return request.method in _WITHOUT_CONTENT and route.scope != "trade" and not request.field_lines(binance.KEY)
 
 
 _REPLACED = HOP_BY_HOP | OWNED | REGENERATED
-"""Fields that the configurations in ``deploy/`` remove or replace on the way to the upstream, each by its name."""
+"""Fields that the proxy configurations in ``deploy/`` remove or replace before forwarding."""
 _WITHOUT_CONTENT = frozenset({b"GET", b"HEAD"})
 """Methods whose content means nothing (RFC 9110 §9.3.1)."""
 

@@ -14,11 +14,11 @@ DIALECTS: dict[str, Dialect] = {
 }
 
 CREDENTIAL_FIELDS: frozenset[bytes] = frozenset().union(*(dialect.fields for dialect in DIALECTS.values()))
-"""Every header field that carries credentials: none of them is ever forwarded."""
+"""Every header field that carries credentials. None is ever forwarded."""
 
 
 def by_field(names: Iterable[str]) -> dict[bytes, Dialect]:
-    """Of these dialects, the one that each credential field belongs to."""
+    """The dialect of each credential field."""
     return {field: DIALECTS[name] for name in names for field in DIALECTS[name].fields}
 
 

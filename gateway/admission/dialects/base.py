@@ -16,14 +16,14 @@ from gateway.http1.message import Request
 from gateway.keys.ids import is_key_id
 
 SHOWN = 2_048
-"""Bytes of the string to sign that a refusal shows."""
+"""Maximum bytes of the string to sign in a refusal."""
 HEX = re.compile(rb"[0-9A-Fa-f]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
 
 class Credentials:
-    """What a request claims, with nothing of it believed yet."""
+    """The claims of a request, none of them verified yet."""
 
     __slots__ = (
         "algorithm",
@@ -49,36 +49,36 @@ class Credentials:
         self.key_id = key_id
         """As received; may be malformed."""
         self.signature = signature
-        """Decoded; ``b""`` when it cannot be: nobody's key verifies that."""
+        """Decoded; ``b""`` if it cannot be decoded, which never verifies."""
         self.signed = signed
         """The exact bytes that the signature is over."""
         self.timestamp_ms = timestamp_ms
-        """When it was signed, Unix milliseconds."""
+        """When it was signed, in Unix milliseconds."""
         self.window_ms = window_ms
-        """How old the request allows itself to be; 0: it does not say."""
+        """The maximum age that the request itself sets, in milliseconds; 0: it sets none."""
         self.expires_ms = expires_ms
         """When the signature expires, per its ``expires`` parameter, in Unix milliseconds; 0: never."""
         self.algorithm = algorithm
-        """The algorithm it names, if any: it must be the key's."""
+        """The algorithm that the request names, if any: it must be the key's."""
         self.replay_advice = replay_advice
-        """Why two honest requests may have been the same, for the refusal of the second."""
+        """How two distinct requests can have the same signature, for the refusal of the second."""
         self.portable = portable
-        """Whether the same signature would pass as another call: neither method nor path are among the signed bytes."""
+        """Whether the same signature is valid for another call: neither method nor path is among the signed bytes."""
         self.weighed = weighed
-        """Whether its answers report the weight and the orders of the last minute, as Binance's do."""
+        """Whether answers report the weight and orders of the last minute, as Binance's do."""
         self.pss = pss
         """Whether an RSA key signed by RSASSA-PSS with SHA-512 (RFC 9421 §3.3.1) in place of its usual scheme."""
         self.covers_query = covers_query
         """Whether the query is among the signed bytes."""
         self.unique = unique
-        """Whether it carries what a strict replay guard asks of this dialect (a ``nonce`` in RFC 9421)."""
+        """Whether it carries what strict replay protection requires of this dialect (a ``nonce`` in RFC 9421)."""
 
 
 class Mistake(NamedTuple):
-    """What a client may have done instead: given as a hint only when this verifies."""
+    """A mistake that a client may have made: given as a hint only if this variant verifies."""
 
     advice: str
-    """What to change, for the bot's owner."""
+    """What the bot's owner should change."""
     signed: bytes
     signature: bytes
 
@@ -86,7 +86,7 @@ class Mistake(NamedTuple):
 class Dialect(ABC):
     """One way to sign a request.
 
-    :param fields: names of the header fields that carry its credentials, in lower case: any of them makes the request this dialect's
+    :param fields: names of the header fields that carry its credentials, in lower case; any of them assigns a request to this dialect
     :param signs_uri: whether scheme and authority can be among the signed bytes
     """
 
@@ -99,7 +99,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
-        """Read the credentials of a request that is this dialect's.
+        """Read the credentials of a request of this dialect.
 
         :param fields: the credential fields that the request carries, each once
         :raises MissingCredentials: a part of them is missing
@@ -107,26 +107,26 @@ class Dialect(ABC):
         """
 
     def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:
-        """The key that a request says it is of, by its head: its content is still to come.
+        """The key id in a request's head, before its content has been received.
 
-        :raises MissingCredentials, MalformedRequest: as :meth:`read`, for what must stand in the head
+        :raises MissingCredentials, MalformedRequest: as :meth:`read`, for what the head must contain
         """
         return self.read(request, fields).key_id
 
     def named(self, fields: Mapping[bytes, bytes]) -> list[str]:
-        """The key ids that a request could be of, at a glance: before anything that costs time is done for it."""
+        """The key ids that a request may name, found cheaply, before any expensive work is done."""
         values = [value.decode("latin-1") for value in fields.values()]
         return [value for value in values if is_key_id(value)]
 
     @abstractmethod
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
-        """Common mistakes of this dialect, as what would have been signed and sent; at most two dozen.
+        """Common mistakes in this dialect, each with the bytes that would have been signed and sent; at most two dozen.
 
         :param credentials: as :meth:`read` gave them
         """
 
     def unrouted(self, request: Request) -> str:  # noqa: ARG002
-        """What a client of this dialect may not know of a request for which there is no route; behind the refusal's detail."""
+        """Advice for a client of this dialect whose request has no route, appended to the refusal's detail."""
         return ""
 
     @abstractmethod
@@ -135,9 +135,9 @@ class Dialect(ABC):
 
 
 def decoded_base64(text: bytes) -> bytes:
-    """Decode standard Base64 (RFC 4648 §4), of which each value has exactly one encoding here: padded, no stray bits, no white space.
+    """Decode standard Base64 (RFC 4648 §4), accepting one encoding per value: padded, no stray bits, no white space.
 
-    :return: ``b""`` for anything else: no key's signature is empty, so it is refused as a wrong one is
+    :return: ``b""`` for anything else, which is refused like a wrong signature, since none is empty
     """
     try:
         decoded = a2b_base64(text)
@@ -147,7 +147,7 @@ def decoded_base64(text: bytes) -> bytes:
 
 
 def decoded_hex(text: bytes) -> bytes:
-    """Decode a SHA-256 in hex, in one case or the other.
+    """Decode a SHA-256 in hex, all lower or all upper case.
 
     :return: ``b""`` for anything else, as :func:`decoded_base64` does
     """
@@ -155,20 +155,20 @@ def decoded_hex(text: bytes) -> bytes:
 
 
 def invalid(detail: str, signed: bytes, *, reason: str = "") -> InvalidCredentials:
-    """The refusal of credentials that do not hold, with the string to sign as computed from the bytes received.
+    """The refusal of invalid credentials, with the string to sign as computed from the bytes received.
 
-    Nothing secret is in it: all of it is what the client sent. Cut off after :data:`SHOWN` bytes; what is not UTF-8 is escaped.
+    It contains nothing secret, only what the client sent. Truncated to :data:`SHOWN` bytes; invalid UTF-8 is escaped.
     """
     return InvalidCredentials(detail, reason=reason, extras={"string_to_sign": shown(signed)})
 
 
 def shown(signed: bytes) -> str:
-    """The string to sign as a refusal shows it."""
+    """The string to sign, as shown in a refusal."""
     return signed[:SHOWN].decode("utf-8", "backslashreplace")
 
 
 def loosely_decoded(text: bytes) -> Iterator[bytes]:
-    """What a signature could be that is not written as it should be: hex, URL-safe or unpadded Base64, Base64 of hex."""
+    """Decodings of a signature in the wrong encoding: hex, URL-safe or unpadded Base64, Base64 of hex."""
     if HEX.fullmatch(text) and len(text) % 2 == 0:
         yield bytes.fromhex(text.decode("ascii"))
     elif _BASE64.fullmatch(text):
@@ -182,14 +182,14 @@ def loosely_decoded(text: bytes) -> Iterator[bytes]:
 
 
 def urls(request: Request, part: bytes) -> Iterator[bytes]:
-    """A path or target as the client's program may have it: with what stands before it in a URL."""
+    """A path or target as the URL that a client may have signed instead: preceded by scheme and host."""
     host = b"".join(request.field_lines(b"host")[:1])
     for scheme in (b"https://", b"http://"):
         yield scheme + host + part
 
 
 def rewritten(body: bytes) -> Iterator[bytes]:
-    """JSON content as other serialisers write it: what is signed is often not what is sent."""
+    """JSON content as other serializers write it: often the signed bytes are not the bytes sent."""
     try:
         value = json.loads(body)
         for separators in ((", ", ": "), (",", ":")):

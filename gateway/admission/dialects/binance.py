@@ -1,6 +1,6 @@
 """The ``binance`` dialect: the key in ``X-MBX-APIKEY``, a signature over query and body without the ``signature`` parameter. Pure.
 
-Source: Binance, "REST API request security". Neither the method nor the path is among the signed bytes, in Binance's scheme as here.
+Source: Binance, "REST API request security". As in Binance's scheme, neither the method nor the path is among the signed bytes.
 
 Query and content are signed as one text with nothing between them, so the signature does not say where one ends: ``price=95000`` could be
 sent as ``price=95`` in the query and ``000`` in the content. Therefore each part of either must be ``name=value`` by itself, the name of
@@ -19,16 +19,16 @@ from gateway.http1.message import Request
 
 KEY = b"x-mbx-apikey"
 _READ = re.compile(rb"\b(signature|timestamp|recvWindow)=([^&]*)")
-"""Of parameters that have passed :data:`_PARAMETERS`: there, ``=`` stands behind a name alone."""
+"""For parameters that match :data:`_PARAMETERS`, in which ``=`` only follows a name."""
 _PARAMETER = rb"(?:signature=[^&=]*+={0,2}|[A-Za-z][A-Za-z0-9]*+=[^&=]*+)"
-"""One part. A signature in Base64 may end with raw padding, as some clients send it."""
+"""One parameter. A signature in Base64 may end with raw padding, as some clients send it."""
 _PARAMETERS = re.compile(rb"%b(?:&%b)*+" % (_PARAMETER, _PARAMETER))
 _SECONDS_BELOW = 100_000_000_000
 _MICROSECONDS_FROM = 1_000_000_000_000_000
 _TIME_DIGITS = 18
 _WINDOW = re.compile(rb"([1-9][0-9]{0,7})(?:\.[0-9]{1,3})?")
 _ESCAPED = re.compile(rb"(?:[^%]|%[0-9A-F]{2})+|(?:[^%]|%[0-9a-f]{2})+")
-"""Both cases are in use, one at a time: a changed letter is not a second spelling."""
+"""Both cases are in use, but not mixed: otherwise one signature would have several spellings."""
 
 
 class Binance(Dialect):
@@ -66,12 +66,12 @@ class Binance(Dialect):
         )
 
     def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:
-        """See :meth:`Dialect.key_id`. Signature and time may stand in the content."""
+        """See :meth:`Dialect.key_id`. Signature and timestamp may be in the content."""
         if request.query and not _PARAMETERS.fullmatch(request.query):
             raise MalformedRequest(f"{_SHAPE} in the query")
         return fields[KEY].decode("latin-1")
 
-    def mistakes(  # the signature stands in no field
+    def mistakes(  # the signature is in no header field
         self,
         request: Request,
         fields: Mapping[bytes, bytes],  # noqa: ARG002
@@ -101,20 +101,20 @@ class Binance(Dialect):
             yield Mistake("a parameter after signature was not signed: put signature last", before, signature)
 
     def unrouted(self, request: Request) -> str:
-        """See :meth:`Dialect.unrouted`. ``POST /api/v3/userDataStream`` is what programs of before 2026 begin with."""
+        """See :meth:`Dialect.unrouted`. Programs from before 2026 begin with ``POST /api/v3/userDataStream``."""
         fields = dict(request.headers)
         alone = KEY in fields and b"signature=" not in (request.query or b"") and fields.get(b"content-length", b"0") == b"0"
         return f". {_BY_KEY_ALONE} are available only on public routes" if alone else ""
 
     def refusal(self, problem: Mapping[str, object]) -> tuple[int, Mapping[str, object]]:
-        """Binance's own numbers and phrases, with the problem beside them."""
+        """Binance's own code and message, with the problem beside them."""
         code, phrase = code_and_phrase(problem)
         status = problem["status"]
         return status if isinstance(status, int) else 500, {"code": code, "msg": phrase, "gerbang": problem}
 
 
 def code_and_phrase(problem: Mapping[str, object]) -> tuple[int, str]:
-    """A problem as Binance's number and phrase."""
+    """A problem as Binance's code and message."""
     code, phrase = _number(problem)
     detail = _detail(problem)
     if callable(phrase):
@@ -122,7 +122,7 @@ def code_and_phrase(problem: Mapping[str, object]) -> tuple[int, str]:
     return (
         code,
         phrase if phrase == detail else f"{phrase} {detail[:1].upper()}{detail[1:]}",
-    )  # clients show it alone, so the reason is in it
+    )  # clients show only this text, so it contains the reason
 
 
 def _number(problem: Mapping[str, object]) -> "tuple[int, str | Callable[[Mapping[str, object]], str]]":
@@ -134,7 +134,7 @@ def _number(problem: Mapping[str, object]) -> "tuple[int, str | Callable[[Mappin
 
 
 def _other_spellings(signed: bytes, signature: bytes) -> Iterator[Mistake]:
-    """Percent-encodings that one library writes and another does not."""
+    """Percent-encodings in which libraries differ."""
     encode = "percent-encode once, and sign the very text that is sent"
     yield Mistake(f"brackets were signed as %5B and %5D and sent as [ and ]: {encode}",
                   signed.replace(b"[", b"%5B").replace(b"]", b"%5D"), signature)  # fmt: skip
@@ -150,9 +150,9 @@ _PERCENT = re.compile(rb"%[0-9A-Fa-f]{2}")
 
 
 def _without_signature(parameters: bytes) -> bytes:
-    """The parameters without ``signature``, wherever it stands; not a byte of the others touched."""
+    """The parameters without ``signature``, wherever it is; all other bytes unchanged."""
     head, mark, value = parameters.rpartition(b"&signature=")
-    if mark and b"&" not in value:  # last, as everybody sends it
+    if mark and b"&" not in value:  # last, as clients send it
         return head
     return b"&".join(parameter for parameter in parameters.split(b"&") if not parameter.startswith(b"signature="))
 
@@ -164,7 +164,7 @@ _SHAPE = (
 
 
 def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
-    """:param alone: the key's header field is all there is"""
+    """:param alone: whether the key's header field is the only credential"""
     if alone:
         detail = f"{_BY_KEY_ALONE} are available only on public routes; sign the request with timestamp and, last, signature"
     else:
@@ -173,7 +173,7 @@ def _incomplete(name: str, *, alone: bool) -> MissingCredentials:
 
 
 def signature_of(signature: bytes) -> bytes:
-    """Hex for HMAC, percent-encoded Base64 for the others; ``b""``, which nobody's key verifies, for anything else."""
+    """Hex for HMAC, percent-encoded Base64 for the others; ``b""``, which never verifies, for anything else."""
     digest = decoded_hex(signature)
     if digest:
         return digest
@@ -182,9 +182,9 @@ def signature_of(signature: bytes) -> bytes:
 
 
 def milliseconds(value: bytes) -> int:
-    """The value of ``timestamp``.
+    """The value of ``timestamp``, in Unix milliseconds.
 
-    :raises MalformedRequest: it is none
+    :raises MalformedRequest: it is not a valid time
     """
     if not value.isdigit() or value[0] == 0x30 or len(value) > _TIME_DIGITS:
         raise MalformedRequest("the parameter timestamp must be a Unix time in milliseconds or microseconds")
@@ -197,7 +197,7 @@ def milliseconds(value: bytes) -> int:
 def window(value: bytes) -> int:
     """The value of ``recvWindow``, in whole milliseconds.
 
-    :raises MalformedRequest: it is none
+    :raises MalformedRequest: it is not a positive number
     """
     match = _WINDOW.fullmatch(value)
     if match is None:
@@ -219,7 +219,7 @@ def _detail(problem: Mapping[str, object]) -> str:
 _UNKNOWN = (-1001, "Internal error; unable to process your request. Please try again.")
 _NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
 _OUTCOME_UNKNOWN = (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown.")
-_NO_KEY = (-2014, "API-key format invalid.")  # an authentication error to every client; -1102, a parameter that is missing, is none
+_NO_KEY = (-2014, "API-key format invalid.")  # an authentication error to every client, unlike -1102, a missing parameter
 _UNSUPPORTED = (-1020, "This operation is not supported.")
 _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "maintenance": (-1001, "System is under maintenance."),
@@ -234,8 +234,8 @@ _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "method_not_allowed": _UNSUPPORTED,
     "invalid_credentials": (-1022, "Signature for this request is not valid."),
     "timestamp_out_of_window": (-1021, _clock_phrase),
-    "replayed_request": (-2010, "Duplicate order sent."),  # clients do not repeat it by themselves: its first sending may have passed
-    "key_expired": _NOT_AUTHORIZED,  # and not -2015, which clients take for overload once a call has succeeded
+    "replayed_request": (-2010, "Duplicate order sent."),  # clients do not retry it: the first one may have been executed
+    "key_expired": _NOT_AUTHORIZED,  # not -2015, which clients treat as overload once a call has succeeded
     "ip_not_allowed": _NOT_AUTHORIZED,
     "scope_not_granted": _NOT_AUTHORIZED,
     "account_frozen": _NOT_AUTHORIZED,

@@ -13,7 +13,7 @@ SIGNATURE: Final = b"x-request-signature"
 TIMESTAMP: Final = b"x-request-timestamp"
 _ZERO: Final = ord("0")
 _SECONDS: Final = 64
-"""Of those remembered."""
+"""Maximum number of remembered timestamps."""
 _SECONDS_BELOW: Final = 100_000_000_000
 """A number below this is seconds (until the year 5138), any other milliseconds (since 1973)."""
 
@@ -87,13 +87,13 @@ def _written(signature: bytes) -> str:
 
 
 _seconds: Final[dict[bytes, int]] = {}
-"""Times in seconds that were read of late: all requests of a second have the same."""
+"""Recently parsed timestamps in seconds: all requests of one second have the same."""
 
 
 def milliseconds(timestamp: bytes, name: str) -> int:
-    """A time in seconds or, told apart by size, milliseconds.
+    """A time in seconds or milliseconds, distinguished by magnitude, in Unix milliseconds.
 
-    :param name: of the field, to name it in a refusal
+    :param name: the field's name, for the refusal
     :raises MalformedRequest: it is none
     """
     if not timestamp.isdigit() or len(timestamp) > 15 or timestamp[0] == _ZERO:

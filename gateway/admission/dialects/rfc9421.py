@@ -1,8 +1,8 @@
 """The ``rfc9421`` dialect: HTTP Message Signatures (RFC 9421) with Content-Digest (RFC 9530). Pure.
 
 A signature covers ``@method``; ``@path``, and ``@query`` when there is one, or ``@target-uri`` or ``@request-target`` for both; and
-``content-digest`` when there is content. Further components are welcome, but of those with parameters only ``@query-param``. Of several
-signatures ours is the one whose ``keyid`` is a key id of this gate; the others are not ours to judge (§3.2).
+``content-digest`` when there is content. Further components are accepted, but only ``@query-param`` with parameters. Of several
+signatures the one whose ``keyid`` is a key id of this gate is verified; the others are ignored (§3.2).
 """
 
 import hashlib
@@ -28,26 +28,26 @@ ALGORITHMS = {
     "rsa-v1_5-sha256": Algorithm.RSA_SHA256,
     "rsa-pss-sha512": Algorithm.RSA_SHA256,
 }
-"""Names of RFC 9421 §3.3 to ours. A request need not name one, and what it names is never trusted, only compared."""
+"""RFC 9421 §3.3 names to key algorithms. A request need not name one; the name is only compared with the key's algorithm."""
 MAX_COMPONENTS = 32
 MAX_BYTES = 4_096
-"""Of each field that is parsed as structured, as a whole."""
+"""Maximum size of each structured field."""
 MAX_PARTS = 192
-"""Marks in such a field that can begin another member, item or parameter: what parsing costs goes by their number, about 8 µs each."""
+"""Maximum number of delimiters in such a field: each can begin a member, item or parameter and costs about 8 µs to parse."""
 _MARKS = re.compile(rb"[;, ]")
 _KEY_ID = re.compile(rb"gbk_[0-9A-Za-z]+")
 _QUERY_PARAM = '@query-param";name="'
-"""Begins the identifier of a query parameter, as it stands between quotes: the only one with a parameter of its own."""
+"""The beginning of a query parameter's identifier, the only component that may have a parameter."""
 
 
 class _Input(NamedTuple):
-    """``Signature-Input`` taken apart (§4.1)."""
+    """A parsed ``Signature-Input`` (§4.1)."""
 
     label: str
     components: list[str]
     parameters: Mapping[str, object]
     text: bytes
-    """The member's value as received: what the signer serialised into its own base (§2.3)."""
+    """The member's value as received, which the signature base contains as it is (§2.3)."""
 
 
 class Rfc9421(Dialect):
@@ -94,7 +94,7 @@ class Rfc9421(Dialect):
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
         """See :meth:`Dialect.mistakes`."""
         given, signature = _input(fields[INPUT]), credentials.signature
-        if credentials.algorithm:  # otherwise right, and then no other mistake is to be found
+        if credentials.algorithm:  # the signature is otherwise correct, so there is no other mistake
             yield Mistake("alg names another algorithm than the key's: name the key's own, or leave it out", credentials.signed, signature)
         for decoded in loosely_decoded(signature):
             yield Mistake(
@@ -123,13 +123,13 @@ class Rfc9421(Dialect):
 
 
 def signature_base(components: list[str], parameters: bytes, request: Request) -> bytes:
-    """RFC 9421 §2.5.
+    """The signature base (RFC 9421 §2.5).
 
     :param parameters: the value of ``@signature-params``
-    :raises MalformedRequest: a component that is not there, or not spoken here
+    :raises MalformedRequest: a component is missing from the request, or not supported
     """
     covered = any(component.startswith(_QUERY_PARAM) for component in components)
-    pairs = _parameters(request) if covered else []  # once, however many of them are covered
+    pairs = _parameters(request) if covered else []  # parsed once, however many are covered
     lines = [b'"%b": %b' % (component.encode("ascii"), _value(component, request, pairs)) for component in components]
     return b"\n".join([*lines, b'"@signature-params": ' + parameters])
 
@@ -149,7 +149,7 @@ def _value(component: str, request: Request, pairs: list[tuple[str, str]]) -> by
 
 
 def _authority(request: Request) -> bytes:
-    """§2.2.3: in lower case, without the scheme's default port."""
+    """``@authority`` (§2.2.3): in lower case, without the scheme's default port."""
     host = b"".join(request.field_lines(b"host")[:1]).lower()
     return host.removesuffix(b":443" if request.secure else b":80")
 
@@ -170,7 +170,7 @@ _DERIVED: dict[str, Callable[[Request], bytes]] = {
 
 
 def _query_param(name: str, pairs: list[tuple[str, str]]) -> bytes:
-    """§2.2.8: parsed as a form (WHATWG URL), encoded again; a name that stands twice cannot be covered."""
+    """``@query-param`` (§2.2.8): parsed as a form (WHATWG URL) and encoded again; a repeated name cannot be covered."""
     values = [value for found, value in pairs if found == name]
     if len(values) != 1:
         raise MalformedRequest(f"the signature covers the query parameter {name[:40]!r}, which the request carries {len(values)} times")
@@ -178,7 +178,7 @@ def _query_param(name: str, pairs: list[tuple[str, str]]) -> bytes:
 
 
 def _parameters(request: Request) -> list[tuple[str, str]]:
-    """The query's parameters, each name and value in the one encoding that §2.2.8 gives it. No more than twice what could be covered."""
+    """The query's parameters, names and values encoded per §2.2.8. At most twice as many as could be covered."""
     try:
         pairs = parse_qsl(
             (request.query or b"").decode("ascii", "replace"), keep_blank_values=True, errors="replace", max_num_fields=2 * MAX_COMPONENTS
@@ -214,7 +214,7 @@ def _component(name: object, own: Mapping[str, object]) -> str:
 
 
 def _member(value: bytes, label: str) -> bytes:
-    """A member's value as it stands in a dictionary that parses (RFC 8941 §3.2)."""
+    """A member's value as received, from a valid dictionary (RFC 8941 §3.2)."""
     found = b""
     for match in _MEMBER.finditer(value):
         key, _, text = match[0].strip(b" \t").partition(b"=")
@@ -224,7 +224,7 @@ def _member(value: bytes, label: str) -> bytes:
 
 
 _MEMBER = re.compile(rb'(?:"(?:\\.|[^"\\])*"|[^",])+')
-"""What stands between commas, outside quotes."""
+"""A member: everything up to a comma outside quotes."""
 
 
 def _check_coverage(given: _Input, request: Request) -> None:
@@ -239,7 +239,7 @@ def _check_coverage(given: _Input, request: Request) -> None:
 
 
 def _covers_parameters(given: _Input, request: Request) -> bool:
-    """Whether every parameter is covered, in the order and in the spelling that it was sent in: nothing of the query is left to choose."""
+    """Whether every parameter is covered, in the order and spelling that it was sent in, so that the query cannot be varied."""
     covered = [component.removeprefix(_QUERY_PARAM) for component in given.components if component.startswith(_QUERY_PARAM)]
     pairs = _parameters(request) if covered else []
     spelled = "&".join(f"{name}={value}" for name, value in pairs)
@@ -247,7 +247,7 @@ def _covers_parameters(given: _Input, request: Request) -> bool:
 
 
 def _check_digest(request: Request, signed: bytes) -> None:
-    """Every digest that we can compute must be right, and there must be one (RFC 9530 §2)."""
+    """Check ``Content-Digest`` (RFC 9530 §2): it must have a supported digest, and all supported ones must be correct."""
     members = _dictionary(b", ".join(request.field_lines(DIGEST)), "Content-Digest")
     known = [(digest, members[name]) for name, digest in _DIGESTS.items() if name in members]
     if not known:
@@ -272,7 +272,7 @@ def _signature(value: bytes, label: str) -> bytes:
     signature = member[0] if isinstance(member, tuple) else member
     if not isinstance(signature, bytes):
         raise MalformedRequest("Signature is not a byte sequence between colons (RFC 8941 §3.3.5)")
-    # The parser forgives stray bits at the end of Base64; here each signature has one spelling.
+    # The parser ignores stray bits at the end of Base64; here each signature has exactly one encoding.
     return signature if b2a_base64(signature, newline=False) in _member(value, label) else b""
 
 
@@ -292,7 +292,7 @@ def _refuse_duplicate(key: str, _context: str) -> NoReturn:
 
 def _text(parameters: Mapping[str, object], name: str) -> str:
     value = parameters.get(name, "")
-    if not isinstance(value, str):  # a token is no str here
+    if not isinstance(value, str):  # a token is not a str here
         raise MalformedRequest(f"the parameter {name} of Signature-Input is not text in quotes")
     if not value and name == "keyid":
         raise MissingCredentials("Signature-Input has no keyid parameter: set it to the key id")

@@ -1,6 +1,6 @@
 """The interface of a session dialect: it extracts method, credentials and forwarded bytes from a WebSocket message. Pure.
 
-The counterpart of :mod:`gateway.admission.dialects.base`: credentials are of the same class, and nothing is re-encoded here either.
+The counterpart of :mod:`gateway.admission.dialects.base`: same credentials class, and nothing is re-encoded here either.
 """
 
 import json
@@ -18,19 +18,19 @@ CALL: Final = 0
 LOG_IN: Final = 1
 LOG_OUT: Final = 2
 STATUS: Final = 3
-"""What a message does to its session; ``STATUS`` is answered by the gate itself."""
+"""The effect of a message on its session; ``STATUS`` is answered by the gate itself."""
 
 OWN_MEMBER: Final = b"gateway"
-"""The gate's member: a client that sends it is refused."""
+"""The member that the gate adds; a client must not send it."""
 _LONGEST_TAG: Final = 256
 _COMBINING_DOT = "\u0307"
 _NONE: Final[list[bytes]] = []
 
 
 def folded(name: bytes) -> bytes:
-    """A member's name as services see it that match names without regard to case, Go's ``encoding/json`` among them.
+    """A member's name as seen by services that match names case-insensitively, such as Go's ``encoding/json``.
 
-    The long s, the Kelvin sign and both i of Turkish are what their letters are.
+    The long s, the Kelvin sign and both Turkish i fold to their ASCII letters.
     """
     if name.isascii():
         return name.lower()
@@ -38,17 +38,17 @@ def folded(name: bytes) -> bytes:
 
 
 class Spelling:
-    """How members are spelt that decide something. A service might take others for them that this gate would not."""
+    """Refuses variant spellings of security-relevant members, which a service might accept and this gate would overlook."""
 
     __slots__ = ("_harmless", "_names")
 
     def __init__(self, *names: bytes) -> None:
         self._names = {folded(name): name for name in names}
         self._harmless: dict[bytes, None] = {}
-        """Names seen before: bots send the same ones with each message."""
+        """Names seen before: bots send the same ones in each message."""
 
     def mistake(self, members: Mapping[bytes, Value]) -> str:
-        """What is wrong with the name of one of these; ``""``: nothing."""
+        """The error in one of these members' names; ``""``: none."""
         if self._harmless.keys() >= members.keys():
             return ""
         for name in members:
@@ -61,7 +61,7 @@ class Spelling:
 
 
 class Message(Inbound):
-    """One message of a client: a whole JSON object."""
+    """One message of a client: a complete JSON object."""
 
     __slots__ = ("_value", "act", "client", "dialect", "key_id", "names", "rest", "shape", "tag", "text", "values", "wrong")
 
@@ -77,30 +77,30 @@ class Message(Inbound):
         self.client = client
         """The handshake that opened the connection."""
         self.key_id = key_id
-        """The key that the session has logged in with; ``""``: none."""
+        """The id of the key that the session has logged in with; ``""``: none."""
         self.act = CALL
         self.names: list[str] = []
-        """What is asked, as the table of methods names it; several for a message that subscribes to several events."""
+        """The methods that it calls, as named in the table; several for a message that subscribes to several events."""
         self.tag = b""
-        """What a refusal repeats, as it came: ``id``, or ``method``."""
+        """The value that a refusal repeats, as received: ``id``, or ``method``."""
         self.rest = b""
-        """Members to forward behind the gate's own: every value as it came, without credentials."""
+        """Members to forward after the gate's own: values as received, without credentials."""
         self.wrong = ""
-        """Why this is no message of the dialect."""
+        """Why this is not a valid message of the dialect; ``""``: it is."""
         self.shape: Shape | None = None
-        """By which it was read, if it was; then with these values."""
+        """The shape by which it was read, if any, with :attr:`values`."""
         self.values: list[bytes] = _NONE
 
     @property
     def value(self) -> Value:
-        """The message's JSON; of one that was read by its shape, scanned now."""
+        """The message's JSON; scanned now if the message was read by its shape."""
         value = self._value
         if value is None:
             value = self._value = scan(self.text)
         return value
 
     def forwarded(self, member: bytes) -> bytes:
-        """The message for the service.
+        """The message as forwarded to the service.
 
         :param member: the gate's own, ``"gateway":{…}``
         """
@@ -108,15 +108,15 @@ class Message(Inbound):
 
 
 class SessionDialect(ABC):
-    """One way to speak over a WebSocket.
+    """One dialect of WebSocket messages.
 
     :param log_in: name of the method that logs a key in
     :param log_out: name of the method that logs it out
-    :param state: name of the method that asks how the session stands, if there is one
-    :param members: the members of a message that decide something, the gate's own among them
-    :param inside: the member that holds credentials
-    :param signs_messages: whether a message can be signed by itself
-    :param inner: the members of it that decide something
+    :param state: name of the method that returns the session's status, if there is one
+    :param members: the security-relevant members of a message, including the gate's own
+    :param inside: the member that contains credentials
+    :param signs_messages: whether messages can be signed individually
+    :param inner: the security-relevant members of ``inside``
     """
 
     __slots__ = ("_inner", "_inside", "_members", "log_in", "log_in_first", "log_out", "name", "state")
@@ -127,7 +127,7 @@ class SessionDialect(ABC):
     ) -> None:  # fmt: skip
         self.name = name
         self.log_in_first = f"log in with an API key first ({log_in})" + (", or sign the message" if signs_messages else "")
-        """The refusal of a message that needs a key and has none."""
+        """The refusal of a message that needs a key but has none."""
         self._members = members
         self._inside = inside
         self._inner = inner
@@ -138,11 +138,11 @@ class SessionDialect(ABC):
     def read(  # noqa: PLR0917  # on the hot path
         self, text: bytes, client: Request, key_id: str, received_ms: int, request_id: str, shapes: list[Shape] | None = None
     ) -> Message:  # fmt: skip
-        """Read a message. What is wrong with one that is JSON stands in :attr:`Message.wrong`, so that its refusal can name it.
+        """Parse a message. Errors in valid JSON are put into :attr:`Message.wrong`, so that the refusal can refer to the message.
 
         :param text: valid UTF-8
-        :param shapes: those of earlier messages, to which that of this one is added; ``None``: nothing is remembered of it
-        :raises MalformedRequest: it is not JSON, or JSON that two readers could read differently
+        :param shapes: the shapes of earlier messages, to which this one's is added; ``None``: none is recorded
+        :raises MalformedRequest: it is not JSON, or is JSON that parsers could read differently
         """
         if shapes and len(text) <= LONGEST and is_simple(text):
             pieces = text.split(b'"')
@@ -167,7 +167,7 @@ class SessionDialect(ABC):
         return message
 
     def _recognised(self, message: Message, shape: Shape, values: list[bytes]) -> Message:
-        """Nothing but these values is new in it."""
+        """Fill in a message of a known shape."""
         message.shape, message.values = shape, values
         message.names = shape.names
         message.tag = shape.tag.fill(values)
@@ -181,19 +181,19 @@ class SessionDialect(ABC):
                 del shapes[0]
             shapes.append(shape)
 
-    def _shape(self, message: Message) -> Shape | None:  # noqa: ARG002  # only one dialect has messages worth it
-        """The shape of a message that was scanned and is one of the dialect; ``None``: its like is always scanned."""
+    def _shape(self, message: Message) -> Shape | None:  # noqa: ARG002  # only one dialect uses it
+        """The shape of a valid, scanned message; ``None``: such messages are always scanned."""
         return None
 
     @abstractmethod
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
-        """Fill in what the message asks."""
+        """Fill in the message's methods and members."""
 
     @abstractmethod
     def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:
-        """The message's own credentials; ``None`` when it has none and speaks for the session's key.
+        """The message's own credentials; ``None`` if it has none and uses the session's key.
 
-        :param max_window_ms: the longest window that is granted
+        :param max_window_ms: the longest window that is accepted
         :raises MissingCredentials: a part of them is missing
         :raises MalformedRequest: a part of them cannot be read
         """
@@ -206,7 +206,7 @@ class SessionDialect(ABC):
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
         """A refusal as the dialect's own error message.
 
-        :param message: ``None`` when it could not be read
+        :param message: ``None`` if it could not be parsed
         """
 
     def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:  # noqa: ARG002  # only one dialect asks
@@ -218,15 +218,15 @@ class SessionDialect(ABC):
         return message.text
 
     def shutdown_notice(self, now_ms: int) -> bytes:  # noqa: ARG002  # most say nothing
-        """The message that announces to a client that the gate is about to close the connection; ``b""`` when the dialect has none."""
+        """The message that announces that the gate is about to close the connection; ``b""`` if the dialect has none."""
         return b""
 
 
 def tag_of(message: Message | None) -> bytes:
-    """What an answer of the gate repeats of a message, as it came; ``null`` when it has none, or one that is too long."""
+    """The value that an answer repeats from a message, as received; ``null`` if there is none, or it is too long."""
     return message.tag if message is not None and 0 < len(message.tag) <= _LONGEST_TAG else b"null"
 
 
 def compact(body: Mapping[str, object]) -> bytes:
-    """A JSON object in as few bytes as it takes."""
+    """A JSON object without white space."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

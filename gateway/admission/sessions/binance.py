@@ -79,7 +79,7 @@ class BinanceSession(SessionDialect):
         if (
             message.act != LOG_IN
             and signature is None
-            and (key is None or (message.key_id and _said(text, key) == message.key_id.encode()))
+            and (key is None or (message.key_id and _signed_value(text, key) == message.key_id.encode()))
         ):
             return None
         if key is None or signature is None or time is None:
@@ -88,11 +88,11 @@ class BinanceSession(SessionDialect):
                 f"params.{missing} is missing; a signed message carries apiKey, timestamp and signature", extras={"missing": missing}
             )
         return Credentials(
-            _said(text, key).decode(),
-            signature_of(_said(text, signature)),
+            _signed_value(text, key).decode(),
+            signature_of(_signed_value(text, signature)),
             _signed(text, members),
-            milliseconds(_said(text, time)),
-            window_ms=window(_said(text, members[b"recvWindow"])) if b"recvWindow" in members else 0,
+            milliseconds(_signed_value(text, time)),
+            window_ms=window(_signed_value(text, members[b"recvWindow"])) if b"recvWindow" in members else 0,
             portable=True,
         )
 
@@ -101,14 +101,16 @@ class BinanceSession(SessionDialect):
         text, params = message.text, (message.value.members or {}).get(b"params")
         members = (params.members if params is not None else None) or {}
         signed, signature = credentials.signed, credentials.signature
-        for other in loosely_decoded(_said(text, members[b"signature"])):
+        for other in loosely_decoded(_signed_value(text, members[b"signature"])):
             yield Mistake("wrong signature encoding for this key: use hex for HMAC, Base64 for Ed25519 and RSA", signed, other)
-        pairs = [name + b"=" + _said(text, member) for name, member in members.items() if name != b"signature"]
+        pairs = [name + b"=" + _signed_value(text, member) for name, member in members.items() if name != b"signature"]
         yield Mistake("the parameters were signed in the order they were sent in: sort them by name", b"&".join(pairs), signature)
         without_key = b"&".join(sorted(pair for pair in pairs if not pair.startswith(b"apiKey=")))
         yield Mistake("apiKey was not signed: it is signed like every other parameter", without_key, signature)
         encoded = b"&".join(
-            sorted(b"%b=%b" % (name, quote(_said(text, member)).encode()) for name, member in members.items() if name != b"signature")
+            sorted(
+                b"%b=%b" % (name, quote(_signed_value(text, member)).encode()) for name, member in members.items() if name != b"signature"
+            )
         )
         yield Mistake("the values were percent-encoded before signing: sign them unencoded", encoded, signature)
         raw = [name + b"=" + text[member.start : member.end] for name, member in members.items() if name != b"signature"]
@@ -138,7 +140,7 @@ class BinanceSession(SessionDialect):
 
 
 class _Known(Shape):
-    """A shape of this dialect: of messages that are signed themselves, or that carry no credentials."""
+    """A shape of this dialect, for messages that are signed individually or carry no credentials."""
 
     __slots__ = ("_carries", "_key_at", "_pairs", "_payload", "_signature_at", "_time_at", "_window_at")
 
@@ -155,13 +157,13 @@ class _Known(Shape):
         payload: list[Part] = []
         for name in sorted(params):
             if name != b"signature":
-                payload += [b"&%b=" % name if payload else name + b"=", _said_at(text, params[name])]
+                payload += [b"&%b=" % name if payload else name + b"=", _signed_range(text, params[name])]
         self._pairs = len(payload) // 2
         self._payload = Template(text, payload, variables)
 
     @property
     def is_readable(self) -> bool:
-        """Whether its credentials, if it has any, are where they may change."""
+        """Whether its credentials, if any, are all among the variables."""
         return not self._carries or min(self._key_at, self._signature_at, self._time_at) >= 0
 
     def credentials(self, values: list[bytes]) -> Credentials | None:
@@ -181,15 +183,15 @@ class _Known(Shape):
 
 
 def _index(text: bytes, variables: Sequence[tuple[int, int]], value: Value | None) -> int:
-    """Which of the variables a value is; -1: none, or it is not there."""
+    """The index of a value among the variables; -1: it is not one, or is absent."""
     if value is None:
         return -1
-    said = _said_at(text, value)
+    said = _signed_range(text, value)
     return variables.index(said) if said in variables else -1
 
 
 def _forwarded(value: Value, params: Value | None) -> list[Part]:
-    """The members to forward; ``params`` is touched only when there is something to cut out of it."""
+    """The members to forward; ``params`` is changed only if it contains credentials."""
     if params is None or not params.members or _CREDENTIALS.isdisjoint(params.members):
         return _listed(kept(value, frozenset()))
     parts: list[Part] = []
@@ -212,28 +214,28 @@ def _listed(pieces: list[tuple[int, int]]) -> list[Part]:
     return parts
 
 
-def _said(text: bytes, value: Value) -> bytes:
-    """A value as it is signed: a string by what it says, anything else as it is written."""
+def _signed_value(text: bytes, value: Value) -> bytes:
+    """A value as it is signed: a string decoded, anything else as written."""
     token = text[value.start : value.end]
     return unescaped(token) if token[0] == _QUOTE else token
 
 
-def _said_at(text: bytes, value: Value) -> tuple[int, int]:
-    """Where that stands in a text without escapes."""
+def _signed_range(text: bytes, value: Value) -> tuple[int, int]:
+    """The byte range of that value in a text without escapes."""
     return (value.start + 1, value.end - 1) if text[value.start] == _QUOTE else (value.start, value.end)
 
 
 def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
-    """The string that is signed.
+    """The signed payload.
 
-    :raises MalformedRequest: other params would give the same one
+    :raises MalformedRequest: other params would have the same payload
     """
     pairs: list[bytes] = []
     ambiguous = False
     for name in sorted(members):
         if name != b"signature":
             ambiguous = ambiguous or _EQUALS in name
-            pairs.append(name + b"=" + _said(text, members[name]))
+            pairs.append(name + b"=" + _signed_value(text, members[name]))
     signed = b"&".join(pairs)
     if ambiguous:
         raise _ambiguous()
@@ -242,7 +244,7 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
 
 
 def _check_unambiguous(signed: bytes, pairs: int) -> None:
-    """:raises MalformedRequest: other params would give the same string to sign"""
+    """:raises MalformedRequest: other params would have the same payload"""
     if signed.count(b"&") >= max(pairs, 1):
         raise _ambiguous()
 

@@ -1,7 +1,7 @@
-"""A strict JSON reader (RFC 8259) that keeps byte ranges, so that forwarded values are byte for byte what was received. Pure.
+"""A strict JSON parser (RFC 8259) that records byte ranges, so that forwarded values are byte for byte what was received. Pure.
 
-Stricter than the standard where two readers could differ: a member named twice, at any depth, however its name is written; half of a
-surrogate pair; anything behind the value. Numbers and strings are checked and left as they are.
+It refuses everything that parsers could read differently: duplicate member names, at any depth and in any spelling; lone surrogates;
+anything after the value. Numbers and strings are checked and left as they are.
 """
 
 import json
@@ -13,7 +13,7 @@ from gateway.errors import MalformedRequest
 
 MAX_DEPTH: Final = 32
 MAX_VALUES: Final = 2_048
-"""As many values as a message may hold, about: commas and brackets are counted, before anything is read."""
+"""Approximate maximum number of values in a message: commas and brackets are counted before it is parsed."""
 
 _SPACE = rb"[ \t\n\r]*+"
 _ESCAPE = (
@@ -22,14 +22,14 @@ _ESCAPE = (
 )
 _STRING = rb'"[^"\\\x00-\x1f]*+(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*+)*+"'
 _SIMPLE_STRING = rb'"[^"]*+"'
-"""A string of a text without a backslash or control character."""
+"""A string in a text without backslashes and control characters."""
 _NUMBER = rb"-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?"
 
 
 def _rows(string: bytes) -> re.Pattern[bytes]:
-    """A value, or the bracket that opens one, with its name and what stands before the next: commas, brackets that close, and space.
+    """Matches a value, or its opening bracket, with its name and everything up to the next value: commas, closing brackets and space.
 
-    Where there is none, all the rest: so rows leave nothing out, and nothing is looked at twice.
+    If there is none, matches the rest of the text: the rows cover all of it, without overlap.
     """
     return re.compile(
         rb"(?:(" + string + rb")(" + _SPACE + rb":" + _SPACE + rb"))?+"
@@ -53,26 +53,26 @@ _BACKSLASH: Final = 0x5C
 
 
 class Value:
-    """One value, by where it stands."""
+    """One value, by its position in the text."""
 
     __slots__ = ("end", "items", "members", "name_start", "start")
 
     def __init__(self, name_start: int, start: int, end: int) -> None:
         self.name_start = name_start
-        """Where its member begins, at the quote of its name; -1 when it is no member."""
+        """Start of its member, at the quote of its name; -1 if it is not a member."""
         self.start = start
         self.end = end
         self.members: dict[bytes, Value] | None = None
-        """Of an object, by their names with every escape resolved, in UTF-8."""
+        """The members of an object, by name, with escapes resolved, in UTF-8."""
         self.items: list[Value] | None = None
-        """Of an array."""
+        """The items of an array."""
 
 
 def scan(text: bytes) -> Value:
-    """The one object that a text is.
+    """Parse a text that must be a single object.
 
     :param text: valid UTF-8
-    :raises MalformedRequest: it is not exactly one JSON object, or is one that two readers could read differently
+    :raises MalformedRequest: it is not exactly one JSON object, or one that parsers could read differently
     """
     begin = _BEGIN.match(text)
     if begin is None:
@@ -87,7 +87,7 @@ def _count(text: bytes, marks: bytes) -> int:
 
 
 class _Scan:
-    """One reading of a text, row by row."""
+    """One scan of a text, row by row."""
 
     __slots__ = ("_begin", "_holder", "_outer", "_root", "_simple", "_text")
 
@@ -96,9 +96,9 @@ class _Scan:
         self._begin = begin
         self._root = Value(-1, begin, begin)
         self._holder: Value | None = None
-        """The object or array that is open."""
+        """The innermost open object or array."""
         self._outer: list[Value] = []
-        """Those around it."""
+        """The objects and arrays around it."""
         self._simple = is_simple(text)
 
     def read(self) -> Value:
@@ -127,7 +127,7 @@ class _Scan:
         return self._root
 
     def _keep(self, value: Value, name: bytes, position: int) -> None:
-        """The next value of what is open."""
+        """Add a value to the open object or array."""
         holder = self._holder
         if holder is None:
             raise self._broken(position)
@@ -142,7 +142,7 @@ class _Scan:
         said = name[1:-1] if self._simple else unescaped(name)
         if said in members:
             raise MalformedRequest(f"duplicate member, at byte {position}")
-        if not self._simple and 0 in said:  # where a C string ends
+        if not self._simple and 0 in said:  # ends a C string
             raise MalformedRequest(f"a member's name holds a NUL, at byte {position}")
         members[said] = value
 
@@ -158,7 +158,7 @@ class _Scan:
         self._holder = value
 
     def _after(self, tail: bytes, position: int, *, opened: bool) -> None:
-        """What stands behind a value: brackets that close, then a comma exactly when another value of the same holder comes."""
+        """Check what follows a value: closing brackets, then a comma if and only if another value of the same container follows."""
         more = opened
         for mark in tail:
             holder = self._holder
@@ -183,35 +183,35 @@ class _Scan:
 
 
 def is_simple(text: bytes) -> bool:
-    """Whether a text has neither escapes nor control characters, so that every quote begins or ends a string."""
+    """Whether a text contains neither escapes nor control characters, so that every quote delimits a string."""
     return len(text.translate(None, _NOT_SIMPLE)) == len(text)
 
 
 def is_number(token: bytes) -> bool:
-    """Whether this is a number as JSON writes it."""
+    """Whether this is a JSON number."""
     return _ONE_NUMBER.fullmatch(token) is not None
 
 
 def unescaped(token: bytes) -> bytes:
-    """What a string token of a scanned text says, in UTF-8.
+    """The value of a string token of a scanned text, in UTF-8.
 
     :param token: with its quotes
     """
-    if _BACKSLASH in token:  # an integer: bytes are looked for a hundred times slower
+    if _BACKSLASH in token:  # as an integer: searching for bytes is a hundred times slower
         said: str = json.loads(token)
         return said.encode()
     return token[1:-1]
 
 
 def text_of(text: bytes, value: Value | None) -> bytes | None:
-    """What a string says, in UTF-8; ``None`` for what is not there or no string."""
+    """The value of a string, in UTF-8; ``None`` if it is absent or not a string."""
     if value is None or text[value.start] != 0x22:
         return None
     return unescaped(text[value.start : value.end])
 
 
 def kept(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
-    """Where an object's members stand, but for those of these names; what nothing but a comma parts is one piece."""
+    """The byte ranges of an object's members except the named ones; adjacent members form one range."""
     pieces: list[tuple[int, int]] = []
     begin = end = -1
     for name, member in (value.members or {}).items():
@@ -228,5 +228,5 @@ def kept(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
 
 
 def without(text: bytes, value: Value, names: Container[bytes]) -> bytes:
-    """An object's members, joined by commas, but for those of these names; of the others every byte as it came."""
+    """An object's members except the named ones, joined by commas, each byte for byte as received."""
     return b",".join([text[begin:end] for begin, end in kept(value, names)])

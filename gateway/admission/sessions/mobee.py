@@ -1,4 +1,4 @@
-"""The ``mobee`` session dialect: a login signs the value of its member ``api``; later messages use the key that has logged in. Pure.
+"""The ``mobee`` session dialect: a login signs the value of its member ``api``; later messages use the key of the login. Pure.
 
 Source: Mobee Open API, "WebSocket subscription".
 """
@@ -13,9 +13,9 @@ from gateway.admission.sessions.json_text import Value, text_of, without
 from gateway.errors import MissingCredentials
 
 WINDOW_MS = 45_000
-"""How old a log-in may be."""
+"""Maximum age of a log-in."""
 MAX_EVENTS = 256
-"""In one subscription."""
+"""Maximum number of events in one subscription."""
 _IN_SECONDS = "Two logins signed in one second have one signature: with api.timestamp in milliseconds they differ"
 _MEMBERS = Spelling(b"method", b"events", b"api", b"hmac", OWN_MEMBER)
 _API = Spelling(b"public_key", b"timestamp")
@@ -43,7 +43,7 @@ class MobeeSession(SessionDialect):
         if method in _SUBSCRIPTIONS:
             message.names = self._events(message, method.decode(), members.get(b"events"))
             return
-        if _SPACE in method:  # the table's name of a subscription, which this is not
+        if _SPACE in method:  # reserved for subscriptions in the table of methods
             message.wrong = "a method's name has no space: a subscription names its events in the member events"
             return
         message.names = [method.decode()]
@@ -53,7 +53,7 @@ class MobeeSession(SessionDialect):
             message.act = LOG_OUT
 
     def _events(self, message: Message, method: str, events: Value | None) -> list[str]:
-        """A name for each event, up to its first dot."""
+        """The method for each event, named by the event up to its first dot."""
         found = [text_of(message.text, item) for item in (events.items if events is not None else None) or ()]
         if not found or not all(found) or len(found) > MAX_EVENTS:
             message.wrong = f"a subscription has a member events: a list of 1 to {MAX_EVENTS} names"
@@ -105,7 +105,7 @@ class MobeeSession(SessionDialect):
         return b'{"method":%b,%b%b' % (tag_of(message), events, body[1:])
 
     def _refused_events(self, message: Message, detail: str) -> bytes:
-        """In a subscription's refusal each event has a status of its own, as in the service's answers."""
+        """The refusal of a subscription, with a status for each event, as in the service's answers."""
         events = (message.value.members or {}).get(b"events")
         if not message.names or " " not in message.names[0] or events is None:
             return b""

@@ -1,8 +1,8 @@
-"""Messages of a shape that was read before: the same text around values that change from one to the next. Pure.
+"""Recognizes messages whose text equals an earlier message's except for values, and reads them without parsing. Pure.
 
-A bot's orders differ in price, time and signature, not in their members. A text with neither escapes nor control characters is cut at its
-quotes: what then stands at the same place as in the earlier message must be the same bytes, or a string where a string was, or a number
-where a number was. Such a text is JSON of the same members in the same order, so nothing of it is scanned, sorted or cut out again.
+A bot's orders differ in price, time and signature, not in their members. A text with neither escapes nor control characters is split at its
+quotes. Each piece must equal the earlier message's, except that a string may differ where a string was, and a number where a number
+was. Such a text is JSON with the same members in the same order, so it need not be scanned, sorted or cut again.
 """
 
 from bisect import bisect_left
@@ -13,22 +13,22 @@ from typing import Final
 from gateway.admission.sessions.json_text import Value, is_number, is_simple
 
 LONGEST: Final = 1_024
-"""Bytes of a message that is read by its shape."""
+"""Maximum size of a message that is read by its shape."""
 MOST: Final = 4
-"""Shapes that a session remembers: bots place orders, cancel them and ask, over and over."""
+"""Shapes that a session remembers: bots place, cancel and query orders over and over."""
 _MOST_VALUES: Final = 48
 _QUOTE: Final = 0x22
 
 Part = tuple[int, int] | bytes
-"""A piece of the message, from where to where, or what stands in its place."""
+"""A range of the message, or the bytes that replace it."""
 
 
 class Template:
-    """A text made of a message's values, in an order of its own.
+    """A text assembled from a message's values, in any order.
 
-    :param text: of the message that it was learnt from
-    :param parts: what it consists of
-    :param variables: where each value stood, in ascending order
+    :param text: the message that it is made from
+    :param parts: its ranges and literal bytes
+    :param variables: the ranges of the variable values, in ascending order
     """
 
     __slots__ = ("_form", "_order")
@@ -61,13 +61,13 @@ def _escaped(text: bytes) -> bytes:
 
 
 class Shape:
-    """One shape.
+    """One shape of messages.
 
-    :param text: of the message that it was learnt from
-    :param variables: its values that change, in ascending order: those of strings within their quotes
-    :param names: what such a message asks
-    :param tag: what its refusal repeats
-    :param rest: what is forwarded of it
+    :param text: the message that it is made from
+    :param variables: the ranges of the values that may differ, in ascending order; strings without their quotes
+    :param names: the methods that such a message calls
+    :param tag: the value that its refusal repeats
+    :param rest: the members that are forwarded
     """
 
     __slots__ = ("_count", "_literals", "_numbers", "_picked", "_places", "names", "rest", "tag")
@@ -81,9 +81,9 @@ class Shape:
         pieces = text.split(b'"')
         self._count = len(pieces)
         self._places: list[int] = []
-        """For each value, the piece that it is or stands in."""
+        """For each value, the index of the piece that contains it."""
         self._numbers: list[tuple[int, bytes, bytes]] = []
-        """For each value that is a number: which one it is, and what stands around it."""
+        """For each number: its index among the values, and the text before and after it in its piece."""
         for start, end in variables:
             place = text.count(b'"', 0, start)
             if text[start - 1] != _QUOTE or text[end : end + 1] != b'"':
@@ -93,13 +93,13 @@ class Shape:
         changing = set(self._places)
         literal = [index for index in range(len(pieces)) if index not in changing]
         self._picked: Callable[[list[bytes]], object] = itemgetter(*literal)
-        """Everything else: at least what stands before the first name, and that name."""
+        """Selects all other pieces: at least the one before the first name, and that name."""
         self._literals: object = self._picked(pieces)
 
     def values_in(self, pieces: list[bytes]) -> list[bytes] | None:
         """The values of a message; ``None`` when it is of another shape.
 
-        :param pieces: its text, cut at quotes
+        :param pieces: its text, split at quotes
         """
         if len(pieces) != self._count or self._picked(pieces) != self._literals:
             return None
@@ -117,9 +117,9 @@ class Shape:
 
 
 def variables_of(text: bytes, members: Sequence[Value]) -> list[tuple[int, int]] | None:
-    """Where the values stand that may change: strings and numbers among these members, in ascending order.
+    """The ranges of the values that may differ: strings and numbers among these members, in ascending order.
 
-    :return: ``None`` when there are too many, or the text cannot be cut at its quotes
+    :return: ``None`` if there are too many, or the text cannot be split at its quotes
     """
     if len(text) > LONGEST or len(members) > _MOST_VALUES or not is_simple(text):
         return None
