@@ -55,8 +55,8 @@ class KeyCache(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self.present: OrderedDict[str, Entry[T]] = OrderedDict()
-        self.absent: OrderedDict[str, int] = OrderedDict()
-        """Ids of which there is no key, and until when that may be used even while memory is not valid."""
+        self.absent: OrderedDict[str, tuple[int, bool]] = OrderedDict()
+        """Ids of which there is no key, each with ``until_ms`` and ``in_doubt`` as of an entry."""
         self._size = size
 
     def put(self, key_id: str, entry: Entry[T]) -> None:
@@ -65,10 +65,10 @@ class KeyCache(Generic[T]):
         self.present[key_id] = entry
         _trim(self.present, self._size)
 
-    def put_absent(self, key_id: str, until_ms: int) -> None:
+    def put_absent(self, key_id: str, until_ms: int, *, in_doubt: bool = False) -> None:
         """Store that there is no such key."""
         self.drop(key_id)
-        self.absent[key_id] = until_ms
+        self.absent[key_id] = until_ms, in_doubt
         _trim(self.absent, self._size)
 
     def drop(self, key_id: str) -> Entry[T] | None:

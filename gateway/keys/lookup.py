@@ -141,8 +141,8 @@ class KeyLookup(Generic[T]):
                 self._metrics.stale_served += 1
         believed = now_ms < self._valid_until_ms
         if entry is None:
-            absent_until_ms = self._cache.absent.get(key_id, 0)
-            return ABSENT if absent_until_ms and (believed or now_ms < absent_until_ms) else None
+            until_ms, in_doubt = self._cache.absent.get(key_id, (0, True))
+            return ABSENT if now_ms < until_ms or (believed and not in_doubt) else None
         entry.used = True
         if entry.in_doubt and entry.retry_ms <= now_ms < entry.until_ms and key_id not in self._flights:  # read anew while it is used
             entry.retry_ms = now_ms + _RETRY_MS
@@ -366,7 +366,7 @@ class KeyLookup(Generic[T]):
         soon_ms = self.now().ms + _RETRY_MS
         value: T | Absent | _Failure = ABSENT if record is None else self._prepared(key_id, record)
         if isinstance(value, Absent):
-            self._cache.put_absent(key_id, soon_ms)
+            self._cache.put_absent(key_id, soon_ms, in_doubt=in_doubt)
         elif record is not None and not isinstance(value, _Failure):
             self._cache.put(key_id, Entry(record, value, position, until_ms=until_ms or soon_ms, retry_ms=soon_ms, in_doubt=in_doubt))
         self._land(key_id, flight, value)

@@ -23,7 +23,9 @@ class Snapshot(NamedTuple):
 
     def includes(self, other: "Snapshot") -> bool:
         """Whether this one sees every transaction that the other one sees."""
-        return other.xmax <= self.xmax and not any(map(other.sees, self.under_way))
+        if other.xmax <= self.xmin:  # as a rule; 100,000 keys are compared in one turn of the event loop
+            return True
+        return other.xmax <= self.xmax and min(self.under_way - other.under_way, default=other.xmax) >= other.xmax
 
 
 @lru_cache(maxsize=1_024)

@@ -19,7 +19,7 @@ def test_an_id_is_present_or_absent_and_never_both():
     cache.put("a", entry("1"))
     cache.put_absent("a", 100)
     assert cache.present == {}
-    assert cache.absent["a"] == 100
+    assert cache.absent["a"] == (100, False)
     cache.put("a", entry("2"))
     assert "a" not in cache.absent
     assert cache.present["a"].value == "2"

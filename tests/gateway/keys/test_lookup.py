@@ -697,3 +697,18 @@ async def test_what_is_sealed_for_redis_was_true_at_its_position(world, monkeypa
         await world.redis.set(record_key(record.key_id), written)
         cold = await world.gate(gate.clocks)
         assert (await cold.lookup.fetch(record.key_id)).frozen
+
+
+async def test_that_a_server_lacks_a_key_is_not_remembered_while_the_feed_of_another_one_is_read(world):
+    """It was refused for as long as the feed told of no change of it."""
+    gate, key_id = await world.gate(), new_key_id()
+    gate.trust.read = gate.trust.read._replace(server=gate.trust.read.server + 1)
+    for _ in range(2):
+        assert await gate.lookup.fetch(key_id) is None
+        assert gate.peek(key_id) is ABSENT
+        gate.clocks.advance(1_000)
+        assert gate.peek(key_id) is None
+    await gate.read()
+    assert await gate.lookup.fetch(key_id) is None
+    gate.clocks.advance(1_000)
+    assert gate.peek(key_id) is ABSENT

@@ -8,8 +8,9 @@ be restored into the server: what was committed since is undone, and the numbers
 
 What must hold: a gate never uses a state of a key that was over before the last read of the feed began whose changes the gate has applied,
 nor one that was over before a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was
-over longer ago than a record in Redis is valid. One exception: when the feed cannot tell a gate what it missed, because that was pruned or
-undone, the gate may use what it had in memory for another ``local_ttl``.
+over longer ago than a record in Redis is valid. Two exceptions: when the feed cannot tell a gate what it missed, because that was pruned or
+undone, the gate may use what it had in memory for another ``local_ttl``; and what it reads from a server whose feed it does not read, for a
+moment.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from gateway.config.settings import Cache
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys import sql, trust
-from gateway.keys.cache import ABSENT
+from gateway.keys.cache import ABSENT, Absent
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
@@ -40,6 +41,7 @@ from tests.support.keys import NOW_MS, a_record, a_vault
 KEYS = [new_key_id() for _ in range(2)]
 VAULT = a_vault()
 SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000)
+A_MOMENT_MS = 1_000
 DEAD = None
 """The state of a key that does not exist."""
 
@@ -212,6 +214,8 @@ class Gate:
         """When its last read of the feed began whose changes have all been applied."""
         self.read_of: set[Transaction] | None = None
         """What its last read of the feed has seen."""
+        self.strange: dict[str, tuple[int | Absent, int]] = {}
+        """State and end of what it may use for a moment, of a server whose feed it does not read."""
         self.doubted: dict[str, tuple[int, int]] = {}
         """State and end of what it may use although it missed something."""
 
@@ -222,6 +226,10 @@ class Gate:
         }
         found = Found(records, self.database.snapshot(), self.database.server)
         await self.late()
+        if not self.trust.is_current_server(found.server):
+            for key_id in key_ids:
+                told: int | Absent = int(records[key_id].label) if key_id in records else ABSENT
+                self.strange[key_id] = told, self.time.ms + A_MOMENT_MS
         return found
 
     async def fetch(self, _statement: str, since: str, mark: str | None, server: int | None) -> list[dict[str, Any]]:
@@ -697,7 +705,8 @@ class Protocol(RuleBasedStateMachine):
             return
         state, until_ms = gate.doubted.get(key_id, (DEAD, 0))
         read_ms = self.time.ms - SETTINGS.redis_ttl_ms if gate.applied_ms is None else gate.applied_ms
-        missed = found == state and self.time.ms < until_ms
+        strange, moment_ms = gate.strange.get(key_id, (DEAD, 0))
+        missed = (found == state and self.time.ms < until_ms) or (found == strange and self.time.ms < moment_ms)
         assert missed or over_ms > read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
         assert over_ms > gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
 
