@@ -11,7 +11,7 @@ import structlog
 from gateway.admission.principal import Principal
 from gateway.config.values import Rate
 from gateway.errors import GerbangError
-from gateway.runtime.gcra import Charge, ShareNeeded
+from gateway.runtime.gcra import ROUNDING, Charge, ShareNeeded
 
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
@@ -98,9 +98,13 @@ class Allowance:
             begun, rate = self._account_lines, self.per_account
         remaining, reset = charge.remaining, -int(-charge.reset_ms // 1000)
         more = 0
-        if reset:
-            ahead_ms = (remaining + 1) * rate.period_ms / rate.units - rate.period_ms + charge.reset_ms
-            more = 1 if 0 < ahead_ms <= 1_000 else _more_in_seconds(ahead_ms, rate)
+        if remaining < rate.units:
+            ahead = remaining + 1 - (rate.period_ms - charge.reset_ms) * rate.units / rate.period_ms
+            if ahead > ROUNDING:
+                ahead_ms = ahead * rate.period_ms / rate.units
+                more = 1 if ahead_ms <= 1_000 else 1 + int(ahead_ms / 1000 - 1e-6)
+            else:
+                more = reset = -(-rate.period_ms // 1000)  # held back by the window: see gcra.whole_in_ms
         if not_before_ms:
             more = max(more, -int(-not_before_ms // 1000))
         return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (
@@ -157,16 +161,6 @@ def count_order(limiter: "KeyLimiter", principal: Principal, orders: int, now_ms
 def _counted(limiter: "KeyLimiter", ledger: str, units: int, now_ms: float) -> int:
     limiter.charge(ledger, units, _COUNTED, now_ms)
     return limiter.used(ledger, _COUNTED, now_ms)
-
-
-def _more_in_seconds(milliseconds: float, rate: Rate) -> int:
-    """Seconds until one more unit than now can be charged, for a limit that is in use: at least 1.
-
-    :param milliseconds: the same per GCRA
-    """
-    if milliseconds <= 0:  # GCRA allows more: the window's rule is the limit, for at most one period
-        return -(-rate.period_ms // 1000)
-    return 1 + int(milliseconds / 1000 - 1e-6) if milliseconds > 1_000 else 1
 
 
 def _policy(name: bytes, rate: Rate) -> bytes:

@@ -8,7 +8,7 @@ from gateway.config.values import Rate
 from gateway.errors import MalformedRequest
 from gateway.http1.message import Answer
 from gateway.net.client_ip import Seen
-from gateway.runtime.gcra import Charge
+from gateway.runtime.gcra import Charge, whole_in_ms
 from gateway.runtime.moments import rfc3339
 
 
@@ -56,4 +56,4 @@ def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: C
 
 
 def _standing(rate: Rate, charge: Charge) -> dict[str, int]:
-    return {"limit": rate.units, "period_ms": rate.period_ms, "remaining": charge.remaining, "reset_ms": round(charge.reset_ms)}
+    return {"limit": rate.units, "period_ms": rate.period_ms, "remaining": charge.remaining, "reset_ms": round(whole_in_ms(charge, rate))}

@@ -4,7 +4,12 @@ Source: ITU-T I.371 Annex A, virtual scheduling; written with one stored number,
 in ``period_ms`` admits at most that many at once, and then one unit each ``period_ms / units``.
 """
 
+from typing import Final
+
 from gateway.errors import GerbangError
+
+ROUNDING: Final = 5e-7
+"""Of a unit: half of what :attr:`Charge.remaining` is rounded down by more than."""
 
 
 class Charge:
@@ -50,3 +55,14 @@ def charge(tat_ms: float, weight: int, now_ms: float, rate: tuple[int, int]) -> 
     return Charge(
         allowed=False, tat_ms=tat_ms, remaining=max(0, int(free / interval + 1e-6)), reset_ms=base - now_ms, retry_after_ms=retry_ms
     )
+
+
+def whole_in_ms(charge: Charge, rate: tuple[int, int]) -> float:
+    """Milliseconds until the whole limit is available again. Where less remains than GCRA allows, another rule holds it back: for at most
+    one period.
+
+    :param rate: units, and the period in milliseconds
+    """
+    units, period_ms = rate
+    by_gcra = (period_ms - charge.reset_ms) * units / period_ms
+    return charge.reset_ms if charge.remaining + 1 - by_gcra > ROUNDING else period_ms

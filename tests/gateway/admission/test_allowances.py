@@ -13,7 +13,7 @@ from gateway.admission.outcome import KeyNeeded
 from gateway.admission.rules import rate_limited
 from gateway.config.values import Rate
 from gateway.errors import ReplayedRequest
-from gateway.runtime.gcra import charge
+from gateway.runtime.gcra import charge, whole_in_ms
 from tests.support.keys import a_record
 from tests.support.scene import Scene
 
@@ -70,7 +70,21 @@ def test_what_the_window_holds_back_is_promised_for_the_end_of_a_period_at_the_l
     later = charge(done.tat_ms, 0, 1_017_000, rate)
     assert later.remaining == 17
     later.remaining = 0
-    assert told(Allowance(rate, None).lines(later))[b"RateLimit"] == b'"key";r=0;t=60'
+    fields = told(Allowance(rate, None).lines(later))
+    assert (fields[b"RateLimit"], fields[b"RateLimit-Reset"]) == (b'"key";r=0;t=60', b"60")
+
+
+@given(st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]), st.integers(0, 3_600_000), st.data())
+def test_all_of_a_limit_is_never_there_before_more_of_it_is(units, period_ms, reset_ms, data):
+    """Whatever the window holds back, be it that GCRA has had all of it for long."""
+    rate = Rate(units, period_ms)
+    done = charge(1_000_000.0 + min(reset_ms, period_ms), 0, 1_000_000, rate)
+    done.remaining = data.draw(st.integers(0, done.remaining))
+    fields = told(Allowance(rate, None).lines(done))
+    more, whole = int(fields[b"RateLimit"].rpartition(b"t=")[2]), int(fields[b"RateLimit-Reset"])
+    assert more > 0 or done.remaining == units
+    assert more <= whole
+    assert whole == -int(-whole_in_ms(done, rate) // 1_000)
 
 
 def test_a_refusal_never_says_that_more_is_there_before_it_says_to_try_again():

@@ -71,11 +71,14 @@ def test_an_unrestricted_key_lists_no_address():
 def test_a_key_is_told_of_the_limit_of_its_account_where_there_is_one(limited):
     principal = Scene(target="/gateway/v1/key").build().admit().principal
     assert principal is not None
-    charge, account = Charge(True, 0.0, 9, 1.4, 0.0), Charge(True, 0.0, 7, 2.6, 0.0)
+    charge, account = Charge(True, 0.0, 9, 1.4, 0.0), Charge(True, 0.0, 19, 2.6, 0.0)
     answer = key(principal, Rate(10, 1_000), Rate(20, 60_000) if limited else None, charge, account)
     told = json.loads(answer.body)["limits"]
     assert (told["limit"], told["period_ms"], told["remaining"], told["reset_ms"]) == (10, 1_000, 9, 1)
     assert told["per_account"] == ("20/minute" if limited else None)
-    assert told["account"] == ({"limit": 20, "period_ms": 60_000, "remaining": 7, "reset_ms": 3} if limited else None)
+    assert told["account"] == ({"limit": 20, "period_ms": 60_000, "remaining": 19, "reset_ms": 3} if limited else None)
+    account.remaining = 7  # of 19 that GCRA has
+    told = json.loads(key(principal, Rate(10, 1_000), Rate(20, 60_000), charge, account).body)["limits"]
+    assert (told["account"]["remaining"], told["account"]["reset_ms"]) == (7, 60_000)
     answer = key(principal, Rate(10, 1_000), Rate(20, 60_000), charge, None)
     assert json.loads(answer.body)["limits"]["account"] is None
