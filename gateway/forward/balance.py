@@ -1,10 +1,10 @@
 """Load balancing: which server of an upstream receives a request, and which servers are in use. Pure; the time is an argument.
 
-Two judges, either of which can take a server out:
+Two mechanisms can take a server out of use:
 
-- active checks (``health.py``) say whether it is up;
-- passive ejection: several failures in a row take it out for a while, then one request is let through (half open): its success brings
-  the server back, its failure doubles the while. A lone server is never ejected: there is nowhere else to go.
+- active checks (``health.py``) determine whether it is up;
+- passive ejection: several consecutive failures take it out for a while, then one request is let through (half open): its success brings
+the server back, its failure doubles the time. A lone server is never ejected, since there is no other.
 """
 
 from collections.abc import Collection, Sequence
@@ -16,15 +16,15 @@ LONGEST_EJECTION_MS = 30_000
 
 
 class Condition:
-    """What is known of one server."""
+    """The state of one server."""
 
     __slots__ = ("_ejection_ms", "_out_until_ms", "failures", "up")
 
     def __init__(self) -> None:
         self.up = True
-        """What the active checks say; true while there are none."""
+        """The result of the active checks; true if there are none."""
         self.failures = 0
-        """In a row."""
+        """Consecutive failures."""
         self._ejection_ms = 0
         self._out_until_ms = 0
 
@@ -35,17 +35,17 @@ class Condition:
         return self.up and now_ms >= self._out_until_ms
 
     def chosen(self, now_ms: int) -> None:
-        """A request goes there. On a server whose ejection has run out it is the one probe: others stay away until it has an answer."""
+        """Note that a request is sent to it. After an ejection it is the probe: no other is sent until it is answered."""
         if self._ejection_ms:
             self._out_until_ms = now_ms + self._ejection_ms
 
     def succeeded(self) -> None:
-        """It gave a whole response."""
+        """Note a complete response."""
         if self.failures:
             self.failures = self._ejection_ms = self._out_until_ms = 0
 
     def failed(self, now_ms: int) -> None:
-        """It refused a connection, broke one, did not answer in time, or answered what cannot be framed."""
+        """Note a failure: a connection refused or lost, no answer in time, or a response that cannot be framed."""
         self.failures += 1
         if self._ejection_ms:
             self._ejection_ms = min(self._ejection_ms * 2, LONGEST_EJECTION_MS)
@@ -55,17 +55,17 @@ class Condition:
             self._out_until_ms = now_ms + self._ejection_ms
 
     def checked(self, *, up: bool) -> None:
-        """An active check's result. Coming back up ends an ejection, too."""
+        """Note the result of an active check. Recovery also ends an ejection."""
         if up and not self.up:
             self.succeeded()
         self.up = up
 
 
 class Candidate(Protocol):
-    """What choosing looks at."""
+    """A server, as :func:`choose` sees it."""
 
     active: int
-    """Requests now on it, waiting ones included."""
+    """Its current requests, including waiting ones."""
     condition: Condition
 
 
@@ -73,9 +73,9 @@ CandidateT = TypeVar("CandidateT", bound=Candidate)
 
 
 def choose(servers: Sequence[CandidateT], tried: Collection[CandidateT], now_ms: int, turn: int) -> CandidateT | None:
-    """Of several servers, the usable one with the fewest requests on it that this request has not tried; ``None`` when there is none.
+    """The usable server with the fewest requests, among those that this request has not tried; ``None``: there is none.
 
-    :param turn: where to begin looking, so that equals take turns
+    :param turn: the index to start at, so that equally loaded servers alternate
     """
     best: CandidateT | None = None
     for index in range(turn, turn + len(servers)):

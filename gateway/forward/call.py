@@ -1,8 +1,8 @@
 """One proxied request: choose a server, send, retry where that is safe, relay the response to the receiver.
 
-Safe means that no byte of the request was sent; or (RFC 9110 §9.2.2) that its method is idempotent, nothing of a response was passed on,
-the whole request is still at hand, and it is not marked to be sent only once. Idempotent is HTTP's word and not a trader's: a
-second cancellation of an order may find another order. Everything else fails once and for all.
+Safe means that no byte of the request was sent; or (RFC 9110 §9.2.2) that its method is idempotent, nothing of a response was relayed,
+the whole request is still buffered, and it is not marked as ``once``. Idempotent methods need not be safe to repeat for a trader: a
+second cancellation may hit another order. Any other failure is final.
 """
 
 from typing import Final
@@ -19,19 +19,19 @@ UNKNOWN: Final = (
     ". It may have been carried out: do not send it again before you have looked up what became of it, for example by its client order id"
     " or in the list of your open orders and trades"
 )
-"""Behind the detail of a refusal, when a request that must not be repeated was sent and its answer is missing."""
+"""Appended to a refusal's detail when a request that must not be repeated was sent and its answer was lost."""
 
 
 class Call(Waiter):
     """See the module.
 
-    :param parts: the request's bytes; the second part is left empty for the chosen server's Host line; the last one is the whole
+    :param parts: the request's bytes; the second is a placeholder for the chosen server's Host line; the last one is the whole
         content, or ``b""`` when it is streamed
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
-    :param upgrade: a 101 is an answer that was asked for
-    :param once: never sent again once a byte of it was, whatever its method
-    :param last: its connection is not used again
-    :param client: the address of who asked
+    :param upgrade: whether a 101 is expected
+    :param once: never sent again once a byte of it was sent, whatever its method
+    :param last: whether its connection must not be reused
+    :param client: the client's address
     """
 
     __slots__ = (
@@ -62,10 +62,10 @@ class Call(Waiter):
         self._fresh = False
         self._refusal: Refusal | None = None
         self._waited = False
-        """Some time may have passed since its receiver decided to send it."""
+        """Set once it has waited for a connection, so that the receiver is asked again whether to send it."""
 
     def start(self) -> None:
-        """Send it, now or as soon as there is a connection. Reports to the receiver, even before this returns; never raises."""
+        """Send the request, now or once there is a connection. Reports to the receiver, possibly before this returns; never raises."""
         server = self.pool.choose(self._tried)
         if server is None:
             self.receiver.response_failed(
@@ -104,7 +104,7 @@ class Call(Waiter):
         return True
 
     def feed(self, piece: bytes, *, last: bool) -> None:
-        """More of a streamed request, in the coding that its field lines announce."""
+        """Send more of a streamed request, in the transfer coding of its head."""
         self.whole = last
         if self._pending is not None:
             self._pending.append(piece)
@@ -113,7 +113,7 @@ class Call(Waiter):
             self.connection.write(piece)
 
     def cancel(self) -> None:
-        """Nobody waits for the response any more."""
+        """Abandon the request: nobody waits for its response."""
         self.cancelled = True
         connection = self.connection
         if connection is not None:
@@ -177,7 +177,7 @@ class Call(Waiter):
         )
 
     def _outcome_unknown(self, refusal: Refusal) -> Refusal:
-        """The same, with what the owner of a trade that was sent and not answered must know."""
+        """The refusal, with a warning if the request must not be repeated and may have been executed."""
         if self._once:
             refusal.detail += UNKNOWN
             refusal.extras = {"outcome": "unknown"}
@@ -193,7 +193,7 @@ class Call(Waiter):
         self.start()
 
     def _leave(self, *, kind: str = "", server_fault: bool = True) -> None:
-        """No longer on any server; ``kind`` names the failure, if it was one, ``server_fault`` says whether the server is held to it."""
+        """Leave the server; ``kind`` names the failure, if any, ``server_fault`` is whether it counts against the server."""
         server, self.server, self.connection = self.server, None, None
         if server is None:
             return

@@ -1,7 +1,7 @@
 """One keep-alive connection to an upstream server: sends a request, reads one response, returns to the pool.
 
-How a response is read: ``gateway.http1.response_reader``. One that cannot be framed beyond doubt ends the connection; so does a byte
-that nobody asked for (RFC 9112 §9.3, §11.1).
+Responses are parsed by ``gateway.http1.response_reader``. An ambiguously framed response closes the connection, and so do unsolicited
+bytes (RFC 9112 §9.3, §11.1).
 """
 
 import asyncio
@@ -17,38 +17,38 @@ from gateway.runtime.ticker import NEVER, Ticker
 
 
 class Owner(ABC):
-    """The server that a connection leads to, as the connection sees it."""
+    """The server of a connection, as the connection uses it."""
 
     __slots__ = ("active", "outbox", "response_timeout_ms", "stream_idle_timeout_ms", "ticker")
 
     active: int
-    """Requests and tunnels on it now, waiting ones included."""
+    """Current requests and tunnels, including waiting ones."""
     outbox: Outbox
     response_timeout_ms: int
-    """To the head of a response."""
+    """Time limit for the head of a response."""
     stream_idle_timeout_ms: int
-    """Between two pieces of its content."""
+    """Time limit between two pieces of a response's content."""
     ticker: Ticker
 
     @abstractmethod
     def observe(self, waiter: Waiter, status: int) -> None:
-        """Count a response whose head has come."""
+        """Count a response whose head has been received."""
 
     @abstractmethod
     def release(self, connection: "UpstreamConnection", *, reusable: bool) -> None:
-        """Its exchange has ended."""
+        """Take back a connection whose exchange has ended."""
 
     @abstractmethod
     def switched(self, connection: "UpstreamConnection") -> None:
-        """It has become a tunnel, and takes nothing from what requests may have."""
+        """Note that a connection has become a tunnel, which does not count against the limit for requests."""
 
     @abstractmethod
     def gone(self, connection: "UpstreamConnection") -> None:
-        """It is closed."""
+        """Note that a connection is closed."""
 
 
 class UpstreamConnection(UpstreamEnd):
-    """See the module. An :class:`asyncio.Protocol` by its methods, as ``server.connection`` says.
+    """See the module. Has the methods of :class:`asyncio.Protocol`, like ``server.connection``.
 
     ``call`` is the exchange in progress, ``None`` while idle.
     """
@@ -77,7 +77,7 @@ class UpstreamConnection(UpstreamEnd):
         self._reused = self._paused = self._tunnelling = False
         self._reader = ResponseReader()
 
-    # -- what the pool and the call ask of it
+    # -- called by the pool and the call
 
     def begin(self, waiter: Waiter, request: bytes) -> None:
         self.call = waiter
@@ -94,7 +94,7 @@ class UpstreamConnection(UpstreamEnd):
         self.server.outbox.put(self.transport, piece)
 
     def is_certainly_open(self) -> bool:
-        """Asks the kernel whether the server has closed it or sent anything: for requests that must not be sent twice."""
+        """Check the socket for a close or data from the server, before sending a request that must not be sent twice."""
         if self._poll is None:
             self._poll = select.poll()
             self._poll.register(self.transport.get_extra_info("socket").fileno(), select.POLLIN | select.POLLHUP | select.POLLERR)
@@ -114,7 +114,7 @@ class UpstreamConnection(UpstreamEnd):
                 self.deadline_ms = self._response_deadline()
 
     def park(self, until_ms: int) -> None:
-        """Now idle, kept until then."""
+        """Keep the connection idle until ``until_ms``."""
         if self._paused:
             self.resume()
         self._reused = True
@@ -129,7 +129,7 @@ class UpstreamConnection(UpstreamEnd):
         self.transport.close()
 
     def expired(self) -> None:
-        """Its deadline has passed."""
+        """Act on a deadline that has passed."""
         self.deadline_ms = NEVER
         call, self.call = self.call, None
         if call is None:
@@ -174,7 +174,7 @@ class UpstreamConnection(UpstreamEnd):
         if reader.content:
             call.receiver.response_data(reader.content)
         if reader.ended:
-            self._finish(reusable=not reader.rest)  # what is behind it is a response that nobody asked for
+            self._finish(reusable=not reader.rest)  # bytes behind it would be an unsolicited response
         else:
             self._more()
 
@@ -211,7 +211,7 @@ class UpstreamConnection(UpstreamEnd):
     # -- steps
 
     def _response_deadline(self) -> int:
-        """For the server to answer, to continue its answer, or to take the request. It does not run while the client is awaited."""
+        """The deadline for the server to answer, continue, or read the request. None while waiting for the client."""
         server = self.server
         return server.ticker.now_ms + (server.response_timeout_ms if self._head is None else server.stream_idle_timeout_ms)
 

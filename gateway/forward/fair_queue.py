@@ -1,7 +1,7 @@
 """Fair sharing of an upstream server's connections between clients. Pure: no I/O, the time is an argument.
 
 A client is an address (IPv6: a /64). One client's requests hold at most an eighth of the connections that were opened or queued for; idle
-connections are available to everybody. Queued requests are served round-robin by client; when the queue is full, a request of the client
+connections are available to every client. Queued requests are served round-robin by client; when the queue is full, a request of the client
 with the most queued requests is refused. Memory is bounded by the number of connections.
 """
 
@@ -29,10 +29,10 @@ class FairQueue:
         self._share = max(SMALLEST_SHARE, connections // 8)
         self._held: dict[str, int] = {}
         self._waiting: dict[str, deque[Waiter]] = {}
-        """By client, in the order in which clients are served."""
+        """The queued calls of each client, in the order in which clients are served."""
 
     def take(self, call: Waiter) -> bool:
-        """Count one more connection for the client of this call; false when the client already holds its share."""
+        """Count one more connection for this call's client. ``False``: the client already holds its share."""
         owner = customer_network(call.client)
         held = self._held.get(owner, 0)
         if held >= self._share:
@@ -42,7 +42,7 @@ class FairQueue:
         return True
 
     def release(self, call: Waiter) -> None:
-        """The call no longer holds its connection."""
+        """Release the connection that a call holds."""
         if call.held:
             call.held = False
             owner = customer_network(call.client)
@@ -55,7 +55,7 @@ class FairQueue:
     def enqueue(self, call: Waiter) -> Waiter | None:
         """Add a call to the queue.
 
-        :return: the call to refuse when the queue is full: this one, or one of a client with more queued calls
+        :return: the call to refuse if the queue is full: this one, or one of a client with more queued calls
         """
         owner = customer_network(call.client)
         refused = None
@@ -70,13 +70,13 @@ class FairQueue:
         return refused
 
     def next(self) -> Waiter | None:
-        """Remove the next call from the queue and count its connection. ``None`` when every queued client holds its share."""
+        """Remove the next call from the queue and count its connection. ``None``: every queued client holds its share."""
         for owner, calls in self._waiting.items():
             call = calls[0]
             if self.take(call):
                 self.remove(call)
                 if calls:
-                    self._waiting[owner] = self._waiting.pop(owner)  # behind all others
+                    self._waiting[owner] = self._waiting.pop(owner)  # to the end
                 return call
         return None
 
@@ -92,7 +92,7 @@ class FairQueue:
             del self._waiting[owner]
 
     def expired(self, now_ms: int) -> list[Waiter]:
-        """Remove and return the calls whose time in the queue is over."""
+        """Remove and return the calls that have timed out in the queue."""
         late = [call for calls in self._waiting.values() for call in calls if call.waiting_until_ms <= now_ms] if self.count else []
         for call in late:
             self.remove(call)

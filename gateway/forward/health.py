@@ -15,7 +15,7 @@ _log = structlog.get_logger(__name__)
 
 
 async def watch(server: UpstreamServer, health: "Health") -> None:
-    """Check one server, and wait until it is to be checked again."""
+    """Check one server, then wait for the check interval."""
     up = await is_up(server, health)
     if up is not server.condition.up:
         _log.warning("upstream_server_up" if up else "upstream_server_down", upstream=server.upstream, server=server.url)
@@ -24,7 +24,7 @@ async def watch(server: UpstreamServer, health: "Health") -> None:
 
 
 async def is_up(server: UpstreamServer, health: "Health") -> bool:
-    """Whether a GET of the health path, on a connection of its own, is answered 2xx in time."""
+    """Whether a GET of the health path, on a separate connection, is answered 2xx in time."""
     request = f"GET {health.path} HTTP/1.1\r\nhost: {server.authority}\r\nuser-agent: gerbang-health\r\nconnection: close\r\n\r\n"
     writer: asyncio.StreamWriter | None = None
     try:

@@ -10,10 +10,10 @@ _VISIBLE = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
 
 
 class Signer(Protocol):
-    """Makes the assertion that an upstream verifies (``X-Gateway-Assertion``)."""
+    """Creates the assertion that an upstream verifies (``X-Gateway-Assertion``)."""
 
     def assertion(self, identity: Identity | None, audience: str, now_ms: int) -> bytes:
-        """A signed JWT that ``identity`` (``None``: nobody, a public route) came through the gate to ``audience``."""
+        """A signed JWT stating that ``identity`` was admitted by the gate for ``audience``; ``None``: a public route."""
 
 
 class IdentityLines:
@@ -21,7 +21,7 @@ class IdentityLines:
 
     :param audience: the upstream's name
     :param period_ms: how long one assertion is used; its own lifetime must be longer
-    :param max_entries: identities kept; when full, all are dropped and made again as they come
+    :param max_entries: maximum number of cached identities; when full, the cache is cleared
     """
 
     __slots__ = ("_audience", "_cache", "_max_entries", "_period_ms", "_signer")
@@ -34,7 +34,7 @@ class IdentityLines:
         self._cache: dict[str, _Rendered] = {}
 
     def at(self, identity: Identity | None, now_ms: int) -> bytes:
-        """The lines for a request of this moment, each ended by CRLF."""
+        """The lines for a request at this time, each ended by CRLF."""
         key_id = identity.key_id if identity is not None else ""
         cached = self._cache.get(key_id)
         if cached is not None and cached.identity is identity and cached.from_ms <= now_ms < cached.until_ms:
@@ -42,7 +42,7 @@ class IdentityLines:
         return self._render(identity, key_id, now_ms).lines
 
     def members_at(self, identity: Identity, now_ms: int) -> bytes:
-        """The same as members of a JSON object, for a session's message of this moment; with a comma behind the last."""
+        """The same as members of a JSON object, for a session's message; with a trailing comma."""
         cached = self._cache.get(identity.key_id)
         if cached is None or cached.identity is not identity or not cached.from_ms <= now_ms < cached.until_ms:
             cached = self._render(identity, identity.key_id, now_ms)
@@ -60,7 +60,7 @@ class IdentityLines:
 
 
 class _Rendered:
-    """What one identity's lines are, and for how long."""
+    """The rendered lines of one identity, and their validity."""
 
     __slots__ = ("assertion", "from_ms", "identity", "lines", "members", "until_ms")
 
@@ -71,14 +71,14 @@ class _Rendered:
         self.lines = lines
         self.assertion = assertion
         self.members = b""
-        """Made when the first message asks for them."""
+        """Rendered for the first message."""
 
 
 def _render(identity: Identity | None, assertion: bytes) -> bytes:
     proof = b"x-gateway-assertion: " + assertion + b"\r\n"
     if identity is None:
         return proof
-    # An account id is whatever the identity provider calls its user: escaped, so that it cannot end a line (RFC 9110 §5.5).
+    # An account id is arbitrary text of the identity provider: escaped, so that it cannot end a line (RFC 9110 §5.5).
     account = quote(identity.account_id, safe=_VISIBLE)
     scopes = ",".join(identity.scopes)
     return f"x-account-id: {account}\r\nx-key-id: {identity.key_id}\r\nx-key-scopes: {scopes}\r\n".encode() + proof

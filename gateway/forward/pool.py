@@ -1,4 +1,4 @@
-"""An upstream: a named group of servers from which each request gets the best one."""
+"""An upstream: a named group of servers, of which the best is chosen for each request."""
 
 import ssl
 from collections.abc import Collection
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Pool:
-    """See the module. Built without any I/O, so that it can be thrown away when a configuration is refused."""
+    """See the module. Created without I/O, so that it can be discarded if a configuration is refused."""
 
     def __init__(
         self,

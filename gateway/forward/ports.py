@@ -1,7 +1,7 @@
 """The interfaces between the modules of the upstream side, and the interface of the receiver of a response.
 
-Each class names what its user needs and nothing more, so that a connection knows no call, a call no exchange, and no module imports in a
-circle: ``call → pool → upstream_server → connection →`` these.
+Each class declares only what its user needs, so that connections do not depend on calls, nor calls on exchanges, and imports are not
+circular: ``call → pool → upstream_server → connection →`` these.
 """
 
 from abc import ABC, abstractmethod
@@ -12,7 +12,7 @@ from gateway.http1.response import ResponseHead
 
 
 class TunnelEnd(Protocol):
-    """What an upstream connection that has become a tunnel hands its bytes to."""
+    """Receives the bytes of an upstream connection that has become a tunnel."""
 
     def upstream_data(self, data: bytes) -> None: ...
     def upstream_closed(self) -> None: ...
@@ -26,7 +26,7 @@ class UpstreamEnd(ABC):
     __slots__ = ("tunnel",)
 
     tunnel: TunnelEnd | None
-    """Set when the connection has become a tunnel, by its new owner."""
+    """Set by the tunnel when it takes the connection over."""
 
     @abstractmethod
     def begin(self, waiter: "Waiter", request: bytes) -> None:
@@ -34,11 +34,11 @@ class UpstreamEnd(ABC):
 
     @abstractmethod
     def write(self, piece: bytes) -> None:
-        """More of a streamed request, or of a tunnel."""
+        """Send more of a streamed request, or of a tunnel."""
 
     @abstractmethod
     def pause(self) -> None:
-        """Stop reading: the client reads slower than the server sends, and that is not held against the server."""
+        """Stop reading, because the client reads more slowly than the server sends; the server's time limit is suspended."""
 
     @abstractmethod
     def resume(self) -> None:
@@ -50,17 +50,17 @@ class UpstreamEnd(ABC):
 
     @abstractmethod
     def abandon(self) -> None:
-        """Drop it: what is in progress on it is of no more use."""
+        """Close it at once: the exchange in progress is no longer needed."""
 
 
 class Receiver(ABC):
-    """Who asked. Called synchronously from the upstream connection, in this order: head, data…, end; or failed; or broken."""
+    """Receives a response. Called synchronously by the upstream connection, in this order: head, data…, end; or failed; or broken."""
 
     __slots__ = ()
 
     @abstractmethod
     def response_interim(self, head: ResponseHead) -> None:
-        """A 1xx head; the final one is still to come."""
+        """A 1xx head, before the final one."""
 
     @abstractmethod
     def response_head(self, head: ResponseHead) -> None:
@@ -72,67 +72,67 @@ class Receiver(ABC):
 
     @abstractmethod
     def response_flush(self) -> None:
-        """All that one read of the network brought has been handed over, and more is to come."""
+        """All data of one network read has been handed over; more will follow."""
 
     @abstractmethod
     def response_end(self) -> None:
-        """The response is whole."""
+        """The response is complete."""
 
     @abstractmethod
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
-        """A 101; the connection and what came behind the head are the receiver's from now on."""
+        """A 101: the receiver takes over the connection, and the bytes received behind the head."""
 
     @abstractmethod
     def response_failed(self, refusal: Refusal) -> None:
-        """There will be no response; nothing was handed over before."""
+        """There is no response, and nothing was handed over."""
 
     @abstractmethod
     def response_broken(self) -> None:
-        """The response ends in its middle."""
+        """The response ended prematurely."""
 
     @abstractmethod
     def request_due(self) -> bool:
-        """It has waited for a connection: whether it may still be sent. If not, the call is started again once it may, or cancelled."""
+        """Whether a request that has waited for a connection may still be sent. If not, it is started again once it may, or cancelled."""
 
     @abstractmethod
     def request_pause(self) -> None:
-        """Content of the request is not taken as fast as it comes."""
+        """Pause the request's content: the server reads it more slowly than it arrives."""
 
     @abstractmethod
     def request_resume(self) -> None:
-        """It is again."""
+        """Resume the request's content."""
 
 
 class Waiter(ABC):
-    """A request that waits for a connection, then for its response: a call, as a server and its connections see it."""
+    """A request that waits for a connection, then for its response: a call, as servers and connections use it."""
 
     __slots__ = ("cancelled", "client", "head_only", "held", "last", "receiver", "sent_at", "upgrade", "waiting_until_ms", "whole")
 
     cancelled: bool
     client: str
-    """The address of who asked, as the gate believes it."""
+    """The client IP, as determined by the gate."""
     head_only: bool
     held: bool
-    """Whether it counts among the connections that its client holds: see ``fair_queue``."""
+    """Whether it counts against its client's share of connections: see ``fair_queue``."""
     last: bool
-    """The connection is closed after its response."""
+    """Whether the connection must be closed after the response."""
     receiver: Receiver
     sent_at: float
     """When it was sent, by :func:`gateway.runtime.clock.stopwatch`."""
     upgrade: bool
-    """A 101 is an answer that was asked for."""
+    """Whether a 101 is expected."""
     waiting_until_ms: int
-    """Set when it waits for a connection."""
+    """When it stops waiting for a connection."""
     whole: bool
-    """The request has been handed over to its end."""
+    """Whether the whole request has been handed over."""
 
     @abstractmethod
     def send_on(self, connection: UpstreamEnd) -> bool:
-        """Here is a connection that is free; false when it is not taken, since the request may no longer be sent."""
+        """Use this free connection. ``False``: it is not used, because the request may no longer be sent."""
 
     @abstractmethod
     def connect_failed(self, reason: str) -> None:
-        """No connection to the server could be made, so no byte was sent."""
+        """No connection to the server could be established, so no byte was sent."""
 
     @abstractmethod
     def queue_timeout(self) -> None:
@@ -144,15 +144,15 @@ class Waiter(ABC):
 
     @abstractmethod
     def finished(self) -> None:
-        """The response is whole and the connection given back."""
+        """The response is complete, and the connection released."""
 
     @abstractmethod
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:
-        """The connection broke, or the response on it cannot be framed.
+        """The connection was lost, or the response on it cannot be framed.
 
-        :param reused: it had served before and not a byte of the response came: most likely the server was just closing it
+        :param reused: it was a reused connection, and no byte of the response was received: the server was probably closing it
         """
 
     @abstractmethod
     def timed_out(self, *, head_seen: bool) -> None:
-        """The response did not come, or stopped coming, within the limit."""
+        """The response did not begin or did not continue within the time limit."""

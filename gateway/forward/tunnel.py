@@ -1,7 +1,7 @@
 """WebSocket tunnels: bytes in both directions with backpressure, closed with either end or when the key is revoked.
 
-Pings and the meaning of frames are left to the ends. The gate follows frame boundaries only, so that its own Close frame
-never lands inside another.
+Pings and the contents of frames are left to the endpoints. The gate follows frame boundaries only, so that its own Close frame
+is never sent inside another frame.
 """
 
 import secrets
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 IDLE_CHECK_MS = 5_000
-"""How often tunnels are looked at for silence."""
+"""Interval between checks for idle tunnels."""
 FRAME_END_MS = 400
-"""How long a Close frame waits for the frame in progress to end, before the connection is cut without one."""
+"""How long a Close frame waits for the current frame to end before the connection is aborted without one."""
 
 
 class Downstream(Protocol):
@@ -43,7 +43,7 @@ class Downstream(Protocol):
 
 
 class Tunnel:
-    """Two connections joined."""
+    """A client connection and an upstream connection, joined."""
 
     __slots__ = (
         "_budget",
@@ -67,17 +67,17 @@ class Tunnel:
         self._down = FrameTracker()
         self._up = FrameTracker()
         self._budget = FrameBudget()
-        """For the client's frames."""
+        """Limits the client's frames per second."""
         self._closing = b""
         self.key_ids: tuple[str, ...] = ()
-        """Kept by the registry."""
+        """The keys that use it; maintained by the registry."""
         self.expires_ms: int | None = None
-        """When the first of its keys expires, Unix milliseconds."""
+        """When the first of its keys expires, in Unix milliseconds."""
         self.deadline_ms = NEVER
         self.active_ms = registry.now_ms
-        """When anything came from either end, by the ticker."""
+        """When data was last received from either end, in ticker time."""
         self.place: Place | None = None
-        """What it holds until it is closed."""
+        """Its place, held until it is closed."""
 
     # -- from the client
 
@@ -128,9 +128,9 @@ class Tunnel:
     # -- from the gate
 
     def close(self, code: int, reason: str, *, now_ms: int) -> None:
-        """Send a Close frame both ways as soon as the frame in progress has ended, then close.
+        """Send a Close frame in both directions once the current frame has ended, then close.
 
-        :param now_ms: of the ticker
+        :param now_ms: ticker time
         """
         if self._closing:
             return
@@ -148,7 +148,7 @@ class Tunnel:
         self.close(GOING_AWAY, "shutting down", now_ms=now_ms)
 
     def cut(self) -> None:
-        """The frame in progress did not end in time."""
+        """Abort both connections: the current frame did not end in time."""
         self._upstream.abandon()
         self._downstream.abort()
 
@@ -160,7 +160,7 @@ class Tunnel:
         self._downstream.close()
 
     def _end_by(self, deadline_ms: int) -> None:
-        """Be cut when this time has come."""
+        """Abort the tunnel at this time."""
         self.deadline_ms = deadline_ms
         self._registry.ending.add(self)
 
@@ -170,27 +170,27 @@ class Tunnel:
 
 
 class Place:
-    """Room for one tunnel, from before its handshake is forwarded until it is closed."""
+    """A place for one tunnel, taken before its handshake is forwarded and released when it is closed."""
 
     __slots__ = ("_key_id", "_tunnels", "address")
 
     def __init__(self, tunnels: "Tunnels", address: str, key_id: str) -> None:
         self._tunnels: Tunnels | None = tunnels
         self.address = address
-        """Whose it is; IPv6 by /64."""
+        """The network that it counts against; IPv6 by /64."""
         self._key_id = key_id
 
     def leave(self) -> None:
-        """Give the room back; only the first time counts."""
+        """Release the place. Idempotent."""
         tunnels, self._tunnels = self._tunnels, None
         if tunnels is not None:
             tunnels.left(self.address, self._key_id)
 
 
 class Tunnels:
-    """All tunnels of a worker, by the keys that use them: the one that opened it, or those of a session's messages.
+    """All tunnels of a worker, by the keys that use them: the key that opened the tunnel, or those of a session's messages.
 
-    :param still_valid: whether a key may still pass (exists, not frozen, not expired); may raise when no store answers
+    :param still_valid: whether a key is still valid (exists, not frozen, not expired); may raise if no store answers
     """
 
     def __init__(self, still_valid: Callable[[str], Awaitable[bool]], metrics: Metrics) -> None:
@@ -204,14 +204,14 @@ class Tunnels:
         self._per_address, self._per_key = Tally(), Tally()
         self._idle_check_ms = 0
         self.now_ms = clock.monotonic_ms()
-        """Of the ticker."""
+        """Ticker time."""
 
     def place(self, limits: "Limits", address: str, key_id: str) -> Place:
-        """Room for one more.
+        """Take a place for one more tunnel.
 
-        :param address: the client's, as the gate believes it
-        :param key_id: of the key that opens it; ``""`` on a public route
-        :raises Overloaded: there are too many already, in all or of this client
+        :param address: the client IP, as determined by the gate
+        :param key_id: the key that opens it; ``""`` on a public route
+        :raises Overloaded: there are too many, in total or of this client
         """
         address = customer_network(address)
         if self._places >= limits.max_tunnels:
@@ -232,22 +232,22 @@ class Tunnels:
         return Place(self, address, key_id)
 
     def used_percent(self, limits: "Limits") -> dict[str, int]:
-        """How many of the worker's tunnels are in use."""
+        """The percentage of the worker's tunnels in use."""
         return {"tunnels": 100 * self._places // limits.max_tunnels}
 
     def left(self, address: str, key_id: str) -> None:
-        """What :meth:`Place.leave` gives back."""
+        """Release a place, for :meth:`Place.leave`."""
         self._places -= 1
         self._per_address.remove(address)
         if key_id:
             self._per_key.remove(key_id)
 
     def may_use(self, tunnel: Tunnel, key_id: str, limits: "Limits") -> bool:
-        """Whether one more tunnel may be this key's: for a session, whose keys come in its messages."""
+        """Whether one more tunnel may use this key, in a session, whose keys are named by its messages."""
         return key_id in tunnel.key_ids or len(self._by_key.get(key_id, ())) < limits.max_tunnels_per_key
 
     def add(self, tunnel: Tunnel, key_id: str | None, expires_ms: int | None, place: Place) -> None:
-        """It is open; see :meth:`use` for the key that opened it, if any did."""
+        """Add an open tunnel, and the key that opened it, if any: see :meth:`use`."""
         tunnel.place = place
         self._all.add(tunnel)
         self._metrics.tunnels += 1
@@ -255,9 +255,9 @@ class Tunnels:
             self.use(tunnel, key_id, expires_ms)
 
     def use(self, tunnel: Tunnel, key_id: str, expires_ms: int | None) -> None:
-        """From now on it hears of changes to this key, too; one made since the key was last read is looked up.
+        """Register the tunnel for changes of this key; a change made since the key was read is checked.
 
-        :param expires_ms: when the key expires, Unix milliseconds
+        :param expires_ms: when the key expires, in Unix milliseconds
         """
         if tunnel not in self._all or key_id in tunnel.key_ids:
             return
@@ -284,12 +284,12 @@ class Tunnels:
         self._metrics.tunnels_closed[reason] += 1
 
     def invalidated(self, key_id: str | None) -> None:
-        """Something about this key has changed (``None``: about any key). Looks each up again and closes those that may not continue."""
+        """Check again a key that has changed (``None``: every key), and close the tunnels of keys that are no longer valid."""
         for known in list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []:
             spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
 
     def close_key(self, key_id: str, *, reason: str = "key no longer valid") -> None:
-        """Close its tunnels with 1008."""
+        """Close the tunnels of a key, with 1008."""
         for tunnel in list(self._by_key.get(key_id, ())):
             tunnel.close(POLICY_VIOLATION, reason, now_ms=clock.monotonic_ms())
 
@@ -299,7 +299,7 @@ class Tunnels:
             tunnel.leave(now_ms=clock.monotonic_ms())
 
     def sweep(self, now_ms: int, idle_timeout_ms: int) -> None:
-        """Close what has expired or been silent for too long; cut what did not end in time."""
+        """Close tunnels that have expired or been idle for too long; abort those that did not close in time."""
         self.now_ms = now_ms
         if now_ms >= self._idle_check_ms:
             self._idle_check_ms = now_ms + min(idle_timeout_ms // 8, IDLE_CHECK_MS)

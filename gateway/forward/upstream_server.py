@@ -1,4 +1,4 @@
-"""One upstream server as seen by one worker: its connections, the requests that wait for one, and its health."""
+"""One upstream server, as used by one worker: its connections, the requests that wait for one, and its health."""
 
 import asyncio
 import ssl
@@ -65,12 +65,12 @@ class UpstreamServer(Owner):
         self._serving_next = False
         self._queue = FairQueue(settings.max_connections)
 
-    # -- for a call
+    # -- called by calls
 
     def take(self, *, certain: bool) -> UpstreamConnection | None:
-        """An idle connection, if there is one.
+        """Take an idle connection, if there is one.
 
-        :param certain: look whether the server has closed it: the request must not be sent twice
+        :param certain: check whether the server has closed it, because the request must not be sent twice
         """
         idle = self._idle
         while idle:
@@ -84,7 +84,7 @@ class UpstreamServer(Owner):
         return None
 
     def open_for(self, call: Waiter) -> bool:
-        """Open a connection for this call, or let it wait for one; false when too many wait already."""
+        """Open a connection for this call, or queue the call. ``False``: the queue is full."""
         queue = self._queue
         if self._has_room() and queue.take(call):
             self._begin_opening(call)
@@ -96,15 +96,15 @@ class UpstreamServer(Owner):
         return refused is not call
 
     def forget(self, call: Waiter) -> None:
-        """The call no longer waits for a connection."""
+        """Remove a call from the queue."""
         self._queue.remove(call)
 
     def left(self, call: Waiter) -> None:
-        """It is no longer on this server: another one of its client may take its place."""
+        """Release a call's share of the connections, for another call of its client."""
         self._queue.release(call)
         self._serve_next()
 
-    # -- for a connection
+    # -- called by connections
 
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         if not reusable or self.retired:
@@ -119,7 +119,7 @@ class UpstreamServer(Owner):
             connection.close()
 
     def _given_on(self, connection: UpstreamConnection) -> bool:
-        """Whether somebody waited for it."""
+        """Whether the connection was handed to a waiting call."""
         while self._queue.count and (call := self._queue.next()) is not None:
             connection.park(self.ticker.now_ms)
             if call.send_on(connection):
@@ -127,7 +127,7 @@ class UpstreamServer(Owner):
         return False
 
     def unused(self, connection: UpstreamConnection) -> None:
-        """Nobody wants it now."""
+        """Keep the connection idle, or close it."""
         if not self.retired and len(self._idle) < self._max_idle:
             connection.park(self.ticker.now_ms + self._keep_alive_ms)
             self._idle[connection] = None
@@ -149,7 +149,7 @@ class UpstreamServer(Owner):
         self._serve_next()
 
     def used_percent(self) -> int:
-        """How many of its connections are in use."""
+        """The percentage of its connections in use."""
         return 100 * (len(self._connections) + self._opening - len(self._idle)) // self.settings.max_connections
 
     def _has_room(self) -> bool:
@@ -160,14 +160,14 @@ class UpstreamServer(Owner):
         spawn(self._open(call), name="connect to upstream")
 
     def _serve_next(self) -> None:
-        """There may be room for another connection, or a client that waits may use one that is idle."""
-        if self._serving_next:  # it was left by one that does not want its turn
+        """Serve waiting calls, with idle connections or new ones."""
+        if self._serving_next:  # called again by a call that declined its connection
             return
         self._serving_next, queue = True, self._queue
         try:
             while queue.count and (self._idle or self._has_room()) and (call := queue.next()) is not None:
                 connection = self.take(certain=True)
-                if connection is None:  # those that were idle have just been closed, and are about to make room
+                if connection is None:  # the idle ones have just been closed, and will make room
                     self._begin_opening(call)
                 elif not call.send_on(connection):
                     self.unused(connection)
@@ -179,7 +179,7 @@ class UpstreamServer(Owner):
         self._responses[self._classes[status // 100]] += 1
 
     def failed(self) -> None:
-        """A request to it failed by its fault."""
+        """Note a failed request that counts against the server."""
         if self._alone:
             return
         was_out = self.condition.ejected(self.ticker.now_ms)
@@ -187,7 +187,7 @@ class UpstreamServer(Owner):
         if not was_out and self.condition.ejected(self.ticker.now_ms):
             _log.warning("upstream_server_ejected", upstream=self.upstream, server=self.url)
 
-    # -- for the pool
+    # -- called by the pool
 
     def sweep(self, now_ms: int) -> None:
         """Act on every deadline that has passed."""
@@ -198,29 +198,29 @@ class UpstreamServer(Owner):
             call.queue_timeout()
 
     def inherit(self, condition: Condition | None) -> None:
-        """Begin with what is known of the same server under other settings; without active checks nobody could say that it is up again."""
+        """Take over the state of the same server from its previous settings, unless only active checks could mark it as up again."""
         if condition is not None:
             self.condition = condition
             if self.settings.health is None:
                 condition.up = True
 
     def retire(self) -> None:
-        """No longer configured: idle connections are closed now, busy ones when they become idle."""
+        """Close idle connections now, and busy ones when they become idle: the server is no longer configured."""
         self.retired = True
         for connection in list(self._idle):
             connection.close()
         self._idle.clear()
 
     def abort(self) -> None:
-        """Drop every connection."""
+        """Abort every connection."""
         self.retire()
         for connection in [*self._connections, *self._tunnels]:
             connection.transport.abort()
 
     async def connect(self) -> UpstreamConnection:
-        """A new connection.
+        """Open a new connection.
 
-        :raises OSError: it cannot be made, its certificate is not the server's, or it takes too long
+        :raises OSError: it cannot be established, the certificate does not match the server, or it takes too long
         """
         loop = asyncio.get_running_loop()
         try:
@@ -240,7 +240,7 @@ class UpstreamServer(Owner):
     async def _open(self, call: Waiter) -> None:
         try:
             connection = await self.connect()
-        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; a name that cannot be one is a ValueError
+        except (OSError, ValueError) as error:  # ssl.SSLError is an OSError; an invalid host name is a ValueError
             self._opening -= 1
             if call.cancelled:
                 self._serve_next()

@@ -22,7 +22,7 @@ Pools = Mapping[str, Pool]
 
 
 class Upstreams:
-    """See the module. ``pools`` is replaced whole; a pool that is held may be used after that.
+    """See the module. ``pools`` is replaced as a whole; a replaced pool remains usable for requests in progress.
 
     :param assertion_period_ms: how long one assertion is sent before a new one is signed
     """
@@ -30,7 +30,7 @@ class Upstreams:
     def __init__(self, *, signer: Signer, assertion_period_ms: int, ticker: Ticker, metrics: Metrics) -> None:
         self.pools: Pools = {}
         self.outbox = Outbox()
-        """Shared with the clients' side."""
+        """Shared with the client side."""
         self._signer = signer
         self._assertion_period_ms = assertion_period_ms
         self._ticker = ticker
@@ -41,9 +41,9 @@ class Upstreams:
         metrics.probes.append(self._count)
 
     def prepare(self, settings: Mapping[str, "Upstream"]) -> Pools:
-        """The pools for these settings. An unchanged upstream keeps its pool with every connection; nothing is started or stopped.
+        """Create the pools for these settings. An unchanged upstream keeps its pool and connections; nothing is started or stopped.
 
-        :raises ConfigError: a file that verification needs cannot be used
+        :raises ConfigError: a CA file cannot be used
         """
         problems: list[ConfigProblem] = []
         pools = {name: self._pool(name, upstream, problems) for name, upstream in settings.items()}
@@ -52,7 +52,7 @@ class Upstreams:
         return pools
 
     def commit(self, pools: Pools) -> None:
-        """Use what :meth:`prepare` made. Needs a running loop. What is known of a server outlives its pool: it goes by URL."""
+        """Use the pools from :meth:`prepare`. Needs a running loop. A server's state is kept, by URL, when its pool is replaced."""
         old, self.pools = self.pools, pools
         known = {(name, server.url): server.condition for name, pool in old.items() for server in pool.servers}
         elsewhere = {url: condition for (_, url), condition in known.items()}
@@ -80,7 +80,7 @@ class Upstreams:
         self._retired = [pool for pool in self._retired if any(server.active for server in pool.servers)]
 
     def close(self) -> None:
-        """Stop everything at once."""
+        """Stop everything immediately."""
         for tasks in self._watchers.values():
             for task in tasks:
                 task.cancel()
@@ -112,12 +112,12 @@ class Upstreams:
         )
 
     def used_percent(self) -> dict[str, int]:
-        """How much is in use of the connections to the server that has the fewest left."""
+        """The percentage of connections in use, of the most loaded server."""
         servers = [server for pool in self.pools.values() for server in pool.servers]
         return {"upstream_connections": max((server.used_percent() for server in servers), default=0)}
 
     def _count(self, metrics: Metrics) -> None:
-        metrics.upstream_servers.clear()  # of upstreams that a reload has removed
+        metrics.upstream_servers.clear()  # drops upstreams that a reload has removed
         metrics.upstream_healthy.clear()
         for name, pool in self.pools.items():
             metrics.upstream_servers[name] = len(pool.servers)
@@ -125,7 +125,7 @@ class Upstreams:
 
 
 def _authority(settings: "Upstream") -> bytes:
-    """What the CA file holds now: a renewed one makes a new pool though the settings are the same."""
+    """The current contents of the CA file: a renewed file requires a new pool although the settings are unchanged."""
     try:
         return settings.tls.ca.read_bytes() if settings.tls is not None and settings.tls.ca is not None else b""
     except OSError:

@@ -21,7 +21,7 @@ class Absent(Enum):
 
 
 ABSENT: Final = Absent.ABSENT
-"""PostgreSQL has no such key, or none that can be used."""
+"""PostgreSQL has no such key, or no usable one."""
 
 
 class Entry(Generic[T]):
@@ -85,9 +85,9 @@ class KeyCache(Generic[T]):
         self.absent.clear()
 
     def go_back(self, position: Snapshot) -> None:
-        """Another server has what this position of the last one saw: remove keys that were read later or are in doubt, and absent ids.
+        """After a change of servers: remove keys that were read after ``position`` or are in doubt, and all absent ids.
 
-        The position of an entry that remains says nothing about the changes of the new server, which may use transaction ids again.
+        The positions of the remaining entries cannot be compared with the new server's changes, whose transaction ids may repeat.
         """
         for key_id, entry in list(self.present.items()):
             if position.includes(entry.position) and not entry.in_doubt:

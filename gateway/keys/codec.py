@@ -118,7 +118,7 @@ def _record(members: dict[str, Any]) -> KeyRecord:
 
 def _typed(members: dict[str, Any], name: str, kind: type) -> Any:
     value = members[name]
-    if type(value) is not kind:  # exactly: True is no number here
+    if type(value) is not kind:  # exactly: True is not a number here
         raise TypeError(name)
     return value
 
@@ -142,5 +142,5 @@ def _from_base64(text: str) -> bytes:
 
 
 def _context(key_id: str) -> str:
-    # Told apart from the context of the secret in the database (the bare key id): neither can stand in for the other.
+    # Distinct from the context of the secret in the database (the bare key id), so that neither can replace the other.
     return f"record:{key_id}"

@@ -36,7 +36,7 @@ def is_key_id(text: str) -> bool:
 
 
 def masked(key_id: str) -> str:
-    """Enough of a key id to recognise one's own key by, for what is seen by others as well: a mail, a page."""
+    """Part of a key id, enough for its owner to recognize it, for mails and pages that others may see."""
     return f"{key_id[:8]}…{key_id[-4:]}"
 
 
@@ -54,7 +54,7 @@ def _with_checksum(text: str) -> str:
 
 
 def _checksum_holds(text: str) -> bool:
-    # Of ASCII, letters and digits are exactly the alphabet.
+    # In ASCII, the letters and digits are exactly the alphabet.
     return text.isascii() and text[4:].isalnum() and text[-_CHECKSUM_LENGTH:] == _checksum(text[:-_CHECKSUM_LENGTH])
 
 

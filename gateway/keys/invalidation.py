@@ -58,7 +58,7 @@ async def publish(redis: Redis, key_ids: Sequence[str], *, now_ms: int) -> None:
     """
     try:
         await forget(redis, key_ids)
-    finally:  # the messages may get through all the same
+    finally:  # the messages may be delivered even so
         with translated():
             for start in range(0, len(key_ids), _MESSAGE_LIMIT):
                 await redis.publish(REDIS_CHANNEL, " ".join((str(now_ms), *key_ids[start : start + _MESSAGE_LIMIT])))
@@ -71,7 +71,7 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
 
 
 async def read_feed(connection: postgres.Connection, before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS) -> FeedRead:
-    """The changes since the last read, in one statement; of another server, all that it retains. Too many are none, as if pruned.
+    """The changes since the last read, in one statement; from a new server, all that it retains. Too many are omitted, as if pruned.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
@@ -88,16 +88,16 @@ async def read_feed(connection: postgres.Connection, before: FeedRead | None, *,
 class InvalidationListener:
     """Reads the feed and keeps both channels open; calls each of :attr:`on_invalidate` with the id of every key that changed.
 
-    ``None`` stands for every key. Subscribers are plain functions and must not block. When one raises that is logged, and all are
-    told of every key after the next read of the feed.
+    ``None`` stands for every key. Subscribers are plain functions and must not block. If one raises, the error is logged, and all are
+    called for every key after the next read of the feed.
 
-    :param dsn: of the gateway's role, straight to PostgreSQL: behind a pooler that swallows LISTEN changes are a second late
+    :param dsn: the gateway role's DSN, directly to PostgreSQL: behind a pooler that drops LISTEN, changes arrive up to a second late
     """
 
     def __init__(self, redis: Redis, dsn: str, trust: Trust, memory: "KeyLookup[Any]", *, metrics: Metrics | None = None) -> None:
         self.on_invalidate: list[Subscriber] = []
         self.up = asyncio.Event()
-        """Set when the feed was first read and the Redis subscription first confirmed."""
+        """Set once the feed has been read and the Redis subscription confirmed for the first time."""
         self._redis = redis
         self._dsn = dsn
         self._trust = trust
@@ -110,7 +110,7 @@ class InvalidationListener:
         """Whether a subscriber has raised since the last read."""
 
     def fit(self, settings: "Cache") -> None:
-        """Read the feed several times while memory is believed."""
+        """Set the read interval, several reads per ``local_ttl``."""
         self._read_seconds = max(PAUSE_SECONDS, min(READ_SECONDS, settings.local_ttl_ms / 4_000))
 
     def start(self) -> None:
@@ -167,7 +167,7 @@ class InvalidationListener:
             with postgres.translated():
                 async with StallTolerantTimeout(_SILENCE_SECONDS):
                     await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._on_notification(woken))
-            await self._read(connection, seconds=_WHOLE_FEED_SECONDS)  # it may be another server
+            await self._read(connection, seconds=_WHOLE_FEED_SECONDS)  # it may be a different server
             up()
             while not connection.is_closed():
                 with contextlib.suppress(TimeoutError):
@@ -191,7 +191,7 @@ class InvalidationListener:
         for page in read.pages:
             pages.append(changes.add(page, read))
             await asyncio.sleep(0)
-        # Up to the end of `invalidate_all` in one turn, and before any key: no outdated record may enter memory in between.
+        # Everything up to `invalidate_all` runs in one turn, before any key is read: no outdated record may enter memory in between.
         gap = self._trust.record_read(read, changes, at, announcements)
         if not is_same_server:
             self._memory.server_changed(BEGINNING if before is None else before.position)
@@ -206,7 +206,7 @@ class InvalidationListener:
             self._has_missed = False
             self._notify(None)
         self._trust.record_applied()
-        # Once all of them are refused: on a busy machine each command hands over the processor.
+        # Only after all of them are invalid: each command may yield the processor on a busy machine.
         for page in pages if before is not None else ():
             self._memory.forget(key_id for key_id, _ in page)
             await asyncio.sleep(0)
@@ -215,7 +215,7 @@ class InvalidationListener:
         spawn(self._memory.renew(), name="key-renewal")
 
     def _invalidate(self, key_id: str, xid: int | None = None, *, gradually: bool = False) -> bool:
-        """Forget what memory holds of a key, or of every key; whether it held one."""
+        """Invalidate a key, or every key, in memory. Returns whether there was an entry."""
         is_held = False
         if key_id == EVERY_KEY:
             self._memory.invalidate_all(gradually=gradually)
@@ -228,7 +228,7 @@ class InvalidationListener:
 
     async def _follow_messages(self, up: Callable[[], None]) -> None:
         with translated():
-            await self._redis.initialize()  # a cluster client knows no node to subscribe at until then
+            await self._redis.initialize()  # a cluster client knows no node to subscribe to before
             subscription, purging = self._redis.pubsub(), spawn(self._memory.purge(), name="key-purge")
             try:
                 async with StallTolerantTimeout(_SILENCE_SECONDS):
@@ -254,7 +254,7 @@ class InvalidationListener:
                 up()
             elif message["type"] == "message":
                 self._on_message(message["data"])
-                await asyncio.sleep(0)  # the next message may have come with it: thousands of keys are not for one turn of the loop
+                await asyncio.sleep(0)  # yield: thousands of keys in one turn of the loop would be too many
             quiet = message is None
 
     def _on_message(self, data: bytes) -> None:

@@ -1,16 +1,16 @@
 """Key lookup: process memory, then Redis, then PostgreSQL. Entries are refreshed when a key changes, not when they age.
 
-What is promised, and how (``trust`` decides what is believed, ``invalidation`` reads the feed and hears the messages):
+Guarantees (``trust`` decides which entries are valid, ``invalidation`` reads the feed and receives the messages):
 
-* Memory is believed as long as the feed of changes has been read within ``local_ttl``: what it did not tell of has not changed. A change
-  drops its key from memory at once, whoever tells of it first: a message, or the feed within a second.
-* A look-up that is under way while its key changes is run again: what it read may be the past.
-* A record of Redis is believed for its whole validity when this process knows every change since the record was true.
-* While the feed cannot be read, memory goes on as long as the messages of Redis have come without a gap, else until ``stale_limit``; a
-  key that is not in memory is taken from Redis while its seal is valid. A key that is known to have changed never is.
-* When changes may have been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read anew.
-* An unknown id is never written to Redis, and waits in a line of its own for PostgreSQL, which sees a bounded number of rows a second.
-* Who has waited too long is told to try again. The look-up stays in line, so that whoever tries again finds the key, or is nearer to it.
+* Memory is valid as long as the change feed has been read within ``local_ttl``: keys without a change in it have not changed. A change
+removes its key from memory at once, as announced by a message or, within a second, by the feed.
+* A look-up that is in progress while its key changes is repeated: it may have read the previous state.
+* A record in Redis is used for its whole validity if this process knows every change made since the record was read.
+* While the feed cannot be read, memory stays valid as long as Redis messages have been received without a gap, otherwise until
+``stale_limit``; a key that is not in memory is taken from Redis while its seal is valid, unless it is known to have changed.
+* When changes may have been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read again.
+* An unknown id is never written to Redis. It waits in a separate queue for PostgreSQL, with a bounded number of rows a second.
+* A request that has waited too long is answered "try again". Its look-up stays queued, so that the retry finds the key or waits less.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ import structlog
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
 from gateway.keys.codec import DatedRecord
-from gateway.keys.lines import Line
+from gateway.keys.lookup_queue import LookupQueue
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import REDIS_SECONDS, TOGETHER, SharedRecords, Source
 from gateway.keys.snapshot import Snapshot
@@ -37,45 +37,45 @@ if TYPE_CHECKING:
     from gateway.config.settings import Cache
 
 ROWS_PER_SECOND = 5_000
-"""Of PostgreSQL, for keys that were seen to exist; and as many for ids of which nobody knows."""
+"""Concurrent PostgreSQL queries for keys that were seen to exist, and as many again for unknown ids."""
 PATIENCE_MS = 2_000
-"""How long a request waits for a look-up before it is told to try again."""
+"""How long a request waits for a look-up before it is refused with "try again"."""
 PLACES = 12_000
-"""Look-ups under way at once, but for keys that are in memory and in doubt. What cannot be done while a request waits is refused at once:
-later, thousands of requests would be refused in one turn of the loop, and keep it from everything else.
+"""Maximum look-ups in progress, except for keys that are in memory and in doubt. Beyond it requests are refused immediately: otherwise
+thousands could time out together and block the event loop.
 """
-_REDIS_BATCH, _POSTGRES_BATCH, _HANDS = 100, 250, 4
-_UNKNOWN_PLACES = PATIENCE_MS * ROWS_PER_SECOND // 1_000
+_REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
+_UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
-"""A key in doubt is asked for again this often; one from Redis while PostgreSQL is away is used for so long."""
+"""Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
 _RENEWED_AT = 0.75
-"""The share of its validity after which a record in Redis is replaced, if its key was used meanwhile."""
+"""Fraction of its validity after which a record in Redis is rewritten, if its key was used meanwhile."""
 _ATTEMPTS = 5
 _log = structlog.get_logger(__name__)
 
 
 class _Failure(NamedTuple):
-    """Neither store can say."""
+    """The outcome if neither store answered."""
 
     reason: str
 
 
 class _Flight(Generic[T]):
-    """One look-up under way."""
+    """One look-up in progress (single-flight: all requests for the key wait for it)."""
 
     __slots__ = ("attempts", "dated", "is_outdated", "outcome")
 
     def __init__(self) -> None:
         self.attempts = 0
         self.is_outdated = False
-        """Whether the key has changed since PostgreSQL was asked."""
+        """Whether the key has changed since PostgreSQL was queried."""
         self.dated: DatedRecord | None = None
-        """What Redis holds."""
+        """The record in Redis."""
         self.outcome: asyncio.Future[T | Absent | _Failure] = asyncio.get_running_loop().create_future()
 
     async def waited_for(self) -> T | Absent | _Failure:
         await asyncio.wait((self.outcome,), timeout=PATIENCE_MS / 1_000)
-        return self.outcome.result() if self.outcome.done() else _Failure("the line of key look-ups does not move fast enough")
+        return self.outcome.result() if self.outcome.done() else _Failure("the queue of key look-ups does not move fast enough")
 
 
 def _now() -> Now:
@@ -83,11 +83,11 @@ def _now() -> Now:
 
 
 class KeyLookup(Generic[T]):
-    """Keys by id, as values of ``T`` that ``prepare`` makes of a record once and that stay the same object until the record changes.
+    """Keys by id, as values of type ``T``: ``prepare`` creates a value from a record, which is then kept until the record changes.
 
     :param find: :meth:`store.KeyStore.find`
-    :param prepare: may raise ``ValueError`` for a record that cannot be used: that key is refused, no other
-    :param trust: kept by the :class:`InvalidationListener` that calls the methods of the section on changes
+    :param prepare: may raise ``ValueError`` for an unusable record, which refuses that key alone
+    :param trust: maintained by the :class:`InvalidationListener`, which also calls the methods in the section on changes
     """
 
     def __init__(
@@ -114,17 +114,17 @@ class KeyLookup(Generic[T]):
         self._present = self._cache.present
         self._valid_until_ms = 0
         self._flights: dict[str, _Flight[T]] = {}
-        self._first = Line(self._ask_redis, batch=_REDIS_BATCH, hands=_HANDS)
-        self._known = Line(self._ask_postgres, batch=_POSTGRES_BATCH, hands=_HANDS // 2, per_second=ROWS_PER_SECOND)
-        self._unknown = Line(
-            self._ask_postgres, batch=_POSTGRES_BATCH, hands=_HANDS // 2, places=_UNKNOWN_PLACES, per_second=ROWS_PER_SECOND
+        self._first = LookupQueue(self._ask_redis, batch=_REDIS_BATCH, workers=_WORKERS)
+        self._known = LookupQueue(self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, per_second=ROWS_PER_SECOND)
+        self._unknown = LookupQueue(
+            self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
         )
-        self._removals = Line(self._remove, batch=TOGETHER, hands=1)
+        self._removals = LookupQueue(self._remove, batch=TOGETHER, workers=1)
         self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
         self._renewing = False
 
     def peek(self, key_id: str, now_ms: int) -> T | Absent | None:
-        """What memory says, for the hot path: a value, ``ABSENT``, or ``None``: call :meth:`fetch`.
+        """The key as held in memory, for the hot path: a value, ``ABSENT``, or ``None``: call :meth:`fetch`.
 
         :param now_ms: monotonic milliseconds
         """
@@ -144,19 +144,19 @@ class KeyLookup(Generic[T]):
             until_ms, in_doubt = self._cache.absent.get(key_id, (0, True))
             return ABSENT if now_ms < until_ms or (believed and not in_doubt) else None
         entry.used = True
-        if entry.in_doubt and entry.retry_ms <= now_ms < entry.until_ms and key_id not in self._flights:  # read anew while it is used
+        if entry.in_doubt and entry.retry_ms <= now_ms < entry.until_ms and key_id not in self._flights:  # refreshed while it is used
             entry.retry_ms = now_ms + _RETRY_MS
             self._metrics.key_rereads += 1
             self._begin(key_id)
         return entry.value if now_ms < entry.until_ms or (believed and not entry.in_doubt) else None
 
     async def fetch(self, key_id: str) -> T | None:
-        """The key's value; ``None`` when there is no such key. Waits for a look-up of the same key that is under way, and not for ever.
+        """The key's value; ``None`` if it does not exist. Joins a look-up of the same key in progress; the wait is bounded.
 
-        Whoever gives up waiting does not disturb the look-up.
+        Cancelling the wait does not cancel the look-up.
 
-        :param key_id: well-formed (``ids.is_key_id``); others are never asked for
-        :raises KeyStoreUnavailable: neither store can say
+        :param key_id: well-formed (``ids.is_key_id``); others are never looked up
+        :raises KeyStoreUnavailable: neither store answered
         """
         found: T | Absent | _Failure | None = self.peek(key_id, self.now().ms)
         if found is None:
@@ -169,29 +169,29 @@ class KeyLookup(Generic[T]):
         return None if found is ABSENT else found
 
     def configure(self, settings: "Cache") -> None:
-        """Take over new settings."""
+        """Apply new settings."""
         self._settings = settings
         self._valid_until_ms = 0
         self._cache.resize(settings.local_entries)
 
     def sizes(self) -> dict[str, int]:
-        """How many keys and absent ids are remembered, and how many look-ups are under way."""
+        """Numbers of keys and absent ids in memory, and of look-ups in progress."""
         return {"present": len(self._present), "absent": len(self._cache.absent), "flights": len(self._flights)}
 
     async def aclose(self) -> None:
-        """Give up the look-ups under way."""
+        """Cancel the look-ups in progress."""
         for line in (self._first, self._known, self._unknown, self._removals):
             await line.aclose()
         for key_id, flight in list(self._flights.items()):
-            self._land(key_id, flight, _Failure("the gate is stopping"))
+            self._finish(key_id, flight, _Failure("the gate is stopping"))
 
-    # -- what has changed ----------------------------------------------------------------------------------------------
+    # -- changes -------------------------------------------------------------------------------------------------------
 
     def invalidate(self, key_id: str, xid: int | None = None) -> bool:
-        """Something about this key has changed: forget it.
+        """Invalidate a key that has changed.
 
-        :param xid: by this transaction, when that is known
-        :returns: whether it was in memory, so that this process may have put it into Redis
+        :param xid: the transaction that changed it, if known
+        :returns: whether it was in memory, in which case this process may have written it to Redis
         """
         if key_id in self._flights:
             self._flights[key_id].is_outdated = True
@@ -201,14 +201,14 @@ class KeyLookup(Generic[T]):
         return self._cache.drop(key_id) is not None
 
     def server_changed(self, position: Snapshot) -> None:
-        """PostgreSQL has another server now, which has what this position saw: whatever saw more is forgotten."""
+        """Handle a new PostgreSQL server that has everything up to ``position``: entries read after it are dropped."""
         self._cache.go_back(position)
         self._outdate_flights()
 
     def invalidate_all(self, *, gradually: bool) -> None:
-        """Anything may have changed: everything in memory is in doubt.
+        """Put every entry in doubt, because changes may have been missed.
 
-        :param gradually: what was believed until now is used while it is read anew
+        :param gradually: whether entries may still be used while they are read again
         """
         now_ms = self.now().ms
         believed = now_ms < self._trust.memory_valid_until_ms(self._settings, now_ms)
@@ -220,7 +220,7 @@ class KeyLookup(Generic[T]):
             flight.is_outdated = True
 
     async def renew(self) -> None:
-        """Let Redis hold a valid record of each key that this process has put there and that was used since. After a read of the feed."""
+        """Rewrite expiring records in Redis that this process has written and whose keys were used since. Call after a read of the feed."""
         now_ms, read, at = self.now().ms, self._trust.read, self._trust.read_at
         if read is None or self._renewing:
             return
@@ -236,7 +236,7 @@ class KeyLookup(Generic[T]):
         return bool(self._to_renew) and self._to_renew[0][0] <= now_ms
 
     def _due(self, now_ms: int) -> dict[str, Entry[T]]:
-        """Some of those whose records are to be written now; most of what is looked through may be of keys that have changed since."""
+        """A bounded number of entries whose records are due; most of those examined may have changed since."""
         due: dict[str, Entry[T]] = {}
         for _ in range(10 * _REDIS_BATCH):
             if len(due) == _REDIS_BATCH or not self._is_due(now_ms):
@@ -247,11 +247,11 @@ class KeyLookup(Generic[T]):
         return due
 
     def _holds(self, key_id: str, entry: Entry[T]) -> bool:
-        """Whether that is still what memory says."""
+        """Whether memory still holds this entry."""
         return self._present.get(key_id) is entry and not entry.in_doubt
 
     def forget(self, key_ids: Iterable[str]) -> None:
-        """Remove the records of these keys from Redis, in the background. Whoever reads one that is left does not believe it."""
+        """Remove the records of these keys from Redis, in the background. A record that remains is not valid for any reader."""
         for key_id in key_ids:
             self._removals.add(key_id)
 
@@ -260,7 +260,7 @@ class KeyLookup(Generic[T]):
             await self._redis.ask(self._shared.forget, key_ids)
 
     async def purge(self) -> None:
-        """Remove from Redis what a fail-over may have brought back: records from before a change."""
+        """Remove records from Redis that a failover may have restored: those from before a change."""
         changed = list(self._trust.changes)
         while changed:
             try:
@@ -279,13 +279,13 @@ class KeyLookup(Generic[T]):
         self._first.add(key_id)
         return flight
 
-    def _land(self, key_id: str, flight: _Flight[T], outcome: T | Absent | _Failure) -> None:
+    def _finish(self, key_id: str, flight: _Flight[T], outcome: T | Absent | _Failure) -> None:
         self._flights.pop(key_id, None)
         if not flight.outcome.done():
             flight.outcome.set_result(outcome)
 
     async def _ask_redis(self, key_ids: list[str]) -> None:
-        """The ids that Redis cannot answer for go on to PostgreSQL: those that were seen to exist before the others."""
+        """Look ids up in Redis, and queue those it does not have for PostgreSQL: ids that were seen to exist first."""
         records: dict[str, DatedRecord] = {}
         try:
             records = await self._redis.ask(self._shared.read, key_ids)
@@ -303,20 +303,20 @@ class KeyLookup(Generic[T]):
             elif dated is not None or key_id in self._present:
                 self._known.add(key_id)
             elif not self._unknown.add(key_id):
-                self._land(key_id, flight, _Failure("too many unknown key ids are being looked up"))
+                self._finish(key_id, flight, _Failure("too many unknown key ids are being looked up"))
 
     async def _ask_postgres(self, key_ids: list[str]) -> None:
-        """Whatever goes wrong, nobody is left waiting."""
+        """Look ids up in PostgreSQL. Every waiter gets an outcome, even after an error."""
         try:
             await self._read(key_ids)
         except Exception:  # noqa: BLE001  # whoever waits is told
             _log.exception("key_lookup_defect")
             for key_id in key_ids:
                 if key_id in self._flights:
-                    self._land(key_id, self._flights[key_id], _Failure("the look-up failed"))
+                    self._finish(key_id, self._flights[key_id], _Failure("the look-up failed"))
 
     async def _read(self, key_ids: list[str]) -> None:
-        """Those that change meanwhile are asked for again: what was read may be the past."""
+        """Read ids from PostgreSQL; those that change meanwhile are read again."""
         at = self.now()
         for key_id in key_ids:
             self._flights[key_id].is_outdated = False
@@ -330,10 +330,10 @@ class KeyLookup(Generic[T]):
         is_followed = self._trust.is_current_server(found.server)
         for key_id in key_ids:
             flight = self._flights[key_id]
-            if not flight.is_outdated:  # of a server whose feed is not read here, it is used for a moment only
+            if not flight.is_outdated:  # from a server whose feed is not read here it is used only briefly
                 self._conclude(key_id, flight, found.records.get(key_id), found.position, in_doubt=not is_followed)
             elif flight.attempts == _ATTEMPTS:
-                self._land(key_id, flight, _Failure("the key changes faster than it can be read"))
+                self._finish(key_id, flight, _Failure("the key changes faster than it can be read"))
             else:
                 flight.attempts += 1
                 self._known.add(key_id)
@@ -344,24 +344,24 @@ class KeyLookup(Generic[T]):
             self._first.spawn(self._share(entries, at, found.position, found.server))
 
     def _without_postgres(self, key_id: str, flight: _Flight[T], reason: str) -> None:
-        """What Redis holds may be used for a while."""
+        """Conclude with the record in Redis, which may be used for a while."""
         now, dated = self.now(), flight.dated
         until_ms = 0 if dated is None else self._trust.fallback_valid_until_ms(dated, now)
         if dated is None or until_ms <= now.ms:
-            self._land(key_id, flight, _Failure(reason))
+            self._finish(key_id, flight, _Failure(reason))
         else:
             self._metrics.stale_served += 1
             until_ms = min(now.ms + _GOES_ON_MS, until_ms)
             self._conclude(key_id, flight, dated.record, dated.position, in_doubt=True, until_ms=until_ms)
 
-    # -- what comes of it ----------------------------------------------------------------------------------------------
+    # -- outcomes ------------------------------------------------------------------------------------------------------
 
     def _conclude(
         self, key_id: str, flight: _Flight[T], record: KeyRecord | None, position: Snapshot, *, in_doubt: bool = False, until_ms: int = 0
     ) -> None:
-        """Remember what a store says, and give it to who waits. A defect in one key's preparation concerns no other.
+        """Store the outcome in memory and hand it to the waiters. An error in preparing one key does not affect others.
 
-        :param until_ms: how long it may be used in doubt, or while memory is not valid; by default for a moment
+        :param until_ms: until when it may be used in doubt, or while memory is not valid; by default only briefly
         """
         soon_ms = self.now().ms + _RETRY_MS
         value: T | Absent | _Failure = ABSENT if record is None else self._prepared(key_id, record)
@@ -369,7 +369,7 @@ class KeyLookup(Generic[T]):
             self._cache.put_absent(key_id, soon_ms, in_doubt=in_doubt)
         elif record is not None and not isinstance(value, _Failure):
             self._cache.put(key_id, Entry(record, value, position, until_ms=until_ms or soon_ms, retry_ms=soon_ms, in_doubt=in_doubt))
-        self._land(key_id, flight, value)
+        self._finish(key_id, flight, value)
 
     def _prepared(self, key_id: str, record: KeyRecord) -> T | Absent | _Failure:
         known = self._present.get(key_id)
@@ -385,8 +385,8 @@ class KeyLookup(Generic[T]):
             return _Failure("the look-up failed")
 
     async def _share(self, entries: dict[str, Entry[T]], at: Now, position: Snapshot, server: int) -> bool:
-        """Put into Redis what is in memory, true at that position, and see to it that it is renewed while it is in use; again after the
-        next read of the feed if Redis does not take it. Whether it did.
+        """Write entries in memory, read at ``position``, to Redis, and schedule their renewal while they are in use; a failed write is
+        repeated after the next read of the feed. Returns whether it succeeded.
         """
         entries, ttl_ms = {key_id: entry for key_id, entry in entries.items() if self._holds(key_id, entry)}, self._settings.redis_ttl_ms
         records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
@@ -395,7 +395,7 @@ class KeyLookup(Generic[T]):
         is_there = True
         try:
             await self._redis.ask(self._shared.write, records, now_ms=self.now().wall_ms)
-        except StoreUnavailable:  # again before those that are due later, or it would wait for them
+        except StoreUnavailable:  # retried before those due later, or it would wait for them
             is_there = False
             self._to_renew.extendleft((self.now().ms, key_id, entry) for key_id, entry in entries.items())
         else:
@@ -403,7 +403,7 @@ class KeyLookup(Generic[T]):
             self._to_renew.extend((due_ms, key_id, entry) for key_id, entry in entries.items())
             for entry in entries.values():
                 entry.used = False
-        if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most of them are of keys that memory has let go since
+        if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most belong to keys that have been evicted since
             self._to_renew = deque(each for each in self._to_renew if self._holds(each[1], each[2]))
-        self.forget(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # it may have come after the removal
+        self.forget(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
         return is_there

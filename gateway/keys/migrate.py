@@ -24,15 +24,15 @@ class MigrationFailed(GerbangError):
 
 
 def upgrade(dsn: str) -> None:
-    """Apply every step that is missing, in one transaction: all of them or none. Doing it again changes nothing.
+    """Apply all missing steps in one transaction. Idempotent.
 
-    Two at once are safe: the second waits for the first, then finds nothing to do. Synchronous, as a command is; from
-    a running event loop, call it by ``asyncio.to_thread``.
+    Concurrent runs are safe: the second waits for the first, then finds nothing to do. Synchronous; from
+    a running event loop, use ``asyncio.to_thread``.
 
-    :param dsn: of a role that owns the database and may create roles (or an operator has made them before)
+    :param dsn: the DSN of a role that owns the database and may create roles (unless an operator has created them)
     :raises ConfigError: the DSN is malformed
     :raises StoreUnavailable: no server could be reached, or it refused this role
-    :raises MigrationFailed: a step was refused by the database, e.g. for want of a privilege
+    :raises MigrationFailed: the database refused a step, e.g. because of a missing privilege
     """
     asyncio.run(_upgrade(dsn))
 
@@ -46,7 +46,7 @@ def head() -> str:
 
 
 async def _upgrade(dsn: str) -> None:
-    await (await postgres.connect(dsn)).close()  # its errors are the clear ones; SQLAlchemy would wrap them
+    await (await postgres.connect(dsn)).close()  # for its clear errors, which SQLAlchemy would wrap
     engine = create_async_engine(
         "postgresql+asyncpg://",
         async_creator=lambda: asyncpg.connect(dsn, timeout=postgres.CONNECT_SECONDS, command_timeout=_LOCK_SECONDS),
@@ -73,6 +73,6 @@ def _run(connection: Connection) -> None:
 
 def _config() -> Config:
     config = Config()
-    # "%" is the configuration parser's own sign, and a folder may have one in its name.
+    # "%" is special in Alembic's configuration, and may occur in a folder's name.
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
     return config

@@ -1,9 +1,9 @@
 """PostgreSQL connections and pools: timeouts, failover between hosts, and translation of errors.
 
-A DSN is what asyncpg reads: ``postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write``,
-or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order, and only the primary is taken unless
+A DSN has asyncpg's syntax: ``postgresql://user:password@host1:5432,host2:5432/database?target_session_attrs=read-write``,
+or ``postgresql://user@/database?host=/folder/of/the/socket``. Several hosts are tried in order, and only the primary is used unless
 ``target_session_attrs`` says otherwise: a standby may still have a key that the primary has deleted. A host that does not answer does
-not hold up the next one. No error shows a DSN.
+not delay the next one. No error message contains a DSN.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ import asyncpg
 
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 
-# Strings: asyncpg's classes take a parameter in its stubs only.
+# Strings: asyncpg's classes are generic in its stubs only.
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 AnyConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
-"""One of its own or one of a pool's."""
+"""A separate connection, or one from a pool."""
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 5.0
@@ -40,10 +40,10 @@ _UNAVAILABLE = (
 
 
 def check_dsn(dsn: str, *, where: str = "stores.postgres") -> None:
-    """Refuse a DSN that cannot be one, before anything connects.
+    """Refuse a malformed DSN before connecting.
 
-    :param where: the setting it stands in, for the message
-    :raises ConfigError: says what is wrong; never shows the DSN, which holds a password
+    :param where: the name of its setting, for the message
+    :raises ConfigError: says what is wrong; never contains the DSN, which includes a password
     """
     problem = _dsn_problem(dsn)
     if problem:
@@ -52,7 +52,7 @@ def check_dsn(dsn: str, *, where: str = "stores.postgres") -> None:
 
 
 async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS) -> Connection:
-    """One connection of its own, e.g. for LISTEN or a migration.
+    """Open a separate connection, e.g. for LISTEN or a migration.
 
     :raises ConfigError: the DSN is malformed
     :raises StoreUnavailable: no server could be reached, or it refused
@@ -66,33 +66,33 @@ async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS) -> Connection:
 
 
 async def create_pool(dsn: str, *, size: int = 8, seconds: float = COMMAND_SECONDS) -> Pool:
-    """A pool that connects on first use: a service starts, and says it is not ready, while PostgreSQL is down.
+    """A pool that connects on first use, so that a service can start, not ready, while PostgreSQL is down.
 
-    :param seconds: bound on one statement, and on connecting
+    :param seconds: time limit for a statement, and for connecting
     :raises ConfigError: the DSN is malformed
     """
     check_dsn(dsn)
-    opener: Any = _open  # the stubs ask for asyncpg.connect's own signature
+    opener: Any = _open  # the stubs require asyncpg.connect's own signature
     pool: Pool = await asyncpg.create_pool(dsn, connect=opener, min_size=0, max_size=size, timeout=seconds, command_timeout=seconds)
     return pool
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn "the database did not answer" in all its forms into one error; anything else is a defect and passes through.
+    """Translate every form of "the database did not answer" into one error; anything else is a defect and passes through.
 
     :raises StoreUnavailable: names the kind of failure
     """
     try:
         yield
     except asyncpg.ClientConfigurationError:
-        raise  # a ValueError: what was asked for is wrong, nothing is unavailable
+        raise  # a ValueError: the call is wrong, nothing is unavailable
     except _UNAVAILABLE as error:
         raise StoreUnavailable(f"PostgreSQL did not answer: {_kind(error)}") from None
 
 
 async def _open(dsn: str, **options: Any) -> Connection:
-    """A connection to the first host that answers as it should. asyncpg by itself spends all its time on the first that does not.
+    """Connect to the first host that answers properly. asyncpg itself would spend the whole time limit on an unresponsive one.
 
     As in RFC 8305 §5, the next host is tried when the one before it has failed, or has not answered within a moment.
     """
@@ -116,7 +116,7 @@ async def _open(dsn: str, **options: Any) -> Connection:
 
 
 def _discard(attempt: asyncio.Task[Connection]) -> None:
-    """End a connection that came too late to be used."""
+    """Close a connection that was established too late to be used."""
     if not attempt.cancelled() and attempt.exception() is None:
         attempt.result().terminate()
 
@@ -140,7 +140,7 @@ def _hosts(dsn: str) -> list[str]:
 
 
 def _kind(error: BaseException) -> str:
-    """The class and, for the operating system's own errors, its words. PostgreSQL's words may quote values: not shown."""
+    """The error's class and, for operating system errors, the message. PostgreSQL's messages may quote values and are omitted."""
     if isinstance(error, asyncpg.PostgresError):
         return f"{type(error).__name__} (SQLSTATE {error.sqlstate})"
     strerror = getattr(error, "strerror", None)

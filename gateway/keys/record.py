@@ -24,7 +24,7 @@ class Algorithm(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyRecord:
-    """One key as the gate sees it. Immutable, as the key itself is."""
+    """One key, as the gate uses it. Immutable, like the key itself."""
 
     key_id: str
     account_id: str
@@ -32,7 +32,7 @@ class KeyRecord:
     scopes: frozenset[Scope]
     algorithm: Algorithm
     secret: Secret | None = field(repr=False)
-    """The UTF-8 bytes of the secret as it was shown (``hmac-sha256``), else ``None``."""
+    """The UTF-8 bytes of the secret as shown to its owner (``hmac-sha256``), else ``None``."""
     public_key: bytes | None = field(repr=False)
     """SubjectPublicKeyInfo in DER (``ed25519``, ``rsa-sha256``), else ``None``."""
     ip_allowlist: tuple[IPv4Address | IPv6Address, ...] | None
@@ -41,12 +41,12 @@ class KeyRecord:
     expires_ms: int | None
     """Unix milliseconds from which the key is refused; ``None`` is never."""
     frozen: bool
-    """The account is frozen, or its KYC does not say ``verified`` (any more)."""
+    """Whether the account is frozen, or its KYC state is not (or no longer) ``verified``."""
     tier: str | None = None
-    """The back office's word for the account's limits; ``None`` is no tier."""
+    """The account's tier, which selects its limits; set by the back office. ``None``: no tier."""
 
     def __post_init__(self) -> None:
-        """Refuse a record that could not have been issued: it would be decided on by guesswork later.
+        """Refuse a record that could not have been issued.
 
         :raises ValueError: no scope, no address in an allow list, or not exactly the material that the algorithm needs
         """

@@ -8,10 +8,10 @@
 Options after ``?``: ``ssl_ca_certs``, ``ssl_certfile``, ``ssl_keyfile``, ``ssl_check_hostname``, ``ssl_cert_reqs``; for Sentinel also
 ``sentinel_username`` and ``sentinel_password``, the login at the Sentinels themselves, none unless given.
 
-A command whose waiting is given up (cancelled, timed out) takes its connection with it: redis-py closes a connection on
-which a reply may still be under way (redis-py issue 2624 and what followed; ``tests/gateway/keys/test_redis_client.py`` cancels
-in flight and looks for shifted replies). Nothing is sent twice, for whether a command may be repeated is the caller's knowledge;
-the exception is Cluster, where a command whose node went away is sent once more to its successor.
+When a command is cancelled or times out, redis-py closes its connection, on
+which a reply may still be pending (redis-py issue 2624 and its successors; ``tests/gateway/keys/test_redis_client.py`` cancels
+in flight and checks for shifted replies). No command is retried, since only the caller knows whether it may be repeated;
+the exception is Cluster, where a command whose node has failed is sent once more, to its successor.
 """
 
 from collections.abc import Iterable, Iterator
@@ -34,48 +34,48 @@ from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 CONNECT_SECONDS = 1.0
 COMMAND_SECONDS = 0.5
 MAX_CONNECTIONS = 64
-"""Per client, of a Cluster per node. One more command waits for a connection, at most :data:`COMMAND_SECONDS`; of a Cluster it fails."""
+"""Connections per client (in a Cluster, per node). A further command waits for one up to :data:`COMMAND_SECONDS`; in a Cluster it fails."""
 
 _FAILURES = (RedisError, RedisClusterException, OSError)  # OSError includes TimeoutError
 
 
 class RedisRefused(StoreUnavailable):
-    """Redis answered, and refused: a wrong password, no permission for a command, no memory left."""
+    """Redis refused a command: wrong password, no permission, out of memory."""
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn every failure of Redis into one error: no other module names redis-py's own.
+    """Translate every Redis failure into one error: no other module uses redis-py's exceptions.
 
-    :raises RedisRefused: with Redis's own words
+    :raises RedisRefused: with Redis's message
     :raises StoreUnavailable: no answer; names the kind of failure
     """
     try:
         yield
     except _FAILURES as error:
-        # redis-py gives a refused password as the cause of a lost connection.
+        # redis-py reports a refused password as the cause of a lost connection.
         for each in (error, error.__cause__, error.__context__):
             if isinstance(each, AuthenticationError | ResponseError):
                 raise RedisRefused(f"Redis refused: {each}") from None
         raise StoreUnavailable(f"Redis did not answer: {type(error).__name__}") from None
     except RuntimeError as error:
-        if "handler is closed" not in str(error):  # what uvloop says of a connection that was closed while redis-py greeted the server
+        if "handler is closed" not in str(error):  # uvloop's error if the connection is closed during redis-py's handshake
             raise
         raise StoreUnavailable("Redis did not answer: the connection was closed") from None
 
 
 def is_other_type(reply: object) -> bool:
-    """Whether a reply says that the key holds another type than the command is for."""
+    """Whether a reply is the error WRONGTYPE."""
     return isinstance(reply, ResponseError) and str(reply).startswith("WRONGTYPE")
 
 
 def script_unknown(reply: object) -> bool:
-    """Whether a reply of ``EVALSHA`` says that the script has to be sent whole."""
+    """Whether a reply to ``EVALSHA`` says that the script is not loaded."""
     return isinstance(reply, NoScriptError)
 
 
 def keys_are_apart(reply: object) -> bool:
-    """Whether a reply says that the keys of one command are on several servers: a Cluster's nodes, or shards behind a proxy."""
+    """Whether a reply says that a command's keys are on several servers: nodes of a Cluster, or shards behind a proxy."""
     return isinstance(reply, ResponseError) and "same slot" in str(reply)
 
 
@@ -85,7 +85,7 @@ _SENTINEL_OPTIONS = ("sentinel_username", "sentinel_password")
 
 
 class _Packing:
-    """Commands to bytes by hiredis, in C, as redis-py's synchronous connections do it: half the cost of a pipeline is in this."""
+    """Packs commands by hiredis, in C, as redis-py's synchronous connections do: packing is half the cost of a pipeline."""
 
     def pack_command(self, *args: Any) -> list[bytes]:
         return [_packed(args)]
@@ -95,7 +95,7 @@ class _Packing:
 
 
 def _packed(args: tuple[Any, ...]) -> bytes:
-    """One command; the first of redis-py's words may hold two of Redis's (``CONFIG SET``)."""
+    """One command; redis-py's first argument may contain two words of Redis's (``CONFIG SET``)."""
     name = args[0].encode() if isinstance(args[0], str) else args[0]
     packed: bytes = hiredis.pack_command((*name.split(), *args[1:]) if b" " in name else args)
     return packed
@@ -122,11 +122,11 @@ class _SentinelSSLConnection(_Packing, SentinelManagedSSLConnection):
 
 
 class _SentinelPool(SentinelConnectionPool, BlockingConnectionPool):
-    """Sentinel's pool with the waiting of the blocking one: redis-py's own fails a command when all connections are in use."""
+    """A Sentinel pool that waits for a free connection; redis-py's own fails a command if all are in use."""
 
 
 class _Target(NamedTuple):
-    """A URL taken apart."""
+    """A parsed URL."""
 
     scheme: str
     tls: bool
@@ -139,10 +139,10 @@ class _Target(NamedTuple):
 def connect(url: str, *, where: str = "stores.redis", time_each_reply: bool = True) -> Redis:
     """A client for ``url``; it connects on first use, so a service starts while Redis is down.
 
-    :param where: the setting that the URL stands in, for the message
-    :param time_each_reply: false for who bounds the time of a whole pipeline: a timer for each reply costs more than the reply
+    :param where: the name of the URL's setting, for the message
+    :param time_each_reply: false if the caller limits the time of a whole pipeline: a timer for each reply costs more than the reply
     :returns: for Cluster, redis-py's cluster client, which has the same commands
-    :raises ConfigError: the URL is malformed; the message never shows it, since it may hold a password
+    :raises ConfigError: the URL is malformed; the message never contains it, since it may include a password
     """
     try:
         target = _parse(url)
@@ -166,7 +166,7 @@ def _common(target: _Target, *, time_each_reply: bool) -> dict[str, Any]:
     return {
         **target.login,
         **options,
-        "protocol": 2,  # RESP3 gives nothing here and costs a HELLO per connection
+        "protocol": 2,  # RESP3 has no benefit here and costs a HELLO per connection
         "retry": Retry(NoBackoff(), 0),
         "socket_timeout": COMMAND_SECONDS if time_each_reply else None,
         "socket_connect_timeout": CONNECT_SECONDS,
@@ -188,7 +188,7 @@ def _single(target: _Target, *, time_each_reply: bool) -> Redis:
 
 
 class _OfSentinel(Redis):
-    """A primary's client that closes its connections to the Sentinels too; redis-py forgets them."""
+    """A primary's client that also closes its connections to the Sentinels, which redis-py does not."""
 
     async def aclose(self, close_connection_pool: bool | None = None) -> None:
         pool: Any = self.connection_pool
@@ -219,7 +219,7 @@ def _sentinel(target: _Target, *, time_each_reply: bool) -> Redis:
 
 
 class _Cluster(RedisCluster):
-    """The cluster client, whose own errors are no ``RedisError``: here they are, so that one ``except`` serves every kind of Redis."""
+    """A cluster client whose errors are ``RedisError``, unlike redis-py's, so that one ``except`` serves every kind of Redis."""
 
     async def initialize(self, *args: Any, **kwargs: Any) -> RedisCluster:
         try:
@@ -238,7 +238,7 @@ def _cluster(target: _Target, *, time_each_reply: bool) -> Redis:
     if target.path.strip("/"):
         raise ValueError("a Cluster has no numbered databases: nothing follows the hosts")
     nodes = [ClusterNode(host, port) for host, port in target.hosts]
-    # The one retry: after a lost node the client reads the slots anew and asks the node that is there now.
+    # The one retry: after losing a node the client reads the slots again and uses the current node.
     common = _common(target, time_each_reply=time_each_reply) | {"retry": Retry(NoBackoff(), 1)}
     client = _Cluster(startup_nodes=nodes, ssl=target.tls, max_connections=MAX_CONNECTIONS, **common)
     return cast("Redis", client)

@@ -1,8 +1,8 @@
 """A minimal Redis client on hiredis, for callers that send many commands of one kind.
 
-redis-py makes the connection (TLS, login, Sentinel's discovery) and keeps it in its pool as one in use; what goes over it is written and
-read here. A round trip has a connection to itself. One that failed, was given up, or told that its server is no primary any more is
-dropped, so that no late reply can be taken for another's and the next round trip looks for the server anew.
+redis-py opens the connection (TLS, login, Sentinel discovery) and keeps it in its pool as in use; commands are written and replies
+read here. Each round trip has a connection to itself. A connection that failed, was cancelled, or reported that its server is no longer the
+primary is dropped, so that no late reply can be mistaken for another and the next round trip discovers the server again.
 """
 
 import asyncio
@@ -15,13 +15,13 @@ from redis.asyncio import ConnectionPool, Redis
 from gateway.runtime.tasks import spawn
 
 _ELSEWHERE: Final = ("READONLY", "LOADING", "MASTERDOWN")
-"""Errors of a server that does not write at present, while another may."""
+"""Errors of a server that currently refuses writes, while another may accept them."""
 
 _SET: Final = b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n$2\r\nNX\r\n"
 
 
 class _Connection:
-    """An :class:`asyncio.Protocol` by its methods, in place of redis-py's own."""
+    """Has the methods of :class:`asyncio.Protocol`, and replaces redis-py's own protocol."""
 
     __slots__ = ("_closed", "_expected", "_pool", "_reader", "_replaced", "_replied", "_replies", "_source", "_transport", "usable")
 
@@ -52,7 +52,7 @@ class _Connection:
         return self._replies
 
     def drop(self) -> None:
-        """Close it, and give it back to redis-py as one that has to be made anew."""
+        """Close it, and return it to redis-py, which will reconnect it."""
         self.usable = False
         if not self._closed:
             self._closed = True
@@ -89,10 +89,10 @@ class _Connection:
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._fail(ConnectionError(f"the connection was lost: {exc or 'closed by the server'}"))
-        self._replaced.connection_lost(exc)  # redis-py waits for it where it closes
+        self._replaced.connection_lost(exc)  # redis-py waits for this when it closes
 
     def pause_writing(self) -> None:
-        """A batch is small, and the next one waits for its replies."""
+        """Nothing to do: a batch is small, and the next one waits for its replies."""
 
     def resume_writing(self) -> None:
         """See :meth:`pause_writing`."""
@@ -104,7 +104,7 @@ class _Connection:
 
 
 class RedisLine:
-    """Round trips to one server. One at a time uses a connection again; several at once have one each."""
+    """Round trips to one server. Sequential ones reuse a connection; concurrent ones have one each."""
 
     def __init__(self, pool: Any) -> None:
         self._pool = pool
@@ -112,16 +112,16 @@ class RedisLine:
 
     @classmethod
     def of(cls, redis: object) -> "RedisLine | None":
-        """Over the connections of this client; ``None`` for a Cluster's, which has as many servers as it likes."""
+        """Use the connections of this client; ``None`` for a Cluster client, which has several servers."""
         pool = redis.connection_pool if isinstance(redis, Redis) else None
         return cls(pool) if isinstance(pool, ConnectionPool) else None
 
     async def ask(self, commands: bytes, replies: int) -> list[object]:
-        """Send commands in one write and await their replies: bytes, numbers, ``None``; a :class:`hiredis.ReplyError` where it is one.
+        """Send commands in one write and await their replies: bytes, numbers, ``None``; a :class:`hiredis.ReplyError` for an error.
 
         :param commands: packed (:func:`packed`)
-        :param replies: how many there will be
-        :raises OSError: no connection, or it broke: whether the commands were carried out is not known; or what redis-py raises
+        :param replies: expected number of replies
+        :raises OSError: no connection, or it was lost (whether the commands were executed is not known); redis-py's errors, too
         """
         connection = self._take()
         if connection is None:
@@ -144,7 +144,7 @@ class RedisLine:
 
 
 def packed(command: Iterable[Any]) -> bytes:
-    """One command as Redis reads it."""
+    """One command in the Redis protocol."""
     made: bytes = hiredis.pack_command(tuple(command))
     return made
 

@@ -1,6 +1,6 @@
 """Key rotation: re-encrypts every stored secret with the first key-encryption key, while the services run.
 
-Put the new key first in every ring, restart, re-seal, and only then take the old key out. Can be interrupted and run again.
+Put the new key first in every ring, restart, re-seal, and only then remove the old key. Can be interrupted and run again.
 """
 
 from contextlib import suppress
@@ -14,19 +14,19 @@ BATCH = 500
 
 
 class Resealed(NamedTuple):
-    """What was done."""
+    """The result of a run."""
 
     done: int
-    """Secrets that were sealed anew."""
+    """Number of re-sealed secrets."""
     unreadable: list[str]
-    """Ids of keys whose secret no key of the ring opens, as they were left. They are refused already; taking a key out loses nothing."""
+    """Ids of keys whose secret no key of the ring opens, left unchanged. They are refused already, with or without an old key."""
 
 
 async def reseal(connection: AnyConnection, vault: Vault) -> Resealed:
-    """Walk the keys in order of their ids, a batch at a time, each secret in a transaction of its own.
+    """Re-seal the keys' secrets in order of id, in batches, each secret in a separate transaction.
 
-    :param connection: of the admin's role, outside a transaction
-    :raises StoreUnavailable: PostgreSQL did not answer; what was done so far stays
+    :param connection: a connection of the admin role, outside a transaction
+    :raises StoreUnavailable: PostgreSQL did not answer; completed work is kept
     """
     done, unreadable, after = 0, [], ""
     while True:
@@ -49,9 +49,9 @@ async def reseal(connection: AnyConnection, vault: Vault) -> Resealed:
 
 
 async def fill_digests(connection: AnyConnection, vault: Vault) -> int:
-    """Digests of secrets that have none, of keys made before there were any; how many. A secret that does not open is passed over.
+    """Compute missing digests of secrets, of keys older than digests. Returns how many. A secret that does not open is skipped.
 
-    :raises StoreUnavailable: PostgreSQL did not answer; what was done so far stays
+    :raises StoreUnavailable: PostgreSQL did not answer; completed work is kept
     """
     done, after = 0, ""
     while True:

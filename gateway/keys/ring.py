@@ -11,7 +11,7 @@ from gateway.keys import postgres, sql
 from gateway.keys.vault import SealBroken, Vault
 
 SAMPLE = 5
-"""Secrets opened at the start. One that does not open concerns its key alone; when none does, the key ring is the wrong one."""
+"""Number of secrets opened at start-up. If one does not open, only its key is affected; if none does, the key ring is wrong."""
 
 
 class Source(Protocol):
@@ -33,9 +33,9 @@ def migrated() -> Iterator[None]:
 
 
 async def check(source: Source, vault: Vault) -> None:
-    """Try the ring on some keys' secrets; where there are none it may be any.
+    """Try the ring on some keys' secrets. Without any, every ring passes.
 
-    :raises ConfigError: it opens none of them
+    :raises ConfigError: the ring opens none of them
     :raises StoreUnavailable: see :func:`migrated`
     """
     with migrated():
@@ -44,7 +44,7 @@ async def check(source: Source, vault: Vault) -> None:
 
 
 def check_opens(vault: Vault, sealed: Collection[tuple[bytes, str]], what: str) -> None:
-    """:param sealed: seals with the context of each
+    """:param sealed: sealed values, each with its context
 
     :raises ConfigError: none of them opens
     """

@@ -5,7 +5,7 @@ from typing import NoReturn
 
 
 class Secret:
-    """Bytes that no ``repr``, ``str``, format, log line, pickle or copy shows. ``reveal()`` is the only way to them."""
+    """Bytes that are not exposed by ``repr``, ``str``, formatting, logging, pickling or copying. Only ``reveal()`` returns them."""
 
     __slots__ = ("_value",)
 

@@ -1,4 +1,4 @@
-"""The shared key cache in Redis: sealed key records for all workers and machines. And how a look-up asks a store that may be away.
+"""The shared key cache in Redis: sealed key records for all workers and machines. Also bounds queries to a store that may be unavailable.
 
     gerbang:{<key id>}:record    a sealed record (``codec``), until its validity ends
 
@@ -26,7 +26,7 @@ TOGETHER = 500
 REST_MS = 250
 REDIS_SECONDS = 0.25
 _SILENT_MS = 500
-"""A store that has answered since is late, not away: keys that are asked for next are not sent elsewhere for that."""
+"""A store that has answered within this time is slow, not unavailable: a single time-out does not divert the next look-ups."""
 P = ParamSpec("P")
 R = TypeVar("R")
 _log = structlog.get_logger(__name__)
@@ -79,19 +79,19 @@ async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
     """
     with translated():
         for start in range(0, len(key_ids), TOGETHER):
-            await redis.unlink(*map(record_key, key_ids[start : start + TOGETHER]))  # of a Cluster: one for each slot, in one round trip
+            await redis.unlink(*map(record_key, key_ids[start : start + TOGETHER]))  # one command per slot of a Cluster
 
 
 def record_key(key_id: str) -> str:
-    """The name in Redis; the braces keep all of a key's names in one slot of a Cluster."""
+    """The record's name in Redis; the hash tag in braces puts all names of a key into one slot of a Cluster."""
     return f"gerbang:{{{key_id}}}:record"
 
 
 class Source:
-    """A store as a look-up asks it: after a failure not again for a moment; one late answer is no failure yet.
+    """A store with a circuit breaker: after a failure it is not queried for a moment; a single late answer is not a failure.
 
-    :param name: in the metrics
-    :param seconds: bound on one answer; ``None``: it bounds that itself
+    :param name: its name in the metrics
+    :param seconds: time limit for an answer; ``None``: the store has its own
     """
 
     def __init__(self, name: str, metrics: Metrics, now_ms: Callable[[], int], *, seconds: float | None = None) -> None:
@@ -103,9 +103,9 @@ class Source:
         self._answered_ms = -_SILENT_MS
 
     async def ask(self, work: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
-        """What ``work`` returns.
+        """The result of ``work``.
 
-        :raises StoreUnavailable: no answer, now or a moment ago
+        :raises StoreUnavailable: the store did not answer, now or a moment ago
         """
         if self._now_ms() < self._rests_until_ms:
             raise StoreUnavailable(f"{self._name} did not answer recently; not retried yet")
@@ -122,6 +122,6 @@ class Source:
         return answer
 
     def count(self, *, found: int, asked: int) -> None:
-        """In the metrics: so many of these keys were there."""
+        """Count in the metrics how many of the requested keys were found."""
         self._metrics.key_fetches[self._name, "found"] += found
         self._metrics.key_fetches[self._name, "absent"] += asked - found

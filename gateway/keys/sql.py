@@ -8,7 +8,7 @@ Statements of the gateway's role read the columns it was granted, and no others 
 POSITION = """
     CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot())) ELSE pg_current_snapshot()::text END
 """
-"""What a statement sees (``snapshot``). A standby does not name the transactions that are under way, so there it is what is certain."""
+"""The statement's snapshot (see ``snapshot``). A standby does not list transactions in progress, so there it is a lower bound."""
 
 SERVER = """
     (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint + oid::bigint
@@ -18,7 +18,7 @@ SERVER = """
 does a database that is copied from another one (``CREATE DATABASE … TEMPLATE``, which numbers its tables alike) and takes its name.
 """
 
-# A row for each id that is asked for; ``id`` is NULL where there is no key that may be used.
+# A row for each requested id; ``id`` is NULL if there is no usable key.
 FIND_KEYS = f"""
     SELECT {POSITION} AS position, {SERVER} AS server,
            k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
@@ -29,14 +29,14 @@ FIND_KEYS = f"""
 
 # -- the feed of changes: gateway --------------------------------------------------------------------------------------
 
-# $1 is the position of the last read, $2 the newest mark it saw, $3 the server that it was of: another one tells all that it retains. A
-# mark from beyond this database's own history counts for nothing, and one that a dump has put into another table under the same name is
-# another mark.
+# $1 is the position of the last read, $2 the newest mark it saw, $3 its server: a different server returns all that it retains. A mark
+# from beyond this database's own history is ignored, and one that a dump has put into another table under the same name is a
+# different mark.
 #
-# No more than MOST_CHANGES and one are read: who has missed so many believes nothing that it has read before.
+# At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all its entries as outdated.
 #
-# The first row is where the feed stands; each further one has up to 500 changes, so that what is handled in one turn of a gate's event
-# loop is bounded. One statement, so all of it is seen by one snapshot.
+# The first row is the feed's state; each further row has up to 500 changes, which bounds the work in one turn of a gate's event
+# loop. One statement, so that everything is read in one snapshot.
 MOST_CHANGES = 200_000
 READ_FEED = f"""
     WITH since AS (SELECT (CASE WHEN $3 = {SERVER} THEN $1::text ELSE '3:3:' END)::pg_snapshot AS position)
@@ -66,7 +66,7 @@ MARK_FEED = """
      WHERE NOT EXISTS (SELECT FROM key_feed_marks WHERE made_at > now() - make_interval(secs => $1))
 """
 
-# What every snapshot of the last $1 seconds sees: transactions below the horizon of the newest mark that is older.
+# Deletes what every snapshot of the last $1 seconds sees: transactions below the horizon of the newest older mark.
 PRUNE_FEED = """
     WITH oldest AS (SELECT made_at, horizon FROM key_feed_marks WHERE made_at < now() - make_interval(secs => $1)
                      ORDER BY made_at DESC LIMIT 1),
@@ -74,7 +74,7 @@ PRUNE_FEED = """
     DELETE FROM key_feed_marks USING oldest WHERE key_feed_marks.made_at < oldest.made_at
 """
 
-# Entries that a dump has brought from another server, whose transactions have other numbers.
+# Entries that a dump has brought from another server, whose transaction ids differ.
 DROP_FOREIGN = (
     "DELETE FROM key_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
     "DELETE FROM key_feed_marks WHERE horizon > pg_snapshot_xmax(pg_current_snapshot())",
@@ -90,7 +90,7 @@ INSERT_KEY = """
 
 LISTED = ("id", "account_id", "label", "scopes", "algorithm", "public_key", "ip_allowlist", "created_at", "expires_at",
           "revoked_at", "revoked_reason", "ended_idle")  # fmt: skip
-"""Columns of a key as its owner and operators see it: never the secret."""
+"""The columns of a key that its owner and operators may see: never the secret."""
 
 _LISTED = f"SELECT {', '.join(LISTED)} FROM api_keys"  # noqa: S608  # constants
 
@@ -126,5 +126,5 @@ DIGEST = "UPDATE api_keys SET secret_digest = $2 WHERE id = $1 AND sealed_secret
 
 FIND_DIGESTS = "SELECT secret_digest, id, account_id, label FROM api_keys WHERE secret_digest = ANY ($1::bytea[])"
 
-# Only if nobody changed the row meanwhile: a revocation that wiped the secret must not be undone.
+# Only if the row has not changed meanwhile: a revocation that wiped the secret must not be undone.
 RESEAL = "UPDATE api_keys SET sealed_secret = $3 WHERE id = $1 AND sealed_secret = $2"

@@ -1,7 +1,7 @@
 """API keys in PostgreSQL: :class:`KeyStore` reads for the gateway; functions on the caller's connection write for the admin service.
 
-The functions take a connection so that they join the caller's transaction (the audit row stands or falls with them). Whoever
-changes a key publishes its invalidation after the commit, never before: ``invalidation.publish``.
+The functions take a connection so that they join the caller's transaction, which also writes the audit row. The caller
+must publish the invalidation of a changed key after the commit, never before: ``invalidation.publish``.
 """
 
 import asyncio
@@ -24,25 +24,25 @@ from gateway.keys.vault import SealBroken, Vault
 from gateway.runtime.tasks import StallTolerantTimeout
 
 FIND_SECONDS = 1.0
-"""Bound on one look-up in PostgreSQL, a read of some rows by their primary key."""
+"""Time limit for one look-up in PostgreSQL, which reads some rows by primary key."""
 _log = structlog.get_logger(__name__)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Found(NamedTuple):
-    """Keys as committed at one position; what was asked for and is not here is none that can be used."""
+    """The usable keys among those requested, as committed at one position."""
 
     records: dict[str, KeyRecord]
     position: Snapshot
     server: int
-    """Which start of which server answered."""
+    """Identifies the server that answered, and its start."""
 
 
 class KeyStore:
-    """The gateway's view of the keys.
+    """Reads keys for the gateway.
 
-    :param seconds: bound on one statement, and on waiting for a connection
+    :param seconds: time limit for a statement, and for waiting for a connection
     """
 
     def __init__(self, pool: Pool, vault: Vault, *, seconds: float = FIND_SECONDS) -> None:
@@ -51,7 +51,7 @@ class KeyStore:
         self._seconds = seconds
 
     async def find(self, key_ids: Sequence[str]) -> Found:
-        """These keys (at least one), in one statement. A row that cannot be used is logged and left out: it concerns its key alone.
+        """Find these keys (at least one) in one statement. An unusable row is logged and omitted, so that it affects its key alone.
 
         :raises StoreUnavailable: PostgreSQL did not answer in time
         """
@@ -75,7 +75,7 @@ class KeyStore:
         try:
             return await connection.fetch(sql.FIND_KEYS, key_ids)
         except asyncio.CancelledError:
-            # Its time is up. The pool would take the connection back only when the server, slow as it is, has confirmed the cancellation.
+            # Timed out. The pool would wait for the slow server to confirm the cancellation before it takes the connection back.
             connection.terminate()
             raise
         finally:
@@ -84,7 +84,7 @@ class KeyStore:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredKey:
-    """One key as its owner and operators see it: everything but the secret."""
+    """One key, as shown to its owner and to operators: everything except the secret."""
 
     key_id: str
     account_id: str
@@ -96,17 +96,17 @@ class StoredKey:
     created_ms: int
     expires_ms: int | None
     revoked_ms: int | None
-    """When it was revoked: it stays listed, its secret wiped, until its owner deletes it."""
+    """When it was revoked. It stays listed, without its secret, until its owner deletes it."""
     revoked_reason: str | None
     ended_idle: bool = False
-    """Revoked because nobody used it."""
+    """Whether it was revoked because it was unused."""
 
 
 async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> None:
-    """Add a key; its account must be there.
+    """Insert a key; its account must exist.
 
-    :raises StoreUnavailable: PostgreSQL did not answer; whether the row is there is decided by the caller's transaction
-    :raises asyncpg.IntegrityConstraintViolationError: the caller's checks let something through that the schema refuses
+    :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction decides whether the row exists
+    :raises asyncpg.IntegrityConstraintViolationError: the caller's checks passed something that the schema refuses
     """
     with translated():
         await connection.execute(
@@ -126,7 +126,7 @@ async def insert(connection: AnyConnection, record: KeyRecord, vault: Vault) -> 
 
 
 async def list_for_account(connection: AnyConnection, account_id: str) -> list[StoredKey]:
-    """Every key of an account, oldest first, revoked ones too.
+    """All keys of an account, oldest first, including revoked ones.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -135,7 +135,7 @@ async def list_for_account(connection: AnyConnection, account_id: str) -> list[S
 
 
 async def find_secrets(connection: AnyConnection, digests: Sequence[bytes]) -> dict[bytes, tuple[str, str, str]]:
-    """Which of these digests (:meth:`~gateway.keys.vault.Vault.digests`) are of a key's secret: its id, account and label, revoked or not.
+    """The keys whose secrets have these digests (:meth:`~gateway.keys.vault.Vault.digests`): id, account and label, revoked or not.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -145,7 +145,7 @@ async def find_secrets(connection: AnyConnection, digests: Sequence[bytes]) -> d
 
 
 async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:
-    """One key of any account; the caller checks whose it is.
+    """One key of any account; the caller checks the ownership.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -155,7 +155,7 @@ async def get(connection: AnyConnection, key_id: str) -> StoredKey | None:
 
 
 async def count(connection: AnyConnection, account_id: str) -> int:
-    """How many keys an account has, revoked ones too. Two creations at once are kept apart by the caller's row lock on the account.
+    """The number of an account's keys, including revoked ones. The caller's row lock on the account serializes concurrent creations.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -164,7 +164,7 @@ async def count(connection: AnyConnection, account_id: str) -> int:
 
 
 async def delete(connection: AnyConnection, key_id: str, *, account_id: str) -> bool:
-    """Delete a key of this account; False when the account has no such key.
+    """Delete a key of this account. False: the account has no such key.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -173,10 +173,10 @@ async def delete(connection: AnyConnection, key_id: str, *, account_id: str) -> 
 
 
 async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms: int, idle: bool = False) -> bool:
-    """A revocation: wipes the secret, keeps the row for its owner to see. False when absent or revoked before.
+    """Revoke a key: wipes the secret and keeps the row for its owner to see. False: it is absent or was revoked before.
 
     :param reason: 1–500 characters, shown to the owner
-    :param idle: nobody revoked it, nobody used it either
+    :param idle: whether it is revoked for being unused
     :raises StoreUnavailable: PostgreSQL did not answer
     """
     with translated():
@@ -184,7 +184,7 @@ async def revoke(connection: AnyConnection, key_id: str, *, reason: str, now_ms:
 
 
 async def revoke_many(connection: AnyConnection, key_ids: Sequence[str], *, reason: str, now_ms: int) -> list[tuple[str, str, str]]:
-    """The same for many: id, account and label of each that was revoked now.
+    """Revoke several keys. Returns id, account and label of each that was not revoked before.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -196,7 +196,7 @@ async def revoke_many(connection: AnyConnection, key_ids: Sequence[str], *, reas
 def record_of(row: Any, vault: Vault) -> KeyRecord:
     """The record of a row of ``sql.FIND_KEYS``.
 
-    :raises RecordUnreadable: the secret does not open, or a value is none that the schema allows
+    :raises RecordUnreadable: the secret does not open, or a value is not allowed by the schema
     """
     try:
         sealed = row["sealed_secret"]
@@ -240,13 +240,13 @@ def _addresses(values: list[object] | None) -> tuple[IPv4Address | IPv6Address, 
     if values is None:
         return None
     addresses = tuple(value for value in values if type(value) in (IPv4Address, IPv6Address))
-    if len(addresses) != len(values):  # asyncpg gives an IPv4Interface for a value with a mask: a network, or NULL
+    if len(addresses) != len(values):  # asyncpg returns an IPv4Interface for a value with a mask
         raise ValueError("the allow list holds something that is not an address")
     return addresses  # type: ignore[return-value]  # mypy does not narrow on type()
 
 
 def moment(milliseconds: int) -> datetime:
-    """Unix milliseconds as PostgreSQL takes a time."""
+    """Unix milliseconds as a timestamp for PostgreSQL."""
     return _EPOCH + milliseconds * _MILLISECOND
 
 

@@ -1,7 +1,7 @@
 """Counts the usage of each key in memory: requests per minute, last use, recent refusals. ``usage_store`` writes it to Redis.
 
-One dict operation a request. Each key is due to be written at its own moment: what is news (a first use, another address, a refusal after
-a quiet time) within seconds, more of the same once a minute.
+One dict operation per request. Each key has its own due time: news (a first use, a new address, a refusal after
+a quiet period) is written within seconds, anything else once a minute.
 """
 
 import secrets
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 ADMITTED: Final = "admitted"
 MINUTE_MS: Final = 60_000
 SOON_MS: Final = 4_000
-"""What is news is written after this time, together with what follows it until then."""
+"""Delay after which news is written, together with what follows it meanwhile."""
 PERIOD_MS: Final = 60_000
 REFUSALS_KEPT: Final = 50
 NONE_EARLIER: Final[list[tuple[int, str, int]]] = []
@@ -30,7 +30,7 @@ class Refused(NamedTuple):
 
 
 class Entry:
-    """One key that is in use. What most keys do not need, room for refusals, is made with the first of them."""
+    """The counts of one key in use. Space for refusals is allocated with the first one."""
 
     __slots__ = (
         "admitted", "client_ip", "due_ms", "earlier", "last_ms", "minute", "recent", "refused",
@@ -41,7 +41,7 @@ class Entry:
         self.admitted = 0
         self.refused: dict[str, int] = _NOTHING
         self.minute = 0
-        """Of which both are the counts, since the epoch."""
+        """The minute since the epoch to which both counts belong."""
         self.turn_ms = 0
         """Its end."""
         self.earlier: list[tuple[int, str, int]] = NONE_EARLIER
@@ -50,16 +50,16 @@ class Entry:
         self.client_ip = ""
         self.recent: deque[Refused] | None = None
         self.due_ms = 0
-        """When this is to be written; 0 while there is nothing new."""
+        """When this is due to be written; 0: there is nothing new."""
         self.refused_until_ms = 0
-        """Until then a refusal is more of the same."""
+        """Until when a further refusal is not news."""
         self.written_hour = 0
-        """Whose hash in Redis has its expiry."""
+        """The hour whose hash in Redis already has an expiry."""
         self.written_ip = ""
-        """What Redis has as the latest address."""
+        """The latest address in Redis."""
 
     def turn(self, now_ms: int) -> None:
-        """Begin another minute."""
+        """Begin a new minute."""
         counts = [(ADMITTED, self.admitted), *self.refused.items()]
         self.earlier = [*self.earlier, *((self.minute, outcome, count) for outcome, count in counts if count)]
         self.admitted = 0
@@ -69,9 +69,9 @@ class Entry:
 
 
 class UsageCounts:
-    """Counts in memory, for keys that exist: callers never pass a key id that was not found, so strangers cannot fill this.
+    """Counts in memory, for existing keys: callers never pass an unknown key id, so strangers cannot fill it.
 
-    :param limit: keys in use at once; a use of further keys is only counted in :attr:`dropped`
+    :param limit: maximum number of keys; uses of further keys are only counted in :attr:`dropped`
     """
 
     __slots__ = ("_due", "_entries", "_limit", "dropped")
@@ -79,7 +79,7 @@ class UsageCounts:
     def __init__(self, *, limit: int = 100_000) -> None:
         self._entries: dict[str, Entry] = {}
         self._due: defaultdict[int, list[str]] = defaultdict(list)
-        """Keys by the second in which they may be due."""
+        """Keys by the second in which they are due."""
         self._limit = limit
         self.dropped = 0
 
@@ -100,9 +100,9 @@ class UsageCounts:
     ) -> None:  # fmt: skip
         """Count a request that was refused for one of the contract's codes.
 
-        :param call: its route's pattern
-        :param proven: whether the key had signed it. Only such a refusal is kept itself: anybody who knows a key's id could push the others
-            out, and put any address in their place.
+        :param call: the route's pattern
+        :param proven: whether the signature was verified. Only then is the refusal recorded in detail: otherwise anyone who knows a key id
+        could displace the others, and forge any address.
         """
         entry = self._entries.get(key_id) or self._enter(key_id)
         if entry is not None:
@@ -132,14 +132,14 @@ class UsageCounts:
             self._due[due_ms // 1_000].append(key_id)
 
     def take(self, now_ms: int | None = None) -> dict[str, Entry]:
-        """What is to be written at this time; everything when none is given. Each is due again in a minute, if it is used until then."""
+        """The entries due at this time; all of them if none is given. Each is due again in a minute, if it is used meanwhile."""
         if now_ms is None:
             entries, self._entries = self._entries, {}
             self._due.clear()
             return entries
         taken: dict[str, Entry] = {}
         now_s = now_ms // 1_000
-        # What is due in hours was written down before the clock was set back.
+        # A due time hours ahead was set before the clock was set back.
         for second in sorted(second for second in self._due if second <= now_s or second > now_s + _FAR_S):
             for key_id in self._due.pop(second):
                 entry = self._entries.get(key_id)

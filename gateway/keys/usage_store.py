@@ -6,9 +6,9 @@ request. All keys of Redis carry the key id as hash tag:
     gerbang:{<key id>}:usage:<hour>   hash, field "<minute of the hour> <admitted | code of the refusal>" → count; kept 25 h past its hour
     gerbang:{<key id>}:last           sorted set, client IP → Unix ms of its latest admitted request; the latest ten addresses
     gerbang:{<key id>}:refusals       list of JSON [Unix ms, code, client IP, route], latest first; at most fifty
-    gerbang:active                    sorted set, key id → Unix ms of the latest write about it: where the admin service looks for news
+    gerbang:active                    sorted set, key id → Unix ms of the latest write about it, polled by the admin service
 
-The functions raise :class:`gateway.errors.StoreUnavailable`; statistics are worth an empty cell on the page, never an error page.
+The functions raise :class:`gateway.errors.StoreUnavailable`; missing statistics may leave a cell empty, but must not cause an error page.
 """
 
 import asyncio
@@ -34,11 +34,11 @@ _LAST_TTL_S = 400 * 86_400
 _REFUSALS_TTL_S = 7 * 86_400
 _ADDRESSES_KEPT = 10
 _CHUNK = 50
-"""Keys written in one round trip: few enough that preparing them does not hold up the event loop."""
+"""Keys written in one round trip: few enough that preparing them does not block the event loop."""
 _ACTIVE = "gerbang:active"
 _ACTIVE_KEPT_MS = 7 * 86_400_000
 _LATEST_MS = 32_503_680_000_000
-"""The year 3000: every later time is garbage, and some could not be written as a date."""
+"""The year 3000: later times are invalid, and some could not be formatted as a date."""
 _COUNTED = re.compile(r"([0-5]?[0-9]) ([a-z0-9_]{1,64}) ([0-9]{1,18})", re.ASCII)
 """Minute, outcome and count."""
 _log = structlog.get_logger(__name__)
@@ -69,11 +69,11 @@ class UsageWriter:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin to write in the background."""
+        """Start writing in the background."""
         self._task = repeat(self._beat, name="usage-writer")
 
     async def stop(self) -> None:
-        """Write what is left and end."""
+        """Write what is left, and stop."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
@@ -85,7 +85,7 @@ class UsageWriter:
         await self.flush(clock.now_ms())
 
     async def flush(self, now_ms: int, *, everything: bool = False) -> None:
-        """Add to Redis what is due, or everything. What Redis does not take is given up: never counted twice."""
+        """Add what is due, or everything, to Redis. What Redis does not accept is dropped, so that nothing is counted twice."""
         entries = list(self._counts.take(None if everything else now_ms).items())
         self._metrics.usage_dropped = self._counts.dropped
         for start in range(0, len(entries), _CHUNK):
@@ -108,7 +108,7 @@ class UsageWriter:
 
 
 def _add(pipeline: Any, key_id: str, entry: Entry) -> None:
-    """One key's part of a pipeline; its entry begins anew. Expiries are set again when there is something new to expire."""
+    """Add one key's commands to a pipeline and reset its entry. Expiries are set again when there is something new to expire."""
     entry.turn(entry.turn_ms - 1)
     hour = 0
     for minute, outcome, count in entry.earlier:
@@ -120,7 +120,7 @@ def _add(pipeline: Any, key_id: str, entry: Entry) -> None:
             entry.written_hour = hour
     if any(outcome == ADMITTED for _, outcome, _ in entry.earlier):
         last = last_key(key_id)
-        # GT: of several workers' flushes the latest use wins, in whatever order they arrive.
+        # GT: the latest use wins, in whatever order several workers flush.
         pipeline.execute_command("ZADD", last, "GT", entry.last_ms, entry.client_ip)
         if entry.written_ip != entry.client_ip:
             pipeline.execute_command("ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1)
@@ -146,11 +146,11 @@ def _refusals_key(key_id: str) -> str:
     return f"gerbang:{{{key_id}}}:refusals"
 
 
-# -- reading. Redis may hold what no version of this program wrote: what cannot be read is left out.
+# -- reading. Redis may contain data that no version of this program wrote; unreadable data is omitted.
 
 
 async def read_active(redis: Any, *, since_ms: int, now_ms: int) -> list[str]:
-    """Ids of keys that something was written about since then, and forget those of more than a week ago. What is there is not trusted."""
+    """Ids of keys with writes since then; those of more than a week ago are removed. The contents are not trusted."""
     _, answer = await _ask(
         redis, [("ZREMRANGEBYSCORE", _ACTIVE, "-inf", now_ms - _ACTIVE_KEPT_MS), ("ZRANGEBYSCORE", _ACTIVE, since_ms, "+inf")]
     )
@@ -166,7 +166,7 @@ async def read_last_use(redis: Any, key_ids: Sequence[str]) -> dict[str, LastUse
 def _last_use(answer: list[Any]) -> LastUse:
     # RESP2 answers [member, score], RESP3 and redis-py's own parsing [[member, score]].
     address, at_ms = answer[0] if isinstance(answer[0], list | tuple) else answer
-    # A time that none can be still says that the key was used: it must not end for being unused.
+    # Even an invalid time shows that the key was used: it must not be revoked as unused.
     return LastUse(int(min(max(float(at_ms), 0.0), float(_LATEST_MS))), _text(address))
 
 
@@ -187,7 +187,7 @@ async def read_minutes(redis: Any, key_id: str, *, now_ms: int, hours: int = 24)
 async def read_hours(redis: Any, key_id: str, *, now_ms: int, hours: int = 24) -> list[UsagePeriod]:
     """The last ``hours`` hours up to the present minute, oldest first, quiet ones included: a bar chart's data.
 
-    The hours are counted back from the end of the present minute, so that the last bar is as full as the others.
+    The hours are counted back from the end of the current minute, so that the last bar covers a full hour.
     """
     end_ms = (now_ms // MINUTE_MS + 1) * MINUTE_MS
     starts = [end_ms - back * HOUR_MS for back in range(hours, 0, -1)]
@@ -231,14 +231,14 @@ def _refused(item: bytes | str) -> Refused | None:
     at_ms, texts = found[0], found[1:]
     if type(at_ms) is not int or not 0 <= at_ms <= _LATEST_MS:
         return None
-    # Not printable, among others: half a surrogate pair, which no answer could be encoded with.
+    # Unprintable text, such as a lone surrogate, which could not be encoded.
     if not all(isinstance(text, str) and text.isprintable() for text in texts):
         return None
     return Refused(at_ms, *texts)
 
 
 async def forget(redis: Any, key_id: str, *, now_ms: int) -> None:
-    """Remove everything kept about a key: it was deleted."""
+    """Remove everything stored about a deleted key."""
     hours = range(now_ms // HOUR_MS - 26, now_ms // HOUR_MS + 1)
     keys = [last_key(key_id), _refusals_key(key_id), *(_usage_key(key_id, hour) for hour in hours)]
     await _ask(redis, [("ZREM", _ACTIVE, key_id), *(("UNLINK", key) for key in keys)])

@@ -32,7 +32,7 @@ _ENTRY_ID = re.compile(r"[0-9A-Za-z_-]{1,32}")
 
 
 class SealBroken(GerbangError):
-    """A sealed value that does not open: damaged, sealed for another context, or by a key that is not in the ring."""
+    """A sealed value that does not open: damaged, sealed for another context, or with a key that is not in the ring."""
 
 
 class Vault:
@@ -48,7 +48,7 @@ class Vault:
     def parse(cls, text: str) -> Self:
         """Read ``"id:base64 id:base64"``: white space between entries, standard Base64 of exactly 32 bytes each.
 
-        :raises ConfigError: every entry that cannot be used, by its position; never its value
+        :raises ConfigError: every invalid entry, by its position; never its value
         """
         keys: dict[str, bytes] = {}
         problems: list[ConfigProblem] = []

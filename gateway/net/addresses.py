@@ -5,7 +5,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _LONGEST = 45
-"""Characters of the longest text of an address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
+"""Length of the longest textual address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _REMEMBERED = 65_536
 
@@ -14,7 +14,7 @@ Network = IPv4Network | IPv6Network
 
 
 def parse(text: str) -> Address | None:
-    """One address; an IPv4-mapped IPv6 address is the IPv4 address (RFC 4291 §2.5.5.2).
+    """Parse an address; an IPv4-mapped IPv6 address is returned as IPv4 (RFC 4291 §2.5.5.2).
 
     :return: ``None`` for anything else: ports, octal, hexadecimal and short forms of IPv4, and zones (``fe80::1%eth0``), which name an
         interface of one machine (RFC 4007 §11)
@@ -31,7 +31,7 @@ def parse(text: str) -> Address | None:
 
 
 def canonical(text: str) -> str | None:
-    """The one text form of an address (RFC 5952), read by :func:`parse`; ``None`` for what is no address."""
+    """The canonical text of an address (RFC 5952); ``None`` if :func:`parse` does not accept it."""
     return _canonical(text) if len(text) <= _LONGEST else None
 
 
@@ -43,11 +43,11 @@ def _canonical(text: str) -> str | None:
 
 @lru_cache(_REMEMBERED)
 def customer_network(address: str) -> str:
-    """What counts as one party when something is counted by address: an IPv4 address, or the /64 of an IPv6 address (RFC 6177).
+    """The network that counts as one client: an IPv4 address, or the /64 of an IPv6 address (RFC 6177).
 
-    A customer commonly has a whole /64, so as many addresses as they like.
+    A customer commonly has a whole /64, and so any number of addresses.
 
-    :return: ``192.0.2.1``, ``2001:db8:1:2::/64``; text that is no address stays as it is
+    :return: ``192.0.2.1``, ``2001:db8:1:2::/64``; text that is not an address is returned unchanged
     """
     known = canonical(address)
     if known is None or ":" not in known:
@@ -56,12 +56,12 @@ def customer_network(address: str) -> str:
 
 
 class NetworkList:
-    """A list of networks, such as the trusted proxies. IPv4-mapped IPv6 networks and addresses are taken as IPv4."""
+    """A list of networks, such as the trusted proxies. IPv4-mapped IPv6 networks and addresses count as IPv4."""
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(map(_unmapped, networks))
         self.contains = lru_cache(_REMEMBERED)(self._contains)
-        """``(text of an address) -> bool``; ``False`` for text that is no address."""
+        """``(text of an address) -> bool``; ``False`` for text that is not an address."""
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -75,7 +75,7 @@ class NetworkList:
 
 
 def _unmapped(network: Network) -> Network:
-    """Networks in the form that canonical addresses have."""
+    """The network, converted to IPv4 if it is IPv4-mapped."""
     if isinstance(network, IPv6Network) and network.subnet_of(_MAPPED):
         return IPv4Network((int(network.network_address) & 0xFFFFFFFF, network.prefixlen - 96))
     return network

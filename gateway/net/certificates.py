@@ -10,17 +10,17 @@ if TYPE_CHECKING:
 
 
 def ends_ms(certificate: Path) -> int:
-    """When the first certificate of a PEM file ends, Unix milliseconds: a server's own stands first (RFC 8446 §4.4.2).
+    """When the first certificate of a PEM file, which is the server's own (RFC 8446 §4.4.2), expires, in Unix milliseconds.
 
     :raises OSError: the file cannot be read
-    :raises ValueError: there is no certificate in it
+    :raises ValueError: it contains no certificate
     """
     found = x509.load_pem_x509_certificate(certificate.read_bytes())
     return int(found.not_valid_after_utc.timestamp() * 1000)
 
 
 def end_or_zero(tls: "Tls | None") -> int:
-    """The same for a metric: 0 when there is no certificate, or none that can be read."""
+    """The same for a metric: 0 if there is no readable certificate."""
     if tls is None:
         return 0
     try:

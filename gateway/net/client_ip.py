@@ -1,7 +1,7 @@
-"""The client IP address of a request: the peer's, or what a trusted proxy's header says. Pure.
+"""Determines the client IP address of a request: the peer's, or the one in a trusted proxy's header. Pure.
 
 A chain of proxies is read from the right, over all of a header's lines, because only what trusted proxies appended can be believed: the
-first address that is no trusted proxy's is the client's. What cannot be read ends the walk without an address; it is never guessed.
+first address that is not a trusted proxy's is the client's. If a hop cannot be parsed, there is no address; it is never guessed.
 """
 
 import re
@@ -22,37 +22,37 @@ _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
 _HOST = re.compile(rb"[A-Za-z0-9\-._~]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _SCHEMES = {b"https": True, b"http": False}
 _WITH_ITS_PORT = frozenset({b"cloudfront-viewer-address"})
-"""Documented as address and port, the port always there and IPv6 without brackets."""
+"""Fields documented as address and port, the port always present and IPv6 without brackets."""
 _WITHOUT_PORT = frozenset({b"cf-connecting-ip", b"true-client-ip", b"x-real-ip", b"fastly-client-ip", b"fly-client-ip", b"x-client-ip"})
-"""Documented as one address."""
+"""Fields documented as one address."""
 _GOOGLE = (IPv4Network("35.191.0.0/16"), IPv4Network("130.211.0.0/22"), IPv6Network("2600:2d00:1:b029::/64"))
-"""Whence Google's load balancers connect."""
+"""The networks from which Google's load balancers connect."""
 _WITH_PORT = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
 """An address with brackets or a port, as some proxies write them in any header: ``[2001:db8::1]:80``, ``192.0.2.1:80``."""
 _NODE = re.compile(r"(?:\[([^\[\]]*)\]|([0-9.]+))(?::(?:[0-9]{1,5}|_[A-Za-z0-9._-]+))?", re.ASCII)
-"""RFC 7239 §6 node, when it is an address."""
+"""RFC 7239 §6 node that is an address."""
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _QUOTED = rb'"((?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*)"'
 _PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED + rb")[ \t]*")
-"""RFC 7239 §4 forwarded-pair. White space around ``;`` is tolerated, as is usual."""
+"""RFC 7239 §4 forwarded-pair. White space around ``;`` is accepted, as is common."""
 
 
 class Seen:
-    """The client's address, as far as it could be determined."""
+    """The client IP, or why it could not be determined."""
 
     __slots__ = ("address", "problem", "secure")
 
     def __init__(self, address: str, problem: str, *, secure: bool | None = None) -> None:
         self.address = address
-        """Canonical text; ``""`` when it cannot be read."""
+        """Canonical text; ``""`` if it could not be determined."""
         self.problem = problem
-        """For the owner of the request: why it cannot be read; ``""`` when it can."""
+        """Why it could not be determined, for the client; ``""`` if it could."""
         self.secure = secure
-        """Whether the client came over TLS, as a trusted proxy says (X-Forwarded-Proto, or ``Forwarded``); ``None`` when none says so."""
+        """Whether the client used TLS, as reported by a trusted proxy (X-Forwarded-Proto, or ``Forwarded``); ``None``: not reported."""
 
 
 class ClientIpRule:
-    """One configuration's rule, compiled."""
+    """The client IP rule of one configuration version, compiled."""
 
     def __init__(self, trusted_proxies: Sequence[Network], header: str = "X-Forwarded-For") -> None:
         self.trusted = NetworkList(trusted_proxies)
@@ -62,7 +62,7 @@ class ClientIpRule:
         self._direct: dict[str, Seen] = {}
 
     def of(self, request: Request) -> Seen:
-        """The client's address. Headers are looked at only when the peer is a trusted proxy."""
+        """Determine the client IP. Header fields are read only if the peer is a trusted proxy."""
         seen = self._direct.get(request.peer)
         return seen if seen is not None else self._of(request)
 
@@ -81,7 +81,7 @@ class ClientIpRule:
         return seen
 
     def as_sent(self, request: Request) -> Request:
-        """The request with the scheme and the Host that the client used, as reported by a trusted proxy: what RFC 9421 signs."""
+        """The request with the scheme and Host that the client used, as reported by a trusted proxy, for RFC 9421 signatures."""
         peer = canonical(request.peer)
         if peer is None or not request.believed or not self.trusted.contains(peer):
             return request
@@ -92,9 +92,9 @@ class ClientIpRule:
         return request if secure is None else request.replace(secure=secure)
 
     def reported(self, lines: list[bytes], peer: str) -> Seen:
-        """The client's address as a trusted proxy reports it.
+        """The client IP as reported by a trusted proxy.
 
-        :param lines: of the configured field
+        :param lines: the lines of the configured field
         """
         if not lines:
             return Seen(peer, "")
@@ -108,7 +108,7 @@ class ClientIpRule:
         return Seen(address, "")
 
     def _reported_scheme(self, request: Request) -> bool | None:
-        """Of the nearest proxy, where several have appended: in ``Forwarded`` when addresses are read there, else in X-Forwarded-Proto."""
+        """Whether the nearest proxy reports TLS: in ``Forwarded`` if addresses are read from it, else in X-Forwarded-Proto."""
         if self._hops is _forwarded:
             return _SCHEMES.get(_nearest(request, b"proto").lower())
         for line in reversed(request.field_lines(b"x-forwarded-proto")):
@@ -116,12 +116,12 @@ class ClientIpRule:
         return None
 
     def _reported_host(self, request: Request) -> bytes:
-        """The Host that the client used, from the same place; ``b""`` when nobody says one, or several do."""
+        """The Host that the client used, from the same field; ``b""`` if none or several are reported."""
         hosts = [_nearest(request, b"host")] if self._hops is _forwarded else request.field_lines(b"x-forwarded-host")
         return hosts[0] if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) else b""
 
     def _single(self, text: str) -> str | None:
-        """A field of one address: with a port where the field's documentation has one, else as in a list."""
+        """Parse a field of one address: with a port if the field is documented so, else like a list element."""
         if self._name in _WITH_ITS_PORT:
             address, _, port = text.rpartition(":")
             bare = address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
@@ -129,7 +129,7 @@ class ClientIpRule:
         return _address(text)
 
     def _walk(self, hops: Iterator[str], peer: str) -> Seen:
-        """From the nearest hop to the farthest, to the first that is no trusted proxy."""
+        """Walk from the nearest hop outwards to the first that is not a trusted proxy."""
         address = peer
         for hop in hops:
             farther = _address(hop)
@@ -142,11 +142,11 @@ class ClientIpRule:
 
 
 def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str | None:
-    """The rule for a service that decides nothing by the address: a field that cannot be read leaves the trusted proxy's own.
+    """The client IP for a service that makes no decision by it: if a field cannot be parsed, the trusted proxy's address.
 
-    :param peer: as the transport names it, a zone id included
+    :param peer: as reported by the transport, possibly with a zone id
     :param forwarded_for: the lines of X-Forwarded-For, in order
-    :return: ``None`` when the peer has no address
+    :return: ``None`` if the peer has no address
     """
     known = canonical((peer or "").partition("%")[0])
     if known is None:
@@ -163,7 +163,7 @@ def _rule(trusted: tuple[Network, ...]) -> ClientIpRule:
 
 
 def notes(settings: "ClientIp") -> list[tuple[str, str]]:
-    """What ``gerbang check`` notes on a valid configuration: key and note."""
+    """Notes of ``gerbang check`` on a valid configuration: key and text."""
     found: list[tuple[str, str]] = []
     name = settings.header.lower().encode("ascii")
     if name not in _LISTS.keys() | _WITH_ITS_PORT | _WITHOUT_PORT:
@@ -192,7 +192,7 @@ def _address(hop: str) -> str | None:
 
 
 def _of_family(bracketed: str | None, bare: str | None) -> str | None:
-    """Brackets are for IPv6, and only for it."""
+    """Parse an address; IPv6 if and only if in brackets."""
     if bracketed is not None:
         return canonical(bracketed) if ":" in bracketed else None
     return canonical(bare or "")
@@ -207,9 +207,9 @@ def _comma_separated(lines: list[bytes]) -> Iterator[str]:
 
 
 def _forwarded(lines: list[bytes]) -> Iterator[str]:
-    """``Forwarded`` (RFC 7239): hops from the nearest to the farthest, as bare addresses where they are addresses.
+    """``Forwarded`` (RFC 7239): hops from the nearest to the farthest; addresses without brackets and ports.
 
-    A line is read from its beginning, for only so are quotes told apart; one that does not parse is one hop that is no address.
+    A line is parsed from its beginning, as quoting requires; a line that does not parse counts as one hop that is not an address.
     """
     for line in reversed(lines):
         elements = _elements(line)
@@ -223,7 +223,7 @@ def _forwarded(lines: list[bytes]) -> Iterator[str]:
 
 
 def _nearest(request: Request, name: bytes) -> bytes:
-    """A parameter of the nearest proxy's element of ``Forwarded``; ``b""`` when it says none, or cannot be read."""
+    """A parameter of the nearest proxy's element of ``Forwarded``; ``b""`` if it is absent or does not parse."""
     for line in reversed(request.field_lines(b"forwarded")):
         elements = _elements(line)
         return elements[-1].get(name, b"") if elements else b""
@@ -231,12 +231,12 @@ def _nearest(request: Request, name: bytes) -> bytes:
 
 
 def _no_address(node: str) -> str:
-    """Text that the walk does not take for an address: in ``Forwarded``, a bare IPv6 address is none."""
+    """Text that is not parsed as an address: in ``Forwarded``, a bare IPv6 address is not valid."""
     return node if _address(node) is None else f'"{node}"'
 
 
 def _elements(line: bytes) -> list[dict[bytes, bytes]] | None:
-    """The pairs of each element, names in lower case; ``None`` when the line is malformed."""
+    """The pairs of each element, names in lower case; ``None`` if the line is malformed."""
     elements: list[dict[bytes, bytes]] = []
     pairs: dict[bytes, bytes] = {}
     position, end = 0, len(line)
@@ -264,4 +264,4 @@ def _shown(text: str) -> str:
 
 
 _LISTS: dict[bytes, Callable[[list[bytes]], Iterator[str]]] = {b"x-forwarded-for": _comma_separated, b"forwarded": _forwarded}
-"""Fields that hold a list of hops; every other holds one address."""
+"""Fields that contain a list of hops; all others contain one address."""

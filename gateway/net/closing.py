@@ -12,7 +12,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 def unsent(transport: asyncio.Transport) -> int:
-    """Bytes that wait here or in the kernel: what the peer's own kernel has not acknowledged. 0 when the socket is closed."""
+    """Bytes buffered here or in the kernel that the peer's kernel has not acknowledged. 0 if the socket is closed."""
     sock = transport.get_extra_info("socket")
     if sock is None:
         return 0
@@ -24,7 +24,7 @@ def unsent(transport: asyncio.Transport) -> int:
 
 
 def reset(transport: asyncio.Transport) -> None:
-    """Cut the connection so that the peer notices: to one that reads an answer without a length, an orderly end completes it."""
+    """Abort the connection (RST): a normal close would complete an answer that is delimited by the end of the connection."""
     connected: socket.socket | None = transport.get_extra_info("socket")
     if connected is not None and connected.family in (socket.AF_INET, socket.AF_INET6):
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -8,16 +8,16 @@ import resource
 from typing import Final
 
 RESERVED: Final = 512
-"""For listening sockets, stores, the log, idle upstream connections, and connections that are just being refused."""
+"""Reserved for listening sockets, stores, the log, idle upstream connections, and connections that are being refused."""
 
 
 def raise_limit() -> None:
-    """Have as many as this process is allowed to: the soft limit often is 1 024, for the sake of select(2), which is not used here."""
+    """Raise the soft limit to the hard limit: it is often 1024 because of select(2), which is not used here."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def connections() -> int:
-    """So many clients' connections leave one descriptor for the other side of each; at least 8."""
+    """The number of client connections that leaves one descriptor for the upstream side of each; at least 8."""
     soft, _hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return 1 << 30 if soft == resource.RLIM_INFINITY else max(8, (soft - RESERVED) // 2)

@@ -4,17 +4,17 @@ import socket
 from typing import Final
 
 IDLE_S: Final = 60
-"""Silence before the first probe; below what firewalls and load balancers forget a connection after (350 s is the shortest common one)."""
+"""Idle time before the first probe; below the idle time-outs of firewalls and load balancers (350 s is the shortest common one)."""
 INTERVAL_S: Final = 15
 PROBES: Final = 4
 UNACKNOWLEDGED_MS: Final = (IDLE_S + PROBES * INTERVAL_S) * 1_000
-"""How long what was sent may stay unacknowledged: probes are sent on silent connections alone (RFC 5482)."""
+"""How long sent data may stay unacknowledged (RFC 5482): probes are sent on idle connections only."""
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Let the kernel end a connection whose other end does not answer for two minutes. Set on a listening socket, for all it accepts.
+    """Let the kernel close a connection whose peer does not answer for two minutes. Accepted sockets inherit it from a listening one.
 
-    :param sock: anything with ``setsockopt``; a Unix socket is left alone
+    :param sock: anything with ``setsockopt``; Unix sockets are left unchanged
     """
     if sock.family not in (socket.AF_INET, socket.AF_INET6):
         return
@@ -22,6 +22,6 @@ def keep_alive(sock: socket.socket) -> None:
     for name, value in (
         ("TCP_KEEPIDLE", IDLE_S), ("TCP_KEEPINTVL", INTERVAL_S), ("TCP_KEEPCNT", PROBES), ("TCP_USER_TIMEOUT", UNACKNOWLEDGED_MS),
     ):  # fmt: skip
-        option = getattr(socket, name, None)  # not every system has each
+        option = getattr(socket, name, None)  # not available on every system
         if option is not None:
             sock.setsockopt(socket.IPPROTO_TCP, option, value)

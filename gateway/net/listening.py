@@ -6,14 +6,14 @@ from gateway.config.values import Address
 from gateway.errors import ConfigError, ConfigProblem
 
 BACKLOG = 4_096
-"""Connections that wait to be accepted, per worker; the kernel's ``somaxconn`` bounds it too."""
+"""Backlog per worker; also limited by the kernel's ``somaxconn``."""
 
 
 def listen(address: Address, *, where: str, count: int = 1) -> list[socket.socket]:
     """Bind and listen; the kernel spreads connections over the sockets (``SO_REUSEPORT``).
 
-    The first socket binds without sharing the port, so that a port on which anybody listens, another gateway too, is busy; only then it is
-    opened for the others.
+    The first socket binds without sharing the port, so that it fails if the port is in use, even by another gateway; then the port is
+    shared with the others.
 
     :param where: the setting that names the address
     :raises ConfigError: the address cannot be listened on; says why

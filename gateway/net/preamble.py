@@ -32,7 +32,7 @@ _RECORD_HEAD, _LONGEST_RECORD, _HANDSHAKE = 5, 16_384, 22
 
 
 class Host(Protocol):
-    """What the listener needs of the service that it accepts connections for."""
+    """The service that a listener accepts connections for."""
 
     def sends_header(self, peer: str) -> bool:
         """Whether this peer must send a PROXY header, which is then trusted."""
@@ -41,7 +41,7 @@ class Host(Protocol):
         """Time limit of the preamble: the PROXY header and the client's part of the TLS handshake, excluding the wait for its turn."""
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
-        """Whether one more connection of this peer may begin.
+        """Whether one more connection from this peer may begin.
 
         :param of_peer: preambles in progress for its network; may include, for one iteration of the loop, one that is already being served
         :param in_all: preambles in progress in total
@@ -51,7 +51,7 @@ class Host(Protocol):
         """A connection was dropped because its preamble was invalid or timed out; ``reason`` is ``proxy header`` or ``tls``."""
 
     def in_turn(self, peer: str, begin: Callable[[], None]) -> None:
-        """Call ``begin`` when it is the peer's turn, and nothing else in that iteration of the loop."""
+        """Call ``begin`` at the peer's turn, and nothing else in that turn of the event loop."""
 
     def tls_limits(self) -> dict[str, Any]:
         """Arguments of ``loop.connect_accepted_socket`` that limit the duration of the TLS shutdown."""
@@ -59,7 +59,7 @@ class Host(Protocol):
     def client(self, peer: str | None = None, *, believed: bool = True) -> asyncio.Protocol:
         """The protocol that serves a client with this address.
 
-        :param believed: false when the PROXY header did not name the client
+        :param believed: false if the PROXY header did not name the client
         """
 
 
@@ -68,7 +68,7 @@ class _NoRoom(Exception):
 
 
 class PreambleListener:
-    """Reads the PROXY header of peers that send one (others are clients themselves), and starts TLS if there is a context for it."""
+    """Reads the PROXY header of peers that send one, and starts TLS if there is a context for it."""
 
     def __init__(self, listening: socket.socket, host: Host, tls: ssl.SSLContext | None) -> None:
         listening.setblocking(False)

@@ -1,6 +1,6 @@
 """The PROXY protocol, versions 1 and 2 (haproxy.org, doc/proxy-protocol.txt): the client address as sent by a trusted load balancer.
 
-The header comes before TLS, so it is read off the accepted socket, not one byte further (:mod:`gateway.net.preamble`).
+The header precedes TLS, so exactly its bytes are read from the accepted socket (:mod:`gateway.net.preamble`).
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 SIGNATURE_V2 = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1 = 107
 MAX_V2_PAYLOAD = 4_096
-"""Addresses and TLVs together."""
+"""Maximum length of addresses and TLVs."""
 _PORT = re.compile(rb"0|[1-9][0-9]{0,4}")
 _FAMILIES = frozenset({0x00, 0x11, 0x12, 0x21, 0x22, 0x31, 0x32})
 """Address family and transport protocol, as §2.2 defines them; every other value must be rejected."""
@@ -46,7 +46,7 @@ def parse_v1(line: bytes) -> str | None:
 
 
 def v2_payload_length(header: bytes) -> int:
-    """How many bytes follow the fixed 16.
+    """The number of bytes after the fixed 16.
 
     :raises ProxyHeaderError:
     """
@@ -82,7 +82,7 @@ async def read_source(sock: socket.socket) -> str | None:
     """Read exactly one header.
 
     :return: see :func:`parse_v1`
-    :raises ProxyHeaderError: what came is not one, or the connection ended
+    :raises ProxyHeaderError: it is not a PROXY header, or the connection ended
     """
     start = await _exactly(sock, 12)  # the shortest version 1 line is longer than that
     if start == SIGNATURE_V2:

@@ -1,18 +1,18 @@
-"""How many of something each client has: names that have none are forgotten."""
+"""A counter per name that forgets names at zero."""
 
 
 class Tally:
-    """See the module. In as much memory as there are things that are counted."""
+    """See the module. Memory is proportional to the total count."""
 
     __slots__ = ("counts", "total")
 
     def __init__(self) -> None:
         self.counts: dict[str, int] = {}
-        """By name; none is 0."""
+        """Counts by name; never 0."""
         self.total = 0
 
     def of(self, name: str) -> int:
-        """How many this name has."""
+        """The count of a name."""
         return self.counts.get(name, 0)
 
     def add(self, name: str) -> None:
@@ -21,9 +21,9 @@ class Tally:
         self.total += 1
 
     def remove(self, name: str) -> None:
-        """One less of those that were added.
+        """Decrement a name's count.
 
-        :raises KeyError: it has none
+        :raises KeyError: its count is 0
         """
         left = self.counts[name] - 1
         self.total -= 1

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 def server_context(settings: "Tls") -> ssl.SSLContext:
     """A context for the public port.
 
-    :raises ConfigError: the files cannot be read, or the key is not the certificate's
+    :raises ConfigError: the files cannot be read, or the key does not match the certificate
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -24,25 +24,25 @@ def server_context(settings: "Tls") -> ssl.SSLContext:
 
 
 class ServerTls:
-    """The context in use. New handshakes use what :meth:`reload` has loaded; connections that are open keep what they have."""
+    """The current context. New handshakes use what :meth:`reload` has loaded; open connections are not affected."""
 
     def __init__(self, settings: "Tls") -> None:
         self._settings = settings
         self.context = server_context(settings)
 
     def check(self) -> None:
-        """Whether the files as they are now could be loaded.
+        """Check that the current files can be loaded.
 
-        :raises ConfigError: they could not; nothing has changed
+        :raises ConfigError: they cannot; nothing is changed
         """
         server_context(self._settings)
 
     def reload(self) -> None:
         """Load the certificate and key again from their files.
 
-        :raises ConfigError: they cannot be used; the old ones stay
+        :raises ConfigError: they cannot be used; the old ones are kept
         """
-        self.check()  # a pair that does not fit would otherwise leave the new certificate with the old key
+        self.check()  # a mismatched pair would leave the new certificate with the old key
         _load(self.context, self._settings.certificate, self._settings.key)
 
 
@@ -54,5 +54,5 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
 
 
 def _no_password() -> str:
-    """Without this OpenSSL would ask on the terminal for an encrypted key's password."""
+    """Without this, OpenSSL would prompt on the terminal for an encrypted key's passphrase."""
     raise ssl.SSLError("the key is encrypted; give it without a passphrase")

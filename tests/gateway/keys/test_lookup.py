@@ -551,7 +551,7 @@ async def test_made_up_ids_neither_push_out_keys_nor_grow_without_bound(world):
 
 
 async def test_made_up_ids_wait_in_a_line_of_their_own_that_is_bounded(world, monkeypatch):
-    monkeypatch.setattr(lookup, "_UNKNOWN_PLACES", 5)
+    monkeypatch.setattr(lookup, "_UNKNOWN_QUEUED", 5)
     record = await world.key()
     await filled(world, record)
     gate = await world.gate()

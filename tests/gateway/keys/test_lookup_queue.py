@@ -1,36 +1,36 @@
-"""Batches of look-ups: whoever stands in line is served, whatever else is under way."""
+"""The queue that batches key look-ups."""
 
 import asyncio
 from typing import Any
 
 import pytest
 
-from gateway.keys.lines import Line
+from gateway.keys.lookup_queue import LookupQueue
 
 
 @pytest.fixture
 async def line():
-    """With one hand, that is done with a batch at once."""
+    """A queue with one worker, whose batches end at once."""
     served: list[str] = []
 
     async def work(key_ids):
         served.extend(key_ids)
 
-    line: Any = Line(work, batch=10, hands=1)
+    line: Any = LookupQueue(work, batch=10, workers=1)
     line.served = served
     yield line
     await line.aclose()
 
 
-async def test_what_runs_beside_the_line_takes_no_hand_from_it(line):
-    """Records on their way to a slow Redis took all hands; a key that came then was looked up when the next one came, or never."""
+async def test_a_task_beside_the_queue_occupies_no_worker(line):
+    """Regression: writes to a slow Redis occupied all workers, and a key queued then waited for the next one, or for ever."""
     line.spawn(asyncio.sleep(60))
     line.add("a")
     await asyncio.sleep(0)
     assert line.served == ["a"]
 
 
-async def test_who_comes_in_the_turn_in_which_the_last_hand_ends_is_served(line):
+async def test_an_id_that_is_queued_while_the_last_worker_ends_is_looked_up(line):
     line.add("a")
     asyncio.get_running_loop().call_soon(line.add, "b")
     for _ in range(5):
@@ -38,7 +38,7 @@ async def test_who_comes_in_the_turn_in_which_the_last_hand_ends_is_served(line)
     assert line.served == ["a", "b"]
 
 
-async def test_no_more_are_asked_for_in_a_second_than_may_be():
+async def test_the_number_of_ids_per_second_is_bounded():
     served: list[int] = []
 
     async def work(key_ids):
@@ -47,10 +47,10 @@ async def test_no_more_are_asked_for_in_a_second_than_may_be():
             done.set()
 
     done, loop = asyncio.Event(), asyncio.get_running_loop()
-    began, line = loop.time(), Line(work, batch=10, hands=2, per_second=1_000)
+    began, line = loop.time(), LookupQueue(work, batch=10, workers=2, per_second=1_000)
     for number in range(25):
         line.add(str(number))
     await done.wait()
-    assert loop.time() - began >= 0.014  # a batch may be asked for at once
+    assert loop.time() - began >= 0.014  # the first batch is not delayed
     assert max(served) == 10
     await line.aclose()

@@ -1,4 +1,4 @@
-"""Batches lookups: key ids waiting in order for a bounded number of concurrent queries, and of ids a second."""
+"""A queue that batches key look-ups, with bounds on concurrent batches and on ids per second."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
@@ -8,43 +8,43 @@ from typing import Any
 from gateway.runtime.tasks import cancel, spawn
 
 
-class Line:
-    """A queue of key ids, served in batches: a single id is served at once; ids that arrive while all hands are busy form the next batch.
+class LookupQueue:
+    """A queue of key ids: a single id is processed at once; ids that arrive while all workers are busy form the next batch.
 
     :param work: looks up some of the ids; must not raise
     :param batch: maximum number of ids per batch
-    :param hands: maximum number of concurrent batches
-    :param places: maximum number of queued ids
+    :param workers: maximum number of concurrent batches
+    :param max_queued: maximum number of queued ids
     :param per_second: maximum number of ids per second, with a burst of one batch after an idle period
     """
 
     def __init__(
-        self, work: Callable[[list[str]], Awaitable[None]], *, batch: int, hands: int, places: int = 1 << 30, per_second: float = inf
+        self, work: Callable[[list[str]], Awaitable[None]], *, batch: int, workers: int, max_queued: int = 1 << 30, per_second: float = inf
     ) -> None:
         self._work = work
         self._batch = batch
-        self._hands = hands
-        self._places = places
+        self._workers = workers
+        self._max_queued = max_queued
         self._seconds_each = 1 / per_second
         self._free = 0.0
         """Time from which the next batch may be looked up."""
         self._waiting: dict[str, None] = {}
-        self._taking = 0
+        self._running = 0
         """Number of batches in progress."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def add(self, key_id: str) -> bool:
-        """Queue an id; false when the queue is full."""
-        if len(self._waiting) >= self._places:
+        """Queue an id. ``False``: the queue is full."""
+        if len(self._waiting) >= self._max_queued:
             return False
         self._waiting[key_id] = None
-        if self._taking < self._hands:
-            self._taking += 1
-            self.spawn(self._take())
+        if self._running < self._workers:
+            self._running += 1
+            self.spawn(self._work_off())
         return True
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run a task that is cancelled with the queue, without occupying a hand."""
+        """Run a task that is cancelled with the queue, without occupying a worker."""
         task = spawn(work, name="key-lookup")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -54,18 +54,18 @@ class Line:
         self._waiting.clear()
         await cancel(*self._tasks)
 
-    async def _take(self) -> None:
+    async def _work_off(self) -> None:
         try:
             while self._waiting:
                 some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
                 for key_id in some:
                     del self._waiting[key_id]
-                await self._turn_of(len(some))
+                await self._wait_for_rate(len(some))
                 await self._work(some)
         finally:
-            self._taking -= 1  # not in a callback: an id may be queued before the loop runs it
+            self._running -= 1  # not in a callback: an id may be queued before the loop runs it
 
-    async def _turn_of(self, count: int) -> None:
+    async def _wait_for_rate(self, count: int) -> None:
         now = asyncio.get_running_loop().time()
         self._free = max(self._free, now - self._batch * self._seconds_each) + count * self._seconds_each
         if self._free > now:
