@@ -1,6 +1,6 @@
 """The gateway assertion: a short-lived JWT (EdDSA) by which an upstream verifies who a request is from.
 
-The gate makes it (:mod:`gateway.assertion.sign`, keys from :mod:`gateway.assertion.keys`); an upstream written in Python checks it
+The gate signs it (:mod:`gateway.assertion.sign`, keys from :mod:`gateway.assertion.keys`); an upstream written in Python verifies it
 with one call of :func:`verify`, or with :func:`require_assertion` as an aiohttp middleware.
 """
 
@@ -17,7 +17,7 @@ __all__ = ["ASSERTED", "Asserted", "AssertionRefused", "KeyRing", "Signer", "Sig
 
 
 def __getattr__(name: str) -> object:
-    """The upstream's half is imported when it is asked for: a worker has no use for it, nor for aiohttp's client behind it."""
+    """Import the verifier on first use: a worker needs neither it nor aiohttp's client."""
     if name in __all__:
         return getattr(import_module("gateway.assertion.verifier"), name)
     raise AttributeError(name)

@@ -1,7 +1,7 @@
 """Signing keys of the assertion: generated on first start, rotated by age, in a directory that several gateways can share.
 
 A key's file is ``<created, Unix ms>-<kid>.pem`` (PKCS #8, mode 0600). A new key is published in the JWKS before it signs, and an old one
-stays published after it last signed, so that no verifier's cached JWKS is ever behind. What is due is decided by :func:`plan`.
+stays published after it last signed, so that no verifier's cached JWKS lacks a key in use. :func:`plan` decides what is due.
 """
 
 import json
@@ -22,7 +22,7 @@ from gateway.errors import GerbangError
 PUBLISHED_AHEAD_MS = 60_000
 """How long a key is in the JWKS before it signs; longer than :data:`JWKS_MAX_AGE_S`."""
 PUBLISHED_AFTER_MS = 600_000
-"""How long it stays there after its successor signs: an assertion's life (at most 60 s), with room for clocks and caches."""
+"""How long it stays there after its successor signs: an assertion's lifetime (at most 60 s) plus a margin for clocks and caches."""
 JWKS_MAX_AGE_S = 30
 """``Cache-Control`` of the JWKS."""
 
@@ -30,7 +30,7 @@ _FILE = re.compile(r"([0-9]{1,15})-([0-9A-Za-z_-]{43})\.pem")
 
 
 class SigningKeysUnusable(GerbangError):
-    """The folder of signing keys cannot be made, read or written; says which path and why."""
+    """The folder of signing keys cannot be created, read or written; the message names the path and the reason."""
 
 
 class SigningKey(NamedTuple):
@@ -48,18 +48,18 @@ class SigningKey(NamedTuple):
 
     @classmethod
     def of(cls, private: Ed25519PrivateKey, created_ms: int) -> "SigningKey":
-        """This key, with its kid computed."""
+        """Wrap a private key and compute its kid."""
         # RFC 7638 §3: the required members, in order, without white space.
         required = json.dumps(_public(private), separators=(",", ":"), sort_keys=True)
         return cls(created_ms, base64url(sha256(required.encode()).digest()).decode(), private)
 
     def pem(self) -> str:
-        """PKCS #8, not encrypted: for its file, and for handing it to a worker."""
+        """PKCS #8, not encrypted, for its file and for a worker."""
         return self.private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
     @classmethod
     def from_pem(cls, pem: str, created_ms: int) -> "SigningKey":
-        """The key of :meth:`pem`.
+        """Parse the output of :meth:`pem`.
 
         :raises ValueError: not a PEM private key, or not an Ed25519 one
         """
@@ -77,17 +77,17 @@ class SigningKey(NamedTuple):
 
 
 def _public(private: Ed25519PrivateKey) -> dict[str, str]:
-    """The members of the public key's JWK that make it what it is."""
+    """The required members of the public key's JWK."""
     return {"crv": "Ed25519", "kty": "OKP", "x": base64url(private.public_key().public_bytes_raw()).decode()}
 
 
 def base64url(value: bytes) -> bytes:
-    """Without padding, as in JOSE (RFC 7515 §2)."""
+    """Base64url without padding, as in JOSE (RFC 7515 §2)."""
     return urlsafe_b64encode(value).rstrip(b"=")
 
 
 class Plan(NamedTuple):
-    """What is due for keys of these ages: which one signs (``None``: there is none), whether to make one, which to drop."""
+    """What is due for keys of these ages: which one signs (``None``: none), whether to create one, which to delete."""
 
     signing: int | None
     make: bool
@@ -97,8 +97,8 @@ class Plan(NamedTuple):
 def plan(created: Sequence[int], now_ms: int, rotate_after_ms: int) -> Plan:
     """Decide by age. ``created`` is sorted, oldest first; the answers are positions in it.
 
-    The newest key that has been published long enough signs; where none has, the oldest does: on the first start there is no verifier
-    yet, and after a clock that stepped back the longest-known key is the safest.
+    The newest key that has been published long enough signs; if there is none, the oldest does: on the first start there is no verifier
+    yet, and after the clock has been set back the key known longest is the safest.
     """
     usable = [position for position, at_ms in enumerate(created) if at_ms + PUBLISHED_AHEAD_MS <= now_ms]
     signing = usable[-1] if usable else 0 if created else None
@@ -108,10 +108,10 @@ def plan(created: Sequence[int], now_ms: int, rotate_after_ms: int) -> Plan:
 
 
 class KeyRing:
-    """The keys of one gate: from a folder, or in memory when there is none.
+    """The keys of one gate, in a folder or in memory only.
 
-    :param folder: made with mode 0700 when missing; ``None``: keys of this process's lifetime only
-    :param earlier: the ring that this one takes over from: its keys stay published
+    :param folder: created with mode 0700 if missing; ``None``: the keys last as long as this process
+    :param earlier: the ring that this one replaces; its keys stay published
     """
 
     def __init__(self, folder: Path | None, *, rotate_after_ms: int, earlier: "KeyRing | None" = None) -> None:
@@ -121,7 +121,7 @@ class KeyRing:
         self._earlier = earlier
 
     def refresh(self, now_ms: int) -> SigningKey:
-        """Read the folder, make and drop what is due, and return the key that signs now.
+        """Read the folder, create and delete keys as due, and return the key that signs now.
 
         :raises SigningKeysUnusable: nothing was changed in memory
         """
@@ -160,14 +160,14 @@ def _read(folder: Path) -> list[SigningKey]:
         try:
             keys.append(SigningKey.from_pem(path.read_text(), int(match[1])))
         except FileNotFoundError:
-            continue  # another gate that shares the folder has just dropped it
+            continue  # another gate that shares the folder has just deleted it
         except (OSError, ValueError) as error:
             raise SigningKeysUnusable(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return sorted(keys, key=lambda key: key.created_ms)
 
 
 def _write(folder: Path, key: SigningKey) -> None:
-    """Write a whole file or none: under a name of its own first, then renamed."""
+    """Write a file atomically: to a temporary name first, then rename."""
     draft = folder / f".{secrets.token_hex(8)}"
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -7,9 +7,9 @@ from gateway.http1.message import Identity
 
 
 class Signer:
-    """Makes assertions with the key that :meth:`use` last named.
+    """Signs assertions with the current key.
 
-    :param ttl_ms: life of an assertion, at most 60 s
+    :param ttl_ms: lifetime of an assertion, at most 60 s
     """
 
     def __init__(self, key: SigningKey, *, issuer: str, ttl_ms: int) -> None:
@@ -17,21 +17,21 @@ class Signer:
         self.use(key)
 
     def configure(self, *, issuer: str, ttl_ms: int) -> None:
-        """Make the next assertions with these; callers that keep earlier ones drop them."""
+        """Use these values for further assertions; callers must drop cached ones."""
         self.period_ms = ttl_ms // 2
-        """How long the caller may keep using one assertion: what it hands out has at least half of its life left."""
+        """How long callers may reuse an assertion, so that at least half of its lifetime is left."""
         self._issuer = issuer
         self._ttl_s = ttl_ms // 1000
 
     def use(self, key: SigningKey) -> None:
-        """Sign with this key from now on. Assertions already made stay good: their key stays in the JWKS."""
+        """Sign with this key from now on. Earlier assertions stay valid: their key stays in the JWKS."""
         self._key = key
         self._header = _segment({"alg": "EdDSA", "typ": "JWT", "kid": key.kid}) + b"."
 
     def assertion(self, identity: Identity | None, audience: str, now_ms: int) -> bytes:
-        """A compact JWS (RFC 7515 §7.1) saying who the request is from, for the upstream of this name.
+        """A compact JWS (RFC 7515 §7.1) that states who the request is from, for the upstream ``audience``.
 
-        :param identity: ``None`` on a public route: the assertion then says only that the request came through the gate
+        :param identity: ``None`` on a public route: the assertion then states only that the request came through the gate
         """
         issued = now_ms // 1000
         claims: dict[str, object] = {"iss": self._issuer, "aud": audience, "iat": issued, "exp": issued + self._ttl_s}

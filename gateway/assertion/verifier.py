@@ -5,7 +5,7 @@
     async def orders(request):
         account = request[ASSERTED].account_id
 
-Nothing here is used by the gate itself.
+The gate itself does not use this module.
 """
 
 import asyncio
@@ -25,21 +25,21 @@ from gateway.errors import PROBLEM_JSON, GerbangError, problem
 from gateway.runtime import clock
 
 MAX_LIFE_S = 60
-"""The longest life the gate gives an assertion; a longer one is not the gate's."""
+"""Maximum lifetime of the gate's assertions; longer ones are refused."""
 LEEWAY_MS = 5_000
-"""How far this machine's clock and the gate's may be apart."""
+"""Tolerated difference between this machine's clock and the gate's."""
 REFRESH_MS = 300_000
 """Age at which a cached JWKS is fetched again."""
 RETRY_MS = 1_000
-"""The least time between two fetches that unknown key ids cause."""
+"""Minimum interval between fetches for unknown key ids."""
 
 
 class AssertionRefused(GerbangError):
-    """The assertion does not prove what was expected; the text says why, for the upstream's log."""
+    """The assertion is invalid; the message says why, for the upstream's log."""
 
 
 class Asserted(NamedTuple):
-    """Who the gate says the request is from; all empty for a public route's request, which has no sender."""
+    """The identity asserted by the gate; all members are empty for a request to a public route."""
 
     account_id: str
     key_id: str
@@ -47,11 +47,11 @@ class Asserted(NamedTuple):
 
 
 ASSERTED: web.RequestKey[Asserted] = web.RequestKey("gerbang.asserted", Asserted)
-"""Where :func:`require_assertion` leaves the identity: ``request[ASSERTED]``."""
+"""The key under which :func:`require_assertion` stores the identity: ``request[ASSERTED]``."""
 
 
 class _EdDSAOnly(JWSRegistry):
-    """Pins the one algorithm of the contract. (RFC 9864 renames it to ``Ed25519``; joserfc warns about the old name.)"""
+    """Accepts EdDSA only. (RFC 9864 renames it to ``Ed25519``; joserfc warns about the old name.)"""
 
     def get_alg(self, name: str) -> Any:
         if name != "EdDSA":
@@ -72,8 +72,8 @@ def verify(
 
     :param expected_audience: this upstream's name in the gate's configuration
     :param jwks: the JSON of ``/.well-known/jwks.json``, or a key set imported from it
-    :param allow_anonymous: also accept the proof that a request of a public route came through the gate
-    :raises AssertionRefused: on any doubt
+    :param allow_anonymous: also accept the assertion of a request to a public route
+    :raises AssertionRefused: it is not valid
     """
     try:
         keys = jwks if isinstance(jwks, KeySet) else KeySet.import_key_set(jwks)  # type: ignore[arg-type]  # it checks the shape
@@ -99,7 +99,7 @@ def _asserted(account_id: object, key_id: object, scopes: object) -> Asserted:
 
 
 def _check_times(issued: object, expires: object, now_ms: int) -> None:
-    if type(issued) is not int or type(expires) is not int:  # a bool is an int to isinstance
+    if type(issued) is not int or type(expires) is not int:  # isinstance would accept a bool
         raise AssertionRefused("iat, exp: missing")
     if not 0 < expires - issued <= MAX_LIFE_S:
         raise AssertionRefused("exp: later than the maximum lifetime of an assertion")
@@ -110,7 +110,7 @@ def _check_times(issued: object, expires: object, now_ms: int) -> None:
 
 
 class JwksCache:
-    """The gate's public keys, fetched when needed, again when old, and at once (but not more than once a second) for an unknown key id."""
+    """A cache of the gate's public keys: fetched on first use, again when old, and for unknown key ids (at most once a second)."""
 
     def __init__(self, url: str, *, timeout_ms: int = 3_000) -> None:
         self._url = url
@@ -120,13 +120,13 @@ class JwksCache:
         self._lock = asyncio.Lock()
 
     async def keys_for(self, token: str, now_ms: int) -> KeySet:
-        """A key set that holds the token's key, if the gate has it. ``now_ms`` is monotonic.
+        """A key set that contains the token's key, if the gate has it. ``now_ms`` is monotonic.
 
-        :raises AssertionRefused: the gate's keys were never reached
+        :raises AssertionRefused: the gate's keys could not be fetched
         """
         kid = _kid_of(token)
         if self._due(kid, now_ms):
-            async with self._lock:  # whoever waited finds it done
+            async with self._lock:  # another task may have fetched it meanwhile
                 if self._due(kid, now_ms):
                     self._tried_ms = now_ms
                     self._keys = await self._fetch() or self._keys
@@ -150,7 +150,7 @@ class JwksCache:
 
 
 def _kid_of(token: str) -> object:
-    """The key id that an unverified token names; only chooses whether to fetch."""
+    """The key id in an unverified token; only used to decide whether to fetch."""
     header = token.partition(".")[0]
     try:
         return json.loads(urlsafe_b64decode(header + "=" * (-len(header) % 4)))["kid"]
@@ -170,10 +170,10 @@ def require_assertion(
     public: Callable[[web.Request], bool] = lambda _request: False,
     exempt: Callable[[web.Request], bool] = lambda _request: False,
 ) -> Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]:
-    """An aiohttp middleware that answers 401 to whatever did not come through the gate, and leaves who it is from in ``request[ASSERTED]``.
+    """An aiohttp middleware that answers 401 to requests that did not come through the gate, and sets ``request[ASSERTED]``.
 
-    :param public: requests that the gate routes as ``public``: they must come through it too, but may be from nobody
-    :param exempt: requests that need no assertion: the gate's health checks
+    :param public: requests that the gate routes as ``public``: they must come through the gate, but need no identity
+    :param exempt: requests that need no assertion, such as the gate's health checks
     """
     cache = JwksCache(jwks_url)
 
@@ -191,7 +191,7 @@ def require_assertion(
                     now_ms=clock.now_ms(),
                     allow_anonymous=public(request),
                 )
-            except (AssertionRefused, ValueError):  # ValueError: no such header, or several
+            except (AssertionRefused, ValueError):  # ValueError: the header is missing or repeated
                 refused = problem(401, "assertion_refused", "Assertion refused", f"no valid {header}")
                 return web.json_response(refused, status=401, content_type=PROBLEM_JSON)
         return await handler(request)

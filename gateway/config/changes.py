@@ -10,11 +10,11 @@ from gateway.config.fields import Section
 from gateway.config.settings import GatewaySettings
 
 RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
-"""What a reload does not swap: sockets and how they are read, connections to the stores, and the key ring are made once."""
+"""Sections that a reload cannot apply: sockets, connections to the stores and the key ring are created once."""
 
 
 class Kind(StrEnum):
-    """What happened to a key path."""
+    """The kind of a change."""
 
     ADDED = "added"
     REMOVED = "removed"
@@ -31,7 +31,7 @@ class Change(NamedTuple):
 
 
 def changes(before: Section, after: Section) -> list[Change]:
-    """Every difference, in the order of the file. A route is named by its match, so that inserting one is one change."""
+    """All differences, in file order. Routes are identified by their match, so that inserting one is a single change."""
     return list(_differences("", _tree(before), _tree(after)))
 
 
@@ -41,7 +41,7 @@ def needs_restart(found: list[Change]) -> list[str]:
 
 
 def shown(settings: GatewaySettings) -> dict[str, Any]:
-    """The settings as an operator writes them, routes by their match; without the stores and the vault."""
+    """The settings for display to operators, routes by their match; without the stores and the vault."""
     tree: dict[str, Any] = _tree(settings)
     return {section: values for section, values in tree.items() if section not in ("stores", "vault")}
 

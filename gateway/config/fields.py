@@ -87,7 +87,7 @@ def _origin(value: str) -> str:
 
 
 def _path(value: Path, info: ValidationInfo) -> Path:
-    """A relative path is taken from the configuration file's own folder, like that of a ``file:`` reference."""
+    """A relative path is relative to the configuration file's folder, like that of a ``file:`` reference."""
     folder: Path = (info.context or {}).get("folder", Path())
     return folder / value
 
@@ -114,6 +114,6 @@ Milliseconds = Annotated[int, Field(ge=1, le=86_400_000)]
 
 
 class Section(BaseModel):
-    """A table of the file: frozen, unknown keys refused, nothing coerced from another type."""
+    """A table of the file: frozen, without unknown keys, without type coercion."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)

@@ -1,4 +1,4 @@
-"""Loads a TOML configuration file: resolves ``env:`` and ``file:`` references, validates it whole, reports every error at once."""
+"""Loads a TOML configuration file: resolves ``env:`` and ``file:`` references, validates it, and reports all errors together."""
 
 import os
 import tomllib
@@ -15,11 +15,11 @@ from gateway.errors import ConfigError, ConfigProblem
 SettingsT = TypeVar("SettingsT", bound=Section)
 
 _REFERENCES = {"upstream": "upstreams", "methods": "methods"}
-"""Members of a route that name a table of the file, and the section that holds those tables."""
+"""Members of a route that refer to a table of the file, and the section that contains those tables."""
 
 
 class Raw(NamedTuple):
-    """A configuration file as read: every reference resolved, nothing validated. JSON can carry it to a worker."""
+    """A configuration file with references resolved, but not validated. Serializable as JSON."""
 
     source: str
     """The file's path: paths inside it are relative to its folder."""
@@ -67,9 +67,9 @@ def load(path: Path, model: type[SettingsT]) -> SettingsT:
 
 
 def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
-    """Read a file and resolve its references; what cannot be resolved is a problem that :func:`validate` reports with the others.
+    """Read a file and resolve its references; :func:`validate` reports unresolved ones with the other problems.
 
-    :param only: sections to take; the references of the others are left alone
+    :param only: sections to read; references in the others are not resolved
     :raises ConfigError: the file cannot be read at all, or is not TOML
     """
     source = str(path)
@@ -89,9 +89,9 @@ def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
 
 
 def validate(raw: Raw, model: type[SettingsT]) -> SettingsT:
-    """Settings of what was read.
+    """Validate a file that was read.
 
-    :raises ConfigError: with every problem found, those of reading first
+    :raises ConfigError: with all problems found, those of reading first
     """
     problems = raw.problems + _dangling(raw.values)
     settings: SettingsT | None = None
@@ -143,7 +143,7 @@ def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]
 
 
 def _own_errors(error: ValidationError) -> list[ErrorDetails]:
-    """Without the complaint that a list is too short which pydantic adds when an item of it is refused."""
+    """The errors, without the "list is too short" that pydantic adds when an item is invalid."""
     found = error.errors()
     inside = {item["loc"][:length] for item in found for length in range(len(item["loc"]))}
     return [item for item in found if not (item["type"] == "too_short" and item["loc"] in inside)]
@@ -162,7 +162,7 @@ def _problem(error: ErrorDetails, model: type[BaseModel]) -> ConfigProblem:
 
 
 def _keys_at(model: type[BaseModel], place: tuple[int | str, ...]) -> list[str]:
-    """The keys of the table that holds this place. List indices and names of tables are passed over."""
+    """The valid keys of the table at this location. List indices and table names are skipped."""
     table = model
     for part in place[:-1]:
         for name, field in table.model_fields.items():

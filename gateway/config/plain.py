@@ -1,7 +1,7 @@
-"""Settings as a worker has them: plain values, in a form that JSON carries.
+"""Settings of a worker: plain values that can be serialized as JSON.
 
-The parent validates a configuration and hands it to its workers. They use it by the names of ``config/settings.py``, whose classes they
-import for types alone: pydantic and its models would hold some 10 MiB in each of them.
+The parent validates a configuration and passes it to its workers. They use the attribute names of ``config/settings.py``, but import its
+classes for type checking only: pydantic and its models would take some 10 MiB in each worker.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ SCALARS: Final = (bool, int, float, str, type(None))
 
 
 class Plain:
-    """A section: read by attribute, compared by value, never assigned."""
+    """A section: attributes are read-only, comparison is by value."""
 
     def __init__(self, values: dict[str, object]) -> None:
         self.__dict__.update(values)
@@ -33,7 +33,7 @@ class Plain:
 
 
 class Hidden:
-    """A secret, as pydantic's ``SecretStr``: its representation does not show it."""
+    """A secret, like pydantic's ``SecretStr``: hidden in its representation."""
 
     __slots__ = ("_value",)
 
@@ -51,17 +51,17 @@ class Hidden:
 
 
 def handed_over(settings: "GatewaySettings") -> dict[str, Any]:
-    """The settings for a worker, secrets in the clear: for the channel to it alone."""
+    """The settings for a worker, secrets in the clear: only for the channel to it."""
     return cast("dict[str, Any]", _written(settings))
 
 
 def taken_over(written: dict[str, Any]) -> "GatewaySettings":
-    """What :func:`handed_over` was given, as plain values."""
+    """Parse the output of :func:`handed_over`."""
     return cast("GatewaySettings", _read(written))
 
 
 def _written(value: Any) -> object:
-    """A scalar as it is, anything else as an object with one member, which is named after what it is."""
+    """A scalar as it is, anything else as an object with one member, named after the type."""
     if isinstance(value, SCALARS):
         return value
     if hasattr(type(value), "model_fields"):

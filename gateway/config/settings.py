@@ -34,7 +34,7 @@ class Listen(Section):
     workers: int = Field(1, ge=1, le=128)
     tls: Tls | None = None
     shutdown_delay_ms: int = Field(0, ge=0, le=600_000)
-    """How long new connections are still taken after SIGTERM, while ``/ready`` answers 503: until balancers have noticed."""
+    """How long new connections are still accepted after SIGTERM, while ``/ready`` answers 503, until load balancers have noticed."""
     drain_timeout_ms: Milliseconds = 30_000
     """How long requests in flight may continue after that."""
 
@@ -64,33 +64,33 @@ class ClientIp(Section):
 
 
 class Gateway(Section):
-    """What the gate says of itself to customers."""
+    """Public information about the gate."""
 
     docs_url: str = Field("", pattern=r"^(https?://[^\s#]+)?$")
-    """Where the customers' documentation explains refusals: ``#`` and the code are put behind it."""
+    """URL of the customers' documentation of refusals; ``#`` and the code are appended."""
     cors: tuple[OriginField, ...] = ()
-    """Origins whose pages may call the gate and read its answers."""
+    """Origins whose pages may call the gate and read its answers (CORS)."""
 
 
 DialectName = Literal["mobee", "binance", "rfc9421"]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-"""Of an upstream, or of a table of methods."""
+"""Name of an upstream, or of a table of methods."""
 PathPrefix = Annotated[str, Field(pattern=r"^/[!-~]*$")]
 
 
 class Auth(Section):
     dialects: tuple[DialectName, ...] = Field(("mobee", "binance", "rfc9421"), min_length=1)
     path_dialects: dict[PathPrefix, DialectName] = Field(default_factory=dict)
-    """In whose form calls below a path are refused; without it Binance's paths (``/api/v3/…``, ``/sapi/v1/…``) are known by their shape."""
+    """The dialect whose form refusals take, by path prefix; otherwise Binance's paths (``/api/v3/…``, ``/sapi/v1/…``) are recognized."""
     clock_window_ms: Milliseconds = 5_000
     max_clock_window_ms: Milliseconds = 60_000
     replay_outage: Literal["deny", "allow"] = "deny"
     enforce: Literal["always", "shadow"] = "always"
-    """``shadow``: the decision endpoint lets everything pass, and counts and logs what it would have refused. What comes to the gate's own
-    port is decided as always."""
+    """``shadow``: the decision endpoint allows everything, and counts and logs what it would have refused. The gate's public port is not
+    affected."""
     unseen_content: Literal["refuse", "ignore"] = "ignore"
-    """Of questions about a GET or HEAD that reads, which carry no content and whose proxy does not state what becomes of it. ``ignore``
-    takes it that nobody behind the proxy acts upon such content; this is for files that predate the statement."""
+    """For decisions about a GET or HEAD of a read route that come without content and without a statement about it. ``ignore``
+    assumes that no service behind the proxy uses such content; for proxy configurations older than the statement."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -104,7 +104,7 @@ class Auth(Section):
 class Cache(Section):
     local_ttl_ms: Milliseconds = 5_000
     redis_ttl_ms: int = Field(60_000, ge=1, le=300_000)
-    """At most ``keys.trust.MAX_RECORD_TTL_MS``, for which gates keep what has changed."""
+    """At most ``keys.trust.MAX_RECORD_TTL_MS``, for which gates remember changes."""
     stale_limit_ms: Milliseconds = 30_000
     local_entries: int = Field(100_000, ge=1, le=10_000_000)
 
@@ -118,32 +118,32 @@ class Cache(Section):
 class Limits(Section):
     per_key: RateField = Rate(1200, 60_000)
     per_account: RateField | None = None
-    """All keys of an account together, the same over all workers and machines."""
+    """Limit of all keys of an account together, over all workers and machines."""
     per_ip_failures: RateField = Rate(60, 60_000)
     per_address: RateField = Rate(120_000, 60_000)
-    """Of public routes, in weight units, from one address (IPv6: one /64), by each worker."""
+    """Limit of public routes, in weight units, per address (IPv6: per /64) and worker."""
     max_body_bytes: int = Field(1_048_576, ge=0, le=1 << 30)
     max_message_bytes: int = Field(65_536, ge=128, le=1 << 24)
-    """Of one message of a WebSocket session."""
+    """Maximum size of a message in a WebSocket session."""
     max_header_bytes: int = Field(16_384, ge=1_024, le=1 << 20)
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(1_000, ge=1, le=1_000_000)
     max_tunnels: int = Field(10_000, ge=1, le=1_000_000)
-    """WebSocket tunnels and sessions of a worker; they take nothing from an upstream's ``max_connections``."""
+    """WebSocket tunnels and sessions per worker; they do not count against an upstream's ``max_connections``."""
     max_tunnels_per_key: int = Field(20, ge=1, le=1_000_000)
     max_tunnels_per_address: int = Field(100, ge=1, le=1_000_000)
     tunnel_idle_timeout_ms: Milliseconds = 600_000
-    """How long nothing may come from either end of a tunnel."""
+    """How long a tunnel may be idle in both directions."""
     body_memory_bytes: int = Field(256 << 20, ge=1 << 20, le=1 << 40)
-    """Of all contents that a worker is collecting; no address holds more than an eighth."""
+    """Memory for all request bodies that a worker is receiving; an address may use at most an eighth."""
     header_timeout_ms: Milliseconds = 10_000
     body_timeout_ms: Milliseconds = 30_000
-    """From the end of the header section to the end of a buffered body."""
+    """Time from the end of the header section to the end of a buffered body."""
     idle_timeout_ms: Milliseconds = 75_000
 
 
 class Tier(Section):
-    """The limits of accounts that the back office has put into a tier; what is left out is that of ``[limits]``."""
+    """The limits of accounts in a tier assigned by the back office; omitted limits are those of ``[limits]``."""
 
     per_key: RateField | None = None
     per_account: RateField | None = None
@@ -157,22 +157,22 @@ class Health(Section):
 
 class UpstreamTls(Section):
     ca: PathField | None = None
-    """PEM bundle to verify servers with; the system's when absent."""
+    """PEM bundle to verify servers with; default: the system's."""
     server_name: str | None = None
-    """Name to send and verify (SNI); the server's host when absent."""
+    """Server name to send (SNI) and verify; default: the server's host."""
 
 
 class Upstream(Section):
     servers: tuple[ServerField, ...] = Field(min_length=1)
     connect_timeout_ms: Milliseconds = 1_000
     response_timeout_ms: Milliseconds = 10_000
-    """To the head of a response."""
+    """Time limit for the head of a response."""
     stream_idle_timeout_ms: Milliseconds = 60_000
-    """How long a response that has begun may be silent, server-sent events for one."""
+    """How long a response may pause between data, e.g. server-sent events."""
     health: Health | None = None
     tls: UpstreamTls | None = None
     max_connections: int = Field(1_024, ge=1, le=100_000)
-    """Per server and worker; of those that are opened or waited for, no address holds more than an eighth."""
+    """Per server and worker; an address may use at most an eighth of the connections that are opened or waited for."""
     max_idle_connections: int = Field(256, ge=0, le=100_000)
     keep_alive_ms: Milliseconds = 60_000
     """How long an idle pooled connection is kept."""
@@ -192,25 +192,25 @@ class Rule(Section):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def strict_replay(self) -> bool:
-        """Strict unless said otherwise for ``trade``; off unless said otherwise for the rest."""
+        """Whether replay protection is strict: by default for ``trade`` only."""
         return self.replay == "strict" if self.replay is not None else self.scope == "trade"
 
 
 class MethodConfig(Rule):
-    """What one method of a session's messages may do."""
+    """The rule for one method of a session's messages."""
 
 
 class RouteConfig(Rule):
-    """One route as written. Its pattern is compiled by ``admission.routes``, which also finds conflicts."""
+    """One route. Its pattern is compiled by ``admission.routes``, which also detects conflicts."""
 
     match: str
     upstream: str
     websocket: bool | Literal["mobee", "binance"] = False
     """``True``: a tunnel; a name: a session in that dialect."""
     methods: str | None = None
-    """With a session: the table of what may be sent."""
+    """For a session: the name of the table of allowed methods."""
     dialect: DialectName | None = None
-    """In whose form calls are refused, whatever a request carries."""
+    """The dialect whose form refusals take, whatever credentials a request carries."""
     summary: str = Field("", max_length=200)
     """One line for the customers' documentation."""
 
@@ -219,7 +219,7 @@ class RouteConfig(Rule):
     def _one_of(cls, value: object, read: ValidatorFunctionWrapHandler) -> bool | str:
         try:
             found: bool | str = read(value)
-        except ValidationError:  # which has one problem for each type, with the type in its path
+        except ValidationError:  # it has one error for each type, with the type in its path
             raise ValueError('write false, true (a tunnel), "mobee" or "binance" (a session)') from None
         return found
 
@@ -244,21 +244,21 @@ class Assertion(Section):
     issuer: str = "gerbang"
     ttl_ms: int = Field(60_000, ge=5_000, le=60_000)
     keys: PathField | None = None
-    """Folder of signing keys, made on the first start; ``None``: a key for this process's lifetime only."""
+    """Folder of signing keys, created on the first start; ``None``: a key that lasts as long as the process."""
     rotate_after_ms: int = Field(30 * 86_400_000, ge=120_000)
 
 
 class Telemetry(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of admitted requests that are logged, and then every refusal; with 0, at most 20 refusals a second of each process."""
+    """Share of admitted requests that are logged. Above 0, every refusal is logged, too; with 0, at most 20 refusals per second and process."""
 
 
 class GatewayTelemetry(Telemetry):
     """Telemetry of the gateway beyond the admin service's."""
 
     traces: EndpointField | None = None
-    """OTLP over HTTP: where spans are sent, e.g. ``http://127.0.0.1:4318/v1/traces``. Needs ``gerbang[traces]``."""
+    """OTLP over HTTP endpoint for spans, e.g. ``http://127.0.0.1:4318/v1/traces``. Needs ``gerbang[traces]``."""
     trace_share: float = Field(0.01, ge=0.0, le=1.0)
     """Share of forwarded requests that are traced."""
 

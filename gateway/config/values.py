@@ -1,4 +1,4 @@
-"""Addresses and rates of a configuration, for modules that do without pydantic."""
+"""Addresses and rates of a configuration, for modules that do not import pydantic."""
 
 from typing import Final, NamedTuple
 
@@ -7,7 +7,7 @@ _PERIOD_NAMES: Final = {milliseconds: name for name, milliseconds in PERIODS.ite
 
 
 class Address(NamedTuple):
-    """Where to listen: host as text (IPv6 without brackets) and TCP port (0: any free one)."""
+    """An address to listen on: host (IPv6 without brackets) and TCP port (0: any free one)."""
 
     host: str
     port: int

@@ -144,7 +144,7 @@ class Tunnel:
             self._end_by(now_ms + FRAME_END_MS)
 
     def leave(self, *, now_ms: int) -> None:
-        """The gate is shutting down."""
+        """Close with 1001, because the gate is shutting down."""
         self.close(GOING_AWAY, "shutting down", now_ms=now_ms)
 
     def cut(self) -> None:
@@ -294,7 +294,7 @@ class Tunnels:
             tunnel.close(POLICY_VIOLATION, reason, now_ms=clock.monotonic_ms())
 
     def close_all(self) -> None:
-        """The gate is shutting down."""
+        """Close all tunnels, because the gate is shutting down."""
         for tunnel in list(self._all):
             tunnel.leave(now_ms=clock.monotonic_ms())
 

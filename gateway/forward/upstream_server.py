@@ -198,7 +198,7 @@ class UpstreamServer(Owner):
             call.queue_timeout()
 
     def inherit(self, condition: Condition | None) -> None:
-        """Take over the state of the same server from its previous settings, unless only active checks could mark it as up again."""
+        """Take over the state of the same server from its previous settings; up, if there are no active checks any more to detect that."""
         if condition is not None:
             self.condition = condition
             if self.settings.health is None:

@@ -8,7 +8,7 @@ POST /reload                  200 {"outcome": "applied" | "unchanged", "version"
 POST /reload?dry_run=true     the same without changing anything, outcome "would_apply", and "traffic": {"since_ms", "admitted", "refused",
                               "otherwise": [{"call", "requests", "now", "then"}]}
 GET  /shadow                  {"enforce": "always" | "shadow", "decisions": [{"route", "outcome", "count"}]}
-GET  /config                  {"version", "loaded_at", "settings"}, without a secret
+GET  /config                  {"version", "loaded_at", "settings"}, without secrets
 GET  /.well-known/jwks.json   RFC 7517
 ANY  /decision/…              see :mod:`gateway.ops.decision_endpoint`
 """
@@ -26,16 +26,16 @@ from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
 MAX_BODY_BYTES = 1_024
-"""No call of this port but a decision's has a body worth reading."""
+"""Maximum body of a request, except for decisions."""
 _MAX_HEADER_BYTES = 1 << 20
-"""The most that ``limits.max_header_bytes`` can say; a decision keeps to what it says now."""
+"""The maximum of ``limits.max_header_bytes``; decisions apply the configured value."""
 HTTP_OPTIONS: dict[str, Any] = {
     "max_line_size": _MAX_HEADER_BYTES,
     "max_field_size": _MAX_HEADER_BYTES,
     "max_headers": _MAX_HEADER_BYTES // 4,
     "auto_decompress": False,
 }
-"""For ``web.AppRunner``: a decision sees a request as large as the data plane would, and its content as it was signed."""
+"""Options of ``web.AppRunner``: decisions need headers as large as the data plane's, and content as it was signed."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,7 +77,7 @@ class _Handlers:
 
     async def reload(self, request: web.Request) -> web.Response:
         if hdrs.ORIGIN in request.headers:
-            # A web page open on the operator's machine can reach a loopback port, but cannot leave this header out (Fetch §3.2).
+            # A web page in the operator's browser can reach a loopback port, but cannot omit this header (Fetch §3.2).
             raise web.HTTPForbidden(text="not for browsers")
         dry_run = request.query.get("dry_run", "false")
         if dry_run not in ("true", "false"):
@@ -111,7 +111,7 @@ class _Handlers:
 
 
 async def _whole_body(request: web.Request, limit: int) -> bytes:
-    """:raises BodyTooLarge: over the limit of the data plane"""
+    """:raises BodyTooLarge: it exceeds the data plane's limit"""
     pieces, size = [], 0
     async for piece in request.content.iter_any():
         size += len(piece)
@@ -144,7 +144,7 @@ def _reloaded(report: ReloadReport) -> web.Response:
 
 @web.middleware
 async def _problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Every refusal of this port as a problem (RFC 9457)."""
+    """Middleware that renders every error of this port as a problem (RFC 9457)."""
     try:
         return await handler(request)
     except web.HTTPException as error:

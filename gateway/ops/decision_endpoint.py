@@ -4,16 +4,16 @@ ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI.
 ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent
 ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, target and content behind its path_prefix
 
-A signature over no content says nothing of content that the gate has not seen. So the proxy's configuration states behind the path what
-becomes of it: ``?content=dropped``, that the proxy forwards none (nginx, forward auth), or ``?content=sent``, that each question carries
-the whole (forward auth; Envoy, whose path_prefix is then ``/decision/envoy?content=sent``). Without either, a question that carries no
-content is refused; with ``auth.unseen_content = "ignore"`` not that of a GET or HEAD that reads, unless it is Binance's.
+A signature verified without the content does not cover content that the proxy forwards. So the proxy's configuration states after the path
+what happens to content: ``?content=dropped``, the proxy forwards none (nginx, forward auth), or ``?content=sent``, each decision request
+includes all of it (forward auth; Envoy, whose path_prefix is then ``/decision/envoy?content=sent``). Without either, a decision request
+without content is refused, except, with ``auth.unseen_content = "ignore"``, a GET or HEAD of a read route, unless its dialect is Binance's.
 
-200: let it pass, with these header fields for the upstream. Anything else: the refusal, for the client. nginx understands 401 and 403 only:
-to it every other refusal is 403, with the real one in X-Gerbang-Status and X-Gerbang-Code; the body, which nginx throws away, stands in
-X-Gerbang-Body in one line of ASCII.
+200: allow, with these header fields for the upstream. Anything else: the refusal, for the client. nginx accepts only 401 and 403, so every
+other refusal is sent as 403, with the real status and code in X-Gerbang-Status and X-Gerbang-Code; X-Gerbang-Body repeats the body, which
+nginx discards, as one line of ASCII.
 
-Only a peer in ``client_ip.trusted_proxies`` may ask: everybody else could put any address into X-Forwarded-For.
+Only peers in ``client_ip.trusted_proxies`` may use it: others could forge any address in X-Forwarded-For.
 """
 
 import json
@@ -26,19 +26,19 @@ from gateway.errors import MalformedRequest
 _TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
 _DROPPED, _SENT = "content=dropped", "content=sent"
 _STATED = {"nginx": (_DROPPED,), "forward-auth": (_DROPPED, _SENT), "envoy": (_SENT,)}
-"""What a configuration may state behind the path: no client can write there."""
+"""The statements that a proxy's configuration may append to the path, where clients have no influence."""
 _ENVOY = "/decision/envoy"
 _ENVOYS_OWN = "x-envoy-"
 _PARTIAL = ("x-envoy-auth-partial-body", "true")
 _FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"})
-"""Fields of the question itself."""
+"""Header fields of the decision request itself."""
 
 
 def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
-    """The request that is asked about.
+    """The request to be decided.
 
     :param proxy: ``nginx``, ``forward-auth`` or ``envoy``
-    :raises MalformedRequest: the proxy does not say which method and target it is, or says it twice
+    :raises MalformedRequest: the proxy did not state method and target, or did so twice
     """
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in request.raw_headers]
     if proxy == "envoy":
@@ -54,9 +54,9 @@ def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
 
 
 def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) -> CheckRequest:
-    """The path_prefix of the configuration stands before the target that the client sent, which begins with a slash.
+    """Split Envoy's path_prefix from the client's target, which begins with a slash.
 
-    :raises MalformedRequest: the prefix states what it cannot
+    :raises MalformedRequest: the prefix contains an invalid statement
     """
     behind = request.raw_path.removeprefix(_ENVOY)
     target = behind.removeprefix(f"?{_SENT}")
@@ -73,11 +73,11 @@ def _misstated(proxy: str, content: str) -> MalformedRequest:
 
 
 def answer(verdict: Verdict, proxy: str) -> web.Response:
-    """The verdict in the proxy's terms."""
+    """The verdict in the form that the proxy expects."""
     status = verdict.status
     if proxy == "nginx" and status not in (200, 401, 403):
         status = 403
-    response = web.Response(status=status, body=verdict.body, headers={"Server": "gerbang"})  # clients read it: not which versions run here
+    response = web.Response(status=status, body=verdict.body, headers={"Server": "gerbang"})  # shown to clients: must not reveal versions
     for name, value in verdict.headers:
         if name.lower() == "content-type":
             response.headers[name] = value
