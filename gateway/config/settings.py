@@ -251,7 +251,7 @@ class Assertion(Section):
 class Telemetry(Section):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     access_log: float = Field(0.0, ge=0.0, le=1.0)
-    """Share of admitted requests that are logged. Above 0, every refusal is logged, too; with 0, at most 20 refusals per second and process."""
+    """Share of admitted requests that are logged. Above 0, all refusals are logged, too; at 0, at most 20 per second and process."""
 
 
 class GatewayTelemetry(Telemetry):

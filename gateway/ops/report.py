@@ -62,7 +62,7 @@ class ShadowReport(NamedTuple):
     enforce: str
     """``auth.enforce`` now."""
     decisions: tuple[tuple[str, str, int], ...]
-    """The route's pattern (``""``: none matched), the outcome (``admitted`` or the code of the refusal) and the count; most frequent first."""
+    """The route's pattern (``""``: none matched), the outcome (``admitted`` or the refusal's code), the count; most frequent first."""
 
 
 class Operated(Protocol):
