@@ -12,7 +12,7 @@ from gateway.http1.response import RATE_LIMIT, ResponseHead
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OPTIONS: Final = Answer(200, ((b"allow", METHODS),), b"")
-"""To ``OPTIONS *``, which asks the gate itself, and to an OPTIONS that goes no further (RFC 9110 §9.3.7, §7.6.2)."""
+"""The answer to ``OPTIONS *``, which addresses the gate itself, and to an OPTIONS that must not be forwarded (RFC 9110 §9.3.7, §7.6.2)."""
 
 _CLOSE: Final = b"connection: close\r\n\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
@@ -44,17 +44,17 @@ class DateLine:
 
 
 def connection_end(*, keep_alive: bool, http10: bool) -> bytes:
-    """The ``Connection`` field where one is needed, and the empty line that ends a head."""
+    """The ``Connection`` field, if needed, and the empty line that ends a head."""
     if not keep_alive:
         return _CLOSE
     return _KEEP_ALIVE if http10 else END
 
 
 def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: bool, head_only: bool) -> bytes:
-    """An answer of the gate itself, whole.
+    """A complete answer of the gate itself.
 
     :param more: rendered field lines to add
-    :param head_only: the request was a HEAD: the same head, no content (RFC 9110 §9.3.2)
+    :param head_only: whether the request was a HEAD: the same head, no content (RFC 9110 §9.3.2)
     """
     lines = b"".join([name + b": " + value + b"\r\n" for name, value in answer.headers])
     bare = answer.status in _WITHOUT_CONTENT
@@ -66,13 +66,13 @@ def own(answer: Answer, *, date: bytes, more: bytes, keep_alive: bool, http10: b
 def relayed(  # noqa: PLR0917  # in the order in which they are written
     head: ResponseHead, date: bytes, more: bytes, framing: bytes, end: bytes, cors: bytes = b""
 ) -> bytes:
-    """The head of an upstream's answer as the client gets it.
+    """The head of an upstream's response, as sent to the client.
 
-    :param date: for a head that has none (RFC 9110 §6.6.1)
-    :param more: rendered field lines of the gate: its rate limit, of which the upstream may not speak then
-    :param framing: the field line that says how the content ends, or ``b""``
+    :param date: added to a head without ``Date`` (RFC 9110 §6.6.1)
+    :param more: rendered field lines of the gate's rate limit, which replace the upstream's
+    :param framing: the field line that frames the content, or ``b""``
     :param end: see :func:`connection_end`
-    :param cors: field lines about the page that asked, instead of the upstream's
+    :param cors: CORS field lines, which replace the upstream's
     """
     kept = head.rendered
     if cors:
@@ -87,14 +87,14 @@ def relayed(  # noqa: PLR0917  # in the order in which they are written
 
 
 def interim(head: ResponseHead) -> bytes:
-    """A 1xx answer (RFC 9110 §15.2), passed on."""
+    """A relayed 1xx response (RFC 9110 §15.2)."""
     return relayed(head, b"", b"", b"", END)
 
 
 def switching(head: ResponseHead, more: bytes, drop: frozenset[bytes]) -> bytes:
     """A 101 that opens a WebSocket tunnel (RFC 6455 §4.2.2).
 
-    :param drop: fields of the service's that the client does not get
+    :param drop: fields of the service that are not relayed
     """
     if drop:
         lines = b"\r\n".join([*without(head.lines, head.named | drop | RATE_LIMIT if more else head.named | drop), b""])
@@ -103,5 +103,5 @@ def switching(head: ResponseHead, more: bytes, drop: frozenset[bytes]) -> bytes:
 
 
 def without(lines: Iterable[bytes], names: Collection[bytes]) -> list[bytes]:
-    """Whole field lines but those with these lower-case names."""
+    """The field lines without those that have these lower-case names."""
     return [line for line in lines if line.partition(b":")[0].lower() not in names]

@@ -1,19 +1,19 @@
-"""Buffers a request body until it is complete, within its limit and a share of the memory for all bodies. Pure."""
+"""Buffers a request body until it is complete, within its limit and its owner's share of the memory for all bodies. Pure."""
 
 from typing import Final
 
 from gateway.errors import BodyTooLarge, Overloaded
 
 SHARES: Final = 8
-"""No owner of content holds more than one part in so many of the memory for it."""
+"""An owner may use at most this fraction (one in so many) of the memory."""
 UNVERIFIED: Final = "unverified"
-"""The owner of all content sent with keys that do not exist: half of the memory, so that the other half is left to customers."""
+"""The owner of all content sent with unknown keys, limited to half of the memory, so that the other half is left for customers."""
 
 
 class Memory:
-    """Bytes that all content being collected by a worker may take together, and each of its owners a share of them.
+    """The memory for all content that a worker is receiving, with a maximum share for each owner.
 
-    An owner is a client's address, an account or :data:`UNVERIFIED`; one that holds nothing is not remembered.
+    An owner is a client's address, an account or :data:`UNVERIFIED`; owners without content are not stored.
     """
 
     __slots__ = ("_half", "_held", "_share", "left", "size")
@@ -26,7 +26,7 @@ class Memory:
         self._held: dict[str, int] = {}
 
     def take(self, size: int, owners: tuple[str, ...]) -> None:
-        """:raises Overloaded: there is not so much left, in all or for one of the owners"""
+        """:raises Overloaded: there is not enough left, in total or for one of the owners"""
         if size > self.left:
             raise Overloaded("too many request bodies are being received; try again", close=True, resource="body_memory")
         held = self._held
@@ -39,7 +39,7 @@ class Memory:
             held[owner] = held.get(owner, 0) + size
 
     def give(self, size: int, owners: tuple[str, ...]) -> None:
-        """Back what was taken."""
+        """Release memory."""
         self.left += size
         for owner in owners:
             rest = self._held.get(owner, 0) - size
@@ -50,12 +50,12 @@ class Memory:
 
 
 class BodyBuffer:
-    """Content held until it is whole, and counted in any case.
+    """Content that is counted and, unless streamed, buffered until it is complete.
 
-    :param limit: bytes at most
-    :param announced: what the framing says: a length, or a negative number when it is not known beforehand
-    :param owners: whose shares of the memory it takes
-    :raises BodyTooLarge: more is announced than may come
+    :param limit: maximum size in bytes
+    :param announced: the length per the framing; negative: not known in advance
+    :param owners: the owners that the memory is charged to
+    :raises BodyTooLarge: the announced length exceeds the limit
     """
 
     __slots__ = ("_held", "_limit", "_memory", "_owners", "_pieces", "_size")
@@ -69,8 +69,8 @@ class BodyBuffer:
         self._check(announced)
 
     def add(self, data: bytes, *, keep: bool) -> None:
-        """:raises BodyTooLarge: more has come than may
-        :raises Overloaded: there is no memory for it at this moment
+        """:raises BodyTooLarge: the content exceeds the limit
+        :raises Overloaded: there is not enough memory at present
         """
         self._size += len(data)
         self._check(self._size)
@@ -80,7 +80,7 @@ class BodyBuffer:
             self._pieces.append(data)
 
     def whole(self) -> bytes:
-        """All that was kept. It is not kept any longer."""
+        """Remove and return the buffered content."""
         pieces, self._pieces = self._pieces, []
         held, self._held = self._held, 0
         self._memory.give(held, self._owners)

@@ -1,7 +1,7 @@
 """Decodes the chunked transfer coding (RFC 9112 §7.1) of requests and responses. Pure.
 
 Chunks are decoded here and not by llhttp, because httptools reports neither how long a chunk's extensions are nor trailers from headers.
-Lines end in CRLF and nothing else; extensions and trailers are bounded, checked for control bytes, and dropped.
+Lines must end in CRLF; extensions and trailers are bounded, checked for control bytes, and dropped.
 """
 
 import re
@@ -10,11 +10,11 @@ from collections.abc import Callable
 from gateway.errors import HeadersTooLarge, MalformedRequest, Refusal
 
 MAX_CHUNK_LINE = 256
-"""Bytes of a chunk's size and extensions together."""
+"""Maximum bytes of a chunk's size and extensions."""
 
 _CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})((?:[ \t]*;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
 _PADDED_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*((?:;[^\x00-\x08\x0a-\x1f\x7f]*)?)")
-"""Some servers reserve room for the size and fill it up with spaces."""
+"""Some servers pad the size with spaces."""
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
 Step = Callable[[bytes, int, list[bytes]], int | None]
@@ -23,8 +23,8 @@ Step = Callable[[bytes, int, list[bytes]], int | None]
 class ChunkedBody:
     """Content in the chunked coding.
 
-    :param max_trailer_bytes: bound of the whole trailer section
-    :param padded: take white space behind a chunk's size: from servers, which have done so for long, and not from clients
+    :param max_trailer_bytes: maximum size of the trailer section
+    :param padded: accept white space after a chunk's size, which some servers send; not accepted from clients
     """
 
     __slots__ = ("_held", "_left", "_line", "_max_trailer", "_step", "done")
@@ -40,8 +40,8 @@ class ChunkedBody:
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
         """The content in ``data``, and what follows the content's end (``b""`` while it has not ended).
 
-        :raises MalformedRequest: a size, line end, extension or trailer that is not as the grammar says
-        :raises HeadersTooLarge: trailers over the limit
+        :raises MalformedRequest: a size, line end, extension or trailer violates the grammar
+        :raises HeadersTooLarge: the trailers exceed the limit
         """
         data, self._held = self._held + data, b""
         content: list[bytes] = []
@@ -53,7 +53,7 @@ class ChunkedBody:
                 self._held = data[begin:]
         return b"".join(content), data[position:] if position is not None else b""
 
-    # Each step takes what it can from ``begin`` on and returns where the next one begins, or None to wait for more.
+    # Each step parses what it can from ``begin`` on and returns where the next step begins; None: it needs more data.
 
     def _size(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:
         end = _line_end(data, begin, MAX_CHUNK_LINE, MalformedRequest)
@@ -98,10 +98,10 @@ class ChunkedBody:
 
 
 def _line_end(data: bytes, begin: int, limit: int, too_long: type[Refusal]) -> int | None:
-    """Where the CRLF stands that ends the line at ``begin``; ``None`` while it may still come.
+    """The position of the CRLF that ends the line at ``begin``; ``None``: not received yet.
 
-    :raises Refusal: ``too_long`` when there are more than ``limit`` bytes before it
-    A bare LF is refused at once instead of waiting for a CRLF that will not come.
+    :raises Refusal: ``too_long`` if there are more than ``limit`` bytes before it
+    A bare LF is refused at once, without waiting for a CRLF.
     """
     newline = data.find(b"\n", begin)
     if (len(data) if newline < 0 else newline) - begin > limit + 1:

@@ -10,9 +10,9 @@ from typing import Final
 from gateway.http1.message import Answer, Request
 
 MAX_AGE_S: Final = 7_200
-"""How long a browser may keep the answer to a preflight; Chromium keeps none longer."""
+"""How long a browser may cache the answer to a preflight; Chromium's maximum."""
 REPLACED: Final = frozenset({b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-expose-headers"})
-"""Fields of a service's answer that the gate's own replace."""
+"""Fields of a service's response that the gate's own replace."""
 _EXPOSED: Final = (
     b"RateLimit, RateLimit-Policy, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, Allow, Gerbang-Key-Expires, "
     b"X-MBX-USED-WEIGHT-1M, X-MBX-ORDER-COUNT-1M"
@@ -25,7 +25,7 @@ _NAMES: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,2048}")
 class Cors:
     """The origins that one version of the configuration allows.
 
-    :param origins: as browsers send them in ``Origin``: scheme, host, and port unless it is the scheme's own
+    :param origins: as browsers send them in ``Origin``: scheme, host, and port unless it is the scheme's default
     """
 
     __slots__ = ("_lines",)
@@ -38,13 +38,13 @@ class Cors:
         }
 
     def lines(self, request: Request) -> bytes:
-        """The field lines of any answer to this request."""
+        """The CORS field lines of any answer to this request."""
         return self._lines.get(_origin(request), _VARY)
 
     def preflight(self, request: Request) -> Answer | None:
-        """The answer to a preflight from an allowed origin, whatever its path: what does not exist is said to the request itself.
+        """The answer to a preflight from an allowed origin, for any path: a missing route is reported to the request itself.
 
-        :return: ``None`` for any other request, which is decided as usual
+        :return: ``None`` for any other request, which is processed as usual
         """
         if request.method != b"OPTIONS" or _origin(request) not in self._lines:
             return None
@@ -63,6 +63,6 @@ class Cors:
 
 
 def _origin(request: Request) -> bytes:
-    """The one ``Origin``; ``b""``: none, or several."""
+    """The ``Origin`` field; ``b""``: none, or several."""
     sent = request.field_lines(b"origin")
     return sent[0] if len(sent) == 1 else b""

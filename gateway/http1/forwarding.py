@@ -8,13 +8,13 @@ from gateway.http1.framing import Field
 
 VIA: Final = b"via: 1.1 gerbang\r\n"
 VIA_HTTP10: Final = b"via: 1.0 gerbang\r\n"
-"""The field line for requests that came in this version (RFC 9110 §7.6.3); what others wrote before stands in lines before it."""
+"""The field line for requests received in each version (RFC 9110 §7.6.3), sent after the lines of earlier proxies."""
 
 
 def hops_left(fields: Sequence[Field]) -> int | None:
-    """How often an OPTIONS request may still be forwarded (RFC 9110 §7.6.2); ``None`` when it does not say.
+    """How often an OPTIONS request may still be forwarded (RFC 9110 §7.6.2); ``None``: no limit is given.
 
-    :raises MalformedRequest: it says nothing that is a number
+    :raises MalformedRequest: the field is repeated or not a number
     """
     values = [value for name, value in fields if name == b"max-forwards"]
     if not values:
@@ -25,5 +25,5 @@ def hops_left(fields: Sequence[Field]) -> int | None:
 
 
 def one_hop_less(fields: Sequence[Field], hops: int) -> list[Field]:
-    """The fields as they are forwarded when ``hops`` are left."""
+    """The fields to forward, with ``Max-Forwards`` decremented from ``hops``."""
     return [(name, b"%d" % (hops - 1) if name == b"max-forwards" else value) for name, value in fields]

@@ -14,15 +14,15 @@ from gateway.errors import ExpectationFailed, MalformedRequest
 Field = tuple[bytes, bytes]
 
 CHUNKED: Final = -1
-"""As a length: the content ends where the chunked coding says so."""
+"""As a length: the content is delimited by the chunked coding."""
 LAST_CHUNK: Final = b"0\r\n\r\n"
 UNTIL_CLOSE: Final = -2
-"""As a length: the content ends where the connection does. Responses only."""
+"""As a length: the content is delimited by the end of the connection. Responses only."""
 
 SPECIAL: Final = frozenset({
     b"host", b"content-length", b"transfer-encoding", b"connection", b"proxy-connection", b"expect", b"upgrade",
 })  # fmt: skip
-"""The fields of a request that concern framing or the connection; this module ignores all others."""
+"""The request fields that concern framing or the connection; this module ignores all others."""
 
 NO_OPTIONS: Final[frozenset[bytes]] = frozenset()
 CONTROLS: Final = frozenset({b"close", b"keep-alive"})
@@ -30,7 +30,7 @@ CONTROLS: Final = frozenset({b"close", b"keep-alive"})
 
 _CLOSE = frozenset({b"close"})
 _HOST = re.compile(rb"(?:[A-Za-z0-9\-._~!$&'()*+;=%]{1,255}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{0,5})?")
-"""RFC 3986 §3.2.2, but without a comma, which makes a list of ``X-Forwarded-Host``; an empty port is none."""
+"""RFC 3986 §3.2.2, but without commas, which would turn ``X-Forwarded-Host`` into a list; the port may be empty."""
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -38,9 +38,9 @@ _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
 def content_length(value: bytes) -> int:
-    """RFC 9112 §6.2.
+    """Parse Content-Length (RFC 9112 §6.2).
 
-    :raises MalformedRequest: it is not a number of bytes
+    :raises MalformedRequest: it is not a decimal number
     """
     if not _LENGTH.fullmatch(value):
         raise malformed("Content-Length must be given in digits")
@@ -48,24 +48,24 @@ def content_length(value: bytes) -> int:
 
 
 def check_coding(value: bytes) -> None:
-    """RFC 9112 §6.1: recipients differ in how they frame anything but exactly ``chunked``.
+    """Check Transfer-Encoding (RFC 9112 §6.1): recipients differ in how they frame anything except exactly ``chunked``.
 
-    :raises MalformedRequest: it is anything else
+    :raises MalformedRequest: it is not ``chunked``
     """
     if value.lower() != b"chunked":
         raise malformed("Transfer-Encoding must be exactly chunked")
 
 
 def check_once(already: bool, name: str) -> None:
-    """:raises MalformedRequest: a field that must not be repeated is"""
+    """:raises MalformedRequest: a field is repeated that must not be"""
     if already:
         raise malformed(f"the {name} field is repeated")
 
 
 def check_together(*, chunked: bool, with_length: bool, http10: bool) -> None:
-    """RFC 9112 §6.1: combinations that are signs of request smuggling.
+    """Refuse combinations that indicate request smuggling (RFC 9112 §6.1).
 
-    :raises MalformedRequest: one is present
+    :raises MalformedRequest: there is such a combination
     """
     if chunked and with_length:
         raise malformed("both Content-Length and Transfer-Encoding are given")
@@ -74,14 +74,14 @@ def check_together(*, chunked: bool, with_length: bool, http10: bool) -> None:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk (RFC 9112 §7.1) of ``data``, which is not empty."""
+    """Encode ``data``, which must not be empty, as one chunk (RFC 9112 §7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def connection_options(name: bytes, value: bytes) -> frozenset[bytes]:
-    """What a Connection field lists, in lower case (RFC 9110 §7.6.1).
+    """The options in a Connection field, in lower case (RFC 9110 §7.6.1).
 
-    ``Proxy-Connection`` is obsolete, but llhttp and others close by it: its ``close`` counts, so that all recipients agree.
+    ``Proxy-Connection`` is obsolete, but llhttp and others honor its ``close``: so it counts here, too, so that all recipients agree.
     """
     options = frozenset([option for part in value.lower().split(b",") if (option := part.strip(b" \t"))])
     return options if name == b"connection" else options & _CLOSE
@@ -109,20 +109,20 @@ class Framing:
         self.keep_alive = keep_alive
         self.http10 = http10
         self.host = host
-        """The Host field, port included; ``b""`` when an HTTP/1.0 client sent none."""
+        """The Host field, including the port; ``b""`` if an HTTP/1.0 client sent none."""
         self.named = named
-        """Fields that ``Connection`` names, in lower case: they are not forwarded (RFC 9110 §7.6.1)."""
+        """The fields named by ``Connection``, in lower case, which are not forwarded (RFC 9110 §7.6.1)."""
         self.expects_continue = expects_continue
         self.upgrade = upgrade
-        """``b"websocket"`` when the client offers to switch to it, else ``b""``: other offers are ignored (RFC 9110 §7.8)."""
+        """``b"websocket"`` if the client requests that upgrade, else ``b""``: other upgrades are ignored (RFC 9110 §7.8)."""
         self.alone = alone
-        """No content, and no field after which llhttp would expect anything but the next head."""
+        """Whether there is no content, and no field after which llhttp would expect anything except the next head."""
 
 
 def frame(special: list[Field], *, http10: bool) -> Framing:
     """The framing of a request whose head llhttp has accepted.
 
-    :param special: those of its fields that are in :data:`SPECIAL`, names in lower case
+    :param special: the fields in :data:`SPECIAL`, names in lower case
     :raises MalformedRequest, ExpectationFailed: both close the connection
     """
     host: bytes | None = None
@@ -168,7 +168,7 @@ def _taken(offer: bytes) -> bytes:
 
 
 def _checked_host(host: bytes | None, *, http10: bool) -> bytes:
-    """RFC 9112 §3.2; only an HTTP/1.0 client may omit it."""
+    """The value of Host (RFC 9112 §3.2), which only an HTTP/1.0 client may omit."""
     if host is None:
         if http10:
             return b""

@@ -1,13 +1,13 @@
 """A bounded cache of parsed heads and lines: most of a connection's requests repeat them.
 
-Each memo belongs to the module that reads with it. A key is a complete unit including its terminator, or one that was cut at its
-terminator, so that no key is a prefix of other bytes (a head without its empty line once was).
+Each memo belongs to the module that uses it. A key is a complete unit including its terminator, or one that was split at its
+terminator, so that no key is a prefix of other input.
 """
 
 from typing import Final, TypeVar
 
 LINES: Final = 1_024
-"""Entries of a memo of lines."""
+"""Maximum entries of a memo of lines."""
 LINE_BYTES: Final = 160
 """Longer lines are not cached: they rarely repeat."""
 

@@ -1,8 +1,8 @@
-"""The part that both readers of HTTP/1.1 share: bytes in; heads, content and message ends out. Pure.
+"""The common base of the request and response readers: turns bytes into heads, content and ends of messages. Pure.
 
 A head is passed to llhttp, exactly to its end, and then checked by the rules of this package. Content never passes through llhttp: lengths
-and chunks are counted here, by the same rules in both directions, so that no trailer is taken for a header, no byte after a head for part
-of it, and llhttp's view of content cannot differ from what is forwarded. Everything read is checked before any of it is handed over.
+and chunks are counted here, by the same rules in both directions, so that no trailer is mistaken for a header, no byte after a head for
+part of it, and llhttp's view of content cannot differ from what is forwarded. All input is checked before any of it is returned.
 """
 
 from typing import Any, Final
@@ -39,7 +39,7 @@ class Reader:
         self._complete = True
 
     def _renew(self) -> None:
-        """Use a new llhttp parser for the next head: the state of the last one is not known."""
+        """Use a new llhttp parser for the next head, since the state of the last one is unknown."""
         self._feed = None
 
     def _new_feed(self) -> Any:
@@ -51,7 +51,7 @@ class Reader:
 
         llhttp sees each byte as it arrives, so that a malformed head is refused early.
 
-        :raises MalformedRequest: it is malformed
+        :raises MalformedRequest: the head is malformed
         :raises HeadersTooLarge: it exceeds ``limit`` bytes
         """
         held = self._held
@@ -77,7 +77,7 @@ class Reader:
         try:
             self._feed(data)
         except httptools.HttpParserUpgrade:
-            pass  # raised exactly at the end of the head; the fields decide whether this is an upgrade
+            pass  # raised at the end of the head; the fields decide whether this is an upgrade
         except httptools.HttpParserError as error:
             raise malformed(f"not HTTP/1.1: {error}") from None
 

@@ -1,6 +1,6 @@
 """Parses a request head: request line (RFC 9112 §3) and fields (§5), validated by llhttp. Pure.
 
-The fields are cut here, line by line, and not by llhttp, because most lines are the same in every request of a client.
+Fields are split here, line by line, and not by llhttp, because most lines are the same in every request of a client.
 """
 
 import re
@@ -19,20 +19,20 @@ STEADY: Final = frozenset({
     b"accept", b"accept-encoding", b"accept-language", b"cache-control", b"connection", b"content-length", b"content-type", b"expect",
     b"host", b"origin", b"proxy-connection", b"transfer-encoding", b"upgrade", b"user-agent", b"x-api-key", b"x-mbx-apikey",
 })  # fmt: skip
-"""Fields that a client sends with the same value again and again and that hold no secret: only their lines are remembered."""
+"""Fields that a client repeats with the same value and that contain no secret: only their lines are cached."""
 _CHANGING = ("authorization", "content-digest", "signature", "signature-input", "x-request-signature", "x-request-timestamp")
 _SPELLED: Final[dict[bytes, bytes]] = {
     spelling.encode(): name.encode() for name in _CHANGING for spelling in (name, name.title(), name.upper())
 }
-"""Usual spellings of usual names that need no look of their own."""
+"""Common spellings of common names, which need no check."""
 _plain: Final[dict[bytes, Field]] = {}
 _special: Final[dict[bytes, Field]] = {}
-"""Field lines cut before. The second holds those that say something about framing."""
+"""Cached field lines. The second cache contains those that concern framing."""
 _ABSOLUTE = re.compile(rb"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 
 
 class RequestLine:
-    """The first line of a request, cut."""
+    """A parsed request line."""
 
     __slots__ = ("authority", "http10", "method", "path", "query", "target")
 
@@ -43,20 +43,20 @@ class RequestLine:
         """In origin form, or ``*`` (RFC 9112 §3.2.1, §3.2.4)."""
         self.path = path
         self.query = query if mark else None
-        """``None`` when the target has no ``?``."""
+        """``None`` if the target has no ``?``."""
         self.http10 = http10
         self.authority = authority
-        """What an absolute-form target (RFC 9112 §3.2.2) names in place of Host; else ``b""``."""
+        """The authority of an absolute-form target (RFC 9112 §3.2.2), which replaces Host; else ``b""``."""
 
 
 _lines: Final[dict[bytes, RequestLine]] = {}
-"""Request lines read before, which bots repeat for ever; none with a query, where signatures stand."""
+"""Cached request lines, which bots repeat; none with a query, which may contain a signature."""
 
 
 def read_request_line(line: bytes) -> RequestLine:
-    """The request line of a head that llhttp has accepted.
+    """Parse the request line of a head that llhttp has accepted.
 
-    llhttp also takes several spaces between the parts, and other protocols and versions.
+    llhttp also accepts several spaces between the parts, and other protocols and versions, which are refused here.
 
     :raises MalformedRequest, MethodNotAllowed: both close the connection
     """
@@ -94,11 +94,11 @@ def _cut_request_line(line: bytes) -> RequestLine:
 
 
 def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
-    """The field lines of a head that llhttp has accepted: names in lower case, values without white space around (RFC 9112 §5).
+    """Split the field lines of a head that llhttp has accepted: names in lower case, values without surrounding white space (RFC 9112 §5).
 
-    :param lines: the head's lines, the request line first
-    :return: all fields, and those of them that say something about framing (:data:`gateway.http1.framing.SPECIAL`)
-    :raises MalformedRequest: a name can be taken for one that the gate owns
+    :param lines: the head's lines, beginning with the request line
+    :return: all fields, and those that concern framing (:data:`gateway.http1.framing.SPECIAL`)
+    :raises MalformedRequest: a name could be mistaken for one that the gate owns
     """
     fields: list[Field] = []
     special: list[Field] = []
@@ -118,9 +118,9 @@ def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
 
 
 def with_target_authority(authority: bytes, fields: list[Field], *, http10: bool) -> list[Field]:
-    """The fields with an absolute-form target's authority in place of what Host says (RFC 9112 §3.2.2).
+    """The fields with Host replaced by an absolute-form target's authority (RFC 9112 §3.2.2).
 
-    :raises MalformedRequest: Host says what it may not; that is refused whatever the target (RFC 9112 §3.2)
+    :raises MalformedRequest: Host is invalid, which is refused whatever the target (RFC 9112 §3.2)
     """
     host = (b"host", authority)
     replaced: list[Field] = []

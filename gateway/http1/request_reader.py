@@ -1,4 +1,4 @@
-"""Reads the requests of one client connection: which bytes are whose head, and which its content. Pure."""
+"""Reads the requests of one client connection: separates their heads and content. Pure."""
 
 from typing import Any, Final
 
@@ -11,22 +11,22 @@ from gateway.http1.request_head import RequestLine, cut_fields, read_request_lin
 from gateway.http1.shape import Shape, shape_of
 
 NO_FIELDS: Final[list[Field]] = []
-"""What a reader has instead of a request's fields once somebody else has them."""
+"""A placeholder for a request's fields after they have been taken."""
 _NOTHING_READ: Final = RequestLine(b"", b"", http10=False)
 _NOTHING_FRAMED: Final = Framing(0, keep_alive=False, http10=False, host=b"")
 _NO_SHAPES: Final[tuple[Shape, ...]] = ()
 _of_peer: Final[dict[str, tuple[Shape, ...]]] = {}
-"""Shapes seen last on a connection from an address, for the next one: some clients open one for each request."""
+"""The last shapes of each address's connections: some clients open a connection for each request."""
 PEERS: Final = 1_024
-"""Of those remembered."""
+"""Maximum number of remembered addresses."""
 SHAPES: Final = 4
-"""Of a connection's requests that are remembered."""
+"""Maximum number of a connection's shapes."""
 PATIENCE: Final = 16
-"""Heads of new shapes in a row after which most are not remembered any more: each is of its own."""
+"""Consecutive new shapes after which most are no longer recorded, since the client's heads all differ."""
 
 
 class RequestReader(Reader):
-    """Requests of one connection, one after the other: :meth:`read_head` until it is whole, then :meth:`read_content` until ``ended``."""
+    """Reads the requests of one connection: :meth:`read_head` until it is complete, then :meth:`read_content` until ``ended``."""
 
     __slots__ = ("_peer", "_shapes", "_special", "_strange", "fields", "framing", "line", "shape")
 
@@ -39,7 +39,7 @@ class RequestReader(Reader):
         self.framing = _NOTHING_FRAMED
         self._special: list[Field] | None = None
         self.shape: Shape | None = None
-        """Of the last head, when it was known before."""
+        """The shape of the last head, if recognized."""
         self._shapes = _NO_SHAPES
         self._strange = 0
 
@@ -48,20 +48,20 @@ class RequestReader(Reader):
         return parser.feed_data
 
     def come_from(self, peer: str) -> None:
-        """Whose requests these are, by address: what was known of them on another connection is known here."""
+        """Set the client's address, whose shapes from earlier connections are used."""
         self._peer = peer
         self._shapes = _of_peer.get(peer, _NO_SHAPES)
 
     @property
     def begun(self) -> bool:
-        """Whether part of a head has come. An empty line before one is nothing: some clients end content with it (RFC 9112 §2.2)."""
+        """Whether part of a head has been received. An empty line does not count: some clients send one after content (RFC 9112 §2.2)."""
         return len(self._held) > 2 or self._held not in b"\r\n"
 
     def read_head(self, data: bytes, max_bytes: int) -> bool:
-        """Take more of a head, and say whether that was all of it: ``line``, ``fields`` and ``framing`` are the request's then.
+        """Read more of a head. Returns whether it is complete, and then sets ``line``, ``fields`` and ``framing``.
 
-        :param max_bytes: of the head, and of trailers
-        :raises Refusal: it is malformed, or the end of the request is ambiguous; all of them close the connection
+        :param max_bytes: maximum size of the head, and of trailers
+        :raises Refusal: it is malformed, or the end of the request is ambiguous; the connection must be closed
         """
         if not self._held and self._read_known(data, max_bytes):
             return True
@@ -78,7 +78,7 @@ class RequestReader(Reader):
             special = with_target_authority(line.authority, special, http10=line.http10)
         framing = self.framing
         if special != self._special or line.http10 is not framing.http10:
-            self.framing = framing = frame(special, http10=line.http10)  # a client's requests are mostly framed alike
+            self.framing = framing = frame(special, http10=line.http10)  # a client's requests usually have the same framing
             self._special = special
         self.fields = fields
         self.shape = None
@@ -89,7 +89,7 @@ class RequestReader(Reader):
         return True
 
     def _read_known(self, data: bytes, max_bytes: int) -> bool:
-        """A head of a shape that was read before; what follows it becomes ``rest``."""
+        """Recognize a head of a known shape; the bytes after it become ``rest``."""
         for shape in self._shapes:
             if not shape.recognizes(data):
                 continue
@@ -97,7 +97,7 @@ class RequestReader(Reader):
             if size > max_bytes:
                 return False
             self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, framing, shape
-            self._special = None  # the framing is not of the fields that were read last
+            self._special = None  # the framing does not belong to the fields read last
             self.rest = data[size:]
             self._strange = 0
             if framing.length:
@@ -118,22 +118,22 @@ class RequestReader(Reader):
                 remember(_of_peer, self._peer, self._shapes, PEERS)
 
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
-        """Method and path of a head that was refused, as far as its first line has come: only for the form of the refusal.
+        """Method and path of a refused head, as far as received, which determine the form of the refusal.
 
-        :param data: what was last given to :meth:`read_head`
+        :param data: the last input of :meth:`read_head`
         """
         parts = (self._held + data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
         if len(parts) not in (2, 3):
             return b"", b""
         target = parts[1]
-        if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or none at all
+        if not target.startswith(b"/"):  # absolute-form (RFC 9112 §3.2.2), or invalid
             target = b"/" + target.partition(b"://")[2].partition(b"/")[2]
         return parts[0], target.partition(b"?")[0]
 
     def read_content(self, data: bytes) -> bytes:
-        """What these bytes bring of the content, coding removed.
+        """The content in these bytes, transfer coding removed.
 
-        :raises Refusal: the coding is broken; the connection is of no more use
+        :raises Refusal: the coding is malformed; the connection must be closed
         """
         self._take_content(data)
         return self.content

@@ -1,4 +1,4 @@
-"""Parses an upstream's response head, with the framing checks that llhttp leaves to its user (RFC 9112 §6). Pure."""
+"""Parses an upstream's response head, with the framing checks that llhttp omits (RFC 9112 §6). Pure."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -23,18 +23,18 @@ RATE_LIMIT = frozenset({
     b"ratelimit", b"ratelimit-policy", b"ratelimit-limit", b"ratelimit-remaining", b"ratelimit-reset",
     b"x-mbx-used-weight-1m", b"x-mbx-order-count-1m",
 })  # fmt: skip
-"""Fields that report the gate's limits; an upstream's own are removed where the gate sends them."""
+"""Fields that report the gate's limits; an upstream's own are removed if the gate sends them."""
 
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ZERO = ord("0")
 
 
 class Unframable(Exception):
-    """A response that cannot be framed beyond doubt. It becomes a 502, or cuts the client off when part of it was passed on."""
+    """A response with ambiguous framing. It becomes a 502, or aborts the client's connection if part of it has been relayed."""
 
 
 class ResponseHead:
-    """One response head. Mostly remembered, so quick to read matters more than quick to make."""
+    """One response head. Usually taken from a cache, so it is optimized for reading."""
 
     __slots__ = ("dated", "framing", "keep_alive", "length", "limited", "lines", "named", "rendered", "status", "upgrade")
 
@@ -44,24 +44,24 @@ class ResponseHead:
     ) -> None:  # fmt: skip
         self.status = status
         self.lines = lines
-        """The field lines as received, without those that are hop-by-hop or say how long the content is."""
+        """The field lines as received, without hop-by-hop fields and those that frame the content."""
         self.rendered = b"\r\n".join([*lines, b""])
         """The same, each ended by CRLF."""
         self.length = length
-        """Bytes of content that follow, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 where the status or the method allows none."""
+        """Length of the content, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 if the status or the method allows none."""
         self.framing = framing
-        """The field line that tells an HTTP/1.1 client where the content ends; ``b""`` where none is needed."""
+        """The field line that frames the content for an HTTP/1.1 client; ``b""`` if none is needed."""
         self.named = named
-        """Fields that ``Connection`` names, in lower case: they are not forwarded."""
+        """The fields named by ``Connection``, in lower case, which are not forwarded."""
         self.keep_alive = keep_alive
         self.dated = dated
         self.limited = limited
-        """It has ``RateLimit-*`` fields of its own."""
+        """Whether it has ``RateLimit-*`` fields of its own."""
         self.upgrade = upgrade
         """The Upgrade field's value in lower case."""
 
 
-# What a field line is to the one who relays it; plain integers, since one is looked at for every line.
+# Kinds of field lines; plain integers, since one is compared for every line.
 _PLAIN: Final = 0
 _DROPPED: Final = 1
 _LENGTH: Final = 2
@@ -85,25 +85,25 @@ _KINDS = (
 _LINE_BYTES: Final = 80
 _HEADS, _HEAD_BYTES = 256, 1_024
 _memo: Final[dict[bytes, tuple[int, Any]]] = {}
-"""Lines read before, which most lines of most responses are; without what belongs to one user."""
+"""Cached lines, which cover most lines of most responses; none with data of one user."""
 KNOWN_HEADS: Final[dict[bytes, ResponseHead]] = {}
-"""Heads that llhttp and :func:`read_head` have accepted: a busy upstream sends the same one many times within a second. Each with the
-empty line that ends it, so that none is the beginning of another; none that answers a HEAD."""
+"""Cached heads that llhttp and :func:`read_head` have accepted: a busy upstream repeats the same one within a second. Each includes its
+terminating empty line, so that none is a prefix of another; responses to HEAD are excluded."""
 
 
 def known_head(raw: bytes) -> ResponseHead | None:
-    """This very head, when it was accepted before.
+    """The cached result for exactly this head.
 
-    :param raw: up to and with the empty line; not for what answers a HEAD
+    :param raw: up to and including the empty line; not for responses to HEAD
     """
     return KNOWN_HEADS.get(raw)
 
 
 def read_head(raw: bytes, *, head_only: bool) -> ResponseHead:
-    """Check and cut a head that llhttp has accepted (see ``gateway.http1.request_head`` for why it is cut here).
+    """Check and parse a head that llhttp has accepted (see ``gateway.http1.request_head`` for why it is parsed here).
 
     :param raw: from the status line to the empty line
-    :param head_only: it answers a HEAD
+    :param head_only: whether it answers a HEAD
     :raises Unframable, MalformedRequest: see RFC 9112 §6.3
     """
     if not raw.startswith(_VERSIONS):
@@ -162,7 +162,7 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
 
 
 def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool) -> int:
-    """RFC 9112 §6.3."""
+    """The length of the content (RFC 9112 §6.3)."""
     if head_only or status < 200 or status in (204, 304):
         return 0
     if chunked:
@@ -171,7 +171,7 @@ def _length(status: int, declared: int | None, *, chunked: bool, head_only: bool
 
 
 def _framing_line(status: int, length: int, declared: int | None) -> bytes:
-    """See :attr:`ResponseHead.framing`. To HEAD and 304, the length speaks of content that is not sent (RFC 9110 §8.6)."""
+    """See :attr:`ResponseHead.framing`. For HEAD and 304, the length describes content that is not sent (RFC 9110 §8.6)."""
     if length < 0:
         return b"transfer-encoding: chunked\r\n"
     if declared is None or status < 200 or status == 204:
@@ -180,9 +180,9 @@ def _framing_line(status: int, length: int, declared: int | None) -> bytes:
 
 
 def _read_line(line: bytes) -> tuple[int, Any]:
-    """Kind, and what a line of that kind says.
+    """The kind of a line, and its parsed value.
 
-    :raises MalformedRequest: it says nothing that could be relied on
+    :raises MalformedRequest: the line is invalid
     """
     written, _, value = line.partition(b":")
     name, value = written.lower(), value.strip(b" \t")

@@ -1,4 +1,4 @@
-"""Reads the responses on one upstream connection: interim and final heads, content, and where each response ends. Pure."""
+"""Reads the responses on one upstream connection: interim and final heads, content, and the end of each response. Pure."""
 
 from collections.abc import Sequence
 from typing import Any, Final
@@ -11,12 +11,12 @@ from gateway.http1.reader import HEAD_END, Reader
 from gateway.http1.response import KNOWN_HEADS, ResponseHead, Unframable, known_head, read_head
 
 MAX_RESPONSE_HEAD: Final = 65_536
-"""Bytes of all heads of one response; of its trailers, too."""
+"""Maximum bytes of all heads of one response, and of its trailers."""
 _NONE: Final[tuple[ResponseHead, ...]] = ()
 
 
 class ResponseReader(Reader):
-    """Responses on one connection, one after the other: :meth:`begin` for each request, then :meth:`feed` until ``ended``."""
+    """Reads the responses on one connection: :meth:`begin` for each request, then :meth:`feed` until ``ended``."""
 
     __slots__ = ("_head_only", "_room", "_upgrade", "head", "interims")
 
@@ -25,19 +25,19 @@ class ResponseReader(Reader):
         self._head_only = self._upgrade = False
         self._room = 0
         self.head: ResponseHead | None = None
-        """The final response's head, or a 101; ``None`` until it has come."""
+        """The final response's head, or a 101; ``None`` until it has been received."""
         self.interims: Sequence[ResponseHead] = _NONE
-        """The other 1xx heads that the last bytes brought (RFC 9110 §15.2)."""
+        """The other 1xx heads in the last input (RFC 9110 §15.2)."""
 
     def _new_feed(self) -> Any:
         parser: Any = httptools.HttpResponseParser(self)
         return parser.feed_data
 
     def begin(self, *, head_only: bool, upgrade: bool) -> None:
-        """A request goes out.
+        """Expect the response to a request.
 
-        :param head_only: it is a HEAD
-        :param upgrade: it asks for a WebSocket
+        :param head_only: whether the request is a HEAD
+        :param upgrade: whether it is a WebSocket handshake
         """
         self._head_only = head_only
         self._upgrade = upgrade
@@ -47,9 +47,9 @@ class ResponseReader(Reader):
         self.rest = b""
 
     def feed(self, data: bytes) -> None:
-        """Take what the server sent. ``rest`` belongs to nobody then, but behind a 101 to the tunnel.
+        """Read bytes from the server. After the end, ``rest`` contains unsolicited bytes; after a 101 it belongs to the tunnel.
 
-        :raises Unframable: nothing of these bytes can be relied on
+        :raises Unframable: the framing is ambiguous; none of these bytes may be used
         """
         self.interims = _NONE
         if self.head is None and self._read_known(data):
@@ -70,15 +70,15 @@ class ResponseReader(Reader):
                 self.rest = data
             elif data:
                 self._take_content(data)
-        except Refusal as refusal:  # the rules are those for requests
+        except Refusal as refusal:  # the rules are shared with requests
             raise Unframable(refusal.detail) from None
 
     def end_of_input(self) -> bool:
-        """The server ended its side: whether that ends the response as it should."""
+        """The server has closed its side. Returns whether that properly ends the response."""
         return self.head is not None and not self.ended and self._left == UNTIL_CLOSE
 
     def _read_known(self, data: bytes) -> bool:
-        """A whole response whose head was accepted before, which llhttp is not shown again; most come like this."""
+        """Read a complete response whose head is cached, without llhttp: the common case."""
         if self._held or self._head_only:
             return False
         end = data.find(HEAD_END) + 4
@@ -91,7 +91,7 @@ class ResponseReader(Reader):
         return True
 
     def _next_head(self, data: bytes) -> ResponseHead | None:
-        """The next whole head, ``None`` while it has not ended. One that was accepted before is not shown to llhttp again."""
+        """The next complete head; ``None``: it is incomplete. A cached head is not passed to llhttp again."""
         if not self._held and not self._head_only:
             end = data.find(HEAD_END) + 4
             head = known_head(data[:end])

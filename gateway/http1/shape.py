@@ -1,7 +1,7 @@
 """Recognizes request heads that differ from an earlier one only in the values that change with every signed request. Pure.
 
 A client's requests differ in a timestamp, a signature and a query. If nothing else has changed and each new value consists of characters
-without a meaning in the grammar, llhttp and the rules of this package would read the head as they read the earlier one: both are skipped.
+without a meaning in the grammar, llhttp and the rules of this package would parse the head like the earlier one: both are skipped.
 """
 
 from typing import Final
@@ -12,42 +12,42 @@ from gateway.http1.memo import remember
 from gateway.http1.request_head import STEADY, RequestLine
 
 LONGEST: Final = 1_024
-"""Bytes of a head that is remembered."""
+"""Maximum size of a head that is recorded."""
 CHANGING: Final = frozenset({b"x-request-signature", b"x-request-timestamp"})
-"""Fields whose values change. None is forwarded, so that what is forwarded of a head is the same for all of its shape."""
+"""Fields whose values may change. None is forwarded, so all heads of a shape have the same forwarded lines."""
 _SHAPES: Final = 256
 _VISIBLE: Final = bytes(byte if 0x21 <= byte < 0x7F else 0x21 for byte in range(256))
-"""As translation tables: what they leave as it is consists of nothing else."""
+"""The allowed characters, as translation tables that replace any other: a valid value is left unchanged."""
 _QUERY: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~!$&'()*+,=:@%/"
-"""Of RFC 3986 §3.4; what else is sent in a query takes the long way."""
+"""The characters of RFC 3986 §3.4; a query with others is parsed in full."""
 _IN_QUERY: Final = bytes(byte if byte in _QUERY else 0x21 for byte in range(256))
 _LINE_END: Final = b"\r"
 _TARGET_END: Final = b" "
 _IN_LINE: Final = -1
-"""In place of a field's index: the query, which stands in the request line."""
+"""In place of a field's index: the query, which is in the request line."""
 
 
 class Shape:
-    """One shape; shared by the connections on which it was seen."""
+    """One shape, shared by connections."""
 
     __slots__ = ("_begun", "_drop", "_fields", "_forwarded", "_line", "_rest", "_sizes", "fields", "framing", "line", "size")
 
     def __init__(self, parts: tuple[bytes, ...], indices: list[int], line: RequestLine, fields: list[Field], framing: Framing) -> None:
         self._begun = parts[0]
-        """What stands before the first value."""
+        """The text before the first value."""
         places = indices if line.query is None else [_IN_LINE, *indices]
         self._rest = [
             (part, len(part), _IN_QUERY if place == _IN_LINE else _VISIBLE, place) for part, place in zip(parts[1:], places, strict=True)
         ]
-        """What stands behind each value, its size, what the value may consist of, and the index of the value's field."""
+        """For each value: the text after it, that text's size, the value's allowed characters, and the index of its field."""
         self._line = line
         self._fields = fields
-        """As they were read first, with empty values where they change."""
+        """The fields, with empty values where they change."""
         self._sizes = [0] * len(self._rest)
-        """Bytes of each value in the last head of this shape: mostly the same in the next."""
+        """Length of each value in the last head, usually the same in the next."""
         self.framing = framing
         self.line = line
-        """The request line of the head that was recognized last."""
+        """The request line of the last recognized head."""
         self.fields = fields
         """Its fields."""
         self.size = 0
@@ -56,7 +56,7 @@ class Shape:
         self._forwarded = b""
 
     def recognizes(self, data: bytes) -> bool:
-        """Whether the head that ``data`` begins with is of this shape: :attr:`line`, :attr:`fields` and :attr:`size` are its own then."""
+        """Whether ``data`` begins with a head of this shape; if so, sets :attr:`line`, :attr:`fields` and :attr:`size`."""
         begun = self._begun
         if not data.startswith(begun):
             return False
@@ -65,7 +65,7 @@ class Shape:
         for number, (part, length, allowed, place) in enumerate(self._rest):
             end = at + sizes[number]
             after = end + length
-            # Where the part stands, its first byte ends the value: no value holds that byte, which is looked at below.
+            # The first byte of the part ends the value: no value contains that byte, which is checked below.
             if data[end:after] != part or end == at:
                 end = data.find(_TARGET_END if place == _IN_LINE else _LINE_END, at, at + LONGEST)
                 after = end + length
@@ -84,7 +84,7 @@ class Shape:
         return True
 
     def forwarded(self, drop: frozenset[bytes]) -> bytes:
-        """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, which holds all of :data:`CHANGING`."""
+        """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, which must include :data:`CHANGING`."""
         if self._drop is not drop:
             self._forwarded = request_lines(self._fields, drop | CHANGING)
             self._drop = drop
@@ -92,11 +92,11 @@ class Shape:
 
 
 _shapes: Final[dict[tuple[bytes, ...], Shape]] = {}
-"""Those seen of late, by their parts."""
+"""Recently used shapes, by their parts."""
 
 
 def shape_of(head: bytes, line: RequestLine, fields: list[Field], framing: Framing) -> Shape | None:
-    """The shape of a head that was read the long way; ``None`` when it may hold a secret, or anything that is not usual.
+    """The shape of a head that was parsed in full; ``None`` if it may contain a secret, or anything unusual.
 
     :param fields: all of its fields, in order
     """

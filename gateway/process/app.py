@@ -1,7 +1,7 @@
-"""Wires one worker: creates its long-lived objects, and swaps in each version of the configuration.
+"""Wires one worker: creates its long-lived objects, and applies each version of the configuration.
 
-A version is prepared whole before any of it is used (:meth:`App.prepare`), and used from one moment on (:meth:`App.commit`, which does
-not await): a request that is under way keeps the gate and the pools that it began with.
+A version is prepared completely before it is used (:meth:`App.prepare`), and then applied in one step (:meth:`App.commit`, which does
+not await). A request in progress keeps the gate and the pools that it began with.
 """
 
 import asyncio
@@ -51,13 +51,13 @@ if TYPE_CHECKING:
     from gateway.config.settings import Cache, GatewayTelemetry
 
 CHANNELS_SECONDS = 2.0
-"""How long a start waits for the feed of changes and the messages. Without the feed a gate asks PostgreSQL for each key every second."""
+"""How long start-up waits for the change feed and the messages. Without the feed a gate queries PostgreSQL for each key every second."""
 
 LOOKUP_SECONDS = 2.0
 """How long PostgreSQL may take to find keys before a waiting request is refused with 503."""
 
 DECISION_US = 200
-"""Microseconds of a decision for a proxy, about."""
+"""Approximate microseconds of a decision for a proxy."""
 
 SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
 
@@ -65,13 +65,13 @@ _log = structlog.get_logger(__name__)
 
 
 class Prepared(NamedTuple):
-    """A version that is ready and not in use."""
+    """A prepared version, not in use yet."""
 
     configuration: Configuration
     gate: Gate
     pools: Pools
     deciding: Gate
-    """The decision endpoint's: the same, unless it is in shadow mode."""
+    """The decision endpoint's gate: the same, unless in shadow mode."""
 
 
 class App:
@@ -132,10 +132,10 @@ class App:
 
     @classmethod
     async def create(cls, configuration: Configuration, *, signing: SigningKey, worker: int, require_stores: bool) -> Self:
-        """Make one and start what runs in the background.
+        """Create an instance and start its background tasks.
 
-        :param require_stores: whether a store that cannot be used is a reason not to start
-        :raises ConfigError: a file cannot be used, or with ``require_stores`` a store
+        :param require_stores: whether to fail if a store cannot be used
+        :raises ConfigError: a file or, with ``require_stores``, a store cannot be used
         """
         stores = await Stores.open(configuration.settings)
         try:
@@ -163,7 +163,7 @@ class App:
         await self._plane.serve([listening])
 
     async def decide(self, check: CheckRequest) -> Verdict:
-        """Decide without forwarding, by the version in force, for a trusted proxy."""
+        """Decide on a request for a trusted proxy, without forwarding it, by the version in force."""
         serving, gate = self._serving, self._deciding
         shadow = gate.settings.auth.enforce == "shadow"
         request = check.request(received_ms=clock.now_ms(), request_id=self._plane.worker.next_request_id())
@@ -194,7 +194,7 @@ class App:
         )
 
     def _note_shadow(self, serving: Serving, outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
-        """Count what would have been decided. Each refusal is logged, whatever the access log's share: that is what shadow mode is for."""
+        """Count what would have been decided. Every refusal is logged, whatever the access log's share."""
         if isinstance(outcome, Refusal):
             self.metrics.shadow_decisions[pattern, outcome.code] += 1
             reports.log_refused(serving.access, outcome, request, pattern or None, None, event="shadow_refused")
@@ -211,20 +211,20 @@ class App:
     # -- versions
 
     def prepare(self, configuration: Configuration) -> Prepared:
-        """Make a version ready, using none of it yet.
+        """Prepare a version without using it.
 
         :raises ConfigError: a file cannot be used
         """
         settings, routes, version = configuration.settings, configuration.routes, configuration.version
         gate = deciding = Gate(settings, routes, version, self._services)
         if settings.auth.enforce == "shadow":
-            # What it would refuse was not refused: it holds no address back, and is shown to no owner of a key. Limits and the replay guard
-            # are shared, for what it admits has passed.
+            # Its refusals are not enforced, so they throttle no address and are not shown to key owners. Limits and the replay guard
+            # are shared, because what it admits does pass.
             deciding = Gate(settings, routes, version, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
         return Prepared(configuration, gate, self._upstreams.prepare(settings.upstreams), deciding)
 
     def commit(self, prepared: Prepared) -> None:
-        """Use a version from the next request on. Does not await: no request sees half of it."""
+        """Use a version from the next request on. Does not await, so no request sees a mixture of versions."""
         settings, assertion = prepared.configuration.settings, self._compiled.settings.assertion
         old = self._serving.tracing
         tracing = old if settings.telemetry == self._compiled.settings.telemetry else _tracing(settings.telemetry)
@@ -255,13 +255,13 @@ class App:
         if self._plane.tls is not None:
             try:
                 self._plane.tls.reload()
-            except ConfigError as error:  # it could be read a moment ago; the old one stays
+            except ConfigError as error:  # it was readable a moment ago; the old one is kept
                 _log.error("certificate_not_renewed", reason=str(error))
 
     # -- status
 
     async def status(self) -> dict[str, Any]:
-        """``missing``: why it cannot serve; ``degraded``: what is away though it serves; and what it is."""
+        """``missing``: why it cannot serve; ``degraded``: what is unavailable although it serves; and general information."""
         away = await self._stores.away()
         degraded = list(away)
         degraded += [f"notifications by {channel}" for channel in self._listener.down()]
@@ -295,7 +295,7 @@ class App:
         self._ticked_ms = now_ms
 
     async def _key_is_active(self, key_id: str) -> bool:
-        """Whether the key that opened a tunnel may still pass."""
+        """Whether a key that a tunnel uses is still valid."""
         principal = await self._lookup.fetch(key_id)
         if principal is None or principal.record.frozen:
             return False
@@ -304,7 +304,7 @@ class App:
     # -- the end
 
     async def drain(self, limit_ms: int) -> None:
-        """Finish what is in flight, take nothing new, write what was counted, and let go of everything."""
+        """Accept no more connections, finish requests in flight, write usage counts, and release everything."""
         if not await self._plane.drain(limit_ms):
             _log.warning("drain_limit_reached", limit_ms=limit_ms)
         self._upstreams.close()
@@ -329,7 +329,7 @@ def _tracing(settings: "GatewayTelemetry") -> Tracing | None:
 
 
 def _resident_bytes() -> int:
-    """Of this process (Linux, proc(5)); 0 elsewhere."""
+    """Resident memory of this process (Linux, proc(5)); 0 elsewhere."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     except OSError:

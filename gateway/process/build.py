@@ -4,6 +4,6 @@ from importlib.util import find_spec
 
 
 def is_compiled() -> bool:
-    """Looks where the module of the exchange would be imported from; imports nothing of it."""
+    """Checks where the exchange's module would be imported from, without importing it."""
     spec = find_spec("gateway.server.exchange")
     return spec is not None and spec.origin is not None and not spec.origin.endswith(".py")

@@ -1,6 +1,6 @@
 """The channel between the parent and a worker: requests and replies as JSON frames over a socket pair.
 
-A frame is four bytes of length, big-endian, and a JSON object. The parent asks, ``{"id": 1, "do": "prepare", …}``; the worker answers
+A frame is four bytes of length, big-endian, and a JSON object. The parent sends ``{"id": 1, "do": "prepare", …}``; the worker answers
 ``{"id": 1, "ok": {…}}`` or ``{"id": 1, "error": "…"}``. Either end signals its exit by closing.
 """
 
@@ -14,17 +14,17 @@ from gateway.errors import GerbangError
 from gateway.runtime.tasks import StallTolerantTimeout, spawn
 
 MAX_FRAME = 64 * 1024 * 1024
-"""A configuration with tens of thousands of routes is a few megabytes."""
+"""Maximum frame: a configuration with tens of thousands of routes is a few megabytes."""
 
 Message = dict[str, Any]
 
 
 class WorkerFailed(GerbangError):
-    """A worker did not do what it was asked: it said why, it did not answer in time, or it is gone."""
+    """A worker's call failed: it reported an error, did not answer in time, or has ended."""
 
 
 class Frames:
-    """Whole JSON objects over a stream socket."""
+    """JSON objects over a stream socket."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
@@ -32,12 +32,12 @@ class Frames:
 
     @classmethod
     async def over(cls, connected: socket.socket) -> "Frames":
-        """Take over one end of a socket pair."""
+        """Wrap one end of a socket pair."""
         connected.setblocking(False)
         return cls(*await asyncio.open_unix_connection(sock=connected))
 
     async def send(self, message: Message) -> None:
-        """Send one message. A peer that is gone is noticed by :meth:`receive`."""
+        """Send one message. :meth:`receive` detects a peer that has ended."""
         body = json.dumps(message).encode()
         self._writer.write(len(body).to_bytes(4, "big") + body)
         try:
@@ -46,7 +46,7 @@ class Frames:
             return
 
     async def receive(self) -> Message | None:
-        """The next message, or ``None`` when the peer is gone."""
+        """The next message; ``None``: the peer has ended."""
         try:
             length = int.from_bytes(await self._reader.readexactly(4), "big")
             if length > MAX_FRAME:
@@ -62,7 +62,7 @@ class Frames:
 
 
 class Caller:
-    """The parent's end: asks, and matches replies to questions."""
+    """The parent's end: sends requests and matches the replies."""
 
     def __init__(self, frames: Frames) -> None:
         self._frames = frames
@@ -72,9 +72,9 @@ class Caller:
         self.gone = False
 
     async def call(self, do: str, *, timeout_ms: int, **values: Any) -> Any:
-        """Ask the worker to do something and return what it answers.
+        """Call a method of the worker and return its result.
 
-        :raises WorkerFailed: with the worker's own reason, or that it is gone or did not answer in time
+        :raises WorkerFailed: with the worker's own error, or because it has ended or did not answer in time
         """
         if self.gone:
             raise WorkerFailed("is gone")
@@ -105,15 +105,15 @@ class Caller:
         self._frames.close()
 
     async def close(self) -> None:
-        """Hang up: the worker ends at once."""
+        """Close the channel, on which the worker ends at once."""
         self._frames.close()
         await asyncio.wait([self._reading])
 
 
 async def answer(frames: Frames, handle: Callable[[str, Message], Awaitable[object]]) -> None:
-    """The worker's end: do what is asked, each in a task of its own, until the parent is gone.
+    """The worker's end: handle each request in a separate task until the parent closes the channel.
 
-    :param handle: does one thing and returns what JSON can carry; what it raises is reported to the parent
+    :param handle: performs a request and returns a JSON-serializable result; exceptions are reported to the parent
     """
 
     async def one(message: Message) -> None:

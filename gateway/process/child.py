@@ -1,4 +1,4 @@
-"""A worker as seen by the parent: its process, listening socket, channel, and restart back-off."""
+"""A worker process, as managed by the parent: its listening socket, channel, and restart back-off."""
 
 import asyncio
 import socket
@@ -10,19 +10,19 @@ from gateway.runtime import clock
 from gateway.telemetry import Snapshot, merge
 
 HEALTHY_MS = 10_000
-"""A worker that lived this long is started again at once when it dies."""
+"""A worker that ran for this long is restarted at once when it ends."""
 BACK_OFF_MS = (0, 200, 500, 1_000, 2_000, 5_000)
-"""Delays before the next start while it keeps dying young."""
+"""Delays before the next restarts of a worker that keeps ending early."""
 
 
 class BackOff:
-    """How long to wait before starting a worker again. Pure: time is an argument."""
+    """How long to wait before restarting a worker. Pure: time is an argument."""
 
     def __init__(self) -> None:
         self._early_deaths = 0
 
     def after(self, lived_ms: int) -> int:
-        """Milliseconds to wait, for a worker that has just died after living this long."""
+        """Milliseconds to wait before restarting a worker that ran for this long."""
         if lived_ms >= HEALTHY_MS:
             self._early_deaths = 0
         delay_ms = BACK_OFF_MS[min(self._early_deaths, len(BACK_OFF_MS) - 1)]
@@ -31,18 +31,18 @@ class BackOff:
 
 
 class WorkerProcess:
-    """A child that serves one listening socket.
+    """A child process that serves one listening socket.
 
-    The parent keeps the socket open, so that connections which wait in its queue while the child is dead are served by the next one.
+    The parent keeps the socket open, so that connections in its backlog are served by the next child if this one ends.
     """
 
     def __init__(self, number: int, listening: socket.socket) -> None:
         self.number = number
         self.ready = False
-        """It accepts connections."""
+        """Whether it accepts connections."""
         self.started_ms = 0
         self.last_message_ms = 0
-        """When it last answered, monotonic."""
+        """When it last answered, in monotonic milliseconds."""
         self.back_off = BackOff()
         self._listening = listening
         self._process: asyncio.subprocess.Process | None = None
@@ -55,17 +55,17 @@ class WorkerProcess:
         return f"worker {self.number}"
 
     async def spawn(self, now_ms: int) -> None:
-        """Start the child as a clean process (no fork of this one's state) that has only its two sockets in common with the parent."""
+        """Start the child as a new process, not a fork, which shares only two sockets with the parent."""
         control, inherited = socket.socketpair()
         self.started_ms = now_ms
-        # -P: the folder that the gateway happens to be started in is no place to import from.
+        # -P: do not import from the current directory.
         command = (sys.executable, "-P", "-m", "gateway.process.worker", str(inherited.fileno()), str(self._listening.fileno()))
         try:
             self._process = await asyncio.create_subprocess_exec(
                 *command,
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(inherited.fileno(), self._listening.fileno()),
-                process_group=0,  # Ctrl-C is for the parent, which drains its workers
+                process_group=0,  # only the parent receives Ctrl-C; it drains the workers
             )
         finally:
             inherited.close()
@@ -86,7 +86,7 @@ class WorkerProcess:
         return answered
 
     async def snapshot(self) -> Snapshot:
-        """Its metrics, and what earlier workers in its place counted. When it does not answer, what it said last."""
+        """Its metrics, plus the counts of its predecessors. If it does not answer, its last known ones."""
         try:
             self._last = await self.call("metrics", timeout_ms=2_000)
         except WorkerFailed:
@@ -95,7 +95,7 @@ class WorkerProcess:
         return merge([self._retired, self._last])
 
     async def wait(self) -> int:
-        """Wait until the child has ended; returns its exit status (negative: the signal that ended it)."""
+        """Wait until the child has ended. Returns its exit status (negative: the signal that ended it)."""
         if self._process is None:
             return 0
         status = await self._process.wait()
@@ -108,7 +108,7 @@ class WorkerProcess:
         return status
 
     async def hang_up(self, *, within_ms: int) -> None:
-        """Let the child end by itself, which it does when the channel closes; kill it when it does not."""
+        """Close the channel, on which the child ends by itself; kill it if it does not."""
         if self._caller is not None:
             await self._caller.close()
         if self._process is not None:
@@ -120,6 +120,6 @@ class WorkerProcess:
                 await self._process.wait()
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         if self._process is not None and self._process.returncode is None:
             self._process.kill()

@@ -1,6 +1,6 @@
 """Loads and compiles a configuration, and reports every error in it without connecting to anything.
 
-What is found here is found by ``gerbang check``, at the start, and before a reload is applied, alike.
+``gerbang check``, start-up and reload all use it.
 """
 
 import ssl
@@ -34,7 +34,7 @@ def load(path: Path) -> Configuration:
 
 
 def prepare_raw(raw: Raw) -> Configuration:
-    """Compile what was read. Opens the files that the settings name, and nothing else.
+    """Compile a configuration that was read. Opens the files that the settings name, nothing else.
 
     :raises ConfigError: with every problem found
     """
@@ -58,11 +58,11 @@ _CHECKED: tuple[tuple[str, str, Callable[[str], object]], ...] = (
     ("vault", "keys", Vault.parse),
     ("telemetry", "traces", check_installed),
 )
-"""Values with a form of their own, checked even when something else in the file is wrong."""
+"""Values with their own syntax, checked even if the file has other errors."""
 
 
 def _collect(problems: list[ConfigProblem], make: Callable[[], T]) -> T | None:
-    """What ``make`` returns; its problems go to the others."""
+    """The result of ``make``; its problems are added to ``problems``."""
     try:
         return make()
     except ConfigError as error:
@@ -76,7 +76,7 @@ def _at(values: dict[str, Any], section: str, key: str) -> object:
 
 
 def _routes(raw: Raw, known: list[ConfigProblem]) -> list[RouteConfig]:
-    """The routes to look for conflicts in, even when something else in the file is wrong; none when a pattern cannot be read."""
+    """The routes to check for conflicts, even if the file has other errors; none if a pattern is invalid."""
     if any(problem.path.startswith("routes") and problem.path.endswith(".match") for problem in known):
         return []
     try:
@@ -86,9 +86,9 @@ def _routes(raw: Raw, known: list[ConfigProblem]) -> list[RouteConfig]:
 
 
 def _route(written: Any) -> RouteConfig:
-    """A route as written. With something else wrong in it, its pattern is still looked at: all errors are reported at once.
+    """A route, reduced to its pattern if it has other errors, so that all errors are reported together.
 
-    :raises ValidationError, TypeError, LookupError: it has no pattern that could be looked at
+    :raises ValidationError, TypeError, LookupError: it has no usable pattern
     """
     try:
         return RouteConfig.model_validate(written)
@@ -111,7 +111,7 @@ def _problems_of_files(settings: GatewaySettings) -> list[ConfigProblem]:
 
 
 def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
-    """Routes that no request could ever pass."""
+    """Problems of routes whose weight no key could ever pay."""
     units = settings.limits.per_key.units
     rules = [(f"routes[{index}]", cast("Rule", route)) for index, route in enumerate(settings.routes)]
     rules += [(f'methods.{table}."{name}"', rule) for table, methods in settings.methods.items() for name, rule in methods.items()]
@@ -123,7 +123,7 @@ def _problems_of_weights(settings: GatewaySettings) -> list[ConfigProblem]:
 
 
 def _problems_of_sessions(settings: GatewaySettings) -> list[ConfigProblem]:
-    """Log-ins that would prove nothing."""
+    """Problems of log-in methods that require no key."""
     return [
         ConfigProblem(f'methods.{route.methods}."{log_in}".scope', "a log-in needs a key: any, read or trade")
         for route in settings.routes

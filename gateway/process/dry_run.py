@@ -1,6 +1,6 @@
 """Evaluates recent requests against a new configuration: routes, permissions, maintenance and the clock window. Pure.
 
-Whatever depends on the sender (limits, addresses, credentials that were not checked) is not guessed, but reported as :data:`DEPENDS`.
+Outcomes that depend on the sender (limits, addresses, unverified credentials) are not guessed, but reported as :data:`DEPENDS`.
 """
 
 import re
@@ -21,11 +21,11 @@ _OF_KEYS = frozenset({
     "missing_credentials", "invalid_credentials", "ambiguous_credentials", "unsigned_query", "timestamp_out_of_window", "key_expired",
     "ip_not_allowed", "scope_not_granted", "account_frozen", "replayed_request",
 })  # fmt: skip
-"""Codes that a public route never gives."""
+"""Codes with which a public route never refuses."""
 
 
 def compare(before: Configuration, after: Configuration, reports: Sequence[Mapping[str, Any]], now_ms: int) -> Traffic:
-    """:param reports: of each worker, as :meth:`gateway.telemetry.recent.Recent.report` gives them"""
+    """:param reports: each worker's :meth:`gateway.telemetry.recent.Recent.report`"""
     admitted: Counter[str] = Counter()
     refused: list[Sample] = []
     for report in reports:
@@ -60,7 +60,7 @@ def _of_admitted(admitted: Mapping[str, int], before: Configuration, after: Conf
 
 
 def _again(sample: Sample, before: Configuration, after: Configuration) -> str:
-    """What would become of a request that was refused; its own code when nothing says otherwise."""
+    """The outcome of a refused request under the new configuration; the same code unless it is known to change."""
     try:
         route = _find(after.routes, sample.call)
     except Refusal as refusal:
@@ -77,9 +77,9 @@ def _again(sample: Sample, before: Configuration, after: Configuration) -> str:
 
 
 def _find(table: RouteTable, call: str) -> Route:
-    """The route for ``METHOD /path``, or for a method of a session that stands behind it.
+    """The route for ``METHOD /path``, or for a session's method appended to it.
 
-    :raises Refusal: there is none, or it is closed
+    :raises Refusal: there is none, or it is closed for maintenance
     """
     method, path, *name = call.split(" ", 2)
     route = table.match(method.encode("latin-1"), re.sub(r"\{[^}]*\}", "x", path).encode("latin-1"))

@@ -1,4 +1,4 @@
-"""All workers of a gateway: started, restarted, reconfigured all or none, drained."""
+"""Manages all workers of a gateway: starts and restarts them, reconfigures all or none, drains them."""
 
 import asyncio
 import socket
@@ -18,15 +18,15 @@ from gateway.runtime.tasks import repeat, spawn
 from gateway.telemetry import Metrics, Snapshot
 
 START_MS = 30_000
-"""A worker that is not ready by then is started again."""
+"""A worker that is not ready within this time is restarted."""
 PREPARE_MS = 3_000
 COMMIT_MS = 2_000
 STATUS_MS = 1_500
 DECIDE_MS = 5_000
 SILENT_MS = 30_000
-"""A worker that says nothing for so long is killed. The parent asks every ten seconds."""
+"""A worker that does not answer for this long is killed. The parent queries it every ten seconds."""
 EXIT_MS = 3_000
-"""From the end of draining to the end of the process."""
+"""Time from the end of draining to the end of the process."""
 
 _log = structlog.get_logger(__name__)
 
@@ -42,7 +42,7 @@ class Workers:
         self.configuration = configuration
         self.signing = signing
         self.changing = asyncio.Lock()
-        """Held while a worker starts and while anything is changed for all: a worker that becomes ready has what is in force."""
+        """Held while a worker starts and during every change, so that a new worker always has the configuration in force."""
         self._workers = [WorkerProcess(number, listening) for number, listening in enumerate(public)]
         self._keeping: list[asyncio.Task[None]] = []
         self._metrics = metrics
@@ -51,9 +51,9 @@ class Workers:
     # -- life
 
     async def start(self) -> None:
-        """Start all for the first time: whatever is wrong is wrong now.
+        """Start all workers for the first time.
 
-        :raises WorkerFailed: why the first of them cannot serve
+        :raises WorkerFailed: the first error of a worker that cannot serve
         """
         async with self.changing:
             outcomes = await asyncio.gather(*(self._start(worker, require_stores=True) for worker in self._workers), return_exceptions=True)
@@ -63,9 +63,9 @@ class Workers:
         self._keeping = [repeat(partial(self._keep, worker), name=f"keep {worker.name}") for worker in self._workers]
 
     async def _start(self, worker: WorkerProcess, *, require_stores: bool) -> None:
-        """Bring one worker up with what is in force.
+        """Start one worker with the configuration in force.
 
-        :param require_stores: stores that cannot be reached are a reason to give up
+        :param require_stores: whether to fail if a store cannot be reached
         """
         await worker.spawn(clock.monotonic_ms())
         orders = {**_orders(self.configuration), "signing": _wire(self.signing)}
@@ -74,7 +74,7 @@ class Workers:
         worker.ready = True
 
     async def _keep(self, worker: WorkerProcess) -> None:
-        """Start the worker again when it has ended."""
+        """Restart the worker whenever it ends."""
         status = await worker.wait()
         delay_ms = worker.back_off.after(clock.monotonic_ms() - worker.started_ms)
         _log.error("worker_died", worker=worker.number, status=status, restart_in_ms=delay_ms)
@@ -85,20 +85,20 @@ class Workers:
                 await self._start(worker, require_stores=False)
                 _log.info("worker_restarted", worker=worker.number)
             except Exception as error:
-                worker.kill()  # or it would stay without serving, and nobody would wait for it to answer
+                worker.kill()  # otherwise it would stay, without serving and unobserved
                 if not isinstance(error, WorkerFailed | OSError):
                     raise
                 _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
 
     def kill_silent(self, now_ms: int) -> None:
-        """End workers that have not answered anything for long: their clients wait for ever, a new worker would serve them."""
+        """Kill workers that have not answered for a long time: their clients would wait for ever, and a new worker can serve them."""
         for worker in self._serving():
             if now_ms - worker.last_message_ms > SILENT_MS:
                 _log.error("worker_does_not_answer", worker=worker.number, since_ms=now_ms - worker.last_message_ms)
                 worker.kill()
 
     async def drain(self, limit_ms: int, stop_now: asyncio.Event) -> None:
-        """No new connections; those in flight end by themselves, by the limit, or at once in a hurry."""
+        """Drain all workers: no new connections; requests in flight finish within the limit, or are dropped when ``stop_now`` is set."""
         self._stop_keeping()
 
         async def one(worker: WorkerProcess) -> None:
@@ -112,7 +112,7 @@ class Workers:
         stopped_early.cancel()
 
     async def stop(self) -> None:
-        """Let every worker end; leave none behind."""
+        """End every worker."""
         self._stop_keeping()
         await asyncio.gather(*(worker.hang_up(within_ms=EXIT_MS) for worker in self._workers))
 
@@ -123,30 +123,30 @@ class Workers:
     def _serving(self) -> list[WorkerProcess]:
         return [worker for worker in self._workers if worker.ready]
 
-    # -- change, all or none; the caller holds ``changing``
+    # -- changes, in all workers or none; the caller holds ``changing``
 
     async def prepare(self, after: Configuration) -> list[str]:
-        """Let every worker that serves make the new version ready. Returns why some could not: then none keeps it."""
+        """Have every serving worker prepare the new version. Returns the errors, if any: then all workers discard it."""
         failures = await self._ask("prepare", timeout_ms=PREPARE_MS, **_orders(after))
         if failures:
             await self._ask("abort", timeout_ms=STATUS_MS)
         return [str(failure) for failure in failures.values()]
 
     async def commit(self, after: Configuration) -> None:
-        """Swap to the version that every worker has ready. One that fails even that is killed, and comes back with the new version."""
+        """Switch to the prepared version. A worker that fails is killed, and restarts with the new version."""
         self.configuration = after
         for worker, failure in (await self._ask("commit", timeout_ms=COMMIT_MS, version=after.version)).items():
             _log.error("worker_did_not_commit", worker=worker.number, reason=str(failure))
             worker.kill()
 
     async def sign_with(self, signing: SigningKey) -> None:
-        """Let all sign with another key. A worker that misses it keeps the old one, which stays published."""
+        """Sign with a new key in all workers. A worker that does not receive it keeps the old one, which stays published."""
         self.signing = signing
         for worker, failure in (await self._ask("sign", timeout_ms=STATUS_MS, signing=_wire(signing))).items():
             _log.warning("worker_kept_old_signing_key", worker=worker.number, reason=str(failure))
 
     async def _ask(self, do: str, *, timeout_ms: int, **values: Any) -> dict[WorkerProcess, BaseException]:
-        """Ask all that serve at once; the failures by worker."""
+        """Call all serving workers concurrently. Returns the failures by worker."""
         serving = self._serving()
         outcomes = await asyncio.gather(*(worker.call(do, timeout_ms=timeout_ms, **values) for worker in serving), return_exceptions=True)
         return {worker: outcome for worker, outcome in zip(serving, outcomes, strict=True) if isinstance(outcome, BaseException)}
@@ -154,7 +154,7 @@ class Workers:
     # -- their state
 
     async def states(self) -> list[dict[str, Any]]:
-        """What each worker says of itself: ``worker``, ``missing``, ``degraded`` and more."""
+        """The status of each worker: ``worker``, ``missing``, ``degraded`` and more."""
         return list(await asyncio.gather(*map(self._state_of, self._workers)))
 
     async def _state_of(self, worker: WorkerProcess) -> dict[str, Any]:
@@ -167,14 +167,14 @@ class Workers:
             return {**state, "missing": [str(error).removeprefix(f"{worker.name}: ")]}
 
     async def recent(self) -> list[dict[str, Any]]:
-        """What each worker decided in the last minutes; one that does not answer is left out."""
+        """Each worker's recent decisions; a worker that does not answer is omitted."""
         asked = await asyncio.gather(*(worker.call("recent", timeout_ms=STATUS_MS) for worker in self._serving()), return_exceptions=True)
         return [answer for answer in asked if not isinstance(answer, BaseException)]
 
     async def decide(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Let the next worker in turn decide.
+        """Have the next worker in turn decide.
 
-        :raises Overloaded: none answers
+        :raises Overloaded: no worker answers
         """
         serving = self._serving()
         if not serving:
@@ -201,5 +201,5 @@ def _orders(configuration: Configuration) -> dict[str, Any]:
 
 
 def _wire(signing: SigningKey) -> dict[str, Any]:
-    """For the private channel to a worker alone."""
+    """A signing key, for the private channel to a worker only."""
     return {"pem": signing.pem(), "created_ms": signing.created_ms}

@@ -1,7 +1,7 @@
 """Prevents optional imports by third-party packages in a worker, to save memory. A worker imports this module first.
 
 structlog imports greenlet, which SQLAlchemy brings for the admin service: 1 MiB. redis-py imports OpenTelemetry's metrics, which the extra
-``traces`` brings for spans: 2.5 MiB. An import of them fails until :func:`allow_imports`, as it does where they are not installed.
+``traces`` brings for spans: 2.5 MiB. Importing them fails until :func:`allow_imports` is called, as if they were not installed.
 """
 
 import sys
@@ -14,7 +14,7 @@ sys.modules.update(dict.fromkeys(_kept_out))  # type: ignore[arg-type]  # None: 
 
 
 def allow_imports() -> None:
-    """Let what is imported from now on have them."""
+    """Allow these imports from now on."""
     for name in _kept_out:
         if sys.modules.get(name) is None:
             sys.modules.pop(name, None)

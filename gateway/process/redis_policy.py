@@ -1,7 +1,7 @@
 """Watches Redis's ``maxmemory-policy``: eviction would let a replayed request pass. Uses Redis.
 
-With any other ``maxmemory-policy`` than ``noeviction`` a full Redis evicts claims: the same signature passes again. With it a full Redis
-refuses to write: trades are answered 503, and nothing passes twice.
+With any ``maxmemory-policy`` other than ``noeviction`` a full Redis evicts claims, and the same signature passes again. With ``noeviction``
+a full Redis refuses writes: trades are answered 503, and nothing passes twice.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ _log = structlog.get_logger(__name__)
 
 
 class RedisPolicy:
-    """Read at the start and every minute; of a cluster, on every node that answers."""
+    """The policy, read at start-up and every minute; in a cluster, from every node that answers."""
 
     def __init__(self, redis: Redis, *, metrics: Metrics) -> None:
         self._redis = redis
         self._task: asyncio.Task[None] | None = None
         self.evicting = ""
-        """The policy by which Redis evicts; ``""`` when it does not, or does not say."""
+        """The eviction policy; ``""`` if Redis does not evict, or does not tell."""
         metrics.probes.append(self._count)
 
     async def start(self) -> None:
-        """Read it once, then again and again in the background."""
+        """Read it once, then periodically in the background."""
         await self.read()
         self._task = repeat(self._watch, name="redis-policy")
 
@@ -45,7 +45,7 @@ class RedisPolicy:
                 await self._task
 
     async def read(self) -> None:
-        """Ask Redis. Without an answer what was known stays."""
+        """Query Redis. Without an answer the last known policy is kept."""
         try:
             with translated():
                 async with StallTolerantTimeout(TIMEOUT_SECONDS):

@@ -27,12 +27,12 @@ class Stores(NamedTuple):
     pool: postgres.Pool
     redis: Redis
     timed: Redis
-    """The same Redis, for callers that limit a whole round trip themselves (``StallTolerantTimeout``)."""
+    """The same Redis, for callers that limit a round trip themselves (``StallTolerantTimeout``)."""
     vault: Vault
 
     @classmethod
     async def open(cls, settings: "GatewaySettings") -> Self:
-        """Connects on first use.
+        """Create the clients, which connect on first use.
 
         :raises ConfigError: a URL or a key is malformed
         """
@@ -42,9 +42,9 @@ class Stores(NamedTuple):
         return cls(await postgres.create_pool(settings.stores.postgres.get_secret_value()), redis, timed, vault)
 
     async def check(self) -> None:
-        """Check that all of it can be used, so that what is wrong is reported at the start.
+        """Check at start-up that all stores can be used.
 
-        :raises ConfigError: names the setting, and what it leads to
+        :raises ConfigError: names the setting and the error
         """
         problems = []
         for where, check in (("stores.postgres", self._check_keys()), ("stores.redis", self._check_redis())):
@@ -65,7 +65,7 @@ class Stores(NamedTuple):
                 _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
 
     async def _check_redis(self) -> None:
-        """Refused when Redis answers and does not want us; a gateway can start without it, as it can run without it."""
+        """Fail if Redis refuses the connection; if it is unavailable, the gateway starts without it."""
         try:
             with redis_client.translated():
                 await self.redis.ping()
@@ -80,7 +80,7 @@ class Stores(NamedTuple):
             )
 
     async def away(self) -> list[str]:
-        """Which of ``postgres`` and ``redis`` do not answer now."""
+        """The unavailable ones of ``postgres`` and ``redis``."""
         names = ("postgres", "redis")
         answers = await asyncio.gather(
             *(_in_time(probe) for probe in (self.pool.fetchval("SELECT 1"), self.timed.ping())), return_exceptions=True
@@ -88,7 +88,7 @@ class Stores(NamedTuple):
         return [name for name, answer in zip(names, answers, strict=True) if isinstance(answer, BaseException)]
 
     async def close(self) -> None:
-        """Drop every connection."""
+        """Close every connection."""
         self.pool.terminate()
         await self.redis.aclose()
         await self.timed.aclose()

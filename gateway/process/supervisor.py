@@ -1,7 +1,7 @@
-"""The parent process: binds ports, keeps the workers running, reloads, serves the operations port, drains and stops.
+"""The parent process: binds ports, supervises the workers, reloads, serves the operations port, drains and stops.
 
-It decides no request and holds no connection of a client. There is always one parent and N workers, for N = 1 too, so that there is one
-way to start, to reload and to die.
+It handles no client connection. There is always one parent and N workers, even for N = 1, so that start, reload and
+shutdown work the same way.
 """
 
 import asyncio
@@ -45,7 +45,7 @@ _log = structlog.get_logger(__name__)
 def run(path: Path) -> int:
     """Run the gateway in the foreground until SIGTERM or SIGINT drain it; SIGHUP reloads.
 
-    :returns: exit status: 0 after a drain, 1 when it could not start, which is explained on standard error
+    :returns: exit status: 0 after a drain, 1 if it could not start, with the reason on standard error
     """
     try:
         asyncio.run(_run(path))
@@ -57,7 +57,7 @@ def run(path: Path) -> int:
 
 
 def _lines(error: GerbangError) -> list[str]:
-    """One line for each thing that is wrong."""
+    """One line for each problem."""
     if not isinstance(error, ConfigError):
         return str(error).splitlines()
     return [": ".join(part for part in (error.source, problem.path, problem.message) if part) for problem in error.problems]
@@ -133,7 +133,7 @@ class Supervisor:
         limit_ms = settings.drain_timeout_ms
         _log.info("draining", limit_ms=limit_ms)
         for listening in self._public:
-            listening.close()  # the workers' own copies still listen until each of them drains
+            listening.close()  # each worker's copy listens until the worker drains
         await self._workers.drain(limit_ms, self._stop_now)
 
     def _watch_signals(self) -> None:
@@ -143,13 +143,13 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, lambda: spawn(self.reload(), name="reload"))
 
     def _stop(self) -> None:
-        """The first signal drains, the second one ends the delay and the drain."""
+        """The first signal drains, the second ends the delay and the drain."""
         if self._stopping.is_set():
             self._stop_now.set()
         self._stopping.set()
 
     async def _housekeeping(self) -> None:
-        """Rotate the signing key when it is due, and remember what workers counted in case they die."""
+        """Rotate the signing key when due, and save the workers' counts in case one ends."""
         await asyncio.sleep(HOUSEKEEPING_MS / 1000)
         await self._workers.snapshots()
         self._workers.kill_silent(clock.monotonic_ms())
@@ -163,7 +163,7 @@ class Supervisor:
                 await self._workers.sign_with(signing)
                 _log.info("signing_key_rotated", kid=signing.kid)
 
-    # -- what operators ask
+    # -- gateway.ops.report.Operated
 
     async def reload(self) -> ReloadReport:
         """See :meth:`gateway.ops.report.Operated.reload`."""
@@ -190,7 +190,7 @@ class Supervisor:
         return report._replace(outcome="would_apply", version=after.version, traffic=traffic)
 
     def _look_at_file(self, before: Configuration) -> tuple[ReloadReport, Configuration | None]:
-        """The file as it is now, if it could be applied; in the report, what differs, or why not."""
+        """The current file, if it can be applied, and a report of the changes, or why it cannot."""
         refused = ReloadReport("refused", before.version, before.version, (), ())
         try:
             after = load(self._path)
@@ -220,7 +220,7 @@ class Supervisor:
         return refused._replace(outcome="applied", version=after.version)
 
     async def _apply(self, after: Configuration, ring: KeyRing, signing: SigningKey) -> None:
-        self._ring = ring  # its keys are published before they sign
+        self._ring = ring  # new keys are published before they sign
         await self._workers.commit(after)
         if signing is not self._workers.signing:
             await self._workers.sign_with(signing)

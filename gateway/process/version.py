@@ -1,4 +1,4 @@
-"""One version of the configuration, as the parent compiled it and as a worker takes it over."""
+"""One version of the configuration, as compiled by the parent and as received by a worker."""
 
 import hashlib
 import json
@@ -19,16 +19,16 @@ class Configuration(NamedTuple):
     settings: "GatewaySettings"
     routes: RouteTable
     version: str
-    """Short hash of the settings and of the certificates they name; not of the stores and the vault, so it reveals nothing of a secret."""
+    """Short hash of the settings and their certificates; without the stores and the vault, so that it depends on no secret."""
     handed_over: dict[str, Any]
     """The settings for a worker, secrets included."""
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.version!r})"  # secrets are in the clear in what is handed over
+        return f"{type(self).__name__}({self.version!r})"  # the settings contain secrets in the clear
 
     @classmethod
     def of(cls, settings: "GatewaySettings", routes: RouteTable) -> Self:
-        """Of settings that have been validated.
+        """Create a version from validated settings.
 
         :raises ConfigError: a certificate cannot be read
         """
@@ -37,7 +37,7 @@ class Configuration(NamedTuple):
 
     @classmethod
     def taken_over(cls, written: dict[str, Any]) -> Self:
-        """A worker's, of what the parent has handed over. Its version differs when a certificate's file was replaced in between.
+        """A worker's version, from the parent's data. The hash differs if a certificate file was replaced in between.
 
         :raises ConfigError: a certificate cannot be read
         """
@@ -52,13 +52,13 @@ def _version(settings: "GatewaySettings", written: dict[str, Any]) -> str:
     for path in _files(settings):
         try:
             digest.update(path.read_bytes())
-        except OSError as error:  # it could be read a moment ago
+        except OSError as error:  # it was readable a moment ago
             raise ConfigError([ConfigProblem("", f"{path}: {error.strerror}")]) from None
     return digest.hexdigest()[:12]
 
 
 def _files(settings: "GatewaySettings") -> list[Path]:
-    """Files whose content is part of the configuration: public certificates and authorities, and keys only by the certificate they fit."""
+    """Files whose content is part of the configuration: certificates and authorities, but not private keys."""
     tls = settings.listen.tls
     authorities = [upstream.tls.ca for upstream in settings.upstreams.values() if upstream.tls is not None and upstream.tls.ca is not None]
     return ([tls.certificate] if tls is not None else []) + authorities

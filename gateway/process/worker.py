@@ -1,6 +1,6 @@
 """Entry point of a worker process: ``python -m gateway.process.worker CONTROL_FD LISTENING_FD``, started by the supervisor.
 
-It does what the parent asks over the control channel, and ends when that closes. What it serves is :class:`gateway.process.app.App`.
+It runs :class:`gateway.process.app.App`, performs the parent's requests from the control channel, and ends when that closes.
 """
 
 from gateway.process import lean  # isort: skip  # before all others
@@ -28,11 +28,11 @@ _PR_SET_PDEATHSIG = 1
 
 
 class NotPossible(GerbangError):
-    """The parent asked for something that does not fit what went before."""
+    """The parent's request is not valid in the current state."""
 
 
 class Worker:
-    """What the parent can ask: each verb of the channel is a method, its values are the keyword arguments."""
+    """The requests of the parent: each verb of the channel is a method, its values are the keyword arguments."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._listening = listening
@@ -40,9 +40,9 @@ class Worker:
         self._prepared: Prepared | None = None
 
     async def handle(self, do: str, message: Message) -> object:
-        """Do what is asked.
+        """Perform a request.
 
-        :raises GerbangError: why it cannot be done
+        :raises GerbangError: it cannot be performed
         """
         life, versions = (self.start, self.serve, self.drain), (self.prepare, self.commit, self.abort, self.sign)
         verbs = (*life, *versions, self.status, self.metrics, self.recent, self.decide)
@@ -53,14 +53,14 @@ class Worker:
     def app(self) -> App:
         """The application.
 
-        :raises NotPossible: not started
+        :raises NotPossible: it is not started
         """
         if self._app is None:
             raise NotPossible("is not started")
         return self._app
 
     async def start(self, *, worker: int, settings: dict[str, Any], version: str, signing: dict[str, Any], require_stores: bool) -> None:
-        """Make everything ready to serve, stores included when ``require_stores``.
+        """Prepare to serve; with ``require_stores``, fail if a store cannot be reached.
 
         :raises GerbangError: the configuration cannot be used, or a store cannot be reached
         """
@@ -71,11 +71,11 @@ class Worker:
     async def serve(self) -> None:
         """Accept connections."""
         gc.collect()
-        gc.freeze()  # what is there now stays: looking through it again would stop every request for tens of milliseconds
+        gc.freeze()  # these objects are permanent: scanning them again would pause all requests for tens of milliseconds
         await self.app.serve(self._listening)
 
     async def prepare(self, *, settings: dict[str, Any], version: str) -> None:
-        """Make a new version ready, without using any of it.
+        """Prepare a new version without using it.
 
         :raises ConfigError: it cannot be used here
         """
@@ -83,9 +83,9 @@ class Worker:
         self._prepared = self.app.prepare(_taken_over(settings, version))
 
     async def commit(self, *, version: str) -> None:
-        """Use the version that was prepared, from the next request on.
+        """Use the prepared version from the next request on.
 
-        :raises NotPossible: it was not
+        :raises NotPossible: this version is not prepared
         """
         prepared, self._prepared = self._prepared, None
         if prepared is None or prepared.configuration.version != version:
@@ -93,7 +93,7 @@ class Worker:
         self.app.commit(prepared)
 
     async def abort(self) -> None:
-        """Forget what was prepared."""
+        """Discard the prepared version."""
         self._prepared = None
 
     async def sign(self, *, signing: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Worker:
         return self.app.metrics.snapshot()
 
     async def recent(self) -> dict[str, Any]:
-        """What was decided in the last minutes."""
+        """Recent decisions."""
         return self.app.recent()
 
     async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
@@ -117,14 +117,14 @@ class Worker:
         return (await self.app.decide(CheckRequest.read(asked))).wire()
 
     async def drain(self, *, limit_ms: int) -> None:
-        """Finish what is in flight and take nothing new."""
+        """Accept no more connections, and finish requests in flight."""
         await self.app.drain(limit_ms)
 
 
 def _taken_over(settings: dict[str, Any], version: str) -> Configuration:
     configuration = Configuration.taken_over(settings)
     if configuration.version != version:
-        # A certificate's file was replaced between the parent's reading and ours.
+        # A certificate file was replaced after the parent had read it.
         raise NotPossible(f"read version {configuration.version} where the parent read {version}: a file is being changed, try again")
     return configuration
 
@@ -132,23 +132,23 @@ def _taken_over(settings: dict[str, Any], version: str) -> Configuration:
 async def _serve(control: socket.socket, listening: socket.socket) -> None:
     worker = Worker(listening)
     await answer(await Frames.over(control), worker.handle)
-    # The parent has hung up: it drained this worker before, or it is dead.
+    # The parent has closed the channel: it has drained this worker, or has died.
 
 
 def main() -> None:
-    """Serve until the parent hangs up."""
+    """Serve until the parent closes the channel."""
     lean.allow_imports()
     _die_with_the_parent()
     descriptors.raise_limit()
     for ignored in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(ignored, signal.SIG_IGN)  # they are the parent's to act on; some service managers signal every process
+        signal.signal(ignored, signal.SIG_IGN)  # the parent handles them; some service managers signal every process
     control, listening = (socket.socket(fileno=int(descriptor)) for descriptor in sys.argv[1:3])
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(control, listening))
 
 
 def _die_with_the_parent() -> None:
-    """So that not even a worker that hangs outlives a killed parent (prctl(2), Linux)."""
+    """Ensure that even a hanging worker does not outlive a killed parent (prctl(2), Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 

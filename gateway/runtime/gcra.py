@@ -13,26 +13,26 @@ ROUNDING: Final = 5e-7
 
 
 class Charge:
-    """What became of one charge. All in milliseconds from now, or in units."""
+    """The result of a charge, in milliseconds from now, or in units."""
 
     __slots__ = ("allowed", "of_account", "remaining", "reset_ms", "retry_after_ms", "tat_ms")
 
     def __init__(self, allowed: bool, tat_ms: float, remaining: int, reset_ms: float, retry_after_ms: float) -> None:
         self.allowed = allowed
         self.of_account = False
-        """Whether the limit is that of all keys of an account."""
+        """Whether the limit is the account's, shared by all its keys."""
         self.tat_ms = tat_ms
         """The new theoretical arrival time, unchanged when refused."""
         self.remaining = remaining
-        """Units that could be charged right now, after this."""
+        """Units that could be charged now, after this charge."""
         self.reset_ms = reset_ms
-        """Until the whole limit is there again."""
+        """Time until the limit is fully available again."""
         self.retry_after_ms = retry_after_ms
-        """Until the same charge would pass; 0 when it did. Infinite when the weight is above the limit itself."""
+        """Time until the same charge would pass; 0 if it did. Infinite if the weight exceeds the limit itself."""
 
 
 class ShareNeeded(GerbangError):
-    """A limiter cannot say yes or no on its own: it has to be asked again after it has settled with the others. Nothing was charged."""
+    """The limiter must settle with the other workers before it can decide: charge again afterwards. Nothing was charged."""
 
 
 def charge(tat_ms: float, weight: int, now_ms: float, rate: tuple[int, int]) -> Charge:

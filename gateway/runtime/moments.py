@@ -14,9 +14,9 @@ def rfc3339(milliseconds: int) -> str:
 
 
 def parse(text: str, now_ms: int) -> int:
-    """Unix milliseconds of RFC 3339, of a date (its beginning in UTC), or of a time ago: ``30m``, ``12h``, ``90d``.
+    """Unix milliseconds of an RFC 3339 time, a date (its beginning in UTC), or a time ago: ``30m``, ``12h``, ``90d``.
 
-    :raises ValueError: none of these; says what to write
+    :raises ValueError: none of these; the message shows what to write
     """
     back = _BACK.fullmatch(text)
     if back is not None:

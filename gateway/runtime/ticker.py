@@ -1,6 +1,6 @@
-"""A coarse timer that drives every timeout: one per process instead of one per request.
+"""A coarse timer that drives all timeouts: one per process instead of one per request.
 
-Who has a time limit writes down a deadline (``ticker.now_ms + limit``) and is asked at each tick whether it has passed.
+An object with a time limit stores a deadline (``ticker.now_ms + limit``), which is checked at each tick.
 """
 
 import asyncio
@@ -11,16 +11,16 @@ from gateway.runtime import clock
 from gateway.runtime.tasks import LATE_SECONDS
 
 NEVER: Final = 4_611_686_018_427_387_904
-"""A deadline that does not pass."""
+"""A deadline that never passes."""
 READING_SECONDS: Final = 0.01
-"""By how much a late tick is put off: the loop polls its sockets before that."""
+"""Delay of a late tick, so that the loop polls its sockets first."""
 
 
 class Ticker:
-    """Calls its subscribers with the present time, and knows that time between two ticks without asking the system.
+    """Calls its subscribers with the current time, and provides that time between ticks without a system call.
 
-    A limit is noticed between one period early and one period late, so the period is a small share of the smallest limit. A tick that the
-    loop was too busy for is put off until what has come meanwhile is read: an answer that is there is not too late.
+    A deadline is detected up to one period early or late, so the period is a small fraction of the smallest limit. A tick that is late
+    because the loop was busy is postponed until pending data has been read, so that an answer already received does not time out.
     """
 
     __slots__ = ("_due", "_handle", "_loop", "_put_off", "_subscribers", "now_ms", "period_ms")
@@ -57,7 +57,7 @@ class Ticker:
             return
         self.now_ms = clock.monotonic_ms()
         late = self._loop.time() - self._due > LATE_SECONDS
-        self._put_off = late and not self._put_off  # once: a loop that is always late has time limits, too
+        self._put_off = late and not self._put_off  # only once: deadlines must also pass in a loop that is always late
         self._due = self._loop.time() + (READING_SECONDS if self._put_off else self.period_ms / 1000)
         self._handle = self._loop.call_at(self._due, self._tick)
         if not self._put_off:

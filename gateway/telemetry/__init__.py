@@ -1,9 +1,9 @@
 """Logging, metrics and tracing of both services.
 
-How a room uses them:
+Usage:
 
     log = structlog.get_logger(__name__);  log.warning("listener_lost", channel="redis")     an event's name, then values
-    metrics.admitted[route] += 1;  metrics.connections += 1                                 see :class:`Metrics` for what there is
+    metrics.admitted[route] += 1;  metrics.connections += 1                                 all metrics: :class:`Metrics`
     if access.takes(now_ms): access.refused(…)                                              the access log, within its budget
 """
 

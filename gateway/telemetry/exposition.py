@@ -11,7 +11,7 @@ from gateway.telemetry.metrics import FAMILIES, Family, Sample, Snapshot, merge
 
 
 class _Exposition(Collector):
-    """A merged snapshot in the form that ``prometheus_client`` renders."""
+    """A merged snapshot as a collector for ``prometheus_client``."""
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
@@ -35,7 +35,7 @@ def _metric(family: Family, samples: list[Sample]) -> Metric:
 
 
 def _buckets(numbers: list[float]) -> list[tuple[str, float]]:
-    """Prometheus' buckets are cumulative."""
+    """Cumulative buckets, as Prometheus expects."""
     below = 0.0
     buckets = []
     for bound, count in zip((*map(str, SECONDS), "+Inf"), numbers, strict=False):

@@ -3,7 +3,7 @@
 from typing import Final
 
 SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
-"""Upper bounds of the histograms' buckets; the last one, without bound, is implied."""
+"""Upper bounds of the histograms' buckets; the last, unbounded one is implied."""
 
 _FIRST: Final = 0.0005
 _SECOND: Final = 0.001
@@ -21,7 +21,7 @@ class Histogram:
 
     def observe(self, seconds: float) -> None:
         bucket = 0
-        if seconds <= _FIRST:  # mostly: constants are compared without objects
+        if seconds <= _FIRST:  # the common case: comparing constants creates no objects
             bucket = 0
         elif seconds <= _SECOND:
             bucket = 1

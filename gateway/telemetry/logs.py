@@ -1,7 +1,7 @@
 """Structured logging: one JSON object per line on standard error, without secrets, signatures or query strings.
 
 Everything logged, by structlog or by a library through ``logging``, passes :func:`redact`. A line that cannot be written (a full
-disk, a closed pipe, a reader that hangs) is dropped and counted: a log never stops a request.
+disk, a closed pipe, a reader that hangs) is dropped and counted: logging never blocks a request.
 """
 
 import logging
@@ -35,7 +35,7 @@ HIDDEN = frozenset(
         "assertion",
     }
 )
-"""Names of values that are never shown, in lower case with ``_`` for ``-``."""
+"""Names of values that are never logged, in lower case with ``_`` for ``-``."""
 
 _SECRET = re.compile(r"gbs_[0-9A-Za-z]+")
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
@@ -43,7 +43,7 @@ _QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
 _LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = structlog.get_logger("access")
 REFUSALS_PER_SECOND = 20
-"""Refusals that each process logs when no share of requests is logged."""
+"""Refusals per second that each process logs when no share of requests is logged."""
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -66,14 +66,14 @@ def _clean(value: Any) -> Any:
 
 
 class LineSink:
-    """Writes whole lines to a file descriptor, never waits for its reader, and survives whatever a write does."""
+    """Writes whole lines to a file descriptor without blocking, whatever errors occur."""
 
     dropped: ClassVar[int] = 0
-    """Lines given up by this process; a probe copies it into the metrics."""
+    """Lines dropped by this process; a probe copies the count into the metrics."""
     _installed: ClassVar["LineSink | None"] = None
 
     def __init__(self, descriptor: int = 2) -> None:
-        # The descriptor is shared with other processes: it is not made non-blocking, but opened once more, or sent to so.
+        # The descriptor is shared with other processes, so it is reopened (or sent to) without blocking instead of being made non-blocking.
         mode = os.fstat(descriptor).st_mode
         self._opened: int | socket.socket | None = None
         self._write: Callable[[bytes], int] = partial(os.write, descriptor)
@@ -88,14 +88,14 @@ class LineSink:
 
     @classmethod
     def install(cls, descriptor: int) -> "LineSink":
-        """The one sink of this process, in place of the one before."""
+        """Replace this process's sink."""
         if cls._installed is not None:
             cls._installed.close()
         cls._installed = cls(descriptor)
         return cls._installed
 
     def close(self) -> None:
-        """Give back what it opened beside the descriptor it was given."""
+        """Close what it has opened in addition to the given descriptor."""
         if isinstance(self._opened, socket.socket):
             self._opened.close()
         elif self._opened is not None:
@@ -110,7 +110,7 @@ class LineSink:
         try:
             written = self._write(data)
         except OSError:
-            # Where nothing fitted, another process's line may have been cut: the next begins anew, at worst after a blank one.
+            # Another process's line may have been truncated: begin on a new line, at worst after a blank one.
             self._cut = True
             LineSink.dropped += 1
             return
@@ -121,7 +121,7 @@ class LineSink:
 
 
 class _Bridge(logging.Handler):
-    """Hands what libraries log through ``logging`` to structlog, so that one form and one redaction hold for all."""
+    """Passes the log records of libraries to structlog, for the same format and redaction."""
 
     def emit(self, record: logging.LogRecord) -> None:
         structlog.get_logger(record.name).log(record.levelno, record.getMessage(), exc_info=record.exc_info)
@@ -131,7 +131,7 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
     """Set up logging of this process.
 
     :param level: ``debug``, ``info``, ``warning`` or ``error``
-    :param always: values on every line, e.g. ``service="gateway", worker=0``
+    :param always: values of every line, e.g. ``service="gateway", worker=0``
     """
 
     def common(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -156,11 +156,11 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
 
 
 class AccessLog:
-    """One line per request: refusals, and the configured share of what was admitted.
+    """One line per request: refusals, and the configured share of admitted requests.
 
-    With a share above 0 every refusal is logged; without one, :data:`REFUSALS_PER_SECOND`, and then how many were left out: whoever
-    sends what is refused must not fill a disk. Callers ask :meth:`takes` (refusals), or :attr:`enabled` and :meth:`sampled` (admitted),
-    before they gather anything, so that off costs nothing.
+    With a share above 0 every refusal is logged; otherwise :data:`REFUSALS_PER_SECOND`, then the number of omitted ones, so that
+    refused clients cannot fill a disk. Callers check :meth:`takes` (refusals), or :attr:`enabled` and :meth:`sampled` (admitted),
+    before they collect any values, so that disabled logging costs nothing.
     """
 
     __slots__ = ("_credit", "_left_out", "_second", "_share", "_taken", "enabled")
@@ -174,7 +174,7 @@ class AccessLog:
     def takes(self, now_ms: int) -> bool:
         """Whether a refusal is to be logged.
 
-        :param now_ms: of a clock that never steps back
+        :param now_ms: monotonic milliseconds
         """
         if self.enabled:
             return True
@@ -190,7 +190,7 @@ class AccessLog:
         return True
 
     def sampled(self) -> bool:
-        """Whether the present admitted request is among the share: every n-th, without a random number."""
+        """Whether the current admitted request is in the sample: every n-th, without random numbers."""
         self._credit += self._share
         if self._credit < 1.0:
             return False
@@ -212,11 +212,11 @@ class AccessLog:
         upstream_ms: float,
         total_ms: float,
     ) -> None:
-        """Log an exchange that ended.
+        """Log a finished exchange.
 
-        :param admission_ms: from the request's receipt to its sending to the upstream
+        :param admission_ms: from receiving the request to sending it to the upstream
         :param upstream_ms: from there to the response's header section
-        :param total_ms: from the request's receipt to the response's last byte
+        :param total_ms: from receiving the request to the response's last byte
         """
         _log.info(
             "request",
@@ -249,7 +249,7 @@ class AccessLog:
         client_ip: str,
         event: str = "request",
     ) -> None:
-        """Log a refusal with its internal reason. What is not known yet is ``None``."""
+        """Log a refusal with its internal reason. Unknown values are ``None``."""
         _log.info(
             event,
             outcome=code,

@@ -1,10 +1,10 @@
 """Metrics: plain integers on the hot path, merged over workers and rendered for Prometheus on request.
 
-:class:`Metrics` is the one table of what is counted: each field declares its metric name, kind, labels and help. Counting is
+:class:`Metrics` is the table of all metrics: each field declares its name, kind, labels and help text. Counting is
 ``metrics.admitted[route] += 1`` or ``metrics.connections += 1``: a dict or an attribute, no lock, no call. Labels are bounded by the
 configuration (routes, upstreams) or by this program (codes, channels), never by what a client sends.
 
-Nothing here knows a room of the gateway; rooms count, or let a probe copy their own integers.
+This package imports no other part of the gateway; other modules count here, or register a probe that copies their own integers.
 """
 
 import dataclasses
@@ -19,13 +19,13 @@ Counts = defaultdict[str, int]
 PairCounts = defaultdict[tuple[str, str], int]
 """Two labels."""
 Sample = tuple[tuple[str, ...], list[float]]
-"""Label values, and one number, or for a histogram the count of each bucket followed by the sum."""
+"""Label values and one number; for a histogram, the count of each bucket followed by the sum."""
 Snapshot = dict[str, list[Sample]]
-"""Field name to samples: what a worker sends to its parent (tuples arrive as lists from JSON, which is as good)."""
+"""Field name to samples, as a worker sends them to its parent (tuples become lists in JSON)."""
 
 
 class Family(NamedTuple):
-    """How one field is exported to Prometheus, and how workers' values of it become one."""
+    """How a field is exported to Prometheus, and how workers' values are merged."""
 
     name: str
     help: str
@@ -56,9 +56,9 @@ def _histogram(name: str, text: str, label: str) -> Any:
 
 @dataclasses.dataclass(slots=True)
 class Metrics:
-    """Everything one process counts. One object per process, alive as long as the process, so reloads lose no count."""
+    """All metrics of one process. One object per process, kept across reloads."""
 
-    # Admission. Route is the route as written in the configuration, code that of the contract.
+    # Admission. ``route`` is the route's pattern, ``code`` the refusal's code.
     admitted: Counts = _counter("requests_admitted", "Requests that passed every check.", "route")
     refused: Counts = _counter("requests_refused", "Requests refused by the gateway.", "code")
 
@@ -145,7 +145,7 @@ class Metrics:
         "long_turns_seconds", "Processor time of event loop iterations over 5 ms, while clients without a verified key were served."
     )
 
-    # Counted by the parent alone.
+    # Counted by the parent only.
     workers: int = _gauge("workers", "Workers that accept requests.")
     worker_restarts: int = _counter("worker_restarts", "Restarts of workers that ended unexpectedly.")
     reloads: Counts = _counter("reloads", "Configuration reloads by outcome: applied, unchanged, refused.", "outcome")
@@ -160,16 +160,16 @@ class Metrics:
     )
 
     probes: list[Callable[["Metrics"], None]] = dataclasses.field(default_factory=list)
-    """Called before a snapshot: a room that keeps integers of its own copies them here, e.g. ``metrics.cache_entries = len(cache)``."""
+    """Called before a snapshot, to copy integers kept elsewhere, e.g. ``metrics.cache_entries = len(cache)``."""
 
     def snapshot(self) -> Snapshot:
-        """All values, as JSON can carry them."""
+        """All values, serializable as JSON."""
         for probe in self.probes:
             probe(self)
         return {name: list(_samples(getattr(self, name))) for name in FAMILIES}
 
     def forget_routes(self, known: Iterable[str]) -> None:
-        """Drop counts of routes that the configuration no longer has, so that reloads do not pile up labels."""
+        """Drop the counts of removed routes, so that labels do not accumulate over reloads."""
         keep = set(known)
         for route in [route for route in self.admitted if route not in keep]:
             del self.admitted[route]
@@ -178,7 +178,7 @@ class Metrics:
 
 
 FAMILIES: dict[str, Family] = {field.name: field.metadata["family"] for field in dataclasses.fields(Metrics) if "family" in field.metadata}
-"""Every metric by its field's name."""
+"""Every metric by field name."""
 
 
 def _samples(value: Any) -> Iterator[Sample]:
@@ -191,9 +191,9 @@ def _samples(value: Any) -> Iterator[Sample]:
 
 
 def merge(snapshots: Sequence[Snapshot], *, counters_only: bool = False) -> Snapshot:
-    """One snapshot of several processes'.
+    """Merge the snapshots of several processes.
 
-    :param counters_only: leave gauges out: what remains of a worker that has ended, so that no counter ever falls
+    :param counters_only: omit gauges: for a worker that has ended, whose counters are kept so that none ever decreases
     """
     merged: Snapshot = {}
     for name, family in FAMILIES.items():

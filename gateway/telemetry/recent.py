@@ -1,7 +1,7 @@
-"""A worker's decisions of the last minutes, for ``reload --dry-run``: bounded in size, without secrets.
+"""Records a worker's recent decisions for ``reload --dry-run``: bounded in size, without secrets.
 
-Admitted requests are not looked at one by one: their counts by route, which are kept anyway, are noted now and then and subtracted.
-Refused ones are kept as samples, the latest :data:`MOST`: route, or the shape of a path that has none, code, and what the code is about.
+Admitted requests are not recorded individually: snapshots of their counts by route are taken periodically and subtracted.
+The latest :data:`MOST` refusals are kept as samples: route, or the shape of a path without one, code, and the code's details.
 """
 
 import re
@@ -26,11 +26,11 @@ class Sample(NamedTuple):
     call: str
     code: str
     granted: tuple[str, ...] = ()
-    """Of ``scope_not_granted``: the key's permissions."""
+    """For ``scope_not_granted``: the key's permissions."""
     age_ms: int | None = None
-    """Of ``timestamp_out_of_window``: how old the request was; negative: ahead of time."""
+    """For ``timestamp_out_of_window``: the request's age in milliseconds; negative: ahead of time."""
     window_ms: int = 0
-    """The window that applied to it."""
+    """The window that applied, in milliseconds."""
 
 
 class Recent:
@@ -41,7 +41,7 @@ class Recent:
         self._counts: deque[tuple[int, dict[str, float]]] = deque([(clock.now_ms(), {})], maxlen=WINDOW_MS // _EVERY_MS)
 
     def refused(self, refusal: Refusal, *, at_ms: int, method: bytes, path: bytes, route: str | None) -> None:
-        """Keep a refusal. ``route``: its pattern, when there is one."""
+        """Record a refusal. ``route``: the route's pattern, if any."""
         call = route or refusal.route or f"{method.decode('latin-1')} {shape(path)}"
         extras = refusal.extras
         granted, skew_ms, window_ms = extras.get("granted"), extras.get("skew_ms"), extras.get("window_ms")
@@ -57,12 +57,12 @@ class Recent:
         )
 
     def note(self, admitted: Mapping[str, float], now_ms: int) -> None:
-        """Remember the counts of now, at most every half minute."""
+        """Take a snapshot of the counts, at most every half minute."""
         if now_ms - self._counts[-1][0] >= _EVERY_MS:
             self._counts.append((now_ms, dict(admitted)))
 
     def report(self, admitted: Mapping[str, float]) -> dict[str, Any]:
-        """As JSON: since when, how many were admitted by route, and the samples of refusals."""
+        """A JSON-serializable report: start time, admitted requests by route, and the samples of refusals."""
         since_ms, before = self._counts[0]
         counts = {pattern: round(count - before.get(pattern, 0)) for pattern, count in admitted.items()}
         return {
@@ -73,6 +73,6 @@ class Recent:
 
 
 def shape(path: bytes) -> str:
-    """A path whose every part that is no plain word is ``x``: ids, names of markets, and secrets in the wrong place are not kept."""
+    """A path with every segment that is not a plain word replaced by ``x``, so that ids and misplaced secrets are not recorded."""
     parts = path.decode("latin-1").split("/")[1 : SEGMENTS + 1]
     return "/" + "/".join(part if not part or _WORD.fullmatch(part) else "x" for part in parts)

@@ -1,8 +1,8 @@
 """OpenTelemetry tracing (optional): spans for a sample of requests, and W3C trace context for the upstream.
 
-Without it, and for requests outside the share, ``traceparent`` and ``tracestate`` pass through as they came. Spans are handed to a
-thread of the SDK's, which sends them by OTLP over HTTP; when the collector is away they are dropped there.
-Which requests are traced is decided here and nowhere else: by the share, or by a trusted proxy's ``traceparent``, never by a client's.
+Without it, and for requests that are not sampled, ``traceparent`` and ``tracestate`` pass through unchanged. Spans are handed to a
+thread of the SDK, which sends them by OTLP over HTTP and drops them while the collector is unavailable.
+Requests are sampled here, and only here: by the share, or by a trusted proxy's ``traceparent``, never by a client's.
 """
 
 import re
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 FLUSH_MS = 1_000
-"""How long an end waits for spans to be sent."""
+"""How long shutdown waits for spans to be sent."""
 
 _FIELD = b"traceparent"
 _STATE = b"tracestate"
 _TRACEPARENT = re.compile(rb"(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?")
-"""W3C Trace Context §3.2.2. Of a later version, what stands where version 00 has it is read, and more may follow (§4.3)."""
+"""W3C Trace Context §3.2.2. In later versions the fields of version 00 are read, and more may follow (§4.3)."""
 
 
 def check_installed(_endpoint: str) -> None:
@@ -35,7 +35,7 @@ def check_installed(_endpoint: str) -> None:
 def _is_found(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even what it is part of
+    except ModuleNotFoundError:  # not even its parent package
         return False
 
 
@@ -49,23 +49,23 @@ class Trace:
         self.line = line
         """The field line for the upstream (W3C Trace Context §3.2), instead of the client's own; ``b""``: that is forwarded as received."""
         self.replaced = replaced
-        """Fields of the client's that are not forwarded: a state belongs to the trace that it came with (§3.3)."""
+        """The client's fields that are not forwarded: ``tracestate`` belongs to the trace that it came with (§3.3)."""
 
     def responded(self, status: int, admission_ms: float, upstream_ms: float) -> None:
-        """The response's header section has come.
+        """Record the response's header section.
 
-        :param admission_ms: from the request's receipt to its sending to the upstream
-        :param upstream_ms: from there to now
+        :param admission_ms: from receiving the request to sending it to the upstream
+        :param upstream_ms: from then until now
         """
         self._span.set_attribute("http.response.status_code", status)
         self._span.set_attribute("gerbang.admission_ms", round(admission_ms, 3))
         self._span.set_attribute("gerbang.upstream_ms", round(upstream_ms, 3))
 
     def end(self, error: str = "", status: int | None = None) -> None:
-        """The exchange is over.
+        """End the span.
 
-        :param error: why it failed, a refusal's code for one; empty when it did not
-        :param status: of the answer, when it is the gate's own
+        :param error: why it failed, e.g. a refusal's code; empty if it did not
+        :param status: the status of the answer, if it is the gate's own
         """
         self._span.set_attribute("gerbang.outcome", error or "admitted")
         if error:
@@ -76,10 +76,10 @@ class Trace:
 
 
 class Tracing:
-    """Makes the spans of one process.
+    """Creates the spans of one process.
 
     :param endpoint: OTLP over HTTP, e.g. ``http://127.0.0.1:4318/v1/traces``
-    :param share: of the requests, 0 to 1: every n-th
+    :param share: share of requests that are traced, 0 to 1: every n-th
     """
 
     def __init__(self, endpoint: str, share: float) -> None:
@@ -91,16 +91,16 @@ class Tracing:
         from opentelemetry.trace import INVALID_SPAN  # noqa: PLC0415
 
         resource = Resource.create({"service.name": "gerbang"})
-        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)  # whatever OTEL_TRACES_SAMPLER says
+        self._provider = TracerProvider(sampler=ALWAYS_ON, resource=resource, shutdown_on_exit=False)  # ignores OTEL_TRACES_SAMPLER
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint, timeout=FLUSH_MS / 1000)))
         self._tracer = self._provider.get_tracer("gerbang")
         self._share = share
         self._credit = 0.0
         self.untraced = Trace(INVALID_SPAN, b"", frozenset())
-        """Of a request that is not to be traced: records nothing, but marks that it was requested."""
+        """The trace of a request that is not sampled: it records nothing."""
 
     def wants(self, headers: Sequence[tuple[bytes, bytes]], trusted: Callable[[], bool]) -> bool:
-        """Whether the present request is to be traced. To be asked once.
+        """Whether the current request is sampled. Call once per request.
 
         :param trusted: whether the peer is a trusted proxy: its ``traceparent`` decides, by the sampled flag; a client's does not
         """
@@ -114,9 +114,9 @@ class Tracing:
         return True
 
     def begin(self, name: str, headers: Sequence[tuple[bytes, bytes]], attributes: Mapping[str, str], *, start_ms: int) -> Trace:
-        """A span for the present request; a child of the client's, if that sent a context.
+        """A span for the current request; a child of the client's, if it sent a context.
 
-        :param name: the route as written; the method alone where none is known
+        :param name: the route's pattern; the method alone if there is no route
         :param attributes: no query, no secret
         :param start_ms: when the request was received
         """
@@ -132,7 +132,7 @@ class Tracing:
         return Trace(span, line, frozenset({_FIELD} if parent is not None else {_FIELD, _STATE}))
 
     def shutdown(self) -> threading.Thread:
-        """Send what is left and end the sending thread, in a thread that nobody has to wait for: the SDK's own limit is not kept."""
+        """Send what is left and end the SDK's thread, in a separate thread, because the SDK does not keep its own time limit."""
         ending = threading.Thread(target=self._provider.shutdown, name="end of tracing", daemon=True)
         ending.start()
         return ending
@@ -143,7 +143,7 @@ class Tracing:
 
 
 def _parent(headers: Sequence[tuple[bytes, bytes]]) -> re.Match[bytes] | None:
-    """The context that was sent, if it is one and the only one: trace id, parent id and flags in hexadecimal."""
+    """The received context, if valid and unique: trace id, parent id and flags in hexadecimal."""
     sent = [value for name, value in headers if name == _FIELD]
     return _TRACEPARENT.fullmatch(sent[0]) if len(sent) == 1 else None
 

@@ -5,7 +5,7 @@ from typing import Final
 
 try:
     from websockets.speedups import apply_mask
-except ImportError:  # a platform without its extension
+except ImportError:  # no extension module for this platform
     from websockets.utils import apply_mask
 
 CONTINUATION: Final = 0x0
@@ -26,7 +26,7 @@ TOO_BIG: Final = 1009
 LONGEST_HEAD: Final = 14
 FRAMES_AT_ONCE: Final = 4_096
 FRAMES_PER_SECOND: Final = 1_000
-"""What a client may send: all frames of a tunnel; of a session what is no message, control frames and fragments."""
+"""Maximum frames per second from a client: in a tunnel all frames, in a session control frames and fragments."""
 _FIN: Final = 0x80
 _MASKED: Final = 0x80
 _NEVER: Final = 0
@@ -35,17 +35,17 @@ _MESSAGE: Final = 2
 
 
 class FrameBudget:
-    """How many frames may still come."""
+    """A rate limit of frames."""
 
     __slots__ = ("_credit", "_credit_ms")
 
     def __init__(self) -> None:
         self._credit = FRAMES_AT_ONCE * 1_000
-        """In thousandths of a frame."""
+        """The remaining budget, in thousandths of a frame."""
         self._credit_ms = 0
 
     def spend(self, frames: int, now_ms: int) -> bool:
-        """Whether so many more were still within it."""
+        """Spend frames. Returns whether they were within the budget."""
         elapsed_ms = max(0, now_ms - self._credit_ms)
         self._credit_ms = now_ms
         self._credit = min(FRAMES_AT_ONCE * 1_000, self._credit + elapsed_ms * FRAMES_PER_SECOND) - 1_000 * frames
@@ -53,19 +53,19 @@ class FrameBudget:
 
 
 class FrameTracker:
-    """Follows one direction of a connection by the heads of its frames, without looking at what they carry."""
+    """Tracks frame boundaries in one direction of a connection, without reading payloads."""
 
     __slots__ = ("_fin", "_header", "_left", "_open", "frames")
 
     def __init__(self) -> None:
         self.frames = 0
-        """How many have begun; read and reset where they are bounded."""
+        """Frames begun; read and reset by the code that limits them."""
         self._header = b""
         self._left = 0
         self._fin = True
-        """Whether the frame in progress ends its message; true for control frames, which end nothing."""
+        """Whether the current frame ends its message; true for control frames, too."""
         self._open = False
-        """A message has begun, and its last fragment has not come (RFC 6455 §5.4)."""
+        """Whether a message has begun whose last fragment has not been seen (RFC 6455 §5.4)."""
 
     @property
     def between_frames(self) -> bool:
@@ -73,23 +73,23 @@ class FrameTracker:
 
     @property
     def between_messages(self) -> bool:
-        """Whether a whole message may be put in here: between frames, and not between two fragments."""
+        """Whether a message may be inserted here: between frames, and not between fragments."""
         return not self._left and not self._header and not self._open
 
     def follow(self, data: bytes) -> None:
-        """These bytes pass."""
+        """Track these bytes."""
         self._advance(data, _NEVER)
 
     def until_frame_end(self, data: bytes) -> int:
-        """Let pass what belongs to the frame in progress, and say how many bytes that is; 0 between frames."""
+        """Track the bytes up to the end of the current frame. Returns their number; 0 between frames."""
         return 0 if self.between_frames else self._advance(data, _FRAME)
 
     def until_message_end(self, data: bytes) -> int:
-        """Let pass what belongs to the message in progress, and say how many bytes that is; 0 between messages."""
+        """Track the bytes up to the end of the current message. Returns their number; 0 between messages."""
         return 0 if self.between_messages else self._advance(data, _MESSAGE)
 
     def _advance(self, data: bytes, stop: int) -> int:
-        """Follow whole frames; returns where it stopped."""
+        """Track frames; returns the position where it stopped."""
         position, end = 0, len(data)
         while position < end:
             if self._left:
@@ -114,7 +114,7 @@ class FrameTracker:
 
 
 def head_size(head: bytes) -> int:
-    """Bytes in the head of a frame that begins like this; 2 while not even that is known."""
+    """The size of the frame head that begins with these bytes; 2 if it is not known yet."""
     if len(head) < 2:
         return 2
     short = head[1] & 0x7F
@@ -122,7 +122,7 @@ def head_size(head: bytes) -> int:
 
 
 def payload_size(head: bytes) -> int:
-    """Bytes of payload behind a whole head."""
+    """The payload size in a complete frame head."""
     short = head[1] & 0x7F
     if short < 126:
         return short
@@ -130,9 +130,9 @@ def payload_size(head: bytes) -> int:
 
 
 def frame(opcode: int, payload: bytes, *, mask: bytes = b"") -> bytes:
-    """One frame that is a whole message, or a control frame.
+    """Build an unfragmented message, or a control frame.
 
-    :param mask: four random bytes on the way to a server, none on the way to a client (RFC 6455 §5.3)
+    :param mask: four random bytes towards a server, none towards a client (RFC 6455 §5.3)
     """
     size, flag = len(payload), _MASKED if mask else 0
     if size < 126:
@@ -145,12 +145,12 @@ def frame(opcode: int, payload: bytes, *, mask: bytes = b"") -> bytes:
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
-    """The payload masked or, which is the same, unmasked (RFC 6455 §5.3)."""
+    """Mask or unmask a payload, which is the same operation (RFC 6455 §5.3)."""
     return apply_mask(payload, mask)
 
 
 def close_frame(code: int, reason: str, *, mask: bytes = b"") -> bytes:
-    """A Close frame (RFC 6455 §5.5.1); the reason is cut where it is too long for one.
+    """A Close frame (RFC 6455 §5.5.1); a reason that is too long is truncated.
 
     :param mask: as for :func:`frame`
     """
@@ -159,7 +159,7 @@ def close_frame(code: int, reason: str, *, mask: bytes = b"") -> bytes:
 
 
 class Masks:
-    """Masking keys that nobody can foresee (RFC 6455 §10.3), drawn from the system many at a time."""
+    """Unpredictable masking keys (RFC 6455 §10.3), read from the system in batches."""
 
     __slots__ = ("_at", "_drawn")
 
@@ -168,7 +168,7 @@ class Masks:
         self._at = 0
 
     def next(self) -> bytes:
-        """Four bytes, each time others."""
+        """Four new random bytes."""
         at = self._at
         if at >= len(self._drawn):
             self._drawn, at = secrets.token_bytes(4_096), 0

@@ -1,8 +1,8 @@
 """Assembles a client's WebSocket frames into messages (RFC 6455 §5 and §8.1). Pure; the time is an argument.
 
-Fed with bytes however they are cut, asked for one event after the other: a text message, unmasked and put together from its fragments,
-or a control frame, which may stand between two fragments. No extension is spoken, so a reserved bit is an error. The first error is
-the last event: it names the close code.
+It takes bytes in pieces of any size and returns one event after the other: a text message, unmasked and reassembled from its fragments,
+or a control frame, which may come between fragments. Extensions are not supported, so a reserved bit is an error. The first error is
+the last event, and contains the close code.
 """
 
 from typing import Final
@@ -27,12 +27,12 @@ from gateway.websocket.frames import (
 )
 
 FAILED: Final = -1
-"""The opcode of the event that ends everything."""
+"""The opcode of the final event, an error."""
 _BINARY: Final = 2
 
 
 class Event:
-    """What has come."""
+    """A message, a control frame or an error."""
 
     __slots__ = ("code", "opcode", "payload")
 
@@ -40,15 +40,15 @@ class Event:
         self.opcode = opcode
         """``TEXT``, ``PING``, ``PONG``, ``CLOSE``, or :data:`FAILED`."""
         self.payload = payload
-        """Of a text message: valid UTF-8. Of a failure: why, in words."""
+        """For a text message, valid UTF-8; for a failure, the reason."""
         self.code = code
-        """The close code: of a failure, or as the client sent it (1005: it sent none)."""
+        """The close code of a failure, or the client's (1005: none was sent)."""
 
 
 class MessageReader:
     """See the module.
 
-    :param max_bytes: of one message
+    :param max_bytes: maximum size of a message
     """
 
     __slots__ = ("_at", "_budget", "_data", "_ended", "_held", "_message", "_need", "_open", "max_bytes")
@@ -58,22 +58,22 @@ class MessageReader:
         self._data = b""
         self._at = 0
         self._held = bytearray()
-        """The beginning of a frame that has not come whole; ``_data`` is used up then."""
+        """The beginning of an incomplete frame; ``_data`` is then used up."""
         self._need = 2
-        """Bytes in ``_held`` at which it is worth looking again."""
+        """Size of ``_held`` from which parsing is tried again."""
         self._message = bytearray()
         self._open = False
         self._ended = False
         self._budget = FrameBudget()
-        """For frames that are no message: messages are bounded by the limits of what they ask for."""
+        """For frames that are not messages; messages are limited by their methods' rate limits."""
 
     @property
     def waiting(self) -> bool:
-        """Whether there are bytes that :meth:`next` has not looked at."""
+        """Whether there are bytes that :meth:`next` has not processed."""
         return self._at < len(self._data) and not self._ended
 
     def feed(self, data: bytes) -> None:
-        """These bytes have come."""
+        """Add received bytes."""
         if self._ended:
             return
         if self._at < len(self._data):
@@ -87,7 +87,7 @@ class MessageReader:
                 self._held.clear()
 
     def next(self, now_ms: int) -> Event | None:
-        """The next event; ``None``: more bytes are needed, or the connection is at its end.
+        """The next event; ``None``: more bytes are needed, or the connection has ended.
 
         :param now_ms: monotonic milliseconds
         """
@@ -121,7 +121,7 @@ class MessageReader:
         return None
 
     def _wrong_start(self, head: bytes) -> str:
-        """What is wrong with the first two bytes of a frame, or ``""``."""
+        """The error in the first two bytes of a frame, or ``""``."""
         first, opcode = head[0], head[0] & 0x0F
         if first & 0x70:
             return "a reserved bit is set, and no extension was negotiated"
@@ -140,7 +140,7 @@ class MessageReader:
         return "messages are text" if opcode == _BINARY else ""
 
     def _take(self, first: int, payload: bytes, now_ms: int) -> Event | None:
-        """One whole frame, unmasked."""
+        """Process a complete, unmasked frame."""
         opcode, fin = first & 0x0F, first & 0x80
         if (opcode != TEXT or not fin) and not self._budget.spend(1, now_ms):
             return self._fail(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} control frames and fragments a second")
@@ -160,7 +160,7 @@ class MessageReader:
         return Event(TEXT, payload)
 
     def _closed(self, payload: bytes) -> Event:
-        """The client's Close frame (RFC 6455 §5.5.1, §7.4): the last one that counts."""
+        """Process the client's Close frame (RFC 6455 §5.5.1, §7.4), after which nothing is read."""
         if len(payload) == 1:
             return self._fail(PROTOCOL_ERROR, "a close code has two bytes")
         code = int.from_bytes(payload[:2], "big") if payload else 1005
@@ -174,7 +174,7 @@ class MessageReader:
         return Event(CLOSE, payload, code)
 
     def _hold(self, need: int) -> None:
-        """Not all of a frame is here; this many bytes of it are needed."""
+        """Buffer an incomplete frame, of which ``need`` bytes are required."""
         self._held += self._data[self._at :]
         self._data, self._at = b"", 0
         self._need = need
