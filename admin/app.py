@@ -26,7 +26,7 @@ _log = structlog.get_logger(__name__)
 def run(path: Path) -> int:
     """Run the service in the foreground until SIGTERM or SIGINT end it, after ``listen.shutdown_delay_ms``; SIGHUP reloads.
 
-    :returns: exit status: 0 after a stop, 1 when it could not start, which is explained on standard error
+    :returns: exit status: 0 after a stop, 1 if it could not start, with the reason on standard error
     """
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -58,7 +58,7 @@ async def _run(path: Path) -> None:
 
 
 def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
-    """Set by the first SIGTERM or SIGINT, and by another one."""
+    """Events set by the first and the second SIGTERM or SIGINT."""
     stopping, stop_now = asyncio.Event(), asyncio.Event()
 
     def stop() -> None:
@@ -74,11 +74,11 @@ def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
 
 
 def _nothing() -> None:
-    """For SIGHUP while nothing can be reloaded: the default would end the process."""
+    """Ignores SIGHUP before a reload is possible: the default would end the process."""
 
 
 class Reloading:
-    """Reads the file again on demand: everything but ``listen`` (its TLS apart), ``stores`` and ``vault`` is swapped, or nothing is."""
+    """Reloads the file: applies everything except ``listen`` (but including its TLS), ``stores`` and ``vault``, or nothing."""
 
     def __init__(self, path: Path, settings: AdminSettings, bound: Bound) -> None:
         self._path = path
@@ -87,7 +87,7 @@ class Reloading:
         self._one_at_a_time = asyncio.Lock()
 
     async def reload(self) -> Literal["applied", "unchanged", "refused"]:
-        """Reload, and say in the log what changed or why not."""
+        """Reload, and log what changed or why it was refused."""
         async with self._one_at_a_time:
             try:
                 after = load_settings(self._path)

@@ -1,7 +1,7 @@
 """The audit log: append-only events, hash-chained so that changed or missing events are detected.
 
 One chain for the whole log. Entries join the caller's transaction: no change without its entry, no entry without its change.
-No entry ever holds a secret, a code or a token. What an owner is notified of (:data:`_NOTIFIED`) goes into the outbox with its entry.
+No entry contains a secret, a code or a token. Events that owners are notified of (:data:`_NOTIFIED`) are added to the outbox, too.
 """
 
 import hashlib
@@ -20,16 +20,16 @@ from admin.outbox import Notice, Topic
 from gateway.keys.postgres import Connection, translated
 
 GENESIS = bytes(32)
-"""What the first event holds in place of a predecessor's hash."""
+"""The first event's value for the predecessor's hash."""
 
-# Appends of all processes stand in line from here to their commit: a chain has one end. Taken last, after the account's row lock.
+# Serializes appends of all processes until their commit. Taken last, after the account's row lock.
 _LOCK = 0x6175646974  # "audit"
 
 _log = structlog.get_logger(__name__)
 
 
 class Event(StrEnum):
-    """What can have happened."""
+    """The kinds of events."""
 
     LOGIN = "login"
     LOGINS_ENDED = "logins_ended"
@@ -51,36 +51,36 @@ class Event(StrEnum):
 
 
 class OfficeEvent(StrEnum):
-    """What operators alone see."""
+    """Events that only operators see."""
 
     KEYS_REVOKED = "keys_revoked"
-    """Many at once: beside one ``key_revoked`` for each, of no account."""
+    """A bulk revocation, without an account; in addition to one ``key_revoked`` for each key."""
     OPERATOR_NOTE = "operator_note"
-    """A reason given for what was so already."""
+    """The reason given for a change that had been made before."""
 
 
 class Actor(StrEnum):
-    """Who did it. In the log an operator stands by the name of their token (:attr:`Provenance.operator`)."""
+    """Who did it. Operators are logged by the name of their token (:attr:`Provenance.operator`)."""
 
     ACCOUNT = "account"
     OPERATOR = "operator"
     PROVIDER = "provider"
     SYSTEM = "system"
-    """This service by itself: an unused key ended, a leaked one revoked."""
+    """This service itself: an unused key ended, a leaked one revoked."""
 
 
 class Provenance(NamedTuple):
-    """When, from where and, in the back office, by whom: captured once per request."""
+    """When, from where and, in the back office, by whom: determined once per request."""
 
     now_ms: int
     client_ip: str | None
     operator: str = Actor.OPERATOR
-    """The name of the operator's token; only an entry of :attr:`Actor.OPERATOR` looks at it."""
+    """The name of the operator's token; only used for :attr:`Actor.OPERATOR`."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One event before it has its place in the chain."""
+    """One event before it is added to the chain."""
 
     provenance: Provenance
     event: Event | OfficeEvent
@@ -106,7 +106,7 @@ class Recorded(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What :func:`verify` found. Keep ``seq`` and ``hash`` elsewhere: a log cut off at its end is a valid, shorter chain."""
+    """The result of :func:`verify`. Keep ``seq`` and ``hash`` elsewhere, since a truncated log is still a valid chain."""
 
     events: int
     seq: int
@@ -117,7 +117,7 @@ class Verdict(NamedTuple):
 async def append(connection: Connection, *entries: Entry) -> None:
     """Add events, in this order, as the last thing in the caller's transaction.
 
-    :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
+    :raises StoreUnavailable: PostgreSQL did not answer; the caller must then not commit its transaction
     """
     with translated():
         await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
@@ -130,7 +130,7 @@ async def append(connection: Connection, *entries: Entry) -> None:
             rows.append((*event, previous, digest))
             previous = digest
         await connection.executemany(_INSERT, rows)
-    # Who keeps the log lines elsewhere can compare them with the table's end (``verify(expected=…)``).
+    # Allows comparing archived log lines with the end of the table (``verify(expected=…)``).
     for entry, row in zip(entries, rows, strict=True):
         event, digest = Recorded(*row[:8]), row[9]
         why = {"reason": entry.detail["reason"]} if "reason" in entry.detail else {}
@@ -143,7 +143,7 @@ async def append(connection: Connection, *entries: Entry) -> None:
 
 
 def note(about: Event, reason: str, provenance: Provenance, *, account_id: str, key_id: str | None = None) -> Entry:
-    """An operator's reason for what was so already."""
+    """An operator's reason for a change that had been made before."""
     return Entry(
         provenance=provenance,
         event=OfficeEvent.OPERATOR_NOTE,
@@ -161,7 +161,7 @@ def _recorded(seq: int, entry: Entry) -> Recorded:
 
 
 async def list_for_account(connection: Connection, account_id: str, *, limit: int, before_seq: int | None = None) -> list[Recorded]:
-    """An account's events as its holder may see them, latest first: an operator has no name, address, or reason for a freeze."""
+    """An account's events for its holder, latest first; without operators' names, addresses and reasons for a freeze."""
     with translated():
         rows = await connection.fetch(_LIST, account_id, before_seq, limit)
     return [_for_holder(Recorded(*row)) for row in rows]
@@ -170,21 +170,21 @@ async def list_for_account(connection: Connection, account_id: str, *, limit: in
 def _for_holder(event: Recorded) -> Recorded:
     if event.actor in (Actor.ACCOUNT, Actor.PROVIDER, Actor.SYSTEM):
         return event
-    # Why an account is frozen may be what its holder must not be warned of; why a key was revoked is said on the page.
+    # The holder must not be warned by the reason for a freeze; the reason for a revocation is shown on the page.
     detail = "{}" if event.event in _REASON_IS_OURS else event.detail
     return event._replace(actor=Actor.OPERATOR, client_ip=None, detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
-    """Which events; ``None`` leaves all. Times are Unix milliseconds, from ``since_ms`` on and before ``until_ms``."""
+    """A filter for events; ``None`` matches all. Unix milliseconds, from ``since_ms`` on and before ``until_ms``."""
 
     account: str | None = None
     key: str | None = None
     event: str | None = None
     actor: str | None = None
     email: str | None = None
-    """A part of the account's e-mail address, whatever its case."""
+    """A part of the account's e-mail address, case-insensitive."""
     ip: IPv4Network | IPv6Network | None = None
     """The network that the client's address is in."""
     since_ms: int | None = None
@@ -192,7 +192,7 @@ class Wanted:
 
 
 async def search(connection: Connection, wanted: Wanted, *, limit: int, before_seq: int | None) -> tuple[list[tuple[Recorded, bytes]], int]:
-    """Events with their hashes, latest first, and how many match in all."""
+    """Events with their hashes, latest first, and the total number of matches."""
     values = (wanted.account, wanted.key, wanted.event, wanted.actor, wanted.email, wanted.ip, wanted.since_ms, wanted.until_ms)
     with translated():
         count = await connection.fetchval(_COUNT, *values)
@@ -201,13 +201,13 @@ async def search(connection: Connection, wanted: Wanted, *, limit: int, before_s
 
 
 async def since(connection: Connection, seq: int, *, limit: int) -> list[tuple[Recorded, bytes]]:
-    """Events from ``seq`` on, oldest first, with their hashes. What is read is committed, and no earlier number is still to come."""
+    """Events from ``seq`` on, oldest first, with their hashes. They are committed, and no lower number can follow."""
     with translated():
         return [(Recorded(*row[:8]), row[8]) for row in await connection.fetch(_SINCE, seq, limit)]
 
 
 class Trail:
-    """The audit as the back office reads it."""
+    """The audit log for the back office."""
 
     def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._transaction = transaction
@@ -221,7 +221,7 @@ class Trail:
 async def verify(connection: Connection, *, expected: tuple[int, bytes] | None = None) -> Verdict:
     """Walk the whole chain.
 
-    :param expected: number and hash of an event, noted earlier, that must still be there
+    :param expected: number and hash of an earlier event that must still be in the log
     """
     problems: list[str] = []
     count, last_seq, previous = 0, 0, GENESIS
@@ -254,7 +254,7 @@ def _topic(entry: Entry) -> Topic | None:
 
 
 def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
-    """The members of an entry that its account's holder may see; an operator's own address is not among them."""
+    """The members of an entry that the account's holder may see; without an operator's address."""
     members = _NOTIFIED_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
     shown = {name: value for name, value in entry.detail.items() if name in members and value is not None}
     if entry.actor is Actor.ACCOUNT and entry.provenance.client_ip is not None:
@@ -269,7 +269,7 @@ def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
 
 
 def _second_person(entry: Entry) -> Notice:
-    """A bulk act, for somebody else of the exchange to look at."""
+    """The notice of a bulk action to a second person at the exchange."""
     common = {"operator": entry.provenance.operator, "client_ip": entry.provenance.client_ip}
     return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NOBODYS, at_ms=entry.provenance.now_ms, detail={**entry.detail, **common})
 

@@ -104,20 +104,20 @@ class AdminListen(Section):
     tls: Tls | None = None
     """For the public port."""
     shutdown_delay_ms: int = Field(0, ge=0, le=600_000)
-    """How long new connections are still taken after SIGTERM, while ``/ready`` answers 503: until balancers have noticed."""
+    """How long new connections are still accepted after SIGTERM, while ``/ready`` answers 503, until load balancers have noticed."""
     drain_timeout_ms: Milliseconds = 10_000
     """How long requests in flight may continue after that."""
 
 
 class Oidc(Section):
-    """The identity provider whose tokens are believed."""
+    """The trusted identity provider."""
 
     issuer: WebAddress
     """Exactly as the provider writes it in ``iss``; its discovery document is at ``{issuer}/.well-known/openid-configuration``."""
     audience: str = Field(min_length=1)
-    """What ``aud`` of a token must hold: the client id of this service."""
+    """The required ``aud`` of a token: the client id of this service."""
     client_secret: SecretStr | None = None
-    """For the browser's login; a public client with PKCE when absent."""
+    """For the browser's login; if absent, a public client with PKCE."""
     algorithms: tuple[Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519", "EdDSA"], ...] = (
         Field(("RS256",), min_length=1)
     )
@@ -125,38 +125,38 @@ class Oidc(Section):
     calls ``Ed25519``; many providers write it.
     """
     scopes: Annotated[tuple[Annotated[str, Field(pattern=r"^[!#-\[\]-~]+$")], ...], AfterValidator(_scopes)] = ("openid", "email")
-    """What a login asks the provider for; what its KYC claim needs stands here, too."""
+    """The scopes that a login requests, including those that the KYC claim needs."""
     client_authentication: Literal["header", "body"] = "header"
     """How ``client_secret`` is sent to the token endpoint: ``client_secret_basic`` or ``client_secret_post`` by OpenID's names."""
     other_clients: tuple[str, ...] = ()
     """Client ids of the same provider, such as a mobile app's, that a bearer token for this audience may be issued to (its ``azp``)."""
     leeway_ms: int = Field(5_000, ge=0, le=60_000)
-    """How far the provider's clock and this one may be apart."""
+    """Tolerated difference between the provider's clock and this one."""
     keys_ttl_ms: Milliseconds = 3_600_000
-    """How long the provider's published keys are used before they are read again."""
+    """How long the provider's published keys are used before they are fetched again."""
     refetch_after_ms: Milliseconds = 30_000
-    """A token signed by an unknown key makes the keys be read again, at most once in this time."""
+    """Minimum interval between fetches of the keys for tokens signed by an unknown key."""
     timeout_ms: Milliseconds = 5_000
 
 
 class Kyc(Section):
-    """Where a token says whether the customer's identity is verified."""
+    """The claim that says whether the customer's identity is verified."""
 
     claim: str = Field("kyc", min_length=1)
     verified: str | bool = "verified"
-    """The one value that means so; anything else, or no claim, means not verified."""
+    """The value that means verified; anything else, or no claim, means not verified."""
     help_url: WebAddress | None = None
-    """Where a customer goes to be verified; part of the refusal."""
+    """URL where customers can be verified; part of the refusal."""
 
 
 class Internal(Section):
-    """The back office's side: one token for each person or service, by name; the audit and the log say which was used."""
+    """The back office's API: one named token for each person or service; the audit and the log record which was used."""
 
     token: ServiceToken | None = None
-    """One for everybody, named ``operator``."""
+    """A single token for everybody, named ``operator``."""
     tokens: dict[TokenName, ServiceToken] = Field(default_factory=dict)
     notify: tuple[Annotated[str, AfterValidator(_mail_from)], ...] = ()
-    """Mail addresses that are notified of each bulk act: people other than those who hold the tokens."""
+    """Mail addresses that are notified of each bulk action: people other than the tokens' holders."""
 
     @property
     def named(self) -> dict[str, SecretStr]:
@@ -175,13 +175,13 @@ class Internal(Section):
 
 
 class Keys(Section):
-    """What an account may have."""
+    """Limits of an account's keys."""
 
     per_account: int = Field(30, ge=1, le=1_000)
     unrestricted_trade_days: int = Field(0, ge=0, le=3_650)
-    """The longest life of a new key that may trade from everywhere; 0: no bound."""
+    """Maximum lifetime in days of a new unrestricted key with ``trade``; 0: unlimited."""
     idle_days: int = Field(0, ge=0, le=3_650)
-    """A key that nobody used for so long ends; 0: never."""
+    """Days after which an unused key ends; 0: never."""
 
 
 class Mail(Section):
@@ -190,9 +190,9 @@ class Mail(Section):
     smtp: Annotated[SecretStr, AfterValidator(_smtp)]
     sender: Annotated[str, AfterValidator(_mail_from)] = Field(alias="from")
     timeout_ms: Milliseconds = 10_000
-    """For each step of a delivery."""
+    """Time limit for each step of a delivery."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "Asia/Jakarta"
-    """What times are written in."""
+    """The time zone of times in mails."""
 
 
 class Webhooks(Section):
@@ -218,22 +218,22 @@ class Leaks(Section):
     """Reports of secrets that were found in public."""
 
     keys_url: WebAddress
-    """Where the reporter publishes its public keys, e.g. https://api.github.com/meta/public_keys/secret_scanning."""
+    """URL of the reporter's public keys, e.g. https://api.github.com/meta/public_keys/secret_scanning."""
     keys_ttl_ms: Milliseconds = 3_600_000
     timeout_ms: Milliseconds = 5_000
 
 
 class StepUp(Section):
-    """Proving it again."""
+    """Step-up authentication."""
 
     issuer_name: str = Field("API Management", min_length=1, max_length=64, pattern=r"^[^:]+$")
     """The name that an authenticator app shows."""
     first_factor_within_ms: Milliseconds = 600_000
-    """The first factor may be enrolled only this shortly after a login."""
+    """How long after a login the first factor may be enrolled."""
 
 
 class Pages(Section):
-    """What browsers get."""
+    """The pages for browsers."""
 
     site_name: str = Field("API Management", min_length=1, max_length=64)
     """The exchange's name: on every page, in mail, and where a device asks for a passkey."""
@@ -244,22 +244,22 @@ class Pages(Section):
     help_url: WebAddress | None = None
     """The exchange's own article about API keys."""
     support_url: WebAddress | None = None
-    """Where a customer reaches the exchange's support."""
+    """URL of the exchange's support."""
     time_zone: Annotated[str, AfterValidator(_time_zone)] = "Asia/Jakarta"
-    """What times are written in, before the browser knows better."""
+    """The time zone of times, until the browser's is known."""
     gateway_url: WebAddress | None = None
-    """How bots reach the gateway: for the signed example beside a new key; none is shown when absent."""
+    """The gateway's URL for the signed example beside a new key; if absent, no example is shown."""
     idle_timeout_ms: int = Field(1_800_000, ge=60_000, le=86_400_000)
-    """A session not used for so long is over."""
+    """How long a session may be unused."""
     absolute_timeout_ms: int = Field(43_200_000, ge=60_000, le=604_800_000)
-    """A session is over so long after its login, used or not."""
+    """Maximum lifetime of a session after its login."""
 
 
 class Docs(Section):
     """The guide for customers' developers, at ``/docs``."""
 
     gateway_config: PathField
-    """The running gateway's file: routes, limits and dialects are told from it; its secrets are not looked at."""
+    """The running gateway's file, from which routes, limits and dialects are documented; its secrets are not read."""
 
 
 class AdminLimits(Section):
@@ -269,17 +269,17 @@ class AdminLimits(Section):
     per_ip_failures: RateField = Rate(60, 60_000)
     """Requests without a valid token from one address (IPv6: one /64) before 429."""
     max_connections: int = Field(4_000, ge=1, le=1_000_000)
-    """To each port."""
+    """Connections to each port."""
     max_connections_per_address: int = Field(200, ge=1, le=1_000_000)
-    """From one address (IPv6: one /64) that is no trusted proxy, to each port."""
+    """Connections to each port from one address (IPv6: one /64), except trusted proxies."""
     max_body_bytes: int = Field(65_536, ge=4_096, le=1 << 20)
     request_timeout_ms: Milliseconds = 15_000
-    """From the end of the header section to the answer; and for a client's TLS handshake."""
+    """Time from the end of the header section to the answer; also the limit of a TLS handshake."""
     idle_timeout_ms: Milliseconds = 30_000
 
 
 class AdminClientIp(Section):
-    """Whom to believe about the customer's address: for the audit and the limits."""
+    """How the client IP is determined, for the audit and the limits."""
 
     trusted_proxies: tuple[NetworkField, ...] = ()
     """Peers whose ``X-Forwarded-For`` is read from the right, up to the first address that is not one of these."""
@@ -299,14 +299,14 @@ def _syslog(value: str) -> str:
 
 
 class AuditStream(Section):
-    """Where the audit is streamed to as it grows: a JSON line for each event, each with the chain's hash."""
+    """Where the audit log is streamed to: a JSON line for each event, with the chain's hash."""
 
     file: PathField | None = None
-    """Appended to; a restart continues after its last line. One service to a file."""
+    """File to append to; a restart continues after its last line. Use one file per service."""
     syslog: Annotated[str, AfterValidator(_syslog)] | None = None
     """``unix:///dev/log``, ``udp://HOST:514`` or ``tcp://HOST:601`` (RFC 5424)."""
     resume: PathField | None = None
-    """File that keeps the number of the last event sent to syslog."""
+    """File that stores the number of the last event sent to syslog."""
     interval_ms: int = Field(1_000, ge=100, le=60_000)
 
     @model_validator(mode="after")
@@ -321,7 +321,7 @@ class AdminSettings(Section):
 
     listen: AdminListen = AdminListen()
     public_url: WebAddress
-    """How browsers reach the public port: origin checks and links are made from it."""
+    """The URL at which browsers reach the public port, used for origin checks and links."""
     stores: Stores
     vault: Vault
     oidc: Oidc

@@ -1,7 +1,7 @@
 """HTTP connections of the admin service: aiohttp's, with requests that cannot be parsed refused as problems (RFC 9457).
 
-aiohttp answers it as plain text with its own name and version, and logs a traceback at error level with a piece of the request, which may
-be one of an ``Authorization`` field.
+aiohttp would answer them in plain text with its name and version, and log a traceback at error level with a part of the request, which may
+include an ``Authorization`` field.
 """
 
 import asyncio
@@ -29,9 +29,9 @@ _log = structlog.get_logger(__name__)
 
 
 class ConnectionLimit:
-    """Connections of one port, counted by the client's network; a trusted proxy holds those of many.
+    """Limits the connections of one port by the client's network, except those of trusted proxies.
 
-    :param refused: called for each connection that is one too many
+    :param refused: called for each refused connection
     """
 
     def __init__(self, limits: AdminLimits, trusted: Sequence[Network], refused: Callable[[], None]) -> None:
@@ -41,10 +41,10 @@ class ConnectionLimit:
         self._by_network = Tally()
 
     def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
-        """Whether one more connection may be opened; one that may not counts as refused.
+        """Whether one more connection may be opened; if not, counts it as refused.
 
-        :param of_peer: how many of its network are being opened
-        :param in_all: how many of anybody's are
+        :param of_peer: connections of its network that are being opened
+        :param in_all: connections that are being opened in total
         """
         of_peer += self._by_network.of(customer_network(peer))
         full = of_peer >= self._limits.max_connections_per_address and not self._trusted.contains(peer)
@@ -54,7 +54,7 @@ class ConnectionLimit:
         return True
 
     def enter(self, peer: str) -> str | None:
-        """Where the connection is counted, for :meth:`leave`; ``None`` when it is one too many."""
+        """Count a connection. Returns the network for :meth:`leave`; ``None``: there are too many."""
         if not self.has_room(peer):
             return None
         network = customer_network(peer)
@@ -66,18 +66,18 @@ class ConnectionLimit:
 
 
 class Connection(web.RequestHandler):
-    """One connection of a client; one too many is cut before anything of it is read."""
+    """One client connection; excess ones are dropped before anything is read."""
 
     __slots__ = ("_connection_limit", "_counted")
 
     def __init__(self, connection_limit: ConnectionLimit, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
-        # None is aiohttp's own way to have no access log.
+        # None disables aiohttp's access log.
         super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
         self._connection_limit = connection_limit
         self._counted: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The connection stands, TLS included."""
+        """The connection is established, including TLS."""
         peer = transport.get_extra_info("peername")
         self._counted = self._connection_limit.enter(peer[0] if peer else "")
         if self._counted is None:
@@ -86,7 +86,7 @@ class Connection(web.RequestHandler):
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """It is over."""
+        """The connection is closed."""
         if self._counted is not None:
             self._connection_limit.leave(self._counted)
             super().connection_lost(exc)
@@ -94,14 +94,14 @@ class Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """The answer to what never became a request; anything else is a defect and aiohttp's to log."""
+        """The answer to bytes that are not a valid request; anything else is a defect, which aiohttp logs."""
         if not isinstance(exc, HttpProcessingError):
             return super().handle_error(request, status, exc, message)
         return _refused(_refusal(exc), type(exc).__name__)
 
 
 class ListenerHost:
-    """Starts TLS on connections (:class:`gateway.net.preamble.Host`), which count with those that are open."""
+    """A :class:`gateway.net.preamble.Host`, whose preambles count as open connections."""
 
     def __init__(self, connection_limit: ConnectionLimit, connection: Callable[[], Connection], limits: AdminLimits) -> None:
         self._connection = connection
@@ -109,31 +109,31 @@ class ListenerHost:
         self.has_room = connection_limit.has_room
 
     def sends_header(self, _peer: str) -> bool:
-        """Nobody sends a PROXY header here."""
+        """PROXY headers are not supported here."""
         return False
 
     def preamble_seconds(self) -> float:
-        """How long a handshake may take."""
+        """The time limit of a handshake."""
         return self._seconds
 
     def tls_limits(self) -> dict[str, Any]:
-        """Its end is the event loop's own affair."""
+        """The event loop's default applies."""
         return {}
 
     def preamble_failed(self, reason: str) -> None:
-        """What is not TLS, too slow, or gone is the client's own affair."""
+        """Failed handshakes are neither counted nor logged."""
 
     def in_turn(self, _peer: str, begin: Callable[[], None]) -> None:
         """Begin at once."""
         begin()
 
     def client(self, _peer: str | None = None, *, believed: bool = True) -> Connection:  # noqa: ARG002  # who sends no header is believed
-        """What serves a client, which is the transport's own peer."""
+        """The protocol for a client, which is the transport's peer."""
         return self._connection()
 
 
 def expecting_to_continue(handle: RequestHandler) -> RequestHandler:
-    """An application's handler that is asked for no other expectation (RFC 9110 §10.1.1): aiohttp refuses those outside all middlewares."""
+    """Wrap a handler to refuse other expectations (RFC 9110 §10.1.1) as problems: aiohttp refuses them outside all middlewares."""
 
     async def checked(request: web.BaseRequest) -> web.StreamResponse:
         if any(value.lower() not in ("", "100-continue") for value in request.headers.getall("Expect", [])):

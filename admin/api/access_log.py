@@ -17,10 +17,10 @@ _log = structlog.get_logger("access")
 
 
 def access_log(share: float, trusted: Sequence[Network], metrics: AdminMetrics, *, port: str) -> Middleware:
-    """A middleware outside ``problems``: refusals, and the share of the rest.
+    """A middleware, outside ``problems``, that logs refusals and a share of other requests.
 
-    :param share: 0 logs refusals alone, within their budget
-    :param trusted: proxies whose word for the client counts
+    :param share: 0 logs refusals only, within their budget
+    :param trusted: proxies whose ``X-Forwarded-For`` is believed
     """
     access = AccessLog(share)
 

@@ -1,7 +1,7 @@
 """Request models of the API, which validate bodies; ``/openapi.json`` is generated from them.
 
-Shapes and types only. Rules that need more than one member, or words of their own, are in ``lifecycle.policy``; their bounds are
-repeated in the schema here from the same constants, so that the document is true.
+Shapes and types only. Rules over several members, or with messages of their own, are in ``lifecycle.policy``; their bounds are
+repeated in the schema here from the same constants, so that the document is correct.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class Body(BaseModel):
     @field_validator("*")
     @classmethod
     def _storable(cls, value: Any) -> Any:
-        """PostgreSQL's texts hold no NUL."""
+        """Refuse NUL, which PostgreSQL cannot store in text."""
         if isinstance(value, str) and "\0" in value:
             raise PydanticCustomError("not_printable", "no NUL")
         return value
@@ -36,7 +36,7 @@ Rule = Callable[[dict[str, Any]], None]
 
 
 def _stated(**schema: object) -> Rule:
-    """A bound that the policy checks, stated in the schema: pydantic would refuse with a code of its own."""
+    """A bound for the schema only: the policy checks it, because pydantic would refuse with its own code."""
     return lambda target: target.update(schema)
 
 
@@ -67,19 +67,19 @@ class StepUpProof(Body):
 
     @property
     def answers(self) -> Mapping[str, object]:
-        """The methods that are answered."""
+        """The methods that were answered."""
         given = {"totp": self.totp, "passkey": self.passkey, "recovery_code": self.recovery_code}
         return {method: answer for method, answer in given.items() if answer is not None}
 
     @property
     def proof(self) -> Proof:
-        """As the service takes it."""
+        """The value for the service."""
         ((method, answer),) = self.answers.items()
         return Proof(self.challenge_id, method, answer)
 
 
 class Proven(Body):
-    """A body that may carry a proof, and must where one is needed."""
+    """A body with a step-up proof, which some operations require."""
 
     step_up: Annotated[
         StepUpProof | None,
@@ -91,7 +91,7 @@ class Proven(Body):
 
     @property
     def proof(self) -> Proof | None:
-        """As the services take it."""
+        """The value for the services."""
         return None if self.step_up is None else self.step_up.proof
 
 
@@ -109,7 +109,7 @@ _ALGORITHM_RULE: JsonDict = {
 
 
 class KeyMembers(Body):
-    """What a key is made of."""
+    """The members of a key."""
 
     model_config = ConfigDict(json_schema_extra={"allOf": [_ACCESS_RULE, _ALGORITHM_RULE]})
 
@@ -149,7 +149,7 @@ class KeyMembers(Body):
 
     @property
     def draft(self) -> KeyDraft:
-        """As the policy takes it."""
+        """The value for the policy."""
         return KeyDraft(
             label=self.label,
             scopes=self.scopes,
@@ -190,7 +190,7 @@ AnyIntent = CreateKeyIntent | DeleteKeyIntent | AddFactorIntent | RemoveFactorIn
 
 
 class StepUpRequest(Body):
-    """What will be done with the proof, completely: the challenge is good for nothing else."""
+    """The complete intent: the challenge is valid for nothing else."""
 
     intent: Annotated[AnyIntent, Field(discriminator="action")]
 

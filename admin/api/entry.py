@@ -22,9 +22,9 @@ _log = structlog.get_logger(__name__)
 
 
 class Entry:
-    """The account holder behind a request.
+    """Identifies the account holder who sent a request.
 
-    :param authenticators: asked in order; the first that finds credentials of its kind decides
+    :param authenticators: called in order; the first that finds credentials of its kind decides
     """
 
     def __init__(self, authenticators: Sequence[Authenticator], accounts: Accounts, limits: AdminLimits) -> None:
@@ -34,11 +34,11 @@ class Entry:
         self._failures = Limiter(limits.per_ip_failures)
 
     async def admit(self, request: web.Request, provenance: Provenance) -> AccountHolder:
-        """:raises Unauthenticated, RateLimited, StoreUnavailable: not now"""
+        """:raises Unauthenticated, RateLimited, StoreUnavailable: the request is not admitted"""
         try:
             caller = await self._identify(request, provenance.now_ms)
         except Unauthenticated:
-            # Only failures are counted by address, so that customers who share one with a guesser are not affected.
+            # Only failures count by address, so that customers who share one with an attacker are not affected.
             wait_ms = self._failures.take(customer_network(provenance.client_ip or ""), clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many requests without a valid login from this address.", wait_ms) from None
@@ -58,13 +58,13 @@ class Entry:
 
 
 class Rotation:
-    """A session gets a new cookie with every proof, so that one stolen before it is worth nothing after it."""
+    """Replaces a session's cookie after every proof, so that one stolen earlier becomes useless."""
 
     def __init__(self, browsers: Browsers) -> None:
         self._browsers = browsers
 
     async def after(self, request: web.Request, response: web.Response, body: object) -> None:
-        """A ``Dispatcher.done``. When Redis cannot be reached the session stays as it is: the answer may hold a secret shown once."""
+        """A ``Dispatcher.done``. If Redis is unavailable the session keeps its cookie: the answer may contain a one-time secret."""
         if getattr(body, "proof", None) is None:
             return
         try:

@@ -25,7 +25,7 @@ from gateway.keys.postgres import Connection
 
 
 class AccountHolder(NamedTuple):
-    """The account holder who asks."""
+    """The account holder who sent the request."""
 
     caller: Caller
     account: Account
@@ -37,7 +37,7 @@ class AuditQuery(Body):
 
 
 class AccountApi:
-    """Handlers; ``table`` says where each is served."""
+    """The handlers; their paths are in ``table``."""
 
     def __init__(self, stores: Stores, keys: KeyService, enrolment: Enrolment, passkeys: PasskeyEnrolment, step_up: StepUp) -> None:
         self._stores = stores
@@ -89,7 +89,7 @@ class AccountApi:
         return answers.Challenge.of(offer)
 
     async def _allowed(self, connection: Connection, account: Account, caller: Caller, wanted: bodies.AnyIntent) -> Intent:
-        """The intent, if it would not be refused were it proven: no code is spent on what cannot be."""
+        """The intent, if the operation would be allowed with a proof, so that no code is used up in vain."""
         match wanted:
             case bodies.CreateKeyIntent():
                 return await self._keys.check_creation(connection, account, caller, wanted.draft)

@@ -1,6 +1,6 @@
 """Rate limits per caller in process memory: bounded, and independent of Redis. Pure.
 
-Guesses at codes are bounded by the database's own lock-out; this keeps one caller from using the service up.
+Guesses of codes are limited by the lock-out in the database; this limiter keeps one caller from overloading the service.
 """
 
 import math
@@ -13,9 +13,9 @@ _ENTRIES = 50_000
 
 
 class Limiter:
-    """``rate.units`` at once, then one more for each share of the period that passes.
+    """A GCRA limiter: ``rate.units`` at once, then evenly over the period.
 
-    :param entries: callers remembered; beyond that the one longest unseen is forgotten
+    :param entries: maximum number of callers; beyond it the least recently seen is evicted
     """
 
     def __init__(self, rate: Rate, *, entries: int = _ENTRIES) -> None:
@@ -24,13 +24,13 @@ class Limiter:
         self._tats: OrderedDict[str, float] = OrderedDict()
 
     def wait_ms(self, caller: str, now_ms: int) -> int:
-        """How long until the caller's next unit; 0 when there is one. Takes nothing."""
+        """Milliseconds until the caller's next unit; 0: available now. Takes nothing."""
         return math.ceil(self._charge(caller, now_ms).retry_after_ms)
 
     def take(self, caller: str, now_ms: int) -> int:
-        """Take one unit and answer 0, or answer how long to wait and take nothing.
+        """Take one unit and return 0, or return how long to wait and take nothing.
 
-        :param now_ms: of the monotonic clock
+        :param now_ms: monotonic milliseconds
         """
         charge = self._charge(caller, now_ms)
         if charge.allowed:

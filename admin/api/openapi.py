@@ -26,7 +26,7 @@ _ALWAYS: tuple[type[Refusal], ...] = (Unauthenticated, RateLimited, ServiceUnava
 _WITH_BODY: tuple[type[Refusal], ...] = (InvalidJson, TooSlow, TooLarge, UnsupportedMediaType, InvalidRequest)
 _PARAMETER = re.compile(r"{(\w+)}")
 _Schemas = dict[Any, dict[str, Any]]
-"""Model to reference."""
+"""References by model."""
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -121,7 +121,7 @@ def _query_parameters(operation: Operation[Any]) -> list[dict[str, Any]]:
 
 
 def _without_null(schema: dict[str, Any]) -> dict[str, Any]:
-    """A parameter that is not given is left out; it is never the word null."""
+    """The schema without null: an absent parameter is omitted, never sent as null."""
     choices = [choice for choice in schema.get("anyOf", []) if choice.get("type") != "null"]
     if len(choices) != 1:
         return schema

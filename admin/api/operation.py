@@ -1,6 +1,6 @@
 """An API endpoint as a value, and the request handling that all endpoints of both JSON APIs share.
 
-Routes and ``/openapi.json`` are made from the same values, so that the document is true.
+Routes and ``/openapi.json`` are created from the same values, so that the document is correct.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ PROVENANCE = web.RequestKey("provenance", Provenance)
 
 
 class Call(NamedTuple):
-    """One request, parsed once: nothing behind this sees raw headers or bytes."""
+    """One parsed request: later code sees no raw headers or bytes."""
 
     provenance: Provenance
     path: Mapping[str, str]
     query: BaseModel | None
     body: Any
-    """An instance of the operation's ``body``; ``None`` when it takes none."""
+    """An instance of the operation's ``body``; ``None`` if it has none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,16 +54,16 @@ class Operation(Generic[CallerT]):
     answer: type[BaseModel] | None = None
     body: type[Body] | None = None
     body_required: bool = True
-    """When not, an empty body stands for ``{}``."""
+    """If false, an empty body counts as ``{}``."""
     query: type[Body] | None = None
     id_pattern: str | None = None
-    """What ``{id}`` of the path looks like, where that tells it from another path; any other is no such endpoint."""
+    """Pattern of ``{id}`` in the path, if needed to distinguish it from another path; 404 for anything else."""
     refusals: tuple[type[Refusal], ...] = ()
-    """What this operation refuses with besides what each one does."""
+    """The refusals of this operation, in addition to those of all operations."""
 
     @property
     def pattern(self) -> str:
-        """The path as the router takes it."""
+        """The path for aiohttp's router."""
         return self.path if self.id_pattern is None else self.path.replace("{id}", f"{{id:{self.id_pattern}}}")
 
 
@@ -72,21 +72,21 @@ class Dispatcher(Generic[CallerT]):
     """Turns operations into aiohttp handlers.
 
     :param admit: authenticates the caller; raises the refusal
-    :param timeout_s: for the body to arrive, and again for everything else
+    :param timeout_s: time limit for the body, and again for everything else
     """
 
     admit: Callable[[web.Request, Provenance], Awaitable[CallerT]]
     trusted_proxies: Sequence[Network]
     timeout_s: float
     done: Callable[[web.Request, web.Response, Any], Awaitable[None]] | None = None
-    """After an operation, with its body: for what the answer carries besides. Must not raise: the operation is committed."""
+    """Called after an operation, with its body, to add to the response. Must not raise: the operation is committed."""
 
     def routes(self, operations: Iterable[Operation[CallerT]]) -> list[web.RouteDef]:
-        """For ``Application.add_routes``, which lets GET answer HEAD too."""
+        """For ``Application.add_routes``, which also serves HEAD for GET."""
         return [web.route(operation.method, operation.pattern, self.handler(operation)) for operation in operations]
 
     def handler(self, operation: Operation[CallerT]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """The story of one request."""
+        """The aiohttp handler of an operation."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             provenance = self.provenance(request)
@@ -110,7 +110,7 @@ class Dispatcher(Generic[CallerT]):
         return handle
 
     def provenance(self, request: web.Request) -> Provenance:
-        """When and from where, captured once."""
+        """When and from where the request came, determined once."""
         if PROVENANCE not in request:
             forwarded_for = request.headers.getall("X-Forwarded-For", [])
             request[PROVENANCE] = Provenance(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
@@ -128,9 +128,9 @@ class Dispatcher(Generic[CallerT]):
 
 
 def read_model(data: bytes, model: type[ModelT]) -> ModelT:
-    """JSON as the model; of two members of one name, which readers could take differently, neither is taken.
+    """Parse JSON as the model; duplicate member names are refused, because parsers treat them differently.
 
-    :raises InvalidJson, InvalidRequest: with every member that is wrong
+    :raises InvalidJson, InvalidRequest: with every invalid member
     """
     try:
         parsed = model.model_validate_json(data)
@@ -143,7 +143,7 @@ def read_model(data: bytes, model: type[ModelT]) -> ModelT:
 def read_query(request: web.Request, model: type[Body]) -> Body:
     """The query's parameters; a repeated one is refused as unknown.
 
-    :raises InvalidRequest: with every parameter that is wrong
+    :raises InvalidRequest: with every invalid parameter
     """
     given = dict(request.query) if len(request.query) == len(set(request.query)) else dict.fromkeys(request.query)
     try:
@@ -153,7 +153,7 @@ def read_query(request: web.Request, model: type[Body]) -> Body:
 
 
 def _path(request: web.Request) -> Mapping[str, str]:
-    """:raises NotFound: for an id that none of ours can be, before a database is asked with it"""
+    """:raises NotFound: for a malformed id, before the database is queried"""
     if not all(_ID.fullmatch(value) for value in request.match_info.values()):
         raise NotFound("There is no resource with this id.")
     return request.match_info

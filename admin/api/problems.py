@@ -1,6 +1,6 @@
 """Error handling of the admin service: exceptions as ``application/problem+json`` (RFC 9457).
 
-A caller gets what the refusal carries and nothing of what went wrong inside; that is in the log, without bodies or credentials.
+Callers receive the refusal's public members only. Internal errors are logged, without bodies or credentials.
 """
 
 import json
@@ -21,19 +21,19 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 REQUEST_ID = web.RequestKey("request_id", str)
 CODE = web.ResponseKey("refusal_code", str)
 REASON = web.ResponseKey("refusal_reason", str)
-"""For the log alone."""
+"""For the log only."""
 ACCOUNT = web.RequestKey("account", str)
 OPERATOR = web.RequestKey("operator", str)
-"""Who asks, once that is known."""
+"""The caller, once known."""
 DOCS_URL = web.AppKey("docs_url", str)
-"""Of the guide that explains each code; ``""``: there is none."""
+"""URL of the guide that explains each code; ``""``: none."""
 
 _log = structlog.get_logger(__name__)
 
 
 @web.middleware
 async def problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Outermost: whatever is raised within becomes a problem, and whatever is answered carries the request's id."""
+    """The outermost middleware: renders exceptions as problems, and adds the request id to every response."""
     request[REQUEST_ID] = secrets.token_hex(16)
     try:
         host_of(request)
@@ -64,12 +64,12 @@ def answer_of(refusal: Refusal, request: web.Request) -> web.Response:
 
 
 async def finish_headers(request: web.Request, response: web.StreamResponse) -> None:
-    """A signal on every answer."""
+    """A signal handler for every response."""
     common_headers(response, request.get(REQUEST_ID, ""))
 
 
 def common_headers(response: web.StreamResponse, request_id: str) -> None:
-    """Nothing of this service is kept by a cache unless its handler says so, and no version is shown."""
+    """Forbid caching unless the handler allows it, and hide the server version."""
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers.setdefault("X-Content-Type-Options", "nosniff")
     response.headers.setdefault("Referrer-Policy", "no-referrer")
@@ -79,7 +79,7 @@ def common_headers(response: web.StreamResponse, request_id: str) -> None:
 
 
 def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
-    """aiohttp's own refusals, from its router and its body reader."""
+    """Translate aiohttp's own errors, from its router and its body reader."""
     if isinstance(error, web.HTTPNotFound):
         return NoEndpoint("There is no such endpoint: see /openapi.json.")
     if isinstance(error, web.HTTPMethodNotAllowed):
@@ -97,7 +97,7 @@ def _unavailable() -> ServiceUnavailable:
 
 
 def of_validation(error: ValidationError) -> Refusal:
-    """What is wrong with a body, member by member; 400 when it is not even JSON. Nothing of the input is repeated."""
+    """The errors of a body, by member; 400 if it is not JSON. No input is repeated."""
     found = error.errors(include_url=False)
     if any(item["type"] == "json_invalid" for item in found):
         where = next(item["ctx"]["error"] for item in found if item["type"] == "json_invalid")

@@ -1,7 +1,7 @@
-"""Reads what a request brings: its Host, and its body as bytes, JSON or a form, bounded in size and time.
+"""Reads requests: the Host, and the body as bytes, JSON or a form, with limits on size and time.
 
-Handlers read bodies by nothing else: aiohttp's own readers wait without end, and what they raise for bytes that they cannot decode is no
-refusal.
+Handlers must not read bodies in any other way: aiohttp's own readers have no time limit, and their decoding errors are not
+refusals.
 """
 
 import asyncio
@@ -24,9 +24,9 @@ _LAST_PORT = 65_535
 
 
 def host_of(request: web.Request) -> str:
-    """The name or address in ``Host``, without the port and without brackets; ``""`` when there is none.
+    """The name or address in ``Host``, without port and brackets; ``""`` if there is none.
 
-    :raises InvalidJson: it is given twice, or is no host (RFC 9112 §3.2)
+    :raises InvalidJson: it is repeated, or is not a host (RFC 9112 §3.2)
     """
     given = request.headers.getall("Host", [])
     match = _HOST.fullmatch(given[0] if given else "")
@@ -36,12 +36,12 @@ def host_of(request: web.Request) -> str:
 
 
 async def read_body(request: web.Request, *, timeout_s: float, limit: int | None = None) -> bytes:
-    """The body, to its end.
+    """The complete body.
 
-    :param limit: in bytes; the application's own when ``None``
-    :raises TooSlow, TooLarge: it did not end in time, or within the limit
+    :param limit: in bytes; ``None``: the application's
+    :raises TooSlow, TooLarge: it exceeds the time or size limit
     :raises UnsupportedMediaType: it is compressed
-    :raises InvalidJson: its framing is broken, or the connection is
+    :raises InvalidJson: its framing is malformed, or the connection was lost
     """
     if any(coding.strip().lower() not in ("", "identity") for coding in request.headers.getall("Content-Encoding", [])):
         raise UnsupportedMediaType("Send the body without Content-Encoding.", headers=((b"Accept-Encoding", b"identity"),))  # RFC 7694 §3
@@ -61,7 +61,7 @@ async def read_body(request: web.Request, *, timeout_s: float, limit: int | None
 
 
 def read_json(body: bytes) -> Any:
-    """:raises InvalidJson: not JSON in UTF-8 (RFC 8259), or a member is named twice in one object"""
+    """:raises InvalidJson: not JSON in UTF-8 (RFC 8259), or a member name is repeated in an object"""
     try:
         return json.loads(body.decode(), object_pairs_hook=_object, parse_constant=_no_constant)
     except (ValueError, RecursionError):
@@ -69,10 +69,10 @@ def read_json(body: bytes) -> Any:
 
 
 async def read_form(request: web.Request, *, timeout_s: float) -> Mapping[str, str]:
-    """The fields of a form in UTF-8; none for an empty body.
+    """The fields of a form in UTF-8; empty for an empty body.
 
     :raises UnsupportedMediaType: another type or charset
-    :raises InvalidJson: not decodable, or a field is given twice
+    :raises InvalidJson: not decodable, or a field is repeated
     :raises TooSlow, TooLarge: see :func:`read_body`
     """
     body = await read_body(request, timeout_s=timeout_s)
@@ -84,7 +84,7 @@ async def read_form(request: web.Request, *, timeout_s: float) -> Mapping[str, s
 
 
 def form_of(body: bytes) -> Mapping[str, str]:
-    """:raises InvalidJson: not decodable, or a field is given twice"""
+    """:raises InvalidJson: not decodable, or a field is repeated"""
     try:
         fields = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=_MOST_FIELDS)
     except ValueError:

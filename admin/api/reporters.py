@@ -23,13 +23,13 @@ from gateway.runtime import clock
 _MAX_DOCUMENT = 262_144
 _REFETCH_AFTER_MS = 30_000
 _RETRY_AFTER_MS = 1_000
-"""While there are no keys at all."""
+"""Interval between attempts while there are no keys."""
 _MAX_SIGNATURE = 200
 _log = structlog.get_logger(__name__)
 
 
 class ReporterKeys:
-    """Verifies reports. Times are of the monotonic clock, in milliseconds."""
+    """Verifies reports. Times are monotonic milliseconds."""
 
     def __init__(self, http: aiohttp.ClientSession, settings: Leaks) -> None:
         self._http = http
@@ -41,7 +41,7 @@ class ReporterKeys:
         self._refreshing = asyncio.Lock()
 
     async def verifies(self, body: bytes, *, identifier: str, signature: str, now_ms: int) -> bool:
-        """Whether the bytes were signed by the key of this name. An unknown name costs a verification as well.
+        """Whether the body was signed by the named key. An unknown name takes as long as a verification.
 
         :raises ServiceUnavailable: no key could be fetched yet
         """
@@ -58,7 +58,7 @@ class ReporterKeys:
         return key is not None
 
     async def _refresh(self, now_ms: int) -> None:
-        """Read the keys, once for all that wait; strangers, who can invent names, cause it at most every half a minute."""
+        """Fetch the keys, once for all waiting requests; at most every half minute, because anyone can invent key names."""
         async with self._refreshing:
             if now_ms < self._not_before_ms:
                 return
@@ -67,14 +67,14 @@ class ReporterKeys:
                 self._keys, self._fetched_ms = _read(await self._fetch()), now_ms
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError, RecursionError) as error:
                 _log.warning("leak_reporter_keys_unusable", error=type(error).__name__, keys_kept=len(self._keys))
-            # From the attempt's end: those who waited behind a reporter that hangs do not try again, one after the other.
+            # Measured from the end of the attempt, so that requests that waited for a hanging server do not retry one by one.
             pause_ms = _REFETCH_AFTER_MS if self._keys else _RETRY_AFTER_MS
             self._not_before_ms = now_ms + clock.monotonic_ms() - began_ms + pause_ms
 
     async def _fetch(self) -> bytes:
-        """:raises ValueError: another answer than 200
+        """:raises ValueError: the status is not 200
 
-        :raises aiohttp.ClientError: none, or too long a one
+        :raises aiohttp.ClientError: no answer, or it is too large
         """
         timeout = aiohttp.ClientTimeout(total=self._settings.timeout_ms / 1000)
         async with self._http.get(self._settings.keys_url, allow_redirects=False, timeout=timeout) as response:
@@ -84,7 +84,7 @@ class ReporterKeys:
 
 
 def _read(document: bytes) -> dict[str, EllipticCurvePublicKey]:
-    """:raises ValueError: there is no key that can be used"""
+    """:raises ValueError: there is no usable key"""
     parsed = json.loads(document)
     published = parsed.get("public_keys") if isinstance(parsed, dict) else None
     keys: dict[str, EllipticCurvePublicKey] = {}

@@ -1,7 +1,7 @@
 """``POST /reports/secrets``: reports of leaked secrets, in the format of GitHub's secret scanning partner program.
 
 https://docs.github.com/en/code-security/secret-scanning/secret-scanning-partnership-program/secret-scanning-partner-program.
-The signature is over the raw body and is verified before anything in it is looked at.
+The signature is over the raw body and is verified before the body is parsed.
 """
 
 import asyncio
@@ -26,13 +26,13 @@ IDENTIFIER, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signa
 MAX_BODY = 1_048_576
 _MOST = 10_000
 _AT_ONCE = 4
-"""Reports of one network that are read at once. More wait unread; none is refused, since a reporter may send many."""
+"""Concurrent reports per network. Further ones wait unread; none is refused, since a reporter may send many."""
 _LONGEST_URL = 4_096
 _NOT_SIGNED = "The signature is not one of the reporter's over this body."
 
 
 class Report(BaseModel):
-    """One finding. What else a reporter tells is not looked at; no odd member of one finding keeps the others' keys alive."""
+    """One finding. Other members are ignored, so that an unexpected one does not prevent the others' revocation."""
 
     model_config = ConfigDict(frozen=True, hide_input_in_errors=True)
 
@@ -57,7 +57,7 @@ class AllAnswered(RootModel[list[Answered]]):
 
 
 class SecretReports:
-    """The handler. The memory that reports of strangers take is bounded for each network."""
+    """The handler. Memory for unverified reports is limited per network."""
 
     def __init__(self, leaks: Leaks, reporters: ReporterKeys, *, client_ip: Callable[[web.Request], str | None], timeout_s: float) -> None:
         self._leaks = leaks
@@ -67,7 +67,7 @@ class SecretReports:
         self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, request: web.Request) -> web.Response:
-        """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was done"""
+        """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was changed"""
         async with self._turns.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_AT_ONCE)):
             return await self._answer(request)
 
@@ -85,7 +85,7 @@ class SecretReports:
 
 
 def described() -> dict[str, Any]:
-    """Its place in ``/openapi.json``."""
+    """Its description in ``/openapi.json``."""
     header = {"in": "header", "required": True, "schema": {"type": "string"}}
     problem = {"content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}}
     return {
@@ -124,11 +124,11 @@ def _answer(report: Report, known: bool) -> Answered:
 
 
 def _found_at(report: Report) -> str | None:
-    """The URL, for the audit and the owner, unless it is none that somebody could open."""
+    """The URL for the audit and the owner, if it can be opened."""
     return report.url if report.url and len(report.url) <= _LONGEST_URL and report.url.isprintable() else None
 
 
 def _only(request: web.Request, name: str) -> str:
-    """The field's value; of two fields, none."""
+    """The field's value; ``""`` if it is repeated."""
     values = request.headers.getall(name, [])
     return values[0] if len(values) == 1 else ""

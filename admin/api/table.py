@@ -180,7 +180,7 @@ def _keys(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
 
 
 def _refused_changes(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
-    """What a key does not take, told more clearly than by a plain 405."""
+    """Changes that keys do not support, with a clearer answer than a plain 405."""
     return tuple(
         Operation(
             method=method,

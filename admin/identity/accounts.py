@@ -22,19 +22,19 @@ class Account:
     id: str
     email: str | None
     kyc: Kyc
-    """The stricter of the provider's last claim and the back office's word: what the gateways go by."""
+    """The stricter of the provider's last claim and the back office's decision, which the gateways apply."""
     kyc_claim: Kyc
     frozen: bool
     claims_ms: int
     proof_failures: int
     locked_until_ms: int
     logins_after_ms: int
-    """Logins made up to then no longer count; 0: all do."""
+    """Logins made up to then are no longer valid; 0: all are."""
     tier: str | None
-    """Whose limits its keys have at the gateways; ``None``: no tier."""
+    """The tier whose limits the gateways apply to its keys; ``None``: no tier."""
 
     def kyc_for(self, caller: Caller) -> Kyc:
-        """The stricter of what is stored and what the caller's own claims say, which may be older."""
+        """The stricter of the stored state and the caller's own claims, which may be older."""
         return self.kyc if self.kyc is not Kyc.VERIFIED else caller.kyc
 
 
@@ -44,9 +44,9 @@ async def find(connection: Connection, account_id: str) -> Account | None:
 
 
 async def lock(connection: Connection, account_id: str) -> Account:
-    """The account, locked until the transaction ends: what counts or changes anything of one account stands in line here.
+    """The account, locked until the transaction ends, which serializes changes to the account.
 
-    The lock keeps out other writers of this account, not the gateways' reads nor the foreign keys' checks.
+    The lock excludes other writers of this account, but neither the gateways' reads nor foreign key checks.
 
     :raises NotFound: there is no such account
     :raises StoreUnavailable: PostgreSQL did not answer
@@ -58,17 +58,17 @@ async def lock(connection: Connection, account_id: str) -> Account:
 
 
 async def lock_all(connection: Connection, account_ids: Collection[str]) -> None:
-    """The same of many, in one order for everybody, so that two who lock some of the same never wait for each other."""
+    """Lock several accounts, always in the same order, so that no deadlock can occur."""
     with translated():
         await connection.execute(_LOCK_ALL, sorted(account_ids))
 
 
 async def set_frozen(connection: Connection, before: Account, frozen: bool, reason: str | None, provenance: Provenance) -> list[str]:
-    """Freeze or thaw with its audit row; nothing when it is so already.
+    """Freeze or thaw with its audit row; does nothing if the state is the same.
 
-    :param before: the account as :func:`lock` gave it
-    :param reason: for the audit; ``None`` when the operator gave none
-    :returns: ids of the keys that it concerns, to announce to the gateways after the commit
+    :param before: the account as returned by :func:`lock`
+    :param reason: for the audit; ``None``: none was given
+    :returns: ids of the affected keys, to announce to the gateways after the commit
     """
     if before.frozen == frozen:
         return []
@@ -76,15 +76,15 @@ async def set_frozen(connection: Connection, before: Account, frozen: bool, reas
     event = Event.ACCOUNT_FROZEN if frozen else Event.ACCOUNT_THAWED
     detail = {} if reason is None else {"reason": reason}
     if not frozen and before.kyc is not Kyc.VERIFIED:
-        detail["kyc"] = before.kyc.value  # its keys still do not pass: no notice may say that they do
+        detail["kyc"] = before.kyc.value  # its keys are still refused, so the notice must not say that they work
     await audit.append(connection, Entry(provenance=provenance, event=event, actor=Actor.OPERATOR, account_id=before.id, detail=detail))
     return await _key_ids(connection, before.id)
 
 
 async def end_logins(connection: Connection, account_id: str, now_ms: int, *, forget_failures: bool) -> None:
-    """Tokens and sessions made until now no longer count.
+    """Invalidate all tokens and sessions issued until now.
 
-    :param forget_failures: also of the account's wrong proofs: never at a holder's own wish, or who has their password could guess for ever
+    :param forget_failures: reset the failed proofs, too: never at the holder's own request, or a thief of the password could guess for ever
     """
     with translated():
         await connection.execute("UPDATE accounts SET logins_after_ms = $2 WHERE id = $1", account_id, now_ms)
@@ -94,13 +94,13 @@ async def end_logins(connection: Connection, account_id: str, now_ms: int, *, fo
 
 
 class Accounts:
-    """Accounts, with the audit and the gateways kept informed."""
+    """Manages accounts, with audit entries and announcements to the gateways."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
     async def see(self, caller: Caller, provenance: Provenance) -> Account:
-        """The caller's account, made on the first call, with newer claims noted. ``kyc`` is the stricter of both.
+        """The caller's account, created on the first call and updated with newer claims. ``kyc`` is the stricter state.
 
         :raises Unauthenticated: the back office has ended the caller's login
         :raises StoreUnavailable: PostgreSQL did not answer
@@ -115,9 +115,9 @@ class Accounts:
         return replace(account, kyc=account.kyc_for(caller))
 
     async def end_logins(self, account_id: str, provenance: Provenance, *, others: bool = False) -> None:
-        """Every login of the account until now is over, at its holder's wish.
+        """End every login of the account, at its holder's request.
 
-        :param others: the caller then keeps the session that asks (:meth:`admin.identity.sessions.SessionStore.keep`)
+        :param others: the current session continues (:meth:`admin.identity.sessions.SessionStore.keep`)
         """
         event = Event.OTHER_LOGINS_ENDED if others else Event.LOGINS_ENDED
         async with self._stores.transaction() as connection:
@@ -134,24 +134,24 @@ class Accounts:
             return account, await store.list_for_account(connection, account_id)
 
     async def search(self, filters: search.Filters, page: search.Page, *, frozen: bool | None, kyc: str | None) -> search.Accounts:
-        """:raises InvalidRequest: the page's cursor is none of ours"""
+        """:raises InvalidRequest: the page's cursor is invalid"""
         async with self._stores.transaction() as connection:
             return await search.accounts(connection, filters, page, frozen=frozen, kyc=kyc)
 
-    async def set_kyc(self, account_id: str, word: Kyc, provenance: Provenance) -> None:
-        """The back office's word: ``REVOKED``, or ``VERIFIED``, which leaves it to the provider's claim again.
+    async def set_kyc(self, account_id: str, decision: Kyc, provenance: Provenance) -> None:
+        """Record the back office's decision: ``REVOKED``, or ``VERIFIED``, after which the provider's claim applies again.
 
-        An account that was never seen is made, so that a revocation also holds for its first login.
+        An unknown account is created, so that a revocation also applies to its first login.
         """
         async with self._stores.transaction() as connection:
             await connection.execute(_ENSURE, account_id)
             before = await lock(connection, account_id)
-            kyc = Kyc.REVOKED if word is Kyc.REVOKED else before.kyc_claim
+            kyc = Kyc.REVOKED if decision is Kyc.REVOKED else before.kyc_claim
             touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, provenance)
         await self._stores.invalidate(touched)
 
     async def set_tier(self, account_id: str, tier: str | None, provenance: Provenance) -> None:
-        """The tier that the back office gives an account, made if it was never seen; doing it again changes nothing."""
+        """Set the tier of an account, which is created if unknown. Idempotent."""
         touched: list[str] = []
         async with self._stores.transaction() as connection:
             await connection.execute(_ENSURE, account_id)
@@ -163,9 +163,9 @@ class Accounts:
         await self._stores.invalidate(touched)
 
     async def set_frozen(self, account_id: str, frozen: bool, reason: str | None, provenance: Provenance) -> bool:
-        """Freeze or thaw; doing it again changes nothing.
+        """Freeze or thaw an account. Idempotent.
 
-        :returns: whether it was changed; false when it was so already
+        :returns: whether it was changed
         :raises NotFound: there is no such account
         """
         async with self._stores.transaction() as connection:
@@ -179,13 +179,13 @@ class Accounts:
 
 
 def _check_login(account: Account | None, caller: Caller) -> None:
-    """A provider writes whole seconds: what was issued in the second of the end is over, too."""
+    """Providers use whole seconds: a login issued within the second of the end is over, too."""
     if account is not None and caller.stands_since_ms <= account.logins_after_ms:
         raise Unauthenticated.because("This login has been ended: log in again.", token_given=caller.session_id is None)
 
 
 def _is_news(account: Account, caller: Caller) -> bool:
-    """Whether the caller's claims are newer than those noted, or as old and stricter. Older ones never undo newer ones."""
+    """Whether the caller's claims are newer than the stored ones, or equally old and stricter. Older ones never replace newer ones."""
     if account.claims_ms == caller.issued_ms:
         return account.kyc_claim is Kyc.VERIFIED and caller.kyc is not Kyc.VERIFIED
     return account.claims_ms < caller.issued_ms
@@ -198,7 +198,7 @@ async def _note_claims(connection: Connection, caller: Caller, provenance: Prove
         account = await lock(connection, caller.account_id)
         if _is_news(account, caller):
             await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
-            if account.kyc is not Kyc.REVOKED:  # the back office's word is stricter than any claim
+            if account.kyc is not Kyc.REVOKED:  # the back office's decision is stricter than any claim
                 touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, provenance)
         noted = await find(connection, caller.account_id)
     if noted is None:
@@ -207,7 +207,7 @@ async def _note_claims(connection: Connection, caller: Caller, provenance: Prove
 
 
 async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Actor, provenance: Provenance) -> list[str]:
-    """Key ids that the change concerns."""
+    """Set the state. Returns the ids of the affected keys."""
     if before.kyc is kyc:
         return []
     await connection.execute("UPDATE accounts SET kyc = $2 WHERE id = $1", before.id, kyc.value)
@@ -253,5 +253,5 @@ _FIND = """
 """
 _LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
-# A login that names no address, or one that nobody has verified, silences no notices.
+# A login without an address, or with an unverified one, does not replace the known address.
 _NOTE_CLAIMS = "UPDATE accounts SET email = coalesce($2, email), claims_ms = $3, kyc_claim = $4 WHERE id = $1"

@@ -1,6 +1,6 @@
 """Browser requests: the session cookie, and protection against cross-site requests.
 
-What lives here: cookies, the Origin check, the CSRF token. What must not: storage (``sessions``), HTML.
+Contains cookies, the Origin check and the CSRF token; not storage (``sessions``) or HTML.
 
 Cookies are ``__Host-`` and Secure everywhere, also for ``gerbang up`` over plain HTTP: Chromium and Firefox count
 ``http://localhost`` and ``http://127.0.0.1`` as trustworthy and keep such cookies, so that no setting exists that could
@@ -21,9 +21,9 @@ from gateway.runtime import clock
 
 SESSION_COOKIE = "__Host-gerbang"
 LOGIN_COOKIE = "__Host-gerbang-login-"
-"""Begins the names of the cookies of logins under way: each has one of its own, so that two tabs do not end each other's."""
+"""Prefix of the cookies of logins in progress: each has its own, so that two tabs do not interfere."""
 MAX_LOGINS = 8
-"""Under way in one browser; the oldest are given up for newer ones."""
+"""Maximum logins in progress in one browser; the oldest are dropped."""
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 
@@ -33,7 +33,7 @@ _SAFE_METHODS = frozenset({"GET", "HEAD"})
 
 
 class Browsers:
-    """Sessions as requests bring them.
+    """Browser sessions of requests.
 
     :param public_url: the only origin whose pages may send unsafe requests
     """
@@ -43,7 +43,7 @@ class Browsers:
         self.origin = origin_of(public_url)
 
     async def session(self, request: web.Request, now_ms: int) -> Session | None:
-        """The live session of the request's cookie. Looked up once per request.
+        """The valid session of the request's cookie. Looked up once per request.
 
         :raises StoreUnavailable: Redis did not answer
         """
@@ -69,12 +69,12 @@ class Browsers:
         return session.caller
 
     def check_origin(self, request: web.Request) -> None:
-        """:raises CrossSite: for an unsafe request from elsewhere, or from who does not say (browsers do, Fetch §3.1)"""
+        """:raises CrossSite: for an unsafe request from another origin, or without one (browsers send it, Fetch §3.1)"""
         if request.headers.getall("Origin", []) != [self.origin]:
             raise CrossSite("This request did not come from this site's own pages.")
 
     async def open(self, request: web.Request, response: web.StreamResponse, caller: Caller, provenance: Provenance) -> None:
-        """Begin a session with a cookie of its own. What the browser had before ends: no one can be given a session beforehand."""
+        """Begin a session with a new cookie. The browser's earlier session ends, which prevents session fixation."""
         await self.close(request, response)
         device = device_of(request.headers.get("User-Agent", ""))
         token, _ = await self.store.open(caller, provenance.now_ms, client_ip=provenance.client_ip, device=device)
@@ -87,7 +87,7 @@ class Browsers:
             set_cookie(response, SESSION_COOKIE, await self.store.rotate(token, session, clock.now_ms()))
 
     async def keep(self, request: web.Request, response: web.StreamResponse, session: Session, now_ms: int) -> None:
-        """Let this session stand, under a new cookie value, when the account's logins have been ended at this moment."""
+        """Keep this session, with a new cookie value, after the account's other logins have been ended."""
         token = request.cookies.get(SESSION_COOKIE)
         if token:
             set_cookie(response, SESSION_COOKIE, await self.store.keep(token, session, now_ms))
@@ -101,7 +101,7 @@ class Browsers:
 
 
 def check_csrf(given: str, session: Session) -> None:
-    """:raises CrossSite: without the token that this session's pages carry"""
+    """:raises CrossSite: without the token of this session's pages"""
     if not hmac.compare_digest(given.encode(errors="surrogatepass"), session.csrf_token.encode()):
         raise CrossSite("The page belongs to another session: reload it.")
 
@@ -115,12 +115,12 @@ def origin_of(url: str) -> str:
 
 
 def login_cookie(state: str) -> str:
-    """The name of the cookie of one login under way."""
+    """The name of the cookie of a login in progress."""
     return LOGIN_COOKIE + digest(state)[:16]
 
 
 def set_login_cookie(request: web.Request, response: web.StreamResponse, state: str, token: str) -> None:
-    """Remember a login that begins. Browsers send older cookies first (RFC 6265 §5.4), so the first of too many are dropped."""
+    """Set the cookie of a new login. Browsers send older cookies first (RFC 6265 §5.4), so the first of too many are dropped."""
     under_way = [name for name in request.cookies if name.startswith(LOGIN_COOKIE)]
     for name in under_way[: max(len(under_way) - MAX_LOGINS + 1, 0)]:
         drop_cookie(response, name)

@@ -8,7 +8,7 @@ from aiohttp import web
 
 
 class Kyc(StrEnum):
-    """Whether the customer's identity is verified. ``REVOKED`` is said by the back office alone."""
+    """Whether the customer's identity is verified. Only the back office sets ``REVOKED``."""
 
     VERIFIED = "verified"
     UNVERIFIED = "unverified"
@@ -23,26 +23,26 @@ class Caller:
     """The provider's ``sub``."""
     email: str | None
     kyc: Kyc
-    """What the provider's claim says: ``VERIFIED`` or ``UNVERIFIED``. The account may be stricter."""
+    """The provider's claim: ``VERIFIED`` or ``UNVERIFIED``. The account's state may be stricter."""
     authenticated_ms: int
-    """When the customer last gave proof to the provider (``auth_time``); 0 when it does not say, which is never fresh."""
+    """When the customer last authenticated at the provider (``auth_time``); 0: unknown, which never counts as recent."""
     issued_ms: int
-    """When the claims were made: older claims never undo newer ones."""
+    """When the claims were issued: older claims never replace newer ones."""
     session_id: str | None = None
-    """What a step-up challenge is bound to besides the account; ``None`` for a bearer token."""
+    """The session that a step-up challenge is bound to; ``None`` for a bearer token."""
     renewed_ms: int = 0
-    """When its holder ended every other login, for the one that they kept."""
+    """When the holder ended all other logins, for the one that was kept."""
     token_id: str = ""
-    """Names the bearer token, or the provider's session (``sid``) that it is of; empty for a session of ours."""
+    """Identifies the bearer token, or the provider's session (``sid``); empty for our own sessions."""
 
     @property
     def login(self) -> str:
-        """What wrong proofs are counted by."""
+        """The key by which wrong proofs are counted."""
         return self.session_id or self.token_id
 
     @property
     def stands_since_ms(self) -> int:
-        """What an end of the account's logins is compared with: a login that is older is over."""
+        """The time compared with the end of the account's logins: an older login is over."""
         return max(self.issued_ms, self.renewed_ms)
 
 

@@ -24,6 +24,6 @@ _SYSTEMS = (
 
 
 def device_of(user_agent: str) -> str:
-    """``Chrome · Android``, from ``User-Agent`` (RFC 9110 §10.1.5); ``""``: it says nothing known."""
+    """``Chrome · Android``, from ``User-Agent`` (RFC 9110 §10.1.5); ``""``: unknown."""
     found = [next((name for sign, name in signs if sign in user_agent), "") for signs in (_BROWSERS, _SYSTEMS)]
     return " · ".join(filter(None, found))

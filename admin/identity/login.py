@@ -1,6 +1,6 @@
 """Browser login: the OpenID Connect authorization code flow with PKCE, state and nonce.
 
-What lives here: the two steps of the flow, from "log in" to a believed ID token. What must not: cookies, pages, and what
+Contains the two steps of the flow, from "log in" to a verified ID token; not cookies, pages, or what
 the customer may do afterwards. Sources: OpenID Connect Core §3.1, RFC 7636 (PKCE), RFC 9207 (``iss`` in the answer), RFC 9700.
 """
 
@@ -32,7 +32,7 @@ _MAX_ANSWER = 65_536
 
 
 class LoginFailed(Exception):
-    """The customer is not logged in. ``outcome`` is what the page says: ``denied``, ``stale`` or ``failed``; the text is for the log."""
+    """The login failed. ``outcome`` selects the page's text: ``denied``, ``stale`` or ``failed``; the message is for the log."""
 
     def __init__(self, outcome: str, reason: str) -> None:
         super().__init__(reason)
@@ -40,7 +40,7 @@ class LoginFailed(Exception):
 
 
 class Started(NamedTuple):
-    """Where to send the browser, and what it must bring back in its own cookie."""
+    """Where to redirect the browser, and the value of its cookie."""
 
     url: str
     state: str
@@ -48,7 +48,7 @@ class Started(NamedTuple):
 
 
 class Tokens(NamedTuple):
-    """What a code was redeemed for."""
+    """The tokens received for a code."""
 
     id_token: str
     access_token: str | None
@@ -57,9 +57,9 @@ class Tokens(NamedTuple):
 class Login:
     """The flow for one provider and one client.
 
-    :param http: for the one call to the token endpoint
-    :param max_age_ms: a customer who proved to the provider who they are longer ago than this does so again
-    :param public_url: how browsers reach this service; the callback's address is made from it
+    :param http: for the call to the token endpoint
+    :param max_age_ms: a customer whose last authentication is older must authenticate again
+    :param public_url: the URL at which browsers reach this service; the callback's address is derived from it
     """
 
     def __init__(
@@ -82,9 +82,9 @@ class Login:
         self._max_age_s = max_age_ms // 1000
 
     async def start(self, return_to: str, *, prompt_again: bool = False) -> Started:
-        """:param prompt_again: ask the provider to authenticate the customer now, whatever session it still has
+        """:param prompt_again: have the provider authenticate the customer again, even if it has a session
 
-        :raises IdentityProviderUnavailable: the provider publishes no address to log in at, or cannot be reached
+        :raises IdentityProviderUnavailable: the provider publishes no authorization endpoint, or cannot be reached
         :raises StoreUnavailable: Redis did not answer
         """
         discovery = await self._provider.discovery(clock.monotonic_ms())
@@ -104,18 +104,18 @@ class Login:
             "nonce": attempt.nonce,
             "code_challenge": _s256(attempt.code_verifier),
             "code_challenge_method": "S256",
-            # Asked for, it also makes the provider say when (OpenID Connect Core §3.1.2.1 and §2, auth_time).
+            # It also makes the provider include auth_time (OpenID Connect Core §3.1.2.1 and §2).
             "max_age": "0" if prompt_again else str(self._max_age_s),
         } | ({"prompt": "login"} if prompt_again else {})
         joint = "&" if "?" in discovery.authorization_endpoint else "?"
         return Started(discovery.authorization_endpoint + joint + urlencode(query), state, browser_token)
 
     async def finish(self, answer: Mapping[str, str], browser_token: str, now_ms: int) -> tuple[Caller, str]:
-        """Who logged in, and where they wanted to go.
+        """Complete the login. Returns the caller and the page to return to.
 
         :param answer: the query with which the provider sent the browser back
         :param browser_token: from the cookie set at :meth:`start`
-        :raises LoginFailed: whatever the provider or the browser brought back that does not fit
+        :raises LoginFailed: the provider's or the browser's answer is not valid
         :raises IdentityProviderUnavailable: the provider did not answer
         :raises StoreUnavailable: Redis did not answer
         """
@@ -139,9 +139,9 @@ class Login:
         return caller, attempt.return_to
 
     async def _attempt(self, state: str, browser_token: str) -> LoginAttempt:
-        """The login that ``state`` began, once. Another browser, which may have seen the address, does not use it up.
+        """Take the login attempt of ``state``. Another browser, which may have seen the URL, does not use it up.
 
-        :raises LoginFailed: it is over, or another browser's
+        :raises LoginFailed: it has ended, or belongs to another browser
         """
         attempt = await self._store.find_login(state)
         if attempt is not None and not hmac.compare_digest(digest(browser_token), attempt.browser_digest):
@@ -151,11 +151,11 @@ class Login:
         return attempt
 
     async def logout_url(self) -> str | None:
-        """Where the provider's own session ends (OpenID Connect RP-Initiated Logout §2); ``None`` when it says no such place."""
+        """Where the provider's own session ends (OpenID Connect RP-Initiated Logout §2); ``None``: it has no such endpoint."""
         try:
             discovery = await self._provider.discovery(clock.monotonic_ms())
         except IdentityProviderUnavailable:
-            return None  # the session here has ended all the same
+            return None  # our own session has ended nevertheless
         if discovery.end_session_endpoint is None:
             return None
         query = {"client_id": self._oidc.audience, "post_logout_redirect_uri": f"{self._public_url}/login"}
@@ -166,7 +166,7 @@ class Login:
         return self._public_url + CALLBACK_PATH
 
     async def _redeem(self, code: str, code_verifier: str) -> Tokens:
-        """The tokens for a code. A code works once, so a browser that goes away must not cut this off half-way."""
+        """Redeem a code for tokens. A code works once, so this continues even if the browser disconnects."""
         tokens: Tokens = await spawn(self._ask_for_tokens(code, code_verifier), name="oidc-code")
         return tokens
 
@@ -200,7 +200,7 @@ class Login:
 
 
 def local_path(text: str) -> str:
-    """``text`` when it is a plain path of this site, else the list of keys: nobody is sent elsewhere after a login."""
+    """``text`` if it is a plain path of this site, else the list of keys, which prevents open redirects."""
     return text if _LOCAL_PATH.fullmatch(text) else "/keys"
 
 

@@ -9,9 +9,9 @@ from gateway.net.addresses import customer_network
 
 
 async def note_login(connection: Connection, account_id: str, provenance: Provenance) -> None:
-    """Tell the account's holder of a login from a network new to the account; the very first login is no news.
+    """Notify the account's holder of a login from a network new to the account, except for the first login.
 
-    To be called in the transaction of the login's audit entry, before it.
+    Call it in the transaction of the login's audit entry, before that entry.
     """
     if provenance.client_ip is None:
         return

@@ -1,6 +1,6 @@
 """The OpenID provider's discovery document and keys: fetched, cached, and fetched again when keys rotate.
 
-Nothing here looks into a token. Sources: OpenID Connect Discovery 1.0 §4, RFC 7517.
+This module does not parse tokens. Sources: OpenID Connect Discovery 1.0 §4, RFC 7517.
 """
 
 import asyncio
@@ -25,15 +25,15 @@ from gateway.runtime.tasks import spawn
 
 _MAX_DOCUMENT = 262_144
 _RETRY_AFTER_FAILURE_MS = 1_000
-_STALE_LIMIT_MS = 86_400_000  # keys are used so long while the provider cannot be reached: then a withdrawn one must not count
-_PATIENCE_S = 0.5  # for keys that nobody asked for in a long time: a provider that is well has answered by then
+_STALE_LIMIT_MS = 86_400_000  # how long keys are used while the provider is unavailable, since one may have been withdrawn
+_PATIENCE_S = 0.5  # wait for fresh keys after a long time without use
 
 _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Discovery:
-    """What the provider publishes about itself. The endpoints are for the browser's login."""
+    """The provider's metadata. The endpoints are for the browser's login."""
 
     issuer: str
     jwks_uri: str
@@ -42,20 +42,20 @@ class Discovery:
     end_session_endpoint: str | None = None
     userinfo_endpoint: str | None = None
     claims: frozenset[str] | None = None
-    """``claims_supported`` of its metadata; ``None`` when that is absent."""
+    """``claims_supported`` of its metadata; ``None`` if absent."""
     scopes: frozenset[str] | None = None
     algorithms: frozenset[str] | None = None
-    """Of ID tokens."""
+    """Signature algorithms of ID tokens."""
     client_authentication: frozenset[str] = frozenset({"client_secret_basic"})
-    """Methods of the token endpoint, by OpenID's names; the default is Discovery §3's."""
+    """Authentication methods of the token endpoint; the default is that of Discovery §3."""
 
 
 class ProviderUnusable(GerbangError):
-    """The provider answered with something else than it should."""
+    """The provider's answer is not usable."""
 
 
 class Provider:
-    """One issuer. Times are of the monotonic clock, in milliseconds.
+    """One issuer. Times are monotonic milliseconds.
 
     :param note: called with ``failed=…`` after each reading of the documents
     :param http: used for two GETs at a time, of a bounded size, without redirects
@@ -73,19 +73,18 @@ class Provider:
         self._failing = False
 
     async def discovery(self, now_ms: int) -> Discovery:
-        """:raises IdentityProviderUnavailable: when it was never read and cannot be now"""
+        """:raises IdentityProviderUnavailable: it was never fetched, and cannot be fetched now"""
         await self._freshen(now_ms)
         if self._discovery is None:
             raise _unavailable()
         return self._discovery
 
     async def keys(self, kid: str | None, now_ms: int) -> list[Key]:
-        """Keys that a token naming ``kid`` may be signed with; empty when the provider publishes none of that name.
+        """The keys that may have signed a token with this ``kid``; empty if the provider publishes none.
 
-        An unknown ``kid`` makes the keys be read again, but not more often than ``refetch_after_ms``: strangers can invent names.
+        For an unknown ``kid`` the keys are fetched again, at most every ``refetch_after_ms``, because anyone can invent key ids.
 
-        :raises IdentityProviderUnavailable: when no keys are at hand, or not the one and they cannot be read again: the provider's trouble,
-            not the customer's
+        :raises IdentityProviderUnavailable: no keys are available, or the keys lack this one and cannot be fetched again
         """
         await self._freshen(now_ms)
         matching = self._matching(kid)
@@ -99,8 +98,8 @@ class Provider:
     async def userinfo(self, token: str, subject: str, *, or_nothing: bool = False) -> Mapping[str, Any]:
         """The customer's claims beyond the ID token; see :func:`admin.identity.userinfo.userinfo`.
 
-        :return: nothing when it has no such endpoint
-        :raises IdentityProviderUnavailable: it did not answer, or not about this customer
+        :return: no claims if there is no such endpoint
+        :raises IdentityProviderUnavailable: it did not answer, or about another customer
         """
         endpoint = (await self.discovery(clock.monotonic_ms())).userinfo_endpoint
         if endpoint is None:
@@ -108,31 +107,31 @@ class Provider:
         return await userinfo(self._http, self.settings, endpoint, token, subject, or_nothing=or_nothing)
 
     async def _freshen(self, now_ms: int) -> None:
-        """What is at hand serves while it is read again behind the request; only what cannot serve is waited for."""
+        """Use the cached documents while they are refreshed in the background; wait only if they are too old."""
         age_ms = now_ms - self._fetched_ms
         if self._discovery is None or self._too_old(now_ms):
             await self._refresh(now_ms)
         elif age_ms >= self.settings.keys_ttl_ms:
             refreshing = self._begin(now_ms, _RETRY_AFTER_FAILURE_MS)
-            # Nobody came in a whole lifetime of the keys: one that was withdrawn long ago should not count once more.
+            # The keys were unused for their whole lifetime: one may have been withdrawn long ago.
             if refreshing is not None and age_ms >= 2 * self.settings.keys_ttl_ms and not self._failing:
                 await asyncio.wait([refreshing], timeout=_PATIENCE_S)
 
     def _matching(self, kid: str | None) -> list[Key]:
-        # Without a name there must be only one key to mean (OpenID Connect Core §10.1).
+        # Without a key id there must be exactly one key (OpenID Connect Core §10.1).
         return [key for key in self._keys if key.kid == kid or (kid is None and len(self._keys) == 1)]
 
     def _too_old(self, now_ms: int) -> bool:
         return now_ms - self._fetched_ms > self.settings.keys_ttl_ms + _STALE_LIMIT_MS
 
     async def _refresh(self, now_ms: int, *, not_within_ms: int = _RETRY_AFTER_FAILURE_MS) -> None:
-        """Wait until both documents were read again, or could not be."""
+        """Wait until both documents have been fetched again, or the attempt has failed."""
         refreshing = self._begin(now_ms, not_within_ms)
         if refreshing is not None:
-            await asyncio.shield(refreshing)  # others wait for it, too
+            await asyncio.shield(refreshing)  # other tasks wait for it, too
 
     def _begin(self, now_ms: int, not_within_ms: int) -> "asyncio.Task[None] | None":
-        """The one reading under way, begun now unless that was tried just now: then ``None``."""
+        """The fetch in progress, started if necessary; ``None``: an attempt was made just before."""
         if self._refreshing is None:
             if self._attempted_ms is not None and now_ms - self._attempted_ms < not_within_ms:
                 return None
@@ -140,12 +139,12 @@ class Provider:
         return self._refreshing
 
     async def _read_again(self, now_ms: int) -> None:
-        """Read both documents. On a failure what is known stays."""
+        """Fetch both documents. On a failure the known ones are kept."""
         began_ms = clock.monotonic_ms()
         try:
             discovery, keys = await self.read()
         except ProviderUnusable as error:
-            # From the end: a provider that hangs for longer than the back-off would otherwise be asked without a pause.
+            # Measured from the end, or a provider that hangs for longer than the back-off would be queried without a pause.
             self._attempted_ms = now_ms + clock.monotonic_ms() - began_ms
             self._failing = True
             self._note(failed=True)
@@ -159,9 +158,9 @@ class Provider:
             self._refreshing = None
 
     async def read(self) -> tuple[Discovery, tuple[Key, ...]]:
-        """Both documents as they are published now; nothing is kept.
+        """Fetch both documents without caching them.
 
-        :raises ProviderUnusable: why not
+        :raises ProviderUnusable: with the reason
         """
         url = self._discovery_url()
         try:
@@ -196,7 +195,7 @@ def _unavailable() -> IdentityProviderUnavailable:
 
 
 def _read_discovery(document: dict[str, Any], expected_issuer: str) -> Discovery:
-    # Discovery §4.3: the two MUST be identical, or one provider could speak for another.
+    # Discovery §4.3: the two MUST be identical, or one provider could impersonate another.
     if document.get("issuer") != expected_issuer:
         raise ProviderUnusable(f"the discovery document is of another issuer than {expected_issuer}")
     secure = urlsplit(expected_issuer).scheme == "https"
@@ -230,7 +229,7 @@ def _endpoint(document: dict[str, Any], name: str, *, secure: bool) -> str | Non
 
 
 def _read_keys(document: dict[str, Any]) -> tuple[Key, ...]:
-    """The public signature keys of a JWK Set; what is not understood is skipped (RFC 7517 §5)."""
+    """The public signature keys of a JWK Set; unknown ones are skipped (RFC 7517 §5)."""
     published = document.get("keys")
     if not isinstance(published, list):
         raise ProviderUnusable("the key set has no keys")
@@ -242,7 +241,7 @@ def _read_keys(document: dict[str, Any]) -> tuple[Key, ...]:
             key = JWKRegistry.import_key(item)
         except (JoseError, ValueError, TypeError, KeyError):
             continue
-        # A symmetric key that everybody can read signs nothing.
+        # A published symmetric key must not verify anything.
         if isinstance(key, RSAKey | ECKey | OKPKey):
             keys.append(key)
     if not keys:

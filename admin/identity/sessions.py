@@ -1,11 +1,11 @@
 """Browser sessions: an opaque cookie, a sealed record in Redis, idle and absolute lifetimes.
 
-What lives here: sessions and the one-use records of logins under way. What must not: who may do what (``identity`` and
-``lifecycle`` decide that), HTML.
+Contains sessions and the one-time records of logins in progress; not authorization (``identity`` and
+``lifecycle``) or HTML.
 
-``aiohttp-session`` was looked at and left: its lifetime starts again with each write, so that no absolute limit holds; an
-id cannot be changed and the old record is not deleted; and the cookie's own value is the Redis key, so that whoever reads
-Redis holds every session. Here Redis sees a hash of the cookie and a sealed record (``architecture.md``, decision 3).
+``aiohttp-session`` is not used: each write restarts its lifetime, so there is no absolute limit; an
+id cannot be changed and the old record is not deleted; and the cookie's value is the Redis key, so that anyone who can read
+Redis has every session. Here Redis stores a hash of the cookie and a sealed record (``architecture.md``, decision 3).
 """
 
 import hashlib
@@ -24,17 +24,17 @@ from gateway.keys.vault import SealBroken, Vault
 LOGIN_TTL_MS = 600_000
 """How long the customer may take at the identity provider."""
 
-_TOUCH_MS = 30_000  # "seen" is written at most this often: a page with ten requests costs one write
+_TOUCH_MS = 30_000  # the time of last use is written at most this often
 
 _MOST_KEPT, _MOST_LISTED = 200, 50
-"""Sessions of one account in its list, and of them those that are shown; a session beyond them is none the less ended with the others."""
+"""Sessions in an account's list, and how many of them are shown; sessions beyond the list are ended with the others, too."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Session:
-    """A logged-in browser. Frozen: what changes goes through the store."""
+    """A logged-in browser. Immutable: changes go through the store."""
 
     account_id: str
     email: str | None
@@ -42,20 +42,20 @@ class Session:
     authenticated_ms: int
     issued_ms: int
     login_id: str
-    """Names this login and stays when the cookie is rotated: what a step-up challenge is bound to."""
+    """Identifies this login, even after the cookie is rotated; step-up challenges are bound to it."""
     csrf_token: str
     created_ms: int
     seen_ms: int
     client_ip: str | None = None
-    """From where the login came, for its holder to recognise."""
+    """The client IP of the login, for its holder to recognize."""
     device: str = ""
     """Browser and system of that login (:mod:`admin.identity.devices`)."""
     renewed_ms: int = 0
-    """When every other login was ended and this one kept."""
+    """When all other logins were ended and this one was kept."""
 
     @property
     def caller(self) -> Caller:
-        """Who logged in, as the provider said at that login."""
+        """Who logged in, per the provider at that login."""
         return Caller(
             account_id=self.account_id,
             email=self.email,
@@ -69,10 +69,10 @@ class Session:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginAttempt:
-    """What is remembered while the customer is away at the identity provider."""
+    """State stored while the customer is at the identity provider."""
 
     browser_digest: str
-    """Hash of a cookie that only the browser which started the login holds, so that no other can be logged in by its link."""
+    """Hash of a cookie of the browser that started the login, so that its link cannot log another browser in."""
     nonce: str
     code_verifier: str
     return_to: str
@@ -84,8 +84,8 @@ _Record = TypeVar("_Record", Session, LoginAttempt)
 class SessionStore:
     """Sessions and login attempts in Redis.
 
-    :param idle_ms: a session unused for so long is over
-    :param absolute_ms: a session is over so long after its login, used or not
+    :param idle_ms: how long a session may be unused
+    :param absolute_ms: maximum lifetime of a session after its login
 
     Every method raises ``StoreUnavailable`` when Redis cannot answer.
     """
@@ -97,7 +97,7 @@ class SessionStore:
         self._absolute_ms = absolute_ms
 
     async def open(self, caller: Caller, now_ms: int, *, client_ip: str | None = None, device: str = "") -> tuple[str, Session]:
-        """A new session and the cookie value that stands for it (43 characters, 256 random bits)."""
+        """Create a session. Returns its cookie value (43 characters, 256 random bits) and the session."""
         session = Session(
             account_id=caller.account_id,
             email=caller.email,
@@ -117,7 +117,7 @@ class SessionStore:
         return token, session
 
     async def of_account(self, account_id: str, now_ms: int) -> list[Session]:
-        """The account's sessions, the latest first, as far as Redis tells: to be shown, not to decide by."""
+        """The account's sessions, latest first, as listed in Redis: for display only."""
         names = [
             _text(name) for name in await self._ask(("ZREVRANGEBYSCORE", _index(account_id), "+inf", now_ms, "LIMIT", 0, _MOST_LISTED))
         ]
@@ -127,7 +127,7 @@ class SessionStore:
         return sorted((each for each in live if self._remaining_ms(each, now_ms) > 0), key=lambda each: -each.seen_ms)
 
     async def find(self, token: str, now_ms: int) -> Session | None:
-        """The live session behind a cookie; ``None`` for a malformed, unknown, tampered or outlived one."""
+        """The valid session of a cookie; ``None`` if it is malformed, unknown, tampered with or expired."""
         if not _TOKEN.fullmatch(token):
             return None
         session = self._unseal(await self._get(_key("session", token)), Session, digest(token))
@@ -140,7 +140,7 @@ class SessionStore:
         return session
 
     async def rotate(self, token: str, session: Session, now_ms: int) -> str:
-        """Give the session a new cookie value; the old one is dead when this returns. Call after each proof of presence."""
+        """Give the session a new cookie value and invalidate the old one. Call it after each proof of presence."""
         fresh = new_token()
         session = replace(session, seen_ms=now_ms)
         await self._write(fresh, session, now_ms)
@@ -149,7 +149,7 @@ class SessionStore:
         return fresh
 
     async def keep(self, token: str, session: Session, now_ms: int) -> str:
-        """The same for the one session that stays when the account's logins have been ended at this moment."""
+        """The same for the session that is kept when the account's other logins are ended."""
         return await self.rotate(token, replace(session, renewed_ms=now_ms + 1), now_ms)
 
     async def close(self, token: str) -> None:
@@ -162,13 +162,13 @@ class SessionStore:
             await self._redis.set(_key("login", state), sealed, px=LOGIN_TTL_MS)
 
     async def find_login(self, state: str) -> LoginAttempt | None:
-        """The attempt that ``state`` stands for, which stays."""
+        """The login attempt of ``state``, without removing it."""
         if not _TOKEN.fullmatch(state):
             return None
         return self._unseal(await self._get(_key("login", state)), LoginAttempt, digest(state))
 
     async def take_login(self, state: str) -> LoginAttempt | None:
-        """The attempt that ``state`` stands for, once: a second call finds nothing."""
+        """Remove and return the login attempt of ``state``."""
         if not _TOKEN.fullmatch(state):
             return None
         with translated():
@@ -176,7 +176,7 @@ class SessionStore:
         return self._unseal(sealed, LoginAttempt, digest(state))
 
     async def _enter(self, token: str, session: Session, now_ms: int) -> None:
-        """Add it to its account's list, and take out what is over. What was closed is noticed when the list is read."""
+        """Add it to its account's list, and remove expired sessions. Closed ones are detected when the list is read."""
         index, end_ms = _index(session.account_id), session.created_ms + self._absolute_ms
         await self._ask_each([
             ("ZREMRANGEBYSCORE", index, "-inf", now_ms),
@@ -220,7 +220,7 @@ class SessionStore:
         try:
             return kind(**json.loads(self._vault.open(sealed, context=f"{kind.__name__}:{name}")))
         except (SealBroken, ValueError, TypeError):
-            # Written by somebody else, or by a version of this service with other fields: nobody is logged in by it.
+            # Written by someone else, or by a version of this service with other fields: not accepted.
             return None
 
 
@@ -230,7 +230,7 @@ def new_token() -> str:
 
 
 def digest(token: str) -> str:
-    """What is stored in place of a value that only its holder may know."""
+    """The hash that is stored in place of a secret value."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()  # a cookie may hold any bytes
 
 

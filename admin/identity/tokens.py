@@ -21,16 +21,16 @@ from admin.identity.provider import Provider
 from gateway.runtime import clock
 
 AskMore = Callable[[str], Awaitable[Mapping[str, Any]]]
-"""Claims about a subject from elsewhere than the token."""
+"""Fetches further claims about a subject."""
 
 _log = structlog.get_logger(__name__)
 
 _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becomes a header field's value
-_TYPES = ("jwt", "at+jwt")  # a logout token, say, is signed by the same key and proves no login (RFC 8725 §3.11)
+_TYPES = ("jwt", "at+jwt")  # a logout token, for example, is signed by the same key and proves no login (RFC 8725 §3.11)
 _MAX_EMAIL = 320
 _USERINFO_FOR_MS = 60_000
 _MOST_TOLD = 10_000
-# joserfc and the JSON reader under it raise these on hostile bytes; each means that this is no token.
+# Raised by joserfc and its JSON parser for malicious input: it is not a token.
 _UNREADABLE = (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
 
@@ -72,13 +72,13 @@ class TokenVerifier:
         return claims
 
     async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None, ask_more: AskMore | None = None) -> Caller:
-        """The account holder that the token speaks for.
+        """The account holder that the token identifies.
 
         :param now_ms: Unix milliseconds
         :param expected_nonce: for an ID token that answers a login of ours
-        :param ask_more: asked when e-mail or KYC are not in the token
+        :param ask_more: called if e-mail or KYC claims are not in the token
         :raises Unauthenticated: saying what is wrong, without repeating the token
-        :raises IdentityProviderUnavailable: when the issuer's keys are not at hand
+        :raises IdentityProviderUnavailable: the issuer's keys are not available
         """
         kid = _header(token)
         keys = await self._provider.keys(kid, clock.monotonic_ms())
@@ -142,7 +142,7 @@ class TokenVerifier:
         if not _SUBJECT.fullmatch(subject):
             raise Unauthenticated.because("The token's sub is not 1 to 255 visible ASCII characters.", token_given=True)
         if isinstance(authenticated, bool) or not isinstance(authenticated, int | float) or not 0 <= authenticated <= issued:
-            authenticated = 0  # nobody says when, so it may have been long ago
+            authenticated = 0  # unknown, so it may have been long ago
         state = claims.get(self._kyc.claim)
         # Without the types, true would equal 1.
         verified = type(state) is type(self._kyc.verified) and state == self._kyc.verified
@@ -157,7 +157,7 @@ class TokenVerifier:
 
 
 def _is_theirs(claims: Mapping[str, Any]) -> bool:
-    """Whether the e-mail address is not one that anybody may have entered (OpenID Connect Core §5.1). Some providers write a string."""
+    """Whether the e-mail address is verified (OpenID Connect Core §5.1). Some providers send the flag as a string."""
     return claims.get("email_verified", True) in (True, "true")
 
 
@@ -172,14 +172,14 @@ _WRONG_CLAIM = {
 
 
 def token_id(claims: Mapping[str, Any], token: str) -> str:
-    """By the provider's session where it names one: a token that is refreshed stays the same login."""
+    """Identifies the login: by the provider's session if given, so that a refreshed token is the same login."""
     session = claims.get("sid")
     named = f"sid {session}" if isinstance(session, str) and session else f"token {token}"
     return hashlib.sha256(named.encode(errors="replace")).hexdigest()[:32]
 
 
 def _header(token: str) -> str | None:
-    """The key id that the token names. Nothing is believed yet."""
+    """The key id in the unverified token."""
     try:
         header = jws.extract_compact(token.encode("ascii")).headers()
         kid, kind = header.get("kid"), header.get("typ", "JWT")

@@ -1,6 +1,6 @@
 """The provider's userinfo endpoint (OpenID Connect Core §5.3).
 
-Many providers keep ``email`` and claims of their own out of the ID token and return them here.
+Many providers omit ``email`` and custom claims from the ID token and return them here.
 """
 
 import json
@@ -21,8 +21,8 @@ async def userinfo(
 ) -> Mapping[str, Any]:
     """The claims about ``subject`` that this access token may read.
 
-    :param or_nothing: the token may be none that reads anything, such as an ID token: then there are no claims
-    :raises IdentityProviderUnavailable: no answer, or not one about this subject: to go on would take the customer for unverified
+    :param or_nothing: return no claims if the token is not accepted, as an ID token is not
+    :raises IdentityProviderUnavailable: no answer, or about another subject: without it the customer would count as unverified
     """
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
     timeout = aiohttp.ClientTimeout(total=oidc.timeout_ms / 1000)

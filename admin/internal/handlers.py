@@ -21,7 +21,7 @@ class _Seen(NamedTuple):
 
 
 class InternalApi:
-    """Handlers; ``table`` says where each is served."""
+    """The handlers; their paths are in ``table``."""
 
     def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations, trail: Trail) -> None:
         self._accounts = accounts

@@ -39,7 +39,7 @@ AnyId = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
 
 
 class Decision(Body):
-    """What the back office says of an account; what is left out stays as it is."""
+    """The back office's decision on an account; omitted members are unchanged."""
 
     kyc: Literal["verified", "revoked"] | None = None
     tier: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="Whose limits apply; null: no tier.")] = None
@@ -52,7 +52,7 @@ class Decision(Body):
 
 
 class Noted(Body):
-    """What can be undone, and may be in a hurry, can be done without a reason."""
+    """A reversible action, which may be urgent, and so needs no reason."""
 
     reason: Annotated[str | None, Field(min_length=1, max_length=500, description="Kept in the audit; operators alone see it.")] = None
 
@@ -66,13 +66,13 @@ class Noted(Body):
 
 
 class Reasoned(Noted):
-    """What cannot be undone is said why."""
+    """An irreversible action, which requires a reason."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
 
 
 class KeyFilters(Body):
-    """Which keys: what is given narrows. Text matches a part, whatever its case."""
+    """Filters for keys, all of which must match. Text matches a part, case-insensitively."""
 
     account: AnyId | None = None
     email: Text | None = None
@@ -86,7 +86,7 @@ class KeyFilters(Body):
 
     @property
     def filters(self) -> Filters:
-        """As the search takes them."""
+        """The value for the search."""
         return Filters(
             account=self.account,
             email=self.email,
@@ -106,7 +106,7 @@ class Paged(Body):
 
     @property
     def page(self) -> Page:
-        """As the search takes it."""
+        """The value for the search."""
         return Page(self.limit, self.cursor)
 
 
@@ -124,7 +124,7 @@ class AccountQuery(Paged):
 
     @property
     def filters(self) -> Filters:
-        """As the search takes them."""
+        """The value for the search."""
         return Filters(account=self.account, email=self.email, since_ms=self.since, until_ms=self.until)
 
 
@@ -149,7 +149,7 @@ class AuditQuery(Body):
 
     @property
     def wanted(self) -> Wanted:
-        """As the audit takes it."""
+        """The value for the audit search."""
         return Wanted(
             account=self.account,
             email=self.email,
@@ -175,7 +175,7 @@ class RefusalQuery(Paged):
 
     @property
     def filters(self) -> Filters:
-        """As the search takes them; times and address are the request's."""
+        """The value for the search; times and address are those of the request."""
         return Filters(
             account=self.account,
             email=self.email,
@@ -188,7 +188,7 @@ class RefusalQuery(Paged):
 
 
 class BulkRevocation(Reasoned):
-    """Every key that matches, if they are as many as the operator was shown."""
+    """A revocation of all matching keys, if their number is the expected one."""
 
     where: KeyFilters
     expected_count: Annotated[int | None, Field(ge=0, description="Required unless dry_run.")] = None
@@ -217,7 +217,7 @@ class BulkRevocation(Reasoned):
 
 
 class OperatorKey(Key):
-    """A key as the back office sees it: whose it is, too."""
+    """A key, with its account, for the back office."""
 
     account_id: str
     revoked_at: Time | None

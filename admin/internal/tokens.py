@@ -12,7 +12,7 @@ from admin.errors import Unauthenticated
 
 
 class ServiceTokens:
-    """Authenticates callers by their token, and names its holder. Every token is compared in constant time, whichever matches."""
+    """Authenticates callers by their token and returns its name. All tokens are compared, in constant time."""
 
     def __init__(self, tokens: Mapping[str, SecretStr]) -> None:
         self._expected = {name: b"Bearer " + token.get_secret_value().encode() for name, token in tokens.items()}
@@ -20,7 +20,7 @@ class ServiceTokens:
     async def __call__(self, request: web.Request, _occasion: Provenance) -> str:
         """The name of the token.
 
-        :raises Unauthenticated: another token, none, or two
+        :raises Unauthenticated: the token is unknown, missing or repeated
         """
         given = request.headers.getall("Authorization", [])
         value = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
