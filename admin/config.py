@@ -164,7 +164,7 @@ class Internal(Section):
         return self.tokens if self.token is None else {"operator": self.token, **self.tokens}
 
     @model_validator(mode="after")
-    def _told_apart(self) -> Self:
+    def _check_tokens(self) -> Self:
         if not self.named:
             raise ValueError("give a token, or one for each person under [internal.tokens]")
         if self.token is not None and "operator" in self.tokens:
@@ -203,7 +203,7 @@ class Webhooks(Section):
     timeout_ms: Milliseconds = 10_000
 
 
-class ToldUpstream(Section):
+class NotifiedUpstream(Section):
     """A trading service that is notified when a key ends, so that it can cancel its open orders; by Standard Webhooks."""
 
     key_events: WebAddress
@@ -330,7 +330,7 @@ class AdminSettings(Section):
     keys: Keys = Keys()
     mail: Mail | None = None
     webhooks: Webhooks | None = None
-    upstreams: dict[UpstreamName, ToldUpstream] = Field(default_factory=dict)
+    upstreams: dict[UpstreamName, NotifiedUpstream] = Field(default_factory=dict)
     """By the names that gateways have for them."""
     leaks: Leaks | None = None
     step_up: StepUp = StepUp()

@@ -51,7 +51,7 @@ class Decision(Body):
         return self
 
 
-class Noted(Body):
+class OptionalReason(Body):
     """A reversible action, which may be urgent, and so needs no reason."""
 
     reason: Annotated[str | None, Field(min_length=1, max_length=500, description="Kept in the audit; operators alone see it.")] = None
@@ -65,7 +65,7 @@ class Noted(Body):
         return cleaned
 
 
-class Reasoned(Noted):
+class RequiredReason(OptionalReason):
     """An irreversible action, which requires a reason."""
 
     reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
@@ -187,7 +187,7 @@ class RefusalQuery(Paged):
         )
 
 
-class BulkRevocation(Reasoned):
+class BulkRevocation(RequiredReason):
     """A revocation of all matching keys, if their number is the expected one."""
 
     where: KeyFilters
@@ -208,7 +208,7 @@ class BulkRevocation(Reasoned):
         return reason if reason is None else clean_label(reason)
 
     @model_validator(mode="after")
-    def _meant(self) -> Self:
+    def _with_other_slash(self) -> Self:
         if not self.dry_run and self.expected_count is None:
             raise ValueError("Send expected_count, the number that was shown.")
         if not self.dry_run and (not self.reason or not self.reason.isprintable()):

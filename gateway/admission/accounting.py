@@ -90,7 +90,7 @@ class Accounting:
         guessed = isinstance(refusal, (InvalidCredentials, MalformedRequest, AmbiguousCredentials)) or (
             principal is None and isinstance(refusal, TimestampOutOfWindow)
         )
-        if guessed or (principal is None and _costs(inbound)):
+        if guessed or (principal is None and _parsing_was_slow(inbound)):
             services.failures.failed(seen.address or inbound.peer, self._failure_rate, now_ms)
         if principal is None:
             return
@@ -104,7 +104,7 @@ class Accounting:
     ) -> BriefRefusal:  # fmt: skip
         """Count a refusal that is not explained, as :meth:`refused` counts others."""
         address = seen.address or inbound.peer
-        if not throttled_ms or _costs(inbound):
+        if not throttled_ms or _parsing_was_slow(inbound):
             self._services.failures.failed(address, self._failure_rate, now_ms)
         if principal is None:
             return BriefRefusal(None, address, throttled_ms, signed)
@@ -144,7 +144,7 @@ class Accounting:
             usage.refused(key_id, refusal.code, admitted.client_ip, now_ms, admitted.route.pattern, proven)
 
 
-def _costs(inbound: Inbound) -> bool:
+def _parsing_was_slow(inbound: Inbound) -> bool:
     """Whether parsing it took so long that it counts as a failure, whatever the refusal."""
     return isinstance(inbound, Request) and any(name == b"signature-input" for name, _ in inbound.headers)
 

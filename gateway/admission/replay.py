@@ -129,17 +129,17 @@ class ReplayGuard:
     def _begin_asking(self) -> None:
         self._asking += 1
         self._asked_ms = clock.monotonic_ms()
-        spawn(self._ask_while_any_wait(), name="claim signatures")
+        spawn(self._ask_until_empty(), name="claim signatures")
 
     def _watch_first(self) -> None:
         """Watch the time limit of the first round trip, since no later claim may come to do so."""
-        asyncio.get_running_loop().call_later(PATIENCE_MS / 1000, self._wait_no_longer, self._waiting[0])
+        asyncio.get_running_loop().call_later(PATIENCE_MS / 1000, self._abandon, self._waiting[0])
 
-    def _wait_no_longer(self, claim: _Claim) -> None:
+    def _abandon(self, claim: _Claim) -> None:
         if self._waiting and self._waiting[0] is claim:
             self._begin_asking()
 
-    async def _ask_while_any_wait(self) -> None:
+    async def _ask_until_empty(self) -> None:
         try:
             while self._waiting:
                 self._asked_ms = clock.monotonic_ms()

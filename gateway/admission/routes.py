@@ -172,9 +172,9 @@ class RouteTable:
             if method in found:
                 return found[method]
             allowed |= found.keys()
-        raise _unlisted(method, path, allowed, "" if allowed else self._meant(path))
+        raise _unlisted(method, path, allowed, "" if allowed else self._with_other_slash(path))
 
-    def _meant(self, path: bytes) -> str:
+    def _with_other_slash(self, path: bytes) -> str:
         """The path with its trailing slash added or removed, if a route matches that; else ``""``."""
         other = path[:-1] if path.endswith(b"/") else path + b"/"
         return other.decode("ascii", "replace") if any(_walk(self._root, other.split(b"/")[1:], 0)) else ""

@@ -14,7 +14,7 @@ from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.errors import BodyTooLarge, HeadersTooLarge, MalformedRequest, NoRoute, Refusal
-from gateway.http1.headers import HOP_BY_HOP, OWNED, REGENERATED, shadows, stays_behind
+from gateway.http1.headers import HOP_BY_HOP, OWNED, REGENERATED, is_never_forwarded, shadows
 from gateway.http1.message import Answer, Request
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
 """Set to empty values on a public route: a proxy that copies these over the client's own fields would otherwise leave the client's."""
 
 
-NOTHING_VOUCHED = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
+NO_IDENTITY = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
 """Set on a request that shadow mode allows although it would be refused: none of its claims were verified."""
 
 
@@ -96,7 +96,7 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
 
 def shadow_allowed(refusal: Refusal, request_id: str = "") -> Verdict:
     """The verdict of shadow mode on a refusal: 200, without an identity."""
-    return Verdict(200, [*NOTHING_VOUCHED, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
+    return Verdict(200, [*NO_IDENTITY, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
 
 
 async def decide(
@@ -145,19 +145,19 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
     if head > limits.max_header_bytes:
         raise HeadersTooLarge(f"the header section exceeds {limits.max_header_bytes} bytes", extras={"limit": limits.max_header_bytes})
     for name, _ in request.headers:
-        unwanted = shadows(name) or (stays_behind(name) and name not in _REPLACED)
+        unwanted = shadows(name) or (is_never_forwarded(name) and name not in _REPLACED)
         if unwanted and name != settings.client_ip.header.lower().encode():
             raise MalformedRequest(
                 f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"
             )
-    if not whole and route.scope != "public" and not (settings.auth.unseen_content == "ignore" and _content_means_nothing(request, route)):
+    if not whole and route.scope != "public" and not (settings.auth.unseen_content == "ignore" and _content_has_no_effect(request, route)):
         raise MalformedRequest(
             "the proxy did not send the body, so it cannot be verified: forward this route to the gateway's public port, or state in the "
             "proxy's configuration what becomes of the body (?content=dropped or ?content=sent)"
         )
 
 
-def _content_means_nothing(request: Request, route: Route) -> bool:
+def _content_has_no_effect(request: Request, route: Route) -> bool:
     """Whether content that the gate has not seen has no effect: that of a GET or HEAD (RFC 9110 §9.3.1) on a route without side
     effects, unless its dialect is Binance's, whose parameters may be in the content.
     """

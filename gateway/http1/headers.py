@@ -60,10 +60,10 @@ def shadows(name: bytes) -> bool:
     """Whether a name becomes one of the gate's in a service that folds characters: ``_`` and ``-`` in CGI and WSGI (RFC 3875
     §4.1.18), ``.`` in PHP, everything except letters and digits in lighttpd.
     """
-    return bool(name.translate(None, _USUAL)) and stays_behind(name.translate(_FOLDED))
+    return bool(name.translate(None, _USUAL)) and is_never_forwarded(name.translate(_FOLDED))
 
 
-def stays_behind(name: bytes) -> bool:
+def is_never_forwarded(name: bytes) -> bool:
     """Whether a field with this lower-case name is never forwarded."""
     return name in REQUEST_DROP or name.startswith(FAMILIES)
 

@@ -45,7 +45,7 @@ def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
         return _of_envoy(request, fields, body)
     content = request.rel_url.raw_query_string
     if content and content not in _STATED[proxy]:
-        raise _misstated(proxy, content)
+        raise _invalid_statement(proxy, content)
     method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
     if content == _DROPPED:
@@ -61,13 +61,13 @@ def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) 
     behind = request.raw_path.removeprefix(_ENVOY)
     target = behind.removeprefix(f"?{_SENT}")
     if not target.startswith("/"):
-        raise _misstated("envoy", target.removeprefix("?"))
+        raise _invalid_statement("envoy", target.removeprefix("?"))
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)]
     whole = bool(body or target != behind) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
     return CheckRequest(request.method, target, headers, body, request.remote or "", whole)
 
 
-def _misstated(proxy: str, content: str) -> MalformedRequest:
+def _invalid_statement(proxy: str, content: str) -> MalformedRequest:
     allowed = " or ".join(_STATED[proxy])
     return MalformedRequest(f"the asking proxy's configuration may say {allowed} behind the path, not {content[:40]!r}")
 

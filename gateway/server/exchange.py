@@ -102,7 +102,7 @@ class Exchange(Receiver):
             if 0 <= self._framing.length <= arrived:
                 self._collect(())  # all of it has been received, and is decided on in this turn
             else:
-                self._look_at_head()
+                self._check_head()
         except KeyNeeded as needed:
             self.phase = DECIDING
             self._connection.pause_content()
@@ -110,7 +110,7 @@ class Exchange(Receiver):
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(error)
 
-    def _look_at_head(self) -> None:
+    def _check_head(self) -> None:
         """Check the head before any content is buffered.
 
         :raises Refusal: the head alone shows that the request is refused
@@ -122,13 +122,13 @@ class Exchange(Receiver):
     async def _look_up(self, needed: KeyNeeded) -> None:
         """Fetch the key, without reading from the client meanwhile."""
         try:
-            await fetch_and_retry(self._serving.gate, needed, self._look_again)
+            await fetch_and_retry(self._serving.gate, needed, self._decide_again)
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(error)
         if self.phase == DISCARDING:  # the next request comes behind the content
             self._connection.resume_content()
 
-    def _look_again(self) -> None:
+    def _decide_again(self) -> None:
         if self.phase != DECIDING or self._route is None:  # the client has gone
             return
         owners = self._serving.gate.begin(self._request, self._route)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-TOLD_AT_MOST = 256
+MAX_EXCESS_REFUSED = 256
 """Connections beyond the limit that are being refused with an answer; more are dropped without one."""
 SMALLEST_SHARE = 8
 """Connections that every address may have, however low the limit."""
@@ -163,9 +163,11 @@ class Plane(ConnectionTracker):
 
     def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
         """Whether one more preamble may begin. Those in progress count as connections; a few in excess are refused only afterwards."""
-        if len(self._connections) + in_all >= self._most + TOLD_AT_MOST:
+        if len(self._connections) + in_all >= self._most + MAX_EXCESS_REFUSED:
             reason = "in all"
-        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + TOLD_AT_MOST and not self._is_many(peer):
+        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + MAX_EXCESS_REFUSED and not self._is_many(
+            peer
+        ):
             reason = "from your address"
         else:
             return True
@@ -215,7 +217,7 @@ class Plane(ConnectionTracker):
         if reason:
             metrics.connections_refused[reason] += 1
             self._refused.add(connection)
-            return reason if len(self._refused) <= TOLD_AT_MOST else "at once"
+            return reason if len(self._refused) <= MAX_EXCESS_REFUSED else "at once"
         metrics.connections += 1
         self._connections.add(connection)
         self._per_address.add(peer)

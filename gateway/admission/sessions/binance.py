@@ -10,7 +10,7 @@ from urllib.parse import quote
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import code_and_phrase, milliseconds, signature_of, window
 from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact, tag_of
-from gateway.admission.sessions.json_text import Value, kept, text_of, unescaped
+from gateway.admission.sessions.json_text import Value, ranges_without, text_of, unescaped
 from gateway.admission.sessions.shape import Part, Shape, Template, variables_of
 from gateway.errors import MalformedRequest, MissingCredentials
 
@@ -193,13 +193,13 @@ def _index(text: bytes, variables: Sequence[tuple[int, int]], value: Value | Non
 def _forwarded(value: Value, params: Value | None) -> list[Part]:
     """The members to forward; ``params`` is changed only if it contains credentials."""
     if params is None or not params.members or _CREDENTIALS.isdisjoint(params.members):
-        return _listed(kept(value, frozenset()))
+        return _listed(ranges_without(value, frozenset()))
     parts: list[Part] = []
     for member in (value.members or {}).values():
         if parts:
             parts.append(b",")
         if member is params:
-            parts += [(params.name_start, params.start), b"{", *_listed(kept(params, _CREDENTIALS)), b"}"]
+            parts += [(params.name_start, params.start), b"{", *_listed(ranges_without(params, _CREDENTIALS)), b"}"]
         else:
             parts.append((member.name_start, member.end))
     return parts

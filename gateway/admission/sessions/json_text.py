@@ -210,7 +210,7 @@ def text_of(text: bytes, value: Value | None) -> bytes | None:
     return unescaped(text[value.start : value.end])
 
 
-def kept(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
+def ranges_without(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
     """The byte ranges of an object's members except the named ones; adjacent members form one range."""
     pieces: list[tuple[int, int]] = []
     begin = end = -1
@@ -229,4 +229,4 @@ def kept(value: Value, names: Container[bytes]) -> list[tuple[int, int]]:
 
 def without(text: bytes, value: Value, names: Container[bytes]) -> bytes:
     """An object's members except the named ones, joined by commas, each byte for byte as received."""
-    return b",".join([text[begin:end] for begin, end in kept(value, names)])
+    return b",".join([text[begin:end] for begin, end in ranges_without(value, names)])

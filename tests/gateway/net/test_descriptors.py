@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from gateway.net import descriptors
-from gateway.server.plane import TOLD_AT_MOST
+from gateway.server.plane import MAX_EXCESS_REFUSED
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
 
@@ -32,8 +32,8 @@ def test_a_process_takes_as_many_descriptors_as_it_is_allowed():
 async def test_with_few_descriptors_one_address_does_not_have_all_connections(monkeypatch):
     monkeypatch.setattr(descriptors, "connections", lambda: 16)
     async with recording_upstream() as upstream, serving(upstream) as served:
-        assert served.plane.has_room("127.0.0.1", 0, 15 + TOLD_AT_MOST)
-        assert not served.plane.has_room("127.0.0.1", 0, 16 + TOLD_AT_MOST), "nor do those whose PROXY header is awaited"
+        assert served.plane.has_room("127.0.0.1", 0, 15 + MAX_EXCESS_REFUSED)
+        assert not served.plane.has_room("127.0.0.1", 0, 16 + MAX_EXCESS_REFUSED), "nor do those whose PROXY header is awaited"
         assert served.metrics.connections_refused.pop("in all") == 1
         for _ in range(8):
             assert (await (await served.client()).ask(GET)).status == 200

@@ -56,7 +56,7 @@ def preambles(served: Served) -> int:
 
 
 async def test_handshakes_in_progress_count_for_their_address_and_another_address_has_room(pair, monkeypatch):
-    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    monkeypatch.setattr(plane, "MAX_EXCESS_REFUSED", 0)
     async with recording_upstream() as upstream, serving_tls(pair, upstream, limits={"max_connections_per_address": 3}) as served:
         stalled = [await served.client(local_addr=("127.0.0.2", 0)) for _ in range(5)]
         await served.until(lambda: served.metrics.connections_refused["from your address"] == 2)
@@ -72,7 +72,7 @@ async def test_handshakes_in_progress_count_for_their_address_and_another_addres
 
 
 async def test_handshakes_in_progress_count_in_all(pair, monkeypatch):
-    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    monkeypatch.setattr(plane, "MAX_EXCESS_REFUSED", 0)
     async with serving_tls(pair, limits={"max_connections": 2}) as served:
         for number in range(4):
             await served.client(local_addr=(f"127.0.0.{number + 2}", 0))
@@ -81,7 +81,7 @@ async def test_handshakes_in_progress_count_in_all(pair, monkeypatch):
 
 
 async def test_behind_a_load_balancer_they_count_for_the_client_that_it_names(pair, monkeypatch):
-    monkeypatch.setattr(plane, "TOLD_AT_MOST", 0)
+    monkeypatch.setattr(plane, "MAX_EXCESS_REFUSED", 0)
     client_ip = {"proxy_protocol": True, "proxy_peers": ("127.0.0.0/8",)}
     async with serving_tls(pair, client_ip=client_ip, limits={"max_connections_per_address": 2}) as served:
         for source in [*["203.0.113.7"] * 3, "203.0.113.8"]:
