@@ -4,14 +4,14 @@
     ├── InvalidJson 400 · NoEndpoint 404 · NotFound 404 · WrongMethod 405 · UnsupportedMediaType 415 · TooSlow 408
     ├── Unauthenticated 401
     ├── KycRequired · FactorRequired · StepUpRequired · StepUpFailed · LoginTooOld 403
-    ├── CrossSite 403          a browser's request that our own pages did not make
-    ├── ReportNotSigned 403    a report of leaked secrets from who is not the reporter
+    ├── CrossSite 403          a browser's request that was not sent by our own pages
+    ├── ReportNotSigned 403    a report of leaked secrets without the reporter's valid signature
     ├── ImmutableKey 405
     ├── KeyLimitReached · LastFactor · FactorLimitReached · CountChanged 409
     ├── InvalidRequest 422     every field error at once
     └── ServiceUnavailable · IdentityProviderUnavailable 503
 
-``detail`` and ``extras`` are sent to the caller and never hold a secret, a code or a pasted key.
+``detail`` and ``extras`` are sent to the caller and never contain a secret, a code or a pasted key.
 """
 
 from typing import NamedTuple, Self
@@ -20,7 +20,7 @@ from gateway.errors import RateLimited, Refusal
 
 
 class FieldError(NamedTuple):
-    """One thing wrong with one member of a body: ``ip_allowlist[2]``, a code to translate by, and a sentence in English."""
+    """One error in one member of a body: ``ip_allowlist[2]``, a code for translation, and a sentence in English."""
 
     field: str
     code: str
@@ -32,13 +32,13 @@ class InvalidJson(Refusal):
 
 
 class Unauthenticated(Refusal):
-    """No valid token or session. RFC 6750 §3: a challenge comes with it."""
+    """No valid token or session; answered with a challenge (RFC 6750 §3)."""
 
     status, code, title = 401, "unauthenticated", "Log in first"
 
     @classmethod
     def because(cls, detail: str, *, token_given: bool, reason: str = "") -> Self:
-        """:param detail: ASCII without quotes: it also stands in ``WWW-Authenticate``"""
+        """:param detail: ASCII without quotes, since it is also sent in ``WWW-Authenticate``"""
         challenge = 'Bearer realm="gerbang"'
         if token_given:
             challenge += f', error="invalid_token", error_description="{detail}"'
@@ -68,7 +68,7 @@ class StepUpFailed(Refusal):
 
 
 class LoginTooOld(Refusal):
-    """The first factor is enrolled by the login alone, so the login must be fresh."""
+    """The first factor is enrolled on the strength of the login alone, so the login must be recent."""
 
     status, code, title = 403, "login_too_old", "Log in again first"
 
@@ -80,7 +80,7 @@ class CrossSite(Refusal):
 
 
 class ReportNotSigned(Refusal):
-    """A report of leaked secrets that is not the reporter's."""
+    """A report of leaked secrets without the reporter's valid signature."""
 
     status, code, title = 403, "report_not_signed", "Report not signed"
 
@@ -110,7 +110,7 @@ class KeyLimitReached(Refusal):
 
 
 class LastFactor(Refusal):
-    """An account that holds keys keeps at least one factor, so that a login alone never governs keys."""
+    """An account with keys must keep at least one factor, so that a login alone never suffices to manage keys."""
 
     status, code, title = 409, "last_factor", "The last factor stays while there are keys"
 
@@ -120,7 +120,7 @@ class FactorLimitReached(Refusal):
 
 
 class CountChanged(Refusal):
-    """The keys that match are not as many as the operator was shown: nothing was done."""
+    """The number of matching keys differs from the expected one; nothing was changed."""
 
     status, code, title = 409, "count_changed", "The number of matching keys has changed"
 
@@ -134,7 +134,7 @@ class UnsupportedMediaType(Refusal):
 
 
 class InvalidRequest(Refusal):
-    """A body that is JSON but not what the endpoint takes."""
+    """A body that is JSON, but not valid for the endpoint."""
 
     status, code, title = 422, "invalid_request", "Invalid request"
 
@@ -149,7 +149,7 @@ class InvalidRequest(Refusal):
 
 
 class ServiceUnavailable(Refusal):
-    """PostgreSQL or Redis did not answer, or the service is stopping. Nothing was done."""
+    """PostgreSQL or Redis did not answer, or the service is stopping. Nothing was changed."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
 
@@ -159,6 +159,6 @@ class IdentityProviderUnavailable(Refusal):
 
 
 def rate_limited(detail: str, retry_after_ms: int) -> RateLimited:
-    """429 with both forms of "when again"."""
+    """429 with ``retry_after_ms`` and ``Retry-After``."""
     seconds = str(-(-retry_after_ms // 1000)).encode()
     return RateLimited(detail, headers=((b"Retry-After", seconds),), extras={"retry_after_ms": retry_after_ms})

@@ -10,13 +10,13 @@ from gateway.keys import sql
 
 MARK_SECONDS = 10.0
 KEPT_SECONDS = 900.0
-"""Longer than any record in Redis is valid (``trust.MAX_RECORD_TTL_MS``). A gate that was without the feed for longer has a gap."""
+"""Longer than the validity of any record in Redis (``trust.MAX_RECORD_TTL_MS``). A gate that has not read the feed for longer has a gap."""
 
 _log = structlog.get_logger(__name__)
 
 
 async def maintain(stores: Stores) -> None:
-    """Mark and prune, and wait until it is due again. Several services at once are safe, and one mark is made for all."""
+    """Mark and prune, then wait until it is due again. Safe to run in several services, which share one mark."""
     try:
         await mark_and_prune(stores)
     except StoreUnavailable as error:
@@ -25,10 +25,10 @@ async def maintain(stores: Stores) -> None:
 
 
 async def mark_and_prune(stores: Stores, *, marked_s: float = MARK_SECONDS / 2, kept_s: float = KEPT_SECONDS) -> None:
-    """Once.
+    """Mark and prune once.
 
-    :param marked_s: no mark is made when there is one as young as that
-    :param kept_s: what was changed within that time stays in the feed
+    :param marked_s: no mark is made if there is one younger than this
+    :param kept_s: changes of this time stay in the feed
     :raises StoreUnavailable: PostgreSQL did not answer
     """
     async with stores.transaction() as connection:

@@ -8,19 +8,19 @@ from admin.errors import FieldError
 MAX_LABEL = 64
 
 _UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
-# Letters and symbols by category, but nothing to see: Hangul fillers, the blank Braille pattern.
+# Letters and symbols by category, but invisible: Hangul fillers, the blank Braille pattern.
 _INVISIBLE = frozenset("\u115f\u1160\u3164\uffa0\u2800")
 _JOINER = "\u200d"
 _EMOJI_MODIFIERS = frozenset({"\ufe0f", *map(chr, range(0x1F3FB, 0x1F400))})
 
 
 def clean_label(text: str) -> str:
-    """The text as it will be kept: composed (NFC), without white space around it."""
+    """The text as it is stored: composed (NFC), without surrounding white space."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 def label_error(text: str, *, field: str = "label") -> FieldError | None:
-    """What is wrong with a cleaned label, or with a factor's name."""
+    """The error in a cleaned label or factor name, if any."""
     if any(unicodedata.category(character) in _UNPRINTABLE for character in _without_joiners(text)):
         return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
     if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
@@ -31,7 +31,7 @@ def label_error(text: str, *, field: str = "label") -> FieldError | None:
 
 
 def _without_joiners(text: str) -> str:
-    """Without the joiners that make one emoji of several (UTS 51 §2.3): each stands between two symbols."""
+    """The text without the joiners that combine emoji (UTS 51 §2.3), each between two symbols."""
     kept, before = "", ""
     for character, following in pairwise(text + " "):
         if character == _JOINER and _is_symbol(before) and _is_symbol(following):

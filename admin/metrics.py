@@ -1,6 +1,6 @@
 """The admin service's metrics, for Prometheus on the internal port.
 
-Labels are ports, codes and outcomes of this program, never what a client sends.
+Labels are ports, codes and outcomes of this program, never client input.
 """
 
 from typing import NamedTuple
@@ -71,11 +71,11 @@ class AdminMetrics:
         self._duration.labels(port).observe(seconds)
 
     def connection_refused(self) -> None:
-        """One too many, in all or from its address."""
+        """Count a refused connection."""
         self._connections_refused.inc()
 
     def provider_read(self, *, failed: bool) -> None:
-        """The identity provider's documents were asked for."""
+        """Count a fetch of the identity provider's documents."""
         self._provider_up.set(not failed)
         self._provider_failures.inc(failed)
 
@@ -83,11 +83,11 @@ class AdminMetrics:
         self._reloads.labels(outcome).inc()
 
     def certificate(self, tls: Tls | None) -> None:
-        """The certificate that is shown from now on."""
+        """Record the certificate in use."""
         self._certificate.set(end_or_zero(tls) / 1000)
 
     def streamed(self, seq: int) -> None:
-        """The audit was streamed up to this event."""
+        """The audit log has been streamed up to this event."""
         self._stream_seq.set(seq)
         self._stream_up.set(1)
 

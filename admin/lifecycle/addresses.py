@@ -38,19 +38,19 @@ _NOT_PUBLIC: dict[IPv4Network | IPv6Network, str] = {
     IPv6Network("fe80::/10"): "link-local",
     IPv6Network("ff00::/8"): "multicast",
 }
-_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has given out (RFC 4291 §2.4)
+_GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has allocated (RFC 4291 §2.4)
 
 
 def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tuple[tuple[Address, ...], list[FieldError]]:
-    """Addresses in the order given, IPv4-mapped ones as IPv4 (what the gate sees), and what is wrong with the others.
+    """Parse addresses, in order, IPv4-mapped ones as IPv4 (as the gate sees them). Returns them and the errors of the others.
 
-    :param texts: what the customer typed: single addresses, no networks, no white space
+    :param texts: the customer's input: single addresses, no networks, no white space
     """
     errors: list[FieldError] = []
     if len(texts) > MAX_ADDRESSES:
         errors.append(FieldError(field, "too_many", f"At most {MAX_ADDRESSES} addresses; there are {len(texts)}."))
     found: dict[Address, int] = {}
-    for index, text in enumerate(texts[: 2 * MAX_ADDRESSES]):  # told about, but not without bound
+    for index, text in enumerate(texts[: 2 * MAX_ADDRESSES]):  # a bounded number of errors is reported
         where = f"{field}[{index}]"
         address = parse(text)
         if address is None:
@@ -70,7 +70,7 @@ _NOT_AN_ADDRESS = "Not an IP address: write one IPv4 or IPv6 address, such as 8.
 
 
 def why_not_public(address: Address) -> str | None:
-    """What an address is instead of public, or ``None`` for a public one."""
+    """The kind of a non-public address; ``None`` for a public one."""
     for network, kind in _NOT_PUBLIC.items():
         if address in network:
             return kind

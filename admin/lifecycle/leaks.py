@@ -11,7 +11,7 @@ from gateway.keys import store
 from gateway.keys.vault import Vault
 
 LEAKED = "leaked"
-"""The reason that the key's owner sees."""
+"""The reason shown to the key's owner."""
 
 
 class Found(NamedTuple):
@@ -22,16 +22,16 @@ class Found(NamedTuple):
 
 
 class Leaks:
-    """Recognises secrets by keyed digests; no secret is looked up as it is."""
+    """Recognizes secrets by keyed digests; secrets are never looked up in the clear."""
 
     def __init__(self, stores: Stores, vault: Vault) -> None:
         self._stores = stores
         self._vault = vault
 
     async def revoke(self, found: Sequence[Found], now_ms: int) -> list[bool]:
-        """Which of them are secrets of keys, each of which is revoked when this returns, and the gateways notified.
+        """Revoke the keys with these secrets and notify the gateways. Returns which of the tokens are secrets of keys.
 
-        One look-up for all, whatever they are. A key that was revoked before stays as it was; its secret is one all the same.
+        One look-up for all of them. A key that was revoked before is unchanged, but its secret counts as one.
 
         :raises StoreUnavailable: PostgreSQL did not answer; the report should be sent again
         """

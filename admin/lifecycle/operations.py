@@ -20,13 +20,13 @@ from gateway.keys.ids import is_key_id
 from gateway.keys.store import StoredKey
 
 MOST_AT_ONCE = 10_000
-"""Keys revoked by one call: what one transaction does within its time."""
+"""Maximum keys revoked by one call, within one transaction's time limit."""
 
 _log = structlog.get_logger(__name__)
 
 
 class KeyPage(NamedTuple):
-    """One page of keys; ``total`` is of all that match."""
+    """One page of keys; ``total`` counts all matches."""
 
     views: list[KeyView]
     total: int
@@ -34,7 +34,7 @@ class KeyPage(NamedTuple):
 
 
 class RefusedRequest(NamedTuple):
-    """One refused request of a key; ``number`` tells those apart that are alike otherwise."""
+    """One refused request of a key; ``number`` distinguishes otherwise equal ones."""
 
     at_ms: int
     key_id: str
@@ -46,7 +46,7 @@ class RefusedRequest(NamedTuple):
 
 
 class RefusalPage(NamedTuple):
-    """One page of refusals, latest first; ``total`` is of all that match and are still kept."""
+    """One page of refusals, latest first; ``total`` counts all matches that are still stored."""
 
     found: list[RefusedRequest]
     total: int
@@ -54,7 +54,7 @@ class RefusalPage(NamedTuple):
 
 
 class KeyOperations:
-    """Any account's keys, for the back office."""
+    """Operations on the keys of any account, for the back office."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
@@ -117,11 +117,11 @@ class KeyOperations:
         return found
 
     async def revoke(self, key_id: str, reason: str, provenance: Provenance) -> bool:
-        """Stop a key at once and wipe its secret. Its owner sees it, with the reason, until they delete it.
+        """Revoke a key at once and wipe its secret. Its owner sees it, with the reason, until they delete it.
 
-        A second time changes nothing; another reason than the first is noted in the audit.
+        Idempotent; a different reason is added to the audit.
 
-        :returns: whether it was revoked now; false when it was before
+        :returns: whether it was revoked now, not before
         :raises NotFound: there is no such key
         """
         async with self._stores.transaction() as connection:
@@ -146,11 +146,11 @@ class KeyOperations:
     async def revoke_matching(
         self, filters: Filters, reason: str, provenance: Provenance, *, expected_count: int, where: Mapping[str, object]
     ) -> list[str]:
-        """Revoke every key that matches and was not revoked before: all of them or, when they are not as many as expected, none.
+        """Revoke every matching key that was not revoked before; if their number is not the expected one, none.
 
-        :param where: the filters as the operator wrote them, for the audit
+        :param where: the operator's filters, for the audit
         :returns: their ids
-        :raises CountChanged: another number matches now
+        :raises CountChanged: the number of matches has changed
         :raises InvalidRequest: more than :data:`MOST_AT_ONCE`
         """
         if expected_count > MOST_AT_ONCE:

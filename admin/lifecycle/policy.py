@@ -1,6 +1,6 @@
 """The creation policy: every rule that a new key must satisfy, with all violations reported at once. Pure: no I/O, no clock.
 
-Shapes and types are the request model's business (``api.bodies``); these are the rules behind them, shared with the pages.
+Shapes and types are checked by the request models (``api.bodies``); these rules are shared with the pages.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ ChoiceT = TypeVar("ChoiceT", bound=StrEnum)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyDraft:
-    """A creation as asked for: types are right, rules are not checked yet."""
+    """A requested creation: types are correct, rules are not checked yet."""
 
     label: str
     scopes: Sequence[str]
@@ -36,7 +36,7 @@ class KeyDraft:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewKey:
-    """A creation that keeps the rules. What a step-up is bound to, and what is stored."""
+    """A valid creation, which a step-up is bound to and which is stored."""
 
     label: str
     scopes: frozenset[Scope]
@@ -48,7 +48,7 @@ class NewKey:
     expires_in_days: int | None
 
     def intent(self) -> Intent:
-        """What a step-up for this creation is bound to: every member, and the order of addresses does not matter."""
+        """The step-up intent of this creation: every member, with addresses in any order."""
         members = {
             "label": self.label,
             "scopes": sorted(self.scopes),
@@ -61,10 +61,10 @@ class NewKey:
 
 
 def check(draft: KeyDraft, *, unrestricted_trade_days: int = 0) -> NewKey:
-    """The creation, if it keeps the rules.
+    """Check the rules.
 
-    :param unrestricted_trade_days: the longest life of a key that may trade from everywhere; 0 is no bound
-    :raises InvalidRequest: with every rule that the draft breaks
+    :param unrestricted_trade_days: maximum lifetime of an unrestricted key with ``trade``; 0: unlimited
+    :raises InvalidRequest: with every rule that the draft violates
     """
     errors: list[FieldError] = []
     label = _label(draft.label, errors)

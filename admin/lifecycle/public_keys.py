@@ -9,13 +9,13 @@ from admin.errors import FieldError
 from gateway.keys.record import Algorithm
 
 MAX_PEM_CHARACTERS = 2_048
-"""An RSA key of 4096 bits takes 800."""
+"""An RSA key of 4096 bits has 800 characters."""
 
 _RSA_BITS = range(2048, 4097)
 _RSA_EXPONENT = 65537
 
 # The y coordinates of the eight points of small order, and the spellings of them above the field's prime (RFC 8032 §5.1.3 does not
-# reduce). For such a "key" anybody can make signatures that verify.
+# reduce). Anyone can create valid signatures for such a "key".
 _SMALL_ORDER = frozenset(
     bytes.fromhex(y)
     for y in (
@@ -31,7 +31,7 @@ _SMALL_ORDER = frozenset(
 
 
 def parse_public_key(pem: str, algorithm: Algorithm, *, field: str = "public_key") -> bytes | FieldError:
-    """The key in DER, or what is wrong with it.
+    """The key in DER, or the error.
 
     :param algorithm: ``ed25519`` or ``rsa-sha256``; the key must be of that kind
     """
@@ -39,7 +39,7 @@ def parse_public_key(pem: str, algorithm: Algorithm, *, field: str = "public_key
         return private
     if len(pem) > MAX_PEM_CHARACTERS:
         return FieldError(field, "not_a_public_key", f"Longer than {MAX_PEM_CHARACTERS} characters: not a key that can be used here.")
-    # The whole text is one key: a second block or text around it may hold what the customer did not mean to send.
+    # The text must be exactly one key: a second block or surrounding text may be something the customer did not mean to send.
     lines = pem.strip()
     if (
         not lines.startswith("-----BEGIN PUBLIC KEY-----")
@@ -59,7 +59,7 @@ def parse_public_key(pem: str, algorithm: Algorithm, *, field: str = "public_key
 
 
 def private_key_error(text: str, *, field: str = "public_key") -> FieldError | None:
-    """What to tell a customer who pasted the wrong half, whatever else is wrong."""
+    """The error for a pasted private key, which precedes all others."""
     if "PRIVATE KEY" not in text:
         return None
     return FieldError(

@@ -1,6 +1,6 @@
 """Creates, lists and deletes API keys for their owner: each change in one transaction with its step-up proof and audit event.
 
-After the commit the gateways are notified through Redis; a failure of that fails nothing, for the database's trigger notifies them, too.
+After the commit the gateways are notified through Redis; a failure is harmless, since the database's trigger notifies them, too.
 """
 
 from dataclasses import dataclass, field
@@ -26,14 +26,14 @@ from gateway.keys.usage_store import LastUse
 from gateway.keys.vault import Vault
 
 REFUSED_CREATIONS = (KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached)
-"""What the account may not do, as against what it mistyped or did not prove: goes into the audit."""
+"""Refusals because of the account's state, not of mistyped or unproven input; they are audited."""
 
 _DAY_MS = 86_400_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyView:
-    """One key as its owner sees it."""
+    """One key, as shown to its owner."""
 
     key: StoredKey
     status: str
@@ -44,18 +44,18 @@ class KeyView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Created:
-    """A new key, and its secret, which is shown once and never again."""
+    """A new key, and its secret, which is shown only once."""
 
     view: KeyView
     secret: Secret | None = field(repr=False)
 
 
 class KeyService:
-    """The keys of an account.
+    """Manages the keys of an account.
 
-    :param key_limit: keys an account may have, revoked and expired ones counted until they are deleted
+    :param key_limit: maximum keys of an account, including revoked and expired ones until they are deleted
     :param unrestricted_trade_days: see :func:`~admin.lifecycle.policy.check`
-    :param kyc_help_url: where a customer whose identity is not verified goes
+    :param kyc_help_url: URL where customers can be verified
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class KeyService:
         self._kyc_help_url = kyc_help_url
 
     async def list_keys(self, caller: Caller, now_ms: int) -> list[KeyView]:
-        """Every key, oldest first."""
+        """All keys, oldest first."""
         async with self._stores.transaction() as connection:
             account = await accounts.find(connection, caller.account_id)
             keys = await store.list_for_account(connection, caller.account_id)
@@ -92,9 +92,9 @@ class KeyService:
         return views[key_id]
 
     async def check_creation(self, connection: Connection, account: Account, caller: Caller, draft: KeyDraft) -> Intent:
-        """The intent of a creation that would be allowed, were it proven now.
+        """The intent of a creation, if it would be allowed with a proof.
 
-        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: it would not
+        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: it would not be allowed
         """
         new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
         await self._check_account(connection, account, caller)
@@ -106,10 +106,10 @@ class KeyService:
         return delete_key(key_id)
 
     async def create(self, caller: Caller, draft: KeyDraft, proof: Proof | None, provenance: Provenance) -> Created:
-        """A new key, committed together with its audit row and the use of its proof, or none of them.
+        """Create a key, in one transaction with its audit row and the use of the proof.
 
-        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: before any code is spent
-        :raises StepUpRequired, StepUpFailed, RateLimited: no (right) proof for exactly this key
+        :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: before any code is used up
+        :raises StepUpRequired, StepUpFailed, RateLimited: no valid proof for exactly this key
         :raises StoreUnavailable: PostgreSQL did not answer
         """
         new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
@@ -127,13 +127,13 @@ class KeyService:
             raise
         if refused is not None:
             raise refused
-        await self._stores.invalidate([record.key_id])  # a gateway may have looked for it, and noted that it is absent
+        await self._stores.invalidate([record.key_id])  # a gateway may have cached that it does not exist
         return Created(view=_view(_stored(record), False, provenance.now_ms, None), secret=record.secret)
 
     async def delete(self, caller: Caller, key_id: str, proof: Proof | None, provenance: Provenance) -> None:
-        """Gone when this returns, and the gateways notified.
+        """Delete a key and notify the gateways.
 
-        :raises NotFound, FactorRequired, StepUpRequired, StepUpFailed, RateLimited: it stays
+        :raises NotFound, FactorRequired, StepUpRequired, StepUpFailed, RateLimited: it was not deleted
         """
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
@@ -148,7 +148,7 @@ class KeyService:
         await self._stores.forget_usage(key_id, provenance.now_ms)
 
     async def note_refusal(self, caller: Caller, refusal: Refusal, provenance: Provenance) -> None:
-        """Put a refused creation into the audit."""
+        """Add a refused creation to the audit."""
         async with self._stores.transaction() as connection:
             await audit.append(connection, _entry(Event.KEY_CREATION_REFUSED, caller.account_id, provenance, None, code=refusal.code))
 
@@ -180,7 +180,7 @@ class KeyService:
 
 
 def status_of(key: StoredKey, *, suspended: bool, now_ms: int) -> str:
-    """Why a key works or not, the most final reason first."""
+    """The status of a key, the most permanent reason first."""
     if key.revoked_ms is not None:
         return "idle" if key.ended_idle else "revoked"
     if key.expires_ms is not None and key.expires_ms <= now_ms:

@@ -7,7 +7,7 @@ from gateway.keys.postgres import AnyConnection, translated
 
 
 class Known(NamedTuple):
-    """A key that is not revoked, and what was noted of it. Times are Unix milliseconds."""
+    """The recorded activity of a key that is not revoked. Times are Unix milliseconds."""
 
     key_id: str
     account_id: str
@@ -17,7 +17,7 @@ class Known(NamedTuple):
 
 
 class Ending(NamedTuple):
-    """A key whose end is near or past: when that is, and how many days before it to notify (0: the end)."""
+    """A key whose end is near or past: its time, and the stage of the notice in days before it (0: the end)."""
 
     key_id: str
     account_id: str
@@ -25,23 +25,23 @@ class Ending(NamedTuple):
     ends_ms: int
     stage: int
     at_creation: bool = False
-    """The key was never further from its end than this: the notice of its creation said so already."""
+    """Whether the key's whole lifetime is within this stage, so that the notice of its creation covers it."""
 
 
 async def known(connection: AnyConnection, key_ids: Sequence[str]) -> list[Known]:
-    """Those of these keys that exist and stand."""
+    """Those of these keys that exist and are not revoked."""
     with translated():
         return [Known(*row) for row in await connection.fetch(_KNOWN, key_ids)]
 
 
 async def note_uses(connection: AnyConnection, uses: Mapping[str, int]) -> None:
-    """Keys were used at these times; a warning that they are unused is over."""
+    """Record the last use of keys, and reset the warnings that they are unused."""
     with translated():
         await connection.execute(_NOTE_USES, list(uses), list(uses.values()))
 
 
 async def expiring(connection: AnyConnection, *, now_ms: int, limit: int) -> list[Ending]:
-    """Keys of whose expiry there is news: a week before, a day before, and when it has come."""
+    """Keys whose expiry must be notified: a week before, a day before, and at the time."""
     with translated():
         return [Ending(*row) for row in await connection.fetch(_EXPIRING, now_ms, limit)]
 
@@ -53,7 +53,7 @@ async def unused(connection: AnyConnection, *, idle_ms: int, now_ms: int, limit:
 
 
 async def mark_notified(connection: AnyConnection, key_id: str, *, stage: int, idle: bool) -> bool:
-    """Note that the owner was notified of this; False when that was noted before."""
+    """Record that the owner was notified. False: it was recorded before."""
     with translated():
         return await connection.fetchval(_TOLD_IDLE if idle else _TOLD_EXPIRY, key_id, stage) is not None
 

@@ -13,41 +13,41 @@ _LONGEST_DELAY_MS = 3_600_000
 
 
 class NotDelivered(GerbangError):
-    """This notice was not taken; others may be. The text is for the log: no address, no content."""
+    """This notice was not accepted; others may be. The message is for the log: no address, no content."""
 
     give_up_after_ms = DAY_MS
     """From the first attempt."""
 
 
 class ChannelDown(NotDelivered):
-    """The server did not answer, or takes nothing now: the others would fare no better."""
+    """The server is unavailable, or accepts nothing at present, so other notices would fail, too."""
 
 
 class Defective(NotDelivered):
-    """A defect of ours keeps this notice from being sent; it is not to hold up the account's next ones for a day."""
+    """A defect of ours prevents this notice from being sent; it must not delay the account's next ones for a day."""
 
     give_up_after_ms = 300_000
 
 
 class Undeliverable(GerbangError):
-    """There is nowhere to send this notice to, now or later."""
+    """There is no destination for this notice, now or later."""
 
 
 Deliver = Callable[[Pending, int], Awaitable[None]]
-"""Sends one notice; takes the present time in Unix milliseconds. Raises NotDelivered or Undeliverable."""
+"""Sends one notice; takes the current time in Unix milliseconds. Raises NotDelivered or Undeliverable."""
 
 
 class Route(Protocol):
-    """A way out."""
+    """A delivery channel."""
 
     @property
     def channel(self) -> str:
         """A :class:`~admin.outbox.Channel`, or that of one upstream."""
 
     def open(self) -> AbstractAsyncContextManager[Deliver]:
-        """For deliveries one after the other; several may be open at once."""
+        """For consecutive deliveries; several may be open at once."""
 
 
 def delay_ms(attempts: int) -> int:
-    """How long to wait after so many failed attempts, at least one: 2 s, 4 s, 8 s, up to an hour."""
+    """The delay after a number of failed attempts, at least one: 2 s, 4 s, 8 s, up to an hour."""
     return min(_FIRST_DELAY_MS << min(attempts - 1, 20), _LONGEST_DELAY_MS)

@@ -1,6 +1,6 @@
 """The texts of each notification, per language: subject, what happened, what to do, details. Pure.
 
-Sentences are found by ``pybabel`` (``locale/babel.cfg``). Permissions keep the names that the exchange's own article gives them.
+``pybabel`` extracts the sentences (``locale/babel.cfg``). Permissions have the names used in the exchange's own article.
 """
 
 from collections.abc import Mapping
@@ -27,14 +27,14 @@ _OFFICE = "en"
 
 
 class Letter(NamedTuple):
-    """One notice, ready to be set in any form. Every value is one line of printable text."""
+    """One notice, ready to be rendered. Every value is one line of printable text."""
 
     subject: str
     happened: str
     advice: str
     facts: tuple[tuple[str, str], ...]
     action: str
-    """What the link is called, and where on the site it leads; ``""``: there is none."""
+    """The link's text, and its path on the site; ``""``: there is none."""
     path: str
     language: str
 
@@ -42,7 +42,7 @@ class Letter(NamedTuple):
 class Letters:
     """Notices in every language.
 
-    :param time_zone: what times are written in
+    :param time_zone: the time zone of times
     """
 
     def __init__(self, time_zone: str) -> None:
@@ -50,7 +50,7 @@ class Letters:
         self._zone = ZoneInfo(time_zone)
 
     def language(self, code: str | None) -> Language:
-        """The account's own, else the default."""
+        """The account's language, else the default."""
         return self._languages.get(code or DEFAULT, self._languages[DEFAULT])
 
     def write(self, notice: Pending) -> Letter:
@@ -72,7 +72,7 @@ class Letters:
         )
 
     def _of_bulk_act(self, notice: Pending) -> Letter:
-        """For people of the exchange, in the language of their commands."""
+        """A notice to staff of the exchange, in the language of the commands."""
         detail = notice.detail
         count, where = detail.get("count"), detail.get("where")
         filters = " ".join(f"{name}={value}" for name, value in where.items()) if isinstance(where, Mapping) else ""
@@ -120,7 +120,7 @@ class Letters:
 
 
 def one_line(text: str) -> str:
-    """Whatever somebody typed, as one line: what is not printable is a space, and what is long ends early."""
+    """User input as one line: unprintable characters become spaces, long text is truncated."""
     flat = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return flat if len(flat) <= _LONGEST_VALUE else flat[: _LONGEST_VALUE - 1] + "…"
 
@@ -223,7 +223,7 @@ def _access(detail: Mapping[str, object]) -> str:
 
 
 def _address(detail: Mapping[str, object]) -> str:
-    """Checked once more: some come from a store that is not trusted."""
+    """The address, validated again: some come from an untrusted store."""
     try:
         return str(ip_address(_text(detail, "client_ip")))
     except ValueError:

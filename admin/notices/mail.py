@@ -20,9 +20,9 @@ from admin.relay import Relay, mailbox
 class MailChannel:
     """A :class:`~admin.notices.delivery.Route`.
 
-    :param site_name: what the exchange calls this site; stands at the end of each mail
-    :param public_url: where the links lead
-    :param notify: who is notified of operators' bulk acts
+    :param site_name: the site's name, which ends each mail
+    :param public_url: base URL of the links
+    :param notify: addresses that are notified of operators' bulk actions
     """
 
     channel = Channel.MAIL
@@ -38,7 +38,7 @@ class MailChannel:
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[Deliver]:
-        """One connection, made with the first mail and kept for the next ones."""
+        """One connection, opened for the first mail and kept for the next ones."""
         client = self.client()
 
         async def deliver(notice: Pending, now_ms: int) -> None:
@@ -62,7 +62,7 @@ class MailChannel:
             client.close()
 
     def message(self, notice: Pending) -> EmailMessage:
-        """:raises Undeliverable: there is no address that it can be sent to"""
+        """:raises Undeliverable: there is no address to send it to"""
         recipients = self._notify if notice.topic is Topic.KEYS_REVOKED else _owner(notice)
         if not recipients:
             raise Undeliverable("internal.notify names nobody")
@@ -74,14 +74,14 @@ class MailChannel:
         message["Subject"] = letter.subject
         message["Date"] = datetime.fromtimestamp(notice.at_ms // 1000, UTC)
         message["Message-ID"] = f"<{notice.id}@{self._sender.domain}>"
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: no answering machine answers this
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834 §5: suppresses automatic replies
         message.set_content(_as_text(letter, link, self._site_name))
         message.add_alternative(_as_html(letter, link, self._site_name), subtype="html")
         message["Content-Language"] = letter.language
         return message
 
     def client(self) -> aiosmtplib.SMTP:
-        """Of the mail server, not connected; it logs in as it connects."""
+        """A client for the mail server, not connected yet; it logs in when it connects."""
         relay = self._relay
         return aiosmtplib.SMTP(
             hostname=relay.host,
@@ -103,7 +103,7 @@ def _owner(notice: Pending) -> tuple[Address, ...]:
 
 
 def _description(error: BaseException) -> str:
-    """For the log: the kind and the server's code. Its words may repeat an address or a password."""
+    """The kind of an error and the server's code, for the log. The server's text may repeat an address or a password."""
     code = getattr(error, "code", None)
     return f"{type(error).__name__} {code}" if code is not None else type(error).__name__
 
@@ -115,7 +115,7 @@ def _as_text(letter: Letter, link: str, site_name: str) -> str:
 
 
 def _as_html(letter: Letter, link: str, site_name: str) -> str:
-    """Simple enough for every reader; nothing is loaded from anywhere."""
+    """Simple enough for every mail client; no external resources."""
     quoted = html.escape
     rows = "".join(
         f'<tr><th align="left" valign="top" style="padding:4px 16px 4px 0">{quoted(name)}</th><td>{quoted(value)}</td></tr>'

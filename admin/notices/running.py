@@ -17,13 +17,13 @@ from gateway.keys import reseal
 from gateway.keys.vault import Vault
 from gateway.runtime.tasks import cancel, spawn
 
-_USES_S, _ENDS_S = 5.0, 10.0  # how often the gateways' counts, and the ends of keys, are looked at
-_DIGESTS_S = 3_600.0  # what a former version, running beside this one, may still have made without a digest
+_USES_S, _ENDS_S = 5.0, 10.0  # intervals between checks of the gateways' counts, and of keys' ends
+_DIGESTS_S = 3_600.0  # an older version running in parallel may still create secrets without a digest
 
 
 @asynccontextmanager
 async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: aiohttp.ClientSession) -> AsyncIterator[None]:
-    """Until the end of the block."""
+    """Send notifications until the end of the block."""
 
     async def fill_digests(_now_ms: int) -> None:
         async with stores.pool.acquire() as connection:

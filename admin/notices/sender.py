@@ -1,9 +1,9 @@
 """Delivers queued notifications: at least once, in order per account, with growing delays for a day.
 
-Of all processes of the admin service one sends at a time: the one that holds an advisory lock of PostgreSQL. The lock lives and dies with a
-connection of its own, so that a killed process is followed at once; what it had sent and not yet noted is sent again under the same id.
-A way out that is down rests for a while as a whole; one that refuses an account's notice keeps only that account waiting, and so does a
-notice that a defect keeps from being sent, for a few minutes.
+Of all admin processes one sends at a time: the one that holds an advisory lock in PostgreSQL. The lock is bound to a
+separate connection, so that a killed process is replaced at once; notices sent but not yet recorded are sent again under the same id.
+An unavailable channel pauses as a whole; one that refuses an account's notice delays only that account, and so does a
+notice that cannot be sent because of a defect, for a few minutes.
 """
 
 import asyncio
@@ -24,10 +24,10 @@ from gateway.runtime.tasks import cancel, repeated, spawn
 
 BATCH = 500
 WORKERS = 8
-"""Deliveries of one way out at once, each of another account."""
+"""Concurrent deliveries of one channel, each of a different account."""
 
 _NOTED_TOGETHER = 10
-"""Deliveries of one account before they are noted: so many are made twice when the process is killed."""
+"""Deliveries of one account before they are recorded: at most so many are repeated if the process is killed."""
 _LOCK = 0x6E6F7469636573  # "notices"
 _STAND_BY_S = 1.0
 _CHECK_S = 2.0
@@ -38,11 +38,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Sender:
-    """The one task that does the above.
+    """See the module.
 
-    :param dsn: of the stores' PostgreSQL; must reach a session, not a pooler that shares sessions between transactions
-    :param upstreams: names of those that are notified when keys end, each by a route of its own
-    :param chores: other work that one process alone should do, each called with the present time every so many seconds
+    :param dsn: the stores' PostgreSQL, directly or through a session pooler, not a transaction pooler
+    :param upstreams: names of upstreams that are notified when keys end, each by a separate channel
+    :param chores: other work for a single process: intervals in seconds, and functions of the current time
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Sender:
             except StoreUnavailable as error:
                 _log.warning("notices_interrupted", reason=str(error))
             finally:
-                connection.terminate()  # at once: the lock goes with it
+                connection.terminate()  # immediately, which also releases the lock
         await asyncio.sleep(_STAND_BY_S)
 
     async def _lead_if_free(self, connection: Connection) -> None:
-        """:raises StoreUnavailable: the connection, and with it the lock, is lost"""
+        """:raises StoreUnavailable: the connection, and so the lock, is lost"""
         with translated():
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
                 return
@@ -142,7 +142,7 @@ class Sender:
 
 
 class _Run:
-    """One batch of one way out: accounts side by side, each account's notices one after the other."""
+    """One batch of one channel: accounts concurrently, each account's notices in order."""
 
     def __init__(self, stores: Stores, route: Route, batch: Sequence[Pending]) -> None:
         self._stores = stores
@@ -154,7 +154,7 @@ class _Run:
         self._down = False
 
     async def send(self) -> bool:
-        """Whether the way out turned out to be down; then what was not tried is as it was."""
+        """Send the batch. Returns whether the channel is down; untried notices are then unchanged."""
         workers = [spawn(self._worker(), name=f"notices-{self._route.channel}-lane") for _ in range(min(WORKERS, len(self._accounts)))]
         try:
             await asyncio.gather(*workers)
@@ -170,7 +170,7 @@ class _Run:
                         break
 
     async def _deliver(self, deliver: Deliver, group: Sequence[Pending]) -> bool:
-        """A few notices of one account, noted together. False when its next ones must wait."""
+        """Deliver some notices of one account and record them together. False: its next ones must wait."""
         gone: list[int] = []
         failed: tuple[Pending, NotDelivered] | None = None
         for notice in group:
@@ -192,7 +192,7 @@ class _Run:
         return failed is None or await self._failed(*failed, clock.now_ms())
 
     async def _failed(self, notice: Pending, error: NotDelivered, now_ms: int) -> bool:
-        """Note a failed attempt, or that it was the last one. Always False: whatever comes next is for the next batch."""
+        """Record a failed attempt, or the final failure. Always False: the account's next notices wait for the next batch."""
         self._down = self._down or isinstance(error, ChannelDown)
         attempts = notice.attempts + 1
         last_ms = (now_ms if notice.first_tried_ms is None else notice.first_tried_ms) + error.give_up_after_ms

@@ -1,7 +1,7 @@
 """Detects events that no admin request causes: first use, a refusal from a new address, expiry.
 
-Uses and refusals are what the gateways wrote to Redis (:mod:`gateway.keys.usage_store`), which is not trusted: ids are looked up, addresses
-parsed, times bounded. What must not be forgotten with Redis is noted in PostgreSQL. Each finding is notified once, whenever found.
+Uses and refusals are read from Redis (:mod:`gateway.keys.usage_store`), which is not trusted: ids are looked up, addresses
+parsed, times bounded. What must survive a loss of Redis is recorded in PostgreSQL. Each event is notified once, whenever detected.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,18 +27,18 @@ from gateway.keys.usage_store import LastUse
 from gateway.net.addresses import canonical
 
 IDLE_REASON: Final = "idle"
-"""The reason that the owner of a key sees when it ended for want of use."""
+"""The reason shown to the owner of a key that ended because it was unused."""
 
 _CHUNK = 200
 _OVERLAP_MS = 300_000
 _NOTED_EVERY_MS = 3_600_000
 _REFUSALS_A_DAY = 10
-"""Of one key: who holds a secret and a network of addresses must not fill its owner's mailbox."""
+"""Maximum notices per key: an attacker with a secret and many addresses must not fill the owner's mailbox."""
 _log = structlog.get_logger(__name__)
 
 
 class Watch:
-    """Three rounds, each to be called every few seconds by one process at a time. Times are Unix milliseconds."""
+    """Three checks, each called every few seconds by one process at a time. Times are Unix milliseconds."""
 
     def __init__(self, stores: Stores, keys: Keys) -> None:
         self._stores = stores
@@ -46,9 +46,9 @@ class Watch:
         self._seen_ms = 0
 
     async def uses(self, now_ms: int) -> None:
-        """First uses and refused addresses since the last round; in the first round, of the last week.
+        """Detect first uses and refused addresses since the last check; at the first check, of the last week.
 
-        :raises StoreUnavailable: PostgreSQL or Redis did not answer; the next round looks again
+        :raises StoreUnavailable: PostgreSQL or Redis did not answer; the next check repeats it
         """
         redis = self._stores.redis
         found = await usage_store.read_active(redis, since_ms=max(0, self._seen_ms - _OVERLAP_MS), now_ms=now_ms)
@@ -64,7 +64,7 @@ class Watch:
         self._seen_ms = now_ms
 
     async def expiries(self, now_ms: int) -> None:
-        """Keys that expire within a week, within a day, or have expired.
+        """Detect keys that expire within a week, within a day, or have expired.
 
         :raises StoreUnavailable: PostgreSQL did not answer
         """
@@ -77,7 +77,7 @@ class Watch:
                 return
 
     async def unused(self, now_ms: int) -> None:
-        """End keys that nobody used for so long, and warn before.
+        """End unused keys, after warnings.
 
         :raises StoreUnavailable: PostgreSQL or Redis did not answer; without Redis no key ends
         """
@@ -185,7 +185,7 @@ class Watch:
 
 
 def _used_ms(use: LastUse | None, now_ms: int) -> int:
-    """A time from the future, which only a wrong clock or a hand in Redis writes, is now."""
+    """The time of use; a time in the future, from a wrong clock or manipulation of Redis, counts as now."""
     return 0 if use is None else min(use.at_ms, now_ms)
 
 

@@ -20,7 +20,7 @@ _MEMBERS_MS = {"expires_at_ms": "expires_at", "ends_at_ms": "ends_at"}
 class WebhookChannel:
     """A :class:`~admin.notices.delivery.Route`. Any answer of 2xx is a delivery; redirects are not followed.
 
-    :param content: what is sent of a notice
+    :param content: renders a notice's payload
     """
 
     def __init__(
