@@ -1,6 +1,6 @@
 """The notification outbox in PostgreSQL (transactional outbox): SQL on the caller's connection.
 
-Whoever adds one holds the account's row (``identity.accounts.lock``) or stands in the audit's line, so that numbers follow commits.
+The caller holds the account's row lock (``identity.accounts.lock``) or the audit's lock, so that numbers are in commit order.
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gateway.keys.postgres import AnyConnection, translated
 
 WAKE_CHANNEL = "gerbang_notices"
-"""PostgreSQL notifies here when there is something to send."""
+"""The PostgreSQL notification channel for new notices."""
 
 
 class Topic(StrEnum):
@@ -34,9 +34,9 @@ class Topic(StrEnum):
     ACCOUNT_THAWED = "account.thawed"
     LOGIN_NEW_ADDRESS = "login.new_address"
     KYC_LOST = "account.kyc_lost"
-    """Told to upstreams alone."""
+    """Sent to upstreams only."""
     KEYS_REVOKED = "keys.revoked"
-    """Many at once, by an operator: mailed to the addresses in ``[internal] notify``, and to no owner."""
+    """A bulk revocation by an operator: mailed to the addresses in ``[internal] notify``, not to owners."""
 
 
 ENDS = {
@@ -47,26 +47,26 @@ ENDS = {
     Topic.ACCOUNT_FROZEN: "account_frozen",
     Topic.KYC_LOST: "kyc_lost",
 }
-"""What ends a key, or all keys of an account, and the cause that upstreams are given."""
+"""The topics that end a key, or all keys of an account, with the cause reported to upstreams."""
 
 
 class Channel(StrEnum):
-    """How a notice leaves."""
+    """How a notice is delivered."""
 
     MAIL = "mail"
     WEBHOOK = "webhook"
     UPSTREAMS = "upstreams"
-    """Not addressed yet: whoever writes a notice does not know which upstreams there are (:func:`address`)."""
+    """Not addressed yet: the code that writes a notice does not know the upstreams (see :func:`address`)."""
 
 
 def upstream_channel(name: str) -> str:
-    """How a notice leaves for one upstream."""
+    """The channel of one upstream."""
     return f"upstream:{name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """One notice. ``detail`` holds JSON values, and never a secret."""
+    """One notice. ``detail`` contains JSON values, never a secret."""
 
     topic: Topic
     account_id: str
@@ -74,13 +74,13 @@ class Notice:
     key_id: str | None = None
     detail: Mapping[str, object] = field(default_factory=dict)
     once: str | None = None
-    """What this is about, when it must be notified once however often it is found."""
+    """A unique name of the event, if it may be detected more than once but must be notified once."""
     mailed: bool = True
-    """False: programs alone are notified, since a mail of the same moment tells its owner as much."""
+    """False: only webhooks are sent, since another mail tells the owner the same."""
 
 
 class Pending(NamedTuple):
-    """A delivery that is due: the notice, where it goes, and what became of earlier attempts."""
+    """A delivery that is due: the notice, its destination, and earlier attempts."""
 
     seq: int
     id: str
@@ -96,9 +96,9 @@ class Pending(NamedTuple):
 
 
 async def add(connection: AnyConnection, notice: Notice) -> bool:
-    """Part of the caller's transaction; False when it was notified before (``once``).
+    """Add a notice in the caller's transaction. False: it was notified before (``once``).
 
-    :raises StoreUnavailable: PostgreSQL did not answer; the caller's transaction must not be committed then
+    :raises StoreUnavailable: PostgreSQL did not answer; the caller must then not commit its transaction
     """
     with translated():
         seq = await connection.fetchval(_ADD, *_arguments(notice))
@@ -106,7 +106,7 @@ async def add(connection: AnyConnection, notice: Notice) -> bool:
 
 
 async def add_all(connection: AnyConnection, notices: Sequence[Notice]) -> None:
-    """The same for many, in their order, in one exchange with PostgreSQL."""
+    """Add several notices, in order, in one round trip."""
     with translated():
         await connection.executemany(_ADD, [_arguments(notice) for notice in notices])
 
@@ -125,7 +125,7 @@ def _arguments(notice: Notice) -> tuple[object, ...]:
 
 
 NOBODYS = ""
-"""In place of an account: what concerns the exchange itself."""
+"""In place of an account id, for notices to the exchange itself."""
 
 
 def _channels(notice: Notice) -> list[str]:
@@ -136,16 +136,16 @@ def _channels(notice: Notice) -> list[str]:
 
 
 async def address(connection: AnyConnection, upstreams: Sequence[str]) -> None:
-    """Make one delivery for each of these upstreams of every one that is not addressed yet."""
+    """Create a delivery to each of these upstreams for every notice that is not addressed yet."""
     with translated():
-        if await connection.fetchval(_UNADDRESSED):  # inserting, even nothing, wakes the sender
+        if await connection.fetchval(_UNADDRESSED):  # an insert, even of no rows, wakes the sender
             await connection.execute(_ADDRESS, [upstream_channel(name) for name in upstreams])
 
 
 async def due(connection: AnyConnection, channel: str, *, now_ms: int, limit: int) -> list[Pending]:
-    """The oldest deliveries of accounts none of whose deliveries waits for a later attempt; of each account a few, so that all get on.
+    """The oldest due deliveries, a few of each account, except accounts with a delivery that waits for a retry.
 
-    Topics that only a later version of this service knows are left to it.
+    Topics of newer versions of this service are skipped.
     """
     with translated():
         rows = await connection.fetch(_DUE, str(channel), now_ms, limit, _TOPICS)
@@ -153,29 +153,29 @@ async def due(connection: AnyConnection, channel: str, *, now_ms: int, limit: in
 
 
 async def next_due_ms(connection: AnyConnection, channel: str, *, now_ms: int) -> int | None:
-    """When the next delivery that waits is due."""
+    """When the next retry is due."""
     with translated():
         found: int | None = await connection.fetchval(_NEXT_DUE, str(channel), now_ms)
     return found
 
 
 async def done(connection: AnyConnection, channel: str, seqs: Sequence[int]) -> None:
-    """Delivered, or given up."""
+    """Remove deliveries that have succeeded or finally failed."""
     with translated():
         await connection.execute("DELETE FROM notice_deliveries WHERE channel = $1 AND seq = ANY ($2::bigint[])", str(channel), seqs)
 
 
 async def put_off(connection: AnyConnection, channel: str, seq: int, *, now_ms: int, due_ms: int) -> None:
-    """An attempt failed: the next is due then, and the account's later notices wait for it."""
+    """Record a failed attempt and the time of the next, for which the account's later notices wait."""
     with translated():
         await connection.execute(_PUT_OFF, str(channel), seq, now_ms, due_ms)
 
 
 async def tidy(connection: AnyConnection, *, channels: Sequence[str], undelivered_before_ms: int, before_ms: int) -> None:
-    """Forget what is over.
+    """Delete old notices.
 
-    :param channels: those in use; what waits for another is dropped when older than ``undelivered_before_ms``
-    :param before_ms: older notices with no delivery left are deleted
+    :param channels: the channels in use; deliveries of others are dropped if older than ``undelivered_before_ms``
+    :param before_ms: older notices without deliveries are deleted
     """
     with translated():
         await connection.execute(_TIDY_CHANNELS, [str(channel) for channel in channels], undelivered_before_ms)

@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
-# HTML's form of an address ("valid email address"): RFC 5322 without comments, quoting and folding, which nobody has and attackers like.
+# HTML's "valid email address": RFC 5322 without comments, quoting and folding, which only attackers use.
 _LOCAL_PART = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}"
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 _ADDRESS = rf"{_LOCAL_PART}@{_LABEL}(?:\.{_LABEL})*"
@@ -28,7 +28,7 @@ class Relay(NamedTuple):
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """:raises ValueError: not a mail server's URL; says how to write one, and shows nothing of what was written"""
+        """:raises ValueError: not a mail server's URL; the message shows the syntax, but not the input"""
         try:
             parts = urlsplit(url)
             port = parts.port
@@ -43,7 +43,7 @@ class Relay(NamedTuple):
 
     @property
     def start_tls(self) -> bool:
-        """STARTTLS is demanded, not only taken when offered (RFC 3207 §6), of every server that is not on this machine."""
+        """Whether STARTTLS is required, not just used if offered (RFC 3207 §6): for every server not on this machine."""
         return not self.tls and self.host not in LOOPBACK
 
     def __repr__(self) -> str:

@@ -1,7 +1,7 @@
 """Operators' searches for keys and accounts: filters, exact counts, pagination.
 
-Filters that are given narrow, those that are not leave all. Text matches a part of the e-mail address or label, whatever its case. The
-last use is Redis' to tell: with ``unused_since_ms`` the search fails rather than guesses when Redis cannot.
+All given filters must match. Text matches a part of the e-mail address or label, case-insensitively. The
+last use is stored in Redis: with ``unused_since_ms`` the search fails if Redis is unavailable.
 """
 
 import base64
@@ -19,29 +19,29 @@ from gateway.keys.postgres import Connection, translated
 from gateway.keys.store import StoredKey
 
 CHUNK = 500
-"""Keys whose last use or refusals are asked of Redis in one round trip."""
+"""Keys whose last use or refusals are read from Redis in one round trip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """Which keys or accounts; times are Unix milliseconds."""
+    """Filters for keys or accounts; times are Unix milliseconds."""
 
     account: str | None = None
     email: str | None = None
     label: str | None = None
     ip: IPv4Network | IPv6Network | None = None
-    """A key whose allow list has an address in this network."""
+    """Keys whose IP allowlist has an address in this network."""
     scope: str | None = None
     unrestricted: bool | None = None
     unused_since_ms: int | None = None
-    """A key not admitted since then; one that never was is unused."""
+    """Keys not admitted since then, or never."""
     since_ms: int | None = None
     until_ms: int | None = None
     """Created from ``since_ms`` on, and before ``until_ms``."""
 
 
 class Page(NamedTuple):
-    """How many, and after what: the cursor that the page before gave."""
+    """The page size, and the cursor of the previous page."""
 
     limit: int
     cursor: str | None = None
@@ -53,7 +53,7 @@ class FoundKey(NamedTuple):
 
 
 class FoundAccount(NamedTuple):
-    """One account, and how many keys it has, revoked and expired ones included."""
+    """One account, and its number of keys, including revoked and expired ones."""
 
     id: str
     email: str | None
@@ -65,7 +65,7 @@ class FoundAccount(NamedTuple):
 
 
 class Keys(NamedTuple):
-    """One page of keys, oldest first; ``total`` is of all that match."""
+    """One page of keys, oldest first; ``total`` counts all matches."""
 
     found: list[FoundKey]
     total: int
@@ -81,8 +81,8 @@ class Accounts(NamedTuple):
 
 
 async def keys(connection: Connection, stores: Stores, filters: Filters, page: Page) -> Keys:
-    """:raises StoreUnavailable: PostgreSQL, or Redis when the last use is asked for, did not answer
-    :raises InvalidRequest: the cursor is none of ours
+    """:raises StoreUnavailable: PostgreSQL or, if the last use is needed, Redis did not answer
+    :raises InvalidRequest: the cursor is invalid
     """
     where = await _where_keys(connection, stores, filters)
     with translated():
@@ -98,9 +98,9 @@ async def keys(connection: Connection, stores: Stores, filters: Filters, page: P
 
 
 async def key_ids(connection: Connection, stores: Stores, filters: Filters, *, live: bool = False) -> dict[str, str]:
-    """Every key that matches, by id, with its account.
+    """All matching keys, by id, with their accounts.
 
-    :param live: without those that were revoked before
+    :param live: omit revoked keys
     """
     where = await _where_keys(connection, stores, filters)
     if live:
@@ -111,7 +111,7 @@ async def key_ids(connection: Connection, stores: Stores, filters: Filters, *, l
 
 
 async def accounts(connection: Connection, filters: Filters, page: Page, *, frozen: bool | None, kyc: str | None) -> Accounts:
-    """:raises InvalidRequest: the cursor is none of ours"""
+    """:raises InvalidRequest: the cursor is invalid"""
     where = _Where()
     for condition, value in (
         ("a.id = {}", filters.account),
@@ -164,12 +164,12 @@ async def _unused(stores: Stores, ids: Sequence[str], since_ms: int) -> list[str
 
 
 def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Pieces of a bounded size."""
+    """Split ids into chunks of a bounded size."""
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
 class _Where:
-    """A WHERE clause as it grows: fixed text, numbered parameters."""
+    """An incrementally built WHERE clause: fixed text, numbered parameters."""
 
     def __init__(self, conditions: tuple[str, ...] = (), values: tuple[object, ...] = ()) -> None:
         self._conditions = conditions
@@ -186,12 +186,12 @@ class _Where:
 
 
 def to_cursor(*values: object) -> str:
-    """Where a page ended, as an opaque word."""
+    """The end of a page, as an opaque cursor."""
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode().rstrip("=")
 
 
 def from_cursor(text: str, *kinds: type) -> list[Any]:
-    """:raises InvalidRequest: not what :func:`to_cursor` made of values of these types"""
+    """:raises InvalidRequest: not an output of :func:`to_cursor` for values of these types"""
     try:
         values = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
     except (ValueError, RecursionError):

@@ -33,22 +33,22 @@ from gateway.runtime.tasks import cancel, repeat
 _WAIT_FOR_STORES_S = 30.0
 _BACKLOG = 128
 _LAST_HANDSHAKES_S = 1.0
-"""How long handshakes in progress may take when nothing new is accepted any more."""
+"""How long handshakes in progress may take while shutting down."""
 
 
 class CannotStart(GerbangError):
-    """The service cannot begin; one line that says why."""
+    """The service cannot start; the message is one line with the reason."""
 
 
 class Bound(NamedTuple):
-    """A running service: where it listens, and how its settings are replaced."""
+    """A running service: its addresses, and how to replace its settings."""
 
     public: Address
     internal: Address
     swap: Callable[[AdminSettings], Awaitable[None]]
-    """Serve by other settings from now on; what is under way is finished by those before.
+    """Use new settings from now on; requests in progress finish with the old ones.
 
-    :raises ConfigError: they cannot be used, and those before stay
+    :raises ConfigError: they cannot be used; the old ones are kept
     """
     metrics: AdminMetrics
 
@@ -57,11 +57,11 @@ class Bound(NamedTuple):
 async def serving(
     settings: AdminSettings, *, wait_s: float = _WAIT_FOR_STORES_S, leaving: asyncio.Event | None = None
 ) -> AsyncIterator[Bound]:
-    """A running service; at the end of the block requests under way are finished, up to ``drain_timeout_ms``.
+    """A running service; at the end of the block requests in progress are finished, within ``drain_timeout_ms``.
 
     :param wait_s: how long to wait for PostgreSQL
-    :param leaving: once it is set, ``/ready`` says that the service is shutting down
-    :raises ConfigError, CannotStart, StoreUnavailable, SchemaOutdated: it cannot begin
+    :param leaving: once set, ``/ready`` reports that the service is shutting down
+    :raises ConfigError, CannotStart, StoreUnavailable, SchemaOutdated: it cannot start
     """
     vault = Vault.parse(settings.vault.keys.get_secret_value())
     redis = redis_client.connect(settings.stores.redis.get_secret_value())
@@ -85,7 +85,7 @@ async def serving(
 
 
 class _Running:
-    """The applications of the present settings, on sockets that outlive them."""
+    """The applications of the current settings, on sockets that outlive them."""
 
     def __init__(self, vault: Vault, stores: Stores, http: aiohttp.ClientSession, metrics: AdminMetrics, leaving: asyncio.Event) -> None:
         self.metrics = metrics
@@ -102,7 +102,7 @@ class _Running:
         """See :attr:`Bound.swap`."""
         tls = None if settings.listen.tls is None else server_context(settings.listen.tls)
         provider = self._provider
-        if provider is None or provider.settings != settings.oidc:  # else what is known of it is kept: it may be away just now
+        if provider is None or provider.settings != settings.oidc:  # otherwise its cached documents are kept, since it may be unavailable
             provider = Provider(self._http, settings.oidc, note=self.metrics.provider_read)
         applications = build(settings, self._vault, self._stores, self._http, self.metrics, provider=provider, leaving=self._leaving.is_set)
         after = AsyncExitStack()
@@ -115,14 +115,14 @@ class _Running:
         before, self._current = self._current, after
         self._provider = provider
         self.metrics.certificate(settings.listen.tls)
-        await self._stream.aclose()  # two at once would write, and tell, each event twice
+        await self._stream.aclose()  # two streams would write and send each event twice
         await self._stream.enter_async_context(streaming(settings.audit, self._stores, self.metrics))
         await self._stream.enter_async_context(sending(settings, self._stores, self._vault, self._http))
         if before is not None:
             await before.aclose()
 
     async def stop(self) -> None:
-        """Take nothing new, and finish what is under way."""
+        """Accept nothing new, and finish requests in progress."""
         for listening in self.sockets:
             listening.close()
         if self._current is not None:
@@ -131,7 +131,7 @@ class _Running:
 
 
 async def _check_ring(stores: Stores, vault: Vault) -> None:
-    """:raises ConfigError: the vault opens no key, or no factor: every proof would fail, and new keys be sealed for nobody"""
+    """:raises ConfigError: the vault opens no key, or no factor, so that every proof would fail"""
     await ring.check(stores.pool, vault)
     async with stores.transaction() as connection:
         ring.check_opens(vault, await factors.seals(connection, limit=ring.SAMPLE), "factors")
@@ -180,7 +180,7 @@ def _address_of(listening: socket.socket) -> Address:
 
 
 async def _close_pool(pool: postgres.Pool) -> None:
-    """Close gracefully; a connection that hangs is cut, so that a stop always ends."""
+    """Close gracefully; a connection that hangs is aborted, so that shutdown always ends."""
     try:
         await asyncio.wait_for(pool.close(), 5.0)
     except TimeoutError:

@@ -48,7 +48,7 @@ class AccountPages:
         )
 
     async def qr(self, visit: Visit) -> web.StreamResponse:
-        """A picture of an ``otpauth:`` address. By POST: its secret must stand in no address of ours, and so in no log or history."""
+        """The QR code of an ``otpauth:`` URI. By POST, so that its secret is in no URL, log or history."""
         uri = await self._context.json_member(visit.request, "otpauth_uri")
         if not isinstance(uri, str) or not uri.startswith("otpauth://") or not uri.isascii() or len(uri) > _LONGEST_URI:
             raise InvalidRequest([FieldError("otpauth_uri", "malformed", "Send the otpauth_uri of a pending enrolment.")])

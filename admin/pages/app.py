@@ -14,7 +14,7 @@ from admin.pages.render import Renderer
 
 
 def setup(application: web.Application, services: PageServices) -> None:
-    """Add every page, and the files they are made with."""
+    """Add all pages and their assets."""
     settings = services.settings
     assets = Assets(brand.files(settings.pages))
     secure = urlsplit(settings.public_url).scheme == "https"

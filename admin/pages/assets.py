@@ -1,6 +1,6 @@
 """Static assets: read at start, served under content-addressed URLs.
 
-Only what is in the table exists, so no path of a request reaches the file system.
+Only files in the table are served, so no request path reaches the file system.
 """
 
 import hashlib
@@ -20,9 +20,9 @@ class _Asset(NamedTuple):
 
 
 class Assets:
-    """Everything under ``static/``, by its path there.
+    """All files under ``static/``, by their path.
 
-    :param added: further files, by name: those of the brand
+    :param added: further files by name, those of the brand
     """
 
     def __init__(self, added: Mapping[str, bytes]) -> None:
@@ -32,11 +32,11 @@ class Assets:
         content = hashlib.sha256()
         for name, asset in self._table.items():
             content.update(f"{name}\0{len(asset.body)}\0".encode() + asset.body)
-        # Part of the path and not of the query: a script's own imports ("./api.js") then carry it too.
+        # In the path, not the query, so that a script's own imports ("./api.js") include it, too.
         self._version = content.hexdigest()[:16]
 
     def url(self, name: str) -> str:
-        """:raises KeyError: for a file that does not exist, when a page is rendered and not when a browser asks"""
+        """:raises KeyError: the file does not exist, which fails when a page is rendered, not when a browser requests it"""
         self._table[name]
         return f"/static/{self._version}/{name}"
 
@@ -50,6 +50,6 @@ class Assets:
             body=asset.body,
             content_type=asset.content_type,
             charset=None if asset.content_type == "image/png" else "utf-8",
-            # A page of an older version that is still open gets the present file, but must not keep it under the old name.
+            # An open page of an older version gets the current file, but must not cache it under the old name.
             headers={"Cache-Control": "public, max-age=31536000, immutable" if current else "no-store"},
         )

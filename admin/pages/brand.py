@@ -1,7 +1,7 @@
 """The exchange's branding: name, logo, colour and links. Pure, except for reading the logo file.
 
-The colour is one setting. What text needs (WCAG 2.2 §1.4.3: contrast of 4.5 to 1) is derived from it, for light and for dark: a colour
-that would be hard to read is darkened or lightened as far as it has to be.
+The colour is one setting. A readable variant (WCAG 2.2 §1.4.3: contrast of 4.5 to 1) is derived from it for light and dark mode: a colour
+that would be hard to read is darkened or lightened as far as necessary.
 """
 
 from pathlib import Path
@@ -11,7 +11,7 @@ from admin.config import Pages
 
 _ENOUGH = 4.5
 LIGHT, DARK = "#e3ebe6", "#24302b"
-"""The grounds on which the accent stands as text: the darkest of the light sheet, the lightest of the dark one."""
+"""The backgrounds of text in the accent colour: the darkest of the light mode, the lightest of the dark mode."""
 _SCHEME = """\
 {open}:root {{
   --accent: {accent};
@@ -25,7 +25,7 @@ Colour = tuple[int, int, int]
 
 
 class Brand(NamedTuple):
-    """For every template."""
+    """The branding, for every template."""
 
     name: str
     help_url: str | None
@@ -39,7 +39,7 @@ def brand(settings: Pages) -> Brand:
 
 
 def files(settings: Pages) -> dict[str, bytes]:
-    """What the brand adds to the assets, by name: a sheet of colours, a logo.
+    """The brand's assets, by name: a style sheet with colours, and a logo.
 
     :raises OSError: the logo cannot be read
     """

@@ -12,19 +12,19 @@ WIDTH, HEIGHT = 480, 72
 _GAP = 4
 _BASE = HEIGHT - 2
 _LEAST = 3
-"""A count that is not nothing is seen, however small beside the largest."""
+"""Minimum height of a bar, so that any count above 0 is visible."""
 
 
 class Chart(NamedTuple):
-    """What the page shows of a key's day."""
+    """A key's last day, for the page."""
 
     svg: Markup
     allowed: int
     refused: int
     most: int
-    """Requests of the busiest hour: the height of the picture."""
+    """Requests in the busiest hour, which scales the chart."""
     ticks: tuple[int, ...]
-    """Start, middle and end, Unix milliseconds."""
+    """Start, middle and end, in Unix milliseconds."""
 
 
 class Hour(NamedTuple):
@@ -36,7 +36,7 @@ class Hour(NamedTuple):
 
 def draw(hours: Sequence[Hour], *, description: str, ticks: tuple[int, ...] = ()) -> Chart:
     """:param hours: oldest first
-    :param description: the text alternative: what a screen reader says instead of the picture
+    :param description: the text alternative for screen readers
     """
     allowed, refused = sum(hour.allowed for hour in hours), sum(hour.refused for hour in hours)
     most = max((hour.allowed + hour.refused for hour in hours), default=0)
@@ -50,7 +50,7 @@ def draw(hours: Sequence[Hour], *, description: str, ticks: tuple[int, ...] = ()
 
 
 def _bar(hour: Hour, *, x: float, width: float, most: int) -> Markup:
-    """Refused stands on allowed, so that the whole bar is all requests of the hour."""
+    """Refused requests stacked on allowed ones, so that the bar shows all requests of the hour."""
     parts = Markup()
     y = float(_BASE)
     for name, count in (("allowed", hour.allowed), ("refused", hour.refused)):

@@ -52,7 +52,7 @@ class PageServices:
 
 
 class Visit(NamedTuple):
-    """One request of somebody who is logged in."""
+    """One request of a logged-in customer."""
 
     request: web.Request
     session: Session
@@ -66,7 +66,7 @@ PageHandler = Callable[[Visit], Awaitable[web.StreamResponse]]
 
 
 class Context:
-    """The services and the renderer, and the two kinds of handlers made with them."""
+    """The services and the renderer, and wrappers for the two kinds of handlers."""
 
     def __init__(self, services: PageServices, renderer: Renderer) -> None:
         self.services = services
@@ -75,7 +75,7 @@ class Context:
         self._timeout_s = services.settings.limits.request_timeout_ms / 1000
 
     def open(self, handler: Handler) -> Handler:
-        """A page for anybody: refusals become pages."""
+        """Wrap the handler of a public page: refusals become pages."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
@@ -88,7 +88,7 @@ class Context:
         return answer
 
     def private(self, handler: PageHandler) -> Handler:
-        """A page for who is logged in; an unsafe request must come from one of our own pages, with its token."""
+        """Wrap the handler of a page that requires a login; unsafe requests must come from our own pages, with their token."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             now_ms = clock.now_ms()
@@ -112,7 +112,7 @@ class Context:
 
     @property
     def lost(self) -> Middleware:
-        """For a person who mistyped an address: a page instead of the problem that programs are told."""
+        """Middleware that answers browsers with a page instead of a problem if the URL does not exist."""
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -126,7 +126,7 @@ class Context:
         return middleware
 
     async def scripts_needed(self, request: web.Request) -> web.StreamResponse:
-        """Where forms lead in a browser without scripts: by POST, so that nothing of them stands in an address; nothing of it is read."""
+        """The target of forms in a browser without scripts: by POST, so that their contents are in no URL; the body is not read."""
         _ = self.renderer.language(request).translations.gettext
         values = {
             "heading": _("This needs JavaScript"),
@@ -136,7 +136,7 @@ class Context:
         return self.renderer.page(request, "problem.html", values, status=400)
 
     async def overview(self, visit: Visit, key_count: int) -> tuple[AccountView, list[Factor], int | None]:
-        """The account for a template, its factors, and how many recovery codes are left."""
+        """The account for a template, its factors, and the number of recovery codes left."""
         owned, codes_left = await self.services.enrolment.factors(visit.account.id)
         view = account_view(
             visit.account,
@@ -148,13 +148,13 @@ class Context:
         return view, owned, codes_left
 
     async def form(self, request: web.Request) -> Mapping[str, str]:
-        """:raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: it is none that can be read"""
+        """:raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: it cannot be read"""
         return await read_form(request, timeout_s=self._timeout_s)
 
     async def json_member(self, request: web.Request, name: str) -> object:
-        """One member of a script's JSON object; ``None`` when it is not there.
+        """One member of a script's JSON object; ``None`` if it is absent.
 
-        :raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: the body is none that can be read
+        :raises InvalidJson, TooSlow, TooLarge, UnsupportedMediaType: the body cannot be read
         """
         body = await read_body(request, timeout_s=self._timeout_s)
         if request.content_type != "application/json":
@@ -163,13 +163,13 @@ class Context:
         return found.get(name) if isinstance(found, dict) else None
 
     async def _token(self, request: web.Request) -> str:
-        """From the header that scripts send, or the field that forms carry."""
+        """The CSRF token, from the header of scripts or the field of forms."""
         if CSRF_HEADER in request.headers:
             return request.headers[CSRF_HEADER]
         return (await self.form(request)).get(CSRF_FIELD, "")
 
     def page(self, visit: Visit, template: str, *, section: str, **values: object) -> web.Response:
-        """A page of somebody who is logged in."""
+        """Render a page for a logged-in customer."""
         frame = {"section": section, "account_name": visit.account.email or visit.account.id}
         return self.renderer.page(visit.request, template, {**frame, **values})
 
@@ -180,14 +180,14 @@ class Context:
         return Visit(request, session, session.caller, account, provenance, language)
 
     async def _ended(self, request: web.Request) -> web.Response:
-        """The back office ended this login: the cookie goes, too, or the sign-in page would lead back here."""
+        """The login has been ended: delete the cookie, or the sign-in page would redirect back here."""
         response = to_login(request)
         await self.services.browsers.close(request, response)
         return response
 
     def _elsewhere(self, request: web.Request) -> web.Response | None:
-        """On one machine, from ``127.0.0.1`` to ``localhost``: cookies and passkeys belong to one name. Anywhere else hosts are the proxy's
-        business, and a redirect could go round in circles.
+        """On one machine, redirect from ``127.0.0.1`` to ``localhost``, since cookies and passkeys belong to one name. Elsewhere the proxy
+        handles host names, and a redirect could loop.
         """
         home, host = URL(self.services.settings.public_url), host_of(request)
         if request.method != "GET" or host == home.host or not {host, home.host} <= LOOPBACK:
@@ -196,7 +196,7 @@ class Context:
 
     def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
         if request.content_type == "application/json":
-            raise refusal  # a script asked: it reads the problem as JSON
+            raise refusal  # scripts read the problem as JSON
         _log.info("page_refused", path=request.path, code=refusal.code, reason=refusal.reason)
         _ = self.renderer.language(request).translations.gettext
         sentences = texts.problems(_)
@@ -212,7 +212,7 @@ class Context:
 
 
 async def read_language(stores: Stores, account_id: str) -> str | None:
-    """The language that the account's holder chose."""
+    """The language chosen by the account's holder."""
     async with stores.transaction() as connection:
         with translated():
             chosen: str | None = await connection.fetchval("SELECT language FROM accounts WHERE id = $1", account_id)
@@ -226,7 +226,7 @@ async def write_language(stores: Stores, account_id: str, code: str) -> None:
 
 
 def to_login(request: web.Request) -> web.Response:
-    """Where a request without a session goes; a page is come back to."""
+    """Redirect a request without a session to the sign-in page, which returns to this page."""
     query = f"?return_to={quote(request.path_qs)}" if request.method == "GET" and request.path != "/keys" else ""
     return see_other(f"/login{query}")
 

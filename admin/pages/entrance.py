@@ -51,8 +51,8 @@ class Entrance:
         return self._context.renderer.page(request, "login.html", {"message": message, "return_to": return_to})
 
     async def start(self, request: web.Request) -> web.StreamResponse:
-        """To the provider. ``again`` makes it ask for the password although it knows the customer: for steps that need a fresh login."""
-        # Each start is a record in Redis: strangers must not fill it.
+        """Redirect to the provider. ``again`` makes it authenticate the customer again, for steps that need a recent login."""
+        # Each start creates a record in Redis, which strangers must not fill.
         wait_ms = self._starts.take(customer_network(self._services.client_ip(request) or ""), clock.monotonic_ms())
         if wait_ms:
             raise rate_limited("Too many logins were started from this address.", wait_ms)
@@ -94,25 +94,25 @@ class Entrance:
         response = self._context.renderer.page(visit.request, "problem.html", {**values, "session": None})
         elsewhere = await self._services.login.logout_url()
         if elsewhere is not None:
-            # No redirect: browsers hold a form's redirects against form-action, and the provider may have this place anywhere.
+            # No redirect: browsers apply form-action to a form's redirects, and the provider's URL may be on any host.
             response.headers["Refresh"] = f"0; url={elsewhere}"
         await self._services.browsers.close(visit.request, response)
         return response
 
     async def sign_out_everywhere(self, visit: Visit) -> web.StreamResponse:
-        """For who fears that somebody else is signed in: no login made until now counts any more, this one included."""
+        """End all logins of the account, including this one."""
         await self._services.accounts.end_logins(visit.account.id, visit.provenance)
         return await self.sign_out(visit)
 
     async def end_others(self, visit: Visit) -> web.StreamResponse:
-        """The same, but for the sign-in that asks: it goes on under a new cookie."""
+        """End all other logins; this one continues with a new cookie."""
         await self._services.accounts.end_logins(visit.account.id, visit.provenance, others=True)
         response = see_other("/security#others-ended")
         await self._services.browsers.keep(visit.request, response, visit.session, visit.provenance.now_ms)
         return response
 
     async def choose_language(self, request: web.Request) -> web.StreamResponse:
-        """For the browser, and for the account when somebody is logged in. Harmless, but asked from our own pages alone."""
+        """Set the language of the browser and, if logged in, of the account. Accepted from our own pages only."""
         self._services.browsers.check_origin(request)
         form = await self._context.form(request)
         code, return_to = form.get("language", ""), local_path(form.get("return_to", ""))

@@ -1,7 +1,7 @@
 """Code examples for a new key, shown beside its secret.
 
-``KEY_ID`` and ``KEY_FILE`` are put in by the page itself, in the browser. Where there is a secret, each example reads it from the file that
-the page hands out: in a command line every user of the machine could read it.
+The page replaces ``KEY_ID`` and ``KEY_FILE`` in the browser. Examples read the secret from the file that
+the page offers for download: on a command line every user of the machine could read it.
 """
 
 from typing import NamedTuple
@@ -12,7 +12,7 @@ class Example(NamedTuple):
 
     algorithm: str
     place: str
-    """Id of the element that shows it."""
+    """Id of the HTML element."""
     text: str
 
 

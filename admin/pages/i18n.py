@@ -1,7 +1,7 @@
 """Internationalization: message catalogues, language negotiation, formatting of numbers and times.
 
-The ``.po`` files are compiled in memory when the service starts (a tenth of a second): a fresh clone works, and no
-compiled file can be older than its text.
+The ``.po`` files are compiled in memory when the service starts (a tenth of a second), so that a fresh clone works and no
+compiled file is outdated.
 """
 
 import gettext
@@ -30,10 +30,10 @@ class Language(NamedTuple):
     code: str
     translations: gettext.NullTranslations
     zone: tzinfo = UTC
-    """What :meth:`time` is written in."""
+    """The time zone of :meth:`time`."""
 
     def number(self, value: int) -> str:
-        """With the language's own separators: ``1.204`` in Indonesian."""
+        """A number with the language's separators: ``1.204`` in Indonesian."""
         return format_decimal(value, locale=self.code)
 
     @staticmethod
@@ -42,12 +42,12 @@ class Language(NamedTuple):
         return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     def time(self, at_ms: int) -> str:
-        """Unix milliseconds as a readable time with the name of its zone; a browser elsewhere puts it into the customer's own."""
+        """Unix milliseconds as a readable time with its zone; a script converts it to the browser's zone."""
         moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
         return f"{format_datetime(moment, 'd MMM y HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
 
     def clock(self, at_ms: int) -> str:
-        """Hour and minute alone."""
+        """Hour and minute only."""
         moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
         return f"{format_datetime(moment, 'HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
 
@@ -70,14 +70,14 @@ def _compile(path: Path, code: str) -> gettext.GNUTranslations:
 
 
 def choose(*, account: str | None, cookie: str | None, accept_language: str) -> str:
-    """The account's own choice, else this browser's, else what the browser asks for (RFC 9110 §12.5.4), else Indonesian."""
+    """The account's choice, else the cookie's, else the browser's preference (RFC 9110 §12.5.4), else Indonesian."""
     for chosen in (account, cookie):
         if chosen in LANGUAGES:
             return chosen
     ranked = [(quality, -index, tag) for index, (tag, quality) in enumerate(_accepted(accept_language)) if quality > 0]
     for _, _, tag in sorted(ranked, reverse=True):
         primary = tag.split("-", 1)[0].lower()
-        primary = "id" if primary in ("in", "id", "ms") else primary  # "in" is the old code, still sent by Android's Java
+        primary = "id" if primary in ("in", "id", "ms") else primary  # "in" is the obsolete code, still sent by Java on Android
         if primary in LANGUAGES:
             return primary
     return DEFAULT

@@ -17,9 +17,9 @@ from gateway.errors import StoreUnavailable
 from gateway.keys import usage_store
 
 FEW = 5
-"""Up to so many keys are all shown open; more are folded, searched and turned in pages."""
+"""Up to this number keys are shown expanded; more are collapsed, searchable and paginated."""
 DANGEROUS_DAYS = 90
-"""The life that the form suggests for a key that can trade from everywhere."""
+"""The lifetime that the form suggests for an unrestricted key with ``trade``."""
 
 
 class KeyPages:
@@ -63,7 +63,7 @@ class KeyPages:
         )
 
     async def check_addresses(self, visit: Visit) -> web.StreamResponse:
-        """The rules for addresses, for one that was just typed. Takes and gives what the API does; changes nothing."""
+        """Validate addresses while they are typed. Same format as the API; changes nothing."""
         texts = await self._context.json_member(visit.request, "ip_allowlist")
         if not isinstance(texts, list) or len(texts) > MAX_ADDRESSES or not all(isinstance(text, str) for text in texts):
             raise InvalidRequest([FieldError("ip_allowlist", "malformed", "Send a list of at most three strings.")])
@@ -78,7 +78,7 @@ class KeyPages:
         )
 
     async def _card(self, view: KeyView, visit: Visit) -> KeyCard:
-        """With its last day and refusals; without them when Redis cannot say: statistics are not worth an error page."""
+        """A key with its last day and refusals, which are omitted if Redis is unavailable."""
         card = models.key_card(view, visit.language, visit.provenance.now_ms)
         redis = self._services.stores.redis
         try:
@@ -91,7 +91,7 @@ class KeyPages:
 
 
 def _prefill(visit: Visit, views: Sequence[KeyView]) -> Prefill:
-    """Empty, or as one of the account's own keys (``?from=``), with the address or permission that a request of it lacked."""
+    """An empty form, or a copy of one of the account's keys (``?from=``) with the address or permission that a request lacked."""
     query = visit.request.query
     like = next((view for view in views if view.key.key_id == query.get("from")), None)
     if like is None:
@@ -103,7 +103,7 @@ def _prefill(visit: Visit, views: Sequence[KeyView]) -> Prefill:
 
 
 def _current_address(visit: Visit) -> dict[str, object]:
-    """Where the customer is now, for the button that enters it."""
+    """The customer's current address, for the button that enters it."""
     _ = visit.language.translations.gettext
     text = visit.provenance.client_ip
     if text is None:

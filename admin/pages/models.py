@@ -23,7 +23,7 @@ SHOWN_REFUSALS = 6
 SCOPES = tuple(scope.value for scope in Scope)
 _DAY_MS = 86_400_000
 SOON_MS = 7 * _DAY_MS
-"""A key that ends within this time says so."""
+"""A key that ends within this time is marked."""
 
 
 class AccountView(NamedTuple):
@@ -32,7 +32,7 @@ class AccountView(NamedTuple):
     kyc: str
     frozen: bool
     factors: tuple[str, ...]
-    """Kinds, each once."""
+    """The kinds of its factors, without duplicates."""
     help_url: str | None
     key_limit: int
     key_count: int
@@ -43,7 +43,7 @@ class AccountView(NamedTuple):
 
     @property
     def why_not(self) -> str | None:
-        """Why no key can be created; ``None``: one can. A code of ``texts.labels``."""
+        """Why no key can be created, a code of ``texts.labels``; ``None``: one can."""
         if self.frozen:
             return "frozen"
         if self.kyc != "verified":
@@ -54,12 +54,12 @@ class AccountView(NamedTuple):
 
     @property
     def may_create(self) -> bool:
-        """Whether there is a point in offering the form. The service decides again."""
+        """Whether to offer the form. The service checks again."""
         return self.why_not is None
 
 
 class RefusalRow(NamedTuple):
-    """Refused requests of a key for one reason, from one address, to one call: how many, and when the latest was."""
+    """Refused requests of a key with the same reason, address and route: their number, and the time of the latest."""
 
     at: int
     client_ip: str
@@ -69,7 +69,7 @@ class RefusalRow(NamedTuple):
     advice: str | None
     code: str
     again: str | None
-    """Query of the form for a new key that would have been let through: the address, if one may list it, or the permission."""
+    """Query of the form for a new key that would have been admitted: with the address, if it may be listed, or the permission."""
 
 
 class KeyCard(NamedTuple):
@@ -95,7 +95,7 @@ class KeyCard(NamedTuple):
 
 
 class Prefill(NamedTuple):
-    """What the form for a new key starts with."""
+    """The initial values of the form for a new key."""
 
     label: str = ""
     scopes: tuple[str, ...] = ("read",)
@@ -106,14 +106,14 @@ class Prefill(NamedTuple):
 
 
 class EventRow(NamedTuple):
-    """One event of the account's audit."""
+    """One audit event of the account."""
 
     at: int
     text: str
     about: str
     client_ip: str | None
     by_owner: bool
-    """Done by the account's holder: the address is theirs, and nobody else's is shown."""
+    """Whether the account's holder did it; only then is the address shown."""
 
 
 def account_view(account: Account, owned: Sequence[Factor], *, help_url: str | None, key_limit: int, key_count: int) -> AccountView:
@@ -147,7 +147,7 @@ def _reason(view: KeyView, language: Language) -> str | None:
 
 
 def prefill(card: KeyCard, *, address: str | None, scope: str | None) -> Prefill:
-    """The form for a key like this one, with one more address or permission."""
+    """The form for a copy of this key with one more address or permission."""
     addresses = card.ip_allowlist
     if address is not None and card.ip_access == "whitelisted" and address not in addresses:
         addresses = (*addresses[: MAX_ADDRESSES - 1], address)
@@ -157,7 +157,7 @@ def prefill(card: KeyCard, *, address: str | None, scope: str | None) -> Prefill
 
 
 def chart(periods: Sequence[UsagePeriod], language: Language) -> Chart:
-    """The last day of one key, with a sentence for those who do not see it."""
+    """The chart of a key's last day, with a text alternative."""
     hours = [Hour(period.admitted, sum(period.refused.values())) for period in periods]
     allowed, refused = sum(hour.allowed for hour in hours), sum(hour.refused for hour in hours)
     _ = language.translations.gettext
@@ -168,7 +168,7 @@ def chart(periods: Sequence[UsagePeriod], language: Language) -> Chart:
 
 def refusal_rows(refused: Sequence[Refused], language: Language, scopes: Sequence[str]) -> tuple[RefusalRow, ...]:
     """:param refused: latest first
-    :param scopes: what the key may do
+    :param scopes: the key's scopes
     """
     missing = [scope for scope in SCOPES if scope not in scopes]
     permission = ", ".join(texts.labels(language.translations.gettext)["scope"][scope] for scope in missing)
@@ -206,7 +206,7 @@ def event_rows(events: Sequence[Recorded], language: Language) -> list[EventRow]
 
 
 def _about(event: Recorded) -> str:
-    """Which key or factor: its label, else its name, else the shortened id."""
+    """The key or factor of an event: its label, else its name, else the shortened id."""
     detail = json.loads(event.detail)
     for name in ("label", "name"):
         if isinstance(detail.get(name), str):

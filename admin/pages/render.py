@@ -15,7 +15,7 @@ from admin.pages.assets import Assets
 from admin.pages.i18n import LANGUAGES, Language, choose, load_languages
 
 LANGUAGE_COOKIE = "gerbang-language"
-_LANGUAGE_COOKIE_S = 400 * 86_400  # as long as browsers keep any (RFC 6265bis §5.5)
+_LANGUAGE_COOKIE_S = 400 * 86_400  # the maximum that browsers allow (RFC 6265bis §5.5)
 
 _ENVIRONMENTS = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
 _CHOSEN = web.RequestKey("language", str)
@@ -24,7 +24,7 @@ POLICY = {
     "default-src": "'none'",
     "script-src": "'self'",
     "style-src": "'self'",
-    "img-src": "'self' blob:",  # a QR code, which must have no address of its own
+    "img-src": "'self' blob:",  # a QR code, which must have no URL
     "connect-src": "'self'",
     "base-uri": "'none'",
     "form-action": "'self'",
@@ -35,10 +35,10 @@ POLICY = {
 
 
 class Renderer:
-    """Templates of all languages.
+    """Renders templates in all languages.
 
-    :param secure: browsers come by https, and shall do so ever after
-    :param has_docs: the guide for developers is served, to be linked to
+    :param secure: browsers connect by https; enables HSTS
+    :param has_docs: whether the developers' guide is served and linked
     """
 
     def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool, has_docs: bool = False) -> None:
@@ -60,7 +60,7 @@ class Renderer:
             environment.globals.update(_globals(language, assets, settings), has_docs=has_docs)
 
     def language(self, request: web.Request, account: str | None = None) -> Language:
-        """Decided once per request."""
+        """The language of a request."""
         if _CHOSEN not in request:
             request[_CHOSEN] = choose(
                 account=account,
@@ -70,7 +70,7 @@ class Renderer:
         return self.languages[request[_CHOSEN]]
 
     def page(self, request: web.Request, template: str, values: Mapping[str, object], *, status: int = 200) -> web.Response:
-        """One page, never kept by any cache: what it shows is one customer's."""
+        """Render a page, which must not be cached because it belongs to one customer."""
         language = self.language(request)
         frame = {
             "language": language.code,
@@ -89,12 +89,12 @@ class Renderer:
 
 
 def remember_language(response: web.StreamResponse, code: str) -> None:
-    """For this browser, signed in or not. No secret, but also of no use to scripts."""
+    """Store the language in a cookie, signed in or not; not readable by scripts."""
     response.set_cookie(LANGUAGE_COOKIE, code, max_age=_LANGUAGE_COOKIE_S, path="/", httponly=True, samesite="Lax")
 
 
 def security_headers(*, secure: bool) -> dict[str, str]:
-    """Of every page; the policy among them."""
+    """The security headers of every page, including the policy."""
     headers = {
         "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in POLICY.items()),
         "Cache-Control": "no-store",

@@ -1,6 +1,6 @@
 """Translated texts chosen by a code: statuses, field errors, refusals, audit events.
 
-Each function takes ``_`` of one language; the names of codes are those of ``lifecycle.policy``, ``errors`` and ``audit``.
+Each function takes the ``_`` of a language; codes are those of ``lifecycle.policy``, ``errors`` and ``audit``.
 """
 
 from pathlib import Path
@@ -14,7 +14,7 @@ Sentences = dict[str, str]
 
 
 def labels(_: Translate) -> dict[str, Sentences]:
-    """Names of things, by kind and code."""
+    """Labels by kind and code."""
     return {
         "status": {
             "active": _("Active"),
@@ -37,7 +37,7 @@ def labels(_: Translate) -> dict[str, Sentences]:
 
 
 def field_errors(_: Translate) -> Sentences:
-    """What is wrong with a field: ``field.code`` before ``code``."""
+    """Texts of field errors: ``field.code`` takes precedence over ``code``."""
     return {
         "required": _("Please fill this in."),
         "label.required": _("Give the key a name that you will recognise later."),
@@ -68,7 +68,7 @@ def field_errors(_: Translate) -> Sentences:
 
 
 def problems(_: Translate) -> Sentences:
-    """What to say about a refusal as a whole: ``code.reason`` before ``code``."""
+    """Texts of refusals: ``code.reason`` takes precedence over ``code``."""
     return {
         "unknown": _("Something went wrong on our side. Please try again."),
         "offline": _("The service cannot be reached. Check your connection and try again."),
@@ -100,7 +100,7 @@ def problems(_: Translate) -> Sentences:
 
 
 def refusals(_: Translate) -> Sentences:
-    """Why the gate refused a request of a key, by the contract's code."""
+    """Texts of the gate's refusals, by code."""
     return {
         "ip_not_allowed": _("Address not in the list of this key"),
         "scope_not_granted": _("Permission missing"),
@@ -131,7 +131,7 @@ def advice(_: Translate) -> Sentences:
 
 
 def events(_: Translate) -> Sentences:
-    """The audit's events, as the account's holder reads them."""
+    """Texts of audit events for the account's holder."""
     return {
         "login": _("Signed in"),
         "logins_ended": _("Signed out everywhere"),
@@ -163,7 +163,7 @@ def login_outcomes(_: Translate) -> Sentences:
 
 
 def scripts(_: Translate) -> dict[str, object]:
-    """What the page's own scripts say."""
+    """Texts of the pages' scripts."""
     return {
         "errors": field_errors(_),
         "problems": problems(_),

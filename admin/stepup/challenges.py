@@ -9,7 +9,7 @@ from admin.stepup.proof import Wrong
 from gateway.keys.postgres import Connection, translated
 
 LIFETIME_MS = 120_000
-_KEPT_MS = 3_600_000  # so that a late answer gets "expired" rather than "unknown"
+_KEPT_MS = 3_600_000  # so that a late answer is refused as "expired", not "unknown"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +24,7 @@ class Challenge:
 
 
 async def open_challenge(connection: Connection, caller: Caller, intent: Intent, now_ms: int) -> Challenge:
-    """A new challenge for the caller and this intent; the account's long-expired ones are removed.
+    """Create a challenge for the caller and this intent, and remove the account's old ones.
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
@@ -48,7 +48,7 @@ async def open_challenge(connection: Connection, caller: Caller, intent: Intent,
 
 
 async def read(connection: Connection, caller: Caller, intent: Intent, challenge_id: str, now_ms: int) -> Challenge | Wrong:
-    """The challenge, if it could be used for this intent now. Does not use it."""
+    """The challenge, if it is valid for this intent now. Does not use it up."""
     with translated():
         row = await connection.fetchrow(_READ, challenge_id, caller.account_id, caller.session_id)
     if row is None:
@@ -63,14 +63,14 @@ async def read(connection: Connection, caller: Caller, intent: Intent, challenge
 
 
 async def use(connection: Connection, caller: Caller, intent: Intent, challenge_id: str, now_ms: int) -> bool:
-    """Use the challenge up, in one statement that checks everything again: of any number at once, one gets True."""
+    """Use the challenge up, in one statement that checks everything again, so that only one of several concurrent uses succeeds."""
     with translated():
         used = await connection.fetchval(_USE, challenge_id, caller.account_id, caller.session_id, intent.digest(), now_ms)
     return used is not None
 
 
 async def remove_all(connection: Connection, account_id: str) -> None:
-    """None of the account's challenges can be answered any more."""
+    """Invalidate all of the account's challenges."""
     with translated():
         await connection.execute("DELETE FROM step_up_challenges WHERE account_id = $1", account_id)
 

@@ -1,8 +1,8 @@
 """Enrolment and removal of second factors.
 
-The rules. The first factor is enrolled by a login alone, so the login must be fresh; every later change needs a step-up with a
-factor the account has (or a recovery code). An account that holds keys keeps at least one factor, so that a login alone never
-governs keys. Recovery codes come with the first factor, go with the last, and can be renewed with a step-up.
+The first factor is enrolled by a login alone, so the login must be recent; every later change needs a step-up with an
+existing factor (or a recovery code). An account with keys must keep at least one factor, so that a login alone never
+suffices to manage keys. Recovery codes are created with the first factor, removed with the last, and renewed with a step-up.
 """
 
 from collections.abc import Sequence
@@ -30,11 +30,11 @@ from gateway.keys.vault import Vault
 
 MAX_FACTORS = 10
 PENDING_MS = 600_000
-"""How long an enrolment that was begun can be confirmed."""
+"""How long a pending enrolment can be confirmed."""
 
 
 class TotpStarted(NamedTuple):
-    """What an authenticator app needs; shown once."""
+    """The data for an authenticator app; shown once."""
 
     id: str
     secret: Secret
@@ -42,7 +42,7 @@ class TotpStarted(NamedTuple):
 
 
 class Enrolment:
-    """The factors of an account, as its holder changes them."""
+    """Manages the factors of an account for its holder."""
 
     def __init__(self, stores: Stores, vault: Vault, step_up: StepUp, settings: StepUpSettings) -> None:
         self._stores = stores
@@ -51,14 +51,14 @@ class Enrolment:
         self._settings = settings
 
     async def factors(self, account_id: str) -> tuple[list[Factor], int | None]:
-        """Confirmed factors, and how many recovery codes are left (``None``: none were ever given)."""
+        """Confirmed factors, and the number of recovery codes left (``None``: none were ever created)."""
         async with self._stores.transaction() as connection:
             return await factors.confirmed(connection, account_id), await factors.recovery_codes_left(connection, account_id)
 
     async def check(self, connection: Connection, account: Account, intent: Intent) -> None:
-        """Whether an intent about factors would be allowed, were it proven.
+        """Check that an intent about factors would be allowed with a proof.
 
-        :raises NotFound, LastFactor, FactorLimitReached, FactorRequired: it would not
+        :raises NotFound, LastFactor, FactorLimitReached, FactorRequired: it would not be allowed
         """
         owned = await factors.confirmed(connection, account.id)
         if intent.action is Action.ADD_FACTOR and len(owned) >= MAX_FACTORS:
@@ -69,11 +69,11 @@ class Enrolment:
             raise FactorRequired("Recovery codes come with the first factor: enrol one.")
 
     async def authorise(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
-        """May a factor be added now? ``None`` is yes; a refusal that is returned is raised after the commit (see ``service``).
+        """Check whether a factor may be added now. ``None``: yes; a returned refusal must be raised after the commit (see ``service``).
 
         :param account: locked in this transaction
         :param attempt: with the intent :func:`~admin.stepup.intent.add_factor`
-        :raises FactorLimitReached, LoginTooOld, StepUpRequired, RateLimited: no, and nothing was written
+        :raises FactorLimitReached, LoginTooOld, StepUpRequired, RateLimited: no; nothing was written
         """
         await self.check(connection, account, attempt.intent)
         if await factors.confirmed(connection, account.id):
@@ -87,7 +87,7 @@ class Enrolment:
         return None
 
     async def begin_totp(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> TotpStarted:
-        """A new authenticator app, which counts once its first code is confirmed. Replaces an enrolment under way."""
+        """Begin to enrol an authenticator app, which is confirmed by its first code. Replaces a pending enrolment."""
         label = checked_name(name or "Authenticator")
         secret = totp.new_secret()
         async with self._stores.transaction() as connection:
@@ -113,9 +113,9 @@ class Enrolment:
         return TotpStarted(started.id, Secret(totp.base32(secret).encode()), Secret(uri.encode()))
 
     async def confirm_totp(self, caller: Caller, factor_id: str, code: str, provenance: Provenance) -> tuple[str, ...]:
-        """The factor counts from now on. Recovery codes when it is the first, else none.
+        """Confirm the factor. Returns recovery codes if it is the first, else none.
 
-        :raises NotFound: no such enrolment is under way
+        :raises NotFound: there is no such pending enrolment
         :raises StepUpFailed: a wrong code; the enrolment stays open
         """
         async with self._stores.transaction() as connection:
@@ -124,7 +124,7 @@ class Enrolment:
             if started is None or started.kind is not Kind.TOTP or provenance.now_ms - started.created_ms > PENDING_MS:
                 raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/totp.")
             if not started.proven and await factors.confirmed(connection, account.id):
-                # Begun when there was no factor. Now there is one, and an enrolment without its word does not stand.
+                # Begun without a proof because there was no factor; not valid now that there is one.
                 raise NotFound("Another factor was enrolled in the meantime: start again at POST /api/v1/factors/totp.")
             step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=provenance.now_ms, last_step=started.counter)
             if isinstance(step, Wrong):
@@ -133,7 +133,7 @@ class Enrolment:
             return await self.added(connection, started, provenance)
 
     async def added(self, connection: Connection, factor: Factor, provenance: Provenance) -> tuple[str, ...]:
-        """What follows when a factor counts: recovery codes for the first one, and the audit row, which must come last."""
+        """Finish an enrolment: recovery codes for the first factor, and the audit row, which must come last."""
         codes: tuple[str, ...] = ()
         if await factors.recovery_codes_left(connection, factor.account_id) is None:
             codes = recovery.new_codes()
@@ -142,7 +142,7 @@ class Enrolment:
         return codes
 
     async def remove(self, caller: Caller, factor_id: str, proof: Proof | None, provenance: Provenance) -> None:
-        """:raises NotFound, LastFactor, StepUpRequired, StepUpFailed, RateLimited: it stays"""
+        """:raises NotFound, LastFactor, StepUpRequired, StepUpFailed, RateLimited: it was not removed"""
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             owned = await factors.confirmed(connection, account.id)
@@ -157,7 +157,7 @@ class Enrolment:
             raise refused
 
     async def renew_recovery_codes(self, caller: Caller, proof: Proof | None, provenance: Provenance) -> tuple[str, ...]:
-        """Ten new codes; the old ones are void."""
+        """Create ten new codes and invalidate the old ones."""
         codes = recovery.new_codes()
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
@@ -181,7 +181,7 @@ class Enrolment:
 def checked_name(text: str) -> str:
     """A factor's name, cleaned; the same rules as a key's label.
 
-    :raises InvalidRequest: it breaks them
+    :raises InvalidRequest: it violates them
     """
     name = clean_label(text)
     error = label_error(name, field="name")

@@ -10,7 +10,7 @@ from gateway.keys.vault import Vault
 
 
 class Kind(StrEnum):
-    """What a factor can be."""
+    """The kinds of factors."""
 
     TOTP = "totp"
     PASSKEY = "passkey"
@@ -18,7 +18,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Factor:
-    """One factor. What it is made of stays sealed until it is needed."""
+    """One factor. Its content is sealed until it is needed."""
 
     id: str
     account_id: str
@@ -28,21 +28,21 @@ class Factor:
     counter: int = -1
     """TOTP: the last accepted time step. Passkey: the signature counter last seen."""
     proven: bool
-    """Enrolment was begun with a step-up."""
+    """Whether enrolment was begun with a step-up."""
     created_ms: int
     confirmed_ms: int | None
-    """``None``: enrolment was begun and not ended."""
+    """``None``: the enrolment is pending."""
     last_used_ms: int | None = None
 
     def open(self, vault: Vault) -> bytes:
-        """:raises SealBroken: the vault's ring lacks its key, or somebody changed it"""
+        """:raises SealBroken: the vault's ring lacks its key, or it was modified"""
         return vault.open(self.sealed, context=_context(self.kind, self.id))
 
 
 def new_factor(
     account_id: str, kind: Kind, name: str, plaintext: bytes, vault: Vault, *, proven: bool, created_ms: int, confirmed_ms: int | None
 ) -> Factor:
-    """A factor that is not stored yet, its content sealed for its own id."""
+    """Create a factor, without storing it, its content sealed for its id."""
     factor_id = f"fac_{secrets.token_urlsafe(12)}"
     return Factor(
         id=factor_id,
@@ -57,7 +57,7 @@ def new_factor(
 
 
 async def insert(connection: Connection, factor: Factor, *, credential_digest: bytes | None = None) -> None:
-    """:raises asyncpg.UniqueViolationError: the credential is some account's already, or an enrolment is under way"""
+    """:raises asyncpg.UniqueViolationError: the credential is in use already, or an enrolment is pending"""
     with translated():
         await connection.execute(
             _INSERT,
@@ -75,28 +75,28 @@ async def insert(connection: Connection, factor: Factor, *, credential_digest: b
 
 
 async def confirmed(connection: Connection, account_id: str) -> list[Factor]:
-    """The factors that count, oldest first."""
+    """The confirmed factors, oldest first."""
     with translated():
         rows = await connection.fetch(_SELECT + " WHERE account_id = $1 AND confirmed_ms IS NOT NULL ORDER BY created_ms, id", account_id)
     return [_factor(row) for row in rows]
 
 
 async def seals(connection: Connection, *, limit: int) -> list[tuple[bytes, str]]:
-    """Some confirmed factors' seals, each with its context, by which a ring can be tried."""
+    """Sealed contents of some confirmed factors, each with its context, to check a key ring."""
     with translated():
         rows = await connection.fetch(_SELECT + " WHERE confirmed_ms IS NOT NULL ORDER BY id LIMIT $1", limit)
     return [(factor.sealed, _context(factor.kind, factor.id)) for factor in map(_factor, rows)]
 
 
 async def pending(connection: Connection, account_id: str, factor_id: str) -> Factor | None:
-    """The enrolment under way, if it is this one."""
+    """The pending enrolment, if it is this one."""
     with translated():
         row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND id = $2 AND confirmed_ms IS NULL", account_id, factor_id)
     return None if row is None else _factor(row)
 
 
 async def under_way(connection: Connection, account_id: str) -> Factor | None:
-    """The enrolment that was begun and not ended; an account has at most one."""
+    """The pending enrolment; an account has at most one."""
     with translated():
         row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND confirmed_ms IS NULL", account_id)
     return None if row is None else _factor(row)
@@ -113,13 +113,13 @@ async def confirm(connection: Connection, factor_id: str, *, counter: int, now_m
 
 
 async def remove(connection: Connection, account_id: str, factor_id: str) -> bool:
-    """False when the account has no such factor."""
+    """Remove a factor. False: the account has no such factor."""
     with translated():
         return bool(await connection.execute("DELETE FROM factors WHERE id = $1 AND account_id = $2", factor_id, account_id) == "DELETE 1")
 
 
 async def remove_all(connection: Connection, account_id: str) -> list[Factor]:
-    """Those that counted, and an enrolment under way; returns the former."""
+    """Remove all factors and a pending enrolment. Returns the confirmed ones."""
     removed = await confirmed(connection, account_id)
     with translated():
         await connection.execute("DELETE FROM factors WHERE account_id = $1", account_id)
@@ -127,19 +127,19 @@ async def remove_all(connection: Connection, account_id: str) -> list[Factor]:
 
 
 async def advance(connection: Connection, factor_id: str, *, counter: int, now_ms: int) -> bool:
-    """Keep a newer counter, in one statement: of any number at once with the same one, one gets True."""
+    """Store a higher counter, in one statement, so that only one of several concurrent uses of the same value succeeds."""
     with translated():
         return bool(await connection.fetchval(_ADVANCE, factor_id, counter, now_ms) is not None)
 
 
 async def touch(connection: Connection, factor: Factor, *, sealed: bytes, now_ms: int) -> None:
-    """Store a factor's new content (a passkey's counter is part of it) and that it was used."""
+    """Store a factor's new content (which includes a passkey's counter) and the time of use."""
     with translated():
         await connection.execute("UPDATE factors SET sealed = $2, last_used_ms = $3 WHERE id = $1", factor.id, sealed, now_ms)
 
 
 async def replace_recovery_codes(connection: Connection, account_id: str, codes: tuple[str, ...]) -> None:
-    """Only these codes count from now on; none, when there are none."""
+    """Replace all recovery codes."""
     with translated():
         await connection.execute("DELETE FROM recovery_codes WHERE account_id = $1", account_id)
         await connection.executemany(
@@ -149,14 +149,14 @@ async def replace_recovery_codes(connection: Connection, account_id: str, codes:
 
 
 async def recovery_codes_left(connection: Connection, account_id: str) -> int | None:
-    """How many are unused; ``None`` when none were ever given."""
+    """The number of unused codes; ``None``: none were ever created."""
     with translated():
         row = await connection.fetchrow(_CODES_LEFT, account_id)
     return None if row is None or not row["given"] else int(row["unused"])
 
 
 async def use_recovery_code(connection: Connection, account_id: str, code: str, *, now_ms: int) -> bool | None:
-    """True: used now. False: used before. ``None``: no such code."""
+    """Use a code up. True: used now. False: used before. ``None``: no such code."""
     digest = recovery.digest(account_id, code)
     with translated():
         if await connection.fetchval(_USE_CODE, account_id, digest, now_ms) is not None:
@@ -166,9 +166,9 @@ async def use_recovery_code(connection: Connection, account_id: str, code: str, 
 
 
 async def reseal(connection: Connection, vault: Vault, *, batch: int = 500) -> int:
-    """Seal every factor anew that the vault's first key did not seal; how many there were.
+    """Re-seal every factor that was not sealed with the vault's first key. Returns how many.
 
-    :raises SealBroken: one does not open; those before it are done
+    :raises SealBroken: one does not open; those before it have been re-sealed
     """
     after, count = "", 0
     while True:
@@ -178,7 +178,7 @@ async def reseal(connection: Connection, vault: Vault, *, batch: int = 500) -> i
             if not vault.is_current(factor.sealed):
                 sealed = vault.seal(factor.open(vault), context=_context(factor.kind, factor.id))
                 with translated():
-                    # Only if nobody changed it meanwhile: a passkey's counter must not go back.
+                    # Only if it has not changed meanwhile: a passkey's counter must not decrease.
                     await connection.execute(
                         "UPDATE factors SET sealed = $3 WHERE id = $1 AND sealed = $2", factor.id, factor.sealed, sealed
                     )

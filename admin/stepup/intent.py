@@ -1,4 +1,4 @@
-"""The intent that a challenge is bound to, in canonical form, so that nothing in it can change afterwards. Pure."""
+"""The intent that a challenge is bound to, in canonical form, so that it cannot change afterwards. Pure."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ _DOMAIN = b"gerbang step-up intent 1\x00"
 
 
 class Action(StrEnum):
-    """What needs a proof."""
+    """The actions that need a proof."""
 
     CREATE_KEY = "create_key"
     DELETE_KEY = "delete_key"
@@ -21,11 +21,11 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Intent:
-    """One action with everything that distinguishes it from another of its kind."""
+    """One action with all its parameters."""
 
     action: Action
     members: Mapping[str, object] = field(default_factory=dict)
-    """JSON values, normalised where the rules are known: two spellings of one intent must give equal members."""
+    """JSON values, normalized so that different spellings of one intent have equal members."""
 
     def digest(self) -> bytes:
         """SHA-256 of the canonical form (sorted members, no white space, UTF-8)."""

@@ -1,7 +1,7 @@
 """Back-off after wrong proofs, per login and per account: SQL on the caller's connection.
 
-A login has five, so that who has stolen one cannot keep the account's holder from deleting keys; the account has twenty, so that
-who can log in again and again does not guess for ever. Passkeys cannot be guessed: they are neither counted nor locked.
+A login has five attempts, so that an attacker with a stolen login cannot lock the holder out; the account has twenty, so that
+an attacker who can log in repeatedly cannot guess for ever. Passkeys cannot be guessed, so they are neither counted nor locked.
 """
 
 from typing import NamedTuple
@@ -17,17 +17,17 @@ _KEPT_MS = 604_800_000  # a week: the longest that a session may last
 
 
 class LockoutState(NamedTuple):
-    """What is counted against a caller. The account is locked in this transaction, which keeps guesses in line."""
+    """The failures counted against a caller. The account is locked in this transaction, which serializes guesses."""
 
     account: Account
     login: str
     failures: int
-    """Of this login."""
+    """Failures of this login."""
     locked_until_ms: int
-    """The later of the login's end of waiting and the account's."""
+    """The later end of the login's and the account's lock-out."""
 
     def refusal(self, now_ms: int) -> Refusal | None:
-        """Why no code is accepted now."""
+        """The refusal while locked out; ``None``: codes are accepted."""
         if self.locked_until_ms <= now_ms:
             return None
         return rate_limited("Too many wrong codes in a row: wait, then try again.", self.locked_until_ms - now_ms)
@@ -42,7 +42,7 @@ async def state(connection: Connection, account: Account, caller: Caller) -> Loc
 
 
 async def note_guess(connection: Connection, before: LockoutState, now_ms: int) -> int:
-    """One more wrong code; returns how many of this login that makes."""
+    """Count a wrong code. Returns the login's number of failures."""
     account, failures = before.account, before.failures + 1
     together = account.proof_failures + 1
     delay_ms, account_delay_ms = lock_out_ms(failures), lock_out_ms(together, free=FREE_ACCOUNT_FAILURES)
@@ -54,7 +54,7 @@ async def note_guess(connection: Connection, before: LockoutState, now_ms: int) 
 
 
 async def forget(connection: Connection, before: LockoutState) -> None:
-    """A right proof: nothing is counted against this login and its account any more. Other logins stay as they are."""
+    """Reset the counts of this login and its account after a valid proof. Other logins are not affected."""
     with translated():
         if before.failures:
             await connection.execute(_FORGET, before.account.id, before.login)

@@ -9,19 +9,19 @@ from admin.stores import Stores
 
 
 class FactorOperations:
-    """Any account's factors, for the back office."""
+    """Operations on the factors of any account, for the back office."""
 
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
     async def counted(self, account_id: str) -> list[Factor]:
-        """Confirmed factors, oldest first; none for an account that is not there."""
+        """Confirmed factors, oldest first; none for an unknown account."""
         async with self._stores.transaction() as connection:
             return await factors.confirmed(connection, account_id)
 
     async def reset(self, account_id: str, reason: str, provenance: Provenance) -> None:
-        """Remove every factor and recovery code, end every login, and freeze the account: a login alone is all that is left of its proofs,
-        so it governs no key until the back office has looked again and thaws it. All in one transaction; again does the same again.
+        """Remove every factor and recovery code, end every login, and freeze the account in one transaction: afterwards a login alone would
+        suffice, so the keys stay off until the back office thaws the account. Can be repeated.
 
         :raises NotFound: there is no such account
         """

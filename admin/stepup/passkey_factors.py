@@ -1,6 +1,6 @@
 """Passkeys as second factors: enrolment, and verification of a proof.
 
-A pending enrolment is a factor whose sealed content is the challenge; a confirmed one's is the passkey, its counter included.
+The sealed content of a pending enrolment is the challenge; that of a confirmed factor is the passkey, including its counter.
 """
 
 import hashlib
@@ -33,15 +33,15 @@ _log = structlog.get_logger(__name__)
 
 
 class Added(NamedTuple):
-    """A factor that counts from now on."""
+    """A confirmed factor."""
 
     factor: Factor
     recovery_codes: tuple[str, ...]
-    """For the first factor; shown once."""
+    """Recovery codes, for the first factor; shown once."""
 
 
 def relying_party(public_url: str, name: str) -> RelyingParty:
-    """Of the pages at this address: their host is the RP id, their origin the only one that may ask."""
+    """The relying party of the pages at this URL: their host is the RP id, their origin the only accepted one."""
     return RelyingParty(urlsplit(public_url).hostname or "", origin_of(public_url), name)
 
 
@@ -59,7 +59,7 @@ class PasskeyMethod:
         return passkeys.assertion_options(self._party, challenge=challenge.nonce, allowed=allowed)
 
     async def accept(self, connection: Connection, challenge: Challenge, owned: Sequence[Factor], answer: Any, now_ms: int) -> Wrong | None:
-        """The caller holds the account's lock, so that of two answers with one counter the second sees the first."""
+        """The caller holds the account's lock, so that of two answers with the same counter only one is accepted."""
         try:
             factor, sign_count = self._verify(challenge, owned, answer)
         except PasskeyRefused as refused:
@@ -88,7 +88,7 @@ class PasskeyMethod:
 
 
 class PasskeyEnrolment:
-    """Adding passkeys, by the rules of :class:`~admin.stepup.enrolment.Enrolment`."""
+    """Enrols passkeys, by the rules of :class:`~admin.stepup.enrolment.Enrolment`."""
 
     def __init__(self, stores: Stores, vault: Vault, enrolment: Enrolment, party: RelyingParty) -> None:
         self._stores = stores
@@ -97,7 +97,7 @@ class PasskeyEnrolment:
         self._party = party
 
     async def begin(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> dict[str, Any]:
-        """``PublicKeyCredentialCreationOptionsJSON``. Replaces an enrolment under way.
+        """``PublicKeyCredentialCreationOptionsJSON``. Replaces a pending enrolment.
 
         :raises InvalidRequest, FactorLimitReached, LoginTooOld, StepUpRequired, StepUpFailed, RateLimited: not now
         """
@@ -130,9 +130,9 @@ class PasskeyEnrolment:
         )
 
     async def finish(self, caller: Caller, response: Mapping[str, Any], name: str | None, provenance: Provenance) -> Added:
-        """The passkey counts from now on.
+        """Confirm the passkey.
 
-        :raises NotFound: no such enrolment is under way
+        :raises NotFound: there is no such pending enrolment
         :raises StepUpFailed: the response does not prove a new passkey
         :raises InvalidRequest: the passkey is in use already, or its name cannot be used
         """
@@ -160,7 +160,7 @@ class PasskeyEnrolment:
     async def _started(self, connection: Connection, account_id: str, now_ms: int) -> Factor:
         started = await factors.under_way(connection, account_id)
         unusable = started is None or started.kind is not Kind.PASSKEY or now_ms - started.created_ms > PENDING_MS
-        # Begun when there was no factor: an enrolment without the word of one that came meanwhile does not stand.
+        # Begun without a proof because there was no factor: not valid if one has been added meanwhile.
         if started is None or unusable or (not started.proven and await factors.confirmed(connection, account_id)):
             raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/passkeys/options.")
         return started
@@ -178,7 +178,7 @@ class PasskeyEnrolment:
 
 
 def read(factor: Factor, vault: Vault) -> Passkey:
-    """The passkey that a confirmed factor holds.
+    """The passkey of a confirmed factor.
 
     :raises SealBroken: the vault cannot open it
     """

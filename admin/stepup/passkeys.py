@@ -1,7 +1,7 @@
 """WebAuthn ceremonies: options for the browser, and verification of its response. Pure.
 
-What lives here: the relying party's rules (WebAuthn Level 2 §7.1, §7.2). What must not: storage, sessions, which
-intent a challenge stands for. The cryptography and the parsing are the ``webauthn`` package's.
+Contains the relying party's rules (WebAuthn Level 2 §7.1, §7.2); not storage, sessions, or the
+intent of a challenge. Cryptography and parsing are done by the ``webauthn`` package.
 """
 
 import hashlib
@@ -24,39 +24,39 @@ from webauthn.helpers.structs import (
 )
 
 CEREMONY_MS = 120_000
-"""How long the browser waits for the customer: as long as the challenge lives."""
+"""How long the browser waits for the customer: the challenge's lifetime."""
 
 _MAX_CREDENTIAL_ID = 1023  # WebAuthn §4, "Credential ID"
 
 
 class PasskeyRefused(Exception):
-    """The browser's answer does not prove what it should. The text is for the log, never for the client."""
+    """The browser's response is invalid. The message is for the log, never for the client."""
 
 
 class RelyingParty(NamedTuple):
-    """Who asks: bound into every signature by the browser, so that no other site can make use of it."""
+    """The relying party, which the browser binds into every signature, so that no other site can use it."""
 
     id: str
     """Registrable domain, e.g. ``exchange.example``; ``localhost`` on one machine. Never an IP address (WebAuthn §5.1.2)."""
     origin: str
-    """The one origin whose pages may ask, e.g. ``https://exchange.example``."""
+    """The only accepted origin, e.g. ``https://exchange.example``."""
     name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passkey:
-    """One registered credential. Holds no secret: the private half never leaves the authenticator."""
+    """One registered credential. Contains no secret: the private key never leaves the authenticator."""
 
     credential_id: bytes
     public_key: bytes
     """COSE_Key (RFC 9052 §7)."""
     sign_count: int
-    """The counter last seen; 0 from authenticators that do not count."""
+    """The last seen signature counter; 0 for authenticators without one."""
     transports: tuple[str, ...] = ()
-    """How the browser reaches it (``internal``, ``hybrid``, ``usb`` …): a hint, trusted for nothing."""
+    """How the browser reaches it (``internal``, ``hybrid``, ``usb`` …): only a hint."""
 
     def to_json(self) -> str:
-        """Text for the store; ``from_json`` reads it."""
+        """Serialize for storage; see ``from_json``."""
         return json.dumps(
             {
                 "credential_id": self.credential_id.hex(),
@@ -79,7 +79,7 @@ class Passkey:
 
 
 def possible_at(host: str) -> bool:
-    """Whether pages at this host can use passkeys: an IP address is no relying party (WebAuthn §5.1.2)."""
+    """Whether pages at this host can use passkeys: an IP address cannot be a relying party (WebAuthn §5.1.2)."""
     try:
         ip_address(host)
     except ValueError:
@@ -97,7 +97,7 @@ def registration_options(
 ) -> dict[str, Any]:
     """``PublicKeyCredentialCreationOptionsJSON`` for ``navigator.credentials.create``.
 
-    ``existing`` makes an authenticator that already holds a passkey of this account say so instead of making a second.
+    ``existing`` prevents an authenticator that has a passkey of this account from creating a second one.
     """
     options = webauthn.generate_registration_options(
         rp_id=relying_party.id,
@@ -118,9 +118,9 @@ def verify_registration(response: Mapping[str, Any], *, expected_challenge: byte
     """The new passkey (WebAuthn §7.1).
 
     :param response: ``RegistrationResponseJSON`` as the browser's ``toJSON()`` gives it
-    :raises PasskeyRefused: for anything else than a fresh credential, made for this origin and relying party by a verified user
+    :raises PasskeyRefused: anything except a new credential, created for this origin and relying party by a verified user
     """
-    # Foreign exceptions end here: the parsers underneath also raise ValueError, KeyError and cbor2's own on hostile bytes.
+    # Translate foreign exceptions: the parsers also raise ValueError, KeyError and cbor2's own on malicious input.
     try:
         credential = parse_registration_credential_json(dict(response))
         verified = webauthn.verify_registration_response(
