@@ -25,7 +25,7 @@ from gateway.errors import GerbangError
 
 
 class _Commands(click.Group):
-    """Turns what the project raises on purpose into one explained line, and keeps the order in which commands are listed."""
+    """Prints the project's own errors as one line, and lists commands in the order of the table."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def _keep_lines(command: click.Command) -> None:
-    """Make the examples' marks click's own: in a raw docstring they are a backslash and a letter, and the lines would be run together."""
+    """Restore click's paragraph marks in raw docstrings, so that the lines of examples are not joined."""
     command.help = (command.help or "").replace(r"\b", "\b")
     if isinstance(command, click.Group):
         for each in command.commands.values():

@@ -93,14 +93,14 @@ def _path(account: str) -> str:
 
 
 def _why(reason: str | None) -> dict[str, str]:
-    """The reason as a body; a person at a terminal is asked for one, a script continues without."""
+    """The reason as a body; prompted for on a terminal, optional in scripts."""
     if reason is None and sys.stdin.isatty():
         reason = str(click.prompt("Reason (kept in the audit)", err=True)).strip() or None
     return {} if reason is None else {"reason": reason}
 
 
 def _passing(account: dict[str, Any]) -> str:
-    """Which of its keys pass now, and why not the others."""
+    """Which of the account's keys pass now, and why the others do not."""
     if account["kyc"] != "verified":
         word = "was revoked" if account["kyc"] == "revoked" else "is missing"
         return f"none of its keys passes all the same, because its identity verification {word}"

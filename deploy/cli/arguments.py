@@ -28,19 +28,19 @@ ValueT = TypeVar("ValueT", str, None)
 
 
 def identifier(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
-    """The id of an account or of a key, as the admin service takes it."""
+    """The id of an account or a key, as accepted by the admin service."""
     if value is not None and not _ID.fullmatch(value):
         raise click.BadParameter(f"{value!r} is not an id: write 1 to 255 visible ASCII characters, without spaces")
     return value
 
 
 def identifiers(context: click.Context, parameter: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
-    """Several of them."""
+    """Several ids."""
     return tuple(identifier(context, parameter, value) for value in values)
 
 
 def moment(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-    """A moment as RFC 3339, whichever way it was written: what is asked twice is asked of the same moment."""
+    """A time as RFC 3339, converted once, so that repeated requests use the same time."""
     if value is None:
         return None
     try:
@@ -60,7 +60,7 @@ def network(_context: click.Context, _parameter: click.Parameter, value: ValueT)
 
 
 def words(_context: click.Context, _parameter: click.Parameter, value: ValueT) -> ValueT:
-    """Text that says something."""
+    """Text that is not blank."""
     if value is not None and not value.strip():
         raise click.BadParameter("it is empty: give a short reason")
     return value

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _TIMEOUT_S = 30
 _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""RFC 9110 §5.6.2: a token. With anything else the request line would be another one."""
+"""A token (RFC 9110 §5.6.2). Anything else would change the request line."""
 
 
 @click.command()
@@ -105,7 +105,7 @@ def _send(url: str, request: "Outgoing") -> Answer:
 
 
 def advice(answer: Answer, request: "Outgoing") -> list[str]:
-    """What the caller can do about a refusal, in words; the gate's own detail comes first."""
+    """What the caller can do about a refusal, in addition to the gate's own detail."""
     problem = _problem(answer)
     if problem is None:
         return ["This answer comes from the service behind the gate, not from the gate."]

@@ -108,7 +108,7 @@ def kind_of(file: Path) -> Literal["gateway", "admin"]:
 
 
 def _raw(file: Path) -> dict[str, Any]:
-    """The file's tables, or nothing when it cannot be read: validation reports that better."""
+    """The file's tables; empty if it cannot be read, which validation reports."""
     try:
         return tomllib.loads(file.read_text())
     except (OSError, ValueError):
@@ -121,7 +121,7 @@ def _is_admin(raw: dict[str, Any]) -> bool:
 
 @contextmanager
 def _stand_ins(raw: dict[str, Any], *, strict: bool) -> Iterator[list[str]]:
-    """Set what the file asks of the environment and is not there, for the time of the check; yields a note on each."""
+    """Set missing environment variables that the file refers to during the check; yields a note on each."""
     wanted = {} if strict else {name: where for where, name in _environment(raw, "") if name and name not in os.environ}
     os.environ.update({name: _stand_in(where) for name, where in wanted.items()})
     try:

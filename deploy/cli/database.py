@@ -9,7 +9,7 @@ import click
 from gateway.keys import postgres
 
 _REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
-"""Another role than the one asked for, or a schema of another version. Their words name tables and columns, never values."""
+"""The wrong role, or a schema of another version. The messages name tables and columns, never values."""
 
 
 @asynccontextmanager
@@ -17,8 +17,8 @@ async def connected(dsn: str) -> AsyncIterator[postgres.Connection]:
     """One connection for one command.
 
     :raises ConfigError: the DSN is malformed
-    :raises StoreUnavailable: no server could be reached, or it went away
-    :raises click.ClickException: the role may not do this, or the schema is not the one of this version
+    :raises StoreUnavailable: no server could be reached, or the connection was lost
+    :raises click.ClickException: the role lacks a privilege, or the schema is of another version
     """
     postgres.check_dsn(dsn, where="--dsn")
     connection = await postgres.connect(dsn)

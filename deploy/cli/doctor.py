@@ -50,7 +50,7 @@ def _settings(path: Path) -> "GatewaySettings | AdminSettings":
 
 
 async def _print(settings: "GatewaySettings | AdminSettings", *, as_json: bool) -> int:
-    """Print what is found as it is found; returns how many things are wrong."""
+    """Print findings as they are made. Returns the number of problems."""
     from deploy.doctor import examine
 
     findings = []

@@ -19,9 +19,9 @@ def key_option(*, help: str, required: bool = False) -> Callable[[Callable[..., 
 
 
 def read_key(path: Path) -> "tuple[SigningKey, str]":
-    """The key of a key file, and the dialect it names (``mobee`` when it names none).
+    """The key of a key file, and its dialect (default ``mobee``).
 
-    :raises click.ClickException: what is wrong with the file; never with the secret in it
+    :raises click.ClickException: the error in the file; the message never contains the secret
     """
     from deploy.signing import DIALECTS, SigningKey
 

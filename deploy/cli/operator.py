@@ -34,7 +34,7 @@ class Internal(NamedTuple):
     def call(self, method: str, path: str, body: object = None) -> Any:
         """One call; the answer's JSON.
 
-        :raises click.ClickException: the refusal, in words
+        :raises click.ClickException: with the refusal's text
         """
         reply = self._ask(method, path, body)
         if reply.status >= 400:
@@ -42,7 +42,7 @@ class Internal(NamedTuple):
         return reply.content
 
     def found(self, method: str, path: str, body: object = None) -> Any:
-        """The same; ``None`` when there is no such account or key."""
+        """The same; ``None`` if there is no such account or key."""
         reply = self._ask(method, path, body)
         if reply.status >= 400 and reply.status != 404:
             raise click.ClickException(explanation(reply))
@@ -65,7 +65,7 @@ class Internal(NamedTuple):
         return reply
 
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
-        """What matches, page by page up to ``limit``, as ``{what: […], "count": …}``; the count is of all that match.
+        """Fetch matches page by page, up to ``limit``, as ``{what: […], "count": …}``; ``count`` is the total.
 
         :raises click.ClickException: nothing matches, because there is no such account or key
         """
@@ -90,8 +90,8 @@ class Internal(NamedTuple):
 
 
 def _of_internal_api(reply: Reply) -> bool:
-    """Whether an admin service's internal API may have answered so. Another server's 404 does not say that a key does not exist, nor its
-    page that one is revoked.
+    """Whether the reply can be from an admin service's internal API. Another server's 404 does not mean that a key does not exist, nor its
+    200 that one is revoked.
     """
     content = reply.content
     if reply.status == 404:
@@ -100,7 +100,7 @@ def _of_internal_api(reply: Reply) -> bool:
 
 
 def internal(command: Callable[..., None]) -> Callable[..., None]:
-    """The two options of commands that call the internal API, passed on as one ``office: Internal``."""
+    """Decorator: the two options of commands that call the internal API, passed as ``office: Internal``."""
     from functools import wraps
 
     @wraps(command)
@@ -155,7 +155,7 @@ def filters(*names: str) -> Decorator:
 
 
 def listing(command: Callable[..., None]) -> Callable[..., None]:
-    """The options of whatever lists."""
+    """Decorator: the options of list commands."""
     limit = click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="How many to show at most.")
     as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: what was found, and the count of all that match.")
     return limit(as_json(internal(command)))
@@ -167,7 +167,7 @@ def always_json(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def given(filters: Mapping[str, object]) -> dict[str, object]:
-    """The filters that were given, as the internal API's query takes them."""
+    """The given filters, as query parameters of the internal API."""
     return {name: str(value).lower() if isinstance(value, bool) else value for name, value in filters.items() if value is not None}
 
 
@@ -177,7 +177,7 @@ def show(answer: Any) -> None:
 
 
 def show_found(found: dict[str, Any], what: str, line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:
-    """What was found, one a line; how many there are, on standard error, so that lines can be counted and cut."""
+    """Print results, one per line, and their number on standard error, so that the output can be piped."""
     if as_json:
         show(found)
         return
@@ -190,7 +190,7 @@ def show_found(found: dict[str, Any], what: str, line: Callable[[dict[str, Any]]
 def _token(path: Path) -> tuple[str, str]:
     """The service token, and where it was found.
 
-    :raises click.ClickException: it cannot be read, or cannot be one; never with the token in it
+    :raises click.ClickException: it cannot be read, or is not a token; the message never contains it
     """
     token, where = os.environ.get("GERBANG_INTERNAL_TOKEN", ""), "the variable GERBANG_INTERNAL_TOKEN"
     if not token:

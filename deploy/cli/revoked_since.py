@@ -97,13 +97,13 @@ def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _revoke(office: Internal, key: dict[str, Any]) -> bool:
-    """Whether the database has the key at all."""
+    """Revoke a key. Returns whether it exists in the database."""
     reason = key["reason"] or (f"{key['event'].removeprefix('key_')} before a backup was restored")
     return office.found("POST", f"keys/{quote(key['key_id'], safe='')}/revoke", {"reason": reason}) is not None
 
 
 def _stop(office: Internal, kind: str, one: dict[str, Any]) -> None:
-    """An account that is younger than the backup is made again: its next login must not find it free."""
+    """Stop an account. One created after the backup is created again, so that its next login finds it stopped."""
     path, reason = (
         f"accounts/{quote(one['account_id'], safe='')}",
         {"reason": one["reason"] or f"{one['state']} before a backup was restored"},

@@ -73,7 +73,7 @@ def reload(ops: str, *, dry_run: bool) -> None:
 
 
 def _effects(traffic: dict[str, Any]) -> Iterator[str]:
-    """What of recent requests would have been decided otherwise."""
+    """The recent requests whose decision would change, as lines."""
     since = datetime.fromtimestamp(traffic["since_ms"] / 1000, UTC).strftime("%H:%M:%S UTC")
     yield f"since {since}: {counted(traffic['admitted'], 'request')} admitted, {traffic['refused']} refused"
     for effect in traffic["otherwise"]:
@@ -83,12 +83,12 @@ def _effects(traffic: dict[str, Any]) -> Iterator[str]:
 
 
 def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
-    """One line for one difference: what it was and what it is now, or that it came or went."""
+    """One difference as a line: changed, added or removed."""
     return f"{path}: {_shown(before)} → {_shown(after)}" if kind == "changed" else f"{path}: {kind}"
 
 
 def _shown(value: object) -> object:
-    """Text that is empty as it is written in the file: nobody sees it otherwise."""
+    """A value for display; an empty text is shown in quotes, as in the file."""
     return '""' if value == "" else value
 
 

@@ -19,7 +19,7 @@ _TIMEOUT_S = 30
 _REASON_S = 5
 _MAX_MESSAGE = 1 << 24
 _EXPECTED = frozenset({1000, 1001})
-"""Close codes that are no refusal (RFC 6455 §7.4.1)."""
+"""Close codes of a normal end (RFC 6455 §7.4.1)."""
 
 
 @click.command()
@@ -81,7 +81,7 @@ async def _talk(url: str, messages: list[str]) -> None:
 
 
 def cause_of(error: Exception) -> str:
-    """The operating system's or the resolver's own words, without what aiohttp puts around them."""
+    """The operating system's or resolver's message, without aiohttp's wrapping."""
     cause = getattr(error, "os_error", error)
     number = getattr(cause, "errno", None)
     if isinstance(number, int) and number > 0:
@@ -90,7 +90,7 @@ def cause_of(error: Exception) -> str:
 
 
 async def reason_of(session: "ClientSession", url: str, status: int) -> str:
-    """Why there is no session, asked without offering one, since a refused handshake hides its content; ``""``: no such answer came."""
+    """Why the handshake was refused, from a plain request, because the client hides a refused handshake's content; ``""``: unknown."""
     import aiohttp
 
     try:
@@ -103,9 +103,9 @@ async def reason_of(session: "ClientSession", url: str, status: int) -> str:
 
 
 async def _print_all(socket: "ClientWebSocketResponse") -> None:
-    """Print until the other end closes, or has refused the log-in.
+    """Print messages until the connection is closed or the log-in is refused.
 
-    :raises ClickException: it closed as it does when something is wrong
+    :raises ClickException: it was closed with an error code
     """
     refused = False
     async for message in socket:
@@ -135,7 +135,7 @@ def _problem(text: str) -> dict[str, Any] | None:
 
 
 def _is_log_in(text: str) -> bool:
-    """Whether what was refused is the log-in itself: then nothing else can come of it."""
+    """Whether the log-in itself was refused, after which nothing else can succeed."""
     from deploy.signing import LOG_IN_ID
 
     found = json.loads(text)

@@ -55,7 +55,7 @@ def reseal(dsn: str, keys: str) -> None:
 
 
 async def _reseal(dsn: str, ring: "Vault") -> list[str]:
-    """Seal keys' secrets and second factors anew; returns the ids of keys whose secret does not open."""
+    """Re-seal keys' secrets and second factors. Returns the ids of keys whose secret does not open."""
     from admin.stepup import factors
     from deploy.cli.database import connected
     from gateway.keys.reseal import reseal as reseal_secrets

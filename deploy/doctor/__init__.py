@@ -1,6 +1,6 @@
 """Diagnosis of an installation: connects to everything that a configuration names. Read-only.
 
-Each check yields findings; one that cannot be made because what it needs is away says so by that finding alone.
+Each check yields findings; a check that cannot run because something is unavailable yields only that finding.
 """
 
 from admin.config import AdminSettings
@@ -13,7 +13,7 @@ __all__ = ["Finding", "examine"]
 
 
 async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
-    """Everything there is to say, as it is found."""
+    """All findings, as they are made."""
     gateway = isinstance(settings, GatewaySettings)
     async with stores.database(settings) as (connection, away):
         if connection is None:

@@ -7,9 +7,9 @@ from typing import Literal, NamedTuple
 from gateway.runtime import clock
 
 SECONDS = 5.0
-"""Bound on each thing that is asked."""
+"""Time limit of each request."""
 CLOCK_MS = 500
-"""How far two clocks may be apart: half of what a signed request may be ahead."""
+"""Tolerated difference between two clocks: half of what a signed request may be ahead."""
 SOON_DAYS, LATE_DAYS = 30, 7
 _DAY_MS = 86_400_000
 
@@ -17,7 +17,7 @@ Level = Literal["ok", "note", "wrong"]
 
 
 class Finding(NamedTuple):
-    """One line: about which setting, what is so, and what to do about it when it is not right."""
+    """One line: the setting, the finding, and what to do about a problem."""
 
     level: Level
     about: str
@@ -29,7 +29,7 @@ Findings = AsyncIterator[Finding]
 
 
 async def compare_clocks(about: str, asked: Awaitable[int]) -> Finding:
-    """:param asked: the other's time, Unix milliseconds, when awaited"""
+    """:param asked: awaitable that returns the other clock's time, in Unix milliseconds"""
     before = clock.now_ms()
     remote = await asked
     after = clock.now_ms()
@@ -43,7 +43,7 @@ async def compare_clocks(about: str, asked: Awaitable[int]) -> Finding:
 
 
 def ending(about: str, end_ms: int, now_ms: int) -> Finding:
-    """When a certificate ends, and whether that is soon."""
+    """When a certificate expires, and whether that is soon."""
     days, day = (end_ms - now_ms) // _DAY_MS, datetime.fromtimestamp(end_ms / 1000, UTC).date()
     if end_ms <= now_ms:
         return Finding("wrong", about, f"the certificate expired on {day}", "renew it")

@@ -67,7 +67,7 @@ async def upstream_server(name: str, upstream: Upstream, server: str) -> Finding
 
 
 async def _unhealthy(server: str, upstream: Upstream, context: ssl.SSLContext | None, hostname: str | None) -> str:
-    """What is wrong with its answer to the health check; nothing when it is well."""
+    """The problem in the answer to the health check; ``""``: none."""
     path = upstream.health.path if upstream.health is not None else "/"
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     try:
@@ -98,7 +98,7 @@ async def provider(settings: AdminSettings) -> Findings:
 
 
 def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> list[Finding]:
-    """What the provider says it can do, against what it is asked for. What it does not say is not judged."""
+    """Compare the provider's published capabilities with the settings. Unpublished ones are not checked."""
     oidc, found = settings.oidc, []
     for name in ("email", settings.kyc.claim):
         if discovery.claims is not None and name not in discovery.claims:
@@ -120,7 +120,7 @@ def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> lis
 
 
 async def mail_server(mail: Mail) -> Finding:
-    """Whether it takes the connection, the TLS and the login that notices come by. No mail is sent."""
+    """Check connection, TLS and login of the mail server. No mail is sent."""
     about, client = "mail.smtp", MailChannel(mail, site_name="", public_url="").client()
     where = f"{client.hostname}:{client.port}"
     try:
@@ -140,14 +140,14 @@ async def mail_server(mail: Mail) -> Finding:
 
 
 def called(settings: AdminSettings) -> list[tuple[str, str]]:
-    """What else the admin service calls, by setting. Nothing is sent to any of them: a delivery would be one."""
+    """The other services that the admin service calls, by setting. Nothing is sent to them."""
     found = [("oidc.issuer", settings.oidc.issuer)] if settings.oidc.issuer.startswith("https:") else []
     found += [("webhooks.url", settings.webhooks.url)] if settings.webhooks is not None else []
     return found + [(f"upstreams.{name}.key_events", upstream.key_events) for name, upstream in settings.upstreams.items()]
 
 
 async def reachable(about: str, target: str) -> Finding:
-    """Whether somebody listens there, and until when the certificate of an ``https`` URL is good."""
+    """Check that a server accepts connections and, for ``https``, when its certificate expires."""
     url = urlsplit(target)
     context = ssl.create_default_context() if url.scheme == "https" else None
     where = f"{url.hostname}:{url.port or (443 if context else 80)}"

@@ -9,7 +9,7 @@ from gateway.config.settings import GatewaySettings
 from gateway.net.addresses import NetworkList, parse
 
 _ENOUGH = 5
-"""Keys in use or events, before one address behind all of them says anything."""
+"""Minimum number of keys in use or events before a single common address is reported."""
 
 
 def proxies_as_configured(settings: GatewaySettings | AdminSettings) -> Finding:

@@ -119,7 +119,7 @@ async def role_of_admin(connection: postgres.Connection) -> Findings:
 
 
 async def customers(connection: postgres.Connection, settings: AdminSettings) -> Findings:
-    """Whether the provider's claims arrive: seen at those who have logged in."""
+    """Check from past logins whether the provider's claims arrive."""
     try:
         row = await connection.fetchrow(_CLAIMED)
     except (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
@@ -169,7 +169,7 @@ async def vault(connection: postgres.Connection, settings: GatewaySettings | Adm
 
 
 async def factors(connection: postgres.Connection, settings: AdminSettings) -> Findings:
-    """The secrets of second factors, which the same ring seals."""
+    """Check the secrets of second factors, which are sealed with the same ring."""
     about, ring = "vault.keys", Vault.parse(settings.vault.keys.get_secret_value())
     try:
         sealed = await stepup.seals(connection, limit=_MOST_FACTORS)
@@ -233,7 +233,7 @@ async def _time_of_redis(redis: Any) -> int:
 
 
 async def _proxies_as_seen(settings: GatewaySettings | AdminSettings, connection: postgres.Connection, redis: Any) -> Findings:
-    """One private address behind everything that customers did is a proxy's that is not trusted."""
+    """Detect an untrusted proxy: all customers' actions come from one private address."""
     try:
         if isinstance(settings, GatewaySettings):
             rows = await connection.fetch("SELECT id FROM api_keys ORDER BY created_at DESC LIMIT $1", _SAMPLE)
