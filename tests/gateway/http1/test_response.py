@@ -169,7 +169,8 @@ def test_a_line_or_a_head_longer_than_most_is_not_remembered() -> None:
 
 
 def test_a_line_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    read_head(head(b"X-Once: 1", b"Content-Length: 77"), head_only=True)
+    for _ in range(2):  # the first may find the memo full, which clears it between the lines
+        read_head(head(b"X-Once: 1", b"Content-Length: 77"), head_only=True)
     monkeypatch.setattr(response, "_read_line", None)
     assert read_head(head(b"X-Once: 1", b"Content-Length: 77"), head_only=True).framing == b"content-length: 77\r\n"
 
