@@ -41,11 +41,9 @@ from gateway.net.client_ip import ClientIpRule, Seen
 from gateway.runtime.gcra import Charge
 
 if TYPE_CHECKING:
-    from gateway.config.settings import GatewaySettings
-
-if TYPE_CHECKING:
     from gateway.admission.failures import FailureLimiter
     from gateway.admission.limits import KeyLimiter
+    from gateway.config.settings import GatewaySettings
 
 Answered = Callable[[BaseException | None, bool], None]
 """Called with the error of a claim, if any, and with whether the key is still valid."""
