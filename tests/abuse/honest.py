@@ -114,6 +114,10 @@ class Honest:
         if status != 200:
             self.wrong.append(f"{request[:4].decode()} {status} {content.decode()}")
 
+    def starved_ms(self) -> float:
+        """How long the gate's worker has waited for a processor, ever."""
+        return int(os.pread(self._queues[0], 100, 0).split()[1]) / 1e6
+
     def _queued_ms(self) -> float:
         """How long those processes have waited for a processor, ever (Linux, ``/proc/PID/schedstat``: time running, time waiting)."""
         return sum(int(os.pread(queue, 100, 0).split()[1]) for queue in self._queues) / 1e6

@@ -155,4 +155,4 @@ async def everything_is_sealed_anew(dsn: str, *, damaged: str) -> None:
     """All but the record that does not open, which is named."""
     status, said = await reseal(dsn, STEPS["in front"])
     assert (status, said.count("gbk_"), said.count(damaged)) == (1, 1, 1), said
-    assert f"secrets re-encrypted: {OTHERS + 2} of keys" in said  # and the clients' own, and the one that was made with the first ring
+    assert f"re-encrypted: {OTHERS + 2} key secrets" in said  # and the clients' own, and the one that was made with the first ring
