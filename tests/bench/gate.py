@@ -38,6 +38,7 @@ keys = "file:{vault}"
 [limits]
 per_key = "999999999/minute"
 per_ip_failures = "999999999/minute"
+per_address = "999999999/minute"
 max_connections = 20000
 max_connections_per_address = 20000
 max_tunnels = 20000
