@@ -235,7 +235,7 @@ class InvalidationListener:
                     await subscription.subscribe(REDIS_CHANNEL)
                 await self._listen(subscription, up)
             finally:
-                self._trust.redis_up_ms = None
+                self._trust.redis_up_ms, self._metrics.listener_up["redis"] = None, 0  # together, before anything is awaited
                 await cancel(purging)
                 with contextlib.suppress(StoreUnavailable), translated():
                     await subscription.aclose()  # type: ignore[no-untyped-call]
