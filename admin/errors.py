@@ -68,7 +68,7 @@ class StepUpFailed(Refusal):
 
 
 class LoginTooOld(Refusal):
-    """The first factor is enrolled on the strength of the login alone, so the login must be recent."""
+    """The first factor is enrolled with a login alone, so the login must be recent."""
 
     status, code, title = 403, "login_too_old", "Log in again first"
 
@@ -112,7 +112,7 @@ class KeyLimitReached(Refusal):
 class LastFactor(Refusal):
     """An account with keys must keep at least one factor, so that a login alone never suffices to manage keys."""
 
-    status, code, title = 409, "last_factor", "The last factor stays while there are keys"
+    status, code, title = 409, "last_factor", "The last factor cannot be removed while there are keys"
 
 
 class FactorLimitReached(Refusal):

@@ -24,7 +24,7 @@ def label_error(text: str, *, field: str = "label") -> FieldError | None:
     if any(unicodedata.category(character) in _UNPRINTABLE for character in _without_joiners(text)):
         return FieldError(field, "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
     if not any(unicodedata.category(character)[0] in "LNPS" and character not in _INVISIBLE for character in text):
-        return FieldError(field, "required", "Give it a name that you will recognise later.")
+        return FieldError(field, "required", "Enter a name that you will recognise later.")
     if len(text) > MAX_LABEL:
         return FieldError(field, "too_long", f"At most {MAX_LABEL} characters; this has {len(text)}.")
     return None

@@ -4,11 +4,11 @@ import aiohttp
 
 
 class AnswerTooLong(aiohttp.ClientPayloadError):
-    """More bytes than what was asked for can have."""
+    """The answer exceeds its maximum size."""
 
 
 async def read_to_end(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    """The whole content, in however many pieces it comes. (``content.read(n)`` returns what has arrived so far.)
+    """Read the whole content. (``content.read(n)`` returns only what has arrived so far.)
 
     :raises AnswerTooLong: it is longer than ``max_bytes``
     :raises aiohttp.ClientError: the connection broke before its end

@@ -18,11 +18,10 @@ _log = structlog.get_logger(__name__)
 
 
 _RETRY_S = 0.5
-# Of the latest migrations that this service needs.
 _NEEDED = """
     SELECT seq, tier, login, first_ms, horizon, secret_digest
       FROM audit_events, accounts, login_failures, key_activity, key_feed_marks, api_keys LIMIT 0
-"""  # of the latest migrations that this service needs
+"""  # from the latest migrations that this service needs
 
 
 class SchemaOutdated(GerbangError):
@@ -43,17 +42,17 @@ class Stores:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when it raises.
 
-        :raises StoreUnavailable: PostgreSQL did not answer; when that happens at the commit, whether it was made is not known
+        :raises StoreUnavailable: PostgreSQL did not answer; if the commit was sent, its outcome is unknown
         """
         with translated():
             async with self.pool.acquire(timeout=COMMAND_SECONDS) as connection, connection.transaction():
                 yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
 
     async def wait(self, seconds: float) -> None:
-        """Until PostgreSQL answers and its schema is there.
+        """Wait until PostgreSQL answers and its schema is up to date.
 
-        :raises StoreUnavailable: it did not within that time; says why
-        :raises SchemaOutdated: it answers, but was not migrated
+        :raises StoreUnavailable: it did not answer in time; says why
+        :raises SchemaOutdated: it was not migrated
         """
         deadline_ms = clock.monotonic_ms() + int(seconds * 1000)
         while True:
@@ -68,7 +67,7 @@ class Stores:
                 return
 
     async def missing(self) -> list[str]:
-        """What would keep a request from being served now, by name."""
+        """The names of the unavailable stores."""
         missing = []
         try:
             await self._check_schema()
@@ -91,7 +90,7 @@ class Stores:
             raise SchemaOutdated(f"the database's schema is not up to date ({error.args[0]}): run `gerbang migrate`") from None
 
     async def invalidate(self, key_ids: Sequence[str]) -> None:
-        """Notify the gateways, after the commit. A failure is logged, not raised: the feed has the change as well."""
+        """Notify the gateways, after the commit. A failure is logged, not raised: the change feed also has the change."""
         if not key_ids:
             return
         try:
@@ -100,7 +99,7 @@ class Stores:
             _log.warning("invalidation_not_published", keys=len(key_ids), error=str(error))
 
     async def last_use(self, key_ids: Sequence[str]) -> dict[str, usage_store.LastUse]:
-        """When and from where keys were last used; empty when Redis cannot say."""
+        """When and from where keys were last used; empty if Redis is unavailable."""
         if not key_ids:
             return {}
         try:
@@ -110,7 +109,7 @@ class Stores:
             return {}
 
     async def forget_usage(self, key_id: str, now_ms: int) -> None:
-        """Drop the statistics of a deleted key; they end by themselves when Redis cannot be reached."""
+        """Remove the statistics of a deleted key; they expire by themselves if Redis is unavailable."""
         try:
             await usage_store.forget(self.redis, key_id, now_ms=now_ms)
         except StoreUnavailable as error:

@@ -2,8 +2,8 @@
 
 A line is an event as ``gerbang audit list --json`` shows it: ``id``, ``at``, ``event``, ``actor``, ``account_id``, ``key_id``,
 ``client_ip``, ``detail``, ``hash``. Delivered at least once and in order. The resume point is the last line of the file or, for syslog,
-of the file ``resume``. A trail that no longer has the event at the resume point was restored or tampered with: nothing more is written
-until an operator has looked, and the log and a metric say so.
+of the file ``resume``. If the event at the resume point is missing or different, the database was restored or tampered with: streaming
+stops until an operator intervenes, and the log and a metric report it.
 """
 
 import asyncio
@@ -38,11 +38,11 @@ _log = structlog.get_logger(__name__)
 
 
 class Diverged(GerbangError):
-    """The trail is not the one that was streamed before."""
+    """The audit log is not the one that was streamed before."""
 
 
 class Point(NamedTuple):
-    """Up to where it was streamed: number and hash of an event; 0 is the beginning."""
+    """A position in the stream: number and hash of the last event; number 0: the beginning."""
 
     seq: int
     hash: bytes
@@ -65,9 +65,9 @@ def line(event: Recorded, digest: bytes) -> str:
 
 
 def point_of(path: Path) -> Point:
-    """The resume point that a stream's file holds in its last whole line.
+    """The resume point in the last complete line of a stream's file.
 
-    :raises Diverged: its end is no event
+    :raises Diverged: that line is not an event
     """
     try:
         with path.open("rb") as file:
@@ -82,11 +82,11 @@ def point_of(path: Path) -> Point:
         last = json.loads(lines[-1])
         return Point(int(last["id"]), bytes.fromhex(last["hash"]))
     except (ValueError, KeyError, TypeError):
-        raise Diverged(f"{path} does not end with an event of the audit: move it away to begin anew") from None
+        raise Diverged(f"{path} does not end with an audit event: move it away to start a new file") from None
 
 
 class FileSink:
-    """Appends to a file; what was written is on the disk before it counts. A line cut by a crash is cut away."""
+    """Appends to a file, with fsync. An incomplete last line, left by a crash, is removed."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -109,7 +109,7 @@ class FileSink:
 
 
 class SyslogSink:
-    """Sends RFC 5424 messages; the resume point is kept in a file of its own, after each batch."""
+    """Sends RFC 5424 messages; the resume point is written to a separate file after each batch."""
 
     def __init__(self, url: str, resume: Path) -> None:
         self._url = url
@@ -124,7 +124,7 @@ class SyslogSink:
         with _connected(self._url) as connection:
             for each in lines:
                 message = f"<{_FACILITY_AUDIT_NOTICE}>1 {json.loads(each)['at']} - gerbang-admin - audit - {each}".encode()
-                # RFC 6587 §3.4.1: octets are counted, so that no content ends a message.
+                # RFC 6587 §3.4.1: octet counting, so that no content can end a message.
                 connection.sendall(b"%d %b" % (len(message), message) if stream else message)
         beside = self._resume.with_name(f".{self._resume.name}.new")
         FileSink(beside).write(lines[-1:])
@@ -150,16 +150,16 @@ Sink = FileSink | SyslogSink
 
 
 async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
-    """Write every event that is not written yet.
+    """Write all events after the resume point.
 
-    :raises Diverged, StoreUnavailable, OSError: what was written before stays written
+    :raises Diverged, StoreUnavailable, OSError: events written before the error remain written
     """
     point = await asyncio.to_thread(sink.point)
     while True:
         async with stores.transaction() as connection:
             events = await audit.since(connection, point.seq, limit=_BATCH)
         if point.seq and (not events or events[0][0].seq != point.seq or events[0][1] != point.hash):
-            raise Diverged(f"the trail no longer has event {point.seq} as it was streamed: was a backup restored?")
+            raise Diverged(f"event {point.seq} is missing or differs from the streamed one: was a backup restored?")
         fresh = [event for event in events if event[0].seq > point.seq]
         if fresh:
             await asyncio.to_thread(sink.write, [line(*event) for event in fresh])
@@ -171,7 +171,7 @@ async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
 
 @asynccontextmanager
 async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics) -> AsyncIterator[None]:
-    """Stream in the background for as long as the block lasts, if a stream is configured; at its end, what is left."""
+    """Stream in the background until the end of the block, if a stream is configured."""
     sinks = sinks_of(settings)
     tasks = [repeat(partial(_run, stores, sink, metrics, settings.interval_ms / 1000), name="audit-stream") for sink in sinks]
     try:
@@ -184,7 +184,7 @@ async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics
 
 
 def sinks_of(settings: AuditStream) -> list[Sink]:
-    """Where it is streamed to."""
+    """The configured sinks."""
     sinks: list[Sink] = [] if settings.file is None else [FileSink(settings.file)]
     if settings.syslog is not None and settings.resume is not None:
         sinks.append(SyslogSink(settings.syslog, settings.resume))

@@ -57,7 +57,7 @@ def build(
     provider: Provider,
     leaving: Callable[[], bool],
 ) -> tuple[web.Application, web.Application]:
-    """The applications of the two ports.
+    """Build both applications.
 
     :param leaving: whether the service is shutting down
     """
@@ -72,7 +72,7 @@ def build(
 
 
 class _Shared(NamedTuple):
-    """What both ports are built from."""
+    """The dependencies of both ports."""
 
     settings: AdminSettings
     vault: Vault

@@ -7,25 +7,27 @@ from typing import Any, NamedTuple
 
 from gateway.errors import GerbangError
 
-# A proxy has no business with the tokens that travel here.
+# No proxy: requests contain tokens.
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class Unanswered(GerbangError):
-    """There is no answer: the service is away, slow, or the URL is none. One line."""
+    """The service did not answer, or the URL is invalid. The message is one line."""
 
 
 class Reply(NamedTuple):
+    """An HTTP answer."""
+
     status: int
     content: Any
-    """Parsed JSON, or text when it is not JSON."""
+    """Parsed JSON, or text if it is not JSON."""
 
 
 def ask(method: str, url: str, *, body: object = None, form: bytes | None = None, token: str | None = None, seconds: float = 15) -> Reply:
-    """One call.
+    """Send one request.
 
     :param body: sent as JSON
-    :param form: sent as it is, ``application/x-www-form-urlencoded``
+    :param form: sent unchanged, as ``application/x-www-form-urlencoded``
     :param token: sent as a bearer token
     :raises Unanswered: there is no answer; a refusal is an answer
     """
@@ -38,7 +40,7 @@ def ask(method: str, url: str, *, body: object = None, form: bytes | None = None
     if body is not None:
         headers["Content-Type"] = "application/json"
         data = json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # the scheme was looked at
+    request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # the scheme was checked
     try:
         with _OPENER.open(request, timeout=seconds) as answer:
             return Reply(answer.status, _parsed(answer.read()))
@@ -50,7 +52,7 @@ def ask(method: str, url: str, *, body: object = None, form: bytes | None = None
     except urllib.error.URLError as error:
         raise Unanswered(f"{url} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}") from None
     except (OSError, ValueError) as error:
-        raise Unanswered(f"{url} cannot be asked: {error}") from None
+        raise Unanswered(f"{url}: {error}") from None
 
 
 def _parsed(raw: bytes) -> Any:
@@ -61,7 +63,7 @@ def _parsed(raw: bytes) -> Any:
 
 
 def explanation(reply: Reply) -> str:
-    """A refusal in words: its detail, then every problem that it lists."""
+    """A refusal as text: its detail, then each problem that it lists."""
     answer = reply.content
     if not isinstance(answer, dict):
         return f"{reply.status} {answer}".strip()

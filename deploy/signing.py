@@ -1,6 +1,6 @@
 """Signs requests as a client does, in every dialect. Pure: the time and the nonce are arguments.
 
-Written from the contract alone, not from the gate's own code: when both agree, both were understood.
+Written from the contract, independently of the gate's code, so that each checks the other.
 """
 
 import base64
@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
 DIALECTS = ("mobee", "binance", "rfc9421")
 SESSIONS = ("mobee", "binance")
-"""Dialects that are spoken inside a WebSocket, too."""
+"""Dialects that also exist for WebSocket sessions."""
 LOG_IN_ID = "log-in"
-"""The ``id`` of the message that logs in, in the dialect ``binance``."""
+"""The ``id`` of the log-in message in the dialect ``binance``."""
 _RFC9421_NAMES = {"hmac-sha256": "hmac-sha256", "ed25519": "ed25519", "rsa-sha256": "rsa-v1_5-sha256"}
 
 
 @dataclass(frozen=True)
 class SigningKey:
-    """A key id and what signs for it: the secret's text for HMAC, else a private key."""
+    """A key id with its secret (text, for HMAC) or private key."""
 
     key_id: str
     material: str | Ed25519PrivateKey | RSAPrivateKey
@@ -50,14 +50,14 @@ class SigningKey:
 
 
 class Outgoing(NamedTuple):
-    """A request ready to be sent: ``target`` is path and query exactly as they go on the wire."""
+    """A signed request: ``target`` is path and query exactly as sent."""
 
     method: str
     target: str
     headers: dict[str, str]
     body: bytes
     signed: str
-    """What was signed, to compare with the gate's ``string_to_sign``."""
+    """The signed text, to compare with the gate's ``string_to_sign``."""
 
 
 def sign(dialect: str, key: SigningKey, method: str, target: str, body: bytes, *, now_ms: int, nonce: str) -> Outgoing:
@@ -66,7 +66,7 @@ def sign(dialect: str, key: SigningKey, method: str, target: str, body: bytes, *
     :param dialect: one of :data:`DIALECTS`
     :param target: path and query, percent-encoded already; nothing is re-encoded
     :param now_ms: Unix milliseconds
-    :param nonce: fresh for each request; only ``rfc9421`` has a place for it
+    :param nonce: unique for each request; only used by ``rfc9421``
     """
     if dialect == "rfc9421":
         return _rfc9421(key, method, target, body, now_ms=now_ms, nonce=nonce)
@@ -74,7 +74,7 @@ def sign(dialect: str, key: SigningKey, method: str, target: str, body: bytes, *
 
 
 def content_type(body: bytes) -> dict[str, str]:
-    """JSON when it looks like JSON, else a form; nothing for no body."""
+    """The Content-Type: JSON if the body looks like JSON, else a form; none for an empty body."""
     if not body:
         return {}
     return {"Content-Type": "application/json" if body.lstrip()[:1] in (b"{", b"[") else "application/x-www-form-urlencoded"}
@@ -85,7 +85,7 @@ def _base64(value: bytes) -> str:
 
 
 def _mobee(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: int) -> Outgoing:
-    """Milliseconds rather than seconds: two equal orders within one second are then two requests, not a replay."""
+    """Uses milliseconds, so that two identical orders within one second are not a replay."""
     message = f"{method}\n{urlsplit(target).path}\n{now_ms}".encode() + (b"\n" + body if body else b"")
     headers = content_type(body) | {
         "X-API-Key": key.key_id,
@@ -96,7 +96,7 @@ def _mobee(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: in
 
 
 def _binance(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: int) -> Outgoing:
-    """The parameters go where there are some already; the signature is the last one."""
+    """Parameters are added to the query or form that exists; the signature is last."""
     path, _, query = target.partition("?")
     in_body = bool(body)
     parameters = body.decode() if in_body else query
@@ -112,7 +112,7 @@ def _binance(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: 
 
 
 def _rfc9421(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: int, nonce: str) -> Outgoing:
-    """RFC 9421 §2.5 (signature base) with the components the gate asks for; RFC 9530 for the digest."""
+    """Signs the components that the gate requires (RFC 9421 §2.5), with a digest (RFC 9530)."""
     path, mark, query = target.partition("?")
     components = {"@method": method, "@path": path}
     headers = content_type(body)
@@ -131,7 +131,7 @@ def _rfc9421(key: SigningKey, method: str, target: str, body: bytes, *, now_ms: 
 
 
 def log_in(dialect: str, key: SigningKey, *, now_ms: int) -> str:
-    """The message that logs a WebSocket session in.
+    """The log-in message of a WebSocket session.
 
     :param dialect: one of :data:`SESSIONS`
     """
@@ -140,7 +140,7 @@ def log_in(dialect: str, key: SigningKey, *, now_ms: int) -> str:
     api = json.dumps({"public_key": key.key_id, "timestamp": now_ms})
     signature = key.sign(api.encode())
     text = signature.hex() if key.algorithm == "hmac-sha256" else _base64(signature)
-    return f'{{"method":"login","api":{api},"hmac":"{text}"}}'  # the very text of api that was signed
+    return f'{{"method":"login","api":{api},"hmac":"{text}"}}'  # exactly the signed text of api
 
 
 def signed_message(key: SigningKey, own_id: int | str, method: str, params: Mapping[str, int | str], *, now_ms: int) -> str:

@@ -1,8 +1,8 @@
 """The wheel's build hook: compiles the data plane with mypyc.
 
-``pip install .`` and whatever else builds a wheel run it (``[tool.hatch.build.targets.wheel.hooks.custom]``). The sources are compiled in a
-folder of their own, never in the checkout, where a stale extension would win over an edited source. Without a C compiler the same sources
-make a pure wheel, and a line says so. An editable installation stays interpreted; ``HATCH_BUILD_NO_HOOKS=true`` leaves the hook out.
+Everything that builds a wheel, such as ``pip install .``, runs it (``[tool.hatch.build.targets.wheel.hooks.custom]``). The sources are
+compiled in a separate folder, never in the checkout, where a stale extension would take precedence over an edited source. Without a C
+compiler the result is a pure wheel, with a warning. An editable installation stays interpreted; ``HATCH_BUILD_NO_HOOKS=true`` skips it.
 """
 
 import os
@@ -36,10 +36,10 @@ MODULES = (
     "telemetry/histogram",
     "websocket/frames", "websocket/messages",
 )  # fmt: skip
-"""Of ``gateway``. Classes in here have slots, inherit only from one another, and are made by plain constructors."""
+"""Compiled modules of ``gateway``. Their classes have slots, inherit only from one another, and have plain constructors."""
 
 REQUIRED = "GERBANG_WHEEL"
-"""An environment variable: ``compiled`` makes a build fail that cannot compile, ``pure`` does not try."""
+"""An environment variable: with ``compiled`` a build without compiler fails, with ``pure`` nothing is compiled."""
 TOOLS = ("mypy==2.4.1", "setuptools>=80")
 _CHECKER = "[mypy]\nplugins = pydantic.mypy\nignore_missing_imports = true\n"
 _SETUP = """
@@ -48,7 +48,7 @@ from setuptools import setup
 
 setup(name="gerbang", packages=[], ext_modules=mypycify({arguments!r}, opt_level="2", debug_level="0"))
 """
-_SECONDS = 3_600  # a busy core of a small machine, or one that is emulated
+_SECONDS = 3_600  # for slow or emulated machines
 
 
 class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
@@ -58,11 +58,11 @@ class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
     _work: tempfile.TemporaryDirectory[str] | None = None
 
     def dependencies(self) -> list[str]:
-        """What the build environment needs: the compiler, and the packages whose types it reads."""
+        """Build requirements: the compiler, and the packages whose types it reads."""
         return [*self.metadata.core.dependencies, *TOOLS]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile and add what was compiled to the wheel, unless it is an editable one."""
+        """Compile, and add the result to the wheel, unless it is an editable one."""
         wanted = os.environ.get(REQUIRED, "")
         if version == "editable" or wanted == "pure":
             return
@@ -75,14 +75,14 @@ class CompiledModules(BuildHookInterface):  # type: ignore[type-arg]
         except subprocess.SubprocessError as error:
             self._work.cleanup()
             said = (getattr(error, "output", None) or b"").decode("utf-8", "replace").strip().splitlines()[-20:]
-            self._without("\n".join([f"the compiler failed ({error}); it said last:", *said]), wanted)
+            self._without("\n".join([f"the compiler failed ({error}); end of its output:", *said]), wanted)
             return
         build_data["pure_python"] = False
         build_data["infer_tag"] = True
         build_data["force_include"].update(made)
 
     def finalize(self, _version: str, _build_data: dict[str, Any], _artifact_path: str) -> None:
-        """Remove what was compiled: it is in the wheel."""
+        """Remove the build folder."""
         if self._work is not None:
             self._work.cleanup()
 
@@ -96,7 +96,7 @@ def compile_modules(root: Path, work: Path) -> dict[str, str]:
     """Compile :data:`MODULES` of the checkout ``root`` in the empty folder ``work``.
 
     :return: each extension's path, and its path in the wheel
-    :raises subprocess.SubprocessError: the compiler failed, with its output, or takes too long
+    :raises subprocess.SubprocessError: the compiler failed, with its output, or took too long
     """
     shutil.copytree(root / "gateway", work / "gateway", ignore=shutil.ignore_patterns("__pycache__", "*.so"))
     (work / "mypy.ini").write_text(_CHECKER)

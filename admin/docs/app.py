@@ -24,16 +24,16 @@ from gateway.errors import StoreUnavailable
 from gateway.runtime import clock
 
 NO_SESSION = '<meta name="csrf-token" content="">'
-"""What ``reference.html`` has where the token of a session goes."""
+"""The placeholder in ``reference.html`` for a session's CSRF token."""
 _TEMPLATES = Path(__file__).parent / "templates"
 _NO_GATEWAY = "https://api.example.com"
 
 
 def setup(application: web.Application, settings: AdminSettings, admin_api: Mapping[str, Any], browsers: Browsers) -> None:
-    """Add the guide, when a gateway is configured to tell of.
+    """Add the guide, if ``[docs]`` names a gateway's configuration.
 
     :param admin_api: OpenAPI document of this service
-    :param browsers: whose logins the explorer of the API may use
+    :param browsers: the sessions that the API explorer may use
     :raises ConfigError: the gateway's configuration cannot be used
     """
     if settings.docs is None:
@@ -52,23 +52,23 @@ def setup(application: web.Application, settings: AdminSettings, admin_api: Mapp
     for name, path in (("guide", ""), ("reference", "/api")):
         pages_of = {language: made[name, language] for language in LANGUAGES}
         personal = browsers if name == "reference" else None
-        application.router.add_get(f"/docs{path}", _served(pages_of, None, headers, personal))
+        application.router.add_get(f"/docs{path}", _page_handler(pages_of, None, headers, personal))
         for language in LANGUAGES:
-            application.router.add_get(f"/docs/{language}{path}", _served(pages_of, language, headers, personal))
-    application.router.add_get("/docs/gateway.json", _json(gateway_api))
+            application.router.add_get(f"/docs/{language}{path}", _page_handler(pages_of, language, headers, personal))
+    application.router.add_get("/docs/gateway.json", _json_handler(gateway_api))
     for example in render.examples(gateway_url):
-        application.router.add_get(f"/docs/examples/{example.name}", _file(example.text))
+        application.router.add_get(f"/docs/examples/{example.name}", _file_handler(example.text))
 
 
-def _served(made: Mapping[str, str], fixed: str | None, headers: Mapping[str, str], browsers: Browsers | None) -> Handler:
-    """A page in this language, or in the browser's.
+def _page_handler(made: Mapping[str, str], fixed: str | None, headers: Mapping[str, str], browsers: Browsers | None) -> Handler:
+    """A handler that serves a page in the given language, or in the browser's.
 
-    :param browsers: the page carries the CSRF token of a session, so that it may call the API as whoever is logged in
+    :param browsers: if given, the page contains the session's CSRF token, so that it can call the API
     """
 
     async def serve(request: web.Request) -> web.Response:
-        asked = request.headers.get("Accept-Language", "")
-        language = fixed or choose(account=None, cookie=request.cookies.get(LANGUAGE_COOKIE), accept_language=asked)
+        accepted = request.headers.get("Accept-Language", "")
+        language = fixed or choose(account=None, cookie=request.cookies.get(LANGUAGE_COOKIE), accept_language=accepted)
         answered = {**headers, "Content-Language": language}
         if fixed is None:
             answered["Vary"] = "Accept-Language, Cookie"
@@ -82,7 +82,7 @@ def _served(made: Mapping[str, str], fixed: str | None, headers: Mapping[str, st
 
 
 async def _csrf_token(request: web.Request, browsers: Browsers | None) -> str | None:
-    """Of the session that the request brings; the guide is read without one, and without the store of sessions."""
+    """The CSRF token of the request's session; ``None``: no session, or Redis is unavailable. The guide needs neither."""
     try:
         session = None if browsers is None else await browsers.session(request, clock.now_ms())
     except StoreUnavailable:
@@ -90,7 +90,7 @@ async def _csrf_token(request: web.Request, browsers: Browsers | None) -> str | 
     return None if session is None else session.csrf_token
 
 
-def _file(text: str) -> Handler:
+def _file_handler(text: str) -> Handler:
     async def serve(_request: web.Request) -> web.Response:
         headers = {"Content-Disposition": "attachment", "X-Content-Type-Options": "nosniff"}
         return web.Response(text=text, headers=headers)
@@ -98,7 +98,7 @@ def _file(text: str) -> Handler:
     return serve
 
 
-def _json(document: Mapping[str, Any]) -> Handler:
+def _json_handler(document: Mapping[str, Any]) -> Handler:
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

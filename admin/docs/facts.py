@@ -1,4 +1,4 @@
-"""What the guide states about the gateway, read from the gateway's configuration file: routes, limits, dialects. No secret is read."""
+"""The parts of the gateway's configuration that the guide documents: routes, limits, dialects. No secret is read."""
 
 from pathlib import Path
 from typing import Any
@@ -17,15 +17,15 @@ class GateFacts(Section):
     auth: Auth = Auth()
     limits: Limits = Limits()
     upstreams: dict[str, Any] = Field(default_factory=dict)
-    """Names alone are used: routes are checked against them."""
+    """Only the names are used, to check the routes."""
     routes: tuple[RouteConfig, ...] = ()
     tiers: dict[str, Tier] = Field(default_factory=dict)
     methods: dict[str, dict[str, MethodConfig]] = Field(default_factory=dict)
 
 
 def read_facts(path: Path) -> GateFacts:
-    """Stores, vault and the rest are neither resolved nor looked at: this process need not be able to read them.
+    """Read these sections. References in others (stores, vault) are not resolved, since this process may not be able to read them.
 
-    :raises ConfigError: the file cannot be read, or what is used of it is wrong
+    :raises ConfigError: the file cannot be read, or one of these sections is invalid
     """
     return validate(read(path, only=frozenset(GateFacts.model_fields)), GateFacts)

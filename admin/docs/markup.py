@@ -9,7 +9,7 @@ _INLINE = re.compile(r"`(?P<code>[^`]+)`|\*\*(?P<strong>[^*]+)\*\*|\[(?P<text>[^
 
 
 def html(text: str) -> Markup:
-    """Blocks of a text; whatever is not one of the few forms stands as it is, escaped."""
+    """Render a text: fenced code, lists, paragraphs. Anything else is escaped."""
     done, start = Markup(), 0
     for fence in _FENCE.finditer(text):
         done += _plain(text[start : fence.start()]) + code(fence[2])
@@ -18,12 +18,12 @@ def html(text: str) -> Markup:
 
 
 def code(text: str) -> Markup:
-    """A program or a configuration. It can be reached and scrolled by keyboard."""
+    """A code block, which can be focused and scrolled by keyboard."""
     return Markup('<pre tabindex="0"><code>{}</code></pre>').format(text)
 
 
 def inline(text: str) -> Markup:
-    """One line."""
+    """Render one line: code, bold, links."""
     done, start = Markup(), 0
     for found in _INLINE.finditer(text):
         done += escape(text[start : found.start()])

@@ -29,25 +29,27 @@ _KEY = _object(
 _SCHEMES = {
     "mobee": [("X-API-Key", "The key id."), ("X-Request-Timestamp", "Unix time."), ("X-Request-Signature", "Base64 of the signature.")],
     "binance": [("X-MBX-APIKEY", "The key id; timestamp and signature are parameters.")],
-    "rfc9421": [("Signature-Input", "What is covered, and the key id."), ("Signature", "The signature (RFC 9421).")],
+    "rfc9421": [("Signature-Input", "Covered components and the key id."), ("Signature", "The signature (RFC 9421).")],
 }
 
 
 def document(facts: GateFacts, *, version: str, server: str) -> dict[str, Any]:
-    """The whole document; its security schemes are the headers of the dialects that are spoken.
+    """The document; its security schemes are the header fields of the configured dialects.
 
-    :param server: the gateway's address
+    :param server: the gateway's URL
     """
     schemes = {dialect: [f"{dialect} {name}" for name, _ in _SCHEMES[dialect]] for dialect in facts.auth.dialects}
     return {
         "openapi": "3.1.0",
-        "info": {"title": "Gateway", "version": version, "description": "What the gateway answers itself."},
+        "info": {"title": "Gateway", "version": version, "description": "Endpoints that the gateway answers itself."},
         "servers": [{"url": server}],
         "paths": {
-            "/gateway/v1/time": {"get": _operation("time", "The gateway's clock", _TIME)},
-            "/gateway/v1/ip": {"get": _operation("ip", "The address that the gateway sees", _ADDRESS, "400")},
+            "/gateway/v1/time": {"get": _operation("time", "The gateway's time", _TIME)},
+            "/gateway/v1/ip": {"get": _operation("ip", "The client IP address that the gateway sees", _ADDRESS, "400")},
             "/gateway/v1/key": {
-                "get": _operation("key", "The key that signed: permissions, addresses, limits left", _KEY, "401", "403", "429")
+                "get": _operation(
+                    "key", "The key that signed the request: permissions, IP allowlist, remaining limits", _KEY, "401", "403", "429"
+                )
                 | {"security": [{name: [] for name in names} for names in schemes.values()]}
             },
         },

@@ -15,31 +15,31 @@ EXAMPLES = {
     "sessions": ("python/session.py", "node/session.mjs"),
     "spreadsheets": ("google-apps-script/Gerbang.gs",),
 }
-"""Files by the section that shows them."""
+"""The files that each section shows."""
 _ROW = re.compile(r"^\| `([\w./-]+)` \| (.*) \|$", re.MULTILINE)
-"""Of the table in ``README.md``: a file, and what is said of it."""
+"""A row of the table in ``README.md``: a file and its description."""
 
 
 class Example(NamedTuple):
-    """A file."""
+    """An example file."""
 
     name: str
     text: str
     about: str
-    """What it is, how it is run and what it needs; as in ``markup``, in English."""
+    """Its description, in ``markup``'s syntax, in English."""
 
 
 class Program(NamedTuple):
-    """A part of the guide of trading programs."""
+    """A section of the guide about trading programs."""
 
     anchor: str
     name: str
     text: str
-    """As in ``markup``, in English."""
+    """In ``markup``'s syntax, in English."""
 
 
 def examples() -> dict[str, list[Example]]:
-    """The files of each section, whole."""
+    """The example files of each section."""
     about = dict(_ROW.findall((CLIENTS / "README.md").read_text("utf-8")))
     return {
         section: [Example(name, (CLIENTS / name).read_text("utf-8"), _sentences(about[name])) for name in names]
@@ -53,7 +53,7 @@ def _sentences(row: str) -> str:
 
 
 def programs() -> list[Program]:
-    """Every part of ``GUIDE.md``."""
+    """Every section of ``GUIDE.md``."""
     parts = re.split(r"^## ", (CLIENTS / "GUIDE.md").read_text("utf-8"), flags=re.MULTILINE)[1:]
     return [_program(*part.split("\n", 1)) for part in parts]
 

@@ -9,7 +9,7 @@ from gateway.errors import Refusal
 
 
 class Code(NamedTuple):
-    """One code that a program may see, and where its answer comes from."""
+    """One error code, and which service returns it."""
 
     code: str
     statuses: tuple[int, ...]
@@ -18,7 +18,7 @@ class Code(NamedTuple):
 
 
 def codes() -> list[Code]:
-    """Each code once, by status; a code of both services counts as the gate's."""
+    """Each code once, ordered by status; a code of both services is listed as the gateway's."""
     found: dict[str, Code] = {}
     for module, by_gate in ((gateway.errors, True), (admin.errors, False)):
         for kind in _refusals(module):

@@ -20,16 +20,18 @@ CAUSES: dict[str, dict[str, list[str]]] = tomllib.loads((_HERE / "refusals.toml"
 
 
 class Source(NamedTuple):
-    """What the pages are made of."""
+    """The data that the pages show."""
 
     facts: GateFacts
     gateway_url: str
     admin_api: Mapping[str, Any]
-    """OpenAPI, as the gateway's."""
+    """An OpenAPI document, like ``gateway_api``."""
     gateway_api: Mapping[str, Any]
 
 
 class Section(NamedTuple):
+    """A section of the guide."""
+
     id: str
     title: str
     text: Markup
@@ -80,7 +82,7 @@ def _sections(source: Source, language: str) -> list[Section]:
             continue
         title, text = section["en" if language == "en" else "id_"]
         text = re.sub(r"{(gateway|stream|window_s|max_window_s)}", lambda name: names[name[1]], text)
-        examples = [_there(example, names) for part in section.get("examples", ()) for example in found[part]]
+        examples = [_with_addresses(example, names) for part in section.get("examples", ()) for example in found[part]]
         if language != "en":
             examples = [example._replace(about=TEXTS["examples"][example.name]) for example in examples]
         made.append(Section(section["id"], title, markup.html(text), section.get("block", ""), examples))
@@ -88,22 +90,22 @@ def _sections(source: Source, language: str) -> list[Section]:
 
 
 def examples(gateway_url: str) -> list[programs.Example]:
-    """Every example of the guide, with this gateway's address: what it is downloaded as."""
-    return [_there(example, _addresses(gateway_url)) for part in programs.examples().values() for example in part]
+    """Every example of the guide for download, with this gateway's address."""
+    return [_with_addresses(example, _addresses(gateway_url)) for part in programs.examples().values() for example in part]
 
 
 def _addresses(gateway_url: str) -> dict[str, str]:
     return {"gateway": gateway_url, "stream": re.sub("^http", "ws", gateway_url)}
 
 
-def _there(example: programs.Example, names: Mapping[str, str]) -> programs.Example:
-    """An example with this gateway's address in place of that of ``gerbang up``."""
+def _with_addresses(example: programs.Example, names: Mapping[str, str]) -> programs.Example:
+    """An example with this gateway's address instead of that of ``gerbang up``."""
     text = example.text.replace("ws://127.0.0.1:8080", names["stream"]).replace("http://127.0.0.1:8080", names["gateway"])
     return example._replace(text=text)
 
 
 def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
-    """Name, meaning and value of each limit that is set; one that this version does not know is left out."""
+    """Name, description and value of each limit that is set."""
     values = {**dict(facts.auth), **dict(facts.limits)}
     texts = {name: text[language] for name, text in TEXTS["limits"].items()}
     found = [(name, text, str(values[name])) for name, text in texts.items() if values.get(name) is not None]
@@ -116,7 +118,7 @@ def _limits(facts: GateFacts, language: str) -> list[tuple[str, str, str]]:
 
 
 class Operation(NamedTuple):
-    """One call of an OpenAPI document, as the page of reference shows it."""
+    """One operation of an OpenAPI document, as the reference page shows it."""
 
     method: str
     path: str
@@ -124,7 +126,7 @@ class Operation(NamedTuple):
     summary: str
     signed: bool
     example: str
-    """Of its body, as JSON; ``""``: it takes none."""
+    """An example body, as JSON; ``""``: it has none."""
     statuses: list[tuple[str, str]]
 
 
@@ -145,12 +147,13 @@ def _operations(document: Mapping[str, Any]) -> list[Operation]:
 
 
 def example(document: Mapping[str, Any], operation: Mapping[str, Any]) -> str:
+    """An example of the operation's JSON body; ``""``: it has none."""
     content = operation.get("requestBody", {}).get("content", {}).get("application/json")
     return "" if content is None else json.dumps(_of_schema(document, content.get("schema", {}), 0), indent=2)
 
 
 def _of_schema(document: Mapping[str, Any], schema: Mapping[str, Any], depth: int) -> Any:
-    """A value that shows a schema's shape: its example, a default, the first choice, or an empty one of its type."""
+    """An example value of a schema: its example, default or first choice, or an empty value of its type."""
     if "$ref" in schema:
         found: Any = document
         for part in schema["$ref"].removeprefix("#/").split("/"):
@@ -163,7 +166,7 @@ def _of_schema(document: Mapping[str, Any], schema: Mapping[str, Any], depth: in
             return schema[known]
     if schema.get("enum"):
         return schema["enum"][0]
-    if "properties" in schema and depth < 4:  # before "allOf", which holds rules about them
+    if "properties" in schema and depth < 4:  # before "allOf", which contains constraints on them
         return {name: _of_schema(document, inner, depth + 1) for name, inner in schema["properties"].items()}
     choices = schema.get("anyOf") or schema.get("oneOf") or schema.get("allOf")
     if choices:

@@ -61,7 +61,7 @@ class TokenVerifier:
         return await self.verify(token, now_ms=now_ms, ask_more=ask_more)
 
     async def _userinfo(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
-        """The claims of userinfo for a bearer of this token, asked once in :data:`_USERINFO_FOR_MS`. An ID token gets none there."""
+        """The userinfo claims for this token, cached for :data:`_USERINFO_FOR_MS`; none if it is an ID token."""
         name = hashlib.sha256(token.encode()).digest()
         asked_ms, claims = self._answers.get(name, (now_ms - _USERINFO_FOR_MS, {}))
         if not 0 <= now_ms - asked_ms < _USERINFO_FOR_MS:
@@ -77,7 +77,7 @@ class TokenVerifier:
         :param now_ms: Unix milliseconds
         :param expected_nonce: for an ID token that answers a login of ours
         :param ask_more: called if e-mail or KYC claims are not in the token
-        :raises Unauthenticated: saying what is wrong, without repeating the token
+        :raises Unauthenticated: with the reason, never with the token
         :raises IdentityProviderUnavailable: the issuer's keys are not available
         """
         kid = _header(token)
@@ -86,7 +86,7 @@ class TokenVerifier:
             raise Unauthenticated.because("The token is signed by a key that the issuer does not publish.", token_given=True)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", SecurityWarning)  # EdDSA: RFC 9864 gave it other names, which providers do not write yet
+                warnings.simplefilter("ignore", SecurityWarning)  # EdDSA: renamed by RFC 9864, but providers still use the old name
                 claims = jwt.decode(token, KeySet(keys), registry=self._registry).claims
         except _UNREADABLE as error:
             raise Unauthenticated.because(
@@ -96,7 +96,7 @@ class TokenVerifier:
         return self._caller(await self._completed(claims, ask_more), token)
 
     async def _completed(self, claims: Mapping[str, Any], ask_more: AskMore | None) -> Mapping[str, Any]:
-        """The token's claims, completed by those of userinfo; the token's own take precedence."""
+        """The token's claims, completed by userinfo; the token's own take precedence."""
         wanted = ("email", self._kyc.claim)
         if ask_more is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
             more = await ask_more(claims["sub"])
@@ -106,7 +106,7 @@ class TokenVerifier:
         for name in wanted:
             if name not in claims and name not in self._missed:
                 self._missed.add(name)
-                advice = "ask for the scope that carries it in oidc.scopes, or correct kyc.claim; without it customers count as unverified"
+                advice = "add the scope that provides it to oidc.scopes, or correct kyc.claim; without it customers count as unverified"
                 _log.warning("claim_absent", claim=name, advice=advice if name == self._kyc.claim else "notices by mail reach nobody")
         return claims
 
@@ -129,7 +129,7 @@ class TokenVerifier:
         except InvalidClaimError as error:
             raise Unauthenticated.because(_WRONG_CLAIM.get(error.claim, "A claim of the token is wrong."), token_given=True) from None
         several = isinstance(claims["aud"], list) and len(claims["aud"]) > 1
-        # An ID token that answers our own login is ours alone; a bearer token may be another client's that the settings name.
+        # The ID token of our own login must be issued to this client; a bearer token may be issued to another configured client.
         ours = {self._oidc.audience} if expected_nonce is not None else {self._oidc.audience, *self._oidc.other_clients}
         party = claims.get("azp", None if several else self._oidc.audience)
         if not isinstance(party, str) or party not in ours:

@@ -157,7 +157,7 @@ def _words(_: Translate, topic: Topic, detail: Mapping[str, object]) -> tuple[st
                 _("A request with your API key and a valid signature came from an IP address that is not in its list. It was refused."),
                 _(
                     "If your bot has a new IP address, create a new API key with it and delete this one. "
-                    "If it was not you, somebody else has your secret: delete the API key at once."
+                    "If it was not you, someone else has your secret: delete the API key at once."
                 ),
             )
     return _words_of_ends(_, topic, detail) or _words_of_accounts(_, topic, detail, not_you)
@@ -208,7 +208,7 @@ def _words_of_accounts(_: Translate, topic: Topic, detail: Mapping[str, object],
                 _("The exchange ended the freeze of your account. Your API keys work again."),
                 support,
             )
-    return _("Login from a new address"), _("Somebody logged in to your API keys from an IP address not seen before."), not_you
+    return _("Login from a new address"), _("Someone logged in to API Management from a new IP address."), not_you
 
 
 def _expiry_ms(notice: Pending) -> object:

@@ -62,7 +62,7 @@ class Sender:
         self._wake = {route.channel: asyncio.Event() for route in routes}
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Run until cancelled."""
         await repeated(self._stand_by, name="notices")
 
     async def _stand_by(self) -> None:

@@ -107,8 +107,8 @@ def _current_address(visit: Visit) -> dict[str, object]:
     _ = visit.language.translations.gettext
     text = visit.provenance.client_ip
     if text is None:
-        return {"text": "", "usable": False, "why": _("Your present address is not known here.")}
+        return {"text": "", "usable": False, "why": _("Your current address is not known here.")}
     if why_not_public(ip_address(text)) is not None:
-        why = _("You are here from %(address)s, which is not a public address: it cannot be listed.")
+        why = _("Your current address %(address)s is not public: it cannot be listed.")
         return {"text": text, "usable": False, "why": why % {"address": text}}
     return {"text": text, "usable": True, "why": ""}

@@ -155,9 +155,9 @@ def assertion_options(relying_party: RelyingParty, *, challenge: bytes, allowed:
 
 
 def claimed_credential_id(response: Mapping[str, Any]) -> bytes:
-    """Which credential the browser says it used: to find the passkey to verify with, proving nothing yet.
+    """The credential id in an unverified response, only used to select the passkey to verify with.
 
-    :raises PasskeyRefused: when the response names none
+    :raises PasskeyRefused: the response contains none
     """
     claimed = response.get("id")
     if not isinstance(claimed, str) or not claimed.isascii() or len(claimed) > 2 * _MAX_CREDENTIAL_ID:
@@ -171,11 +171,11 @@ def claimed_credential_id(response: Mapping[str, Any]) -> bytes:
 def verify_assertion(
     response: Mapping[str, Any], *, expected_challenge: bytes, relying_party: RelyingParty, passkey: Passkey, expected_account: str
 ) -> int:
-    """The signature counter to keep (WebAuthn §7.2). It must be stored before the step-up counts.
+    """Verify a response (WebAuthn §7.2). Returns the new signature counter, which must be stored before the proof is accepted.
 
     :param response: ``AuthenticationResponseJSON`` as the browser's ``toJSON()`` gives it
-    :raises PasskeyRefused: another challenge, origin, relying party, credential or account; user not verified;
-        a counter that did not grow (§6.1.1: the authenticator may have been cloned); a wrong signature
+    :raises PasskeyRefused: wrong challenge, origin, relying party, credential, account or signature; the user was not verified; or
+        the counter did not increase (§6.1.1: the authenticator may have been cloned)
     """
     if claimed_credential_id(response) != passkey.credential_id:
         raise PasskeyRefused("another credential")
@@ -198,12 +198,12 @@ def verify_assertion(
 
 
 def user_handle(account_id: str) -> bytes:
-    """What an authenticator files the account under: stable, and telling nothing about the customer (WebAuthn §14.6.1)."""
+    """The WebAuthn user handle of an account: stable, without personal data (WebAuthn §14.6.1)."""
     return hashlib.sha256(b"gerbang passkey user\0" + account_id.encode()).digest()
 
 
 def _check_user_handle(response: Mapping[str, Any], expected_account: str) -> None:
-    # WebAuthn §7.2 step 6: optional for credentials named in allowCredentials, but when present it must be the account's.
+    # WebAuthn §7.2 step 6: optional with allowCredentials, but if present it must be the account's.
     inner = response.get("response")
     handle = inner.get("userHandle") if isinstance(inner, Mapping) else None
     if isinstance(handle, str) and handle and base64url_to_bytes(handle) != user_handle(expected_account):

@@ -5,10 +5,10 @@ import secrets
 
 COUNT = 10
 
-# Crockford's Base32: no letter that is taken for a digit or another letter.
+# Crockford's Base32: no letter that could be mistaken for a digit or another letter.
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _MISREAD = str.maketrans("OIL", "011", " -\t\n")
-_CHARACTERS = 16  # 80 bits: a plain hash of it cannot be searched
+_CHARACTERS = 16  # 80 bits: too many for a brute-force search of the hashes
 _DOMAIN = b"gerbang recovery code 1\x00"
 
 
@@ -18,7 +18,7 @@ def new_codes() -> tuple[str, ...]:
 
 
 def digest(account_id: str, code: str) -> bytes:
-    """What is stored, and what a code that is entered is found by, however it was typed."""
+    """The stored hash of a code. Case, separators and look-alike characters do not matter."""
     typed = code.upper().translate(_MISREAD)
     return hashlib.sha256(_DOMAIN + account_id.encode() + b"\x00" + typed.encode(errors="replace")).digest()
 

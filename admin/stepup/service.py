@@ -1,7 +1,7 @@
 """The step-up service: opens a challenge for an intent, and accepts or refuses its proof.
 
-Both work in the caller's transaction. :meth:`StepUp.redeem` hands a refusal back instead of raising it, because what it wrote (the
-count of failures, the audit row) must be committed while nothing else is: callers commit, then raise.
+Both work in the caller's transaction. :meth:`StepUp.redeem` returns a refusal instead of raising it, because the
+failure count and the audit row must be committed: callers commit, then raise it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ RECOVERY_CODE = "recovery_code"
 
 @dataclass(frozen=True, slots=True)
 class Proof:
-    """What the customer sent for a challenge: one method's answer."""
+    """The customer's answer to a challenge, by one method."""
 
     challenge_id: str
     method: str
@@ -39,7 +39,7 @@ class Proof:
 
 
 class Attempt(NamedTuple):
-    """Who wants what, with which proof."""
+    """A caller's attempt to perform an action, with its proof."""
 
     caller: Caller
     intent: Intent
@@ -53,26 +53,26 @@ class Offer(NamedTuple):
     challenge: Challenge
     methods: tuple[str, ...]
     passkey: Mapping[str, Any] | None
-    """``PublicKeyCredentialRequestOptionsJSON``, when the account has passkeys."""
+    """``PublicKeyCredentialRequestOptionsJSON``, if the account has passkeys."""
 
 
 class Method(Protocol):
-    """One way of proving it with a factor of one kind."""
+    """Verification of one kind of factor."""
 
     kind: Kind
 
     def options(self, challenge: Challenge, owned: Sequence[Factor]) -> Mapping[str, Any] | None:
-        """What the customer's device needs to answer, or ``None``."""
+        """Data that the customer's device needs for its answer, if any."""
 
     async def accept(self, connection: Connection, challenge: Challenge, owned: Sequence[Factor], answer: Any, now_ms: int) -> Wrong | None:
-        """``None``: proven, and what makes it work only once is written.
+        """Verify an answer and record its use, so that it is accepted only once. ``None``: accepted.
 
         :param owned: the account's confirmed factors of this kind
         """
 
 
 class TotpMethod:
-    """Codes of authenticator apps."""
+    """Verifies codes of authenticator apps."""
 
     kind = Kind.TOTP
 
@@ -83,7 +83,7 @@ class TotpMethod:
         return None
 
     async def accept(self, connection: Connection, challenge: Challenge, owned: Sequence[Factor], answer: Any, now_ms: int) -> Wrong | None:
-        del challenge  # a code is bound to its time, and to the intent by the challenge that comes with it
+        del challenge  # not part of a code, which is bound to the intent by the challenge sent with it
         verdict = Wrong.WRONG_CODE
         for factor in owned:
             accepted = totp.accepted_step(Secret(factor.open(self._vault)), str(answer), now_ms=now_ms, last_step=factor.counter)
@@ -97,17 +97,17 @@ class TotpMethod:
 class StepUp:
     """Challenges and proofs for every action.
 
-    :param methods: one per kind of factor that can be enrolled
+    :param methods: one for each supported kind of factor
     """
 
     def __init__(self, methods: Sequence[Method]) -> None:
         self._methods = {method.kind: method for method in methods}
 
     async def begin(self, connection: Connection, account: Account, caller: Caller, intent: Intent, now_ms: int) -> Offer:
-        """A challenge for an intent that the caller has checked to be allowed.
+        """Open a challenge for an intent that the caller has already checked.
 
-        :raises FactorRequired: the account has nothing to prove it with
-        :raises RateLimited: too many wrong codes, for now, and no passkey, which is offered all the same
+        :raises FactorRequired: the account has no confirmed factor
+        :raises RateLimited: too many wrong codes, and the account has no passkey, which could still be used
         """
         owned = await self.owned(connection, account)
         passkeys = [factor for factor in owned if factor.kind is Kind.PASSKEY]
@@ -131,10 +131,10 @@ class StepUp:
         return owned
 
     async def redeem(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
-        """``None``: proven, and challenge and code are used up, if the caller commits. Otherwise commit, then raise what is returned.
+        """Verify the proof. ``None``: accepted; the commit uses up challenge and code. Otherwise commit, then raise the refusal.
 
-        :param account: locked in this transaction (``accounts.lock``), which keeps guesses in line
-        :raises FactorRequired, StepUpRequired, RateLimited: nothing was tried, nothing is to be committed
+        :param account: locked in this transaction (``accounts.lock``), which serializes guesses
+        :raises FactorRequired, StepUpRequired, RateLimited: the proof was not examined; nothing to commit
         """
         owned = await self.owned(connection, account)
         if attempt.proof is None:
@@ -174,7 +174,7 @@ class StepUp:
 
 
 def takes_recovery_codes(action: Action) -> bool:
-    """A recovery code brings a customer back to their factors, and can always take rights away; it never makes a key."""
+    """Whether a recovery code is accepted: for recovering factors and removing access, but never for creating a key."""
     return action is not Action.CREATE_KEY
 
 

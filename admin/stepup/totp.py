@@ -21,22 +21,21 @@ def new_secret() -> Secret:
 
 
 def base32(secret: Secret) -> str:
-    """The secret as authenticator apps take it: shown once, at enrolment."""
+    """The secret in Base32, as authenticator apps expect it; shown once, at enrolment."""
     return b32encode(secret.reveal()).decode()
 
 
 def otpauth_uri(secret: Secret, *, account_name: str, issuer_name: str) -> str:
-    """What an authenticator app scans."""
-    # The app splits its label at the first colon.
+    """The ``otpauth:`` URI that an authenticator app scans."""
+    # Apps split the label at the first colon.
     return pyotp.TOTP(base32(secret)).provisioning_uri(name=account_name.replace(":", "_"), issuer_name=issuer_name)
 
 
 def accepted_step(secret: Secret, code: str, *, now_ms: int, last_step: int) -> int | Wrong:
-    """The time step that the code belongs to, which must be kept, or why it is refused.
+    """The code's time step, which must be stored, or why the code is refused.
 
     :param code: six digits; white space is ignored, as apps show it in groups
-    :param last_step: the last step accepted (−1 for none): a code of it or of an earlier one is refused, whether it was
-        that very code or not (RFC 6238 §5.2)
+    :param last_step: the last accepted step (−1: none); codes of that step and of earlier ones are refused (RFC 6238 §5.2)
     """
     digits = "".join(code.split())
     if len(digits) != DIGITS or not digits.isascii() or not digits.isdigit():

@@ -41,7 +41,7 @@ class _Commands(click.Group):
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
 @click.version_option(package_name="gerbang")
 def main() -> None:
-    r"""API keys for an exchange's customers, and the gate that lets a signed request through only when everything about it is right.
+    r"""API keys for an exchange's customers, and the gateway that admits requests signed with them.
 
     \b
     Example: gerbang up

@@ -9,12 +9,12 @@ import click
 from deploy.cli.arguments import identifier, words
 from deploy.cli.operator import Internal, always_json, filters, given, internal, listing, show, show_found
 
-_WHY = click.option("--reason", callback=words, help="Kept in the audit trail, for operators alone; prompted for on a terminal.")
+_WHY = click.option("--reason", callback=words, help="Recorded in the audit log, for operators only; prompted for on a terminal.")
 
 
 @click.group()
 def accounts() -> None:
-    """Search accounts, look at them, freeze and thaw them, reset their second factors."""
+    """Search, show, freeze and thaw accounts; reset their second factors."""
 
 
 @accounts.command("list")
@@ -63,7 +63,7 @@ def freeze(office: Internal, account: str, reason: str | None) -> None:
 @_WHY
 @internal
 def thaw(office: Internal, account: str, reason: str | None) -> None:
-    r"""End a freeze. The account's keys pass again, if nothing else stops them; the answer says so.
+    r"""End a freeze. Prints which of the account's keys are valid again.
 
     \b
     Example: gerbang accounts thaw demo --reason "case 4711 is closed"
@@ -79,7 +79,7 @@ def thaw(office: Internal, account: str, reason: str | None) -> None:
 def reset_factors(office: Internal, account: str, reason: str) -> None:
     r"""Remove every second factor and recovery code of an account whose holder has lost them all. It cannot be undone.
 
-    Every login ends and the account is frozen: its holder logs in anew, enrols a factor and looks through the keys; then thaw it.
+    Every login ends and the account is frozen: its holder logs in again, enrols a factor and checks the keys; then thaw it.
 
     \b
     Example: gerbang accounts reset-factors demo --reason "lost phone, identity checked by video, case 4711"
@@ -100,7 +100,7 @@ def _why(reason: str | None) -> dict[str, str]:
 
 
 def _passing(account: dict[str, Any]) -> str:
-    """Which of the account's keys pass now, and why the others do not."""
+    """Which of the account's keys are valid now, and why the others are not."""
     if account["kyc"] != "verified":
         word = "was revoked" if account["kyc"] == "revoked" else "is missing"
         return f"none of its keys passes all the same, because its identity verification {word}"

@@ -11,13 +11,13 @@ from gateway.runtime import clock, moments
 
 _ID = re.compile(r"[!-~]{1,255}")
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
-# No user, query or fragment: an endpoint's path is put behind it.
+# No user, query or fragment, since an endpoint's path is appended.
 _URL = re.compile(rf"https?://{_HOST}(?::[0-9]{{1,5}})?(?:/[!\"$->@-~]*)?")
 _HOST_PORT = re.compile(rf"{_HOST}:[0-9]{{1,5}}")
 
 
 def service_url(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
-    """The base URL of a service, without a slash at its end; ``HOST:PORT`` stands for plain HTTP."""
+    """The base URL of a service, without a trailing slash; ``HOST:PORT`` means plain HTTP."""
     url = f"http://{value}" if _HOST_PORT.fullmatch(value) else value
     if not _URL.fullmatch(url) or not _has_usable_port(url):
         raise click.BadParameter(f"{value!r} is not a service's URL: write http://HOST:PORT, https://HOST:PORT, or just HOST:PORT")

@@ -16,13 +16,13 @@ _NOTED = re.compile(r"([0-9]{1,18}):([0-9a-f]{64})")
 
 @click.group()
 def audit() -> None:
-    """The audit trail: each event holds the hash of the one before it."""
+    """The audit log: each event contains the hash of its predecessor."""
 
 
 @audit.command("list")
 @filters("account", "email", "key", "ip", "since", "until")
-@click.option("--event", help="Of one kind, e.g. key_revoked.")
-@click.option("--actor", help="By one actor: account, provider, or the name of an operator's token.")
+@click.option("--event", help="Kind of event, e.g. key_revoked.")
+@click.option("--actor", help="Actor: account, provider, or the name of an operator's token.")
 @listing
 def list_events(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
     r"""List events, latest first: number, time, event, who, account, key, client address, details.
@@ -42,9 +42,9 @@ def _line(event: dict[str, Any]) -> str:
 
 @audit.command()
 @click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the admin service's role.")
-@click.option("--expect", metavar="SEQ:HASH", help="What an earlier run printed: that event must still be there, unchanged.")
+@click.option("--expect", metavar="SEQ:HASH", help="The output of an earlier run: that event must still exist, unchanged.")
 def verify(dsn: str, expect: str | None) -> None:
-    r"""Walk the whole trail; find a changed, missing or inserted event. Prints SEQ:HASH of the last one: keep it elsewhere.
+    r"""Verify the whole audit log: detects changed, missing and inserted events. Prints SEQ:HASH of the last one: store it elsewhere.
 
     \b
     Example: gerbang audit verify --dsn postgresql://gerbang_admin@db.internal/gerbang

@@ -24,11 +24,11 @@ _METHOD = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 @click.command()
 @click.argument("method")
 @click.argument("url")
-@key_option(help="Key file; without one nothing is signed.")
-@click.option("--dialect", type=click.Choice(["mobee", "binance", "rfc9421"]), help="How to sign; the key file's own by default.")
+@key_option(help="Key file; without one the request is not signed.")
+@click.option("--dialect", type=click.Choice(["mobee", "binance", "rfc9421"]), help="Signature dialect; default: the key file's.")
 @click.option("--data", default="", help="The request's body: JSON, or a form.")
 def call(method: str, url: str, key_file: Path | None, dialect: str | None, data: str) -> None:
-    r"""Sign a request with a key file and send it; print status, body and, on a refusal, what to do about it.
+    r"""Sign a request with a key file and send it. Prints status, body and, on a refusal, what to do about it.
 
     A key file is JSON: {"key_id": "gbk_…", "secret": "gbs_…", "dialect": "mobee"}, or with "private_key" (PEM) in place of
     "secret" for Ed25519 and RSA. METHOD and URL are sent exactly as given.
@@ -46,7 +46,7 @@ def call(method: str, url: str, key_file: Path | None, dialect: str | None, data
         from deploy.signing import Outgoing, content_type
 
         if dialect is not None:
-            raise click.UsageError("--dialect says how to sign: give a key file with --key")
+            raise click.UsageError("--dialect requires a key file: --key FILE")
         request = Outgoing(method, target, content_type(body), body, "")
     else:
         from deploy.signing import sign

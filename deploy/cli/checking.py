@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 @click.option("--explain", metavar='"METHOD /path"', help="Print the route, scope, upstream and limits of this request.")
 @click.option("--strict", is_flag=True, help="An environment variable that is not set here is an error, not a note.")
 def check(file: Path, explain: str | None, strict: bool) -> None:
-    r"""Validate a gateway's or an admin service's configuration: every error at once, each with its key's path.
+    r"""Validate a gateway's or an admin service's configuration: all errors at once, each with its key path.
 
-    A configuration is often checked elsewhere than it runs: an "env:NAME" whose variable is not set here gives a note, and the
-    rest is checked with a stand-in for it.
+    A configuration is often checked on another machine than it runs on: an "env:NAME" whose variable is not set gives a note, and
+    a placeholder value is used.
 
     \b
     Example: gerbang check config/gateway.toml --explain "GET /v1/markets/BTC-IDR/summary"
@@ -94,7 +94,9 @@ def _replay(route: "Route", dialects: Sequence[str]) -> str:
     if not route.strict_replay:
         claims = "binance" in dialects and route.scope != "public" and not route.replay_off
         return "off, but for the dialect binance: reads may share a signature, never with a trade" if claims else "off"
-    return "strict: a signature passes once" if route.scope == "trade" else "strict: reads may share a signature, never with a trade"
+    return (
+        "strict: each signature is accepted once" if route.scope == "trade" else "strict: reads may share a signature, never with a trade"
+    )
 
 
 def _method(name: str, rule: "Route") -> str:
@@ -121,7 +123,7 @@ def _is_admin(raw: dict[str, Any]) -> bool:
 
 @contextmanager
 def _stand_ins(raw: dict[str, Any], *, strict: bool) -> Iterator[list[str]]:
-    """Set missing environment variables that the file refers to during the check; yields a note on each."""
+    """Set placeholders for missing environment variables during the check; yields a note on each."""
     wanted = {} if strict else {name: where for where, name in _environment(raw, "") if name and name not in os.environ}
     os.environ.update({name: _stand_in(where) for name, where in wanted.items()})
     try:
@@ -143,7 +145,7 @@ def _environment(value: Any, where: str) -> Iterator[tuple[str, str]]:
 
 
 def _stand_in(where: str) -> str:
-    """A value of the right form for the secrets that have one."""
+    """A placeholder of the right form."""
     if where == "vault.keys":
         from gateway.keys.vault import new_entry
 

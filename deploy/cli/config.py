@@ -11,7 +11,7 @@ _HERE = Path(__file__).parents[1]
 
 @click.group()
 def config() -> None:
-    """The configuration files: a commented example of each, and their JSON Schema."""
+    """Print commented examples and JSON Schemas of the configuration files."""
 
 
 @config.command()
@@ -42,6 +42,6 @@ def schema(service: str) -> None:
 
 
 def _example(service: str) -> Path:
-    """Installed beside this package, or in the repository's own ``config/``."""
+    """The example's path: in the installed package, or in the repository's ``config/``."""
     installed = _HERE / "examples" / f"{service}.toml"
     return installed if installed.exists() else _HERE.parent / "config" / f"{service}.toml"

@@ -9,7 +9,7 @@ import click
 from gateway.keys import postgres
 
 _REFUSED = (asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError)
-"""The wrong role, or a schema of another version. The messages name tables and columns, never values."""
+"""Errors of a wrong role or another schema version. Their messages name tables and columns, never values."""
 
 
 @asynccontextmanager

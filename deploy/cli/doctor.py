@@ -19,13 +19,13 @@ _MARKS = {"ok": "ok   ", "note": "note ", "wrong": "WRONG"}
 @click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="A gateway's or an admin service's configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: a list of findings.")
 def doctor(path: Path, as_json: bool) -> None:
-    r"""Connect to everything that a configuration names; a line for each thing that is right, and what to do about what is not.
+    r"""Connect to everything that a configuration names. Prints a line for each check, with advice for each problem.
 
-    Stores, the role's privileges, the vault's ring against every stored secret and second factor, Redis' eviction policy, identity
-    provider, mail server, receivers of webhooks and key events, upstreams, clocks, the end of certificates, proxies that are not trusted.
-    Nothing is changed or sent. Exit status 1 if anything is wrong.
+    Checks the stores, the role's privileges, the vault's keys against every stored secret and second factor, Redis's eviction policy, the
+    identity provider, mail server, webhook receivers, upstreams, clocks, certificate expiry, and untrusted proxies.
+    Nothing is changed or sent. Exit status 1 if there is any problem.
 
-    Run it as the service runs: the same user, machine and environment.
+    Run it as the service runs: same user, machine and environment.
 
     \b
     Example: gerbang doctor --config /etc/gerbang/gateway.toml
@@ -50,7 +50,7 @@ def _settings(path: Path) -> "GatewaySettings | AdminSettings":
 
 
 async def _print(settings: "GatewaySettings | AdminSettings", *, as_json: bool) -> int:
-    """Print findings as they are made. Returns the number of problems."""
+    """Print findings as they arrive. Returns the number of problems."""
     from deploy.doctor import examine
 
     findings = []

@@ -1,4 +1,4 @@
-"""Key files of the commands that sign: the option that names one, and its reading."""
+"""Key files for commands that sign: the option, and the parser."""
 
 import json
 from collections.abc import Callable

@@ -48,9 +48,11 @@ def show_key(office: Internal, key_id: str) -> None:
 
 @keys.command()
 @click.argument("key_ids", nargs=-1, metavar="[ID]...", callback=identifiers)
-@click.option("--where", is_flag=False, flag_value="", multiple=True, help='Every key that matches the filters; or "NAME=VALUE …".')
+@click.option(
+    "--where", is_flag=False, flag_value="", multiple=True, help='Every key that matches the filters: options, or "NAME=VALUE …".'
+)
 @filters(*KEY_FILTERS)
-@click.option("--reason", callback=words, help="Kept in the audit trail and shown to the owner.")
+@click.option("--reason", callback=words, help="Recorded in the audit log and shown to the owner.")
 @click.option("--dry-run", is_flag=True, help="Only show which, and how many.")
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -59,9 +61,9 @@ def revoke(
     *, office: Internal, key_ids: tuple[str, ...], where: tuple[str, ...], reason: str | None, dry_run: bool, yes: bool, as_json: bool,
     **wanted: Any,
 ) -> None:  # fmt: skip
-    r"""Revoke keys at once, everywhere: those named, or with --where every one that the filters of keys list find. This cannot be undone.
+    r"""Revoke keys immediately, everywhere: the given ones or, with --where, all that match the filters of keys list. Cannot be undone.
 
-    With --where it shows the exact count and asks; if another number matches by then, nothing is revoked.
+    With --where it shows the exact count and asks for confirmation; if the count has changed by then, nothing is revoked.
 
     \b
     Example: gerbang keys revoke gbk_0123456789abcdefghijklMNOPQR --reason "found in a public repository"
@@ -72,11 +74,11 @@ def revoke(
     for text in where:
         chosen |= _written(text)
     if bool(key_ids) == bool(where):
-        raise click.UsageError("name the keys, or choose them with --where; not both")
+        raise click.UsageError("give key ids or --where, not both")
     if where and not chosen:
         raise click.UsageError("--where needs at least one filter, e.g. --where --account siti")
     if chosen and not where:
-        raise click.UsageError("filters choose keys with --where alone")
+        raise click.UsageError("filters require --where")
     if reason is None and not dry_run:
         raise click.UsageError("Missing option '--reason': give a short reason")
     if where:
@@ -132,7 +134,7 @@ def _became(key: dict[str, Any]) -> str:
     if key.get("changed", True):
         return f"{key['id']} is revoked"
     before = f"{key['id']} was already revoked at {key['revoked_at']}: {key['revoked_reason']}"
-    return f"{before}\nYour reason was added to the audit trail; the owner sees the first one."
+    return f"{before}\nYour reason was added to the audit log; the owner sees the first one."
 
 
 def _line(key: dict[str, Any]) -> str:
@@ -141,9 +143,9 @@ def _line(key: dict[str, Any]) -> str:
 
 
 def _written(text: str) -> dict[str, object]:
-    """Filters in one argument, ``account=siti unrestricted``, read by the options of ``keys list`` themselves.
+    """Filters in one argument, ``account=siti unrestricted``, parsed with the options of ``keys list``.
 
-    :raises click.UsageError: they are none of ``keys list``
+    :raises click.UsageError: not filters of ``keys list``
     """
     from deploy.cli import main
 

@@ -18,8 +18,8 @@ _TOKEN = re.compile(r"[ -~]+")
 _PAGE = 1_000
 
 _ABSENT = ("not_found", "Not found")
-"""Code and title of the admin service's refusal when it has no such account or key (``admin.errors.NotFound``). Its public port and a
-gateway's ops port say the same code of paths that they do not know.
+"""Code and title of the admin service's refusal for an unknown account or key (``admin.errors.NotFound``). Its public port and a gateway's
+ops port use the same code for unknown paths.
 """
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
@@ -32,9 +32,9 @@ class Internal(NamedTuple):
     token_file: Path
 
     def call(self, method: str, path: str, body: object = None) -> Any:
-        """One call; the answer's JSON.
+        """Call an endpoint. Returns the answer's JSON.
 
-        :raises click.ClickException: with the refusal's text
+        :raises click.ClickException: the refusal's text
         """
         reply = self._ask(method, path, body)
         if reply.status >= 400:
@@ -54,8 +54,8 @@ class Internal(NamedTuple):
         if reply.status == 401:
             raise click.ClickException(
                 f"{self.url} did not accept the service token from {where}.\n"
-                "It must be the setting internal.token of that admin service, or one of internal.tokens.\n"
-                "A changed one counts after a reload."
+                "It must be that admin service's internal.token, or one of its internal.tokens.\n"
+                "A changed token takes effect after a reload."
             )
         if not _of_internal_api(reply):
             raise click.ClickException(
@@ -67,7 +67,7 @@ class Internal(NamedTuple):
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
         """Fetch matches page by page, up to ``limit``, as ``{what: […], "count": …}``; ``count`` is the total.
 
-        :raises click.ClickException: nothing matches, because there is no such account or key
+        :raises click.ClickException: the given account or key does not exist
         """
         found: dict[str, Any] = {what: [], "count": 0}
         cursor: object = None
@@ -90,8 +90,8 @@ class Internal(NamedTuple):
 
 
 def _of_internal_api(reply: Reply) -> bool:
-    """Whether the reply can be from an admin service's internal API. Another server's 404 does not mean that a key does not exist, nor its
-    200 that one is revoked.
+    """Whether the reply can be from an admin service's internal API: another server's 404 does not mean that a key does not exist, nor its
+    200 that it was revoked.
     """
     content = reply.content
     if reply.status == 404:
@@ -130,12 +130,12 @@ def internal(command: Callable[..., None]) -> Callable[..., None]:
 
 _FILTERS: dict[str, Decorator] = {
     "account": click.option("--account", callback=identifier, help="The account's id (the identity provider's sub)."),
-    "email": click.option("--email", help="A part of the account's e-mail address, whatever its case."),
-    "label": click.option("--label", help="A part of the key's label, whatever its case."),
+    "email": click.option("--email", help="Part of the account's e-mail address, case-insensitive."),
+    "label": click.option("--label", help="Part of the key's label, case-insensitive."),
     "ip": click.option("--ip", callback=network, help="An address or a network."),
-    "scope": click.option("--scope", type=click.Choice(["read", "trade"]), help="Keys that hold this permission."),
-    "unrestricted": click.option("--unrestricted/--whitelisted", default=None, help="Keys without an allow list; or with one."),
-    "unused_since": click.option("--unused-since", callback=moment, help="Keys not used since then; one never used is unused."),
+    "scope": click.option("--scope", type=click.Choice(["read", "trade"]), help="Keys with this permission."),
+    "unrestricted": click.option("--unrestricted/--whitelisted", default=None, help="Keys without an IP allowlist, or with one."),
+    "unused_since": click.option("--unused-since", callback=moment, help="Keys not used since then, or never."),
     "since": click.option("--since", callback=moment, help="From then on: 2026-11-24T21:05:57Z, 2026-11-24, 30m, 12h or 90d ago."),
     "until": click.option("--until", callback=moment, help="Before then."),
     "key": click.option("--key", callback=identifier, help="A key's id."),
@@ -156,14 +156,14 @@ def filters(*names: str) -> Decorator:
 
 def listing(command: Callable[..., None]) -> Callable[..., None]:
     """Decorator: the options of list commands."""
-    limit = click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="How many to show at most.")
-    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: what was found, and the count of all that match.")
+    limit = click.option("--limit", type=click.IntRange(1), default=1_000, show_default=True, help="Maximum number of results.")
+    as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON: the results, and the count of all matches.")
     return limit(as_json(internal(command)))
 
 
 def always_json(command: Callable[..., None]) -> Callable[..., None]:
-    """Accepts ``--json`` where JSON is all that is printed, so that every command that shows something takes it."""
-    return click.option("--json", is_flag=True, expose_value=False, help="Print JSON, as this command always does.")(command)
+    """Accepts ``--json`` on commands that always print JSON, so that all such commands accept it."""
+    return click.option("--json", is_flag=True, expose_value=False, help="Print JSON (the default).")(command)
 
 
 def given(filters: Mapping[str, object]) -> dict[str, object]:
@@ -172,7 +172,7 @@ def given(filters: Mapping[str, object]) -> dict[str, object]:
 
 
 def show(answer: Any) -> None:
-    """An answer as JSON."""
+    """Print an answer as JSON."""
     click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 

@@ -9,7 +9,7 @@ from deploy.cli.operator import Internal, filters, given, listing, show_found
 
 @click.group()
 def refusals() -> None:
-    """Recent refused requests of keys that exist."""
+    """Recent refused requests of existing keys."""
 
 
 @refusals.command("list")
@@ -19,9 +19,9 @@ def refusals() -> None:
 def list_refusals(office: Internal, limit: int, as_json: bool, **wanted: Any) -> None:
     r"""List refused requests, latest first: time, code, account, key, client address, route.
 
-    The latest fifty of each key are kept, for a week. A gateway hands them over every few seconds.
+    The latest fifty of each key are kept for a week. Gateways report them every few seconds.
 
-    --ip is the address that the gate saw. Requests with an unknown key are in the gateway's log alone.
+    --ip is the address that the gateway saw. Requests with an unknown key are only in the gateway's log.
 
     \b
     Example: gerbang refusals list --account demo

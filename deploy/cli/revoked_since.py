@@ -31,17 +31,17 @@ _KINDS = ("keys", "frozen", "kyc", "factors")
 @click.option("--kyc", "only", flag_value="kyc", help="Print only the accounts that lost their verification.")
 @click.option("--factors", "only", flag_value="factors", help="Print only the accounts whose second factors or recovery codes ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@click.option("--apply", is_flag=True, help="Do it all again through the admin service, each with its first reason.")
+@click.option("--apply", is_flag=True, help="Repeat all of them through the admin service, each with its original reason.")
 @internal
 def revoked_since(*, office: Internal, point: str, file: Path, only: str | None, as_json: bool, apply: bool) -> None:
-    r"""List what was stopped after a point of the audit, and, with --apply, stop it again.
+    r"""List what was revoked or frozen after a point in the audit log and, with --apply, revoke and freeze it again.
 
-    A restored database has keys again that ended after the backup, accounts that were frozen or lost their verification, and second factors
-    that were removed. POINT is what gerbang audit verify prints of the restored database: that event must be in the file with this very
-    hash, or the backup is of another system. It may also be a time before which the backup was not made.
+    In a restored database, keys that ended after the backup exist again; accounts frozen or no longer verified since then are active, and
+    removed second factors are valid. POINT is the output of gerbang audit verify for the restored database: the file must contain that
+    event with the same hash. It may also be a time not later than the backup.
 
     --apply revokes the keys, freezes the accounts, revokes their verification, and resets the factors of accounts that removed one, which
-    freezes them, too. Run it before a gateway serves from the restored database. It can be run again.
+    freezes them, too. Run it before a gateway uses the restored database. It can be repeated.
 
     \b
     Example: gerbang revoked-since 4711:5b94b14d3c596dcb1a687aa0827eda9efa463add8937f58e94555c349f6cf145 --audit audit.jsonl
@@ -49,7 +49,7 @@ def revoked_since(*, office: Internal, point: str, file: Path, only: str | None,
              gerbang revoked-since 2026-11-24T21:00:00Z --audit audit.jsonl --frozen
     """
     if apply and (only or as_json):
-        raise click.UsageError("--apply stops all of it: give it without --keys, --frozen, --kyc, --factors and --json")
+        raise click.UsageError("--apply repeats all of them: do not combine it with --keys, --frozen, --kyc, --factors or --json")
     found = _stopped(_after(_events(file), point))
     if as_json:
         click.echo(json.dumps(found if only is None else found[only], indent=2, ensure_ascii=False))
@@ -75,9 +75,9 @@ def _line(kind: str, one: dict[str, Any]) -> str:
 
 
 def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
-    """Accounts first, which stops many keys with one call.
+    """Apply the list, accounts first, since each call stops several keys.
 
-    :raises click.ClickException: something could not be stopped again; the rest was
+    :raises click.ClickException: something failed; the rest was applied
     """
     failures, gone = [], 0
     for kind in ("frozen", "kyc", "factors", "keys"):
@@ -103,7 +103,7 @@ def _revoke(office: Internal, key: dict[str, Any]) -> bool:
 
 
 def _stop(office: Internal, kind: str, one: dict[str, Any]) -> None:
-    """Stop an account. One created after the backup is created again, so that its next login finds it stopped."""
+    """Freeze an account or revoke its verification. An account created after the backup is created again, for its next login."""
     path, reason = (
         f"accounts/{quote(one['account_id'], safe='')}",
         {"reason": one["reason"] or f"{one['state']} before a backup was restored"},
@@ -113,18 +113,18 @@ def _stop(office: Internal, kind: str, one: dict[str, Any]) -> None:
         return
     action = f"{path}/{'freeze' if kind == 'frozen' else 'reset-factors'}"
     if office.found("POST", action, reason) is None:
-        office.call("PUT", path, {"kyc": "verified"})  # leaves it to the provider: this only makes the account
+        office.call("PUT", path, {"kyc": "verified"})  # leaves the state to the provider's claim: this only creates the account
         office.call("POST", action, reason)
 
 
 def _events(file: Path) -> Iterator[dict[str, Any]]:
-    """:raises click.ClickException: it cannot be read, or is not a streamed audit, or lacks an event"""
+    """:raises click.ClickException: it cannot be read, is not a streamed audit log, or lacks an event"""
     last = None
     try:
         with file.open(encoding="utf-8") as lines:
             for number, line in enumerate(lines, 1):
                 if not line.endswith("\n"):
-                    return  # it is being written
+                    return  # still being written
                 event = json.loads(line)
                 if last is not None and event["id"] != last + 1:
                     raise click.ClickException(f"{file}, line {number}: event {last + 1} is missing, so the list would be incomplete")
@@ -133,11 +133,11 @@ def _events(file: Path) -> Iterator[dict[str, Any]]:
     except OSError as error:
         raise click.ClickException(f"{file} cannot be read: {error.strerror}") from None
     except (ValueError, KeyError, TypeError):
-        raise click.ClickException(f"{file} is not a streamed audit") from None
+        raise click.ClickException(f"{file} is not a streamed audit log") from None
 
 
 def _after(events: Iterator[dict[str, Any]], point: str) -> Iterator[dict[str, Any]]:
-    """:raises click.ClickException: the event of the point is not in the file, or another one"""
+    """:raises click.ClickException: the file does not contain the event, or contains it with another hash"""
     match = _POINT.fullmatch(point)
     if match is None:
         try:
@@ -152,17 +152,17 @@ def _after(events: Iterator[dict[str, Any]], point: str) -> Iterator[dict[str, A
         if event["id"] == seq:
             seen = True
             if digest is not None and event["hash"] != digest:
-                raise click.ClickException(f"event {seq} has another hash in this file: the backup is not of the system that streamed it")
+                raise click.ClickException(f"event {seq} has another hash in this file: the backup is from another system")
         elif event["id"] > seq:
             if not seen:
-                raise click.ClickException(f"event {seq} is not in this file, which begins later: give the file before it, too")
+                raise click.ClickException(f"event {seq} is not in this file, which begins later: give the previous file, too")
             yield event
     if not seen:
-        raise click.ClickException(f"event {seq} is not in this file: the backup is younger than its end")
+        raise click.ClickException(f"event {seq} is not in this file, which ends before the backup")
 
 
 def _stopped(events: Iterator[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Keys that ended, in order; accounts that are frozen, not verified, or had factors taken away, each by its last such event."""
+    """Keys that ended, in order; and accounts that are frozen, not verified, or had factors removed, each by its last such event."""
     found = {kind: dict[str, dict[str, Any]]() for kind in _KINDS}
     for event in events:
         name, account = event["event"], event["account_id"]

@@ -51,9 +51,9 @@ def admin(path: Path) -> None:
     show_envvar=True,
     help="The gateway's ops port.",
 )
-@click.option("--dry-run", is_flag=True, help="Change nothing; say what would change, also for requests of the last ten minutes.")
+@click.option("--dry-run", is_flag=True, help="Change nothing; report what would change, also for the requests of the last ten minutes.")
 def reload(ops: str, *, dry_run: bool) -> None:
-    r"""Ask a running gateway to re-read its configuration; print what changed, or why it was refused.
+    r"""Reload the configuration of a running gateway. Prints what changed, or why it was refused.
 
     \b
     Example: gerbang reload --ops http://127.0.0.1:8081 --dry-run
@@ -95,7 +95,7 @@ def _shown(value: object) -> object:
 @click.command()
 @click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the database's owner.")
 def migrate(dsn: str) -> None:
-    r"""Bring the database's schema up to date. Doing it twice changes nothing.
+    r"""Bring the database's schema up to date. Idempotent.
 
     \b
     Example: gerbang migrate --dsn postgresql://owner@db.internal/gerbang

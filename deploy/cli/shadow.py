@@ -30,7 +30,7 @@ def shadow() -> None:
 def report(urls: tuple[str, ...], *, as_json: bool) -> None:
     r"""Show what would have been decided in shadow mode, by route and code, since the gateways were started.
 
-    The log's lines shadow_refused say of each request why.
+    For the reason of each request, see the events shadow_refused in the log.
 
     \b
     Example: gerbang shadow report --ops http://10.0.0.1:8081 --ops http://10.0.0.2:8081

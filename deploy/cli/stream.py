@@ -25,10 +25,10 @@ _EXPECTED = frozenset({1000, 1001})
 @click.command()
 @click.argument("url")
 @key_option(help="Key file to log in with.", required=True)
-@click.option("--dialect", type=click.Choice(["mobee", "binance"]), help="What the session speaks; the key file's own by default.")
+@click.option("--dialect", type=click.Choice(["mobee", "binance"]), help="The session's dialect; default: the key file's.")
 @click.option("--send", "messages", multiple=True, metavar="JSON", help="A message to send once logged in; may be given several times.")
 def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, ...]) -> None:
-    r"""Open a WebSocket session through the gate, log in with a key, send messages, and print each message that comes, until Ctrl-C.
+    r"""Open a WebSocket session through the gateway, log in with a key, send messages, and print each received message, until Ctrl-C.
 
     \b
     Example: gerbang stream ws://127.0.0.1:8080/ws --key .gerbang/demo-key.json --send '{"method":"subscribe","events":["BL","PO.ALL"]}'
@@ -57,9 +57,9 @@ def _check(message: str) -> None:
 
 
 async def _talk(url: str, messages: list[str]) -> None:
-    """Send these and print what comes until the other end closes.
+    """Log in, send these messages, and print received ones until the connection is closed.
 
-    :raises ClickException: there is no session, or it ended by a refusal
+    :raises ClickException: the handshake failed, or the session ended with an error
     """
     import aiohttp
 

@@ -6,8 +6,10 @@ import click
 
 
 @click.command()
-@click.option("--data", type=click.Path(path_type=Path), default=Path(".gerbang"), show_default=True, help="Where everything is kept.")
-@click.option("--port", type=click.IntRange(1, 65522), default=8080, show_default=True, help="Gateway; the others follow from it.")
+@click.option("--data", type=click.Path(path_type=Path), default=Path(".gerbang"), show_default=True, help="Folder for all data.")
+@click.option(
+    "--port", type=click.IntRange(1, 65522), default=8080, show_default=True, help="Port of the gateway; others are relative to it."
+)
 def up(data: Path, port: int) -> None:
     r"""Run the whole system on loopback: PostgreSQL, Redis, demo identity provider, demo exchange, gateway, admin.
 

@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @click.group()
 def vault() -> None:
-    """Key-encryption keys: make one; re-seal every secret with the first of the ring."""
+    """Create key-encryption keys; re-seal every secret with the first key of the ring."""
 
 
 @vault.command("new-key")
-@click.option("--id", "entry_id", help="Its name in the ring, e.g. the year and month; the present time by default.")
+@click.option("--id", "entry_id", help="The key's id in the ring, e.g. the year and month; default: the current time.")
 def new_key(entry_id: str | None) -> None:
-    r"""Print a new entry for vault.keys. Put it first to seal with it; leave the old ones behind it to open what they sealed.
+    r"""Print a new entry for vault.keys. Put it first to seal with it; keep the old keys after it to open what they sealed.
 
     \b
     Example: gerbang vault new-key --id 2026-11
@@ -38,7 +38,7 @@ def new_key(entry_id: str | None) -> None:
 
 @vault.command()
 @click.option("--dsn", required=True, envvar="GERBANG_DSN", show_envvar=True, help="postgresql://… of the admin service's role.")
-@click.option("--keys", required=True, envvar="GERBANG_VAULT_KEYS", show_envvar=True, help="The ring, or file:PATH of it.")
+@click.option("--keys", required=True, envvar="GERBANG_VAULT_KEYS", show_envvar=True, help="The key ring, or file:PATH.")
 def reseal(dsn: str, keys: str) -> None:
     r"""Re-seal every stored secret with the first key of the ring. Afterwards the other keys can be removed from it.
 
@@ -51,7 +51,7 @@ def reseal(dsn: str, keys: str) -> None:
 
     unreadable = asyncio.run(_reseal(dsn, Vault.parse(_content(keys))))
     if unreadable:
-        raise click.ClickException(f"no key of the ring opens the secrets of: {', '.join(unreadable)}; they were left as they are")
+        raise click.ClickException(f"no key of the ring opens the secrets of: {', '.join(unreadable)}; these were left unchanged")
 
 
 async def _reseal(dsn: str, ring: "Vault") -> list[str]:

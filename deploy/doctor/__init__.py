@@ -1,6 +1,6 @@
 """Diagnosis of an installation: connects to everything that a configuration names. Read-only.
 
-Each check yields findings; a check that cannot run because something is unavailable yields only that finding.
+Each check yields findings; if something is unavailable, its check yields only that.
 """
 
 from admin.config import AdminSettings
@@ -13,7 +13,7 @@ __all__ = ["Finding", "examine"]
 
 
 async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
-    """All findings, as they are made."""
+    """All findings, as they arrive."""
     gateway = isinstance(settings, GatewaySettings)
     async with stores.database(settings) as (connection, away):
         if connection is None:

@@ -9,7 +9,7 @@ from gateway.runtime import clock
 SECONDS = 5.0
 """Time limit of each request."""
 CLOCK_MS = 500
-"""Tolerated difference between two clocks: half of what a signed request may be ahead."""
+"""Tolerated difference between two clocks: half of the tolerance for requests signed ahead of time."""
 SOON_DAYS, LATE_DAYS = 30, 7
 _DAY_MS = 86_400_000
 
@@ -37,7 +37,7 @@ async def compare_clocks(about: str, asked: Awaitable[int]) -> Finding:
     off = 0 if before <= remote <= after else off
     if abs(off) > CLOCK_MS:
         return Finding(
-            "wrong", f"{about} clock", f"is {abs(off)} ms {'ahead of' if off > 0 else 'behind'} this machine's", "synchronise both (NTP)"
+            "wrong", f"{about} clock", f"is {abs(off)} ms {'ahead of' if off > 0 else 'behind'} this machine's", "synchronize both (NTP)"
         )
     return Finding("ok", f"{about} clock", f"within {CLOCK_MS} ms of this machine's")
 

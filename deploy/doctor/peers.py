@@ -32,11 +32,11 @@ def assertion_keys(settings: GatewaySettings) -> Finding:
     about, folder = "assertion.keys", settings.assertion.keys
     if folder is None:
         return Finding(
-            "note", about, "none: the key that signs assertions is made anew at each start", "several gateways need one folder for all"
+            "note", about, "none: the key that signs assertions is created again at each start", "several gateways need a shared folder"
         )
     parent: Path = folder if folder.exists() else folder.parent
     if not os.access(parent, os.W_OK | os.X_OK):
-        return Finding("wrong", about, f"{parent} cannot be written by this user", "give it to the user that the gateway runs as")
+        return Finding("wrong", about, f"{parent} cannot be written by this user", "make it writable for the user that the gateway runs as")
     return Finding("ok", about, f"{folder} can be written")
 
 
@@ -104,14 +104,14 @@ def provider_as_configured(settings: AdminSettings, discovery: Discovery) -> lis
         if discovery.claims is not None and name not in discovery.claims:
             text = f"does not list the claim {name!r} in claims_supported"
             found.append(
-                Finding("note", "oidc.scopes", text, "see that a login gets it: the admin service logs claim_absent when it does not")
+                Finding("note", "oidc.scopes", text, "check that logins include it: the admin service logs claim_absent if it is missing")
             )
     unknown = [scope for scope in oidc.scopes if discovery.scopes is not None and scope not in discovery.scopes]
     if unknown:
         found.append(Finding("wrong", "oidc.scopes", f"the provider does not know {', '.join(unknown)}", "name scopes that it publishes"))
     if discovery.algorithms is not None and not discovery.algorithms & set(oidc.algorithms):
         text = f"the provider signs by {', '.join(sorted(discovery.algorithms))} and none of these is accepted"
-        found.append(Finding("wrong", "oidc.algorithms", text, "add the one that it uses for this client"))
+        found.append(Finding("wrong", "oidc.algorithms", text, "add the algorithm that it uses for this client"))
     method = {"header": "client_secret_basic", "body": "client_secret_post"}[oidc.client_authentication]
     if oidc.client_secret is not None and method not in discovery.client_authentication:
         text = f"the provider does not take {method}"

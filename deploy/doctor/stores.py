@@ -46,7 +46,9 @@ async def server(connection: postgres.Connection) -> Findings:
     about = "stores.postgres"
     row = await connection.fetchrow(_WHO)
     if row is None or row["standby"]:
-        yield Finding("wrong", about, "the server is a standby: it may still have keys that were deleted", "name the primary, or all hosts")
+        yield Finding(
+            "wrong", about, "the server is a standby: it may still have keys that were deleted", "specify the primary, or all hosts"
+        )
         return
     yield Finding("ok", about, f"PostgreSQL {row['version'].split()[0]}, database {row['database']}, role {row['role']}")
     try:
@@ -98,9 +100,9 @@ async def role_of_gateway(connection: postgres.Connection) -> Findings:
             "wrong", about, "the role may not read the keys", "use gerbang_gateway, or make the role a member of it; run gerbang migrate"
         )
     elif too_much:
-        yield Finding("wrong", about, f"the role may do more than read keys: {', '.join(too_much[:4])}", "use gerbang_gateway")
+        yield Finding("wrong", about, f"the role can do more than read keys:  {', '.join(too_much[:4])}", "use gerbang_gateway")
     else:
-        yield Finding("ok", about, "can read keys, and nothing else")
+        yield Finding("ok", about, "can read keys and nothing else")
 
 
 async def role_of_admin(connection: postgres.Connection) -> Findings:
@@ -115,7 +117,7 @@ async def role_of_admin(connection: postgres.Connection) -> Findings:
     elif too_much:
         yield Finding("wrong", about, f"the role may change the audit: {', '.join(too_much)}", "use gerbang_admin")
     else:
-        yield Finding("ok", about, "can do what the admin service does, and append to the audit alone")
+        yield Finding("ok", about, "has the admin service's privileges, and can only append to the audit log")
 
 
 async def customers(connection: postgres.Connection, settings: AdminSettings) -> Findings:
@@ -129,10 +131,10 @@ async def customers(connection: postgres.Connection, settings: AdminSettings) ->
     seen = counted(row["seen"], "customer")
     if not row["verified"]:
         text = f"{seen} logged in, none verified by the claim {settings.kyc.claim!r}: no customer can create a key"
-        yield Finding("wrong", "kyc.claim", text, "correct kyc.claim and kyc.verified, or ask for the scope that carries it in oidc.scopes")
+        yield Finding("wrong", "kyc.claim", text, "correct kyc.claim and kyc.verified, or add the scope that provides it to oidc.scopes")
     if not row["mail"]:
         text = f"{seen} logged in, none with an e-mail address: notices by mail reach nobody"
-        yield Finding("note", "oidc.scopes", text, "ask for the scope that carries email")
+        yield Finding("note", "oidc.scopes", text, "add the scope that provides email")
 
 
 _CLAIMED = """
@@ -161,7 +163,7 @@ async def vault(connection: postgres.Connection, settings: GatewaySettings | Adm
     if broken:
         named = ", ".join(broken[:3])
         text = f"opens {stored - len(broken)} of {stored} stored secrets; not those of {named}{' …' if len(broken) > 3 else ''}"
-        yield Finding("wrong", about, text, "put the key that sealed them behind the others in the ring, or have those keys deleted")
+        yield Finding("wrong", about, text, "append the key that sealed them to the ring, or have those keys deleted")
     else:
         yield Finding("ok", about, f"opens every stored secret ({stored})")
     if older and older > len(broken):
@@ -183,7 +185,7 @@ async def factors(connection: postgres.Connection, settings: AdminSettings) -> F
             broken += 1
     if broken:
         text = f"opens {len(sealed) - broken} of {len(sealed)} second factors: the others' owners cannot confirm anything"
-        yield Finding("wrong", about, text, "put the key that sealed them behind the others in the ring")
+        yield Finding("wrong", about, text, "append the key that sealed them to the ring")
     elif sealed:
         older = sum(not ring.is_current(seal) for seal, _ in sealed)
         yield Finding("ok", about, f"opens every second factor ({len(sealed)}{f', {older} by an older key' if older else ''})")
@@ -209,7 +211,7 @@ async def redis(settings: GatewaySettings | AdminSettings, connection: MaybeConn
 
 
 def _nodes(info: dict[str, Any]) -> list[dict[str, Any]]:
-    """A cluster answers with one for each of its nodes."""
+    """The answers of all nodes; a cluster returns one for each."""
     return [info] if "redis_version" in info else [node for node in info.values() if isinstance(node, dict)]
 
 
@@ -217,7 +219,7 @@ def _node(info: dict[str, Any]) -> list[Finding]:
     about, policy = "stores.redis", info.get("maxmemory_policy", "unknown")
     found = [Finding("ok", about, f"Redis {info.get('redis_version')}, {info.get('used_memory_human', '?')} in use, {policy}")]
     if policy not in ("noeviction", "unknown"):
-        text = f"maxmemory-policy is {policy}: under memory pressure it would forget which requests have passed, and admit them twice"
+        text = f"maxmemory-policy is {policy}: under memory pressure it would evict replay claims, and requests could pass twice"
         found.append(Finding("wrong", about, text, "set maxmemory-policy noeviction"))
     limit, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
     if limit and used > limit * 0.8:

@@ -18,15 +18,15 @@ SCOPES = ["read", "trade"]
 
 
 def make(folder: DataFolder, *, identity_url: str, admin_url: str) -> None:
-    """Create the demo key and write ``demo-key.json``, and ``demo-account.json`` with what its owner would have on a phone.
+    """Create the demo key and write ``demo-key.json``, and ``demo-account.json`` with its owner's authenticator secret and recovery codes.
 
     :raises StartError: a step was refused; says which
-    :raises Unanswered: a service went away meanwhile
+    :raises Unanswered: a service did not answer
     """
     account = "demo"
     customer = _Customer(admin_url, _token(identity_url, account))
     if customer.call("GET", "account")["factors"]:
-        # A start was interrupted after its factor was enrolled, and that factor is lost.
+        # An earlier start was interrupted after enrolling a factor, whose secret is lost.
         account = f"demo-{secrets.token_hex(3)}"
         customer = _Customer(admin_url, _token(identity_url, account))
     enrolled = customer.call("POST", "factors/totp")
@@ -52,7 +52,7 @@ def make(folder: DataFolder, *, identity_url: str, admin_url: str) -> None:
 
 
 class _Codes:
-    """One-time codes of this and the previous time step: each step is good once, and two are needed."""
+    """One-time codes of the current and the previous time step: two are needed, and each works once."""
 
     def __init__(self, secret: str) -> None:
         self._totp = pyotp.TOTP(secret)
@@ -65,7 +65,7 @@ class _Codes:
 
 
 class _Customer:
-    """The admin API as one account holder calls it."""
+    """A client of the admin API for one account holder."""
 
     def __init__(self, admin_url: str, token: str) -> None:
         self._url = admin_url
@@ -82,5 +82,5 @@ def _token(identity_url: str, account: str) -> str:
 
 def _expect(reply: Reply, where: str) -> Any:
     if reply.status >= 400 or not isinstance(reply.content, dict):
-        raise StartError(f"the demo key could not be made: {where} answered {reply.status} {reply.content}")
+        raise StartError(f"the demo key could not be created:  {where} answered {reply.status} {reply.content}")
     return reply.content

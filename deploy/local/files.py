@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write ``text`` with mode 0600 so that a crash leaves the old file or the new one, never half of either."""
+    """Write ``text`` with mode 0600 so that a crash leaves either the old or the new file, complete."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:

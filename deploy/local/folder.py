@@ -17,14 +17,14 @@ from gateway.keys.vault import new_entry
 
 _TEMPLATES = Path(__file__).with_name("templates")
 _SINCE = {
-    "gateway.toml": ("gateway", '\n# Where a refusal\'s "type" leads.\n[gateway]\ndocs_url = "http://localhost:$admin/docs"\n'),
+    "gateway.toml": ("gateway", '\n# The URL that a refusal\'s "type" points to.\n[gateway]\ndocs_url = "http://localhost:$admin/docs"\n'),
     "admin.toml": ("docs", '\n# The guide for developers.\n[docs]\ngateway_config = "$folder/gateway.toml"\n'),
 }
-"""Sections that a former version did not write; a folder of its time gets them once."""
+"""Sections that earlier versions did not write; added once to their configurations."""
 
 
 class Ports(NamedTuple):
-    """Where everything listens, on 127.0.0.1."""
+    """The ports on 127.0.0.1."""
 
     gateway: int
     ops: int
@@ -41,16 +41,16 @@ class Ports(NamedTuple):
 
 
 class DataFolder:
-    """One folder, held by one ``gerbang up`` at a time."""
+    """The data folder, locked by one ``gerbang up`` at a time."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
         self._lock: int | None = None
 
     def hold(self) -> bool:
-        """Make the folder if need be and keep every other instance out until this process ends.
+        """Create the folder if necessary, and lock it until this process ends.
 
-        :returns: whether the last one to hold it ended by itself, rather than being killed
+        :returns: whether the previous holder ended normally, instead of being killed
         :raises StartError: it cannot be used, or another instance uses it
         """
         try:
@@ -70,7 +70,7 @@ class DataFolder:
         return clean
 
     def release(self) -> None:
-        """Everything has ended: the next instance need not wait for anything."""
+        """Unlock the folder, after everything has ended."""
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._lock, 0)
@@ -78,7 +78,7 @@ class DataFolder:
             self._lock = None
 
     def log(self, name: str) -> Path:
-        """A fresh log file; the one of the last run is kept beside it."""
+        """The path of a new log file; the previous run's is kept beside it."""
         path = self.path / "logs" / f"{name}.log"
         if path.exists():
             path.replace(path.with_name(f"{name}.previous.log"))
@@ -100,15 +100,15 @@ class DataFolder:
         return self.path / "secrets" / name
 
     def write_secrets(self, *, database_exists: bool, stores: dict[str, str]) -> None:
-        """Make the secrets that are not there, and note where the stores are now.
+        """Create missing secrets, and write the stores' current addresses.
 
-        :param stores: file name to DSN or URL; written each time, for the folder may have been moved
-        :raises StartError: the vault's keys are gone while there is a database: no stored secret could be opened
+        :param stores: file name to DSN or URL; written at each start, since the folder may have been moved
+        :raises StartError: the vault's keys are missing although there is a database, whose secrets could not be opened
         """
         vault = self.secret("vault-keys")
         if not vault.exists():
             if database_exists:
-                raise StartError(f"{vault} is gone, and no key in the database can be used without it: put it back")
+                raise StartError(f"{vault} is missing, and no key in the database can be used without it: restore it")
             write_private(vault, new_entry("first") + "\n")
         if not self.secret("internal-token").exists():
             write_private(self.secret("internal-token"), secrets.token_urlsafe(32) + "\n")
@@ -118,14 +118,14 @@ class DataFolder:
             write_private(self.secret(name), value + "\n")
 
     def write_configurations(self, ports: Ports) -> None:
-        """On the first start write both configurations; later only follow a changed port, a moved folder, or a new version of this."""
+        """Write both configurations on the first start; later only update a changed port or folder, or add new sections."""
         state = self.path / "state.json"
         now = {"port": ports.gateway, "folder": str(self.path), "docs": True}
         for path in (self.gateway_config, self.admin_config):
             if not path.exists():
                 self._write(path, (_TEMPLATES / path.name).read_text(), ports)
             elif (then := _state(state)) and then != now:
-                self._follow(path, then, ports)
+                self._update(path, then, ports)
                 section, text = _SINCE[path.name]
                 if "docs" not in then and section not in tomllib.loads(path.read_text()):
                     self._write(path, path.read_text().replace("$", "$$") + text, ports)
@@ -135,8 +135,8 @@ class DataFolder:
         values = {"folder": json.dumps(str(self.path))[1:-1]} | {name: str(port) for name, port in ports._asdict().items()}
         write_private(path, Template(template).substitute(values))
 
-    def _follow(self, path: Path, then: dict[str, object], ports: Ports) -> None:
-        """Replace the addresses and the folder that a former start wrote, and nothing else of what is the user's to edit."""
+    def _update(self, path: Path, then: dict[str, object], ports: Ports) -> None:
+        """Replace the addresses and the folder that an earlier start wrote; everything else is the user's to edit."""
         text = path.read_text()
         for old, new in zip(Ports.after(int(str(then["port"]))), ports, strict=True):
             for host in ("127.0.0.1", "localhost"):

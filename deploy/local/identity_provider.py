@@ -1,7 +1,7 @@
 """A demo OpenID provider: discovery, keys, authorization code with PKCE and nonce, token endpoint, and ``POST /demo-token``.
 
-Whoever opens its login page may be anybody: it has no passwords. It listens on loopback alone and sends codes to loopback alone.
-Accounts are not stored: a name is an account, ``unverified`` is the one whose identity (KYC) was never verified.
+It has no passwords: its login page accepts any account name. It listens on loopback and sends codes to loopback addresses only.
+Accounts are not stored: any name is an account; only ``unverified`` has no verified identity (KYC).
 Sources: OpenID Connect Core 1.0, Discovery 1.0; RFC 6749, RFC 7636 (PKCE), RFC 9207 (``iss`` in the answer).
 """
 
@@ -36,7 +36,7 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class Grant(NamedTuple):
-    """What a code stands for until it is redeemed."""
+    """The login that a code represents until it is redeemed."""
 
     account: str
     redirect_uri: str
@@ -46,7 +46,7 @@ class Grant(NamedTuple):
 
 
 class OAuthError(Exception):
-    """RFC 6749 §4.1.2.1 and §5.2: an error's code and its description."""
+    """An error response (RFC 6749 §4.1.2.1, §5.2): code and description."""
 
     def __init__(self, code: str, description: str) -> None:
         super().__init__(description)
@@ -55,7 +55,7 @@ class OAuthError(Exception):
 
 
 class IdentityProvider:
-    """The provider's state: its signing key and the codes that were not redeemed yet."""
+    """The provider: its signing key and the pending codes."""
 
     def __init__(self, issuer: str, key: RSAKey, *, audience: str = AUDIENCE) -> None:
         self.issuer = issuer
@@ -108,7 +108,7 @@ class IdentityProvider:
         return web.json_response({"keys": [public]}, headers={"Cache-Control": "max-age=60"})
 
     async def login_page(self, request: web.Request) -> web.Response:
-        """The page on which somebody says who they are. Everything that was asked travels in the form."""
+        """The login page. The request's parameters are kept in hidden form fields."""
         try:
             self._check_authorization(request.query)
         except OAuthError as error:
@@ -128,7 +128,7 @@ class IdentityProvider:
         return _redirect(form["redirect_uri"], {"code": code, "iss": self.issuer} | _state(form))
 
     async def token(self, request: web.Request) -> web.Response:
-        """RFC 6749 §4.1.3 with RFC 7636 §4.5; a code is good once."""
+        """The token endpoint (RFC 6749 §4.1.3, RFC 7636 §4.5); a code works once."""
         form = _texts(await request.post())
         try:
             grant = self._redeem(form, clock.now_ms())
@@ -177,12 +177,12 @@ class IdentityProvider:
         if asked.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type must be code")
         if "openid" not in asked.get("scope", "").split():
-            raise OAuthError("invalid_scope", "scope must hold openid")
+            raise OAuthError("invalid_scope", "scope must contain openid")
         if asked.get("code_challenge_method") != "S256" or not _CHALLENGE.fullmatch(asked.get("code_challenge", "")):
             raise OAuthError("invalid_request", "PKCE is required: code_challenge, and code_challenge_method=S256")
 
     def _refuse(self, asked: Mapping[str, str], error: OAuthError) -> web.Response:
-        """Tell the client by a redirect, unless it is the client or its address that is wrong (RFC 6749 §4.1.2.1)."""
+        """Report an error by redirect, unless the client or the redirect URI is invalid (RFC 6749 §4.1.2.1)."""
         if error.code == "unauthorized_client":
             return _page(f"<p>{html.escape(error.description)}</p>", status=400)
         return _redirect(
@@ -206,7 +206,7 @@ class IdentityProvider:
         if grant is None or grant.expires_ms <= now_ms:
             raise OAuthError("invalid_grant", "the code is unknown, used or expired")
         if form.get("redirect_uri") != grant.redirect_uri:
-            raise OAuthError("invalid_grant", "redirect_uri is not the one the code was sent to")
+            raise OAuthError("invalid_grant", "redirect_uri differs from the one the code was sent to")
         verifier = form.get("code_verifier", "")
         challenge = base64.urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).rstrip(b"=").decode()
         if not _VERIFIER.fullmatch(verifier) or challenge != grant.challenge:
@@ -215,7 +215,7 @@ class IdentityProvider:
 
 
 def load_key(path: Path) -> RSAKey:
-    """The signing key in ``path`` (PEM), made on the first start: tokens stay good across restarts."""
+    """The signing key in ``path`` (PEM), created on the first start, so that tokens survive restarts."""
     if not path.exists():
         write_private(path, RSAKey.generate_key(2048).as_pem(private=True).decode())
     return RSAKey.import_key(path.read_text())

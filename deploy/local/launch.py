@@ -2,12 +2,12 @@
 
     python -I -S launch.py PARENT SIGNAL USER PROGRAM [ARGUMENT…]
 
-``PARENT`` is the process that must live for this one to live; ``SIGNAL`` (a number) is what the kernel sends when it dies
+``PARENT`` is the parent's process id; ``SIGNAL`` (a number) is what the kernel sends when the parent dies
 (prctl(2), PR_SET_PDEATHSIG); ``USER`` is a user name to become, or ``-``.
 
-PostgreSQL refuses to run as root. Somebody who is root all the same (a container) gets it under an unprivileged user that
-keeps one capability, CAP_DAC_OVERRIDE, so that it can reach its binaries and its data below folders that only root may enter;
-the alternative is to open those folders to everybody.
+PostgreSQL refuses to run as root. For root (in a container) it is started as an unprivileged user that keeps one capability,
+CAP_DAC_OVERRIDE, so that it can reach its binaries and data in folders that only root may enter; the alternative would be to open
+those folders to everybody.
 """
 
 import ctypes
@@ -37,7 +37,7 @@ def become(libc: ctypes.CDLL, user: str) -> None:
     """Change to ``user``, keeping CAP_DAC_OVERRIDE across the exec (capabilities(7), ambient set) where the kernel allows it."""
     entry = pwd.getpwnam(user)
     libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
-    # access(2), by which initdb looks for its neighbours, forgets the capability without this.
+    # Otherwise access(2), with which initdb checks for other programs, would ignore the capability.
     libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
     os.setgroups([])
     os.setresgid(entry.pw_gid, entry.pw_gid, entry.pw_gid)
@@ -57,7 +57,7 @@ def main() -> None:
         # After the change of user, which clears it (prctl(2)).
         libc.prctl(PR_SET_PDEATHSIG, int(death_signal), 0, 0, 0)
     if os.getppid() != int(parent):
-        sys.exit(1)  # the parent died before the kernel knew to tell us
+        sys.exit(1)  # the parent died before the death signal was set
     os.execv(command[0], command)  # noqa: S606  # a program with its arguments, no shell
 
 

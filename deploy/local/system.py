@@ -65,10 +65,10 @@ class System:
                 time.sleep(0.05)
 
     def start(self, *, patience_s: float) -> None:
-        """Return when all of it answers.
+        """Start everything, and return when all of it answers.
 
-        :param patience_s: how long a busy port is waited for: what a killed run left is still ending
-        :raises StartError: whatever was started is still running then; :meth:`stop` ends it
+        :param patience_s: how long to wait for a busy port, since processes of a killed run may still be ending
+        :raises StartError: parts may still be running; :meth:`stop` ends them
         """
         self.await_free_ports(patience_s)
         existed = (self._postgres.data / "PG_VERSION").exists()
@@ -96,7 +96,7 @@ class System:
             self._prepare_database()
         self._serve("admin", "deploy.cli", "admin", f"--config={self._folder.admin_config}")
         self._serve("gateway", "deploy.cli", "gateway", f"--config={self._folder.gateway_config}")
-        if migrated:  # most likely nothing is to be done: look while the services start
+        if migrated:  # usually there is nothing to do: check while the services start
             self._prepare_database()
         write_private(noted, schema)
         self._await_answers(identity_url)
@@ -104,7 +104,7 @@ class System:
             demo_key.make(self._folder, identity_url=identity_url, admin_url=self.admin_url)
 
     def stop(self) -> None:
-        """End everything, those first that use the others; nothing is left."""
+        """End everything, in reverse order of dependency."""
         for child in reversed(self._services):
             child.terminate()
         for child in reversed(self._services):
@@ -113,7 +113,7 @@ class System:
         self._postgres.stop()
 
     def ended(self) -> Iterator[tuple[str, str]]:
-        """Each part that has ended by itself: its name and what it said last."""
+        """Each part that has ended by itself: its name and the last line of its log."""
         for child in self._services:
             if not child.running():
                 yield _NAMES[child.name], f"status {child.wait()}: {child.last_words()}"
@@ -126,7 +126,7 @@ class System:
         return str(self._folder.secret("identity-provider.pem"))
 
     def _serve(self, name: str, module: str, *arguments: str) -> None:
-        # -P: the folder that we happen to be started in is no place to import from.
+        # -P: do not import from the current folder.
         self._services.append(Child(name, [sys.executable, "-P", "-m", module, *arguments], log=self._folder.log(name)))
 
     def _prepare_database(self) -> None:
@@ -156,7 +156,7 @@ class System:
 
 
 def _schema_digest() -> str:
-    """Tells one set of migrations from another, without running them."""
+    """A digest of all migrations, to detect new ones."""
     steps = sorted((Path(str(files("gateway.keys"))) / "migrations" / "versions").glob("*.py"))
     return hashlib.sha256(b"".join(step.read_bytes() for step in steps)).hexdigest()
 

@@ -17,18 +17,18 @@ _LEFTOVERS_S = 8
 
 
 class _Stopped(BaseException):
-    """A signal asked for the end; not an Exception, so that nothing on the way takes it for a failure."""
+    """A stop signal was received; not an Exception, so that it is not handled as a failure."""
 
 
 def run(data: Path, port: int) -> int:
     """Run the system until a signal or a failure. Returns the exit status.
 
-    :raises StartError: in one line, what could not be started or has ended
+    :raises StartError: what could not be started or has ended, in one line
     """
     folder = DataFolder(data)
     system = System(folder, Ports.after(port))
     if not folder.path.exists():
-        system.await_free_ports(0)  # before the folder is made: a start that cannot be leaves nothing behind
+        system.await_free_ports(0)  # before the folder is created, so that a failed start leaves nothing behind
     clean = folder.hold()
     try:
         for number in _STOPPING:
@@ -57,11 +57,12 @@ def _watch(system: System) -> NoReturn:
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
     for number in _STOPPING:
-        signal.signal(number, signal.SIG_IGN)  # the end goes on to its end
+        signal.signal(number, signal.SIG_IGN)  # further signals do not interrupt the shutdown
     raise _Stopped
 
 
 def greet(system: System, folder: DataFolder, port: int, seconds: float) -> None:
+    """Print the ready line, and commands to try."""
     gerbang = shlex.quote(_nearby(Path(sys.executable).with_name("gerbang")))
     key = shlex.quote(_nearby(folder.demo_key))
     order = '{"symbol":"BTC-IDR","side":"buy","type":"limit","price":"900000000","quantity":"0.001"}'
@@ -94,6 +95,6 @@ def greet(system: System, folder: DataFolder, port: int, seconds: float) -> None
 
 
 def _nearby(path: Path) -> str:
-    """The path as somebody in the present folder would write it."""
+    """The path relative to the current folder, if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

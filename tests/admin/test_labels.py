@@ -67,7 +67,7 @@ def test_a_label_has_a_longest_length_and_its_refusal_names_the_field():
     assert label_error("a" * (MAX_LABEL + 1)) == FieldError("label", "too_long", "At most 64 characters; this has 65.")
     error = label_error("a\n", field="name")
     assert error == FieldError("name", "not_printable", "Letters, digits, spaces and symbols only: no control or invisible characters.")
-    assert label_error(" ", field="name") == FieldError("name", "required", "Give it a name that you will recognise later.")
+    assert label_error(" ", field="name") == FieldError("name", "required", "Enter a name that you will recognise later.")
 
 
 @pytest.mark.parametrize("label", ["1", "!", "\u00a9", "X", "\u0e01"])

@@ -328,10 +328,10 @@ def test_doctor_is_content_while_nginx_is_trusted_and_tells_when_it_is_not(insta
         assert bot().call("GET", "/gateway/v1/ip").content["client_ip"] == "127.0.0.1", "every customer is the proxy"
         done = installed.run(examined("admin"))
         assert done.returncode == 1
-        assert "every customer has its address\n       → name the proxy's address" in done.stdout, done.stdout
+        assert "every customer appears to have its address\n       → list the proxy's address" in done.stdout, done.stdout
         done = installed.run(examined("gateway"))
         assert "note   client_ip.trusted_proxies: none" in done.stdout, done.stdout
-        assert "→ behind a proxy, name its address" in done.stdout
+        assert "→ behind a proxy, list its address" in done.stdout
     finally:
         installed.change("trusted_proxies = []", TRUSTED)
     assert bot().call("GET", "/gateway/v1/ip").content["client_ip"] == CLIENT

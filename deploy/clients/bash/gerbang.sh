@@ -4,12 +4,12 @@
 #   export GERBANG_KEY=key.json GERBANG_DIALECT=mobee    # or binance, rfc9421
 #   gerbang.sh METHOD URL [BODY]
 #
-# key.json is the file that the page of the new key lets you download; with "private_key" (PEM; its newlines as \n) instead of "secret" it
-# is a key of your own, Ed25519 or RSA. The answer goes to standard output; of a refusal it goes to standard error, where "detail" says
-# what to do, and the status is 1.
+# key.json is the file offered for download when a key is created; for your own Ed25519 or RSA key it has "private_key" (PEM; newlines as \n)
+# instead of "secret". The answer is printed on standard output; a refusal on standard error, where "detail" says what to do, with exit
+# status 1.
 #
-# The secret is handed to no program: openssl would show an HMAC key in its command line, where every user of the machine can read
-# it. So the HMAC (RFC 2104) is made here, of two plain SHA-256.
+# The secret is not passed to any program: openssl would show an HMAC key in its command line, where every user of the machine can read
+# it. So the HMAC (RFC 2104) is computed here, from two plain SHA-256.
 set -euo pipefail
 
 (($# >= 2)) || { echo "gerbang.sh METHOD URL [BODY]" >&2 && exit 2; }

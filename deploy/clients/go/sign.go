@@ -1,6 +1,6 @@
 // Sign in each dialect, with a secret or a private key: go run sign.go URL KEYFILE DIALECT METHOD TARGET [BODY]
 //
-// KEYFILE is {"key_id", "secret"} as it was downloaded, or {"key_id", "private_key"} with the PEM of an Ed25519 or RSA key of your own.
+// KEYFILE is {"key_id", "secret"} as downloaded, or {"key_id", "private_key"} with the PEM of your own Ed25519 or RSA key.
 package main
 
 import (
@@ -79,7 +79,7 @@ func mobee(key Key, method, target, body string) Request {
 	return Request{target, map[string]string{"X-API-Key": key.ID, "X-Request-Timestamp": timestamp, "X-Request-Signature": signature}, body}
 }
 
-// The parameters stand in the query or, as a form, in the body.
+// The parameters are in the query or, as a form, in the body.
 func binance(key Key, method, target, body string) Request {
 	path, query, _ := strings.Cut(target, "?")
 	payload, before := query, ""

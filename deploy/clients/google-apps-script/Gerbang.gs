@@ -2,15 +2,15 @@
  * Read signed data into a spreadsheet: =GERBANG("/v1/wallets")
  *
  * Extensions > Apps Script, paste this file, then Project Settings > Script Properties: GERBANG_URL, and GERBANG_KEY with the
- * content of the key file that the page of the new key lets you download.
- * Use a key with the scope read alone: whoever may edit the spreadsheet's script can read its properties. Google's addresses change, so
- * the key cannot be bound to an address.
+ * content of the key file offered for download when the key is created.
+* Use a key with only the scope read: anyone who can edit the spreadsheet's script can read its properties. Google's addresses change, so
+ * the key cannot have an IP allowlist.
  */
 
 /**
  * Rows of a signed GET: one row for each element of the answer's list, with a first row of names.
  *
- * @param {string} target path, with a query if need be, e.g. "/v1/orders?status=open"
+ * @param {string} target path, with a query if necessary, e.g. "/v1/orders?status=open"
  * @return {Array<Array<string>>} a table
  * @customfunction
  */

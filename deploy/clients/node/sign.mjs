@@ -1,6 +1,6 @@
 // Sign in each dialect, with a secret or a private key: node sign.mjs URL KEYFILE DIALECT METHOD TARGET [BODY]
 //
-// KEYFILE is {"key_id", "secret"} as it was downloaded, or {"key_id", "private_key"} with the PEM of an Ed25519 or RSA key of your own.
+// KEYFILE is {"key_id", "secret"} as downloaded, or {"key_id", "private_key"} with the PEM of your own Ed25519 or RSA key.
 
 import { createHash, createHmac, createPrivateKey, randomUUID, sign as signWith } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -19,7 +19,7 @@ const dialects = {
     return [target, { "X-API-Key": key.key_id, "X-Request-Timestamp": timestamp, "X-Request-Signature": signature }, body];
   },
 
-  // The parameters stand in the query or, as a form, in the body.
+  // The parameters are in the query or, as a form, in the body.
   binance(key, method, target, body) {
     const [path, query = ""] = target.split("?", 2);
     const payload = [body || query, `timestamp=${Date.now()}`].filter(Boolean).join("&");

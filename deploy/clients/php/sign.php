@@ -1,7 +1,7 @@
 <?php
 // Sign in each dialect, with a secret or a private key: php sign.php URL KEYFILE DIALECT METHOD TARGET [BODY]
 //
-// KEYFILE is {"key_id", "secret"} as it was downloaded, or {"key_id", "private_key"} with the PEM of an Ed25519 or RSA key of your own.
+// KEYFILE is {"key_id", "secret"} as downloaded, or {"key_id", "private_key"} with the PEM of your own Ed25519 or RSA key.
 
 function sign(array $key, string $message): string
 {
@@ -30,7 +30,7 @@ function mobee(array $key, string $method, string $target, string $body): array
     return [$target, ["X-API-Key: {$key['key_id']}", "X-Request-Timestamp: $time", "X-Request-Signature: $signature"], $body];
 }
 
-// The parameters stand in the query or, as a form, in the body.
+// The parameters are in the query or, as a form, in the body.
 function binance(array $key, string $method, string $target, string $body): array
 {
     [$path, $query] = explode('?', $target, 2) + [1 => ''];

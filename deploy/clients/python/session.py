@@ -15,13 +15,13 @@ import websockets
 
 
 def log_in(key_id: str, secret: str) -> str:
-    """Mobee's log-in: the text of ``api`` is what is signed, so it is written once."""
+    """Mobee's log-in message: the text of ``api`` is signed, so it is serialized only once."""
     api = json.dumps({"public_key": key_id, "timestamp": time.time_ns() // 1_000_000})
     return f'{{"method":"login","api":{api},"hmac":"{hmac.digest(secret.encode(), api.encode(), "sha256").hex()}"}}'
 
 
 def signed(key_id: str, secret: str, own_id: int, method: str, **params: str | int) -> str:
-    """One of Binance's signed messages: all parameters but the signature, sorted by name. Send numbers as the text you want them to be."""
+    """A signed message in Binance's dialect: the signature covers all other parameters, sorted by name. Send numbers as strings."""
     params |= {"apiKey": key_id, "timestamp": time.time_ns() // 1_000_000}
     payload = "&".join(f"{name}={value}" for name, value in sorted(params.items()))
     params["signature"] = hmac.digest(secret.encode(), payload.encode(), "sha256").hex()
@@ -29,7 +29,7 @@ def signed(key_id: str, secret: str, own_id: int, method: str, **params: str | i
 
 
 def refusal(answer: str) -> str | None:
-    """Why a message was refused: by the gate in ``gerbang``, by the exchange in ``error`` or ``message``; ``None`` when it was not."""
+    """Why a message was refused: by the gate in ``gerbang``, by the exchange in ``error`` or ``message``; ``None``: it was not."""
     told = json.loads(answer)
     if not isinstance(told, dict) or not ("gerbang" in told or "error" in told or told.get("status") == "error"):
         return None
@@ -38,7 +38,7 @@ def refusal(answer: str) -> str | None:
 
 
 async def main(url: str, key: dict[str, str]) -> str | None:
-    """Log in, then subscribe, and print what comes until the session ends; the reason when that is a refusal."""
+    """Log in, subscribe, and print messages until the session ends, with the reason if it was refused."""
     if "secret" not in key:
         return "this example signs with a secret (HMAC-SHA256), and the key file has none; sign.py shows Ed25519 and RSA"
     if "/ws-api/" in url:

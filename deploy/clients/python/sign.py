@@ -1,6 +1,6 @@
 """Sign in each dialect, with a secret or a private key: python sign.py URL KEYFILE DIALECT METHOD TARGET [BODY].
 
-KEYFILE is {"key_id", "secret"} as it was downloaded, or {"key_id", "private_key"} with the PEM of an Ed25519 or RSA key of your own.
+KEYFILE is {"key_id", "secret"} as downloaded, or {"key_id", "private_key"} with the PEM of your own Ed25519 or RSA key.
 """
 
 import base64
@@ -45,7 +45,7 @@ def mobee(key: Key, method: str, target: str, body: str) -> Request:
 
 
 def binance(key: Key, _method: str, target: str, body: str) -> Request:
-    """The parameters stand in the query or, as a form, in the body."""
+    """The parameters are in the query or, as a form, in the body."""
     path, _, query = target.partition("?")
     payload = "&".join(filter(None, [body or query, f"timestamp={time.time_ns() // 1_000_000}"]))
     signature, algorithm = sign(key, (query if body else "") + payload)

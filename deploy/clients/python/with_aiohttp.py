@@ -27,6 +27,6 @@ def gerbang_auth(key_id: str, secret: str) -> ClientMiddlewareType:
 
 
 def gerbang_auth_from_file(path: str) -> ClientMiddlewareType:
-    """Of the key file that the page of the new key lets you download."""
+    """From the key file offered for download when the key is created."""
     key = json.loads(Path(path).read_text("utf-8"))
     return gerbang_auth(key["key_id"], key["secret"])

@@ -21,7 +21,7 @@ class GerbangAuth(httpx.Auth):
 
     @classmethod
     def from_file(cls, path: str) -> "GerbangAuth":
-        """Of the key file that the page of the new key lets you download."""
+        """From the key file offered for download when the key is created."""
         key = json.loads(Path(path).read_text("utf-8"))
         return cls(key["key_id"], key["secret"])
 

@@ -20,7 +20,7 @@ class GerbangAuth(AuthBase):
 
     @classmethod
     def from_file(cls, path: str) -> "GerbangAuth":
-        """Of the key file that the page of the new key lets you download."""
+        """From the key file offered for download when the key is created."""
         key = json.loads(Path(path).read_text("utf-8"))
         return cls(key["key_id"], key["secret"])
 
@@ -29,7 +29,7 @@ class GerbangAuth(AuthBase):
         path = urlsplit(request.url or "").path or "/"
         message = f"{request.method}\n{path}\n{timestamp}".encode()
         if request.body:
-            # What requests prepared is what it sends: signing anything else would sign another request.
+            # The prepared request is exactly what is sent.
             message += b"\n" + (request.body.encode() if isinstance(request.body, str) else request.body)
         signature = hmac.digest(self._secret, message, "sha256")
         request.headers["X-API-Key"] = self.key_id

@@ -12,12 +12,12 @@ from deploy.local.exchange.orders import ZERO, Fill, Order, OrderRefused
 FIRST_BALANCES = {"IDR": Decimal(1_000_000_000), "BTC": Decimal(1), "ETH": Decimal(10), "USDT": Decimal(10_000)}
 MAX_OPEN = 200
 MAX_KEPT = 1_000
-"""Orders kept per account, and trades."""
+"""Maximum orders, and trades, kept per account."""
 
 
 @dataclass(slots=True)
 class Balance:
-    """``available`` can be spent, ``locked`` is reserved for open orders."""
+    """A balance: ``available`` can be spent, ``locked`` is reserved for open orders."""
 
     available: Decimal = ZERO
     locked: Decimal = ZERO
@@ -50,7 +50,7 @@ class Account:
         if len(self.open) >= MAX_OPEN:
             raise OrderRefused("too_many_open_orders", f"at most {MAX_OPEN} orders can be open")
         if client_id and any(other.client_id == client_id for other in self.open.values()):
-            raise OrderRefused("duplicate_order", "an open order has this client order id")
+            raise OrderRefused("duplicate_order", "another open order has this client order id")
         currency = spends(order)
         available = self.balances[currency].available
         if available < cost:
@@ -89,7 +89,7 @@ class Account:
             raise OrderRefused("order_not_found", f"there is no order {number}") from None
 
     def open_orders(self) -> Iterator[Order]:
-        """Oldest first."""
+        """Open orders, oldest first."""
         return iter(list(self.open.values()))
 
     def _close(self, order: Order) -> None:

@@ -9,15 +9,15 @@ _DECIMAL = re.compile(r"[0-9]{1,18}(?:\.[0-9]{1,18})?")
 
 
 def text(value: Decimal) -> str:
-    """A plain decimal number, without exponent or needless zeros."""
+    """A plain decimal number, without exponent or trailing zeros."""
     plain = format(value, "f")
     return plain.rstrip("0").rstrip(".") if "." in plain else plain
 
 
 def decimal(value: object, code: str) -> Decimal:
-    """A decimal number written as text.
+    """Parse a decimal number in text.
 
-    :raises OrderRefused: ``code``
+    :raises OrderRefused: with ``code``: it is not one
     """
     if not isinstance(value, str) or not _DECIMAL.fullmatch(value):
         raise OrderRefused(code, 'write amounts as text in plain decimal notation, e.g. "0.001"')
@@ -25,5 +25,5 @@ def decimal(value: object, code: str) -> Decimal:
 
 
 def floored(value: Decimal, step: Decimal) -> Decimal:
-    """The greatest multiple of ``step`` that is not above ``value``."""
+    """The largest multiple of ``step`` not above ``value``."""
     return (value / step).to_integral_value(ROUND_FLOOR) * step

@@ -1,6 +1,6 @@
 """The matching engine of the demo exchange: accounts, order books, trades. Pure; the time is an argument.
 
-Every call first brings the market up to the moment it is made in; so a price, an order and a balance are the same whoever looks.
+Every call first advances the market to the current time, so all APIs show the same prices, orders and balances.
 """
 
 from collections import OrderedDict, deque
@@ -16,9 +16,9 @@ from deploy.local.exchange.orders import ZERO, Change, Execution, Fill, Order, O
 
 MAX_ACCOUNTS = 1_000
 MAX_TRADES = 1_000
-"""Kept of each market."""
+"""Trades kept per market."""
 _MAX_MISSED = 200
-"""Price steps that are simulated afterwards: at the start, and when the price has not been advanced for a while."""
+"""Maximum price steps simulated in retrospect: at the start, and when the price has not been advanced for a while."""
 
 
 class Exchange:
@@ -183,7 +183,7 @@ class Exchange:
         account.fill(fill)
         self.books[order.market].changed()
         self._publish(order, "traded", fill.time_ms, fill)
-        if fill.maker:  # the taker is notified once, at the end
+        if fill.maker:  # the taker's event is published once, at the end
             self.feed.balances(account, fill.time_ms)
 
     def _end(self, account: Account, order: Order, now_ms: int, change: Change) -> None:

@@ -36,11 +36,11 @@ class Market(NamedTuple):
     base: str
     quote: str
     price: Decimal
-    """The price that the simulation moves around."""
+    """The price around which the simulation moves."""
     tick: Decimal
-    """Prices are multiples of it."""
+    """Price increment."""
     lot: Decimal
-    """Quantities are multiples of it."""
+    """Quantity increment."""
     least: Decimal
     """The minimum value of an order, in ``quote``."""
 

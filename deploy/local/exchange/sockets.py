@@ -15,9 +15,9 @@ from gateway.runtime import tasks
 
 MAX_SOCKETS = 2_000
 MAX_MESSAGE_BYTES = 65_536 + 4_096
-"""What the gate lets pass by default, and its own member."""
+"""The gateway's default maximum message size, plus its own member."""
 MAX_SUBSCRIPTIONS = 1_024
-"""Of one socket."""
+"""Maximum subscriptions of one socket."""
 MAX_WAITING_CHARACTERS = 1_048_576
 """Unsent output per client; a client that is further behind is disconnected."""
 HEARTBEAT_S = 20
@@ -45,9 +45,9 @@ class Socket:
         self._outbox.put_nowait(text)
 
     def listen(self, topic: Topic, name: str, listener: Listener) -> None:
-        """Hear of a topic until :meth:`leave` or the end.
+        """Subscribe to a topic until :meth:`leave` or the end.
 
-        :param name: tells several listeners of one socket apart
+        :param name: distinguishes several listeners of one socket
         :raises OrderRefused: there are too many
         """
         owner = (id(self), name)
@@ -76,17 +76,17 @@ class Socket:
 
 
 class Session(ABC):
-    """What one API does on one socket."""
+    """One API's handling of one socket."""
 
     def __init__(self, socket: Socket) -> None:
         self.socket = socket
 
     def opened(self) -> None:  # noqa: B027  # most begin with a message of the client
-        """The handshake is done."""
+        """The handshake is complete."""
 
     @abstractmethod
     async def received(self, text: str) -> None:
-        """A message of the client. It is answered by way of the socket; nothing is raised."""
+        """Handle a client's message. Answers are sent on the socket; never raises."""
 
 
 class Sockets:
@@ -97,9 +97,9 @@ class Sockets:
         self._open: set[web.WebSocketResponse] = set()
 
     async def serve(self, request: web.Request, session_on: Callable[[Socket], Session]) -> web.StreamResponse:
-        """Answer a handshake and hold the session until either end closes it."""
+        """Answer a handshake and run the session until either end closes it."""
         if len(self._open) >= MAX_SOCKETS:
-            return web.json_response({"error": {"code": "too_many_connections", "message": "no more WebSockets now"}}, status=503)
+            return web.json_response({"error": {"code": "too_many_connections", "message": "too many WebSockets"}}, status=503)
         response = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES, compress=False)
         await response.prepare(request)
         socket = Socket(self._feed, response, request)
@@ -120,14 +120,14 @@ class Sockets:
         return response
 
     async def close(self, _app: web.Application) -> None:
-        """Tell every client that the service ends."""
+        """Notify every client that the service is stopping."""
         for response in tuple(self._open):
             with contextlib.suppress(ConnectionError):
                 await response.close(code=WSCloseCode.GOING_AWAY)
 
 
 def json_object(data: str | bytes, **how: Any) -> dict[str, Any] | None:
-    """The JSON object of a message or a body; ``None`` when it is none.
+    """Parse a message or body as a JSON object; ``None``: it is not one.
 
     :param how: options of :func:`json.loads`
     """

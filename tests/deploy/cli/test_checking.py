@@ -97,7 +97,7 @@ def test_a_file_that_is_no_configuration_is_told(tmp_path, content, told):
         ),
         (
             "delete /v1/orders/17?x=1",
-            ["DELETE /v1/orders/{id} (routes[7])", "scope     trade", "replay    strict: a signature passes once"],
+            ["DELETE /v1/orders/{id} (routes[7])", "scope     trade", "replay    strict: each signature is accepted once"],
         ),
         ("GET /v1/wallets", ["replay    off, but for the dialect binance: reads may share a signature, never with a trade"]),
         ("GET /v1/markets/summary", ["replay    off\n"]),

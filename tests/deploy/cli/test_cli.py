@@ -226,7 +226,7 @@ def test_a_service_token_that_is_not_accepted_is_named_with_where_it_came_from(t
         assert result.exit_code == 1
         where = "the variable GERBANG_INTERNAL_TOKEN" if variable else f"the file {file} (--token-file)"
         assert f"http://127.0.0.1:8093 did not accept the service token from {where}." in result.stderr
-        assert "the setting internal.token" in result.stderr
+        assert "that admin service's internal.token" in result.stderr
         assert "topsecret" not in result.output
 
 

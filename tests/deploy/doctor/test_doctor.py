@@ -94,7 +94,7 @@ async def test_of_a_gateway_in_order_nothing_is_wrong_and_a_line_stands_for_each
 
 
 async def test_a_superuser_and_a_role_that_may_do_too_much_are_found(scene: Scene, upstream: str) -> None:
-    for dsn, told in ((scene.database.owner_dsn, "is a superuser"), (scene.database.admin_dsn, "may do more than read keys")):
+    for dsn, told in ((scene.database.owner_dsn, "is a superuser"), (scene.database.admin_dsn, "can do more than read keys")):
         stores = {"postgres": dsn, "redis": scene.redis_url}
         assert told in wrong(await said(scene.settings(upstream, stores=stores)))["stores.postgres role"]
 
@@ -119,7 +119,7 @@ async def test_an_eviction_policy_that_forgets_claims_is_found(scene: Scene, ups
     async with redis.Redis.from_url(scene.redis_url) as client:
         await client.config_set("maxmemory-policy", "allkeys-lru")
         try:
-            assert "admit them twice" in wrong(await said(scene.settings(upstream)))["stores.redis"]
+            assert "requests could pass twice" in wrong(await said(scene.settings(upstream)))["stores.redis"]
         finally:
             await client.config_set("maxmemory-policy", "noeviction")
 
@@ -175,7 +175,7 @@ async def test_of_an_admin_service_role_provider_and_proxy_are_told(database: Da
         assert wrong(await said(admin_settings(issuer, database.admin_dsn, redis_url))) == {}
         found = wrong(await said(admin_settings(issuer, database.owner_dsn, redis_url, public_url="https://keys.exchange.example")))
         assert "could rewrite the audit" in found["stores.postgres role"]
-        assert "every customer has its address" in found["client_ip.trusted_proxies"]
+        assert "every customer appears to have its address" in found["client_ip.trusted_proxies"]
         url = issuer.url
     away = admin_settings(issuer, database.admin_dsn, redis_url, oidc={"issuer": url, "audience": AUDIENCE})
     assert "openid-configuration" in wrong(await said(away))["oidc.issuer"]

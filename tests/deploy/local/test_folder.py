@@ -69,7 +69,7 @@ def test_secrets_are_for_their_owner_alone_and_are_made_once(folder):
 def test_a_lost_vault_key_is_not_replaced_by_one_that_opens_nothing(folder):
     prepared(folder)
     folder.secret("vault-keys").unlink()
-    with pytest.raises(StartError, match="put it back"):
+    with pytest.raises(StartError, match="restore it"):
         folder.write_secrets(database_exists=True, stores=STORES)
 
 

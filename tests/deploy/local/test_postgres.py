@@ -36,7 +36,7 @@ def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path):
 def test_what_is_not_a_cluster_is_left_alone(tmp_path: Path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "thesis.txt").write_text("years of work")
-    with pytest.raises(StartError, match="move it away"):
+    with pytest.raises(StartError, match="move them away"):
         PostgresServer(tmp_path / "data").start()
     assert (tmp_path / "data" / "thesis.txt").exists()
 

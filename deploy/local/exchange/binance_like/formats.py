@@ -60,7 +60,7 @@ def status(order: Order) -> str:
 
 
 def order(order: Order) -> dict[str, Any]:
-    """An order as it stands."""
+    """The current state of an order."""
     return {
         "symbol": name(order.market),
         "orderId": order.number,
@@ -86,7 +86,7 @@ def order(order: Order) -> dict[str, Any]:
 
 
 def placed(made: Order, fills: list[Fill], form: str) -> dict[str, Any]:
-    """The answer to a new order, as short as ``newOrderRespType`` asks."""
+    """The answer to a new order, per ``newOrderRespType``."""
     whole = order(made) | {"transactTime": made.updated_ms}
     if form == "ACK":
         return {member: whole[member] for member in ("symbol", "orderId", "orderListId", "clientOrderId", "transactTime")}
@@ -105,7 +105,7 @@ def _part(fill: Fill) -> dict[str, Any]:
 
 
 def own_trade(fill: Fill) -> dict[str, Any]:
-    """A trade for whose order it filled."""
+    """A trade as seen by the owner of the filled order."""
     return {
         "symbol": name(fill.order.market),
         "id": fill.trade,
@@ -124,7 +124,7 @@ def own_trade(fill: Fill) -> dict[str, Any]:
 
 
 def trade(trade: Trade) -> dict[str, Any]:
-    """A trade for everybody."""
+    """A public trade."""
     return {
         "id": trade.number,
         "price": text(trade.price),
@@ -137,14 +137,14 @@ def trade(trade: Trade) -> dict[str, Any]:
 
 
 def aggregate(trade: Trade) -> dict[str, Any]:
-    """A trade that stands for itself alone, in the form for several."""
+    """A single trade, in the format of aggregate trades."""
     numbers = {"a": trade.number, "f": trade.number, "l": trade.number}
     rest = {"T": trade.time_ms, "m": trade.buyer_is_maker, "M": True}
     return numbers | {"p": text(trade.price), "q": text(trade.quantity)} | rest
 
 
 def account(account: Account, now_ms: int, *, all_of_them: bool = True) -> dict[str, Any]:
-    """Balances and what the account may do."""
+    """Balances and permissions of the account."""
     rates = {"maker": "0", "taker": "0", "buyer": "0", "seller": "0"}
     return {
         **dict.fromkeys(("makerCommission", "takerCommission", "buyerCommission", "sellerCommission"), 0),
@@ -174,7 +174,7 @@ def user_assets(account: Account) -> list[dict[str, Any]]:
 
 
 def coin(currency: str, held: Balance) -> dict[str, Any]:
-    """One currency in ``/sapi/v1/capital/config/getall``; nothing can be paid in or out here."""
+    """One currency in ``/sapi/v1/capital/config/getall``; deposits and withdrawals are disabled."""
     fiat = currency == "IDR"
     networks = [] if fiat else [_network(currency)]
     nothing = dict.fromkeys(("freeze", "withdrawing", "ipoing", "ipoable", "storage"), "0")
@@ -246,7 +246,7 @@ def book_ticker(book: Book) -> dict[str, Any]:
 
 
 def depth(book: Book, limit: int) -> dict[str, Any]:
-    """The book down to so many prices of either side."""
+    """The order book, with at most ``limit`` levels per side."""
     return {"lastUpdateId": book.revision, "bids": levels(book.levels("buy", limit)), "asks": levels(book.levels("sell", limit))}
 
 
@@ -279,7 +279,7 @@ def day(book: Book, now_ms: int, last_trade: Trade) -> dict[str, Any]:
 
 
 def kline(candle: Candle) -> list[Any]:
-    """A candle as an array; half of what was traded was bought."""
+    """A candle as an array; half of its volume counts as bought."""
     volume, turnover = candle.volume, candle.turnover
     closes = candle.opened_ms + candle.length_ms - 1
     prices = [text(price) for price in (candle.opened, candle.high, candle.low, candle.closed)]

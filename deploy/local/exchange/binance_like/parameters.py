@@ -17,13 +17,13 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 
 
 class Written(str):
-    """A number of a message, as it was written."""
+    """A number in a message, as written."""
 
     __slots__ = ()
 
 
 def written(number: str) -> Written:
-    """For ``parse_int`` and ``parse_float`` of :func:`json.loads`: keeps every digit, and writes an exponent out (``1e-5``)."""
+    """For ``parse_int`` and ``parse_float`` of :func:`json.loads`: keeps every digit, and expands an exponent (``1e-5``)."""
     if "e" not in number.lower():
         return Written(number)
     try:
@@ -34,16 +34,16 @@ def written(number: str) -> Written:
 
 
 class Parameters:
-    """By name, each at most once."""
+    """Parameters by name, each at most once."""
 
     def __init__(self, values: Mapping[str, object]) -> None:
         self._values = {name: value for name, value in values.items() if value is not None}
 
     @classmethod
     def of_request(cls, query: list[tuple[str, str]], body: bytes) -> "Parameters":
-        """Query and form body together.
+        """The parameters of query and form body.
 
-        :raises OrderRefused: a name comes twice
+        :raises OrderRefused: a name is repeated
         """
         pairs = [*query, *parse_qsl(body.decode(errors="replace"), keep_blank_values=True)]
         values = dict(pairs)
@@ -68,7 +68,7 @@ class Parameters:
     def number(self, name: str, default: int) -> int:
         """A whole number.
 
-        :raises OrderRefused: it is none
+        :raises OrderRefused: it is not one
         """
         value = self.text(name)
         if not value:
@@ -103,7 +103,7 @@ class Parameters:
         return market_of(self.needed("symbol"))
 
     def markets(self) -> list[Market] | None:
-        """Those of ``symbols``, or the one of ``symbol``; ``None``: neither is given, and all are meant.
+        """The markets of ``symbols`` or ``symbol``; ``None``: neither is given, which means all.
 
         :raises OrderRefused: one is unknown
         """

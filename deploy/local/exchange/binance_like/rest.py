@@ -54,7 +54,7 @@ PUBLIC_PATHS = frozenset(route.partition(" ")[2] for route in _PUBLIC)
 
 
 def routes(exchange: Exchange) -> list[web.RouteDef]:
-    """All of them."""
+    """All routes."""
     return [
         web.route(method, path, _Handler(exchange, call, public=public).answer)
         for table, public in ((_PUBLIC, True), (_OF_AN_ACCOUNT, False))
@@ -63,7 +63,7 @@ def routes(exchange: Exchange) -> list[web.RouteDef]:
 
 
 class _Handler:
-    """One path."""
+    """The handler of one path."""
 
     def __init__(self, exchange: Exchange, call: Call, *, public: bool) -> None:
         self._exchange = exchange

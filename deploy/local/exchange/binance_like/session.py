@@ -15,7 +15,7 @@ from gateway.assertion import Asserted, AssertionRefused
 from gateway.runtime import clock
 
 MAX_USER_STREAMS = 16
-"""Of one connection."""
+"""Maximum user data streams per connection."""
 _CALLS: dict[str, Call] = {
     "ping": calls.ping,
     "time": calls.time,
@@ -145,7 +145,7 @@ class ApiSession(Session):
         return {"subscriptionId": number}
 
     def _unsubscribe(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
-        """Ends the stream ``subscriptionId``, or all."""
+        """End the stream ``subscriptionId``, or all."""
         chosen = request.parameters.number("subscriptionId", -1)
         for number in list(self._streams) if chosen < 0 else [chosen] if chosen in self._streams else []:
             self._end_stream(number, request.now_ms)

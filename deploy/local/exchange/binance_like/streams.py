@@ -18,14 +18,14 @@ from gateway.runtime import clock
 _NAME = re.compile(r"([a-z0-9]{1,20})@([A-Za-z]+?)(5|10|20)?(?:_(\w{2,3}))?(?:@(?:100|1000)ms)?")
 _DEPTH = 1_000
 Events = Callable[[Any], Iterator[Any]]
-"""From what the feed tells to what the client is told."""
+"""Converts an event of the feed to messages for the client."""
 
 
 class StreamSession(Session):
     """One connection.
 
     :param combined: each event is wrapped with its stream's name
-    :param streams: subscribed to from the beginning; names that are none are passed over, as Binance does
+    :param streams: initial subscriptions; unknown names are ignored, as by Binance
     """
 
     def __init__(self, socket: Socket, exchange: Exchange, *, combined: bool, streams: list[str]) -> None:
@@ -98,13 +98,13 @@ class StreamSession(Session):
         return listener
 
     def _sources(self, name: str) -> list[tuple[Topic, Events]]:
-        """What a stream is made of.
+        """The topics of a stream, each with its conversion.
 
         :raises OrderRefused: there is no such stream
         """
         exchange, last = self._exchange, next(reversed(MARKETS))
         if name in ("!ticker@arr", "!miniTicker@arr"):
-            # The markets move one after another: when the last one has, all have.
+            # Markets are updated in order: after the last one, all are.
             tell = _ticker if name == "!ticker@arr" else _mini_ticker
             return [(("price", last), lambda _: iter([[tell(exchange, market) for market in MARKETS.values()]]))]
         if (found := _NAME.fullmatch(name)) is None:
@@ -180,7 +180,7 @@ _KINDS: dict[str, tuple[str, Callable[[Exchange, Market], Events]]] = {
 
 
 class _BookTickers:
-    """Best bid and ask, whenever either is another one."""
+    """Best bid and ask, sent when either changes."""
 
     def __init__(self, exchange: Exchange, market: Market) -> None:
         self._book = exchange.books[market]
@@ -195,7 +195,7 @@ class _BookTickers:
 
 
 class _Depth:
-    """What has changed in the book since the last event: prices with their new amounts, nothing where there is none left."""
+    """Changes of the book since the last event: prices with their new quantities, 0 for removed levels."""
 
     def __init__(self, exchange: Exchange, market: Market) -> None:
         self._book = exchange.books[market]
@@ -220,7 +220,7 @@ class _Depth:
 
 
 class _Klines:
-    """The candle that is going on, and once more, closed, the one before it."""
+    """The current candle, and the previous one once it has closed."""
 
     def __init__(self, exchange: Exchange, market: Market, interval: str) -> None:
         self._exchange = exchange

@@ -23,12 +23,12 @@ def as_text(value: object) -> str:
 
 
 def as_numbers(value: object) -> str:
-    """JSON with amounts as numbers, digit for digit: no float stands between."""
+    """JSON with amounts as numbers, without conversion to float."""
     return _MARKED.sub(r"\1", json.dumps(value, default=lambda amount: _MARK + text(amount)))
 
 
 def market(book: Book, now_ms: int) -> dict[str, Any]:
-    """A market's price and its last 24 hours, as REST tells it."""
+    """A market's price and last 24 hours, for REST."""
     now, day = book.quote, summary(book.market, now_ms)
     return {
         "symbol": book.market.symbol,
@@ -44,7 +44,7 @@ def market(book: Book, now_ms: int) -> dict[str, Any]:
 
 
 def streamed_market(book: Book, now_ms: int) -> dict[str, Any]:
-    """The same as the event ``MK`` tells it."""
+    """The same for the event ``MK``."""
     kept, now, day = book.market, book.quote, summary(book.market, now_ms)
     return {
         "base": kept.base,
@@ -72,20 +72,20 @@ def order_book(book: Book) -> dict[str, Any]:
 
 
 def trade(market: Market, trade: Trade) -> dict[str, Any]:
-    """One of the event ``RT``; ``side`` is that of whoever took."""
+    """A trade of the event ``RT``; ``side`` is the taker's."""
     side = "sell" if trade.buyer_is_maker else "buy"
     amounts = {"price": trade.price, "quantity": trade.quantity}
     return {"id": str(trade.number), "symbol": market.symbol, "side": side, **amounts, "time_ms": trade.time_ms}
 
 
 def wallets(account: Account) -> list[dict[str, Any]]:
-    """Balances, of REST and of the event ``BL``."""
+    """Balances, for REST and the event ``BL``."""
     held = account.balances.items()
     return [{"currency": name, "available": balance.available, "locked": balance.locked} for name, balance in held]
 
 
 def order(order: Order) -> dict[str, Any]:
-    """An order, of REST and of the event ``PO``."""
+    """An order, for REST and the event ``PO``."""
     return {
         "id": str(order.number),
         "client_order_id": order.client_id or None,

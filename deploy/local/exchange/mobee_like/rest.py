@@ -57,7 +57,7 @@ class MobeeRoutes:
         return _answer({"wallets": formats.wallets(self._account(request))})
 
     async def orders(self, request: web.Request) -> web.Response:
-        """Newest first; ``?symbol=`` and ``?status=open|filled|cancelled|expired`` choose."""
+        """Newest first; ``?symbol=`` and ``?status=open|filled|cancelled|expired`` filter."""
         symbol, status = request.query.get("symbol"), request.query.get("status")
         chosen = [
             order
@@ -87,13 +87,13 @@ class MobeeRoutes:
         return now_ms
 
     def _account(self, request: web.Request) -> Account:
-        """The account that the gate vouched for, its orders as the present price leaves them."""
+        """The account per the gateway's assertion, with orders filled up to the current price."""
         self._now()
         return self._exchange.account(request[ASSERTED].account_id)
 
 
 def refusal(error: OrderRefused) -> web.Response:
-    """An order's refusal as this API tells it."""
+    """A refused order in this API's format."""
     return web.json_response({"error": {"code": error.code, "message": str(error)}}, status=_HTTP_STATUS.get(error.code, 422))
 
 

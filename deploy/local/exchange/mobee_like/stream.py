@@ -15,34 +15,34 @@ from gateway.assertion import AssertionRefused
 from gateway.runtime import clock
 
 _MAX_EVENTS = 100
-"""Of one message."""
+"""Maximum events in one message."""
 _RECENT = 20
 Tell = Callable[[], Any]
-"""What an event's data are now."""
+"""Returns an event's current data."""
 Source = tuple[Topic, Callable[[Any], Any]]
-"""What to listen to, and how to tell it."""
+"""A topic, and the conversion of its events to data."""
 
 
 class StreamSession(Session):
-    """One connection. Events of an account stay that account's: they end with its log-out, whatever key comes after."""
+    """One connection. Subscriptions to an account's events end with its log-out."""
 
     def __init__(self, socket: Socket, exchange: Exchange, identities: Identities) -> None:
         super().__init__(socket)
         self._exchange = exchange
         self._identities = identities
         self._subscribed: dict[str, tuple[str | None, list[Topic]]] = {}
-        """By event: whose it is, if anybody's, and its topics."""
+        """By event: the account, for private events, and its topics."""
 
     async def received(self, text: str) -> None:
         message = json_object(text)
         method = None if message is None else message.get("method")
         if message is None or not isinstance(method, str):
-            self._say({"method": None, "status": "error", "message": "A message is a JSON object with a method."})
+            self._say({"method": None, "status": "error", "message": "A message must be a JSON object with a method."})
             return
         try:
             caller = await self._identities.of(message)
         except AssertionRefused:
-            self._say({"method": method, "status": "error", "message": "The message does not prove that it came through the gate."})
+            self._say({"method": method, "status": "error", "message": "The message has no valid assertion of the gateway."})
             return
         account_id = None if caller is None else caller.account_id
         self._exchange.advance(clock.now_ms())
@@ -76,7 +76,7 @@ class StreamSession(Session):
             self._tell(event, tell())
 
     def _subscribe(self, event: str, account_id: str | None) -> list[tuple[str, Tell]]:
-        """Listen from now on; returns what to tell at once.
+        """Subscribe. Returns the initial data to send.
 
         :raises OrderRefused: there is no such event, or nobody is logged in
         """
@@ -118,14 +118,14 @@ class StreamSession(Session):
         return listener
 
     def _sources(self, event: str, account_id: str | None) -> list[Source]:
-        """What an event is made of.
+        """The sources of an event's data.
 
         :raises OrderRefused: there is no such event
         """
         code, _, rest = event.partition(".")
         books = self._exchange.books
         if code == "MK" and not rest:
-            # The markets move one after another: when the last one has, all have.
+            # Markets are updated in order: after the last one, all are.
             return [(("price", next(reversed(MARKETS))), lambda _: self._markets())]
         if code == "OB":
             return [(("book", market.symbol), lambda moved: formats.order_book(books[moved])) for market in _markets_named(rest)]
@@ -139,7 +139,7 @@ class StreamSession(Session):
         raise OrderRefused("unknown_event", "Unknown event.")
 
     def _first(self, event: str, account_id: str | None) -> list[Tell]:
-        """What a new listener is told at once: how things stand."""
+        """The initial data for a new subscription."""
         code, _, rest = event.partition(".")
         if code == "MK":
             return [self._markets]
@@ -165,7 +165,7 @@ class StreamSession(Session):
 
 
 class _Trades:
-    """One market's trades as they come."""
+    """The trades of one market."""
 
     def __init__(self, market: Market) -> None:
         self._market = market
@@ -179,12 +179,12 @@ def _wallets(account: Account, currency: str) -> list[dict[str, Any]]:
 
 
 def _pending(account: Account, markets: list[Market]) -> list[dict[str, Any]]:
-    """The open orders: an order that has ended is the one that is not there any more."""
+    """The open orders: an order that has ended is missing from the list."""
     return [formats.order(order) for order in account.open_orders() if order.market in markets]
 
 
 def _markets_named(rest: str) -> list[Market]:
-    """Of what follows an event's first dot: ``BTC-IDR``, ``BTC.IDR``, ``BTCIDR``; nothing or ``ALL`` means every market.
+    """The markets named after an event's first dot: ``BTC-IDR``, ``BTC.IDR``, ``BTCIDR``; nothing or ``ALL`` means every market.
 
     :raises OrderRefused: there is no such market
     """
