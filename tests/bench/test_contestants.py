@@ -1,6 +1,5 @@
 """tests.bench.contestants: each that is installed here answers each of its modes rightly, and does the checks that it is measured for."""
 
-import shutil
 import socket
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -14,8 +13,9 @@ from tests.bench.gate import GATE, is_compiled
 from tests.bench.load import READ_PATH, Key
 from tests.bench.rounds import Running, started
 from tests.support import wheel
+from tests.support.lacking import lacking, needs
 
-pytestmark = pytest.mark.skipif(shutil.which("nginx") is None, reason="apt-get install nginx")
+pytestmark = needs("nginx")
 CLAIM = "nginx + Lua + claim in Redis"
 ALL = [GATE, *(one.name for one in BASELINES)]
 CHECKED = [GATE, CLAIM, *(one.name for one in BASELINES if "refusal" in one.modes)]
@@ -32,7 +32,7 @@ def serving(request, place) -> Iterator[Serving]:
     """The contestant of that name, started."""
     contestant = {one.name: one for one in (place.gate, *BASELINES)}[request.param]
     if why := contestant.missing():
-        pytest.skip(why)
+        lacking(why)
     with started(contestant, place.ground) as running:
         yield Serving(contestant, running, place.ground.key)
 

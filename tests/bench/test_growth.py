@@ -1,13 +1,11 @@
 """tests.bench.growth: each part of the table measures what it says, at its smallest."""
 
-import shutil
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.bench import growth
 from tests.bench.contestants import of_checkout
+from tests.support.lacking import needs
 
 
 def test_keys_are_looked_up_and_revoked(tmp_path: Path):
@@ -20,7 +18,7 @@ def test_keys_are_looked_up_and_revoked(tmp_path: Path):
     assert not rows[0][2].startswith("0/s")
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None or shutil.which("wrk") is None, reason="apt-get install nginx wrk")
+@needs("nginx", "wrk")
 def test_routes_workers_and_time_under_load(tmp_path: Path):
     tmp_path.chmod(0o755)
     program = of_checkout(str(Path(sys.executable).with_name("gerbang")))

@@ -1,6 +1,5 @@
 """tests.bench.latency: requests are timed from when they were due."""
 
-import shutil
 import socket
 import threading
 import time
@@ -9,8 +8,9 @@ import pytest
 
 from tests.bench import latency
 from tests.bench.load import Key
+from tests.support.lacking import needs, unless
 
-pytestmark = pytest.mark.skipif(bool(latency.missing()), reason=latency.missing())
+pytestmark = unless(latency.missing())
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 PAUSE = 0.7
 
@@ -51,7 +51,7 @@ def test_who_is_due_while_the_server_stops_is_charged_with_the_whole_wait(made, 
     assert found.p50 >= PAUSE * 1_000 * 0.1
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="apt-get install nginx")
+@needs("nginx")
 def test_a_row_for_each_share_and_contestant(place):
     rows = latency.measure(place.ground, {"again": place.ground.upstream}, 300.0, 1, 1)
     assert [(row["share"], row["who"]) for row in rows] == [(s, w) for s in ("10%", "50%", "80%") for w in (latency.UPSTREAM, "again")]

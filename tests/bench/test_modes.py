@@ -1,7 +1,6 @@
 """tests.bench: each part of the benchmark that needs time or load runs, at its smallest; what it measures is for a quiet machine to say."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +10,9 @@ import pytest
 from tests.bench import memory, session
 from tests.bench.rounds import started
 from tests.support import wheel
+from tests.support.lacking import needs
 
-pytestmark = pytest.mark.skipif(shutil.which("nginx") is None or shutil.which("wrk") is None, reason="apt-get install nginx wrk")
+pytestmark = needs("nginx", "wrk")
 
 
 def test_the_command_prints_a_row_for_each_contestant_and_writes_them_as_json(tmp_path: Path):

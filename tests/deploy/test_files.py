@@ -1,9 +1,7 @@
 """The files under deploy/ for systemd, containers, Kubernetes and proxies, each judged by its own tool."""
 
 import importlib.util
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import yaml
 from admin.config import AdminLimits
 from gateway.config.settings import Limits
 from tests.support.kubernetes import complaints
+from tests.support.lacking import tool
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 PROGRAM = "/opt/gerbang/.venv/bin/gerbang"
@@ -24,18 +23,6 @@ def run(*command: str | Path) -> str:
     done = subprocess.run([str(part) for part in command], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
-
-
-def tool(name: str, package: str) -> str:
-    """Its path; where it is missing the test is skipped, but never in continuous integration."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        message = f"{name} is not here: {package}"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
 
 
 @pytest.fixture

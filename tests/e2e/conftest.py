@@ -1,8 +1,6 @@
 """One real ``gerbang up`` for all end-to-end tests of one pytest process."""
 
 import json
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +10,7 @@ import pytest
 from tests.support import guide
 from tests.support.bot import Bot
 from tests.support.customer import Customer
+from tests.support.lacking import tool
 from tests.support.system import GERBANG, System, free_port
 
 HERE = Path(__file__).parent
@@ -77,9 +76,7 @@ def key_of(customer_of: Callable[..., Customer]) -> Callable[..., dict[str, str]
 @pytest.fixture(scope="session")
 def node_modules() -> Path:
     """The folder of the npm packages that are pinned in ``node/package-lock.json``, installed when they are not there."""
-    if shutil.which("npm") is None:
-        message = "npm is not here: apt-get install npm"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    tool("npm", "apt-get install npm")
     folder = HERE / "node"
     lock, installed = folder / "package-lock.json", folder / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import select
-import shutil
 import signal
 import ssl
 import subprocess
@@ -27,6 +26,7 @@ from gateway.runtime import clock
 from tests.support.bot import Bot
 from tests.support.certificates import self_signed
 from tests.support.customer import Customer
+from tests.support.lacking import tool
 from tests.support.stack import sql, start_redis
 from tests.support.system import GERBANG, System, free_port
 
@@ -190,8 +190,7 @@ def nginx(machine: Machine) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def machine(system: System, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    if shutil.which("nginx") is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("nginx is not here: apt-get install nginx")
+    tool("nginx", "apt-get install nginx")
     with ExitStack() as stack:
         folder = tmp_path_factory.mktemp("by-hand")
         postgres = PostgresServer(folder / "postgres", durable=False)

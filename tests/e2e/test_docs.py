@@ -2,9 +2,7 @@
 
 import html
 import json
-import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +12,7 @@ import pytest
 
 from admin.docs.programs import EXAMPLES
 from admin.pages.examples import signed_requests
+from tests.support.lacking import tool
 
 CLIENTS = Path(__file__).parents[2] / "deploy" / "clients"
 PROGRAMS = {
@@ -33,9 +32,7 @@ READS = {"mobee": "/v1/orders?status=open", "binance": "/api/v3/openOrders?symbo
 def program(request, system, tmp_path):
     """Runs an example with a key: ``program(key, dialect, method, target, body)``."""
     command = PROGRAMS[request.param]
-    if shutil.which(str(command[0])) is None:
-        message = f"{command[0]} is not here: its example is NOT tested"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    tool(str(command[0]), "its example is NOT tested")
 
     def run(key, *arguments):
         file = tmp_path / "key.json"

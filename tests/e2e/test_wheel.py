@@ -12,9 +12,10 @@ import pytest
 
 from tests.support import wheel
 from tests.support.bot import Bot
+from tests.support.lacking import unless
 from tests.support.system import GERBANG, System, free_port
 
-pytestmark = pytest.mark.skipif(not wheel.is_current(), reason="python -m tests.support.wheel builds the wheel")
+pytestmark = unless("" if wheel.is_current() else "the wheel of these sources: python -m tests.support.wheel builds it")
 
 
 @pytest.fixture

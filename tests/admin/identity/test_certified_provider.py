@@ -5,9 +5,7 @@ It tells e-mail and KYC at userinfo, and not in the ID token.
 
 import asyncio
 import json
-import os
 import re
-import shutil
 import subprocess
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,6 +26,7 @@ from admin.identity.sessions import SessionStore
 from admin.identity.tokens import TokenVerifier
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
+from tests.support.lacking import tool
 from tests.support.system import free_port
 
 NODE = Path(__file__).parent / "node"
@@ -39,9 +38,7 @@ _FORM = re.compile(r'<form[^>]*action="([^"]+)"')
 @pytest.fixture(scope="session")
 def node_modules() -> None:
     """Installed when they are not there."""
-    if shutil.which("npm") is None:
-        message = "npm is not here: apt-get install npm"
-        pytest.fail(message) if os.environ.get("CI") else pytest.skip(message)
+    tool("npm", "apt-get install npm")
     lock, installed = NODE / "package-lock.json", NODE / "node_modules" / ".package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         command = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev"]

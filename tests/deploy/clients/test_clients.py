@@ -7,7 +7,6 @@ import importlib.util
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import pytest
 import requests
 
 from gateway.runtime import clock
+from tests.support.lacking import tool
 
 CLIENTS = Path(__file__).parents[3] / "deploy" / "clients"
 KEY_ID, SECRET = "gbk_0123456789abcdefghijklMNOPQR", "gbs_0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLM"
@@ -229,8 +229,7 @@ SIGNING = {
 @pytest.mark.parametrize("language", SIGNING)
 def test_wrong_usage_is_told_in_one_line(language, key_file):
     command = SIGNING[language]
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not here")
+    tool(command[0], "its example is NOT tested")
     done = subprocess.run([*command, "http://127.0.0.1:9", key_file, "toString", "GET", "/v1/wallets"], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.removesuffix("exit status 1\n").splitlines() == [
