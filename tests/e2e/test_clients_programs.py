@@ -68,4 +68,4 @@ def test_freqtrade_shows_why_an_order_was_refused(freqtrade, key_of):
 def test_freqtrade_shows_what_should_have_been_signed(freqtrade, key_of):
     wrong = key_of() | {"secret": key_of()["secret"]}
     said = freqtrade(wrong, ["Could not load markets, therefore cannot start"])
-    assert "Unknown key, or the signature does not match: compare string_to_sign with what you signed" in said
+    assert "Unknown key, or the signature does not match: compare gerbang.string_to_sign with what you signed" in said

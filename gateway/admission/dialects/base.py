@@ -19,6 +19,7 @@ SHOWN = 2_048
 """Maximum bytes of the string to sign in a refusal."""
 HEX = re.compile(rb"[0-9A-Fa-f]+")
 _DIGEST = re.compile(rb"[0-9a-f]{64}|[0-9A-F]{64}")
+_MEMBER = re.compile(r"\b[a-z]+(?:_[a-z]+)+\b")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/_\-]+={0,2}")
 
 
@@ -179,6 +180,11 @@ def loosely_decoded(text: bytes) -> Iterator[bytes]:
         yield decoded
         if HEX.fullmatch(decoded) and len(decoded) % 2 == 0:
             yield bytes.fromhex(decoded.decode("ascii"))
+
+
+def detail_beside(problem: Mapping[str, object]) -> str:
+    """A problem's detail, for a text beside the problem's member ``gerbang``: members that it names are named as they are found there."""
+    return _MEMBER.sub(lambda name: f"gerbang.{name[0]}" if name[0] in problem else name[0], str(problem["detail"]))
 
 
 def urls(request: Request, part: bytes) -> Iterator[bytes]:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import unquote_to_bytes
 
-from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, decoded_hex, loosely_decoded, urls
+from gateway.admission.dialects.base import Credentials, Dialect, Mistake, decoded_base64, decoded_hex, detail_beside, loosely_decoded, urls
 from gateway.errors import AmbiguousCredentials, MalformedRequest, MissingCredentials
 from gateway.http1.message import Request
 
@@ -116,7 +116,7 @@ class Binance(Dialect):
 def code_and_phrase(problem: Mapping[str, object]) -> tuple[int, str]:
     """A problem as Binance's code and message."""
     code, phrase = _number(problem)
-    detail = _detail(problem)
+    detail = detail_beside(problem)
     if callable(phrase):
         phrase = phrase(problem)
     return (
@@ -212,10 +212,6 @@ def _clock_phrase(problem: Mapping[str, object]) -> str:
     return "Timestamp for this request is outside of the recvWindow."
 
 
-def _detail(problem: Mapping[str, object]) -> str:
-    return str(problem["detail"])
-
-
 _UNKNOWN = (-1001, "Internal error; unable to process your request. Please try again.")
 _NOT_AUTHORIZED = (-1002, "You are not authorized to execute this request.")
 _OUTCOME_UNKNOWN = (-1007, "Timeout waiting for response from backend server. Send status unknown; execution status unknown.")
@@ -223,13 +219,13 @@ _NO_KEY = (-2014, "API-key format invalid.")  # an authentication error to every
 _UNSUPPORTED = (-1020, "This operation is not supported.")
 _CODES: dict[str, tuple[int, str | Callable[[Mapping[str, object]], str]]] = {
     "maintenance": (-1001, "System is under maintenance."),
-    "malformed_request": (-1102, _detail),
-    "missing_credentials": (-1102, _detail),
-    "ambiguous_credentials": (-1101, _detail),
-    "unsigned_query": (-1104, _detail),
-    "ambiguous_path": (-1100, _detail),
-    "body_too_large": (-1100, _detail),
-    "headers_too_large": (-1100, _detail),
+    "malformed_request": (-1102, detail_beside),
+    "missing_credentials": (-1102, detail_beside),
+    "ambiguous_credentials": (-1101, detail_beside),
+    "unsigned_query": (-1104, detail_beside),
+    "ambiguous_path": (-1100, detail_beside),
+    "body_too_large": (-1100, detail_beside),
+    "headers_too_large": (-1100, detail_beside),
     "no_route": _UNSUPPORTED,
     "method_not_allowed": _UNSUPPORTED,
     "invalid_credentials": (-1022, "Signature for this request is not valid."),

@@ -6,7 +6,7 @@ Source: Mobee Open API, "WebSocket subscription".
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, loosely_decoded, rewritten
+from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, detail_beside, loosely_decoded, rewritten
 from gateway.admission.dialects.mobee import milliseconds
 from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, compact, tag_of
 from gateway.admission.sessions.json_text import Value, text_of, without
@@ -100,8 +100,9 @@ class MobeeSession(SessionDialect):
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
         """See :meth:`SessionDialect.refusal`."""
-        body = compact({"status": "error", "message": problem["detail"], "gerbang": problem})
-        events = self._refused_events(message, str(problem["detail"])) if message is not None else b""
+        detail = detail_beside(problem)
+        body = compact({"status": "error", "message": detail, "gerbang": problem})
+        events = self._refused_events(message, detail) if message is not None else b""
         return b'{"method":%b,%b%b' % (tag_of(message), events, body[1:])
 
     def _refused_events(self, message: Message, detail: str) -> bytes:

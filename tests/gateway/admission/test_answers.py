@@ -27,6 +27,17 @@ def test_binance_is_answered_in_its_own_words_with_the_problem_inside():
     assert (answer.status, body["code"], body["gerbang"]["code"]) == (401, -1022, "invalid_credentials")
 
 
+@pytest.mark.parametrize("dialect", ["mobee", "binance", "rfc9421"])
+def test_the_text_names_the_string_to_sign_where_it_stands_in_the_answer(dialect):
+    scene = Scene(dialect=dialect, forge=True).build()
+    body = json.loads(scene.gate.render(scene.refused(), scene.request()).body)
+    text, place = (body["msg"], "gerbang.string_to_sign") if dialect == "binance" else (body["detail"], "string_to_sign")
+    assert f"compare {place} with" in text
+    problem = body["gerbang"] if dialect == "binance" else body
+    assert problem["string_to_sign"]
+    assert "compare string_to_sign with" in problem["detail"]
+
+
 def test_a_request_that_could_not_be_framed_is_answered_with_its_id():
     problem = json.loads(Scene().build().gate.render(MalformedRequest("no"), None, "r-9").body)
     assert (problem["code"], problem["request_id"]) == ("malformed_request", "r-9")

@@ -13,6 +13,7 @@ from gateway.admission.dialects.base import (
     Credentials,
     decoded_base64,
     decoded_hex,
+    detail_beside,
     invalid,
     loosely_decoded,
     rewritten,
@@ -96,6 +97,11 @@ def test_the_string_to_sign_is_shown_as_received_and_cut_off():
     assert shown(b"x" * (SHOWN + 1)) == "x" * SHOWN
     refusal = invalid("it does not match", b"GET\n/", reason="of another key")
     assert (refusal.detail, refusal.reason, refusal.extras) == ("it does not match", "of another key", {"string_to_sign": "GET\n/"})
+
+
+def test_beside_a_problem_its_members_are_named_as_they_are_found_there():
+    problem = {"detail": "compare string_to_sign (2 of per_key), not my_string_to_sign", "limit": 2, "string_to_sign": "GET"}
+    assert detail_beside(problem) == "compare gerbang.string_to_sign (2 of per_key), not my_string_to_sign"
 
 
 def test_a_url_is_the_scheme_the_first_host_and_the_path():

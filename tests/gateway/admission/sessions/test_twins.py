@@ -172,8 +172,13 @@ async def test_a_refusal_has_its_twin(case, dialect):
     if dialect == "binance":
         assert told["status"] == expected.status
         assert isinstance(told["error"]["code"], int)
+        text = told["error"]["msg"]
     else:
         assert told["status"] == "error"
+        text = told["message"]
+    named = [name for name in found.extras if "_" in name and name in text]
+    assert all(f"gerbang.{name}" in text for name in named)
+    assert named == (["string_to_sign"] if "string_to_sign" in found.detail else [])
 
 
 async def test_a_wrong_signature_is_answered_with_what_was_signed_and_a_hint_when_one_is_proven():
