@@ -1,5 +1,6 @@
 """``gerbang gateway``, ``admin``, ``reload`` and ``migrate``."""
 
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -87,9 +88,9 @@ def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
     return f"{path}: {_shown(before)} → {_shown(after)}" if kind == "changed" else f"{path}: {kind}"
 
 
-def _shown(value: object) -> object:
-    """A value for display; an empty text is shown in quotes, as in the file."""
-    return '""' if value == "" else value
+def _shown(value: object) -> str:
+    """A value for display, as the file writes it: a text in quotes, a list in brackets."""
+    return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 
 
 @click.command()

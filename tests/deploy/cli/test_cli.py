@@ -254,13 +254,21 @@ def test_a_reload_tells_each_change_in_one_line(monkeypatch):
         {"kind": "changed", "path": "limits.per_key", "before": "1200/minute", "after": "600/minute"},
         {"kind": "added", "path": "routes[GET /v1/x]", "before": None, "after": None},
         {"kind": "changed", "path": "routes[GET /v1/y].maintenance", "before": "", "after": "closed"},
+        {"kind": "changed", "path": "routes[GET /v1/y].weight", "before": 1, "after": 2},
+        {"kind": "changed", "path": "client_ip.proxy_protocol", "before": False, "after": True},
+        {"kind": "changed", "path": "upstreams.spot.servers", "before": ["http://é:1"], "after": []},
+        {"kind": "changed", "path": "gateway.docs_url", "before": None, "after": "https://x"},
     ]
     answer = Reply(200, {"outcome": "applied", "version": "abc", "changes": changes})
     monkeypatch.setattr("deploy.client.ask", lambda *_, **__: answer)
     told = run("reload").output
     assert told.splitlines() == [
         "applied: version abc",
-        "  limits.per_key: 1200/minute → 600/minute",
+        '  limits.per_key: "1200/minute" → "600/minute"',
         "  routes[GET /v1/x]: added",
-        '  routes[GET /v1/y].maintenance: "" → closed',
+        '  routes[GET /v1/y].maintenance: "" → "closed"',
+        "  routes[GET /v1/y].weight: 1 → 2",
+        "  client_ip.proxy_protocol: false → true",
+        '  upstreams.spot.servers: ["http://é:1"] → []',
+        '  gateway.docs_url: not set → "https://x"',
     ]
