@@ -1,6 +1,7 @@
 """The shipped configurations of proxies that ask for decisions, each run by the real proxy before a real gateway."""
 
 import re
+from contextlib import asynccontextmanager
 from io import BytesIO
 from itertools import product
 
@@ -35,7 +36,8 @@ TELLS_LIMITS = ("nginx", "caddy", "envoy")
 
 @pytest.mark.parametrize("name", PROXIES)
 async def test_the_service_gets_what_the_gate_has_seen_and_the_client_what_the_gate_answers(name, write, key, upstream, tmp_path):
-    async with running(write()) as gateway, proxy(name, gateway, upstream, tmp_path) as url, aiohttp.ClientSession() as session:
+    upstream.script = answering(OK.replace(b"\r\n", b"\r\nServer: exchange\r\n", 1))
+    async with running(write()) as gateway, proxy(name, gateway, upstream, tmp_path) as url, checking_session() as session:
         await check_identity(session, url, key, upstream, tells_limits=name in TELLS_LIMITS)
         await check_content(url, key, upstream)
         await check_trade(session, url, key, upstream, passes=name in SEES_CONTENT)
@@ -45,6 +47,22 @@ async def test_the_service_gets_what_the_gate_has_seen_and_the_client_what_the_g
         await check_cancel(session, url, key, upstream)
         await check_what_the_gate_answers_itself(session, url, key, upstream)
         await check_limited(session, url)
+
+
+@asynccontextmanager
+async def checking_session():
+    """A session that fails if a field came twice in an answer: none of those that are expected is a list (RFC 9110 §5.3)."""
+    repeated = []
+
+    async def look(_session, _context, ended):
+        names = [name.lower() for name, _ in ended.response.headers.items()]
+        repeated.extend(name for name in set(names) if names.count(name) > 1)
+
+    tracing = aiohttp.TraceConfig()
+    tracing.on_request_end.append(look)
+    async with aiohttp.ClientSession(trace_configs=[tracing]) as session:
+        yield session
+    assert repeated == []
 
 
 async def check_identity(session, url, key, upstream, *, tells_limits):
