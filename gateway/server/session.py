@@ -25,7 +25,7 @@ from gateway.forward.ports import UpstreamEnd
 from gateway.forward.tunnel import Downstream, Tunnel
 from gateway.http1.message import Identity, Request
 from gateway.runtime import clock
-from gateway.server.queued import MAX_WAITING, MessageQueue, Queued
+from gateway.server.queued import MessageQueue, Queued
 from gateway.server.serving import Serving
 from gateway.server.worker_state import WorkerState
 from gateway.websocket.frames import CLOSE, GOING_AWAY, POLICY_VIOLATION, TEXT, Masks, frame
@@ -39,6 +39,9 @@ BYTES_AT_ONCE: Final = 4_096
 """Bytes of messages processed in one turn. A longer message has a turn of its own."""
 MAX_KEYS: Final = 32
 """Keys that one connection may use."""
+MAX_HELD: Final = 65_536
+"""Bytes of refusals held while a message of the service is incomplete, before the client is not read. A refusal that answers a subscription
+to many events is up to forty times as long as it."""
 LEAVE_MS: Final = 1_000
 """How long a session continues after its client has been notified that the gateway is about to close it."""
 CLOSE_MS: Final = 5_000
@@ -71,7 +74,7 @@ class Session(Tunnel):
         self._queue = MessageQueue()
         self._end: Event | None = None
         """The last frame from the client: its Close frame, or a protocol error."""
-        self._gateway_frames: list[bytes] = []
+        self._gateway_frames = b""
         """The gateway's own frames for the client, held until the service's current message ends."""
         self._key_id = ""
         """The id of the key that has logged in."""
@@ -116,7 +119,7 @@ class Session(Tunnel):
         if rest:
             self._downstream.write(data[:rest])
         if self._down.between_messages:
-            frames, self._gateway_frames = b"".join(self._gateway_frames), []
+            frames, self._gateway_frames = self._gateway_frames, b""
             self._downstream.write(frames)
             if rest < len(data):
                 super().upstream_data(data[rest:])
@@ -183,7 +186,7 @@ class Session(Tunnel):
             if room <= 0 or not (self._authenticated or turn or scheduler.may_run()):
                 break
             turn = False
-            if self._service_full or self._client_full or len(self._gateway_frames) >= MAX_WAITING:
+            if self._service_full or self._client_full or len(self._gateway_frames) >= MAX_HELD:
                 return
             if queue.undecided and queue.may_decide():
                 text = queue.take()
@@ -226,7 +229,7 @@ class Session(Tunnel):
 
     def _read_or_not(self) -> None:
         """Read from the client only while there is room for more."""
-        full = self._service_full or self._client_full or self._reader.waiting or len(self._gateway_frames) >= MAX_WAITING
+        full = self._service_full or self._client_full or self._reader.waiting or len(self._gateway_frames) >= MAX_HELD
         if self._stopped or not (full or self._queue.is_full(self._reader.max_bytes)):
             self._downstream.resume_reading()
         else:
@@ -368,7 +371,7 @@ class Session(Tunnel):
         if self._stopped:
             return
         if self._gateway_frames or not self._down.between_messages:
-            self._gateway_frames.append(frame(TEXT, text))
+            self._gateway_frames += frame(TEXT, text)
         else:
             self._downstream.write(frame(TEXT, text))
 

@@ -223,5 +223,5 @@ def ahead(session: Session) -> int:
 
 
 def unsent(session: Session) -> int:
-    """Frames of the gate that wait for a message of the service to end."""
+    """Bytes of the gate's frames that wait for a message of the service to end."""
     return len(session._gateway_frames)

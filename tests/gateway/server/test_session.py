@@ -17,7 +17,7 @@ from gateway.keys.record import Scope
 from gateway.runtime import clock
 from gateway.server import fair_scheduler
 from gateway.server.queued import MAX_WAITING
-from gateway.server.session import MAX_KEYS
+from gateway.server.session import MAX_HELD, MAX_KEYS
 from gateway.websocket.frames import CLOSE, CONTINUATION, PING, PONG, TEXT, close_frame, frame
 from tests.support import inside
 from tests.support.keys import a_record
@@ -329,19 +329,38 @@ async def test_a_service_that_does_not_read_stops_the_client_and_loses_nothing()
         await talk.served.until(lambda: inside.is_read(session))
 
 
-async def test_refusals_that_a_client_does_not_read_are_bounded():
-    wrong = b'{"method":"nothing-like-it"}'
+@pytest.mark.parametrize(
+    ("wrong", "count", "longest"),
+    [
+        (b'{"method":"nothing-like-it"}', 1_000, 1_000),
+        (b'{"method":"subscribe","events":["X"%b]}' % (b',"X"' * 255), 10, 50_000),  # a status for each event
+    ],
+)
+async def test_refusals_that_cannot_be_sent_yet_are_bounded_in_bytes(wrong, count, longest):
     async with conversation() as talk:
         client, service = await talk.open("mobee")
         session = next(iter(inside.tunnels(talk.served)))
         service.side.send(b"\x01\x05begin")  # a message of the service that does not end
         assert await client.raw.reader.readexactly(7) == b"\x01\x05begin"
-        client.send(*[wrong] * 500)
-        await talk.served.until(lambda: not inside.is_read(session) and inside.unsent(session) >= MAX_WAITING)
-        assert inside.unsent(session) == MAX_WAITING
+        client.send(*[wrong] * count)
+        await talk.served.until(lambda: not inside.is_read(session) and inside.unsent(session) >= MAX_HELD)
+        assert inside.unsent(session) < MAX_HELD + longest
         service.side.send(b"\x80\x03end")
         assert await client.raw.reader.readexactly(5) == b"\x80\x03end"
-        for _ in range(500):
+        for _ in range(count):
+            assert (await client.message())["gerbang"]["code"] == "no_route"
+
+
+async def test_a_client_that_reads_nothing_is_told_no_more_until_it_does():
+    async with conversation() as talk:
+        client, _service = await talk.open("mobee")
+        session = next(iter(inside.tunnels(talk.served)))
+        session.client_full()  # as its transport says when 64 KiB are unread
+        session.client_data(frame(TEXT, UNLISTED["mobee"], mask=b"mask") * 5)
+        assert not inside.is_read(session)
+        assert talk.served.metrics.refused["no_route"] == 0
+        session.client_drained()
+        for _ in range(5):
             assert (await client.message())["gerbang"]["code"] == "no_route"
 
 
