@@ -144,7 +144,10 @@ class ClientConnection(ClientEnd):
                 buffer.wait_turn(self._take_turn)
 
     def eof_received(self) -> None:
-        """The client has closed its side, so nobody waits for an answer (the transport closes itself)."""
+        """The client has closed the connection or only its sending side, which look the same: answers given so far are sent, and a request
+        in progress is cancelled, as in nginx, so that no resource is held for a client that has gone. The transport closes itself.
+        """
+        self._worker.outbox.flush()
 
     def connection_lost(self, _exc: Exception | None) -> None:
         self._enter(ENDING)
