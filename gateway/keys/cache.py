@@ -1,4 +1,7 @@
-"""The in-process key cache: bounded, with negative entries; whether an entry is still valid is decided in ``trust``. No I/O, no clock.
+"""The in-process key cache: bounded, with negative entries and generations. No I/O, no clock.
+
+A generation is what was read from one PostgreSQL server without a gap in its change feed. When it ends, no entry is visited: each refers to
+its generation, and is judged by it when it is next used.
 
 Keys and absent ids are kept in separate maps, so that looking up made-up ids never evicts keys that exist. Each map evicts its oldest
 entry first.
@@ -24,25 +27,58 @@ ABSENT: Final = Absent.ABSENT
 """PostgreSQL has no such key, or no usable one."""
 
 
-class Entry(Generic[T]):
-    """One key in memory. Times are monotonic milliseconds."""
+class Generation:
+    """See the module. Times are monotonic milliseconds."""
 
-    __slots__ = ("in_doubt", "position", "record", "retry_ms", "until_ms", "used", "value")
+    __slots__ = ("resumed_at", "successor", "until_ms", "valid_until_ms")
+
+    def __init__(self) -> None:
+        self.valid_until_ms = 0
+        """Until when its entries are valid, as last determined by ``trust``; 0 once it has ended."""
+        self.until_ms = 0
+        """Once it has ended: until when its keys are used while they are read again."""
+        self.successor = self
+        """Once it has ended: the generation after it."""
+        self.resumed_at: Snapshot | None = None
+        """Entries read at or before this position belong to its successor: nothing has been missed."""
+
+    def resume(self, position: Snapshot) -> None:
+        """Let its successor have the entries that were read at or before this position, and no one the others."""
+        self.resumed_at, self.until_ms = position, 0
+
+    def used_until_ms(self) -> int:
+        """Once it has ended: until when its keys are used, the generations that have ended since considered."""
+        until_ms, generation = self.until_ms, self.successor
+        while generation.successor is not generation:
+            until_ms, generation = min(until_ms, generation.until_ms), generation.successor
+        return until_ms
+
+
+class Entry(Generic[T]):
+    """One id in memory. Times are monotonic milliseconds."""
+
+    __slots__ = ("generation", "position", "record", "retry_ms", "until_ms", "used", "value")
 
     def __init__(
-        self, record: KeyRecord, value: T, position: Snapshot, *, until_ms: int = 0, retry_ms: int = 0, in_doubt: bool = False
+        self,
+        record: KeyRecord | None,
+        value: T | Absent,
+        position: Snapshot,
+        generation: Generation,
+        *,
+        until_ms: int = 0,
+        retry_ms: int = 0,
     ) -> None:
         self.record = record
         self.value = value
-        """The value prepared from the record."""
+        """The value prepared from the record, or :data:`ABSENT`."""
         self.position = position
         """Every change that this snapshot sees is in ``value``."""
+        self.generation = generation
         self.used = True
         """Whether the key was used since this process last wrote its record to Redis."""
-        self.in_doubt = in_doubt
-        """Whether its validity cannot be confirmed at the moment."""
         self.until_ms = until_ms
-        """In doubt, or while memory is not valid: from then on a use waits for the stores."""
+        """While its generation is not valid, and has not ended: from then on a use waits for the stores."""
         self.retry_ms = retry_ms
         """In doubt: from then on a use queries the stores in the background."""
 
@@ -55,46 +91,41 @@ class KeyCache(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self.present: OrderedDict[str, Entry[T]] = OrderedDict()
-        self.absent: OrderedDict[str, tuple[int, bool]] = OrderedDict()
-        """Ids of which there is no key, each with ``until_ms`` and ``in_doubt`` as of an entry."""
+        self.absent: OrderedDict[str, Entry[T]] = OrderedDict()
+        self.generation = Generation()
+        self.in_doubt = Generation()
+        """Of entries that cannot be confirmed at the moment: never valid, and ends with the generation beside it."""
         self._size = size
 
-    def put(self, key_id: str, entry: Entry[T]) -> None:
-        """Store a key, replacing its previous entry."""
-        self.drop(key_id)
-        self.present[key_id] = entry
-        _trim(self.present, self._size)
+    def end_generation(self, until_ms: int = 0) -> Generation:
+        """Begin another generation, and clear the absent ids. Returns the one that has ended.
 
-    def put_absent(self, key_id: str, until_ms: int, *, in_doubt: bool = False) -> None:
-        """Store that there is no such key."""
-        self.drop(key_id)
-        self.absent[key_id] = until_ms, in_doubt
-        _trim(self.absent, self._size)
-
-    def drop(self, key_id: str) -> Entry[T] | None:
-        """Remove an id; returns its entry if it was a key."""
-        self.absent.pop(key_id, None)
-        return self.present.pop(key_id, None)
-
-    def doubt(self, until_ms: int) -> None:
-        """Put every key in doubt, usable until then, and clear the absent ids."""
-        for entry in self.present.values():
-            entry.until_ms = min(entry.until_ms, until_ms) if entry.in_doubt else until_ms
-            entry.retry_ms = entry.retry_ms if entry.in_doubt else 0
-            entry.in_doubt = True
-        self.absent.clear()
-
-    def go_back(self, position: Snapshot) -> None:
-        """After a change of servers: remove keys that were read after ``position`` or are in doubt, and all absent ids.
-
-        The positions of the remaining entries cannot be compared with the new server's changes, whose transaction ids may repeat.
+        :param until_ms: until when the keys in memory are used while they are read again
         """
-        for key_id, entry in list(self.present.items()):
-            if position.includes(entry.position) and not entry.in_doubt:
-                entry.position = BEGINNING
-            else:
-                del self.present[key_id]
+        ended, self.generation, self.in_doubt = self.generation, Generation(), Generation()
+        ended.valid_until_ms, ended.until_ms, ended.successor = 0, until_ms, self.generation
         self.absent.clear()
+        return ended
+
+    def generation_of(self, entry: Entry[T]) -> Generation:
+        """The generation that an entry belongs to by now."""
+        generation = entry.generation
+        while generation.resumed_at is not None and generation.resumed_at.includes(entry.position):
+            generation = entry.generation = generation.successor
+            entry.position = BEGINNING  # transaction ids of two servers cannot be compared: that of any change may repeat
+        return generation
+
+    def put(self, key_id: str, entry: Entry[T]) -> None:
+        """Store an entry, replacing the previous one."""
+        self.drop(key_id)
+        entries = self.absent if entry.value is ABSENT else self.present
+        entries[key_id] = entry
+        _trim(entries, self._size)
+
+    def drop(self, key_id: str) -> None:
+        """Remove an id."""
+        self.absent.pop(key_id, None)
+        self.present.pop(key_id, None)
 
     def resize(self, size: int) -> None:
         """Change the maximum size; the oldest entries are evicted first."""

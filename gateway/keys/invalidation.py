@@ -3,8 +3,8 @@
 PostgreSQL's triggers append each change to the feed in its own transaction and notify at the commit. :class:`InvalidationListener` reads
 the feed once a second, and immediately when notified, so a lost notification delays a change by a second at most. The admin service
 publishes after its commit (:func:`publish`): it removes the record from Redis, then sends a message, which invalidates the key without the
-feed and so works while PostgreSQL is unavailable. Each gateway also removes the record of a key that changed, and again after Redis was
-down, because a failover may have restored it.
+feed and so works while PostgreSQL is unavailable. Each gateway also removes outdated records of the keys that have changed, and again after
+Redis was down, because a failover may have restored them.
 
 A message is ``<Unix ms> <key id> <key id> …``. Write access to Redis allows forcing lookups in PostgreSQL, and nothing more.
 """
@@ -39,7 +39,7 @@ READ_SECONDS = 1.0
 """Longest interval between two reads of the feed (see :meth:`InvalidationListener.fit`)."""
 PAUSE_SECONDS = 0.05
 """Shortest interval between two reads, however many changes there are."""
-_SILENCE_SECONDS, _WHOLE_FEED_SECONDS = 1.0, 5.0
+_SILENCE_SECONDS, WHOLE_FEED_SECONDS = 1.0, 5.0
 """How long an answer may take before the channel counts as lost, and a read of everything that the feed retains."""
 _PROBE_SECONDS = 1.0
 """Interval between pings on an idle Redis subscription."""
@@ -70,7 +70,9 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
     return int(first) if first.isdigit() and len(first) < 16 else 0, [text for text in rest[:_MESSAGE_LIMIT] if is_key_id(text)]
 
 
-async def read_feed(connection: postgres.Connection, before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS) -> FeedRead:
+async def read_feed(
+    connection: "postgres.Connection | postgres.Pool", before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS
+) -> FeedRead:
     """The changes since the last read, in one statement; from a new server, all that it retains. Too many are omitted, as if pruned.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
@@ -167,7 +169,7 @@ class InvalidationListener:
             with postgres.translated():
                 async with StallTolerantTimeout(_SILENCE_SECONDS):
                     await connection.add_listener(POSTGRES_CHANNEL, lambda *_: self._on_notification(woken))
-            await self._read(connection, seconds=_WHOLE_FEED_SECONDS)  # it may be a different server
+            await self._read(connection, seconds=WHOLE_FEED_SECONDS)  # it may be a different server
             up()
             while not connection.is_closed():
                 with contextlib.suppress(TimeoutError):
@@ -184,59 +186,54 @@ class InvalidationListener:
         woken.set()
 
     async def _read(self, connection: postgres.Connection, *, seconds: float = _SILENCE_SECONDS) -> None:
-        """Read the feed once and apply its changes, each page in a turn of the event loop of its own."""
-        at, announcements, before = self._memory.now(), self._trust.announcements, self._trust.read
+        """Read the feed once and apply its changes, each page in a turn of the event loop of its own.
+
+        A new server may lack what was read from the last one: memory goes on once its changes have shown that it does not.
+        """
+        at, before = self._memory.now(), self._trust.read
         read = await read_feed(connection, before, seconds=seconds)
-        changes, is_same_server, pages = self._trust.changes_for(read), self._trust.is_current_server(read.server), []
+        # In one turn, before any key is read: no outdated record may enter memory in between.
+        is_same_server, gap = self._trust.is_current_server(read.server), self._trust.begin_read(read, at)
+        ended = None if gap is None and is_same_server else self._memory.invalidate_all(gradually=read.is_complete)
+        pages = []
         for page in read.pages:
-            pages.append(changes.add(page, read))
+            pages.append(self._trust.changes.add(page, read))
+            for key_id, xid in pages[-1]:
+                self._invalidate(key_id, xid)
             await asyncio.sleep(0)
-        # Everything up to `invalidate_all` runs in one turn, before any key is read: no outdated record may enter memory in between.
-        gap = self._trust.record_read(read, changes, at, announcements)
-        if not is_same_server:
-            self._memory.server_changed(BEGINNING if before is None else before.position)
+        lost = self._trust.end_read(read)
+        gap = gap or lost
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
-            self._invalidate(EVERY_KEY, gradually=read.is_complete)
-        for page in pages:
-            for key_id, xid in page:
-                self._invalidate(key_id, xid if is_same_server else None)
-            await asyncio.sleep(0)
-        if self._has_missed:
+        elif ended is not None and before is not None:
+            ended.resume(before.position)
+        if gap is not None or self._has_missed:
             self._has_missed = False
             self._notify(None)
-        self._trust.record_applied()
         # Only after all of them are invalid: each command may yield the processor on a busy machine.
         for page in pages if before is not None else ():
-            self._memory.forget(key_id for key_id, _ in page)
+            self._memory.remove_outdated(key_id for key_id, _ in page)
             await asyncio.sleep(0)
         self._metrics.feed_reads += 1
         self._metrics.feed_changes += sum(map(len, pages))
         spawn(self._memory.renew(), name="key-renewal")
 
-    def _invalidate(self, key_id: str, xid: int | None = None, *, gradually: bool = False) -> bool:
-        """Invalidate a key, or every key, in memory. Returns whether there was an entry."""
-        is_held = False
-        if key_id == EVERY_KEY:
-            self._memory.invalidate_all(gradually=gradually)
-        else:
-            is_held = self._memory.invalidate(key_id, xid)
+    def _invalidate(self, key_id: str, xid: int | None = None) -> None:
+        self._memory.invalidate(key_id, xid)
         self._notify(None if key_id == EVERY_KEY else key_id)
-        return is_held
 
     # -- messages ------------------------------------------------------------------------------------------------------
 
     async def _follow_messages(self, up: Callable[[], None]) -> None:
         with translated():
             await self._redis.initialize()  # a cluster client knows no node to subscribe to before
-            subscription, purging = self._redis.pubsub(), spawn(self._memory.purge(), name="key-purge")
+            subscription = self._redis.pubsub()
             try:
                 async with StallTolerantTimeout(_SILENCE_SECONDS):
                     await subscription.subscribe(REDIS_CHANNEL)
                 await self._listen(subscription, up)
             finally:
                 self._trust.redis_up_ms, self._metrics.listener_up["redis"] = None, 0  # together, before anything is awaited
-                await cancel(purging)
                 with contextlib.suppress(StoreUnavailable), translated():
                     await subscription.aclose()  # type: ignore[no-untyped-call]
 
@@ -252,6 +249,7 @@ class InvalidationListener:
             elif message["type"] == "subscribe":
                 self._trust.redis_up_ms = self._memory.now().ms
                 up()
+                self._memory.remove_outdated(self._trust.changes)
             elif message["type"] == "message":
                 self._on_message(message["data"])
                 await asyncio.sleep(0)  # yield: thousands of keys in one turn of the loop would be too many
@@ -260,11 +258,13 @@ class InvalidationListener:
     def _on_message(self, data: bytes) -> None:
         published_ms, key_ids = parse_message(data)
         self._metrics.invalidations["redis"] += 1
+        now = self._memory.now()
         for key_id in key_ids:
-            self._trust.announce(key_id)
-        self._memory.forget([key_id for key_id in key_ids if self._invalidate(key_id)])
+            self._trust.announce(key_id, now.ms)
+            self._invalidate(key_id)
+        self._memory.remove_outdated(key_ids)
         if key_ids and published_ms:
-            self._metrics.revocation_delay["redis"].observe(max(0, self._memory.now().wall_ms - published_ms) / 1_000)
+            self._metrics.revocation_delay["redis"].observe(max(0, now.wall_ms - published_ms) / 1_000)
 
     def _notify(self, key_id: str | None) -> None:
         for subscriber in self.on_invalidate:

@@ -8,7 +8,8 @@ removes its key from memory at once, as announced by a message or, within a seco
 * A record in Redis is used for its whole validity if this process knows every change made since the record was read.
 * While the feed cannot be read, memory stays valid as long as Redis messages have been received without a gap, otherwise until
 ``stale_limit``; a key that is not in memory is taken from Redis while its seal is valid, unless it is known to have changed.
-* When changes may have been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read again.
+* When another PostgreSQL server takes over that has every change read so far, what was read by then remains valid. When changes may have
+been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read again.
 * An unknown id is never written to Redis. It waits in a separate queue for PostgreSQL, with a bounded number of rows a second.
 * A request that has waited too long is answered "try again". Its look-up stays queued, so that the retry finds the key or waits less.
 """
@@ -16,20 +17,19 @@ removes its key from memory at once, as announced by a message or, within a seco
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextlib import suppress
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 import structlog
 
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
-from gateway.keys.cache import ABSENT, Absent, Entry, KeyCache, T
+from gateway.keys.cache import ABSENT, Absent, Entry, Generation, KeyCache, T
 from gateway.keys.codec import DatedRecord
 from gateway.keys.lookup_queue import LookupQueue
 from gateway.keys.record import KeyRecord
-from gateway.keys.shared import REDIS_SECONDS, TOGETHER, SharedRecords, Source
+from gateway.keys.shared import REDIS_SECONDS, SharedRecords, Source
 from gateway.keys.snapshot import Snapshot
 from gateway.keys.store import Found
-from gateway.keys.trust import Now, Trust
+from gateway.keys.trust import EVERY_KEY, Now, Trust
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
 
@@ -50,7 +50,8 @@ _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
 """Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
 _RENEWED_AT = 0.75
 """Fraction of its validity after which a record in Redis is rewritten, if its key was used meanwhile."""
-_ATTEMPTS = 5
+_ATTEMPTS, _PAUSE_SECONDS = 5, 0.5
+"""Attempts to look up a key that changes meanwhile, and to remove a record while Redis does not answer, with the pause between those."""
 _log = structlog.get_logger(__name__)
 
 
@@ -112,14 +113,13 @@ class KeyLookup(Generic[T]):
         self._postgres = Source("postgres", self._metrics, lambda: now().ms)
         self._cache: KeyCache[T] = KeyCache(settings.local_entries)
         self._present = self._cache.present
-        self._valid_until_ms = 0
         self._flights: dict[str, _Flight[T]] = {}
         self._first = LookupQueue(self._ask_redis, batch=_REDIS_BATCH, workers=_WORKERS)
         self._known = LookupQueue(self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, per_second=ROWS_PER_SECOND)
         self._unknown = LookupQueue(
             self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
         )
-        self._removals = LookupQueue(self._remove, batch=TOGETHER, workers=1)
+        self._removals = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1)
         self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
         self._renewing = False
 
@@ -129,26 +129,30 @@ class KeyLookup(Generic[T]):
         :param now_ms: monotonic milliseconds
         """
         entry = self._present.get(key_id)
-        if entry is not None and now_ms < self._valid_until_ms and not entry.in_doubt:
+        if entry is not None and now_ms < entry.generation.valid_until_ms:
             entry.used = True
             return entry.value
-        return self._peek_further(key_id, entry, now_ms)
+        return self._peek_further(key_id, entry or self._cache.absent.get(key_id), now_ms)
 
     def _peek_further(self, key_id: str, entry: Entry[T] | None, now_ms: int) -> T | Absent | None:
-        if now_ms >= self._valid_until_ms:
-            self._valid_until_ms = self._trust.memory_valid_until_ms(self._settings, now_ms)
-            if now_ms < self._valid_until_ms and not self._trust.is_feed_current(self._settings, now_ms):
-                self._metrics.stale_served += 1
-        believed = now_ms < self._valid_until_ms
         if entry is None:
-            until_ms, in_doubt = self._cache.absent.get(key_id, (0, True))
-            return ABSENT if now_ms < until_ms or (believed and not in_doubt) else None
-        entry.used = True
-        if entry.in_doubt and entry.retry_ms <= now_ms < entry.until_ms and key_id not in self._flights:  # refreshed while it is used
+            return None
+        entry.used, cache = True, self._cache
+        generation = cache.generation_of(entry)
+        is_current = generation is cache.generation
+        if is_current and now_ms >= generation.valid_until_ms:
+            generation.valid_until_ms = self._trust.memory_valid_until_ms(self._settings, now_ms)
+            if now_ms < generation.valid_until_ms and not self._trust.is_feed_current(self._settings, now_ms):
+                self._metrics.stale_served += 1
+        if now_ms < generation.valid_until_ms:
+            return entry.value
+        if now_ms >= (entry.until_ms if is_current or generation is cache.in_doubt else generation.used_until_ms()):
+            return None
+        if not is_current and entry.retry_ms <= now_ms and key_id not in self._flights:  # refreshed while it is used
             entry.retry_ms = now_ms + _RETRY_MS
             self._metrics.key_rereads += 1
             self._begin(key_id)
-        return entry.value if now_ms < entry.until_ms or (believed and not entry.in_doubt) else None
+        return entry.value
 
     async def fetch(self, key_id: str) -> T | None:
         """The key's value; ``None`` if it does not exist. Joins a look-up of the same key in progress; the wait is bounded.
@@ -171,7 +175,7 @@ class KeyLookup(Generic[T]):
     def configure(self, settings: "Cache") -> None:
         """Apply new settings."""
         self._settings = settings
-        self._valid_until_ms = 0
+        self._cache.generation.valid_until_ms = 0
         self._cache.resize(settings.local_entries)
 
     def sizes(self) -> dict[str, int]:
@@ -187,37 +191,28 @@ class KeyLookup(Generic[T]):
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
-    def invalidate(self, key_id: str, xid: int | None = None) -> bool:
-        """Invalidate a key that has changed.
+    def invalidate(self, key_id: str, xid: int | None = None) -> None:
+        """Invalidate a key that has changed, or every key.
 
         :param xid: the transaction that changed it, if known
-        :returns: whether it was in memory, in which case this process may have written it to Redis
         """
+        if key_id == EVERY_KEY:
+            self.invalidate_all()
         if key_id in self._flights:
             self._flights[key_id].is_outdated = True
         entry = self._present.get(key_id)
-        if entry is not None and xid is not None and not entry.in_doubt and entry.position.sees(xid):
-            return False
-        return self._cache.drop(key_id) is not None
+        if entry is None or xid is None or entry.generation is not self._cache.generation or not entry.position.sees(xid):
+            self._cache.drop(key_id)
 
-    def server_changed(self, position: Snapshot) -> None:
-        """Handle a new PostgreSQL server that has everything up to ``position``: entries read after it are dropped."""
-        self._cache.go_back(position)
-        self._outdate_flights()
+    def invalidate_all(self, *, gradually: bool = False) -> Generation:
+        """Invalidate everything in memory, because every key has changed or changes may have been missed.
 
-    def invalidate_all(self, *, gradually: bool) -> None:
-        """Put every entry in doubt, because changes may have been missed.
-
-        :param gradually: whether entries may still be used while they are read again
+        :param gradually: whether keys may still be used while they are read again
+        :returns: what has ended, to be resumed if nothing has been missed
         """
         now_ms = self.now().ms
         believed = now_ms < self._trust.memory_valid_until_ms(self._settings, now_ms)
-        self._cache.doubt(now_ms + self._settings.local_ttl_ms if gradually and believed else 0)
-        self._outdate_flights()
-
-    def _outdate_flights(self) -> None:
-        for flight in self._flights.values():
-            flight.is_outdated = True
+        return self._cache.end_generation(now_ms + self._settings.local_ttl_ms if gradually and believed else 0)
 
     async def renew(self) -> None:
         """Rewrite expiring records in Redis that this process has written and whose keys were used since. Call after a read of the feed."""
@@ -226,51 +221,45 @@ class KeyLookup(Generic[T]):
             return
         self._renewing, is_there = True, True
         try:
-            while is_there and self._is_due(now_ms):
-                is_there = await self._share(self._due(now_ms), at, read.position, read.server)
+            while is_there and (due := self._due(now_ms)) is not None:
+                is_there = await self._share(due, at, read.position, read.server)
                 await asyncio.sleep(0)
         finally:
             self._renewing = False
 
-    def _is_due(self, now_ms: int) -> bool:
-        return bool(self._to_renew) and self._to_renew[0][0] <= now_ms
-
-    def _due(self, now_ms: int) -> dict[str, Entry[T]]:
-        """A bounded number of entries whose records are due; most of those examined may have changed since."""
-        due: dict[str, Entry[T]] = {}
+    def _due(self, now_ms: int) -> dict[str, Entry[T]] | None:
+        """A bounded number of entries whose records are due. Many that are examined may not be in use any more."""
+        due: dict[str, Entry[T]] | None = None
         for _ in range(10 * _REDIS_BATCH):
-            if len(due) == _REDIS_BATCH or not self._is_due(now_ms):
+            if not self._to_renew or self._to_renew[0][0] > now_ms or (due and len(due) == _REDIS_BATCH):
                 break
+            due = due or {}
             _, key_id, entry = self._to_renew.popleft()
-            if entry.used and self._holds(key_id, entry):
+            if entry.used:
                 due[key_id] = entry
         return due
 
     def _holds(self, key_id: str, entry: Entry[T]) -> bool:
-        """Whether memory still holds this entry."""
-        return self._present.get(key_id) is entry and not entry.in_doubt
+        """Whether memory still holds this entry, and it is in no doubt."""
+        return self._present.get(key_id) is entry and self._cache.generation_of(entry) is self._cache.generation
 
-    def forget(self, key_ids: Iterable[str]) -> None:
-        """Remove the records of these keys from Redis, in the background. A record that remains is not valid for any reader."""
+    def remove_outdated(self, key_ids: Iterable[str]) -> None:
+        """Remove from Redis those records of these keys that a change has outdated, in the background.
+
+        One that remains, or that a failover of Redis brings back, is valid for no reader that knows of the change.
+        """
         for key_id in key_ids:
             self._removals.add(key_id)
 
     async def _remove(self, key_ids: Sequence[str]) -> None:
-        with suppress(StoreUnavailable):
-            await self._redis.ask(self._shared.forget, key_ids)
-
-    async def purge(self) -> None:
-        """Remove records from Redis that a failover may have restored: those from before a change."""
-        changed = list(self._trust.changes)
-        while changed:
+        for _ in range(_ATTEMPTS):
             try:
-                held, now = await self._redis.ask(self._shared.read, changed[-TOGETHER:]), self.now()
-                old = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
-                await self._redis.ask(self._shared.forget, old)
+                held, now = await self._redis.ask(self._shared.read, key_ids), self.now()
+                outdated = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
+                await self._redis.ask(self._shared.forget, outdated)
+                break
             except StoreUnavailable:
-                await asyncio.sleep(_RETRY_MS / 1_000)
-            else:
-                del changed[-TOGETHER:]
+                await asyncio.sleep(_PAUSE_SECONDS)
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -317,7 +306,7 @@ class KeyLookup(Generic[T]):
 
     async def _read(self, key_ids: list[str]) -> None:
         """Read ids from PostgreSQL; those that change meanwhile are read again."""
-        at = self.now()
+        at, generation = self.now(), self._cache.generation
         for key_id in key_ids:
             self._flights[key_id].is_outdated = False
         try:
@@ -330,7 +319,7 @@ class KeyLookup(Generic[T]):
         is_followed = self._trust.is_current_server(found.server)
         for key_id in key_ids:
             flight = self._flights[key_id]
-            if not flight.is_outdated:  # from a server whose feed is not read here it is used only briefly
+            if not flight.is_outdated and generation is self._cache.generation:  # used only briefly if its server's feed is not read here
                 self._conclude(key_id, flight, found.records.get(key_id), found.position, in_doubt=not is_followed)
             elif flight.attempts == _ATTEMPTS:
                 self._finish(key_id, flight, _Failure("the key changes faster than it can be read"))
@@ -365,10 +354,11 @@ class KeyLookup(Generic[T]):
         """
         soon_ms = self.now().ms + _RETRY_MS
         value: T | Absent | _Failure = ABSENT if record is None else self._prepared(key_id, record)
-        if isinstance(value, Absent):
-            self._cache.put_absent(key_id, soon_ms, in_doubt=in_doubt)
-        elif record is not None and not isinstance(value, _Failure):
-            self._cache.put(key_id, Entry(record, value, position, until_ms=until_ms or soon_ms, retry_ms=soon_ms, in_doubt=in_doubt))
+        if not isinstance(value, _Failure):
+            generation = self._cache.in_doubt if in_doubt else self._cache.generation
+            self._cache.put(
+                key_id, Entry(record, value, position, generation, until_ms=until_ms or soon_ms, retry_ms=soon_ms if in_doubt else 0)
+            )
         self._finish(key_id, flight, value)
 
     def _prepared(self, key_id: str, record: KeyRecord) -> T | Absent | _Failure:
@@ -389,7 +379,7 @@ class KeyLookup(Generic[T]):
         repeated after the next read of the feed. Returns whether it succeeded.
         """
         entries, ttl_ms = {key_id: entry for key_id, entry in entries.items() if self._holds(key_id, entry)}, self._settings.redis_ttl_ms
-        records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values()]
+        records = [DatedRecord(entry.record, at.wall_ms, ttl_ms, position, server) for entry in entries.values() if entry.record]
         if not records:
             return True
         is_there = True
@@ -405,5 +395,5 @@ class KeyLookup(Generic[T]):
                 entry.used = False
         if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most belong to keys that have been evicted since
             self._to_renew = deque(each for each in self._to_renew if self._holds(each[1], each[2]))
-        self.forget(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
+        self.remove_outdated(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
         return is_there

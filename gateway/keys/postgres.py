@@ -85,9 +85,9 @@ def translated() -> Iterator[None]:
     """
     try:
         yield
-    except asyncpg.ClientConfigurationError:
-        raise  # a ValueError: the call is wrong, nothing is unavailable
     except _UNAVAILABLE as error:
+        if isinstance(error, asyncpg.InterfaceError) and (isinstance(error, ValueError) or "argument" in str(error)):
+            raise  # the call, one of its arguments, or their number is wrong: nothing is unavailable
         raise StoreUnavailable(f"PostgreSQL did not answer: {_kind(error)}") from None
 
 

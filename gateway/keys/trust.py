@@ -63,12 +63,10 @@ class KnownChanges:
     They are kept for as long as the feed itself keeps them: a database restored to an earlier state is recognized by their absence.
     """
 
-    __slots__ = ("_of", "floor", "forgotten")
+    __slots__ = ("_of", "floor")
 
     def __init__(self, floor: int) -> None:
         self.floor = floor
-        self.forgotten = 0
-        """Changes of transactions below it were forgotten while the feed held them: whether another server has them is unknown."""
         self._of: dict[str, tuple[int, ...]] = {}
 
     def __iter__(self) -> Iterator[str]:
@@ -76,7 +74,7 @@ class KnownChanges:
         return iter(self._of)
 
     def add(self, page: Iterable[Change], read: FeedRead) -> list[Change]:
-        """Add some of the changes of a read, and return those that are new."""
+        """Add some of the changes of a read, and return those that are new. If they become too many, all are forgotten."""
         new = []
         for key_id, xid in page:
             known = self._of.pop(key_id, ())  # and put back at the end: see `prune`
@@ -85,13 +83,9 @@ class KnownChanges:
                 new.append((key_id, xid))
             self._of[key_id] = known
         if len(self._of) > _MAX_CHANGES:
-            self.forget(read.position.xmax)
+            self._of.clear()
+            self.floor = read.position.xmax
         return new
-
-    def forget(self, floor: int) -> None:
-        """Forget every change: there are too many. Those of transactions from ``floor`` on will be complete."""
-        self._of.clear()
-        self.floor = self.forgotten = max(self.floor, floor)
 
     def prune(self, floor: int) -> None:
         """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
@@ -107,13 +101,12 @@ class KnownChanges:
         """Whether this position sees every known change of a key."""
         return all(map(position.sees, (*self._of.get(key_id, ()), *self._of.get(EVERY_KEY, ()))))
 
-    def __contains__(self, key_id: str) -> bool:
-        return key_id in self._of or EVERY_KEY in self._of
-
-    def includes(self, other: "KnownChanges") -> bool:
-        """Whether the other's changes, as far as they are not below this floor, are here too."""
-        theirs = other._of  # noqa: SLF001  # of the same class
-        return all(xid < self.floor or xid in self._of.get(key_id, ()) for key_id, xids in theirs.items() for xid in xids)
+    def includes(self, other: "KnownChanges", floor: int) -> bool:
+        """Whether another server's changes of transactions from ``floor`` on are all known, and are here too."""
+        if max(self.floor, other.floor) > floor:
+            return False
+        theirs = other._of.items()  # noqa: SLF001  # of the same class
+        return all(xid < floor or xid in self._of.get(key_id, ()) for key_id, xids in theirs for xid in xids)
 
 
 class Trust:
@@ -130,57 +123,41 @@ class Trust:
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
         self.changes = KnownChanges(_NO_END)
         """Those of the current server."""
-        self.seen: dict[int, Snapshot] = {}
-        """Last position read from each server, as long as no change since can have been missed; includes the current server."""
-        self.announcements = 0
-        """Number of changes that Redis messages have announced so far."""
+        self._former: KnownChanges | None = None
+        """Those of the server before, while a new server's changes are being added."""
         self._announced: dict[str, int] = {}
-        """Keys whose changes were announced, each with the number of the latest."""
-        self._announced_before = 0
-        """:attr:`announcements` when the last read of the feed began."""
-        self._not_applied = 0
-        """Reads whose changes were taken up, since the last whose changes have been applied to memory."""
+        """Keys whose changes Redis messages have announced, each with the time of the last."""
+        self._is_applied = True
+        """Whether the changes of the last read are all known, and have been applied to memory."""
 
     # -- changes
 
-    def announce(self, key_id: str) -> None:
+    def announce(self, key_id: str, now_ms: int) -> None:
         """A Redis message says that this key has changed."""
-        self.announcements += 1
         if len(self._announced) >= _MAX_CHANGES:
-            self._announced.clear()
-            key_id = EVERY_KEY
-        self._announced[key_id] = self.announcements
+            self._announced, key_id = {}, EVERY_KEY
+        self._announced[key_id] = now_ms
 
-    def changes_for(self, read: FeedRead) -> KnownChanges:
-        """Where the changes of a read belong: with those known of its server, or with none if it is another server."""
-        self._not_applied += 1
-        return self.changes if self.is_current_server(read.server) else KnownChanges(read.floor)
+    def begin_read(self, read: FeedRead, at: Now) -> str | None:
+        """Record a read of the feed. Its changes follow: each is to be added to :attr:`changes` and then applied to memory.
 
-    def record_read(self, read: FeedRead, changes: KnownChanges, at: Now, announcements: int) -> str | None:
-        """Record a read of the feed, before its changes are applied to memory.
-
-        :param changes: :meth:`changes_for` this read, which have been added
-        :param at: when the read began
-        :param announcements: :attr:`announcements` when the read began: those changes are in this read
+        :param at: when the read began: what was announced before is in this read
         :returns: why changes may have been missed since the last read; ``None`` when none can have been
         """
-        gap = self._gap(read, changes)
-        if gap is not None:
-            self.seen.clear()
-            if changes is self.changes:  # a dump was restored into this server: records from before look as if nothing had changed since
-                changes.floor = read.position.xmax
-        if not read.is_complete:
-            changes.forget(read.floor)
-        self.read, self.read_at, self.changes, self._announced_before = read, at, changes, announcements
-        self.seen[read.server] = read.position
-        changes.prune(read.floor)
+        gap, self._former = self._gap(read), None
+        if not self.is_current_server(read.server):
+            self._former = None if self.read is None else self.changes
+            self.changes = KnownChanges(read.floor)
+        elif gap is not None:  # what was missed is not known, so that records from before look unchanged
+            self.changes.floor = read.position.xmax
+        self.read, self.read_at, self._is_applied = read, at, False
         return gap
 
-    def _gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
+    def _gap(self, read: FeedRead) -> str | None:
         before = self.read
         if before is None:
             return None
-        if self._not_applied > 1:  # a defect has interrupted that
+        if not self._is_applied:  # a defect has interrupted that
             return "the changes of the last read were not applied"
         if not read.is_complete:
             return "too many changes to be read at once"
@@ -190,16 +167,18 @@ class Trust:
             return "the database has another history, or the feed was read too long ago"
         if read.floor > before.position.xmin:
             return "changes were pruned before they were read"
-        if changes is not self.changes and (changes.floor > read.floor or not changes.includes(self.changes)):
-            return "another server has taken over without the latest changes"
-        if changes is not self.changes and self.changes.forgotten > read.floor:
-            return "another server has taken over, and whether it has the latest changes is unknown: they were too many to be kept"
         return None
 
-    def record_applied(self) -> None:
-        """Record that memory contains every change of the last read."""
-        self._applied_at = self.read_at
-        self._not_applied = 0
+    def end_read(self, read: FeedRead) -> str | None:
+        """Record that all changes of this read have been added, and applied to memory.
+
+        :returns: why a new server may lack changes that the one before had; ``None`` if it cannot
+        """
+        self.changes.prune(read.floor)
+        self._applied_at, self._is_applied = self.read_at, True
+        if self._former is None or self.changes.includes(self._former, read.floor):
+            return None
+        return "another server has taken over without the latest changes, or with too many to compare them"
 
     # -- validity
 
@@ -211,6 +190,9 @@ class Trust:
         """Until when memory is valid; in the past when it is not.
 
         While the feed cannot be read: for as long as Redis has announced every change since the last read, else until ``stale_limit``.
+
+        A process that resumes from a stop (SIGSTOP) has yet to receive what came meanwhile: it uses memory for the rest of ``local_ttl``,
+        or :data:`_EXTENSION_MS`, at most. If the monotonic clock stood still as well, as in a paused machine, for a whole ``local_ttl``.
         """
         if self._applied_at is None:
             return 0
@@ -227,30 +209,17 @@ class Trust:
 
     def is_valid(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
         """Whether a record in Redis is as good as PostgreSQL's."""
-        is_followed = self.is_feed_current(settings, now.ms) and self.is_current_server(dated.server)
-        return is_followed and self.fallback_valid_until_ms(dated, now) > now.ms
+        return self._is_applied and self.is_feed_current(settings, now.ms) and self.fallback_valid_until_ms(dated, now) > now.ms
 
     def fallback_valid_until_ms(self, dated: DatedRecord, now: Now) -> int:
         """Until when a record in Redis may be used while PostgreSQL is unavailable; a time in the past when it may not.
 
-        That of its seal, unless this key has changed in a way that the record may not contain. One dated in the future is not valid at all.
+        That of its seal, unless its key may have changed since. Before the first read of the feed no change is known; later, none of a
+        time before the feed's floor, or of another server. A record dated in the future is never used.
         """
         key_id, age_ms = dated.record.key_id, now.wall_ms - dated.read_ms
-        announced = max(self._announced.get(key_id, 0), self._announced.get(EVERY_KEY, 0)) > self._announced_before
-        if announced or not self._knows_since(dated) or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
+        is_known = self.read is None or (self.is_current_server(dated.server) and dated.position.xmin >= self.changes.floor)
+        announced_ms = max(self._announced.get(key_id, -1), self._announced.get(EVERY_KEY, -1))
+        if not is_known or announced_ms >= self.read_at.ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
             return 0
         return now.ms + dated.ttl_ms - max(0, age_ms)
-
-    def _knows_since(self, dated: DatedRecord) -> bool:
-        """Whether this process knows the changes since, as far as anybody may: they may have been pruned, or of a server it never read.
-
-        The transaction ids of a change and of another server's position cannot be compared: those of transactions that a fail-over has
-        lost are used again.
-        """
-        if self.read is None:
-            return True
-        if self.is_current_server(dated.server):
-            return dated.position.xmin >= self.changes.floor
-        seen = self.seen.get(dated.server)
-        was_seen = seen is not None and seen.includes(dated.position) and dated.record.key_id not in self.changes
-        return was_seen and dated.position.xmin >= self.changes.floor

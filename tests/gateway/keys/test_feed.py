@@ -289,7 +289,7 @@ async def gap_of(gate, world, record) -> bool:
     """Whether the gate puts what it remembers in doubt at its next read."""
     await gate.read(anew=True)
     entry = cache(gate.lookup).present.get(record.key_id)
-    return entry is not None and entry.in_doubt
+    return entry is not None and cache(gate.lookup).generation_of(entry) is not cache(gate.lookup).generation
 
 
 async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, stores):

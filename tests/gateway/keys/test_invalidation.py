@@ -114,7 +114,9 @@ async def test_with_every_notice_lost_the_feed_tells_within_its_period(world, mo
 async def test_a_notification_of_postgresql_alone_is_enough_and_removes_the_record(world, listening, monkeypatch):
     monkeypatch.setattr(listening.listener, "_read_seconds", 3_600)
     record = await world.key()
-    await world.redis.set(record_key(record.key_id), b"an old record")
+    before, now_ms = await KeyStore(world.pool, world.vault).find([record.key_id]), clock.now_ms()
+    old = seal_record(DatedRecord(record, now_ms, 60_000, before.position, before.server), world.vault)
+    await world.redis.set(record_key(record.key_id), old)
     await world.delete(record, tell=False)
     await listening.until(lambda: listening.told.count(record.key_id) >= 2)  # created, deleted
     async with asyncio.timeout(10):  # its keys are refused first, then the records go

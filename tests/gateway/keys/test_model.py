@@ -216,7 +216,7 @@ class Gate:
         """What its last read of the feed has seen."""
         self.strange: dict[str, tuple[int | Absent, int]] = {}
         """State and end of what it may use for a moment, of a server whose feed it does not read."""
-        self.doubted: dict[str, tuple[int, int]] = {}
+        self.doubted: dict[str, tuple[int | Absent, int]] = {}
         """State and end of what it may use although it missed something."""
 
     async def find(self, key_ids: list[str]) -> Found:
@@ -249,7 +249,10 @@ class Gate:
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - told
         for key_id in KEYS if untold else ():
             known = cache(self.lookup).present.get(key_id)
-            if known is not None and (self.doubted.get(key_id, (None, 0))[0] != known.value if known.in_doubt else self.believes()):
+            if known is None:
+                continue
+            in_doubt = cache(self.lookup).generation_of(known) is not cache(self.lookup).generation
+            if self.doubted.get(key_id, (None, 0))[0] != known.value if in_doubt else self.believes():
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:  # or nothing from before is used, as so many things have changed
             for key_id in KEYS if entry.key_id == EVERY_KEY or not told else (entry.key_id,):
@@ -593,7 +596,10 @@ class Protocol(RuleBasedStateMachine):
                 gate.mail.clear()
             else:  # as after each subscription, which is made when Redis has rested
                 self.time.ms += REST_MS
-                self.run(gate.lookup.purge)
+                self.run(lambda gate=gate: self._removes(gate))
+
+    async def _removes(self, gate: Gate) -> None:
+        gate.lookup.remove_outdated(gate.trust.changes)
 
     @rule(really=seldom)
     def redis_is_emptied(self, really: bool) -> None:

@@ -132,10 +132,26 @@ async def test_a_pool_is_made_while_the_server_is_down(tmp_path):
             await pool.fetchval("SELECT 1")
 
 
-async def test_a_defect_is_not_called_an_outage(database):
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (("SELECT * FROM nowhere",), asyncpg.UndefinedTableError),
+        (("SELECT $1::text",), asyncpg.InterfaceError),
+        (("SELECT 1", "too many"), asyncpg.InterfaceError),
+        (("SELECT $1::int", "not a number"), asyncpg.DataError),
+    ],
+)
+async def test_a_defect_is_not_called_an_outage(database, call, error):
     connection = await connect(database.owner_dsn)
     try:
-        with pytest.raises(asyncpg.UndefinedTableError), translated():
-            await connection.fetchval("SELECT * FROM nowhere")
+        with pytest.raises(error), translated():
+            await connection.fetchval(*call)
     finally:
         await connection.close()
+
+
+async def test_a_connection_that_is_closed_is_an_outage(database):
+    connection = await connect(database.owner_dsn)
+    await connection.close()
+    with pytest.raises(StoreUnavailable), translated():
+        await connection.fetchval("SELECT 1")
