@@ -7,6 +7,7 @@ No network port is opened; the owner of the socket's folder is trusted.
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import signal
 import time
@@ -21,6 +22,7 @@ _OWNER = "postgres"
 _SOCKET = ".s.PGSQL.5432"
 _READY_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS, counted from 0 (PostgreSQL, miscadmin.h)
 _STILL_ENDING = "shared memory block"  # the postmaster's error while backends of a killed one are still running
+_ERROR = re.compile(r"^.*?(?:FATAL|DETAIL|HINT):  (.*)", re.MULTILINE)
 _SYSTEM_USERS = ("postgres", "nobody")
 
 
@@ -64,7 +66,7 @@ class PostgresServer:
 
         PostgreSQL itself handles the lock file of a killed server. A server that is still shutting down is waited for.
 
-        :raises StartError: with the last line of the server's log
+        :raises StartError: with the server's last error
         """
         deadline = time.monotonic() + seconds
         if not (self.data / "PG_VERSION").exists():
@@ -73,14 +75,19 @@ class PostgresServer:
         self._launch()
         while not self._ready():
             if not self.running():
-                words = self._child.last_words() if self._child else ""
-                if _STILL_ENDING not in words:
-                    raise StartError(f"PostgreSQL did not start: {words}")
+                if self._child is None or _STILL_ENDING not in self._child.output():
+                    raise StartError(f"PostgreSQL did not start: {self._reason()}")
                 self._launch()
             if time.monotonic() > deadline:
                 self.kill()
                 raise StartError(f"PostgreSQL was not ready after {seconds:.0f} s; its log is {self.log}")
             time.sleep(0.01)
+
+    def _reason(self) -> str:
+        """Why it ended: its error, with the detail and hint that follow on lines of their own."""
+        if self._child is None:
+            return "it was not launched"
+        return "; ".join(_ERROR.findall(self._child.output())) or self._child.last_words()
 
     def _launch(self) -> None:
         settings = {

@@ -38,6 +38,7 @@ class Child:
         self.log = log
         wrapped = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-", *command]
         with log.open("ab") as output:
+            self._begin = output.tell()
             self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs
                 wrapped,
                 stdin=subprocess.DEVNULL,
@@ -55,9 +56,15 @@ class Child:
     def running(self) -> bool:
         return self._process.poll() is None
 
+    def output(self) -> str:
+        """What it has written to its log, without what earlier programs have."""
+        with self.log.open("rb") as log:
+            log.seek(self._begin)
+            return log.read().decode(errors="replace")
+
     def last_words(self) -> str:
         """The last line of its output, for an error message."""
-        lines = self.log.read_text(errors="replace").strip().splitlines()
+        lines = self.output().strip().splitlines()
         return lines[-1] if lines else f"{self.name} wrote nothing to {self.log}"
 
     def wait(self) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from deploy.local.postgres import PostgresServer
+from deploy.local.postgres import PostgresServer, binaries
 from deploy.local.process import StartError
 from tests.support.stack import Database, OwnPostgres, sql
 
@@ -22,6 +22,38 @@ def test_a_killed_server_starts_again_with_its_data(tmp_path: Path):
         assert sql(server, "SELECT answer FROM kept").strip() == "42"
     finally:
         server.stop()
+
+
+def failing(folder: Path, times: int, error: str) -> Path:
+    """A folder of programs whose ``postgres`` fails so many times with this error and a hint, as the real one does."""
+    real = binaries()
+    folder.mkdir()
+    folder.chmod(0o777)
+    (folder / "initdb").write_text(f'#!/bin/sh\nexec {real}/initdb "$@"\n')
+    (folder / "postgres").write_text(
+        f'#!/bin/sh\ncd {folder}\n[ $(ls -d failed* | wc -l) -ge {times} ] && exec {real}/postgres "$@"\ntouch failed$$\n'
+        f"echo '1970-01-01 00:00:00.000 UTC [1] FATAL:  {error}' >&2\n"
+        "echo '1970-01-01 00:00:00.000 UTC [1] HINT:  Terminate any old server processes.' >&2\nexit 1\n"
+    )
+    for program in folder.iterdir():
+        program.chmod(0o755)
+    return folder
+
+
+def test_backends_of_a_killed_server_that_still_end_are_waited_for(tmp_path: Path, monkeypatch):
+    programs = failing(tmp_path / "bin", 2, "pre-existing shared memory block (key 1, ID 2) is still in use")
+    monkeypatch.setattr("deploy.local.postgres.binaries", lambda: programs)
+    server = PostgresServer(tmp_path / "data", durable=False)
+    server.start()
+    server.stop()
+    assert len(list(programs.glob("failed*"))) == 2
+
+
+def test_a_start_that_fails_tells_the_error_before_its_hint(tmp_path: Path, monkeypatch):
+    programs = failing(tmp_path / "bin", 1, "could not map anonymous shared memory")
+    monkeypatch.setattr("deploy.local.postgres.binaries", lambda: programs)
+    with pytest.raises(StartError, match=r"did not start: could not map anonymous shared memory; Terminate any old server processes\.$"):
+        PostgresServer(tmp_path / "data", durable=False).start()
 
 
 def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path):
