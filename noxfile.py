@@ -14,7 +14,9 @@ import nox
 INTERPRETERS = ["3.11", "3.12", "3.13", "3.14"]
 PRESENT = f"{sys.version_info[0]}.{sys.version_info[1]}"
 PARALLEL = ("-n", "2", "--dist", "loadfile")
-UNIT = ("tests/gateway", "tests/admin", "tests/deploy")
+SYSTEM = ("compose", "container", "helm", "systemd", "units", "wheel")
+"""Of ``tests/deploy``: they build the wheel, boot machines, and run the tools of others over shipped files."""
+UNIT = ("tests/gateway", "tests/admin", "tests/deploy", *(f"--ignore=tests/deploy/test_{name}.py" for name in SYSTEM))
 REDIS = (
     *("tests/gateway/admission/test_limits.py", "tests/gateway/admission/test_replay.py", "tests/gateway/keys/test_redis_client.py"),
     *("tests/gateway/keys/test_shared.py", "tests/gateway/keys/test_usage_store.py", "tests/gateway/keys/test_invalidation.py"),
@@ -39,10 +41,6 @@ LOCKS = {
 """What each lock is of: the container, ``deploy/up``, ``tests/run``, and other people's programs that tests run."""
 
 
-# A session's commands are those of the environment that nox runs in, whether or not it is on the PATH.
-os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
-
 def runs(interpreter: str) -> bool:
     """Whether it is one, and not a command that stands in for one that is missing."""
     if shutil.which(interpreter) is None:
@@ -50,16 +48,28 @@ def runs(interpreter: str) -> bool:
     return subprocess.run((interpreter, "-c", ""), check=False, capture_output=True).returncode == 0  # noqa: S603  # a name from below
 
 
-def others() -> list[str]:
-    """The other interpreters that are installed, on the PATH or by pyenv, whose command on the PATH fails for a version not selected."""
+def others() -> dict[str, Path | None]:
+    """The other interpreters that are installed: each version with the folder that it is in, or ``None`` if the PATH leads to it.
+
+    pyenv's commands on the PATH fail for a version that is not selected.
+    """
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    found = []
+    found: dict[str, Path | None] = {}
     for version in INTERPRETERS:
-        names = [f"python{version}", *map(str, sorted(pyenv.glob(f"{version}.*/bin/python{version}")))]
-        running = [name for name in names if runs(name)]
-        if version != PRESENT and running:
-            found.append(version if running[0] == names[0] else running[0])
+        name = f"python{version}"
+        if version == PRESENT:
+            continue
+        if runs(name):
+            found[version] = None
+        elif installed := [one for one in sorted(pyenv.glob(f"{version}.*/bin/{name}")) if runs(str(one))]:
+            found[version] = installed[-1].parent
     return found
+
+
+OTHERS = others()
+# A session's commands are those of the environment that nox runs in, whether or not it is on the PATH.
+folders = [Path(sys.executable).parent, *filter(None, OTHERS.values())]
+os.environ["PATH"] = os.pathsep.join([*map(str, folders), os.environ["PATH"]])
 
 
 nox.options.sessions = ["lint", "types", "tests"]
@@ -89,15 +99,14 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def unit(session: nox.Session) -> None:
-    """Tests that mirror the modules, with real stores."""
+    """Tests that mirror the modules, with real stores; ``tests`` runs the rest, too."""
     session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
 
 
-@nox.session(name="unit-on", python=others())
+@nox.session(name="unit-on", python=list(OTHERS))
 def unit_on(session: nox.Session) -> None:
     """The same on each other interpreter that is installed."""
-    session.install("hatchling", "mypy==2.4.1", "setuptools>=80")  # the tests of the wheel build one (deploy/wheel.py: TOOLS)
-    session.install("--editable", ".[test]", env={"HATCH_BUILD_NO_HOOKS": "true"})
+    session.install("--editable", ".[test,dev,traces]", env={"HATCH_BUILD_NO_HOOKS": "true"})
     session.install("--no-deps", "ccxt>=4.5.90")  # see tests/run
     session.run("pytest", *PARALLEL, *UNIT, *session.posargs)
 
