@@ -1,13 +1,13 @@
 """The exception hierarchy: every refusal with its HTTP status and code, and how it becomes a problem (RFC 9457).
 
-    GerbangError                    what this package raises on purpose
-    ├── ConfigError                 a configuration that cannot be used; carries every problem at once
+    GerbangError                    base of all exceptions of this package
+    ├── ConfigError                 an unusable configuration, with all of its problems
     ├── StoreUnavailable            PostgreSQL or Redis did not answer (never reaches a client as such)
     └── Refusal                     an answer to the client: status, code, detail, extras
         ├── MalformedRequest 400 …  one class per code of the contract
         └── …
 
-``detail`` and ``extras`` are public; ``reason`` is for the log alone.
+``detail`` and ``extras`` are public; ``reason`` is for the log only.
 :func:`problem_of` turns a refusal into the members of a problem (RFC 9457); nothing else does.
 """
 
@@ -16,18 +16,18 @@ from typing import ClassVar, Final, NamedTuple
 
 
 class GerbangError(Exception):
-    """Base of everything this package raises on purpose."""
+    """Base of all exceptions of this package."""
 
 
 class ConfigProblem(NamedTuple):
-    """One thing wrong with a configuration: where (``limits.per_key``, ``routes[3].match``) and what to do."""
+    """One error in a configuration: where (``limits.per_key``, ``routes[3].match``) and what to do."""
 
     path: str
     message: str
 
 
 class ConfigError(GerbangError):
-    """A configuration that cannot be used. Carries every problem found, not the first."""
+    """An unusable configuration. Contains all of its problems, not just the first."""
 
     def __init__(self, problems: list[ConfigProblem], source: str = "") -> None:
         self.problems = problems
@@ -40,7 +40,7 @@ class StoreUnavailable(GerbangError):
     """PostgreSQL or Redis did not answer in time, or refused. ``str()`` never contains a DSN."""
 
 
-class Asker(NamedTuple):
+class Requester(NamedTuple):
     """Who was refused, for the log, as far as that was known at the time."""
 
     key_id: str | None
@@ -53,8 +53,8 @@ class Asker(NamedTuple):
 class Refusal(GerbangError):
     """An answer that the gate gives instead of the upstream.
 
-    :param detail: for the caller, says what to do next
-    :param reason: for the log alone; defaults to ``detail``
+    :param detail: for the client: what to do next
+    :param reason: for the log only; defaults to ``detail``
     :param headers: field lines to add to the answer, e.g. ``Retry-After``
     :param close: whether the connection is closed after the answer (framing can no longer be trusted)
     :param extras: further members of the problem (RFC 9457 §3.2)
@@ -82,7 +82,7 @@ class Refusal(GerbangError):
         self.headers = headers
         self.close = close
         self.extras: Mapping[str, object] = extras or {}
-        self.asker: Asker | None = None
+        self.requester: Requester | None = None
         """Set where the credentials were checked; never public."""
         self.route = ""
         """The route's pattern, for the log, when the refusal keeps the request from getting its route."""

@@ -13,17 +13,17 @@ from gateway.admission.routes import Route
 from gateway.admission.services import Services
 from gateway.errors import (
     AmbiguousCredentials,
-    Asker,
     InvalidCredentials,
     MalformedRequest,
     MissingCredentials,
     RateLimited,
     Refusal,
     ReplayedRequest,
+    Requester,
     TimestampOutOfWindow,
 )
 from gateway.http1.message import Inbound, Request
-from gateway.net.client_ip import Seen
+from gateway.net.client_ip import ClientAddress
 from gateway.runtime.gcra import Charge
 from gateway.runtime.moments import rfc3339
 
@@ -73,7 +73,14 @@ class Accounting:
         return lines
 
     def refused(
-        self, refusal: Refusal, principal: Principal | None, claimed: str, seen: Seen, inbound: Inbound, *, route: Route | None = None
+        self,
+        refusal: Refusal,
+        principal: Principal | None,
+        claimed: str,
+        client: ClientAddress,
+        inbound: Inbound,
+        *,
+        route: Route | None = None,
     ) -> None:
         """Count a refusal, attribute it to its key, and report the limits to a caller whose signature has verified.
 
@@ -82,7 +89,7 @@ class Accounting:
         proven = principal is not None and not isinstance(refusal, InvalidCredentials)
         owner = principal.identity.account_id if principal is not None and proven else None
         key_id = principal.key_id if principal is not None else None if refusal.brief else self._authentication.claimed_id(claimed, inbound)
-        refusal.asker = Asker(key_id, owner, seen.address or inbound.peer)
+        refusal.requester = Requester(key_id, owner, client.address or inbound.peer)
         if isinstance(refusal, MissingCredentials):
             refusal.extras = {**refusal.extras, "dialects": self._authentication.dialects(inbound)}
         services = self._services
@@ -91,24 +98,25 @@ class Accounting:
             principal is None and isinstance(refusal, TimestampOutOfWindow)
         )
         if guessed or (principal is None and _parsing_was_slow(inbound)):
-            services.failures.failed(seen.address or inbound.peer, self._failure_rate, now_ms)
+            services.failures.failed(client.address or inbound.peer, self._failure_rate, now_ms)
         if principal is None:
             return
         call = route.pattern if route is not None else ""
-        services.usage.refused(principal.key_id, refusal.code, seen.address, inbound.received_ms, call, proven)
+        services.usage.refused(principal.key_id, refusal.code, client.address, inbound.received_ms, call, proven)
         if proven:
             self._report_limits(refusal, principal, inbound, route, now_ms)
 
     def unexplained(  # noqa: PLR0917  # on the path of attacks
-        self, principal: Principal | None, signed: bytes, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route, now_ms: int
+        self, principal: Principal | None, signed: bytes, throttled_ms: float, client: ClientAddress, inbound: Inbound, route: Route,
+        now_ms: int,
     ) -> BriefRefusal:  # fmt: skip
         """Count a refusal that is not explained, as :meth:`refused` counts others."""
-        address = seen.address or inbound.peer
+        address = client.address or inbound.peer
         if not throttled_ms or _parsing_was_slow(inbound):
             self._services.failures.failed(address, self._failure_rate, now_ms)
         if principal is None:
             return BriefRefusal(None, address, throttled_ms, signed)
-        self._services.usage.refused(principal.key_id, InvalidCredentials.code, seen.address, inbound.received_ms, route.pattern, False)
+        self._services.usage.refused(principal.key_id, InvalidCredentials.code, client.address, inbound.received_ms, route.pattern, False)
         return BriefRefusal(principal.key_id, address, throttled_ms, signed)
 
     def _report_limits(self, refusal: Refusal, principal: Principal, inbound: Inbound, route: Route | None, now_ms: int) -> None:

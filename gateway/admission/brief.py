@@ -12,7 +12,7 @@ from gateway.admission import answers
 from gateway.admission.dialects import Dialect
 from gateway.admission.dialects.base import invalid, shown
 from gateway.admission.rules import rate_limited
-from gateway.errors import Asker, InvalidCredentials, RateLimited, Refusal
+from gateway.errors import InvalidCredentials, RateLimited, Refusal, Requester
 from gateway.http1.answer import status_line
 from gateway.http1.message import Answer
 
@@ -55,7 +55,7 @@ class BriefRefusal:
         """As an exception, for callers that can only raise."""
         refusal = throttled(self._throttled_ms) if self._throttled_ms else invalid(EXPLAINED_LATER, self._signed_bytes)
         refusal.brief = True
-        refusal.asker = Asker(self._key_id, None, self._address)
+        refusal.requester = Requester(self._key_id, None, self._address)
         return refusal
 
 

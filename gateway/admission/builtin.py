@@ -7,7 +7,7 @@ from gateway.admission.principal import Principal
 from gateway.config.values import Rate
 from gateway.errors import MalformedRequest
 from gateway.http1.message import Answer
-from gateway.net.client_ip import Seen
+from gateway.net.client_ip import ClientAddress
 from gateway.runtime.gcra import Charge, whole_in_ms
 from gateway.runtime.moments import rfc3339
 
@@ -17,14 +17,14 @@ def time(now_ms: int) -> Answer:
     return document({"server_time_ms": now_ms, "server_time": rfc3339(now_ms)})
 
 
-def address(seen: Seen) -> Answer:
+def address(client: ClientAddress) -> Answer:
     """``GET /gateway/v1/ip``: the client IP as the gate sees it, for an IP allowlist.
 
     :raises MalformedRequest: a trusted proxy's header cannot be read
     """
-    if not seen.address:
-        raise MalformedRequest(f"your IP address could not be determined: {seen.problem}")
-    return document({"client_ip": seen.address, "family": f"ipv{ip_address(seen.address).version}"})
+    if not client.address:
+        raise MalformedRequest(f"your IP address could not be determined: {client.problem}")
+    return document({"client_ip": client.address, "family": f"ipv{ip_address(client.address).version}"})
 
 
 def key(principal: Principal, per_key: Rate, per_account: Rate | None, charge: Charge, account: Charge | None) -> Answer:

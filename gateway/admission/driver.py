@@ -10,7 +10,7 @@ from gateway.admission.brief import BriefRefusal
 from gateway.admission.gate import Gate
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
-from gateway.errors import Asker, KeyStoreUnavailable, Refusal
+from gateway.errors import KeyStoreUnavailable, Refusal, Requester
 from gateway.http1.message import Inbound
 from gateway.runtime.tasks import spawn
 
@@ -57,7 +57,7 @@ class Pending:
         :param counted: see :meth:`Gate.confirm`
         """
         self.claiming = True
-        spawn(self._confirm(admitted, counted=counted), name="look at a key again")
+        spawn(self._confirm(admitted, counted=counted), name="check a key again")
 
     async def _confirm(self, admitted: Admitted, *, counted: bool) -> None:
         def again() -> None:
@@ -156,7 +156,7 @@ async def admit(gate: Gate, inbound: Inbound, route: Route) -> Admitted:
             return
         if error is not None:
             if isinstance(error, Refusal) and admitted is not None and admitted.identity is not None:
-                error.asker = Asker(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)
+                error.requester = Requester(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)
             decided.set_exception(error)
         elif admitted is not None:
             decided.set_result(admitted)

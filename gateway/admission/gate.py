@@ -25,19 +25,19 @@ from gateway.admission.services import Services
 from gateway.admission.sessions import SESSIONS, Message, Shape
 from gateway.errors import (
     AmbiguousPath,
-    Asker,
     InternalError,
     InvalidCredentials,
     KeyStoreUnavailable,
     MalformedRequest,
     Refusal,
+    Requester,
     TimestampOutOfWindow,
     problem_of,
 )
 from gateway.http1.body import UNVERIFIED
 from gateway.http1.message import Answer, Inbound, Request
 from gateway.net.addresses import customer_network
-from gateway.net.client_ip import ClientIpRule, Seen
+from gateway.net.client_ip import ClientAddress, ClientIpRule
 from gateway.runtime.gcra import Charge
 
 if TYPE_CHECKING:
@@ -128,8 +128,8 @@ class Gate:
         :raises Refusal: the head shows that credentials are missing or malformed
         :raises KeyNeeded: the key must be fetched first
         """
-        seen = self._client_ip.of(request)
-        address = customer_network(seen.address or request.peer)
+        client = self._client_ip.of(request)
+        address = customer_network(client.address or request.peer)
         if route.scope == "public":
             return (address,)
         now_ms = self._monotonic_ms()
@@ -138,9 +138,9 @@ class Gate:
             dialect, fields = authentication.dialect(request)
             claimed = dialect.key_id(request, fields)
         except Refusal as refusal:
-            self._accounting.refused(refusal, None, "", seen, request)
+            self._accounting.refused(refusal, None, "", client, request)
             raise
-        if self._throttled_ms(seen, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
+        if self._throttled_ms(client, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
             return (address, UNVERIFIED)
         principal = authentication.known(claimed, now_ms)
         return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
@@ -163,18 +163,18 @@ class Gate:
         :raises Refusal: the request is refused
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        seen = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
+        client = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
         if route.scope == "public":
-            self._check_public(seen, inbound, route)
-            return Admitted(route, None, seen.address, secure=seen.secure)
+            self._check_public(client, inbound, route)
+            return Admitted(route, None, client.address, secure=client.secure)
         authentication = self._authentication
         principal: Principal | None = None
         claimed = ""
         now_ms = self._monotonic_ms()
         try:
-            throttled_ms = self._throttled_ms(seen, inbound, now_ms) if self._failures.tats else 0.0
+            throttled_ms = self._throttled_ms(client, inbound, now_ms) if self._failures.tats else 0.0
             if throttled_ms and not authentication.may_name_known_key(inbound, now_ms):
-                return self._reject(None, None, throttled_ms, seen, inbound, route, now_ms)
+                return self._reject(None, None, throttled_ms, client, inbound, route, now_ms)
             credentials = authentication.read(inbound)
             window_ms = 0
             if credentials is not None:
@@ -190,29 +190,29 @@ class Gate:
                 if principal is None:
                     if not throttled_ms:  # otherwise nothing has been verified
                         principal = authentication.known(credentials.key_id, now_ms)
-                    return self._reject(principal, credentials, throttled_ms, seen, inbound, route, now_ms)
+                    return self._reject(principal, credentials, throttled_ms, client, inbound, route, now_ms)
             else:
                 principal = authentication.logged_in(inbound, now_ms)
-            charge = self._authorize(principal, seen, inbound, route, now_ms)
+            charge = self._authorize(principal, client, inbound, route, now_ms)
         except Refusal as refusal:
-            self._accounting.refused(refusal, principal, claimed, seen, inbound, route=route)
+            self._accounting.refused(refusal, principal, claimed, client, inbound, route=route)
             raise
-        return self._pass(principal, credentials, charge, seen, inbound, route, window_ms, now_ms)
+        return self._pass(principal, credentials, charge, client, inbound, route, window_ms, now_ms)
 
-    def _throttled_ms(self, seen: Seen, inbound: Inbound, now_ms: int) -> float:
+    def _throttled_ms(self, client: ClientAddress, inbound: Inbound, now_ms: int) -> float:
         """Milliseconds for which the address is throttled after too many failures; 0: it is not."""
-        return self._failures.retry_after_ms(seen.address or inbound.peer, self._failure_rate, now_ms)
+        return self._failures.retry_after_ms(client.address or inbound.peer, self._failure_rate, now_ms)
 
     def _reject(  # noqa: PLR0917  # on the path of attacks
-        self, principal: Principal | None, credentials: Credentials | None, throttled_ms: float, seen: Seen, inbound: Inbound, route: Route,
-        now_ms: int,
+        self, principal: Principal | None, credentials: Credentials | None, throttled_ms: float, client: ClientAddress, inbound: Inbound,
+        route: Route, now_ms: int,
     ) -> BriefRefusal:  # fmt: skip
         """Refuse invalid credentials.
 
         :param credentials: ``None`` if they were not read
         :raises Refusal: the refusal is explained
         """
-        if self.explanations.take(seen.address or inbound.peer, now_ms):
+        if self.explanations.take(client.address or inbound.peer, now_ms):
             if throttled_ms or credentials is None:
                 refusal = throttled(throttled_ms)
             else:
@@ -220,19 +220,19 @@ class Gate:
             refusal.brief = False
             raise refusal
         signed = credentials.signed if credentials is not None else b""
-        return self._accounting.unexplained(principal, signed, throttled_ms, seen, inbound, route, now_ms)
+        return self._accounting.unexplained(principal, signed, throttled_ms, client, inbound, route, now_ms)
 
-    def _authorize(self, principal: Principal, seen: Seen, inbound: Inbound, route: Route, now_ms: int) -> Charge:
+    def _authorize(self, principal: Principal, client: ClientAddress, inbound: Inbound, route: Route, now_ms: int) -> Charge:
         """Check expiry and freeze, IP allowlist, scope and limits."""
         rules.check_standing(principal, inbound.received_ms)
-        rules.check_address(principal, seen)
+        rules.check_address(principal, client)
         rules.check_scope(principal, route)
         for further in route.further:
             rules.check_scope(principal, further)
         return self._charge(principal, route, now_ms)
 
     def _pass(  # noqa: PLR0917  # on the hot path
-        self, principal: Principal, credentials: Credentials | None, charge: Charge, seen: Seen, inbound: Inbound, route: Route,
+        self, principal: Principal, credentials: Credentials | None, charge: Charge, client: ClientAddress, inbound: Inbound, route: Route,
         window_ms: int, now_ms: int,
     ) -> Admitted:  # fmt: skip
         """Admit the request: count it, now or once its signature has been claimed, and report its key's limits."""
@@ -243,7 +243,7 @@ class Gate:
             shared = credentials.portable and route.scope != "trade" and isinstance(inbound, Request)
             claim = Claim(principal.key_id, credentials.signature, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
         else:
-            self._usage.admitted(principal.key_id, seen.address, inbound.received_ms)
+            self._usage.admitted(principal.key_id, client.address, inbound.received_ms)
         weighed = credentials is not None and credentials.weighed
         lines = b""
         if not isinstance(inbound, Request):  # the answer to a message has no header fields
@@ -254,16 +254,16 @@ class Gate:
         else:
             lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
         return Admitted(
-            route, principal.identity, seen.address, lines, claim, principal.expires_ms, principal, charge, seen.secure, weighed
+            route, principal.identity, client.address, lines, claim, principal.expires_ms, principal, charge, client.secure, weighed
         )
 
-    def _check_public(self, seen: Seen, inbound: Inbound, route: Route) -> None:
+    def _check_public(self, client: ClientAddress, inbound: Inbound, route: Route) -> None:
         """:raises RateLimited: too many requests to public routes from this address"""
-        address, rate = seen.address or inbound.peer, self.settings.limits.per_address
+        address, rate = client.address or inbound.peer, self.settings.limits.per_address
         charge = self.services.public.charge(address, route.weight, rate, self._monotonic_ms())
         if not charge.allowed:
             refusal = rules.over_limit(f"{rate} per IP address", route.weight, charge.retry_after_ms, "per_address")
-            refusal.asker = Asker(None, None, address)
+            refusal.requester = Requester(None, None, address)
             raise refusal
 
     def _charge(self, principal: Principal, route: Route, now_ms: int) -> Charge:
@@ -290,7 +290,7 @@ class Gate:
         :param client: the handshake request of the session
         :return: whether the address may send more messages
         """
-        if refusal.asker is not None and refusal.asker.account_id is not None:
+        if refusal.requester is not None and refusal.requester.account_id is not None:
             return True
         address = self._client_ip.of(client).address or client.peer
         return self.services.messages.charge(address, 1, REFUSED_MESSAGES, self._monotonic_ms()).allowed
@@ -312,10 +312,10 @@ class Gate:
             raise
 
     def claim(self, admitted: Admitted, answered: Answered) -> None:
-        """Claim the signature at the replay guard, in one round trip with all claims of this turn of the event loop.
+        """Claim the signature at the replay guard.
 
-        :param answered: called when it has answered, with ReplayedRequest or ReplayGuardUnavailable, or a defect, when the request may
-            not pass
+        :param answered: called with the guard's answer: ``None`` if the claim succeeded, else :class:`ReplayedRequest`,
+            :class:`ReplayGuardUnavailable` or a defect; and whether the key is still valid
         """
         claim = admitted.replay
         if claim is None:
@@ -345,7 +345,7 @@ class Gate:
         return self._authentication.knows(principal, self._monotonic_ms())
 
     def confirm(self, admitted: Admitted, *, counted: bool = False) -> None:
-        """Check again that the key of an admitted request that has waited is valid, and count it. If this raises, call :meth:`withdraw`.
+        """Check again the key of an admitted request that has waited, and count the request. If this raises, call :meth:`withdraw`.
 
         :param counted: whether it was counted already, when it was admitted or claimed
         :raises InvalidCredentials, KeyExpired, AccountFrozen: the key is no longer valid
@@ -356,7 +356,7 @@ class Gate:
             return
         found = self._authentication.known(principal.key_id, self._monotonic_ms())
         if found is None:
-            raise InvalidCredentials("the key was deleted while this waited to be executed, and it was not", reason="deleted key")
+            raise InvalidCredentials("the key was deleted while the request was waiting; it was not executed", reason="deleted key")
         rules.check_standing(found, self.services.now_ms())
         admitted.principal = found
         if not counted:

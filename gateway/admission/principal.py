@@ -74,7 +74,7 @@ def _pss_verifier(record: KeyRecord) -> Verify | None:
 
 
 def _hmac(secret: bytes) -> Verify:
-    """HMAC (RFC 2104) from two hash states made once per key: well under half the time of ``hmac.digest``, which keys itself anew."""
+    """HMAC (RFC 2104) from two hash states made once per key: less than half the time of ``hmac.digest``, which hashes the key again."""
     block = sha256(secret).digest() if len(secret) > 64 else secret
     inner = sha256(block.ljust(64, b"\0").translate(_INNER))
     outer = sha256(block.ljust(64, b"\0").translate(_OUTER))

@@ -103,8 +103,8 @@ class Refusals:
     def _is_brief(self, refusal: Refusal, request: Request) -> bool:
         """Whether the explanation is omitted: the client is not authenticated, and too many such refusals are being explained."""
         if refusal.brief is None:
-            asker = refusal.asker
-            proven = refusal.status >= 500 or (asker is not None and asker.account_id is not None)
-            address = asker.client_ip if asker is not None else self._client_ip.of(request).address
+            requester = refusal.requester
+            proven = refusal.status >= 500 or (requester is not None and requester.account_id is not None)
+            address = requester.client_ip if requester is not None else self._client_ip.of(request).address
             refusal.brief = not proven and not self._explanations.take(address or request.peer, self._monotonic_ms())
         return refusal.brief

@@ -40,7 +40,7 @@ REMEMBERED = 4_096
 """Maximum number of replays remembered in memory; for a forgotten one Redis is queried again."""
 RECORD_AGAIN_SECONDS = 0.05
 """Interval between attempts to record in Redis the signatures that passed without it."""
-_NO_REPLY = StoreUnavailable("Redis was not asked to the end")
+_NO_REPLY = StoreUnavailable("Redis did not answer every command")
 _READ, _TRADE = b"read", b"trade"
 
 _log = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from gateway.errors import (
     TimestampOutOfWindow,
     UnsignedQuery,
 )
-from gateway.net.client_ip import Seen
+from gateway.net.client_ip import ClientAddress
 from gateway.runtime.moments import rfc3339
 
 AHEAD_MS: Final = 1_000
@@ -78,16 +78,16 @@ def check_standing(principal: Principal, now_ms: int) -> None:
         raise AccountFrozen("the account is frozen or its identity verification was revoked: contact support")
 
 
-def check_address(principal: Principal, seen: Seen) -> None:
+def check_address(principal: Principal, client: ClientAddress) -> None:
     """:raises IpNotAllowed: the key has an IP allowlist, and the client IP is not in it or could not be determined"""
     allowed = principal.allowlist
-    if allowed is None or seen.address in allowed:
+    if allowed is None or client.address in allowed:
         return
-    if not seen.address:
-        detail = f"your IP address could not be determined, and this key has an IP allowlist: {seen.problem}"
+    if not client.address:
+        detail = f"your IP address could not be determined, and this key has an IP allowlist: {client.problem}"
     else:
-        detail = _address_advice(seen.address, allowed)
-    raise IpNotAllowed(detail, extras={"client_ip": seen.address or None, "allowed_count": len(allowed)})
+        detail = _address_advice(client.address, allowed)
+    raise IpNotAllowed(detail, extras={"client_ip": client.address or None, "allowed_count": len(allowed)})
 
 
 def check_scope(principal: Principal, route: Route) -> None:

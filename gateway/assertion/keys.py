@@ -95,7 +95,7 @@ class Plan(NamedTuple):
 
 
 def plan(created: Sequence[int], now_ms: int, rotate_after_ms: int) -> Plan:
-    """Decide by age. ``created`` is sorted, oldest first; the answers are positions in it.
+    """Decide by age. ``created`` is sorted, oldest first; the results are indices into it.
 
     The newest key that has been published long enough signs; if there is none, the oldest does: on the first start there is no verifier
     yet, and after the clock has been set back the key known longest is the safest.

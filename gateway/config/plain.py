@@ -24,7 +24,7 @@ class Plain:
         self.__dict__.update(values)
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"settings do not change: {name}")
+        raise AttributeError(f"settings are immutable: {name}")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Plain) and self.__dict__ == other.__dict__
@@ -50,13 +50,13 @@ class Hidden:
         return hash(self._value)
 
 
-def handed_over(settings: "GatewaySettings") -> dict[str, Any]:
+def serialize(settings: "GatewaySettings") -> dict[str, Any]:
     """The settings for a worker, secrets in the clear: only for the channel to it."""
     return cast("dict[str, Any]", _written(settings))
 
 
-def taken_over(written: dict[str, Any]) -> "GatewaySettings":
-    """Parse the output of :func:`handed_over`."""
+def deserialize(written: dict[str, Any]) -> "GatewaySettings":
+    """Parse the output of :func:`serialize`."""
     return cast("GatewaySettings", _read(written))
 
 

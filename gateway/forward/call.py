@@ -16,7 +16,7 @@ from gateway.runtime import clock
 
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 UNKNOWN: Final = (
-    ". It may have been carried out: do not send it again before you have looked up what became of it, for example by its client order id"
+    ". It may have been executed: before you send it again, check its outcome, for example by its client order id"
     " or in the list of your open orders and trades"
 )
 """Appended to a refusal's detail when a request that must not be repeated was sent and its answer was lost."""
@@ -81,14 +81,14 @@ class Call(Waiter):
             return
         self._waited = True
         if not server.open_for(self):
-            self._leave(kind="overload")
+            self._leave_server(kind="overload")
             self.receiver.response_failed(
                 Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
             )
 
     def send_on(self, connection: UpstreamEnd) -> bool:
         if self._waited and not self.receiver.request_due():
-            self._leave()
+            self._leave_server()
             return False
         self._waited = True
         self.connection = connection
@@ -120,7 +120,7 @@ class Call(Waiter):
             connection.abandon()
         elif self.server is not None:
             self.server.forget(self)
-        self._leave()
+        self._leave_server()
 
     def finished(self) -> None:
         server, self.server, self.connection = self.server, None, None
@@ -130,14 +130,14 @@ class Call(Waiter):
             if condition.failures:
                 condition.succeeded()
             if self.held:
-                server.left(self)
+                server.release_share(self)
         self.receiver.response_end()
 
     def switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         """The connection has become a tunnel, which counts as one request on its server until it is closed."""
         if self.server is not None:
             self.server.condition.succeeded()
-            self.server.left(self)
+            self.server.release_share(self)
         self.server = self.connection = None
         self.receiver.response_switched(head, connection, rest)
 
@@ -150,13 +150,13 @@ class Call(Waiter):
         self.connection = None
         refusal = self._outcome_unknown(UpstreamUnreachable("the upstream service closed the connection before it answered", reason=reason))
         if head_seen:
-            self._leave(kind=kind)
+            self._leave_server(kind=kind)
             self.receiver.response_broken()
         elif not self._repeatable:
-            self._leave(kind=kind, server_fault=not reused)
+            self._leave_server(kind=kind, server_fault=not reused)
             self.receiver.response_failed(refusal)
         elif reused:
-            self._leave()
+            self._leave_server()
             self._fresh = True
             self.pool.metrics.upstream_retries[self.pool.name] += 1
             self.start()
@@ -164,14 +164,14 @@ class Call(Waiter):
             self._retry_on_another_server(refusal, kind=kind)
 
     def timed_out(self, *, head_seen: bool) -> None:
-        self._leave(kind="timeout")
+        self._leave_server(kind="timeout")
         if head_seen:
             self.receiver.response_broken()
         else:
             self.receiver.response_failed(self._outcome_unknown(UpstreamTimeout("the upstream service did not answer in time")))
 
     def queue_timeout(self) -> None:
-        self._leave(kind="overload", server_fault=False)
+        self._leave_server(kind="overload", server_fault=False)
         self.receiver.response_failed(
             Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")
         )
@@ -186,19 +186,19 @@ class Call(Waiter):
     def _retry_on_another_server(self, refusal: Refusal, *, kind: str) -> None:
         if self.server is not None:
             self._tried += (self.server,)
-        self._leave(kind=kind)
+        self._leave_server(kind=kind)
         self._refusal = refusal
         if len(self._tried) < len(self.pool.servers):
             self.pool.metrics.upstream_retries[self.pool.name] += 1
         self.start()
 
-    def _leave(self, *, kind: str = "", server_fault: bool = True) -> None:
+    def _leave_server(self, *, kind: str = "", server_fault: bool = True) -> None:
         """Leave the server; ``kind`` names the failure, if any, ``server_fault`` is whether it counts against the server."""
         server, self.server, self.connection = self.server, None, None
         if server is None:
             return
         server.active -= 1
-        server.left(self)
+        server.release_share(self)
         if kind:
             self.pool.metrics.upstream_errors[(self.pool.name, kind)] += 1
             if server_fault and kind != "overload":

@@ -89,7 +89,7 @@ class Tunnel:
             self._upstream.write(data)
             frames, up.frames = up.frames, 0
             if not self._budget.spend(frames, self.active_ms):
-                self.close(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} frames a second", now_ms=self.active_ms)
+                self.close(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} frames per second", now_ms=self.active_ms)
 
     def client_full(self) -> None:
         self._upstream.pause()
@@ -143,11 +143,11 @@ class Tunnel:
         else:
             self._end_by(now_ms + FRAME_END_MS)
 
-    def leave(self, *, now_ms: int) -> None:
+    def shut_down(self, *, now_ms: int) -> None:
         """Close with 1001, because the gate is shutting down."""
         self.close(GOING_AWAY, "shutting down", now_ms=now_ms)
 
-    def cut(self) -> None:
+    def deadline_passed(self) -> None:
         """Abort both connections: the current frame did not end in time."""
         self._upstream.abandon()
         self._downstream.abort()
@@ -180,11 +180,11 @@ class Place:
         """The network that it counts against; IPv6 by /64."""
         self._key_id = key_id
 
-    def leave(self) -> None:
+    def release(self) -> None:
         """Release the place. Idempotent."""
         tunnels, self._tunnels = self._tunnels, None
         if tunnels is not None:
-            tunnels.left(self.address, self._key_id)
+            tunnels.release(self.address, self._key_id)
 
 
 class Tunnels:
@@ -235,8 +235,8 @@ class Tunnels:
         """The percentage of the worker's tunnels in use."""
         return {"tunnels": 100 * self._places // limits.max_tunnels}
 
-    def left(self, address: str, key_id: str) -> None:
-        """Release a place, for :meth:`Place.leave`."""
+    def release(self, address: str, key_id: str) -> None:
+        """Release a place, for :meth:`Place.release`."""
         self._places -= 1
         self._per_address.remove(address)
         if key_id:
@@ -274,7 +274,7 @@ class Tunnels:
         self._all.discard(tunnel)
         self._expiring.discard(tunnel)
         if tunnel.place is not None:
-            tunnel.place.leave()
+            tunnel.place.release()
         for key_id in tunnel.key_ids:
             group = self._by_key[key_id]
             group.discard(tunnel)
@@ -296,7 +296,7 @@ class Tunnels:
     def close_all(self) -> None:
         """Close all tunnels, because the gate is shutting down."""
         for tunnel in list(self._all):
-            tunnel.leave(now_ms=clock.monotonic_ms())
+            tunnel.shut_down(now_ms=clock.monotonic_ms())
 
     def sweep(self, now_ms: int, idle_timeout_ms: int) -> None:
         """Close tunnels that have expired or been idle for too long; abort those that did not close in time."""
@@ -307,7 +307,7 @@ class Tunnels:
                 tunnel.close(GOING_AWAY, "idle", now_ms=now_ms)
         for tunnel in [tunnel for tunnel in self.ending if tunnel.deadline_ms <= now_ms]:
             self.ending.discard(tunnel)
-            tunnel.cut()
+            tunnel.deadline_passed()
         if self._expiring:
             now = clock.now_ms()
             for tunnel in [tunnel for tunnel in self._expiring if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:

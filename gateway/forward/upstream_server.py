@@ -99,7 +99,7 @@ class UpstreamServer(Owner):
         """Remove a call from the queue."""
         self._queue.remove(call)
 
-    def left(self, call: Waiter) -> None:
+    def release_share(self, call: Waiter) -> None:
         """Release a call's share of the connections, for another call of its client."""
         self._queue.release(call)
         self._serve_next()
@@ -110,7 +110,7 @@ class UpstreamServer(Owner):
         if not reusable or self.retired:
             connection.close()
             return
-        if self._queue.count and self._given_on(connection):
+        if self._queue.count and self._hand_to_waiting(connection):
             return
         if len(self._idle) < self._max_idle:
             connection.park(self.ticker.now_ms + self._keep_alive_ms)
@@ -118,7 +118,7 @@ class UpstreamServer(Owner):
         else:
             connection.close()
 
-    def _given_on(self, connection: UpstreamConnection) -> bool:
+    def _hand_to_waiting(self, connection: UpstreamConnection) -> bool:
         """Whether the connection was handed to a waiting call."""
         while self._queue.count and (call := self._queue.next()) is not None:
             connection.park(self.ticker.now_ms)

@@ -59,19 +59,19 @@ class Reader:
         end = head.find(HEAD_END, max(0, len(held) - 3) if held else 0) + 4
         if end < 4:
             _check_size(len(head), limit)
-            self._judge(data)
+            self._feed_parser(data)
             self._held = head
             return b""
         _check_size(end, limit)
-        self._judge(head[len(held) : end])
+        self._feed_parser(head[len(held) : end])
         if not self._complete:
-            raise malformed("a message starts with its start line, after at most one empty line")
+            raise malformed("a message must begin with its start line, after at most one empty line")
         self._complete = False
         self._held = b""
         self.rest = head[end:]
         return head[:end]
 
-    def _judge(self, data: bytes) -> None:
+    def _feed_parser(self, data: bytes) -> None:
         if self._feed is None:
             self._feed = self._new_feed()
         try:

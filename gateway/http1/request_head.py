@@ -63,13 +63,13 @@ def read_request_line(line: bytes) -> RequestLine:
     known = _lines.get(line)
     if known is not None:
         return known
-    read = _cut_request_line(line)
+    read = _split_request_line(line)
     if read.query is None and len(line) <= LINE_BYTES:
         remember(_lines, line, read)
     return read
 
 
-def _cut_request_line(line: bytes) -> RequestLine:
+def _split_request_line(line: bytes) -> RequestLine:
     parts = line.split(b" ")
     if len(parts) != 3:
         raise malformed("the request line must be METHOD SP target SP HTTP/1.1")
@@ -79,7 +79,7 @@ def _cut_request_line(line: bytes) -> RequestLine:
     if method in (b"CONNECT", b"TRACE"):
         raise MethodNotAllowed(f"{method.decode()} is not supported", headers=_ALLOW, close=True)
     if not method.isalpha():
-        raise malformed("nothing may stand before the method")
+        raise malformed("the method must consist of letters")
     http10 = version == b"HTTP/1.0"
     if target[:1] == b"/" or (target == b"*" and method == b"OPTIONS"):
         return RequestLine(method, target, http10=http10)
@@ -93,7 +93,7 @@ def _cut_request_line(line: bytes) -> RequestLine:
     return RequestLine(method, rest, http10=http10, authority=authority)
 
 
-def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
+def split_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
     """Split the field lines of a head that llhttp has accepted: names in lower case, values without surrounding white space (RFC 9112 §5).
 
     :param lines: the head's lines, beginning with the request line
@@ -108,7 +108,7 @@ def cut_fields(lines: list[bytes]) -> tuple[list[Field], list[Field]]:
         if field is None:
             field = _special.get(line)
             if field is None:
-                field = _cut(line)
+                field = _split_field(line)
                 if field[0] in SPECIAL:
                     special.append(field)
             else:
@@ -133,7 +133,7 @@ def with_target_authority(authority: bytes, fields: list[Field], *, http10: bool
     return replaced
 
 
-def _cut(line: bytes) -> Field:
+def _split_field(line: bytes) -> Field:
     spelled, _, value = line.partition(b":")
     value = value.strip(b" \t")
     known = _SPELLED.get(spelled)
@@ -141,7 +141,7 @@ def _cut(line: bytes) -> Field:
         return known, value
     name = spelled.lower()
     if shadows(name):
-        raise malformed(f"the field {name.decode('latin-1')!r} can be taken for one that only the gate sets")
+        raise malformed(f"the field {name.decode('latin-1')!r} could be mistaken for one that only the gateway sets")
     field = (name, value)
     if name in STEADY and len(line) <= LINE_BYTES:
         remember(_special if name in SPECIAL else _plain, line, field)

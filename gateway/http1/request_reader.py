@@ -7,7 +7,7 @@ import httptools
 from gateway.http1.framing import Field, Framing, frame
 from gateway.http1.memo import remember
 from gateway.http1.reader import Reader
-from gateway.http1.request_head import RequestLine, cut_fields, read_request_line, with_target_authority
+from gateway.http1.request_head import RequestLine, read_request_line, split_fields, with_target_authority
 from gateway.http1.shape import Shape, shape_of
 
 NO_FIELDS: Final[list[Field]] = []
@@ -72,7 +72,7 @@ class RequestReader(Reader):
         if not lines[0]:
             del lines[0]  # the one empty line
         self.line = line = read_request_line(lines[0])
-        fields, special = cut_fields(lines)
+        fields, special = split_fields(lines)
         if line.authority:
             fields = with_target_authority(line.authority, fields, http10=line.http10)
             special = with_target_authority(line.authority, special, http10=line.http10)

@@ -146,7 +146,7 @@ def _read_lines(raw: bytes, status: int, *, head_only: bool) -> ResponseHead:
     check_together(chunked=chunked, with_length=declared is not None, http10=http10)
     announced = chunked or bool(declared)
     if announced and status < 200:
-        raise malformed("a 1xx response announces content (RFC 9110 §15.2)")
+        raise malformed("a 1xx response with content (RFC 9110 §15.2)")
     length = _length(status, declared, chunked=chunked, head_only=head_only)
     return ResponseHead(
         status,

@@ -109,5 +109,5 @@ class ResponseReader(Reader):
         if self._room < 0:
             raise Unframable("too many interim responses")
         if head.status == 101 and not (self._upgrade and head.upgrade == b"websocket"):
-            raise Unframable("a protocol switch that was not requested")
+            raise Unframable("an unrequested protocol switch")
         return head

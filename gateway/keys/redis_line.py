@@ -57,7 +57,7 @@ class _Connection:
         if not self._closed:
             self._closed = True
             self._transport.abort()
-            spawn(self._give_back(), name="give back a connection to Redis")
+            spawn(self._give_back(), name="return a connection to Redis")
 
     async def _give_back(self) -> None:
         await self._source.disconnect(nowait=True)
@@ -75,11 +75,11 @@ class _Connection:
                     self.usable = False
                 reply = self._reader.gets()
         except hiredis.HiredisError as error:
-            self._fail(ConnectionError(f"not the protocol of Redis: {error}"))
+            self._fail(ConnectionError(f"not the Redis protocol:  {error}"))
             self._transport.abort()
             return
         if len(self._replies) > self._expected:
-            self._fail(ConnectionError("a reply that nobody asked for"))
+            self._fail(ConnectionError("an unsolicited reply"))
             self._transport.abort()
         elif len(self._replies) == self._expected and self._replied is not None and not self._replied.done():
             self._replied.set_result(None)

@@ -1,6 +1,6 @@
-"""The SQL statements on ``accounts`` and ``api_keys`` that the gateway and the shared store use, by name.
+"""The SQL statements of the gateway and the shared store on ``accounts`` and ``api_keys``.
 
-Statements of the gateway's role read the columns it was granted, and no others (migration 0001).
+The gateway's statements read only columns that its role may read (migration 0001).
 """
 
 # -- gateway: SELECT only ---------------------------------------------------------------------------------------------
@@ -14,8 +14,8 @@ SERVER = """
     (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint + oid::bigint
        FROM pg_database WHERE datname = current_database())
 """
-"""Which start of which server answers. A dump that is restored into a running server makes the table anew, and another server of it; so
-does a database that is copied from another one (``CREATE DATABASE … TEMPLATE``, which numbers its tables alike) and takes its name.
+"""Identifies the server, its start and the database. Restoring a dump recreates the table, which changes the value; so does replacing the
+database by a copy (``CREATE DATABASE … TEMPLATE``, which keeps the tables' numbers).
 """
 
 # A row for each requested id; ``id`` is NULL if there is no usable key.
@@ -27,13 +27,12 @@ FIND_KEYS = f"""
       LEFT JOIN (api_keys k JOIN accounts a ON a.id = k.account_id) ON k.id = wanted.id AND k.revoked_at IS NULL
 """  # noqa: S608  # constants
 
-# -- the feed of changes: gateway --------------------------------------------------------------------------------------
+# -- change feed: gateway ----------------------------------------------------------------------------------------------
 
-# $1 is the position of the last read, $2 the newest mark it saw, $3 its server: a different server returns all that it retains. A mark
-# from beyond this database's own history is ignored, and one that a dump has put into another table under the same name is a
-# different mark.
+# $1 is the position of the last read, $2 its newest mark, $3 its server: a different server returns everything that it retains. Marks from
+# beyond this database's own history are ignored, and a mark that was restored from a dump is a different mark.
 #
-# At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all its entries as outdated.
+# At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all of its entries as outdated.
 #
 # The first row is the feed's state; each further row has up to 500 changes, which bounds the work in one turn of a gate's event
 # loop. One statement, so that everything is read in one snapshot.
@@ -58,9 +57,9 @@ READ_FEED = f"""
      ORDER BY page
 """  # noqa: S608  # constants
 
-# -- the feed of changes: admin ----------------------------------------------------------------------------------------
+# -- change feed: admin ------------------------------------------------------------------------------------------------
 
-# One mark for all admin services together.
+# One mark for all admin services.
 MARK_FEED = """
     INSERT INTO key_feed_marks (horizon) SELECT pg_snapshot_xmin(pg_current_snapshot())
      WHERE NOT EXISTS (SELECT FROM key_feed_marks WHERE made_at > now() - make_interval(secs => $1))
@@ -74,7 +73,7 @@ PRUNE_FEED = """
     DELETE FROM key_feed_marks USING oldest WHERE key_feed_marks.made_at < oldest.made_at
 """
 
-# Entries that a dump has brought from another server, whose transaction ids differ.
+# Entries restored from another server's dump, whose transaction ids differ.
 DROP_FOREIGN = (
     "DELETE FROM key_changes WHERE xid >= pg_snapshot_xmax(pg_current_snapshot())",
     "DELETE FROM key_feed_marks WHERE horizon > pg_snapshot_xmax(pg_current_snapshot())",

@@ -69,7 +69,7 @@ class Entry:
 
 
 class UsageCounts:
-    """Counts in memory, for existing keys: callers never pass an unknown key id, so strangers cannot fill it.
+    """Counts in memory, for existing keys: callers never pass an unknown key id, so unauthenticated clients cannot fill it.
 
     :param limit: maximum number of keys; uses of further keys are only counted in :attr:`dropped`
     """

@@ -5,7 +5,7 @@ of a random 192-bit nonce. Plain AES-256-GCM with random 96-bit nonces is safe f
 §8.3); records are re-sealed for Redis every few seconds, which would use that up within months.
 
 A sealed value is ``0x01 · length of key id · key id · nonce (24) · ciphertext and tag (16)``. What comes before the
-nonce and the caller's context are authenticated, so a value opens only where it was sealed for.
+nonce and the caller's context are authenticated, so a value opens only in the context that it was sealed for.
 """
 
 import base64
@@ -64,13 +64,13 @@ class Vault:
             except ValueError as error:
                 problems.append(ConfigProblem("vault.keys", f"key {position} {error}"))
         if not keys and not problems:
-            problems.append(ConfigProblem("vault.keys", "there is no key: make one with `gerbang vault new-key`"))
+            problems.append(ConfigProblem("vault.keys", "there is no key: create one with `gerbang vault new-key`"))
         if problems:
             raise ConfigError(problems)
         return cls(keys)
 
     def seal(self, plaintext: bytes, *, context: str) -> bytes:
-        """Encrypt and authenticate ``plaintext`` for ``context``: the key id, or the likes of ``totp:<factor id>``."""
+        """Encrypt and authenticate ``plaintext`` for ``context``: the key id, or e.g. ``totp:<factor id>``."""
         header = bytes((_VERSION, len(self._current))) + self._current
         nonce = secrets.token_bytes(_NONCE_BYTES)
         return header + nonce + _xaes(self._keys[self._current], nonce).encrypt(nonce[12:], plaintext, _associated(header, context))
@@ -91,7 +91,7 @@ class Vault:
             raise SealBroken("the sealed value does not authenticate: it is damaged, or was sealed for another purpose") from None
 
     def digests(self, value: bytes) -> list[bytes]:
-        """What ``value`` can be recognised by without being kept: HMAC-SHA256 under a key derived from each of the ring, the first's first.
+        """Digests that identify ``value`` without storing it: HMAC-SHA256 under a key derived from each key of the ring, in order.
 
         For high-entropy secrets: digests without a key of the ring reveal nothing.
         """

@@ -37,7 +37,7 @@ _PAIR = re.compile(rb"[ \t]*(" + _TOKEN + rb")=(?:(" + _TOKEN + rb")|" + _QUOTED
 """RFC 7239 §4 forwarded-pair. White space around ``;`` is accepted, as is common."""
 
 
-class Seen:
+class ClientAddress:
     """The client IP, or why it could not be determined."""
 
     __slots__ = ("address", "problem", "secure")
@@ -59,26 +59,26 @@ class ClientIpRule:
         self._header = header
         self._name = header.lower().encode("ascii")
         self._hops = _LISTS.get(self._name)
-        self._direct: dict[str, Seen] = {}
+        self._direct: dict[str, ClientAddress] = {}
 
-    def of(self, request: Request) -> Seen:
+    def of(self, request: Request) -> ClientAddress:
         """Determine the client IP. Header fields are read only if the peer is a trusted proxy."""
-        seen = self._direct.get(request.peer)
-        return seen if seen is not None else self._of(request)
+        client = self._direct.get(request.peer)
+        return client if client is not None else self._of(request)
 
-    def _of(self, request: Request) -> Seen:
+    def _of(self, request: Request) -> ClientAddress:
         peer = canonical(request.peer)
         if peer is not None and self.trusted.contains(peer):
             if not request.believed:
-                return Seen(peer, "")
-            seen = self.reported(request.field_lines(self._name), peer)
-            seen.secure = self._reported_scheme(request)
-            return seen
-        seen = Seen(peer, "") if peer is not None else Seen("", "the connection has no IP address")
+                return ClientAddress(peer, "")
+            client = self.reported(request.field_lines(self._name), peer)
+            client.secure = self._reported_scheme(request)
+            return client
+        client = ClientAddress(peer, "") if peer is not None else ClientAddress("", "the connection has no IP address")
         if len(self._direct) >= _PEERS:
             self._direct.clear()
-        self._direct[request.peer] = seen
-        return seen
+        self._direct[request.peer] = client
+        return client
 
     def as_sent(self, request: Request) -> Request:
         """The request with the scheme and Host that the client used, as reported by a trusted proxy, for RFC 9421 signatures."""
@@ -91,21 +91,21 @@ class ClientIpRule:
             request = request.replace(headers=named)
         return request if secure is None else request.replace(secure=secure)
 
-    def reported(self, lines: list[bytes], peer: str) -> Seen:
+    def reported(self, lines: list[bytes], peer: str) -> ClientAddress:
         """The client IP as reported by a trusted proxy.
 
         :param lines: the lines of the configured field
         """
         if not lines:
-            return Seen(peer, "")
+            return ClientAddress(peer, "")
         if self._hops is not None:
             return self._walk(self._hops(lines), peer)
         text = lines[0].decode("latin-1")
         address = self._single(text)
         if address is None or len(lines) > 1:
             what = f"{len(lines)} lines" if len(lines) > 1 else _shown(text)
-            return Seen("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
-        return Seen(address, "")
+            return ClientAddress("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
+        return ClientAddress(address, "")
 
     def _reported_scheme(self, request: Request) -> bool | None:
         """Whether the nearest proxy reports TLS: in ``Forwarded`` if addresses are read from it, else in X-Forwarded-Proto."""
@@ -128,17 +128,17 @@ class ClientIpRule:
             return canonical(bare) if _PORT.fullmatch(port) else None
         return _address(text)
 
-    def _walk(self, hops: Iterator[str], peer: str) -> Seen:
+    def _walk(self, hops: Iterator[str], peer: str) -> ClientAddress:
         """Walk from the nearest hop outwards to the first that is not a trusted proxy."""
         address = peer
         for hop in hops:
             farther = _address(hop)
             if farther is None:
-                return Seen("", f"a trusted proxy sent {self._header} with a hop that is not an IP address: {_shown(hop)}")
+                return ClientAddress("", f"a trusted proxy sent {self._header} with a hop that is not an IP address: {_shown(hop)}")
             address = farther
             if not self.trusted.contains(address):
                 break
-        return Seen(address, "")
+        return ClientAddress(address, "")
 
 
 def client_ip(peer: str | None, forwarded_for: Sequence[str], trusted: Sequence[Network]) -> str | None:

@@ -59,7 +59,7 @@ LOOKUP_SECONDS = 2.0
 DECISION_US = 200
 """Approximate microseconds of a decision for a proxy."""
 
-SHADOW = "the decision endpoint lets everything pass: auth.enforce is shadow"
+SHADOW = "the decision endpoint allows every request: auth.enforce is shadow"
 
 _log = structlog.get_logger(__name__)
 
@@ -262,15 +262,15 @@ class App:
 
     async def status(self) -> dict[str, Any]:
         """``missing``: why it cannot serve; ``degraded``: what is unavailable although it serves; and general information."""
-        away = await self._stores.away()
+        away = await self._stores.unavailable()
         degraded = list(away)
         degraded += [f"notifications by {channel}" for channel in self._listener.down()]
         degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
-        degraded += ["limits are kept by each process for itself"] if self._limiter.degraded else []
+        degraded += ["rate limits apply per process"] if self._limiter.degraded else []
         evicting = self._redis_policy.evicting
-        degraded += [f"redis evicts by {evicting}: set maxmemory-policy noeviction, or requests can pass twice"] if evicting else []
+        degraded += [f"redis evicts by {evicting}: set maxmemory-policy noeviction, or requests could be replayed"] if evicting else []
         degraded += [SHADOW] if self._deciding.settings.auth.enforce == "shadow" else []
-        missing = ["no store of keys answers"] if len(away) == 2 else []
+        missing = ["no key store answers"] if len(away) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
     def recent(self) -> dict[str, Any]:

@@ -105,7 +105,7 @@ class Caller:
         self._frames.close()
 
     async def close(self) -> None:
-        """Close the channel, on which the worker ends at once."""
+        """Close the channel, which ends the worker at once."""
         self._frames.close()
         await asyncio.wait([self._reading])
 

@@ -108,7 +108,7 @@ class WorkerProcess:
         return status
 
     async def hang_up(self, *, within_ms: int) -> None:
-        """Close the channel, on which the child ends by itself; kill it if it does not."""
+        """Close the channel, which ends the child; kill it if it does not end."""
         if self._caller is not None:
             await self._caller.close()
         if self._process is not None:

@@ -90,7 +90,7 @@ class Workers:
                     raise
                 _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
 
-    def kill_silent(self, now_ms: int) -> None:
+    def kill_unresponsive(self, now_ms: int) -> None:
         """Kill workers that have not answered for a long time: their clients would wait for ever, and a new worker can serve them."""
         for worker in self._serving():
             if now_ms - worker.last_message_ms > SILENT_MS:
@@ -197,7 +197,7 @@ async def _all(work: Any) -> None:
 
 
 def _orders(configuration: Configuration) -> dict[str, Any]:
-    return {"settings": configuration.handed_over, "version": configuration.version}
+    return {"settings": configuration.serialized, "version": configuration.version}
 
 
 def _wire(signing: SigningKey) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class RedisPolicy:
         wrong = sorted({policy for policy in _policies(info) if policy != "noeviction"})
         evicting = ", ".join(wrong)
         if evicting and evicting != self.evicting:
-            _log.error("redis_evicts", policy=evicting, advice="set maxmemory-policy noeviction: what it evicts, a request could repeat")
+            _log.error("redis_evicts", policy=evicting, advice="set maxmemory-policy noeviction: an evicted claim allows a replay")
         self.evicting = evicting
 
     async def _watch(self) -> None:

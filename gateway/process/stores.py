@@ -76,10 +76,10 @@ class Stores(NamedTuple):
                 "starts_degraded",
                 away="redis",
                 reason=str(error),
-                advice="requests that need the replay guard are answered by replay_outage until Redis is back",
+                advice="until Redis is back, replay_outage decides on requests that need the replay guard",
             )
 
-    async def away(self) -> list[str]:
+    async def unavailable(self) -> list[str]:
         """The unavailable ones of ``postgres`` and ``redis``."""
         names = ("postgres", "redis")
         answers = await asyncio.gather(

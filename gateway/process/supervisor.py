@@ -152,7 +152,7 @@ class Supervisor:
         """Rotate the signing key when due, and save the workers' counts in case one ends."""
         await asyncio.sleep(HOUSEKEEPING_MS / 1000)
         await self._workers.snapshots()
-        self._workers.kill_silent(clock.monotonic_ms())
+        self._workers.kill_unresponsive(clock.monotonic_ms())
         async with self._workers.changing:
             try:
                 signing = self._ring.refresh(clock.now_ms())
@@ -183,14 +183,14 @@ class Supervisor:
     async def dry_run(self) -> ReloadReport:
         """See :meth:`gateway.ops.report.Operated.dry_run`."""
         before = self._workers.configuration
-        report, after = self._look_at_file(before)
+        report, after = self._read_file(before)
         if after is None or report.outcome == "unchanged":
             return report
         traffic = compare(before, after, await self._workers.recent(), clock.now_ms())
         return report._replace(outcome="would_apply", version=after.version, traffic=traffic)
 
-    def _look_at_file(self, before: Configuration) -> tuple[ReloadReport, Configuration | None]:
-        """The current file, if it can be applied, and a report of the changes, or why it cannot."""
+    def _read_file(self, before: Configuration) -> tuple[ReloadReport, Configuration | None]:
+        """Read the file. Returns a report of its changes or errors, and the configuration if it can be applied."""
         refused = ReloadReport("refused", before.version, before.version, (), ())
         try:
             after = load(self._path)
@@ -204,7 +204,7 @@ class Supervisor:
 
     async def _reload(self) -> ReloadReport:
         before = self._workers.configuration
-        refused, after = self._look_at_file(before)
+        refused, after = self._read_file(before)
         if after is None or refused.outcome == "unchanged":
             return refused
         ring, signing = self._ring, self._workers.signing

@@ -20,7 +20,7 @@ class Configuration(NamedTuple):
     routes: RouteTable
     version: str
     """Short hash of the settings and their certificates; without the stores and the vault, so that it depends on no secret."""
-    handed_over: dict[str, Any]
+    serialized: dict[str, Any]
     """The settings for a worker, secrets included."""
 
     def __repr__(self) -> str:
@@ -32,16 +32,16 @@ class Configuration(NamedTuple):
 
         :raises ConfigError: a certificate cannot be read
         """
-        written = plain.handed_over(settings)
+        written = plain.serialize(settings)
         return cls(settings, routes, _version(settings, written), written)
 
     @classmethod
-    def taken_over(cls, written: dict[str, Any]) -> Self:
+    def received(cls, written: dict[str, Any]) -> Self:
         """A worker's version, from the parent's data. The hash differs if a certificate file was replaced in between.
 
         :raises ConfigError: a certificate cannot be read
         """
-        settings = plain.taken_over(written)
+        settings = plain.deserialize(written)
         routes = RouteTable.compile(settings.routes, settings.methods)
         return cls(settings, routes, _version(settings, written), written)
 

@@ -64,7 +64,7 @@ class Worker:
 
         :raises GerbangError: the configuration cannot be used, or a store cannot be reached
         """
-        configuration = _taken_over(settings, version)
+        configuration = _received(settings, version)
         configure_logging(configuration.settings.telemetry.log_level, service="gateway", worker=worker)
         self._app = await App.create(configuration, signing=SigningKey.from_pem(**signing), worker=worker, require_stores=require_stores)
 
@@ -80,7 +80,7 @@ class Worker:
         :raises ConfigError: it cannot be used here
         """
         self._prepared = None
-        self._prepared = self.app.prepare(_taken_over(settings, version))
+        self._prepared = self.app.prepare(_received(settings, version))
 
     async def commit(self, *, version: str) -> None:
         """Use the prepared version from the next request on.
@@ -121,8 +121,8 @@ class Worker:
         await self.app.drain(limit_ms)
 
 
-def _taken_over(settings: dict[str, Any], version: str) -> Configuration:
-    configuration = Configuration.taken_over(settings)
+def _received(settings: dict[str, Any], version: str) -> Configuration:
+    configuration = Configuration.received(settings)
     if configuration.version != version:
         # A certificate file was replaced after the parent had read it.
         raise NotPossible(f"read version {configuration.version} where the parent read {version}: a file is being changed, try again")

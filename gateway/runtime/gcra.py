@@ -9,7 +9,7 @@ from typing import Final
 from gateway.errors import GerbangError
 
 ROUNDING: Final = 5e-7
-"""Of a unit: half of what :attr:`Charge.remaining` is rounded down by more than."""
+"""Half of the margin, in units, with which :attr:`Charge.remaining` is rounded down."""
 
 
 class Charge:

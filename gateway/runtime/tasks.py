@@ -104,22 +104,22 @@ class StallTolerantTimeout:
 
     async def __aenter__(self) -> None:
         self._limit = asyncio.timeout(None)  # one timer alone: of two that are late, uvloop may run either first
-        self._go_on()
+        self._next_part()
         await self._limit.__aenter__()
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._handle.cancel()
         await self._limit.__aexit__(kind, error, trace)
 
-    def _go_on(self) -> None:
+    def _next_part(self) -> None:
         loop = asyncio.get_running_loop()
         due = loop.time() + self._part
-        self._handle = loop.call_at(due, self._look, due)
+        self._handle = loop.call_at(due, self._part_ended, due)
 
-    def _look(self, due: float) -> None:
+    def _part_ended(self, due: float) -> None:
         now = asyncio.get_running_loop().time()
         self._left -= 1
         if self._left > 0 or (self._left == 0 and now - due > LATE_SECONDS):
-            self._go_on()
+            self._next_part()
         else:
             self._limit.reschedule(now)

@@ -44,7 +44,7 @@ class ConnectionTracker(ABC):
 
     @abstractmethod
     def opened(self, connection: "ClientConnection") -> str:
-        """Count a new connection. Returns why it is one too many, or ``""``; ``"at once"``: drop it without an answer."""
+        """Count a new connection. Returns the limit that it exceeds, or ``""``; ``"at once"``: drop it without an answer."""
 
     @abstractmethod
     def owner(self, connection: "ClientConnection") -> str:
@@ -473,11 +473,11 @@ class ClientConnection(ClientEnd):
 
     def _linger(self) -> None:
         """Close once the client has received everything and has had a moment to read it."""
-        seen = self._lingering.look(self.transport, self._worker.ticker.now_ms, self._serving.idle_timeout_ms)
-        if seen == LINGER:
+        progress = self._lingering.look(self.transport, self._worker.ticker.now_ms, self._serving.idle_timeout_ms)
+        if progress == LINGER:
             self._enter(ENDING)
             return
-        if seen != DONE:
+        if progress != DONE:
             self._worker.metrics.timeouts["write"] += 1
         self.transport.abort()
 

@@ -1,7 +1,7 @@
 """One request/response exchange, from the request head to the last byte of the answer.
 
-The story, top to bottom: route → content (buffered where the signature covers it, streamed where nobody signs) → decide (see
-``admission.driver``) → forward or answer → relay the response. For a read with a cached key all of it happens inside one call from the
+The steps, in order: route → content (buffered where a signature covers it, else streamed) → decide (see ``admission.driver``) → forward
+or answer → relay the response. For a read with a cached key all of it happens inside one call from the
 event loop: no task, no await.
 
 The phases are listed in ``phases``.
@@ -467,7 +467,7 @@ class Exchange(Receiver):
     def _release_place(self) -> None:
         place, self._place = self._place, None
         if place is not None:
-            place.leave()
+            place.release()
 
     def _release(self) -> None:
         """Release the pending decision, the upstream call, the buffered content and the tunnel's place."""

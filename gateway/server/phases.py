@@ -3,29 +3,29 @@
 ========== ============================================ ==========
 phase      what happens                                 next phase
 ========== ============================================ ==========
-RECEIVING  the content is not whole yet                 RECEIVING
+RECEIVING  the content is incomplete                    RECEIVING
 RECEIVING  admitted                                     FORWARDED
-RECEIVING  admitted to what the gate itself answers     OVER
+RECEIVING  admitted, and answered by the gate itself    OVER
 RECEIVING  a key is looked up, or a signature claimed   DECIDING
-RECEIVING  a key is looked up before content is kept    DECIDING
+RECEIVING  a key is looked up before the content        DECIDING
 RECEIVING  refused                                      OVER
 RECEIVING  refused, little content is still to come     DISCARDING
-DECIDING   the key is known, its content may come       RECEIVING
+DECIDING   the key is known, content is accepted        RECEIVING
 DECIDING   admitted                                     FORWARDED
-DECIDING   admitted to what the gate itself answers     OVER
+DECIDING   admitted, and answered by the gate itself    OVER
 DECIDING   refused                                      OVER
 FORWARDED  an interim response                          FORWARDED
 FORWARDED  a switch of protocols                        OVER
 FORWARDED  the response's head                          RESPONDING
 FORWARDED  no response                                  OVER
-FORWARDED  content out of time or over the limit        OVER
+FORWARDED  content too slow or too large                OVER
 RESPONDING the response's end                           OVER
 RESPONDING the response breaks off                      OVER
-RESPONDING content out of time or over the limit        OVER
+RESPONDING content too slow or too large                OVER
 DISCARDING more of the content                          DISCARDING
 DISCARDING the content's end                            OVER
-DISCARDING content out of time                          OVER
-any        the client is gone                           OVER
+DISCARDING content too slow                             OVER
+any        the client has disconnected                  OVER
 ========== ============================================ ==========
 """
 

@@ -165,7 +165,7 @@ class Plane(ConnectionTracker):
         """Whether one more preamble may begin. Those in progress count as connections; a few in excess are refused only afterwards."""
         if len(self._connections) + in_all >= self._most + MAX_EXCESS_REFUSED:
             reason = "in all"
-        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + MAX_EXCESS_REFUSED and not self._is_many(
+        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + MAX_EXCESS_REFUSED and not self._is_shared(
             peer
         ):
             reason = "from your address"
@@ -189,9 +189,9 @@ class Plane(ConnectionTracker):
         if scheduler.may_run():
             alone()
         else:
-            scheduler.schedule(f"{SHARED}{id(begin)}" if self._is_many(peer) else customer_network(peer), alone)
+            scheduler.schedule(f"{SHARED}{id(begin)}" if self._is_shared(peer) else customer_network(peer), alone)
 
-    def _is_many(self, peer: str) -> bool:
+    def _is_shared(self, peer: str) -> bool:
         """Whether this peer is a proxy or load balancer that many clients share."""
         return self.is_trusted(peer) or (self._proxy_protocol and self.sends_header(peer))
 
@@ -212,7 +212,7 @@ class Plane(ConnectionTracker):
         reason = ""
         if len(self._connections) >= self._most:
             reason = "in all"
-        elif self._per_address.of(peer) >= self._most_per_address and not self._is_many(connection.peer):
+        elif self._per_address.of(peer) >= self._most_per_address and not self._is_shared(connection.peer):
             reason = "from your address"
         if reason:
             metrics.connections_refused[reason] += 1
@@ -227,7 +227,7 @@ class Plane(ConnectionTracker):
 
     def owner(self, connection: ClientConnection) -> str:
         peer = connection.peer
-        return f"{SHARED}{id(connection)}" if self._is_many(peer) else customer_network(peer)
+        return f"{SHARED}{id(connection)}" if self._is_shared(peer) else customer_network(peer)
 
     def closed(self, connection: ClientConnection) -> None:
         if connection in self._refused:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
-from gateway.errors import Asker, Refusal
+from gateway.errors import Refusal, Requester
 from gateway.http1.message import Request
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
@@ -56,7 +56,7 @@ def log_refused(
     access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None, *, event: str = "request"
 ) -> None:
     """Log a refused request; ``None`` for what is not known about it."""
-    asker = refusal.asker or _asker(request, admitted)
+    requester = refusal.requester or _requester(request, admitted)
     access.refused(
         request_id=request.request_id if request is not None else "",
         route=route or refusal.route or None,
@@ -65,17 +65,17 @@ def log_refused(
         status=refusal.status,
         code=refusal.code,
         reason=refusal.reason,
-        key_id=asker.key_id,
-        account_id=asker.account_id,
-        client_ip=asker.client_ip,
+        key_id=requester.key_id,
+        account_id=requester.account_id,
+        client_ip=requester.client_ip,
         event=event,
     )
 
 
-def _asker(request: Request | None, admitted: Admitted | None) -> Asker:
+def _requester(request: Request | None, admitted: Admitted | None) -> Requester:
     """Who sent a request that was refused before its credentials were read, or after it was admitted."""
     if admitted is None:
-        return Asker(None, None, request.peer if request is not None else "")
+        return Requester(None, None, request.peer if request is not None else "")
     if admitted.identity is None:
-        return Asker(None, None, admitted.client_ip)
-    return Asker(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)
+        return Requester(None, None, admitted.client_ip)
+    return Requester(admitted.identity.key_id, admitted.identity.account_id, admitted.client_ip)

@@ -42,7 +42,7 @@ MAX_KEYS: Final = 32
 MAX_HELD: Final = 65_536
 """Bytes of refusals held while a message of the service is incomplete, before the client is not read. A refusal that answers a subscription
 to many events is up to forty times as long as it."""
-LEAVE_MS: Final = 1_000
+SHUTDOWN_MS: Final = 1_000
 """How long a session continues after its client has been notified that the gateway is about to close it."""
 CLOSE_MS: Final = 5_000
 """How long the service may take to answer the client's Close frame."""
@@ -144,7 +144,7 @@ class Session(Tunnel):
         self._stop()
         super().close(code, reason, now_ms=now_ms)
 
-    def leave(self, *, now_ms: int) -> None:
+    def shut_down(self, *, now_ms: int) -> None:
         """Notify the client, continue for a moment, then close."""
         if self._leaving or self._finished or self._closing:
             return
@@ -152,14 +152,14 @@ class Session(Tunnel):
         notice = SESSIONS[self._route.session].shutdown_notice(clock.now_ms())
         if notice:
             self._send(notice)
-        self._end_by(now_ms + LEAVE_MS)
+        self._end_by(now_ms + SHUTDOWN_MS)
 
-    def cut(self) -> None:
+    def deadline_passed(self) -> None:
         """Abort both connections: a time limit has passed."""
         if self._leaving and not self._closing:
             self.close(GOING_AWAY, "shutting down", now_ms=self._worker.ticker.now_ms)
         else:
-            super().cut()
+            super().deadline_passed()
 
     # -- messages, in order
 

@@ -1,22 +1,22 @@
 """The states of a client connection and their time limits. Only :class:`gateway.server.connection.ClientConnection` changes them.
 
 ======== ================================= ======================================================= =============================
-state    what comes is                     time limit                                              when it has passed
+state    incoming bytes are                time limit                                              when it expires
 ======== ================================= ======================================================= =============================
-HEAD     the head of a request             ``header_timeout_ms`` from its first byte; of the first 408, or silently when nothing
-                                           one, from the connection's opening                      of a head has come
+HEAD     the head of a request             ``header_timeout_ms`` from its first byte; for the      408; without an answer if
+                                          first one, from the connection's opening                nothing was received
 IDLE     the head of a request             ``idle_timeout_ms`` from the last answer                closed
-BODY     the content of a request          ``body_timeout_ms``; none while the upstream is awaited 408
-                                           or a key looked up; longer for content that is passed
-                                           on, by what has come at :data:`SLOWEST`
-WAITING  held until there is an answer     none; the upstream has its own                          –
-TUNNEL   passed on                         none here                                               –
-ENDING   dropped                           :data:`LINGER_MS` from when all is written;             dropped
-                                           ``idle_timeout_ms`` while the client reads nothing of it
+BODY     the content of a request          ``body_timeout_ms``; none while waiting for the         408
+                                           upstream or a key; for streamed content extended by
+                                           the received bytes at the rate :data:`SLOWEST`
+WAITING  buffered until there is an answer none; the upstream has its own                          –
+TUNNEL   forwarded                         none here                                               –
+ENDING   dropped                           :data:`LINGER_MS` after the last byte is sent;          dropped
+                                           ``idle_timeout_ms`` while the client reads nothing
 ======== ================================= ======================================================= =============================
 
-While a client does not read all that it is sent, ``idle_timeout_ms`` holds in BODY and WAITING instead, and then it is dropped if it has
-read less meanwhile than at :data:`SLOWEST`.
+While a client does not read everything that it is sent, ``idle_timeout_ms`` applies in BODY and WAITING instead; then it is dropped if it
+has read more slowly than :data:`SLOWEST`.
 """
 
 from typing import Final

@@ -34,4 +34,4 @@ def switch(  # noqa: PLR0917  # in the order of its story
     if rest:
         tunnel.upstream_data(rest)
     if worker.draining:
-        tunnel.leave(now_ms=worker.ticker.now_ms)
+        tunnel.shut_down(now_ms=worker.ticker.now_ms)

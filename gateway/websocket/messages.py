@@ -107,9 +107,9 @@ class MessageReader:
             length = payload_size(head)
             short = head[1] & 0x7F
             if (short == 126 and length < 126) or (short == 127 and not 65_536 <= length < 1 << 63):
-                return self._fail(PROTOCOL_ERROR, "a length is not in its shortest form")
+                return self._fail(PROTOCOL_ERROR, "the payload length is not minimally encoded")
             if head[0] & 0x0F < CLOSE and len(self._message) + length > self.max_bytes:
-                return self._fail(TOO_BIG, f"a message has at most {self.max_bytes} bytes")
+                return self._fail(TOO_BIG, f"a message must have at most {self.max_bytes} bytes")
             end = at + size + length
             if end > len(self._data):
                 self._hold(size + length)
@@ -126,24 +126,24 @@ class MessageReader:
         if first & 0x70:
             return "a reserved bit is set, and no extension was negotiated"
         if not head[1] & 0x80:
-            return "a client masks its frames"
+            return "a client's frames must be masked"
         if opcode >= CLOSE:
             if opcode > PONG:
-                return "an unknown kind of frame"
+                return "unknown opcode"
             if not first & 0x80 or head[1] & 0x7F > 125:
-                return "a control frame is neither fragmented nor longer than 125 bytes"
+                return "a control frame must not be fragmented or longer than 125 bytes"
             return ""
         if opcode > _BINARY:
-            return "an unknown kind of frame"
+            return "unknown opcode"
         if (opcode == CONTINUATION) is not self._open:
-            return "a message begins within another" if self._open else "nothing to continue"
-        return "messages are text" if opcode == _BINARY else ""
+            return "a new message inside a fragmented one" if self._open else "a continuation frame without a message"
+        return "messages must be text" if opcode == _BINARY else ""
 
     def _take(self, first: int, payload: bytes, now_ms: int) -> Event | None:
         """Process a complete, unmasked frame."""
         opcode, fin = first & 0x0F, first & 0x80
         if (opcode != TEXT or not fin) and not self._budget.spend(1, now_ms):
-            return self._fail(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} control frames and fragments a second")
+            return self._fail(POLICY_VIOLATION, f"more than {FRAMES_PER_SECOND} control frames and fragments per second")
         if opcode >= CLOSE:
             return self._closed(payload) if opcode == CLOSE else Event(opcode, payload)
         if not fin or self._open:
@@ -162,10 +162,10 @@ class MessageReader:
     def _closed(self, payload: bytes) -> Event:
         """Process the client's Close frame (RFC 6455 §5.5.1, §7.4), after which nothing is read."""
         if len(payload) == 1:
-            return self._fail(PROTOCOL_ERROR, "a close code has two bytes")
+            return self._fail(PROTOCOL_ERROR, "a close code must have two bytes")
         code = int.from_bytes(payload[:2], "big") if payload else 1005
         if payload and not (3_000 <= code <= 4_999 or 1_000 <= code <= 1_003 or 1_007 <= code <= 1_014):
-            return self._fail(PROTOCOL_ERROR, "a close code that nobody may send")
+            return self._fail(PROTOCOL_ERROR, "the close code must not be sent")
         try:
             payload[2:].decode()
         except UnicodeDecodeError:

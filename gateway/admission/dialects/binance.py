@@ -5,8 +5,8 @@ Source: Binance, "REST API request security". As in Binance's scheme, neither th
 Query and content are signed as one text with nothing between them, so the signature does not say where one ends: ``price=95000`` could be
 sent as ``price=95`` in the query and ``000`` in the content. Therefore each part of either must be ``name=value`` by itself, the name of
 letters and digits beginning with a letter, the value without a raw ``=``; and there is no other content than such a form, whatever its
-Content-Type says. What is signed in one piece can then be sent in one piece only. Who signs a query *and* content leaves one doubt: letters
-between the query's last value and the content's first name. Send all parameters in one place.
+Content-Type says. Parameters signed in one place can then be sent in one place only. Signing a query *and* content leaves one ambiguity,
+letters between the query's last value and the content's first name, so clients should send all parameters in one place.
 """
 
 import re
@@ -159,7 +159,7 @@ def _without_signature(parameters: bytes) -> bytes:
 
 _BY_KEY_ALONE = "X-MBX-APIKEY alone does not authenticate: calls that Binance serves by key alone (listen keys, historical trades)"
 _SHAPE = (
-    "send parameters as name=value joined by &, names of letters and digits, = and & inside a value percent-encoded: there is another part"
+    "send parameters as name=value joined by &, names of letters and digits, = and & in values percent-encoded; nothing else is accepted"
 )
 
 

@@ -78,7 +78,7 @@ class Mobee(Dialect):
         """Plain problems."""
 
 
-_IN_SECONDS: Final = "Two equal requests signed in one second have one signature: with X-Request-Timestamp in milliseconds they differ"
+_IN_SECONDS: Final = "Identical requests signed within the same second have the same signature: send X-Request-Timestamp in milliseconds"
 _NAMES = {KEY: "X-API-Key", TIMESTAMP: "X-Request-Timestamp", SIGNATURE: "X-Request-Signature"}
 
 

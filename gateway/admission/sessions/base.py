@@ -161,7 +161,7 @@ class SessionDialect(ABC):
         if wrong:
             message.wrong = wrong
         if OWN_MEMBER in members:
-            message.wrong = "the member gateway is the gate's own: leave it out"
+            message.wrong = "the member gateway is reserved: leave it out"
         if shapes is not None and not message.wrong and len(text) <= LONGEST:
             self._remember(message, shapes)
         return message

@@ -45,7 +45,7 @@ class BinanceSession(SessionDialect):
             message.tag = text[own_id.start : own_id.end]
         method = text_of(text, members.get(b"method"))
         if not method:
-            message.wrong = "a message names its method"
+            message.wrong = "a message must have a method"
         else:
             message.names = [method.decode().removeprefix("v3/")]
             message.act = _ACTS.get(message.names[0], 0)

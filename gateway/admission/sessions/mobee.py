@@ -16,7 +16,7 @@ WINDOW_MS = 45_000
 """Maximum age of a log-in."""
 MAX_EVENTS = 256
 """Maximum number of events in one subscription."""
-_IN_SECONDS = "Two logins signed in one second have one signature: with api.timestamp in milliseconds they differ"
+_IN_SECONDS = "Logins signed within the same second have the same signature: send api.timestamp in milliseconds"
 _MEMBERS = Spelling(b"method", b"events", b"api", b"hmac", OWN_MEMBER)
 _API = Spelling(b"public_key", b"timestamp")
 _CREDENTIALS = frozenset({b"api", b"hmac"})
@@ -36,7 +36,7 @@ class MobeeSession(SessionDialect):
         method = text_of(text, members.get(b"method"))
         message.rest = without(text, message.value, _CREDENTIALS)
         if not method:
-            message.wrong = "a message names its method"
+            message.wrong = "a message must have a method"
             return
         named = members[b"method"]
         message.tag = text[named.start : named.end]
@@ -44,7 +44,7 @@ class MobeeSession(SessionDialect):
             message.names = self._events(message, method.decode(), members.get(b"events"))
             return
         if _SPACE in method:  # reserved for subscriptions in the table of methods
-            message.wrong = "a method's name has no space: a subscription names its events in the member events"
+            message.wrong = "a method's name must not contain a space: list a subscription's events in the member events"
             return
         message.names = [method.decode()]
         if method == b"login":
@@ -56,7 +56,7 @@ class MobeeSession(SessionDialect):
         """The method for each event, named by the event up to its first dot."""
         found = [text_of(message.text, item) for item in (events.items if events is not None else None) or ()]
         if not found or not all(found) or len(found) > MAX_EVENTS:
-            message.wrong = f"a subscription has a member events: a list of 1 to {MAX_EVENTS} names"
+            message.wrong = f"a subscription must have a member events: a list of 1 to {MAX_EVENTS} names"
             return []
         return [f"{method} {event.partition(b'.')[0].decode()}" for event in found if event is not None]
 

@@ -2,7 +2,7 @@
 
 A bot's orders differ in price, time and signature, not in their members. A text with neither escapes nor control characters is split at its
 quotes. Each piece must equal the earlier message's, except that a string may differ where a string was, and a number where a number
-was. Such a text is JSON with the same members in the same order, so it need not be scanned, sorted or cut again.
+was. Such a text is JSON with the same members in the same order, so it need not be scanned, sorted or split again.
 """
 
 from bisect import bisect_left

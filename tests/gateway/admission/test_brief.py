@@ -34,7 +34,7 @@ def test_credentials_that_do_not_hold_are_refused_by_a_value_while_nothing_is_ex
     told = refused.refusal()
     assert (told.detail, told.brief) == (EXPLAINED_LATER, True)
     assert told.extras["string_to_sign"].startswith("GET\n/read\n"), "as the contract promises"
-    assert told.asker == (None if unknown else scene.record.key_id, None, HERE)
+    assert told.requester == (None if unknown else scene.record.key_id, None, HERE)
     assert scene.usage.counts == ({} if unknown else {"invalid_credentials": 1})
     assert scene.gate.services.failures.retry_after_ms(HERE, scene.gate.settings.limits.per_ip_failures, scene.now_ms) == 0
     assert len(scene.gate.services.failures) == 1, "counted for its address"
@@ -66,7 +66,7 @@ def test_an_address_that_is_held_back_is_told_how_long_and_counts_for_no_key(unk
     refused = decided(scene)
     assert (refused.kind, refused.wait_ms) == (RateLimited, 60_000)
     told = refused.refusal()
-    assert (told.extras, told.resource, told.asker) == ({"retry_after_ms": 60_000}, THROTTLED, (None, None, HERE))
+    assert (told.extras, told.resource, told.requester) == ({"retry_after_ms": 60_000}, THROTTLED, (None, None, HERE))
     assert scene.usage.counts == {}
     assert failures.retry_after_ms(HERE, rate, scene.now_ms) == 60_000, "not for longer than before"
 

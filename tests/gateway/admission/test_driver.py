@@ -207,7 +207,7 @@ async def test_a_refused_claim_names_its_owner_for_the_log() -> None:
     gate.claimed.set_exception(ReplayedRequest("again"))
     with pytest.raises(ReplayedRequest) as refused:
         await admit(gate, ASKED, ROUTE)
-    assert refused.value.asker == (IDENTITY.key_id, IDENTITY.account_id, "203.0.113.7")
+    assert refused.value.requester == (IDENTITY.key_id, IDENTITY.account_id, "203.0.113.7")
 
 
 async def test_who_stops_awaiting_leaves_nothing_behind() -> None:

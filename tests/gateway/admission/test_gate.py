@@ -50,7 +50,7 @@ def test_an_address_that_asks_too_much_of_public_routes_waits_and_its_signed_req
         scene.admit()
     scene.peer = "2001:db8:1:2:ffff::9"
     refusal = scene.refused()
-    assert (refusal.code, refusal.extras, refusal.asker) == ("rate_limited", {"retry_after_ms": 20_000}, (None, None, scene.peer))
+    assert (refusal.code, refusal.extras, refusal.requester) == ("rate_limited", {"retry_after_ms": 20_000}, (None, None, scene.peer))
     scene.target = "/read"
     assert scene.admit()
     scene.target, scene.peer = "/public", "2001:db8:1:3::1"
@@ -167,15 +167,15 @@ def test_each_fault_has_its_refusal(fault):
 def test_who_was_refused_is_known_for_the_log_with_the_account_once_the_signature_holds(fault):
     scene = spoiled(fault)
     proven = fault is spoil_time or list(ORDER).index(fault) > list(ORDER).index(spoil_signature)
-    assert scene.refused().asker == (scene.record.key_id, scene.record.account_id if proven else None, HERE)
+    assert scene.refused().requester == (scene.record.key_id, scene.record.account_id if proven else None, HERE)
 
 
 def test_only_a_key_id_is_noted_as_the_claimed_one_and_a_proxys_client_is_who_is_noted():
     scene = behind_a_proxy(b"198.51.100.7")
     scene.unknown = True
-    assert scene.refused().asker == (scene.record.key_id, None, "198.51.100.7")
+    assert scene.refused().requester == (scene.record.key_id, None, "198.51.100.7")
     scene = Scene(unknown=True, record=a_record(key_id="gbs_pasted-into-the-wrong-field"))
-    assert scene.refused().asker == (None, None, HERE)
+    assert scene.refused().requester == (None, None, HERE)
 
 
 @pytest.mark.parametrize(("first", "second"), [*combinations(ORDER, 2)])
@@ -582,7 +582,7 @@ def test_refused_credentials_count_for_the_address_until_what_does_not_verify_mu
     refusal = scene.refused()
     assert "rate_limited" not in codes
     assert (refusal.code, refusal.extras) == ("rate_limited", {"retry_after_ms": 20_000})
-    assert refusal.asker == (scene.record.key_id, None, HERE)  # nothing is proven, and nothing told of the key's limits
+    assert refusal.requester == (scene.record.key_id, None, HERE)  # nothing is proven, and nothing told of the key's limits
     assert [name for name, _ in refusal.headers] == [b"Retry-After"]
     assert scene.usage.counts == counts
     scene.now_ms += 20_000
@@ -648,11 +648,11 @@ def test_costly_fields_are_refused_by_their_size_and_count_whatever_is_wrong_wit
 def test_a_late_request_is_counted_for_the_key_whose_signature_holds_and_for_no_other(dialect):
     scene = Scene(dialect=dialect, signed_ms=NOW_MS - 70_000)
     proven = scene.refused()
-    assert (proven.code, proven.asker.account_id) == ("timestamp_out_of_window", scene.record.account_id)
+    assert (proven.code, proven.requester.account_id) == ("timestamp_out_of_window", scene.record.account_id)
     assert (scene.usage.counts, scene.usage.calls) == ({"timestamp_out_of_window": 1}, ["GET /read"])
     scene.forge = True
     forged = scene.refused()
-    assert (forged.code, forged.asker.account_id) == ("timestamp_out_of_window", None)
+    assert (forged.code, forged.requester.account_id) == ("timestamp_out_of_window", None)
     stranger = Scene(dialect=dialect, signed_ms=NOW_MS - 70_000, unknown=True).refused()
     assert (stranger.code, stranger.extras, stranger.headers) == (forged.code, forged.extras, forged.headers)
     assert scene.usage.counts == {"timestamp_out_of_window": 1}

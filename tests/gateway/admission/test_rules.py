@@ -32,7 +32,7 @@ from gateway.errors import (
     UnsignedQuery,
 )
 from gateway.keys.record import Scope
-from gateway.net.client_ip import Seen
+from gateway.net.client_ip import ClientAddress
 from tests.support.keys import NOW_MS, a_record
 
 INFINITE = float("inf")
@@ -124,8 +124,8 @@ def test_a_key_stands_until_it_expires_and_while_its_account_does() -> None:
 
 
 def test_a_key_without_a_list_is_used_from_everywhere_even_from_nowhere() -> None:
-    for seen in (Seen("192.0.2.1", ""), Seen("", "why")):
-        check_address(principal(), seen)
+    for client in (ClientAddress("192.0.2.1", ""), ClientAddress("", "why")):
+        check_address(principal(), client)
 
 
 FOUR, FOUR_MORE, SIX = (ip_address(text) for text in ("203.0.113.7", "203.0.113.8", "2001:db8::7"))
@@ -147,12 +147,12 @@ FOUR, FOUR_MORE, SIX = (ip_address(text) for text in ("203.0.113.7", "203.0.113.
     ],
 )
 def test_a_listed_address_alone_passes_and_any_other_is_told(allowed: tuple[object, ...], address: str, told: str | None) -> None:
-    seen = Seen(address, "" if address else "a hop is none")
+    client = ClientAddress(address, "" if address else "a hop is none")
     if told is None:
-        check_address(principal(ip_allowlist=allowed), seen)
+        check_address(principal(ip_allowlist=allowed), client)
         return
     with pytest.raises(IpNotAllowed) as refusal:
-        check_address(principal(ip_allowlist=allowed), seen)
+        check_address(principal(ip_allowlist=allowed), client)
     assert told in refusal.value.detail
     assert refusal.value.extras == {"client_ip": address or None, "allowed_count": len(allowed)}
 

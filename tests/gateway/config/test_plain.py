@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, SecretStr
 
 from gateway.config.fields import Section
-from gateway.config.plain import Hidden, Plain, handed_over, taken_over
+from gateway.config.plain import Hidden, Plain, deserialize, serialize
 from gateway.config.settings import GatewaySettings
 
 SPARE: dict[str, Any] = {
@@ -38,7 +38,7 @@ FULL: dict[str, Any] = {
 
 
 def as_a_worker_has_it(settings: GatewaySettings) -> GatewaySettings:
-    return taken_over(json.loads(json.dumps(handed_over(settings))))
+    return deserialize(json.loads(json.dumps(serialize(settings))))
 
 
 def compare(given: Any, taken: Any, where: str) -> None:

@@ -98,7 +98,7 @@ async def test_a_flood_of_frames_ends_its_tunnel_and_few_large_ones_do_not(frame
         assert served.metrics.tunnels == 1
         client.send(frame * FRAMES_AT_ONCE)
         end = await client.rest()
-        assert end[2:] == b"\x03\xf0more than 1000 frames a second"
+        assert end[2:] == b"\x03\xf0more than 1000 frames per second"
         assert served.metrics.tunnels == 0
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gateway.errors import MalformedRequest, MethodNotAllowed
 from gateway.http1 import memo
-from gateway.http1.request_head import METHODS, cut_fields, read_request_line, with_target_authority
+from gateway.http1.request_head import METHODS, read_request_line, split_fields, with_target_authority
 from tests.support.inside import PLAIN_FIELDS, REQUEST_LINES, SPECIAL_FIELDS
 
 
@@ -50,19 +50,19 @@ def test_what_llhttp_accepts_is_cut_into_the_same_fields(parts: list[tuple[bytes
     if not collector.complete:
         return
     for _ in range(2):  # the second time from memory
-        assert cut_fields(raw[:-4].split(b"\r\n"))[0] == collector.fields
+        assert split_fields(raw[:-4].split(b"\r\n"))[0] == collector.fields
 
 
 def test_what_says_something_about_framing_is_told_apart_each_time() -> None:
     lines = [b"GET / HTTP/1.1", b"Accept: x", b"Host: a", b"content-length: 1", b"Transfer-Encoding: chunked", b"Host: a"]
     for _ in range(2):
-        assert cut_fields(lines)[1] == [(b"host", b"a"), (b"content-length", b"1"), (b"transfer-encoding", b"chunked"), (b"host", b"a")]
+        assert split_fields(lines)[1] == [(b"host", b"a"), (b"content-length", b"1"), (b"transfer-encoding", b"chunked"), (b"host", b"a")]
 
 
 @pytest.mark.parametrize("name", [b"Authorization", b"COOKIE", b"X-Request-Signature", b"sIgNaTuRe", b"X-Auth-Token", b"User-Agent"])
 def test_what_may_be_secret_or_changes_or_is_long_is_not_remembered(name: bytes) -> None:
     line = name + b": " + b"v" * (200 if name == b"User-Agent" else 5)
-    assert cut_fields([b"GET / HTTP/1.1", line])[0] == [(name.lower(), line.partition(b": ")[2])]
+    assert split_fields([b"GET / HTTP/1.1", line])[0] == [(name.lower(), line.partition(b": ")[2])]
     assert line not in PLAIN_FIELDS
 
 
@@ -76,7 +76,7 @@ def test_a_request_line_with_a_query_is_not_remembered_where_signatures_stand() 
 
 def test_memory_for_lines_is_bounded() -> None:
     for number in range(2 * memo.LINES):
-        cut_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
+        split_fields([b"GET / HTTP/1.1", b"User-Agent: %d" % number, b"Host: h%d" % number])
     assert len(PLAIN_FIELDS) <= memo.LINES
     assert len(SPECIAL_FIELDS) <= memo.LINES
 
@@ -84,7 +84,7 @@ def test_memory_for_lines_is_bounded() -> None:
 def test_a_name_that_folds_onto_one_of_the_gates_is_refused_each_time() -> None:
     for _ in range(2):
         with pytest.raises(MalformedRequest, match="x_account_id"):
-            cut_fields([b"GET / HTTP/1.1", b"X_Account_Id: evil"])
+            split_fields([b"GET / HTTP/1.1", b"X_Account_Id: evil"])
 
 
 @pytest.mark.parametrize(
@@ -151,20 +151,20 @@ def test_the_older_version_is_told_apart_in_every_form() -> None:
 @pytest.mark.parametrize("name", [b"Host", b"X-Forwarded-For", b"X-Api-Key", b"X-Of-Somebody"])
 @pytest.mark.parametrize("value", [b"::1", b"a:80", b"a: b: c", b":"])
 def test_a_name_ends_at_the_first_colon(name: bytes, value: bytes) -> None:
-    assert cut_fields([b"", name + b": " + value])[0] == [(name.lower(), value)]
+    assert split_fields([b"", name + b": " + value])[0] == [(name.lower(), value)]
 
 
 def test_of_white_space_only_blanks_and_tabs_stand_around_a_value() -> None:
-    assert cut_fields([b"", b"X-A: \t\x0bv w\x0c \t", b"X-B:"])[0] == [(b"x-a", b"\x0bv w\x0c"), (b"x-b", b"")]
+    assert split_fields([b"", b"X-A: \t\x0bv w\x0c \t", b"X-B:"])[0] == [(b"x-a", b"\x0bv w\x0c"), (b"x-b", b"")]
 
 
 def test_what_is_remembered_is_what_was_cut_and_no_longer_than_a_line_may_be() -> None:
     room = memo.LINE_BYTES
     for remembered, name in ((PLAIN_FIELDS, b"User-Agent"), (SPECIAL_FIELDS, b"Host")):
         line = name + b": " + b"a" * (room - len(name) - 2)
-        assert cut_fields([b"", line])[0][0] is cut_fields([b"", line])[0][0] is remembered[line]
+        assert split_fields([b"", line])[0][0] is split_fields([b"", line])[0][0] is remembered[line]
         assert remembered[line] == (name.lower(), line.partition(b": ")[2])
-        cut_fields([b"", line + b"a"])
+        split_fields([b"", line + b"a"])
         assert line + b"a" not in remembered
     line = b"GET /" + b"a" * (room - 14) + b" HTTP/1.1"
     assert read_request_line(line) is read_request_line(line)

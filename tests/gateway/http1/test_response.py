@@ -88,8 +88,8 @@ def test_a_status_that_is_none_is_refused(status: int) -> None:
         (head(b"Transfer-Encoding: gzip, chunked"), "must be exactly chunked"),
         (head(b"Content-Length: 1, 1"), "must be given in digits"),
         (head(b"Content-Length: \x0b1"), "must be given in digits"),
-        *[(head(b"Content-Length: 1", status=status), "a 1xx response announces content") for status in (100, 101, 103, 150, 199)],
-        *[(head(b"Transfer-Encoding: chunked", status=status), "a 1xx response announces content") for status in (100, 101, 103, 199)],
+        *[(head(b"Content-Length: 1", status=status), "a 1xx response with content") for status in (100, 101, 103, 150, 199)],
+        *[(head(b"Transfer-Encoding: chunked", status=status), "a 1xx response with content") for status in (100, 101, 103, 199)],
     ],
 )
 def test_what_cannot_be_framed_beyond_doubt_is_refused_with_its_reason(raw: bytes, why: str) -> None:

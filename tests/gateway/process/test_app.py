@@ -173,7 +173,7 @@ async def test_readiness_tells_what_is_away_and_that_it_came_back(write, own_red
         assert "redis" in ready["degraded"]
         own_postgres.stop()
         status, ready = await gateway.ask("GET", "/ready")
-        assert (status, ready["missing"]) == (503, ["worker 0: no store of keys answers"])
+        assert (status, ready["missing"]) == (503, ["worker 0: no key store answers"])
         before = len(gateway.log)
         own_redis.start()
         own_postgres.start()

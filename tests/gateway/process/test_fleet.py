@@ -28,7 +28,7 @@ def test_a_worker_that_does_not_answer_for_long_is_killed_and_no_other(monkeypat
     silent, talking, starting = Worker(last_message_ms=0), Worker(last_message_ms=1), Worker(last_message_ms=0, ready=False)
     workers = Workers([], None, None, Metrics())
     monkeypatch.setattr(workers, "_workers", [silent, talking, starting])
-    workers.kill_silent(SILENT_MS + 1)
+    workers.kill_unresponsive(SILENT_MS + 1)
     assert [worker.killed for worker in (silent, talking, starting)] == [True, False, False]
 
 

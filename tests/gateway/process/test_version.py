@@ -13,7 +13,7 @@ SETTINGS = GatewaySettings.model_validate(
 
 def test_a_worker_has_the_same_version_and_neither_side_shows_a_secret():
     ours = Configuration.of(SETTINGS, RouteTable.compile(SETTINGS.routes, SETTINGS.methods))
-    theirs = Configuration.taken_over(json.loads(json.dumps(ours.handed_over)))
+    theirs = Configuration.received(json.loads(json.dumps(ours.serialized)))
     assert theirs.version == ours.version
     for each in (ours, theirs):
         assert ours.version in repr(each)

@@ -8,7 +8,7 @@ from gateway.admission.outcome import Admitted
 from gateway.admission.routes import RouteTable
 from gateway.admission.rules import check_open
 from gateway.config.settings import RouteConfig
-from gateway.errors import Asker, Maintenance, Refusal, ReplayedRequest
+from gateway.errors import Maintenance, Refusal, ReplayedRequest, Requester
 from gateway.http1.message import Identity
 from gateway.server.reports import log_refused
 
@@ -17,18 +17,20 @@ ADMITTED = Admitted(ROUTE, Identity("alice", "gbk_1", ("read",)), "203.0.113.7")
 
 
 @pytest.mark.parametrize(
-    ("asker", "admitted", "told"),
+    ("requester", "admitted", "told"),
     [
         (None, None, (None, None, "")),
         (None, ADMITTED, ("gbk_1", "alice", "203.0.113.7")),
         (None, Admitted(ROUTE, None, "203.0.113.7"), (None, None, "203.0.113.7")),
-        (Asker("gbk_2", None, "198.51.100.7"), None, ("gbk_2", None, "198.51.100.7")),
-        (Asker("gbk_2", "bob", "198.51.100.7"), None, ("gbk_2", "bob", "198.51.100.7")),
+        (Requester("gbk_2", None, "198.51.100.7"), None, ("gbk_2", None, "198.51.100.7")),
+        (Requester("gbk_2", "bob", "198.51.100.7"), None, ("gbk_2", "bob", "198.51.100.7")),
     ],
 )
-def test_who_it_was_is_told_as_far_as_it_is_known(asker: Asker | None, admitted: Admitted | None, told: tuple[str | None, ...]) -> None:
+def test_who_it_was_is_told_as_far_as_it_is_known(
+    requester: Requester | None, admitted: Admitted | None, told: tuple[str | None, ...]
+) -> None:
     refusal = ReplayedRequest("again")
-    refusal.asker = asker
+    refusal.requester = requester
     line = logged(refusal, admitted)
     assert tuple(line[name] for name in ("key_id", "account_id", "client_ip")) == told
 

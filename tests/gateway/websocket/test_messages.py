@@ -84,8 +84,8 @@ def test_any_other_close_code_is_not(code):
 
 
 def test_a_continuation_of_nothing_is_told_from_a_message_within_another():
-    assert read(frame(CONTINUATION, b"x"))[0][1] == b"nothing to continue"
-    assert read(frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"))[0][1] == b"a message begins within another"
+    assert read(frame(CONTINUATION, b"x"))[0][1] == b"a continuation frame without a message"
+    assert read(frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"))[0][1] == b"a new message inside a fragmented one"
 
 
 REFUSED = [
@@ -96,7 +96,7 @@ REFUSED = [
     ("unknown control", frame(0xB), 1002),
     ("fragmented ping", frame(PING, fin=False), 1002),
     ("long ping", frame(PING, b"x" * 126), 1002),
-    ("nothing to continue", frame(CONTINUATION, b"x"), 1002),
+    ("a continuation frame without a message", frame(CONTINUATION, b"x"), 1002),
     ("a message within another", frame(TEXT, b"x", fin=False) + frame(TEXT, b"y"), 1002),
     ("binary within another", frame(TEXT, b"x", fin=False) + frame(BINARY, b"y"), 1002),
     ("binary", frame(BINARY, b"x"), 1003),

@@ -43,8 +43,8 @@ CREATE TABLE api_keys (
 )
 """
 
-# The payload is the key id; '*' stands for every key. PostgreSQL delivers at commit, in the order of commits, whatever becomes
-# of the process that committed. A re-sealed secret is the same secret: no gate needs to hear of it.
+# The payload is the key id; '*' stands for every key. PostgreSQL delivers after the commit, in commit order, even if the committing
+# process has died. Re-sealing a secret does not change it, so gates are not notified.
 NOTIFICATIONS = (
     """
     CREATE FUNCTION gerbang_notify_key() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -82,7 +82,7 @@ NOTIFICATIONS = (
     """,
 )
 
-# Roles belong to the whole server: another database, or an operator who sets passwords, may have made them before.
+# Roles belong to the whole server: another database's migration, or an operator, may have created them before.
 ROLE = """
 DO $$
 BEGIN
@@ -94,7 +94,7 @@ EXCEPTION WHEN duplicate_object OR unique_violation THEN
 END $$
 """
 
-# A key cannot be edited: the admin's role may change nothing of one but its seal and its revocation.
+# A key cannot be edited: the admin's role may update only its seal and its revocation.
 GRANTS = (
     "GRANT SELECT (id, kyc, frozen) ON accounts TO gerbang_gateway",
     "GRANT SELECT ON api_keys TO gerbang_gateway",

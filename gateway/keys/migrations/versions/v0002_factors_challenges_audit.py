@@ -56,7 +56,7 @@ CREATE TABLE step_up_challenges (
 )
 """
 
-# Each row holds the hash of the one before it, so that a changed, missing or inserted row is found. UNIQUE: no two rows follow one.
+# Each row holds the hash of its predecessor, so that changed, missing or inserted rows are detected. UNIQUE: one successor per row.
 AUDIT = """
 CREATE TABLE audit_events (
     seq         bigint PRIMARY KEY CHECK (seq > 0),
@@ -72,7 +72,7 @@ CREATE TABLE audit_events (
 )
 """
 
-# Whoever owns the table is stopped as well, unless they mean it; and then the chain tells.
+# Also stops the table's owner, who could drop the trigger; the chain would then reveal the change.
 APPEND_ONLY = (
     """
     CREATE FUNCTION gerbang_audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -88,7 +88,7 @@ APPEND_ONLY = (
 
 INDEXES = (
     "CREATE INDEX factors_account ON factors (account_id)",
-    # An enrolment that was begun replaces the one before it.
+    # A new pending enrolment replaces the previous one.
     "CREATE UNIQUE INDEX factors_pending ON factors (account_id) WHERE confirmed_ms IS NULL",
     "CREATE INDEX step_up_challenges_account ON step_up_challenges (account_id)",
     "CREATE INDEX audit_events_account ON audit_events (account_id, seq)",

@@ -12,6 +12,6 @@ def upgrade() -> None:
     op.execute(
         "ALTER TABLE accounts ADD COLUMN kyc_claim text NOT NULL DEFAULT 'unverified' CHECK (kyc_claim IN ('unverified', 'verified'))"
     )
-    # Until now a word of the back office overwrote the claim. What is verified was claimed so; the rest is learnt at the next login.
+    # Until now the back office's decision overwrote the claim. Verified accounts had that claim; the others' is read at their next login.
     op.execute("UPDATE accounts SET kyc_claim = 'verified' WHERE kyc = 'verified'")
     op.execute("GRANT UPDATE (kyc_claim) ON accounts TO gerbang_admin")

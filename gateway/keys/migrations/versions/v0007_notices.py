@@ -1,7 +1,7 @@
 """Notifications to key owners, their deliveries, and the observed activity of each key.
 
-``key_activity`` outlives Redis: that a key was used must not be forgotten where unused keys end. A key without a row was never used and
-nothing was told of it; for the keys of today nobody knows, so they count as used, and their idle time begins now.
+``key_activity`` survives a loss of Redis, since unused keys may end. A key without a row was never used and no notice was sent about it.
+For existing keys this is unknown, so they count as used, and their idle time begins with this migration.
 """
 
 from alembic import op
@@ -64,7 +64,7 @@ WAKE = (
 INDEXES = (
     "CREATE INDEX notices_at ON notices (at_ms)",
     "CREATE INDEX notices_key ON notices (key_id, topic) WHERE key_id IS NOT NULL",
-    # Which accounts wait for their next attempt.
+    # For the accounts that wait for a retry.
     "CREATE INDEX notice_deliveries_waiting ON notice_deliveries (channel, account_id, due_ms) WHERE attempts > 0",
     "CREATE INDEX api_keys_expiry ON api_keys (expires_at) WHERE expires_at IS NOT NULL AND revoked_at IS NULL",
 )

@@ -1,7 +1,7 @@
 """The change feed, which records the key and transaction of each change for the gateways, and the markers by which it is pruned.
 
-A reader keeps the snapshot of its last read and asks for what that snapshot did not see, so a transaction that commits late is not
-skipped, whatever the order in which its entries were written. A mark says: no snapshot taken since then reaches back beyond ``horizon``.
+A reader keeps the snapshot of its last read and queries what that snapshot did not see, so a transaction that commits late is not
+skipped, in whatever order entries were written. A mark states that no later snapshot reaches back beyond ``horizon``.
 """
 
 from alembic import op
@@ -29,8 +29,8 @@ TABLES = (
     "INSERT INTO key_feed_marks (horizon) VALUES (pg_snapshot_xmin(pg_current_snapshot()))",
 )
 
-# As their owner, so that whoever may change a key is heard. One notification for a transaction: the payload is the same for all, and
-# means to gates from before the feed that any key may have changed.
+# SECURITY DEFINER, so that any role's changes are recorded. One notification per transaction: the payload is always the same, and
+# tells gates older than the feed that any key may have changed.
 FUNCTIONS = (
     """
     CREATE OR REPLACE FUNCTION gerbang_notify_key() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
@@ -59,7 +59,7 @@ FUNCTIONS = (
     """,
 )
 
-# Also where rows arrive by logical replication, or by somebody who has switched triggers off for the session.
+# Also for rows from logical replication, and in sessions that have disabled triggers.
 ALWAYS = (
     "ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_keys_notify",
     "ALTER TABLE api_keys ENABLE ALWAYS TRIGGER api_keys_notify_truncate",
