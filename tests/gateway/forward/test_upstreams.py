@@ -290,7 +290,7 @@ async def test_a_refusal_of_a_trade_that_was_sent_says_how_to_find_out_what_beca
         served.gate.told = refusals.append
         answer = await (await served.client()).ask(GET.replace(b"/read", path))
         assert answer.status == (502 if answers else 504)
-        assert ("do not send it again before you have looked up" in refusals[0].detail) is doubtful
+        assert ("before you send it again, check its outcome" in refusals[0].detail) is doubtful
         assert (refusals[0].extras == {"outcome": "unknown"}) is doubtful
 
 

@@ -81,7 +81,7 @@ class Upstream:
 
     def choose(self, _tried: object) -> Any:
         return SimpleNamespace(
-            active=0, take=lambda **_: None, open_for=lambda _call: True, forget=lambda _call: None, left=lambda _call: None
+            active=0, take=lambda **_: None, open_for=lambda _call: True, forget=lambda _call: None, release_share=lambda _call: None
         )
 
 
@@ -212,28 +212,28 @@ class Stage:
 
 
 DRIVERS: dict[tuple[str, str], Callable[[Stage], Any]] = {
-    ("RECEIVING", "the content is not whole yet"): Stage.more,
+    ("RECEIVING", "the content is incomplete"): Stage.more,
     ("RECEIVING", "admitted"): Stage.end,
-    ("RECEIVING", "admitted to what the gate itself answers"): Stage.built_in,
+    ("RECEIVING", "admitted, and answered by the gate itself"): Stage.built_in,
     ("RECEIVING", "a key is looked up, or a signature claimed"): Stage.claim_first,
-    ("RECEIVING", "a key is looked up before content is kept"): Stage.key_needed,
-    ("DECIDING", "the key is known, its content may come"): Stage.key_found,
+    ("RECEIVING", "a key is looked up before the content"): Stage.key_needed,
+    ("DECIDING", "the key is known, content is accepted"): Stage.key_found,
     ("RECEIVING", "refused"): Stage.refused_at_the_end,
     ("RECEIVING", "refused, little content is still to come"): Stage.refused_at_the_head,
     ("DECIDING", "admitted"): Stage.claimed,
-    ("DECIDING", "admitted to what the gate itself answers"): Stage.built_in,
+    ("DECIDING", "admitted, and answered by the gate itself"): Stage.built_in,
     ("DECIDING", "refused"): Stage.not_claimed,
     ("FORWARDED", "an interim response"): Stage.interim,
     ("FORWARDED", "a switch of protocols"): Stage.switched,
     ("FORWARDED", "the response's head"): Stage.head,
     ("FORWARDED", "no response"): Stage.no_response,
-    ("FORWARDED", "content out of time or over the limit"): Stage.out_of_time,
+    ("FORWARDED", "content too slow or too large"): Stage.out_of_time,
     ("RESPONDING", "the response's end"): Stage.response_end,
     ("RESPONDING", "the response breaks off"): Stage.broken,
-    ("RESPONDING", "content out of time or over the limit"): Stage.out_of_time,
+    ("RESPONDING", "content too slow or too large"): Stage.out_of_time,
     ("DISCARDING", "more of the content"): Stage.more,
     ("DISCARDING", "the content's end"): Stage.end,
-    ("DISCARDING", "content out of time"): Stage.out_of_time,
+    ("DISCARDING", "content too slow"): Stage.out_of_time,
 }
 NAMES = ["RECEIVING", "DECIDING", "FORWARDED", "RESPONDING", "DISCARDING", "OVER"]
 ROWS = [row for row in table(phases.__doc__, 3) if row[0] != "any"]

@@ -208,7 +208,7 @@ async def test_what_waits_for_a_connection_is_sent_only_if_its_key_stands_by_the
         answers.set()
         told = [await client.response() for client in (*busy, *waiting)]
         assert [each.status for each in told] == [*([200] * 8), *([401 if ended else 200] * 4), 200]
-        assert [b"while this waited" in each.body for each in told[8:12]] == [ended] * 4
+        assert [b"while the request was waiting" in each.body for each in told[8:12]] == [ended] * 4
         assert len(upstream.requests) == (9 if ended else 13)
         assert len(upstream.sides) == 8
         assert server.active == 0
