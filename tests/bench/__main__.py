@@ -19,6 +19,7 @@ from tests.bench import contestants, interpreter, latency, load, memory, session
 from tests.bench.contestants import LOAD_CORE, Contestant, Ground
 from tests.bench.gate import GATE, INTERPRETED, Variant, built_for, gates_under_test, is_compiled
 from tests.bench.rounds import Bench, rows_of, service, started, table, upstream
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 MODES = (*load.MODES, "latency", "session")
@@ -69,7 +70,7 @@ def main() -> None:
         folder.chmod(0o755)
         os.sched_setaffinity(0, {int(LOAD_CORE)})  # and so the stores that it starts
         ours = stack.enter_context(gates_under_test(folder, {who: Variant(one.program) for who, one in built.items()}))
-        ground = Ground(folder, contestants.free_port(), ours.key, contestants.free_port(), ours.redis)
+        ground = Ground(folder, free_port(), ours.key, free_port(), ours.redis)
         stack.enter_context(upstream(ground))
         stack.enter_context(service(ground))
         if not options.no_memory:

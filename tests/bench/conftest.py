@@ -6,11 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.bench import contestants
 from tests.bench.contestants import Contestant, Ground
 from tests.bench.gate import GATE, Variant, gates_under_test
 from tests.bench.rounds import service, upstream
 from tests.support import wheel
+from tests.support.ports import free_port
 
 
 class Place(NamedTuple):
@@ -26,6 +26,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     for above in (folder, *folder.parents[:2]):  # nginx gives up its rights
         above.chmod(0o755)
     with gates_under_test(folder, {GATE: Variant([str(wheel.program("gerbang"))])}) as entered:
-        ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
+        ground = Ground(folder, free_port(), entered.key, free_port(), entered.redis)
         with upstream(ground), service(ground):
             yield Place(entered.gates[0], ground)

@@ -81,13 +81,6 @@ def wait_for(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
     raise RuntimeError(f"nothing answers on port {port}:\n{log.read_text()[-2000:]}")
 
 
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def nginx(template: str, ground: Ground, port: int) -> list[str]:
     """The command for nginx with one of the templates beside this file."""
     text = (HERE / template).read_text()

@@ -19,12 +19,13 @@ import redis.asyncio
 
 from gateway.keys.vault import new_entry
 from gateway.runtime import clock
-from tests.bench import contestants, interpreter, memory, scaling
+from tests.bench import interpreter, memory, scaling
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Ground
 from tests.bench.fleet import TOGETHER
 from tests.bench.gate import GATE, Entered, Variant, built_for, gates_under_test, is_compiled
 from tests.bench.processes import descendants, resident
 from tests.bench.rounds import Bench, service, started, table, upstream
+from tests.support.ports import free_port
 from tests.support.stack import TEMPLATE, OwnPostgres, start_migrated, start_redis
 
 Rows = list[tuple[str, str, str]]
@@ -59,7 +60,7 @@ def gates(program: Sequence[str], folder: Path) -> Iterator[Place]:
     routes = "".join(f'\n[[routes]]\nmatch = "{match}"\nscope = "read"\nupstream = "spot"\n' for match in matches)
     variants = {GATE: Variant(program), MANY_ROUTES: Variant(program, more=routes), TWO_WORKERS: Variant(program, workers=2)}
     with gates_under_test(folder, variants) as entered:
-        ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port(), entered.redis)
+        ground = Ground(folder, free_port(), entered.key, free_port(), entered.redis)
         with upstream(ground), service(ground):
             yield Place(entered, ground)
 

@@ -27,6 +27,7 @@ from tests.bench import contestants, load, session
 from tests.bench.contestants import Ground
 from tests.bench.gate import Variant, gates_under_test
 from tests.support import wheel
+from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
 MODES = ("read", "trade", "refusal", "public", "connect")
@@ -327,7 +328,7 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         entered = stack.enter_context(gates_under_test(folder, {"gerbang": Variant([], more=PATIENCE)}))
-        ground = Ground(folder, contestants.free_port(), entered.key, contestants.free_port())
+        ground = Ground(folder, free_port(), entered.key, free_port())
         stack.enter_context(behind(ground))
         (gate,) = entered.gates
         at = stack.enter_context(worker(ground, lambda port: Path(gate.command(ground, port)[-1]), options.python))

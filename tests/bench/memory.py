@@ -11,6 +11,7 @@ from gateway.runtime import clock
 from tests.bench import contestants, session
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.processes import descendants, own, resident
+from tests.support.ports import free_port
 
 IDLE_CONNECTIONS = 10_000
 OF_AN_ADDRESS = 1_000
@@ -21,7 +22,7 @@ CACHED_KEYS = 100_000
 
 def measure(gate: Contestant, ground: Ground, python: Path) -> dict[str, object]:
     """Start-up time in seconds, and resident memory in MiB: idle, with idle connections or sessions, and added by cached keys."""
-    port, log = contestants.free_port(), ground.folder / "gate.log"
+    port, log = free_port(), ground.folder / "gate.log"
     began = time.monotonic()
     process = contestants.pinned(GATE_CORE, gate.command(ground, port), log)
     try:
@@ -49,7 +50,7 @@ def _of_sessions(gate: Contestant, ground: Ground) -> dict[str, object]:
 
     It has as many workers as it takes for their file descriptors, of which each session has two.
     """
-    port, log = contestants.free_port(), ground.folder / "gate.log"
+    port, log = free_port(), ground.folder / "gate.log"
     descriptors.raise_limit()
     number = -(-IDLE_CONNECTIONS // (descriptors.connections() - SPARE))
     command = gate.command(ground, port)

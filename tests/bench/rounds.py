@@ -13,6 +13,7 @@ from tests.bench import contestants, load
 from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground, of_checkout
 from tests.bench.gate import GATE
 from tests.bench.processes import spent
+from tests.support.ports import free_port
 
 
 class Running(NamedTuple):
@@ -39,7 +40,7 @@ def started(contestant: Contestant, ground: Ground, core: str = GATE_CORE) -> It
     """Run one contestant on its core, in a folder of its own."""
     folder = ground.folder / re.sub(r"\W+", "-", contestant.name)
     folder.mkdir(exist_ok=True)
-    port, log = contestants.free_port(), folder / "log"
+    port, log = free_port(), folder / "log"
     process = contestants.pinned(core, contestant.command(ground._replace(folder=folder), port), log)
     try:
         contestants.wait_for(port, process, log)

@@ -29,6 +29,7 @@ from tests.bench.contestants import LOAD_CORE, Ground, of_checkout
 from tests.bench.load import Key
 from tests.bench.processes import spent
 from tests.bench.rounds import Run, Running
+from tests.support.ports import free_port
 
 WINDOW = 16
 """Messages in flight on each connection."""
@@ -223,7 +224,7 @@ def measure(ground: Ground, gate: Running, rounds: int, seconds: int, rest: Call
 
     :param rest: a mode of REST, measured now
     """
-    log, plain = ground.folder / "session.log", contestants.free_port()
+    log, plain = ground.folder / "session.log", free_port()
     proxy = contestants.pinned(contestants.GATE_CORE, contestants.nginx("nginx_session.conf", ground, plain), log)
     try:
         contestants.wait_for(plain, proxy, log)

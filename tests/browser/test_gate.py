@@ -14,7 +14,8 @@ from playwright.async_api import Browser, expect
 from gateway.runtime import clock
 from tests.support.bot import Bot
 from tests.support.pages import Time, Visitor
-from tests.support.system import GERBANG, System, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG, System
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")  # one loop, so that the tests share one browser
 
@@ -23,7 +24,7 @@ ORDER = {"symbol": "BTC-IDR", "side": "buy", "type": "limit", "price": "90000000
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[System]:
-    running = System(tmp_path_factory.mktemp("gate") / "data", free_port())
+    running = System(tmp_path_factory.mktemp("gate") / "data", free_row())
     await asyncio.to_thread(running.start)
     yield running
     await asyncio.to_thread(running.end)

@@ -11,7 +11,8 @@ from tests.support import guide
 from tests.support.bot import Bot
 from tests.support.customer import Customer
 from tests.support.lacking import tool
-from tests.support.system import GERBANG, System, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG, System
 
 HERE = Path(__file__).parent
 
@@ -24,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    running = System(tmp_path_factory.mktemp("e2e") / "data", free_port())
+    running = System(tmp_path_factory.mktemp("e2e") / "data", free_row())
     running.start()
     yield running
     running.end()

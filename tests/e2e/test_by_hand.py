@@ -27,8 +27,9 @@ from tests.support.bot import Bot
 from tests.support.certificates import self_signed
 from tests.support.customer import Customer
 from tests.support.lacking import tool
+from tests.support.ports import free_row
 from tests.support.stack import sql, start_redis
-from tests.support.system import GERBANG, System, free_port
+from tests.support.system import GERBANG, System
 
 ROOT = Path(__file__).parents[2]
 BLOCK = re.search(r"^By hand, on one machine:\n\n```console\n(.*?)^```", (ROOT / "deploy/README.md").read_text(), re.MULTILINE | re.DOTALL)
@@ -63,7 +64,7 @@ class Machine:
     """
 
     def __init__(self, folder: Path, system: System, postgres: PostgresServer, redis_url: str) -> None:
-        first = free_port()
+        first = free_row()
         self.gateway, self.ops, self.admin, self.tls, self.internal = (f"127.0.0.1:{first + offset}" for offset in (0, 1, 10, 11, 13))
         self.port = first + 11
         self.folder = folder

@@ -14,7 +14,8 @@ from deploy.client import ask
 from deploy.local.postgres import PostgresServer, binaries
 from tests.support.bot import Bot
 from tests.support.customer import Customer
-from tests.support.system import GERBANG, System, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG, System
 
 GUIDE = Path(__file__).parents[2] / "deploy" / "README.md"
 KEY = "gbk_ka7rJFfR1hFSj4ipk8CGXJ2fYC8h"
@@ -81,7 +82,7 @@ def test_the_commands_of_a_task_do_what_they_say(system, customer_of, tmp_path, 
 @pytest.fixture
 def own(tmp_path):
     """A system that may be stopped, and whose audit is streamed."""
-    running = System(tmp_path / "data", free_port())
+    running = System(tmp_path / "data", free_row())
     running.start()
     (tmp_path / "streamed").mkdir()
     file = running.folder / "admin.toml"

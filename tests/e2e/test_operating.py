@@ -8,7 +8,8 @@ import pytest
 
 from deploy.client import ask
 from tests.support.bot import Bot
-from tests.support.system import GERBANG, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG
 
 
 def gerbang(system, *arguments):
@@ -16,7 +17,7 @@ def gerbang(system, *arguments):
 
 
 def test_a_second_instance_on_the_folder_is_refused_in_one_line(system, demo_bot):
-    done = gerbang(system, "up", "--data", system.folder, "--port", str(free_port()))
+    done = gerbang(system, "up", "--data", system.folder, "--port", str(free_row()))
     (line,) = done.stderr.splitlines()
     assert (done.returncode, "is used by another gerbang up (process " in line) == (1, True), line
     assert demo_bot.call("GET", "/v1/wallets").status == 200
@@ -66,7 +67,7 @@ def test_a_tier_set_by_the_back_office_is_in_force_within_a_second(system, confi
 
 def test_another_gateway_runs_from_a_copy_of_the_configuration_and_believes_the_proxy_it_is_told_to(system, customer_of, tmp_path):
     key = customer_of().create_key(ip_access="whitelisted", ip_allowlist=["8.8.8.8"])
-    other = free_port()
+    other = free_row()
     text = (system.folder / "gateway.toml").read_text()
     for offset in (0, 1):
         text = text.replace(f"127.0.0.1:{system.port + offset}", f"127.0.0.1:{other + offset}")

@@ -8,7 +8,8 @@ import pytest
 
 from tests.support.bot import Bot
 from tests.support.customer import Customer
-from tests.support.system import System, free_port
+from tests.support.ports import free_row
+from tests.support.system import System
 
 KEYS = 100
 PATIENCE_S = 3.0
@@ -42,7 +43,7 @@ def test_99_of_100_deleted_keys_are_refused_within_100_ms(system, customer_of, r
 
 @pytest.fixture
 def own_system(tmp_path):
-    running = System(tmp_path / "data", free_port())
+    running = System(tmp_path / "data", free_row())
     running.start()
     yield running
     running.end()

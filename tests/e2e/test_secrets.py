@@ -11,13 +11,14 @@ import redis
 from deploy.local.postgres import binaries
 from tests.support.bot import Bot
 from tests.support.customer import Customer
-from tests.support.system import System, free_port
+from tests.support.ports import free_row
+from tests.support.system import System
 
 
 @pytest.fixture(scope="module")
 def system(tmp_path_factory):
     """A system of this module's own: with an empty Redis after its keys were made, so that it holds sealed records alone."""
-    own: Any = System(tmp_path_factory.mktemp("secrets") / "data", free_port())
+    own: Any = System(tmp_path_factory.mktemp("secrets") / "data", free_row())
     own.start()
     own.issued = issue(own)
     own.end()

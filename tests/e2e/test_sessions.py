@@ -15,7 +15,8 @@ from deploy.client import ask
 from deploy.signing import SigningKey, log_in, signed_message
 from gateway.runtime.clock import now_ms
 from tests.support.customer import Customer
-from tests.support.system import System, free_port
+from tests.support.ports import free_row
+from tests.support.system import System
 
 KEYS = 100
 ORDERS_PER_KEY, TRADERS = 250, 4
@@ -167,7 +168,7 @@ async def test_of_two_keys_on_one_connection_either_ends_it(system, customer_of)
 
 @pytest.fixture
 def own_system(tmp_path):
-    running = System(tmp_path / "data", free_port())
+    running = System(tmp_path / "data", free_row())
     running.start()
     yield running
     running.end()

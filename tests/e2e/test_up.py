@@ -11,13 +11,14 @@ import time
 import pytest
 
 from tests.support.bot import Bot
-from tests.support.system import GERBANG, System, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG, System
 
 
 @pytest.fixture
 def system(tmp_path):
     """A system of this test's own, not started yet."""
-    own = System(tmp_path / "data", free_port())
+    own = System(tmp_path / "data", free_row())
     yield own
     for pid in own.processes():
         os.kill(pid, signal.SIGKILL)

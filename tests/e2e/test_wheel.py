@@ -13,7 +13,8 @@ import pytest
 from tests.support import wheel
 from tests.support.bot import Bot
 from tests.support.lacking import unless
-from tests.support.system import GERBANG, System, free_port
+from tests.support.ports import free_row
+from tests.support.system import GERBANG, System
 
 pytestmark = unless("" if wheel.is_current() else "the wheel of these sources: python -m tests.support.wheel builds it")
 
@@ -27,7 +28,7 @@ def empty(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def system(tmp_path, empty):
-    own = System(tmp_path / "data", free_port(), cwd=empty)
+    own = System(tmp_path / "data", free_row(), cwd=empty)
     yield own
     for pid in own.processes():
         os.kill(pid, signal.SIGKILL)

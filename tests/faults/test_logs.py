@@ -13,8 +13,8 @@ from typing import IO, Any
 import pytest
 
 from gateway.runtime import clock
+from tests.support.ports import free_row
 from tests.support.running import RunningGateway
-from tests.support.system import free_port
 
 pytestmark = pytest.mark.xdist_group("faults")
 
@@ -39,7 +39,7 @@ def full() -> Iterator[IO[bytes]]:
 @pytest.fixture
 def logging_to(write):
     """Starts a gateway that logs to a file, as one started with ``2>>log``: ``async with logging_to(file) as gateway``."""
-    ports = dict(zip(("public", "ops"), range(free_port(), 1 << 16), strict=False))
+    ports = dict(zip(("public", "ops"), range(free_row(), 1 << 16), strict=False))
 
     def configured(workers: int) -> Path:
         path = write(more=EVERY_REQUEST, workers=workers)

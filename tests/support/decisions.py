@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from importlib.util import find_spec
@@ -12,6 +11,7 @@ from deploy.signing import SigningKey, sign
 from gateway.keys.record import KeyRecord
 from gateway.runtime import clock
 from tests.support.lacking import tool
+from tests.support.ports import free_port
 from tests.support.running import RunningGateway
 from tests.support.wire import RecordingUpstream
 
@@ -36,12 +36,6 @@ def signing_key(key: KeyRecord) -> SigningKey:
 def signed(key: KeyRecord, method: str, target: str, body: bytes = b"") -> dict[str, str]:
     """The fields of a request in the dialect ``mobee``."""
     return dict(sign("mobee", signing_key(key), method, target, body, now_ms=clock.now_ms(), nonce="n").headers)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _nginx(text: str, _port: int, folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import secrets
-import socket
 from email import message_from_bytes
 from email.message import EmailMessage
 from email.policy import default
@@ -12,6 +11,8 @@ from typing import Any, NamedTuple
 from aiohttp import web
 from aiosmtpd.controller import Controller
 from standardwebhooks.webhooks import Webhook
+
+from tests.support.ports import free_port
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
@@ -70,12 +71,6 @@ def smtp(box: Mailbox, port: int = 0) -> Controller:
     controller = Controller(box, hostname="127.0.0.1", port=port or free_port(), ready_timeout=30)
     controller.start()
     return controller
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Receiver:

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import datetime as dt
-import socket
 import ssl
 import subprocess
 import time
@@ -19,21 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from deploy.local.redis import server_binary
+from tests.support.ports import free_port, free_row
 
 SECONDS = 20
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, below those that a Cluster's bus (port + 10000) could not reach."""
-    found: list[int] = []
-    for port in range(21_000 + time.monotonic_ns() // 1_000_000 % 9_000, 45_000):
-        with contextlib.suppress(OSError), socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", port))
-            second.bind(("127.0.0.1", port + 10_000))
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise RuntimeError("no free ports")
 
 
 class RedisProcess:
@@ -86,7 +73,7 @@ class SentinelTopology:
     SERVICE = "gerbang"
 
     def __init__(self, folder: Path) -> None:
-        ports = free_ports(5)
+        ports = [free_port() for _ in range(5)]
         self.primary = RedisProcess(folder / "primary", ports[0])
         self.replica = RedisProcess(folder / "replica", ports[1], "--replicaof", "127.0.0.1", str(ports[0]))
         watch = (
@@ -124,13 +111,20 @@ class SentinelTopology:
         return fields[b"num-other-sentinels"] == b"2" and fields[b"num-slaves"] == b"1"
 
 
+NODES, BUS = 6, 10
+"""Nodes of a Cluster, and how far its port for the others is from a node's own."""
+
+
 class ClusterTopology:
     """Three primaries with a replica each."""
 
     def __init__(self, folder: Path) -> None:
         options: tuple[str, ...] = ("--cluster-enabled", "yes", "--cluster-config-file", "nodes.conf", "--cluster-node-timeout", "1000")
         options += ("--cluster-replica-validity-factor", "0")
-        self.processes = [RedisProcess(folder / f"node{port}", port, *options) for port in free_ports(6)]
+        first = free_row()
+        self.processes = [
+            RedisProcess(folder / f"node{port}", port, *options, "--cluster-port", str(port + BUS)) for port in range(first, first + NODES)
+        ]
 
     @property
     def url(self) -> str:
@@ -143,7 +137,7 @@ class ClusterTopology:
             node.command("CLUSTER", "ADDSLOTS", *range(start, end + 1))
         for number, node in enumerate(self.processes):
             node.command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            node.command("CLUSTER", "MEET", "127.0.0.1", primaries[0].port)
+            node.command("CLUSTER", "MEET", "127.0.0.1", primaries[0].port, primaries[0].port + BUS)
         wait_for(lambda: all(b"cluster_known_nodes:6" in node.command("CLUSTER", "INFO") for node in self.processes), "no meeting")
         for primary, replica in zip(primaries, replicas, strict=True):
             replica.command("CLUSTER", "REPLICATE", primary.command("CLUSTER", "MYID"))

@@ -5,7 +5,6 @@ import json
 import os
 import secrets
 import signal
-import socket
 import subprocess
 import threading
 import time
@@ -15,23 +14,6 @@ from tests.support import wheel
 
 GERBANG = wheel.program("gerbang")
 START_SECONDS = 120
-
-
-def free_port() -> int:
-    """The first of a row of ports that nobody listens on, below those that the kernel gives to clients. Rows do not overlap."""
-    while True:
-        first = 20_000 + 20 * secrets.randbelow(500)
-        if all(_is_free(first + offset) for offset in range(14)):
-            return first
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 class System:

@@ -27,7 +27,7 @@ from admin.identity.tokens import TokenVerifier
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
 from tests.support.lacking import tool
-from tests.support.system import free_port
+from tests.support.ports import free_port
 
 NODE = Path(__file__).parent / "node"
 PUBLIC_URL = "https://keys.exchange.example"

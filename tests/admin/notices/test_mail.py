@@ -20,7 +20,8 @@ from admin.notices.delivery import ChannelDown, Undeliverable
 from admin.notices.mail import MailChannel
 from admin.outbox import Pending, Topic
 from tests.support.certificates import self_signed
-from tests.support.notices import Mailbox, free_port
+from tests.support.notices import Mailbox
+from tests.support.ports import free_port
 
 pytestmark = pytest.mark.filterwarnings("ignore:Requiring AUTH while not requiring TLS")  # aiosmtpd knows STARTTLS alone, or none
 

@@ -19,7 +19,8 @@ from admin.outbox import Channel, Notice, Topic
 from admin.stores import Stores
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
-from tests.support.notices import Receiver, SmtpServer, add_account, free_port, settings_of, smtp, until
+from tests.support.notices import Receiver, SmtpServer, add_account, settings_of, smtp, until
+from tests.support.ports import free_port
 from tests.support.stack import Database
 
 NOW = 1_764_000_000_000

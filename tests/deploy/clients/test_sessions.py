@@ -14,8 +14,8 @@ from aiohttp.client_reqrep import ConnectionKey
 
 from gateway.websocket.frames import TEXT, close_frame, frame
 from tests.support.keys import a_record
+from tests.support.ports import free_port
 from tests.support.session import Service, conversation, switching
-from tests.support.system import free_port
 
 CLIENTS = Path(__file__).parents[3] / "deploy" / "clients"
 METHODS = {

@@ -6,7 +6,8 @@ import pytest
 
 from admin.config import Mail
 from deploy.doctor.peers import mail_server, reachable
-from tests.support.notices import Mailbox, free_port, smtp
+from tests.support.notices import Mailbox, smtp
+from tests.support.ports import free_port
 
 
 @pytest.mark.parametrize("about", ["webhooks.url", "upstreams.spot.key_events"])

@@ -12,7 +12,7 @@ from standardwebhooks.webhooks import Webhook
 
 from deploy.local.mailbox import Kept, application
 from gateway.runtime import clock
-from tests.support.notices import free_port
+from tests.support.ports import free_port
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 

@@ -20,7 +20,8 @@ from gateway.keys.shared import SharedRecords, record_key
 from tests.gateway.keys.conftest import Clocks, World
 from tests.gateway.keys.test_invalidation import Listening
 from tests.support.keys import NOW_MS
-from tests.support.redis_topologies import ClusterTopology, SentinelTopology, free_ports, running, self_signed, tls_in_front_of
+from tests.support.ports import free_port
+from tests.support.redis_topologies import ClusterTopology, SentinelTopology, running, self_signed, tls_in_front_of
 
 
 @pytest.mark.parametrize(
@@ -148,8 +149,7 @@ async def test_tls_verifies_the_server_and_carries_commands_and_messages(redis_s
 
 @pytest.mark.parametrize("scheme", ["redis", "redis+sentinel", "redis+cluster"])
 async def test_a_server_that_is_not_there_is_a_redis_error_whatever_its_kind(scheme):
-    (port,) = free_ports(1)
-    client = connect(f"{scheme}://127.0.0.1:{port}{'/service' if scheme.endswith('sentinel') else ''}")
+    client = connect(f"{scheme}://127.0.0.1:{free_port()}{'/service' if scheme.endswith('sentinel') else ''}")
     with pytest.raises(RedisError):
         await client.get("a")
     with pytest.raises(RedisError):
