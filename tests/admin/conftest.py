@@ -9,6 +9,11 @@ from tests.support.issuer import Issuer, running_issuer
 from tests.support.stack import Database
 
 
+@pytest.fixture(autouse=True)
+def patience(patient_with_redis: None) -> None:
+    """For every service that runs in this process."""
+
+
 @pytest.fixture
 async def issuer() -> AsyncIterator[Issuer]:
     async with running_issuer() as issuer:

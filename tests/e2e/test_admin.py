@@ -123,12 +123,12 @@ def test_an_account_without_a_factor_left_is_reset_by_the_operator_and_its_keys_
     assert bot.call("GET", "/v1/wallets").status == 200
     done = operator("accounts", "reset-factors", customer.account, "--reason", "lost phone")
     assert (done.returncode, "frozen until gerbang accounts thaw" in done.stdout) == (0, True), done
-    assert bot.call("GET", "/v1/wallets").code == "account_frozen"
+    assert bot.becomes("account_frozen").status == 403
     refused(customer.call("GET", "keys"), 401, "unauthenticated")
     assert operator("accounts", "reset-factors", customer.account).returncode == 2
     assert operator("accounts", "reset-factors", "nobody-at-all", "--reason", "x").returncode == 1
     assert operator("accounts", "thaw", customer.account).returncode == 0
-    assert bot.call("GET", "/v1/wallets").status == 200
+    bot.becomes(200)
 
 
 def test_an_accounts_keys_are_nobody_elses(customer_of):

@@ -31,6 +31,9 @@ header_timeout_ms = 1000
 body_timeout_ms = 1000
 idle_timeout_ms = 1000
 
+[auth]
+clock_window_ms = 60000
+
 [client_ip]
 trusted_proxies = ["127.1.0.0/16"]
 """

@@ -57,13 +57,6 @@ def run(system: System, line: str, folder: Path, names: dict[str, str]) -> subpr
     return subprocess.run(["bash", "-euo", "pipefail", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, timeout=90)
 
 
-def becomes(bot: Bot, wanted: int) -> None:
-    deadline = time.monotonic() + 30
-    while bot.call("GET", "/v1/wallets").status != wanted:
-        assert time.monotonic() < deadline, wanted
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("heading", [name for name in TASKS if name != "Restore yesterday"])
 def test_the_commands_of_a_task_do_what_they_say(system, customer_of, tmp_path, heading):
     lines = [line for line in TASKS[heading] if not line.startswith(ELSEWHERE)]
@@ -76,7 +69,7 @@ def test_the_commands_of_a_task_do_what_they_say(system, customer_of, tmp_path, 
     if heading == "Revoke after a leak":
         assert f"{key['key_id']}" in done.stdout or "not revoked yet" in done.stderr
         with Bot(system.gateway_url, key, address="127.0.3.1") as bot:
-            becomes(bot, 401)
+            bot.becomes(401)
 
 
 @pytest.fixture
@@ -98,7 +91,8 @@ def streamed(file: Path, event: str) -> dict[str, object]:
     """The event, once the file has it."""
     deadline = time.monotonic() + 30
     while True:
-        found = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
+        found = [json.loads(line) for line in lines if line.endswith("\n")]  # the last one may still be written
         if any(one["event"] == event for one in found):
             return next(one for one in found if one["event"] == event)
         assert time.monotonic() < deadline, event
@@ -128,7 +122,7 @@ def test_what_was_stopped_after_the_backup_stays_stopped_after_its_restoration(o
     lost.expect(204, "DELETE", f"factors/{factor['id']}", {"step_up": proof})
     for key in ended:
         with Bot(own.gateway_url, key) as bot:
-            becomes(bot, 401 if key is leaked else 403)
+            bot.becomes(401 if key is leaked else 403)
     last = streamed(tmp_path / "streamed/audit.jsonl", "factor_removed")
 
     names: dict[str, str] = {}
@@ -142,7 +136,7 @@ def test_what_was_stopped_after_the_backup_stays_stopped_after_its_restoration(o
             own.start()
             for key in ended:
                 with Bot(own.gateway_url, key) as bot:
-                    becomes(bot, 200)  # the dump has it alive: that is what the next line is for
+                    bot.becomes(200)  # the dump has it alive: that is what the next line is for
             assert internally(own, "GET", f"accounts/{lost.account}")["factors"]
         elif line.startswith("redis-cli"):
             for file in (own.folder / "redis").glob("*.rdb"):
@@ -166,9 +160,9 @@ def test_what_was_stopped_after_the_backup_stays_stopped_after_its_restoration(o
                     assert run(own, f"{line} --{option}", tmp_path, names).stdout == f"{only}\n"
     for key in ended:
         with Bot(own.gateway_url, key) as bot:
-            becomes(bot, 401 if key is leaked else 403)
+            bot.becomes(401 if key is leaked else 403)
     with Bot(own.gateway_url, kept) as other:
-        becomes(other, 200)
+        other.becomes(200)
     holder = internally(own, "GET", f"accounts/{lost.account}")
     assert (holder["factors"], holder["frozen"]) == ([], True)
     assert internally(own, "GET", f"keys/{leaked['key_id']}")["revoked_reason"] == "found in a public repository"

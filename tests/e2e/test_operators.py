@@ -15,14 +15,6 @@ def status_of(bot) -> str | None:
     return "passes" if answer.status == 200 else answer.code
 
 
-def becomes(bot, wanted: str) -> None:
-    """A change has reached the gate: within a second, as a rule in milliseconds."""
-    deadline = time.monotonic() + 20
-    while status_of(bot) != wanted:
-        assert time.monotonic() < deadline, wanted
-        time.sleep(0.02)
-
-
 def test_why_a_customer_is_refused_is_answered_without_a_log(customer_of, bot_of, operator):
     customer = customer_of()
     key = customer.create_key(**KEY)
@@ -49,7 +41,7 @@ def test_what_matches_is_revoked_and_nothing_else(customer_of, bot_of, operator)
     assert [status_of(bot) for bot in bots] == ["passes", "passes"]
     done = operator("keys", "revoke", *where, "--reason", "case 4711", "--yes")
     assert (done.returncode, "1 key is revoked" in done.stdout) == (0, True), done
-    becomes(bots[0], "invalid_credentials")
+    bots[0].becomes("invalid_credentials")
     assert status_of(bots[1]) == "passes"
     listed = operator("keys", "list", "--account", customer.account)
     assert [line.split()[1] for line in listed.stdout.splitlines()] == ["revoked", "active"]
@@ -64,7 +56,7 @@ def test_a_thaw_does_not_say_that_keys_pass_which_do_not(system, customer_of, bo
     bot = bot_of(customer.create_key(), address="127.0.2.4")
     assert status_of(bot) == "passes"
     assert operator("accounts", "freeze", customer.account, "--reason", "case 4711").returncode == 0
-    becomes(bot, "account_frozen")
+    bot.becomes("account_frozen")
     revoke_kyc(system, customer.account)
     thawed = operator("accounts", "thaw", customer.account, "--reason", "closed")
     assert (thawed.returncode, "none of its keys passes all the same" in thawed.stdout) == (0, True), thawed

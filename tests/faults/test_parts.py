@@ -59,7 +59,8 @@ async def test_one_of_two_servers_is_killed(start, load, upstream, tell):
 )
 async def test_an_upstream_misbehaves_and_recovers(start, load, upstream, request, tell, *, script, code):
     healthy = upstream.script
-    async with start(of_upstreams="response_timeout_ms = 300") as gateway, load(gateway) as running:
+    limit = "response_timeout_ms = 300" if code == "upstream_timeout" else ""  # a busy machine is not to reach it elsewhere
+    async with start(of_upstreams=limit) as gateway, load(gateway) as running:
         upstream.script = script
         for kind in KINDS:
             await running.until(kind, code)

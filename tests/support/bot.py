@@ -3,6 +3,7 @@
 import json
 import secrets
 import ssl
+import time
 from functools import partial
 from http.client import HTTPConnection, HTTPSConnection
 from typing import Any, NamedTuple
@@ -61,6 +62,14 @@ class Bot:
             return self.send(method, target, content, headers or {})
         request = self.sign(method, target, content, skew_ms)
         return self.send(method, request.target, request.body, request.headers | (headers or {}))
+
+    def becomes(self, wanted: int | str) -> Answer:
+        """Ask until the answer has this status or code: a change has reached the gate, as a rule within milliseconds."""
+        deadline = time.monotonic() + 30
+        while wanted not in {(answer := self.call("GET", "/v1/wallets")).status, answer.code}:
+            assert time.monotonic() < deadline, f"not {wanted}: {answer}"
+            time.sleep(0.02)
+        return answer
 
     def signed(self, method: str, target: str, body: bytes = b"", *, skew_ms: int = 0) -> dict[str, str]:
         """The headers of a signed request, to be sent with it or with another one."""

@@ -65,6 +65,7 @@ async def test_every_end_of_a_key_is_told_to_each_upstream_in_order(issuer: Issu
             await owner.execute("UPDATE api_keys SET expires_at = now() - interval '1 minute' WHERE id = $1", expiring)
             await spot.until(5)
             assert told(spot)[4] == ("expired", expiring)
+            await margin.until_tried(1)
             assert margin.events == []
             assert set(margin.tries) == {spot.events[0][0]}, "its first one again and again, under the id that spot was told"
             margin.status = 204

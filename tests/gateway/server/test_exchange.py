@@ -283,6 +283,7 @@ async def test_a_client_that_pipelines_and_does_not_read_is_not_served_on() -> N
         client.pause_reading()
         for _ in range(500):
             client.send(GET)
+        await upstream.got(1)
         previous = -1
         while len(upstream.requests) != previous:  # until nothing moves any more
             previous = len(upstream.requests)
@@ -558,6 +559,7 @@ async def test_a_slow_reader_of_a_huge_response_costs_bounded_memory() -> None:
         client = await served.client()
         client.pause_reading()
         client.send(GET)
+        await served.until(lambda: sent > 0)
         previous = -1
         while sent != previous:  # until nothing moves any more
             previous = sent

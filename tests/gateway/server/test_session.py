@@ -465,12 +465,13 @@ async def test_a_key_that_ends_between_its_log_in_and_its_use_is_noticed():
         assert (await client.closed())[0] == 1008
 
 
-async def test_a_key_that_expires_ends_its_sessions():
-    soon = a_record(expires_ms=clock.now_ms() + 600)
+async def test_a_key_that_expires_ends_its_sessions(monkeypatch):
+    soon = a_record(expires_ms=clock.now_ms() + 3_600_000)
     async with conversation(soon) as talk:
         client, service = await talk.open("mobee")
         client.send(log_in(soon, "mobee"))
         await service.message()
+        monkeypatch.setattr(clock, "now_ms", lambda: soon.expires_ms)
         assert await client.closed() == (1008, "key expired")
 
 
