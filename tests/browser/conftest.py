@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, async_playwright, expect
 
 from gateway.runtime import clock
 from tests.support.lacking import lacking
-from tests.support.pages import Site, Time, Visitor, running_site
+from tests.support.pages import PATIENCE_MS, Site, Time, Visitor, running_site
 
 _ARGUMENTS = [
     "--headless",
@@ -27,6 +27,9 @@ _ARGUMENTS = [
     "--disable-sync",
 ]
 _HOW = "no Chromium on this machine: the pages are NOT tested. Install it with: apt-get install chromium"
+
+
+expect.set_options(timeout=PATIENCE_MS)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -16,6 +16,7 @@ from admin.app import serving
 from admin.config import AdminSettings
 from deploy.local.identity_provider import IdentityProvider
 from gateway.keys.vault import new_entry
+from tests.support.ports import free_port
 from tests.support.stack import Database
 
 INTERNAL_TOKEN = "t" * 32
@@ -23,6 +24,8 @@ GATEWAY_URL = "http://127.0.0.1:8080"
 PHONE = {"width": 390, "height": 844}
 SMALL = {"width": 320, "height": 640}
 DESKTOP = {"width": 1280, "height": 900}
+PATIENCE_MS = 30_000
+"""How long a page may take for what must happen, on a busy machine."""
 DENIED = "navigator.clipboard.writeText = () => Promise.reject(new DOMException('denied', 'NotAllowedError'))"
 """What a web view without the permission to write to the clipboard does."""
 
@@ -68,10 +71,7 @@ class Site:
 @asynccontextmanager
 async def running_site(database: Database, redis_url: str, **settings: Any) -> AsyncIterator[Site]:
     """The admin service and the demo identity provider on free ports, until the block ends."""
-    provider_runner, provider_port = await _listen(web.Application())
-    await provider_runner.cleanup()
-    port_runner, port = await _listen(web.Application())
-    await port_runner.cleanup()
+    provider_port, port = free_port(), free_port()
     issuer = f"http://127.0.0.1:{provider_port}"
     chosen = AdminSettings.model_validate(
         {
@@ -86,19 +86,14 @@ async def running_site(database: Database, redis_url: str, **settings: Any) -> A
             **settings,
         }
     )
-    provider_runner, _ = await _listen(IdentityProvider(issuer, _PROVIDER_KEY).application(), provider_port)
+    provider_runner = web.AppRunner(IdentityProvider(issuer, _PROVIDER_KEY).application(), access_log=None, shutdown_timeout=1)
+    await provider_runner.setup()
+    await web.TCPSite(provider_runner, "127.0.0.1", provider_port).start()
     try:
         async with serving(chosen) as bound:
             yield Site(chosen.public_url, f"http://{bound.internal}", chosen)
     finally:
         await provider_runner.cleanup()
-
-
-async def _listen(application: web.Application, port: int = 0) -> tuple[web.AppRunner, int]:
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    return runner, runner.addresses[0][1]
 
 
 @dataclass
@@ -126,7 +121,7 @@ class Visitor:
     ) -> AsyncIterator["Visitor"]:
         """A fresh browser profile."""
         context = await browser.new_context(locale=locale, viewport=viewport or PHONE, reduced_motion="reduce", **options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(PATIENCE_MS)
         visitor = cls(await context.new_page(), url, time)
         visitor.page.on("console", visitor.heard)
         visitor.page.on("pageerror", lambda error: visitor.complaints.append(f"script: {error}"))

@@ -151,6 +151,7 @@ def test_both_kinds_of_server_start(each_server: RedisServer):
         assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
 
 
+@pytest.mark.usefixtures("patient_with_redis")
 async def test_what_admission_asks_of_redis_holds_on_both_kinds_of_server(each_server: RedisServer):
     client, rate, metrics = redis_client.connect(each_server.url), Rate(100, 60_000), Metrics()
     guard, limiters = ReplayGuard(client, metrics=metrics), [KeyLimiter(client, metrics=metrics) for _ in range(2)]

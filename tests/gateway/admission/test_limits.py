@@ -352,11 +352,12 @@ def test_keys_that_use_their_share_slowly_wait_for_company(apart_ms, hurry):
     assert (inside.pressing(limiter), inside.in_a_hurry(limiter)) == (True, hurry)
 
 
-async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis):
+async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis, monkeypatch):
     client, now_ms = redis_client.connect(own_redis.url), clock.monotonic_ms()
     limiter = KeyLimiter(client, metrics=Metrics())
     limiter.start()
     await admitted(limiter, 1_000)  # the script is known from here on
+    monkeypatch.setattr(limits, "BATCH_SECONDS", 1.0)  # in which this test notes them all
     before = await calls(client)
     for number in range(limits.KEYS_PER_COMMAND):
         limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.URGENT_MS)

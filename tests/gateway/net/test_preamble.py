@@ -256,7 +256,7 @@ async def test_who_finishes_lets_a_handshake_end_and_drops_those_that_do_not(pai
     half[1].write(client_hello("gate.example"))
     await hall.greets(3)
     assert await asyncio.wait_for(half[0].readexactly(1), 20) == b"\x16", "the answer has begun"
-    finishing = spawn(listener.finish(0.5), name="finish")
+    finishing = spawn(listener.finish(2.0), name="finish")
     await late[1].start_tls(trusting(pair)["ssl"], server_hostname="gate.example")
     assert await asyncio.wait_for(late[0].readline(), 20) == b"greeted\n"
     await asyncio.wait_for(finishing, 20)
