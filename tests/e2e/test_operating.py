@@ -80,7 +80,7 @@ def test_another_gateway_runs_from_a_copy_of_the_configuration_and_believes_the_
         assert first_answer(f"http://127.0.0.1:{other}", key, "8.8.4.4").code == "ip_not_allowed"
     finally:
         gateway.send_signal(signal.SIGTERM)
-        assert gateway.wait(20) == 0
+        assert gateway.wait(60) == 0
 
 
 def first_answer(url, key, forwarded_for):

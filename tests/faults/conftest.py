@@ -21,6 +21,8 @@ from tests.support.wire import RecordingUpstream, recording_upstream
 VAULT = new_entry("k1")
 ROUTES = "GET /wallets read spot\nPOST /orders trade spot"
 UNLIMITED = "100000000/minute"
+WINDOW = "[auth]\nclock_window_ms = 60000\n"
+"""A request may wait in a socket's queue until a worker has been started again, which takes long on a busy machine."""
 POSTGRES_SOCKET = ".s.PGSQL.5432"
 
 
@@ -109,6 +111,7 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
         **stores: str,
     ):
         path = tmp_path / f"{name}.toml"
+        window = "" if "[auth]" in more else WINDOW
         path.write_text(
             configuration(
                 postgres=stores.get("postgres", own_postgres.gateway_dsn),
@@ -118,7 +121,7 @@ def write(tmp_path, own_postgres, own_redis, upstream, key):
                 routes=ROUTES.replace(" spot", f" {pool}"),
                 of_upstreams=of_upstreams,
                 workers=workers,
-                more=f'[limits]\nper_key = "{per_key}"\nper_ip_failures = "{UNLIMITED}"\n{more}',
+                more=f'[limits]\nper_key = "{per_key}"\nper_ip_failures = "{UNLIMITED}"\n{window}{more}',
             )
         )
         return path

@@ -20,7 +20,8 @@ from cryptography.x509.oid import NameOID
 from deploy.local.redis import server_binary
 from tests.support.ports import free_port, free_row
 
-SECONDS = 20
+SECONDS = 60
+"""What a scenario waits for comes within so many; only a broken one uses them up."""
 
 
 class RedisProcess:

@@ -12,6 +12,8 @@ from deploy.local.redis import RedisServer
 from gateway.keys.migrate import upgrade
 
 TEMPLATE = "gerbang_template"
+PATIENCE = 90
+"""Seconds that a server may take to start on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def sql(server: PostgresServer, statement: str, database: str = "postgres") -> s
 def start_migrated(data: Path) -> PostgresServer:
     """A running server whose database :data:`TEMPLATE` has the present schema."""
     server = PostgresServer(data, durable=False)
-    server.start()
+    server.start(seconds=PATIENCE)
     sql(server, f"CREATE DATABASE {TEMPLATE}")
     upgrade(server.dsn(TEMPLATE))
     return server
@@ -84,5 +86,5 @@ def fresh_database(server: PostgresServer) -> Iterator[Database]:
 
 def start_redis(data: Path) -> RedisServer:
     server = RedisServer(data, durable=False)
-    server.start()
+    server.start(seconds=PATIENCE)
     return server

@@ -68,7 +68,7 @@ class System:
                 ready.set()
         ready.set()  # it has ended without
 
-    def says(self, words: str, *, seconds: float = 20) -> str:
+    def says(self, words: str, *, seconds: float = 60) -> str:
         """The first line of its output that begins with ``words``, waited for."""
         deadline = time.monotonic() + seconds
         while True:
@@ -78,7 +78,7 @@ class System:
             assert time.monotonic() < deadline, self.output
             time.sleep(0.02)
 
-    def end(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 30) -> int:
+    def end(self, number: signal.Signals = signal.SIGTERM, *, seconds: float = 90) -> int:
         """Send a signal and wait; returns the exit status."""
         self._process.send_signal(number)
         status = self._process.wait(seconds)

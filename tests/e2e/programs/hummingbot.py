@@ -35,9 +35,12 @@ async def trade(bot: BinanceExchange, heard: dict[MarketEvent, asyncio.Queue]) -
     opened = await heard[MarketEvent.BuyOrderCreated].get()
     bot.cancel(PAIR, resting)
     cancelled = await heard[MarketEvent.OrderCancelled].get()
+    held = bot.get_balance("BTC")
     crossing = bot.sell(PAIR, amount, OrderType.MARKET, price)
     filled = await heard[MarketEvent.OrderFilled].get()
     await heard[MarketEvent.SellOrderCompleted].get()
+    while bot.get_balance("BTC") == held:  # noqa: ASYNC110  # a message of its own tells of it, and the bot tells nobody
+        await asyncio.sleep(0.05)
     return {
         "ready": all(bot.status_dict.values()),
         "opened": opened.order_id == resting,
@@ -59,7 +62,7 @@ async def main() -> dict[str, object]:
         clock.add_iterator(bot)
         ticking = asyncio.ensure_future(clock.run())
         try:
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(110):
                 return await trade(bot, heard)
         finally:
             ticking.cancel()

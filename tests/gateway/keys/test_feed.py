@@ -247,14 +247,19 @@ async def count(world, table: str = "key_changes") -> int:
     return await world.admin.fetchval(f"SELECT count(*) FROM {table}")
 
 
+async def prune_all(world, stores) -> None:
+    """What is under way in any database of the server, such as an ANALYZE of its own, holds pruning back."""
+    async with asyncio.timeout(30):
+        while await count(world):
+            await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+
+
 async def test_what_is_old_goes_and_the_newest_mark_stays(world, stores):
     await world.key()
     await feed.mark_and_prune(stores, marked_s=0, kept_s=900)
     assert await count(world) == 1
     await world.key()
-    for _ in range(3):
-        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
-    assert await count(world) == 0
+    await prune_all(world, stores)
     assert await count(world, "key_feed_marks") >= 1
 
 
@@ -278,10 +283,10 @@ async def test_a_reader_that_reads_in_time_has_no_gap_however_long_transactions_
         await gate.read()
         await transaction.commit()
     await gate.read()
-    for _ in range(2):
-        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
-        await gate.read()
-    assert await count(world) == 0
+    async with asyncio.timeout(30):
+        while await count(world):
+            await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+            await gate.read()
     assert gate.metrics.key_rereads == 0
 
 
@@ -297,8 +302,7 @@ async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, 
     gate = await world.gate()
     await gate.lookup.fetch(record.key_id)
     await world.key()
-    for _ in range(3):
-        await feed.mark_and_prune(stores, marked_s=0, kept_s=0)
+    await prune_all(world, stores)
     assert await gap_of(gate, world, record)
     assert not await gap_of(gate, world, record) or gate.peek(record.key_id) == record
 
