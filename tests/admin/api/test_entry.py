@@ -136,8 +136,9 @@ async def test_an_account_that_asks_too_much_is_slowed_down(issuer: Issuer, data
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(issuer: Issuer, database: Database, redis_url: str) -> None:
-    settings = settings_for(issuer, database.admin_dsn, redis_url, limits={"request_timeout_ms": 300})
+    settings = settings_for(issuer, database.admin_dsn, redis_url, limits={"request_timeout_ms": 1_000})
     async with running_service(settings, issuer) as service:
+        assert (await service.customer().call("GET", "account")).status == 200  # the provider's keys are there: only the body is missing
         host, port = service.public.removeprefix("http://").split(":")
         reader, writer = await asyncio.open_connection(host, int(port))
         token = service.customer().headers["Authorization"]
