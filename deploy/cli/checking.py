@@ -45,11 +45,13 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
                 read_facts(settings.docs.gateway_config)
             click.echo(f"{file}: a valid admin configuration")
             return
+        from gateway.admission.verdict import notes as decision_notes
         from gateway.net.client_ip import notes as client_ip_notes
         from gateway.process.configuration import load as compile_gateway
 
         configuration = compile_gateway(file)
-        for where, note in client_ip_notes(configuration.settings.client_ip):
+        gateway = configuration.settings
+        for where, note in client_ip_notes(gateway.client_ip) + decision_notes(gateway):
             click.echo(f"note: {where}: {note}", err=True)
     if explain is None:
         click.echo(f"{file}: a valid gateway configuration, {counted(len(configuration.settings.routes), 'route')}")

@@ -7,6 +7,7 @@ from admin.config import AdminSettings
 from deploy.doctor import peers, stores
 from deploy.doctor.findings import Finding, Findings
 from deploy.doctor.proxies import proxies_as_configured
+from gateway.admission.verdict import notes
 from gateway.config.settings import GatewaySettings
 
 __all__ = ["Finding", "examine"]
@@ -35,6 +36,8 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
     if settings.listen.tls is not None:
         yield peers.certificate("listen.tls", settings.listen.tls)
     if isinstance(settings, GatewaySettings):
+        for where, text in notes(settings):
+            yield Finding("note", where, text)
         yield peers.assertion_keys(settings)
         for name, upstream in settings.upstreams.items():
             for server in upstream.servers:

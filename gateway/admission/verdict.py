@@ -99,6 +99,33 @@ def shadow_allowed(refusal: Refusal, request_id: str = "") -> Verdict:
     return Verdict(200, [*NO_IDENTITY, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
 
 
+def is_unseen(route: Route, *, whole: bool) -> bool:
+    """Whether the gate vouches for a signature without having seen all content that can reach the upstream.
+
+    :param whole: see :attr:`CheckRequest.whole`
+    """
+    return not whole and route.scope != "public"
+
+
+def notes(settings: "GatewaySettings") -> list[tuple[str, str]]:
+    """Notes of ``gerbang check`` and ``gerbang doctor`` on a valid configuration: key and text."""
+    if "unseen_content" in settings.auth.model_fields_set or not settings.client_ip.trusted_proxies:
+        return []  # it was chosen, or nobody may ask for decisions
+    return [("auth.unseen_content", _NOT_CHOSEN)]
+
+
+_NOT_CHOSEN = (
+    'not set, so "ignore": the decision endpoint admits a GET or HEAD of a read route, although the proxy does not state what becomes of '
+    'content. Set "refuse" if no proxy asks for decisions or all of them state it (deploy/README.md, "Decisions for another proxy"), '
+    '"ignore" to keep this'
+)
+UNSTATED = (
+    "the proxy does not state what becomes of content: append content=dropped or content=sent to its decision URL, then set "
+    'auth.unseen_content = "refuse" (deploy/README.md, "Decisions for another proxy")'
+)
+"""The warning about a proxy whose request was admitted although :func:`is_unseen`."""
+
+
 async def decide(
     gate: Gate,
     request: Request,
@@ -150,7 +177,7 @@ def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole
             raise MalformedRequest(
                 f"the field {name.decode('latin-1')!r} is not forwarded by this gateway: leave it out, or let the proxy remove it"
             )
-    if not whole and route.scope != "public" and not (settings.auth.unseen_content == "ignore" and _content_has_no_effect(request, route)):
+    if is_unseen(route, whole=whole) and not (settings.auth.unseen_content == "ignore" and _content_has_no_effect(request, route)):
         raise MalformedRequest(
             "the proxy did not send the body, so it cannot be verified: forward this route to the gateway's public port, or state in the "
             "proxy's configuration what becomes of the body (?content=dropped or ?content=sent)"

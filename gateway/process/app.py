@@ -21,7 +21,7 @@ from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.admission.services import Services
-from gateway.admission.verdict import CheckRequest, Verdict, decide, refused, shadow_allowed
+from gateway.admission.verdict import UNSTATED, CheckRequest, Verdict, decide, is_unseen, refused, shadow_allowed
 from gateway.assertion import Signer, SigningKey
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
@@ -58,6 +58,9 @@ LOOKUP_SECONDS = 2.0
 
 DECISION_US = 200
 """Approximate microseconds of a decision for a proxy."""
+
+UNSTATED_PEERS = 64
+"""Maximum number of proxies that are warned about."""
 
 SHADOW = "the decision endpoint allows every request: auth.enforce is shadow"
 
@@ -111,6 +114,7 @@ class App:
         self._upstreams.commit(prepared.pools)
         self._serving = self._serving_of(prepared, _tracing(settings.telemetry))
         self._deciding = prepared.deciding
+        self._unstated: set[str] = set()
         self._log_shadow()
         self._plane = Plane(
             settings, self._serving, outbox=self._upstreams.outbox, tunnels=self._tunnels, ticker=self._ticker, metrics=self.metrics
@@ -169,6 +173,8 @@ class App:
         request = check.request(received_ms=clock.now_ms(), request_id=self._plane.worker.next_request_id())
 
         def note(outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
+            if isinstance(outcome, Admitted) and is_unseen(outcome.route, whole=check.whole):
+                self._note_unstated(check.peer)
             if shadow:
                 self._note_shadow(serving, outcome, request, pattern)
             elif isinstance(outcome, Refusal):
@@ -192,6 +198,13 @@ class App:
             identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
             note=note,
         )
+
+    def _note_unstated(self, peer: str) -> None:
+        """Count a request admitted without a statement about its content, and warn once about each proxy."""
+        self.metrics.decisions_unstated += 1
+        if peer not in self._unstated and len(self._unstated) < UNSTATED_PEERS:
+            self._unstated.add(peer)
+            _log.warning("content_unstated", peer=peer, detail=UNSTATED)
 
     def _note_shadow(self, serving: Serving, outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
         """Count what would have been decided. Every refusal is logged, whatever the access log's share."""

@@ -72,6 +72,11 @@ class Metrics:
         "shadow_decisions", "Decisions that the decision endpoint would have made without shadow mode.", "route", "outcome"
     )
 
+    decisions_unstated: int = _counter(
+        "decisions_unstated",
+        "Signed requests that the decision endpoint admitted without a statement of what becomes of content.",
+    )
+
     # Clients' connections.
     connections: int = _gauge("connections", "Open client connections.")
     connections_accepted: int = _counter("connections_accepted", "Client connections accepted.")

@@ -1,5 +1,6 @@
 """gerbang check: a good configuration passes, a bad one names everything that is wrong with it, a request is explained."""
 
+import re
 import shutil
 import tomllib
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli import main
+from gateway.admission.verdict import UNSTATED
 
 CONFIG = Path(__file__).parents[3] / "config"
 EXAMPLE = CONFIG / "gateway.toml"
@@ -126,6 +128,22 @@ def test_a_request_is_explained(request_line, lines):
 def test_a_request_that_would_not_pass_is_told_as_the_gate_would(request_line, status, told):
     result = check(EXAMPLE, "--explain", request_line)
     assert (result.exit_code, told in result.stderr) == (status, True), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("setting", "trusted", "noted"),
+    [("", '["192.0.2.10/32"]', True), ("", "[]", False), ("ignore", '["192.0.2.10/32"]', False), ("refuse", '["192.0.2.10/32"]', False)],
+)
+def test_content_that_no_proxy_speaks_of_is_noted_until_somebody_has_chosen(tmp_path, setting, trusted, noted):
+    file = tmp_path / "gateway.toml"
+    text = re.sub(r"(?m)^unseen_content = .*$", f'unseen_content = "{setting}"' if setting else "", EXAMPLE.read_text())
+    file.write_text(text.replace("trusted_proxies = []", f"trusted_proxies = {trusted}"))
+    result = check(file)
+    assert result.exit_code == 0, result.output
+    assert ("note: auth.unseen_content: not set" in result.stderr) is noted
+    guide = (CONFIG.parent / "deploy" / "README.md").read_text()
+    for section in re.findall(r'deploy/README.md, "([^"]+)"', result.stderr + UNSTATED):
+        assert f"## {section}\n" in guide
 
 
 def test_file_references_are_read_beside_the_file(tmp_path, monkeypatch):

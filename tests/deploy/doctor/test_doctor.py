@@ -93,6 +93,12 @@ async def test_of_a_gateway_in_order_nothing_is_wrong_and_a_line_stands_for_each
     assert "opens every stored secret (2)" in [finding.text for finding in found]
 
 
+async def test_content_that_no_proxy_speaks_of_is_noted_until_somebody_has_chosen(scene: Scene, upstream: str) -> None:
+    for auth, levels in (({}, ["note"]), ({"unseen_content": "ignore"}, [])):
+        found = await said(scene.settings(upstream, auth=auth))
+        assert [finding.level for finding in found if finding.about == "auth.unseen_content"] == levels
+
+
 async def test_a_superuser_and_a_role_that_may_do_too_much_are_found(scene: Scene, upstream: str) -> None:
     for dsn, told in ((scene.database.owner_dsn, "is a superuser"), (scene.database.admin_dsn, "can do more than read keys")):
         stores = {"postgres": dsn, "redis": scene.redis_url}

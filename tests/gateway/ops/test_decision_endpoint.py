@@ -7,15 +7,16 @@ from itertools import product
 import aiohttp
 
 from deploy.signing import sign
+from gateway.process.app import UNSTATED_PEERS
 from gateway.runtime import clock
 from tests.support.decisions import IDENTITY, TRUSTED, signed, signing_key
 from tests.support.running import running
 
 
-async def ask(gateway, headers, *, how="nginx?content=dropped", method="GET", data=None):
+async def ask(gateway, headers, *, how="nginx?content=dropped", method="GET", data=None, peer="127.0.0.1"):
     host, port = gateway.ops
     async with (
-        aiohttp.ClientSession() as session,
+        aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=(peer, 0))) as session,
         session.request(method, f"http://{host}:{port}/decision/{how}", headers=headers, data=data) as answer,
     ):
         return answer.status, answer.headers, await answer.read()
@@ -150,6 +151,28 @@ async def test_where_it_is_so_configured_no_content_goes_unseen(write, key):
             status, headers, _ = await ask(gateway, signed(key, "GET", "/wallets") | told, how=way)
             assert (status, headers["X-Gerbang-Code"]) == (403 if way == "nginx" else 400, "malformed_request")
             assert (await ask(gateway, signed(key, "GET", "/wallets") | told, how=f"{way}?content=dropped"))[0] == 200
+
+
+async def test_what_is_admitted_without_a_statement_is_counted_and_each_such_proxy_is_named_once(write, key):
+    proxies = [f"127.0.0.{number}" for number in range(2, UNSTATED_PEERS + 4)]
+    async with running(write('[client_ip]\ntrusted_proxies = ["127.0.0.0/8"]')) as gateway:
+
+        async def asks(way, method, target, *, peer="127.0.0.1"):
+            told = of(method, target) if way.startswith("nginx") else forwarded(method, target)
+            return (await ask(gateway, signed(key, method, target) | told, how=way, peer=peer))[0]
+
+        assert await asks("forward-auth?content=dropped", "GET", "/wallets") == 200  # stated
+        assert await asks("forward-auth", "GET", "/public") == 200  # nothing is signed
+        assert await asks("forward-auth", "POST", "/orders") == 400  # refused
+        assert await gateway.metric("gerbang_decisions_unstated_total") == 0
+        for peer in (proxies[0], *proxies):
+            assert await asks("nginx", "GET", "/wallets", peer=peer) == 200
+        assert await gateway.metric("gerbang_decisions_unstated_total") == len(proxies) + 1
+        await gateway.ask("POST", "/reload")
+        await gateway.event("reload")  # all lines before it are here
+        warned = [line["peer"] for line in gateway.log if line["event"] == "content_unstated"]
+        assert warned == proxies[:UNSTATED_PEERS]
+        assert "unseen_content" in (await gateway.event("content_unstated", level="warning"))["detail"]
 
 
 async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(gate, key):
