@@ -60,6 +60,18 @@ class Condition:
             self.succeeded()
         self.up = up
 
+    def taken_over(self, *, checked: bool, alone: bool) -> "Condition":
+        """The state with which another pool begins to use this server. A copy: each pool has checks and failures of its own.
+
+        :param checked: whether that pool has active checks, without which it would never find the server up again
+        :param alone: whether it has no other server, so that this one is not ejected
+        """
+        condition = Condition()
+        condition.up = self.up or not checked
+        if not alone:
+            condition.failures, condition._ejection_ms, condition._out_until_ms = self.failures, self._ejection_ms, self._out_until_ms
+        return condition
+
 
 class Candidate(Protocol):
     """A server, as :func:`choose` sees it."""

@@ -198,11 +198,9 @@ class UpstreamServer(Owner):
             call.queue_timeout()
 
     def inherit(self, condition: Condition | None) -> None:
-        """Take over the state of the same server from its previous settings; up, if there are no active checks any more to detect that."""
+        """Begin with the state of the same server in the pool that used it before."""
         if condition is not None:
-            self.condition = condition
-            if self.settings.health is None:
-                condition.up = True
+            self.condition = condition.taken_over(checked=self.settings.health is not None, alone=self._alone)
 
     def retire(self) -> None:
         """Close idle connections now, and busy ones when they become idle: the server is no longer configured."""

@@ -52,7 +52,7 @@ class Upstreams:
         return pools
 
     def commit(self, pools: Pools) -> None:
-        """Use the pools from :meth:`prepare`. Needs a running loop. A server's state is kept, by URL, when its pool is replaced."""
+        """Use the pools from :meth:`prepare`. Needs a running loop. A new pool begins with what is known of its servers, by URL."""
         old, self.pools = self.pools, pools
         known = {(name, server.url): server.condition for name, pool in old.items() for server in pool.servers}
         elsewhere = {url: condition for (_, url), condition in known.items()}

@@ -18,6 +18,7 @@ _EXPOSED: Final = (
     b"X-MBX-USED-WEIGHT-1M, X-MBX-ORDER-COUNT-1M"
 )
 _VARY: Final = b"vary: Origin\r\n"
+_ORIGIN_LINE: Final = re.compile(rb"(?i)\r\norigin:([^\r\n]*)(?=\r\n)")
 _TOKEN: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]{1,64}")
 _NAMES: Final = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z, ]{1,2048}")
 
@@ -40,6 +41,14 @@ class Cors:
     def lines(self, request: Request) -> bytes:
         """The CORS field lines of any answer to this request."""
         return self._lines.get(_origin(request), _VARY)
+
+    def lines_for_head(self, received: bytes) -> bytes:
+        """The CORS field lines of the refusal of a head that cannot be read as a request, by the ``Origin`` line in it.
+
+        :param received: what was received of the head
+        """
+        sent = _ORIGIN_LINE.findall(received)
+        return self._lines.get(sent[0].strip(b" \t") if len(sent) == 1 else b"", _VARY)
 
     def preflight(self, request: Request) -> Answer | None:
         """The answer to a preflight from an allowed origin, for any path: a missing route is reported to the request itself.

@@ -117,12 +117,19 @@ class RequestReader(Reader):
             if self._peer:
                 remember(_of_peer, self._peer, self._shapes, PEERS)
 
+    def partial_head(self, data: bytes) -> bytes:
+        """What was received of a refused head.
+
+        :param data: the last input of :meth:`read_head`
+        """
+        return self._held + data
+
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
         """Method and path of a refused head, as far as received, which determine the form of the refusal.
 
         :param data: the last input of :meth:`read_head`
         """
-        parts = (self._held + data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
+        parts = self.partial_head(data).removeprefix(b"\r\n").partition(b"\r\n")[0].split(b" ")
         if len(parts) not in (2, 3):
             return b"", b""
         target = parts[1]

@@ -225,7 +225,7 @@ class ClientConnection(ClientEnd):
             elif reader.begun and self._state == IDLE:
                 self._enter(HEAD)
         except Refusal as refusal:
-            self._refuse(refusal, reader.partial_line(data))
+            self._refuse(refusal, reader.partial_line(data), reader.partial_head(data))
 
     def _read_body(self, data: bytes) -> None:
         """Read inside a request's content."""
@@ -456,7 +456,8 @@ class ClientConnection(ClientEnd):
             self._enter(state)  # the delay is ours
         elif state == HEAD and self._reader.begun:
             timeouts["header"] += 1
-            self._refuse(RequestTimeout("the header section was not received in time", close=True), self._reader.partial_line(b""))
+            late = RequestTimeout("the header section was not received in time", close=True)
+            self._refuse(late, self._reader.partial_line(b""), self._reader.partial_head(b""))
         elif state <= IDLE:
             timeouts["idle"] += 1
             self.close_idle()
@@ -481,13 +482,15 @@ class ClientConnection(ClientEnd):
             self._worker.metrics.timeouts["write"] += 1
         self.transport.abort()
 
-    def _refuse(self, refusal: Refusal, partial: tuple[bytes, bytes] = (b"", b"")) -> None:
+    def _refuse(self, refusal: Refusal, partial: tuple[bytes, bytes] = (b"", b""), head: bytes = b"") -> None:
         """Answer bytes that are not a valid request, and close.
 
         :param partial: method and path, as far as known
+        :param head: what was received of the head
         """
         worker, serving = self._worker, self._worker.serving
         worker.refused(serving, refusal, None)
         given = serving.gate.render(refusal, None, worker.next_request_id(), partial)
-        self.write(answer.own(given, date=worker.date, more=b"", keep_alive=False, http10=False, head_only=False))
+        cors = b"" if serving.cors is None else serving.cors.lines_for_head(head)
+        self.write(answer.own(given, date=worker.date, more=cors, keep_alive=False, http10=False, head_only=False))
         self.close()

@@ -72,3 +72,24 @@ def test_a_check_that_passes_again_ends_an_ejection() -> None:
     condition.checked(up=False)
     condition.checked(up=True)
     assert condition.usable(0)
+
+
+def test_another_pool_begins_with_what_was_known_and_goes_its_own_way() -> None:
+    known = Condition()
+    failing(known)
+    known.checked(up=False)
+    taken = known.taken_over(checked=True, alone=False)
+    assert (taken.up, taken.failures, taken.ejected(0)) == (False, FAILURES_TO_EJECT, True)
+    taken.checked(up=True)
+    assert (known.up, known.ejected(0)) == (False, True)
+    known.failed(0)
+    assert (taken.failures, taken.ejected(0)) == (0, False)
+
+
+def test_a_pool_takes_over_nothing_that_it_could_never_find_ended() -> None:
+    known = Condition()
+    failing(known)
+    known.checked(up=False)
+    assert known.taken_over(checked=False, alone=False).up  # nobody checks
+    alone = known.taken_over(checked=True, alone=True)
+    assert (alone.up, alone.failures, alone.ejected(0)) == (False, 0, False)  # a lone server is not ejected

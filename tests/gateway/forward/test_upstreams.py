@@ -540,10 +540,34 @@ async def test_a_reload_keeps_what_is_known_of_a_server() -> None:
             served.reload(upstreams={"renamed": {**spot, "max_connections": 7}, "spot": {**spot, "max_connections": 9}})
             for pool in served.upstreams.pools.values():
                 assert pool is not before
-                assert [server.condition for server in pool.servers] == [server.condition for server in before.servers]
+                now_ms = served.plane.worker.ticker.now_ms
+                assert [server.condition.ejected(now_ms) for server in pool.servers] == [True, False]
             for _ in range(6):
                 assert (await client.ask(GET)).status == 200
             assert len(bad.requests) == seen
+
+
+async def test_what_one_upstream_finds_of_a_server_takes_it_from_no_other() -> None:
+    """They may ask for another health path, or for none: then nothing would ever find the server up again."""
+    async with recording_upstream(answering(b"HTTP/1.1 500 No\r\nContent-Length: 0\r\n\r\n")) as upstream:
+        other = {"servers": (upstream.url,), "health": {"path": "/health", "interval_ms": 60_000}}
+        spot = {"servers": (upstream.url,)}
+        async with serving(upstream, spot=spot) as served:
+            served.reload(upstreams={"spot": spot, "other": other})
+            pools = served.upstreams.pools
+            await served.until(lambda: not pools["other"].servers[0].condition.up)
+            assert pools["spot"].usable_servers() == 1
+            served.reload(upstreams={"spot": {**spot, "connect_timeout_ms": 999}, "other": other})
+            assert [pool.usable_servers() for pool in served.upstreams.pools.values()] == [1, 0]
+
+
+async def test_a_server_that_a_reload_leaves_alone_is_in_use() -> None:
+    async with recording_upstream(answering(b"", close=True)) as bad, recording_upstream() as good, serving(bad, good) as served:
+        client = await served.client()
+        while not served.upstreams.pools["spot"].servers[0].condition.ejected(served.plane.worker.ticker.now_ms):
+            assert (await client.ask(GET)).status == 200
+        served.reload(upstreams={"spot": {"servers": (bad.url,)}})
+        assert served.upstreams.pools["spot"].usable_servers() == 1
 
 
 async def test_a_server_that_was_down_is_up_when_nobody_checks_it_any_more() -> None:

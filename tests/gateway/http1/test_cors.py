@@ -54,6 +54,25 @@ def test_two_origins_are_none() -> None:
     assert CORS.preflight(request(b"OPTIONS", *both, (b"access-control-request-method", b"GET"))) is None
 
 
+@pytest.mark.parametrize(
+    ("received", "allowed"),
+    [
+        (b"GET / HTTP/1.1\r\nOrigin: https://app.example\r\n\r\n", True),
+        (b"GET / HTTP/1.1\r\nX_Account_Id: a\r\norigin:\thttps://app.example \r\nX: aaaa", True),
+        (b"GET / HTTP/1.1\r\nOrigin: https://app.example", False),  # it may go on
+        (b"GET / HTTP/1.1\r\nOrigin: https://app.example\r\nOrigin: https://app.example\r\n", False),
+        (b"GET / HTTP/1.1\r\nOrigin: https://evil.example\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nX-Origin: https://app.example\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\nX: Origin: https://app.example\r\n\r\n", False),
+        (b"GET / HTTP/1.1\r\n", False),
+        (b"", False),
+    ],
+)
+def test_of_a_head_that_cannot_be_read_the_origin_is_that_of_its_only_line(received: bytes, allowed: bool) -> None:
+    expected = CORS.lines(request(b"GET", (b"origin", APP))) if allowed else b"vary: Origin\r\n"
+    assert CORS.lines_for_head(received) == expected
+
+
 @pytest.mark.parametrize("asked", [b"", b"G T", b"GET\x01", b"x" * 65])
 def test_what_asks_for_no_method_is_no_preflight(asked: bytes) -> None:
     assert preflight(asked=asked) is None

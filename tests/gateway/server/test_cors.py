@@ -1,5 +1,7 @@
 """Pages of another origin: preflights answered by the gate, refusals and limits readable, a service's own answers too."""
 
+import pytest
+
 from gateway.errors import RateLimited
 from tests.support.plane import ScriptedGate, serving
 from tests.support.wire import answering, recording_upstream
@@ -30,6 +32,14 @@ async def test_a_page_reads_a_refusal_and_when_to_come_back() -> None:
         exposed = (given.header("access-control-expose-headers") or "").split(", ")
         assert {"Retry-After", "RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset"} <= {*exposed}
         assert given.header("retry-after") == "3"
+
+
+@pytest.mark.parametrize("fields", [b"X_Account_Id: a\r\n", b"X: " + b"a" * 20_000 + b"\r\n", b"Content-Length: x\r\n", b"Host: b\r\n"])
+async def test_a_page_reads_why_a_head_is_refused_too(fields: bytes) -> None:
+    async with serving(**ALLOWED) as served:
+        given = await (await served.client()).ask(b"GET /read HTTP/1.1\r\n" + PAGE + fields + b"\r\n")
+        assert given.status in (400, 431)
+        assert given.header("access-control-allow-origin") == "https://app.example"
 
 
 async def test_a_page_reads_a_services_answer_by_the_gates_fields_alone() -> None:
