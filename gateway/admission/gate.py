@@ -82,7 +82,8 @@ class Gate:
         """
         if head.query is not None and not _QUERY.fullmatch(head.query):
             raise AmbiguousPath("the query contains a fragment (#), or a control, space or non-ASCII byte; percent-encode it")
-        route = self.routes.match(head.method, head.path)
+        literal = self.routes.literal.get((head.method, head.path))
+        route = literal if literal is not None else self.routes.match(head.method, head.path)
         if route.maintenance:
             rules.check_open(route)
         return route
@@ -166,7 +167,7 @@ class Gate:
         client = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
         if route.scope == "public":
             self._check_public(client, inbound, route)
-            return Admitted(route, None, client.address, secure=client.secure)
+            return Admitted(route, None, client.address, b"", None, None, None, None, client.secure)
         authentication = self._authentication
         principal: Principal | None = None
         claimed = ""

@@ -242,9 +242,8 @@ class KeyLimiter:
         self._wake.clear()
         self._urgent.clear()
         self._due_now.clear()
-        settlements = [self._take(share) for share in due]
-        for start in range(0, max(1, len(settlements)), MAX_BATCH):
-            batch = settlements[start : start + MAX_BATCH]
+        for start in range(0, max(1, len(due)), MAX_BATCH):
+            batch = [self._take(share) for share in due[start : start + MAX_BATCH]]
             sent_ms = clock.monotonic_ms()
             try:
                 with translated():
@@ -252,10 +251,10 @@ class KeyLimiter:
                 for settlement, answer in zip(batch, answers, strict=True):
                     settlement.share.learn(answer, sent_ms)
             except asyncio.CancelledError:
-                _release(settlements[start:])
+                _release(batch)
                 raise
             except Exception as error:
-                self._redis_failed(settlements[start:], error)
+                self._redis_failed(batch, error)
                 if not isinstance(error, StoreUnavailable):  # a defect, which retrying will not fix
                     raise
                 return

@@ -25,7 +25,7 @@ from redis.asyncio import Redis
 from gateway.admission.unrecorded import Unrecorded
 from gateway.errors import Refusal, ReplayedRequest, ReplayGuardUnavailable, StoreUnavailable
 from gateway.keys.redis_client import translated
-from gateway.keys.redis_line import RedisLine, packed, packed_set
+from gateway.keys.redis_line import Command, RedisLine, ask_all, packed_set
 from gateway.runtime import clock
 from gateway.runtime.tasks import StallTolerantTimeout, spawn
 from gateway.telemetry.metrics import Metrics
@@ -47,8 +47,6 @@ _log = structlog.get_logger(__name__)
 
 Answered = Callable[[Refusal | None], None]
 """Called with the refusal of a claim; ``None``: it was the first."""
-Command = bytes | tuple[str | bytes | int, ...]
-"""Packed, or as redis-py's arguments."""
 
 
 class _Claim:
@@ -161,19 +159,9 @@ class ReplayGuard:
         try:
             with translated():
                 async with StallTolerantTimeout(TIMEOUT_SECONDS):
-                    return await self._replies(commands)
+                    return await ask_all(self._redis, self._line, commands)
         except StoreUnavailable as error:
             return [error] * len(commands)
-
-    async def _replies(self, commands: list[Command]) -> Sequence[object]:
-        if self._line is not None:
-            return await self._line.ask(
-                b"".join([command if isinstance(command, bytes) else packed(command) for command in commands]), len(commands)
-            )
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        return await pipeline.execute(raise_on_error=False)
 
     def _passed_before(self, claim: _Claim) -> bool:
         """Whether the signature was used while Redis was unavailable, in a way that rules out this claim."""

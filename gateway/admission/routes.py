@@ -116,7 +116,8 @@ class RouteTable:
 
     def __init__(self) -> None:
         self.routes: list[Route] = []
-        self._literal: dict[tuple[bytes, bytes], Route] = {}
+        self.literal: dict[tuple[bytes, bytes], Route] = {}
+        """By method and path, those without parameters: the hot path reads it directly."""
         self._root = _Node()
 
     @classmethod
@@ -155,7 +156,7 @@ class RouteTable:
         :raises NoRoute: no route matches the path
         :raises MethodNotAllowed: routes match the path, but not the method
         """
-        route = self._literal.get((method, path))
+        route = self.literal.get((method, path))
         return route if route is not None else self._search(method, path)
 
     def patterns(self) -> Iterator[str]:
@@ -216,7 +217,7 @@ class RouteTable:
             leaves.setdefault(method, route)
         if "{" not in route.pattern:
             path = route.pattern.partition(" ")[2].encode()
-            self._literal.update({(method, path): route for method in methods})
+            self.literal.update({(method, path): route for method in methods})
 
 
 def _methods(route: Route, table: Mapping[str, "MethodConfig"]) -> dict[str, Route]:

@@ -38,9 +38,9 @@ class Call(Waiter):
         "_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "_waited", "connection", "method", "pool", "server",
     )  # fmt: skip
 
-    def __init__(
-        self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], *,
-        streamed: bool = False, upgrade: bool = False, once: bool = False, last: bool = False, client: str = "",
+    def __init__(  # noqa: PLR0917  # by position, where it is made on the hot path: interpreted, keywords cost more than the rest
+        self, pool: Pool, receiver: Receiver, method: bytes, parts: list[bytes], streamed: bool, upgrade: bool, once: bool, last: bool,
+        client: str,
     ) -> None:  # fmt: skip
         self.pool = pool
         self.client = client

@@ -63,11 +63,25 @@ class RequestReader(Reader):
         :param max_bytes: maximum size of the head, and of trailers
         :raises Refusal: it is malformed, or the end of the request is ambiguous; the connection must be closed
         """
-        if not self._held and self._read_known(data, max_bytes):
-            return True
+        if not self._held:
+            for shape in self._shapes:
+                if shape.recognizes(data) and shape.size <= max_bytes:
+                    self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, shape.framing, shape
+                    self._special = None  # the framing does not belong to the fields read last
+                    self.rest = data[shape.size :]
+                    self._strange = 0
+                    if shape.framing.length:
+                        self._begin_content(shape.framing.length, max_bytes, padded=False)
+                    else:
+                        self.ended = True
+                    return True
         head = self._take_head(data, max_bytes)
-        if not head:
-            return False
+        if head:
+            self._read_new(head, max_bytes)
+        return bool(head)
+
+    def _read_new(self, head: bytes, max_bytes: int) -> None:
+        """Parse a head that is not of a known shape."""
         lines = head[:-4].split(b"\r\n")
         if not lines[0]:
             del lines[0]  # the one empty line
@@ -86,26 +100,6 @@ class RequestReader(Reader):
         if not framing.alone:
             self._renew()
         self._begin_content(framing.length, max_bytes, padded=False)
-        return True
-
-    def _read_known(self, data: bytes, max_bytes: int) -> bool:
-        """Recognize a head of a known shape; the bytes after it become ``rest``."""
-        for shape in self._shapes:
-            if not shape.recognizes(data):
-                continue
-            size, framing = shape.size, shape.framing
-            if size > max_bytes:
-                return False
-            self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, framing, shape
-            self._special = None  # the framing does not belong to the fields read last
-            self.rest = data[size:]
-            self._strange = 0
-            if framing.length:
-                self._begin_content(framing.length, max_bytes, padded=False)
-            else:
-                self.ended = True
-            return True
-        return False
 
     def _remember_shape(self, head: bytes, line: RequestLine, fields: list[Field], framing: Framing) -> None:
         self._strange += 1

@@ -52,8 +52,15 @@ class ResponseReader(Reader):
         :raises Unframable: the framing is ambiguous; none of these bytes may be used
         """
         self.interims = _NONE
-        if self.head is None and self._read_known(data):
-            return
+        if self.head is None and not (self._held or self._head_only):  # usually a complete response whose head is cached
+            end = data.find(HEAD_END) + 4
+            head = KNOWN_HEADS.get(data[:end])
+            if head is not None and head.status >= 200 and head.length == len(data) - end and end <= self._room:
+                self.head, self.content, self.ended = head, data[end:], True
+                return
+        self._feed_further(data)
+
+    def _feed_further(self, data: bytes) -> None:
         self.content = b""
         try:
             while self.head is None:
@@ -76,19 +83,6 @@ class ResponseReader(Reader):
     def end_of_input(self) -> bool:
         """The server has closed its side. Returns whether that properly ends the response."""
         return self.head is not None and not self.ended and self._left == UNTIL_CLOSE
-
-    def _read_known(self, data: bytes) -> bool:
-        """Read a complete response whose head is cached, without llhttp: the common case."""
-        if self._held or self._head_only:
-            return False
-        end = data.find(HEAD_END) + 4
-        head = KNOWN_HEADS.get(data[:end])
-        if head is None or head.status < 200 or head.length != len(data) - end or end > self._room:
-            return False
-        self.head = head
-        self.content = data[end:]
-        self.ended = True
-        return True
 
     def _next_head(self, data: bytes) -> ResponseHead | None:
         """The next complete head; ``None``: it is incomplete. A cached head is not passed to llhttp again."""

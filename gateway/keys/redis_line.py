@@ -6,7 +6,7 @@ primary is dropped, so that no late reply can be mistaken for another and the ne
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, cast
 
 import hiredis
@@ -16,6 +16,9 @@ from gateway.runtime.tasks import spawn
 
 _ELSEWHERE: Final = ("READONLY", "LOADING", "MASTERDOWN")
 """Errors of a server that currently refuses writes, while another may accept them."""
+
+Command = bytes | tuple[str | bytes | int, ...]
+"""Packed, or as redis-py's arguments."""
 
 _SET: Final = b"*6\r\n$3\r\nSET\r\n$%d\r\n%b\r\n$%d\r\n%b\r\n$2\r\nPX\r\n$%d\r\n%b\r\n$2\r\nNX\r\n"
 
@@ -141,6 +144,21 @@ class RedisLine:
                 return connection
             connection.drop()
         return None
+
+
+async def ask_all(redis: Any, line: RedisLine | None, commands: Sequence[Command]) -> Sequence[object]:
+    """Send commands, whose keys may be on several servers, and await their replies; an exception for an error.
+
+    :param line: of ``redis``; ``None`` for a Cluster, whose client takes no packed commands
+    :raises OSError: see :meth:`RedisLine.ask`
+    """
+    if line is not None:
+        return await line.ask(b"".join([command if isinstance(command, bytes) else packed(command) for command in commands]), len(commands))
+    pipeline = redis.pipeline(transaction=False)
+    for command in commands:
+        pipeline.execute_command(*command)
+    replies: Sequence[object] = await pipeline.execute(raise_on_error=False)
+    return replies
 
 
 def packed(command: Iterable[Any]) -> bytes:

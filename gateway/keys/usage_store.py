@@ -14,17 +14,18 @@ The functions raise :class:`gateway.errors.StoreUnavailable`; missing statistics
 import asyncio
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
 
 from gateway.errors import StoreUnavailable
-from gateway.keys.redis_client import is_other_type, translated
+from gateway.keys.redis_client import RedisRefused, is_other_type, translated
+from gateway.keys.redis_line import Command, RedisLine, ask_all
 from gateway.keys.usage import ADMITTED, MINUTE_MS, NONE_EARLIER, REFUSALS_KEPT, Entry, Refused, UsageCounts
 from gateway.runtime import clock
-from gateway.runtime.tasks import repeat
+from gateway.runtime.tasks import StallTolerantTimeout, repeat
 from gateway.telemetry import Metrics
 
 HOUR_MS = 3_600_000
@@ -35,6 +36,8 @@ _REFUSALS_TTL_S = 7 * 86_400
 _ADDRESSES_KEPT = 10
 _CHUNK = 50
 """Keys written in one round trip: few enough that preparing them does not block the event loop."""
+_WRITE_SECONDS = 1.0
+"""Time limit of a round trip."""
 _ACTIVE = "gerbang:active"
 _ACTIVE_KEPT_MS = 7 * 86_400_000
 _LATEST_MS = 32_503_680_000_000
@@ -65,6 +68,7 @@ class UsageWriter:
     def __init__(self, counts: UsageCounts, redis: Any, metrics: Metrics) -> None:
         self._counts = counts
         self._redis = redis
+        self._line = RedisLine.of(redis)
         self._metrics = metrics
         self._task: asyncio.Task[None] | None = None
 
@@ -89,15 +93,12 @@ class UsageWriter:
         entries = list(self._counts.take(None if everything else now_ms).items())
         self._metrics.usage_dropped = self._counts.dropped
         for start in range(0, len(entries), _CHUNK):
-            pipeline = self._redis.pipeline(transaction=False)
             chunk = entries[start : start + _CHUNK]
-            for key_id, entry in chunk:
-                _add(pipeline, key_id, entry)
-            pipeline.execute_command("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id)))
-            pipeline.execute_command("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS)
+            commands = [command for key_id, entry in chunk for command in _news(key_id, entry)]
+            commands.append(("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id))))
+            commands.append(("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS))
             try:
-                with translated():
-                    await pipeline.execute(raise_on_error=True)
+                await self._write(commands)
             except StoreUnavailable as error:
                 self._metrics.usage_flushes["failed"] += 1
                 _log.warning("usage_not_written", keys=len(entries) - start, reason=str(error))
@@ -106,31 +107,40 @@ class UsageWriter:
                 return
             self._metrics.usage_flushes["ok"] += 1
 
+    async def _write(self, commands: Sequence[Command]) -> None:
+        """:raises StoreUnavailable: Redis did not answer, or refused one of them"""
+        with translated():
+            async with StallTolerantTimeout(_WRITE_SECONDS):
+                replies = await ask_all(self._redis, self._line, commands)
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise RedisRefused(f"Redis refused: {reply}")
 
-def _add(pipeline: Any, key_id: str, entry: Entry) -> None:
-    """Add one key's commands to a pipeline and reset its entry. Expiries are set again when there is something new to expire."""
+
+def _news(key_id: str, entry: Entry) -> Iterator[Command]:
+    """The commands for one key, whose entry is reset. Expiries are set again when there is something new to expire."""
     entry.turn(entry.turn_ms - 1)
     hour = 0
     for minute, outcome, count in entry.earlier:
         hour, of_hour = divmod(minute, 60)
         usage = _usage_key(key_id, hour)
-        pipeline.execute_command("HINCRBY", usage, f"{of_hour} {outcome}", count)
+        yield "HINCRBY", usage, f"{of_hour} {outcome}", count
         if hour != entry.written_hour:
-            pipeline.execute_command("EXPIRE", usage, _USAGE_TTL_S)
+            yield "EXPIRE", usage, _USAGE_TTL_S
             entry.written_hour = hour
     if any(outcome == ADMITTED for _, outcome, _ in entry.earlier):
         last = last_key(key_id)
         # GT: the latest use wins, in whatever order several workers flush.
-        pipeline.execute_command("ZADD", last, "GT", entry.last_ms, entry.client_ip)
+        yield "ZADD", last, "GT", entry.last_ms, entry.client_ip
         if entry.written_ip != entry.client_ip:
-            pipeline.execute_command("ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1)
-            pipeline.execute_command("EXPIRE", last, _LAST_TTL_S)
+            yield "ZREMRANGEBYRANK", last, 0, -_ADDRESSES_KEPT - 1
+            yield "EXPIRE", last, _LAST_TTL_S
             entry.written_ip = entry.client_ip
     if entry.recent:
         refusals = _refusals_key(key_id)
-        pipeline.execute_command("LPUSH", refusals, *(json.dumps(refused) for refused in entry.recent))
-        pipeline.execute_command("LTRIM", refusals, 0, REFUSALS_KEPT - 1)
-        pipeline.execute_command("EXPIRE", refusals, _REFUSALS_TTL_S)
+        yield "LPUSH", refusals, *(json.dumps(refused) for refused in entry.recent)
+        yield "LTRIM", refusals, 0, REFUSALS_KEPT - 1
+        yield "EXPIRE", refusals, _REFUSALS_TTL_S
     entry.earlier, entry.recent = NONE_EARLIER, None
 
 

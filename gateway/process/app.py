@@ -96,7 +96,7 @@ class App:
         self._trust = Trust()
         self._lookup = _key_lookup(stores, self._trust, settings.cache, self.metrics)
         self._usage = UsageCounts()
-        self._usage_writer = UsageWriter(self._usage, stores.redis, self.metrics)
+        self._usage_writer = UsageWriter(self._usage, stores.timed, self.metrics)
         self._tunnels = Tunnels(self._key_is_active, self.metrics)
         self._listener = InvalidationListener(
             stores.redis, settings.stores.postgres.get_secret_value(), self._trust, self._lookup, metrics=self.metrics

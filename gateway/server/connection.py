@@ -124,7 +124,7 @@ class ClientConnection(ClientEnd):
             if self._charge_or_abort():
                 buffer.update_reading()
         elif state <= IDLE:
-            if buffer.authenticated or buffer.may_process(len(data)):
+            if buffer.authenticated or self._worker.scheduler.may_run(len(data)):  # as may_process does: the common case
                 self._read_head(data)
                 return
             buffer.data = data

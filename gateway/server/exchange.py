@@ -245,9 +245,7 @@ class Exchange(Receiver):
             request = request.replace(headers=one_hop_less(request.headers, hops))
         trace = self._begin_trace(serving.tracing) if serving.tracing is not None else None
         switching = route.websocket and bool(self._framing.upgrade) and request.method == b"GET"
-        parts = upstream_request.parts(
-            request, self._framing, serving, admitted, pool, self._connection, trace, streamed=self.streamed, upgrade=switching
-        )
+        parts = upstream_request.parts(request, self._framing, serving, admitted, pool, self._connection, trace, self.streamed, switching)
         client = admitted.client_ip or request.peer
         if switching:
             key_id = admitted.identity.key_id if admitted.identity is not None else ""
@@ -255,9 +253,7 @@ class Exchange(Receiver):
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
         last = self._framing.length != 0 and upstream_request.is_last(request.method, self._framing)
-        self._call = call = Call(
-            pool, self, request.method, parts, streamed=self.streamed, upgrade=switching, once=once, last=last, client=client
-        )
+        self._call = call = Call(pool, self, request.method, parts, self.streamed, switching, once, last, client)
         call.start()
 
     def _begin_trace(self, tracing: Tracing) -> Trace:

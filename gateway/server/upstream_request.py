@@ -20,7 +20,7 @@ _UPGRADE: Final = b"\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n"
 
 def parts(  # noqa: PLR0917  # on the hot path
     request: Request, framing: Framing, serving: Serving, admitted: Admitted, pool: Pool, client: ClientEnd, trace: Trace | None,
-    *, streamed: bool, upgrade: bool,
+    streamed: bool, upgrade: bool,
 ) -> list[bytes]:  # fmt: skip
     """The request in pieces. The second is a placeholder for the ``Host`` line of the server that will be chosen.
 

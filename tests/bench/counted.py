@@ -14,7 +14,6 @@ from pathlib import Path
 
 import uvloop
 
-from gateway.admission import replay
 from gateway.assertion import SigningKey
 from gateway.process.app import App
 from gateway.process.configuration import load
@@ -23,7 +22,6 @@ from gateway.telemetry import configure_logging
 
 
 async def _serve(library: ctypes.CDLL, configuration: Path, listening: socket.socket) -> None:
-    replay.TIMEOUT_SECONDS = 30.0  # everything takes fifty times as long
     configure_logging("error", service="gateway")
     app = await App.create(load(configuration), signing=SigningKey.new(clock.now_ms()), worker=0, require_stores=True)
     app._serving.gate.explanations.in_all = 0  # noqa: SLF001  # at full speed hardly any is explained

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.errors import StoreUnavailable
-from gateway.keys import usage_store
+from gateway.keys import redis_client, usage_store
 from gateway.keys.usage import MINUTE_MS, Refused, UsageCounts
 from gateway.keys.usage_store import LastUse, UsagePeriod, UsageWriter
 from gateway.runtime.moments import rfc3339
@@ -208,6 +208,25 @@ async def test_without_redis_counts_are_given_up_and_readers_say_so(own_redis):
         counts.admitted(KEY, "8.8.8.8", NOON)
         await writer.flush(NOON, everything=True)
         assert (await usage_store.read_minutes(client, KEY, now_ms=NOON))[0].admitted == 1
+
+
+async def test_a_command_that_redis_refuses_fails_the_flush(counts, writer, client, metrics):
+    await client.set(usage_store.last_key(KEY), "of another type")
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    await writer.flush(NOON, everything=True)
+    assert metrics.usage_flushes == {"failed": 1}
+
+
+async def test_a_silent_redis_does_not_hold_the_writer(own_redis, monkeypatch):
+    monkeypatch.setattr(usage_store, "_WRITE_SECONDS", 0.05)
+    metrics, counts = Metrics(), UsageCounts()
+    client = redis_client.connect(own_redis.url, time_each_reply=False)
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    own_redis.freeze()
+    await UsageWriter(counts, client, metrics).flush(NOON, everything=True)
+    own_redis.thaw()
+    assert metrics.usage_flushes == {"failed": 1}
+    await client.aclose()
 
 
 async def test_stopping_writes_what_is_left(counts, writer, client):
