@@ -25,6 +25,8 @@ from gateway.process.version import Configuration
 from gateway.telemetry import Snapshot, configure_logging
 
 _PR_SET_PDEATHSIG = 1
+_MIDDLE_PER_FULL = 1_000
+"""Collections of the middle generation for each full one; Python's default is 10. With 8,000 keys that meant seven full ones a minute."""
 
 
 class NotPossible(GerbangError):
@@ -70,8 +72,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Accept connections."""
-        gc.collect()
-        gc.freeze()  # these objects are permanent: scanning them again would pause all requests for tens of milliseconds
+        settle_memory()
         await self.app.serve(self._listening)
 
     async def prepare(self, *, settings: dict[str, Any], version: str) -> None:
@@ -119,6 +120,17 @@ class Worker:
     async def drain(self, *, limit_ms: int) -> None:
         """Accept no more connections, and finish requests in flight."""
         await self.app.drain(limit_ms)
+
+
+def settle_memory() -> None:
+    """Keep the garbage collector from scanning long-lived objects, which would pause all requests for tens of milliseconds.
+
+    What exists now is permanent. Later it is mostly keys, and hardly anything is found among them: no request leaves a cycle behind.
+    """
+    gc.collect()
+    gc.freeze()
+    young, middle, _ = gc.get_threshold()
+    gc.set_threshold(young, middle, _MIDDLE_PER_FULL)
 
 
 def _received(settings: dict[str, Any], version: str) -> Configuration:

@@ -1,4 +1,4 @@
-"""A worker's process: what each of them pays for in memory."""
+"""A worker's process: what each of them pays for in memory, and for looking through it."""
 
 import subprocess
 import sys
@@ -22,5 +22,18 @@ assert not {name for name in lean.UNUSED if sys.modules[name]}
 lean.allow_imports()
 import greenlet
 import opentelemetry.sdk.metrics
+"""
+    subprocess.run([sys.executable, "-P", "-c", script], check=True)
+
+
+def test_keys_that_come_into_memory_are_not_looked_through_again_and_again():
+    script = """
+import gc
+from gateway.process.worker import settle_memory
+settle_memory()
+before = gc.get_stats()[2]["collections"]
+keys = [[number] for number in range(500_000)]
+assert gc.get_stats()[0]["collections"] > 0
+assert gc.get_stats()[2]["collections"] == before, gc.get_stats()
 """
     subprocess.run([sys.executable, "-P", "-c", script], check=True)
