@@ -33,7 +33,7 @@ from gateway.process.worker import settle_memory
 settle_memory()
 before = gc.get_stats()[2]["collections"]
 keys = [[number] for number in range(500_000)]
-assert gc.get_stats()[0]["collections"] > 0
+assert sum(generation["collections"] for generation in gc.get_stats()[:2]) > 10
 assert gc.get_stats()[2]["collections"] == before, gc.get_stats()
 """
     subprocess.run([sys.executable, "-P", "-c", script], check=True)
