@@ -36,7 +36,8 @@ def test_the_end_of_a_generation_keeps_its_keys_and_forgets_the_absences():
     after = put(cache, "c")
     assert (list(cache.present), list(cache.absent)) == (["a", "c"], [])
     assert cache.generation_of(before) is ended
-    assert (ended.valid_until_ms, ended.until_ms) == (0, 50)
+    assert (ended.valid_until_ms, ended.until_ms, in_doubt.used_until_ms()) == (0, 50, 0)
+    assert KeyCache[str](10).end_generation().until_ms == 0
     assert cache.generation_of(after) is cache.generation
     assert (cache.generation.valid_until_ms, cache.generation.until_ms) == (0, 0)
     assert len({id(one) for one in (ended, in_doubt, cache.generation, cache.in_doubt)}) == 4

@@ -234,6 +234,14 @@ def test_changes_are_kept_as_long_as_the_feed_holds_them():
     assert trust.is_valid(dated("250:250:"), SETTINGS, later)
 
 
+def test_a_read_prunes_a_bounded_number_of_changes(monkeypatch):
+    monkeypatch.setattr(module, "_PRUNED_AT_ONCE", 2)
+    trust = a_trust(a_read("100:100:", ("a", 60), ("b", 60), ("c", 60)))
+    for left in (["c"], []):
+        learn(trust, a_read("100:100:", floor=61))
+        assert list(trust.changes) == left
+
+
 def test_after_a_dump_was_restored_into_the_server_no_record_from_before_is_used():
     trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False))
     for position in ("90:90:", "110:119:110"):
@@ -268,6 +276,7 @@ def test_a_database_that_lacks_a_change_of_an_hour_ago_is_noticed_without_marks(
 
 def test_too_many_changes_make_everything_before_them_invalid(monkeypatch):
     monkeypatch.setattr(module, "_MAX_CHANGES", 10)
+    assert len(list(a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(10)))).changes)) == 10
     trust = a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(20))))
     assert list(trust.changes) == []
     assert not trust.is_valid(dated("99:99:"), SETTINGS, NOW)
@@ -315,6 +324,8 @@ def test_before_anything_was_read_or_announced_nothing_is_valid():
         trust.is_feed_current(SETTINGS, 0),
         trust.is_current_server(SERVER),
         list(trust.changes),
-    ) == (0, False, False, [])
+        trust.redis_up_ms,
+    ) == (0, False, False, [], None)
     assert not trust.is_valid(dated(), SETTINGS, NOW)
+    assert gap_between(trust, a_read("100:100:", (KEY, 1))) is None
     assert learn(trust, a_read("100:100:", (KEY, 1))) == [(KEY, 1)]
