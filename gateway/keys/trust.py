@@ -27,7 +27,8 @@ Change: TypeAlias = tuple[str, int]
 """Key id, or :data:`EVERY_KEY`, and transaction id."""
 _MAX_CHANGES = 200_000
 """Number of keys whose changes are remembered."""
-_PRUNED_AT_ONCE = 10_000
+_PRUNED_AT_ONCE, _COMPARED_AT_ONCE = 10_000, 50_000
+"""Limits of what is done in one turn of the event loop."""
 _NO_END = 1 << 62
 _EXTENSION_MS = 250
 
@@ -102,10 +103,10 @@ class KnownChanges:
         return all(map(position.sees, (*self._of.get(key_id, ()), *self._of.get(EVERY_KEY, ()))))
 
     def includes(self, other: "KnownChanges", floor: int) -> bool:
-        """Whether another server's changes of transactions from ``floor`` on are all known, and are here too."""
-        if max(self.floor, other.floor) > floor:
-            return False
+        """Whether another server's changes of transactions from ``floor`` on are all known and few enough to compare, and are here too."""
         theirs = other._of.items()  # noqa: SLF001  # of the same class
+        if max(self.floor, other.floor) > floor or len(theirs) > _COMPARED_AT_ONCE:
+            return False
         return all(xid < floor or xid in self._of.get(key_id, ()) for key_id, xids in theirs for xid in xids)
 
 

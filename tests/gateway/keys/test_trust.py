@@ -298,6 +298,14 @@ def test_a_new_server_whose_first_read_was_interrupted_is_a_gap_and_no_more_comp
     assert "not applied" in str(gap_between(trust, a_read("120:120:", server=8)))
 
 
+@pytest.mark.parametrize("too_many", [False, True])
+def test_a_new_server_s_changes_are_compared_unless_that_would_take_long(too_many, monkeypatch):
+    monkeypatch.setattr(module, "_COMPARED_AT_ONCE", 10 - too_many)
+    changes = [(f"key {number}", 95) for number in range(10)]
+    trust = a_trust(a_read("100:100:", *changes))
+    assert (gap_between(trust, a_read("100:100:", *changes, server=8)) is not None) == too_many
+
+
 @pytest.mark.parametrize(
     "too_many",
     [a_read("110:110:", *((f"key {number}", 105) for number in range(20))), a_read("110:110:", floor=110, pages=[], is_complete=False)],
