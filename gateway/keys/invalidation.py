@@ -77,10 +77,10 @@ async def read_feed(
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
-    since = (BEGINNING.text, None, None) if before is None else (before.position.text, before.mark, before.server)
+    since, mark, server = (BEGINNING.text, None, None) if before is None else (before.position.text, before.mark, before.server)
     with postgres.translated():
         async with StallTolerantTimeout(seconds):
-            state, *rows = await connection.fetch(sql.READ_FEED, *since)
+            state, *rows = await connection.fetch(sql.READ_FEED, since, mark, server)
     position, is_complete = parse_snapshot(state["position"]), sum(len(row["xids"]) for row in rows) <= sql.MOST_CHANGES
     pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows if is_complete]
     floor = state["floor"] if is_complete else position.xmax
