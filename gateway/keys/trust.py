@@ -221,6 +221,7 @@ class Trust:
         key_id, age_ms = dated.record.key_id, now.wall_ms - dated.read_ms
         is_known = self.read is None or (self.is_current_server(dated.server) and dated.position.xmin >= self.changes.floor)
         announced_ms = max(self._announced.get(key_id, -1), self._announced.get(EVERY_KEY, -1))
-        if not is_known or announced_ms >= self.read_at.ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
+        applied_ms = 0 if self._applied_at is None else self._applied_at.ms  # what was announced may be in changes yet to be added
+        if not is_known or announced_ms >= applied_ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
             return 0
         return now.ms + dated.ttl_ms - max(0, age_ms)

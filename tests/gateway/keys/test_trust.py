@@ -133,6 +133,16 @@ def test_an_announcement_during_a_read_is_not_in_that_read():
     assert trust.is_valid(dated()._replace(record=a_record(key_id="another")), SETTINGS, NOW)
 
 
+def test_an_announced_change_is_not_known_before_the_changes_of_the_read_that_contains_it_are_added():
+    """PostgreSQL answers this process's listener and not its look-ups, which go on with Redis between two pages of a read."""
+    trust, read = a_trust(a_read()), a_read("110:110:", (KEY, 105))
+    trust.announce(KEY, NOW.ms + 1)
+    trust.begin_read(read, Now(NOW.ms + 2, NOW_MS))
+    assert trust.fallback_valid_until_ms(dated(), NOW) == 0
+    trust.changes.add([("another", 104)], read)
+    assert trust.fallback_valid_until_ms(dated(), NOW) == 0
+
+
 @pytest.mark.parametrize(
     ("now_ms", "redis_up_ms", "expected_ms"),
     [
