@@ -46,6 +46,7 @@ _PROBE_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
 """Maximum number of key ids in one message."""
+_NEVER_MS = 1 << 62
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
@@ -91,7 +92,8 @@ class InvalidationListener:
     """Reads the feed and keeps both channels open; calls each of :attr:`on_invalidate` with the id of every key that changed.
 
     ``None`` stands for every key. Subscribers are plain functions and must not block. If one raises, the error is logged, and all are
-    called for every key after the next read of the feed.
+    called for every key after the next read of the feed. After a gap in the feed they are called for every key, and once more when no key
+    is used in doubt any longer: until then a look-up may find what a key was before the gap.
 
     :param dsn: the gateway role's DSN, directly to PostgreSQL: behind a pooler that drops LISTEN, changes arrive up to a second late
     """
@@ -109,7 +111,9 @@ class InvalidationListener:
         self._tasks: list[asyncio.Task[None]] = []
         self._read_seconds = READ_SECONDS
         self._has_missed = False
-        """Whether a subscriber has raised since the last read."""
+        """Whether subscribers may not have been told of every change: one has raised since the last read, or there was a gap."""
+        self._doubt_ends_ms = _NEVER_MS
+        """After a gap: when no key is used in doubt any longer."""
 
     def fit(self, settings: "Cache") -> None:
         """Set the read interval, several reads per ``local_ttl``."""
@@ -203,11 +207,14 @@ class InvalidationListener:
             await asyncio.sleep(0)
         lost = self._trust.end_read(read)
         gap = gap or lost
-        if gap is not None:
+        if at.ms >= self._doubt_ends_ms:
+            self._has_missed, self._doubt_ends_ms = True, _NEVER_MS
+        if ended is not None and gap is not None:
             _log.warning("key_feed_gap", reason=gap)
+            self._has_missed, self._doubt_ends_ms = True, ended.until_ms
         elif ended is not None and before is not None:
             ended.resume(before.position)
-        if gap is not None or self._has_missed:
+        if self._has_missed:
             self._has_missed = False
             self._notify(None)
         # Only after all of them are invalid: each command may yield the processor on a busy machine.

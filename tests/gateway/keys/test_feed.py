@@ -15,6 +15,8 @@ from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import read_feed
 from gateway.keys.shared import record_key
 from gateway.keys.trust import EVERY_KEY, KnownChanges
+from gateway.runtime.tasks import spawn
+from tests.gateway.keys.conftest import SETTINGS
 from tests.support.inside import cache
 from tests.support.keys import add_account
 from tests.support.stack import fresh_database, sql
@@ -305,6 +307,28 @@ async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, 
     await prune_all(world, stores)
     assert await gap_of(gate, world, record)
     assert not await gap_of(gate, world, record) or gate.peek(record.key_id) == record
+
+
+async def test_after_a_gap_every_key_is_told_again_once_none_is_in_doubt(world, stores):
+    """Tunnels look their keys up when told. In doubt, a deleted one was found; its tunnels, which ask nothing by themselves, went on."""
+    record, gate, found = await world.key(), await world.gate(), []
+
+    async def check() -> None:
+        found.append(await gate.lookup.fetch(record.key_id))
+
+    gate.listener.on_invalidate.append(lambda key_id: key_id is None and spawn(check(), name="key-lookup"))
+    await gate.lookup.fetch(record.key_id)
+    await world.delete(record)
+    await prune_all(world, stores)
+    await gate.read(anew=True)
+    assert found == [record]
+    gate.clocks.advance(SETTINGS.local_ttl_ms - 1)
+    await gate.read()
+    assert found == [record]
+    for _ in range(2):
+        gate.clocks.advance(1)
+        await gate.read()
+        assert found == [record, None]
 
 
 async def test_a_reader_that_comes_back_in_time_goes_on(world, stores):
