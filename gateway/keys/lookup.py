@@ -46,6 +46,8 @@ thousands could time out together and block the event loop.
 """
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
+_REMOVALS_QUEUED = 200_000
+"""While Redis is down; as many as there are known changes, whose records are removed when it is back."""
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
 """Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
 _RENEWED_AT = 0.75
@@ -119,7 +121,7 @@ class KeyLookup(Generic[T]):
         self._unknown = LookupQueue(
             self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
         )
-        self._removals = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1)
+        self._removals = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1, max_queued=_REMOVALS_QUEUED)
         self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
         self._renewing = False
 
@@ -248,8 +250,7 @@ class KeyLookup(Generic[T]):
 
         One that remains, or that a failover of Redis brings back, is valid for no reader that knows of the change.
         """
-        for key_id in key_ids:
-            self._removals.add(key_id)
+        self._removals.add_all(key_ids)
 
     async def _remove(self, key_ids: Sequence[str]) -> None:
         for _ in range(_ATTEMPTS):

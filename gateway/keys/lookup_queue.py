@@ -1,7 +1,8 @@
 """A queue that batches key look-ups, with bounds on concurrent batches and on ids per second."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from itertools import islice
 from math import inf
 from typing import Any
 
@@ -38,10 +39,14 @@ class LookupQueue:
         if len(self._waiting) >= self._max_queued:
             return False
         self._waiting[key_id] = None
-        if self._running < self._workers:
-            self._running += 1
-            self.spawn(self._work_off())
+        self._call_worker()
         return True
+
+    def add_all(self, key_ids: Iterable[str]) -> None:
+        """Queue many ids at once, for one worker; those beyond the maximum are dropped."""
+        self._waiting |= dict.fromkeys(islice(key_ids, max(0, self._max_queued - len(self._waiting))))
+        if self._waiting:
+            self._call_worker()
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
         """Run a task that is cancelled with the queue, without occupying a worker."""
@@ -53,6 +58,11 @@ class LookupQueue:
         """Drop the queue and cancel the batches in progress."""
         self._waiting.clear()
         await cancel(*self._tasks)
+
+    def _call_worker(self) -> None:
+        if self._running < self._workers:
+            self._running += 1
+            self.spawn(self._work_off())
 
     async def _work_off(self) -> None:
         try:

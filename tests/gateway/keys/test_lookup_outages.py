@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
-from gateway.keys import shared
+from gateway.keys import lookup, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.shared import REST_MS, record_key
@@ -184,6 +184,20 @@ async def test_records_of_changed_keys_are_looked_through_in_pieces_each_until_r
     assert max(pieces) <= 500
     assert sum(pieces) == 1_200 + pieces[1]
     assert removed == set(map(str, range(1_200)))
+
+
+async def test_while_redis_is_down_no_more_removals_wait_than_changes_are_known(world, monkeypatch):
+    monkeypatch.setattr(lookup, "_REMOVALS_QUEUED", 10)
+    gate, tried = await world.gate(), set()
+
+    async def fails(_self, key_ids):
+        tried.update(key_ids)
+        raise StoreUnavailable("Redis did not answer")
+
+    monkeypatch.setattr(shared.SharedRecords, "read", fails)
+    gate.lookup.remove_outdated(map(str, range(1_200)))
+    await gate.settle()
+    assert len(tried) == 10
 
 
 # -- what may have been missed -----------------------------------------------------------------------------------------

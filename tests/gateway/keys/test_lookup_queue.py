@@ -38,6 +38,27 @@ async def test_an_id_that_is_queued_while_the_last_worker_ends_is_looked_up(line
     assert line.served == ["a", "b"]
 
 
+async def test_of_many_ids_at_once_those_beyond_the_maximum_are_dropped():
+    """Keys that changed while Redis was down were queued without a bound, and 100,000 of them held up the event loop for 50 ms."""
+    served: list[list[str]] = []
+
+    async def work(key_ids):
+        served.append(key_ids)
+
+    line = LookupQueue(work, batch=2, workers=1, max_queued=4)
+    line.add_all(map(str, range(3)))
+    line.add_all(map(str, range(3, 9)))
+    assert not line.add("9")
+    line.add_all(["10"])
+    await asyncio.sleep(0.01)
+    assert served == [["0", "1"], ["2", "3"]]
+    line.add_all([])
+    line.add_all(["11"])
+    await asyncio.sleep(0.01)
+    assert served[2:] == [["11"]]
+    await line.aclose()
+
+
 async def test_the_number_of_ids_per_second_is_bounded():
     served: list[int] = []
 
