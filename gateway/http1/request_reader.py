@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import httptools
 
+from gateway.errors import Refusal
 from gateway.http1.framing import Field, Framing, frame
 from gateway.http1.memo import remember
 from gateway.http1.reader import Reader
@@ -75,9 +76,14 @@ class RequestReader(Reader):
                     else:
                         self.ended = True
                     return True
+        held = self._held
         head = self._take_head(data, max_bytes)
         if head:
-            self._read_new(head, max_bytes)
+            try:
+                self._read_new(head, max_bytes)
+            except Refusal:
+                self._held = held  # for partial_head
+                raise
         return bool(head)
 
     def _read_new(self, head: bytes, max_bytes: int) -> None:

@@ -493,6 +493,18 @@ def test_the_line_of_a_head_that_was_refused_is_read_for_its_form_alone(held: by
         assert reader.partial_line(held[7:]) == line
 
 
+@pytest.mark.parametrize("field", [b"Host: b", b"X_Account_Id: a", b"Expect: x", b"Content-Length: x"])
+def test_a_refused_head_is_told_whole_wherever_it_was_split(field: bytes) -> None:
+    head = b"GET /a HTTP/1.1\r\nHost: a\r\n" + field + b"\r\n\r\n"
+    for at in range(1, head.index(field) + 1):
+        reader = RequestReader()
+        assert not reader.read_head(head[:at], LIMIT)
+        with pytest.raises(Refusal):
+            reader.read_head(head[at:], LIMIT)
+        assert reader.partial_head(head[at:]) == head
+        assert reader.partial_line(head[at:]) == (b"GET", b"/a")
+
+
 def test_a_response_head_that_was_accepted_is_not_shown_to_llhttp_again() -> None:
     class Shown(ResponseReader):
         def _new_feed(self) -> Any:
