@@ -16,34 +16,45 @@ from gateway.http1.framing import CHUNKED, UNTIL_CLOSE, malformed
 HEAD_END: Final = b"\r\n\r\n"
 
 
+class _HeadEnd:
+    """What llhttp reports of heads. Apart from the reader, so that reader and parser do not form a cycle, which only a rare full garbage
+    collection would free.
+    """
+
+    __slots__ = ("reached",)
+
+    def __init__(self) -> None:
+        self.reached = False
+
+    def on_headers_complete(self) -> None:
+        """Called by llhttp."""
+        self.reached = True
+
+
 class Reader:
     """Base of both readers.
 
     After each step, ``content`` is the content it produced, ``ended`` whether the message is complete, and ``rest`` the bytes after it.
     """
 
-    __slots__ = ("_chunks", "_complete", "_feed", "_held", "_left", "content", "ended", "rest")
+    __slots__ = ("_chunks", "_feed", "_head_end", "_held", "_left", "content", "ended", "rest")
 
     def __init__(self) -> None:
         self._chunks: ChunkedBody | None = None
-        self._complete = False
         self._feed: Any = None
+        self._head_end = _HeadEnd()
         self._held = b""
         self._left = 0
         self.content = b""
         self.ended = False
         self.rest = b""
 
-    def on_headers_complete(self) -> None:
-        """Called by llhttp."""
-        self._complete = True
-
     def _renew(self) -> None:
         """Use a new llhttp parser for the next head, since the state of the last one is unknown."""
         self._feed = None
 
     def _new_feed(self) -> Any:
-        """The ``feed_data`` method of a new llhttp parser."""
+        """The ``feed_data`` method of a new llhttp parser, which reports to ``_head_end``."""
         raise NotImplementedError
 
     def _take_head(self, data: bytes, limit: int) -> bytes:
@@ -64,9 +75,9 @@ class Reader:
             return b""
         _check_size(end, limit)
         self._feed_parser(head[len(held) : end])
-        if not self._complete:
+        if not self._head_end.reached:
             raise malformed("a message must begin with its start line, after at most one empty line")
-        self._complete = False
+        self._head_end.reached = False
         self._held = b""
         self.rest = head[end:]
         return head[:end]

@@ -45,7 +45,7 @@ class RequestReader(Reader):
         self._strange = 0
 
     def _new_feed(self) -> Any:
-        parser: Any = httptools.HttpRequestParser(self)
+        parser: Any = httptools.HttpRequestParser(self._head_end)
         return parser.feed_data
 
     def come_from(self, peer: str) -> None:

@@ -30,7 +30,7 @@ class ResponseReader(Reader):
         """The other 1xx heads in the last input (RFC 9110 §15.2)."""
 
     def _new_feed(self) -> Any:
-        parser: Any = httptools.HttpResponseParser(self)
+        parser: Any = httptools.HttpResponseParser(self._head_end)
         return parser.feed_data
 
     def begin(self, *, head_only: bool, upgrade: bool) -> None:

@@ -1,7 +1,7 @@
 """IP addresses: canonical text, the network that belongs to one customer, membership in a list of networks. Pure."""
 
 from collections.abc import Iterable
-from functools import lru_cache
+from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 _LONGEST = 45
@@ -60,18 +60,19 @@ class NetworkList:
 
     def __init__(self, networks: Iterable[Network]) -> None:
         self._networks = tuple(map(_unmapped, networks))
-        self.contains = lru_cache(_REMEMBERED)(self._contains)
+        self.contains = lru_cache(_REMEMBERED)(partial(_any_contains, self._networks))
         """``(text of an address) -> bool``; ``False`` for text that is not an address."""
 
     def __bool__(self) -> bool:
         return bool(self._networks)
 
-    def _contains(self, text: str) -> bool:
-        known = canonical(text)
-        if known is None:
-            return False
-        address = ip_address(known)
-        return any(address in network for network in self._networks)
+
+def _any_contains(networks: tuple[Network, ...], text: str) -> bool:
+    known = canonical(text)
+    if known is None:
+        return False
+    address = ip_address(known)
+    return any(address in network for network in networks)
 
 
 def _unmapped(network: Network) -> Network:

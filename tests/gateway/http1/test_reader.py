@@ -4,7 +4,9 @@ A shortcut past a parser is a second parser. Here the first one gets the whole s
 the same bytes, however they are cut and whatever is remembered, must be the same or nothing.
 """
 
+import gc
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import pairwise, product
 from typing import Any, NamedTuple
 
@@ -503,6 +505,20 @@ def test_a_refused_head_is_told_whole_wherever_it_was_split(field: bytes) -> Non
             reader.read_head(head[at:], LIMIT)
         assert reader.partial_head(head[at:]) == head
         assert reader.partial_line(head[at:]) == (b"GET", b"/a")
+
+
+@pytest.mark.parametrize("rest", [b"", b"\r\n", b"\nmalformed"])
+def test_a_reader_is_freed_without_the_garbage_collector(rest: bytes) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        with suppress(Refusal):
+            RequestReader().read_head(b"GET /gone HTTP/1.1\r\nHost: a\r\n" + rest, LIMIT)
+        with suppress(Unframable):
+            begun_response().feed(b"HTTP/1.1 200 Gone\r\nContent-Length: 0\r\n" + rest)
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
 
 
 def test_a_response_head_that_was_accepted_is_not_shown_to_llhttp_again() -> None:

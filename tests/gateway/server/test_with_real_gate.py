@@ -168,7 +168,7 @@ async def test_what_cannot_be_framed_is_refused_in_the_form_of_its_path(line: st
         for path, number in (("/api/v3", True), ("/v1", False)):
             client = await served.client()
             request = f"{line.replace('/api/v3', path)}\r\n{lines}\r\n\r\n".encode()
-            if cut and (b"broken" in request or b"X: x" in request):
+            if cut:
                 client.send(request[:cut])
                 await served.until(lambda: any(not each.idle for each in connections(served)))
                 request = request[cut:]
