@@ -279,16 +279,18 @@ class Session(Tunnel):
         return True
 
     def _carry_out(self, decision: Queued) -> None:
-        error, message, admitted = decision.error, decision.message, decision.admitted
+        message, admitted = decision.message, decision.admitted
         try:
-            if error is not None:
-                raise error
+            if decision.error is not None:
+                raise decision.error
             if admitted is not None and message is not None:
                 self._passed(message, admitted)
         except Refusal as refusal:
             self._refuse(refusal, message, decision.request_id)
         except Exception as defect:  # noqa: BLE001 - a defect is logged with its traceback
             self._defect(defect, message, decision.request_id)
+        finally:
+            decision.error = None  # its traceback refers to the decision: a cycle, which would keep both connections in memory
 
     def _current_route(self) -> Route:
         """The session's route per the configuration in force.
