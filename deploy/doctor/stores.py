@@ -100,7 +100,7 @@ async def role_of_gateway(connection: postgres.Connection) -> Findings:
             "wrong", about, "the role may not read the keys", "use gerbang_gateway, or make the role a member of it; run gerbang migrate"
         )
     elif too_much:
-        yield Finding("wrong", about, f"the role can do more than read keys:  {', '.join(too_much[:4])}", "use gerbang_gateway")
+        yield Finding("wrong", about, f"the role can do more than read keys: {', '.join(too_much[:4])}", "use gerbang_gateway")
     else:
         yield Finding("ok", about, "can read keys and nothing else")
 

@@ -82,5 +82,5 @@ def _token(identity_url: str, account: str) -> str:
 
 def _expect(reply: Reply, where: str) -> Any:
     if reply.status >= 400 or not isinstance(reply.content, dict):
-        raise StartError(f"the demo key could not be created:  {where} answered {reply.status} {reply.content}")
+        raise StartError(f"the demo key could not be created: {where} answered {reply.status} {reply.content}")
     return reply.content

@@ -78,7 +78,7 @@ class _Connection:
                     self.usable = False
                 reply = self._reader.gets()
         except hiredis.HiredisError as error:
-            self._fail(ConnectionError(f"not the Redis protocol:  {error}"))
+            self._fail(ConnectionError(f"not the Redis protocol: {error}"))
             self._transport.abort()
             return
         if len(self._replies) > self._expected:
