@@ -125,7 +125,8 @@ class Worker:
 def settle_memory() -> None:
     """Keep the garbage collector from scanning long-lived objects, which would pause all requests for tens of milliseconds.
 
-    What exists now is permanent. Later it is mostly keys, and hardly anything is found among them: no request leaves a cycle behind.
+    What exists now is permanent. Later it is mostly keys, and hardly anything is found among them: neither requests nor connections leave
+    cycles behind.
     """
     gc.collect()
     gc.freeze()
