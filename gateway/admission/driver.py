@@ -109,7 +109,7 @@ async def fetch_and_retry(gate: Gate, needed: KeyNeeded, attempt: Callable[[], N
         try:
             attempt()
         except KeyNeeded as again:
-            needed = again
+            needed = again.with_traceback(None)  # it refers to this frame: a cycle
         else:
             return
     raise KeyStoreUnavailable("the key could not be loaded; try again", reason="evicted as soon as it was fetched")

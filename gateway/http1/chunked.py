@@ -17,7 +17,8 @@ _PADDED_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})[ \t]*((?:;[^\x00-\x08\x0a-\x1f\
 """Some servers pad the size with spaces."""
 _TRAILER = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*")
 
-Step = Callable[[bytes, int, list[bytes]], int | None]
+Step = Callable[["ChunkedBody", bytes, int, list[bytes]], int | None]
+"""Not bound to its object, which would be a reference cycle."""
 
 
 class ChunkedBody:
@@ -34,7 +35,7 @@ class ChunkedBody:
         self._line = _PADDED_LINE if padded else _CHUNK_LINE
         self._held = b""
         self._left = 0
-        self._step: Step = self._size
+        self._step: Step = ChunkedBody._size
         self.done = False
 
     def feed(self, data: bytes) -> tuple[bytes, bytes]:
@@ -48,7 +49,7 @@ class ChunkedBody:
         position: int | None = 0
         while position is not None and not self.done:
             begin = position
-            position = self._step(data, begin, content)
+            position = self._step(self, data, begin, content)
             if position is None:
                 self._held = data[begin:]
         return b"".join(content), data[position:] if position is not None else b""
@@ -63,7 +64,7 @@ class ChunkedBody:
         if match is None:
             raise MalformedRequest("a chunk's size must be hexadecimal digits, followed by at most small extensions", close=True)
         self._left = int(match[1], 16)
-        self._step = self._data if self._left else self._trailer
+        self._step = ChunkedBody._data if self._left else ChunkedBody._trailer
         return end + 2
 
     def _data(self, data: bytes, begin: int, content: list[bytes]) -> int | None:
@@ -73,7 +74,7 @@ class ChunkedBody:
         content.append(piece)
         self._left -= len(piece)
         if self._left == 0:
-            self._step = self._data_end
+            self._step = ChunkedBody._data_end
         return begin + len(piece)
 
     def _data_end(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:
@@ -82,7 +83,7 @@ class ChunkedBody:
             raise MalformedRequest("a chunk is not followed by CRLF", close=True)
         if len(found) < 2:
             return None
-        self._step = self._size
+        self._step = ChunkedBody._size
         return begin + 2
 
     def _trailer(self, data: bytes, begin: int, _content: list[bytes]) -> int | None:

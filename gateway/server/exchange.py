@@ -209,9 +209,10 @@ class Exchange(Receiver):
         """Continue with the outcome of a decision that had to wait."""
         self._pending = None
         self._admitted = admitted
+        if error is not None:  # not raised again: its traceback would refer to this frame, a cycle
+            self._handle_error(error)
+            return
         try:
-            if error is not None:
-                raise error
             if admitted is not None:
                 self._on_admitted(admitted)
         except Exception as failure:  # noqa: BLE001 - a refusal, or a defect that is answered 500
@@ -420,7 +421,7 @@ class Exchange(Receiver):
         self._connection.write(brief.whole(refused, self._request.request_id, worker.date))
         self._complete()
 
-    def _handle_error(self, error: Exception) -> None:
+    def _handle_error(self, error: BaseException) -> None:
         """Answer a refusal; anything else is a defect: 500, with its traceback in the log."""
         if isinstance(error, Refusal):
             self.fail(error)
