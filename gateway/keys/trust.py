@@ -200,7 +200,7 @@ class Trust:
         applied_ms = self._applied_at.ms
         if now_ms < applied_ms + settings.local_ttl_ms:
             return applied_ms + settings.local_ttl_ms
-        if self.redis_up_ms is not None and self.redis_up_ms <= applied_ms:
+        if self.redis_up_ms is not None and self.redis_up_ms < applied_ms:
             return now_ms + _EXTENSION_MS
         return min(now_ms + _EXTENSION_MS, applied_ms + settings.stale_limit_ms)
 

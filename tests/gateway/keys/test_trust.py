@@ -146,14 +146,15 @@ def test_an_announced_change_is_not_known_before_the_changes_of_the_read_that_co
 @pytest.mark.parametrize(
     ("now_ms", "redis_up_ms", "expected_ms"),
     [
-        (0, 0, 5_000),
+        (0, -1, 5_000),
         (4_999, None, 5_000),
-        (5_000, 0, 5_250),  # no end as long as messages come
-        (500_000, 0, 500_250),
+        (5_000, -1, 5_250),  # no end as long as messages come
+        (500_000, -1, 500_250),
         (5_000, None, 5_250),
         (29_900, None, 30_000),
         (40_000, None, 30_000),
         (40_000, 1, 30_000),  # they began to come after the feed was read
+        (40_000, 0, 30_000),  # or in the same millisecond, before or after
     ],
 )
 def test_memory_is_valid_by_the_feed_then_by_messages_then_until_the_limit(now_ms, redis_up_ms, expected_ms):
