@@ -264,7 +264,7 @@ class Gate:
         """Whether it may use its memory without asking anybody."""
         if self.applied_ms is None:
             return False
-        has_every_message = self.trust.redis_up_ms is not None and self.trust.redis_up_ms <= self.applied_ms
+        has_every_message = self.trust.redis_up_ms is not None and self.trust.redis_up_ms < self.applied_ms
         return has_every_message or self.time.ms < self.applied_ms + SETTINGS.stale_limit_ms
 
     async def late(self) -> None:
