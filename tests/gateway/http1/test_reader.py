@@ -465,6 +465,12 @@ def test_the_authority_of_the_target_stands_for_host() -> None:
     assert (reader.line.target, reader.fields, reader.framing.host) == (b"/x", [(b"host", b"b.example")], b"b.example")
 
 
+def test_in_http_1_0_it_need_not_stand_for_anything() -> None:
+    reader = RequestReader()
+    assert reader.read_head(a_head(b"GET http://b.example/x HTTP/1.0"), LIMIT)
+    assert (reader.fields, reader.framing.host) == ([(b"host", b"b.example")], b"b.example")
+
+
 def test_the_version_decides_whether_the_connection_stays_whatever_the_fields_before() -> None:
     reader = RequestReader()
     for version, stays in ((b"1.1", True), (b"1.0", False), (b"1.0", False), (b"1.1", True)):
@@ -533,6 +539,16 @@ def test_a_response_head_that_was_accepted_is_not_shown_to_llhttp_again() -> Non
         reader.begin(head_only=False, upgrade=False)
         feed_all(reader, list(pieces))
         assert (reader.ended, reader.content) == (True, pieces[-1].removeprefix(head))
+
+
+def test_content_that_looks_like_a_known_response_is_content() -> None:
+    known = a_head(b"HTTP/1.1 200 OK", b"X-Seen: before", b"Content-Length: 2") + b"ok"
+    begun_response().feed(known)
+    reader = begun_response()
+    reader.feed(a_head(b"HTTP/1.1 200 OK", b"Content-Length: %d" % (2 * len(known))))
+    for ended in (False, True):
+        reader.feed(known)
+        assert (reader.ended, reader.content) == (ended, known)
 
 
 def test_interim_responses_may_fill_the_room_of_a_head_and_no_more() -> None:
