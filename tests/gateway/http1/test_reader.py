@@ -318,6 +318,10 @@ def test_a_response_to_head_ends_with_its_head(behind: bytes, line: bytes) -> No
         reader.begin(head_only=True, upgrade=False)
         reader.feed(a_head(b"HTTP/1.1 200 OK", line) + behind)
         assert (reader.ended, reader.content, reader.rest) == (True, b"", behind)
+    begun_response().feed(KNOWN)
+    reader.begin(head_only=True, upgrade=False)
+    reader.feed(KNOWN)
+    assert (reader.ended, reader.content, reader.rest) == (True, b"", b"ok")
 
 
 def test_a_switch_of_protocols_is_one_only_where_it_was_asked_for() -> None:
@@ -430,6 +434,12 @@ def test_empty_lines_alone_are_no_message() -> None:
         RequestReader().read_head(b"\r\n\r\n", LIMIT)
     with pytest.raises(Unframable):
         feed_all(begun_response(), [b"\r\n\r\n"])
+    reader = RequestReader()
+    assert not reader.read_head(b"\r\n\r", LIMIT)
+    with pytest.raises(MalformedRequest):
+        reader.read_head(b"\n", LIMIT)
+    behind_another = requests_read([REQUESTS[0], b"\r\n\r\n"])
+    assert (len(behind_another.messages), behind_another.end) == (1, "refused")
 
 
 def test_a_chunk_size_may_have_spaces_behind_it_in_a_response_alone() -> None:
@@ -437,7 +447,22 @@ def test_a_chunk_size_may_have_spaces_behind_it_in_a_response_alone() -> None:
     reader = begun_response()
     reader.feed(a_head(b"HTTP/1.1 200 OK", CHUNKED) + chunks)
     assert (reader.ended, reader.content) == (True, b"ok")
-    assert requests_read([a_head(b"POST /a HTTP/1.1", b"Host: a", CHUNKED) + chunks]).end == "refused"
+    head = a_head(b"POST /a HTTP/1.1", b"Host: a", CHUNKED)
+    assert requests_read([head + chunks]).end == "refused"
+    seen_before = requests_read([head + b"2\r\nok\r\n0\r\n\r\n", head + chunks])
+    assert (len(seen_before.messages), seen_before.end) == (1, "refused")
+
+
+def test_what_is_wrong_with_a_response_is_said() -> None:
+    with pytest.raises(Unframable, match="a chunk's size must be hexadecimal"):
+        begun_response().feed(a_head(b"HTTP/1.1 200 OK", CHUNKED) + b"x\r\n")
+
+
+def test_trailers_have_the_limit_of_a_head_wherever_the_head_was_seen() -> None:
+    head, trailer = a_head(b"POST /a HTTP/1.1", b"Host: a", CHUNKED), b"X-A: " + b"a" * LIMIT + b"\r\n\r\n"
+    for before in ([], [head + b"0\r\n\r\n"]):
+        read = requests_read([*before, head + b"0\r\n" + trailer])
+        assert (len(read.messages), read.end) == (len(before), "refused")
 
 
 def test_a_reader_has_read_nothing_yet() -> None:
@@ -485,6 +510,7 @@ def test_the_version_decides_whether_the_connection_stays_whatever_the_fields_be
         (b"\r\nPUT /x HTTP/1.1\r\n", (b"PUT", b"/x")),
         (b"GET http://a.example/x/y?z HTTP/1.1\r\n", (b"GET", b"/x/y")),
         (b"GET http://a.example HTTP/1.1\r\n", (b"GET", b"/")),
+        (b"GET http://a.example/x://y/z HTTP/1.1\r\n", (b"GET", b"/x://y/z")),
         (b"OPTIONS * HTTP/1.1\r\n", (b"OPTIONS", b"/")),
         (b"GET /a b HTTP/1.1\r\n", (b"", b"")),
         (b"GET /a?" + b"b" * 9_000, (b"GET", b"/a")),
@@ -541,14 +567,23 @@ def test_a_response_head_that_was_accepted_is_not_shown_to_llhttp_again() -> Non
         assert (reader.ended, reader.content) == (True, pieces[-1].removeprefix(head))
 
 
+KNOWN = a_head(b"HTTP/1.1 200 OK", b"X-Seen: before", b"Content-Length: 2") + b"ok"
+
+
 def test_content_that_looks_like_a_known_response_is_content() -> None:
-    known = a_head(b"HTTP/1.1 200 OK", b"X-Seen: before", b"Content-Length: 2") + b"ok"
+    known = KNOWN
     begun_response().feed(known)
     reader = begun_response()
     reader.feed(a_head(b"HTTP/1.1 200 OK", b"Content-Length: %d" % (2 * len(known))))
     for ended in (False, True):
         reader.feed(known)
         assert (reader.ended, reader.content) == (ended, known)
+
+
+def test_the_rest_of_a_head_that_looks_like_a_known_response_is_the_rest_of_a_head() -> None:
+    begun_response().feed(KNOWN)
+    read = responses_read([b"HTTP/1.1 200 OK\r\nX-A: ", KNOWN])
+    assert read.messages == [Message((b"200",), [(b"x-a", b"HTTP/1.1 200 OK"), (b"x-seen", b"before")], b"ok")]
 
 
 def test_interim_responses_may_fill_the_room_of_a_head_and_no_more() -> None:
