@@ -2,11 +2,12 @@
 
 from fractions import Fraction
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.values import Rate
-from gateway.runtime.gcra import charge
+from gateway.runtime.gcra import Charge, charge, whole_in_ms
 
 RATES = st.builds(Rate, st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]))
 STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 60)), max_size=40)
@@ -24,6 +25,11 @@ def test_the_whole_limit_passes_at_once_and_then_one_unit_each_interval():
     assert refused.reset_ms == 60_000
     assert (done.of_account, refused.of_account) == (False, False)
     assert charge(tat, 1, 13_000, rate).allowed
+
+
+@pytest.mark.parametrize(("remaining", "whole_ms"), [(6, 500), (5, 500), (4, 1_000), (0, 1_000)])
+def test_the_limit_is_whole_when_gcra_says_so_unless_less_remains(remaining, whole_ms):
+    assert whole_in_ms(Charge(True, 0.0, remaining, 500.0, 0.0), Rate(10, 1_000)) == whole_ms
 
 
 def test_a_weight_above_the_limit_can_never_pass():
