@@ -62,7 +62,7 @@ class Gate:
         self._limiter: KeyLimiter = services.limiter
         self._usage = services.usage
         self._monotonic_ms = services.monotonic_ms
-        self._client_ip = ClientIpRule(settings.client_ip.trusted_proxies, settings.client_ip.header)
+        self._client_ip = ClientIpRule(settings.client_ip.trusted_proxies, settings.client_ip.header, settings.client_ip.header_form)
         self._auth = settings.auth
         self._clock_window_ms = settings.auth.clock_window_ms
         self._max_clock_window_ms = settings.auth.max_clock_window_ms

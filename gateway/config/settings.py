@@ -48,10 +48,16 @@ class Vault(Section):
     keys: SecretStr
 
 
+Form = Literal["address", "address:port"]
+"""Form of a header field of one address."""
+
+
 class ClientIp(Section):
     trusted_proxies: tuple[NetworkField, ...] = ()
     """Peers whose header field is believed."""
     header: HeaderName = "X-Forwarded-For"
+    header_form: Form | None = None
+    """Form of a field of one address. By default as its vendor documents it; of other fields, what can be read in one way only."""
     proxy_protocol: bool = False
     proxy_peers: tuple[NetworkField, ...] = ()
     """Peers whose PROXY header is believed, and required."""
@@ -60,6 +66,8 @@ class ClientIp(Section):
     def _consistent(self) -> Self:
         if self.proxy_protocol and not self.proxy_peers:
             raise ValueError("proxy_peers must name the load balancers that send the PROXY header when proxy_protocol is on")
+        if self.header_form is not None and self.header.lower() in ("x-forwarded-for", "forwarded"):
+            raise ValueError(f"header_form is for a header with one address; {self.header} is a list of hops")
         return self
 
 

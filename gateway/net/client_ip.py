@@ -14,17 +14,25 @@ from gateway.http1.message import Request
 from gateway.net.addresses import Network, NetworkList, canonical
 
 if TYPE_CHECKING:
-    from gateway.config.settings import ClientIp
+    from gateway.config.settings import ClientIp, Form
 
 _PEERS = 65_536
 
 _PORT = re.compile(r"[0-9]{1,5}", re.ASCII)
+_LARGEST_PORT = 65_535
 _HOST = re.compile(rb"[A-Za-z0-9\-._~]+(?::[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](?::[0-9]{1,5})?")
 _SCHEMES = {b"https": True, b"http": False}
-_WITH_ITS_PORT = frozenset({b"cloudfront-viewer-address"})
-"""Fields documented as address and port, the port always present and IPv6 without brackets."""
-_WITHOUT_PORT = frozenset({b"cf-connecting-ip", b"true-client-ip", b"x-real-ip", b"fastly-client-ip", b"fly-client-ip", b"x-client-ip"})
-"""Fields documented as one address."""
+_FORMS: dict[bytes, "Form"] = {
+    b"cloudfront-viewer-address": "address:port",  # the port is always present, and IPv6 without brackets
+    **dict.fromkeys(
+        (
+            b"cf-connecting-ip", b"cf-connecting-ipv6", b"fastly-client-ip", b"fly-client-ip", b"incap-client-ip", b"true-client-ip",
+            b"x-appengine-user-ip", b"x-azure-clientip", b"x-azure-socketip", b"x-client-ip", b"x-envoy-external-address", b"x-real-ip",
+        ),
+        "address",
+    ),
+}  # fmt: skip
+"""Fields of one address, and the form that their vendors document."""
 _GOOGLE = (IPv4Network("35.191.0.0/16"), IPv4Network("130.211.0.0/22"), IPv6Network("2600:2d00:1:b029::/64"))
 """The networks from which Google's load balancers connect."""
 _WITH_PORT = re.compile(r"\[([^\[\]]*)\](?::[0-9]{1,5})?|([0-9.]+):[0-9]{1,5}", re.ASCII)
@@ -54,10 +62,12 @@ class ClientAddress:
 class ClientIpRule:
     """The client IP rule of one configuration version, compiled."""
 
-    def __init__(self, trusted_proxies: Sequence[Network], header: str = "X-Forwarded-For") -> None:
+    def __init__(self, trusted_proxies: Sequence[Network], header: str = "X-Forwarded-For", form: "Form | None" = None) -> None:
+        """:param form: of a field of one address; ``None``: as its vendor documents it, and of other fields what has one reading only"""
         self.trusted = NetworkList(trusted_proxies)
         self._header = header
         self._name = header.lower().encode("ascii")
+        self._form = form or _FORMS.get(self._name)
         self._hops = _LISTS.get(self._name)
         self._direct: dict[str, ClientAddress] = {}
 
@@ -100,12 +110,19 @@ class ClientIpRule:
             return ClientAddress(peer, "")
         if self._hops is not None:
             return self._walk(self._hops(lines), peer)
+        if len(lines) > 1:
+            return self._not_one_address(peer, f"{len(lines)} lines, not with one IP address")
         text = lines[0].decode("latin-1")
-        address = self._single(text)
-        if address is None or len(lines) > 1:
-            what = f"{len(lines)} lines" if len(lines) > 1 else _shown(text)
-            return ClientAddress("", f"the trusted proxy {peer} sent {self._header} with {what}, not with one IP address")
-        return ClientAddress(address, "")
+        address = _address(text) if self._form != "address:port" else None
+        before_port = _before_port(text) if self._form != "address" else None
+        if address is not None and before_port is not None and address != before_port:
+            return self._not_one_address(peer, f"{_shown(text)}, which is either an IPv6 address or one with a port")
+        if found := address or before_port:
+            return ClientAddress(found, "")
+        return self._not_one_address(peer, f"{_shown(text)}, not with one IP address")
+
+    def _not_one_address(self, peer: str, what: str) -> ClientAddress:
+        return ClientAddress("", f"the trusted proxy {peer} sent {self._header} with {what}")
 
     def _reported_scheme(self, request: Request) -> bool | None:
         """Whether the nearest proxy reports TLS: in ``Forwarded`` if addresses are read from it, else in X-Forwarded-Proto."""
@@ -119,14 +136,6 @@ class ClientIpRule:
         """The Host that the client used, from the same field; ``b""`` if none or several are reported."""
         hosts = [_nearest(request, b"host")] if self._hops is _forwarded else request.field_lines(b"x-forwarded-host")
         return hosts[0] if len(hosts) == 1 and _HOST.fullmatch(hosts[0]) else b""
-
-    def _single(self, text: str) -> str | None:
-        """Parse a field of one address: with a port if the field is documented so, else like a list element."""
-        if self._name in _WITH_ITS_PORT:
-            address, _, port = text.rpartition(":")
-            bare = address[1:-1] if address[:1] == "[" and address[-1:] == "]" else address
-            return canonical(bare) if _PORT.fullmatch(port) else None
-        return _address(text)
 
     def _walk(self, hops: Iterator[str], peer: str) -> ClientAddress:
         """Walk from the nearest hop outwards to the first that is not a trusted proxy."""
@@ -166,17 +175,20 @@ def notes(settings: "ClientIp") -> list[tuple[str, str]]:
     """Notes of ``gerbang check`` on a valid configuration: key and text."""
     found: list[tuple[str, str]] = []
     name = settings.header.lower().encode("ascii")
-    if name not in _LISTS.keys() | _WITH_ITS_PORT | _WITHOUT_PORT:
-        found.append(("client_ip.header", _ONE_ADDRESS))
+    documented = _FORMS.get(name)
+    if settings.header_form is None and documented is None and name not in _LISTS:
+        found.append(("client_ip.header", _FORM_UNKNOWN))
+    if settings.header_form is not None and documented is not None and settings.header_form != documented:
+        found.append(("client_ip.header_form", f"{settings.header} is documented with the form {documented}"))
     networks = [(network, google) for network in settings.trusted_proxies for google in _GOOGLE if network.version == google.version]
     if name == b"x-forwarded-for" and any(network.overlaps(google) for network, google in networks):
         found.append(("client_ip.trusted_proxies", _GOOGLES))
     return found
 
 
-_ONE_ADDRESS = (
-    "this field is read as one address, or address:port with IPv6 in brackets; an IPv6 address followed by a port without brackets is "
-    "indistinguishable from a longer address"
+_FORM_UNKNOWN = (
+    "the form of this field is not known: an IPv6 address that may have a port behind it (2001:db8::9:9985) is refused; "
+    'header_form = "address" or "address:port" determines how it is read'
 )
 _GOOGLES = (
     "Google's load balancers append their own address behind the client's (203.0.113.9, 34.120.5.6): list the forwarding rule's address "
@@ -189,6 +201,14 @@ def _address(hop: str) -> str | None:
     if address is None and (match := _WITH_PORT.fullmatch(hop)) is not None:
         return _of_family(match[1], match[2])
     return address
+
+
+def _before_port(text: str) -> str | None:
+    """The address of ``address:port``. The port is required; IPv6 may be in brackets."""
+    address, _, port = text.rpartition(":")
+    if _PORT.fullmatch(port) is None or int(port) > _LARGEST_PORT:
+        return None
+    return _of_family(address[1:-1], None) if address[:1] == "[" and address[-1:] == "]" else canonical(address)
 
 
 def _of_family(bracketed: str | None, bare: str | None) -> str | None:

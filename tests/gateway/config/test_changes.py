@@ -76,3 +76,7 @@ def test_what_needs_a_restart_is_named():
         "client_ip.proxy_protocol"
     ]
     assert needs_restart(changes(settings(), settings(client_ip={"header": "Forwarded"}))) == []
+    custom = {"header": "X-Our-Client"}
+    found = changes(settings(client_ip=custom), settings(client_ip={**custom, "header_form": "address"}))
+    assert found == [Change(Kind.CHANGED, "client_ip.header_form", None, "address")]
+    assert needs_restart(found) == []

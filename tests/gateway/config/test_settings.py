@@ -13,6 +13,20 @@ def test_a_proxy_protocol_that_nobody_speaks_is_an_error():
         ClientIp.model_validate({"proxy_protocol": True, "trusted_proxies": ["10.0.0.0/8"]})
 
 
+@pytest.mark.parametrize("header", ["X-Forwarded-For", "x-forwarded-for", "Forwarded"])
+@pytest.mark.parametrize("form", ["address", "address:port"])
+def test_a_list_of_hops_has_no_form_of_one_address(header, form):
+    with pytest.raises(ValueError, match=f"{header} is a list of hops"):
+        ClientIp.model_validate({"header": header, "header_form": form})
+    assert ClientIp.model_validate({"header": "X-Our-Client", "header_form": form}).header_form == form
+
+
+@pytest.mark.parametrize("form", ["", "port", "address:port ", 1, ["address"]])
+def test_a_form_that_does_not_exist_is_refused(form):
+    with pytest.raises(ValidationError):
+        ClientIp.model_validate({"header": "X-Our-Client", "header_form": form})
+
+
 SESSION = """
 [upstreams.spot]
 servers = ["http://127.0.0.1:1"]

@@ -1,6 +1,7 @@
 """Which address a request comes from."""
 
 import socket
+from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 import pytest
@@ -18,7 +19,7 @@ PROXY = "10.0.0.1"
 
 
 def rule_of(settings: ClientIp) -> ClientIpRule:
-    return ClientIpRule(settings.trusted_proxies, settings.header)
+    return ClientIpRule(settings.trusted_proxies, settings.header, settings.header_form)
 
 
 def a_request(peer: str, *headers: tuple[str, str]) -> Request:
@@ -26,9 +27,9 @@ def a_request(peer: str, *headers: tuple[str, str]) -> Request:
     return Request(b"GET", b"/", b"/", None, lines, b"", peer, secure=False, received_ms=0, request_id="r")
 
 
-def seen(*lines: str, peer: str = PROXY, header: str = "X-Forwarded-For") -> str:
+def seen(*lines: str, peer: str = PROXY, header: str = "X-Forwarded-For", form: str | None = None) -> str:
     """The address, or ``"?"`` when it cannot be read; then a problem is always told."""
-    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=header))
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=header, header_form=form))
     found = rule.of(a_request(peer, *((header, line) for line in lines)))
     assert (found.address == "") is not (found.problem == "")
     return found.address or "?"
@@ -430,6 +431,92 @@ def test_cloudfronts_address_and_port_are_told_apart_whatever_they_are(packed, p
     assert seen(f"{text_of(packed)}:{port}", header="CloudFront-Viewer-Address") == str(ip_address(plain(packed)))
 
 
+CUSTOM = "X-Our-Client"
+AMBIGUOUS = "2600:300:f:abcd::9:9985"
+
+
+@pytest.mark.parametrize(
+    ("text", "unknown", "address", "with_port"),
+    [
+        (AMBIGUOUS, "?", AMBIGUOUS, "2600:300:f:abcd::9"),
+        ("2001:db8::1:2", "?", "2001:db8::1:2", "2001:db8::1"),
+        ("2001:db8::1:0443", "?", "2001:db8::1:443", "2001:db8::1"),
+        ("::1:443", "?", "::1:443", "::1"),
+        ("1::8:0", "?", "1::8:0", "1::8"),
+        ("::ffff:7f00:1", "?", "127.0.0.1", "::ffff:7f00"),
+        ("1:2:3:4:5:6::8:80", "1:2:3:4:5:6:0:8", "?", "1:2:3:4:5:6:0:8"),
+        ("2600:300:f:abcd::9:59985", "2600:300:f:abcd::9", "?", "2600:300:f:abcd::9"),
+        ("2001:db8:1:2:3:4:5:6:443", "2001:db8:1:2:3:4:5:6", "?", "2001:db8:1:2:3:4:5:6"),
+        ("2001:db8:1:2:3:4:5:443", "2001:db8:1:2:3:4:5:443", "2001:db8:1:2:3:4:5:443", "?"),
+        ("2001:db8::443", "2001:db8::443", "2001:db8::443", "?"),
+        ("2001:db8::9:99a5", "2001:db8::9:99a5", "2001:db8::9:99a5", "?"),
+        ("::443", "::443", "::443", "?"),
+        ("2001:db8::", "2001:db8::", "2001:db8::", "?"),
+        ("2001:db8:::443", "2001:db8::", "?", "2001:db8::"),
+        ("::ffff:192.0.2.1", "192.0.2.1", "192.0.2.1", "?"),
+        ("::ffff:192.0.2.1:80", "192.0.2.1", "?", "192.0.2.1"),
+        ("::1:65536", "?", "?", "?"),
+        ("::1:443443", "?", "?", "?"),
+        ("[2001:db8::9]", "2001:db8::9", "2001:db8::9", "?"),
+        ("[2001:db8::9:9985]:80", "2001:db8::9:9985", "2001:db8::9:9985", "2001:db8::9:9985"),
+        ("192.0.2.99", "192.0.2.99", "192.0.2.99", "?"),
+        ("192.0.2.99:80", "192.0.2.99", "192.0.2.99", "192.0.2.99"),
+        ("[192.0.2.99]:80", "?", "?", "?"),
+        ("unknown", "?", "?", "?"),
+    ],
+)
+def test_a_field_of_no_known_form_is_read_where_it_has_one_reading_and_otherwise_as_configured(text, unknown, address, with_port):
+    assert seen(text, header=CUSTOM) == unknown
+    for header in (CUSTOM, "CF-Connecting-IP", "CloudFront-Viewer-Address"):
+        assert seen(text, header=header, form="address") == address
+        assert seen(text, header=header, form="address:port") == with_port
+
+
+@pytest.mark.parametrize(
+    "name", ["CF-Connecting-IP", "cf-connecting-ipv6", "X-Azure-ClientIP", "X-Appengine-User-Ip", "X-Envoy-External-Address"]
+)
+def test_a_field_that_is_documented_as_an_address_is_read_as_one(name):
+    assert seen(AMBIGUOUS, header=name) == AMBIGUOUS
+
+
+def test_what_can_be_read_in_two_ways_is_shown_with_its_field():
+    rule = rule_of(ClientIp(trusted_proxies=TRUSTED, header=CUSTOM))
+    problem = rule.of(a_request(PROXY, (CUSTOM, AMBIGUOUS))).problem
+    assert problem == f"the trusted proxy {PROXY} sent {CUSTOM} with '{AMBIGUOUS}', which is either an IPv6 address or one with a port"
+
+
+_GROUPS = st.lists(st.sampled_from([0, 0, 1, 9, 0x10, 0x443, 0x9985, 0xABCD, 0xFFFF]) | st.integers(0, 0xFFFF), min_size=8, max_size=8)
+
+
+def spellings(packed: bytes) -> list[str]:
+    """An address as proxies write it: shortened, in full, in capitals."""
+    address = ip_address(packed)
+    return [str(address), text_of(packed), address.exploded, str(address).upper()]
+
+
+def meanings(text: str) -> set[str]:
+    """Every client that a proxy can mean by a text without brackets, by the system's parser."""
+    address, _, port = text.rpartition(":")
+    found = set()
+    for part, stands in ((text, True), (address, port.isdecimal() and int(port) <= 65535)):
+        for family in (socket.AF_INET, socket.AF_INET6) if stands else ():
+            with suppress(OSError):
+                found.add(str(ip_address(plain(socket.inet_pton(family, part)))))
+    return found
+
+
+@given(_PACKED | _GROUPS.map(lambda groups: b"".join(group.to_bytes(2, "big") for group in groups)), st.integers(0, 65535))
+def test_a_field_of_no_known_form_is_believed_exactly_if_nobody_else_can_be_meant(packed, port):
+    true = str(ip_address(plain(packed)))
+    for text in spellings(packed):
+        for written in (text, f"{text}:{port}"):
+            meant = meanings(written)
+            assert true in meant
+            assert seen(written, header=CUSTOM) == (true if len(meant) == 1 else "?"), written
+        if ":" in text:
+            assert seen(f"[{text}]", header=CUSTOM) == seen(f"[{text}]:{port}", header=CUSTOM) == true
+
+
 @pytest.mark.parametrize(
     ("peer", "believed", "lines", "secure", "host"),
     [
@@ -479,6 +566,12 @@ def test_where_forwarded_names_the_client_it_names_scheme_and_host_too(lines, se
     ("settings", "where"),
     [
         ({"header": "X-Our-Client"}, ["client_ip.header"]),
+        ({"header": "X-Our-Client", "header_form": "address"}, []),
+        ({"header": "X-Our-Client", "header_form": "address:port"}, []),
+        ({"header": "CloudFront-Viewer-Address", "header_form": "address:port"}, []),
+        ({"header": "CloudFront-Viewer-Address", "header_form": "address"}, ["client_ip.header_form"]),
+        ({"header": "X-Real-IP", "header_form": "address:port"}, ["client_ip.header_form"]),
+        ({"header": "X-Azure-ClientIP"}, []),
         ({"header": "CloudFront-Viewer-Address"}, []),
         ({"header": "CF-Connecting-IP"}, []),
         ({"trusted_proxies": ["35.191.0.0/16", "130.211.0.0/22"]}, ["client_ip.trusted_proxies"]),
