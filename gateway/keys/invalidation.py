@@ -233,7 +233,9 @@ class InvalidationListener:
 
     async def _follow_messages(self, up: Callable[[], None]) -> None:
         with translated():
-            await self._redis.initialize()  # a cluster client knows no node to subscribe to before
+            # In a Cluster the slots are read again only when a command fails, and a subscription is none: without this one it would be
+            # asked for again and again at a node that is gone.
+            await self._redis.exists(REDIS_CHANNEL)
             subscription = self._redis.pubsub()
             try:
                 async with StallTolerantTimeout(_SILENCE_SECONDS):

@@ -14,7 +14,8 @@ from redis.exceptions import RedisError
 
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import store
-from gateway.keys.invalidation import publish
+from gateway.keys.ids import new_key_id
+from gateway.keys.invalidation import REDIS_CHANNEL, publish
 from gateway.keys.redis_client import RedisRefused, connect, translated
 from gateway.keys.shared import SharedRecords, record_key
 from tests.gateway.keys.conftest import Clocks, World
@@ -235,6 +236,18 @@ async def test_a_cluster_takes_records_removals_and_messages_and_survives_a_lost
         await listening.until(listening.up)
         await publish(world.redis, ids[:1], now_ms=NOW_MS)
         await listening.until(lambda: listening.metrics.invalidations["redis"] == 2)
+
+
+async def test_in_a_cluster_the_subscription_moves_from_a_lost_node_though_no_command_is_sent(cluster, database, patient):
+    """A command that fails would have the client read the slots again."""
+    async with World(database, cluster.url, find_seconds=20.0) as world, Listening(world) as listening:
+        await asyncio.to_thread(cluster.owner_of(REDIS_CHANNEL).kill)
+        await listening.until(lambda: listening.trust.redis_up_ms is None)
+        await listening.until(listening.up)
+        other = connect(cluster.url)
+        await eventually(other, "PUBLISH", REDIS_CHANNEL, f"{NOW_MS} {(key_id := new_key_id())}")
+        await listening.until(lambda: listening.told == [key_id])
+        await other.aclose()
 
 
 def test_what_uvloop_says_of_a_closed_connection_is_no_answer_and_another_defect_stays_one():
