@@ -176,7 +176,7 @@ class App:
             if isinstance(outcome, Admitted) and is_unseen(outcome.route, whole=check.whole):
                 self._note_unstated(check.peer)
             if shadow:
-                self._note_shadow(serving, outcome, request, pattern)
+                self._note_shadow(outcome, request, pattern)
             elif isinstance(outcome, Refusal):
                 self._plane.worker.refused(serving, outcome, request, pattern or None)
             else:
@@ -206,11 +206,11 @@ class App:
             self._unstated.add(peer)
             _log.warning("content_unstated", peer=peer, detail=UNSTATED)
 
-    def _note_shadow(self, serving: Serving, outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
+    def _note_shadow(self, outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
         """Count what would have been decided. Every refusal is logged, whatever the access log's share."""
         if isinstance(outcome, Refusal):
             self.metrics.shadow_decisions[pattern, outcome.code] += 1
-            reports.log_refused(serving.access, outcome, request, pattern or None, None, event="shadow_refused")
+            reports.log_refused(outcome, request, pattern or None, None, event="shadow_refused")
             return
         self.metrics.shadow_decisions[pattern, "admitted"] += 1
         self.metrics.admitted[pattern] += 1

@@ -316,9 +316,7 @@ class Exchange(Receiver):
         self._connection.write(out[0] if len(out) == 1 else b"".join(out))
         if self._logged is not None and self._admitted is not None:
             status, admission_ms, upstream_ms = self._logged
-            reports.log_admitted(
-                self._serving.access, self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms
-            )
+            reports.log_admitted(self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms)
         if self._trace is not None:
             self._end_trace()
         self._complete()

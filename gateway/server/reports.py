@@ -2,13 +2,16 @@
 
 from collections.abc import Callable
 
+import structlog
+
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import Route
 from gateway.errors import Refusal, Requester
 from gateway.http1.message import Request
 from gateway.runtime import clock
-from gateway.telemetry import AccessLog
 from gateway.telemetry.tracing import Trace, Tracing
+
+_log = structlog.get_logger("access")
 
 
 def begin_trace(
@@ -34,10 +37,16 @@ def begin_trace(
     return tracing.begin(name, request.headers, attributes, start_ms=request.received_ms)
 
 
-def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, status: int, admission_ms: float, upstream_ms: float) -> None:
-    """Log a request that was forwarded and answered."""
+def log_admitted(request: Request, admitted: Admitted, *, status: int, admission_ms: float, upstream_ms: float) -> None:
+    """Log a request that was forwarded and answered.
+
+    :param admission_ms: from receiving the request to sending it to the upstream
+    :param upstream_ms: from then to the response's header section
+    """
     identity = admitted.identity
-    access.admitted(
+    _log.info(
+        "request",
+        outcome="admitted",
         request_id=request.request_id,
         route=admitted.route.pattern,
         method=request.method,
@@ -46,29 +55,27 @@ def log_admitted(access: AccessLog, request: Request, admitted: Admitted, *, sta
         key_id=identity.key_id if identity is not None else None,
         account_id=identity.account_id if identity is not None else None,
         client_ip=admitted.client_ip,
-        admission_ms=admission_ms,
-        upstream_ms=upstream_ms,
+        admission_ms=round(admission_ms, 3),
+        upstream_ms=round(upstream_ms, 3),
         total_ms=clock.now_ms() - request.received_ms,
     )
 
 
-def log_refused(
-    access: AccessLog, refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None, *, event: str = "request"
-) -> None:
-    """Log a refused request; ``None`` for what is not known about it."""
+def log_refused(refusal: Refusal, request: Request | None, route: str | None, admitted: Admitted | None, *, event: str = "request") -> None:
+    """Log a refused request with its internal reason; ``None`` for what is not known about it."""
     requester = refusal.requester or _requester(request, admitted)
-    access.refused(
+    _log.info(
+        event,
+        outcome=refusal.code,
         request_id=request.request_id if request is not None else "",
         route=route or refusal.route or None,
         method=request.method if request is not None else None,
         path=request.path if request is not None else None,
         status=refusal.status,
-        code=refusal.code,
         reason=refusal.reason,
         key_id=requester.key_id,
         account_id=requester.account_id,
         client_ip=requester.client_ip,
-        event=event,
     )
 
 

@@ -72,7 +72,7 @@ class WorkerState:
         if request is not None:
             self.recent.refused(refusal, at_ms=request.received_ms, method=request.method, path=request.path, route=route)
         if serving.access.takes(clock.monotonic_ms()):
-            reports.log_refused(serving.access, refusal, request, route, admitted)
+            reports.log_refused(refusal, request, route, admitted)
 
     def refused_briefly(self, refused: BriefRefusal) -> None:
         """Count a brief refusal, which is neither explained nor logged."""

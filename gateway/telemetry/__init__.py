@@ -4,7 +4,7 @@ Usage:
 
     log = structlog.get_logger(__name__);  log.warning("listener_lost", channel="redis")     an event's name, then values
     metrics.admitted[route] += 1;  metrics.connections += 1                                 all metrics: :class:`Metrics`
-    if access.takes(now_ms): access.refused(…)                                              the access log, within its budget
+    if access.takes(now_ms): …                                                              whether the access log takes a refusal
 """
 
 from gateway.telemetry.histogram import Histogram

@@ -156,7 +156,7 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
 
 
 class AccessLog:
-    """One line per request: refusals, and the configured share of admitted requests.
+    """Which requests are logged, one line each: refusals, and the configured share of admitted requests.
 
     With a share above 0 every refusal is logged; otherwise :data:`REFUSALS_PER_SECOND`, then the number of omitted ones, so that
     refused clients cannot fill a disk. Callers check :meth:`takes` (refusals), or :attr:`enabled` and :meth:`sampled` (admitted),
@@ -196,70 +196,3 @@ class AccessLog:
             return False
         self._credit -= 1.0
         return True
-
-    def admitted(
-        self,
-        *,
-        request_id: str,
-        route: str,
-        method: bytes,
-        path: bytes,
-        status: int,
-        key_id: str | None,
-        account_id: str | None,
-        client_ip: str,
-        admission_ms: float,
-        upstream_ms: float,
-        total_ms: float,
-    ) -> None:
-        """Log a finished exchange.
-
-        :param admission_ms: from receiving the request to sending it to the upstream
-        :param upstream_ms: from there to the response's header section
-        :param total_ms: from receiving the request to the response's last byte
-        """
-        _log.info(
-            "request",
-            outcome="admitted",
-            request_id=request_id,
-            route=route,
-            method=method,
-            path=path,
-            status=status,
-            key_id=key_id,
-            account_id=account_id,
-            client_ip=client_ip,
-            admission_ms=round(admission_ms, 3),
-            upstream_ms=round(upstream_ms, 3),
-            total_ms=round(total_ms, 3),
-        )
-
-    def refused(
-        self,
-        *,
-        request_id: str,
-        route: str | None,
-        method: bytes | None,
-        path: bytes | None,
-        status: int,
-        code: str,
-        reason: str,
-        key_id: str | None,
-        account_id: str | None,
-        client_ip: str,
-        event: str = "request",
-    ) -> None:
-        """Log a refusal with its internal reason. Unknown values are ``None``."""
-        _log.info(
-            event,
-            outcome=code,
-            request_id=request_id,
-            route=route,
-            method=method,
-            path=path,
-            status=status,
-            reason=reason,
-            key_id=key_id,
-            account_id=account_id,
-            client_ip=client_ip,
-        )

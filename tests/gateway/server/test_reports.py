@@ -1,15 +1,17 @@
 """A refusal's line in the access log: whose it was, as far as it was known."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.admission.outcome import Admitted
 from gateway.admission.routes import RouteTable
 from gateway.admission.rules import check_open
 from gateway.config.settings import RouteConfig
 from gateway.errors import Maintenance, Refusal, ReplayedRequest, Requester
-from gateway.http1.message import Identity
+from gateway.http1.message import Identity, Request
 from gateway.server.reports import log_refused
 
 ROUTE = RouteTable.compile([RouteConfig(match="GET /read", scope="read", upstream="spot")]).match(b"GET", b"/read")
@@ -42,13 +44,15 @@ def test_a_request_refused_by_its_routes_maintenance_names_the_route() -> None:
     assert logged(refused.value, None)["route"] == "GET /read"
 
 
-def logged(refusal: Refusal, admitted: Admitted | None) -> dict[str, Any]:
+def test_a_refusal_tells_its_reason_and_no_query() -> None:
+    asked = Request(b"GET", b"/v1/orders?secret=1", b"/v1/orders", b"secret=1", (), b"", "8.8.8.8", False, 0, "r1")
+    line = logged(Refusal("no", reason="unknown key"), None, asked)
+    assert (line["outcome"], line["reason"], line["path"]) == ("internal_error", "unknown key", b"/v1/orders")
+    assert "secret" not in str(line)
+
+
+def logged(refusal: Refusal, admitted: Admitted | None, request: Request | None = None) -> Mapping[str, Any]:
     """The line of a request that had no route yet."""
-    lines: list[dict[str, Any]] = []
-
-    class Access:
-        def refused(self, **line: Any) -> None:
-            lines.append(line)
-
-    log_refused(Access(), refusal, None, None, admitted)  # type: ignore[arg-type]
+    with capture_logs() as lines:
+        log_refused(refusal, request, None, admitted)
     return lines[0]

@@ -170,25 +170,3 @@ def test_without_a_share_refusals_are_logged_within_a_budget_and_the_rest_are_co
     assert (line["event"], line["count"]) == ("refusals_not_logged", 7)
     assert access.takes(7_000)
     assert all(AccessLog(0.01).takes(5_000) for _ in range(REFUSALS_PER_SECOND * 2))
-
-
-def test_a_refusal_tells_its_reason_and_no_query(lines):
-    AccessLog(1.0).refused(
-        request_id="r1",
-        route=None,
-        method=b"GET",
-        path=b"/v1/orders",
-        status=401,
-        code="invalid_credentials",
-        reason="unknown key",
-        key_id="gbk_x",
-        account_id=None,
-        client_ip="8.8.8.8",
-    )
-    (line,) = lines()
-    assert (line["outcome"], line["reason"], line["client_ip"], line["path"]) == (
-        "invalid_credentials",
-        "unknown key",
-        "8.8.8.8",
-        "/v1/orders",
-    )
