@@ -6,7 +6,7 @@ Routes and ``/openapi.json`` are created from the same values, so that the docum
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from aiohttp import web
@@ -40,7 +40,7 @@ class Call(NamedTuple):
     """An instance of the operation's ``body``; ``None`` if it has none."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Operation(Generic[CallerT]):
     """An endpoint."""
 
@@ -50,11 +50,9 @@ class Operation(Generic[CallerT]):
     """OpenAPI's ``operationId``."""
     summary: str
     run: Callable[[CallerT, Call], Awaitable[BaseModel | None]]
+    _: KW_ONLY
     status: int = 200
-    answer: type[BaseModel] | None = None
     body: type[Body] | None = None
-    body_required: bool = True
-    """If false, an empty body counts as ``{}``."""
     query: type[Body] | None = None
     id_pattern: str | None = None
     """Pattern of ``{id}`` in the path, if needed to distinguish it from another path; 404 for anything else."""
@@ -65,6 +63,17 @@ class Operation(Generic[CallerT]):
     def pattern(self) -> str:
         """The path for aiohttp's router."""
         return self.path if self.id_pattern is None else self.path.replace("{id}", f"{{id:{self.id_pattern}}}")
+
+    @property
+    def answer(self) -> type[BaseModel] | None:
+        """The model that ``run`` returns, from its annotation; ``None``: no content."""
+        model: type[BaseModel] | None = self.run.__annotations__["return"]
+        return model
+
+    @property
+    def body_required(self) -> bool:
+        """Whether the body has a required member; otherwise an empty body counts as ``{}``."""
+        return self.body is not None and any(field.is_required() for field in self.body.model_fields.values())
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The endpoint table of the account holder's API: paths, parameters, and possible refusals."""
 
-from admin.api import answers, bodies
+from admin.api import bodies
 from admin.api.handlers import AccountApi, AccountHolder, AuditQuery
 from admin.api.operation import Operation
 from admin.errors import (
@@ -21,175 +21,69 @@ _PROOF = (FactorRequired, StepUpRequired, StepUpFailed)
 _CREATION = (KycRequired, AccountIsFrozen, KeyLimitReached)
 _FIRST_OR_PROVEN = (LoginTooOld, StepUpRequired, StepUpFailed, FactorLimitReached)
 _FACTOR_ID = r"fac_[A-Za-z0-9_-]{1,60}"
+_IMMUTABLE = "A key cannot be changed"
 
 
 def operations(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     """Every endpoint."""
-    return (*_account(api), *_factors(api), *_keys(api), *_refused_changes(api))
-
-
-def _account(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
+        Operation("GET", "/api/v1/account", "getAccount", "The account, its factors, its limits", api.account),
+        Operation("GET", "/api/v1/audit", "listAudit", "The account's own events, latest first", api.audit, query=AuditQuery),
         Operation(
-            method="GET",
-            path="/api/v1/account",
-            name="getAccount",
-            summary="The account, its factors, its limits",
-            run=api.account,
-            answer=answers.AccountView,
-        ),
-        Operation(
-            method="POST",
-            path="/api/v1/step-up",
-            name="beginStepUp",
-            summary="A challenge for exactly one intent; one that would be refused is refused here",
-            run=api.step_up,
-            status=201,
-            body=bodies.StepUpRequest,
-            answer=answers.Challenge,
+            "POST", "/api/v1/step-up", "beginStepUp", "A challenge for exactly one intent; one that would be refused is refused here",
+            api.step_up, body=bodies.StepUpRequest, status=201,
             refusals=(NotFound, FactorRequired, LastFactor, FactorLimitReached, *_CREATION),
         ),
-        Operation(
-            method="GET",
-            path="/api/v1/audit",
-            name="listAudit",
-            summary="The account's own events, latest first",
-            run=api.audit,
-            query=AuditQuery,
-            answer=answers.AuditPage,
-        ),
-    )
+        *_factors(api),
+        *_keys(api),
+    )  # fmt: skip
 
 
 def _factors(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
         Operation(
-            method="POST",
-            path="/api/v1/factors/totp",
-            name="beginTotp",
-            summary="Begin to enrol an authenticator app",
-            run=api.begin_totp,
-            status=201,
-            body=bodies.TotpCreation,
-            body_required=False,
-            answer=answers.TotpStarted,
-            refusals=_FIRST_OR_PROVEN,
+            "POST", "/api/v1/factors/totp", "beginTotp", "Begin to enrol an authenticator app",
+            api.begin_totp, body=bodies.TotpCreation, status=201, refusals=_FIRST_OR_PROVEN,
         ),
         Operation(
-            method="POST",
-            path="/api/v1/factors/totp/{id}/confirm",
-            id_pattern=_FACTOR_ID,
-            name="confirmTotp",
-            summary="Confirm the app by its first code; the first factor brings recovery codes",
-            run=api.confirm_totp,
-            body=bodies.TotpConfirmation,
-            answer=answers.RecoveryCodes,
-            refusals=(NotFound, StepUpFailed),
+            "POST", "/api/v1/factors/totp/{id}/confirm", "confirmTotp",
+            "Confirm the app by its first code; the first factor brings recovery codes",
+            api.confirm_totp, id_pattern=_FACTOR_ID, body=bodies.TotpConfirmation, refusals=(NotFound, StepUpFailed),
         ),
         Operation(
-            method="POST",
-            path="/api/v1/factors/passkeys/options",
-            name="beginPasskey",
-            summary="Begin to enrol a passkey: what navigator.credentials.create takes",
-            run=api.begin_passkey,
-            body=bodies.PasskeyCreation,
-            body_required=False,
-            answer=answers.PasskeyOptions,
-            refusals=_FIRST_OR_PROVEN,
+            "POST", "/api/v1/factors/passkeys/options", "beginPasskey", "Begin to enrol a passkey: what navigator.credentials.create takes",
+            api.begin_passkey, body=bodies.PasskeyCreation, refusals=_FIRST_OR_PROVEN,
         ),
         Operation(
-            method="POST",
-            path="/api/v1/factors/passkeys",
-            name="addPasskey",
-            summary="Add the passkey that the browser made; the first factor brings recovery codes",
-            run=api.add_passkey,
-            status=201,
-            body=bodies.PasskeyRegistration,
-            answer=answers.PasskeyAdded,
-            refusals=(NotFound, StepUpFailed),
+            "POST", "/api/v1/factors/passkeys", "addPasskey",
+            "Add the passkey that the browser made; the first factor brings recovery codes",
+            api.add_passkey, body=bodies.PasskeyRegistration, status=201, refusals=(NotFound, StepUpFailed),
         ),
         Operation(
-            method="POST",
-            path="/api/v1/recovery-codes",
-            name="renewRecoveryCodes",
-            summary="Ten new recovery codes; the old ones are void",
-            run=api.renew_recovery_codes,
-            status=201,
-            body=bodies.Proven,
-            body_required=False,
-            answer=answers.RecoveryCodes,
-            refusals=_PROOF,
+            "POST", "/api/v1/recovery-codes", "renewRecoveryCodes", "Ten new recovery codes; the old ones are void",
+            api.renew_recovery_codes, body=bodies.Proven, status=201, refusals=_PROOF,
         ),
         Operation(
-            method="DELETE",
-            path="/api/v1/factors/{id}",
-            id_pattern=_FACTOR_ID,
-            name="removeFactor",
-            summary="Remove a factor",
-            run=api.remove_factor,
-            status=204,
-            body=bodies.Proven,
-            body_required=False,
-            refusals=(NotFound, LastFactor, *_PROOF),
+            "DELETE", "/api/v1/factors/{id}", "removeFactor", "Remove a factor",
+            api.remove_factor, id_pattern=_FACTOR_ID, body=bodies.Proven, status=204, refusals=(NotFound, LastFactor, *_PROOF),
         ),
-    )
+    )  # fmt: skip
 
 
 def _keys(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
+    one_key = "/api/v1/keys/{id}"
     return (
+        Operation("GET", "/api/v1/keys", "listKeys", "Every key of the account, oldest first", api.list_keys),
         Operation(
-            method="GET",
-            path="/api/v1/keys",
-            name="listKeys",
-            summary="Every key of the account, oldest first",
-            run=api.list_keys,
-            answer=answers.KeyList,
+            "POST", "/api/v1/keys", "createKey", "Create a key; the secret is in this answer and nowhere else",
+            api.create_key, body=bodies.KeyCreation, status=201, refusals=(*_PROOF, *_CREATION),
         ),
+        Operation("GET", one_key, "getKey", "One key", api.show_key, refusals=(NotFound,)),
         Operation(
-            method="POST",
-            path="/api/v1/keys",
-            name="createKey",
-            summary="Create a key; the secret is in this answer and nowhere else",
-            run=api.create_key,
-            status=201,
-            body=bodies.KeyCreation,
-            answer=answers.KeyCreated,
-            refusals=(*_PROOF, *_CREATION),
+            "DELETE", one_key, "deleteKey", "Delete a key; no gateway lets it pass afterwards",
+            api.delete_key, body=bodies.Proven, status=204, refusals=(NotFound, *_PROOF),
         ),
-        Operation(
-            method="GET",
-            path="/api/v1/keys/{id}",
-            name="getKey",
-            summary="One key",
-            run=api.show_key,
-            answer=answers.Key,
-            refusals=(NotFound,),
-        ),
-        Operation(
-            method="DELETE",
-            path="/api/v1/keys/{id}",
-            name="deleteKey",
-            summary="Delete a key; no gateway lets it pass afterwards",
-            run=api.delete_key,
-            status=204,
-            body=bodies.Proven,
-            body_required=False,
-            refusals=(NotFound, *_PROOF),
-        ),
-    )
-
-
-def _refused_changes(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
-    """Changes that keys do not support, with a clearer answer than a plain 405."""
-    return tuple(
-        Operation(
-            method=method,
-            path="/api/v1/keys/{id}",
-            name=f"{method.lower()}Key",
-            summary="A key cannot be changed",
-            run=api.refuse_change,
-            status=405,
-            refusals=(ImmutableKey, NotFound),
-        )
-        for method in ("PUT", "PATCH")
-    )
+        # With a clearer answer than a plain 405.
+        Operation("PUT", one_key, "putKey", _IMMUTABLE, api.refuse_change, status=405, refusals=(ImmutableKey, NotFound)),
+        Operation("PATCH", one_key, "patchKey", _IMMUTABLE, api.refuse_change, status=405, refusals=(ImmutableKey, NotFound)),
+    )  # fmt: skip

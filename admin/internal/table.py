@@ -5,135 +5,49 @@ from admin.errors import CountChanged, NotFound
 from admin.internal import models
 from admin.internal.handlers import InternalApi
 
-_ACCOUNTS = "/internal/v1/accounts"
-_KEYS = "/internal/v1/keys"
+_ACCOUNTS, _ACCOUNT = "/internal/v1/accounts", "/internal/v1/accounts/{id}"
+_KEYS, _KEY = "/internal/v1/keys", "/internal/v1/keys/{id}"
 
 
 def operations(api: InternalApi) -> tuple[Operation[str], ...]:
     """Every endpoint."""
-    return (*_queries(api), *_commands(api))
-
-
-def _queries(api: InternalApi) -> tuple[Operation[str], ...]:
     return (
+        Operation("GET", _ACCOUNTS, "listAccounts", "Accounts that match, by id", api.list_accounts, query=models.AccountQuery),
+        Operation("GET", _KEYS, "listKeys", "Keys that match, oldest first", api.list_keys, query=models.KeyQuery),
         Operation(
-            method="GET",
-            path=_ACCOUNTS,
-            name="listAccounts",
-            summary="Accounts that match, by id",
-            run=api.list_accounts,
-            query=models.AccountQuery,
-            answer=models.OperatorAccounts,
+            "GET", "/internal/v1/audit", "listAudit", "Events of the audit that match, latest first",
+            api.list_audit, query=models.AuditQuery,
         ),
         Operation(
-            method="GET",
-            path=_KEYS,
-            name="listKeys",
-            summary="Keys that match, oldest first",
-            run=api.list_keys,
-            query=models.KeyQuery,
-            answer=models.OperatorKeys,
+            "GET", "/internal/v1/refusals", "listRefusals", "Recent refused requests of keys, latest first",
+            api.list_refusals, query=models.RefusalQuery,
+        ),
+        Operation("GET", _ACCOUNT, "showAccount", "An account and its keys", api.show_account, refusals=(NotFound,)),
+        Operation("GET", _KEY, "showKey", "A key, whose it is, and its state", api.show_key, refusals=(NotFound,)),
+        Operation(
+            "PUT", _ACCOUNT, "decideAccount",
+            "Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
+            api.decide, body=models.Decision,
         ),
         Operation(
-            method="GET",
-            path="/internal/v1/audit",
-            name="listAudit",
-            summary="Events of the audit that match, latest first",
-            run=api.list_audit,
-            query=models.AuditQuery,
-            answer=models.OperatorEvents,
+            "POST", f"{_ACCOUNT}/freeze", "freezeAccount", "Stop every key of the account at once",
+            api.freeze, body=models.OptionalReason, refusals=(NotFound,),
         ),
         Operation(
-            method="GET",
-            path="/internal/v1/refusals",
-            name="listRefusals",
-            summary="Recent refused requests of keys, latest first",
-            run=api.list_refusals,
-            query=models.RefusalQuery,
-            answer=models.Refusals,
+            "POST", f"{_ACCOUNT}/thaw", "thawAccount", "End a freeze; its keys pass again only while its verification stands",
+            api.thaw, body=models.OptionalReason, refusals=(NotFound,),
         ),
         Operation(
-            method="GET",
-            path=_ACCOUNTS + "/{id}",
-            name="showAccount",
-            summary="An account and its keys",
-            run=api.show_account,
-            answer=models.OperatorAccount,
-            refusals=(NotFound,),
+            "POST", f"{_ACCOUNT}/reset-factors", "resetFactors",
+            "Remove every factor and recovery code, end every login, freeze the account",
+            api.reset_factors, body=models.RequiredReason, refusals=(NotFound,),
         ),
         Operation(
-            method="GET",
-            path=_KEYS + "/{id}",
-            name="showKey",
-            summary="A key, whose it is, and its state",
-            run=api.show_key,
-            answer=models.OperatorKey,
-            refusals=(NotFound,),
-        ),
-    )
-
-
-def _commands(api: InternalApi) -> tuple[Operation[str], ...]:
-    return (
-        Operation(
-            method="PUT",
-            path=_ACCOUNTS + "/{id}",
-            name="decideAccount",
-            summary="Lift or revoke the account's verification (revoked stops its keys at once), or set its tier",
-            run=api.decide,
-            body=models.Decision,
-            answer=models.OperatorAccount,
+            "POST", f"{_KEYS}/revoke", "revokeKeys", "Stop every key that matches, if they are as many as expected",
+            api.revoke_keys, body=models.BulkRevocation, refusals=(CountChanged,),
         ),
         Operation(
-            method="POST",
-            path=_ACCOUNTS + "/{id}/freeze",
-            name="freezeAccount",
-            summary="Stop every key of the account at once",
-            run=api.freeze,
-            body=models.OptionalReason,
-            body_required=False,
-            answer=models.ChangedAccount,
-            refusals=(NotFound,),
+            "POST", f"{_KEY}/revoke", "revokeKey", "Stop a key at once and wipe its secret",
+            api.revoke_key, body=models.RequiredReason, refusals=(NotFound,),
         ),
-        Operation(
-            method="POST",
-            path=_ACCOUNTS + "/{id}/thaw",
-            name="thawAccount",
-            summary="End a freeze; its keys pass again only while its verification stands",
-            run=api.thaw,
-            body=models.OptionalReason,
-            body_required=False,
-            answer=models.ChangedAccount,
-            refusals=(NotFound,),
-        ),
-        Operation(
-            method="POST",
-            path=_ACCOUNTS + "/{id}/reset-factors",
-            name="resetFactors",
-            summary="Remove every factor and recovery code, end every login, freeze the account",
-            run=api.reset_factors,
-            body=models.RequiredReason,
-            answer=models.OperatorAccount,
-            refusals=(NotFound,),
-        ),
-        Operation(
-            method="POST",
-            path=_KEYS + "/revoke",
-            name="revokeKeys",
-            summary="Stop every key that matches, if they are as many as expected",
-            run=api.revoke_keys,
-            body=models.BulkRevocation,
-            answer=models.Revoked,
-            refusals=(CountChanged,),
-        ),
-        Operation(
-            method="POST",
-            path=_KEYS + "/{id}/revoke",
-            name="revokeKey",
-            summary="Stop a key at once and wipe its secret",
-            run=api.revoke_key,
-            body=models.RequiredReason,
-            answer=models.RevokedKey,
-            refusals=(NotFound,),
-        ),
-    )
+    )  # fmt: skip
