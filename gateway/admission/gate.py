@@ -242,7 +242,9 @@ class Gate:
             outage = self._auth.replay_outage if route.strict_replay else "allow"
             ttl_ms = credentials.timestamp_ms + window_ms - inbound.received_ms + rules.AHEAD_MS + rules.CLOCKS_MS
             shared = credentials.portable and route.scope != "trade" and isinstance(inbound, Request)
-            claim = Claim(principal.key_id, credentials.signature, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
+            # RSASSA-PSS is randomized: the same request signed again has another signature, and is the same request.
+            once = credentials.signed if credentials.pss else credentials.signature
+            claim = Claim(principal.key_id, once, ttl_ms, outage=outage, shared=shared, advice=credentials.replay_advice)
         else:
             self._usage.admitted(principal.key_id, client.address, inbound.received_ms)
         weighed = credentials is not None and credentials.weighed

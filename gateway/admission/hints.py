@@ -10,7 +10,7 @@ from base64 import urlsafe_b64decode
 from binascii import Error
 from collections.abc import Iterable, Iterator
 from hmac import compare_digest, digest
-from itertools import chain
+from itertools import chain, product
 from typing import NamedTuple
 
 from gateway.admission.dialects import Credentials, Mistake
@@ -34,6 +34,43 @@ _LONGEST = 256
 class _Window(NamedTuple):
     number: int
     searches: int
+
+
+class _Fault(NamedTuple):
+    """Text beside the secret that does not belong to it."""
+
+    text: bytes
+    what: str = ""
+    cure: str = ""
+
+
+_LEADING = (
+    _Fault(b""),
+    _Fault(b"\xef\xbb\xbf", "a leading byte order mark", "read the file as utf-8-sig"),
+    _Fault(b" ", "a leading space", "strip it"),
+)
+_QUOTES = (_Fault(b""), _Fault(b'"', "its quotes", "remove them"), _Fault(b"'", "its quotes", "remove them"))
+_TRAILING = (
+    _Fault(b""),
+    _Fault(b"\n", "a trailing newline", "strip it after reading the file"),
+    _Fault(b"\r\n", "a trailing newline (CRLF)", "strip it after reading the file"),
+    _Fault(b"\r", "a trailing carriage return", "strip it after reading the file"),
+    _Fault(b" ", "a trailing space", "strip it"),
+    _Fault(b" \n", "a trailing space and newline", "strip both after reading the file"),
+    _Fault(b"\t", "a trailing tab", "strip it"),
+    _Fault(b"\xc2\xa0", "a trailing no-break space", "strip it"),
+)
+
+
+def _combined() -> Iterator[tuple[str, bytes, bytes]]:
+    """What files and shells leave around a secret, one fault or several at once: advice, text before and after it."""
+    for leading, quotes, trailing in product(_LEADING, _QUOTES, _TRAILING):
+        if faults := [fault for fault in (leading, quotes, trailing) if fault.text]:
+            what, cure = " and ".join(fault.what for fault in faults), " and ".join(fault.cure for fault in faults)
+            yield f"the secret was used with {what}: {cure}", leading.text + quotes.text, quotes.text + trailing.text
+
+
+_AROUND = tuple(_combined())
 
 
 class Hints:
@@ -93,9 +130,11 @@ def _common(credentials: Credentials) -> Iterator[Mistake]:
 def _verified(mistakes: Iterable[Mistake], principal: Principal | None) -> str:
     """The advice for the mistake that verifies, or ``""``. Always tries all, so that timing reveals nothing."""
     verify = principal.verify if principal is not None else pretend_to_verify
+    verify_pss = (principal.verify_pss if principal is not None else None) or pretend_to_verify
     found = ""
     for mistake in mistakes:
-        if mistake.signature and verify(mistake.signed, mistake.signature) and not found:
+        verify_one = verify_pss if mistake.pss else verify
+        if mistake.signature and verify_one(mistake.signed, mistake.signature) and not found:
             found = mistake.advice
     return found
 
@@ -105,16 +144,7 @@ def _with_other_secrets(credentials: Credentials, principal: Principal | None) -
     given = secret.reveal() if secret is not None else _NOBODY
     found = ""
     for advice, key in (
-        ("the secret was used with a trailing newline: strip it after reading the file", given + b"\n"),
-        ("the secret was used with a trailing newline (CRLF): strip it after reading the file", given + b"\r\n"),
-        ("the secret was used with a trailing carriage return: strip it after reading the file", given + b"\r"),
-        ("the secret was used with a trailing space: strip it", given + b" "),
-        ("the secret was used with a trailing tab: strip it", given + b"\t"),
-        ("the secret was used with a trailing no-break space: strip it", given + b"\xc2\xa0"),
-        ("the secret was used with a leading space: strip it", b" " + given),
-        ("the secret was used with its quotes: remove them", b'"' + given + b'"'),
-        ("the secret was used with its quotes: remove them", b"'" + given + b"'"),
-        ("the secret was used with a leading byte order mark: read the file as utf-8-sig", b"\xef\xbb\xbf" + given),
+        *((advice, before + given + after) for advice, before, after in _AROUND),
         ("the secret was used without its prefix gbs_: the HMAC key is the entire secret, as shown", given.removeprefix(b"gbs_")),
         ("the secret was Base64-decoded: the HMAC key is the secret's text, as shown", _loosely_decoded(given)),
     ):

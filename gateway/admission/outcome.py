@@ -29,6 +29,7 @@ class Claim:
     def __init__(self, key_id: str, signature: bytes, ttl_ms: int, *, outage: str, shared: bool = False, advice: str = "") -> None:
         self.key_id = key_id
         self.signature = signature
+        """The signature, or the signed bytes where the same bytes can have several signatures."""
         self.ttl_ms = ttl_ms
         """How long from now the same request could pass every other check, in milliseconds."""
         self.outage = outage

@@ -82,6 +82,8 @@ class Mistake(NamedTuple):
     """What the bot's owner should change."""
     signed: bytes
     signature: bytes
+    pss: bool = False
+    """Whether an RSA key signed by RSASSA-PSS with SHA-512."""
 
 
 class Dialect(ABC):

@@ -95,7 +95,12 @@ class Rfc9421(Dialect):
         """See :meth:`Dialect.mistakes`."""
         given, signature = _input(fields[INPUT]), credentials.signature
         if credentials.algorithm:  # the signature is otherwise correct, so there is no other mistake
-            yield Mistake("alg names another algorithm than the key's: name the key's own, or leave it out", credentials.signed, signature)
+            yield Mistake(
+                "alg names another algorithm than the one that the request was signed with: name that one, or leave it out",
+                credentials.signed, signature,
+            )  # fmt: skip
+        if not credentials.pss:
+            yield Mistake('it was signed with RSASSA-PSS: name alg="rsa-pss-sha512"', credentials.signed, signature, pss=True)
         for decoded in loosely_decoded(signature):
             yield Mistake(
                 "Signature holds text instead of the signature's bytes: write the bytes in Base64 between colons",

@@ -3,8 +3,12 @@
 import base64
 import json
 from timeit import repeat
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.padding import MGF1, PSS
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from gateway.admission import hints
 from gateway.admission.dialects import DIALECTS, Credentials
@@ -248,6 +252,40 @@ def test_a_url_that_was_signed_in_place_of_the_path_is_named(scheme, dialect, na
     signature = base64.b64encode(sign_with(key, signed))
     field, value = (b"x-request-signature", signature) if dialect == "mobee" else (SIGNATURE, b"sig1=:" + signature + b":")
     assert "entire URL" in refusal_of(with_field(request, field, value), record_of(key)).extras["hint"]
+
+
+@pytest.mark.parametrize("leading", [("", ""), ("\ufeff", "byte order mark"), (" ", "leading space")])
+@pytest.mark.parametrize("quotes", [("", ""), ('"', "its quotes"), ("'", "its quotes")])
+@pytest.mark.parametrize(
+    "trailing",
+    [("", ""), ("\n", "a trailing newline:"), ("\r\n", "(CRLF)"), ("\r", "carriage return"), (" ", "a trailing space:"),
+     (" \n", "space and newline"), ("\t", "a trailing tab"), ("\u00a0", "no-break space")],
+)  # fmt: skip
+def test_several_faults_of_a_secret_are_named_together(leading, quotes, trailing):
+    used = f"{leading[0]}{quotes[0]}{HMAC['secret']}{quotes[0]}{trailing[0]}"
+    if used == HMAC["secret"]:
+        return
+    found = refusal_of(signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": used}), record_of(HMAC)).extras["hint"]
+    assert all(fault in found for _, fault in (leading, quotes, trailing)), found
+
+
+def pss_signed(alg, *, key="rsa"):
+    """A read that is signed by RSASSA-PSS with SHA-512, whatever its ``alg`` says."""
+    keys = vectors("rfc9421")["keys"]
+    params = f'("@method" "@path");created=1790000000;keyid="{keys[key]["key_id"]}"{alg}'
+    base = f'"@method": GET\n"@path": /v1/wallets\n"@signature-params": {params}'.encode()
+    private: Any = load_pem_private_key(keys["rsa"]["private_key"].encode(), None)
+    signature = base64.b64encode(private.sign(base, PSS(MGF1(SHA512()), salt_length=64), SHA512()))
+    request = request_of(vector("rfc9421", "without alg, further parameters"))
+    return with_field(with_field(request, INPUT, b"s=" + params.encode()), SIGNATURE, b"s=:" + signature + b":")
+
+
+@pytest.mark.parametrize("alg", ["", ';alg="rsa-v1_5-sha256"', ';alg="ed25519"', ';alg="hmac-sha256"'])
+def test_rsassa_pss_under_no_name_or_another_is_named(alg):
+    rsa = record_of(vectors("rfc9421")["keys"]["rsa"])
+    assert 'alg="rsa-pss-sha512"' in refusal_of(pss_signed(alg), rsa).extras["hint"]
+    for others in ((), (record_of(vectors("rfc9421")["keys"]["hmac"]),)):
+        assert "hint" not in refusal_of(pss_signed(alg, key="hmac" if others else "rsa"), *others).extras
 
 
 @pytest.mark.parametrize("alg", ["ed25519", "rsa-v1_5-sha256", "rsa-pss-sha512"])

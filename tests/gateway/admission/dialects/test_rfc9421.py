@@ -272,6 +272,34 @@ def test_rsa_pss_is_verified_with_the_salt_of_the_rfc(salt):
         gate.admit(named, route)
 
 
+def pss_signature(key, base):
+    private: Any = load_pem_private_key(key["private_key"].encode(), None)
+    return b64encode(private.sign(base, PSS(MGF1(SHA512()), salt_length=64), SHA512()))
+
+
+@pytest.mark.parametrize(
+    ("key", "alg", "randomized"),
+    [("hmac", "hmac-sha256", False), ("ed25519", "ed25519", False), ("rsa", "rsa-v1_5-sha256", False), ("rsa", "rsa-pss-sha512", True)],
+)
+def test_a_trade_that_is_signed_again_over_the_same_bytes_is_claimed_as_the_same_in_every_scheme(key, alg, randomized):
+    key = vectors("rfc9421")["keys"][key]
+    gate = a_gate(record_of(key), routes=[{"match": "POST /v1/orders", "scope": "trade", "upstream": "spot"}])
+
+    def claimed(nonce):
+        (digest,) = ORDER.field_lines(b"content-digest")
+        params = f'("@method" "@path" "content-digest");created=1790000000;keyid="{key["key_id"]}";alg="{alg}";nonce="{nonce}"'
+        lines = (f'"@method": POST\n"@path": {ORDER.path.decode()}\n"content-digest": {digest.decode()}', f'"@signature-params": {params}')
+        base = "\n".join(lines).encode()
+        signature = pss_signature(key, base) if randomized else b64encode(sign_with(key, base))
+        sent.append(signature)
+        request = given(b"s=" + params.encode(), b"s=:" + signature + b":", ORDER)
+        return gate.admit(request, gate.route(request)).replay.signature
+
+    sent: list[bytes] = []
+    assert claimed("a") == claimed("a") != claimed("b")
+    assert (sent[0] != sent[1]) is randomized
+
+
 def test_authority_and_scheme_behind_a_trusted_proxy_are_those_the_client_used():
     key = vectors("rfc9421")["keys"]["hmac"]
     params = f'("@method" "@target-uri" "@authority" "@scheme");created=1790000000;keyid="{key["key_id"]}"'
