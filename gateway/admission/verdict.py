@@ -1,11 +1,11 @@
 """Admission without forwarding: the decision for a request that another proxy (nginx, Envoy) forwards.
 
-A :class:`CheckRequest` and its :class:`Verdict` travel as JSON between the ops port and a worker; bytes are encoded as
-Latin-1 text, one character for each byte.
+A :class:`CheckRequest` and its :class:`Verdict` travel as JSON between the ops port and a worker, so bodies are Latin-1 text, one
+character for each byte.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.admission import answers
 from gateway.admission.dialects import binance
@@ -34,21 +34,11 @@ class CheckRequest(NamedTuple):
     method: str
     target: str
     headers: list[tuple[str, str]]
-    body: bytes
+    body: str
     peer: str
     """The address of the proxy that asks for the decision."""
     whole: bool
     """Whether no content other than :attr:`body` can reach the upstream."""
-
-    def wire(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self._asdict(), "body": self.body.decode("latin-1")}
-
-    @classmethod
-    def read(cls, wire: dict[str, Any]) -> Self:
-        """Parse the output of :meth:`wire`."""
-        headers = [(name, value) for name, value in wire["headers"]]
-        return cls(wire["method"], wire["target"], headers, wire["body"].encode("latin-1"), wire["peer"], wire["whole"])
 
     def request(self, *, received_ms: int, request_id: str) -> Request:
         """The request as the data plane would parse it; a target that is not in origin form matches no route."""
@@ -59,7 +49,7 @@ class CheckRequest(NamedTuple):
             path=path,
             query=query if mark else None,
             headers=tuple((name.lower().encode("latin-1"), value.strip(" \t").encode("latin-1")) for name, value in self.headers),
-            body=self.body,
+            body=self.body.encode("latin-1"),
             peer=self.peer,
             secure=False,
             received_ms=received_ms,
@@ -72,16 +62,7 @@ class Verdict(NamedTuple):
 
     status: int
     headers: list[tuple[str, str]]
-    body: bytes
-
-    def wire(self) -> dict[str, Any]:
-        """For JSON."""
-        return {**self._asdict(), "body": self.body.decode("latin-1")}
-
-    @classmethod
-    def read(cls, wire: dict[str, Any]) -> Self:
-        """Parse the output of :meth:`wire`."""
-        return cls(wire["status"], [(name, value) for name, value in wire["headers"]], wire["body"].encode("latin-1"))
+    body: str
 
 
 def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
@@ -91,12 +72,13 @@ def refused(refusal: Refusal, given: Answer | None = None) -> Verdict:
     """
     answer = given or answers.render(refusal, request_id="", dialect=None)
     fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.headers]
-    return Verdict(answer.status, [*fields, ("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)], answer.body)
+    fields += [("X-Gerbang-Status", str(refusal.status)), ("X-Gerbang-Code", refusal.code)]
+    return Verdict(answer.status, fields, answer.body.decode("latin-1"))
 
 
 def shadow_allowed(refusal: Refusal, request_id: str = "") -> Verdict:
     """The verdict of shadow mode on a refusal: 200, without an identity."""
-    return Verdict(200, [*NO_IDENTITY, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], b"")
+    return Verdict(200, [*NO_IDENTITY, ("X-Request-Id", request_id), ("X-Gerbang-Shadow", refusal.code)], "")
 
 
 def is_unseen(route: Route, *, whole: bool) -> bool:
@@ -157,7 +139,7 @@ async def decide(
     lines = identity_lines(admitted, request.received_ms) + admitted.answer_headers
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
-    return Verdict(200, [*nobody, *_fields(lines), *own], b"")
+    return Verdict(200, [*nobody, *_fields(lines), *own], "")
 
 
 def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole: bool) -> None:

@@ -50,7 +50,8 @@ def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
     if content == _DROPPED:
         body = b""
-    return CheckRequest(method, target, headers, body, request.remote or "", bool(content or (body and proxy == "forward-auth")))
+    whole = bool(content or (body and proxy == "forward-auth"))
+    return CheckRequest(method, target, headers, body.decode("latin-1"), request.remote or "", whole)
 
 
 def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) -> CheckRequest:
@@ -64,7 +65,7 @@ def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) 
         raise _invalid_statement("envoy", target.removeprefix("?"))
     headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)]
     whole = bool(body or target != behind) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
-    return CheckRequest(request.method, target, headers, body, request.remote or "", whole)
+    return CheckRequest(request.method, target, headers, body.decode("latin-1"), request.remote or "", whole)
 
 
 def _invalid_statement(proxy: str, content: str) -> MalformedRequest:
@@ -74,17 +75,17 @@ def _invalid_statement(proxy: str, content: str) -> MalformedRequest:
 
 def answer(verdict: Verdict, proxy: str) -> web.Response:
     """The verdict in the form that the proxy expects."""
-    status = verdict.status
+    status, body = verdict.status, verdict.body.encode("latin-1")
     if proxy == "nginx" and status not in (200, 401, 403):
         status = 403
-    response = web.Response(status=status, body=verdict.body, headers={"Server": "gerbang"})  # shown to clients: must not reveal versions
+    response = web.Response(status=status, body=body, headers={"Server": "gerbang"})  # shown to clients: must not reveal versions
     for name, value in verdict.headers:
         if name.lower() == "content-type":
             response.headers[name] = value
         else:
             response.headers.add(name, value)
-    if proxy == "nginx" and verdict.body:
-        response.headers["X-Gerbang-Body"] = json.dumps(json.loads(verdict.body), separators=(",", ":"))  # escapes all but ASCII
+    if proxy == "nginx" and body:
+        response.headers["X-Gerbang-Body"] = json.dumps(json.loads(body), separators=(",", ":"))  # escapes all but ASCII
     return response
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 
+from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.assertion import SigningKey
 from gateway.errors import Overloaded
 from gateway.process.channel import WorkerFailed
@@ -171,7 +172,7 @@ class Workers:
         asked = await asyncio.gather(*(worker.call("recent", timeout_ms=STATUS_MS) for worker in self._serving()), return_exceptions=True)
         return [answer for answer in asked if not isinstance(answer, BaseException)]
 
-    async def decide(self, asked: dict[str, Any]) -> dict[str, Any]:
+    async def decide(self, check: CheckRequest) -> Verdict:
         """Have the next worker in turn decide.
 
         :raises Overloaded: no worker answers
@@ -181,10 +182,9 @@ class Workers:
             raise Overloaded("no worker is ready")
         self._turn += 1
         try:
-            decided: dict[str, Any] = await serving[self._turn % len(serving)].call("decide", timeout_ms=DECIDE_MS, asked=asked)
+            return Verdict(*await serving[self._turn % len(serving)].call("decide", timeout_ms=DECIDE_MS, check=check))
         except WorkerFailed as error:
             raise Overloaded("no worker answers", reason=str(error)) from None
-        return decided
 
     async def snapshots(self) -> list[Snapshot]:
         """Each worker's metrics."""

@@ -247,7 +247,7 @@ class Supervisor:
 
     async def decide(self, check: CheckRequest) -> Verdict:
         """See :meth:`gateway.ops.report.Operated.decide`."""
-        return Verdict.read(await self._workers.decide(check.wire()))
+        return await self._workers.decide(check)
 
     def undecided(self, refusal: Refusal) -> Verdict:
         """See :meth:`gateway.ops.report.Operated.undecided`."""

@@ -15,7 +15,7 @@ from typing import Any
 
 import uvloop
 
-from gateway.admission.verdict import CheckRequest
+from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.assertion import SigningKey
 from gateway.errors import GerbangError
 from gateway.net import descriptors
@@ -113,9 +113,9 @@ class Worker:
         """Recent decisions."""
         return self.app.recent()
 
-    async def decide(self, *, asked: dict[str, Any]) -> dict[str, Any]:
+    async def decide(self, *, check: list[Any]) -> Verdict:
         """See :mod:`gateway.admission.verdict`."""
-        return (await self.app.decide(CheckRequest.read(asked))).wire()
+        return await self.app.decide(CheckRequest(*check))
 
     async def drain(self, *, limit_ms: int) -> None:
         """Accept no more connections, and finish requests in flight."""
