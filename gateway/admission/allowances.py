@@ -8,32 +8,20 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal
 from gateway.config.values import Rate
-from gateway.errors import GerbangError
 from gateway.runtime.gcra import ROUNDING, Charge, ShareNeeded
 
 if TYPE_CHECKING:
-    from gateway.config.settings import GatewaySettings
-
-if TYPE_CHECKING:
     from gateway.admission.limits import KeyLimiter
+    from gateway.config.settings import GatewaySettings
 
 _MINUTE_MS: Final = 60_000
 _COUNTED: Final = Rate(1_000_000_000, _MINUTE_MS)
 """The limit of a ledger that only counts: never reached."""
 
 _log = structlog.get_logger(__name__)
-
-
-class LedgerNeeded(GerbangError):
-    """The limit must be settled with the other workers first: nothing has been charged."""
-
-    def __init__(self, ledger: str, weight: int, rate: Rate) -> None:
-        super().__init__("the limit is not settled")
-        self.ledger = ledger
-        self.weight = weight
-        self.rate = rate
 
 
 class Allowance:
@@ -56,12 +44,12 @@ class Allowance:
 
         :param weight: 0 charges nothing and returns the current state
         :return: the charge of the tighter limit; of the one that refuses, if one does
-        :raises LedgerNeeded: the ledger in Redis must be read first
+        :raises KeyNeeded: the ledger in Redis must be read first; nothing has been charged
         """
         try:
             charge = limiter.charge(principal.key_id, weight, self.per_key, now_ms)
         except ShareNeeded:
-            raise LedgerNeeded(principal.key_id, weight, self.per_key) from None
+            raise KeyNeeded(principal.key_id, weight=weight, rate=self.per_key) from None
         rate = self.per_account
         if rate is None or not charge.allowed:
             return charge
@@ -69,7 +57,7 @@ class Allowance:
             account = limiter.charge(principal.account_ledger, weight, rate, now_ms)
         except ShareNeeded:
             self._return_to_key(limiter, principal, weight)
-            raise LedgerNeeded(principal.account_ledger, weight, rate) from None
+            raise KeyNeeded(principal.account_ledger, weight=weight, rate=rate) from None
         account.of_account = True
         if not account.allowed:
             self._return_to_key(limiter, principal, weight)

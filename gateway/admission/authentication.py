@@ -14,7 +14,7 @@ from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal, pretend_to_verify
 from gateway.admission.services import Services
 from gateway.admission.sessions import Message
-from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal, TimestampOutOfWindow
+from gateway.errors import AmbiguousCredentials, InternalError, InvalidCredentials, MissingCredentials, Refusal
 from gateway.http1.memo import remember
 from gateway.http1.message import Inbound, Request
 from gateway.http1.shape import Shape
@@ -23,10 +23,8 @@ from gateway.keys.ids import is_key_id
 from gateway.net.client_ip import ClientIpRule
 
 if TYPE_CHECKING:
-    from gateway.config.settings import GatewaySettings
-
-if TYPE_CHECKING:
     from gateway.admission.failures import FailureLimiter
+    from gateway.config.settings import GatewaySettings
     from gateway.keys.lookup import KeyLookup
 
 _SHAPES: Final = 256
@@ -160,14 +158,15 @@ class Authentication:
             return None
         return None if found is ABSENT else found
 
-    def signer(self, credentials: Credentials, now_ms: int) -> Principal | None:
+    def signer(self, credentials: Credentials, now_ms: int, otherwise: Refusal | None = None) -> Principal | None:
         """The key that signed it; ``None`` for an unknown key and for a wrong signature, after the same work.
 
+        :param otherwise: see :attr:`KeyNeeded.otherwise`
         :raises KeyNeeded: the key must be fetched first
         """
         found = self._lookup.peek(credentials.key_id, now_ms)
         if found is None and is_key_id(credentials.key_id):
-            raise KeyNeeded(credentials.key_id)
+            raise KeyNeeded(credentials.key_id, otherwise=otherwise)
         principal = None if found is None or found is ABSENT else found
         if principal is not None and not credentials.algorithm and not credentials.pss:  # true of most dialects; see verifies
             return principal if principal.verify(credentials.signed, credentials.signature) else None
@@ -190,22 +189,6 @@ class Authentication:
         if principal is None:
             raise InvalidCredentials("the key that this session logged in with no longer exists", reason="deleted key")
         return principal
-
-    def signer_outside_window(self, credentials: Credentials, late: TimestampOutOfWindow, now_ms: int) -> Principal | None:
-        """The key that signed a request outside the time window, so that its owner sees the refusal.
-
-        Unknown key and wrong signature alike: same work, same answer.
-
-        :raises KeyNeeded: the key must be fetched first
-        """
-        if not is_key_id(credentials.key_id):
-            pretend_to_verify(credentials.signed, credentials.signature)
-            return None
-        found = self._lookup.peek(credentials.key_id, now_ms)
-        if found is None:
-            raise KeyNeeded(credentials.key_id, otherwise=late)
-        principal = None if found is ABSENT else found
-        return principal if self.verifies(principal, credentials) else None
 
     def verifies(self, principal: Principal | None, credentials: Credentials) -> bool:
         """Whether the signature verifies under the key, by the key's own algorithm. As slow without a key as for a wrong signature."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from gateway.admission import builtin, rules
 from gateway.admission.accounting import Accounting
-from gateway.admission.allowances import Allowances, LedgerNeeded
+from gateway.admission.allowances import Allowances
 from gateway.admission.authentication import Authentication, request_of
 from gateway.admission.brief import BriefAnswer, BriefRefusal, throttled
 from gateway.admission.dialects import Credentials
@@ -185,7 +185,7 @@ class Gate:
                 try:
                     window_ms = rules.check_time(credentials, inbound.received_ms, self._clock_window_ms, self._max_clock_window_ms)
                 except TimestampOutOfWindow as late:
-                    principal = authentication.signer_outside_window(credentials, late, now_ms)
+                    principal = authentication.signer(credentials, now_ms, late)  # so that the key's owner sees the refusal
                     raise
                 principal = authentication.signer(credentials, now_ms)
                 if principal is None:
@@ -277,10 +277,7 @@ class Gate:
         """
         allowances = self._allowances
         allowance = allowances.default if principal.tier is None else allowances.of(principal)
-        try:
-            charge = allowance.charge(self._limiter, principal, route.weight, now_ms)
-        except LedgerNeeded as needed:
-            raise KeyNeeded(needed.ledger, weight=needed.weight, rate=needed.rate) from None
+        charge = allowance.charge(self._limiter, principal, route.weight, now_ms)
         if not charge.allowed:
             if charge.of_account:
                 raise rules.over_limit(f"{allowance.per_account} per account", route.weight, charge.retry_after_ms, "per_account")

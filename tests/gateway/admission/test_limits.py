@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.admission import limits
-from gateway.admission.allowances import Allowance, LedgerNeeded
+from gateway.admission.allowances import Allowance
 from gateway.admission.limit_share import Share
 from gateway.admission.limits import SETTLE, SLOTS, KeyLimiter
+from gateway.admission.outcome import KeyNeeded
 from gateway.admission.principal import Principal
 from gateway.config.values import Rate
 from gateway.keys import redis_client
@@ -304,8 +305,8 @@ async def test_thirty_keys_of_an_account_on_two_machines_have_its_one_limit(work
         for _ in range(5):
             try:
                 admitted += allowance.charge(worker.limiter, principals[number % keys], 1, worker.time.ms).allowed
-            except LedgerNeeded as needed:
-                waiter = asyncio.create_task(worker.limiter.settled(needed.ledger, needed.weight, needed.rate))  # noqa: TID251
+            except KeyNeeded as needed:
+                waiter = asyncio.create_task(worker.limiter.settled(needed.key_id, needed.weight, needed.rate))  # noqa: TID251
                 await asyncio.sleep(0)
                 await worker.settle(pressing=True)
                 await waiter
