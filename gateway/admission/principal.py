@@ -50,27 +50,15 @@ class Principal:
     @classmethod
     def of(cls, record: KeyRecord) -> "Principal":
         """:raises ValueError: the record's key material does not match its algorithm; affects this key alone"""
-        return cls(record, _verifier(record), _pss_verifier(record))
-
-
-def _verifier(record: KeyRecord) -> Verify:
-    if record.algorithm is Algorithm.HMAC_SHA256 and record.secret is not None:
-        return _hmac(record.secret.reveal())
-    if record.public_key is None:
-        raise ValueError("no public key")
-    key = load_der_public_key(record.public_key)
-    if record.algorithm is Algorithm.ED25519 and isinstance(key, Ed25519PublicKey):
-        return _ed25519(key)
-    if record.algorithm is Algorithm.RSA_SHA256 and isinstance(key, RSAPublicKey):
-        return _rsa(key, PKCS1v15(), SHA256())
-    raise ValueError("the public key is not of the key's algorithm")
-
-
-def _pss_verifier(record: KeyRecord) -> Verify | None:
-    if record.algorithm is not Algorithm.RSA_SHA256 or record.public_key is None:
-        return None
-    key = load_der_public_key(record.public_key)
-    return _rsa(key, PSS(MGF1(SHA512()), salt_length=64), SHA512()) if isinstance(key, RSAPublicKey) else None
+        if record.algorithm is Algorithm.HMAC_SHA256 and record.secret is not None:
+            return cls(record, _hmac(record.secret.reveal()))
+        key = load_der_public_key(record.public_key or b"")
+        if record.algorithm is Algorithm.ED25519 and isinstance(key, Ed25519PublicKey):
+            return cls(record, _ed25519(key))
+        if record.algorithm is Algorithm.RSA_SHA256 and isinstance(key, RSAPublicKey):
+            pss = _rsa(key, PSS(MGF1(SHA512()), salt_length=64), SHA512())
+            return cls(record, _rsa(key, PKCS1v15(), SHA256()), pss)
+        raise ValueError("the public key is not of the key's algorithm")
 
 
 def _hmac(secret: bytes) -> Verify:
