@@ -80,25 +80,6 @@ class ReplayGuard:
         self._unrecorded = Unrecorded()
         self._recording = False
 
-    def claim(self, key_id: str, signature: bytes, *, ttl_ms: int, outage: str, shared: bool = False) -> "asyncio.Future[None]":
-        """As :meth:`ask`, for callers that can await.
-
-        :return: resolves if it is the first; fails with :class:`ReplayedRequest` or :class:`ReplayGuardUnavailable`. It may be cancelled
-        at any time; the signature then counts as used.
-        """
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def answered(refusal: Refusal | None) -> None:
-            if future.done():
-                return
-            if refusal is None:
-                future.set_result(None)
-            else:
-                future.set_exception(refusal)
-
-        self.ask(key_id, signature, answered, ttl_ms=ttl_ms, outage=outage, shared=shared)
-        return future
-
     def ask(self, key_id: str, signature: bytes, answered: Answered, *, ttl_ms: int, outage: str, shared: bool = False) -> None:
         """Claim a signature, which succeeds if it was not used before.
 

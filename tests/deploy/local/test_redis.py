@@ -18,6 +18,7 @@ from gateway.keys.usage import UsageCounts
 from gateway.keys.usage_store import UsageWriter, read_last_use
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
+from tests.support.claims import claim
 from tests.support.lacking import lacking
 
 
@@ -155,9 +156,9 @@ def test_both_kinds_of_server_start(each_server: RedisServer):
 async def test_what_admission_asks_of_redis_holds_on_both_kinds_of_server(each_server: RedisServer):
     client, rate, metrics = redis_client.connect(each_server.url), Rate(100, 60_000), Metrics()
     guard, limiters = ReplayGuard(client, metrics=metrics), [KeyLimiter(client, metrics=metrics) for _ in range(2)]
-    await guard.claim("gbk_a", b"signature", ttl_ms=60_000, outage="deny")
+    await claim(guard, "gbk_a", b"signature")
     with pytest.raises(ReplayedRequest):
-        await guard.claim("gbk_a", b"signature", ttl_ms=60_000, outage="deny")
+        await claim(guard, "gbk_a", b"signature")
     for limiter, weight, allowed in (*((limiters[turn % 2], 25, True) for turn in range(4)), (limiters[0], 25, False)):
         limiter.start()
         await limiter.settled("gbk_a", weight, rate)  # the ledger: settle.lua

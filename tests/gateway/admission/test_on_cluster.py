@@ -12,6 +12,7 @@ from gateway.keys import redis_client
 from gateway.runtime import clock
 from gateway.runtime.gcra import ShareNeeded
 from gateway.telemetry.metrics import Metrics
+from tests.support.claims import claim
 from tests.support.inside import due, settle
 from tests.support.redis_topologies import ClusterTopology, running
 
@@ -39,7 +40,7 @@ def guards(clients) -> list[ReplayGuard]:
 
 
 async def outcomes(guard: ReplayGuard, keys: list[str], signature: bytes) -> list[type | None]:
-    claims = [guard.claim(key, signature, ttl_ms=60_000, outage="deny") for key in keys]
+    claims = [claim(guard, key, signature) for key in keys]
     return [None if error is None else type(error) for error in await asyncio.gather(*claims, return_exceptions=True)]
 
 

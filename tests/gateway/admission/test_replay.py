@@ -12,7 +12,7 @@ from gateway.errors import ReplayedRequest, ReplayGuardUnavailable
 from gateway.keys import redis_client
 from gateway.runtime import clock
 from gateway.telemetry.metrics import Metrics
-from tests.support import inside
+from tests.support import claims, inside
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ async def alone(own_redis, metrics):
 def claim(
     guard: ReplayGuard, signature: bytes, *, key_id: str = "key", ttl_ms: int = 60_000, outage: str = "deny", shared: bool = False
 ) -> "asyncio.Future[None]":
-    return guard.claim(key_id, signature, ttl_ms=ttl_ms, outage=outage, shared=shared)
+    return claims.claim(guard, key_id, signature, ttl_ms=ttl_ms, outage=outage, shared=shared)
 
 
 async def outcomes(*claims: "asyncio.Future[None]") -> list[type | None]:
