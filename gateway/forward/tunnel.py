@@ -4,8 +4,10 @@ Pings and the contents of frames are left to the endpoints. The gate follows fra
 is never sent inside another frame.
 """
 
+import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
@@ -29,6 +31,8 @@ IDLE_CHECK_MS = 5_000
 """Interval between checks for idle tunnels."""
 FRAME_END_MS = 400
 """How long a Close frame waits for the current frame to end before the connection is aborted without one."""
+_CHECKED_AT_ONCE, _PAUSE_SECONDS = 100, 0.5
+"""Keys that are looked up at once when all are checked, and the pause before those that could not be confirmed are looked up again."""
 
 
 class Downstream(Protocol):
@@ -200,6 +204,9 @@ class Tunnels:
         self._all: set[Tunnel] = set()
         self._by_key: dict[str, set[Tunnel]] = {}
         self._expiring: set[Tunnel] = set()
+        self._to_check: dict[str, None] = {}
+        """Keys to be checked since any may have changed."""
+        self._is_checking = False
         self._places = 0
         self._per_address, self._per_key = Tally(), Tally()
         self._idle_check_ms = 0
@@ -284,9 +291,17 @@ class Tunnels:
         self._metrics.tunnels_closed[reason] += 1
 
     def invalidated(self, key_id: str | None) -> None:
-        """Check again a key that has changed (``None``: every key), and close the tunnels of keys that are no longer valid."""
-        for known in list(self._by_key) if key_id is None else [key_id] if key_id in self._by_key else []:
-            spawn(self._check(known, certain=key_id is not None), name="check tunnels of a key")
+        """Check again a key that has changed (``None``: any may have), and close the tunnels of keys that are no longer valid.
+
+        One that has changed and cannot be confirmed is closed; one that may have is checked until it is confirmed.
+        """
+        if key_id is None:
+            self._to_check = dict.fromkeys(self._by_key)
+            if not self._is_checking:
+                self._is_checking = True
+                spawn(self._check_all(), name="check the keys of all tunnels")
+        elif key_id in self._by_key:
+            spawn(self._check(key_id, certain=True), name="check tunnels of a key")
 
     def close_key(self, key_id: str, *, reason: str = "key no longer valid") -> None:
         """Close the tunnels of a key, with 1008."""
@@ -313,11 +328,30 @@ class Tunnels:
             for tunnel in [tunnel for tunnel in self._expiring if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:
                 tunnel.close(POLICY_VIOLATION, "key expired", now_ms=now_ms)
 
+    async def _check_all(self) -> None:
+        are_told = False
+        while some := list(islice(self._to_check, _CHECKED_AT_ONCE)):
+            for key_id in some:
+                del self._to_check[key_id]
+            outcomes = await asyncio.gather(*map(self._confirm, some), return_exceptions=True)
+            again = {key_id: None for key_id, error in zip(some, outcomes, strict=True) if error is not None and key_id in self._by_key}
+            if again:
+                if not are_told:
+                    _log.warning("tunnel_keys_unconfirmed", error=str(next(filter(None, outcomes))))
+                are_told = True
+                self._to_check |= again
+                await asyncio.sleep(_PAUSE_SECONDS)
+        self._is_checking = False
+
     async def _check(self, key_id: str, *, certain: bool) -> None:
         try:
-            valid = await self._still_valid(key_id)
+            await self._confirm(key_id)
         except Exception as error:  # noqa: BLE001 - whatever the reason, the key could not be confirmed
             _log.warning("tunnel_key_unconfirmed", key_id=key_id, error=str(error))
-            valid = not certain
-        if not valid:
+            if certain:
+                self.close_key(key_id)
+
+    async def _confirm(self, key_id: str) -> None:
+        """Look a key up, and close its tunnels if it is no longer valid."""
+        if not await self._still_valid(key_id):
             self.close_key(key_id)

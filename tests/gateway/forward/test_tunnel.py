@@ -1,12 +1,17 @@
 """WebSocket tunnels end to end: opening, bytes both ways, back-pressure, and the end of the key that opened one."""
 
 import asyncio
+from collections import Counter
 
 import pytest
 
-from gateway.errors import ScopeNotGranted
+from gateway.config.settings import Limits
+from gateway.errors import ScopeNotGranted, StoreUnavailable
+from gateway.forward import tunnel
+from gateway.forward.tunnel import Tunnel, Tunnels
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
+from gateway.telemetry import Metrics
 from gateway.websocket.frames import FRAMES_AT_ONCE
 from tests.support import inside
 from tests.support.plane import IDENTITY, ScriptedGate, serving
@@ -309,6 +314,58 @@ async def test_a_named_key_that_cannot_be_confirmed_is_closed_but_a_reconnect_wi
         assert served.metrics.tunnels == 1
         served.tunnels.invalidated(IDENTITY.key_id)
         assert (await closed_with(client))[0] == 1008
+
+
+class Idle:
+    """Both ends of a tunnel, of which only the end matters."""
+
+    tunnel = None
+
+    def write(self, data: bytes) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+async def test_when_anything_may_have_changed_all_keys_are_looked_up_a_few_at_a_time_until_each_is_confirmed(monkeypatch) -> None:
+    """Ten thousand at once would hold up the worker, and most would be refused by the look-up; those stayed open."""
+    monkeypatch.setattr(tunnel, "_PAUSE_SECONDS", 0.01)
+    keys = [f"k{number}" for number in range(1_000)]
+    revoked: set[str] = set()
+    asked: Counter[str] = Counter()
+    under_way, most = 0, 0
+    all_confirmed = asyncio.Event()
+
+    async def still_valid(key_id: str) -> bool:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0)
+        under_way -= 1
+        asked[key_id] += 1
+        if asked[key_id] == 1 and key_id in ("k3", "k500"):
+            raise StoreUnavailable("too many")
+        if sum(asked.values()) == len(keys) + 2:
+            all_confirmed.set()
+        return key_id not in revoked
+
+    tunnels = Tunnels(still_valid, Metrics())
+    opened = {key_id: Tunnel(Idle(), Idle(), tunnels) for key_id in keys}
+    for key_id, each in opened.items():
+        tunnels.add(each, key_id, None, tunnels.place(Limits(), key_id, key_id))
+    async with asyncio.timeout(30):
+        while sum(asked.values()) < len(keys):  # noqa: ASYNC110 - counted here
+            await asyncio.sleep(0)
+    asked.clear()
+    most = 0
+    revoked |= {"k3", "k998"}
+    tunnels.invalidated(None)
+    tunnels.invalidated(None)
+    async with asyncio.timeout(30):
+        await all_confirmed.wait()
+    assert most <= 100
+    assert {key_id for key_id, each in opened.items() if each not in tunnels._all} == revoked  # noqa: SLF001
 
 
 async def test_a_tunnel_ends_when_its_key_expires() -> None:
