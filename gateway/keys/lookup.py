@@ -31,6 +31,7 @@ from gateway.keys.snapshot import Snapshot
 from gateway.keys.store import Found
 from gateway.keys.trust import EVERY_KEY, Now, Trust
 from gateway.runtime import clock
+from gateway.runtime.tasks import in_steps
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ PLACES = 12_000
 thousands could time out together and block the event loop.
 """
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
+CONCLUDED_AT_ONCE = 10
+"""Look-ups concluded in one turn of the event loop: those who wait for them go on in the next one, each with its whole request."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _REMOVALS_QUEUED = 200_000
 """While Redis is down; as many as there are known changes, whose records are removed when it is back."""
@@ -284,12 +287,15 @@ class KeyLookup(Generic[T]):
             pass
         except Exception:  # noqa: BLE001  # a defect must strand nobody
             _log.exception("key_lookup_defect")
-        now = self.now()
+        concluded = 0
         for key_id in key_ids:
             flight = self._flights[key_id]
             dated = flight.dated = records.get(key_id)
-            if dated is not None and self._trust.is_valid(dated, self._settings, now):
+            if dated is not None and self._trust.is_valid(dated, self._settings, self.now()):
                 self._conclude(key_id, flight, dated.record, dated.position)
+                concluded += 1
+                if concluded % CONCLUDED_AT_ONCE == 0:
+                    await asyncio.sleep(0)
             elif dated is not None or key_id in self._present:
                 self._known.add(key_id)
             elif not self._unknown.add(key_id):
@@ -317,9 +323,9 @@ class KeyLookup(Generic[T]):
                 self._without_postgres(key_id, self._flights[key_id], str(error))
             return
         self._postgres.count(found=len(found.records), asked=len(key_ids))
-        is_followed = self._trust.is_current_server(found.server)
-        for key_id in key_ids:
+        async for key_id in in_steps(key_ids, CONCLUDED_AT_ONCE):
             flight = self._flights[key_id]
+            is_followed = self._trust.is_current_server(found.server)
             if not flight.is_outdated and generation is self._cache.generation:  # used only briefly if its server's feed is not read here
                 self._conclude(key_id, flight, found.records.get(key_id), found.position, in_doubt=not is_followed)
             elif flight.attempts == _ATTEMPTS:
@@ -330,7 +336,7 @@ class KeyLookup(Generic[T]):
         held = {key_id: entry for key_id in found.records if (entry := self._present.get(key_id)) is not None}
         # One that was read earlier, and whose look-up is run again, may not contain what this position sees.
         entries = {key_id: entry for key_id, entry in held.items() if entry.position == found.position}
-        if is_followed and entries:
+        if self._trust.is_current_server(found.server) and entries:
             self._first.spawn(self._share(entries, at, found.position, found.server))
 
     def _without_postgres(self, key_id: str, flight: _Flight[T], reason: str) -> None:

@@ -1,7 +1,7 @@
 """Background tasks that keep a reference and log their failures."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -58,6 +58,14 @@ async def cancel(*tasks: asyncio.Task[Any]) -> None:
         for task in pending:
             task.cancel()
         _, pending = await asyncio.wait(pending, timeout=0.1)
+
+
+async def in_steps(items: Iterable[_T], at_once: int) -> AsyncIterator[_T]:
+    """The items, at most ``at_once`` of them in one turn of the event loop, so that requests are served between them."""
+    for number, item in enumerate(items):
+        if number and number % at_once == 0:
+            await asyncio.sleep(0)
+        yield item
 
 
 async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | None:

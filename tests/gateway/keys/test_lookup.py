@@ -102,6 +102,25 @@ async def test_keys_that_are_asked_for_at_once_go_together(world, monkeypatch):
     assert second.store.asked == []
 
 
+@pytest.mark.parametrize("store", ["redis", "postgresql"])
+async def test_of_keys_that_are_found_at_once_a_few_are_concluded_in_each_turn_of_the_loop(world, store):
+    records = [await world.key() for _ in range(6 * lookup.CONCLUDED_AT_ONCE)]
+    gate = await world.gate()
+    if store == "redis":
+        await asyncio.gather(*(gate.lookup.fetch(record.key_id) for record in records))
+        await gate.settle()
+        gate = await world.gate()
+    fetched = asyncio.gather(*(gate.lookup.fetch(record.key_id) for record in records))
+    await asyncio.sleep(0)
+    under_way, concluded = len(records), []
+    while under_way:
+        await asyncio.sleep(0)
+        concluded.append(under_way - gate.lookup.sizes()["flights"])
+        under_way -= concluded[-1]
+    assert await fetched == records
+    assert max(concluded) == lookup.CONCLUDED_AT_ONCE
+
+
 async def test_one_who_gives_up_waiting_does_not_disturb_the_others(world):
     record, gate = await world.key(), await world.gate()
     gate.store.hold()

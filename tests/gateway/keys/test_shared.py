@@ -1,15 +1,19 @@
 """Records in Redis."""
 
+import asyncio
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gateway.errors import StoreUnavailable
-from gateway.keys.codec import DatedRecord
+from gateway.keys import shared
+from gateway.keys.codec import DatedRecord, open_record, seal_record
 from gateway.keys.ids import new_key_id
 from gateway.keys.redis_client import connect
 from gateway.keys.shared import SharedRecords, record_key
 from gateway.keys.snapshot import BEGINNING
+from gateway.runtime.tasks import spawn
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 
@@ -37,6 +41,20 @@ async def test_what_is_written_is_read_back_and_what_is_not_there_is_missing(rec
     written = [dated() for _ in range(3)]
     await records.write(written, now_ms=NOW_MS)
     assert await records.read([*ids(written), new_key_id()]) == {one.record.key_id: one for one in written}
+
+
+async def test_of_many_records_a_few_are_sealed_or_opened_in_each_turn_of_the_loop(records, monkeypatch):
+    written, worked = [dated() for _ in range(4 * shared.SEALED_AT_ONCE)], []
+    monkeypatch.setattr(shared, "seal_record", lambda *of: worked.append(1) or seal_record(*of))
+    monkeypatch.setattr(shared, "open_record", lambda *of, **key: worked.append(1) or open_record(*of, **key))
+    for work in (records.write(written, now_ms=NOW_MS), records.read(ids(written))):
+        doing, in_each_turn = spawn(work, name="work"), []
+        while not doing.done():
+            worked.clear()
+            await asyncio.sleep(0)
+            in_each_turn.append(len(worked))
+        assert sum(in_each_turn) == len(written)
+        assert max(in_each_turn) == shared.SEALED_AT_ONCE
 
 
 async def test_a_later_record_takes_the_place_of_an_earlier_one_and_of_garbage(redis, records):

@@ -29,6 +29,23 @@ async def test_a_failure_is_logged_with_the_tasks_name_and_a_cancellation_is_not
     assert [(entry["event"], entry["task"]) for entry in logs] == [("task_failed", "failing")]
 
 
+async def test_of_items_taken_in_steps_at_most_so_many_are_taken_in_one_turn_of_the_loop():
+    turn, ended = 0, asyncio.Event()
+
+    async def count_turns():
+        nonlocal turn
+        while not ended.is_set():
+            turn += 1
+            await asyncio.sleep(0)
+
+    counting = spawn(count_turns(), name="count turns")
+    await asyncio.sleep(0)
+    taken = [(item, turn) async for item in tasks.in_steps(range(7), 3)]
+    ended.set()
+    await counting
+    assert taken == [(0, 1), (1, 1), (2, 1), (3, 2), (4, 2), (5, 2), (6, 3)]
+
+
 async def test_a_task_that_loses_a_cancellation_is_asked_again():
     lost = 0
 
