@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import structlog
 
+from admin.errors import StepUpFailed
 from gateway.errors import GerbangError, StoreUnavailable
 from gateway.keys import redis_client, usage_store
 from gateway.keys.invalidation import publish
@@ -42,11 +43,19 @@ class Stores:
     async def transaction(self) -> AsyncIterator[Connection]:
         """One transaction: committed at the end of the block, rolled back when it raises.
 
+        It is also committed when the block raises ``StepUpFailed``, so that no wrong proof remains uncounted and unaudited.
+
         :raises StoreUnavailable: PostgreSQL did not answer; if the commit was sent, its outcome is unknown
         """
+        failed: StepUpFailed | None = None
         with translated():
             async with self.pool.acquire(timeout=COMMAND_SECONDS) as connection, connection.transaction():
-                yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+                try:
+                    yield connection  # type: ignore[misc]  # a proxy with the connection's own methods
+                except StepUpFailed as error:
+                    failed = error
+        if failed is not None:
+            raise failed
 
     async def wait(self, seconds: float) -> None:
         """Wait until PostgreSQL answers and its schema is up to date.

@@ -65,8 +65,7 @@ class AccountApi:
         return answers.PasskeyOptions.model_validate(options)
 
     async def add_passkey(self, holder: AccountHolder, call: Call) -> answers.PasskeyAdded:
-        response = call.body.model_dump()
-        added = await self._passkeys.finish(holder.caller, response, None, call.provenance)
+        added = await self._passkeys.finish(holder.caller, call.body.model_dump(), call.provenance)
         return answers.PasskeyAdded(factor=answers.FactorView.of(added.factor), recovery_codes=list(added.recovery_codes) or None)
 
     async def remove_factor(self, holder: AccountHolder, call: Call) -> None:

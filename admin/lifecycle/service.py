@@ -117,16 +117,14 @@ class KeyService:
             async with self._stores.transaction() as connection:
                 account = await accounts.lock(connection, caller.account_id)
                 await self._check_account(connection, account, caller)
-                refused = await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, provenance))
-                if refused is None:
-                    record = _record(new, account.id, provenance.now_ms)
-                    await store.insert(connection, record, self._vault)
-                    await audit.append(connection, _created(record, new, provenance))
+                await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, provenance))
+                record = _record(new, account.id, provenance.now_ms)
+                await store.insert(connection, record, self._vault)
+                detail = dict(new.intent().members)
+                await audit.append(connection, _entry(Event.KEY_CREATED, account.id, provenance, record.key_id, **detail))
         except REFUSED_CREATIONS as refusal:
             await self.note_refusal(caller, refusal, provenance)
             raise
-        if refused is not None:
-            raise refused
         await self._stores.invalidate([record.key_id])  # a gateway may have cached that it does not exist
         return Created(view=_view(_stored(record), False, provenance.now_ms, None), secret=record.secret)
 
@@ -138,12 +136,9 @@ class KeyService:
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
             key = await self._own(connection, caller, key_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, delete_key(key_id), proof, provenance))
-            if refused is None:
-                await store.delete(connection, key_id, account_id=account.id)
-                await audit.append(connection, _entry(Event.KEY_DELETED, account.id, provenance, key_id, label=key.label))
-        if refused is not None:
-            raise refused
+            await self._step_up.redeem(connection, account, Attempt(caller, delete_key(key_id), proof, provenance))
+            await store.delete(connection, key_id, account_id=account.id)
+            await audit.append(connection, _entry(Event.KEY_DELETED, account.id, provenance, key_id, label=key.label))
         await self._stores.invalidate([key_id])
         await self._stores.forget_usage(key_id, provenance.now_ms)
 
@@ -222,11 +217,6 @@ def _stored(record: KeyRecord) -> StoredKey:
         revoked_ms=None,
         revoked_reason=None,
     )
-
-
-def _created(record: KeyRecord, new: NewKey, provenance: Provenance) -> Entry:
-    members = dict(new.intent().members)
-    return _entry(Event.KEY_CREATED, record.account_id, provenance, record.key_id, **members)
 
 
 def _entry(event: Event, account_id: str, provenance: Provenance, key_id: str | None, **detail: object) -> Entry:

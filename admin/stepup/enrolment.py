@@ -22,7 +22,6 @@ from admin.stepup.intent import Action, Intent, add_factor, remove_factor, renew
 from admin.stepup.proof import Wrong
 from admin.stepup.service import Attempt, Proof, StepUp
 from admin.stores import Stores
-from gateway.errors import Refusal
 from gateway.keys import store
 from gateway.keys.postgres import Connection
 from gateway.keys.secret import Secret
@@ -31,6 +30,7 @@ from gateway.keys.vault import Vault
 MAX_FACTORS = 10
 PENDING_MS = 600_000
 """How long a pending enrolment can be confirmed."""
+_START = {Kind.TOTP: "/api/v1/factors/totp", Kind.PASSKEY: "/api/v1/factors/passkeys/options"}
 
 
 class TotpStarted(NamedTuple):
@@ -68,47 +68,53 @@ class Enrolment:
         if intent.action is Action.RENEW_RECOVERY_CODES and not owned:
             raise FactorRequired("Recovery codes come with the first factor: enrol one.")
 
-    async def authorise(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
-        """Check whether a factor may be added now. ``None``: yes; a returned refusal must be raised after the commit (see ``service``).
+    async def begin(
+        self, caller: Caller, kind: Kind, name: str, content: bytes, *, proof: Proof | None, provenance: Provenance
+    ) -> tuple[Account, Factor]:
+        """Begin an enrolment, which replaces a pending one. Returns the account, and the factor to be confirmed.
 
-        :param account: locked in this transaction
-        :param attempt: with the intent :func:`~admin.stepup.intent.add_factor`
-        :raises FactorLimitReached, LoginTooOld, StepUpRequired, RateLimited: no; nothing was written
+        :param content: what its confirmation is verified with
+        :raises InvalidRequest, FactorLimitReached, LoginTooOld, StepUpRequired, StepUpFailed, RateLimited: not now
         """
+        label = checked_name(name)
+        async with self._stores.transaction() as connection:
+            account = await accounts.lock(connection, caller.account_id)
+            await self._authorise(connection, account, Attempt(caller, add_factor(kind.value), proof, provenance))
+            started = factors.new_factor(
+                account.id, kind, label, content, self._vault, proven=proof is not None, created_ms=provenance.now_ms
+            )
+            await factors.drop_pending(connection, account.id)
+            await factors.insert(connection, started)
+        return account, started
+
+    async def _authorise(self, connection: Connection, account: Account, attempt: Attempt) -> None:
+        """The first factor needs a recent login, every other one a proof."""
         await self.check(connection, account, attempt.intent)
         if await factors.confirmed(connection, account.id):
-            return await self._step_up.redeem(connection, account, attempt)
-        if attempt.provenance.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
+            await self._step_up.redeem(connection, account, attempt)
+        elif attempt.provenance.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
             minutes = self._settings.first_factor_within_ms // 60_000
             raise LoginTooOld(
                 f"The first factor can be enrolled only within {minutes} minutes of a login: log out, log in, and try again.",
                 extras={"max_age_ms": self._settings.first_factor_within_ms},
             )
-        return None
+
+    async def begun(self, connection: Connection, account_id: str, kind: Kind, now_ms: int) -> Factor:
+        """The pending enrolment.
+
+        :raises NotFound: there is none of this kind that can still be confirmed
+        """
+        factor = await factors.pending(connection, account_id)
+        usable = factor is not None and factor.kind is kind and now_ms - factor.created_ms <= PENDING_MS
+        # Begun without a proof because there was no factor: not valid if one has been added meanwhile.
+        if factor is None or not usable or (not factor.proven and await factors.confirmed(connection, account_id)):
+            raise NotFound(f"There is no such pending enrolment: start again at POST {_START[kind]}.")
+        return factor
 
     async def begin_totp(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> TotpStarted:
-        """Begin to enrol an authenticator app, which is confirmed by its first code. Replaces a pending enrolment."""
-        label = checked_name(name or "Authenticator")
+        """Begin to enrol an authenticator app, which is confirmed by its first code."""
         secret = totp.new_secret()
-        async with self._stores.transaction() as connection:
-            account = await accounts.lock(connection, caller.account_id)
-            attempt = Attempt(caller, add_factor(Kind.TOTP.value), proof, provenance)
-            refused = await self.authorise(connection, account, attempt)
-            if refused is None:
-                started = factors.new_factor(
-                    account.id,
-                    Kind.TOTP,
-                    label,
-                    secret.reveal(),
-                    self._vault,
-                    proven=proof is not None,
-                    created_ms=provenance.now_ms,
-                    confirmed_ms=None,
-                )
-                await factors.drop_pending(connection, account.id)
-                await factors.insert(connection, started)
-        if refused is not None:
-            raise refused
+        account, started = await self.begin(caller, Kind.TOTP, name or "Authenticator", secret.reveal(), proof=proof, provenance=provenance)
         uri = totp.otpauth_uri(secret, account_name=account.email or account.id, issuer_name=self._settings.issuer_name)
         return TotpStarted(started.id, Secret(totp.base32(secret).encode()), Secret(uri.encode()))
 
@@ -120,12 +126,9 @@ class Enrolment:
         """
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            started = await factors.pending(connection, account.id, factor_id)
-            if started is None or started.kind is not Kind.TOTP or provenance.now_ms - started.created_ms > PENDING_MS:
-                raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/totp.")
-            if not started.proven and await factors.confirmed(connection, account.id):
-                # Begun without a proof because there was no factor; not valid now that there is one.
-                raise NotFound("Another factor was enrolled in the meantime: start again at POST /api/v1/factors/totp.")
+            started = await self.begun(connection, account.id, Kind.TOTP, provenance.now_ms)
+            if started.id != factor_id:
+                raise NotFound(f"This enrolment was replaced by a later one: start again at POST {_START[Kind.TOTP]}.")
             step = totp.accepted_step(Secret(started.open(self._vault)), code, now_ms=provenance.now_ms, last_step=started.counter)
             if isinstance(step, Wrong):
                 raise StepUpFailed(step.detail, reason=step.value, extras={"reason": step.value})
@@ -147,26 +150,20 @@ class Enrolment:
             account = await accounts.lock(connection, caller.account_id)
             owned = await factors.confirmed(connection, account.id)
             removed = await self._check_removal(connection, account, owned, factor_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, remove_factor(factor_id), proof, provenance))
-            if refused is None:
-                await factors.remove(connection, account.id, factor_id)
-                if len(owned) == 1:
-                    await factors.replace_recovery_codes(connection, account.id, ())
-                await audit.append(connection, _entry(Event.FACTOR_REMOVED, account.id, provenance, removed))
-        if refused is not None:
-            raise refused
+            await self._step_up.redeem(connection, account, Attempt(caller, remove_factor(factor_id), proof, provenance))
+            await factors.remove(connection, account.id, factor_id)
+            if len(owned) == 1:
+                await factors.replace_recovery_codes(connection, account.id, ())
+            await audit.append(connection, _entry(Event.FACTOR_REMOVED, account.id, provenance, removed))
 
     async def renew_recovery_codes(self, caller: Caller, proof: Proof | None, provenance: Provenance) -> tuple[str, ...]:
         """Create ten new codes and invalidate the old ones."""
         codes = recovery.new_codes()
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            refused = await self._step_up.redeem(connection, account, Attempt(caller, renew_recovery_codes(), proof, provenance))
-            if refused is None:
-                await factors.replace_recovery_codes(connection, account.id, codes)
-                await audit.append(connection, _entry(Event.RECOVERY_CODES_RENEWED, account.id, provenance))
-        if refused is not None:
-            raise refused
+            await self._step_up.redeem(connection, account, Attempt(caller, renew_recovery_codes(), proof, provenance))
+            await factors.replace_recovery_codes(connection, account.id, codes)
+            await audit.append(connection, _entry(Event.RECOVERY_CODES_RENEWED, account.id, provenance))
         return codes
 
     async def _check_removal(self, connection: Connection, account: Account, owned: Sequence[Factor], factor_id: str) -> Factor:

@@ -40,7 +40,7 @@ class Factor:
 
 
 def new_factor(
-    account_id: str, kind: Kind, name: str, plaintext: bytes, vault: Vault, *, proven: bool, created_ms: int, confirmed_ms: int | None
+    account_id: str, kind: Kind, name: str, content: bytes, vault: Vault, *, proven: bool, created_ms: int, confirmed_ms: int | None = None
 ) -> Factor:
     """Create a factor, without storing it, its content sealed for its id."""
     factor_id = f"fac_{secrets.token_urlsafe(12)}"
@@ -49,7 +49,7 @@ def new_factor(
         account_id=account_id,
         kind=kind,
         name=name,
-        sealed=vault.seal(plaintext, context=_context(kind, factor_id)),
+        sealed=vault.seal(content, context=_context(kind, factor_id)),
         proven=proven,
         created_ms=created_ms,
         confirmed_ms=confirmed_ms,
@@ -88,14 +88,7 @@ async def seals(connection: Connection, *, limit: int) -> list[tuple[bytes, str]
     return [(factor.sealed, _context(factor.kind, factor.id)) for factor in map(_factor, rows)]
 
 
-async def pending(connection: Connection, account_id: str, factor_id: str) -> Factor | None:
-    """The pending enrolment, if it is this one."""
-    with translated():
-        row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND id = $2 AND confirmed_ms IS NULL", account_id, factor_id)
-    return None if row is None else _factor(row)
-
-
-async def under_way(connection: Connection, account_id: str) -> Factor | None:
+async def pending(connection: Connection, account_id: str) -> Factor | None:
     """The pending enrolment; an account has at most one."""
     with translated():
         row = await connection.fetchrow(_SELECT + " WHERE account_id = $1 AND confirmed_ms IS NULL", account_id)
@@ -112,10 +105,9 @@ async def confirm(connection: Connection, factor_id: str, *, counter: int, now_m
         await connection.execute("UPDATE factors SET confirmed_ms = $3, counter = $2 WHERE id = $1", factor_id, counter, now_ms)
 
 
-async def remove(connection: Connection, account_id: str, factor_id: str) -> bool:
-    """Remove a factor. False: the account has no such factor."""
+async def remove(connection: Connection, account_id: str, factor_id: str) -> None:
     with translated():
-        return bool(await connection.execute("DELETE FROM factors WHERE id = $1 AND account_id = $2", factor_id, account_id) == "DELETE 1")
+        await connection.execute("DELETE FROM factors WHERE id = $1 AND account_id = $2", factor_id, account_id)
 
 
 async def remove_all(connection: Connection, account_id: str) -> list[Factor]:

@@ -13,18 +13,17 @@ import asyncpg
 import structlog
 
 from admin.audit import Provenance
-from admin.errors import FieldError, InvalidRequest, NotFound, StepUpFailed
+from admin.errors import FieldError, InvalidRequest, StepUpFailed
 from admin.identity import accounts
 from admin.identity.browser import origin_of
 from admin.identity.caller import Caller
 from admin.stepup import factors, passkeys
 from admin.stepup.challenges import Challenge
-from admin.stepup.enrolment import PENDING_MS, Enrolment, checked_name
+from admin.stepup.enrolment import Enrolment
 from admin.stepup.factors import Factor, Kind
-from admin.stepup.intent import add_factor
 from admin.stepup.passkeys import Passkey, PasskeyRefused, RelyingParty
 from admin.stepup.proof import Wrong
-from admin.stepup.service import Attempt, Proof
+from admin.stepup.service import Proof
 from admin.stores import Stores
 from gateway.keys.postgres import Connection
 from gateway.keys.vault import Vault
@@ -97,54 +96,31 @@ class PasskeyEnrolment:
         self._party = party
 
     async def begin(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> dict[str, Any]:
-        """``PublicKeyCredentialCreationOptionsJSON``. Replaces a pending enrolment.
-
-        :raises InvalidRequest, FactorLimitReached, LoginTooOld, StepUpRequired, StepUpFailed, RateLimited: not now
-        """
-        label = checked_name(name or "Passkey")
+        """``PublicKeyCredentialCreationOptionsJSON``. See :meth:`~admin.stepup.enrolment.Enrolment.begin`."""
         challenge = passkeys.new_challenge()
-        async with self._stores.transaction() as connection:
-            account = await accounts.lock(connection, caller.account_id)
-            attempt = Attempt(caller, add_factor(Kind.PASSKEY.value), proof, provenance)
-            refused = await self._enrolment.authorise(connection, account, attempt)
-            if refused is None:
-                existing = await self._existing(connection, account.id)
-                await factors.drop_pending(connection, account.id)
-                await factors.insert(
-                    connection,
-                    factors.new_factor(
-                        account.id,
-                        Kind.PASSKEY,
-                        label,
-                        challenge,
-                        self._vault,
-                        proven=proof is not None,
-                        created_ms=provenance.now_ms,
-                        confirmed_ms=None,
-                    ),
-                )
-        if refused is not None:
-            raise refused
+        account, _ = await self._enrolment.begin(caller, Kind.PASSKEY, name or "Passkey", challenge, proof=proof, provenance=provenance)
+        owned, _ = await self._enrolment.factors(account.id)
+        existing = [read(factor, self._vault) for factor in owned if factor.kind is Kind.PASSKEY]
         return passkeys.registration_options(
             self._party, account_id=account.id, user_name=account.email or account.id, challenge=challenge, existing=existing
         )
 
-    async def finish(self, caller: Caller, response: Mapping[str, Any], name: str | None, provenance: Provenance) -> Added:
+    async def finish(self, caller: Caller, response: Mapping[str, Any], provenance: Provenance) -> Added:
         """Confirm the passkey.
 
         :raises NotFound: there is no such pending enrolment
         :raises StepUpFailed: the response does not prove a new passkey
-        :raises InvalidRequest: the passkey is in use already, or its name cannot be used
+        :raises InvalidRequest: the passkey is in use already
         """
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            started = await self._started(connection, account.id, provenance.now_ms)
+            started = await self._enrolment.begun(connection, account.id, Kind.PASSKEY, provenance.now_ms)
             passkey = self._verify(started, response)
             await factors.drop_pending(connection, account.id)
             factor = factors.new_factor(
                 account.id,
                 Kind.PASSKEY,
-                started.name if name is None else checked_name(name),
+                started.name,
                 passkey.to_json().encode(),
                 self._vault,
                 proven=started.proven,
@@ -157,24 +133,12 @@ class PasskeyEnrolment:
                 raise InvalidRequest([FieldError("id", "duplicate", "This passkey is already in use.")]) from None
             return Added(factor, await self._enrolment.added(connection, factor, provenance))
 
-    async def _started(self, connection: Connection, account_id: str, now_ms: int) -> Factor:
-        started = await factors.under_way(connection, account_id)
-        unusable = started is None or started.kind is not Kind.PASSKEY or now_ms - started.created_ms > PENDING_MS
-        # Begun without a proof because there was no factor: not valid if one has been added meanwhile.
-        if started is None or unusable or (not started.proven and await factors.confirmed(connection, account_id)):
-            raise NotFound("There is no such pending enrolment: start again at POST /api/v1/factors/passkeys/options.")
-        return started
-
     def _verify(self, started: Factor, response: Mapping[str, Any]) -> Passkey:
         try:
             return passkeys.verify_registration(response, expected_challenge=started.open(self._vault), relying_party=self._party)
         except PasskeyRefused as refused:
             wrong = Wrong.WRONG_PASSKEY
             raise StepUpFailed(wrong.detail, reason=f"{wrong.value}: {refused}", extras={"reason": wrong.value}) from refused
-
-    async def _existing(self, connection: Connection, account_id: str) -> list[Passkey]:
-        owned = await factors.confirmed(connection, account_id)
-        return [read(factor, self._vault) for factor in owned if factor.kind is Kind.PASSKEY]
 
 
 def read(factor: Factor, vault: Vault) -> Passkey:

@@ -1,7 +1,6 @@
 """The step-up service: opens a challenge for an intent, and accepts or refuses its proof.
 
-Both work in the caller's transaction. :meth:`StepUp.redeem` returns a refusal instead of raising it, because the
-failure count and the audit row must be committed: callers commit, then raise it.
+Both work in the caller's transaction (:meth:`admin.stores.Stores.transaction`), which is committed when a proof is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from admin.stepup.factors import Factor, Kind
 from admin.stepup.intent import Action, Intent
 from admin.stepup.lockout import LockoutState
 from admin.stepup.proof import Wrong
-from gateway.errors import Refusal
 from gateway.keys.postgres import Connection
 from gateway.keys.secret import Secret
 from gateway.keys.vault import Vault
@@ -130,11 +128,12 @@ class StepUp:
             raise FactorRequired("Enrol an authenticator app or a passkey first: POST /api/v1/factors/totp, shortly after a login.")
         return owned
 
-    async def redeem(self, connection: Connection, account: Account, attempt: Attempt) -> Refusal | None:
-        """Verify the proof. ``None``: accepted; the commit uses up challenge and code. Otherwise commit, then raise the refusal.
+    async def redeem(self, connection: Connection, account: Account, attempt: Attempt) -> None:
+        """Verify the proof; the commit uses up challenge and code. Call it before any write of the transaction.
 
         :param account: locked in this transaction (``accounts.lock``), which serializes guesses
-        :raises FactorRequired, StepUpRequired, RateLimited: the proof was not examined; nothing to commit
+        :raises FactorRequired, StepUpRequired, RateLimited: the proof was not examined
+        :raises StepUpFailed: it was refused, which is counted and audited
         """
         owned = await self.owned(connection, account)
         if attempt.proof is None:
@@ -148,9 +147,9 @@ class StepUp:
             raise locked
         wrong = await self._try(connection, attempt, attempt.proof, owned)
         if wrong is not None:
-            return await _refuse(connection, state, attempt, wrong)
+            await _note_failure(connection, state, attempt, attempt.proof.method, wrong)
+            raise StepUpFailed(wrong.detail, reason=wrong.value, extras={"reason": wrong.value})
         await lockout.forget(connection, state)
-        return None
 
     async def _try(self, connection: Connection, attempt: Attempt, proof: Proof, owned: list[Factor]) -> Wrong | None:
         caller, intent, now_ms = attempt.caller, attempt.intent, attempt.provenance.now_ms
@@ -188,9 +187,8 @@ async def _accept_recovery_code(connection: Connection, attempt: Attempt, proof:
     return None if used else Wrong.CODE_ALREADY_USED
 
 
-async def _refuse(connection: Connection, state: LockoutState, attempt: Attempt, wrong: Wrong) -> Refusal:
+async def _note_failure(connection: Connection, state: LockoutState, attempt: Attempt, method: str, wrong: Wrong) -> None:
     failures = await lockout.note_guess(connection, state, attempt.provenance.now_ms) if wrong.is_guess else state.failures
-    method = attempt.proof.method if attempt.proof is not None else None
     entry = Entry(
         provenance=attempt.provenance,
         event=Event.STEP_UP_FAILED,
@@ -199,4 +197,3 @@ async def _refuse(connection: Connection, state: LockoutState, attempt: Attempt,
         detail={"action": attempt.intent.action.value, "method": method, "reason": wrong.value, "failures": failures},
     )
     await audit.append(connection, entry)
-    return StepUpFailed(wrong.detail, reason=wrong.value, extras={"reason": wrong.value})
