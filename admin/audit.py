@@ -6,8 +6,7 @@ No entry contains a secret, a code or a token. Events that owners are notified o
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
@@ -18,6 +17,7 @@ import structlog
 from admin import outbox
 from admin.outbox import Notice, Topic
 from gateway.keys.postgres import Connection, translated
+from gateway.runtime.moments import rfc3339
 
 GENESIS = bytes(32)
 """The first event's value for the predecessor's hash."""
@@ -103,6 +103,12 @@ class Recorded(NamedTuple):
     client_ip: str | None
     detail: str
     """Canonical JSON."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The event as the APIs and the stream show it."""
+        what = {"id": self.seq, "at": rfc3339(self.at_ms), "event": self.event, "actor": self.actor}
+        about = {"account_id": self.account_id, "key_id": self.key_id, "client_ip": self.client_ip}
+        return {**what, **about, "detail": json.loads(self.detail)}
 
 
 class Verdict(NamedTuple):
@@ -204,18 +210,6 @@ async def since(connection: Connection, seq: int, *, limit: int) -> list[tuple[R
     """Events from ``seq`` on, oldest first, with their hashes. They are committed, and no lower number can follow."""
     with translated():
         return [(Recorded(*row[:8]), row[8]) for row in await connection.fetch(_SINCE, seq, limit)]
-
-
-class Trail:
-    """The audit log for the back office."""
-
-    def __init__(self, transaction: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
-        self._transaction = transaction
-
-    async def search(self, wanted: Wanted, *, limit: int, before_seq: int | None) -> tuple[list[tuple[Recorded, bytes]], int]:
-        """See :func:`search`."""
-        async with self._transaction() as connection:
-            return await search(connection, wanted, limit=limit, before_seq=before_seq)
 
 
 async def verify(connection: Connection, *, expected: tuple[int, bytes] | None = None) -> Verdict:

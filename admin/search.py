@@ -10,13 +10,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from ipaddress import IPv4Network, IPv6Network
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from admin.errors import FieldError, InvalidRequest
 from admin.stores import Stores
 from gateway.keys import sql, store, usage_store
 from gateway.keys.postgres import Connection, translated
 from gateway.keys.store import StoredKey
+
+ItemT = TypeVar("ItemT")
 
 CHUNK = 500
 """Keys whose last use or refusals are read from Redis in one round trip."""
@@ -64,24 +66,19 @@ class FoundAccount(NamedTuple):
     keys: int
 
 
-class Keys(NamedTuple):
-    """One page of keys, oldest first; ``total`` counts all matches."""
+class Found(NamedTuple, Generic[ItemT]):
+    """One page of results; ``total`` counts all matches."""
 
-    found: list[FoundKey]
+    items: list[ItemT]
     total: int
     cursor: str | None
+    """Of the next page; ``None``: there is none."""
 
 
-class Accounts(NamedTuple):
-    """One page of accounts, by id."""
+async def keys(connection: Connection, stores: Stores, filters: Filters, page: Page) -> Found[FoundKey]:
+    """Keys, oldest first.
 
-    found: list[FoundAccount]
-    total: int
-    cursor: str | None
-
-
-async def keys(connection: Connection, stores: Stores, filters: Filters, page: Page) -> Keys:
-    """:raises StoreUnavailable: PostgreSQL or, if the last use is needed, Redis did not answer
+    :raises StoreUnavailable: PostgreSQL or, if the last use is needed, Redis did not answer
     :raises InvalidRequest: the cursor is invalid
     """
     where = await _where_keys(connection, stores, filters)
@@ -94,7 +91,7 @@ async def keys(connection: Connection, stores: Stores, filters: Filters, page: P
         rows = await connection.fetch(f"{select} {page.limit + 1:d}", *where.values)
     found = [FoundKey(store.stored(row), row["suspended"]) for row in rows[: page.limit]]
     last = rows[page.limit - 1] if len(rows) > page.limit else None
-    return Keys(found, count, None if last is None else to_cursor(last["created_at"].isoformat(), last["id"]))
+    return Found(found, count, None if last is None else to_cursor(last["created_at"].isoformat(), last["id"]))
 
 
 async def key_ids(connection: Connection, stores: Stores, filters: Filters, *, live: bool = False) -> dict[str, str]:
@@ -110,8 +107,11 @@ async def key_ids(connection: Connection, stores: Stores, filters: Filters, *, l
     return {row["id"]: row["account_id"] for row in rows}
 
 
-async def accounts(connection: Connection, filters: Filters, page: Page, *, frozen: bool | None, kyc: str | None) -> Accounts:
-    """:raises InvalidRequest: the cursor is invalid"""
+async def accounts(connection: Connection, filters: Filters, page: Page, *, frozen: bool | None, kyc: str | None) -> Found[FoundAccount]:
+    """Accounts, by id.
+
+    :raises InvalidRequest: the cursor is invalid
+    """
     where = _Where()
     for condition, value in (
         ("a.id = {}", filters.account),
@@ -130,7 +130,7 @@ async def accounts(connection: Connection, filters: Filters, page: Page, *, froz
         select = f"SELECT {_ACCOUNT} FROM accounts a {where.sql} ORDER BY a.id LIMIT {page.limit + 1:d}"  # noqa: S608  # the same
         found = [FoundAccount(*row) for row in await connection.fetch(select, *where.values)]
     more = len(found) > page.limit
-    return Accounts(found[: page.limit], count, to_cursor(found[page.limit - 1].id) if more else None)
+    return Found(found[: page.limit], count, to_cursor(found[page.limit - 1].id) if more else None)
 
 
 async def _where_keys(connection: Connection, stores: Stores, filters: Filters) -> "_Where":

@@ -11,7 +11,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -25,8 +25,7 @@ from admin.config import AuditStream
 from admin.metrics import AdminMetrics
 from admin.stores import Stores
 from gateway.errors import GerbangError, StoreUnavailable
-from gateway.runtime.moments import rfc3339
-from gateway.runtime.tasks import repeat
+from gateway.runtime.tasks import cancel, repeat
 
 _BATCH = 500
 _TAIL = 65_536
@@ -50,18 +49,7 @@ class Point(NamedTuple):
 
 def line(event: Recorded, digest: bytes) -> str:
     """An event as one line of JSON."""
-    members = {
-        "id": event.seq,
-        "at": rfc3339(event.at_ms),
-        "event": event.event,
-        "actor": event.actor,
-        "account_id": event.account_id,
-        "key_id": event.key_id,
-        "client_ip": event.client_ip,
-        "detail": json.loads(event.detail),
-        "hash": digest.hex(),
-    }
-    return json.dumps(members, ensure_ascii=False)
+    return json.dumps({**event.as_json(), "hash": digest.hex()}, ensure_ascii=False)
 
 
 def point_of(path: Path) -> Point:
@@ -177,10 +165,7 @@ async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics
     try:
         yield
     finally:
-        for task in tasks:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+        await cancel(*tasks)
 
 
 def sinks_of(settings: AuditStream) -> list[Sink]:

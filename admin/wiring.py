@@ -20,7 +20,6 @@ from admin.api.reporters import ReporterKeys
 from admin.api.reports import PATH as REPORTS_PATH
 from admin.api.reports import SecretReports
 from admin.api.reports import described as report_described
-from admin.audit import Trail
 from admin.config import AdminSettings
 from admin.docs import app as docs
 from admin.identity.accounts import Accounts
@@ -39,7 +38,6 @@ from admin.metrics import AdminMetrics
 from admin.pages import app as pages
 from admin.pages.context import PageServices
 from admin.stepup.enrolment import Enrolment
-from admin.stepup.operations import FactorOperations
 from admin.stepup.passkey_factors import PasskeyEnrolment, PasskeyMethod, relying_party
 from admin.stepup.service import StepUp, TotpMethod
 from admin.stores import Stores
@@ -123,7 +121,7 @@ def _add_internal(internal: web.Application, shared: _Shared) -> None:
     settings, stores = shared.settings, shared.stores
     tokens, trusted = ServiceTokens(settings.internal.named), settings.client_ip.trusted_proxies
     dispatcher: Dispatcher[str] = Dispatcher(tokens, trusted, _timeout_s(settings))
-    api = InternalApi(shared.accounts, KeyOperations(stores), FactorOperations(stores), Trail(stores.transaction))
+    api = InternalApi(stores, shared.accounts, KeyOperations(stores))
     internal.add_routes(dispatcher.routes(internal_table.operations(api)))
 
 

@@ -1,11 +1,9 @@
 """Response models of the API; ``/openapi.json`` is generated from them."""
 
-import json
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from admin.audit import Recorded
 from admin.identity.accounts import Account
 from admin.lifecycle.service import KeyView
 from admin.stepup.factors import Factor
@@ -154,12 +152,6 @@ class AuditEvent(Answer):
     key_id: str | None
     client_ip: str | None
     detail: dict[str, Any]
-
-    @classmethod
-    def of(cls, event: Recorded) -> Self:
-        return cls.model_validate(
-            {**event._asdict(), "id": event.seq, "at": rfc3339(event.at_ms), "detail": json.loads(event.detail)}, extra="ignore"
-        )
 
 
 class AuditPage(Answer):

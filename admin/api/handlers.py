@@ -126,4 +126,4 @@ class AccountApi:
         async with self._stores.transaction() as connection:
             events = await audit.list_for_account(connection, holder.account.id, limit=query.limit, before_seq=query.before)
         last = events[-1].seq if len(events) == query.limit else None
-        return answers.AuditPage(events=[answers.AuditEvent.of(event) for event in events], next_before=last)
+        return answers.AuditPage(events=[answers.AuditEvent(**event.as_json()) for event in events], next_before=last)

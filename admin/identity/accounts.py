@@ -6,7 +6,7 @@ Changes that stop or release keys are audited in their own transaction and annou
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from admin import audit, search
+from admin import audit
 from admin.audit import Actor, Entry, Event, Provenance
 from admin.errors import NotFound, Unauthenticated
 from admin.identity.caller import Caller, Kyc
@@ -32,6 +32,11 @@ class Account:
     """Logins made up to then are no longer valid; 0: all are."""
     tier: str | None
     """The tier whose limits the gateways apply to its keys; ``None``: no tier."""
+
+    @property
+    def suspended(self) -> bool:
+        """Whether the gateways refuse its keys."""
+        return self.frozen or self.kyc is not Kyc.VERIFIED
 
     def kyc_for(self, caller: Caller) -> Kyc:
         """The stricter of the stored state and the caller's own claims, which may be older."""
@@ -132,11 +137,6 @@ class Accounts:
             if account is None:
                 raise _no_account()
             return account, await store.list_for_account(connection, account_id)
-
-    async def search(self, filters: search.Filters, page: search.Page, *, frozen: bool | None, kyc: str | None) -> search.Accounts:
-        """:raises InvalidRequest: the page's cursor is invalid"""
-        async with self._stores.transaction() as connection:
-            return await search.accounts(connection, filters, page, frozen=frozen, kyc=kyc)
 
     async def set_kyc(self, account_id: str, decision: Kyc, provenance: Provenance) -> None:
         """Record the back office's decision: ``REVOKED``, or ``VERIFIED``, after which the provider's claim applies again.

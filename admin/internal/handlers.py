@@ -1,33 +1,29 @@
 """The internal API's endpoints: search, KYC, freeze and thaw, revocation, factor reset."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
+from admin import audit, search
 from admin.api.operation import Call
-from admin.audit import Provenance, Trail
-from admin.identity.accounts import Accounts
+from admin.audit import Provenance
+from admin.identity.accounts import Account, Accounts
 from admin.identity.caller import Kyc
 from admin.internal import models
 from admin.internal.models import OperatorAccount, OperatorKey
 from admin.lifecycle.operations import KeyOperations
-from admin.stepup.operations import FactorOperations
-
-
-class _Seen(NamedTuple):
-    """Members of an account's answer."""
-
-    account: Any
-    keys: Any
-    factors: Any
+from admin.lifecycle.service import KeyView, views_of
+from admin.stepup import factors
+from admin.stepup.factors import Factor
+from admin.stepup.operations import reset_factors
+from admin.stores import Stores
 
 
 class InternalApi:
     """The handlers; their paths are in ``table``."""
 
-    def __init__(self, accounts: Accounts, keys: KeyOperations, factors: FactorOperations, trail: Trail) -> None:
+    def __init__(self, stores: Stores, accounts: Accounts, keys: KeyOperations) -> None:
+        self._stores = stores
         self._accounts = accounts
         self._keys = keys
-        self._factors = factors
-        self._trail = trail
 
     # -- queries
 
@@ -39,7 +35,8 @@ class InternalApi:
 
     async def list_accounts(self, _operator: str, call: Call) -> models.OperatorAccounts:
         query: Any = call.query
-        found, count, cursor = await self._accounts.search(query.filters, query.page, frozen=query.frozen, kyc=query.kyc)
+        async with self._stores.transaction() as connection:
+            found, count, cursor = await search.accounts(connection, query.filters, query.page, frozen=query.frozen, kyc=query.kyc)
         listed = [models.AccountSummary.of(account) for account in found]
         return models.OperatorAccounts(accounts=listed, count=count, next_cursor=cursor)
 
@@ -50,10 +47,12 @@ class InternalApi:
 
     async def list_audit(self, _operator: str, call: Call) -> models.OperatorEvents:
         query: Any = call.query
-        events, count = await self._trail.search(query.wanted, limit=query.limit + 1, before_seq=query.cursor)
+        async with self._stores.transaction() as connection:
+            events, count = await audit.search(connection, query.wanted, limit=query.limit + 1, before_seq=query.cursor)
         shown = events[: query.limit]
         more = shown[-1][0].seq if len(events) > query.limit else None
-        return models.OperatorEvents(events=[models.OperatorEvent.of(*event) for event in shown], count=count, next_cursor=more)
+        listed = [models.OperatorEvent(**event.as_json(), hash=digest.hex()) for event, digest in shown]
+        return models.OperatorEvents(events=listed, count=count, next_cursor=more)
 
     async def list_refusals(self, _operator: str, call: Call) -> models.Refusals:
         query: Any = call.query
@@ -78,7 +77,7 @@ class InternalApi:
         return models.ChangedAccount.of(*await self._account(call), changed=changed)
 
     async def reset_factors(self, operator: str, call: Call) -> OperatorAccount:
-        await self._factors.reset(call.path["id"], call.body.reason, _by(operator, call))
+        await reset_factors(self._stores, call.path["id"], call.body.reason, _by(operator, call))
         return await self.show_account(operator, call)
 
     async def revoke_key(self, operator: str, call: Call) -> models.RevokedKey:
@@ -96,11 +95,11 @@ class InternalApi:
             ids = await self._keys.revoke_matching(filters, wanted.reason, _by(operator, call), expected_count=count, where=where)
         return models.Revoked(count=len(ids), revoked=not wanted.dry_run, keys=ids)
 
-    async def _account(self, call: Call) -> _Seen:
+    async def _account(self, call: Call) -> tuple[Account, list[KeyView], list[Factor]]:
         account, keys = await self._accounts.get(call.path["id"])
-        suspended = account.frozen or account.kyc is not Kyc.VERIFIED
-        views = await self._keys.views(keys, suspended=suspended, now_ms=call.provenance.now_ms)
-        return _Seen(account, views, await self._factors.counted(account.id))
+        views = await views_of(self._stores, [(key, account.suspended) for key in keys], call.provenance.now_ms)
+        async with self._stores.transaction() as connection:
+            return account, views, await factors.confirmed(connection, account.id)
 
 
 def _by(operator: str, call: Call) -> Provenance:

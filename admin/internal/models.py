@@ -1,15 +1,15 @@
 """Request and response models of the internal API."""
 
-import json
 from collections.abc import Mapping
+from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
 from admin.api.answers import Answer, FactorView, Key, Time
 from admin.api.bodies import Body
-from admin.audit import Event, OfficeEvent, Recorded, Wanted
+from admin.audit import Event, OfficeEvent, Wanted
 from admin.identity.accounts import Account
 from admin.labels import clean_label
 from admin.lifecycle.operations import RefusedRequest
@@ -36,6 +36,7 @@ Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str), Fi
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str), PlainSerializer(str)]
 Text = Annotated[str, Field(min_length=1, max_length=320)]
 AnyId = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
+FiltersT = TypeVar("FiltersT", Filters, Wanted)
 
 
 class Decision(Body):
@@ -71,33 +72,33 @@ class RequiredReason(OptionalReason):
     reason: Annotated[str, Field(min_length=1, max_length=500, description="Shown to the account's holder.")]
 
 
-class KeyFilters(Body):
-    """Filters for keys, all of which must match. Text matches a part, case-insensitively."""
+class Filtered(Body):
+    """The filters of every search. All given ones must match; text matches a part, case-insensitively."""
 
     account: AnyId | None = None
     email: Text | None = None
-    label: Text | None = None
-    ip: Annotated[Network | None, Field(description="An address or network; keys whose allow list has one in it.")] = None
-    scope: Literal["read", "trade"] | None = None
-    unrestricted: bool | None = None
-    unused_since: Annotated[Moment | None, Field(description="Not admitted since then; a key that never was is unused.")] = None
-    since: Annotated[Moment | None, Field(description="Created then or later.")] = None
-    until: Annotated[Moment | None, Field(description="Created before.")] = None
+    since_ms: Annotated[Moment | None, Field(alias="since")] = None
+    until_ms: Annotated[Moment | None, Field(alias="until", description="Before then.")] = None
 
     @property
     def filters(self) -> Filters:
         """The value for the search."""
-        return Filters(
-            account=self.account,
-            email=self.email,
-            label=self.label,
-            ip=self.ip,
-            scope=self.scope,
-            unrestricted=self.unrestricted,
-            unused_since_ms=self.unused_since,
-            since_ms=self.since,
-            until_ms=self.until,
-        )
+        return self._as(Filters)
+
+    def _as(self, kind: type[FiltersT]) -> FiltersT:
+        return kind(**{field.name: getattr(self, field.name) for field in fields(kind) if field.name in type(self).model_fields})
+
+
+class KeyFilters(Filtered):
+    """Filters for keys; times are those of their creation."""
+
+    label: Text | None = None
+    ip: Annotated[Network | None, Field(description="An address or network; keys whose allow list has one in it.")] = None
+    scope: Literal["read", "trade"] | None = None
+    unrestricted: bool | None = None
+    unused_since_ms: Annotated[
+        Moment | None, Field(alias="unused_since", description="Not admitted since then; a key that never was is unused.")
+    ] = None
 
 
 class Paged(Body):
@@ -114,18 +115,9 @@ class KeyQuery(KeyFilters, Paged):
     """``GET /internal/v1/keys``."""
 
 
-class AccountQuery(Paged):
-    account: AnyId | None = None
-    email: Text | None = None
+class AccountQuery(Filtered, Paged):
     frozen: bool | None = None
     kyc: Literal["verified", "unverified", "revoked"] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-
-    @property
-    def filters(self) -> Filters:
-        """The value for the search."""
-        return Filters(account=self.account, email=self.email, since_ms=self.since, until_ms=self.until)
 
 
 def _event(value: str) -> str:
@@ -135,56 +127,28 @@ def _event(value: str) -> str:
     return value
 
 
-class AuditQuery(Body):
-    account: AnyId | None = None
-    email: Text | None = None
+class AuditQuery(Filtered):
     key: AnyId | None = None
     event: Annotated[Text, AfterValidator(_event)] | None = None
     actor: Text | None = None
     ip: Network | None = None
-    since: Moment | None = None
-    until: Moment | None = None
     limit: Annotated[int, Field(ge=1, le=1_000)] = 100
     cursor: Annotated[int | None, Field(ge=1, le=2**62, description="next_cursor of the page before.")] = None
 
     @property
     def wanted(self) -> Wanted:
         """The value for the audit search."""
-        return Wanted(
-            account=self.account,
-            email=self.email,
-            key=self.key,
-            event=self.event,
-            actor=self.actor,
-            ip=self.ip,
-            since_ms=self.since,
-            until_ms=self.until,
-        )
+        return self._as(Wanted)
 
 
-class RefusalQuery(Paged):
-    account: AnyId | None = None
-    email: Text | None = None
+class RefusalQuery(Filtered, Paged):
+    """Times and address are those of the request."""
+
     label: Text | None = None
     key: AnyId | None = None
     code: Text | None = None
     ip: Network | None = None
     scope: Literal["read", "trade"] | None = None
-    since: Moment | None = None
-    until: Moment | None = None
-
-    @property
-    def filters(self) -> Filters:
-        """The value for the search; times and address are those of the request."""
-        return Filters(
-            account=self.account,
-            email=self.email,
-            label=self.label,
-            ip=self.ip,
-            scope=self.scope,
-            since_ms=self.since,
-            until_ms=self.until,
-        )
 
 
 class BulkRevocation(RequiredReason):
@@ -298,20 +262,6 @@ class OperatorEvent(Answer):
     detail: dict[str, Any]
     hash: str = Field(description="Of the chain, up to here: hexadecimal.")
 
-    @classmethod
-    def of(cls, event: Recorded, digest: bytes) -> Self:
-        return cls(
-            id=event.seq,
-            at=rfc3339(event.at_ms),
-            event=event.event,
-            actor=event.actor,
-            account_id=event.account_id,
-            key_id=event.key_id,
-            client_ip=event.client_ip,
-            detail=json.loads(event.detail),
-            hash=digest.hex(),
-        )
-
 
 class OperatorEvents(Answer):
     events: list[OperatorEvent] = Field(description="Latest first.")
@@ -353,4 +303,4 @@ class Revoked(Answer):
 
 def written(where: KeyFilters) -> Mapping[str, object]:
     """The filters as JSON, for the audit."""
-    return where.model_dump(mode="json", exclude_none=True)
+    return where.model_dump(mode="json", exclude_none=True, by_alias=True)

@@ -1,7 +1,7 @@
 """Operators' actions on keys: show, search, revoke one or many."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import NamedTuple
 
@@ -11,26 +11,18 @@ from admin import audit, search
 from admin.audit import Actor, Entry, Event, OfficeEvent, Provenance
 from admin.errors import CountChanged, FieldError, InvalidRequest, NotFound
 from admin.identity import accounts
-from admin.identity.caller import Kyc
-from admin.lifecycle.service import KeyView, status_of
-from admin.search import Filters, Page
+from admin.lifecycle.service import KeyView, views_of
+from admin.search import Filters, Found, Page
 from admin.stores import Stores
 from gateway.keys import store, usage_store
 from gateway.keys.ids import is_key_id
+from gateway.keys.postgres import Connection
 from gateway.keys.store import StoredKey
 
 MOST_AT_ONCE = 10_000
 """Maximum keys revoked by one call, within one transaction's time limit."""
 
 _log = structlog.get_logger(__name__)
-
-
-class KeyPage(NamedTuple):
-    """One page of keys; ``total`` counts all matches."""
-
-    views: list[KeyView]
-    total: int
-    cursor: str | None
 
 
 class RefusedRequest(NamedTuple):
@@ -45,14 +37,6 @@ class RefusedRequest(NamedTuple):
     call: str
 
 
-class RefusalPage(NamedTuple):
-    """One page of refusals, latest first; ``total`` counts all matches that are still stored."""
-
-    found: list[RefusedRequest]
-    total: int
-    cursor: str | None
-
-
 class KeyOperations:
     """Operations on the keys of any account, for the back office."""
 
@@ -62,31 +46,18 @@ class KeyOperations:
     async def show(self, key_id: str, now_ms: int) -> KeyView:
         """:raises NotFound: there is no such key"""
         async with self._stores.transaction() as connection:
-            key = await store.get(connection, key_id) if is_key_id(key_id) else None
-            if key is None:
-                raise _no_key()
+            key = await _find(connection, key_id)
             account = await accounts.find(connection, key.account_id)
-        suspended = account is None or account.frozen or account.kyc is not Kyc.VERIFIED
-        return (await self.views([key], suspended=suspended, now_ms=now_ms))[0]
+        return (await views_of(self._stores, [(key, account is None or account.suspended)], now_ms))[0]
 
-    async def views(self, keys: Sequence[StoredKey], *, suspended: bool, now_ms: int) -> list[KeyView]:
-        """Keys of one account, with their state and last use."""
-        used = await self._stores.last_use([key.key_id for key in keys])
-        return [KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id)) for key in keys]
-
-    async def search(self, filters: Filters, page: Page, now_ms: int) -> KeyPage:
+    async def search(self, filters: Filters, page: Page, now_ms: int) -> Found[KeyView]:
         """:raises StoreUnavailable, InvalidRequest: see :func:`admin.search.keys`"""
         async with self._stores.transaction() as connection:
             found, count, cursor = await search.keys(connection, self._stores, filters, page)
-        used = await self._stores.last_use([key.key_id for key, _ in found])
-        views = [
-            KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id))
-            for key, suspended in found
-        ]
-        return KeyPage(views, count, cursor)
+        return Found(await views_of(self._stores, found, now_ms), count, cursor)
 
-    async def refusals(self, filters: Filters, page: Page, *, key_id: str | None, code: str | None) -> RefusalPage:
-        """Refused requests of the keys that match, from the usage data: the latest fifty of each key, for seven days.
+    async def refusals(self, filters: Filters, page: Page, *, key_id: str | None, code: str | None) -> Found[RefusedRequest]:
+        """Refused requests of the keys that match, latest first, from the usage data: the latest fifty of each key, for seven days.
 
         ``ip``, ``since_ms`` and ``until_ms`` are of the request, not of the key.
 
@@ -103,7 +74,7 @@ class KeyOperations:
             after = tuple(search.from_cursor(page.cursor, int, str, str, str, int))
             left = [each for each in found if each[:5] < after]
         shown = left[: page.limit]
-        return RefusalPage(shown, len(found), search.to_cursor(*shown[-1][:5]) if len(left) > page.limit else None)
+        return Found(shown, len(found), search.to_cursor(*shown[-1][:5]) if len(left) > page.limit else None)
 
     async def _refused(self, owners: Mapping[str, str]) -> list[RefusedRequest]:
         alike: Counter[tuple[object, ...]] = Counter()
@@ -125,9 +96,7 @@ class KeyOperations:
         :raises NotFound: there is no such key
         """
         async with self._stores.transaction() as connection:
-            key = await store.get(connection, key_id) if is_key_id(key_id) else None
-            if key is None:
-                raise _no_key()
+            key = await _find(connection, key_id)
             await accounts.lock(connection, key.account_id)
             changed = await store.revoke(connection, key_id, reason=reason, now_ms=provenance.now_ms)
             if changed:
@@ -209,5 +178,9 @@ def _count_changed(count: int, expected: int) -> CountChanged:
     )
 
 
-def _no_key() -> NotFound:
-    return NotFound("There is no such key.")
+async def _find(connection: Connection, key_id: str) -> StoredKey:
+    """:raises NotFound: there is no such key"""
+    key = await store.get(connection, key_id) if is_key_id(key_id) else None
+    if key is None:
+        raise NotFound("There is no such key.")
+    return key

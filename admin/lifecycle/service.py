@@ -3,6 +3,7 @@
 After the commit the gateways are notified through Redis; a failure is harmless, since the database's trigger notifies them, too.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from admin import audit
@@ -80,9 +81,8 @@ class KeyService:
         async with self._stores.transaction() as connection:
             account = await accounts.find(connection, caller.account_id)
             keys = await store.list_for_account(connection, caller.account_id)
-        used = await self._stores.last_use([key.key_id for key in keys])
-        suspended = account is None or account.frozen or account.kyc is not Kyc.VERIFIED
-        return [_view(key, suspended, now_ms, used.get(key.key_id)) for key in keys]
+        suspended = account is None or account.suspended
+        return await views_of(self._stores, [(key, suspended) for key in keys], now_ms)
 
     async def show(self, caller: Caller, key_id: str, now_ms: int) -> KeyView:
         """:raises NotFound: the account has no such key"""
@@ -126,7 +126,7 @@ class KeyService:
             await self.note_refusal(caller, refusal, provenance)
             raise
         await self._stores.invalidate([record.key_id])  # a gateway may have cached that it does not exist
-        return Created(view=_view(_stored(record), False, provenance.now_ms, None), secret=record.secret)
+        return Created(view=KeyView(key=_stored(record), status="active"), secret=record.secret)
 
     async def delete(self, caller: Caller, key_id: str, proof: Proof | None, provenance: Provenance) -> None:
         """Delete a key and notify the gateways.
@@ -183,8 +183,16 @@ def status_of(key: StoredKey, *, suspended: bool, now_ms: int) -> str:
     return "suspended" if suspended else "active"
 
 
-def _view(key: StoredKey, suspended: bool, now_ms: int, last_use: LastUse | None) -> KeyView:
-    return KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=last_use)
+async def views_of(stores: Stores, keys: Sequence[tuple[StoredKey, bool]], now_ms: int) -> list[KeyView]:
+    """Keys with their status and last use.
+
+    :param keys: each with whether its account is suspended
+    """
+    used = await stores.last_use([key.key_id for key, _ in keys])
+    return [
+        KeyView(key=key, status=status_of(key, suspended=suspended, now_ms=now_ms), last_use=used.get(key.key_id))
+        for key, suspended in keys
+    ]
 
 
 def _record(new: NewKey, account_id: str, now_ms: int) -> KeyRecord:
