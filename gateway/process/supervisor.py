@@ -23,7 +23,7 @@ from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
-from gateway.ops.report import Readiness, ReloadReport, ShadowReport
+from gateway.ops.report import Operated, Readiness, ReloadReport, ShadowReport
 from gateway.process.build import is_compiled
 from gateway.process.configuration import load
 from gateway.process.dry_run import compare
@@ -78,8 +78,8 @@ async def _run(path: Path) -> None:
             listening.close()
 
 
-class Supervisor:
-    """See the module. Implements :class:`gateway.ops.report.Operated`."""
+class Supervisor(Operated):
+    """See the module."""
 
     def __init__(self, path: Path, configuration: Configuration, ring: KeyRing, signing: SigningKey, public: list[socket.socket]) -> None:
         self._path = path
@@ -166,7 +166,6 @@ class Supervisor:
     # -- gateway.ops.report.Operated
 
     async def reload(self) -> ReloadReport:
-        """See :meth:`gateway.ops.report.Operated.reload`."""
         async with self._workers.changing:
             report = await self._reload()
         self._metrics.reloads[report.outcome] += 1
@@ -181,7 +180,6 @@ class Supervisor:
         return report
 
     async def dry_run(self) -> ReloadReport:
-        """See :meth:`gateway.ops.report.Operated.dry_run`."""
         before = self._workers.configuration
         report, after = self._read_file(before)
         if after is None or report.outcome == "unchanged":
@@ -228,7 +226,6 @@ class Supervisor:
         self._note_version(clock.now_ms())
 
     async def readiness(self) -> Readiness:
-        """See :meth:`gateway.ops.report.Operated.readiness`."""
         states = await self._workers.states()
         missing = [f"worker {state['worker']}: {reason}" for state in states for reason in state["missing"]]
         if self._stopping.is_set():
@@ -237,20 +234,16 @@ class Supervisor:
         return Readiness(tuple(missing), tuple(degraded), tuple(states))
 
     async def metrics(self) -> bytes:
-        """See :meth:`gateway.ops.report.Operated.metrics`."""
         snapshots = await self._workers.snapshots()
         return render([self._metrics.snapshot(), *snapshots])
 
     def max_body_bytes(self) -> int:
-        """See :meth:`gateway.ops.report.Operated.max_body_bytes`."""
         return self._workers.configuration.settings.limits.max_body_bytes
 
     async def decide(self, check: CheckRequest) -> Verdict:
-        """See :meth:`gateway.ops.report.Operated.decide`."""
         return await self._workers.decide(check)
 
     def undecided(self, refusal: Refusal) -> Verdict:
-        """See :meth:`gateway.ops.report.Operated.undecided`."""
         if self._workers.configuration.settings.auth.enforce != "shadow":
             return refused(refusal)
         self._metrics.shadow_decisions["", refusal.code] += 1
@@ -258,13 +251,11 @@ class Supervisor:
         return shadow_allowed(refusal)
 
     async def shadow(self) -> ShadowReport:
-        """See :meth:`gateway.ops.report.Operated.shadow`."""
         counted = merge([self._metrics.snapshot(), *await self._workers.snapshots()])["shadow_decisions"]
         decisions = sorted(((route, outcome, round(count)) for (route, outcome), (count,) in counted), key=lambda each: -each[2])
         return ShadowReport(self._workers.configuration.settings.auth.enforce, tuple(decisions))
 
     def configuration(self) -> dict[str, Any]:
-        """See :meth:`gateway.ops.report.Operated.configuration`."""
         loaded_at = rfc3339(self._metrics.config_loaded_ms)
         configuration = self._workers.configuration
         return {
@@ -275,7 +266,6 @@ class Supervisor:
         }
 
     def jwks(self) -> dict[str, Any]:
-        """See :meth:`gateway.ops.report.Operated.jwks`."""
         return self._ring.jwks()
 
     def _note_version(self, now_ms: int) -> None:

@@ -38,7 +38,6 @@ class Binance(Dialect):
         super().__init__("binance", {KEY})
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
-        """See :meth:`Dialect.read`."""
         query, body = request.query or b"", request.body
         if query and not _PARAMETERS.fullmatch(query):
             raise MalformedRequest(f"{_SHAPE} in the query")
@@ -77,7 +76,6 @@ class Binance(Dialect):
         fields: Mapping[bytes, bytes],  # noqa: ARG002
         credentials: Credentials,
     ) -> Iterator[Mistake]:
-        """See :meth:`Dialect.mistakes`."""
         query, body = _without_signature(request.query or b""), _without_signature(request.body)
         both, signature = [part for part in (query, body) if part], credentials.signature
         sent = dict(_READ.findall(request.query or b"") + _READ.findall(request.body))[b"signature"]

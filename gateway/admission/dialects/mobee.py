@@ -25,7 +25,6 @@ class Mobee(Dialect):
         super().__init__("mobee", {KEY, SIGNATURE, TIMESTAMP})
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
-        """See :meth:`Dialect.read`."""
         try:
             key_id, encoded, timestamp = fields[KEY], fields[SIGNATURE], fields[TIMESTAMP]
         except KeyError as missing:
@@ -46,7 +45,6 @@ class Mobee(Dialect):
         )
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
-        """See :meth:`Dialect.mistakes`."""
         signed, signature = credentials.signed, credentials.signature
         for decoded in loosely_decoded(fields[SIGNATURE]):
             how = f"{_written(fields[SIGNATURE])}, not the Base64 of {len(decoded)} bytes"

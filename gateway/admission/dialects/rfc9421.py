@@ -57,7 +57,6 @@ class Rfc9421(Dialect):
         super().__init__("rfc9421", {INPUT, SIGNATURE}, signs_uri=True)
 
     def read(self, request: Request, fields: Mapping[bytes, bytes]) -> Credentials:
-        """See :meth:`Dialect.read`."""
         if INPUT not in fields or SIGNATURE not in fields:
             raise MissingCredentials("a signed request carries both Signature-Input and Signature (RFC 9421 §4)")
         given = _input(fields[INPUT])
@@ -81,18 +80,15 @@ class Rfc9421(Dialect):
         )
 
     def key_id(self, request: Request, fields: Mapping[bytes, bytes]) -> str:  # noqa: ARG002  # its content is still to come
-        """See :meth:`Dialect.key_id`."""
         if INPUT not in fields or SIGNATURE not in fields:
             raise MissingCredentials("a signed request carries both Signature-Input and Signature (RFC 9421 §4)")
         return _text(_input(fields[INPUT]).parameters, "keyid")
 
     def named(self, fields: Mapping[bytes, bytes]) -> list[str]:
-        """See :meth:`Dialect.named`."""
         found = [text.decode("ascii") for text in _KEY_ID.findall(fields.get(INPUT, b""))]
         return [text for text in found if is_key_id(text)]
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
-        """See :meth:`Dialect.mistakes`."""
         given, signature = _input(fields[INPUT]), credentials.signature
         if credentials.algorithm:  # the signature is otherwise correct, so there is no other mistake
             yield Mistake(

@@ -38,7 +38,6 @@ class BinanceSession(SessionDialect):
         )
 
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
-        """See :meth:`SessionDialect.read`."""
         text, params = message.text, members.get(b"params")
         own_id = members.get(b"id")
         if own_id is not None and own_id.members is None and own_id.items is None:
@@ -54,7 +53,6 @@ class BinanceSession(SessionDialect):
         )
 
     def _shape(self, message: Message) -> Shape | None:
-        """See :meth:`SessionDialect._shape`."""
         text, members = message.text, message.value.members or {}
         params = members.get(b"params")
         own_id = members.get(b"id")
@@ -69,7 +67,6 @@ class BinanceSession(SessionDialect):
         return shape if shape.is_readable else None
 
     def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:  # noqa: ARG002  # it asks for a window itself
-        """See :meth:`SessionDialect.credentials`."""
         shape = message.shape
         if isinstance(shape, _Known):
             return shape.credentials(message.values)
@@ -97,7 +94,6 @@ class BinanceSession(SessionDialect):
         )
 
     def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
-        """See :meth:`SessionDialect.mistakes`."""
         text, params = message.text, (message.value.members or {}).get(b"params")
         members = (params.members if params is not None else None) or {}
         signed, signature = credentials.signed, credentials.signature
@@ -117,13 +113,11 @@ class BinanceSession(SessionDialect):
         yield Mistake("the quotes around strings were signed: sign the strings without quotes", b"&".join(sorted(raw)), signature)
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
-        """See :meth:`SessionDialect.refusal`."""
         code, phrase = code_and_phrase(problem)
         body = compact({"status": problem["status"], "error": {"code": code, "msg": phrase}, "gerbang": problem})
         return b'{"id":%b,%b' % (tag_of(message), body[1:])
 
     def status(self, message: Message, *, since_ms: int, logged_in_ms: int) -> bytes:
-        """See :meth:`SessionDialect.status`."""
         key_id = message.key_id
         result = {
             "apiKey": key_id or None,
@@ -135,7 +129,6 @@ class BinanceSession(SessionDialect):
         return b'{"id":%b,%b' % (tag_of(message), compact({"status": 200, "result": result})[1:])
 
     def shutdown_notice(self, now_ms: int) -> bytes:
-        """See :meth:`SessionDialect.shutdown_notice`."""
         return compact({"event": {"e": "serverShutdown", "E": now_ms}})
 
 
@@ -167,7 +160,7 @@ class _Known(Shape):
         return not self._carries or min(self._key_at, self._signature_at, self._time_at) >= 0
 
     def credentials(self, values: list[bytes]) -> Credentials | None:
-        """See :meth:`SessionDialect.credentials`."""
+        """As :meth:`SessionDialect.credentials`, for a message with these values."""
         if not self._carries:
             return None
         signed = self._payload.fill(values)

@@ -31,7 +31,6 @@ class MobeeSession(SessionDialect):
         super().__init__("mobee", log_in="login", log_out="logout", members=_MEMBERS, inside=b"api", inner=_API)
 
     def _read(self, message: Message, members: Mapping[bytes, Value]) -> None:
-        """See :meth:`SessionDialect.read`."""
         text = message.text
         method = text_of(text, members.get(b"method"))
         message.rest = without(text, message.value, _CREDENTIALS)
@@ -61,7 +60,6 @@ class MobeeSession(SessionDialect):
         return [f"{method} {event.partition(b'.')[0].decode()}" for event in found if event is not None]
 
     def credentials(self, message: Message, max_window_ms: int) -> Credentials | None:
-        """See :meth:`SessionDialect.credentials`."""
         if message.act != LOG_IN:
             return None
         text, members = message.text, message.value.members or {}
@@ -85,7 +83,6 @@ class MobeeSession(SessionDialect):
         )
 
     def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
-        """See :meth:`SessionDialect.mistakes`."""
         signed, signature = credentials.signed, credentials.signature
         encoded = text_of(message.text, (message.value.members or {}).get(b"hmac")) or b""
         for decoded in loosely_decoded(encoded):
@@ -99,7 +96,6 @@ class MobeeSession(SessionDialect):
             )
 
     def refusal(self, problem: Mapping[str, object], message: Message | None) -> bytes:
-        """See :meth:`SessionDialect.refusal`."""
         detail = detail_beside(problem)
         body = compact({"status": "error", "message": detail, "gerbang": problem})
         events = self._refused_events(message, detail) if message is not None else b""
