@@ -27,7 +27,7 @@ from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import keys_are_apart, script_unknown, translated
 from gateway.runtime import clock, gcra
 from gateway.runtime.gcra import Charge, ShareNeeded
-from gateway.runtime.tasks import StallTolerantTimeout, repeat
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, repeat, wait_at_most
 from gateway.telemetry.metrics import Metrics
 
 SLOTS = 60
@@ -37,7 +37,7 @@ MAX_BATCH = 200
 """Keys settled in one round trip."""
 KEYS_PER_COMMAND = 50
 """Keys settled by one command, which occupies Redis for half a millisecond."""
-BATCH_SECONDS = 0.2
+BATCH_MS = 200
 """How long keys that are not urgent wait to be settled in a batch."""
 URGENT_MS = 2_000
 """A settlement is urgent if most of the share was used within this time: the rest may not last until the next batch."""
@@ -162,9 +162,7 @@ class KeyLimiter:
     async def stop(self) -> None:
         """Settle what is outstanding, and stop."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
             self._task = None
         await self._settle(list(self._due))
 
@@ -218,18 +216,13 @@ class KeyLimiter:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._interval_ends):
                 await self._wake.wait()
-                await self._wait_for_batch()
+                await wait_at_most(self._urgent, BATCH_MS)
         due = dict(self._due_now)
         if loop.time() >= self._interval_ends:
             self._interval_ends = loop.time() + self._interval_seconds
             due.update(self._overdue(clock.monotonic_ms()))
         if due or self.degraded:
             await self._settle(list(due))
-
-    async def _wait_for_batch(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(BATCH_SECONDS):
-                await self._urgent.wait()
 
     def _overdue(self, now_ms: int) -> dict[Share, None]:
         def is_overdue(share: Share) -> bool:

@@ -15,7 +15,6 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import structlog
@@ -25,7 +24,7 @@ from gateway.keys.redis_client import RedisRefused, is_other_type, translated
 from gateway.keys.redis_line import Command, RedisLine, ask_all
 from gateway.keys.usage import ADMITTED, MINUTE_MS, NONE_EARLIER, REFUSALS_KEPT, Entry, Refused, UsageCounts
 from gateway.runtime import clock
-from gateway.runtime.tasks import StallTolerantTimeout, repeat
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, repeat
 from gateway.telemetry import Metrics
 
 HOUR_MS = 3_600_000
@@ -79,9 +78,7 @@ class UsageWriter:
     async def stop(self) -> None:
         """Write what is left, and stop."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
         await self.flush(clock.now_ms(), everything=True)
 
     async def _beat(self) -> None:

@@ -8,7 +8,6 @@ import asyncio
 import os
 import resource
 import socket
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -39,6 +38,7 @@ from gateway.process.redis_policy import RedisPolicy
 from gateway.process.stores import Stores
 from gateway.process.version import Configuration
 from gateway.runtime import clock
+from gateway.runtime.tasks import wait_at_most
 from gateway.runtime.ticker import Ticker
 from gateway.server import reports
 from gateway.server.plane import Plane
@@ -50,7 +50,7 @@ from gateway.telemetry.tracing import Tracing
 if TYPE_CHECKING:
     from gateway.config.settings import Cache, GatewayTelemetry
 
-CHANNELS_SECONDS = 2.0
+CHANNELS_MS = 2_000
 """How long start-up waits for the change feed and the messages. Without the feed a gate queries PostgreSQL for each key every second."""
 
 LOOKUP_SECONDS = 2.0
@@ -158,9 +158,7 @@ class App:
         self._usage_writer.start()
         self._limiter.start()
         await self._redis_policy.start()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(CHANNELS_SECONDS):
-                await self._listener.up.wait()
+        await wait_at_most(self._listener.up, CHANNELS_MS)
 
     async def serve(self, listening: socket.socket) -> None:
         """Accept connections on this socket."""

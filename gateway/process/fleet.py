@@ -15,7 +15,7 @@ from gateway.process.channel import WorkerFailed
 from gateway.process.child import WorkerProcess
 from gateway.process.version import Configuration
 from gateway.runtime import clock
-from gateway.runtime.tasks import repeat, spawn
+from gateway.runtime.tasks import repeat, unless
 from gateway.telemetry import Metrics, Snapshot
 
 START_MS = 30_000
@@ -102,15 +102,14 @@ class Workers:
         """Drain all workers: no new connections; requests in flight finish within the limit, or are dropped when ``stop_now`` is set."""
         self._stop_keeping()
 
-        async def one(worker: WorkerProcess) -> None:
+        async def drain_one(worker: WorkerProcess) -> None:
             with suppress(WorkerFailed):
                 await worker.call("drain", timeout_ms=limit_ms + EXIT_MS, limit_ms=limit_ms)
 
-        drained = spawn(_all(one(worker) for worker in self._serving()), name="drain")
-        stopped_early = spawn(stop_now.wait(), name="stop_now")
-        await asyncio.wait([drained, stopped_early], return_when=asyncio.FIRST_COMPLETED)
-        drained.cancel()
-        stopped_early.cancel()
+        async def drain_all() -> None:
+            await asyncio.gather(*map(drain_one, self._serving()))
+
+        await unless(stop_now, drain_all())
 
     async def stop(self) -> None:
         """End every worker."""
@@ -190,10 +189,6 @@ class Workers:
         """Each worker's metrics."""
         self._metrics.workers = len(self._serving())
         return list(await asyncio.gather(*(worker.snapshot() for worker in self._workers)))
-
-
-async def _all(work: Any) -> None:
-    await asyncio.gather(*work)
 
 
 def _orders(configuration: Configuration) -> dict[str, Any]:

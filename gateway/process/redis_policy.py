@@ -5,7 +5,6 @@ a full Redis refuses writes: trades are answered 503, and nothing passes twice.
 """
 
 import asyncio
-from contextlib import suppress
 from typing import Any, Final
 
 import structlog
@@ -13,7 +12,7 @@ from redis.asyncio import Redis
 
 from gateway.errors import StoreUnavailable
 from gateway.keys.redis_client import translated
-from gateway.runtime.tasks import StallTolerantTimeout, repeat
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, repeat
 from gateway.telemetry.metrics import Metrics
 
 PERIOD_SECONDS: Final = 60.0
@@ -40,9 +39,7 @@ class RedisPolicy:
     async def stop(self) -> None:
         """End."""
         if self._task is not None:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await cancel(self._task)
 
     async def read(self) -> None:
         """Query Redis. Without an answer the last known policy is kept."""

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -84,11 +85,9 @@ async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, _T]) -> _T | Non
 
 async def wait_at_most(event: asyncio.Event, limit_ms: int) -> None:
     """Wait until the event is set, at most ``limit_ms``."""
-    try:
+    with suppress(TimeoutError):
         async with asyncio.timeout(limit_ms / 1000):
             await event.wait()
-    except TimeoutError:
-        pass
 
 
 def _finished(task: asyncio.Task[Any]) -> None:

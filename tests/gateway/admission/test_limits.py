@@ -358,7 +358,7 @@ async def test_keys_in_no_hurry_are_settled_by_one_command_for_many(own_redis, m
     limiter = KeyLimiter(client, metrics=Metrics())
     limiter.start()
     await admitted(limiter, 1_000)  # the script is known from here on
-    monkeypatch.setattr(limits, "BATCH_SECONDS", 1.0)  # in which this test notes them all
+    monkeypatch.setattr(limits, "BATCH_MS", 1_000)  # in which this test notes them all
     before = await calls(client)
     for number in range(limits.KEYS_PER_COMMAND):
         limiter.charge(f"key {number}", 1, MINUTE, now_ms - limits.URGENT_MS)
