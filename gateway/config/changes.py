@@ -1,8 +1,7 @@
 """Compares two configurations: what changed, by key path and without secrets, and what needs a restart. Pure."""
 
 from collections.abc import Iterator
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import BaseModel, SecretStr
 
@@ -13,18 +12,10 @@ RESTART_ONLY = ("listen", "stores", "vault", "client_ip.proxy_protocol")
 """Sections that a reload cannot apply: sockets, connections to the stores and the key ring are created once."""
 
 
-class Kind(StrEnum):
-    """The kind of a change."""
-
-    ADDED = "added"
-    REMOVED = "removed"
-    CHANGED = "changed"
-
-
 class Change(NamedTuple):
     """One difference: ``upstreams.spot.servers[0]`` changed from one value to another. Secrets are shown as ``***``."""
 
-    kind: Kind
+    kind: Literal["added", "removed", "changed"]
     path: str
     before: object
     after: object
@@ -78,13 +69,13 @@ def _differences(path: str, before: Any, after: Any) -> Iterator[Change]:
         for key in [*before, *(key for key in after if key not in before)]:
             where = _below(path, key)
             if key not in after:
-                yield Change(Kind.REMOVED, where, None, None)
+                yield Change("removed", where, None, None)
             elif key not in before:
-                yield Change(Kind.ADDED, where, None, None)
+                yield Change("added", where, None, None)
             else:
                 yield from _differences(where, before[key], after[key])
         return
-    yield Change(Kind.CHANGED, path, _shown(before), _shown(after))
+    yield Change("changed", path, _shown(before), _shown(after))
 
 
 def _below(path: str, key: str) -> str:

@@ -91,9 +91,7 @@ class _Handlers:
         return web.json_response(self._operated.jwks(), headers={hdrs.CACHE_CONTROL: f"public, max-age={JWKS_MAX_AGE_S}"})
 
     async def shadow(self, _request: web.Request) -> web.Response:
-        report = await self._operated.shadow()
-        decisions = [{"route": route, "outcome": outcome, "count": count} for route, outcome, count in report.decisions]
-        return web.json_response({"enforce": report.enforce, "decisions": decisions})
+        return web.json_response(await self._operated.shadow())
 
     async def decide(self, request: web.Request) -> web.Response:
         operated, proxy = self._operated, request.match_info["proxy"]

@@ -56,15 +56,6 @@ class Traffic(NamedTuple):
     otherwise: tuple[Effect, ...]
 
 
-class ShadowReport(NamedTuple):
-    """The decisions that the decision endpoint would have made in shadow mode, since the gateway was started."""
-
-    enforce: str
-    """``auth.enforce`` now."""
-    decisions: tuple[tuple[str, str, int], ...]
-    """The route's pattern (``""``: none matched), the outcome (``admitted`` or the refusal's code), the count; most frequent first."""
-
-
 class Operated(Protocol):
     """A running gateway."""
 
@@ -98,5 +89,7 @@ class Operated(Protocol):
     def undecided(self, refusal: Refusal) -> Verdict:
         """The verdict if no worker could decide: the refusal or, in shadow mode, 200."""
 
-    async def shadow(self) -> ShadowReport:
-        """The counts of shadow mode."""
+    async def shadow(self) -> dict[str, Any]:
+        """``enforce`` and ``decisions``: those that the decision endpoint would have made in shadow mode since the gateway was
+        started, most frequent first: ``route`` (``""``: none matched), ``outcome`` (``admitted`` or the refusal's code), ``count``.
+        """

@@ -8,6 +8,7 @@ import asyncio
 import signal
 import socket
 import sys
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
-from gateway.ops.report import Operated, Readiness, ReloadReport, ShadowReport
+from gateway.ops.report import Operated, Readiness, ReloadReport
 from gateway.process.build import is_compiled
 from gateway.process.configuration import load
 from gateway.process.dry_run import compare
@@ -250,18 +251,18 @@ class Supervisor(Operated):
         _log.info("shadow_refused", outcome=refusal.code, status=refusal.status, reason=refusal.reason)
         return shadow_allowed(refusal)
 
-    async def shadow(self) -> ShadowReport:
+    async def shadow(self) -> dict[str, Any]:
         counted = merge([self._metrics.snapshot(), *await self._workers.snapshots()])["shadow_decisions"]
-        decisions = sorted(((route, outcome, round(count)) for (route, outcome), (count,) in counted), key=lambda each: -each[2])
-        return ShadowReport(self._workers.configuration.settings.auth.enforce, tuple(decisions))
+        decisions = [{"route": route, "outcome": outcome, "count": round(count)} for (route, outcome), (count,) in counted]
+        decisions.sort(key=itemgetter("count"), reverse=True)
+        return {"enforce": self._workers.configuration.settings.auth.enforce, "decisions": decisions}
 
     def configuration(self) -> dict[str, Any]:
-        loaded_at = rfc3339(self._metrics.config_loaded_ms)
         configuration = self._workers.configuration
         return {
             "version": configuration.version,
             "compiled": is_compiled(),
-            "loaded_at": loaded_at.replace("+00:00", "Z"),
+            "loaded_at": rfc3339(self._metrics.config_loaded_ms),
             "settings": shown(configuration.settings),
         }
 

@@ -46,10 +46,7 @@ class Worker:
 
         :raises GerbangError: it cannot be performed
         """
-        life, versions = (self.start, self.serve, self.drain), (self.prepare, self.commit, self.abort, self.sign)
-        verbs = (*life, *versions, self.status, self.metrics, self.recent, self.decide)
-        by_name = {verb.__name__: verb for verb in verbs}
-        return await by_name[do](**{name: value for name, value in message.items() if name not in ("id", "do")})
+        return await getattr(self, do)(**{name: value for name, value in message.items() if name not in ("id", "do")})
 
     @property
     def app(self) -> App:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from gateway.config.changes import Change, Kind, changes, needs_restart
+from gateway.config.changes import Change, changes, needs_restart
 from gateway.config.settings import GatewaySettings
 
 BASE: dict[str, Any] = {
@@ -27,30 +27,30 @@ def test_equal_settings_have_no_changes():
 @pytest.mark.parametrize(
     ("sections", "expected"),
     [
-        ({"limits": {"per_key": "10/second"}}, [Change(Kind.CHANGED, "limits.per_key", "1200/minute", "10/second")]),
-        ({"client_ip": {"trusted_proxies": ["10.0.0.0/8"]}}, [Change(Kind.CHANGED, "client_ip.trusted_proxies", [], ["10.0.0.0/8"])]),
-        ({"listen": {"public": "127.0.0.1:1"}}, [Change(Kind.CHANGED, "listen.public", "0.0.0.0:8080", "127.0.0.1:1")]),
-        ({"vault": {"keys": "k2:hunter3"}}, [Change(Kind.CHANGED, "vault.keys", "***", "***")]),
+        ({"limits": {"per_key": "10/second"}}, [Change("changed", "limits.per_key", "1200/minute", "10/second")]),
+        ({"client_ip": {"trusted_proxies": ["10.0.0.0/8"]}}, [Change("changed", "client_ip.trusted_proxies", [], ["10.0.0.0/8"])]),
+        ({"listen": {"public": "127.0.0.1:1"}}, [Change("changed", "listen.public", "0.0.0.0:8080", "127.0.0.1:1")]),
+        ({"vault": {"keys": "k2:hunter3"}}, [Change("changed", "vault.keys", "***", "***")]),
         ({"routes": BASE["routes"][::-1]}, []),
-        ({"routes": BASE["routes"][1:]}, [Change(Kind.REMOVED, "routes[GET /a]", None, None)]),
+        ({"routes": BASE["routes"][1:]}, [Change("removed", "routes[GET /a]", None, None)]),
         (
             {"routes": [{"match": "GET /0", "scope": "any", "upstream": "spot"}, *BASE["routes"]]},
-            [Change(Kind.ADDED, "routes[GET /0]", None, None)],
+            [Change("added", "routes[GET /0]", None, None)],
         ),
         (
             {"routes": [{**BASE["routes"][0], "weight": 5}, BASE["routes"][1]]},
-            [Change(Kind.CHANGED, "routes[GET /a].weight", 1, 5)],
+            [Change("changed", "routes[GET /a].weight", 1, 5)],
         ),
         (
             {"upstreams": {"spot": {"servers": ["http://127.0.0.1:9002"]}, "futures": {"servers": ["http://127.0.0.1:1"]}}},
             [
-                Change(Kind.CHANGED, "upstreams.spot.servers", ["http://127.0.0.1:9001"], ["http://127.0.0.1:9002"]),
-                Change(Kind.ADDED, "upstreams.futures", None, None),
+                Change("changed", "upstreams.spot.servers", ["http://127.0.0.1:9001"], ["http://127.0.0.1:9002"]),
+                Change("added", "upstreams.futures", None, None),
             ],
         ),
         (
             {"upstreams": {"spot": {**BASE["upstreams"]["spot"], "health": {"path": "/health"}}}},
-            [Change(Kind.CHANGED, "upstreams.spot.health", None, {"path": "/health", "interval_ms": 2000, "timeout_ms": 1000})],
+            [Change("changed", "upstreams.spot.health", None, {"path": "/health", "interval_ms": 2000, "timeout_ms": 1000})],
         ),
     ],
 )
@@ -78,5 +78,5 @@ def test_what_needs_a_restart_is_named():
     assert needs_restart(changes(settings(), settings(client_ip={"header": "Forwarded"}))) == []
     custom = {"header": "X-Our-Client"}
     found = changes(settings(client_ip=custom), settings(client_ip={**custom, "header_form": "address"}))
-    assert found == [Change(Kind.CHANGED, "client_ip.header_form", None, "address")]
+    assert found == [Change("changed", "client_ip.header_form", None, "address")]
     assert needs_restart(found) == []
