@@ -121,3 +121,22 @@ def test_every_proxy_gives_up_an_idle_connection_before_the_service_closes_it(po
         {"envoy", "nginx", "caddy", "traefik"} if port == "8080" else {"nginx"}
     )
     assert {name: seconds for name, seconds in to_it.items() if seconds > 0.9 * limits.idle_timeout_ms / 1_000} == {}
+
+
+def test_no_proxy_ends_what_the_gate_lets_go_on():
+    """A tunnel may be silent for as long as the gate allows, and a stream has no end."""
+    allowed_s = Limits().tunnel_idle_timeout_ms / 1_000
+    for name in ("nginx/gerbang.conf", "nginx/decision.conf"):
+        locations = re.findall(r"proxy_pass http://gerbang_gateway;.*?}", (DEPLOY / name).read_text(), re.DOTALL)
+        silences = [re.findall(r"proxy_read_timeout (\d+)s;", location) for location in locations]
+        assert [float(seconds) > allowed_s for silence in silences for seconds in silence or ["60"]] == [True], name
+    for name in ("envoy/gerbang.yaml", "envoy/decision.yaml"):
+        (listener,) = yaml.safe_load((DEPLOY / name).read_text())["static_resources"]["listeners"]
+        manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+        for found in manager["route_config"]["virtual_hosts"][0]["routes"]:
+            match, route = found["match"], found["route"]
+            if match["prefix"] == "/gateway/":  # short answers of the gate's own
+                continue
+            assert route["timeout"] == "0s", (name, match)
+            least_s = allowed_s if route["cluster"] == "gateway" else 30
+            assert float(route["idle_timeout"].rstrip("s")) > least_s, (name, match)
