@@ -33,8 +33,10 @@ from gateway.telemetry.metrics import Metrics
 SLOTS = 60
 """Slots of time in one period of the ledger."""
 MAX_KEYS = 100_000
-MAX_BATCH = 200
-"""Keys settled in one round trip."""
+MAX_BATCH = 50
+"""Keys settled in one round trip: few enough that preparing them does not block the event loop."""
+CHECKED_AT_ONCE = 500
+"""Keys of which one turn of the event loop asks whether they are overdue."""
 KEYS_PER_COMMAND = 50
 """Keys settled by one command, which occupies Redis for half a millisecond."""
 BATCH_MS = 200
@@ -87,6 +89,10 @@ class KeyLimiter:
         self._interval_seconds = INTERVAL_SECONDS
         self._interval_ends = 0.0
         """In the event loop's time."""
+        self._unchecked: list[Share] = []
+        """Shares that were due when the interval ended, of which those that are overdue are to be settled."""
+        self._recovering = False
+        """Whether Redis was unavailable then: all of them are to be settled."""
         self._task: asyncio.Task[None] | None = None
         self.degraded = False
         """True while Redis is unavailable and each process limits on its own."""
@@ -213,22 +219,34 @@ class KeyLimiter:
         loop = asyncio.get_running_loop()
         if self.degraded:
             await asyncio.sleep(RETRY_SECONDS)
+        if self._unchecked:  # those that cannot wait are settled between the others
+            await asyncio.sleep(0)
+        else:
+            await self._wait_for_interval()
+        if loop.time() >= self._interval_ends and not self._unchecked:
+            self._interval_ends = loop.time() + self._interval_seconds
+            self._unchecked, self._recovering = list(self._due), self.degraded
+        due = dict(self._due_now)
+        due.update(self._overdue(clock.monotonic_ms()))
+        if due or self.degraded:
+            await self._settle(list(due))
+
+    async def _wait_for_interval(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._interval_ends):
                 await self._wake.wait()
                 await wait_at_most(self._urgent, BATCH_MS)
-        due = dict(self._due_now)
-        if loop.time() >= self._interval_ends:
-            self._interval_ends = loop.time() + self._interval_seconds
-            due.update(self._overdue(clock.monotonic_ms()))
-        if due or self.degraded:
-            await self._settle(list(due))
 
     def _overdue(self, now_ms: int) -> dict[Share, None]:
-        def is_overdue(share: Share) -> bool:
-            return self.degraded or now_ms >= share.unsettled_since_ms + min(MAX_UNSETTLED_MS, share.rate.period_ms / 2)
+        """The overdue ones among the next shares to be checked."""
 
-        return dict.fromkeys(filter(is_overdue, self._due))
+        def is_overdue(share: Share) -> bool:
+            waited_ms = now_ms - share.unsettled_since_ms
+            return share in self._due and (self._recovering or waited_ms >= min(MAX_UNSETTLED_MS, share.rate.period_ms / 2))
+
+        some = self._unchecked[-CHECKED_AT_ONCE:]
+        del self._unchecked[-CHECKED_AT_ONCE:]
+        return dict.fromkeys(filter(is_overdue, some))
 
     async def _settle(self, due: list[Share]) -> None:
         """Settle these shares with the ledger. Without any, check whether Redis is available."""
@@ -295,6 +313,7 @@ class KeyLimiter:
         if not self.degraded:
             _log.error("limits_per_process", reason=str(error))
         self.degraded = True
+        self._unchecked.clear()  # after the next interval all are settled
         for share, spent, *_ in settlements:
             # It is not known whether Redis has charged it; a key is charged at most one whole limit.
             share.unsettled = min(share.unsettled + spent, share.rate.units)

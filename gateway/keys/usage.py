@@ -6,6 +6,7 @@ a quiet period) is written within seconds, anything else once a minute.
 
 import secrets
 from collections import defaultdict, deque
+from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 ADMITTED: Final = "admitted"
@@ -131,24 +132,38 @@ class UsageCounts:
             entry.due_ms = due_ms
             self._due[due_ms // 1_000].append(key_id)
 
-    def take(self, now_ms: int | None = None) -> dict[str, Entry]:
-        """The entries due at this time; all of them if none is given. Each is due again in a minute, if it is used meanwhile."""
-        if now_ms is None:
-            entries, self._entries = self._entries, {}
-            self._due.clear()
-            return entries
-        taken: dict[str, Entry] = {}
+    def take_all(self) -> dict[str, Entry]:
+        """Every entry, due or not."""
+        entries, self._entries = self._entries, {}
+        self._due.clear()
+        return entries
+
+    def take_due(self, now_ms: int, *, at_once: int) -> Iterator[dict[str, Entry]]:
+        """The entries due at this time. Each is due again in a minute, if it is used meanwhile.
+
+        :param at_once: so many are looked at for each dict that is yielded; it can be empty
+        """
         now_s = now_ms // 1_000
         # A due time hours ahead was set before the clock was set back.
         for second in sorted(second for second in self._due if second <= now_s or second > now_s + _FAR_S):
-            for key_id in self._due.pop(second):
-                entry = self._entries.get(key_id)
-                if entry is None or not entry.due_ms or entry.due_ms // 1_000 != second:
-                    continue
-                entry.due_ms = 0
-                if entry.admitted or entry.refused or entry.earlier:
-                    taken[key_id] = entry
-                    self._write_by(key_id, entry, now_ms + PERIOD_MS - secrets.randbelow(_SPREAD_MS))
-                else:  # not used for a while
-                    del self._entries[key_id]
+            key_ids = self._due[second]
+            while key_ids:
+                some = key_ids[-at_once:]
+                del key_ids[-at_once:]
+                yield self._take(some, second, now_ms)
+            del self._due[second]
+
+    def _take(self, key_ids: list[str], second: int, now_ms: int) -> dict[str, Entry]:
+        """Those of these keys that are due in this second and have been used."""
+        taken: dict[str, Entry] = {}
+        for key_id in key_ids:
+            entry = self._entries.get(key_id)
+            if entry is None or not entry.due_ms or entry.due_ms // 1_000 != second:
+                continue
+            entry.due_ms = 0
+            if entry.admitted or entry.refused or entry.earlier:
+                taken[key_id] = entry
+                self._write_by(key_id, entry, now_ms + PERIOD_MS - secrets.randbelow(_SPREAD_MS))
+            else:  # not used for a while
+                del self._entries[key_id]
         return taken

@@ -15,6 +15,7 @@ import asyncio
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import structlog
@@ -33,7 +34,7 @@ _USAGE_TTL_S = 26 * 3600
 _LAST_TTL_S = 400 * 86_400
 _REFUSALS_TTL_S = 7 * 86_400
 _ADDRESSES_KEPT = 10
-_CHUNK = 50
+_CHUNK = 20
 """Keys written in one round trip: few enough that preparing them does not block the event loop."""
 _WRITE_SECONDS = 1.0
 """Time limit of a round trip."""
@@ -87,22 +88,24 @@ class UsageWriter:
 
     async def flush(self, now_ms: int, *, everything: bool = False) -> None:
         """Add what is due, or everything, to Redis. What Redis does not accept is dropped, so that nothing is counted twice."""
-        entries = list(self._counts.take(None if everything else now_ms).items())
         self._metrics.usage_dropped = self._counts.dropped
-        for start in range(0, len(entries), _CHUNK):
-            chunk = entries[start : start + _CHUNK]
-            commands = [command for key_id, entry in chunk for command in _news(key_id, entry)]
-            commands.append(("ZADD", _ACTIVE, "GT", *(part for key_id, _ in chunk for part in (now_ms, key_id))))
-            commands.append(("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS))
-            try:
-                await self._write(commands)
-            except StoreUnavailable as error:
-                self._metrics.usage_flushes["failed"] += 1
-                _log.warning("usage_not_written", keys=len(entries) - start, reason=str(error))
-                for _, entry in entries[start:]:
+        failure, unwritten = "", 0
+        for entries in _chunks(self._counts.take_all()) if everything else self._counts.take_due(now_ms, at_once=_CHUNK):
+            if not failure and entries:
+                try:
+                    await self._write(_commands(entries, now_ms))
+                except StoreUnavailable as error:
+                    failure = str(error)
+                else:
+                    self._metrics.usage_flushes["ok"] += 1
+            if failure:
+                unwritten += len(entries)
+                for entry in entries.values():
                     entry.written_hour, entry.written_ip = 0, ""
-                return
-            self._metrics.usage_flushes["ok"] += 1
+            await asyncio.sleep(0)  # there may be thousands
+        if failure:
+            self._metrics.usage_flushes["failed"] += 1
+            _log.warning("usage_not_written", keys=unwritten, reason=failure)
 
     async def _write(self, commands: Sequence[Command]) -> None:
         """:raises StoreUnavailable: Redis did not answer, or refused one of them"""
@@ -112,6 +115,20 @@ class UsageWriter:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise RedisRefused(f"Redis refused: {reply}")
+
+
+def _chunks(entries: dict[str, Entry]) -> Iterator[dict[str, Entry]]:
+    each = iter(entries.items())
+    while chunk := dict(islice(each, _CHUNK)):
+        yield chunk
+
+
+def _commands(entries: dict[str, Entry], now_ms: int) -> list[Command]:
+    """The commands for these keys, whose entries are reset."""
+    commands: list[Command] = [command for key_id, entry in entries.items() for command in _news(key_id, entry)]
+    commands.append(("ZADD", _ACTIVE, "GT", *(part for key_id in entries for part in (now_ms, key_id))))
+    commands.append(("PEXPIRE", _ACTIVE, _ACTIVE_KEPT_MS))
+    return commands
 
 
 def _news(key_id: str, entry: Entry) -> Iterator[Command]:

@@ -403,6 +403,22 @@ async def admitted(limiter: KeyLimiter, weight: int = 1, rate: Rate = MINUTE) ->
             await limiter.settled("key", weight, rate)
 
 
+async def test_who_cannot_wait_is_settled_between_the_many_that_are_overdue(redis_url, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_BATCH", 5)
+    monkeypatch.setattr(limits, "CHECKED_AT_ONCE", 10)
+    client = redis_client.connect(redis_url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    for number in range(200):
+        limiter.charge(f"key {number}", 1, MINUTE, 1_000)
+    limiter.start()
+    await until(lambda: len(inside.due(limiter)) < 200)
+    await limiter.settled("in a hurry", 1, Rate(10, 3_600_000))
+    assert len(inside.due(limiter)) > 100
+    await until(lambda: not inside.due(limiter))
+    await limiter.stop()
+    await client.aclose()
+
+
 async def test_all_who_wait_share_one_round_trip(running, metrics):
     rate = Rate(60, 3_600_000)
     assert sum(await asyncio.gather(*(admitted(running, 1, rate) for _ in range(100)))) == 60

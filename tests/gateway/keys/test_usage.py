@@ -15,7 +15,7 @@ def counts():
 
 
 def due(counts: UsageCounts, seconds: float) -> set[str]:
-    return set(counts.take(NOON + int(seconds * 1_000)))
+    return {key_id for entries in counts.take_due(NOON + int(seconds * 1_000), at_once=10) for key_id in entries}
 
 
 def test_memory_is_bounded_and_says_what_it_dropped():
@@ -23,8 +23,16 @@ def test_memory_is_bounded_and_says_what_it_dropped():
     for number in range(5):
         counts.admitted(f"gbk_{number}", "8.8.8.8", NOON)
     counts.admitted("gbk_0", "8.8.8.8", NOON)
-    assert set(counts.take()) == {"gbk_0", "gbk_1"}
+    assert set(counts.take_all()) == {"gbk_0", "gbk_1"}
     assert counts.dropped == 3
+
+
+def test_of_many_keys_that_are_due_a_few_are_taken_at_once_and_the_others_stay_due(counts):
+    for number in range(25):
+        counts.admitted(f"gbk_{number}", "8.8.8.8", NOON)
+    assert len(next(counts.take_due(NOON + 5_000, at_once=10))) == 10
+    assert [len(entries) for entries in counts.take_due(NOON + 6_000, at_once=10)] == [10, 5]
+    assert due(counts, 7) == set()
 
 
 @pytest.mark.parametrize("news", ["another address", "a refusal"])
@@ -42,7 +50,7 @@ def test_another_address_and_a_refusal_are_news(counts, news):
 
 def test_a_key_that_is_no_longer_used_is_forgotten(counts):
     counts.admitted(KEY, "8.8.8.8", NOON)
-    for entry in counts.take(NOON + 5_000).values():
+    for entry in next(counts.take_due(NOON + 5_000, at_once=10)).values():
         entry.earlier, entry.admitted = [], 0
     assert remembered(counts)
     assert due(counts, 120) == set()

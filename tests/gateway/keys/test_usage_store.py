@@ -6,9 +6,11 @@ import pytest
 import redis.asyncio
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from gateway.errors import StoreUnavailable
 from gateway.keys import redis_client, usage_store
+from gateway.keys.ids import new_key_id
 from gateway.keys.usage import MINUTE_MS, Refused, UsageCounts
 from gateway.keys.usage_store import LastUse, UsagePeriod, UsageWriter
 from gateway.runtime.moments import rfc3339
@@ -201,7 +203,7 @@ async def test_without_redis_counts_are_given_up_and_readers_say_so(own_redis):
         counts.admitted(KEY, "8.8.8.8", NOON)
         await writer.flush(NOON, everything=True)
         assert metrics.usage_flushes == {"failed": 1}
-        assert counts.take() == {}
+        assert counts.take_all() == {}
         with pytest.raises(StoreUnavailable):
             await usage_store.read_last_use(client, [KEY])
         own_redis.start()
@@ -227,6 +229,34 @@ async def test_a_silent_redis_does_not_hold_the_writer(own_redis, monkeypatch):
     own_redis.thaw()
     assert metrics.usage_flushes == {"failed": 1}
     await client.aclose()
+
+
+async def test_of_many_keys_none_is_lost_and_a_few_are_written_in_each_turn_of_the_loop(counts, writer, client, metrics):
+    keys = [new_key_id() for _ in range(45)]
+    for key_id in keys:
+        counts.admitted(key_id, "8.8.8.8", NOON)
+    await writer.flush(NOON + 5_000)
+    assert metrics.usage_flushes == {"ok": 3}
+    assert set(await usage_store.read_last_use(client, keys)) == set(keys)
+    for key_id in keys:
+        counts.admitted(key_id, "9.9.9.9", NOON + 6_000)
+    await writer.flush(NOON + 6_000, everything=True)
+    assert metrics.usage_flushes == {"ok": 6}
+    assert {used.client_ip for used in (await usage_store.read_last_use(client, keys)).values()} == {"9.9.9.9"}
+
+
+async def test_of_many_keys_that_redis_does_not_take_the_first_few_are_given_up_and_the_others_kept(own_redis):
+    metrics, counts = Metrics(), UsageCounts()
+    keys = [new_key_id() for _ in range(45)]
+    async with redis.asyncio.Redis.from_url(own_redis.url) as client:
+        own_redis.stop()
+        for key_id in keys:
+            counts.admitted(key_id, "8.8.8.8", NOON)
+        with capture_logs() as logs:
+            await UsageWriter(counts, client, metrics).flush(NOON + 5_000)
+    assert metrics.usage_flushes == {"failed": 1}
+    assert [(entry["event"], entry["keys"]) for entry in logs] == [("usage_not_written", 45)]
+    assert sum(entry.admitted for entry in counts.take_all().values()) == 25
 
 
 async def test_stopping_writes_what_is_left(counts, writer, client):
