@@ -1,6 +1,5 @@
 """Builds the applications of the admin service's two ports."""
 
-import json
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, NamedTuple
@@ -100,7 +99,7 @@ def _add_public(public: web.Application, shared: _Shared) -> None:
     dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
-    public.router.add_get("/openapi.json", _json(described))
+    public.router.add_get("/openapi.json", docs.json_handler(described))
     if settings.leaks is not None:
         reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), client_ip=address_of, timeout_s=timeout_s)
         public.router.add_post(REPORTS_PATH, reports.handle)
@@ -177,12 +176,3 @@ def _document(api: AccountApi, settings: AdminSettings) -> dict[str, Any]:
     if settings.leaks is not None:
         document["paths"][REPORTS_PATH] = {"post": report_described()}
     return document
-
-
-def _json(document: dict[str, Any]) -> Handler:
-    body = json.dumps(document, ensure_ascii=False).encode()
-
-    async def serve(_request: web.Request) -> web.Response:
-        return web.Response(body=body, content_type="application/json")
-
-    return serve

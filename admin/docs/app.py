@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from aiohttp import web
 from aiohttp.typedefs import Handler
 from markupsafe import escape
@@ -19,7 +18,7 @@ from admin.identity.browser import Browsers
 from admin.pages import brand
 from admin.pages.assets import Assets
 from admin.pages.i18n import choose
-from admin.pages.render import LANGUAGE_COOKIE, security_headers
+from admin.pages.render import LANGUAGE_COOKIE, environment_of, security_headers
 from gateway.errors import StoreUnavailable
 from gateway.runtime import clock
 
@@ -41,9 +40,7 @@ def setup(application: web.Application, settings: AdminSettings, admin_api: Mapp
     facts = read_facts(settings.docs.gateway_config)
     gateway_url = (settings.pages.gateway_url or _NO_GATEWAY).rstrip("/")
     gateway_api = openapi.document(facts, version=version("gerbang"), server=gateway_url)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = environment_of(_TEMPLATES)
     assets, look = Assets(brand.files(settings.pages)), brand.brand(settings.pages)
     logo = "mark.svg" if settings.pages.logo is None else brand.logo_name(settings.pages.logo)
     environment.globals.update(asset=assets.url, brand=look, logo_url=assets.url(logo))
@@ -55,7 +52,7 @@ def setup(application: web.Application, settings: AdminSettings, admin_api: Mapp
         application.router.add_get(f"/docs{path}", _page_handler(pages_of, None, headers, personal))
         for language in LANGUAGES:
             application.router.add_get(f"/docs/{language}{path}", _page_handler(pages_of, language, headers, personal))
-    application.router.add_get("/docs/gateway.json", _json_handler(gateway_api))
+    application.router.add_get("/docs/gateway.json", json_handler(gateway_api))
     for example in render.examples(gateway_url):
         application.router.add_get(f"/docs/examples/{example.name}", _file_handler(example.text))
 
@@ -98,7 +95,8 @@ def _file_handler(text: str) -> Handler:
     return serve
 
 
-def _json_handler(document: Mapping[str, Any]) -> Handler:
+def json_handler(document: Mapping[str, Any]) -> Handler:
+    """A handler that serves a document, serialized once."""
     body = json.dumps(document, ensure_ascii=False).encode()
 
     async def serve(_request: web.Request) -> web.Response:

@@ -18,7 +18,7 @@ def setup(application: web.Application, services: PageServices) -> None:
     settings = services.settings
     assets = Assets(brand.files(settings.pages))
     secure = urlsplit(settings.public_url).scheme == "https"
-    renderer = Renderer(application, assets, settings.pages, secure=secure, has_docs=settings.docs is not None)
+    renderer = Renderer(assets, settings.pages, secure=secure, has_docs=settings.docs is not None)
     context = Context(services, renderer)
     application.middlewares.append(context.lost)
     for section in (Entrance(context), KeyPages(context), AccountPages(context)):

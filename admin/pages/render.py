@@ -1,9 +1,9 @@
 """Renders a template in the request's language, under a strict content security policy."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
-import aiohttp_jinja2
 import jinja2
 from aiohttp import web
 from markupsafe import Markup
@@ -12,12 +12,11 @@ from admin.config import Pages
 from admin.identity.browser import SESSION
 from admin.pages import brand, texts
 from admin.pages.assets import Assets
-from admin.pages.i18n import LANGUAGES, Language, choose, load_languages
+from admin.pages.i18n import Language, choose, load_languages
 
 LANGUAGE_COOKIE = "gerbang-language"
 _LANGUAGE_COOKIE_S = 400 * 86_400  # the maximum that browsers allow (RFC 6265bis §5.5)
 
-_ENVIRONMENTS = {code: web.AppKey(f"jinja_{code}", jinja2.Environment) for code in LANGUAGES}
 _CHOSEN = web.RequestKey("language", str)
 
 POLICY = {
@@ -41,21 +40,12 @@ class Renderer:
     :param has_docs: whether the developers' guide is served and linked
     """
 
-    def __init__(self, application: web.Application, assets: Assets, settings: Pages, *, secure: bool, has_docs: bool = False) -> None:
+    def __init__(self, assets: Assets, settings: Pages, *, secure: bool, has_docs: bool) -> None:
         self.languages = {code: language._replace(zone=ZoneInfo(settings.time_zone)) for code, language in load_languages().items()}
         self._headers = security_headers(secure=secure)
-        loader = jinja2.FileSystemLoader(str(texts.TEMPLATES))
-        for code, language in self.languages.items():
-            environment = aiohttp_jinja2.setup(
-                application,
-                app_key=_ENVIRONMENTS[code],
-                loader=loader,
-                extensions=["jinja2.ext.i18n"],
-                trim_blocks=True,
-                lstrip_blocks=True,
-                undefined=jinja2.StrictUndefined,
-                auto_reload=False,
-            )
+        self._environments = {code: environment_of(texts.TEMPLATES, "jinja2.ext.i18n") for code in self.languages}
+        for code, environment in self._environments.items():
+            language = self.languages[code]
             environment.install_gettext_translations(language.translations, newstyle=True)  # type: ignore[attr-defined]  # by the extension
             environment.globals.update(_globals(language, assets, settings), has_docs=has_docs)
 
@@ -79,13 +69,22 @@ class Renderer:
             "section": "",
             "account_name": "",
         }
-        response = aiohttp_jinja2.render_template(
-            template, request, {**frame, **values}, app_key=_ENVIRONMENTS[language.code], status=status
-        )
-        response.headers.update(self._headers)
-        response.headers["Content-Language"] = language.code
-        response.headers["Vary"] = "Accept-Language, Cookie"
-        return response
+        text = self._environments[language.code].get_template(template).render({**frame, **values})
+        headers = {**self._headers, "Content-Language": language.code, "Vary": "Accept-Language, Cookie"}
+        return web.Response(text=text, content_type="text/html", status=status, headers=headers)
+
+
+def environment_of(templates: Path, *extensions: str) -> jinja2.Environment:
+    """Templates that escape every value, and fail for one that is missing."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(templates),
+        extensions=extensions,
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
 
 
 def remember_language(response: web.StreamResponse, code: str) -> None:
