@@ -23,22 +23,15 @@ class Limiter:
         self._entries = entries
         self._tats: OrderedDict[str, float] = OrderedDict()
 
-    def wait_ms(self, caller: str, now_ms: int) -> int:
-        """Milliseconds until the caller's next unit; 0: available now. Takes nothing."""
-        return math.ceil(self._charge(caller, now_ms).retry_after_ms)
-
     def take(self, caller: str, now_ms: int) -> int:
         """Take one unit and return 0, or return how long to wait and take nothing.
 
         :param now_ms: monotonic milliseconds
         """
-        charge = self._charge(caller, now_ms)
+        charge = gcra.charge(self._tats.get(caller, 0.0), 1, now_ms, self._rate)
         if charge.allowed:
             self._tats[caller] = charge.tat_ms
             self._tats.move_to_end(caller)
             if len(self._tats) > self._entries:
                 self._tats.popitem(last=False)
         return math.ceil(charge.retry_after_ms)
-
-    def _charge(self, caller: str, now_ms: int) -> gcra.Charge:
-        return gcra.charge(self._tats.get(caller, 0.0), 1, now_ms, self._rate)

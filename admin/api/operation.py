@@ -27,7 +27,6 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 ANY_ID = "[!-~]{1,255}"
 _ID = re.compile(ANY_ID)
-PROVENANCE = web.RequestKey("provenance", Provenance)
 
 
 class Call(NamedTuple):
@@ -98,7 +97,8 @@ class Dispatcher(Generic[CallerT]):
         """The aiohttp handler of an operation."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            provenance = self.provenance(request)
+            forwarded_for = request.headers.getall("X-Forwarded-For", [])
+            provenance = Provenance(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
             try:
                 async with asyncio.timeout(self.timeout_s):
                     caller = await self.admit(request, provenance)
@@ -117,13 +117,6 @@ class Dispatcher(Generic[CallerT]):
             return response
 
         return handle
-
-    def provenance(self, request: web.Request) -> Provenance:
-        """When and from where the request came, determined once."""
-        if PROVENANCE not in request:
-            forwarded_for = request.headers.getall("X-Forwarded-For", [])
-            request[PROVENANCE] = Provenance(clock.now_ms(), client_ip(request.remote, forwarded_for, self.trusted_proxies))
-        return request[PROVENANCE]
 
     async def _read_body(self, request: web.Request, model: type[Body], *, required: bool) -> Body:
         data = await read_body(request, timeout_s=self.timeout_s)

@@ -41,17 +41,17 @@ _NOT_PUBLIC: dict[IPv4Network | IPv6Network, str] = {
 _GLOBAL_UNICAST = IPv6Network("2000::/3")  # all that IANA has allocated (RFC 4291 §2.4)
 
 
-def parse_allowlist(texts: Sequence[str], *, field: str = "ip_allowlist") -> tuple[tuple[Address, ...], list[FieldError]]:
+def parse_allowlist(texts: Sequence[str]) -> tuple[tuple[Address, ...], list[FieldError]]:
     """Parse addresses, in order, IPv4-mapped ones as IPv4 (as the gate sees them). Returns them and the errors of the others.
 
     :param texts: the customer's input: single addresses, no networks, no white space
     """
     errors: list[FieldError] = []
     if len(texts) > MAX_ADDRESSES:
-        errors.append(FieldError(field, "too_many", f"At most {MAX_ADDRESSES} addresses; there are {len(texts)}."))
+        errors.append(FieldError("ip_allowlist", "too_many", f"At most {MAX_ADDRESSES} addresses; there are {len(texts)}."))
     found: dict[Address, int] = {}
     for index, text in enumerate(texts[: 2 * MAX_ADDRESSES]):  # a bounded number of errors is reported
-        where = f"{field}[{index}]"
+        where = f"ip_allowlist[{index}]"
         address = parse(text)
         if address is None:
             errors.append(FieldError(where, "not_an_address", _NOT_AN_ADDRESS))

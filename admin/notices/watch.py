@@ -127,9 +127,7 @@ class Watch:
             return
         async with self._stores.transaction() as connection:
             with translated():
-                old = {
-                    row["once"] for row in await connection.fetch("SELECT once FROM notices WHERE once = ANY ($1::text[])", list(latest))
-                }
+                old = {row["once"] for row in await connection.fetch(_TOLD_BEFORE, list(latest))}
         for once, refusal in latest.items():
             if once not in old:
                 await self._tell_refusal(key, refusal, once)
