@@ -93,7 +93,7 @@ def _add_public(public: web.Application, shared: _Shared) -> None:
     party = relying_party(settings.public_url, settings.pages.site_name)
     step_up = StepUp([TotpMethod(vault), PasskeyMethod(vault, party)])
     enrolment = Enrolment(stores, vault, step_up, settings.step_up)
-    keys = _key_service(settings, stores, vault, step_up)
+    keys = KeyService(stores, vault, step_up, settings.keys, kyc_help_url=settings.kyc.help_url)
     api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
     entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
     dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
@@ -122,17 +122,6 @@ def _add_internal(internal: web.Application, shared: _Shared) -> None:
     dispatcher: Dispatcher[str] = Dispatcher(tokens, trusted, _timeout_s(settings))
     api = InternalApi(stores, shared.accounts, KeyOperations(stores))
     internal.add_routes(dispatcher.routes(internal_table.operations(api)))
-
-
-def _key_service(settings: AdminSettings, stores: Stores, vault: Vault, step_up: StepUp) -> KeyService:
-    return KeyService(
-        stores,
-        vault,
-        step_up,
-        key_limit=settings.keys.per_account,
-        unrestricted_trade_days=settings.keys.unrestricted_trade_days,
-        kyc_help_url=settings.kyc.help_url,
-    )
 
 
 def _timeout_s(settings: AdminSettings) -> float:

@@ -150,15 +150,8 @@ class KeyMembers(Body):
     @property
     def draft(self) -> KeyDraft:
         """The value for the policy."""
-        return KeyDraft(
-            label=self.label,
-            scopes=self.scopes,
-            ip_access=self.ip_access,
-            ip_allowlist=self.ip_allowlist or [],
-            algorithm=self.algorithm,
-            public_key=self.public_key,
-            expires_in_days=self.expires_in_days,
-        )
+        members = {name: getattr(self, name) for name in KeyMembers.model_fields}
+        return KeyDraft(**{**members, "ip_allowlist": self.ip_allowlist or ()})
 
 
 class CreateKeyIntent(KeyMembers):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from admin import audit
 from admin.audit import Actor, Entry, Event, Provenance
+from admin.config import Keys
 from admin.errors import AccountIsFrozen, FactorRequired, KeyLimitReached, KycRequired, NotFound
 from admin.identity import accounts
 from admin.identity.accounts import Account
@@ -54,26 +55,16 @@ class Created:
 class KeyService:
     """Manages the keys of an account.
 
-    :param key_limit: maximum keys of an account, including revoked and expired ones until they are deleted
-    :param unrestricted_trade_days: see :func:`~admin.lifecycle.policy.check`
+    :param limits: ``per_account`` includes revoked and expired keys until they are deleted
     :param kyc_help_url: URL where customers can be verified
     """
 
-    def __init__(
-        self,
-        stores: Stores,
-        vault: Vault,
-        step_up: StepUp,
-        *,
-        key_limit: int,
-        unrestricted_trade_days: int = 0,
-        kyc_help_url: str | None = None,
-    ) -> None:
+    def __init__(self, stores: Stores, vault: Vault, step_up: StepUp, limits: Keys, *, kyc_help_url: str | None) -> None:
         self._stores = stores
         self._vault = vault
         self._step_up = step_up
-        self.key_limit = key_limit
-        self.unrestricted_trade_days = unrestricted_trade_days
+        self.key_limit = limits.per_account
+        self._unrestricted_trade_days = limits.unrestricted_trade_days
         self._kyc_help_url = kyc_help_url
 
     async def list_keys(self, caller: Caller, now_ms: int) -> list[KeyView]:
@@ -96,7 +87,7 @@ class KeyService:
 
         :raises InvalidRequest, KycRequired, AccountIsFrozen, FactorRequired, KeyLimitReached: it would not be allowed
         """
-        new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
+        new = check(draft, unrestricted_trade_days=self._unrestricted_trade_days)
         await self._check_account(connection, account, caller)
         return new.intent()
 
@@ -112,7 +103,7 @@ class KeyService:
         :raises StepUpRequired, StepUpFailed, RateLimited: no valid proof for exactly this key
         :raises StoreUnavailable: PostgreSQL did not answer
         """
-        new = check(draft, unrestricted_trade_days=self.unrestricted_trade_days)
+        new = check(draft, unrestricted_trade_days=self._unrestricted_trade_days)
         try:
             async with self._stores.transaction() as connection:
                 account = await accounts.lock(connection, caller.account_id)
