@@ -203,12 +203,10 @@ class Webhooks(Section):
     timeout_ms: Milliseconds = 10_000
 
 
-class NotifiedUpstream(Section):
-    """A trading service that is notified when a key ends, so that it can cancel its open orders; by Standard Webhooks."""
+class NotifiedUpstream(Webhooks):
+    """A trading service that is notified when a key ends, so that it can cancel its open orders."""
 
-    key_events: WebAddress
-    secret: Annotated[SecretStr, AfterValidator(_webhook_secret)]
-    timeout_ms: Milliseconds = 10_000
+    url: WebAddress = Field(alias="key_events")
 
 
 UpstreamName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
@@ -342,13 +340,9 @@ class AdminSettings(Section):
     telemetry: Telemetry = Telemetry()
 
     @model_validator(mode="after")
-    def _somebody_sends(self) -> Self:
+    def _check_together(self) -> Self:
         if self.internal.notify and self.mail is None:
             raise ValueError("internal.notify needs [mail]: nobody else sends it")
-        return self
-
-    @model_validator(mode="after")
-    def _two_ports(self) -> Self:
         if self.listen.public == self.listen.internal and self.listen.public.port:
             raise ValueError("listen.public and listen.internal must differ")
         return self

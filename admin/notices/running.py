@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 
-from admin.config import AdminSettings, Webhooks
+from admin.config import AdminSettings
 from admin.notices.delivery import Route
 from admin.notices.mail import MailChannel
 from admin.notices.sender import Sender
@@ -37,8 +37,7 @@ async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: a
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
     for name, upstream in settings.upstreams.items():
-        receiver = Webhooks(url=upstream.key_events, secret=upstream.secret, timeout_ms=upstream.timeout_ms)
-        routes.append(WebhookChannel(receiver, http, channel=upstream_channel(name), content=key_ended))
+        routes.append(WebhookChannel(upstream, http, channel=upstream_channel(name), content=key_ended))
     watch = Watch(stores, settings.keys)
     chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused), (_DIGESTS_S, fill_digests))
     sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores, upstreams=list(settings.upstreams))

@@ -143,7 +143,7 @@ def called(settings: AdminSettings) -> list[tuple[str, str]]:
     """The other services that the admin service calls, by setting. Nothing is sent to them."""
     found = [("oidc.issuer", settings.oidc.issuer)] if settings.oidc.issuer.startswith("https:") else []
     found += [("webhooks.url", settings.webhooks.url)] if settings.webhooks is not None else []
-    return found + [(f"upstreams.{name}.key_events", upstream.key_events) for name, upstream in settings.upstreams.items()]
+    return found + [(f"upstreams.{name}.key_events", upstream.url) for name, upstream in settings.upstreams.items()]
 
 
 async def reachable(about: str, target: str) -> Finding:
