@@ -164,6 +164,7 @@ class IdentityProvider:
             "iat": now,
             "auth_time": now,
             "exp": now + TOKEN_LIFE_S,
+            "jti": secrets.token_urlsafe(16),  # two logins in one second are two
         }
         if nonce is not None:
             claims["nonce"] = nonce

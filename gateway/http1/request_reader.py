@@ -118,11 +118,13 @@ class RequestReader(Reader):
                 remember(_of_peer, self._peer, self._shapes, PEERS)
 
     def partial_head(self, data: bytes) -> bytes:
-        """What was received of a refused head.
+        """What was received of a refused head, without what followed it.
 
         :param data: the last input of :meth:`read_head`
         """
-        return self._held + data
+        received = self._held + data
+        end = received.find(b"\r\n\r\n", 2)  # behind the one empty line that may precede it
+        return received if end < 0 else received[: end + 4]
 
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
         """Method and path of a refused head, as far as received, which determine the form of the refusal.

@@ -112,6 +112,11 @@ async def test_demo_token_speaks_for_the_account_it_was_asked_for(provider, acco
     assert (claims["sub"], claims["kyc"]) == (account, kyc)
 
 
+async def test_two_logins_in_one_second_are_two(provider):
+    answers = [await (await provider.post("/demo-token", data={"account": "verified"})).json() for _ in range(2)]
+    assert answers[0]["id_token"] != answers[1]["id_token"]
+
+
 @pytest.mark.parametrize("account", ["", "A", "a b", "a" * 65, "../x"])
 async def test_demo_token_refuses_a_name_that_is_none(provider, account):
     assert (await provider.post("/demo-token", data={"account": account})).status == 400

@@ -539,6 +539,20 @@ def test_a_refused_head_is_told_whole_wherever_it_was_split(field: bytes) -> Non
         assert reader.partial_line(head[at:]) == (b"GET", b"/a")
 
 
+@pytest.mark.parametrize("before", [b"", b"\r\n"])
+@pytest.mark.parametrize("behind", [b"\r\nOrigin: a\r\n", b"GET /b HTTP/1.1\r\nOrigin: b\r\n\r\n", b"\r\n\r\n"])
+def test_what_follows_a_refused_head_is_not_told_as_part_of_it(before: bytes, behind: bytes) -> None:
+    head = before + b"GET /a HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"
+    for at in range(len(head)):
+        reader = RequestReader()
+        if at:
+            assert not reader.read_head(head[:at], LIMIT)
+        with pytest.raises(Refusal):
+            reader.read_head(head[at:] + behind, LIMIT)
+        assert reader.partial_head(head[at:] + behind) == head
+        assert reader.partial_line(head[at:] + behind) == (b"GET", b"/a")
+
+
 @pytest.mark.parametrize("rest", [b"", b"\r\n", b"\nmalformed"])
 def test_a_reader_is_freed_without_the_garbage_collector(rest: bytes) -> None:
     gc.collect()

@@ -4,7 +4,7 @@ import pytest
 
 from gateway.errors import RateLimited
 from tests.support.plane import ScriptedGate, serving
-from tests.support.wire import answering, recording_upstream
+from tests.support.wire import OK, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 PAGE = HOST + b"Origin: https://app.example\r\n"
@@ -60,3 +60,14 @@ async def test_without_the_setting_nothing_is_said_or_taken_away() -> None:
         given = await client.ask(b"GET /read HTTP/1.1\r\n" + PAGE + b"\r\n")
         assert given.header("access-control-allow-origin") == "*"
         assert given.header("vary") is None
+
+
+@pytest.mark.parametrize(
+    "behind", [b"", b"\r\nOrigin: https://other.example\r\n", b"GET / HTTP/1.1\r\nOrigin: https://app.example\r\n\r\n"]
+)
+async def test_a_page_reads_why_its_head_was_refused_whatever_follows_it(behind: bytes) -> None:
+    async with recording_upstream(answering(OK)) as upstream, serving(upstream, **ALLOWED) as served:
+        for fields, allowed in ((PAGE, "https://app.example"), (HOST, None)):
+            client = await served.client()
+            given = await client.ask(b"POST /read HTTP/1.1\r\n" + fields + b"Host: b\r\n\r\n" + behind)
+            assert (given.status, given.header("access-control-allow-origin")) == (400, allowed)
