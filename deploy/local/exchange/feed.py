@@ -8,7 +8,8 @@ from deploy.local.exchange.market import Market
 from deploy.local.exchange.orders import Execution, OrderRefused, Trade
 
 MAX_LISTENERS_OF_AN_ACCOUNT = 100
-Topic = tuple[Literal["price", "book", "trades", "orders", "balances"], str]
+Kind = Literal["price", "book", "trades", "orders", "balances"]
+Topic = tuple[Kind, str]
 """Kind of event, and the symbol of the market or the id of the account."""
 Listener = Callable[[Any], None]
 

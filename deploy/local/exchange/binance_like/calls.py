@@ -1,6 +1,6 @@
 """Binance's calls, shared by REST and the WebSocket API: one function per call, from parameters to the JSON answer."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from deploy.local.exchange.account import Account
@@ -9,7 +9,7 @@ from deploy.local.exchange.binance_like import formats
 from deploy.local.exchange.binance_like.parameters import Parameters
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.market import DAY_MS, INTERVALS, MARKETS, Market
-from deploy.local.exchange.orders import Fill, Order, OrderRefused, OrderRequest, TimeInForce
+from deploy.local.exchange.orders import Fill, Order, OrderRefused, OrderRequest, TimeInForce, Trade
 
 _MAX_LISTED = 1_000
 _MAX_DEPTH = 5_000
@@ -19,7 +19,7 @@ HALF_DONE = -2021
 """Binance's code when only one of cancellation and new order succeeded."""
 _FORMS = ("ACK", "RESULT", "FULL")
 _TIMES_IN_FORCE: dict[str, TimeInForce] = {"GTC": "gtc", "IOC": "ioc", "FOK": "fok"}
-T = TypeVar("T", Order, Fill)
+T = TypeVar("T", Order, Fill, Trade)
 
 
 class CallRequest(NamedTuple):
@@ -117,11 +117,8 @@ def trades(request: CallRequest) -> list[dict[str, Any]]:
 
 def aggregate_trades(request: CallRequest) -> list[dict[str, Any]]:
     """From ``fromId`` or ``startTime`` on, oldest first; without either, the most recent."""
-    parameters = request.parameters
-    first, since, until = parameters.number("fromId", -1), parameters.number("startTime", -1), parameters.number("endTime", request.now_ms)
-    found = [one for one in request.exchange.trades(parameters.market()) if one.number >= first and since <= one.time_ms <= until]
-    limit = parameters.limit(500, _MAX_LISTED)
-    return [formats.aggregate(trade) for trade in (found[:limit] if max(first, since) >= 0 else found[-limit:])]
+    found = request.exchange.trades(request.parameters.market())
+    return [formats.aggregate(each) for each in _chosen(request, found, "fromId", lambda each: (each.number, each.time_ms))]
 
 
 def klines(request: CallRequest) -> list[list[Any]]:
@@ -186,15 +183,17 @@ def test(request: CallRequest) -> dict[str, Any]:
 
 
 def cancel(request: CallRequest) -> dict[str, Any]:
+    return _cancel(request, request.parameters.client_id("newClientOrderId"))
+
+
+def _cancel(request: CallRequest, cancel_id: str, *names: str) -> dict[str, Any]:
     try:
-        found = _find(request)
-        made = request.exchange.cancel(request.account, found, request.now_ms, cancel_id=request.parameters.client_id("newClientOrderId"))
+        return formats.cancelled(request.exchange.cancel(request.account, _find(request, *names), request.now_ms, cancel_id=cancel_id))
     except OrderRefused as error:
         if error.code != "order_not_found":
             raise
         # Binance answers the same for every order that cannot be cancelled.
         raise OrderRefused("order_not_open", str(error)) from None
-    return formats.cancelled(made)
 
 
 def cancel_all(request: CallRequest) -> list[dict[str, Any]]:
@@ -212,11 +211,9 @@ def cancel_replace(request: CallRequest) -> dict[str, Any]:
     data: dict[str, Any] = {"cancelResult": "SUCCESS", "newOrderResult": "NOT_ATTEMPTED", "cancelResponse": None, "newOrderResponse": None}
     try:
         cancelling = request.parameters.client_id("cancelNewClientOrderId")
-        found = _find(request, "cancelOrderId", "cancelOrigClientOrderId")
-        data["cancelResponse"] = formats.cancelled(request.exchange.cancel(request.account, found, request.now_ms, cancel_id=cancelling))
+        data["cancelResponse"] = _cancel(request, cancelling, "cancelOrderId", "cancelOrigClientOrderId")
     except OrderRefused as error:
-        known = OrderRefused("order_not_open", str(error)) if error.code == "order_not_found" else error
-        data |= {"cancelResult": "FAILURE", "cancelResponse": formats.refused(known)}
+        data |= {"cancelResult": "FAILURE", "cancelResponse": formats.refused(error)}
     if data["cancelResult"] == "SUCCESS" or mode == "ALLOW_FAILURE":
         try:
             made, fills = request.exchange.place(request.account, requested, request.now_ms)
@@ -248,20 +245,15 @@ def own_trades(request: CallRequest) -> list[dict[str, Any]]:
     return [formats.own_trade(each) for each in _chosen(request, matching, "fromId", lambda each: (each.trade, each.time_ms))]
 
 
-def _chosen(request: CallRequest, orders_or_fills: Iterable[T], first_name: str, place_of: Callable[[T], tuple[int, int]]) -> list[T]:
+def _chosen(request: CallRequest, items: Iterable[T], first_name: str, place_of: Callable[[T], tuple[int, int]]) -> list[T]:
     """Filter by first number and time; the oldest matches when a start is given, else the most recent."""
     parameters = request.parameters
     first, since = parameters.number(first_name, -1), parameters.number("startTime", -1)
     until = parameters.number("endTime", request.now_ms)
-
-    def found() -> Iterator[T]:
-        for each in orders_or_fills:
-            number, at_ms = place_of(each)
-            if number >= first and since <= at_ms <= until:
-                yield each
-
+    placed = [(each, place_of(each)) for each in items]
+    found = [each for each, (number, at_ms) in placed if number >= first and since <= at_ms <= until]
     limit = parameters.limit(500, _MAX_LISTED)
-    return list(found())[:limit] if max(first, since) >= 0 else list(found())[-limit:]
+    return found[:limit] if max(first, since) >= 0 else found[-limit:]
 
 
 def _one_or_all(request: CallRequest, told: Callable[[Market], dict[str, Any]]) -> Any:

@@ -3,6 +3,7 @@
 import json
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from aiohttp.web import Request, Response
 
 from deploy.local.exchange.binance_like import calls
@@ -56,30 +57,25 @@ PUBLIC_PATHS = frozenset(route.partition(" ")[2] for route in _PUBLIC)
 def routes(exchange: Exchange) -> list[web.RouteDef]:
     """All routes."""
     return [
-        web.route(method, path, _Handler(exchange, call, public=public).answer)
+        web.route(method, path, _handler(exchange, call, public=public))
         for table, public in ((_PUBLIC, True), (_OF_AN_ACCOUNT, False))
         for (method, _, path), call in ((route.partition(" "), call) for route, call in table.items())
     ]
 
 
-class _Handler:
-    """The handler of one path."""
-
-    def __init__(self, exchange: Exchange, call: Call, *, public: bool) -> None:
-        self._exchange = exchange
-        self._call = call
-        self._public = public
-
-    async def answer(self, request: Request) -> Response:
+def _handler(exchange: Exchange, call: Call, *, public: bool) -> Handler:
+    async def answer(request: Request) -> Response:
         try:
             parameters = Parameters.of_request(list(request.query.items()), await request.read())
             now_ms = clock.now_ms()
-            self._exchange.advance(now_ms)
-            account = None if self._public else self._exchange.account(request[ASSERTED].account_id)
-            return web.json_response(self._call(CallRequest(self._exchange, account, parameters, now_ms)), dumps=_short)
+            exchange.advance(now_ms)
+            account = None if public else exchange.account(request[ASSERTED].account_id)
+            return web.json_response(call(CallRequest(exchange, account, parameters, now_ms)), dumps=_short)
         except OrderRefused as error:
             status, told = calls.refusal(error)
             return web.json_response(told, status=status, dumps=_short)
+
+    return answer
 
 
 def _short(value: object) -> str:

@@ -59,9 +59,9 @@ class ApiSession(Session):
             "session.logon": self._log_on,
             "session.status": self._status,
             "session.logout": self._log_out,
-            "session.subscriptions": self._subscriptions,
-            "userDataStream.subscribe": self._subscribe,
-            "userDataStream.subscribe.signature": self._subscribe_by_signature,
+            "session.subscriptions": lambda _request, _caller: [{"subscriptionId": number} for number in self._streams],
+            "userDataStream.subscribe": lambda request, _: self._start_stream(request.account, of_session=True),
+            "userDataStream.subscribe.signature": lambda request, _: self._start_stream(request.account, of_session=False),
             "userDataStream.unsubscribe": self._unsubscribe,
         }
 
@@ -117,15 +117,6 @@ class ApiSession(Session):
         who = {"apiKey": None if caller is None else caller.key_id, "authorizedSince": self._authorized_ms}
         times = {"connectedSince": self._connected_ms, "serverTime": request.now_ms}
         return who | times | {"returnRateLimits": False, "userDataStream": bool(self._streams)}
-
-    def _subscriptions(self, _request: CallRequest, _caller: Asserted | None) -> list[dict[str, int]]:
-        return [{"subscriptionId": number} for number in self._streams]
-
-    def _subscribe(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
-        return self._start_stream(request.account, of_session=True)
-
-    def _subscribe_by_signature(self, request: CallRequest, _caller: Asserted | None) -> dict[str, Any]:
-        return self._start_stream(request.account, of_session=False)
 
     def _start_stream(self, account: Account, *, of_session: bool) -> dict[str, Any]:
         if len(self._streams) >= MAX_USER_STREAMS:

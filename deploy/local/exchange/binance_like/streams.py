@@ -1,7 +1,7 @@
 """``/stream`` and ``/ws/{stream}``: Binance's public market streams."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Any
 
@@ -9,7 +9,7 @@ from deploy.local.exchange.amounts import text
 from deploy.local.exchange.binance_like import calls, formats
 from deploy.local.exchange.binance_like.parameters import market_of
 from deploy.local.exchange.engine import Exchange
-from deploy.local.exchange.feed import Topic
+from deploy.local.exchange.feed import Kind, Topic
 from deploy.local.exchange.market import INTERVALS, MARKETS, Market
 from deploy.local.exchange.orders import OrderRefused, Side, Trade
 from deploy.local.exchange.sockets import MAX_SUBSCRIPTIONS, Session, Socket, json_object
@@ -17,7 +17,7 @@ from gateway.runtime import clock
 
 _NAME = re.compile(r"([a-z0-9]{1,20})@([A-Za-z]+?)(5|10|20)?(?:_(\w{2,3}))?(?:@(?:100|1000)ms)?")
 _DEPTH = 1_000
-Events = Callable[[Any], Iterator[Any]]
+Events = Callable[[Any], Iterable[Any]]
 """Converts an event of the feed to messages for the client."""
 
 
@@ -33,7 +33,7 @@ class StreamSession(Session):
         self._exchange = exchange
         self._combined = combined
         self._first = streams
-        self._topics: dict[str, list[Topic]] = {}
+        self._topics: dict[str, Topic] = {}
 
     def opened(self) -> None:
         for name in self._first:
@@ -75,20 +75,13 @@ class StreamSession(Session):
         """:raises OrderRefused: there is no such stream, or there are too many"""
         if name in self._topics:
             return
-        topics = []
-        try:
-            for topic, events in self._sources(name):
-                self.socket.listen(topic, name, self._listener(name, events))
-                topics.append(topic)
-        except OrderRefused:
-            for topic in topics:
-                self.socket.leave(topic, name)
-            raise
-        self._topics[name] = topics
+        topic, events = self._source(name)
+        self.socket.listen(topic, name, self._listener(name, events))
+        self._topics[name] = topic
 
     def _unsubscribe(self, name: str) -> None:
-        for topic in self._topics.pop(name, []):
-            self.socket.leave(topic, name)
+        if name in self._topics:
+            self.socket.leave(self._topics.pop(name), name)
 
     def _listener(self, name: str, events: Events) -> Callable[[Any], None]:
         def listener(told: Any) -> None:
@@ -97,8 +90,8 @@ class StreamSession(Session):
 
         return listener
 
-    def _sources(self, name: str) -> list[tuple[Topic, Events]]:
-        """The topics of a stream, each with its conversion.
+    def _source(self, name: str) -> tuple[Topic, Events]:
+        """The topic of a stream, and the conversion of its events.
 
         :raises OrderRefused: there is no such stream
         """
@@ -106,20 +99,19 @@ class StreamSession(Session):
         if name in ("!ticker@arr", "!miniTicker@arr"):
             # Markets are updated in order: after the last one, all are.
             tell = _ticker if name == "!ticker@arr" else _mini_ticker
-            return [(("price", last), lambda _: iter([[tell(exchange, market) for market in MARKETS.values()]]))]
+            return ("price", last), lambda _: [[tell(exchange, market) for market in MARKETS.values()]]
         if (found := _NAME.fullmatch(name)) is None:
             raise OrderRefused("unknown_stream", f"there is no stream {name[:64]}")
         market, (_, kind, depth, interval) = market_of(found[1].upper()), found.groups()
         whole = kind if interval is None else f"{kind}_"
         if depth is not None and kind == "depth":
-            return [(("book", market.symbol), lambda _: iter([formats.depth(exchange.books[market], int(depth))]))]
+            return ("book", market.symbol), lambda _: [formats.depth(exchange.books[market], int(depth))]
         if whole == "kline_" and interval in INTERVALS:
-            return [(("price", market.symbol), _Klines(exchange, market, interval).events)]
+            return ("price", market.symbol), _Klines(exchange, market, interval)
         if whole not in _KINDS or depth is not None:
             raise OrderRefused("unknown_stream", f"there is no stream {name[:64]}")
         topic, make = _KINDS[whole]
-        events = make(exchange, market)
-        return [((topic, market.symbol), events)]  # type: ignore[list-item]  # the table's keys are topics
+        return (topic, market.symbol), make(exchange, market)
 
 
 def _ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
@@ -138,45 +130,13 @@ def _mini_ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
     return {member: whole[member] for member in ("E", "s", "c", "o", "h", "l", "v", "q")} | {"e": "24hrMiniTicker"}
 
 
-def _trades(_exchange: Exchange, market: Market) -> Events:
-    def events(trade: Trade) -> Iterator[Any]:
-        told = {"t": trade.number, "p": text(trade.price), "q": text(trade.quantity), "T": trade.time_ms}
-        yield {"e": "trade", "E": clock.now_ms(), "s": formats.name(market)} | told | {"m": trade.buyer_is_maker, "M": True}
-
-    return events
+def _trade(market: Market, trade: Trade) -> dict[str, Any]:
+    told = {"t": trade.number, "p": text(trade.price), "q": text(trade.quantity), "T": trade.time_ms}
+    return {"e": "trade", "E": clock.now_ms(), "s": formats.name(market)} | told | {"m": trade.buyer_is_maker, "M": True}
 
 
-def _aggregate_trades(_exchange: Exchange, market: Market) -> Events:
-    def events(trade: Trade) -> Iterator[Any]:
-        yield {"e": "aggTrade", "E": clock.now_ms(), "s": formats.name(market)} | formats.aggregate(trade)
-
-    return events
-
-
-def _tickers(exchange: Exchange, market: Market) -> Events:
-    return lambda _: iter([_ticker(exchange, market)])
-
-
-def _mini_tickers(exchange: Exchange, market: Market) -> Events:
-    return lambda _: iter([_mini_ticker(exchange, market)])
-
-
-def _book_tickers(exchange: Exchange, market: Market) -> Events:
-    return _BookTickers(exchange, market).events
-
-
-def _depth(exchange: Exchange, market: Market) -> Events:
-    return _Depth(exchange, market).events
-
-
-_KINDS: dict[str, tuple[str, Callable[[Exchange, Market], Events]]] = {
-    "trade": ("trades", _trades),
-    "aggTrade": ("trades", _aggregate_trades),
-    "ticker": ("price", _tickers),
-    "miniTicker": ("price", _mini_tickers),
-    "bookTicker": ("book", _book_tickers),
-    "depth": ("book", _depth),
-}
+def _aggregate_trade(market: Market, trade: Trade) -> dict[str, Any]:
+    return {"e": "aggTrade", "E": clock.now_ms(), "s": formats.name(market)} | formats.aggregate(trade)
 
 
 class _BookTickers:
@@ -186,7 +146,7 @@ class _BookTickers:
         self._book = exchange.books[market]
         self._last: dict[str, Any] = {}
 
-    def events(self, _: object) -> Iterator[Any]:
+    def __call__(self, _: object) -> Iterator[Any]:
         now = formats.book_ticker(self._book)
         if now != self._last:
             self._last = now
@@ -206,7 +166,7 @@ class _Depth:
         wanted: Side = "buy" if side == "buy" else "sell"
         return dict(self._book.levels(wanted, _DEPTH))
 
-    def events(self, _: object) -> Iterator[Any]:
+    def __call__(self, _: object) -> Iterator[Any]:
         changes = {}
         for side, before in self._levels.items():
             after = self._now(side)
@@ -228,7 +188,7 @@ class _Klines:
         self._interval = interval
         self._opened: int | None = None
 
-    def events(self, _: object) -> Iterator[Any]:
+    def __call__(self, _: object) -> Iterator[Any]:
         now_ms = clock.now_ms()
         opened = calls.opening(now_ms, INTERVALS[self._interval])
         if self._opened is not None and self._opened != opened:
@@ -243,3 +203,13 @@ class _Klines:
         symbol = formats.name(self._market)
         rest = {"s": symbol, "i": self._interval, "f": -1, "L": -1, "x": closed}
         return {"e": "kline", "E": now_ms, "s": symbol, "k": told | rest}
+
+
+_KINDS: dict[str, tuple[Kind, Callable[[Exchange, Market], Events]]] = {
+    "trade": ("trades", lambda _, market: lambda trade: [_trade(market, trade)]),
+    "aggTrade": ("trades", lambda _, market: lambda trade: [_aggregate_trade(market, trade)]),
+    "ticker": ("price", lambda exchange, market: lambda _: [_ticker(exchange, market)]),
+    "miniTicker": ("price", lambda exchange, market: lambda _: [_mini_ticker(exchange, market)]),
+    "bookTicker": ("book", _BookTickers),
+    "depth": ("book", _Depth),
+}

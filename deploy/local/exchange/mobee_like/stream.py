@@ -130,7 +130,7 @@ class StreamSession(Session):
         if code == "OB":
             return [(("book", market.symbol), lambda moved: formats.order_book(books[moved])) for market in _markets_named(rest)]
         if code == "RT":
-            return [(("trades", market.symbol), _Trades(market).told) for market in _markets_named(rest)]
+            return [(("trades", market.symbol), _trades_of(market)) for market in _markets_named(rest)]
         if code == "BL" and rest in ("", "ALL", *CURRENCIES):
             return [(("balances", account_id or ""), lambda told: _wallets(told[0], rest))]
         if code == "PO":
@@ -164,14 +164,8 @@ class StreamSession(Session):
         self.socket.send(message, formats.as_numbers)
 
 
-class _Trades:
-    """The trades of one market."""
-
-    def __init__(self, market: Market) -> None:
-        self._market = market
-
-    def told(self, trade: Trade) -> list[dict[str, Any]]:
-        return [formats.trade(self._market, trade)]
+def _trades_of(market: Market) -> Callable[[Trade], list[dict[str, Any]]]:
+    return lambda trade: [formats.trade(market, trade)]
 
 
 def _wallets(account: Account, currency: str) -> list[dict[str, Any]]:
