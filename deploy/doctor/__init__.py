@@ -15,20 +15,18 @@ __all__ = ["Finding", "examine"]
 
 async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
     """All findings, as they arrive."""
-    gateway = isinstance(settings, GatewaySettings)
     async with stores.database(settings) as (connection, away):
         if connection is None:
             yield away
         else:
-            for check in (stores.server, stores.role_of_gateway if gateway else stores.role_of_admin):
-                async for finding in check(connection):
-                    yield finding
-            async for finding in stores.vault(connection, settings):
-                yield finding
-            if isinstance(settings, AdminSettings):
-                async for finding in stores.factors(connection, settings):
-                    yield finding
-                async for finding in stores.customers(connection, settings):
+            checks = [stores.server(connection), stores.vault(connection, settings)]
+            if isinstance(settings, GatewaySettings):
+                checks.insert(1, stores.role_of_gateway(connection))
+            else:
+                checks.insert(1, stores.role_of_admin(connection))
+                checks += [stores.factors(connection, settings), stores.customers(connection, settings)]
+            for check in checks:
+                async for finding in check:
                     yield finding
         async for finding in stores.redis(settings, connection):
             yield finding

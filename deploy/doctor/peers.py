@@ -41,39 +41,51 @@ def assertion_keys(settings: GatewaySettings) -> Finding:
 
 
 async def upstream_server(name: str, upstream: Upstream, server: str) -> Finding:
-    about, url = f"upstreams.{name}", urlsplit(server)
-    context: ssl.SSLContext | None = None
-    if url.scheme == "https":
-        context = ssl.create_default_context(cafile=upstream.tls.ca if upstream.tls is not None else None)
-    hostname = upstream.tls.server_name if upstream.tls is not None else None
-    port = url.port or (443 if context else 80)
+    about, tls = f"upstreams.{name}", upstream.tls
+    context = ssl.create_default_context(cafile=tls.ca if tls is not None else None) if server.startswith("https:") else None
+    server_name = tls.server_name if tls is not None else None
+    found = await reachable(about, server, context, server_name)
+    if found.level == "wrong" or upstream.health is None:
+        return found
+    wrong = await _unhealthy(server + upstream.health.path, context, server_name)
+    return Finding("wrong", about, f"{server}{upstream.health.path} {wrong}", "look at the service and at health.path") if wrong else found
+
+
+async def reachable(about: str, target: str, context: ssl.SSLContext | None = None, server_name: str | None = None) -> Finding:
+    """Check that a server accepts connections and, for ``https``, when its certificate expires.
+
+    :param context: for ``https``; ``None``: the system's
+    :param server_name: the name in its certificate, if it is not that of the URL
+    """
+    url = urlsplit(target)
+    if url.scheme == "https" and context is None:
+        context = ssl.create_default_context()
+    port, named = url.port or (443 if context else 80), (server_name or url.hostname) if context else None
     try:
         async with asyncio.timeout(SECONDS):
-            named = (hostname or url.hostname) if context else None
             _, writer = await asyncio.open_connection(url.hostname, port, ssl=context, server_hostname=named)
     except (OSError, TimeoutError) as error:  # ssl.SSLError is one, too
         why = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
-        return Finding("wrong", about, f"{server} cannot be reached: {why}", "start it, or correct servers and tls")
-    peer: Any = writer.get_extra_info("peercert") if context else None
+        return Finding("wrong", about, f"{url.hostname}:{port} cannot be reached: {why}", f"start it, or correct {about}")
     writer.close()
-    if upstream.health is not None:
-        wrong = await _unhealthy(server, upstream, context, hostname)
-        if wrong:
-            return Finding("wrong", about, f"{server}{upstream.health.path} {wrong}", "look at the service and at health.path")
-    if peer:
-        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
-        return found._replace(text=f"{server} answers; {found.text}")
-    return Finding("ok", about, f"{server} answers")
+    return _answers(about, f"{url.hostname}:{port} answers", writer.get_extra_info("peercert"))
 
 
-async def _unhealthy(server: str, upstream: Upstream, context: ssl.SSLContext | None, hostname: str | None) -> str:
+def _answers(about: str, text: str, certificate: Any) -> Finding:
+    """That a server answers, and when its certificate expires, if it has one."""
+    if not certificate:
+        return Finding("ok", about, text)
+    found = ending(about, int(ssl.cert_time_to_seconds(certificate["notAfter"]) * 1000), clock.now_ms())
+    return found._replace(text=f"{text}; {found.text}")
+
+
+async def _unhealthy(url: str, context: ssl.SSLContext | None, server_name: str | None) -> str:
     """The problem in the answer to the health check; ``""``: none."""
-    path = upstream.health.path if upstream.health is not None else "/"
     timeout = aiohttp.ClientTimeout(total=SECONDS)
     try:
         async with (
             aiohttp.ClientSession(timeout=timeout) as http,
-            http.get(server + path, ssl=context or True, server_hostname=hostname, allow_redirects=False) as response,
+            http.get(url, ssl=context or True, server_hostname=server_name, allow_redirects=False) as response,
         ):
             return "" if 200 <= response.status < 300 else f"answers {response.status}"
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -130,13 +142,10 @@ async def mail_server(mail: Mail) -> Finding:
         code = getattr(error, "code", None)
         why = getattr(error, "verify_message", None) or (f"{type(error).__name__} {code}" if code else type(error).__name__)
         return Finding("wrong", about, f"{where} does not accept mail: {why}", "check the host, its TLS support, the user and the password")
-    peer: Any = client.get_transport_info("peercert")
-    said = f"{where} answers{'and accepts the login' if client.is_connected and Relay.parse(mail.smtp.get_secret_value()).username else ''}"
+    certificate = client.get_transport_info("peercert")
     client.close()
-    if peer:
-        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
-        return found._replace(text=f"{said}; {found.text}")
-    return Finding("ok", about, said)
+    has_login = Relay.parse(mail.smtp.get_secret_value()).username is not None
+    return _answers(about, f"{where} answers{' and accepts the login' if has_login else ''}", certificate)
 
 
 def called(settings: AdminSettings) -> list[tuple[str, str]]:
@@ -144,22 +153,3 @@ def called(settings: AdminSettings) -> list[tuple[str, str]]:
     found = [("oidc.issuer", settings.oidc.issuer)] if settings.oidc.issuer.startswith("https:") else []
     found += [("webhooks.url", settings.webhooks.url)] if settings.webhooks is not None else []
     return found + [(f"upstreams.{name}.key_events", upstream.url) for name, upstream in settings.upstreams.items()]
-
-
-async def reachable(about: str, target: str) -> Finding:
-    """Check that a server accepts connections and, for ``https``, when its certificate expires."""
-    url = urlsplit(target)
-    context = ssl.create_default_context() if url.scheme == "https" else None
-    where = f"{url.hostname}:{url.port or (443 if context else 80)}"
-    try:
-        async with asyncio.timeout(SECONDS):
-            _, writer = await asyncio.open_connection(url.hostname, url.port or (443 if context else 80), ssl=context)
-    except (OSError, TimeoutError) as error:  # ssl.SSLError is one, too
-        why = getattr(error, "verify_message", None) or getattr(error, "strerror", None) or type(error).__name__
-        return Finding("wrong", about, f"{where} cannot be reached: {why}", "start it, or correct the address")
-    peer: Any = writer.get_extra_info("peercert") if context else None
-    writer.close()
-    if peer:
-        found = ending(about, int(ssl.cert_time_to_seconds(peer["notAfter"]) * 1000), clock.now_ms())
-        return found._replace(text=f"{where} answers; {found.text}")
-    return Finding("ok", about, f"{where} answers")

@@ -3,6 +3,8 @@
 import asyncio
 
 import pytest
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult
 
 from admin.config import Mail
 from deploy.doctor.peers import mail_server, reachable
@@ -40,3 +42,14 @@ async def test_a_mail_server_is_tried_as_notices_come_to_it_and_gets_no_mail():
         controller.stop(no_assert=True)
     assert (await mail_server(mail(f"smtp://{where}"))).level == "wrong"
     assert box.tries == 0
+
+
+async def test_a_login_that_the_mail_server_accepts_is_told():
+    accepting = {"auth_require_tls": False, "authenticator": lambda *_: AuthResult(success=True)}
+    controller = Controller(Mailbox(), hostname="127.0.0.1", port=free_port(), ready_timeout=30, **accepting)
+    controller.start()
+    where = f"127.0.0.1:{controller.port}"
+    try:
+        assert (await mail_server(mail(f"smtp://keys:secret@{where}"))).text == f"{where} answers and accepts the login"
+    finally:
+        controller.stop(no_assert=True)
