@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
-from deploy.local.process import Child, StartError
+from deploy.local.process import Child, Server, StartError
 from deploy.local.sockets import socket_folder
 
 _OWNER = "postgres"
@@ -37,21 +37,14 @@ def binaries() -> Path:
     return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
 
 
-class PostgresServer:
-    """One database cluster in ``data``, created on the first start.
+class PostgresServer(Server):
+    """One database cluster, created on the first start. When the server is killed, its other processes end, too."""
 
-    :param durable: False turns fsync off, for tests, whose data need not survive a crash of the machine
-    """
+    stop_signal = signal.SIGINT  # a fast shutdown: without waiting for clients
 
     def __init__(self, data: Path, *, durable: bool = True) -> None:
-        self.data = data.resolve()
-        self.durable = durable
+        super().__init__(data, durable=durable)
         self._user = _unprivileged_user() if os.geteuid() == 0 else None
-        self._child: Child | None = None
-
-    @property
-    def log(self) -> Path:
-        return self.data.with_name(self.data.name + ".log")
 
     @property
     def _sockets(self) -> Path:
@@ -103,17 +96,7 @@ class PostgresServer:
         }
         command = [str(binaries() / "postgres"), "-D", str(self.data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        # SIGINT is PostgreSQL's fast shutdown: clean, without waiting for clients.
-        self._child = Child("PostgreSQL", command, log=self.log, death_signal=signal.SIGINT, user=self._user)
-
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop(signal_number=signal.SIGINT)
-
-    def kill(self) -> None:
-        """Kill the server; its children detect this and end, too."""
-        if self._child is not None:
-            self._child.kill()
+        self._child = Child("PostgreSQL", command, log=self.log, death_signal=self.stop_signal, user=self._user)
 
     def freeze(self) -> None:
         """Suspend the postmaster and every backend (Linux only)."""
@@ -121,9 +104,6 @@ class PostgresServer:
 
     def thaw(self) -> None:
         self._send_all(signal.SIGCONT)
-
-    def running(self) -> bool:
-        return self._child is not None and self._child.running()
 
     def _send_all(self, number: signal.Signals) -> None:
         if self._child is None or not self._child.running():

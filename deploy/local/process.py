@@ -103,3 +103,33 @@ class Child:
     def _send_group(self, number: signal.Signals) -> None:
         if self.running():
             os.killpg(self._process.pid, number)
+
+
+class Server:
+    """A server with its files in ``data`` and its log beside them.
+
+    :param durable: False: the files need not survive a crash of the machine, as in tests
+    """
+
+    stop_signal = signal.SIGTERM
+    """Ends it cleanly."""
+
+    def __init__(self, data: Path, *, durable: bool = True) -> None:
+        self.data = data.resolve()
+        self.durable = durable
+        self._child: Child | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.data.with_name(self.data.name + ".log")
+
+    def running(self) -> bool:
+        return self._child is not None and self._child.running()
+
+    def stop(self) -> None:
+        if self._child is not None:
+            self._child.stop(signal_number=self.stop_signal)
+
+    def kill(self) -> None:
+        if self._child is not None:
+            self._child.kill()

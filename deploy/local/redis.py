@@ -10,7 +10,7 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from deploy.local.process import Child, StartError
+from deploy.local.process import Child, Server, StartError
 from deploy.local.sockets import socket_folder
 
 OLDEST = 7
@@ -65,20 +65,8 @@ def _new_enough(program: str) -> bool:
     return version is not None and int(version[1]) >= OLDEST
 
 
-class RedisServer:
-    """A server with its files in ``data``.
-
-    :param durable: True writes a snapshot when it stops, so that replay claims survive a restart
-    """
-
-    def __init__(self, data: Path, *, durable: bool = True) -> None:
-        self.data = data.resolve()
-        self.durable = durable
-        self._child: Child | None = None
-
-    @property
-    def log(self) -> Path:
-        return self.data.with_name(self.data.name + ".log")
+class RedisServer(Server):
+    """A server that, if durable, writes a snapshot when it stops, so that replay claims survive a restart."""
 
     @property
     def socket(self) -> Path:
@@ -124,14 +112,6 @@ class RedisServer:
         note.write_text(f"{WHEEL if program == _of_wheel() else program}\n")
         return program
 
-    def stop(self) -> None:
-        if self._child is not None:
-            self._child.stop()
-
-    def kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-
     def freeze(self) -> None:
         """Suspend it: the kernel still accepts connections, but nothing is answered."""
         if self._child is not None:
@@ -140,9 +120,6 @@ class RedisServer:
     def thaw(self) -> None:
         if self._child is not None:
             self._child.thaw()
-
-    def running(self) -> bool:
-        return self._child is not None and self._child.running()
 
     def _answers(self) -> bool:
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as connection:
