@@ -24,14 +24,19 @@ def make(folder: DataFolder, *, identity_url: str, admin_url: str) -> None:
     :raises Unanswered: a service did not answer
     """
     account = "demo"
-    customer = _Customer(admin_url, _token(identity_url, account))
-    if customer.call("GET", "account")["factors"]:
+    token = _token(identity_url, account)
+
+    def call(method: str, path: str, body: object = None) -> Any:
+        return _expect(ask(method, f"{admin_url}/api/v1/{path}", body=body, token=token), f"{method} /api/v1/{path}")
+
+    if call("GET", "account")["factors"]:
         # An earlier start was interrupted after enrolling a factor, whose secret is lost.
         account = f"demo-{secrets.token_hex(3)}"
-        customer = _Customer(admin_url, _token(identity_url, account))
-    enrolled = customer.call("POST", "factors/totp")
-    code = _Codes(enrolled["secret"])
-    confirmed = customer.call("POST", f"factors/totp/{enrolled['id']}/confirm", {"code": code.previous()})
+        token = _token(identity_url, account)
+    enrolled = call("POST", "factors/totp")
+    totp = pyotp.TOTP(enrolled["secret"])
+    # Two codes are needed, and each works once: that of the previous time step, and the current one.
+    confirmed = call("POST", f"factors/totp/{enrolled['id']}/confirm", {"code": totp.generate_otp(clock.now_ms() // STEP_MS - 1)})
     wish = {
         "label": "Demo key",
         "scopes": SCOPES,
@@ -41,38 +46,15 @@ def make(folder: DataFolder, *, identity_url: str, admin_url: str) -> None:
         "public_key": None,
         "expires_in_days": None,
     }
-    challenge = customer.call("POST", "step-up", {"intent": {"action": "create_key", **wish}})
-    made = customer.call("POST", "keys", {**wish, "step_up": {"challenge_id": challenge["challenge_id"], "totp": code.now()}})
+    challenge = call("POST", "step-up", {"intent": {"action": "create_key", **wish}})
+    proof = {"challenge_id": challenge["challenge_id"], "totp": totp.generate_otp(clock.now_ms() // STEP_MS)}
+    made = call("POST", "keys", {**wish, "step_up": proof})
     owner = {"account": account, "totp_secret": enrolled["secret"], "otpauth_uri": enrolled["otpauth_uri"]}
     write_private(
         folder.path / "demo-account.json", json.dumps(owner | {"recovery_codes": confirmed.get("recovery_codes", [])}, indent=2) + "\n"
     )
     key = {"key_id": made["key"]["id"], "secret": made["secret"], "scopes": SCOPES, "dialect": "mobee"}
     write_private(folder.demo_key, json.dumps(key, indent=2) + "\n")
-
-
-class _Codes:
-    """One-time codes of the current and the previous time step: two are needed, and each works once."""
-
-    def __init__(self, secret: str) -> None:
-        self._totp = pyotp.TOTP(secret)
-
-    def previous(self) -> str:
-        return self._totp.generate_otp(clock.now_ms() // STEP_MS - 1)
-
-    def now(self) -> str:
-        return self._totp.generate_otp(clock.now_ms() // STEP_MS)
-
-
-class _Customer:
-    """A client of the admin API for one account holder."""
-
-    def __init__(self, admin_url: str, token: str) -> None:
-        self._url = admin_url
-        self._token = token
-
-    def call(self, method: str, path: str, body: object = None) -> Any:
-        return _expect(ask(method, f"{self._url}/api/v1/{path}", body=body, token=self._token), f"{method} /api/v1/{path}")
 
 
 def _token(identity_url: str, account: str) -> str:

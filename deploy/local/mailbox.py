@@ -26,35 +26,28 @@ _KEPT = 1_000
 _HEADERS = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'", "Cache-Control": "no-store"}
 
 
-class Kept:
-    """Received mails and webhooks, latest first."""
-
-    def __init__(self) -> None:
-        self.mails: deque[EmailMessage] = deque(maxlen=_KEPT)
-        self.events: deque[tuple[str, Any]] = deque(maxlen=_KEPT)
-        """Id and body of each webhook."""
-        self.count = 0
-
-    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802  # aiosmtpd calls it so
-        """Receive a mail."""
-        self.mails.appendleft(message_from_bytes(envelope.original_content, policy=default))
-        self.count += 1
-        return "250 kept"
-
-
-class Pages:
-    """The web page and the webhook receiver.
+class Mailbox:
+    """Received mails and webhooks, latest first.
 
     :param secret: the webhooks' secret, ``whsec_…``
     """
 
-    def __init__(self, kept: Kept, secret: str) -> None:
-        self._kept = kept
+    def __init__(self, secret: str) -> None:
+        self._mails: deque[EmailMessage] = deque(maxlen=_KEPT)
+        self._events: deque[tuple[str, Any]] = deque(maxlen=_KEPT)
+        """Id and body of each webhook."""
+        self._count = 0
         self._verifier = Webhook(secret)
 
+    async def handle_DATA(self, _server: object, _session: object, envelope: Any) -> str:  # noqa: N802  # aiosmtpd calls it so
+        """Receive a mail."""
+        self._mails.appendleft(message_from_bytes(envelope.original_content, policy=default))
+        self._count += 1
+        return "250 kept"
+
     async def index(self, _request: web.Request) -> web.Response:
-        mails = "".join(self._summary(index, mail) for index, mail in enumerate(self._kept.mails))
-        events = "".join(f"<li><code>{html.escape(json.dumps(event, ensure_ascii=False))}</code></li>" for _, event in self._kept.events)
+        mails = "".join(self._summary(index, mail) for index, mail in enumerate(self._mails))
+        events = "".join(f"<li><code>{html.escape(json.dumps(event, ensure_ascii=False))}</code></li>" for _, event in self._events)
         page = (
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
             "<title>Mailbox</title><style>body{font:16px/1.5 sans-serif;max-width:60rem;margin:0 auto;padding:1rem;overflow-wrap:anywhere}"
@@ -67,8 +60,8 @@ class Pages:
     async def mail(self, request: web.Request) -> web.Response:
         """One mail's HTML, under a policy that blocks scripts and external resources."""
         number = int(request.match_info["number"])
-        for index, mail in enumerate(self._kept.mails):
-            if self._kept.count - index == number:
+        for index, mail in enumerate(self._mails):
+            if self._count - index == number:
                 return web.Response(text=_part(mail, "html"), content_type="text/html", headers=_HEADERS)
         raise web.HTTPNotFound
 
@@ -81,34 +74,34 @@ class Pages:
                 "text": _part(mail, "plain"),
                 "html": _part(mail, "html"),
             }
-            for mail in self._kept.mails
+            for mail in self._mails
         ]
-        return web.json_response({"mails": told, "webhooks": [{"id": id_, "event": event} for id_, event in self._kept.events]})
+        return web.json_response({"mails": told, "webhooks": [{"id": id_, "event": event} for id_, event in self._events]})
 
     async def webhook(self, request: web.Request) -> web.Response:
         try:
             event = self._verifier.verify(await request.read(), dict(request.headers))
         except (WebhookVerificationError, ValueError):
             return web.Response(status=401, text="not signed with our secret\n")
-        if request.headers["webhook-id"] not in (known for known, _ in self._kept.events):  # deliveries may be repeated
-            self._kept.events.appendleft((request.headers["webhook-id"], event))
+        if request.headers["webhook-id"] not in (known for known, _ in self._events):  # deliveries may be repeated
+            self._events.appendleft((request.headers["webhook-id"], event))
             print(json.dumps(event, ensure_ascii=False), flush=True)
         return web.Response(status=204)
 
     def _summary(self, index: int, mail: EmailMessage) -> str:
         subject, to, date = (html.escape(str(mail[name] or "")) for name in ("Subject", "To", "Date"))
         return (
-            f"<h2>{subject}</h2><p>{to} · {date} · <a href='/mail/{self._kept.count - index}'>HTML</a></p>"
+            f"<h2>{subject}</h2><p>{to} · {date} · <a href='/mail/{self._count - index}'>HTML</a></p>"
             f"<pre>{html.escape(_part(mail, 'plain'))}</pre>"
         )
 
 
-def application(kept: Kept, *, secret: str, smtp_port: int) -> web.Application:
+def application(*, secret: str, smtp_port: int) -> web.Application:
     """The application: web page and mail server."""
-    pages = Pages(kept, secret)
+    mailbox = Mailbox(secret)
 
     async def smtp(_app: web.Application) -> AsyncIterator[None]:
-        server = await asyncio.get_running_loop().create_server(lambda: SMTP(kept, hostname="localhost"), "127.0.0.1", smtp_port)
+        server = await asyncio.get_running_loop().create_server(lambda: SMTP(mailbox, hostname="localhost"), "127.0.0.1", smtp_port)
         yield
         server.close()
 
@@ -119,11 +112,11 @@ def application(kept: Kept, *, secret: str, smtp_port: int) -> web.Application:
     app.cleanup_ctx.append(smtp)
     app.add_routes(
         [
-            web.get("/", pages.index),
-            web.get(r"/mail/{number:[0-9]{1,9}}", pages.mail),
-            web.get("/mails.json", pages.listed),
+            web.get("/", mailbox.index),
+            web.get(r"/mail/{number:[0-9]{1,9}}", mailbox.mail),
+            web.get("/mails.json", mailbox.listed),
             web.get("/health", health),
-            web.post("/webhooks", pages.webhook),
+            web.post("/webhooks", mailbox.webhook),
         ]
     )
     return app
@@ -140,7 +133,7 @@ def main() -> None:
     parser.add_argument("--smtp", type=int, required=True)
     parser.add_argument("--secret", type=Path, required=True, help="file with the secret of the webhooks")
     wanted = parser.parse_args()
-    app = application(Kept(), secret=wanted.secret.read_text().strip(), smtp_port=wanted.smtp)
+    app = application(secret=wanted.secret.read_text().strip(), smtp_port=wanted.smtp)
     web.run_app(app, host="127.0.0.1", port=wanted.port, print=None, access_log=None)
 
 

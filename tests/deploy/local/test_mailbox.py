@@ -10,7 +10,7 @@ import aiosmtplib
 from aiohttp.test_utils import TestClient, TestServer
 from standardwebhooks.webhooks import Webhook
 
-from deploy.local.mailbox import Kept, application
+from deploy.local.mailbox import application
 from gateway.runtime import clock
 from tests.support.ports import free_port
 
@@ -33,7 +33,7 @@ def signed(body: str, secret: str = SECRET) -> dict[str, str]:
 
 async def test_every_mail_is_shown_and_none_of_it_runs() -> None:
     port = free_port()
-    async with TestClient(TestServer(application(Kept(), secret=SECRET, smtp_port=port))) as client:
+    async with TestClient(TestServer(application(secret=SECRET, smtp_port=port))) as client:
         assert "None yet" in await (await client.get("/")).text()
         await aiosmtplib.send(a_mail(), hostname="127.0.0.1", port=port, start_tls=False)
         page = await client.get("/")
@@ -49,7 +49,7 @@ async def test_every_mail_is_shown_and_none_of_it_runs() -> None:
 
 async def test_a_signed_webhook_is_printed_once_and_a_forged_one_not(capsys: object) -> None:
     body = json.dumps({"type": "key.created", "data": {}})
-    async with TestClient(TestServer(application(Kept(), secret=SECRET, smtp_port=free_port()))) as client:
+    async with TestClient(TestServer(application(secret=SECRET, smtp_port=free_port()))) as client:
         for _ in range(2):
             assert (await client.post("/webhooks", data=body, headers=signed(body))).status == 204
         forged = signed(body, "whsec_" + base64.b64encode(bytes(32)).decode())
