@@ -276,6 +276,7 @@ class KeyLimiter:
         settlement = _Settlement(share, share.unsettled, share.wanted, share.smallest_wanted, self._waiting.pop(share, None))
         share.unsettled = share.wanted = share.smallest_wanted = 0
         self._due.pop(share, None)
+        self._due_now.pop(share, None)  # it may have asked while an earlier batch was settled
         return settlement
 
     async def _ask(self, batch: list[_Settlement]) -> list[Any]:

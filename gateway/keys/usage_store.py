@@ -96,12 +96,14 @@ class UsageWriter:
                     await self._write(_commands(entries, now_ms))
                 except StoreUnavailable as error:
                     failure = str(error)
+                except BaseException:  # cancelled by stop, which writes what comes in meanwhile
+                    _forget_written(entries)
+                    raise
                 else:
                     self._metrics.usage_flushes["ok"] += 1
             if failure:
                 unwritten += len(entries)
-                for entry in entries.values():
-                    entry.written_hour, entry.written_ip = 0, ""
+                _forget_written(entries)
             await asyncio.sleep(0)  # there may be thousands
         if failure:
             self._metrics.usage_flushes["failed"] += 1
@@ -115,6 +117,12 @@ class UsageWriter:
         for reply in replies:
             if isinstance(reply, Exception):
                 raise RedisRefused(f"Redis refused: {reply}")
+
+
+def _forget_written(entries: dict[str, Entry]) -> None:
+    """Set expiries again with the next write: it is not known whether these have been."""
+    for entry in entries.values():
+        entry.written_hour, entry.written_ip = 0, ""
 
 
 def _chunks(entries: dict[str, Entry]) -> Iterator[dict[str, Entry]]:

@@ -419,6 +419,26 @@ async def test_who_cannot_wait_is_settled_between_the_many_that_are_overdue(redi
     await client.aclose()
 
 
+async def test_who_asks_while_an_earlier_batch_is_settled_is_settled_once(redis_url, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_BATCH", 1)
+    client = redis_client.connect(redis_url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    limiter.charge("first", 1, MINUTE, 1_000)
+    limiter.charge("second", 1, MINUTE, 1_000)
+    pipeline, asked = client.pipeline, []
+
+    def asks(**options):
+        if not asked:
+            asked.append(spawn(limiter.settled("second", 1, MINUTE), name="asks meanwhile"))
+        return pipeline(**options)
+
+    monkeypatch.setattr(client, "pipeline", asks)
+    await limiter.stop()
+    await asked[0]
+    assert (inside.due(limiter), inside.due(limiter, pressing=True)) == ([], [])
+    await client.aclose()
+
+
 async def test_all_who_wait_share_one_round_trip(running, metrics):
     rate = Rate(60, 3_600_000)
     assert sum(await asyncio.gather(*(admitted(running, 1, rate) for _ in range(100)))) == 60

@@ -1,5 +1,6 @@
 """Usage in Redis: what the gateway counted is what the admin service reads, from real Redis."""
 
+import asyncio
 import json
 
 import pytest
@@ -14,6 +15,7 @@ from gateway.keys.ids import new_key_id
 from gateway.keys.usage import MINUTE_MS, Refused, UsageCounts
 from gateway.keys.usage_store import LastUse, UsagePeriod, UsageWriter
 from gateway.runtime.moments import rfc3339
+from gateway.runtime.tasks import spawn
 from gateway.telemetry import Metrics
 
 KEY, OTHER = "gbk_" + "a" * 28, "gbk_" + "b" * 28
@@ -264,6 +266,31 @@ async def test_stopping_writes_what_is_left(counts, writer, client):
     counts.admitted(KEY, "8.8.8.8", NOON)
     await writer.stop()
     assert set(await usage_store.read_last_use(client, [KEY])) == {KEY}
+
+
+@pytest.mark.parametrize("ending", ["cancelled", "a defect"])
+async def test_a_write_that_did_not_end_leaves_nothing_without_an_expiry(counts, writer, client, monkeypatch, ending):
+    begun = asyncio.Event()
+
+    async def ends_badly(*_):
+        begun.set()
+        if ending == "a defect":
+            raise RuntimeError
+        await asyncio.Event().wait()
+
+    counts.admitted(KEY, "8.8.8.8", NOON)
+    with monkeypatch.context() as patched:
+        patched.setattr(usage_store, "ask_all", ends_badly)
+        flush = spawn(writer.flush(NOON + 5_000), name="flush")
+        await begun.wait()
+        flush.cancel()
+        with pytest.raises((asyncio.CancelledError, RuntimeError)):
+            await flush
+    counts.admitted(KEY, "8.8.8.8", NOON + 5_000)
+    await writer.flush(NOON + 6_000, everything=True)
+    found = [name async for name in client.scan_iter("gerbang:*")]
+    assert len(found) == 3
+    assert [name for name in found if await client.ttl(name) <= 0] == []
 
 
 async def written(writer, counts, seconds: float) -> None:
