@@ -30,19 +30,12 @@ class ServerTls:
         self._settings = settings
         self.context = server_context(settings)
 
-    def check(self) -> None:
-        """Check that the current files can be loaded.
-
-        :raises ConfigError: they cannot; nothing is changed
-        """
-        server_context(self._settings)
-
     def reload(self) -> None:
         """Load the certificate and key again from their files.
 
         :raises ConfigError: they cannot be used; the old ones are kept
         """
-        self.check()  # a mismatched pair would leave the new certificate with the old key
+        server_context(self._settings)  # fails first: a mismatched pair would leave the new certificate with the old key
         _load(self.context, self._settings.certificate, self._settings.key)
 
 

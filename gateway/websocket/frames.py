@@ -15,7 +15,6 @@ CLOSE: Final = 0x8
 PING: Final = 0x9
 PONG: Final = 0xA
 
-NORMAL: Final = 1000
 GOING_AWAY: Final = 1001
 PROTOCOL_ERROR: Final = 1002
 UNSUPPORTED: Final = 1003
@@ -55,15 +54,13 @@ class FrameBudget:
 class FrameTracker:
     """Tracks frame boundaries in one direction of a connection, without reading payloads."""
 
-    __slots__ = ("_fin", "_header", "_left", "_open", "frames")
+    __slots__ = ("_header", "_left", "_open", "frames")
 
     def __init__(self) -> None:
         self.frames = 0
         """Frames begun; read and reset by the code that limits them."""
         self._header = b""
         self._left = 0
-        self._fin = True
-        """Whether the current frame ends its message; true for control frames, too."""
         self._open = False
         """Whether a message has begun whose last fragment has not been seen (RFC 6455 §5.4)."""
 

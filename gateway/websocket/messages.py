@@ -8,12 +8,12 @@ the last event, and contains the close code.
 from typing import Final
 
 from gateway.websocket.frames import (
+    BINARY,
     CLOSE,
     CONTINUATION,
     FRAMES_PER_SECOND,
     INVALID_DATA,
     LONGEST_HEAD,
-    PING,
     POLICY_VIOLATION,
     PONG,
     PROTOCOL_ERROR,
@@ -28,7 +28,6 @@ from gateway.websocket.frames import (
 
 FAILED: Final = -1
 """The opcode of the final event, an error."""
-_BINARY: Final = 2
 
 
 class Event:
@@ -100,7 +99,7 @@ class MessageReader:
                 return None
             wrong = self._wrong_start(head)
             if wrong:
-                return self._fail(UNSUPPORTED if head[0] & 0x0F == _BINARY and not self._open else PROTOCOL_ERROR, wrong)
+                return self._fail(UNSUPPORTED if head[0] & 0x0F == BINARY and not self._open else PROTOCOL_ERROR, wrong)
             if len(head) < size:
                 self._hold(size)
                 return None
@@ -133,11 +132,11 @@ class MessageReader:
             if not first & 0x80 or head[1] & 0x7F > 125:
                 return "a control frame must not be fragmented or longer than 125 bytes"
             return ""
-        if opcode > _BINARY:
+        if opcode > BINARY:
             return "unknown opcode"
         if (opcode == CONTINUATION) is not self._open:
             return "a new message inside a fragmented one" if self._open else "a continuation frame without a message"
-        return "messages must be text" if opcode == _BINARY else ""
+        return "messages must be text" if opcode == BINARY else ""
 
     def _take(self, first: int, payload: bytes, now_ms: int) -> Event | None:
         """Process a complete, unmasked frame."""
@@ -188,6 +187,3 @@ class MessageReader:
         self._data, self._at = b"", 0
         self._held.clear()
         self._message.clear()
-
-
-__all__ = ["CLOSE", "FAILED", "PING", "PONG", "TEXT", "Event", "MessageReader"]

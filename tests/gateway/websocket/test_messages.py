@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.websocket.frames import BINARY, CONTINUATION, FRAMES_AT_ONCE, FRAMES_PER_SECOND, LONGEST_HEAD
-from gateway.websocket.messages import CLOSE, FAILED, PING, PONG, TEXT, MessageReader
+from gateway.websocket.frames import BINARY, CLOSE, CONTINUATION, FRAMES_AT_ONCE, FRAMES_PER_SECOND, LONGEST_HEAD, PING, PONG, TEXT
+from gateway.websocket.messages import FAILED, MessageReader
 
 MASK = b"\x01\x02\x03\x04"
 LIMIT = 1_000
