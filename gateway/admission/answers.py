@@ -24,15 +24,16 @@ def render(refusal: Refusal, *, request_id: str, dialect: Dialect | None, docs_u
     problem = problem_of(refusal, request_id=request_id, docs_url=docs_url)
     own = dialect.refusal(problem) if dialect is not None else None
     if own is None:
-        return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), _encode(problem))
+        return Answer(refusal.status, (_PROBLEM, _NO_STORE, *refusal.headers), compact(problem))
     status, body = own
-    return Answer(status, (_JSON, _NO_STORE, *refusal.headers), _encode(body))
+    return Answer(status, (_JSON, _NO_STORE, *refusal.headers), compact(body))
 
 
 def document(body: Mapping[str, object]) -> Answer:
     """A 200 answer with a JSON object."""
-    return Answer(200, (_JSON, _NO_STORE), _encode(body))
+    return Answer(200, (_JSON, _NO_STORE), compact(body))
 
 
-def _encode(body: Mapping[str, object]) -> bytes:
+def compact(body: Mapping[str, object]) -> bytes:
+    """A JSON object without white space."""
     return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

@@ -167,7 +167,7 @@ class Gate:
         client = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
         if route.scope == "public":
             self._check_public(client, inbound, route)
-            return Admitted(route, None, client.address, b"", None, None, None, None, client.secure)
+            return Admitted(route, None, client.address, b"", None, None, None, client.secure)
         authentication = self._authentication
         principal: Principal | None = None
         claimed = ""
@@ -256,9 +256,7 @@ class Gate:
             lines = (allowances.default if principal.tier is None else allowances.of(principal)).lines(charge)
         else:
             lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
-        return Admitted(
-            route, principal.identity, client.address, lines, claim, principal.expires_ms, principal, charge, client.secure, weighed
-        )
+        return Admitted(route, principal.identity, client.address, lines, claim, principal.expires_ms, principal, client.secure, weighed)
 
     def _check_public(self, client: ClientAddress, inbound: Inbound, route: Route) -> None:
         """:raises RateLimited: too many requests to public routes from this address"""
@@ -376,7 +374,7 @@ class Gate:
         """
         if admitted.route.builtin == "ip":
             return builtin.address(self._client_ip.of(request))
-        if admitted.principal is not None and admitted.charge is not None:
+        if admitted.principal is not None:
             principal, now_ms = admitted.principal, self._monotonic_ms()
             allowance = self._allowances.of(principal)
             account = None

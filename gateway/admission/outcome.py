@@ -5,7 +5,6 @@ from gateway.admission.routes import Route
 from gateway.config.values import Rate
 from gateway.errors import GerbangError, Refusal
 from gateway.http1.message import Identity
-from gateway.runtime.gcra import Charge
 
 
 class KeyNeeded(GerbangError):
@@ -43,11 +42,11 @@ class Claim:
 class Admitted:
     """An admitted request, which may be forwarded once :attr:`replay` has been claimed."""
 
-    __slots__ = ("answer_headers", "charge", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
+    __slots__ = ("answer_headers", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
         self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
-        expires_ms: int | None = None, principal: Principal | None = None, charge: Charge | None = None, secure: bool | None = None,
+        expires_ms: int | None = None, principal: Principal | None = None, secure: bool | None = None,
         weighed: bool = False,
     ) -> None:  # fmt: skip
         self.route = route
@@ -61,7 +60,6 @@ class Admitted:
         self.expires_ms = expires_ms
         """When the key expires, in Unix milliseconds: a tunnel must not outlive it."""
         self.principal = principal
-        self.charge = charge
         self.weighed = weighed
         """Whether the answer reports weight and orders as Binance's clients expect."""
         self.secure = secure

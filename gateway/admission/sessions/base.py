@@ -3,7 +3,6 @@
 The counterpart of :mod:`gateway.admission.dialects.base`: same credentials class, and nothing is re-encoded here either.
 """
 
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -225,8 +224,3 @@ class SessionDialect(ABC):
 def tag_of(message: Message | None) -> bytes:
     """The value that an answer repeats from a message, as received; ``null`` if there is none, or it is too long."""
     return message.tag if message is not None and 0 < len(message.tag) <= _LONGEST_TAG else b"null"
-
-
-def compact(body: Mapping[str, object]) -> bytes:
-    """A JSON object without white space."""
-    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from urllib.parse import quote
 
+from gateway.admission.answers import compact
 from gateway.admission.dialects.base import Credentials, Mistake, loosely_decoded
 from gateway.admission.dialects.binance import code_and_phrase, milliseconds, signature_of, window
-from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, compact, tag_of
+from gateway.admission.sessions.base import CALL, LOG_IN, LOG_OUT, OWN_MEMBER, STATUS, Message, SessionDialect, Spelling, tag_of
 from gateway.admission.sessions.json_text import Value, ranges_without, text_of, unescaped
 from gateway.admission.sessions.shape import Part, Shape, Template, variables_of
 from gateway.errors import MalformedRequest, MissingCredentials

@@ -6,9 +6,10 @@ Source: Mobee Open API, "WebSocket subscription".
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from gateway.admission.answers import compact
 from gateway.admission.dialects.base import Credentials, Mistake, decoded_base64, decoded_hex, detail_beside, loosely_decoded, rewritten
 from gateway.admission.dialects.mobee import milliseconds
-from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, compact, tag_of
+from gateway.admission.sessions.base import LOG_IN, LOG_OUT, OWN_MEMBER, Message, SessionDialect, Spelling, tag_of
 from gateway.admission.sessions.json_text import Value, text_of, without
 from gateway.errors import MissingCredentials
 

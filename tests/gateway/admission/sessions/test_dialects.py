@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gateway.admission.answers import compact
 from gateway.admission.sessions import CALL, LOG_IN, LOG_OUT, SESSIONS, STATUS, SessionDialect, Shape
-from gateway.admission.sessions.base import Spelling, compact
+from gateway.admission.sessions.base import Spelling
 from gateway.admission.sessions.binance import BinanceSession
 from gateway.admission.sessions.json_text import Value
 from gateway.admission.sessions.mobee import MobeeSession
