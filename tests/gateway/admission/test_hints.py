@@ -1,6 +1,7 @@
 """Hints: told only to whoever holds the secret, seldom enough, and never telling an unknown key from a wrong signature."""
 
 import base64
+import hmac
 import json
 from timeit import repeat
 from typing import Any
@@ -37,6 +38,11 @@ def refusal_of(request, *records):
 
 def signed_over(given, message, key=HMAC, encode=base64.b64encode):
     return with_field(request_of(given), b"x-request-signature", encode(sign_with(key, message)))
+
+
+def with_secret(secret: bytes):
+    signature = hmac.digest(secret, READ["string_to_sign"].encode(), "sha256")
+    return with_field(request_of(READ), b"x-request-signature", base64.b64encode(signature))
 
 
 def in_milliseconds(request):
@@ -76,6 +82,7 @@ MISTAKES = [
             ("byte order mark", "\ufeff%s"),
         )
     ),
+    ("Base64-decoded", lambda: with_secret(base64.urlsafe_b64decode(HMAC["secret"][:52]))),  # as Node.js decodes its 53 characters
     ("without its prefix", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["secret"][4:]})),
     ("used as the HMAC key", lambda: signed_over(READ, READ["string_to_sign"].encode(), HMAC | {"secret": HMAC["key_id"]})),
 ]
@@ -131,6 +138,10 @@ def test_a_scheme_that_the_gate_cannot_see_is_named():
     request = with_field(request, INPUT, b"s=" + params.encode())
     request = with_field(request, SIGNATURE, b"s=:" + base64.b64encode(sign_with(key, base.encode())) + b":")
     assert "terminates TLS" in refusal_of(request, record_of(key)).extras["hint"]
+
+
+def test_a_secret_that_was_empty_is_not_taken_for_a_decoded_one():
+    assert "hint" not in refusal_of(with_secret(b""), record_of(HMAC)).extras
 
 
 def test_a_secret_in_the_place_of_the_key_id_is_named():
