@@ -31,24 +31,12 @@ class Internal(NamedTuple):
     url: str
     token_file: Path
 
-    def call(self, method: str, path: str, body: object = None) -> Any:
+    def call(self, method: str, path: str, body: object = None, *, or_none: bool = False) -> Any:
         """Call an endpoint. Returns the answer's JSON.
 
+        :param or_none: return ``None`` if there is no such account or key
         :raises click.ClickException: the refusal's text
         """
-        reply = self._ask(method, path, body)
-        if reply.status >= 400:
-            raise click.ClickException(explanation(reply))
-        return reply.content
-
-    def found(self, method: str, path: str, body: object = None) -> Any:
-        """The same; ``None`` if there is no such account or key."""
-        reply = self._ask(method, path, body)
-        if reply.status >= 400 and reply.status != 404:
-            raise click.ClickException(explanation(reply))
-        return reply.content if reply.status < 400 else None
-
-    def _ask(self, method: str, path: str, body: object) -> Reply:
         token, where = _token(self.token_file)
         reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60)
         if reply.status == 401:
@@ -62,7 +50,11 @@ class Internal(NamedTuple):
                 f"{self.url} is not the internal port of an admin service: it answered {reply.status} to {method} /internal/v1/{path}.\n"
                 "Set --url to the admin service's listen.internal."
             )
-        return reply
+        if reply.status == 404 and or_none:
+            return None
+        if reply.status >= 400:
+            raise click.ClickException(explanation(reply))
+        return reply.content
 
     def search(self, what: str, filters: Mapping[str, object], limit: int) -> dict[str, Any]:
         """Fetch matches page by page, up to ``limit``, as ``{what: […], "count": …}``; ``count`` is the total.
@@ -85,7 +77,7 @@ class Internal(NamedTuple):
         return found
 
     def _check_known(self, what: str, its_id: object) -> None:
-        if its_id is not None and self.found("GET", f"{what}s/{quote(str(its_id), safe='')}") is None:
+        if its_id is not None and self.call("GET", f"{what}s/{quote(str(its_id), safe='')}", or_none=True) is None:
             raise click.ClickException(f"there is no {what} {its_id}")
 
 

@@ -99,20 +99,18 @@ def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
 def _revoke(office: Internal, key: dict[str, Any]) -> bool:
     """Revoke a key. Returns whether it exists in the database."""
     reason = key["reason"] or (f"{key['event'].removeprefix('key_')} before a backup was restored")
-    return office.found("POST", f"keys/{quote(key['key_id'], safe='')}/revoke", {"reason": reason}) is not None
+    return office.call("POST", f"keys/{quote(key['key_id'], safe='')}/revoke", {"reason": reason}, or_none=True) is not None
 
 
 def _stop(office: Internal, kind: str, one: dict[str, Any]) -> None:
     """Freeze an account or revoke its verification. An account created after the backup is created again, for its next login."""
-    path, reason = (
-        f"accounts/{quote(one['account_id'], safe='')}",
-        {"reason": one["reason"] or f"{one['state']} before a backup was restored"},
-    )
+    path = f"accounts/{quote(one['account_id'], safe='')}"
+    reason = {"reason": one["reason"] or f"{one['state']} before a backup was restored"}
     if kind == "kyc":
         office.call("PUT", path, {"kyc": "revoked"})
         return
     action = f"{path}/{'freeze' if kind == 'frozen' else 'reset-factors'}"
-    if office.found("POST", action, reason) is None:
+    if office.call("POST", action, reason, or_none=True) is None:
         office.call("PUT", path, {"kyc": "verified"})  # leaves the state to the provider's claim: this only creates the account
         office.call("POST", action, reason)
 
