@@ -9,15 +9,15 @@ Redis has every session. Here Redis stores a hash of the cookie and a sealed rec
 """
 
 import hashlib
-import json
 import re
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from pydantic import TypeAdapter
 from redis.asyncio import Redis
 
-from admin.identity.caller import Caller, Kyc
+from admin.identity.caller import Caller
 from gateway.keys.redis_client import translated
 from gateway.keys.vault import SealBroken, Vault
 
@@ -36,13 +36,8 @@ _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 class Session:
     """A logged-in browser. Immutable: changes go through the store."""
 
-    account_id: str
-    email: str | None
-    kyc: str
-    authenticated_ms: int
-    issued_ms: int
-    login_id: str
-    """Identifies this login, even after the cookie is rotated; step-up challenges are bound to it."""
+    caller: Caller
+    """Who logged in, per the provider at that login. ``session_id`` stays when the cookie is rotated."""
     csrf_token: str
     created_ms: int
     seen_ms: int
@@ -50,21 +45,6 @@ class Session:
     """The client IP of the login, for its holder to recognize."""
     device: str = ""
     """Browser and system of that login (:mod:`admin.identity.devices`)."""
-    renewed_ms: int = 0
-    """When all other logins were ended and this one was kept."""
-
-    @property
-    def caller(self) -> Caller:
-        """Who logged in, per the provider at that login."""
-        return Caller(
-            account_id=self.account_id,
-            email=self.email,
-            kyc=Kyc(self.kyc),
-            authenticated_ms=self.authenticated_ms,
-            issued_ms=self.issued_ms,
-            session_id=self.login_id,
-            renewed_ms=self.renewed_ms,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +59,7 @@ class LoginAttempt:
 
 
 _Record = TypeVar("_Record", Session, LoginAttempt)
+_RECORDS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Session, LoginAttempt)}
 
 
 class SessionStore:
@@ -98,19 +79,8 @@ class SessionStore:
 
     async def open(self, caller: Caller, now_ms: int, *, client_ip: str | None = None, device: str = "") -> tuple[str, Session]:
         """Create a session. Returns its cookie value (43 characters, 256 random bits) and the session."""
-        session = Session(
-            account_id=caller.account_id,
-            email=caller.email,
-            kyc=caller.kyc.value,
-            authenticated_ms=caller.authenticated_ms,
-            issued_ms=caller.issued_ms,
-            login_id=secrets.token_urlsafe(16),
-            csrf_token=new_token(),
-            created_ms=now_ms,
-            seen_ms=now_ms,
-            client_ip=client_ip,
-            device=device,
-        )
+        caller = replace(caller, session_id=secrets.token_urlsafe(16), token_id="")
+        session = Session(caller=caller, csrf_token=new_token(), created_ms=now_ms, seen_ms=now_ms, client_ip=client_ip, device=device)
         token = new_token()
         await self._write(token, session, now_ms)
         await self._enter(token, session, now_ms)
@@ -123,7 +93,7 @@ class SessionStore:
         ]
         sealed = await self._ask_each([("GET", f"gerbang:session:{name}") for name in names])
         found = [self._unseal(each, Session, name) for name, each in zip(names, sealed, strict=True)]
-        live = [session for session in found if session is not None and session.account_id == account_id]
+        live = [session for session in found if session is not None and session.caller.account_id == account_id]
         return sorted((each for each in live if self._remaining_ms(each, now_ms) > 0), key=lambda each: -each.seen_ms)
 
     async def find(self, token: str, now_ms: int) -> Session | None:
@@ -150,7 +120,7 @@ class SessionStore:
 
     async def keep(self, token: str, session: Session, now_ms: int) -> str:
         """The same for the session that is kept when the account's other logins are ended."""
-        return await self.rotate(token, replace(session, renewed_ms=now_ms + 1), now_ms)
+        return await self.rotate(token, replace(session, caller=replace(session.caller, renewed_ms=now_ms + 1)), now_ms)
 
     async def close(self, token: str) -> None:
         with translated():
@@ -177,7 +147,7 @@ class SessionStore:
 
     async def _enter(self, token: str, session: Session, now_ms: int) -> None:
         """Add it to its account's list, and remove expired sessions. Closed ones are detected when the list is read."""
-        index, end_ms = _index(session.account_id), session.created_ms + self._absolute_ms
+        index, end_ms = _index(session.caller.account_id), session.created_ms + self._absolute_ms
         await self._ask_each([
             ("ZREMRANGEBYSCORE", index, "-inf", now_ms),
             ("ZADD", index, end_ms, digest(token)),
@@ -212,16 +182,17 @@ class SessionStore:
         return min(session.seen_ms + self._idle_ms, session.created_ms + self._absolute_ms) - now_ms
 
     def _seal(self, record: Session | LoginAttempt, name: str) -> bytes:
-        return self._vault.seal(json.dumps(asdict(record)).encode(), context=f"{type(record).__name__}:{name}")
+        return self._vault.seal(_RECORDS[type(record)].dump_json(record), context=f"{type(record).__name__}:{name}")
 
     def _unseal(self, sealed: object, kind: type[_Record], name: str) -> _Record | None:
         if not isinstance(sealed, bytes):
             return None
         try:
-            return kind(**json.loads(self._vault.open(sealed, context=f"{kind.__name__}:{name}")))
-        except (SealBroken, ValueError, TypeError):
+            record: _Record = _RECORDS[kind].validate_json(self._vault.open(sealed, context=f"{kind.__name__}:{name}"))
+        except (SealBroken, ValueError):
             # Written by someone else, or by a version of this service with other fields: not accepted.
             return None
+        return record
 
 
 def new_token() -> str:

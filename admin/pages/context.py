@@ -95,8 +95,8 @@ class Context:
             session = await self.services.browsers.session(request, now_ms)
             if session is None:
                 return to_login(request)
-            request[ACCOUNT] = session.account_id
-            wait_ms = self._per_account.take(session.account_id, clock.monotonic_ms())
+            request[ACCOUNT] = session.caller.account_id
+            wait_ms = self._per_account.take(session.caller.account_id, clock.monotonic_ms())
             if wait_ms:
                 raise rate_limited("Too many page requests for this account: slow down.", wait_ms)
             if request.method == "POST":

@@ -122,5 +122,5 @@ class Entrance:
             session = await self._services.browsers.session(request, clock.now_ms())
             if session is not None:
                 browser.check_csrf(form.get(browser.CSRF_FIELD, ""), session)
-                await write_language(self._services.stores, session.account_id, code)
+                await write_language(self._services.stores, session.caller.account_id, code)
         return response

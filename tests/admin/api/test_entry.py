@@ -12,6 +12,7 @@ from aiohttp.test_utils import make_mocked_request
 from admin.api.entry import Rotation
 from admin.app import CannotStart, serving
 from admin.identity.browser import SESSION, SESSION_COOKIE, Browsers
+from admin.identity.caller import Caller, Kyc
 from admin.identity.sessions import Session, SessionStore
 from deploy.local.redis import RedisServer
 from gateway.keys import redis_client
@@ -181,8 +182,8 @@ async def test_an_answer_is_given_also_when_the_session_cannot_be_rotated(own_re
     client = redis_client.connect(own_redis.url)
     browsers = Browsers(SessionStore(client, Vault.parse(new_entry("a")), idle_ms=60_000, absolute_ms=60_000), "https://exchange.example")
     request = make_mocked_request("POST", "/", headers={"Cookie": f"{SESSION_COOKIE}={'x' * 43}"})
-    session = {"account_id": "alice", "email": None, "kyc": "verified", "login_id": "a", "csrf_token": "b"}
-    request[SESSION] = Session(**session, authenticated_ms=0, issued_ms=0, created_ms=0, seen_ms=clock.now_ms())
+    caller = Caller(account_id="alice", email=None, kyc=Kyc.VERIFIED, authenticated_ms=0, issued_ms=0, session_id="a")
+    request[SESSION] = Session(caller=caller, csrf_token="b", created_ms=0, seen_ms=clock.now_ms())
     response = web.Response()
     await Rotation(browsers).after(request, response, SimpleNamespace(proof="given"))
     assert "Set-Cookie" not in response.headers

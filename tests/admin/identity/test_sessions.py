@@ -40,7 +40,7 @@ async def test_a_session_is_found_by_its_cookie_alone(store):
         kyc=Kyc.VERIFIED,
         authenticated_ms=NOW - 5,
         issued_ms=NOW - 3,
-        session_id=session.login_id,
+        session_id=session.caller.session_id,
     )
     for other in ("", "x", new_token(), token[:-1], token + "A", token + "\n", "gerbang:*"):
         assert await store.find(other, NOW + 1) is None
@@ -73,7 +73,7 @@ async def test_a_rotated_cookie_kills_the_old_one_and_keeps_what_challenges_are_
     fresh = await store.rotate(token, session, NOW + 10)
     assert await store.find(token, NOW + 11) is None
     found = await store.find(fresh, NOW + 11)
-    assert (found.login_id, found.csrf_token, found.created_ms) == (session.login_id, session.csrf_token, NOW)
+    assert (found.caller.session_id, found.csrf_token, found.created_ms) == (session.caller.session_id, session.csrf_token, NOW)
 
 
 async def test_a_closed_session_does_not_come_back_by_a_request_that_was_under_way(store):
@@ -90,7 +90,7 @@ async def test_redis_holds_neither_cookies_nor_readable_sessions(store, client):
     indexes = await client.keys("gerbang:sessions:*")
     dump = b"".join([key + b"".join(await client.zrange(key, 0, -1)) for key in indexes])
     dump += b"".join([key + await client.get(key) for key in await client.keys() if key not in indexes])
-    for secret in (token, session.csrf_token, session.login_id, state, "budi"):
+    for secret in (token, session.csrf_token, session.caller.session_id, state, "budi"):
         assert secret.encode() not in dump
 
 
@@ -144,7 +144,10 @@ async def test_an_accounts_sessions_are_listed_as_they_stand_and_no_other_accoun
     assert listed == [laptop, phone]
     assert (listed[1].client_ip, listed[1].device) == ("8.8.8.8", "Chrome · Android")
     second = await store.rotate(first, phone, NOW + 3)
-    assert [each.login_id for each in await store.of_account("budi", NOW + 3)] == [phone.login_id, laptop.login_id], "each once"
+    assert [each.caller.session_id for each in await store.of_account("budi", NOW + 3)] == [
+        phone.caller.session_id,
+        laptop.caller.session_id,
+    ], "each once"
     await store.close(second)
     assert await store.of_account("budi", NOW + 4) == [laptop]
     assert await store.of_account("budi", NOW + IDLE + 1) == []
