@@ -36,20 +36,17 @@ class Language(NamedTuple):
         """A number with the language's separators: ``1.204`` in Indonesian."""
         return format_decimal(value, locale=self.code)
 
-    @staticmethod
-    def iso(at_ms: int) -> str:
-        """RFC 3339, for machines."""
-        return datetime.fromtimestamp(at_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
     def time(self, at_ms: int) -> str:
         """Unix milliseconds as a readable time with its zone; a script converts it to the browser's zone."""
-        moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
-        return f"{format_datetime(moment, 'd MMM y HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
+        return self._formatted(at_ms, "d MMM y HH:mm")
 
     def clock(self, at_ms: int) -> str:
         """Hour and minute only."""
+        return self._formatted(at_ms, "HH:mm")
+
+    def _formatted(self, at_ms: int, pattern: str) -> str:
         moment = datetime.fromtimestamp(at_ms / 1000, self.zone)
-        return f"{format_datetime(moment, 'HH:mm', tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
+        return f"{format_datetime(moment, pattern, tzinfo=self.zone, locale=self.code)} {moment.tzname()}"
 
 
 def load_languages(locale: Path = _LOCALE) -> dict[str, Language]:

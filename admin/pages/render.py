@@ -13,6 +13,7 @@ from admin.identity.browser import SESSION
 from admin.pages import brand, texts
 from admin.pages.assets import Assets
 from admin.pages.i18n import Language, choose, load_languages
+from gateway.runtime.moments import rfc3339
 
 LANGUAGE_COOKIE = "gerbang-language"
 _LANGUAGE_COOKIE_S = 400 * 86_400  # the maximum that browsers allow (RFC 6265bis §5.5)
@@ -115,16 +116,8 @@ def _globals(language: Language, assets: Assets, settings: Pages) -> dict[str, o
         "time_zone": settings.time_zone,
         "logo_url": None if settings.logo is None else assets.url(brand.logo_name(settings.logo)),
         "number": language.number,
-        "clock_time": lambda at_ms: _clock(language, at_ms),
-        "time": lambda at_ms: _time(language, at_ms),
+        "clock_time": lambda at_ms: Markup('<time datetime="{}" data-clock>{}</time>').format(rfc3339(at_ms), language.clock(at_ms)),
+        "time": lambda at_ms: Markup('<time datetime="{}">{}</time>').format(rfc3339(at_ms), language.time(at_ms)),
         "texts": texts.labels(translate),
         "script_texts": lambda: texts.scripts(translate),
     }
-
-
-def _clock(language: Language, at_ms: int) -> Markup:
-    return Markup('<time datetime="{}" data-clock>{}</time>').format(language.iso(at_ms), language.clock(at_ms))
-
-
-def _time(language: Language, at_ms: int) -> Markup:
-    return Markup('<time datetime="{}">{}</time>').format(language.iso(at_ms), language.time(at_ms))
