@@ -112,17 +112,14 @@ async def accounts(connection: Connection, filters: Filters, page: Page, *, froz
 
     :raises InvalidRequest: the cursor is invalid
     """
-    where = _Where()
-    for condition, value in (
+    where = _where(
         ("a.id = {}", filters.account),
         ("strpos(lower(a.email), lower({})) > 0", filters.email),
         ("a.frozen = {}", frozen),
         ("a.kyc = {}", kyc),
         ("a.created_at >= {}", _time(filters.since_ms)),
         ("a.created_at < {}", _time(filters.until_ms)),
-    ):
-        if value is not None:
-            where = where.also(condition, value)
+    )
     with translated():
         count = await connection.fetchval(f"SELECT count(*) FROM accounts a {where.sql}", *where.values)  # noqa: S608  # constants, numbered parameters
         if page.cursor is not None:
@@ -134,8 +131,7 @@ async def accounts(connection: Connection, filters: Filters, page: Page, *, froz
 
 
 async def _where_keys(connection: Connection, stores: Stores, filters: Filters) -> "_Where":
-    where = _Where()
-    for condition, value in (
+    where = _where(
         ("k.account_id = {}", filters.account),
         ("strpos(lower(a.email), lower({})) > 0", filters.email),
         ("strpos(lower(k.label), lower({})) > 0", filters.label),
@@ -144,9 +140,7 @@ async def _where_keys(connection: Connection, stores: Stores, filters: Filters) 
         ("(k.ip_allowlist IS NULL) = {}", filters.unrestricted),
         ("k.created_at >= {}", _time(filters.since_ms)),
         ("k.created_at < {}", _time(filters.until_ms)),
-    ):
-        if value is not None:
-            where = where.also(condition, value)
+    )
     if filters.unused_since_ms is not None:
         with translated():
             rows = await connection.fetch(f"SELECT k.id {_KEYS} {where.sql}", *where.values)
@@ -168,21 +162,29 @@ def chunks(ids: Sequence[str]) -> Iterator[Sequence[str]]:
     return (ids[start : start + CHUNK] for start in range(0, len(ids), CHUNK))
 
 
-class _Where:
+class _Where(NamedTuple):
     """An incrementally built WHERE clause: fixed text, numbered parameters."""
 
-    def __init__(self, conditions: tuple[str, ...] = (), values: tuple[object, ...] = ()) -> None:
-        self._conditions = conditions
-        self.values = values
+    conditions: tuple[str, ...] = ()
+    values: tuple[object, ...] = ()
 
     @property
     def sql(self) -> str:
-        return f"WHERE {' AND '.join(self._conditions)}" if self._conditions else ""
+        return f"WHERE {' AND '.join(self.conditions)}" if self.conditions else ""
 
     def also(self, condition: str, *values: object) -> "_Where":
         """:param condition: with ``{}`` for each value"""
         numbers = (f"${len(self.values) + position}" for position in range(1, len(values) + 1))
-        return _Where((*self._conditions, condition.format(*numbers)), self.values + values)
+        return _Where((*self.conditions, condition.format(*numbers)), self.values + values)
+
+
+def _where(*conditions: tuple[str, object]) -> _Where:
+    """:param conditions: each with its value; ``None``: it is not set"""
+    where = _Where()
+    for condition, value in conditions:
+        if value is not None:
+            where = where.also(condition, value)
+    return where
 
 
 def to_cursor(*values: object) -> str:
