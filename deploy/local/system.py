@@ -6,7 +6,7 @@ import hashlib
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 
@@ -136,18 +136,16 @@ class System:
         upgrade(self._postgres.dsn(DATABASE))
 
     def _await_answers(self, identity_url: str) -> None:
-        questions: dict[str, Callable[[], bool]] = {
-            "identity": lambda: _answers(f"{identity_url}/health"),
-            "exchange": lambda: _answers(f"http://127.0.0.1:{self._ports.exchange}/health"),
-            "mailbox": lambda: _answers(f"{self.mailbox_url}/health"),
-            "admin": lambda: _answers(f"{self.admin_url}/openapi.json"),
-            "gateway": lambda: (
-                _answers(f"http://127.0.0.1:{self._ports.ops}/ready") and _answers(f"{self.gateway_url}/v1/markets/BTC-IDR/summary")
-            ),
+        urls = {
+            "identity": [f"{identity_url}/health"],
+            "exchange": [f"http://127.0.0.1:{self._ports.exchange}/health"],
+            "mailbox": [f"{self.mailbox_url}/health"],
+            "admin": [f"{self.admin_url}/openapi.json"],
+            "gateway": [f"http://127.0.0.1:{self._ports.ops}/ready", f"{self.gateway_url}/v1/markets/BTC-IDR/summary"],
         }
         deadline = time.monotonic() + _READY_S
-        for name, question in questions.items():
-            while not question():
+        for name, needed in urls.items():
+            while not all(map(_answers, needed)):
                 for part, words in self.ended():
                     raise StartError(f"{part} has ended ({words})")
                 if time.monotonic() > deadline:
