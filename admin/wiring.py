@@ -1,8 +1,9 @@
 """Builds the applications of the admin service's two ports."""
 
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
-from typing import Any, NamedTuple
+from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -11,7 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from admin.api import openapi, table
 from admin.api.access_log import access_log
-from admin.api.entry import Entry, Rotation
+from admin.api.entry import Entry, rotate_session
 from admin.api.handlers import AccountApi, AccountHolder
 from admin.api.operation import Dispatcher
 from admin.api.problems import DOCS_URL, finish_headers, problems
@@ -58,30 +59,19 @@ def build(
 
     :param leaving: whether the service is shutting down
     """
-    ready = _ready(stores, leaving)
-    shared = _Shared(settings, vault, stores, http, provider, Accounts(stores))
-    public = _application(settings, ready, metrics, port="public")
-    _add_public(public, shared)
-    internal = _application(settings, ready, metrics, port="internal")
-    _add_internal(internal, shared)
+    public = _application(settings, stores, metrics, leaving, port="public")
+    _add_public(public, settings, vault, stores, http=http, provider=provider)
+    internal = _application(settings, stores, metrics, leaving, port="internal")
+    _add_internal(internal, settings, stores)
     internal.router.add_get("/metrics", _metrics(metrics))
     return public, internal
 
 
-class _Shared(NamedTuple):
-    """The dependencies of both ports."""
-
-    settings: AdminSettings
-    vault: Vault
-    stores: Stores
-    http: aiohttp.ClientSession
-    provider: Provider
-    accounts: Accounts
-
-
-def _add_public(public: web.Application, shared: _Shared) -> None:
+def _add_public(
+    public: web.Application, settings: AdminSettings, vault: Vault, stores: Stores, *, http: aiohttp.ClientSession, provider: Provider
+) -> None:
     """Add the account holder's API, the pages, the guide, and the reports of leaked secrets."""
-    settings, vault, stores, http, provider, accounts = shared
+    accounts = Accounts(stores)
     trusted, timeout_s = settings.client_ip.trusted_proxies, _timeout_s(settings)
 
     def address_of(request: web.Request) -> str | None:
@@ -96,7 +86,7 @@ def _add_public(public: web.Application, shared: _Shared) -> None:
     keys = KeyService(stores, vault, step_up, settings.keys, kyc_help_url=settings.kyc.help_url)
     api = AccountApi(stores, keys, enrolment, PasskeyEnrolment(stores, vault, enrolment, party), step_up)
     entry = Entry((verifier.bearer, browsers.authenticate), accounts, settings.limits)
-    dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, Rotation(browsers).after)
+    dispatcher: Dispatcher[AccountHolder] = Dispatcher(entry.admit, trusted, timeout_s, partial(rotate_session, browsers))
     public.add_routes(dispatcher.routes(table.operations(api)))
     described = _document(api, settings)
     public.router.add_get("/openapi.json", docs.json_handler(described))
@@ -115,12 +105,11 @@ def _add_public(public: web.Application, shared: _Shared) -> None:
     docs.setup(public, settings, described, browsers)
 
 
-def _add_internal(internal: web.Application, shared: _Shared) -> None:
+def _add_internal(internal: web.Application, settings: AdminSettings, stores: Stores) -> None:
     """Add the back office's API."""
-    settings, stores = shared.settings, shared.stores
     tokens, trusted = ServiceTokens(settings.internal.named), settings.client_ip.trusted_proxies
     dispatcher: Dispatcher[str] = Dispatcher(tokens, trusted, _timeout_s(settings))
-    api = InternalApi(stores, shared.accounts, KeyOperations(stores))
+    api = InternalApi(stores, Accounts(stores), KeyOperations(stores))
     internal.add_routes(dispatcher.routes(internal_table.operations(api)))
 
 
@@ -128,7 +117,9 @@ def _timeout_s(settings: AdminSettings) -> float:
     return settings.limits.request_timeout_ms / 1000
 
 
-def _application(settings: AdminSettings, ready: Handler, metrics: AdminMetrics, *, port: str) -> web.Application:
+def _application(
+    settings: AdminSettings, stores: Stores, metrics: AdminMetrics, leaving: Callable[[], bool], *, port: str
+) -> web.Application:
     trusted = settings.client_ip.trusted_proxies
     application = web.Application(
         middlewares=[access_log(settings.telemetry.access_log, trusted, metrics, port=port), problems],
@@ -140,17 +131,13 @@ def _application(settings: AdminSettings, ready: Handler, metrics: AdminMetrics,
     async def health(_request: web.Request) -> web.Response:
         return web.json_response({"status": "alive"})
 
-    application.router.add_get("/health", health)
-    application.router.add_get("/ready", ready)
-    return application
-
-
-def _ready(stores: Stores, leaving: Callable[[], bool]) -> Handler:
-    async def serve(_request: web.Request) -> web.Response:
+    async def ready(_request: web.Request) -> web.Response:
         missing = [*(["shutting down"] if leaving() else []), *await stores.missing()]
         return web.json_response({"status": "unready" if missing else "ready", "missing": missing}, status=503 if missing else 200)
 
-    return serve
+    application.router.add_get("/health", health)
+    application.router.add_get("/ready", ready)
+    return application
 
 
 def _metrics(metrics: AdminMetrics) -> Handler:

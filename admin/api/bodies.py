@@ -192,8 +192,8 @@ class KeyCreation(KeyMembers, Proven):
     """A key to create, with the answer to a challenge made for exactly these members."""
 
 
-class TotpCreation(Proven):
-    """A new authenticator app. A proof (intent ``add_factor``) is needed unless it is the first factor."""
+class FactorCreation(Proven):
+    """A new authenticator app or passkey. A proof (intent ``add_factor``) is needed unless it is the first factor."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "My phone"}]})
 
@@ -202,14 +202,6 @@ class TotpCreation(Proven):
 
 class TotpConfirmation(Body):
     code: Annotated[str, Field(max_length=16, examples=["123456"])]
-
-
-class PasskeyCreation(Proven):
-    """A new passkey. A proof (intent ``add_factor``) is needed unless it is the first factor."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "My phone"}]})
-
-    name: str | None = None
 
 
 class PasskeyRegistration(Body):

@@ -57,17 +57,14 @@ class Entry:
         raise Unauthenticated.because("Send a token of the identity provider: Authorization: Bearer TOKEN.", token_given=False)
 
 
-class Rotation:
-    """Replaces a session's cookie after every proof, so that one stolen earlier becomes useless."""
+async def rotate_session(browsers: Browsers, request: web.Request, response: web.Response, body: object) -> None:
+    """Replace a session's cookie after every proof, so that one stolen earlier becomes useless.
 
-    def __init__(self, browsers: Browsers) -> None:
-        self._browsers = browsers
-
-    async def after(self, request: web.Request, response: web.Response, body: object) -> None:
-        """A ``Dispatcher.done``. If Redis is unavailable the session keeps its cookie: the answer may contain a one-time secret."""
-        if getattr(body, "proof", None) is None:
-            return
-        try:
-            await self._browsers.rotate(request, response)
-        except StoreUnavailable as error:
-            _log.warning("session_not_rotated", reason=str(error))
+    If Redis is unavailable the session keeps its cookie: the answer may contain a one-time secret.
+    """
+    if getattr(body, "proof", None) is None:
+        return
+    try:
+        await browsers.rotate(request, response)
+    except StoreUnavailable as error:
+        _log.warning("session_not_rotated", reason=str(error))

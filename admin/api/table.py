@@ -43,7 +43,7 @@ def _factors(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
     return (
         Operation(
             "POST", "/api/v1/factors/totp", "beginTotp", "Begin to enrol an authenticator app",
-            api.begin_totp, body=bodies.TotpCreation, status=201, refusals=_FIRST_OR_PROVEN,
+            api.begin_totp, body=bodies.FactorCreation, status=201, refusals=_FIRST_OR_PROVEN,
         ),
         Operation(
             "POST", "/api/v1/factors/totp/{id}/confirm", "confirmTotp",
@@ -52,7 +52,7 @@ def _factors(api: AccountApi) -> tuple[Operation[AccountHolder], ...]:
         ),
         Operation(
             "POST", "/api/v1/factors/passkeys/options", "beginPasskey", "Begin to enrol a passkey: what navigator.credentials.create takes",
-            api.begin_passkey, body=bodies.PasskeyCreation, refusals=_FIRST_OR_PROVEN,
+            api.begin_passkey, body=bodies.FactorCreation, refusals=_FIRST_OR_PROVEN,
         ),
         Operation(
             "POST", "/api/v1/factors/passkeys", "addPasskey",

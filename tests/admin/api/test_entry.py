@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 
-from admin.api.entry import Rotation
+from admin.api.entry import rotate_session
 from admin.app import CannotStart, serving
 from admin.identity.browser import SESSION, SESSION_COOKIE, Browsers
 from admin.identity.caller import Caller, Kyc
@@ -185,6 +185,6 @@ async def test_an_answer_is_given_also_when_the_session_cannot_be_rotated(own_re
     caller = Caller(account_id="alice", email=None, kyc=Kyc.VERIFIED, authenticated_ms=0, issued_ms=0, session_id="a")
     request[SESSION] = Session(caller=caller, csrf_token="b", created_ms=0, seen_ms=clock.now_ms())
     response = web.Response()
-    await Rotation(browsers).after(request, response, SimpleNamespace(proof="given"))
+    await rotate_session(browsers, request, response, SimpleNamespace(proof="given"))
     assert "Set-Cookie" not in response.headers
     await client.aclose()
