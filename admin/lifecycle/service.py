@@ -111,13 +111,14 @@ class KeyService:
                 await self._step_up.redeem(connection, account, Attempt(caller, new.intent(), proof, provenance))
                 record = _record(new, account.id, provenance.now_ms)
                 await store.insert(connection, record, self._vault)
+                key = await self._own(connection, caller, record.key_id)
                 detail = dict(new.intent().members)
                 await audit.append(connection, _entry(Event.KEY_CREATED, account.id, provenance, record.key_id, **detail))
         except REFUSED_CREATIONS as refusal:
             await self.note_refusal(caller, refusal, provenance)
             raise
         await self._stores.invalidate([record.key_id])  # a gateway may have cached that it does not exist
-        return Created(view=KeyView(key=_stored(record), status="active"), secret=record.secret)
+        return Created(view=KeyView(key=key, status="active"), secret=record.secret)
 
     async def delete(self, caller: Caller, key_id: str, proof: Proof | None, provenance: Provenance) -> None:
         """Delete a key and notify the gateways.
@@ -199,22 +200,6 @@ def _record(new: NewKey, account_id: str, now_ms: int) -> KeyRecord:
         created_ms=now_ms,
         expires_ms=None if new.expires_in_days is None else now_ms + new.expires_in_days * _DAY_MS,
         frozen=False,
-    )
-
-
-def _stored(record: KeyRecord) -> StoredKey:
-    return StoredKey(
-        key_id=record.key_id,
-        account_id=record.account_id,
-        label=record.label,
-        scopes=record.scopes,
-        algorithm=record.algorithm,
-        public_key=record.public_key,
-        ip_allowlist=record.ip_allowlist,
-        created_ms=record.created_ms,
-        expires_ms=record.expires_ms,
-        revoked_ms=None,
-        revoked_reason=None,
     )
 
 
