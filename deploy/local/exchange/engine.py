@@ -47,10 +47,6 @@ class Exchange:
                 self.books[order.market].remove(order)
         return account
 
-    def holder(self, order: Order) -> Account:
-        """The account that placed an order."""
-        return self._accounts[order.account_id]
-
     def advance(self, now_ms: int) -> None:
         """Advance price, public trades and resting orders to this moment."""
         step = now_ms // STEP_MS
@@ -177,7 +173,7 @@ class Exchange:
         return fills
 
     def _book_fill(self, fill: Fill) -> None:
-        order, account = fill.order, self.holder(fill.order)
+        order, account = fill.order, self._accounts[fill.order.account_id]
         if fill.maker and fill.quantity == order.remaining:
             self.books[order.market].remove(order)
         account.fill(fill)

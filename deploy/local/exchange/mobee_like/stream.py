@@ -1,6 +1,7 @@
 """``/ws``: Mobee's stream, behind the gateway's message admission."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from deploy.local.exchange.account import Account
@@ -17,10 +18,9 @@ from gateway.runtime import clock
 _MAX_EVENTS = 100
 """Maximum events in one message."""
 _RECENT = 20
-Tell = Callable[[], Any]
-"""Returns an event's current data."""
-Source = tuple[Topic, Callable[[Any], Any]]
-"""A topic, and the conversion of its events to data."""
+Tell = Callable[[Any], Any]
+"""Converts an event of the feed to data; ``None``: returns the initial data of a subscription."""
+Source = tuple[Topic, Tell]
 
 
 class StreamSession(Session):
@@ -64,7 +64,7 @@ class StreamSession(Session):
         for event in events:
             try:
                 if method == "subscribe":
-                    first += self._subscribe(event, account_id)
+                    first += [(event, tell) for tell in self._subscribe(event, account_id)]
                 else:
                     self._unsubscribe(event)
                 told = {"status": "success", "message": "Subscribed." if method == "subscribe" else "Unsubscribed."}
@@ -73,29 +73,28 @@ class StreamSession(Session):
             done.append({"event": event[:64], **told})
         self._say({"method": method, "events": done})
         for event, tell in first:
-            self._tell(event, tell())
+            self._tell(event, tell(None))
 
-    def _subscribe(self, event: str, account_id: str | None) -> list[tuple[str, Tell]]:
-        """Subscribe. Returns the initial data to send.
+    def _subscribe(self, event: str, account_id: str | None) -> list[Tell]:
+        """Subscribe, unless it is subscribed already. Returns what tells the initial data.
 
         :raises OrderRefused: there is no such event, or nobody is logged in
         """
         if event in self._subscribed:
-            return [(event, tell) for tell in self._first(event, self._subscribed[event][0])]
-        code = event.partition(".")[0]
-        private = code in ("BL", "PO")
+            return [tell for _, tell in self._sources(event, self._subscribed[event][0])]
+        private = event.partition(".")[0] in ("BL", "PO")
         if private and account_id is None:
             raise OrderRefused("not_authenticated", "Access denied.")
-        topics: list[Topic] = []
+        sources, topics = self._sources(event, account_id), list[Topic]()
         try:
-            for number, (topic, told) in enumerate(self._sources(event, account_id)):
-                self.socket.listen(topic, f"{event} {number}", self._listener(event, told))
+            for number, (topic, tell) in enumerate(sources):
+                self.socket.listen(topic, f"{event} {number}", self._listener(event, tell))
                 topics.append(topic)
         except OrderRefused:
             self._leave(event, topics)
             raise
         self._subscribed[event] = (account_id if private else None, topics)
-        return [(event, tell) for tell in self._first(event, account_id)]
+        return [tell for _, tell in sources]
 
     def _unsubscribe(self, event: str) -> None:
         if event not in self._subscribed:
@@ -111,11 +110,8 @@ class StreamSession(Session):
         for event in [event for event, (account_id, _) in self._subscribed.items() if account_id is not None]:
             self._unsubscribe(event)
 
-    def _listener(self, event: str, told: Callable[[Any], Any]) -> Callable[[Any], None]:
-        def listener(what: Any) -> None:
-            self._tell(event, told(what))
-
-        return listener
+    def _listener(self, event: str, tell: Tell) -> Callable[[Any], None]:
+        return lambda what: self._tell(event, tell(what))
 
     def _sources(self, event: str, account_id: str | None) -> list[Source]:
         """The sources of an event's data.
@@ -123,49 +119,36 @@ class StreamSession(Session):
         :raises OrderRefused: there is no such event
         """
         code, _, rest = event.partition(".")
-        books = self._exchange.books
         if code == "MK" and not rest:
             # Markets are updated in order: after the last one, all are.
             return [(("price", next(reversed(MARKETS))), lambda _: self._markets())]
         if code == "OB":
-            return [(("book", market.symbol), lambda moved: formats.order_book(books[moved])) for market in _markets_named(rest)]
+            return [(("book", market.symbol), partial(self._book, market)) for market in _markets_named(rest)]
         if code == "RT":
-            return [(("trades", market.symbol), _trades_of(market)) for market in _markets_named(rest)]
+            return [(("trades", market.symbol), partial(self._trades, market)) for market in _markets_named(rest)]
         if code == "BL" and rest in ("", "ALL", *CURRENCIES):
-            return [(("balances", account_id or ""), lambda told: _wallets(told[0], rest))]
+            return [(("balances", account_id or ""), lambda _: _wallets(self._exchange.account(account_id or ""), rest))]
         if code == "PO":
             markets = _markets_named(rest)
-            return [(("orders", account_id or ""), lambda execution: _pending(self._exchange.holder(execution.order), markets))]
+            return [(("orders", account_id or ""), lambda _: _pending(self._exchange.account(account_id or ""), markets))]
         raise OrderRefused("unknown_event", "Unknown event.")
-
-    def _first(self, event: str, account_id: str | None) -> list[Tell]:
-        """The initial data for a new subscription."""
-        code, _, rest = event.partition(".")
-        if code == "MK":
-            return [self._markets]
-        if code == "BL":
-            return [lambda: _wallets(self._exchange.account(account_id or ""), rest)]
-        if code == "PO":
-            return [lambda: _pending(self._exchange.account(account_id or ""), _markets_named(rest))]
-        tell = self._recent if code == "RT" else lambda market: formats.order_book(self._exchange.books[market])
-        return [lambda market=market: tell(market) for market in _markets_named(rest)]  # type: ignore[misc]
 
     def _markets(self) -> list[dict[str, Any]]:
         now_ms = clock.now_ms()
         return [formats.streamed_market(book, now_ms) for book in self._exchange.books.values()]
 
-    def _recent(self, market: Market) -> list[dict[str, Any]]:
-        return [formats.trade(market, trade) for trade in list(self._exchange.trades(market))[-_RECENT:]]
+    def _book(self, market: Market, _moved: object) -> dict[str, Any]:
+        return formats.order_book(self._exchange.books[market])
+
+    def _trades(self, market: Market, trade: Trade | None) -> list[dict[str, Any]]:
+        trades = list(self._exchange.trades(market))[-_RECENT:] if trade is None else [trade]
+        return [formats.trade(market, each) for each in trades]
 
     def _tell(self, event: str, data: object) -> None:
         self._say({"method": "stream", "event": event, "data": data})
 
     def _say(self, message: dict[str, Any]) -> None:
         self.socket.send(message, formats.as_numbers)
-
-
-def _trades_of(market: Market) -> Callable[[Trade], list[dict[str, Any]]]:
-    return lambda trade: [formats.trade(market, trade)]
 
 
 def _wallets(account: Account, currency: str) -> list[dict[str, Any]]:
