@@ -5,7 +5,7 @@ import tomllib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -29,11 +29,11 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
     \b
     Example: gerbang check config/gateway.toml --explain "GET /v1/markets/BTC-IDR/summary"
     """
-    raw = _raw(file)
+    raw = tables_of(file)
     with _stand_ins(raw, strict=strict) as notes:
         for note in notes:
             click.echo(f"note: {note}", err=True)
-        if _is_admin(raw):
+        if is_admin(raw):
             from admin.config import load_settings
 
             if explain is not None:
@@ -106,12 +106,7 @@ def _method(name: str, rule: "Route") -> str:
     return f"{name:32} scope {rule.scope:7} weight {rule.weight:<5} replay {'strict' if rule.strict_replay else 'off'}"
 
 
-def kind_of(file: Path) -> Literal["gateway", "admin"]:
-    """Which service's configuration it is; a gateway's when that cannot be determined."""
-    return "admin" if _is_admin(_raw(file)) else "gateway"
-
-
-def _raw(file: Path) -> dict[str, Any]:
+def tables_of(file: Path) -> dict[str, Any]:
     """The file's tables; empty if it cannot be read, which validation reports."""
     try:
         return tomllib.loads(file.read_text())
@@ -119,7 +114,8 @@ def _raw(file: Path) -> dict[str, Any]:
         return {}
 
 
-def _is_admin(raw: dict[str, Any]) -> bool:
+def is_admin(raw: dict[str, Any]) -> bool:
+    """Whether it is an admin service's configuration; a gateway's when that cannot be determined."""
     return "routes" not in raw and bool({"oidc", "internal", "public_url"} & raw.keys())
 
 

@@ -22,7 +22,9 @@ def example(service: str) -> None:
     \b
     Example: gerbang config example gateway > gateway.toml
     """
-    click.echo(_example(service).read_text(encoding="utf-8"), nl=False)
+    installed = _HERE / "examples" / f"{service}.toml"
+    file = installed if installed.exists() else _HERE.parent / "config" / installed.name  # in a checkout
+    click.echo(file.read_text(encoding="utf-8"), nl=False)
 
 
 @config.command()
@@ -39,9 +41,3 @@ def schema(service: str) -> None:
     model = GatewaySettings if service == "gateway" else AdminSettings
     found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **model.model_json_schema()}
     click.echo(json.dumps({**found, "title": f"{service}.toml of Gerbang"}, indent=2, ensure_ascii=False))
-
-
-def _example(service: str) -> Path:
-    """The example's path: in the installed package, or in the repository's ``config/``."""
-    installed = _HERE / "examples" / f"{service}.toml"
-    return installed if installed.exists() else _HERE.parent / "config" / f"{service}.toml"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from deploy.cli.checking import kind_of
+from deploy.cli.checking import is_admin, tables_of
 
 if TYPE_CHECKING:
     from admin.config import AdminSettings
@@ -40,7 +40,7 @@ def doctor(path: Path, as_json: bool) -> None:
 
 def _settings(path: Path) -> "GatewaySettings | AdminSettings":
     """:raises ConfigError: the configuration itself cannot be used"""
-    if kind_of(path) == "admin":
+    if is_admin(tables_of(path)):
         from admin.config import load_settings
 
         return load_settings(path)
