@@ -8,9 +8,7 @@ from admin import audit
 from admin.api import answers, bodies
 from admin.api.bodies import Body
 from admin.api.operation import Call
-from admin.errors import (
-    ImmutableKey,
-)
+from admin.errors import ImmutableKey
 from admin.identity import accounts
 from admin.identity.accounts import Account
 from admin.identity.caller import Caller

@@ -147,19 +147,15 @@ class Accounts:
             await connection.execute(_ENSURE, account_id)
             before = await lock(connection, account_id)
             kyc = Kyc.REVOKED if decision is Kyc.REVOKED else before.kyc_claim
-            touched = await _set_kyc(connection, before, kyc, Actor.OPERATOR, provenance)
+            touched = await _change(connection, before, Event.KYC_CHANGED, kyc.value, Actor.OPERATOR, provenance=provenance)
         await self._stores.invalidate(touched)
 
     async def set_tier(self, account_id: str, tier: str | None, provenance: Provenance) -> None:
         """Set the tier of an account, which is created if unknown. Idempotent."""
-        touched: list[str] = []
         async with self._stores.transaction() as connection:
             await connection.execute(_ENSURE, account_id)
             before = await lock(connection, account_id)
-            if before.tier != tier:
-                await connection.execute("UPDATE accounts SET tier = $2 WHERE id = $1", account_id, tier)
-                touched = await _key_ids(connection, account_id)
-                await audit.append(connection, _tier_changed(before, tier, provenance))
+            touched = await _change(connection, before, Event.TIER_CHANGED, tier, Actor.OPERATOR, provenance=provenance)
         await self._stores.invalidate(touched)
 
     async def set_frozen(self, account_id: str, frozen: bool, reason: str | None, provenance: Provenance) -> bool:
@@ -199,38 +195,22 @@ async def _note_claims(connection: Connection, caller: Caller, provenance: Prove
         if _is_news(account, caller):
             await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
             if account.kyc is not Kyc.REVOKED:  # the back office's decision is stricter than any claim
-                touched = await _set_kyc(connection, account, caller.kyc, Actor.PROVIDER, provenance)
-        noted = await find(connection, caller.account_id)
-    if noted is None:
-        raise _no_account()
-    return noted, touched
+                touched = await _change(connection, account, Event.KYC_CHANGED, caller.kyc.value, Actor.PROVIDER, provenance=provenance)
+        return await lock(connection, caller.account_id), touched
 
 
-async def _set_kyc(connection: Connection, before: Account, kyc: Kyc, actor: Actor, provenance: Provenance) -> list[str]:
-    """Set the state. Returns the ids of the affected keys."""
-    if before.kyc is kyc:
+async def _change(
+    connection: Connection, before: Account, event: Event, value: str | None, actor: Actor, *, provenance: Provenance
+) -> list[str]:
+    """Set the KYC state or the tier, unless it is the same. Returns the ids of the affected keys."""
+    old, statement = (before.kyc.value, _SET_KYC) if event is Event.KYC_CHANGED else (before.tier, _SET_TIER)
+    if old == value:
         return []
-    await connection.execute("UPDATE accounts SET kyc = $2 WHERE id = $1", before.id, kyc.value)
+    await connection.execute(statement, before.id, value)
     touched = await _key_ids(connection, before.id)
-    entry = Entry(
-        provenance=provenance,
-        event=Event.KYC_CHANGED,
-        actor=actor,
-        account_id=before.id,
-        detail={"from": before.kyc.value, "to": kyc.value},
-    )
-    await audit.append(connection, entry)
+    detail = {"from": old, "to": value}
+    await audit.append(connection, Entry(provenance=provenance, event=event, actor=actor, account_id=before.id, detail=detail))
     return touched
-
-
-def _tier_changed(before: Account, tier: str | None, provenance: Provenance) -> Entry:
-    return Entry(
-        provenance=provenance,
-        event=Event.TIER_CHANGED,
-        actor=Actor.OPERATOR,
-        account_id=before.id,
-        detail={"from": before.tier, "to": tier},
-    )
 
 
 async def _key_ids(connection: Connection, account_id: str) -> list[str]:
@@ -251,6 +231,8 @@ _FIND = """
     SELECT id, email, kyc, kyc_claim, frozen, claims_ms, proof_failures, locked_until_ms, logins_after_ms, tier
       FROM accounts WHERE id = $1
 """
+_SET_KYC = "UPDATE accounts SET kyc = $2 WHERE id = $1"
+_SET_TIER = "UPDATE accounts SET tier = $2 WHERE id = $1"
 _LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 # A login without an address, or with an unverified one, does not replace the known address.

@@ -24,7 +24,7 @@ from admin.identity.sessions import Session
 from admin.lifecycle.service import KeyService
 from admin.pages import texts
 from admin.pages.i18n import Language
-from admin.pages.models import AccountView, account_view
+from admin.pages.models import AccountView
 from admin.pages.render import Renderer
 from admin.relay import LOOPBACK
 from admin.stepup.enrolment import Enrolment
@@ -138,13 +138,9 @@ class Context:
     async def overview(self, visit: Visit, key_count: int) -> tuple[AccountView, list[Factor], int | None]:
         """The account for a template, its factors, and the number of recovery codes left."""
         owned, codes_left = await self.services.enrolment.factors(visit.account.id)
-        view = account_view(
-            visit.account,
-            owned,
-            help_url=self.services.settings.kyc.help_url,
-            key_limit=self.services.keys.key_limit,
-            key_count=key_count,
-        )
+        kinds = tuple(dict.fromkeys(factor.kind.value for factor in owned))
+        help_url, key_limit = self.services.settings.kyc.help_url, self.services.keys.key_limit
+        view = AccountView(visit.account.kyc.value, visit.account.frozen, kinds, help_url, key_limit, key_count)
         return view, owned, codes_left
 
     async def form(self, request: web.Request) -> Mapping[str, str]:

@@ -7,13 +7,11 @@ from typing import NamedTuple
 from urllib.parse import urlencode
 
 from admin.audit import Actor, Recorded
-from admin.identity.accounts import Account
 from admin.lifecycle.addresses import MAX_ADDRESSES, parse_allowlist
 from admin.lifecycle.service import KeyView
 from admin.pages import texts
 from admin.pages.chart import Chart, Hour, draw
 from admin.pages.i18n import Language
-from admin.stepup.factors import Factor
 from gateway.keys.ids import masked
 from gateway.keys.record import Scope
 from gateway.keys.usage import Refused
@@ -114,11 +112,6 @@ class EventRow(NamedTuple):
     client_ip: str | None
     by_owner: bool
     """Whether the account's holder did it; only then is the address shown."""
-
-
-def account_view(account: Account, owned: Sequence[Factor], *, help_url: str | None, key_limit: int, key_count: int) -> AccountView:
-    kinds = tuple(dict.fromkeys(factor.kind.value for factor in owned))
-    return AccountView(account.kyc.value, account.frozen, kinds, help_url, key_limit, key_count)
 
 
 def key_card(view: KeyView, language: Language, now_ms: int) -> KeyCard:

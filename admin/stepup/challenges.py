@@ -4,7 +4,7 @@ import secrets
 from dataclasses import dataclass
 
 from admin.identity.caller import Caller
-from admin.stepup.intent import Action, Intent
+from admin.stepup.intent import Intent
 from admin.stepup.proof import Wrong
 from gateway.keys.postgres import Connection, translated
 
@@ -17,7 +17,6 @@ class Challenge:
     """One challenge."""
 
     id: str
-    action: Action
     nonce: bytes
     """32 random bytes: the WebAuthn challenge."""
     expires_ms: int
@@ -28,9 +27,7 @@ async def open_challenge(connection: Connection, caller: Caller, intent: Intent,
 
     :raises StoreUnavailable: PostgreSQL did not answer
     """
-    challenge = Challenge(
-        id=f"chl_{secrets.token_urlsafe(16)}", action=intent.action, nonce=secrets.token_bytes(32), expires_ms=now_ms + LIFETIME_MS
-    )
+    challenge = Challenge(id=f"chl_{secrets.token_urlsafe(16)}", nonce=secrets.token_bytes(32), expires_ms=now_ms + LIFETIME_MS)
     with translated():
         await connection.execute(_REMOVE_OLD, caller.account_id, now_ms - _KEPT_MS)
         await connection.execute(
@@ -59,7 +56,7 @@ async def read(connection: Connection, caller: Caller, intent: Intent, challenge
         return Wrong.CHALLENGE_EXPIRED
     if row["intent_digest"] != intent.digest():
         return Wrong.OTHER_INTENT
-    return Challenge(id=challenge_id, action=Action(row["action"]), nonce=row["nonce"], expires_ms=row["expires_ms"])
+    return Challenge(id=challenge_id, nonce=row["nonce"], expires_ms=row["expires_ms"])
 
 
 async def use(connection: Connection, caller: Caller, intent: Intent, challenge_id: str, now_ms: int) -> bool:
@@ -81,7 +78,7 @@ _OPEN = """
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 """
 _READ = """
-    SELECT action, intent_digest, nonce, expires_ms, used_ms FROM step_up_challenges
+    SELECT intent_digest, nonce, expires_ms, used_ms FROM step_up_challenges
      WHERE id = $1 AND account_id = $2 AND session_id IS NOT DISTINCT FROM $3
 """
 _USE = """

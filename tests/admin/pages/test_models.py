@@ -1,7 +1,6 @@
 """What templates are given: prefilled forms, reasons, what a refusal lacks, and whose address is shown."""
 
 from ipaddress import ip_address
-from types import SimpleNamespace
 
 import pytest
 
@@ -85,8 +84,7 @@ def test_an_operators_address_is_not_shown_to_the_owner():
 
 
 def test_why_no_key_can_be_created_is_the_most_final_reason():
-    account = SimpleNamespace(kyc=SimpleNamespace(value="verified"), frozen=False)
-    view = models.account_view(account, [], help_url=None, key_limit=1, key_count=1)
+    view = models.AccountView(kyc="verified", frozen=False, factors=(), help_url=None, key_limit=1, key_count=1)
     assert (view.why_not, view.may_create) == ("factor", False)
     assert view._replace(factors=("totp",)).why_not == "limit"
     assert view._replace(kyc="none").why_not == "kyc"
