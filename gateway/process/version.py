@@ -32,7 +32,7 @@ class Configuration(NamedTuple):
 
         :raises ConfigError: a certificate cannot be read
         """
-        written = plain.serialize(settings)
+        written: dict[str, Any] = plain.serialize(settings)
         return cls(settings, routes, _version(settings, written), written)
 
     @classmethod
@@ -41,7 +41,7 @@ class Configuration(NamedTuple):
 
         :raises ConfigError: a certificate cannot be read
         """
-        settings = plain.deserialize(written)
+        settings: GatewaySettings = plain.deserialize(written)
         routes = RouteTable.compile(settings.routes, settings.methods)
         return cls(settings, routes, _version(settings, written), written)
 
