@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -46,6 +46,4 @@ def _buckets(numbers: list[float]) -> list[tuple[str, float]]:
 
 def render(snapshots: Sequence[Snapshot]) -> bytes:
     """Prometheus text exposition format of several processes' snapshots."""
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Exposition(merge(snapshots)))
-    return generate_latest(registry)
+    return generate_latest(_Exposition(merge(snapshots)))

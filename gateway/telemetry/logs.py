@@ -16,31 +16,15 @@ from typing import Any, ClassVar
 
 import structlog
 
-HIDDEN = frozenset(
-    {
-        "secret",
-        "signature",
-        "authorization",
-        "cookie",
-        "set_cookie",
-        "password",
-        "passwd",
-        "token",
-        "id_token",
-        "query",
-        "dsn",
-        "body",
-        "totp",
-        "recovery_code",
-        "assertion",
-    }
-)
+HIDDEN = frozenset({
+    "secret", "signature", "authorization", "cookie", "set_cookie", "password", "passwd", "token", "id_token", "query", "dsn", "body",
+    "totp", "recovery_code", "assertion",
+})  # fmt: skip
 """Names of values that are never logged, in lower case with ``_`` for ``-``."""
 
 _SECRET = re.compile(r"gbs_[0-9A-Za-z]+")
 _USERINFO = re.compile(r"(?<=://)[^/@\s\"']+@")
 _QUERY = re.compile(r"\?[^\s\"'?]*=[^\s\"']*")
-_LEVELS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _log = structlog.get_logger("access")
 REFUSALS_PER_SECOND = 20
 """Refusals per second that each process logs when no share of requests is logged."""
@@ -148,11 +132,11 @@ def configure_logging(level: str, *, descriptor: int = 2, **always: object) -> N
             redact,
             structlog.processors.JSONRenderer(default=str),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(_LEVELS[level]),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=lambda *_args: sink,
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(level=max(_LEVELS[level], logging.INFO), handlers=[_Bridge()], force=True)
+    logging.basicConfig(level=max(logging.getLevelNamesMapping()[level.upper()], logging.INFO), handlers=[_Bridge()], force=True)
 
 
 class AccessLog:

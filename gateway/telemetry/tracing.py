@@ -28,15 +28,12 @@ _TRACEPARENT = re.compile(rb"(?!ff|00.{53}.)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-
 
 def check_installed(_endpoint: str) -> None:
     """:raises ConfigError: ``gerbang[traces]`` is not installed"""
-    if not all(map(_is_found, ("opentelemetry", "opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http"))):
-        raise ConfigError([ConfigProblem("telemetry.traces", "OpenTelemetry is not installed: pip install gerbang[traces]")])
-
-
-def _is_found(module: str) -> bool:
     try:
-        return find_spec(module) is not None
+        found = find_spec("opentelemetry.exporter.otlp.proto.http")  # requires the others
     except ModuleNotFoundError:  # not even its parent package
-        return False
+        found = None
+    if found is None:
+        raise ConfigError([ConfigProblem("telemetry.traces", "OpenTelemetry is not installed: pip install gerbang[traces]")])
 
 
 class Trace:
