@@ -22,7 +22,7 @@ from gateway.admission.principal import Principal
 from gateway.admission.refusals import Refusals
 from gateway.admission.routes import Route, RouteTable
 from gateway.admission.services import Services
-from gateway.admission.sessions import SESSIONS, Message, Shape
+from gateway.admission.sessions import SESSIONS, Message
 from gateway.errors import (
     AmbiguousPath,
     InternalError,
@@ -87,20 +87,6 @@ class Gate:
         if route.maintenance:
             rules.check_open(route)
         return route
-
-    def message(
-        self, text: bytes, route: Route, *, client: Request, key_id: str, received_ms: int, request_id: str,
-        shapes: list[Shape] | None = None,
-    ) -> Message:  # fmt: skip
-        """Parse one message of a session.
-
-        :param text: valid UTF-8
-        :param client: the handshake request of the session
-        :param key_id: the key that the session has logged in with; ``""``: none
-        :param shapes: see :meth:`SessionDialect.read`
-        :raises MalformedRequest: it is not JSON, or is JSON that parsers could read differently
-        """
-        return SESSIONS[route.session].read(text, client, key_id, received_ms, request_id, shapes)
 
     def method(self, message: Message, route: Route) -> Route:
         """The rule that applies to a session's message.

@@ -29,7 +29,7 @@ class RedisPolicy:
         self._task: asyncio.Task[None] | None = None
         self.evicting = ""
         """The eviction policy; ``""`` if Redis does not evict, or does not tell."""
-        metrics.probes.append(self._count)
+        self._metrics = metrics
 
     async def start(self) -> None:
         """Read it once, then periodically in the background."""
@@ -49,18 +49,15 @@ class RedisPolicy:
                     info = await self._redis.info("memory")
         except StoreUnavailable:
             return
-        wrong = sorted({policy for policy in _policies(info) if policy != "noeviction"})
-        evicting = ", ".join(wrong)
+        evicting = ", ".join(sorted(set(_policies(info)) - {"noeviction"}))
         if evicting and evicting != self.evicting:
             _log.error("redis_evicts", policy=evicting, advice="set maxmemory-policy noeviction: an evicted claim allows a replay")
         self.evicting = evicting
+        self._metrics.redis_evicts = int(bool(evicting))
 
     async def _watch(self) -> None:
         await asyncio.sleep(PERIOD_SECONDS)
         await self.read()
-
-    def _count(self, metrics: Metrics) -> None:
-        metrics.redis_evicts = int(bool(self.evicting))
 
 
 def _policies(info: dict[str, Any]) -> list[str]:

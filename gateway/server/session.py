@@ -241,10 +241,8 @@ class Session(Tunnel):
         try:
             route = self._current_route()
             gate = self._serving.gate
-            decision.message = message = gate.message(
-                text, route, client=self._client, key_id=self._key_id, received_ms=clock.now_ms(), request_id=decision.request_id,
-                shapes=self._shapes,
-            )  # fmt: skip
+            dialect = SESSIONS[route.session]
+            decision.message = message = dialect.read(text, self._client, self._key_id, clock.now_ms(), decision.request_id, self._shapes)
             decided = drive(gate, message, gate.method(message, route), decision.settled)
             if isinstance(decided, Admitted):
                 decision.admitted, decision.known = decided, True

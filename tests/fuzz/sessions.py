@@ -95,7 +95,7 @@ def _talk(dialect: str, pieces: list[bytes]) -> list[object]:
 def _decide(dialect: str, text: bytes, client: Request, route: object) -> str:
     message = None
     try:
-        message = GATE.message(text, route, client=client, key_id=RECORD.key_id, received_ms=NOW_MS, request_id="r")  # type: ignore[arg-type]
+        message = SESSIONS[dialect].read(text, client, RECORD.key_id, NOW_MS, "r")
         admitted = GATE.admit(message, GATE.method(message, route))  # type: ignore[arg-type]
     except KeyNeeded:
         return "look up"

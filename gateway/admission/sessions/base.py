@@ -140,6 +140,8 @@ class SessionDialect(ABC):
         """Parse a message. Errors in valid JSON are put into :attr:`Message.wrong`, so that the refusal can refer to the message.
 
         :param text: valid UTF-8
+        :param client: the handshake request of the session
+        :param key_id: the key that the session has logged in with; ``""``: none
         :param shapes: the shapes of earlier messages, to which this one's is added; ``None``: none is recorded
         :raises MalformedRequest: it is not JSON, or is JSON that parsers could read differently
         """

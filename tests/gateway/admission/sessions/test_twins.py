@@ -56,7 +56,7 @@ async def session(gate, dialect, text, *, key_id=""):
     path = {"mobee": b"/ws", "binance": b"/ws-api/v3"}[dialect]
     client = Request(b"GET", path, path, None, (), b"", "192.0.2.1", False, NOW_MS, "handshake")
     route = gate.route(client)
-    message = gate.message(text, route, client=client, key_id=key_id, received_ms=NOW_MS, request_id="r")
+    message = SESSIONS[route.session].read(text, client, key_id, NOW_MS, "r")
     return await admit(gate, message, gate.method(message, route))
 
 
