@@ -7,7 +7,7 @@ from pydantic import Field
 
 from gateway.config.fields import Section
 from gateway.config.loading import read, validate
-from gateway.config.settings import Auth, Gateway, Limits, MethodConfig, RouteConfig, Tier
+from gateway.config.settings import Auth, Gateway, Limits, RouteConfig, Rule, Tier
 
 
 class GateFacts(Section):
@@ -20,7 +20,7 @@ class GateFacts(Section):
     """Only the names are used, to check the routes."""
     routes: tuple[RouteConfig, ...] = ()
     tiers: dict[str, Tier] = Field(default_factory=dict)
-    methods: dict[str, dict[str, MethodConfig]] = Field(default_factory=dict)
+    methods: dict[str, dict[str, Rule]] = Field(default_factory=dict)
 
 
 def read_facts(path: Path) -> GateFacts:

@@ -12,7 +12,7 @@ from gateway.admission.sessions import SESSIONS
 from gateway.errors import AmbiguousPath, ConfigError, ConfigProblem, MethodNotAllowed, NoRoute
 
 if TYPE_CHECKING:
-    from gateway.config.settings import MethodConfig, RouteConfig
+    from gateway.config.settings import RouteConfig, Rule
 
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 RESERVED = "/gateway/"
@@ -121,7 +121,7 @@ class RouteTable:
         self._root = _Node()
 
     @classmethod
-    def compile(cls, routes: Sequence["RouteConfig"], methods: Mapping[str, Mapping[str, "MethodConfig"]] | None = None) -> "RouteTable":
+    def compile(cls, routes: Sequence["RouteConfig"], methods: Mapping[str, Mapping[str, "Rule"]] | None = None) -> "RouteTable":
         """Build the table, the built-in routes included.
 
         :param methods: the tables of session methods, by name
@@ -220,7 +220,7 @@ class RouteTable:
             self.literal.update({(method, path): route for method in methods})
 
 
-def _methods(route: Route, table: Mapping[str, "MethodConfig"]) -> dict[str, Route]:
+def _methods(route: Route, table: Mapping[str, "Rule"]) -> dict[str, Route]:
     """A session's methods: those of its table, and the session's own (log-in, log-out, status), which need not be listed.
 
     A log-in passes once, like a trade: a replayed one would have all permissions of its key.

@@ -4,7 +4,7 @@ import re
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
@@ -42,46 +42,32 @@ def _network(value: object) -> IPv4Network | IPv6Network:
         raise ValueError(f'{error}; write a network as "10.0.0.0/8" or "2001:db8::/32"') from None
 
 
-def _server(value: str) -> str:
-    url = urlsplit(value)
+def _url(value: str) -> SplitResult | None:
+    """An absolute HTTP URL without user and fragment; ``None`` for anything else."""
     try:
-        port_ok = url.port is None or url.port > 0
-    except ValueError:
-        port_ok = False
-    if (
-        url.scheme not in ("http", "https")
-        or not url.hostname
-        or not port_ok
-        or url.path not in ("", "/")
-        or url.query
-        or url.fragment
-        or url.username
-    ):
+        url = urlsplit(value)
+        usable = url.scheme in ("http", "https") and url.hostname and url.port != 0 and "@" not in url.netloc and not url.fragment
+    except ValueError:  # a port or an IPv6 address that is none
+        return None
+    return url if usable else None
+
+
+def _server(value: str) -> str:
+    url = _url(value)
+    if url is None or url.path not in ("", "/") or url.query:
         raise ValueError('write a server as "http://HOST:PORT" or "https://HOST:PORT", without a path or user')
     return value.rstrip("/")
 
 
 def _endpoint(value: str) -> str:
-    url = urlsplit(value)
-    if url.scheme not in ("http", "https") or not url.hostname or url.username or url.fragment:
+    if _url(value) is None:
         raise ValueError('write an endpoint as "http://HOST:PORT/PATH" or "https://…", without a user')
     return value
 
 
 def _origin(value: str) -> str:
-    url = urlsplit(value)
-    try:
-        port = url.port
-    except ValueError:
-        port = 0
-    usual = {"http": 80, "https": 443}.get(url.scheme)
-    if (
-        usual is None
-        or not url.hostname
-        or port in (0, usual)
-        or value != f"{url.scheme}://{url.netloc}".lower()
-        or url.username is not None
-    ):
+    url = _url(value)
+    if url is None or url.port == {"http": 80, "https": 443}[url.scheme] or value != f"{url.scheme}://{url.netloc}".lower():
         raise ValueError('write an origin as browsers do: "https://HOST" or "https://HOST:PORT", in lower case, without a path')
     return value
 

@@ -187,7 +187,7 @@ class Upstream(Section):
 
 
 class Rule(Section):
-    """The scope that a call requires, and its weight."""
+    """The rule for a route, or for one method of a session's messages: the scope that a call requires, its weight and more."""
 
     scope: Literal["public", "any", "read", "trade"]
     weight: int = Field(1, ge=0, le=100_000)
@@ -202,10 +202,6 @@ class Rule(Section):
     def strict_replay(self) -> bool:
         """Whether replay protection is strict: by default for ``trade`` only."""
         return self.replay == "strict" if self.replay is not None else self.scope == "trade"
-
-
-class MethodConfig(Rule):
-    """The rule for one method of a session's messages."""
 
 
 class RouteConfig(Rule):
@@ -287,4 +283,4 @@ class GatewaySettings(Section):
     telemetry: GatewayTelemetry = GatewayTelemetry()
     upstreams: dict[Name, Upstream] = Field(default_factory=dict)
     routes: tuple[RouteConfig, ...] = ()
-    methods: dict[Name, dict[MethodName, MethodConfig]] = Field(default_factory=dict)
+    methods: dict[Name, dict[MethodName, Rule]] = Field(default_factory=dict)

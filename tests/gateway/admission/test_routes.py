@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gateway.admission.routes import Route, RouteTable
-from gateway.config.settings import MethodConfig, RouteConfig
+from gateway.config.settings import RouteConfig, Rule
 from gateway.errors import AmbiguousPath, ConfigError, MethodNotAllowed, NoRoute, Refusal
 from tests.bench.routes import table as bench_table
 
@@ -242,9 +242,9 @@ def test_replay_is_strict_for_trade_unless_said_otherwise():
 def test_a_session_has_the_methods_of_its_table_and_those_about_itself():
     methods = {
         "m": {
-            "order.place": MethodConfig(scope="trade", weight=2),
-            "account.status": MethodConfig(scope="read", weight=20),
-            "time": MethodConfig(scope="public"),
+            "order.place": Rule(scope="trade", weight=2),
+            "account.status": Rule(scope="read", weight=20),
+            "time": Rule(scope="public"),
         }
     }
     compiled = RouteTable.compile([route("GET /ws", scope="public", websocket="binance", methods="m")], methods).match(b"GET", b"/ws")
@@ -268,7 +268,7 @@ def test_a_session_has_the_methods_of_its_table_and_those_about_itself():
 
 
 def test_what_a_table_says_of_a_log_in_goes_before_what_it_is_by_itself():
-    methods = {"m": {"login": MethodConfig(scope="trade", replay="off", weight=7)}}
+    methods = {"m": {"login": Rule(scope="trade", replay="off", weight=7)}}
     compiled = RouteTable.compile([route("GET /ws", scope="public", websocket="mobee", methods="m")], methods).match(b"GET", b"/ws")
     login = compiled.methods["login"]
     assert (login.scope, login.strict_replay, login.weight) == ("trade", False, 7)
@@ -353,9 +353,9 @@ def test_a_literal_path_takes_as_many_steps_however_long_it_is():
 @pytest.mark.parametrize("names", [["order.place"], ["time", "order.place"], ["order.place", "account.status"]])
 def test_a_method_is_closed_for_maintenance_and_whatever_asks_for_it_with_others(names):
     methods = {
-        "time": MethodConfig(scope="public"),
-        "account.status": MethodConfig(scope="read"),
-        "order.place": MethodConfig(scope="trade", maintenance="Back at ten", maintenance_retry_ms=5_000),
+        "time": Rule(scope="public"),
+        "account.status": Rule(scope="read"),
+        "order.place": Rule(scope="trade", maintenance="Back at ten", maintenance_retry_ms=5_000),
     }
     table = RouteTable.compile([route("GET /ws", scope="public", websocket="binance", methods="m")], {"m": methods})
     session = table.match(b"GET", b"/ws")

@@ -7,8 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.fields import AddressField, HeaderName, NetworkField, RateField, ServerField
+from gateway.config.fields import AddressField, EndpointField, HeaderName, NetworkField, RateField, ServerField
 from gateway.config.values import Address, Rate
+
+NO_URLS = [
+    "",
+    "127.0.0.1:80",
+    "ftp://x",
+    "http://",
+    "http://x#y",
+    "http://u:p@x",
+    "http://@x",
+    "http://x:0",
+    "http://x:99999",
+    "http://[::1",
+]
 
 
 @pytest.mark.parametrize(
@@ -69,11 +82,17 @@ def test_what_is_no_header_name(text):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "127.0.0.1:80", "ftp://x", "http://", "http://x/path", "http://x?y", "http://x#y", "http://u:p@x", "http://x:0", "http://x:99999"],
+    [*NO_URLS, "http://x/path", "http://x?y"],
 )
 def test_what_is_no_server(text):
     with pytest.raises(ValidationError, match="write a server as"):
         TypeAdapter(ServerField).validate_python(text)
+
+
+@pytest.mark.parametrize("text", NO_URLS)
+def test_what_is_no_endpoint(text):
+    with pytest.raises(ValidationError, match="write an endpoint as"):
+        TypeAdapter(EndpointField).validate_python(text)
 
 
 @given(st.text(max_size=40))
