@@ -30,15 +30,19 @@ class AddressLimiter:
     def __len__(self) -> int:
         return len(self.tats)
 
-    def charge(self, address: str, weight: int, rate: Rate, now_ms: float) -> gcra.Charge:
-        """Charge an address, which becomes the last to be evicted."""
-        name = customer_network(address)
-        tat_ms = self.tats.pop(name, 0.0)  # reinserted at the end: the first in the dict is the least recently charged
-        if len(self.tats) >= self._max:
-            del self.tats[next(iter(self.tats))]
-        charge = gcra.charge(tat_ms, weight, now_ms, rate)
-        self.tats[name] = charge.tat_ms
-        return charge
+    def admits(self, address: str, weight: int, rate: Rate, now_ms: float) -> bool:
+        """Charge an address, which becomes the last to be evicted. ``False``: it is over its limit, and nothing is charged."""
+        name, tats = customer_network(address), self.tats
+        tat_ms = tats.pop(name, 0.0)  # reinserted at the end: the first in the dict is the least recently charged
+        if len(tats) >= self._max:
+            del tats[next(iter(tats))]
+        new = gcra.passed(tat_ms, weight, now_ms, rate)
+        tats[name] = tat_ms if new < 0.0 else new
+        return new >= 0.0
+
+    def wait_ms(self, address: str, weight: int, rate: Rate, now_ms: float) -> float:
+        """Milliseconds until :meth:`admits` would admit this; 0: now."""
+        return gcra.charge(self.tats.get(customer_network(address), 0.0), weight, now_ms, rate).retry_after_ms
 
 
 class FailureLimiter(AddressLimiter):
@@ -52,14 +56,11 @@ class FailureLimiter(AddressLimiter):
 
     def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
         """Milliseconds for which this address is throttled; 0: it is not."""
-        if not self.tats:
-            return 0.0
-        tat_ms = self.tats.get(customer_network(address))
-        return 0.0 if tat_ms is None else gcra.charge(tat_ms, 1, now_ms, rate).retry_after_ms
+        return self.wait_ms(address, 1, rate, now_ms) if self.tats else 0.0
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:
         """Count one failure."""
-        self.charge(address, 1, rate, now_ms)
+        self.admits(address, 1, rate, now_ms)
 
     def may_look_up(self, now_ms: float) -> bool:
         """Whether a key may be looked up for a throttled address; if so, counts the look-up."""

@@ -41,7 +41,7 @@ from gateway.net.client_ip import ClientAddress, ClientIpRule
 from gateway.runtime.gcra import Charge
 
 if TYPE_CHECKING:
-    from gateway.admission.failures import FailureLimiter
+    from gateway.admission.failures import AddressLimiter, FailureLimiter
     from gateway.admission.limits import KeyLimiter
     from gateway.config.settings import GatewaySettings
 
@@ -68,6 +68,8 @@ class Gate:
         self._max_clock_window_ms = settings.auth.max_clock_window_ms
         self._failures: FailureLimiter = services.failures
         self._failure_rate = settings.limits.per_ip_failures
+        self._public: AddressLimiter = services.public
+        self._address_rate = settings.limits.per_address
         self._allowances = Allowances(settings)
         self.explanations = Explanations()
         self._authentication = Authentication(settings, services, self._client_ip)
@@ -246,10 +248,10 @@ class Gate:
 
     def _check_public(self, client: ClientAddress, inbound: Inbound, route: Route) -> None:
         """:raises RateLimited: too many requests to public routes from this address"""
-        address, rate = client.address or inbound.peer, self.settings.limits.per_address
-        charge = self.services.public.charge(address, route.weight, rate, self._monotonic_ms())
-        if not charge.allowed:
-            refusal = rules.over_limit(f"{rate} per IP address", route.weight, charge.retry_after_ms, "per_address")
+        address, rate, now_ms = client.address or inbound.peer, self._address_rate, self._monotonic_ms()
+        if not self._public.admits(address, route.weight, rate, now_ms):
+            wait_ms = self._public.wait_ms(address, route.weight, rate, now_ms)
+            refusal = rules.over_limit(f"{rate} per IP address", route.weight, wait_ms, "per_address")
             refusal.requester = Requester(None, None, address)
             raise refusal
 
@@ -277,7 +279,7 @@ class Gate:
         if refusal.requester is not None and refusal.requester.account_id is not None:
             return True
         address = self._client_ip.of(client).address or client.peer
-        return self.services.messages.charge(address, 1, REFUSED_MESSAGES, self._monotonic_ms()).allowed
+        return self.services.messages.admits(address, 1, REFUSED_MESSAGES, self._monotonic_ms())
 
     async def resolve(self, needed: KeyNeeded) -> None:
         """Load a key into memory, or the fact that it does not exist; or settle its limit with the other workers.

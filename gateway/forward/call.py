@@ -35,7 +35,7 @@ class Call(Waiter):
     """
 
     __slots__ = (
-        "_fresh", "_once", "_parts", "_pending", "_refusal", "_repeatable", "_tried", "_waited", "connection", "method", "pool", "server",
+        "_fresh", "_once", "_parts", "_pending", "_refusal", "_streamed", "_tried", "_waited", "connection", "method", "pool", "server",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0917  # by position, where it is made on the hot path: interpreted, keywords cost more than the rest
@@ -56,7 +56,7 @@ class Call(Waiter):
         self.whole = not streamed
         self._parts = parts
         self._once = once
-        self._repeatable = method in IDEMPOTENT and not (streamed or upgrade or once)
+        self._streamed = streamed
         self._pending: list[bytes] | None = [] if streamed else None
         self._tried: tuple[UpstreamServer, ...] = ()
         self._fresh = False
@@ -74,7 +74,7 @@ class Call(Waiter):
             return
         self.server = server
         server.active += 1
-        connection = None if self._fresh else server.take(certain=self._once or self.method not in IDEMPOTENT)
+        connection = None if self._fresh else server.take(self._once or self.method not in IDEMPOTENT)
         if connection is not None:
             if not self.send_on(connection):
                 server.unused(connection)
@@ -152,7 +152,7 @@ class Call(Waiter):
         if head_seen:
             self._leave_server(kind=kind)
             self.receiver.response_broken()
-        elif not self._repeatable:
+        elif self.method not in IDEMPOTENT or self._streamed or self.upgrade or self._once:
             self._leave_server(kind=kind, server_fault=not reused)
             self.receiver.response_failed(refusal)
         elif reused:

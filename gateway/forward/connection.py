@@ -35,7 +35,7 @@ class Owner(ABC):
         """Count a response whose head has been received."""
 
     @abstractmethod
-    def release(self, connection: "UpstreamConnection", *, reusable: bool) -> None:
+    def release(self, connection: "UpstreamConnection", reusable: bool) -> None:
         """Take back a connection whose exchange has ended."""
 
     @abstractmethod
@@ -83,7 +83,7 @@ class UpstreamConnection(UpstreamEnd):
         self.call = waiter
         self._head: ResponseHead | None = None
         self._received = False
-        self._reader.begin(head_only=waiter.head_only, upgrade=waiter.upgrade)
+        self._reader.begin(waiter.head_only, waiter.upgrade)
         server = self.server
         self.deadline_ms = server.ticker.now_ms + server.response_timeout_ms if waiter.whole else NEVER
         server.outbox.put(self.transport, request)
@@ -174,13 +174,13 @@ class UpstreamConnection(UpstreamEnd):
         if reader.content:
             call.receiver.response_data(reader.content)
         if reader.ended:
-            self._finish(reusable=not reader.rest)  # bytes behind it would be an unsolicited response
+            self._finish(not reader.rest)  # bytes behind it would be an unsolicited response
         else:
             self._more()
 
     def eof_received(self) -> None:
         if self.call is not None and self._reader.end_of_input():
-            self._finish(reusable=False)
+            self._finish(False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.gone(self)
@@ -221,11 +221,11 @@ class UpstreamConnection(UpstreamEnd):
         if self.call is not None:
             self.call.receiver.response_flush()
 
-    def _finish(self, *, reusable: bool) -> None:
+    def _finish(self, reusable: bool) -> None:
         call, self.call = self.call, None
         if call is None or self._head is None:
             return
-        self.server.release(self, reusable=reusable and self._head.keep_alive and call.whole and not call.last)
+        self.server.release(self, reusable and self._head.keep_alive and call.whole and not call.last)
         call.finished()
 
     def _switch(self, call: Waiter, head: ResponseHead, rest: bytes) -> None:

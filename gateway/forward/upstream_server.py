@@ -67,7 +67,7 @@ class UpstreamServer(Owner):
 
     # -- called by calls
 
-    def take(self, *, certain: bool) -> UpstreamConnection | None:
+    def take(self, certain: bool) -> UpstreamConnection | None:
         """Take an idle connection, if there is one.
 
         :param certain: check whether the server has closed it, because the request must not be sent twice
@@ -106,7 +106,7 @@ class UpstreamServer(Owner):
 
     # -- called by connections
 
-    def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
+    def release(self, connection: UpstreamConnection, reusable: bool) -> None:
         if not reusable or self.retired:
             connection.close()
             return

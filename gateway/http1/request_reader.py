@@ -69,7 +69,7 @@ class RequestReader(Reader):
                 if shape.recognizes(data) and shape.size <= max_bytes:
                     self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, shape.framing, shape
                     self._special = None  # the framing does not belong to the fields read last
-                    self.rest = data[shape.size :]
+                    self.rest = data[shape.size :] if len(data) > shape.size else b""
                     self._strange = 0
                     if shape.framing.length:
                         self._begin_content(shape.framing.length, max_bytes, padded=False)

@@ -33,7 +33,7 @@ class ResponseReader(Reader):
         parser: Any = httptools.HttpResponseParser(self._head_end)
         return parser.feed_data
 
-    def begin(self, *, head_only: bool, upgrade: bool) -> None:
+    def begin(self, head_only: bool, upgrade: bool) -> None:
         """Expect the response to a request.
 
         :param head_only: whether the request is a HEAD

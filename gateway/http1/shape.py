@@ -50,7 +50,7 @@ class Shape:
         """The request line of the last recognized head."""
         self.fields = fields
         """Its fields."""
-        self.size = 0
+        self.size = len(parts[0])
         """Its size in bytes."""
         self._drop: frozenset[bytes] | None = None
         self._forwarded = b""
@@ -60,6 +60,8 @@ class Shape:
         begun = self._begun
         if not data.startswith(begun):
             return False
+        if not self._rest:  # nothing changes in it
+            return True
         fields, sizes, line = self._fields[:], self._sizes, self._line
         at = len(begun)
         for number, (part, length, allowed, place) in enumerate(self._rest):

@@ -57,6 +57,14 @@ def charge(tat_ms: float, weight: int, now_ms: float, rate: tuple[int, int]) -> 
     )
 
 
+def passed(tat_ms: float, weight: int, now_ms: float, rate: tuple[int, int]) -> float:
+    """The new theoretical arrival time if :func:`charge` allows this charge, else -1; for callers that need nothing else of it."""
+    units, period_ms = rate
+    base = tat_ms if tat_ms > now_ms else now_ms  # noqa: FURB136
+    new = base + weight * (period_ms / units)
+    return new if period_ms - (new - now_ms) >= -1e-6 or not weight else -1.0
+
+
 def whole_in_ms(charge: Charge, rate: tuple[int, int]) -> float:
     """Milliseconds until the whole limit is available again. Where less remains than GCRA allows, another rule holds it back: for at most
     one period.

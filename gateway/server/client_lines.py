@@ -10,7 +10,7 @@ class ClientLines:
         self._client_ip, self._host, self._secure = "", b"", False
         self._lines = b""
 
-    def render(self, client_ip: str, host: bytes, *, secure: bool) -> bytes:
+    def render(self, client_ip: str, host: bytes, secure: bool) -> bytes:
         """The lines for a request to this host.
 
         :param secure: whether the client came over TLS, to this gate or to a trusted proxy

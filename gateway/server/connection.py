@@ -113,7 +113,16 @@ class ClientConnection(ClientEnd):
 
     def data_received(self, data: bytes) -> None:
         state, buffer = self._state, self._input
-        if state == WAITING:
+        if state <= IDLE and not buffer.waiting:  # the common case
+            if buffer.authenticated or self._worker.scheduler.may_run(len(data)):  # as may_process does
+                self._read_head(data)
+                return
+            buffer.data = data
+            if buffer.charge():
+                buffer.wait_turn(self._take_turn)
+            else:  # it cannot be buffered, so its first request is read; the bytes behind that still have to wait
+                self._process_buffer(turn=True)
+        elif state == WAITING:
             self._hold(data)
             if not buffer.waiting and not buffer.may_process(len(data)):  # large enough to use up the turn
                 buffer.wait_turn(self._take_turn)
@@ -123,15 +132,6 @@ class ClientConnection(ClientEnd):
             buffer.data += data
             if self._charge_or_abort():
                 buffer.update_reading()
-        elif state <= IDLE:
-            if buffer.authenticated or self._worker.scheduler.may_run(len(data)):  # as may_process does: the common case
-                self._read_head(data)
-                return
-            buffer.data = data
-            if buffer.charge():
-                buffer.wait_turn(self._take_turn)
-            else:  # it cannot be buffered, so its first request is read; the bytes behind that still have to wait
-                self._process_buffer(turn=True)
         elif state == TUNNEL:
             buffer.data += data
             self._process_buffer()
@@ -362,7 +362,7 @@ class ClientConnection(ClientEnd):
     def needs_own_turn(self) -> bool:
         return self.shared and not self._input.authenticated
 
-    def finish(self, *, keep_alive: bool) -> None:
+    def finish(self, keep_alive: bool) -> None:
         exchange, self._exchange = self._exchange, None
         self._input.authenticated = exchange is not None and exchange.authenticated
         if not keep_alive or self._worker.draining:

@@ -448,7 +448,7 @@ class Exchange(Receiver):
         if self._place is not None:
             self._release_place()
         self.phase = OVER
-        self._connection.finish(keep_alive=self._keep_alive)
+        self._connection.finish(self._keep_alive)
 
     def _abort(self) -> None:
         """Abort the connection: the only way to tell the client that its response is incomplete."""

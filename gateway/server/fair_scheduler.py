@@ -31,9 +31,12 @@ MEASURED_TURNS: Final = 4
 class FairScheduler:
     """See the module. One for each event loop."""
 
-    __slots__ = ("_begun_us", "_debt_us", "_measure_next", "_measuring", "_skipped", "_until_us", "_waiting", "deferred", "long_us")
+    __slots__ = (
+        "_begun_us", "_debt_us", "_loop", "_measure_next", "_measuring", "_skipped", "_until_us", "_waiting", "deferred", "long_us",
+    )  # fmt: skip
 
     def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._measuring = False
         """Whether :meth:`_next` is scheduled."""
         self._begun_us = 0
@@ -105,14 +108,20 @@ class FairScheduler:
         self._measure_next = MEASURED_TURNS
 
     def _begin_turns(self, now_us: int) -> None:
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()  # makes a system call (getpid)
         self._measuring = True
         self._begun_us = clock.processor_us()
         self._until_us = now_us + BUDGET_US
-        asyncio.get_running_loop().call_soon(self._next)
+        self._loop.call_soon(self._next)
 
     def _next(self) -> None:
         """Begin the next turn of the loop."""
-        now_us, used_us = clock.monotonic_us(), clock.processor_us()
+        now_us = clock.monotonic_us()
+        if now_us - self._until_us < TURN_US - BUDGET_US and not (self._waiting or self._debt_us or self._measure_next):
+            self._measuring = False  # the common case: short by the wall clock; the processor's costs a system call
+            return
+        used_us = clock.processor_us()
         took_us, self._begun_us = used_us - self._begun_us, used_us
         if took_us > LONG_US:
             self.long_us += took_us

@@ -34,7 +34,7 @@ class ClientEnd(ABC):
         """Whether the connection is shared and the last request on it was not admitted with a key."""
 
     @abstractmethod
-    def finish(self, *, keep_alive: bool) -> None:
+    def finish(self, keep_alive: bool) -> None:
         """End the exchange, which has been answered completely."""
 
     @abstractmethod

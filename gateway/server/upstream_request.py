@@ -42,7 +42,7 @@ def parts(  # noqa: PLR0917  # on the hot path
         b"",
         lines,
         pool.identity_lines.at(admitted.identity, request.received_ms),
-        client.lines.render(admitted.client_ip, framing.host, secure=request.secure if secure is None else secure),
+        client.lines.render(admitted.client_ip, framing.host, request.secure if secure is None else secure),
         VIA_HTTP10 if framing.http10 else VIA,
         b"x-request-id: ",
         request.request_id.encode(),

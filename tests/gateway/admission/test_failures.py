@@ -56,16 +56,19 @@ def test_all_addresses_that_are_held_back_share_few_look_ups():
     assert [limiter.may_look_up(20.5) for _ in range(2)] == [True, False]
 
 
-def test_a_charge_is_of_the_address_alone_and_tells_what_is_left():
+def test_a_charge_is_of_the_address_alone_and_one_that_is_refused_changes_nothing():
     limiter = AddressLimiter()
-    charges = [limiter.charge("192.0.2.1", weight, FAILURES, 0.5) for weight in (1, 2, 1)]
-    assert [(charge.allowed, charge.remaining) for charge in charges] == [(True, 2), (True, 0), (False, 0)]
-    assert limiter.charge("192.0.2.2", 3, FAILURES, 0.5).allowed
+    assert limiter.wait_ms("192.0.2.1", 3, FAILURES, 0.5) == 0
+    assert [limiter.admits("192.0.2.1", weight, FAILURES, 0.5) for weight in (1, 3, 2, 1)] == [True, False, True, False]
+    wait_ms = limiter.wait_ms("192.0.2.1", 1, FAILURES, 0.5)
+    assert not limiter.admits("192.0.2.1", 1, FAILURES, 0.5 + wait_ms - 1)
+    assert limiter.admits("192.0.2.1", 1, FAILURES, 0.5 + wait_ms)
+    assert limiter.admits("192.0.2.2", 3, FAILURES, 0.5)
     assert len(limiter) == 2
 
 
 def test_of_ever_new_addresses_as_many_are_remembered_as_there_is_room_for():
     for limiter in (AddressLimiter(), FailureLimiter()):
         for number in range(65_537):
-            limiter.charge(f"n{number}", 1, FAILURES, 1_000)
+            limiter.admits(f"n{number}", 1, FAILURES, 1_000)
         assert len(limiter) == 65_536

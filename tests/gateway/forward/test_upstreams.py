@@ -319,9 +319,9 @@ async def test_only_requests_that_must_not_be_sent_twice_are_looked_at_so_closel
         server = served.upstreams.pools["spot"].servers[0]
         take, asked = server.take, []
 
-        def recording(*, certain: bool) -> object:
+        def recording(certain: bool) -> object:
             asked.append(certain)
-            return take(certain=certain)
+            return take(certain)
 
         monkeypatch.setattr(server, "take", recording)
         for path in (b"/read", b"/trade"):

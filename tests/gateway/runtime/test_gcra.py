@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.config.values import Rate
-from gateway.runtime.gcra import Charge, charge, whole_in_ms
+from gateway.runtime.gcra import Charge, charge, passed, whole_in_ms
 
 RATES = st.builds(Rate, st.integers(1, 5_000), st.sampled_from([1_000, 60_000, 3_600_000]))
 STEPS = st.lists(st.tuples(st.integers(0, 90_000), st.integers(0, 60)), max_size=40)
@@ -25,6 +25,16 @@ def test_the_whole_limit_passes_at_once_and_then_one_unit_each_interval():
     assert refused.reset_ms == 60_000
     assert (done.of_account, refused.of_account) == (False, False)
     assert charge(tat, 1, 13_000, rate).allowed
+
+
+@given(RATES, STEPS)
+def test_what_only_asks_whether_it_passes_is_told_the_same(rate, steps):
+    tat, now_ms = 0.0, 1_000
+    for later_ms, weight in steps:
+        now_ms += later_ms
+        done = charge(tat, weight, now_ms, rate)
+        assert passed(tat, weight, now_ms, rate) == (done.tat_ms if done.allowed else -1)
+        tat = done.tat_ms
 
 
 @pytest.mark.parametrize(("remaining", "whole_ms"), [(6, 500), (5, 500), (4, 1_000), (0, 1_000)])

@@ -69,6 +69,18 @@ async def test_in_one_turn_there_is_a_share_for_what_comes_at_once(time):
     assert scheduler.may_run()
 
 
+async def test_of_a_short_turn_the_processor_time_is_not_read_again(time, monkeypatch):
+    read = []
+    monkeypatch.setattr(clock, "processor_us", lambda: read.append(time.now_us) or time.now_us)
+    scheduler = FairScheduler()
+    for _ in range(3):
+        assert scheduler.may_run()
+        time.passes(module.TURN_US - 1)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert len(read) == 3
+
+
 async def test_bytes_count_for_what_reading_them_took(time):
     scheduler = FairScheduler()
     assert scheduler.may_run(256)

@@ -54,7 +54,7 @@ class Client(ClientEnd):
     def needs_own_turn(self) -> bool:
         return False
 
-    def finish(self, *, keep_alive: bool) -> None:
+    def finish(self, keep_alive: bool) -> None:
         self.did.append("finish")
 
     def upgrade(self, upgraded: object) -> None:
@@ -81,7 +81,7 @@ class Upstream:
 
     def choose(self, _tried: object) -> Any:
         return SimpleNamespace(
-            active=0, take=lambda **_: None, open_for=lambda _call: True, forget=lambda _call: None, release_share=lambda _call: None
+            active=0, take=lambda _certain: None, open_for=lambda _call: True, forget=lambda _call: None, release_share=lambda _call: None
         )
 
 
