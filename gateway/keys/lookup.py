@@ -48,6 +48,8 @@ thousands could time out together and block the event loop.
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
 CONCLUDED_AT_ONCE = 10
 """Look-ups concluded in one turn of the event loop: those who wait for them go on in the next one, each with its whole request."""
+EXAMINED_AT_ONCE = 1_000
+"""Entries of which one turn of the event loop asks whether memory still holds them."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _REMOVALS_QUEUED = 200_000
 """While Redis is down; as many as there are known changes, whose records are removed when it is back."""
@@ -229,8 +231,21 @@ class KeyLookup(Generic[T]):
             while is_there and (due := self._due(now_ms)) is not None:
                 is_there = await self._share(due, at, read.position, read.server)
                 await asyncio.sleep(0)
+            if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most belong to keys that have been evicted since
+                await self._drop_evicted()
         finally:
             self._renewing = False
+
+    async def _drop_evicted(self) -> None:
+        examined, self._to_renew = self._to_renew, deque()
+        held: deque[tuple[int, str, Entry[T]]] = deque()
+        while examined:
+            for _ in range(min(len(examined), EXAMINED_AT_ONCE)):
+                each = examined.popleft()
+                if self._holds(each[1], each[2]):
+                    held.appendleft(each)
+            await asyncio.sleep(0)
+        self._to_renew.extendleft(held)  # before those that were added meanwhile
 
     def _due(self, now_ms: int) -> dict[str, Entry[T]] | None:
         """A bounded number of entries whose records are due. Many that are examined may not be in use any more."""
@@ -400,7 +415,5 @@ class KeyLookup(Generic[T]):
             self._to_renew.extend((due_ms, key_id, entry) for key_id, entry in entries.items())
             for entry in entries.values():
                 entry.used = False
-        if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most belong to keys that have been evicted since
-            self._to_renew = deque(each for each in self._to_renew if self._holds(each[1], each[2]))
         self.remove_outdated(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
         return is_there

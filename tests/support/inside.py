@@ -5,7 +5,7 @@ Tests ask these functions instead of reaching in; Ruff allows private access in 
 
 import asyncio
 import socket
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from admin.api.limiter import Limiter
@@ -67,9 +67,9 @@ def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
     return trust.changes._of[key_id]
 
 
-def to_renew(lookup: KeyLookup[Any]) -> Collection[object]:
-    """Records that are to be written to Redis again."""
-    return lookup._to_renew
+def to_renew(lookup: KeyLookup[Any]) -> list[str]:
+    """Keys whose records are to be written to Redis again."""
+    return [key_id for _, key_id, _ in lookup._to_renew]
 
 
 def unrecorded(guard: ReplayGuard) -> object:
