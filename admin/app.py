@@ -54,7 +54,7 @@ async def _run(path: Path) -> None:
             _log.info("leaving", delay_ms=settings.listen.shutdown_delay_ms)
             await wait_at_most(stop_now, settings.listen.shutdown_delay_ms)
         _log.info("stopping")
-        loop.add_signal_handler(signal.SIGHUP, _nothing)
+        loop.add_signal_handler(signal.SIGHUP, _ignore)
 
 
 def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
@@ -69,11 +69,11 @@ def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
-    loop.add_signal_handler(signal.SIGHUP, _nothing)
+    loop.add_signal_handler(signal.SIGHUP, _ignore)
     return stopping, stop_now
 
 
-def _nothing() -> None:
+def _ignore() -> None:
     """Ignores SIGHUP before a reload is possible: the default would end the process."""
 
 

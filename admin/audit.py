@@ -144,7 +144,7 @@ async def append(connection: Connection, *entries: Entry) -> None:
         _log.info("audit", seq=event.seq, event_name=event.event, **common, **why, chain=digest.hex())
     notified = [(topic, entry, entry.account_id) for entry in entries if (topic := _topic(entry)) is not None]
     notices = [_notice(topic, entry, owner) for topic, entry, owner in notified if owner is not None]
-    notices += [_second_person(entry) for entry in entries if entry.event is OfficeEvent.KEYS_REVOKED]
+    notices += [_bulk_revocation_notice(entry) for entry in entries if entry.event is OfficeEvent.KEYS_REVOKED]
     await outbox.add_all(connection, notices)
 
 
@@ -177,12 +177,12 @@ def _for_holder(event: Recorded) -> Recorded:
     if event.actor in (Actor.ACCOUNT, Actor.PROVIDER, Actor.SYSTEM):
         return event
     # The holder must not be warned by the reason for a freeze; the reason for a revocation is shown on the page.
-    detail = "{}" if event.event in _REASON_IS_OURS else event.detail
+    detail = "{}" if event.event in _REASON_FOR_OPERATORS_ONLY else event.detail
     return event._replace(actor=Actor.OPERATOR, client_ip=None, detail=detail)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class EventFilters:
     """A filter for events; ``None`` matches all. Unix milliseconds, from ``since_ms`` on and before ``until_ms``."""
 
     account: str | None = None
@@ -197,7 +197,9 @@ class Wanted:
     until_ms: int | None = None
 
 
-async def search(connection: Connection, wanted: Wanted, *, limit: int, before_seq: int | None) -> tuple[list[tuple[Recorded, bytes]], int]:
+async def search(
+    connection: Connection, wanted: EventFilters, *, limit: int, before_seq: int | None
+) -> tuple[list[tuple[Recorded, bytes]], int]:
     """Events with their hashes, latest first, and the total number of matches."""
     values = (wanted.account, wanted.key, wanted.event, wanted.actor, wanted.email, wanted.ip, wanted.since_ms, wanted.until_ms)
     with translated():
@@ -249,7 +251,7 @@ def _topic(entry: Entry) -> Topic | None:
 
 def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
     """The members of an entry that the account's holder may see; without an operator's address."""
-    members = _NOTIFIED_MEMBERS - ({"reason"} if entry.event in _REASON_IS_OURS else set())
+    members = _NOTIFIED_MEMBERS - ({"reason"} if entry.event in _REASON_FOR_OPERATORS_ONLY else set())
     shown = {name: value for name, value in entry.detail.items() if name in members and value is not None}
     if entry.actor is Actor.ACCOUNT and entry.provenance.client_ip is not None:
         shown["client_ip"] = entry.provenance.client_ip
@@ -262,17 +264,17 @@ def _notice(topic: Topic, entry: Entry, account_id: str) -> Notice:
     )
 
 
-def _second_person(entry: Entry) -> Notice:
+def _bulk_revocation_notice(entry: Entry) -> Notice:
     """The notice of a bulk action to a second person at the exchange."""
     common = {"operator": entry.provenance.operator, "client_ip": entry.provenance.client_ip}
-    return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NOBODYS, at_ms=entry.provenance.now_ms, detail={**entry.detail, **common})
+    return Notice(topic=Topic.KEYS_REVOKED, account_id=outbox.NO_ACCOUNT, at_ms=entry.provenance.now_ms, detail={**entry.detail, **common})
 
 
 def _canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
-_REASON_IS_OURS = frozenset({Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED})
+_REASON_FOR_OPERATORS_ONLY = frozenset({Event.ACCOUNT_FROZEN, Event.ACCOUNT_THAWED})
 _NOTIFIED: Mapping[str, Topic] = {
     Event.KEY_CREATED: Topic.KEY_CREATED,
     Event.KEY_DELETED: Topic.KEY_DELETED,

@@ -57,7 +57,7 @@ def _mail_from(value: str) -> str:
     return value
 
 
-_LARGEST_LOGO = 65_536
+_MAX_LOGO_BYTES = 65_536
 
 
 def _time_zone(value: str) -> str:
@@ -75,7 +75,7 @@ def _logo(value: Path) -> Path:
         size = value.stat().st_size
     except OSError as error:
         raise ValueError(f"cannot be read: {error.strerror}") from None
-    if size > _LARGEST_LOGO:
+    if size > _MAX_LOGO_BYTES:
         raise ValueError("larger than 64 KiB")
     return value
 

@@ -21,7 +21,7 @@ from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Ref
 from gateway.net.addresses import Network, NetworkList, customer_network
 from gateway.net.tally import Tally
 
-_LONGEST_LINE = 8_190
+_MAX_LINE = 8_190
 
 RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -145,7 +145,7 @@ def expecting_to_continue(handle: RequestHandler) -> RequestHandler:
 
 def _refusal(error: HttpProcessingError) -> Refusal:
     if isinstance(error, LineTooLong):
-        return HeadersTooLarge(f"A line of the request exceeds {_LONGEST_LINE} bytes.", extras={"limit": _LONGEST_LINE})
+        return HeadersTooLarge(f"A line of the request exceeds {_MAX_LINE} bytes.", extras={"limit": _MAX_LINE})
     return InvalidJson("The request is not valid HTTP.")
 
 

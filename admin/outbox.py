@@ -124,7 +124,7 @@ def _arguments(notice: Notice) -> tuple[object, ...]:
     )
 
 
-NOBODYS = ""
+NO_ACCOUNT = ""
 """In place of an account id, for notices to the exchange itself."""
 
 
@@ -165,10 +165,10 @@ async def done(connection: AnyConnection, channel: str, seqs: Sequence[int]) -> 
         await connection.execute("DELETE FROM notice_deliveries WHERE channel = $1 AND seq = ANY ($2::bigint[])", str(channel), seqs)
 
 
-async def put_off(connection: AnyConnection, channel: str, seq: int, *, now_ms: int, due_ms: int) -> None:
+async def postpone(connection: AnyConnection, channel: str, seq: int, *, now_ms: int, due_ms: int) -> None:
     """Record a failed attempt and the time of the next, for which the account's later notices wait."""
     with translated():
-        await connection.execute(_PUT_OFF, str(channel), seq, now_ms, due_ms)
+        await connection.execute(_POSTPONE, str(channel), seq, now_ms, due_ms)
 
 
 async def tidy(connection: AnyConnection, *, channels: Sequence[str], undelivered_before_ms: int, before_ms: int) -> None:
@@ -197,21 +197,21 @@ _ADDRESS = """
     INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, account_id FROM taken, unnest($1::text[]) AS channel
 """
 _TOPICS = [topic.value for topic in Topic]
-_SEEN, _OF_ONE_ACCOUNT = 10_000, 50
+_MAX_SCANNED, _MAX_PER_ACCOUNT = 10_000, 50
 _DUE = f"""
     WITH oldest AS (
         SELECT d.* FROM notice_deliveries d JOIN notices n USING (seq)
          WHERE d.channel = $1 AND n.topic = ANY ($4::text[]) AND NOT EXISTS (
             SELECT 1 FROM notice_deliveries w
              WHERE w.channel = $1 AND w.account_id = d.account_id AND w.due_ms > $2 AND w.attempts > 0)
-         ORDER BY d.seq LIMIT {_SEEN}
+         ORDER BY d.seq LIMIT {_MAX_SCANNED}
     ), placed AS (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY seq) AS place FROM oldest)
     SELECT n.seq, n.id, n.account_id, n.topic, n.at_ms, n.key_id, n.detail, a.email, a.language, d.attempts, d.first_tried_ms
       FROM placed d JOIN notices n USING (seq) LEFT JOIN accounts a ON a.id = n.account_id
-     WHERE d.place <= {_OF_ONE_ACCOUNT} ORDER BY d.seq LIMIT $3
+     WHERE d.place <= {_MAX_PER_ACCOUNT} ORDER BY d.seq LIMIT $3
 """  # noqa: S608  # constants
 _NEXT_DUE = "SELECT min(due_ms) FROM notice_deliveries WHERE channel = $1 AND attempts > 0 AND due_ms > $2"
-_PUT_OFF = """
+_POSTPONE = """
     UPDATE notice_deliveries SET attempts = attempts + 1, first_tried_ms = COALESCE(first_tried_ms, $3), due_ms = $4
      WHERE channel = $1 AND seq = $2
 """

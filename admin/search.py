@@ -199,9 +199,9 @@ def from_cursor(text: str, *kinds: type) -> list[Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, list) or [type(value) for value in values] != list(kinds):
-        raise _bad_cursor()
+        raise _invalid_cursor()
     if not all(value.isprintable() for value in values if isinstance(value, str)):
-        raise _bad_cursor()
+        raise _invalid_cursor()
     return values
 
 
@@ -209,13 +209,13 @@ def _moment(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
         if moment.tzinfo is None:
-            raise _bad_cursor()
+            raise _invalid_cursor()
         return moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise _bad_cursor() from None
+        raise _invalid_cursor() from None
 
 
-def _bad_cursor() -> InvalidRequest:
+def _invalid_cursor() -> InvalidRequest:
     return InvalidRequest([FieldError("cursor", "malformed", "Send the next_cursor of the previous page, unchanged.")])
 
 

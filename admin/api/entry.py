@@ -47,7 +47,7 @@ class Entry:
         wait_ms = self._per_account.take(caller.account_id, clock.monotonic_ms())
         if wait_ms:
             raise rate_limited("Too many requests for this account: slow down.", wait_ms)
-        return AccountHolder(caller, await self._accounts.see(caller, provenance))
+        return AccountHolder(caller, await self._accounts.for_caller(caller, provenance))
 
     async def _identify(self, request: web.Request, now_ms: int) -> Caller:
         for authenticate in self._authenticators:

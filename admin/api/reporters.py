@@ -35,7 +35,7 @@ class ReporterKeys:
         self._http = http
         self._settings = settings
         self._keys: dict[str, EllipticCurvePublicKey] = {}
-        self._nobody = generate_private_key(SECP256R1()).public_key()
+        self._decoy_key = generate_private_key(SECP256R1()).public_key()
         self._not_before_ms = 0
         self._fetched_ms = 0
         self._refreshing = asyncio.Lock()
@@ -52,7 +52,7 @@ class ReporterKeys:
         key = self._keys.get(identifier)
         try:
             decoded = base64.b64decode(signature[:_MAX_SIGNATURE], validate=True)
-            (key or self._nobody).verify(decoded, body, ECDSA(SHA256()))
+            (key or self._decoy_key).verify(decoded, body, ECDSA(SHA256()))
         except (InvalidSignature, binascii.Error, ValueError):
             return False
         return key is not None

@@ -24,10 +24,10 @@ from gateway.runtime import clock
 PATH = "/reports/secrets"
 IDENTIFIER, SIGNATURE = "Github-Public-Key-Identifier", "Github-Public-Key-Signature"
 MAX_BODY = 1_048_576
-_MOST = 10_000
-_AT_ONCE = 4
+_MAX_REPORTS = 10_000
+_MAX_CONCURRENT = 4
 """Concurrent reports per network. Further ones wait unread; none is refused, since a reporter may send many."""
-_LONGEST_URL = 4_096
+_MAX_URL_LENGTH = 4_096
 _NOT_SIGNED = "The signature is not one of the reporter's over this body."
 
 
@@ -43,7 +43,7 @@ class Report(BaseModel):
 
 
 class Reports(RootModel[list[Report]]):
-    root: list[Report] = Field(max_length=_MOST)
+    root: list[Report] = Field(max_length=_MAX_REPORTS)
 
 
 class Answered(BaseModel):
@@ -64,11 +64,11 @@ class SecretReports:
         self._reporters = reporters
         self._client_ip = client_ip
         self._timeout_s = timeout_s
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, request: web.Request) -> web.Response:
         """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was changed"""
-        async with self._turns.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_AT_ONCE)):
+        async with self._semaphores.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_MAX_CONCURRENT)):
             return await self._answer(request)
 
     async def _answer(self, request: web.Request) -> web.Response:
@@ -105,7 +105,7 @@ def described() -> dict[str, Any]:
 
 
 def _array_of(model: type[BaseModel]) -> dict[str, Any]:
-    return {"type": "array", "maxItems": _MOST, "items": model.model_json_schema()}
+    return {"type": "array", "maxItems": _MAX_REPORTS, "items": model.model_json_schema()}
 
 
 _REFUSED = {
@@ -125,7 +125,7 @@ def _answer(report: Report, known: bool) -> Answered:
 
 def _found_at(report: Report) -> str | None:
     """The URL for the audit and the owner, if it can be opened."""
-    return report.url if report.url and len(report.url) <= _LONGEST_URL and report.url.isprintable() else None
+    return report.url if report.url and len(report.url) <= _MAX_URL_LENGTH and report.url.isprintable() else None
 
 
 def _only(request: web.Request, name: str) -> str:

@@ -104,7 +104,7 @@ class Accounts:
     def __init__(self, stores: Stores) -> None:
         self._stores = stores
 
-    async def see(self, caller: Caller, provenance: Provenance) -> Account:
+    async def for_caller(self, caller: Caller, provenance: Provenance) -> Account:
         """The caller's account, created on the first call and updated with newer claims. ``kyc`` is the stricter state.
 
         :raises Unauthenticated: the back office has ended the caller's login
@@ -114,8 +114,8 @@ class Accounts:
         async with self._stores.transaction() as connection:
             account = await find(connection, caller.account_id)
             _check_login(account, caller)
-            if account is None or _is_news(account, caller):
-                account, touched = await _note_claims(connection, caller, provenance)
+            if account is None or _is_newer(account, caller):
+                account, touched = await _store_claims(connection, caller, provenance)
         await self._stores.invalidate(touched)
         return replace(account, kyc=account.kyc_for(caller))
 
@@ -180,20 +180,20 @@ def _check_login(account: Account | None, caller: Caller) -> None:
         raise Unauthenticated.because("This login has been ended: log in again.", token_given=caller.session_id is None)
 
 
-def _is_news(account: Account, caller: Caller) -> bool:
+def _is_newer(account: Account, caller: Caller) -> bool:
     """Whether the caller's claims are newer than the stored ones, or equally old and stricter. Older ones never replace newer ones."""
     if account.claims_ms == caller.issued_ms:
         return account.kyc_claim is Kyc.VERIFIED and caller.kyc is not Kyc.VERIFIED
     return account.claims_ms < caller.issued_ms
 
 
-async def _note_claims(connection: Connection, caller: Caller, provenance: Provenance) -> tuple[Account, list[str]]:
+async def _store_claims(connection: Connection, caller: Caller, provenance: Provenance) -> tuple[Account, list[str]]:
     touched: list[str] = []
     with translated():
         await connection.execute(_ENSURE, caller.account_id)
         account = await lock(connection, caller.account_id)
-        if _is_news(account, caller):
-            await connection.execute(_NOTE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
+        if _is_newer(account, caller):
+            await connection.execute(_STORE_CLAIMS, caller.account_id, caller.email, caller.issued_ms, caller.kyc.value)
             if account.kyc is not Kyc.REVOKED:  # the back office's decision is stricter than any claim
                 touched = await _change(connection, account, Event.KYC_CHANGED, caller.kyc.value, Actor.PROVIDER, provenance=provenance)
         return await lock(connection, caller.account_id), touched
@@ -236,4 +236,4 @@ _SET_TIER = "UPDATE accounts SET tier = $2 WHERE id = $1"
 _LOCK_ALL = "SELECT FROM accounts WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE"
 _ENSURE = "INSERT INTO accounts (id) VALUES ($1) ON CONFLICT (id) DO NOTHING"
 # A login without an address, or with an unverified one, does not replace the known address.
-_NOTE_CLAIMS = "UPDATE accounts SET email = coalesce($2, email), claims_ms = $3, kyc_claim = $4 WHERE id = $1"
+_STORE_CLAIMS = "UPDATE accounts SET email = coalesce($2, email), claims_ms = $3, kyc_claim = $4 WHERE id = $1"

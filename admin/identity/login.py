@@ -129,11 +129,11 @@ class Login:
             raise LoginFailed("failed", "no code in the answer")
         tokens = await self._redeem(answer["code"], attempt.code_verifier)
 
-        async def ask_more(subject: str) -> Mapping[str, Any]:
+        async def fetch_claims(subject: str) -> Mapping[str, Any]:
             return {} if tokens.access_token is None else await self._provider.userinfo(tokens.access_token, subject)
 
         try:
-            caller = await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, ask_more=ask_more)
+            caller = await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, fetch_claims=fetch_claims)
         except Unauthenticated as refused:
             raise LoginFailed("failed", f"ID token: {refused.detail}") from refused
         return caller, attempt.return_to

@@ -26,7 +26,7 @@ from gateway.runtime.tasks import spawn
 _MAX_DOCUMENT = 262_144
 _RETRY_AFTER_FAILURE_MS = 1_000
 _STALE_LIMIT_MS = 86_400_000  # how long keys are used while the provider is unavailable, since one may have been withdrawn
-_PATIENCE_S = 0.5  # wait for fresh keys after a long time without use
+_MAX_WAIT_S = 0.5  # wait for fresh keys after a long time without use
 
 _log = structlog.get_logger(__name__)
 
@@ -74,7 +74,7 @@ class Provider:
 
     async def discovery(self, now_ms: int) -> Discovery:
         """:raises IdentityProviderUnavailable: it was never fetched, and cannot be fetched now"""
-        await self._freshen(now_ms)
+        await self._ensure_fresh(now_ms)
         if self._discovery is None:
             raise _unavailable()
         return self._discovery
@@ -86,7 +86,7 @@ class Provider:
 
         :raises IdentityProviderUnavailable: no keys are available, or the keys lack this one and cannot be fetched again
         """
-        await self._freshen(now_ms)
+        await self._ensure_fresh(now_ms)
         matching = self._matching(kid)
         if not matching:
             await self._refresh(now_ms, not_within_ms=self.settings.refetch_after_ms)
@@ -95,7 +95,7 @@ class Provider:
             raise _unavailable()
         return matching
 
-    async def userinfo(self, token: str, subject: str, *, or_nothing: bool = False) -> Mapping[str, Any]:
+    async def userinfo(self, token: str, subject: str, *, or_empty: bool = False) -> Mapping[str, Any]:
         """The customer's claims beyond the ID token; see :func:`admin.identity.userinfo.userinfo`.
 
         :return: no claims if there is no such endpoint
@@ -104,18 +104,18 @@ class Provider:
         endpoint = (await self.discovery(clock.monotonic_ms())).userinfo_endpoint
         if endpoint is None:
             return {}
-        return await userinfo(self._http, self.settings, endpoint, token, subject, or_nothing=or_nothing)
+        return await userinfo(self._http, self.settings, endpoint, token, subject, or_empty=or_empty)
 
-    async def _freshen(self, now_ms: int) -> None:
+    async def _ensure_fresh(self, now_ms: int) -> None:
         """Use the cached documents while they are refreshed in the background; wait only if they are too old."""
         age_ms = now_ms - self._fetched_ms
         if self._discovery is None or self._too_old(now_ms):
             await self._refresh(now_ms)
         elif age_ms >= self.settings.keys_ttl_ms:
-            refreshing = self._begin(now_ms, _RETRY_AFTER_FAILURE_MS)
+            refreshing = self._start_refresh(now_ms, _RETRY_AFTER_FAILURE_MS)
             # The keys were unused for their whole lifetime: one may have been withdrawn long ago.
             if refreshing is not None and age_ms >= 2 * self.settings.keys_ttl_ms and not self._failing:
-                await asyncio.wait([refreshing], timeout=_PATIENCE_S)
+                await asyncio.wait([refreshing], timeout=_MAX_WAIT_S)
 
     def _matching(self, kid: str | None) -> list[Key]:
         # Without a key id there must be exactly one key (OpenID Connect Core §10.1).
@@ -126,11 +126,11 @@ class Provider:
 
     async def _refresh(self, now_ms: int, *, not_within_ms: int = _RETRY_AFTER_FAILURE_MS) -> None:
         """Wait until both documents have been fetched again, or the attempt has failed."""
-        refreshing = self._begin(now_ms, not_within_ms)
+        refreshing = self._start_refresh(now_ms, not_within_ms)
         if refreshing is not None:
             await asyncio.shield(refreshing)  # other tasks wait for it, too
 
-    def _begin(self, now_ms: int, not_within_ms: int) -> "asyncio.Task[None] | None":
+    def _start_refresh(self, now_ms: int, not_within_ms: int) -> "asyncio.Task[None] | None":
         """The fetch in progress, started if necessary; ``None``: an attempt was made just before."""
         if self._refreshing is None:
             if self._attempted_ms is not None and now_ms - self._attempted_ms < not_within_ms:

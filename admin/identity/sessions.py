@@ -26,7 +26,7 @@ LOGIN_TTL_MS = 600_000
 
 _TOUCH_MS = 30_000  # the time of last use is written at most this often
 
-_MOST_KEPT, _MOST_LISTED = 200, 50
+_MAX_KEPT, _MAX_LISTED = 200, 50
 """Sessions in an account's list, and how many of them are shown; sessions beyond the list are ended with the others, too."""
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
@@ -83,15 +83,15 @@ class SessionStore:
         session = Session(caller=caller, csrf_token=new_token(), created_ms=now_ms, seen_ms=now_ms, client_ip=client_ip, device=device)
         token = new_token()
         await self._write(token, session, now_ms)
-        await self._enter(token, session, now_ms)
+        await self._add_to_list(token, session, now_ms)
         return token, session
 
     async def of_account(self, account_id: str, now_ms: int) -> list[Session]:
         """The account's sessions, latest first, as listed in Redis: for display only."""
         names = [
-            _text(name) for name in await self._ask(("ZREVRANGEBYSCORE", _index(account_id), "+inf", now_ms, "LIMIT", 0, _MOST_LISTED))
+            _text(name) for name in await self._command(("ZREVRANGEBYSCORE", _index(account_id), "+inf", now_ms, "LIMIT", 0, _MAX_LISTED))
         ]
-        sealed = await self._ask_each([("GET", f"gerbang:session:{name}") for name in names])
+        sealed = await self._pipeline([("GET", f"gerbang:session:{name}") for name in names])
         found = [self._unseal(each, Session, name) for name, each in zip(names, sealed, strict=True)]
         live = [session for session in found if session is not None and session.caller.account_id == account_id]
         return sorted((each for each in live if self._remaining_ms(each, now_ms) > 0), key=lambda each: -each.seen_ms)
@@ -115,7 +115,7 @@ class SessionStore:
         session = replace(session, seen_ms=now_ms)
         await self._write(fresh, session, now_ms)
         await self.close(token)
-        await self._enter(fresh, session, now_ms)
+        await self._add_to_list(fresh, session, now_ms)
         return fresh
 
     async def keep(self, token: str, session: Session, now_ms: int) -> str:
@@ -145,21 +145,21 @@ class SessionStore:
             sealed = await self._redis.getdel(_key("login", state))
         return self._unseal(sealed, LoginAttempt, digest(state))
 
-    async def _enter(self, token: str, session: Session, now_ms: int) -> None:
+    async def _add_to_list(self, token: str, session: Session, now_ms: int) -> None:
         """Add it to its account's list, and remove expired sessions. Closed ones are detected when the list is read."""
         index, end_ms = _index(session.caller.account_id), session.created_ms + self._absolute_ms
-        await self._ask_each([
+        await self._pipeline([
             ("ZREMRANGEBYSCORE", index, "-inf", now_ms),
             ("ZADD", index, end_ms, digest(token)),
-            ("ZREMRANGEBYRANK", index, 0, -_MOST_KEPT - 1),
+            ("ZREMRANGEBYRANK", index, 0, -_MAX_KEPT - 1),
             ("PEXPIRE", index, self._absolute_ms),
         ])  # fmt: skip
 
-    async def _ask(self, command: tuple[Any, ...]) -> Any:
+    async def _command(self, command: tuple[Any, ...]) -> Any:
         with translated():
             return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
 
-    async def _ask_each(self, commands: list[tuple[Any, ...]]) -> list[Any]:
+    async def _pipeline(self, commands: list[tuple[Any, ...]]) -> list[Any]:
         with translated():
             pipeline = self._redis.pipeline(transaction=False)
             for command in commands:

@@ -20,7 +20,7 @@ from admin.identity.caller import Caller, Kyc
 from admin.identity.provider import Provider
 from gateway.runtime import clock
 
-AskMore = Callable[[str], Awaitable[Mapping[str, Any]]]
+FetchClaims = Callable[[str], Awaitable[Mapping[str, Any]]]
 """Fetches further claims about a subject."""
 
 _log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ _SUBJECT = re.compile(r"[!-~]{1,255}")  # OpenID Connect Core §2; it also becom
 _TYPES = ("jwt", "at+jwt")  # a logout token, for example, is signed by the same key and proves no login (RFC 8725 §3.11)
 _MAX_EMAIL = 320
 _USERINFO_FOR_MS = 60_000
-_MOST_TOLD = 10_000
+_MAX_CACHED = 10_000
 # Raised by joserfc and its JSON parser for malicious input: it is not a token.
 _UNREADABLE = (JoseError, ValueError, TypeError, AttributeError, KeyError, RecursionError)
 
@@ -42,8 +42,8 @@ class TokenVerifier:
         self._oidc = oidc
         self._kyc = kyc
         self._registry = JWSRegistry(algorithms=list(oidc.algorithms), strict_check_header=False)
-        self._missed: set[str] = set()
-        self._answers: dict[bytes, tuple[int, Mapping[str, Any]]] = {}
+        self._reported_missing: set[str] = set()
+        self._userinfo_cache: dict[bytes, tuple[int, Mapping[str, Any]]] = {}
 
     async def bearer(self, request: web.Request, now_ms: int) -> Caller | None:
         """An :data:`~admin.identity.caller.Authenticator` for ``Authorization: Bearer``."""
@@ -55,28 +55,30 @@ class TokenVerifier:
             raise Unauthenticated.because("Send one header: Authorization: Bearer TOKEN.", token_given=True)
         token = token.strip()
 
-        async def ask_more(subject: str) -> Mapping[str, Any]:
-            return await self._userinfo(token, subject, now_ms)
+        async def fetch_claims(subject: str) -> Mapping[str, Any]:
+            return await self._cached_userinfo(token, subject, now_ms)
 
-        return await self.verify(token, now_ms=now_ms, ask_more=ask_more)
+        return await self.verify(token, now_ms=now_ms, fetch_claims=fetch_claims)
 
-    async def _userinfo(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
+    async def _cached_userinfo(self, token: str, subject: str, now_ms: int) -> Mapping[str, Any]:
         """The userinfo claims for this token, cached for :data:`_USERINFO_FOR_MS`; none if it is an ID token."""
         name = hashlib.sha256(token.encode()).digest()
-        asked_ms, claims = self._answers.get(name, (now_ms - _USERINFO_FOR_MS, {}))
+        asked_ms, claims = self._userinfo_cache.get(name, (now_ms - _USERINFO_FOR_MS, {}))
         if not 0 <= now_ms - asked_ms < _USERINFO_FOR_MS:
-            claims = await self._provider.userinfo(token, subject, or_nothing=True)
-            if len(self._answers) >= _MOST_TOLD:
-                self._answers.clear()
-            self._answers[name] = now_ms, claims
+            claims = await self._provider.userinfo(token, subject, or_empty=True)
+            if len(self._userinfo_cache) >= _MAX_CACHED:
+                self._userinfo_cache.clear()
+            self._userinfo_cache[name] = now_ms, claims
         return claims
 
-    async def verify(self, token: str, *, now_ms: int, expected_nonce: str | None = None, ask_more: AskMore | None = None) -> Caller:
+    async def verify(
+        self, token: str, *, now_ms: int, expected_nonce: str | None = None, fetch_claims: FetchClaims | None = None
+    ) -> Caller:
         """The account holder that the token identifies.
 
         :param now_ms: Unix milliseconds
         :param expected_nonce: for an ID token that answers a login of ours
-        :param ask_more: called if e-mail or KYC claims are not in the token
+        :param fetch_claims: called if e-mail or KYC claims are not in the token
         :raises Unauthenticated: with the reason, never with the token
         :raises IdentityProviderUnavailable: the issuer's keys are not available
         """
@@ -93,19 +95,19 @@ class TokenVerifier:
                 "The token's signature or algorithm is not accepted.", token_given=True, reason=f"token: {type(error).__name__}"
             ) from None
         self._check_claims(claims, now_ms, expected_nonce)
-        return self._caller(await self._completed(claims, ask_more), token)
+        return self._caller(await self._completed(claims, fetch_claims), token)
 
-    async def _completed(self, claims: Mapping[str, Any], ask_more: AskMore | None) -> Mapping[str, Any]:
+    async def _completed(self, claims: Mapping[str, Any], fetch_claims: FetchClaims | None) -> Mapping[str, Any]:
         """The token's claims, completed by userinfo; the token's own take precedence."""
         wanted = ("email", self._kyc.claim)
-        if ask_more is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
-            more = await ask_more(claims["sub"])
+        if fetch_claims is not None and not all(name in claims for name in wanted) and isinstance(claims["sub"], str):
+            more = await fetch_claims(claims["sub"])
             if "email" not in claims:
                 claims = {**claims, "email_verified": more.get("email_verified", True)}
             claims = {**{name: more[name] for name in wanted if name in more}, **claims}
         for name in wanted:
-            if name not in claims and name not in self._missed:
-                self._missed.add(name)
+            if name not in claims and name not in self._reported_missing:
+                self._reported_missing.add(name)
                 advice = "add the scope that provides it to oidc.scopes, or correct kyc.claim; without it customers count as unverified"
                 _log.warning("claim_absent", claim=name, advice=advice if name == self._kyc.claim else "notices by mail reach nobody")
         return claims
@@ -143,12 +145,13 @@ class TokenVerifier:
             raise Unauthenticated.because("The token's sub is not 1 to 255 visible ASCII characters.", token_given=True)
         if isinstance(authenticated, bool) or not isinstance(authenticated, int | float) or not 0 <= authenticated <= issued:
             authenticated = 0  # unknown, so it may have been long ago
+        has_email = isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() and _is_email_verified(claims)
         state = claims.get(self._kyc.claim)
         # Without the types, true would equal 1.
         verified = type(state) is type(self._kyc.verified) and state == self._kyc.verified
         return Caller(
             account_id=subject,
-            email=email if isinstance(email, str) and 0 < len(email) <= _MAX_EMAIL and email.isprintable() and _is_theirs(claims) else None,
+            email=email if has_email else None,
             kyc=Kyc.VERIFIED if verified else Kyc.UNVERIFIED,
             authenticated_ms=int(authenticated * 1000),
             issued_ms=int(issued * 1000),
@@ -156,7 +159,7 @@ class TokenVerifier:
         )
 
 
-def _is_theirs(claims: Mapping[str, Any]) -> bool:
+def _is_email_verified(claims: Mapping[str, Any]) -> bool:
     """Whether the e-mail address is verified (OpenID Connect Core §5.1). Some providers send the flag as a string."""
     return claims.get("email_verified", True) in (True, "true")
 

@@ -17,11 +17,11 @@ _MAX_ANSWER = 65_536
 
 
 async def userinfo(
-    http: aiohttp.ClientSession, oidc: Oidc, endpoint: str, access_token: str, subject: str, *, or_nothing: bool = False
+    http: aiohttp.ClientSession, oidc: Oidc, endpoint: str, access_token: str, subject: str, *, or_empty: bool = False
 ) -> Mapping[str, Any]:
     """The claims about ``subject`` that this access token may read.
 
-    :param or_nothing: return no claims if the token is not accepted, as an ID token is not
+    :param or_empty: return no claims if the token is not accepted, as an ID token is not
     :raises IdentityProviderUnavailable: no answer, or about another subject: without it the customer would count as unverified
     """
     headers = {"Accept": "application/json", "Authorization": f"Bearer {access_token}"}
@@ -35,7 +35,7 @@ async def userinfo(
         claims: Any = json.loads(body)
     except (ValueError, RecursionError):
         claims = None
-    if or_nothing and status in {401, 403}:
+    if or_empty and status in {401, 403}:
         return {}
     if status != 200 or not isinstance(claims, dict):
         raise _unavailable(f"answered {status}" if status != 200 else "is not a JSON object: a signed answer is not read")

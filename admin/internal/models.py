@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Pl
 
 from admin.api.answers import Answer, FactorView, Key, Time
 from admin.api.bodies import Body
-from admin.audit import Event, OfficeEvent, Wanted
+from admin.audit import Event, EventFilters, OfficeEvent
 from admin.identity.accounts import Account
 from admin.labels import clean_label
 from admin.lifecycle.operations import RefusedRequest
@@ -36,7 +36,7 @@ Moment = Annotated[int, BeforeValidator(_moment, json_schema_input_type=str), Fi
 Network = Annotated[IPv4Network | IPv6Network, PlainValidator(_network, json_schema_input_type=str), PlainSerializer(str)]
 Text = Annotated[str, Field(min_length=1, max_length=320)]
 AnyId = Annotated[str, Field(pattern=r"^[!-~]{1,255}$")]
-FiltersT = TypeVar("FiltersT", Filters, Wanted)
+FiltersT = TypeVar("FiltersT", Filters, EventFilters)
 
 
 class Decision(Body):
@@ -136,9 +136,9 @@ class AuditQuery(Filtered):
     cursor: Annotated[int | None, Field(ge=1, le=2**62, description="next_cursor of the page before.")] = None
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> EventFilters:
         """The value for the audit search."""
-        return self._as(Wanted)
+        return self._as(EventFilters)
 
 
 class RefusalQuery(Filtered, Paged):

@@ -55,7 +55,7 @@ async def unused(connection: AnyConnection, *, idle_ms: int, now_ms: int, limit:
 async def mark_notified(connection: AnyConnection, key_id: str, *, stage: int, idle: bool) -> bool:
     """Record that the owner was notified. False: it was recorded before."""
     with translated():
-        return await connection.fetchval(_TOLD_IDLE if idle else _TOLD_EXPIRY, key_id, stage) is not None
+        return await connection.fetchval(_MARK_IDLE if idle else _MARK_EXPIRY, key_id, stage) is not None
 
 
 _KNOWN = """
@@ -98,9 +98,9 @@ _UNUSED = """
     SELECT id, account_id, label, ends_ms, stage FROM staged
      WHERE stage IS NOT NULL AND COALESCE(idle_told, 32767) > stage ORDER BY ends_ms LIMIT $3
 """
-_TOLD = """
+_MARK_NOTIFIED = """
     INSERT INTO key_activity AS a (key_id, {column}) SELECT id, $2 FROM api_keys WHERE id = $1
     ON CONFLICT (key_id) DO UPDATE SET {column} = EXCLUDED.{column} WHERE COALESCE(a.{column}, 32767) > EXCLUDED.{column}
     RETURNING key_id
 """
-_TOLD_EXPIRY, _TOLD_IDLE = _TOLD.format(column="expiry_told"), _TOLD.format(column="idle_told")
+_MARK_EXPIRY, _MARK_IDLE = _MARK_NOTIFIED.format(column="expiry_told"), _MARK_NOTIFIED.format(column="idle_told")

@@ -56,7 +56,7 @@ class Letters:
     def write(self, notice: Pending) -> Letter:
         """A notice in its account's language."""
         if notice.topic is Topic.KEYS_REVOKED:
-            return self._of_bulk_act(notice)
+            return self._bulk_revocation(notice)
         language = self.language(notice.language)
         _ = language.translations.gettext
         subject, happened, advice = _words(_, notice.topic, notice.detail)
@@ -71,7 +71,7 @@ class Letters:
             language=language.code,
         )
 
-    def _of_bulk_act(self, notice: Pending) -> Letter:
+    def _bulk_revocation(self, notice: Pending) -> Letter:
         """A notice to staff of the exchange, in the language of the commands."""
         detail = notice.detail
         count, where = detail.get("count"), detail.get("where")

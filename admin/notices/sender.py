@@ -26,7 +26,7 @@ BATCH = 500
 WORKERS = 8
 """Concurrent deliveries of one channel, each of a different account."""
 
-_NOTED_TOGETHER = 10
+_GROUP_SIZE = 10
 """Deliveries of one account before they are recorded: at most so many are repeated if the process is killed."""
 _LOCK = 0x6E6F7469636573  # "notices"
 _STAND_BY_S = 1.0
@@ -84,7 +84,7 @@ class Sender:
         with translated():
             if not await connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
                 return
-            await connection.add_listener(outbox.WAKE_CHANNEL, self._woken)
+            await connection.add_listener(outbox.WAKE_CHANNEL, self._on_wake)
         _log.info("notices_sending", channels=[str(route.channel) for route in self._routes])
         work = [spawn(self._drain(route), name=f"notices-{route.channel}") for route in self._routes]
         work += [spawn(self._repeat(seconds, chore), name="notices-chore") for seconds, chore in self._chores]
@@ -98,7 +98,7 @@ class Sender:
         finally:
             await cancel(*work)
 
-    def _woken(self, *_about: object) -> None:
+    def _on_wake(self, *_log_fields: object) -> None:
         for event in self._wake.values():
             event.set()
 
@@ -177,7 +177,7 @@ class _Run:
             try:
                 await deliver(notice, clock.now_ms())
             except Undeliverable as error:
-                _log.info("notice_undeliverable", **self._about(notice, error))
+                _log.info("notice_undeliverable", **self._log_fields(notice, error))
             except NotDelivered as error:
                 failed = notice, error
                 break
@@ -202,20 +202,20 @@ class _Run:
                 await outbox.done(connection, self._route.channel, [notice.seq])
             else:
                 due_ms = min(now_ms + delay_ms(attempts), last_ms)
-                await outbox.put_off(connection, self._route.channel, notice.seq, now_ms=now_ms, due_ms=due_ms)
-        fields = self._about(notice, error) | {"attempts": attempts}
+                await outbox.postpone(connection, self._route.channel, notice.seq, now_ms=now_ms, due_ms=due_ms)
+        fields = self._log_fields(notice, error) | {"attempts": attempts}
         if over:
             _log.error("notice_given_up", **fields)
         else:
             _log.warning("notice_not_delivered", **fields)
         return False
 
-    def _about(self, notice: Pending, error: Exception) -> dict[str, object]:
+    def _log_fields(self, notice: Pending, error: Exception) -> dict[str, object]:
         return {"notice": notice.id, "topic": notice.topic.value, "channel": str(self._route.channel), "reason": str(error)}
 
 
 def _groups(notices: Sequence[Pending]) -> Iterator[Sequence[Pending]]:
-    return (notices[start : start + _NOTED_TOGETHER] for start in range(0, len(notices), _NOTED_TOGETHER))
+    return (notices[start : start + _GROUP_SIZE] for start in range(0, len(notices), _GROUP_SIZE))
 
 
 async def _wait(event: asyncio.Event, at_most_ms: int | None) -> None:

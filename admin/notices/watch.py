@@ -32,7 +32,7 @@ IDLE_REASON: Final = "idle"
 _CHUNK = 200
 _OVERLAP_MS = 300_000
 _NOTED_EVERY_MS = 3_600_000
-_REFUSALS_A_DAY = 10
+_MAX_REFUSAL_NOTICES_A_DAY = 10
 """Maximum notices per key: an attacker with a secret and many addresses must not fill the owner's mailbox."""
 _log = structlog.get_logger(__name__)
 
@@ -72,7 +72,7 @@ class Watch:
             async with self._stores.transaction() as connection:
                 found = await activity.expiring(connection, now_ms=now_ms, limit=_CHUNK)
             for ending in found:
-                await self._tell_expiry(ending, now_ms)
+                await self._notify_expiry(ending, now_ms)
             if len(found) < _CHUNK:
                 return
 
@@ -91,14 +91,14 @@ class Watch:
                     await activity.note_uses(connection, {key_id: _used_ms(last[key_id], now_ms) for key_id in used})
             for ending in found:
                 if ending.key_id not in used:
-                    await self._tell_unused(ending, now_ms)
+                    await self._notify_unused(ending, now_ms)
             if len(found) < _CHUNK:
                 return
 
     async def _note_uses(self, known: Sequence[Known], last: dict[str, LastUse], now_ms: int) -> None:
         first = [key for key in known if key.key_id in last and key.first_ms is None]
         for key in first:
-            await self._tell_first_use(key, last[key.key_id], now_ms)
+            await self._notify_first_use(key, last[key.key_id], now_ms)
         again = {
             key.key_id: _used_ms(last[key.key_id], now_ms)
             for key in known
@@ -108,7 +108,7 @@ class Watch:
             async with self._stores.transaction() as connection:
                 await activity.note_uses(connection, again)
 
-    async def _tell_first_use(self, key: Known, use: LastUse, now_ms: int) -> None:
+    async def _notify_first_use(self, key: Known, use: LastUse, now_ms: int) -> None:
         at_ms = _used_ms(use, now_ms)
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, key.account_id)
@@ -127,21 +127,23 @@ class Watch:
             return
         async with self._stores.transaction() as connection:
             with translated():
-                old = {row["once"] for row in await connection.fetch(_TOLD_BEFORE, list(latest))}
+                old = {row["once"] for row in await connection.fetch(_NOTIFIED_BEFORE, list(latest))}
         for once, refusal in latest.items():
             if once not in old:
-                await self._tell_refusal(key, refusal, once)
+                await self._notify_refusal(key, refusal, once)
 
-    async def _tell_refusal(self, key: Known, refusal: Refused, once: str) -> None:
+    async def _notify_refusal(self, key: Known, refusal: Refused, once: str) -> None:
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, key.account_id)
             with translated():
-                today = await connection.fetchval(_TOLD_TODAY, key.key_id, Topic.KEY_REFUSED_NEW_ADDRESS, refusal.at_ms // DAY_MS * DAY_MS)
-            if today < _REFUSALS_A_DAY:
+                today = await connection.fetchval(
+                    _NOTIFIED_TODAY, key.key_id, Topic.KEY_REFUSED_NEW_ADDRESS, refusal.at_ms // DAY_MS * DAY_MS
+                )
+            if today < _MAX_REFUSAL_NOTICES_A_DAY:
                 detail = {"label": key.label, "client_ip": canonical(refusal.client_ip)}
                 await outbox.add(connection, _notice(Topic.KEY_REFUSED_NEW_ADDRESS, key, refusal.at_ms, detail, once=once))
 
-    async def _tell_expiry(self, ending: Ending, now_ms: int) -> None:
+    async def _notify_expiry(self, ending: Ending, now_ms: int) -> None:
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, ending.account_id)
             if await activity.mark_notified(connection, ending.key_id, stage=ending.stage, idle=False):
@@ -152,7 +154,7 @@ class Watch:
                 notice = _notice(topic, ending, now_ms if ending.stage else ending.ends_ms, detail)
                 await outbox.add(connection, replace(notice, mailed=not ending.at_creation))
 
-    async def _tell_unused(self, ending: Ending, now_ms: int) -> None:
+    async def _notify_unused(self, ending: Ending, now_ms: int) -> None:
         ended = False
         async with self._stores.transaction() as connection:
             await accounts.lock(connection, ending.account_id)
@@ -199,5 +201,5 @@ def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
-_TOLD_BEFORE = "SELECT once FROM notices WHERE once = ANY ($1::text[])"
-_TOLD_TODAY = "SELECT count(*) FROM notices WHERE key_id = $1 AND topic = $2 AND at_ms >= $3"
+_NOTIFIED_BEFORE = "SELECT once FROM notices WHERE once = ANY ($1::text[])"
+_NOTIFIED_TODAY = "SELECT count(*) FROM notices WHERE key_id = $1 AND topic = $2 AND at_ms >= $3"

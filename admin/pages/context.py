@@ -79,7 +79,7 @@ class Context:
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
-                return self._elsewhere(request) or await handler(request)
+                return self._to_canonical_host(request) or await handler(request)
             except Refusal as refusal:
                 return self._refused(request, refusal)
             except StoreUnavailable as error:
@@ -105,7 +105,7 @@ class Context:
             try:
                 visit = await self._visit(request, session, now_ms)
             except Unauthenticated:
-                return await self._ended(request)
+                return await self._session_ended(request)
             return await handler(visit)
 
         return self.open(answer)
@@ -171,17 +171,17 @@ class Context:
 
     async def _visit(self, request: web.Request, session: Session, now_ms: int) -> Visit:
         provenance = Provenance(now_ms, self.services.client_ip(request))
-        account = await self.services.accounts.see(session.caller, provenance)
+        account = await self.services.accounts.for_caller(session.caller, provenance)
         language = self.renderer.language(request, await read_language(self.services.stores, account.id))
         return Visit(request, session, session.caller, account, provenance, language)
 
-    async def _ended(self, request: web.Request) -> web.Response:
+    async def _session_ended(self, request: web.Request) -> web.Response:
         """The login has been ended: delete the cookie, or the sign-in page would redirect back here."""
         response = to_login(request)
         await self.services.browsers.close(request, response)
         return response
 
-    def _elsewhere(self, request: web.Request) -> web.Response | None:
+    def _to_canonical_host(self, request: web.Request) -> web.Response | None:
         """On one machine, redirect from ``127.0.0.1`` to ``localhost``, since cookies and passkeys belong to one name. Elsewhere the proxy
         handles host names, and a redirect could loop.
         """

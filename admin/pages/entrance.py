@@ -71,7 +71,7 @@ class Entrance:
             response = see_other(f"/login?outcome={failed.outcome}")
         else:
             provenance = Provenance(now_ms, self._services.client_ip(request))
-            await self._services.accounts.see(caller, provenance)
+            await self._services.accounts.for_caller(caller, provenance)
             async with self._services.stores.transaction() as connection:
                 await note_login(connection, caller.account_id, provenance)
                 entry = Entry(provenance=provenance, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)

@@ -9,7 +9,7 @@ import click
 from deploy.cli.arguments import identifier, words
 from deploy.cli.operator import Internal, always_json, filters, given, internal, listing, show, show_found
 
-_WHY = click.option("--reason", callback=words, help="Recorded in the audit log, for operators only; prompted for on a terminal.")
+_REASON = click.option("--reason", callback=words, help="Recorded in the audit log, for operators only; prompted for on a terminal.")
 
 
 @click.group()
@@ -46,7 +46,7 @@ def show_account(office: Internal, account: str) -> None:
 
 @accounts.command()
 @click.argument("account", callback=identifier)
-@_WHY
+@_REASON
 @internal
 def freeze(office: Internal, account: str, reason: str | None) -> None:
     r"""Stop all keys of an account at once, until it is thawed.
@@ -54,13 +54,13 @@ def freeze(office: Internal, account: str, reason: str | None) -> None:
     \b
     Example: gerbang accounts freeze demo --reason "case 4711"
     """
-    answer = office.call("POST", f"{_path(account)}/freeze", _why(reason))
+    answer = office.call("POST", f"{_path(account)}/freeze", _reason_body(reason))
     click.echo(f"{account} {'is' if answer['changed'] else 'was already'} frozen: none of its keys passes")
 
 
 @accounts.command()
 @click.argument("account", callback=identifier)
-@_WHY
+@_REASON
 @internal
 def thaw(office: Internal, account: str, reason: str | None) -> None:
     r"""End a freeze. Prints which of the account's keys are valid again.
@@ -68,8 +68,8 @@ def thaw(office: Internal, account: str, reason: str | None) -> None:
     \b
     Example: gerbang accounts thaw demo --reason "case 4711 is closed"
     """
-    answer = office.call("POST", f"{_path(account)}/thaw", _why(reason))
-    click.echo(f"{account} {'is thawed' if answer['changed'] else 'was not frozen'}: {_passing(answer)}")
+    answer = office.call("POST", f"{_path(account)}/thaw", _reason_body(reason))
+    click.echo(f"{account} {'is thawed' if answer['changed'] else 'was not frozen'}: {_valid_keys(answer)}")
 
 
 @accounts.command("reset-factors")
@@ -92,14 +92,14 @@ def _path(account: str) -> str:
     return f"accounts/{quote(account, safe='')}"
 
 
-def _why(reason: str | None) -> dict[str, str]:
+def _reason_body(reason: str | None) -> dict[str, str]:
     """The reason as a body; prompted for on a terminal, optional in scripts."""
     if reason is None and sys.stdin.isatty():
         reason = str(click.prompt("Reason (kept in the audit)", err=True)).strip() or None
     return {} if reason is None else {"reason": reason}
 
 
-def _passing(account: dict[str, Any]) -> str:
+def _valid_keys(account: dict[str, Any]) -> str:
     """Which of the account's keys are valid now, and why the others are not."""
     if account["kyc"] != "verified":
         word = "was revoked" if account["kyc"] == "revoked" else "is missing"

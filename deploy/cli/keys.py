@@ -72,7 +72,7 @@ def revoke(
     """
     chosen = given(wanted)
     for text in where:
-        chosen |= _written(text)
+        chosen |= _filters_in(text)
     if bool(key_ids) == bool(where):
         raise click.UsageError("give key ids or --where, not both")
     if where and not chosen:
@@ -123,14 +123,14 @@ def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, *, dr
             continue
         answers.append(key)
         if not as_json:
-            click.echo(_line(key) if dry_run else _became(key))
+            click.echo(_line(key) if dry_run else _revoked_line(key))
     if as_json:
         show({"keys": answers, "count": len(answers)})
     if failures:
         raise click.ClickException("\n".join(failures))
 
 
-def _became(key: dict[str, Any]) -> str:
+def _revoked_line(key: dict[str, Any]) -> str:
     if key.get("changed", True):
         return f"{key['id']} is revoked"
     before = f"{key['id']} was already revoked at {key['revoked_at']}: {key['revoked_reason']}"
@@ -142,7 +142,7 @@ def _line(key: dict[str, Any]) -> str:
     return f"{key['id']}  {key['status']:8} {','.join(key['scopes']):10} {addresses:20} {key['label']}"
 
 
-def _written(text: str) -> dict[str, object]:
+def _filters_in(text: str) -> dict[str, object]:
     """Filters in one argument, ``account=siti unrestricted``, parsed with the options of ``keys list``.
 
     :raises click.UsageError: not filters of ``keys list``

@@ -67,13 +67,13 @@ def reload(ops: str, *, dry_run: bool) -> None:
     answer = reply.content
     click.echo(f"{answer['outcome'].replace('_', ' ')}: version {answer['version']}")
     for change in answer["changes"]:
-        click.echo(f"  {_in_words(**change)}")
+        click.echo(f"  {_change_line(**change)}")
     if "traffic" in answer:
-        for line in _effects(answer["traffic"]):
+        for line in _effect_lines(answer["traffic"]):
             click.echo(line)
 
 
-def _effects(traffic: dict[str, Any]) -> Iterator[str]:
+def _effect_lines(traffic: dict[str, Any]) -> Iterator[str]:
     """The recent requests whose decision would change, as lines."""
     since = datetime.fromtimestamp(traffic["since_ms"] / 1000, UTC).strftime("%H:%M:%S UTC")
     yield f"since {since}: {counted(traffic['admitted'], 'request')} admitted, {traffic['refused']} refused"
@@ -83,12 +83,12 @@ def _effects(traffic: dict[str, Any]) -> Iterator[str]:
         yield "  no decision would change by routes, permissions, maintenance or the clock window"
 
 
-def _in_words(*, kind: str, path: str, before: object, after: object) -> str:
+def _change_line(*, kind: str, path: str, before: object, after: object) -> str:
     """One difference as a line: changed, added or removed."""
-    return f"{path}: {_shown(before)} → {_shown(after)}" if kind == "changed" else f"{path}: {kind}"
+    return f"{path}: {_value_text(before)} → {_value_text(after)}" if kind == "changed" else f"{path}: {kind}"
 
 
-def _shown(value: object) -> str:
+def _value_text(value: object) -> str:
     """A value for display, as the file writes it: a text in quotes, a list in brackets."""
     return "not set" if value is None else json.dumps(value, ensure_ascii=False)
 

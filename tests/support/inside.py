@@ -40,7 +40,7 @@ from tests.support.plane import Served
 _TABLES = {
     Limiter: "_tats", Hints: "_minutes", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
     FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
-    TokenVerifier: "_answers", Shape: "_sizes",
+    TokenVerifier: "_userinfo_cache", Shape: "_sizes",
 }  # fmt: skip
 
 

@@ -55,7 +55,7 @@ async def test_an_invented_name_costs_as_much_as_a_known_one(reporter, monkeypat
         def verify(self, *arguments):
             verified.append(arguments)
 
-    monkeypatch.setattr(reporter, "_nobody", Nobody())
+    monkeypatch.setattr(reporter, "_decoy_key", Nobody())
     assert not await reporter.verifies(b"[]", identifier="odd", signature="AAAA", now_ms=0), "even when its signature verifies"
     assert [(signature, data) for signature, data, _ in verified] == [(bytes(3), b"[]")]
 

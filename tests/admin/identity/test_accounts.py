@@ -61,25 +61,25 @@ async def test_the_stricter_word_wins(stores: Stores, steps: list[Any], kept: Ky
             await Accounts(stores).set_kyc("alice", step, PROVENANCE)
             answer = None
         else:
-            answer = (await Accounts(stores).see(claims(*step), PROVENANCE)).kyc
+            answer = (await Accounts(stores).for_caller(claims(*step), PROVENANCE)).kyc
     assert ((await stored(stores)).kyc, answer) == (kept, told)
 
 
 async def test_a_newer_email_replaces_an_older_one_and_not_the_other_way_and_none_replaces_none(stores: Stores) -> None:
     for issued, email in ((1, "old@example.com"), (3, "new@example.com"), (2, "middle@example.com"), (4, None)):
-        await Accounts(stores).see(claims(V, issued, email), PROVENANCE)
+        await Accounts(stores).for_caller(claims(V, issued, email), PROVENANCE)
     assert (await stored(stores)).email == "new@example.com"
 
 
 async def test_a_login_counts_only_when_it_is_of_a_later_second_than_the_end_of_logins(stores: Stores) -> None:
-    await Accounts(stores).see(claims(V, 5_000), PROVENANCE)
+    await Accounts(stores).for_caller(claims(V, 5_000), PROVENANCE)
     async with stores.transaction() as connection:
         await accounts.end_logins(connection, "alice", 7_400, forget_failures=True)
     for issued in (5_000, 7_000):
         with pytest.raises(Unauthenticated, match="login has been ended"):
-            await Accounts(stores).see(claims(U, issued, "older@example.com"), PROVENANCE)
+            await Accounts(stores).for_caller(claims(U, issued, "older@example.com"), PROVENANCE)
     assert (await stored(stores)).email == "a@example.com", "a login that is over says nothing any more"
-    assert (await Accounts(stores).see(claims(V, 8_000), PROVENANCE)).kyc is V
+    assert (await Accounts(stores).for_caller(claims(V, 8_000), PROVENANCE)).kyc is V
 
 
 async def test_an_unknown_account_is_not_found(stores: Stores) -> None:

@@ -351,7 +351,7 @@ def test_a_login_is_told_by_32_digits_that_say_nothing_of_its_token() -> None:
 
 
 async def test_what_userinfo_told_is_bounded_and_asked_again_when_the_clock_is_set_back(issuer, verifier, monkeypatch) -> None:
-    monkeypatch.setattr(tokens, "_MOST_TOLD", 2)
+    monkeypatch.setattr(tokens, "_MAX_CACHED", 2)
     issuer.discovery, issuer.told = {"userinfo_endpoint": f"{issuer.url}/userinfo"}, {"sub": "alice"}
     now_ms = clock.now_ms()
     for number in range(5):
