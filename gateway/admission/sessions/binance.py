@@ -54,10 +54,8 @@ class BinanceSession(SessionDialect):
         )
 
     def _shape(self, message: Message) -> Shape | None:
-        text, members = message.text, message.value.members or {}
-        params = members.get(b"params")
-        own_id = members.get(b"id")
-        inner = (params.members if params is not None else None) or {}
+        text, inner = message.text, _params(message)
+        own_id = (message.value.members or {}).get(b"id")
         variables = variables_of(text, [*([own_id] if own_id is not None and message.tag else []), *inner.values()])
         if message.act != CALL or variables is None or any(_EQUALS in name for name in inner):
             return None
@@ -71,8 +69,7 @@ class BinanceSession(SessionDialect):
         shape = message.shape
         if isinstance(shape, _Known):
             return shape.credentials(message.values)
-        text, params = message.text, (message.value.members or {}).get(b"params")
-        members = (params.members if params is not None else None) or {}
+        text, members = message.text, _params(message)
         key, signature, time = members.get(b"apiKey"), members.get(b"signature"), members.get(b"timestamp")
         if (
             message.act != LOG_IN
@@ -95,8 +92,7 @@ class BinanceSession(SessionDialect):
         )
 
     def mistakes(self, message: Message, credentials: Credentials) -> Iterator[Mistake]:
-        text, params = message.text, (message.value.members or {}).get(b"params")
-        members = (params.members if params is not None else None) or {}
+        text, members = message.text, _params(message)
         signed, signature = credentials.signed, credentials.signature
         for other in loosely_decoded(_signed_value(text, members[b"signature"])):
             yield Mistake("wrong signature encoding for this key: use hex for HMAC, Base64 for Ed25519 and RSA", signed, other)
@@ -176,6 +172,12 @@ class _Known(Shape):
         )
 
 
+def _params(message: Message) -> Mapping[bytes, Value]:
+    """The members of a message's ``params``."""
+    params = (message.value.members or {}).get(b"params")
+    return (params.members if params is not None else None) or {}
+
+
 def _index(text: bytes, variables: Sequence[tuple[int, int]], value: Value | None) -> int:
     """The index of a value among the variables; -1: it is not one, or is absent."""
     if value is None:
@@ -224,24 +226,16 @@ def _signed(text: bytes, members: Mapping[bytes, Value]) -> bytes:
 
     :raises MalformedRequest: other params would have the same payload
     """
-    pairs: list[bytes] = []
-    ambiguous = False
-    for name in sorted(members):
-        if name != b"signature":
-            ambiguous = ambiguous or _EQUALS in name
-            pairs.append(name + b"=" + _signed_value(text, members[name]))
-    signed = b"&".join(pairs)
-    if ambiguous:
-        raise _ambiguous()
-    _check_unambiguous(signed, len(pairs))
+    names = [name for name in sorted(members) if name != b"signature"]
+    signed = b"&".join([name + b"=" + _signed_value(text, members[name]) for name in names])
+    _check_unambiguous(signed, len(names), equals=_EQUALS in b"".join(names))
     return signed
 
 
-def _check_unambiguous(signed: bytes, pairs: int) -> None:
-    """:raises MalformedRequest: other params would have the same payload"""
-    if signed.count(b"&") >= max(pairs, 1):
-        raise _ambiguous()
+def _check_unambiguous(signed: bytes, pairs: int, *, equals: bool = False) -> None:
+    """:param equals: whether a name contains an ``=``
 
-
-def _ambiguous() -> MalformedRequest:
-    return MalformedRequest("params contains an & or, in a name, an =: the signed payload would be ambiguous")
+    :raises MalformedRequest: other params would have the same payload
+    """
+    if equals or signed.count(b"&") >= max(pairs, 1):
+        raise MalformedRequest("params contains an & or, in a name, an =: the signed payload would be ambiguous")
