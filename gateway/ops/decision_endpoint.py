@@ -78,15 +78,10 @@ def answer(verdict: Verdict, proxy: str) -> web.Response:
     status, body = verdict.status, verdict.body.encode("latin-1")
     if proxy == "nginx" and status not in (200, 401, 403):
         status = 403
-    response = web.Response(status=status, body=body, headers={"Server": "gerbang"})  # shown to clients: must not reveal versions
-    for name, value in verdict.headers:
-        if name.lower() == "content-type":
-            response.headers[name] = value
-        else:
-            response.headers.add(name, value)
+    headers = [("Server", "gerbang"), *verdict.headers]  # shown to clients: must not reveal versions
     if proxy == "nginx" and body:
-        response.headers["X-Gerbang-Body"] = json.dumps(json.loads(body), separators=(",", ":"))  # escapes all but ASCII
-    return response
+        headers.append(("X-Gerbang-Body", json.dumps(json.loads(body), separators=(",", ":"))))  # escapes all but ASCII
+    return web.Response(status=status, body=body, headers=headers)
 
 
 def _only(fields: list[tuple[str, str]], name: str) -> str:
