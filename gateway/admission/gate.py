@@ -54,10 +54,9 @@ _QUERY: Final = re.compile(rb'[!"$-~]*')
 class Gate:
     """See the module."""
 
-    def __init__(self, settings: "GatewaySettings", routes: RouteTable, version: str, services: Services) -> None:
+    def __init__(self, settings: "GatewaySettings", routes: RouteTable, services: Services) -> None:
         self.settings = settings
         self.routes = routes
-        self.version = version
         self.services = services
         self._limiter: KeyLimiter = services.limiter
         self._usage = services.usage

@@ -226,12 +226,12 @@ class App:
 
         :raises ConfigError: a file cannot be used
         """
-        settings, routes, version = configuration.settings, configuration.routes, configuration.version
-        gate = deciding = Gate(settings, routes, version, self._services)
+        settings, routes = configuration.settings, configuration.routes
+        gate = deciding = Gate(settings, routes, self._services)
         if settings.auth.enforce == "shadow":
             # Its refusals are not enforced, so they throttle no address and are not shown to key owners. Limits and the replay guard
             # are shared, because what it admits does pass.
-            deciding = Gate(settings, routes, version, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
+            deciding = Gate(settings, routes, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
         return Prepared(configuration, gate, self._upstreams.prepare(settings.upstreams), deciding)
 
     def commit(self, prepared: Prepared) -> None:

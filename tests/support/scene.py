@@ -138,7 +138,7 @@ class Scene:
         services = plain.services._replace(
             lookup=self.lookup, limiter=self.limiter, replay=self.guard, usage=self.usage, monotonic_ms=lambda: self.now_ms
         )
-        self.gate = Gate(plain.settings, plain.routes, "test", services)
+        self.gate = Gate(plain.settings, plain.routes, services)
         return self
 
     def request(self) -> Request:

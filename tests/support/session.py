@@ -94,7 +94,7 @@ def session_gate(
     """
     gate = a_gate(*records, routes=[route | (every_route or {}) for route in ROUTES], methods=methods or METHODS, **sections)
     services = gate.services._replace(replay=Guard())  # type: ignore[arg-type]
-    return Gate(gate.settings, gate.routes, gate.version, services)
+    return Gate(gate.settings, gate.routes, services)
 
 
 def log_in(record: KeyRecord, dialect: str, *, now_ms: int | None = None, secret: bytes | None = None) -> bytes:

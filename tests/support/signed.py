@@ -119,4 +119,4 @@ def a_gate(*records: KeyRecord, routes: list[dict[str, Any]] | None = None, **se
         monotonic_ms=lambda: 1_000_000,
         now_ms=lambda: 1_790_000_000_000,
     )
-    return Gate(settings, RouteTable.compile(settings.routes, settings.methods), "test", services)
+    return Gate(settings, RouteTable.compile(settings.routes, settings.methods), services)

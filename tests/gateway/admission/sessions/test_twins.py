@@ -34,7 +34,7 @@ RECORDS = (READER, ELSEWHERE, EXPIRED, FROZEN, GOOD)
 def gate_of(**services):
     """A gate that knows these keys; what a case changes of its services."""
     gate = a_gate(*RECORDS, routes=[TRADE, *ROUTES], methods=METHODS)
-    return Gate(gate.settings, gate.routes, gate.version, gate.services._replace(**services))
+    return Gate(gate.settings, gate.routes, gate.services._replace(**services))
 
 
 def request(record, *, signed_ms=NOW_MS, secret=None, path="/trade", unsigned=False, timestamp=None):
