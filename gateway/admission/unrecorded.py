@@ -8,7 +8,7 @@ So a key that floods the memory loses its own entries, never those of a key with
 """
 
 from collections import OrderedDict
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST: Final = 50_000
 """Maximum number of remembered signatures."""
@@ -16,15 +16,12 @@ AT_ONCE: Final = 256
 """Signatures recorded in one round trip."""
 
 
-class _Passed:
+class _Passed(NamedTuple):
     """A remembered signature."""
 
-    __slots__ = ("key_id", "shared", "until_ms")
-
-    def __init__(self, key_id: str, until_ms: int, *, shared: bool) -> None:
-        self.key_id = key_id
-        self.until_ms = until_ms
-        self.shared = shared
+    key_id: str
+    until_ms: int
+    shared: bool
 
 
 class Unrecorded:
@@ -56,7 +53,7 @@ class Unrecorded:
         while len(self._used) >= MOST:
             largest = next(iter(self._by_size[self._largest]))
             self._forget(next(iter(self._of[largest])))
-        self._used[name] = _Passed(key_id, until_ms, shared=shared)
+        self._used[name] = _Passed(key_id, until_ms, shared)
         names = self._of.setdefault(key_id, OrderedDict())
         names[name] = None
         self._resized(key_id, len(names) - 1, len(names))

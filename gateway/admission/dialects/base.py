@@ -27,20 +27,9 @@ class Credentials:
     """The claims of a request, none of them verified yet."""
 
     __slots__ = (
-        "algorithm",
-        "covers_query",
-        "expires_ms",
-        "key_id",
-        "portable",
-        "pss",
-        "replay_advice",
-        "signature",
-        "signed",
-        "timestamp_ms",
-        "unique",
-        "weighed",
-        "window_ms",
-    )
+        "algorithm", "covers_query", "expires_ms", "key_id", "portable", "pss", "replay_advice", "signature", "signed", "timestamp_ms",
+        "unique", "weighed", "window_ms",
+    )  # fmt: skip
 
     def __init__(
         self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,

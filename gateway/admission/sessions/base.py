@@ -150,7 +150,10 @@ class SessionDialect(ABC):
             for shape in shapes:
                 values = shape.values_in(pieces)
                 if values is not None:
-                    return self._recognised(Message(self, text, None, client, key_id, received_ms, request_id), shape, values)
+                    message = Message(self, text, None, client, key_id, received_ms, request_id)
+                    message.shape, message.values, message.names = shape, values, shape.names
+                    message.tag, message.rest = shape.tag.fill(values), shape.rest.fill(values)
+                    return message
         value = scan(text)
         message = Message(self, text, value, client, key_id, received_ms, request_id)
         members = value.members or {}
@@ -163,24 +166,11 @@ class SessionDialect(ABC):
             message.wrong = wrong
         if OWN_MEMBER in members:
             message.wrong = "the member gateway is reserved: leave it out"
-        if shapes is not None and not message.wrong and len(text) <= LONGEST:
-            self._remember(message, shapes)
-        return message
-
-    def _recognised(self, message: Message, shape: Shape, values: list[bytes]) -> Message:
-        """Fill in a message of a known shape."""
-        message.shape, message.values = shape, values
-        message.names = shape.names
-        message.tag = shape.tag.fill(values)
-        message.rest = shape.rest.fill(values)
-        return message
-
-    def _remember(self, message: Message, shapes: list[Shape]) -> None:
-        shape = self._shape(message)
-        if shape is not None:
+        if shapes is not None and not message.wrong and len(text) <= LONGEST and (own := self._shape(message)) is not None:
             if len(shapes) >= MOST:
                 del shapes[0]
-            shapes.append(shape)
+            shapes.append(own)
+        return message
 
     def _shape(self, message: Message) -> Shape | None:  # noqa: ARG002  # only one dialect uses it
         """The shape of a valid, scanned message; ``None``: such messages are always scanned."""
