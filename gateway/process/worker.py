@@ -25,7 +25,9 @@ from gateway.process.version import Configuration
 from gateway.telemetry import Snapshot, configure_logging
 
 _PR_SET_PDEATHSIG = 1
-_MIDDLE_PER_FULL = 1_000
+_YOUNG_PER_MIDDLE = 2
+"""Collections of the youngest generation for each of the middle one; Python's default is 10, and such a collection takes up to 5 ms."""
+_MIDDLE_PER_FULL = 5_000
 """Collections of the middle generation for each full one; Python's default is 10. With 8,000 keys that meant seven full ones a minute."""
 
 
@@ -127,8 +129,9 @@ def settle_memory() -> None:
     """
     gc.collect()
     gc.freeze()
-    young, middle, _ = gc.get_threshold()
-    gc.set_threshold(young, middle, _MIDDLE_PER_FULL)
+    young, increment, _ = gc.get_threshold()
+    # Since Python 3.14 the second one is for how many of the old objects an increment leaves to the next ones.
+    gc.set_threshold(young, _YOUNG_PER_MIDDLE if sys.version_info < (3, 14) else increment, _MIDDLE_PER_FULL)
 
 
 def _received(settings: dict[str, Any], version: str) -> Configuration:
