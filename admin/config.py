@@ -25,13 +25,13 @@ def _web_address(value: str) -> str:
     if not usable or url.scheme not in ("http", "https") or url.query or url.fragment or url.username:
         raise ValueError('write an address as "https://HOST[:PORT][/PATH]", without a user, query or fragment')
     if url.scheme == "http" and url.hostname not in LOOPBACK:
-        raise ValueError("http is for this machine alone: use https, tokens and keys travel there")
+        raise ValueError("http is accepted for loopback addresses only: use https, since tokens and keys are sent there")
     return value
 
 
 def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:
     if "openid" not in value:
-        raise ValueError('"openid" must be among them: without it no provider gives an ID token')
+        raise ValueError('"openid" is required: without it no provider returns an ID token')
     return value
 
 
@@ -43,7 +43,7 @@ def _token(value: SecretStr) -> SecretStr:
 
 def _token_name(value: str) -> str:
     if value in ("account", "provider", "system"):
-        raise ValueError(f'"{value}" is what the audit calls somebody else')
+        raise ValueError(f'"{value}" is reserved for another actor in the audit log')
     return value
 
 
@@ -342,7 +342,7 @@ class AdminSettings(Section):
     @model_validator(mode="after")
     def _check_together(self) -> Self:
         if self.internal.notify and self.mail is None:
-            raise ValueError("internal.notify needs [mail]: nobody else sends it")
+            raise ValueError("internal.notify requires [mail], which sends these notices")
         if self.listen.public == self.listen.internal and self.listen.public.port:
             raise ValueError("listen.public and listen.internal must differ")
         return self

@@ -34,7 +34,7 @@ def operations(api: InternalApi) -> tuple[Operation[str], ...]:
             api.freeze, body=models.OptionalReason, refusals=(NotFound,),
         ),
         Operation(
-            "POST", f"{_ACCOUNT}/thaw", "thawAccount", "End a freeze; its keys pass again only while its verification stands",
+            "POST", f"{_ACCOUNT}/thaw", "thawAccount", "End a freeze; keys are accepted again if the account's identity is verified",
             api.thaw, body=models.OptionalReason, refusals=(NotFound,),
         ),
         Operation(

@@ -26,7 +26,7 @@ class ServiceTokens:
         value = given[0].encode("utf-8", "surrogateescape") if len(given) == 1 else b""
         matching = [name for name, expected in self._expected.items() if hmac.compare_digest(value, expected)]
         if not matching:
-            detail = "This service token is not one of those in force." if given else "Send the service token: Authorization: Bearer TOKEN."
+            detail = "The service token is not valid." if given else "Send the service token: Authorization: Bearer TOKEN."
             raise Unauthenticated.because(detail, token_given=bool(given))
         request[OPERATOR] = matching[0]
         return matching[0]

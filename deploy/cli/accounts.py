@@ -55,7 +55,7 @@ def freeze(office: Internal, account: str, reason: str | None) -> None:
     Example: gerbang accounts freeze demo --reason "case 4711"
     """
     answer = office.call("POST", f"{_path(account)}/freeze", _reason_body(reason))
-    click.echo(f"{account} {'is' if answer['changed'] else 'was already'} frozen: none of its keys passes")
+    click.echo(f"{account} {'is' if answer['changed'] else 'was already'} frozen: its keys are refused")
 
 
 @accounts.command()
@@ -103,15 +103,15 @@ def _valid_keys(account: dict[str, Any]) -> str:
     """Which of the account's keys are valid now, and why the others are not."""
     if account["kyc"] != "verified":
         word = "was revoked" if account["kyc"] == "revoked" else "is missing"
-        return f"none of its keys passes all the same, because its identity verification {word}"
+        return f"its keys are still refused, because its identity verification {word}"
     active, others = 0, 0
     for key in account["keys"]:
         active, others = (active + 1, others) if key["status"] == "active" else (active, others + 1)
     if not account["keys"]:
         return "it has no keys"
     if not others:
-        return "its keys pass again" if active > 1 else "its key passes again"
-    return f"{active} of its {active + others} keys pass, the others are revoked or expired"
+        return "its keys are accepted again" if active > 1 else "its key is accepted again"
+    return f"{active} of its {active + others} keys {'is' if active == 1 else 'are'} accepted, the others are revoked or expired"
 
 
 def _line(account: dict[str, Any]) -> str:

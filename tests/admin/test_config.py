@@ -98,6 +98,6 @@ def test_plain_http_is_accepted_on_this_machine(example: str, tmp_path: Path) ->
 
 def test_who_is_to_be_told_of_bulk_acts_needs_a_mail_server(example: str, tmp_path: Path) -> None:
     told = example.replace("notify = []", 'notify = ["security@exchange.example"]')
-    assert "needs [mail]" in problems(tmp_path, told)[""]
+    assert "requires [mail]" in problems(tmp_path, told)[""]
     wrong = example.replace("notify = []", 'notify = ["a@b.example, c@d.example"]')
     assert "internal.notify[0]" in problems(tmp_path, wrong)

@@ -45,7 +45,7 @@ async def test_the_audit_names_who_it_was_and_why_to_operators_and_not_to_the_cu
 
 async def test_only_a_named_token_opens(service: Service) -> None:
     other = await service.operator("GET", "keys", token="c" * 24)
-    assert (other.status, other.body["detail"]) == (401, "This service token is not one of those in force.")
+    assert (other.status, other.body["detail"]) == (401, "The service token is not valid.")
     assert (await service.operator("GET", "keys", token=BOB)).status == 200
 
 
@@ -55,7 +55,7 @@ async def test_only_a_named_token_opens(service: Service) -> None:
         ({}, "give a token"),
         ({"token": ALICE, "tokens": {"operator": BOB}}, "give only one"),
         ({"tokens": {"alice": ALICE, "bob": ALICE}}, "two names share one token"),
-        *(({"tokens": {name: ALICE}}, "somebody else") for name in ("account", "provider", "system")),
+        *(({"tokens": {name: ALICE}}, "another actor") for name in ("account", "provider", "system")),
         ({"tokens": {"a b": ALICE}}, "pattern"),
         ({"tokens": {"alice": "short"}}, "at least 24"),
     ],

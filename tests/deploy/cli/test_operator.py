@@ -129,13 +129,16 @@ def test_several_named_keys_are_each_told_and_one_that_fails_stops_no_other(offi
 @pytest.mark.parametrize(
     ("account", "told"),
     [
-        ({"kyc": "verified", "keys": [KEY]}, "is thawed: its key passes again"),
-        ({"kyc": "verified", "keys": [KEY, KEY]}, "is thawed: its keys pass again"),
+        ({"kyc": "verified", "keys": [KEY]}, "is thawed: its key is accepted again"),
+        ({"kyc": "verified", "keys": [KEY, KEY]}, "is thawed: its keys are accepted again"),
         ({"kyc": "verified", "keys": []}, "is thawed: it has no keys"),
-        ({"kyc": "verified", "keys": [KEY, KEY | {"status": "revoked"}]}, "1 of its 2 keys pass, the others are revoked or expired"),
-        ({"kyc": "revoked", "keys": [KEY]}, "none of its keys passes all the same, because its identity verification was revoked"),
-        ({"kyc": "unverified", "keys": []}, "none of its keys passes all the same, because its identity verification is missing"),
-        ({"kyc": "verified", "keys": [KEY], "changed": False}, "siti was not frozen: its key passes again"),
+        (
+            {"kyc": "verified", "keys": [KEY, KEY | {"status": "revoked"}]},
+            "1 of its 2 keys is accepted, the others are revoked or expired",
+        ),
+        ({"kyc": "revoked", "keys": [KEY]}, "its keys are still refused, because its identity verification was revoked"),
+        ({"kyc": "unverified", "keys": []}, "its keys are still refused, because its identity verification is missing"),
+        ({"kyc": "verified", "keys": [KEY], "changed": False}, "siti was not frozen: its key is accepted again"),
     ],
 )
 def test_a_thaw_says_which_keys_pass(office, account, told):
