@@ -42,6 +42,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="*", metavar="NAME", help="baselines to run (default: all that are installed)")
     beside = "interpreters to build the gate for: ratios are of the first, the others take part beside it (default: the checkout's)"
     parser.add_argument("--python", type=Path, nargs="+", default=[Path(sys.executable)], help=beside)
+    parser.add_argument("--keys", type=int, default=0, help="in use at once, for one more row of the latency")
     parser.add_argument("--no-build", action="store_true", help="without a wheel of the present sources, run the checkout, interpreted")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json")
     parser.add_argument("--no-memory", action="store_true", help="leave out resident memory and start-up time")
@@ -69,7 +70,7 @@ def main() -> None:
         folder = Path(name)
         folder.chmod(0o755)
         os.sched_setaffinity(0, {int(LOAD_CORE)})  # and so the stores that it starts
-        ours = stack.enter_context(gates_under_test(folder, {who: Variant(one.program) for who, one in built.items()}))
+        ours = stack.enter_context(gates_under_test(folder, {who: Variant(one.program) for who, one in built.items()}, options.keys))
         ground = Ground(folder, free_port(), ours.key, free_port(), ours.redis)
         stack.enter_context(upstream(ground))
         stack.enter_context(service(ground))
@@ -85,7 +86,8 @@ def main() -> None:
                 print(".", end="", file=sys.stderr, flush=True)
         if "latency" in options.modes and not latency.missing():
             ports = {who: one.port for who, one in running.items() if who not in UNTIMED}
-            paced = latency.measure(ground, ports, bench.rest("read").load.rps, min(3, options.rounds), options.seconds)
+            most, rounds = bench.rest("read").load.rps, min(3, options.rounds)
+            paced = latency.measure(ground, ports, most, rounds, options.seconds, ours.crowd)
         if "session" in options.modes:
             figures |= session.measure(ground, running[GATE], options.rounds, options.seconds, bench.rest)
     print(f"\n{interpreter.machine()}")

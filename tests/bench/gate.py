@@ -12,6 +12,7 @@ from typing import NamedTuple
 import asyncpg
 
 from gateway.keys import ids, store
+from gateway.keys.postgres import AnyConnection
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
@@ -128,11 +129,15 @@ class Entered(NamedTuple):
     key: Key
     redis: Path
     """The socket of Redis."""
+    crowd: list[Key]
+    """Further keys."""
 
 
 @contextlib.contextmanager
-def gates_under_test(folder: Path, variants: Mapping[str, Variant]) -> Iterator[Entered]:
-    """Start the stores and make one key; yields the gate as contestants, one for each of the ``variants``, which are named."""
+def gates_under_test(folder: Path, variants: Mapping[str, Variant], crowd: int = 0) -> Iterator[Entered]:
+    """Start the stores and make one key, and a crowd of others; yields the gate as contestants, one for each of the ``variants``, which
+    are named.
+    """
     postgres = start_migrated(folder / "postgres")
     redis = start_redis(folder / "redis")
     entry = new_entry("bench")
@@ -140,7 +145,7 @@ def gates_under_test(folder: Path, variants: Mapping[str, Variant]) -> Iterator[
     vault.write_text(entry)
     try:
         with fresh_database(postgres) as database:
-            key = asyncio.run(_make_key(database, Vault.parse(entry)))
+            key, *others = asyncio.run(_make_keys(database, Vault.parse(entry), 1 + crowd))
             stores = {"postgres": database.gateway_dsn, "redis": redis.url, "vault": vault}
 
             def command(variant: Variant, ground: Ground, port: int) -> list[str]:
@@ -154,7 +159,7 @@ def gates_under_test(folder: Path, variants: Mapping[str, Variant]) -> Iterator[
                 Contestant(name, SLOW if name == INTERPRETED else MODES, lambda: "", partial(command, variant))
                 for name, variant in variants.items()
             ]
-            yield Entered(gates, key, redis.socket)
+            yield Entered(gates, key, redis.socket, others)
     finally:
         redis.stop()
         postgres.stop()
@@ -169,7 +174,17 @@ def is_compiled(log: Path) -> bool:
     return bool(next(line for line in lines if line.get("event") == "ready")["compiled"])
 
 
-async def _make_key(database: Database, vault: Vault) -> Key:
+async def _make_keys(database: Database, vault: Vault, count: int) -> list[Key]:
+    connection = await asyncpg.connect(database.owner_dsn)
+    try:
+        await connection.execute("INSERT INTO accounts (id, email, kyc) VALUES ('bench', 'bench@example.com', 'verified')")
+        async with connection.transaction():
+            return [await _make_key(connection, vault) for _ in range(count)]
+    finally:
+        await connection.close()
+
+
+async def _make_key(connection: AnyConnection, vault: Vault) -> Key:
     secret = ids.new_secret()
     record = KeyRecord(
         key_id=ids.new_key_id(),
@@ -184,10 +199,5 @@ async def _make_key(database: Database, vault: Vault) -> Key:
         expires_ms=None,
         frozen=False,
     )
-    connection = await asyncpg.connect(database.owner_dsn)
-    try:
-        await connection.execute("INSERT INTO accounts (id, email, kyc) VALUES ('bench', 'bench@example.com', 'verified')")
-        await store.insert(connection, record, vault)
-    finally:
-        await connection.close()
+    await store.insert(connection, record, vault)
     return Key(record.key_id, secret.reveal().decode())

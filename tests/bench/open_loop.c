@@ -3,8 +3,9 @@
  *
  *   open_loop PORT CONNECTIONS RATE SECONDS FILE
  *
- * FILE holds the requests, each preceded by a line "SECOND SIZE": the second of Unix time that it is for. Whatever is due in a second sends
- * the request of that second. Prints one line of JSON: answers, how many were not 200, and percentiles in microseconds.
+ * FILE holds the requests, each preceded by a line "SECOND SIZE": the second of Unix time from which it is sent, in ascending order, until
+ * the next second that is listed; the last one ends the run. Those of one second take turns. Prints one line of JSON: answers, how many were
+ * not 200, and percentiles in microseconds.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -21,19 +22,20 @@
 #include <unistd.h>
 
 #define MAX_CONNECTIONS 4096
-#define MAX_SECONDS 600
+#define MAX_BATCHES 600
 #define HEAD_SIZE 8192
 
 struct request { const char *text; size_t size; };
+struct batch { long second; struct request *requests; size_t count; };
 struct connection { int fd; uint64_t due_ns; size_t held, body_left; int in_body, status; char head[HEAD_SIZE]; };
 
-static struct request by_second[MAX_SECONDS];
+static struct batch batches[MAX_BATCHES];
+static size_t batch_count, begun, turn;
 static struct connection connections[MAX_CONNECTIONS];
 static int idle[MAX_CONNECTIONS], idle_count, idle_first;
 static uint32_t *taken_us;
 static uint64_t *waiting;
 static size_t answered, wrong, first_waiting, last_waiting;
-static time_t first_second;
 
 static void fail(const char *what) { perror(what); exit(1); }
 
@@ -50,9 +52,16 @@ static void read_requests(const char *path) {
     while (fscanf(file, "%ld %zu", &second, &size) == 2) {
         char *text = malloc(size);
         if (fgetc(file) != '\n' || text == NULL || fread(text, 1, size, file) != size) fail("requests");
-        if (first_second == 0) first_second = second;
-        if (second - first_second >= MAX_SECONDS) break;
-        by_second[second - first_second] = (struct request){text, size};
+        if (batch_count == 0 || batches[batch_count - 1].second != second) {
+            if (batch_count == MAX_BATCHES) break;
+            batches[batch_count++].second = second;
+        }
+        struct batch *of = &batches[batch_count - 1];
+        if ((of->count & (of->count + 1)) == 0) { /* full: 0, 1, 3, 7 ... */
+            of->requests = realloc(of->requests, (2 * of->count + 1) * sizeof *of->requests);
+            if (of->requests == NULL) fail("requests");
+        }
+        of->requests[of->count++] = (struct request){text, size};
     }
     fclose(file);
 }
@@ -68,9 +77,11 @@ static int connect_to(int port) {
 
 static void send_on(int number, uint64_t due_ns) {
     struct connection *c = &connections[number];
-    time_t second = time(NULL) - first_second;
-    struct request *request = &by_second[second];
-    if (second < 0 || second >= MAX_SECONDS || request->text == NULL) { fprintf(stderr, "no request for this second\n"); exit(1); }
+    time_t second = time(NULL);
+    while (begun < batch_count && batches[begun].second <= second) begun++;
+    if (begun == 0 || begun == batch_count) { fprintf(stderr, "no request for this second\n"); exit(1); }
+    struct batch *of = &batches[begun - 1];
+    struct request *request = &of->requests[turn++ % of->count];
     c->due_ns = due_ns;
     c->held = c->body_left = 0;
     c->in_body = c->status = 0;
