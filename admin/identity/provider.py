@@ -1,4 +1,4 @@
-"""The OpenID provider's discovery document and keys: fetched, cached, and fetched again when keys rotate.
+"""The OpenID provider's discovery document and keys, cached and fetched again when keys rotate; and its userinfo endpoint.
 
 This module does not parse tokens. Sources: OpenID Connect Discovery 1.0 §4, RFC 7517.
 """
@@ -17,13 +17,12 @@ from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
 
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
-from admin.identity.userinfo import userinfo
 from admin.outbound import read_to_end
 from gateway.errors import GerbangError
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 
-_MAX_DOCUMENT = 262_144
+_MAX_DOCUMENT, _MAX_USERINFO = 262_144, 65_536
 _RETRY_AFTER_FAILURE_MS = 1_000
 _STALE_LIMIT_MS = 86_400_000  # how long keys are used while the provider is unavailable, since one may have been withdrawn
 _MAX_WAIT_S = 0.5  # wait for fresh keys after a long time without use
@@ -96,15 +95,32 @@ class Provider:
         return matching
 
     async def userinfo(self, token: str, subject: str, *, or_empty: bool = False) -> Mapping[str, Any]:
-        """The customer's claims beyond the ID token; see :func:`admin.identity.userinfo.userinfo`.
+        """The claims about ``subject`` that this access token may read (OpenID Connect Core §5.3); none if there is no such endpoint.
 
-        :return: no claims if there is no such endpoint
-        :raises IdentityProviderUnavailable: it did not answer, or about another customer
+        Many providers omit ``email`` and custom claims from the ID token and return them here.
+
+        :param or_empty: return no claims if the token is not accepted, as an ID token is not
+        :raises IdentityProviderUnavailable: no answer, or about another subject: without it the customer would count as unverified
         """
         endpoint = (await self.discovery(clock.monotonic_ms())).userinfo_endpoint
         if endpoint is None:
             return {}
-        return await userinfo(self._http, self.settings, endpoint, token, subject, or_empty=or_empty)
+        headers = {"Accept": "application/json", "Authorization": f"Bearer {token}"}
+        timeout = aiohttp.ClientTimeout(total=self.settings.timeout_ms / 1000)
+        try:
+            async with self._http.get(endpoint, headers=headers, timeout=timeout, allow_redirects=False) as response:
+                body, status = await read_to_end(response, _MAX_USERINFO), response.status
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise _no_userinfo(type(error).__name__) from None
+        if or_empty and status in {401, 403}:
+            return {}
+        claims = _json_object(body)
+        if status != 200 or claims is None:
+            raise _no_userinfo(f"answered {status}" if status != 200 else "is not a JSON object: a signed answer is not read")
+        # §5.3.2: without this, the answer may be about somebody else.
+        if claims.get("sub") != subject:
+            raise _no_userinfo("answered about another subject")
+        return claims
 
     async def _ensure_fresh(self, now_ms: int) -> None:
         """Use the cached documents while they are refreshed in the background; wait only if they are too old."""
@@ -179,13 +195,22 @@ class Provider:
             if response.status != 200:
                 raise ProviderUnusable(f"{url} answered {response.status}")
             body = await read_to_end(response, _MAX_DOCUMENT)
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError):
-            document = None
-        if not isinstance(document, dict):
+        document = _json_object(body)
+        if document is None:
             raise ProviderUnusable(f"{url} is not a JSON object")
         return document
+
+
+def _json_object(body: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _no_userinfo(why: str) -> IdentityProviderUnavailable:
+    return IdentityProviderUnavailable("The identity provider did not answer. Try again shortly.", reason=f"userinfo endpoint: {why}")
 
 
 def _unavailable() -> IdentityProviderUnavailable:
