@@ -279,14 +279,7 @@ class Refused(Answer):
 
     @classmethod
     def of(cls, refused: RefusedRequest) -> Self:
-        return cls(
-            at=rfc3339(refused.at_ms),
-            account_id=refused.account_id,
-            key_id=refused.key_id,
-            code=refused.code,
-            client_ip=refused.client_ip,
-            route=refused.call,
-        )
+        return cls(**refused._asdict(), at=rfc3339(refused.at_ms), route=refused.call)
 
 
 class Refusals(Answer):

@@ -65,7 +65,7 @@ class PasskeyMethod:
             _log.info("passkey_refused", reason=str(refused))
             return Wrong.WRONG_PASSKEY
         passkey = replace(read(factor, self._vault), sign_count=sign_count)
-        await factors.touch(connection, factor, sealed=factors.seal(factor, passkey.to_json().encode(), self._vault), now_ms=now_ms)
+        await factors.touch(connection, factor, sealed=factors.seal(factor, passkey.to_json(), self._vault), now_ms=now_ms)
         return None
 
     def _verify(self, challenge: Challenge, owned: Sequence[Factor], answer: Any) -> tuple[Factor, int]:
@@ -121,7 +121,7 @@ class PasskeyEnrolment:
                 account.id,
                 Kind.PASSKEY,
                 started.name,
-                passkey.to_json().encode(),
+                passkey.to_json(),
                 self._vault,
                 proven=started.proven,
                 created_ms=started.created_ms,

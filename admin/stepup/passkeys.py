@@ -13,6 +13,7 @@ from ipaddress import ip_address
 from typing import Any, NamedTuple
 
 import webauthn
+from pydantic import ConfigDict, TypeAdapter
 from webauthn.helpers import base64url_to_bytes, parse_registration_credential_json
 from webauthn.helpers.exceptions import WebAuthnException
 from webauthn.helpers.structs import (
@@ -47,6 +48,8 @@ class RelyingParty(NamedTuple):
 class Passkey:
     """One registered credential. Contains no secret: the private key never leaves the authenticator."""
 
+    __pydantic_config__ = ConfigDict(ser_json_bytes="hex", val_json_bytes="hex")
+
     credential_id: bytes
     public_key: bytes
     """COSE_Key (RFC 9052 §7)."""
@@ -55,27 +58,17 @@ class Passkey:
     transports: tuple[str, ...] = ()
     """How the browser reaches it (``internal``, ``hybrid``, ``usb`` …): only a hint."""
 
-    def to_json(self) -> str:
+    def to_json(self) -> bytes:
         """Serialize for storage; see ``from_json``."""
-        return json.dumps(
-            {
-                "credential_id": self.credential_id.hex(),
-                "public_key": self.public_key.hex(),
-                "sign_count": self.sign_count,
-                "transports": list(self.transports),
-            }
-        )
+        return _PASSKEY.dump_json(self)
 
-    @classmethod
-    def from_json(cls, text: str | bytes) -> "Passkey":
-        """:raises ValueError, KeyError, TypeError: for anything that ``to_json`` did not write."""
-        stored = json.loads(text)
-        return cls(
-            credential_id=bytes.fromhex(stored["credential_id"]),
-            public_key=bytes.fromhex(stored["public_key"]),
-            sign_count=int(stored["sign_count"]),
-            transports=tuple(stored["transports"]),
-        )
+    @staticmethod
+    def from_json(text: bytes) -> "Passkey":
+        """:raises ValueError: for anything that ``to_json`` did not write"""
+        return _PASSKEY.validate_json(text)
+
+
+_PASSKEY = TypeAdapter(Passkey)
 
 
 def possible_at(host: str) -> bool:
