@@ -4,7 +4,6 @@ A :class:`CheckRequest` and its :class:`Verdict` travel as JSON between the ops 
 character for each byte.
 """
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.admission import answers
@@ -108,21 +107,13 @@ UNSTATED = (
 """The warning about a proxy whose request was admitted although :func:`is_unseen`."""
 
 
-async def decide(
-    gate: Gate,
-    request: Request,
-    *,
-    whole: bool,
-    identity_lines: Callable[[Admitted, int], bytes],
-    note: Callable[[Admitted | Refusal, Request, str], None],
-) -> Verdict:
+async def decide(gate: Gate, request: Request, *, whole: bool) -> tuple[Admitted | Refusal, str]:
     """Decide on a request from a trusted proxy.
 
     :param whole: see :attr:`CheckRequest.whole`
-    :param identity_lines: the field lines that identify the client to the upstream
-    :param note: called with the outcome and the route's pattern, ``""`` when there is none, to count and log it
+    :return: the outcome, and the route's pattern; ``""`` if there is none
     """
-    pattern, shadow = "", gate.settings.auth.enforce == "shadow"
+    pattern = ""
     try:
         route = gate.route(request)
         pattern = route.pattern
@@ -131,15 +122,19 @@ async def decide(
         if route.session:
             raise NoRoute("each message of this session is admitted individually: forward its connections to the gateway's public port")
         _check(request, route, gate.settings, whole=whole)
-        admitted = await admit(gate, request, route)
+        return await admit(gate, request, route), pattern
     except Refusal as refusal:
-        note(refusal, request, pattern or refusal.route)
-        return shadow_allowed(refusal, request.request_id) if shadow else refused(refusal, gate.render(refusal, request))
-    note(admitted, request, pattern)
-    lines = identity_lines(admitted, request.received_ms) + admitted.answer_headers
+        return refusal, pattern or refusal.route
+
+
+def allowed(admitted: Admitted, request: Request, identity_lines: bytes) -> Verdict:
+    """The verdict on an admitted request.
+
+    :param identity_lines: the field lines that identify the client to the upstream
+    """
     nobody = NOBODY if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
-    return Verdict(200, [*nobody, *_fields(lines), *own], "")
+    return Verdict(200, [*nobody, *_fields(identity_lines + admitted.answer_headers), *own], "")
 
 
 def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole: bool) -> None:

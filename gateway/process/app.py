@@ -20,7 +20,7 @@ from gateway.admission.outcome import Admitted
 from gateway.admission.principal import Principal
 from gateway.admission.replay import ReplayGuard
 from gateway.admission.services import Services
-from gateway.admission.verdict import UNSTATED, CheckRequest, Verdict, decide, is_unseen, refused, shadow_allowed
+from gateway.admission.verdict import UNSTATED, CheckRequest, Verdict, allowed, decide, is_unseen, refused, shadow_allowed
 from gateway.assertion import Signer, SigningKey
 from gateway.errors import ConfigError, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
@@ -166,36 +166,29 @@ class App:
 
     async def decide(self, check: CheckRequest) -> Verdict:
         """Decide on a request for a trusted proxy, without forwarding it, by the version in force."""
-        serving, gate = self._serving, self._deciding
+        serving, gate, worker = self._serving, self._deciding, self._plane.worker
         shadow = gate.settings.auth.enforce == "shadow"
-        request = check.request(received_ms=clock.now_ms(), request_id=self._plane.worker.next_request_id())
-
-        def note(outcome: Admitted | Refusal, request: Request, pattern: str) -> None:
-            if isinstance(outcome, Admitted) and is_unseen(outcome.route, whole=check.whole):
-                self._note_unstated(check.peer)
-            if shadow:
-                self._note_shadow(outcome, request, pattern)
-            elif isinstance(outcome, Refusal):
-                self._plane.worker.refused(serving, outcome, request, pattern or None)
-            else:
-                self.metrics.admitted[pattern] += 1
-
-        if not self._plane.is_trusted(check.peer):
-            stranger = IpNotAllowed(f"{check.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies")
+        request = check.request(received_ms=clock.now_ms(), request_id=worker.next_request_id())
+        outcome: Admitted | Refusal
+        if self._plane.is_trusted(check.peer):
+            if not worker.scheduler.may_run():
+                await worker.scheduler.wait_turn(gate.client(request), DECISION_US)
+            outcome, pattern = await decide(gate, request, whole=check.whole)
+        else:
+            outcome, pattern = IpNotAllowed(f"{check.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies"), ""
             if not shadow:
-                return refused(stranger)
-            note(stranger, request, "")
-            return shadow_allowed(stranger, request.request_id)
-        scheduler = self._plane.worker.scheduler
-        if not scheduler.may_run():
-            await scheduler.wait_turn(gate.client(request), DECISION_US)
-        return await decide(
-            gate,
-            request,
-            whole=check.whole,
-            identity_lines=lambda admitted, now_ms: serving.pools[admitted.route.upstream].identity_lines.at(admitted.identity, now_ms),
-            note=note,
-        )
+                return refused(outcome)
+        if shadow:
+            self._note_shadow(outcome, request, pattern)
+        if isinstance(outcome, Refusal):
+            if shadow:
+                return shadow_allowed(outcome, request.request_id)
+            worker.refused(serving, outcome, request, pattern or None)
+            return refused(outcome, gate.render(outcome, request))
+        self.metrics.admitted[pattern] += 1
+        if is_unseen(outcome.route, whole=check.whole):
+            self._note_unstated(check.peer)
+        return allowed(outcome, request, serving.pools[outcome.route.upstream].identity_lines.at(outcome.identity, request.received_ms))
 
     def _note_unstated(self, peer: str) -> None:
         """Count a request admitted without a statement about its content, and warn once about each proxy."""
@@ -211,7 +204,6 @@ class App:
             reports.log_refused(outcome, request, pattern or None, None, event="shadow_refused")
             return
         self.metrics.shadow_decisions[pattern, "admitted"] += 1
-        self.metrics.admitted[pattern] += 1
         if outcome.principal is not None:
             self._usage.admitted(outcome.principal.key_id, outcome.client_ip, request.received_ms)
 
