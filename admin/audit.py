@@ -130,7 +130,7 @@ async def append(connection: Connection, *entries: Entry) -> None:
         last = await connection.fetchrow("SELECT seq, hash FROM audit_events ORDER BY seq DESC LIMIT 1")
         seq, previous = (last["seq"], last["hash"]) if last is not None else (0, GENESIS)
         rows = []
-        for seq, entry in enumerate(entries, seq + 1):  # noqa: B020  # goes on from the last one's number
+        for seq, entry in enumerate(entries, seq + 1):  # noqa: B020  # continues from the last number
             event = _recorded(seq, entry)
             digest = chained(previous, event)
             rows.append((*event, previous, digest))

@@ -127,7 +127,7 @@ class ListenerHost:
         """Begin at once."""
         begin()
 
-    def client(self, _peer: str | None = None, *, believed: bool = True) -> Connection:  # noqa: ARG002  # who sends no header is believed
+    def client(self, _peer: str | None = None, *, believed: bool = True) -> Connection:  # noqa: ARG002  # a peer without a header is trusted
         """The protocol for a client, which is the transport's peer."""
         return self._connection()
 

@@ -186,7 +186,7 @@ _ADD = """
     WITH added AS (
         INSERT INTO notices (id, account_id, topic, at_ms, key_id, detail, once) VALUES ($1, $2, $3, $4, $5, $6, $7)
         ON CONFLICT (once) DO NOTHING RETURNING seq
-    ), told AS (
+    ), deliveries AS (
         INSERT INTO notice_deliveries (seq, channel, account_id) SELECT seq, channel, $2 FROM added, unnest($8::text[]) AS channel
     )
     SELECT seq FROM added

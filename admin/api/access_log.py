@@ -20,7 +20,7 @@ def access_log(share: float, trusted: Sequence[Network], metrics: AdminMetrics, 
     """A middleware, outside ``problems``, that logs refusals and a share of other requests.
 
     :param share: 0 logs refusals only, within their budget
-    :param trusted: proxies whose ``X-Forwarded-For`` is believed
+    :param trusted: proxies whose ``X-Forwarded-For`` is used
     """
     access = AccessLog(share)
 

@@ -46,7 +46,7 @@ class Key(Answer):
     status: Literal["active", "expired", "suspended", "revoked", "idle"] = Field(
         description=(
             "suspended: the account is frozen, or its identity is not verified. revoked: by the exchange, or because its secret leaked. "
-            "idle: ended because nobody used it."
+            "idle: ended because it was unused."
         )
     )
     revoked_reason: str | None

@@ -86,7 +86,7 @@ class AccountApi:
         return answers.Challenge.of(offer)
 
     async def _allowed(self, connection: Connection, account: Account, caller: Caller, wanted: bodies.AnyIntent) -> Intent:
-        """The intent, if the operation would be allowed with a proof, so that no code is used up in vain."""
+        """The intent, if the operation would be allowed with a proof, so that no code is wasted."""
         match wanted:
             case bodies.CreateKeyIntent():
                 return await self._keys.check_creation(connection, account, caller, wanted.draft)

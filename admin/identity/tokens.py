@@ -77,7 +77,7 @@ class TokenVerifier:
         """The account holder that the token identifies.
 
         :param now_ms: Unix milliseconds
-        :param expected_nonce: for an ID token that answers a login of ours
+        :param expected_nonce: for the ID token of a login that was started here
         :param fetch_claims: called if e-mail or KYC claims are not in the token
         :raises Unauthenticated: with the reason, never with the token
         :raises IdentityProviderUnavailable: the issuer's keys are not available
@@ -109,7 +109,7 @@ class TokenVerifier:
             if name not in claims and name not in self._reported_missing:
                 self._reported_missing.add(name)
                 advice = "add the scope that provides it to oidc.scopes, or correct kyc.claim; without it customers count as unverified"
-                _log.warning("claim_absent", claim=name, advice=advice if name == self._kyc.claim else "notices by mail reach nobody")
+                _log.warning("claim_absent", claim=name, advice=advice if name == self._kyc.claim else "notices by mail are not sent")
         return claims
 
     def _check_claims(self, claims: Mapping[str, Any], now_ms: int, expected_nonce: str | None) -> None:

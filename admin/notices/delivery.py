@@ -24,7 +24,7 @@ class ChannelDown(NotDelivered):
 
 
 class Defective(NotDelivered):
-    """A defect of ours prevents this notice from being sent; it must not delay the account's next ones for a day."""
+    """A bug in this service prevents this notice from being sent; it must not delay the account's next ones for a day."""
 
     give_up_after_ms = 300_000
 

@@ -65,7 +65,7 @@ class MailChannel:
         """:raises Undeliverable: there is no address to send it to"""
         recipients = self._notify if notice.topic is Topic.KEYS_REVOKED else _owner(notice)
         if not recipients:
-            raise Undeliverable("internal.notify names nobody")
+            raise Undeliverable("internal.notify is empty")
         letter = self._letters.write(notice)
         link = self._public_url + letter.path
         message = EmailMessage(policy=SMTP)

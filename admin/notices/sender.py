@@ -131,7 +131,7 @@ class Sender:
                 await chore(clock.now_ms())
             except StoreUnavailable as error:
                 _log.warning("notices_chore_failed", reason=str(error))
-            except Exception:  # noqa: BLE001  # one row that nobody expected must not keep every notice from being sent
+            except Exception:  # noqa: BLE001  # one unexpected row must not block every notice
                 _log.exception("notices_chore_failed")
             await asyncio.sleep(seconds)
 
@@ -181,7 +181,7 @@ class _Run:
             except NotDelivered as error:
                 failed = notice, error
                 break
-            except Exception as error:  # noqa: BLE001  # what nobody expected of this notice must not keep the others from being sent
+            except Exception as error:  # noqa: BLE001  # an unexpected error must not block the other notices
                 _log.exception("notice_defective", notice=notice.id, topic=notice.topic.value)
                 failed = notice, Defective(type(error).__name__)
                 break

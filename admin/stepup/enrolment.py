@@ -171,7 +171,7 @@ class Enrolment:
         if removed is None:
             raise NotFound("This account has no such factor.")
         if len(owned) == 1 and await store.count(connection, account.id):
-            raise LastFactor("This is the last factor of an account that holds keys: add another first, or delete the keys.")
+            raise LastFactor("This is the last factor of an account with keys: add another first, or delete the keys.")
         return removed
 
 

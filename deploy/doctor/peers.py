@@ -103,7 +103,7 @@ async def provider(settings: AdminSettings) -> Findings:
     yield Finding("ok", about, f"{settings.oidc.issuer} publishes {counted(len(keys), 'key')}")
     if discovery.authorization_endpoint is None or discovery.token_endpoint is None:
         yield Finding(
-            "wrong", about, "publishes no usable authorization or token endpoint: nobody can log in by browser", "ask the provider"
+            "wrong", about, "publishes no usable authorization or token endpoint: browser logins are not possible", "ask the provider"
         )
     for finding in provider_as_configured(settings, discovery):
         yield finding

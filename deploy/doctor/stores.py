@@ -133,7 +133,7 @@ async def customers(connection: postgres.Connection, settings: AdminSettings) ->
         text = f"{seen} logged in, none verified by the claim {settings.kyc.claim!r}: no customer can create a key"
         yield Finding("wrong", "kyc.claim", text, "correct kyc.claim and kyc.verified, or add the scope that provides it to oidc.scopes")
     if not row["mail"]:
-        text = f"{seen} logged in, none with an e-mail address: notices by mail reach nobody"
+        text = f"{seen} logged in, none with an e-mail address: notices by mail cannot be delivered"
         yield Finding("note", "oidc.scopes", text, "add the scope that provides email")
 
 

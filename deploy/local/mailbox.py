@@ -66,7 +66,7 @@ class Mailbox:
         raise web.HTTPNotFound
 
     async def listed(self, _request: web.Request) -> web.Response:
-        told = [
+        mails = [
             {
                 "id": mail["Message-ID"],
                 "to": mail["To"],
@@ -76,7 +76,7 @@ class Mailbox:
             }
             for mail in self._mails
         ]
-        return web.json_response({"mails": told, "webhooks": [{"id": id_, "event": event} for id_, event in self._events]})
+        return web.json_response({"mails": mails, "webhooks": [{"id": id_, "event": event} for id_, event in self._events]})
 
     async def webhook(self, request: web.Request) -> web.Response:
         try:

@@ -30,11 +30,11 @@ def signed(key_id: str, secret: str, own_id: int, method: str, **params: str | i
 
 def refusal(answer: str) -> str | None:
     """Why a message was refused: by the gate in ``gerbang``, by the exchange in ``error`` or ``message``; ``None``: it was not."""
-    told = json.loads(answer)
-    if not isinstance(told, dict) or not ("gerbang" in told or "error" in told or told.get("status") == "error"):
+    parsed = json.loads(answer)
+    if not isinstance(parsed, dict) or not ("gerbang" in parsed or "error" in parsed or parsed.get("status") == "error"):
         return None
-    error = told.get("error")
-    return (told.get("gerbang") or {}).get("detail") or (error["msg"] if isinstance(error, dict) else told.get("message")) or answer
+    error = parsed.get("error")
+    return (parsed.get("gerbang") or {}).get("detail") or (error["msg"] if isinstance(error, dict) else parsed.get("message")) or answer
 
 
 async def main(url: str, key: dict[str, str]) -> str | None:

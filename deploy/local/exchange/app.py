@@ -109,16 +109,16 @@ class _Tickers(Session):
 
     def opened(self) -> None:
         for market in MARKETS.values():
-            self._tell(market)
-            self.socket.listen(("price", market.symbol), "ticker", self._tell)
+            self._send(market)
+            self.socket.listen(("price", market.symbol), "ticker", self._send)
 
     async def received(self, text: str) -> None:
         del text
 
-    def _tell(self, market: Market) -> None:
+    def _send(self, market: Market) -> None:
         book = self._exchange.books[market]
-        told: dict[str, Any] = {"symbol": market.symbol, "last_price": book.quote.last, "bid": book.best("buy"), "ask": book.best("sell")}
-        self.socket.send(told | {"time_ms": book.quote.time_ms}, formats.as_text)
+        ticker: dict[str, Any] = {"symbol": market.symbol, "last_price": book.quote.last, "bid": book.best("buy"), "ask": book.best("sell")}
+        self.socket.send(ticker | {"time_ms": book.quote.time_ms}, formats.as_text)
 
 
 def main() -> None:

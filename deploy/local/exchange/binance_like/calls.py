@@ -256,11 +256,11 @@ def _chosen(request: CallRequest, items: Iterable[T], first_name: str, place_of:
     return found[:limit] if max(first, since) >= 0 else found[-limit:]
 
 
-def _one_or_all(request: CallRequest, told: Callable[[Market], dict[str, Any]]) -> Any:
+def _one_or_all(request: CallRequest, answer_for: Callable[[Market], dict[str, Any]]) -> Any:
     chosen = request.parameters.markets()
     if chosen is not None and request.parameters.text("symbol"):
-        return told(chosen[0])
-    return [told(market) for market in chosen or MARKETS.values()]
+        return answer_for(chosen[0])
+    return [answer_for(market) for market in chosen or MARKETS.values()]
 
 
 def _order_request(parameters: Parameters) -> tuple[OrderRequest, str]:

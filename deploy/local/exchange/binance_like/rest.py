@@ -72,8 +72,8 @@ def _handler(exchange: Exchange, call: Call, *, public: bool) -> Handler:
             account = None if public else exchange.account(request[ASSERTED].account_id)
             return web.json_response(call(CallRequest(exchange, account, parameters, now_ms)), dumps=_short)
         except OrderRefused as error:
-            status, told = calls.refusal(error)
-            return web.json_response(told, status=status, dumps=_short)
+            status, error_body = calls.refusal(error)
+            return web.json_response(error_body, status=status, dumps=_short)
 
     return answer
 

@@ -126,8 +126,8 @@ class ApiSession(Session):
         def reported(execution: Execution) -> None:
             self.socket.send({"subscriptionId": number, "event": formats.execution_report(execution)})
 
-        def balances(told: tuple[Account, int]) -> None:
-            self.socket.send({"subscriptionId": number, "event": formats.account_position(*told)})
+        def balances(update: tuple[Account, int]) -> None:
+            self.socket.send({"subscriptionId": number, "event": formats.account_position(*update)})
 
         self.socket.listen(("orders", account.id), name, reported)
         self.socket.listen(("balances", account.id), name, balances)

@@ -84,8 +84,8 @@ class StreamSession(Session):
             self.socket.leave(self._topics.pop(name), name)
 
     def _listener(self, name: str, events: Events) -> Callable[[Any], None]:
-        def listener(told: Any) -> None:
-            for event in events(told):
+        def listener(update: Any) -> None:
+            for event in events(update):
                 self.socket.send({"stream": name, "data": event} if self._combined else event)
 
         return listener
@@ -98,8 +98,8 @@ class StreamSession(Session):
         exchange, last = self._exchange, next(reversed(MARKETS))
         if name in ("!ticker@arr", "!miniTicker@arr"):
             # Markets are updated in order: after the last one, all are.
-            tell = _ticker if name == "!ticker@arr" else _mini_ticker
-            return ("price", last), lambda _: [[tell(exchange, market) for market in MARKETS.values()]]
+            ticker_of = _ticker if name == "!ticker@arr" else _mini_ticker
+            return ("price", last), lambda _: [[ticker_of(exchange, market) for market in MARKETS.values()]]
         if (found := _NAME.fullmatch(name)) is None:
             raise OrderRefused("unknown_stream", f"there is no stream {name[:64]}")
         market, (_, kind, depth, interval) = market_of(found[1].upper()), found.groups()
@@ -116,13 +116,13 @@ class StreamSession(Session):
 
 def _ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
     now_ms = clock.now_ms()
-    told = calls.day_of(exchange, market, now_ms)
+    day = calls.day_of(exchange, market, now_ms)
     members = {
         "p": "priceChange", "P": "priceChangePercent", "w": "weightedAvgPrice", "x": "prevClosePrice", "c": "lastPrice", "Q": "lastQty",
         "b": "bidPrice", "B": "bidQty", "a": "askPrice", "A": "askQty", "o": "openPrice", "h": "highPrice", "l": "lowPrice",
         "v": "volume", "q": "quoteVolume", "O": "openTime", "C": "closeTime", "F": "firstId", "L": "lastId", "n": "count",
     }  # fmt: skip
-    return {"e": "24hrTicker", "E": now_ms, "s": formats.name(market)} | {short: told[long] for short, long in members.items()}
+    return {"e": "24hrTicker", "E": now_ms, "s": formats.name(market)} | {short: day[long] for short, long in members.items()}
 
 
 def _mini_ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
@@ -131,8 +131,8 @@ def _mini_ticker(exchange: Exchange, market: Market) -> dict[str, Any]:
 
 
 def _trade(market: Market, trade: Trade) -> dict[str, Any]:
-    told = {"t": trade.number, "p": text(trade.price), "q": text(trade.quantity), "T": trade.time_ms}
-    return {"e": "trade", "E": clock.now_ms(), "s": formats.name(market)} | told | {"m": trade.buyer_is_maker, "M": True}
+    members = {"t": trade.number, "p": text(trade.price), "q": text(trade.quantity), "T": trade.time_ms}
+    return {"e": "trade", "E": clock.now_ms(), "s": formats.name(market)} | members | {"m": trade.buyer_is_maker, "M": True}
 
 
 def _aggregate_trade(market: Market, trade: Trade) -> dict[str, Any]:
@@ -175,8 +175,8 @@ class _Depth:
             self._levels[side] = after
         first, self._revision = self._revision + 1, self._book.revision
         if first <= self._revision:
-            told = {"U": first, "u": self._revision, "b": changes["buy"], "a": changes["sell"]}
-            yield {"e": "depthUpdate", "E": clock.now_ms(), "s": formats.name(self._book.market)} | told
+            update = {"U": first, "u": self._revision, "b": changes["buy"], "a": changes["sell"]}
+            yield {"e": "depthUpdate", "E": clock.now_ms(), "s": formats.name(self._book.market)} | update
 
 
 class _Klines:
@@ -199,10 +199,10 @@ class _Klines:
     def _event(self, opened: int, now_ms: int, *, closed: bool) -> dict[str, Any]:
         candle = self._exchange.candle(self._market, opened, INTERVALS[self._interval], now_ms)
         names = ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q", "B")
-        told = dict(zip(names, formats.kline(candle), strict=True))
+        members = dict(zip(names, formats.kline(candle), strict=True))
         symbol = formats.name(self._market)
         rest = {"s": symbol, "i": self._interval, "f": -1, "L": -1, "x": closed}
-        return {"e": "kline", "E": now_ms, "s": symbol, "k": told | rest}
+        return {"e": "kline", "E": now_ms, "s": symbol, "k": members | rest}
 
 
 _KINDS: dict[str, tuple[Kind, Callable[[Exchange, Market], Events]]] = {

@@ -67,8 +67,8 @@ def streamed_market(book: Book, now_ms: int) -> dict[str, Any]:
 def order_book(book: Book) -> dict[str, Any]:
     """The event ``OB``."""
     sides = {"bids": book.levels("buy", LEVELS), "asks": book.levels("sell", LEVELS)}
-    told = {side: [{"price": price, "quantity": quantity} for price, quantity in levels] for side, levels in sides.items()}
-    return {"symbol": book.market.symbol, "revision": book.revision, **told}
+    shown = {side: [{"price": price, "quantity": quantity} for price, quantity in levels] for side, levels in sides.items()}
+    return {"symbol": book.market.symbol, "revision": book.revision, **shown}
 
 
 def trade(market: Market, trade: Trade) -> dict[str, Any]:

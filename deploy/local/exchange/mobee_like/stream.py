@@ -18,9 +18,9 @@ from gateway.runtime import clock
 _MAX_EVENTS = 100
 """Maximum events in one message."""
 _RECENT = 20
-Tell = Callable[[Any], Any]
+DataOf = Callable[[Any], Any]
 """Converts an event of the feed to data; ``None``: returns the initial data of a subscription."""
-Source = tuple[Topic, Tell]
+Source = tuple[Topic, DataOf]
 
 
 class StreamSession(Session):
@@ -37,64 +37,64 @@ class StreamSession(Session):
         message = json_object(text)
         method = None if message is None else message.get("method")
         if message is None or not isinstance(method, str):
-            self._say({"method": None, "status": "error", "message": "A message must be a JSON object with a method."})
+            self._send({"method": None, "status": "error", "message": "A message must be a JSON object with a method."})
             return
         try:
             caller = await self._identities.of(message)
         except AssertionRefused:
-            self._say({"method": method, "status": "error", "message": "The message has no valid assertion of the gateway."})
+            self._send({"method": method, "status": "error", "message": "The message has no valid assertion of the gateway."})
             return
         account_id = None if caller is None else caller.account_id
         self._exchange.advance(clock.now_ms())
         if method in ("subscribe", "unsubscribe"):
             self._events(method, message.get("events"), account_id)
         elif method == "login":
-            self._say(_done(method, "Logged in.") if account_id else _failed(method, "Invalid credentials."))
+            self._send(_done(method, "Logged in.") if account_id else _failed(method, "Invalid credentials."))
         elif method == "logout":
             self._drop_private()
-            self._say(_done(method, "Logged out."))
+            self._send(_done(method, "Logged out."))
         else:
-            self._say(_failed(method[:64], "Unknown method."))
+            self._send(_failed(method[:64], "Unknown method."))
 
     def _events(self, method: str, events: object, account_id: str | None) -> None:
         if not isinstance(events, list) or not 0 < len(events) <= _MAX_EVENTS or not all(isinstance(event, str) for event in events):
-            self._say(_failed(method, f"events must be a list of 1 to {_MAX_EVENTS} texts."))
+            self._send(_failed(method, f"events must be a list of 1 to {_MAX_EVENTS} texts."))
             return
         done, first = [], []
         for event in events:
             try:
                 if method == "subscribe":
-                    first += [(event, tell) for tell in self._subscribe(event, account_id)]
+                    first += [(event, data_of) for data_of in self._subscribe(event, account_id)]
                 else:
                     self._unsubscribe(event)
-                told = {"status": "success", "message": "Subscribed." if method == "subscribe" else "Unsubscribed."}
+                result = {"status": "success", "message": "Subscribed." if method == "subscribe" else "Unsubscribed."}
             except OrderRefused as error:
-                told = {"status": "error", "message": str(error)}
-            done.append({"event": event[:64], **told})
-        self._say({"method": method, "events": done})
-        for event, tell in first:
-            self._tell(event, tell(None))
+                result = {"status": "error", "message": str(error)}
+            done.append({"event": event[:64], **result})
+        self._send({"method": method, "events": done})
+        for event, data_of in first:
+            self._send_event(event, data_of(None))
 
-    def _subscribe(self, event: str, account_id: str | None) -> list[Tell]:
-        """Subscribe, unless it is subscribed already. Returns what tells the initial data.
+    def _subscribe(self, event: str, account_id: str | None) -> list[DataOf]:
+        """Subscribe, unless it is subscribed already. Returns what provides the initial data.
 
-        :raises OrderRefused: there is no such event, or nobody is logged in
+        :raises OrderRefused: there is no such event, or no account is logged in
         """
         if event in self._subscribed:
-            return [tell for _, tell in self._sources(event, self._subscribed[event][0])]
+            return [data_of for _, data_of in self._sources(event, self._subscribed[event][0])]
         private = event.partition(".")[0] in ("BL", "PO")
         if private and account_id is None:
             raise OrderRefused("not_authenticated", "Access denied.")
         sources, topics = self._sources(event, account_id), list[Topic]()
         try:
-            for number, (topic, tell) in enumerate(sources):
-                self.socket.listen(topic, f"{event} {number}", self._listener(event, tell))
+            for number, (topic, data_of) in enumerate(sources):
+                self.socket.listen(topic, f"{event} {number}", self._listener(event, data_of))
                 topics.append(topic)
         except OrderRefused:
             self._leave(event, topics)
             raise
         self._subscribed[event] = (account_id if private else None, topics)
-        return [tell for _, tell in sources]
+        return [data_of for _, data_of in sources]
 
     def _unsubscribe(self, event: str) -> None:
         if event not in self._subscribed:
@@ -110,8 +110,8 @@ class StreamSession(Session):
         for event in [event for event, (account_id, _) in self._subscribed.items() if account_id is not None]:
             self._unsubscribe(event)
 
-    def _listener(self, event: str, tell: Tell) -> Callable[[Any], None]:
-        return lambda what: self._tell(event, tell(what))
+    def _listener(self, event: str, data_of: DataOf) -> Callable[[Any], None]:
+        return lambda what: self._send_event(event, data_of(what))
 
     def _sources(self, event: str, account_id: str | None) -> list[Source]:
         """The sources of an event's data.
@@ -144,10 +144,10 @@ class StreamSession(Session):
         trades = list(self._exchange.trades(market))[-_RECENT:] if trade is None else [trade]
         return [formats.trade(market, each) for each in trades]
 
-    def _tell(self, event: str, data: object) -> None:
-        self._say({"method": "stream", "event": event, "data": data})
+    def _send_event(self, event: str, data: object) -> None:
+        self._send({"method": "stream", "event": event, "data": data})
 
-    def _say(self, message: dict[str, Any]) -> None:
+    def _send(self, message: dict[str, Any]) -> None:
         self.socket.send(message, formats.as_numbers)
 
 
