@@ -101,11 +101,14 @@ class FactorView(Answer):
         )
 
 
-class AccountView(Answer):
+class AccountState(Answer):
     id: str
     email: str | None
     kyc: Literal["verified", "unverified", "revoked"]
     frozen: bool
+
+
+class AccountView(AccountState):
     factors: list[FactorView]
     recovery_codes_left: int | None = Field(description="null: none were ever given.")
     key_limit: int

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, PlainValidator, field_validator, model_validator
 
-from admin.api.answers import Answer, FactorView, Key, Time
+from admin.api.answers import AccountState, Answer, FactorView, Key, Time
 from admin.api.bodies import Body
 from admin.audit import Event, EventFilters, OfficeEvent
 from admin.identity.accounts import Account
@@ -197,11 +197,7 @@ class RevokedKey(OperatorKey):
     changed: bool = Field(description="false: it was revoked before, for revoked_reason; this reason is in the audit.")
 
 
-class OperatorAccount(Answer):
-    id: str
-    email: str | None
-    kyc: Literal["verified", "unverified", "revoked"]
-    frozen: bool
+class OperatorAccount(AccountState):
     tier: str | None
     factors: list[FactorView]
     keys: list[OperatorKey]
@@ -230,11 +226,7 @@ class OperatorKeys(Answer):
     next_cursor: str | None
 
 
-class AccountSummary(Answer):
-    id: str
-    email: str | None
-    kyc: Literal["verified", "unverified", "revoked"]
-    frozen: bool
+class AccountSummary(AccountState):
     tier: str | None
     created_at: Time
     keys: int = Field(description="How many; revoked and expired ones included.")
