@@ -140,6 +140,8 @@ async def _where_keys(connection: Connection, stores: Stores, filters: Filters) 
         ("(k.ip_allowlist IS NULL) = {}", filters.unrestricted),
         ("k.created_at >= {}", _time(filters.since_ms)),
         ("k.created_at < {}", _time(filters.until_ms)),
+        # PostgreSQL has the uses, to the hour, that Redis has lost.
+        ("NOT EXISTS (SELECT FROM key_activity u WHERE u.key_id = k.id AND u.last_ms >= {})", filters.unused_since_ms),
     )
     if filters.unused_since_ms is not None:
         with translated():

@@ -97,7 +97,7 @@ class KeyFilters(Filtered):
     scope: Literal["read", "trade"] | None = None
     unrestricted: bool | None = None
     unused_since_ms: Annotated[
-        Moment | None, Field(alias="unused_since", description="Not admitted since then; a key that never was is unused.")
+        Moment | None, Field(alias="unused_since", description="Not admitted since then; a key that never was is unused, a new one too.")
     ] = None
 
 

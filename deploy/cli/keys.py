@@ -68,7 +68,7 @@ def revoke(
     \b
     Example: gerbang keys revoke gbk_0123456789abcdefghijklMNOPQR --reason "found in a public repository"
              gerbang keys revoke --where --account siti --unrestricted --reason "case 4711"
-             gerbang keys revoke --where "scope=trade unused_since=90d" --reason "idle" --dry-run
+             gerbang keys revoke --where "scope=trade unused_since=90d until=90d" --reason "idle" --dry-run
     """
     chosen = given(wanted)
     for text in where:

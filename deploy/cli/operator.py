@@ -127,7 +127,9 @@ _FILTERS: dict[str, Decorator] = {
     "ip": click.option("--ip", callback=network, help="An address or a network."),
     "scope": click.option("--scope", type=click.Choice(["read", "trade"]), help="Keys with this permission."),
     "unrestricted": click.option("--unrestricted/--whitelisted", default=None, help="Keys without an IP allowlist, or with one."),
-    "unused_since": click.option("--unused-since", callback=moment, help="Keys not used since then, or never."),
+    "unused_since": click.option(
+        "--unused-since", callback=moment, help="Keys not used since then, or never, new ones included (see --until)."
+    ),
     "since": click.option("--since", callback=moment, help="From then on: 2026-11-24T21:05:57Z, 2026-11-24, 30m, 12h or 90d ago."),
     "until": click.option("--until", callback=moment, help="Before then."),
     "key": click.option("--key", callback=identifier, help="A key's id."),

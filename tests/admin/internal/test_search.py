@@ -5,6 +5,7 @@ from ipaddress import ip_address
 import asyncpg
 import redis.asyncio as redis
 
+from admin.notices import activity
 from gateway.keys import store
 from gateway.keys.ids import new_key_id, new_secret
 from gateway.keys.record import Algorithm, KeyRecord, Scope
@@ -102,6 +103,20 @@ async def test_each_filter_narrows_and_the_count_is_exact(alice: Customer, servi
     }.items():
         refused = await service.operator("GET", f"keys?{query}")
         assert (refused.status, refused.errors[0][0]) == (422, field)
+
+
+async def test_a_use_that_redis_has_lost_is_a_use_still(alice: Customer, service: Service, redis_url: str) -> None:
+    """Or a revocation of unused keys after a loss of Redis' data would end those in use."""
+    idle, trader = await made(alice), await made(alice)
+    await used(redis_url, admitted={trader: "8.8.4.4"})
+    assert await ids(service, "unused_since=1h") == [idle]
+    connection = await asyncpg.connect(service.settings.stores.postgres.get_secret_value())
+    await activity.note_uses(connection, {trader: clock.now_ms()})  # as the watch for first uses does
+    await connection.close()
+    async with redis.Redis.from_url(redis_url) as client:
+        await client.flushdb()
+    assert await ids(service, "unused_since=1h") == [idle]
+    assert await ids(service, "unused_since=2999-01-01") == [idle, trader]
 
 
 async def test_pages_show_each_key_once_and_every_page_the_whole_count(alice: Customer, service: Service) -> None:
