@@ -265,9 +265,9 @@ def check_path(path: bytes) -> None:
             raise AmbiguousPath(f"the path contains {what}; paths are forwarded exactly as signed and never normalized")
 
 
-def _unlisted(method: bytes, path: bytes, allowed: set[bytes], meant: str) -> NoRoute | MethodNotAllowed:
+def _unlisted(method: bytes, path: bytes, allowed: set[bytes], suggestion: str) -> NoRoute | MethodNotAllowed:
     if not allowed:
-        advice = f"did you mean {meant[:200]}?" if meant else "see the list of calls in the documentation"
+        advice = f"did you mean {suggestion[:200]}?" if suggestion else "see the list of calls in the documentation"
         return NoRoute(f"no route for {path[:200].decode('ascii', 'replace')}; {advice}")
     names = b", ".join(sorted(allowed))
     return MethodNotAllowed(

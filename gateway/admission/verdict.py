@@ -19,11 +19,11 @@ from gateway.http1.message import Answer, Request
 if TYPE_CHECKING:
     from gateway.config.settings import GatewaySettings
 
-NOBODY = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
+ANONYMOUS = (("X-Account-Id", ""), ("X-Key-Id", ""), ("X-Key-Scopes", ""))
 """Set to empty values on a public route: a proxy that copies these over the client's own fields would otherwise leave the client's."""
 
 
-NO_IDENTITY = (*NOBODY, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
+NO_IDENTITY = (*ANONYMOUS, ("X-Client-IP", ""), ("X-Gateway-Assertion", ""))
 """Set on a request that shadow mode allows although it would be refused: none of its claims were verified."""
 
 
@@ -132,9 +132,9 @@ def allowed(admitted: Admitted, request: Request, identity_lines: bytes) -> Verd
 
     :param identity_lines: the field lines that identify the client to the upstream
     """
-    nobody = NOBODY if admitted.identity is None else ()
+    anonymous = ANONYMOUS if admitted.identity is None else ()
     own = [("X-Client-IP", admitted.client_ip), ("X-Request-Id", request.request_id)]
-    return Verdict(200, [*nobody, *_fields(identity_lines + admitted.answer_headers), *own], "")
+    return Verdict(200, [*anonymous, *_fields(identity_lines + admitted.answer_headers), *own], "")
 
 
 def _check(request: Request, route: Route, settings: "GatewaySettings", *, whole: bool) -> None:

@@ -2,7 +2,7 @@
 
 ANY  /decision/nginx            auth_request: X-Original-Method, X-Original-URI. No content, since nginx sends none.
 ANY  /decision/forward-auth     Traefik's ForwardAuth, Caddy's forward_auth: X-Forwarded-Method, X-Forwarded-Uri, and content if it is sent
-ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, target and content behind its path_prefix
+ANY  /decision/envoy<target>    ext_authz over HTTP: the request's own method, target and content after its path_prefix
 
 A signature verified without the content does not cover content that the proxy forwards. So the proxy's configuration states after the path
 what happens to content: ``?content=dropped``, the proxy forwards none (nginx, forward auth), or ``?content=sent``, each decision request
@@ -23,12 +23,12 @@ from aiohttp import web
 from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.errors import MalformedRequest
 
-_TOLD_BY = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
+_TARGET_FIELDS = {"nginx": ("x-original-method", "x-original-uri"), "forward-auth": ("x-forwarded-method", "x-forwarded-uri"), "envoy": ()}
 _DROPPED, _SENT = "content=dropped", "content=sent"
-_STATED = {"nginx": (_DROPPED,), "forward-auth": (_DROPPED, _SENT), "envoy": (_SENT,)}
+_STATEMENTS = {"nginx": (_DROPPED,), "forward-auth": (_DROPPED, _SENT), "envoy": (_SENT,)}
 """The statements that a proxy's configuration may append to the path, where clients have no influence."""
 _ENVOY = "/decision/envoy"
-_ENVOYS_OWN = "x-envoy-"
+_ENVOY_FIELDS = "x-envoy-"
 _PARTIAL = ("x-envoy-auth-partial-body", "true")
 _FOR_THIS_HOP = frozenset({"content-length", "transfer-encoding", "connection"})
 """Header fields of the decision request itself."""
@@ -44,10 +44,10 @@ def read(request: web.Request, proxy: str, body: bytes) -> CheckRequest:
     if proxy == "envoy":
         return _of_envoy(request, fields, body)
     content = request.rel_url.raw_query_string
-    if content and content not in _STATED[proxy]:
+    if content and content not in _STATEMENTS[proxy]:
         raise _invalid_statement(proxy, content)
-    method, target = (_only(fields, name) for name in _TOLD_BY[proxy])
-    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TOLD_BY[proxy]]
+    method, target = (_only(fields, name) for name in _TARGET_FIELDS[proxy])
+    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and name.lower() not in _TARGET_FIELDS[proxy]]
     if content == _DROPPED:
         body = b""
     whole = bool(content or (body and proxy == "forward-auth"))
@@ -59,18 +59,18 @@ def _of_envoy(request: web.Request, fields: list[tuple[str, str]], body: bytes) 
 
     :raises MalformedRequest: the prefix contains an invalid statement
     """
-    behind = request.raw_path.removeprefix(_ENVOY)
-    target = behind.removeprefix(f"?{_SENT}")
+    rest = request.raw_path.removeprefix(_ENVOY)
+    target = rest.removeprefix(f"?{_SENT}")
     if not target.startswith("/"):
         raise _invalid_statement("envoy", target.removeprefix("?"))
-    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOYS_OWN)]
-    whole = bool(body or target != behind) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
+    headers = [(name, value) for name, value in fields if name.lower() not in _FOR_THIS_HOP and not name.lower().startswith(_ENVOY_FIELDS)]
+    whole = bool(body or target != rest) and _PARTIAL not in [(name.lower(), value.strip()) for name, value in fields]
     return CheckRequest(request.method, target, headers, body.decode("latin-1"), request.remote or "", whole)
 
 
 def _invalid_statement(proxy: str, content: str) -> MalformedRequest:
-    allowed = " or ".join(_STATED[proxy])
-    return MalformedRequest(f"the asking proxy's configuration may say {allowed} behind the path, not {content[:40]!r}")
+    allowed = " or ".join(_STATEMENTS[proxy])
+    return MalformedRequest(f"the proxy's configuration may state {allowed} after the path, not {content[:40]!r}")
 
 
 def answer(verdict: Verdict, proxy: str) -> web.Response:
@@ -87,5 +87,5 @@ def answer(verdict: Verdict, proxy: str) -> web.Response:
 def _only(fields: list[tuple[str, str]], name: str) -> str:
     values = [value for field, value in fields if field.lower() == name]
     if len(values) != 1 or not values[0]:
-        raise MalformedRequest(f"the asking proxy must send {name} exactly once")
+        raise MalformedRequest(f"the proxy must send {name} exactly once")
     return values[0]

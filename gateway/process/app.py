@@ -265,15 +265,15 @@ class App:
 
     async def status(self) -> dict[str, Any]:
         """``missing``: why it cannot serve; ``degraded``: what is unavailable although it serves; and general information."""
-        away = await self._stores.unavailable()
-        degraded = list(away)
+        unavailable = await self._stores.unavailable()
+        degraded = list(unavailable)
         degraded += [f"notifications by {channel}" for channel in self._listener.down()]
         degraded += [f"upstream {name}" for name, pool in self._upstreams.pools.items() if not pool.usable_servers()]
         degraded += ["rate limits apply per process"] if self._limiter.degraded else []
         evicting = self._redis_policy.evicting
         degraded += [f"redis evicts by {evicting}: set maxmemory-policy noeviction, or requests could be replayed"] if evicting else []
         degraded += [SHADOW] if self._deciding.settings.auth.enforce == "shadow" else []
-        missing = ["no key store answers"] if len(away) == 2 else []
+        missing = ["no key store answers"] if len(unavailable) == 2 else []
         return {"pid": os.getpid(), "version": self._compiled.version, "missing": missing, "degraded": degraded}
 
     def recent(self) -> dict[str, Any]:

@@ -197,8 +197,8 @@ class Supervisor(Operated):
             return refused._replace(problems=tuple(error.problems)), None
         found = changes(before.settings, after.settings)
         refused = refused._replace(changes=tuple(found))
-        if stuck := needs_restart(found):
-            return refused._replace(problems=tuple(ConfigProblem(path, "cannot change without a restart") for path in stuck)), None
+        if fixed := needs_restart(found):
+            return refused._replace(problems=tuple(ConfigProblem(path, "cannot change without a restart") for path in fixed)), None
         return (refused._replace(outcome="unchanged") if after.version == before.version else refused), after
 
     async def _reload(self) -> ReloadReport:

@@ -59,8 +59,8 @@ class BinanceSession(SessionDialect):
         variables = variables_of(text, [*([own_id] if own_id is not None and message.tag else []), *inner.values()])
         if message.act != CALL or variables is None or any(_EQUALS in name for name in inner):
             return None
-        said = inner.get(b"recvWindow")
-        if said is not None and _index(text, variables, said) < 0:
+        window_member = inner.get(b"recvWindow")
+        if window_member is not None and _index(text, variables, window_member) < 0:
             return None
         shape = _Known(message, variables, inner)
         return shape if shape.is_readable else None
@@ -182,8 +182,8 @@ def _index(text: bytes, variables: Sequence[tuple[int, int]], value: Value | Non
     """The index of a value among the variables; -1: it is not one, or is absent."""
     if value is None:
         return -1
-    said = _signed_range(text, value)
-    return variables.index(said) if said in variables else -1
+    signed = _signed_range(text, value)
+    return variables.index(signed) if signed in variables else -1
 
 
 def _forwarded(value: Value, params: Value | None) -> list[Part]:

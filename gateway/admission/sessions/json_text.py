@@ -139,12 +139,12 @@ class _Scan:
             return
         if not name:
             raise self._broken(position)
-        said = name[1:-1] if self._simple else unescaped(name)
-        if said in members:
+        decoded = name[1:-1] if self._simple else unescaped(name)
+        if decoded in members:
             raise MalformedRequest(f"duplicate member, at byte {position}")
-        if not self._simple and 0 in said:  # ends a C string
+        if not self._simple and 0 in decoded:  # ends a C string
             raise MalformedRequest(f"a member's name holds a NUL, at byte {position}")
-        members[said] = value
+        members[decoded] = value
 
     def _open(self, value: Value, is_object: bool, start: int) -> None:
         if self._holder is not None:
@@ -198,8 +198,8 @@ def unescaped(token: bytes) -> bytes:
     :param token: with its quotes
     """
     if _BACKSLASH in token:  # as an integer: searching for bytes is a hundred times slower
-        said: str = json.loads(token)
-        return said.encode()
+        decoded: str = json.loads(token)
+        return decoded.encode()
     return token[1:-1]
 
 

@@ -187,11 +187,11 @@ async def test_a_proxy_states_in_its_configuration_what_becomes_of_the_content(g
         told = of("POST", "/orders") if way.startswith("nginx") else forwarded("POST", "/orders")
         _, headers, body = await ask(gate, signed(key, "POST", "/orders") | told, how=way)
         assert headers["X-Gerbang-Code"] == "malformed_request"
-        assert b"configuration may say" in body
+        assert b"configuration may state" in body
     for way in ("envoy?content=dropped/wallets", "envoy?content=sent", "envoy?content=sen/wallets", "envoy"):
         status, _, body = await ask(gate, signed(key, "GET", "/wallets"), how=way)
         assert status == 400
-        assert b"configuration may say content=sent behind the path" in body
+        assert b"configuration may state content=sent after the path" in body
 
 
 async def test_envoys_prefix_stands_before_whatever_the_client_sent(gate, key):
