@@ -7,6 +7,7 @@ A search costs several verifications, so searches are limited per minute for eac
 
 import re
 from base64 import urlsafe_b64decode
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from hmac import compare_digest, digest
 from itertools import chain, product
@@ -22,17 +23,11 @@ IN_ALL = 20
 """Searches per second, over all keys."""
 MAX_BYTES = 16_384
 """Longer requests are not searched."""
-_ENTRIES = 10_000
 _NOBODY = b"gbs_" + b"0" * (SECRET_LENGTH - 4)
 _WITHIN = re.compile(r"gb[ks]_[0-9A-Za-z]+")
 """A key id or a secret surrounded by other characters: quotes, brackets, a comma, ``Bearer``, white space and invisible characters."""
 _LONGEST = 256
 """Characters of a key id that are examined and remembered."""
-
-
-class _Window(NamedTuple):
-    number: int
-    searches: int
 
 
 class _Fault(NamedTuple):
@@ -76,8 +71,9 @@ class Hints:
     """The search and its rate limits: fixed windows, in bounded process memory."""
 
     def __init__(self) -> None:
-        self._minutes: dict[str, _Window] = {}
-        self._second = _Window(0, 0)
+        self._minute = self._second = self._in_all = 0
+        self._by_key: Counter[str] = Counter()
+        """Searches in this minute, of which there are at most 60 times :data:`IN_ALL`."""
 
     def find(
         self,
@@ -106,15 +102,15 @@ class Hints:
 
     def _may_search(self, key_id: str, now_ms: int) -> bool:
         second, minute = now_ms // 1_000, now_ms // 60_000
-        in_all = self._second.searches if self._second.number == second else 0
-        mine = self._minutes.get(key_id, _Window(minute, 0))
-        count = mine.searches if mine.number == minute else 0
-        if count >= PER_KEY or in_all >= IN_ALL:
+        if second != self._second:
+            self._second, self._in_all = second, 0
+        if minute != self._minute:
+            self._minute = minute
+            self._by_key.clear()
+        if self._by_key[key_id] >= PER_KEY or self._in_all >= IN_ALL:
             return False
-        if len(self._minutes) >= _ENTRIES:
-            self._minutes.clear()
-        self._minutes[key_id] = _Window(minute, count + 1)
-        self._second = _Window(second, in_all + 1)
+        self._by_key[key_id] += 1
+        self._in_all += 1
         return True
 
 

@@ -38,7 +38,7 @@ from tests.support.plane import Served
 # -- memory, whose bounds nobody sees who only uses it
 
 _TABLES = {
-    Limiter: "_tats", Hints: "_minutes", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
+    Limiter: "_tats", Hints: "_by_key", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
     FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
     TokenVerifier: "_userinfo_cache", Shape: "_sizes",
 }  # fmt: skip

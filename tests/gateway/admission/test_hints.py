@@ -205,12 +205,13 @@ def test_all_keys_together_are_searched_for_so_many_times_a_second():
     assert search(finder, request, 1_000, "key-0")
 
 
-def test_what_is_remembered_is_bounded(monkeypatch):
-    monkeypatch.setattr(hints, "_ENTRIES", 10)
+def test_what_is_remembered_is_bounded():
     finder, request = Hints(), MISTAKES[0][1]()
-    for number in range(100):
-        search(finder, request, number * 1_000, f"key-{number}")
-    assert len(remembered(finder)) <= 10
+    for number in range(320):
+        search(finder, request, number * 25, f"key-{number}")  # 40 a second
+    assert len(remembered(finder)) == 8 * IN_ALL
+    search(finder, request, 60_000, "another")
+    assert len(remembered(finder)) == 1
 
 
 def test_no_answer_shows_a_secret_or_an_expected_signature():
