@@ -57,9 +57,8 @@ class OAuthError(Exception):
 class IdentityProvider:
     """The provider: its signing key and the pending codes."""
 
-    def __init__(self, issuer: str, key: RSAKey, *, audience: str = AUDIENCE) -> None:
+    def __init__(self, issuer: str, key: RSAKey) -> None:
         self.issuer = issuer
-        self.audience = audience
         self._key = key
         self._codes: dict[str, Grant] = {}
 
@@ -156,7 +155,7 @@ class IdentityProvider:
         now = now_ms // 1000
         claims: dict[str, Any] = {
             "iss": self.issuer,
-            "aud": self.audience,
+            "aud": AUDIENCE,
             "sub": account,
             "email": f"{account}@example.com",
             "email_verified": True,
@@ -171,8 +170,8 @@ class IdentityProvider:
         return jwt.encode({"alg": "RS256", "kid": self._key.thumbprint()}, claims, self._key)
 
     def _check_authorization(self, asked: Mapping[str, str]) -> None:
-        if asked.get("client_id") != self.audience:
-            raise OAuthError("unauthorized_client", f"client_id must be {self.audience}")
+        if asked.get("client_id") != AUDIENCE:
+            raise OAuthError("unauthorized_client", f"client_id must be {AUDIENCE}")
         if not _is_loopback(asked.get("redirect_uri", "")):
             raise OAuthError("unauthorized_client", "redirect_uri must be a loopback address")
         if asked.get("response_type") != "code":
@@ -201,8 +200,8 @@ class IdentityProvider:
     def _redeem(self, form: Mapping[str, str], now_ms: int) -> Grant:
         if form.get("grant_type") != "authorization_code":
             raise OAuthError("unsupported_grant_type", "grant_type must be authorization_code")
-        if form.get("client_id") != self.audience:
-            raise OAuthError("invalid_client", f"client_id must be {self.audience}")
+        if form.get("client_id") != AUDIENCE:
+            raise OAuthError("invalid_client", f"client_id must be {AUDIENCE}")
         grant = self._codes.pop(form.get("code", ""), None)
         if grant is None or grant.expires_ms <= now_ms:
             raise OAuthError("invalid_grant", "the code is unknown, used or expired")

@@ -4,11 +4,12 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.errors import GerbangError
 
+_STOP_S = 10
 _LAUNCH = Path(__file__).with_name("launch.py")
 
 
@@ -24,15 +25,7 @@ class Child:
     """
 
     def __init__(
-        self,
-        name: str,
-        command: Sequence[str],
-        *,
-        log: Path,
-        death_signal: signal.Signals = signal.SIGKILL,
-        user: str | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
+        self, name: str, command: Sequence[str], *, log: Path, death_signal: signal.Signals = signal.SIGKILL, user: str | None = None
     ) -> None:
         self.name = name
         self.log = log
@@ -40,13 +33,7 @@ class Child:
         with log.open("ab") as output:
             self._begin = output.tell()
             self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs
-                wrapped,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-                env=None if env is None else dict(env),
-                cwd=cwd,
+                wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
     @property
@@ -79,12 +66,12 @@ class Child:
         """Send SIGTERM, without waiting."""
         self.send(signal.SIGTERM)
 
-    def stop(self, *, signal_number: signal.Signals = signal.SIGTERM, seconds: float = 10) -> int:
-        """Send the signal and wait; kill it if it has not ended after ``seconds``. Returns its exit status."""
+    def stop(self, *, signal_number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; kill it if it has not ended after :data:`_STOP_S`. Returns its exit status."""
         self.send(signal.SIGCONT)
         self.send(signal_number)
         try:
-            return self._process.wait(seconds)
+            return self._process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             return self.kill()
 
