@@ -7,8 +7,7 @@ Usage:
     if access.takes(now_ms): …                                                              whether the access log takes a refusal
 """
 
-from gateway.telemetry.histogram import Histogram
 from gateway.telemetry.logs import AccessLog, configure_logging
 from gateway.telemetry.metrics import Metrics, Snapshot, merge
 
-__all__ = ["AccessLog", "Histogram", "Metrics", "Snapshot", "configure_logging", "merge"]
+__all__ = ["AccessLog", "Metrics", "Snapshot", "configure_logging", "merge"]
