@@ -123,8 +123,8 @@ class RequestReader(Reader):
         :param data: the last input of :meth:`read_head`
         """
         received = self._held + data
-        end = received.find(b"\r\n\r\n", 2)  # behind the one empty line that may precede it
-        return received if end < 0 else received[: end + 4]
+        head, end, _ = received[2:].partition(b"\r\n\r\n")  # one empty line may precede it
+        return received[:2] + head + end
 
     def partial_line(self, data: bytes) -> tuple[bytes, bytes]:
         """Method and path of a refused head, as far as received, which determine the form of the refusal.
