@@ -155,18 +155,16 @@ def _filters_in(text: str) -> dict[str, object]:
         raise click.UsageError(f"--where {text!r}: a quotation mark is missing") from None
     options = []
     for part in parts:
-        name, equals, value = part.partition("=")
-        plain = not part.startswith("-") and name.replace("-", "_") in KEY_FILTERS
-        if not plain and not part.startswith("-"):
+        name, _, value = part.partition("=")
+        if name.replace("-", "_") not in KEY_FILTERS:
             raise click.UsageError(f"--where {text!r}: {name!r} is not a filter; the filters are {', '.join(KEY_FILTERS)}")
-        if plain and name == "unrestricted":
+        if name == "unrestricted":
             options.append("--whitelisted" if value in ("false", "no") else "--unrestricted")
         else:
-            options += [f"--{name.replace('_', '-')}", value] if plain and equals else [part]
-    command = list_keys
-    context = click.Context(command, parent=click.Context(main), info_name="--where")
+            options += [f"--{name.replace('_', '-')}", value]
+    context = click.Context(list_keys, parent=click.Context(main), info_name="--where")
     try:
-        command.parse_args(context, options)
+        list_keys.parse_args(context, options)
     except click.UsageError as error:
         raise click.UsageError(f"--where {text!r}: {error.format_message()}") from None
     return given({name: context.params[name] for name in KEY_FILTERS})
