@@ -19,6 +19,7 @@ from admin.api.handlers import AccountApi
 from admin.docs import markup, openapi, programs, refusals, render
 from admin.docs.facts import GateFacts, read_facts
 from admin.errors import NoEndpoint
+from gateway.admission.dialects.rfc9421 import ALGORITHMS
 from gateway.config.settings import Auth, Limits
 from gateway.errors import ConfigError
 
@@ -62,6 +63,12 @@ def test_the_limits_that_are_explained_exist():
     known = set(Limits.model_fields) | set(Auth.model_fields) | {"per_account"}
     assert set(render.TEXTS["limits"]) <= known
     assert "max_tunnels_per_key" in render.TEXTS["limits"]
+
+
+def test_every_algorithm_of_message_signatures_is_named_in_both_languages():
+    (told,) = (section for section in render.TEXTS["sections"] if section["id"] == "rfc9421")
+    for text in (told["en"][1], told["id_"][1]):
+        assert [name for name in ALGORITHMS if name.replace("hmac-sha256", "hmac_sha256(") not in text] == []
 
 
 def test_both_languages_have_the_same_anchors_and_every_code_is_one(facts):
