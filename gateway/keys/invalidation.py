@@ -196,6 +196,7 @@ class InvalidationListener:
         """
         at, before = self._memory.now(), self._trust.read
         read = await read_feed(connection, before, seconds=seconds)
+        self._memory.postgres_answered()
         # In one turn, before any key is read: no outdated record may enter memory in between.
         is_same_server, gap = self._trust.is_current_server(read.server), self._trust.begin_read(read, at)
         ended = None if gap is None and is_same_server else self._memory.invalidate_all(gradually=read.is_complete)

@@ -198,6 +198,10 @@ class KeyLookup(Generic[T]):
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
+    def postgres_answered(self) -> None:
+        """The feed has been read. A server that has started is asked at once for the keys that its changes invalidate."""
+        self._postgres.answered()
+
     def invalidate(self, key_id: str, xid: int | None = None) -> None:
         """Invalidate a key that has changed, or every key.
 

@@ -90,7 +90,8 @@ def record_key(key_id: str) -> str:
 
 
 class Source:
-    """A store with a circuit breaker: after a failure it is not queried for a moment; a single late answer is not a failure.
+    """A store with a circuit breaker: after a failure it is not queried for a moment, unless it has answered since the query began; a
+    single late answer is not a failure.
 
     :param name: its name in the metrics
     :param seconds: time limit for an answer; ``None``: the store has its own
@@ -103,6 +104,12 @@ class Source:
         self._seconds = seconds
         self._rests_until_ms = 0
         self._answered_ms = -_SILENT_MS
+        self._answers = 0
+
+    def answered(self) -> None:
+        """It has answered somebody: it is queried from now on."""
+        self._answered_ms, self._rests_until_ms = self._now_ms(), 0
+        self._answers += 1
 
     async def ask(self, work: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``work``.
@@ -111,16 +118,17 @@ class Source:
         """
         if self._now_ms() < self._rests_until_ms:
             raise StoreUnavailable(f"{self._name} did not answer recently; not retried yet")
+        answers = self._answers
         try:
             async with StallTolerantTimeout(self._seconds) if self._seconds else nullcontext():
                 answer = await work(*args, **kwargs)
         except (StoreUnavailable, TimeoutError) as error:
             now_ms = self._now_ms()
-            if not isinstance(error, TimeoutError) or now_ms - self._answered_ms >= _SILENT_MS:
+            if self._answers == answers and (not isinstance(error, TimeoutError) or now_ms - self._answered_ms >= _SILENT_MS):
                 self._rests_until_ms = now_ms + REST_MS
             self._metrics.key_fetches[self._name, "unavailable"] += 1
             raise StoreUnavailable(str(error) or f"{self._name} did not answer") from None
-        self._answered_ms = self._now_ms()
+        self.answered()
         return answer
 
     def count(self, *, found: int, asked: int) -> None:

@@ -8,7 +8,9 @@ from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys import lookup, shared
 from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
-from gateway.keys.shared import REST_MS, record_key
+from gateway.keys.shared import REST_MS, Source, record_key
+from gateway.runtime.tasks import spawn
+from gateway.telemetry.metrics import Metrics
 from tests.gateway.keys.conftest import SETTINGS, Clocks
 from tests.support.inside import cache
 
@@ -164,6 +166,42 @@ async def test_a_step_of_the_wall_clock_neither_refuses_nor_revives_a_key(world,
     await world.delete(record)
     await gate.read()
     assert await gate.lookup.fetch(record.key_id) is None
+
+
+async def test_a_postgresql_that_has_started_is_asked_at_once_for_keys_in_use(own_world, own_postgres):
+    """Its feed names those that have changed lately. While it rested, those who used them were refused."""
+    record, gate = await own_world.key(), await own_world.gate()
+    assert await gate.lookup.fetch(record.key_id) == record
+    await asyncio.to_thread(own_postgres.kill)
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(new_key_id())  # it rests now: the clock stands still
+    await asyncio.to_thread(own_postgres.start)
+    await gate.read(anew=True)
+    assert gate.peek(record.key_id) is None
+    assert await gate.lookup.fetch(record.key_id) == record
+
+
+async def test_a_query_that_fails_after_another_was_answered_does_not_make_the_store_rest():
+    source, fails = Source("postgres", Metrics(), lambda: 0), asyncio.Event()
+
+    async def failing():
+        await fails.wait()
+        raise StoreUnavailable("the server was stopped")
+
+    async def answering():
+        return "an answer"
+
+    query = spawn(source.ask(failing), name="a query")
+    await asyncio.sleep(0)
+    assert await source.ask(answering) == "an answer"
+    fails.set()
+    with pytest.raises(StoreUnavailable):
+        await query
+    assert await source.ask(answering) == "an answer"
+    with pytest.raises(StoreUnavailable):
+        await source.ask(failing)
+    with pytest.raises(StoreUnavailable, match="not retried yet"):
+        await source.ask(answering)
 
 
 async def test_records_of_changed_keys_are_looked_through_in_pieces_each_until_redis_answers(world, monkeypatch):
