@@ -26,7 +26,7 @@ def _web_address(value: str) -> str:
         raise ValueError('write an address as "https://HOST[:PORT][/PATH]", without a user, query or fragment')
     if url.scheme == "http" and url.hostname not in LOOPBACK:
         raise ValueError("http is accepted for loopback addresses only: use https, since tokens and keys are sent there")
-    return value
+    return url.geturl()  # the scheme in lower case: others compare the text
 
 
 def _scopes(value: tuple[str, ...]) -> tuple[str, ...]:

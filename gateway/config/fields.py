@@ -56,13 +56,14 @@ def _server(value: str) -> str:
     url = _url(value)
     if url is None or url.path not in ("", "/") or url.query:
         raise ValueError('write a server as "http://HOST:PORT" or "https://HOST:PORT", without a path or user')
-    return value.rstrip("/")
+    return url.geturl().rstrip("/")  # the scheme in lower case: others compare the text
 
 
 def _endpoint(value: str) -> str:
-    if _url(value) is None:
+    url = _url(value)
+    if url is None:
         raise ValueError('write an endpoint as "http://HOST:PORT/PATH" or "https://…", without a user')
-    return value
+    return url.geturl()
 
 
 def _origin(value: str) -> str:

@@ -95,6 +95,12 @@ def test_what_is_no_endpoint(text):
         TypeAdapter(EndpointField).validate_python(text)
 
 
+@pytest.mark.parametrize(("field", "text"), [(ServerField, "HTTPS://spot.internal/"), (EndpointField, "HTTPS://spot.internal/v1/Traces")])
+def test_a_scheme_is_read_in_any_case_and_kept_in_lower_case(field, text):
+    expected = text.replace("HTTPS", "https").rstrip("/")
+    assert TypeAdapter(field).validate_python(text) == expected, "who compares the text must not take it for plain HTTP"
+
+
 @given(st.text(max_size=40))
 def test_no_text_does_anything_but_parse_or_be_refused(text):
     for field in (RateField, AddressField, NetworkField, ServerField):
