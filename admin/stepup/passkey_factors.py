@@ -98,9 +98,10 @@ class PasskeyEnrolment:
     async def begin(self, caller: Caller, name: str | None, proof: Proof | None, provenance: Provenance) -> dict[str, Any]:
         """``PublicKeyCredentialCreationOptionsJSON``. See :meth:`~admin.stepup.enrolment.Enrolment.begin`."""
         challenge = passkeys.new_challenge()
-        account, _ = await self._enrolment.begin(caller, Kind.PASSKEY, name or "Passkey", challenge, proof=proof, provenance=provenance)
-        owned, _ = await self._enrolment.factors(account.id)
+        # Before the proof is used up, which a failure afterwards would waste.
+        owned, _ = await self._enrolment.factors(caller.account_id)
         existing = [read(factor, self._vault) for factor in owned if factor.kind is Kind.PASSKEY]
+        account, _ = await self._enrolment.begin(caller, Kind.PASSKEY, name or "Passkey", challenge, proof=proof, provenance=provenance)
         return passkeys.registration_options(
             self._party, account_id=account.id, user_name=account.email or account.id, challenge=challenge, existing=existing
         )

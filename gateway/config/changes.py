@@ -59,7 +59,7 @@ def _tree(value: Any) -> Any:
 
 
 def _fields(model: BaseModel) -> dict[str, Any]:
-    return {name: _tree(getattr(model, name)) for name in type(model).model_fields}
+    return {field.alias or name: _tree(getattr(model, name)) for name, field in type(model).model_fields.items()}
 
 
 def _differences(path: str, before: Any, after: Any) -> Iterator[Change]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from admin.config import AdminSettings, load_settings
+from gateway.config.changes import Change, changes
 from gateway.config.values import Address
 from gateway.errors import ConfigError
 
@@ -44,6 +45,24 @@ def test_the_example_is_valid_and_shows_the_defaults(example: str) -> None:
     for section, default in AdminSettings.model_fields.items():
         if default.default is not None and not default.is_required():
             assert getattr(settings, section) == default.get_default(call_default_factory=True), section
+
+
+def test_a_change_is_told_by_the_keys_of_the_file(tmp_path: Path, example: str) -> None:
+    def settings(host: str) -> AdminSettings:
+        upstream = f'[upstreams.spot]\nkey_events = "https://{host}/ended"\nsecret = "whsec_{"A" * 32}"\n'
+        mail = f'[mail]\nsmtp = "smtp://127.0.0.1:25"\nfrom = "keys@{host}"\n'
+        (tmp_path / "admin.toml").write_text(example + upstream + mail)
+        return load_settings(tmp_path / "admin.toml")
+
+    assert changes(settings("a.example"), settings("b.example")) == [
+        Change("changed", "mail.from", "keys@a.example", "keys@b.example"),
+        Change("changed", "upstreams.spot.key_events", "https://a.example/ended", "https://b.example/ended"),
+    ]
+
+
+def test_a_scheme_in_capitals_is_no_other_scheme(tmp_path: Path, example: str) -> None:
+    (tmp_path / "admin.toml").write_text(example.replace('public_url = "https:', 'public_url = "HTTPS:'))
+    assert load_settings(tmp_path / "admin.toml").public_url == "https://keys.exchange.example"
 
 
 def test_the_example_names_every_setting(example: str) -> None:

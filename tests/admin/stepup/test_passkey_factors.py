@@ -6,6 +6,8 @@ from dataclasses import replace
 
 import pytest
 
+from admin.stepup.enrolment import Enrolment
+from gateway.errors import StoreUnavailable
 from tests.support.admin import KEY, Customer, Reply, Service, running_service, settings_for
 from tests.support.authenticator import Authenticator
 from tests.support.issuer import running_issuer
@@ -84,6 +86,20 @@ async def test_a_passkey_of_one_account_is_nobody_elses(service):
     asked = await challenge(mallory, **KEY)
     stolen = {"challenge_id": asked["challenge_id"], "passkey": device.assertion(asked["passkey"])}
     assert (await mallory.call("POST", "keys", {**KEY, "step_up": stolen})).code == "step_up_failed"
+
+
+async def test_a_beginning_that_fails_uses_up_no_proof(service, monkeypatch):
+    alice = service.customer()
+    await alice.enrol()
+    proof = await alice.proof("add_factor", kind="passkey")
+
+    async def away(_self: Enrolment, _account_id: str) -> None:
+        raise StoreUnavailable("PostgreSQL is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Enrolment, "factors", away)
+        assert (await alice.call("POST", "factors/passkeys/options", {"step_up": proof})).status == 503
+    assert (await alice.call("POST", "factors/passkeys/options", {"step_up": proof})).status == 200
 
 
 @pytest.mark.parametrize(
