@@ -226,7 +226,9 @@ class KeyLimiter:
         if loop.time() >= self._interval_ends and not self._unchecked:
             self._interval_ends = loop.time() + self._interval_seconds
             self._unchecked, self._recovering = list(self._due), self.degraded
-        due = dict(self._due_now)
+        due, self._due_now = self._due_now, {}
+        self._wake.clear()  # even if nobody is left who asked: while both are set, nothing here gives up the event loop
+        self._urgent.clear()
         due.update(self._overdue(clock.monotonic_ms()))
         if due or self.degraded:
             await self._settle(list(due))
@@ -250,9 +252,6 @@ class KeyLimiter:
 
     async def _settle(self, due: list[Share]) -> None:
         """Settle these shares with the ledger. Without any, check whether Redis is available."""
-        self._wake.clear()
-        self._urgent.clear()
-        self._due_now.clear()
         for start in range(0, max(1, len(due)), MAX_BATCH):
             batch = [self._take(share) for share in due[start : start + MAX_BATCH]]
             sent_ms = clock.monotonic_ms()

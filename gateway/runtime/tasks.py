@@ -43,6 +43,7 @@ async def repeated(step: Callable[[], Awaitable[object]], *, name: str) -> None:
     while True:
         try:
             await step()
+            await asyncio.sleep(0)  # a step that did not wait would leave no turn of the loop to others
         except Exception:  # noqa: BLE001  # see above
             _log.exception("background_task_defect", task=name)
             await asyncio.sleep(_AFTER_DEFECT_SECONDS)

@@ -139,6 +139,11 @@ async def settle(limiter: KeyLimiter, shares: list[Any]) -> None:
     await limiter._settle(shares)
 
 
+async def settle_once(limiter: KeyLimiter) -> None:
+    """One step of its task."""
+    await limiter._settle_once()
+
+
 # -- connections, which the product lists nowhere
 
 

@@ -440,6 +440,31 @@ async def test_who_asks_while_an_earlier_batch_is_settled_is_settled_once(redis_
     await client.aclose()
 
 
+async def test_who_asks_while_an_earlier_batch_is_settled_leaves_the_limiter_waiting(redis_url, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_BATCH", 1)
+    client = redis_client.connect(redis_url)
+    limiter = KeyLimiter(client, metrics=Metrics())
+    asked = [spawn(limiter.settled(key_id, 1, MINUTE), name="asks") for key_id in ("first", "second")]
+    pipeline = client.pipeline
+
+    def asks(**options):
+        if len(asked) == 2:
+            asked.append(spawn(limiter.settled("second", 1, MINUTE), name="asks meanwhile"))
+        return pipeline(**options)
+
+    monkeypatch.setattr(client, "pipeline", asks)
+    await asyncio.sleep(0)
+    await inside.settle_once(limiter)
+    await asyncio.gather(*asked)
+    assert (inside.due(limiter), inside.due(limiter, pressing=True)) == ([], [])
+    await inside.settle_once(limiter)  # it was woken for what has been settled since
+    step = spawn(inside.settle_once(limiter), name="next")
+    await asyncio.sleep(0)
+    assert not step.done()  # otherwise the task would go on without ever giving up the event loop
+    await tasks.cancel(step)
+    await client.aclose()
+
+
 async def test_all_who_wait_share_one_round_trip(running, metrics):
     rate = Rate(60, 3_600_000)
     assert sum(await asyncio.gather(*(admitted(running, 1, rate) for _ in range(100)))) == 60

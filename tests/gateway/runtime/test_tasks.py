@@ -86,6 +86,21 @@ async def test_what_is_repeated_goes_on_after_a_defect_which_is_logged(monkeypat
     assert [(entry["event"], entry["task"]) for entry in logs] == [("background_task_defect", "chore")] * 2
 
 
+async def test_steps_that_find_nothing_to_wait_for_leave_the_event_loop_to_others():
+    taken = 0
+
+    async def step():
+        nonlocal taken
+        taken += 1
+        if taken == 1_000:
+            await asyncio.sleep(3600)
+
+    repeating = tasks.repeat(step, name="chore")
+    await asyncio.sleep(0)
+    assert taken == 1
+    await cancel(repeating)
+
+
 SUPERVISED = {("sender.py", "_drain"), ("sender.py", "_lead_if_free")}
 """Whoever leads notices when one of these ends, and begins anew."""
 
