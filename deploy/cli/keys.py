@@ -159,7 +159,9 @@ def _filters_in(text: str) -> dict[str, object]:
         if name.replace("-", "_") not in KEY_FILTERS:
             raise click.UsageError(f"--where {text!r}: {name!r} is not a filter; the filters are {', '.join(KEY_FILTERS)}")
         if name == "unrestricted":
-            options.append("--whitelisted" if value in ("false", "no") else "--unrestricted")
+            if value.lower() not in ("", "true", "yes", "false", "no"):
+                raise click.UsageError(f"--where {text!r}: unrestricted is true or false")
+            options.append("--whitelisted" if value.lower() in ("false", "no") else "--unrestricted")
         else:
             options += [f"--{name.replace('_', '-')}", value]
     context = click.Context(list_keys, parent=click.Context(main), info_name="--where")

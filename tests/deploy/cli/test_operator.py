@@ -65,6 +65,8 @@ def test_a_list_goes_through_every_page_and_tells_the_whole_count_beside_the_lin
         ("keys", "revoke", "--where", "colour=red", "--reason", "x"),
         ("keys", "revoke", "--where", "scope=write", "--reason", "x"),
         ("keys", "revoke", "--where", 'label="x', "--reason", "x"),
+        ("keys", "revoke", "--where", "account=siti unrestricted=0", "--reason", "x"),
+        ("keys", "revoke", "--where", "account=siti --limit=1", "--reason", "x"),
         ("keys", "revoke", "--where", "--account", "siti"),
         ("keys", "revoke", "gbk_1"),
         ("keys", "list", "--since", "yesterday"),
@@ -221,6 +223,12 @@ def test_what_is_of_nobody_is_not_told_as_none(office, command, found, option, w
     assert office.asked[1][:2] == ("GET", f"{what}s/nobody")
     result = office.run(command, "list", option, "siti", answers=[page(found), {}])
     assert (result.exit_code, result.stderr) == (0, "0 found\n")
+
+
+@pytest.mark.parametrize("text", ["unrestricted=false", "unrestricted=False", "unrestricted=no"])
+def test_keys_with_an_allow_list_are_not_taken_for_unrestricted_ones(office, text):
+    office.run("keys", "revoke", "--where", text, "--dry-run", answers=[{"count": 0, "keys": []}])
+    assert [body for _, _, body in office.asked] == [{"where": {"unrestricted": False}, "dry_run": True}]
 
 
 def test_a_filter_of_where_that_is_none_is_told_in_one_line(office):
