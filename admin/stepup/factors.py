@@ -6,7 +6,8 @@ from enum import StrEnum
 
 from admin.stepup import recovery
 from gateway.keys.postgres import Connection, translated
-from gateway.keys.vault import Vault
+from gateway.keys.reseal import Resealed
+from gateway.keys.vault import SealBroken, Vault
 
 
 class Kind(StrEnum):
@@ -157,26 +158,28 @@ async def use_recovery_code(connection: Connection, account_id: str, code: str, 
     return None if known is None else False
 
 
-async def reseal(connection: Connection, vault: Vault, *, batch: int = 500) -> int:
-    """Re-seal every factor that was not sealed with the vault's first key. Returns how many.
+async def reseal(connection: Connection, vault: Vault, *, batch: int = 500) -> Resealed:
+    """Re-seal every factor that was not sealed with the vault's first key, each in a separate transaction.
 
-    :raises SealBroken: one does not open; those before it have been re-sealed
+    :raises StoreUnavailable: PostgreSQL did not answer; completed work is kept
     """
-    after, count = "", 0
+    done, unreadable, after = 0, list[str](), ""
     while True:
         with translated():
             rows = await connection.fetch(_SELECT + " WHERE id > $1 ORDER BY id LIMIT $2", after, batch)
         for factor in map(_factor, rows):
+            try:
+                content = factor.open(vault)
+            except SealBroken:
+                unreadable.append(factor.id)
+                continue
             if not vault.is_current(factor.sealed):
-                sealed = vault.seal(factor.open(vault), context=_context(factor.kind, factor.id))
+                sealed = seal(factor, content, vault)
                 with translated():
                     # Only if it has not changed meanwhile: a passkey's counter must not decrease.
-                    await connection.execute(
-                        "UPDATE factors SET sealed = $3 WHERE id = $1 AND sealed = $2", factor.id, factor.sealed, sealed
-                    )
-                count += 1
+                    done += await connection.execute(_RESEAL, factor.id, factor.sealed, sealed) == "UPDATE 1"
         if len(rows) < batch:
-            return count
+            return Resealed(done, unreadable)
         after = rows[-1]["id"]
 
 
@@ -195,6 +198,7 @@ def _factor(row: object) -> Factor:
 
 
 _SELECT = "SELECT id, account_id, kind, name, sealed, counter, proven, created_ms, confirmed_ms, last_used_ms FROM factors"
+_RESEAL = "UPDATE factors SET sealed = $3 WHERE id = $1 AND sealed = $2"
 _INSERT = """
     INSERT INTO factors (id, account_id, kind, name, sealed, counter, credential_digest, proven, created_ms, confirmed_ms)
     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)

@@ -55,7 +55,7 @@ def reseal(dsn: str, keys: str) -> None:
 
 
 async def _reseal(dsn: str, ring: "Vault") -> list[str]:
-    """Re-seal keys' secrets and second factors. Returns the ids of keys whose secret does not open."""
+    """Re-seal keys' secrets and second factors. Returns the ids of those that do not open."""
     from admin.stepup import factors
     from deploy.cli.database import connected
     from gateway.keys.reseal import reseal as reseal_secrets
@@ -63,8 +63,8 @@ async def _reseal(dsn: str, ring: "Vault") -> list[str]:
     async with connected(dsn) as connection:
         secrets = await reseal_secrets(connection, ring)
         others = await factors.reseal(connection, ring)
-    click.echo(f"re-encrypted: {counted(secrets.done, 'key secret')}, {counted(others, 'second factor')}")
-    return secrets.unreadable
+    click.echo(f"re-encrypted: {counted(secrets.done, 'key secret')}, {counted(others.done, 'second factor')}")
+    return secrets.unreadable + others.unreadable
 
 
 def _content(value: str) -> str:

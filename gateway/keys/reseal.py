@@ -17,9 +17,9 @@ class Resealed(NamedTuple):
     """The result of a run."""
 
     done: int
-    """Number of re-sealed secrets."""
+    """Number of re-sealed records."""
     unreadable: list[str]
-    """Ids of keys whose secret no key of the ring opens, left unchanged. They are refused already, with or without an old key."""
+    """Ids of records that no key of the ring opens, left unchanged. They are refused already, with or without an old key."""
 
 
 async def reseal(connection: AnyConnection, vault: Vault) -> Resealed:

@@ -7,6 +7,7 @@ import pytest
 
 from admin.stepup import factors
 from admin.stepup.factors import Factor, Kind
+from gateway.keys.reseal import Resealed
 from gateway.keys.vault import SealBroken, Vault, new_entry
 from tests.support.stack import Database
 
@@ -55,9 +56,19 @@ async def test_a_new_ring_seals_every_factor_anew_once(connection: asyncpg.Conne
     for _ in range(3):
         await added(connection, Vault.parse(OLD))
     ring = Vault.parse(f"{NEW} {OLD}")
-    assert await factors.reseal(connection, ring, batch=2) == 3
-    assert await factors.reseal(connection, ring, batch=2) == 0
+    assert await factors.reseal(connection, ring, batch=2) == Resealed(3, [])
+    assert await factors.reseal(connection, ring, batch=2) == Resealed(0, [])
     assert [factor.open(Vault.parse(NEW)) for factor in await factors.confirmed(connection, "alice")] == [CONTENT] * 3
+
+
+async def test_a_factor_that_no_key_opens_is_named_and_keeps_no_other_from_the_new_ring(connection: asyncpg.Connection) -> None:
+    of_each_ring = [await added(connection, Vault.parse(ring)) for ring in (new_entry("lost"), OLD, new_entry("lost"), OLD, NEW)]
+    lost = sorted((of_each_ring[0].id, of_each_ring[2].id))
+    ring = Vault.parse(f"{NEW} {OLD}")
+    assert await factors.reseal(connection, ring, batch=2) == Resealed(2, lost)
+    assert await factors.reseal(connection, ring, batch=2) == Resealed(0, lost)
+    rest = [factor for factor in await factors.confirmed(connection, "alice") if factor.id not in lost]
+    assert [factor.open(Vault.parse(NEW)) for factor in rest] == [CONTENT] * 3
 
 
 async def test_a_counter_only_grows(connection: asyncpg.Connection) -> None:

@@ -6,6 +6,8 @@ import asyncpg
 import pytest
 from click.testing import CliRunner
 
+from admin.stepup import factors
+from admin.stepup.factors import Kind
 from deploy.cli import main
 from gateway.keys import store
 from gateway.keys.ids import new_key_id, new_secret
@@ -76,6 +78,24 @@ async def test_a_secret_that_no_key_opens_is_named_and_left(database, in_thread)
     assert key.key_id in done.stderr
     with pytest.raises(SealBroken):
         Vault.parse(new).open(await sealed(database, key.key_id), context=key.key_id)
+
+
+async def test_a_second_factor_that_no_key_opens_is_named_after_all_others_were_sealed_anew(database, in_thread):
+    lost, old, new = new_entry("lost"), new_entry("old"), new_entry("new")
+    key = record(new_key_id())
+    await stored(database, Vault.parse(lost), key)
+    connection = await asyncpg.connect(database.admin_dsn)
+    made = [
+        factors.new_factor("budi", Kind.TOTP, "Phone", b"twenty bytes of TOTP", Vault.parse(ring), proven=True, created_ms=1, confirmed_ms=1)
+        for ring in (old, lost)
+    ]
+    for factor in sorted(made, key=lambda each: each.id):
+        await factors.insert(connection, factor)
+    await connection.close()
+    done = await in_thread("vault", "reseal", "--dsn", database.admin_dsn, "--keys", f"{new} {old}")
+    assert (done.exit_code, done.stdout) == (1, "re-encrypted: 0 key secrets, 1 second factor\n")
+    said = f"no key of the ring opens the secrets of: {key.key_id}, {made[1].id}; these were left unchanged"
+    assert said in done.stderr
 
 
 async def test_migrating_twice_changes_nothing(database, in_thread):
