@@ -86,7 +86,7 @@ async def test_a_second_factor_that_no_key_opens_is_named_after_all_others_were_
     await stored(database, Vault.parse(lost), key)
     connection = await asyncpg.connect(database.admin_dsn)
     made = [
-        factors.new_factor("budi", Kind.TOTP, "Phone", b"twenty bytes of TOTP", Vault.parse(ring), proven=True, created_ms=1, confirmed_ms=1)
+        factors.new_factor("budi", Kind.TOTP, "Phone", b"a TOTP secret", Vault.parse(ring), proven=True, created_ms=1, confirmed_ms=1)
         for ring in (old, lost)
     ]
     for factor in sorted(made, key=lambda each: each.id):
