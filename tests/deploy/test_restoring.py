@@ -39,7 +39,7 @@ def migrated_to(revision: str, database: Database, monkeypatch: pytest.MonkeyPat
 
 
 def schema(shell) -> list[str]:
-    """Everything but the rows, privileges included. PostgreSQL drops parentheses of a CHECK that it reads again; order is that of making."""
+    """Everything but the rows, privileges included. PostgreSQL drops parentheses of a CHECK that it reads again."""
     lines = shell(f"pg_dump --schema-only {OWNER}").stdout.splitlines()
     return sorted(re.sub(r"[()]", "", line) for line in lines if not re.match(r"\\(un)?restrict ", line))  # the token of each pg_dump
 
