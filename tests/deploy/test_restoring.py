@@ -34,7 +34,7 @@ def migrated_to(revision: str, database: Database, monkeypatch: pytest.MonkeyPat
     sql(database.server, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC", database.name)
     with monkeypatch.context() as patch:
         upgrade = command.upgrade
-        patch.setattr(migrate.command, "upgrade", lambda config, _head: upgrade(config, revision))
+        patch.setattr(command, "upgrade", lambda config, _head: upgrade(config, revision))
         migrate.upgrade(database.owner_dsn)
 
 
