@@ -56,7 +56,7 @@ class FailureLimiter(AddressLimiter):
 
     def retry_after_ms(self, address: str, rate: Rate, now_ms: float) -> float:
         """Milliseconds for which this address is throttled; 0: it is not."""
-        return self.wait_ms(address, 1, rate, now_ms) if self.tats else 0.0
+        return self.wait_ms(address, 1, rate, now_ms)
 
     def failed(self, address: str, rate: Rate, now_ms: float) -> None:
         """Count one failure."""

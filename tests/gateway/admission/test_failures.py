@@ -65,6 +65,8 @@ def test_a_charge_is_of_the_address_alone_and_one_that_is_refused_changes_nothin
     assert limiter.admits("192.0.2.1", 1, FAILURES, 0.5 + wait_ms)
     assert limiter.admits("192.0.2.2", 3, FAILURES, 0.5)
     assert len(limiter) == 2
+    assert limiter.admits("192.0.2.3", 0, FAILURES, 0.0)
+    assert limiter.admits("192.0.2.3", 1, Rate(100, 50), 0.0)
 
 
 def test_of_ever_new_addresses_as_many_are_remembered_as_there_is_room_for():
