@@ -235,21 +235,27 @@ class KeyLookup(Generic[T]):
             while is_there and (due := self._due(now_ms)) is not None:
                 is_there = await self._share(due, at, read.position, read.server)
                 await asyncio.sleep(0)
-            if len(self._to_renew) > 2 * len(self._present) + _REDIS_BATCH:  # most belong to keys that have been evicted since
-                await self._drop_evicted()
         finally:
             self._renewing = False
+        await self._drop_evicted()
 
     async def _drop_evicted(self) -> None:
+        """Once most renewals are of entries that memory no longer holds, drop those."""
+        if self._renewing or len(self._to_renew) <= 2 * len(self._present) + _REDIS_BATCH:
+            return
+        self._renewing = True
         examined, self._to_renew = self._to_renew, deque()
         held: deque[tuple[int, str, Entry[T]]] = deque()
-        while examined:
-            for _ in range(min(len(examined), EXAMINED_AT_ONCE)):
-                each = examined.popleft()
-                if self._holds(each[1], each[2]):
-                    held.appendleft(each)
-            await asyncio.sleep(0)
-        self._to_renew.extendleft(held)  # before those that were added meanwhile
+        try:
+            while examined:
+                for _ in range(min(len(examined), EXAMINED_AT_ONCE)):
+                    each = examined.popleft()
+                    if self._holds(each[1], each[2]):
+                        held.appendleft(each)
+                await asyncio.sleep(0)
+        finally:
+            self._to_renew.extendleft(held)  # before those that were added meanwhile
+            self._renewing = False
 
     def _due(self, now_ms: int) -> dict[str, Entry[T]] | None:
         """A bounded number of entries whose records are due. Many that are examined may not be in use any more."""
@@ -420,4 +426,5 @@ class KeyLookup(Generic[T]):
             for entry in entries.values():
                 entry.used = False
         self.remove_outdated(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
+        await self._drop_evicted()  # here too: without the feed nothing is renewed, but keys are read again and again
         return is_there

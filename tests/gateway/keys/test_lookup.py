@@ -272,13 +272,13 @@ async def test_while_redis_takes_no_records_those_of_keys_that_memory_let_go_are
 
 async def test_renewals_of_evicted_keys_are_dropped_in_many_turns_of_the_loop_and_none_of_a_key_in_memory(world, monkeypatch):
     monkeypatch.setattr(lookup, "EXAMINED_AT_ONCE", 10)
-    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
     records = [await world.key() for _ in range(60)]
     gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
     for record in records:
         await gate.lookup.fetch(record.key_id)
     await gate.settle()
     before = len(to_renew(gate.lookup))
+    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
     renewing, turns = spawn(gate.lookup.renew(), name="renew"), 0
     while not renewing.done():
         await asyncio.sleep(0)
@@ -286,6 +286,15 @@ async def test_renewals_of_evicted_keys_are_dropped_in_many_turns_of_the_loop_an
     assert before > 40
     assert turns >= before // 10
     assert to_renew(gate.lookup) == [record.key_id for record in records[-3:]]
+
+
+async def test_renewals_stay_few_while_the_feed_is_not_read(world, monkeypatch):
+    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
+    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
+    for _ in range(30):
+        await gate.lookup.fetch((await world.key()).key_id)
+        await gate.settle()
+    assert len(to_renew(gate.lookup)) <= 2 * 3 + 2
 
 
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
