@@ -79,25 +79,25 @@ class Enrolment:
         label = checked_name(name)
         async with self._stores.transaction() as connection:
             account = await accounts.lock(connection, caller.account_id)
-            await self._authorise(connection, account, Attempt(caller, add_factor(kind.value), proof, provenance))
-            started = factors.new_factor(
-                account.id, kind, label, content, self._vault, proven=proof is not None, created_ms=provenance.now_ms
-            )
+            proven = await self._authorise(connection, account, Attempt(caller, add_factor(kind.value), proof, provenance))
+            started = factors.new_factor(account.id, kind, label, content, self._vault, proven=proven, created_ms=provenance.now_ms)
             await factors.drop_pending(connection, account.id)
             await factors.insert(connection, started)
         return account, started
 
-    async def _authorise(self, connection: Connection, account: Account, attempt: Attempt) -> None:
-        """The first factor needs a recent login, every other one a proof."""
+    async def _authorise(self, connection: Connection, account: Account, attempt: Attempt) -> bool:
+        """The first factor needs a recent login, every other one a proof. Returns whether there was a proof."""
         await self.check(connection, account, attempt.intent)
         if await factors.confirmed(connection, account.id):
             await self._step_up.redeem(connection, account, attempt)
-        elif attempt.provenance.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
+            return True
+        if attempt.provenance.now_ms - attempt.caller.authenticated_ms > self._settings.first_factor_within_ms:
             minutes = self._settings.first_factor_within_ms // 60_000
             raise LoginTooOld(
                 f"The first factor can be enrolled only within {minutes} minutes of a login: log out, log in, and try again.",
                 extras={"max_age_ms": self._settings.first_factor_within_ms},
             )
+        return False
 
     async def begun(self, connection: Connection, account_id: str, kind: Kind, now_ms: int) -> Factor:
         """The pending enrolment.

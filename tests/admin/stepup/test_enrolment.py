@@ -93,11 +93,12 @@ async def test_a_second_factor_needs_a_proof_with_the_first(alice: Customer) -> 
     assert len((await alice.call("GET", "account")).body["factors"]) == 2
 
 
+@pytest.mark.parametrize("body", [{}, {"step_up": {"challenge_id": "none", "totp": "000000"}}], ids=["no proof", "one that nobody checks"])
 async def test_an_enrolment_begun_without_a_proof_does_not_stand_beside_a_factor_that_came_meanwhile(
-    service: Service, database: Database
+    service: Service, database: Database, body: dict[str, object]
 ) -> None:
     thief = service.customer("bob")
-    started = (await thief.call("POST", "factors/totp")).body
+    started = (await thief.call("POST", "factors/totp", body)).body
     owner = await asyncpg.connect(database.owner_dsn)
     await owner.execute(
         "INSERT INTO factors (id, account_id, kind, name, sealed, proven, created_ms, confirmed_ms)"
