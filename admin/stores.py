@@ -19,10 +19,11 @@ _log = structlog.get_logger(__name__)
 
 
 _RETRY_S = 0.5
-_NEEDED = """
+NEEDED = """
     SELECT seq, tier, login, first_ms, horizon, secret_digest
       FROM audit_events, accounts, login_failures, key_activity, key_feed_marks, api_keys LIMIT 0
-"""  # from the latest migrations that this service needs
+"""
+"""Fails unless the database has the latest migrations that this service needs."""
 
 
 class SchemaOutdated(GerbangError):
@@ -94,7 +95,7 @@ class Stores:
     async def _check_schema(self) -> None:
         try:
             with translated():
-                await self.pool.fetch(_NEEDED)
+                await self.pool.fetch(NEEDED)
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError) as error:
             raise SchemaOutdated(f"the database's schema is not up to date ({error.args[0]}): run `gerbang migrate`") from None
 

@@ -19,7 +19,7 @@ async def examine(settings: GatewaySettings | AdminSettings) -> Findings:
         if connection is None:
             yield away
         else:
-            checks = [stores.server(connection), stores.vault(connection, settings)]
+            checks = [stores.server(connection, settings), stores.vault(connection, settings)]
             if isinstance(settings, GatewaySettings):
                 checks.insert(1, stores.role_of_gateway(connection))
             else:

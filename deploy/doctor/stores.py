@@ -10,6 +10,7 @@ import asyncpg
 
 from admin.config import AdminSettings
 from admin.stepup import factors as stepup
+from admin.stores import NEEDED
 from deploy.doctor.findings import SECONDS, Finding, Findings, compare_clocks
 from deploy.doctor.proxies import proxy_seen
 from deploy.plural import counted
@@ -42,7 +43,7 @@ async def database(settings: GatewaySettings | AdminSettings) -> AsyncIterator[t
         await connection.close()
 
 
-async def server(connection: postgres.Connection) -> Findings:
+async def server(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> Findings:
     about = "stores.postgres"
     row = await connection.fetchrow(_WHO)
     if row is None or row["standby"]:
@@ -51,15 +52,26 @@ async def server(connection: postgres.Connection) -> Findings:
         )
         return
     yield Finding("ok", about, f"PostgreSQL {row['version'].split()[0]}, database {row['database']}, role {row['role']}")
+    outdated = await _outdated(connection, settings)
+    if outdated:
+        yield Finding("wrong", about, f"{outdated}; this version needs {head()}", "run gerbang migrate")
+    yield await compare_clocks(about, _time_of_postgres(connection))
+
+
+async def _outdated(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> str:
+    """What is wrong with the schema; ``""``: nothing. The services' own roles may not read its number: what they need is tried."""
     try:
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
-    except asyncpg.InsufficientPrivilegeError:
-        revision = None
     except asyncpg.UndefinedTableError:
-        revision = "none"
-    if revision not in (None, head()):
-        yield Finding("wrong", about, f"the schema is at {revision}, this version needs {head()}", "run gerbang migrate")
-    yield await compare_clocks(about, _time_of_postgres(connection))
+        return "the database has no schema"
+    except asyncpg.InsufficientPrivilegeError:
+        try:
+            for statement in (NEEDED,) if isinstance(settings, AdminSettings) else (sql.FIND_KEYS, sql.READ_FEED):
+                await connection.prepare(statement)
+        except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
+            return f"the schema is not up to date ({error.args[0]})"
+        return ""
+    return "" if revision == head() else f"the schema is at {revision}"
 
 
 _WHO = """

@@ -6,11 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from alembic import command
 
 from deploy.local.postgres import binaries
 from gateway.keys import migrate
-from tests.support.stack import Database, sql
+from tests.support.stack import Database, migrate_to, sql
 
 OWNER = "postgresql://owner@db.internal/gerbang"
 PART = (Path(__file__).parents[2] / "deploy/README.md").read_text().partition("\n### Restore yesterday\n")[2].partition("\n## ")[0]
@@ -29,15 +28,6 @@ def shell(database: Database, tmp_path: Path):
     return run
 
 
-def migrated_to(revision: str, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the version did whose latest revision this is."""
-    sql(database.server, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC", database.name)
-    with monkeypatch.context() as patch:
-        upgrade = command.upgrade
-        patch.setattr(command, "upgrade", lambda config, _head: upgrade(config, revision))
-        migrate.upgrade(database.owner_dsn)
-
-
 def schema(shell) -> list[str]:
     """Everything but the rows, privileges included. PostgreSQL drops parentheses of a CHECK that it reads again."""
     lines = shell(f"pg_dump --schema-only {OWNER}").stdout.splitlines()
@@ -45,8 +35,8 @@ def schema(shell) -> list[str]:
 
 
 @pytest.mark.parametrize("revision", ["0006", "0010", "0011"])
-def test_a_dump_comes_back_as_it_was_over_the_tables_of_a_later_version(database, shell, monkeypatch, revision):
-    migrated_to(revision, database, monkeypatch)
+def test_a_dump_comes_back_as_it_was_over_the_tables_of_a_later_version(database, shell, revision):
+    migrate_to(database, revision)
     sql(database.server, "INSERT INTO accounts (id) VALUES ('siti')", database.name)
     before = schema(shell)
     assert shell(f"pg_dump --format=custom --file before.dump {OWNER}").returncode == 0

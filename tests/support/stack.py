@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+from alembic import command
 
 from deploy.local.postgres import PostgresServer, binaries
 from deploy.local.redis import RedisServer
@@ -71,6 +74,14 @@ def start_migrated(data: Path) -> PostgresServer:
     sql(server, f"CREATE DATABASE {TEMPLATE}")
     upgrade(server.dsn(TEMPLATE))
     return server
+
+
+def migrate_to(database: Database, revision: str) -> None:
+    """An empty schema instead of the present one, as left by the version whose latest revision this is."""
+    sql(database.server, "DROP SCHEMA public CASCADE; CREATE SCHEMA public; GRANT USAGE ON SCHEMA public TO PUBLIC", database.name)
+    upgrade_to_head = command.upgrade
+    with patch.object(command, "upgrade", lambda config, _head: upgrade_to_head(config, revision)):
+        upgrade(database.owner_dsn)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from gateway.telemetry import Metrics
 from tests.support.certificates import self_signed
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 from tests.support.keys import add_account, add_key
-from tests.support.stack import Database
+from tests.support.stack import Database, migrate_to
 from tests.support.system import GERBANG
 
 
@@ -185,6 +185,26 @@ async def test_of_an_admin_service_role_provider_and_proxy_are_told(database: Da
         url = issuer.url
     away = admin_settings(issuer, database.admin_dsn, redis_url, oidc={"issuer": url, "audience": AUDIENCE})
     assert "openid-configuration" in wrong(await said(away))["oidc.issuer"]
+
+
+@pytest.mark.parametrize(
+    ("revision", "of_gateway", "of_admin"),
+    [
+        ("0005", "column a.tier does not exist", "login_failures"),
+        ("0007", "key_feed_marks", "login_failures"),
+        ("0010", None, "login_failures"),
+    ],
+)
+async def test_a_schema_that_was_not_migrated_is_found_by_the_services_own_roles(
+    scene: Scene, upstream: str, revision: str, of_gateway: str | None, of_admin: str
+) -> None:
+    await asyncio.to_thread(migrate_to, scene.database, revision)
+    async with running_issuer() as issuer:
+        admin = admin_settings(issuer, scene.database.admin_dsn, scene.redis_url)
+        for settings, lacking in ((scene.settings(upstream), of_gateway), (admin, of_admin)):
+            found = [finding for finding in await said(settings) if finding.about == "stores.postgres" and finding.level == "wrong"]
+            assert [finding.advice for finding in found] == ["run gerbang migrate"] * (lacking is not None)
+            assert all("the schema is not up to date" in finding.text and str(lacking) in finding.text for finding in found)
 
 
 async def test_second_factors_that_the_ring_does_not_open_are_found(database: Database, redis_url: str) -> None:
