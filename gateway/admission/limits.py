@@ -15,6 +15,7 @@ workers stay within 5 %, and so do many evenly loaded ones.
 import asyncio
 from contextlib import suppress
 from hashlib import sha1
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +34,8 @@ from gateway.telemetry.metrics import Metrics
 SLOTS = 60
 """Slots of time in one period of the ledger."""
 MAX_KEYS = 100_000
+EVICTED_AT_ONCE = 500
+"""Keys of which one eviction asks whether they have something to settle: a tenth of a millisecond, with all of them a long turn."""
 MAX_BATCH = 50
 """Keys settled in one round trip: few enough that preparing them does not block the event loop."""
 CHECKED_AT_ONCE = 500
@@ -186,11 +189,15 @@ class KeyLimiter:
         return share
 
     def _evict(self) -> None:
-        """Evict a tenth of the keys, oldest first, preferring those with nothing to settle: the ledger has their state."""
-        settled = [share for share in self._shares.values() if share not in self._due]
-        for share in (settled or list(self._shares.values()))[: max(1, MAX_KEYS // 10)]:
+        """Evict those of the oldest keys that have nothing to settle, since the ledger has their state; the oldest one if all have."""
+        oldest = list(islice(self._shares.values(), EVICTED_AT_ONCE))
+        for share in oldest:
             del self._shares[share.key_id]
-            self._due.pop(share, None)
+            if share in self._due:  # others are next
+                self._shares[share.key_id] = share
+        if len(self._shares) >= MAX_KEYS:
+            del self._shares[oldest[0].key_id]
+            del self._due[oldest[0]]
 
     def _settle_later(self, share: Share, unsettled: int, now_ms: float) -> None:
         """Mark the share as due for settlement because of its unsettled units.

@@ -517,6 +517,21 @@ async def test_memory_is_bounded(redis_url, monkeypatch):
     assert len(inside.due(limiter)) <= 50
 
 
+async def test_keys_with_something_to_settle_outlive_those_without_and_few_are_evicted_at_once(monkeypatch):
+    monkeypatch.setattr(limits, "MAX_KEYS", 1_000)
+    limiter = KeyLimiter(NoRedis(), metrics=Metrics())
+    busy = {f"busy {number}" for number in range(400)}
+    for key_id in sorted(busy):
+        limiter.charge(key_id, 1, MINUTE, 1_000)
+    for number in range(1_500):
+        before = len(inside.remembered(limiter))
+        limiter.charge(f"idle {number}", 0, MINUTE, 1_000)
+        assert before - len(inside.remembered(limiter)) < limits.EVICTED_AT_ONCE
+    assert busy <= {share.key_id for share in inside.due(limiter)}
+    assert busy <= set(inside.remembered(limiter))
+    assert len(inside.remembered(limiter)) <= 1_000
+
+
 # -- without Redis
 
 
