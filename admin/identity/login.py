@@ -199,6 +199,10 @@ class Login:
         return _tokens(status, body)
 
 
+_REFUSES_THIS_SERVICE = ("invalid_client", "unauthorized_client")
+"""RFC 6749 §5.2: errors that do not depend on the customer's code."""
+
+
 def local_path(text: str) -> str:
     """``text`` if it is a plain path of this site, else the list of keys, which prevents open redirects."""
     return text if _LOCAL_PATH.fullmatch(text) else "/keys"
@@ -216,13 +220,24 @@ def _basic(client_id: str, secret: str) -> str:
 
 
 def _tokens(status: int, body: bytes) -> Tokens:
+    """The token endpoint's answer (OpenID Connect Core §3.1.3.3).
+
+    :raises LoginFailed: it is none, or this code is refused
+    :raises IdentityProviderUnavailable: the provider has failed, or refuses this service, e.g. an old client secret
+    """
     try:
         answer: Any = json.loads(body)
     except (ValueError, RecursionError):
         answer = None
     if status != 200 or not isinstance(answer, dict):
         named = answer.get("error") if isinstance(answer, dict) else None
-        raise LoginFailed("failed", f"token endpoint answered {status} {str(named)[:64]!r}")
+        said = f"token endpoint answered {status} {str(named)[:64]!r}"
+        if named in _REFUSES_THIS_SERVICE:
+            reason = f"{said}: check oidc.audience, oidc.client_secret and oidc.client_authentication"
+            raise IdentityProviderUnavailable("The identity provider does not accept this service at the moment.", reason=reason)
+        if status >= 500:
+            raise IdentityProviderUnavailable("The identity provider did not answer. Try again shortly.", reason=said)
+        raise LoginFailed("failed", said)
     id_token = answer.get("id_token")
     if not isinstance(id_token, str):
         raise LoginFailed("failed", "token endpoint gave no ID token")

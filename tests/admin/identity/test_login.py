@@ -284,6 +284,22 @@ async def test_whatever_the_token_endpoint_answers_wrongly_ends_in_no_login(worl
         await world.finish({"state": query["state"], "code": "c"}, cookie)
 
 
+@pytest.mark.parametrize(
+    ("status", "error", "advice"),
+    [
+        (401, "invalid_client", ": check oidc.audience, oidc.client_secret and oidc.client_authentication"),
+        (400, "unauthorized_client", ": check oidc.audience, oidc.client_secret and oidc.client_authentication"),
+        (503, "temporarily_unavailable", ""),
+    ],
+)
+async def test_a_provider_that_refuses_this_service_or_fails_is_no_failure_of_the_customers(world, status, error, advice):
+    world.answer = web.json_response({"error": error}, status=status)
+    query, cookie = await world.begin()
+    with pytest.raises(IdentityProviderUnavailable) as refusal:
+        await world.finish({"state": query["state"], "code": "c"}, cookie)
+    assert refusal.value.reason == f"token endpoint answered {status} {error!r}{advice}"
+
+
 async def test_a_provider_without_login_endpoints_or_out_of_reach_is_said_to_be_unavailable(world):
     world.issuer.discovery = {}
     with pytest.raises(IdentityProviderUnavailable):
