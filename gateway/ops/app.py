@@ -109,7 +109,7 @@ class _Handlers:
 
 
 async def _whole_body(request: web.Request, limit: int) -> bytes:
-    """:raises BodyTooLarge: it exceeds the data plane's limit"""
+    """:raises BodyTooLarge: it exceeds the limit"""
     pieces, size = [], 0
     async for piece in request.content.iter_any():
         size += len(piece)

@@ -15,12 +15,18 @@ from gateway.runtime.tasks import StallTolerantTimeout, spawn
 
 MAX_FRAME = 64 * 1024 * 1024
 """Maximum frame: a configuration with tens of thousands of routes is a few megabytes."""
+MAX_CONTENT = MAX_FRAME // 8
+"""Maximum content in a frame: JSON writes a control byte with six."""
 
 Message = dict[str, Any]
 
 
 class WorkerFailed(GerbangError):
     """A worker's call failed: it reported an error, did not answer in time, or has ended."""
+
+
+class MessageTooLong(WorkerFailed):
+    """A message was not sent, because the other end would take its frame for the end of the channel."""
 
 
 class Frames:
@@ -37,8 +43,13 @@ class Frames:
         return cls(*await asyncio.open_unix_connection(sock=connected))
 
     async def send(self, message: Message) -> None:
-        """Send one message. :meth:`receive` detects a peer that has ended."""
+        """Send one message. :meth:`receive` detects a peer that has ended.
+
+        :raises MessageTooLong: …
+        """
         body = json.dumps(message).encode()
+        if len(body) > MAX_FRAME:
+            raise MessageTooLong(f"a message of {len(body)} bytes is too long for the channel")
         self._writer.write(len(body).to_bytes(4, "big") + body)
         try:
             await self._writer.drain()
@@ -123,7 +134,10 @@ async def answer(frames: Frames, handle: Callable[[str, Message], Awaitable[obje
             reply = {"error": str(error)}
         except Exception as error:  # noqa: BLE001 - the parent decides what a defect of a worker means
             reply = {"error": f"{type(error).__name__}: {error}"}
-        await frames.send({"id": message["id"], **reply})
+        try:
+            await frames.send({"id": message["id"], **reply})
+        except MessageTooLong as error:
+            await frames.send({"id": message["id"], "error": str(error)})
 
     while (message := await frames.receive()) is not None:
         spawn(one(message), name=f"control-{message['do']}")

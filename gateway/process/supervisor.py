@@ -26,6 +26,7 @@ from gateway.net.listening import listen
 from gateway.ops.app import HTTP_OPTIONS, create_app
 from gateway.ops.report import Operated, Readiness, ReloadReport
 from gateway.process.build import is_compiled
+from gateway.process.channel import MAX_CONTENT
 from gateway.process.configuration import load
 from gateway.process.dry_run import compare
 from gateway.process.fleet import Workers
@@ -239,7 +240,7 @@ class Supervisor(Operated):
         return render([self._metrics.snapshot(), *snapshots])
 
     def max_body_bytes(self) -> int:
-        return self._workers.configuration.settings.limits.max_body_bytes
+        return min(self._workers.configuration.settings.limits.max_body_bytes, MAX_CONTENT)
 
     async def decide(self, check: CheckRequest) -> Verdict:
         return await self._workers.decide(check)

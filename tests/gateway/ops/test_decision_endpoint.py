@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from io import BytesIO
 from itertools import product
 
 import aiohttp
@@ -220,6 +221,14 @@ async def test_a_question_may_be_as_large_as_the_gate_takes_a_request(gate, key)
     assert (status, headers["X-Gerbang-Code"], headers["X-Gerbang-Status"]) == (403, "headers_too_large", "431")
     assert json.loads(body)["limit"] == 16_384
     assert json.loads(headers["X-Gerbang-Body"]) == json.loads(body)  # nginx throws bodies away
+
+
+async def test_content_too_long_for_the_channel_is_refused_and_ends_no_worker(write):
+    async with running(write(f"[limits]\nmax_body_bytes = {32 << 20}\n{TRUSTED}")) as gateway:
+        for content, status in ((b"\0" * (16 << 20), 413), (b"\0" * (8 << 20), 401), (b"x", 401)):
+            told = await ask(gateway, {}, how="envoy?content=sent/orders", method="POST", data=BytesIO(content))
+            assert (told[0], len(content)) == (status, len(content))
+        assert await gateway.metric("gerbang_worker_restarts_total") == 0
 
 
 async def test_the_question_must_be_clear_and_come_from_a_trusted_proxy(write, key):

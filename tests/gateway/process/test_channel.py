@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from gateway.errors import GerbangError
+from gateway.process import channel
 from gateway.process.channel import Caller, Frames, WorkerFailed, answer
 
 
@@ -83,6 +84,23 @@ async def test_a_parent_that_dies_ends_the_worker(pair):
     serving = await serve(pair[1], lambda do, message: None)
     pair[0].close()
     await asyncio.wait_for(serving, 5)
+
+
+async def test_what_is_too_long_to_be_sent_is_a_failure_and_the_channel_goes_on(pair, monkeypatch):
+    monkeypatch.setattr(channel, "MAX_FRAME", 1_000)
+
+    async def handle(_do, message):
+        return "x" * message["length"]
+
+    serving = await serve(pair[1], handle)
+    caller = Caller(pair[0])
+    with pytest.raises(WorkerFailed, match="too long"):
+        await caller.call("asked at length", timeout_ms=5000, length=1, padding="x" * 1_000)
+    with pytest.raises(WorkerFailed, match="too long"):
+        await caller.call("answered at length", timeout_ms=5000, length=1_000)
+    assert await caller.call("in short", timeout_ms=5000, length=1) == "x"
+    await caller.close()
+    await serving
 
 
 @pytest.mark.parametrize("garbage", [b"\x00\x00", b"\x00\x00\x00\x09{", b"\xff\xff\xff\xff"])
