@@ -57,7 +57,7 @@ class Generation:
 class Entry(Generic[T]):
     """One id in memory. Times are monotonic milliseconds."""
 
-    __slots__ = ("generation", "position", "record", "retry_ms", "until_ms", "used", "value")
+    __slots__ = ("generation", "position", "record", "renewal_ms", "retry_ms", "until_ms", "used", "value")
 
     def __init__(
         self,
@@ -77,6 +77,8 @@ class Entry(Generic[T]):
         self.generation = generation
         self.used = True
         """Whether the key was used since this process last wrote its record to Redis."""
+        self.renewal_ms = 0
+        """When its record is to be written to Redis again, if it was used; 0 if this process has not tried to write it."""
         self.until_ms = until_ms
         """While its generation is not valid, and has not ended: from then on a use waits for the stores."""
         self.retry_ms = retry_ms

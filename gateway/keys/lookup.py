@@ -48,9 +48,9 @@ thousands could time out together and block the event loop.
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
 CONCLUDED_AT_ONCE = 10
 """Look-ups concluded in one turn of the event loop: those who wait for them go on in the next one, each with its whole request."""
-EXAMINED_AT_ONCE = 1_000
-"""Entries of which one turn of the event loop asks whether memory still holds them."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
+_RENEWALS_QUEUED = 200_000
+"""Beyond it records are not renewed: most are of keys that memory has let go, while the feed or Redis is unavailable."""
 _REMOVALS_QUEUED = 200_000
 """While Redis is down; as many as there are known changes, whose records are removed when it is back."""
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
@@ -127,7 +127,7 @@ class KeyLookup(Generic[T]):
             self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
         )
         self._removals = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1, max_queued=_REMOVALS_QUEUED)
-        self._to_renew: deque[tuple[int, str, Entry[T]]] = deque()
+        self._to_renew: deque[tuple[int, str]] = deque()
         self._renewing = False
 
     def peek(self, key_id: str, now_ms: int) -> T | Absent | None:
@@ -237,25 +237,6 @@ class KeyLookup(Generic[T]):
                 await asyncio.sleep(0)
         finally:
             self._renewing = False
-        await self._drop_evicted()
-
-    async def _drop_evicted(self) -> None:
-        """Once most renewals are of entries that memory no longer holds, drop those."""
-        if self._renewing or len(self._to_renew) <= 2 * len(self._present) + _REDIS_BATCH:
-            return
-        self._renewing = True
-        examined, self._to_renew = self._to_renew, deque()
-        held: deque[tuple[int, str, Entry[T]]] = deque()
-        try:
-            while examined:
-                for _ in range(min(len(examined), EXAMINED_AT_ONCE)):
-                    each = examined.popleft()
-                    if self._holds(each[1], each[2]):
-                        held.appendleft(each)
-                await asyncio.sleep(0)
-        finally:
-            self._to_renew.extendleft(held)  # before those that were added meanwhile
-            self._renewing = False
 
     def _due(self, now_ms: int) -> dict[str, Entry[T]] | None:
         """A bounded number of entries whose records are due. Many that are examined may not be in use any more."""
@@ -264,8 +245,9 @@ class KeyLookup(Generic[T]):
             if not self._to_renew or self._to_renew[0][0] > now_ms or (due and len(due) == _REDIS_BATCH):
                 break
             due = due or {}
-            _, key_id, entry = self._to_renew.popleft()
-            if entry.used:
+            _, key_id = self._to_renew.popleft()
+            entry = self._present.get(key_id)
+            if entry is not None and entry.used and 0 < entry.renewal_ms <= now_ms:
                 due[key_id] = entry
         return due
 
@@ -417,14 +399,13 @@ class KeyLookup(Generic[T]):
         is_there = True
         try:
             await self._redis.ask(self._shared.write, records, now_ms=self.now().wall_ms)
-        except StoreUnavailable:  # retried before those due later, or it would wait for them
+        except StoreUnavailable:
             is_there = False
-            self._to_renew.extendleft((self.now().ms, key_id, entry) for key_id, entry in entries.items())
-        else:
-            due_ms = self.now().ms + int(ttl_ms * _RENEWED_AT)
-            self._to_renew.extend((due_ms, key_id, entry) for key_id, entry in entries.items())
-            for entry in entries.values():
-                entry.used = False
+        renewal_ms = self.now().ms + int(ttl_ms * _RENEWED_AT if is_there else 0)
+        for entry in entries.values():
+            entry.renewal_ms, entry.used = renewal_ms, entry.used and not is_there
+        if len(self._to_renew) < _RENEWALS_QUEUED:
+            # Those that are due now do not wait for those due later.
+            (self._to_renew.extend if is_there else self._to_renew.extendleft)((renewal_ms, key_id) for key_id in entries)
         self.remove_outdated(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
-        await self._drop_evicted()  # here too: without the feed nothing is renewed, but keys are read again and again
         return is_there

@@ -69,7 +69,7 @@ def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
 
 def to_renew(lookup: KeyLookup[Any]) -> list[str]:
     """Keys whose records are to be written to Redis again."""
-    return [key_id for _, key_id, _ in lookup._to_renew]
+    return [key_id for _, key_id in lookup._to_renew]
 
 
 def unrecorded(guard: ReplayGuard) -> object:

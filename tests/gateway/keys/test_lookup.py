@@ -252,49 +252,55 @@ async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch)
     assert writes == [2, 2, 2, 1]
 
 
-async def test_while_redis_takes_no_records_those_of_keys_that_memory_let_go_are_not_kept_for_it(world, monkeypatch):
-    """Each attempt names the latest of them again: what was behind them stayed, as many as were looked up during the outage."""
+@pytest.mark.parametrize("unavailable", ["Redis", "the feed"])
+async def test_while_nothing_can_be_renewed_the_renewals_of_keys_that_memory_let_go_are_few(world, monkeypatch, unavailable):
     monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
+    monkeypatch.setattr(lookup, "_RENEWALS_QUEUED", 8)
 
     async def refuse(*_args, **_when):
         raise StoreUnavailable("Redis did not answer")
 
-    monkeypatch.setattr(shared.SharedRecords, "write", refuse)
+    if unavailable == "Redis":
+        monkeypatch.setattr(shared.SharedRecords, "write", refuse)
     gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
     for _ in range(20):
         record = await world.key()
         assert await gate.lookup.fetch(record.key_id) == record
-        gate.clocks.advance(1_000)
-        await gate.read()
+        await gate.settle()
+        if unavailable == "Redis":
+            gate.clocks.advance(1_000)
+            await gate.read()
     assert gate.lookup.sizes()["present"] == 3
-    assert len(to_renew(gate.lookup)) <= 2 * 3 + 2
+    assert len(to_renew(gate.lookup)) <= 8 + 1
 
 
-async def test_renewals_of_evicted_keys_are_dropped_in_many_turns_of_the_loop_and_none_of_a_key_in_memory(world, monkeypatch):
-    monkeypatch.setattr(lookup, "EXAMINED_AT_ONCE", 10)
+async def test_renewals_of_keys_that_memory_let_go_come_to_nothing_and_each_key_in_memory_is_renewed_once(world, monkeypatch):
+    writes, write = [], shared.SharedRecords.write
+
+    async def noted(self, records, **when):
+        writes.extend(record.record.key_id for record in records)
+        await write(self, records, **when)
+
     records = [await world.key() for _ in range(60)]
     gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
     for record in records:
         await gate.lookup.fetch(record.key_id)
     await gate.settle()
-    before = len(to_renew(gate.lookup))
-    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
-    renewing, turns = spawn(gate.lookup.renew(), name="renew"), 0
-    while not renewing.done():
-        await asyncio.sleep(0)
-        turns += 1
-    assert before > 40
-    assert turns >= before // 10
-    assert to_renew(gate.lookup) == [record.key_id for record in records[-3:]]
-
-
-async def test_renewals_stay_few_while_the_feed_is_not_read(world, monkeypatch):
-    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
-    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
-    for _ in range(30):
-        await gate.lookup.fetch((await world.key()).key_id)
+    monkeypatch.setattr(shared.SharedRecords, "write", noted)
+    kept = [record.key_id for record in records[-3:]]
+    for key_id in kept:  # it is read and written again: a second place
+        gate.lookup.invalidate(key_id)
+        await world.redis.unlink(shared.record_key(key_id))
+        await gate.lookup.fetch(key_id)
         await gate.settle()
-    assert len(to_renew(gate.lookup)) <= 2 * 3 + 2
+    writes.clear()
+    assert len(to_renew(gate.lookup)) > 60
+    for key_id in kept:
+        gate.peek(key_id)
+    gate.clocks.advance(50_000)
+    await gate.read()
+    assert sorted(writes) == sorted(kept)
+    assert sorted(to_renew(gate.lookup)) == sorted(kept)
 
 
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
