@@ -91,6 +91,8 @@ def _revoke_matching(office: Internal, chosen: dict[str, object], reason: str, *
     where = {name: value == "true" if name == "unrestricted" else value for name, value in chosen.items()}
     found = office.call("POST", "keys/revoke", {"where": where, "dry_run": True})
     count = found["count"]
+    if not count:
+        office.check_known(chosen)
     if as_json and dry_run:
         show(found)
         return

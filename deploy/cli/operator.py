@@ -72,13 +72,18 @@ class Internal(NamedTuple):
             if cursor is None:
                 break
         if not found["count"] and what != "accounts":
-            self._check_known("account", filters.get("account"))
-            self._check_known("key", filters.get("key"))
+            self.check_known(filters)
         return found
 
-    def _check_known(self, what: str, its_id: object) -> None:
-        if its_id is not None and self.call("GET", f"{what}s/{quote(str(its_id), safe='')}", or_none=True) is None:
-            raise click.ClickException(f"there is no {what} {its_id}")
+    def check_known(self, filters: Mapping[str, object]) -> None:
+        """Tell a mistyped id from one of which nothing matches.
+
+        :raises click.ClickException: the given account or key does not exist
+        """
+        for what in ("account", "key"):
+            its_id = filters.get(what)
+            if its_id is not None and self.call("GET", f"{what}s/{quote(str(its_id), safe='')}", or_none=True) is None:
+                raise click.ClickException(f"there is no {what} {its_id}")
 
 
 def _of_internal_api(reply: Reply) -> bool:

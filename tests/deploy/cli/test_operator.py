@@ -112,8 +112,8 @@ def test_nothing_is_revoked_by_no_by_silence_by_a_dry_run_or_when_nothing_matche
         (("--dry-run", "--json"), None, found, 0),
         (("--yes",), None, {"count": 0, "keys": [], "revoked": False}, 0),
     ):
-        assert office.run(*command, *more, stdin=stdin, answers=[answer]).exit_code == status
-        assert [body["dry_run"] for _, _, body in office.asked] == [True]
+        assert office.run(*command, *more, stdin=stdin, answers=[answer, {"id": "siti"}]).exit_code == status
+        assert [body["dry_run"] for method, _, body in office.asked if method == "POST"] == [True]
     assert office.run(*command, "--yes", answers=[found, found | {"revoked": True}]).exit_code == 0
 
 
@@ -229,6 +229,14 @@ def test_what_is_of_nobody_is_not_told_as_none(office, command, found, option, w
 def test_keys_with_an_allow_list_are_not_taken_for_unrestricted_ones(office, text):
     office.run("keys", "revoke", "--where", text, "--dry-run", answers=[{"count": 0, "keys": []}])
     assert [body for _, _, body in office.asked] == [{"where": {"unrestricted": False}, "dry_run": True}]
+
+
+def test_an_account_that_is_mistyped_is_not_taken_for_one_without_keys_to_revoke(office):
+    nothing, command = {"count": 0, "keys": []}, ("keys", "revoke", "--where", "account=sitti", "--reason", "leaked", "--yes")
+    result = office.run(*command, answers=[nothing, Reply(404, ABSENT)])
+    assert (result.exit_code, result.stderr) == (1, "Error: there is no account sitti\n")
+    result = office.run(*command, answers=[nothing, {"id": "sitti"}])
+    assert (result.exit_code, result.stderr) == (0, "0 keys match and are not revoked yet\n")
 
 
 def test_a_filter_of_where_that_is_none_is_told_in_one_line(office):
