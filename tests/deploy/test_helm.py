@@ -170,6 +170,18 @@ def test_the_migration_comes_before_everything_else_and_each_version_has_its_own
     assert second["spec"]["template"]["spec"]["containers"][0]["image"] == "gerbang:0.2.0"
 
 
+def test_each_service_finds_its_file_and_the_admin_service_the_gateways_beside_it_for_the_developers_guide(rendered):
+    for values in ({}, EVERYTHING):
+        pods = {
+            one["metadata"]["name"]: one["spec"]["template"]["spec"] for one in documents(rendered(values)) if one["kind"] == "Deployment"
+        }
+        for name, files in (("gateway", ["gateway.toml"]), ("admin", ["admin.toml", "gateway.toml"])):
+            pod = pods[f"gerbang-{name}"]
+            (volume,) = [one for one in pod["volumes"] if one["name"] == "config"]
+            assert [item["path"] for item in volume["configMap"]["items"]] == files
+            assert f"/etc/gerbang/config/{files[0]}" in pod["containers"][0]["args"]
+
+
 def test_a_changed_configuration_restarts_its_own_pods_alone(rendered):
     def sums(text: str) -> dict[str, str]:
         pods = [one for one in documents(text) if one["kind"] == "Deployment"]

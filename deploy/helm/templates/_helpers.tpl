@@ -42,7 +42,7 @@ securityContext:
   capabilities: { drop: [ALL] }
 {{- end }}
 
-{{/* Volumes of one component's secrets, configuration and /tmp. */}}
+{{/* Volumes of one component's secrets, configuration and /tmp. The admin service reads the gateway's file, too: [docs] gateway_config. */}}
 {{- define "gerbang.volumes" -}}
 - name: secrets
   secret:
@@ -52,7 +52,7 @@ securityContext:
 - name: config
   configMap:
     name: {{ .root.Values.config.existing | default (include "gerbang.name" .root) }}
-    items: [{ key: {{ .component }}.toml, path: {{ .component }}.toml }]
+    items: [{ key: {{ .component }}.toml, path: {{ .component }}.toml }{{ if eq .component "admin" }}, { key: gateway.toml, path: gateway.toml }{{ end }}]
 - name: tmp
   emptyDir: { medium: Memory, sizeLimit: 16Mi }
 {{- end }}
