@@ -38,6 +38,12 @@ _UNAVAILABLE = (
     asyncpg.ReadOnlySQLTransactionError,  # a fail-over is under way: this server is no longer the primary
 )
 
+_REFUSED = (
+    (asyncpg.InvalidAuthorizationSpecificationError, "refused the login (user, password or pg_hba.conf)"),
+    (asyncpg.InvalidCatalogNameError, "has no such database"),
+)
+"""Answers that no waiting changes: what an operator must look at. They are unavailability to the callers all the same."""
+
 
 def check_dsn(dsn: str, *, where: str = "stores.postgres") -> None:
     """Refuse a malformed DSN before connecting.
@@ -88,7 +94,8 @@ def translated() -> Iterator[None]:
     except _UNAVAILABLE as error:
         if isinstance(error, asyncpg.InterfaceError) and (isinstance(error, ValueError) or "argument" in str(error)):
             raise  # the call, one of its arguments, or their number is wrong: nothing is unavailable
-        raise StoreUnavailable(f"PostgreSQL did not answer: {_kind(error)}") from None
+        refused = next((said for kind, said in _REFUSED if isinstance(error, kind)), None)
+        raise StoreUnavailable(f"PostgreSQL {refused or 'did not answer'}: {_kind(error)}") from None
 
 
 async def _open(dsn: str, **options: Any) -> Connection:

@@ -68,10 +68,10 @@ async def test_a_server_that_is_not_there_is_unavailable(tmp_path):
     assert "hunter2" not in str(refusal.value)
 
 
-async def test_a_refused_login_is_unavailable(database):
-    with pytest.raises(StoreUnavailable, match="SQLSTATE"):
+async def test_a_refused_login_is_unavailable_and_not_called_silence(database):
+    with pytest.raises(StoreUnavailable, match=r"PostgreSQL refused the login \(user, password or pg_hba.conf\): .*SQLSTATE"):
         await connect(database.server.dsn(database.name, "nobody_known"))
-    with pytest.raises(StoreUnavailable, match="SQLSTATE"):
+    with pytest.raises(StoreUnavailable, match=r"PostgreSQL has no such database: .*SQLSTATE"):
         await connect(database.server.dsn("no_such_database"))
 
 
