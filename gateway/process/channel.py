@@ -50,6 +50,8 @@ class Frames:
         body = json.dumps(message).encode()
         if len(body) > MAX_FRAME:
             raise MessageTooLong(f"a message of {len(body)} bytes is too long for the channel")
+        if self._writer.is_closing():  # after a lost connection uvloop's transport would raise RuntimeError
+            return
         self._writer.write(len(body).to_bytes(4, "big") + body)
         try:
             await self._writer.drain()

@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+import uvloop
 
 from gateway.errors import GerbangError
 from gateway.process import channel
@@ -84,6 +85,23 @@ async def test_a_parent_that_dies_ends_the_worker(pair):
     serving = await serve(pair[1], lambda do, message: None)
     pair[0].close()
     await asyncio.wait_for(serving, 5)
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_whoever_sends_to_a_peer_that_is_gone_goes_on(new_loop):
+    async def send():
+        one, other = socket.socketpair()
+        frames = await Frames.over(one)
+        other.close()
+        for _ in range(3):
+            await frames.send({"id": 1})
+            await asyncio.sleep(0)
+        assert await frames.receive() is None
+        frames.close()
+        await frames.send({"id": 1})
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(send())
 
 
 async def test_what_is_too_long_to_be_sent_is_a_failure_and_the_channel_goes_on(pair, monkeypatch):
