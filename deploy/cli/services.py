@@ -24,8 +24,11 @@ def gateway(path: Path) -> None:
     \b
     Example: gerbang gateway --config config/gateway.toml
     """
+    from deploy.cli.checking import is_admin, tables_of
     from gateway.process.supervisor import run
 
+    if is_admin(tables_of(path)):
+        raise click.ClickException(f"{path} is an admin service's configuration: gerbang admin --config {path}")
     raise SystemExit(run(path))
 
 
@@ -38,7 +41,10 @@ def admin(path: Path) -> None:
     Example: gerbang admin --config config/admin.toml
     """
     from admin.app import run
+    from deploy.cli.checking import tables_of
 
+    if "routes" in tables_of(path):
+        raise click.ClickException(f"{path} is a gateway's configuration: gerbang gateway --config {path}")
     raise SystemExit(run(path))
 
 

@@ -184,6 +184,17 @@ def test_what_cannot_be_done_is_explained_with_status_1_and_no_traceback(argumen
     assert "topsecret" not in result.output
 
 
+@pytest.mark.parametrize(
+    ("command", "other", "told"),
+    [("gateway", "admin", "an admin service's configuration"), ("admin", "gateway", "a gateway's configuration")],
+)
+def test_a_service_that_is_given_the_others_configuration_names_the_command_for_it(tmp_path, command, other, told):
+    file = tmp_path / "given.toml"
+    file.write_text(run("config", "example", other).output)
+    result = run(command, "--config", file)
+    assert (result.exit_code, result.stderr) == (1, f"Error: {file} is {told}: gerbang {other} --config {file}\n")
+
+
 def test_the_service_token_that_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.delenv("GERBANG_INTERNAL_TOKEN", raising=False)
     result = run("keys", "show", "gbk_x", "--token-file", tmp_path / "none")
