@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import quote
 
-import structlog
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from admin.api.limiter import Limiter
-from admin.api.problems import ACCOUNT
+from admin.api.problems import ACCOUNT, CODE, REASON
 from admin.api.reading import host_of, read_body, read_form, read_json
 from admin.audit import Provenance
 from admin.config import AdminSettings
@@ -33,8 +32,6 @@ from admin.stores import Stores
 from gateway.errors import Refusal, StoreUnavailable
 from gateway.keys.postgres import translated
 from gateway.runtime import clock
-
-_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,7 +190,6 @@ class Context:
     def _refused(self, request: web.Request, refusal: Refusal) -> web.Response:
         if request.content_type == "application/json":
             raise refusal  # scripts read the problem as JSON
-        _log.info("page_refused", path=request.path, code=refusal.code, reason=refusal.reason)
         _ = self.renderer.language(request).translations.gettext
         sentences = texts.problems(_)
         values = {
@@ -204,6 +200,8 @@ class Context:
         response = self.renderer.page(request, "problem.html", values, status=refusal.status)
         for name, value in refusal.headers:
             response.headers[name.decode("ascii")] = value.decode("ascii")
+        response[CODE] = refusal.code  # for the log and the metrics, as of the API's refusals
+        response[REASON] = refusal.reason
         return response
 
 

@@ -8,8 +8,10 @@ from urllib.parse import parse_qs, urlsplit
 import aiohttp
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, MAX_LOGINS, SESSION_COOKIE
+from deploy.local.identity_provider import IdentityProvider, OAuthError
 from tests.support.pages import INTERNAL_TOKEN, Site, running_site
 
 PAGES = ("/keys", "/keys/new", "/security", "/activity")
@@ -220,6 +222,27 @@ async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site)
         assert (dropped[0] in cookie) == (f"state={state}" in query), "the cookie of this state, and of no other"
     assert 'role="alert"' in await (await get(http, site, "/login?outcome=denied")).text()
     assert 'role="alert"' not in await (await get(http, site, "/login?outcome=%3Cscript%3E")).text()
+
+
+async def test_a_refusal_that_is_a_page_is_logged_and_counted_by_its_code_as_one_of_the_api_is(http, site, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OAuthError("invalid_client", "the secret has expired")
+
+    monkeypatch.setattr(IdentityProvider, "_redeem", refuse)
+    start = await get(http, site, "/login/start")
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
+    answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": "siti"}, allow_redirects=False)
+    with capture_logs() as logs:
+        back = await http.get(answered.headers["Location"], headers={"Cookie": login_cookie_of(start)}, allow_redirects=False)
+        lost = await get(http, site, "/nowhere", Accept="text/html")
+    assert [(page.status, page.content_type) for page in (back, lost)] == [(503, "text/html"), (404, "text/html")]
+    told = {line["path"]: (line["outcome"], line["reason"]) for line in logs if line["event"] == "request"}
+    assert told["/login/callback"][0] == "identity_provider_unavailable"
+    assert "'invalid_client': check oidc.audience, oidc.client_secret" in told["/login/callback"][1]
+    assert told["/nowhere"][0] == "not_found"
+    metrics = await (await http.get(f"{site.internal_url}/metrics")).text()
+    for outcome in ("identity_provider_unavailable", "not_found"):
+        assert f'gerbang_admin_requests_total{{outcome="{outcome}",port="public"}} 1' in metrics
 
 
 @pytest.mark.parametrize("path", ["/logout", "/language", "/keys/check-addresses", "/security/qr"])
