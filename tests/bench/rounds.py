@@ -117,7 +117,7 @@ class Bench(NamedTuple):
             connections=connections,
             seconds=seconds,
             folder=self.ground.folder,
-            trades=40_000 * seconds,
+            trades=100_000 * seconds,
             core=self.load_core,
             check=check,
         )
