@@ -54,6 +54,7 @@ class AdminMetrics:
     def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self._requests = self._counter(REQUESTS)
+        self._requests.labels("public", "identity_provider_unavailable")  # there from the start, so that its first increase counts
         self._duration = Histogram(DURATION.name, DURATION.help, DURATION.labels, buckets=SECONDS, registry=self._registry)
         self._provider_failures = self._counter(PROVIDER_FAILURES)
         self._provider_up = self._gauge(PROVIDER_UP, 1)

@@ -78,7 +78,7 @@ class Entry(Generic[T]):
         self.used = True
         """Whether the key was used since this process last wrote its record to Redis."""
         self.renewal_ms = 0
-        """When its record is to be written to Redis again, if it was used; 0 if this process has not tried to write it."""
+        """When its record is to be written to Redis again, if it was used; 0 if this process does not renew it."""
         self.until_ms = until_ms
         """While its generation is not valid, and has not ended: from then on a use waits for the stores."""
         self.retry_ms = retry_ms

@@ -50,7 +50,7 @@ CONCLUDED_AT_ONCE = 10
 """Look-ups concluded in one turn of the event loop: those who wait for them go on in the next one, each with its whole request."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _RENEWALS_QUEUED = 200_000
-"""Beyond it records are not renewed: most are of keys that memory has let go, while the feed or Redis is unavailable."""
+"""Beyond it, and beyond twice the keys in memory, those of further keys are not renewed: most are of keys that memory has let go."""
 _REMOVALS_QUEUED = 200_000
 """While Redis is down; as many as there are known changes, whose records are removed when it is back."""
 _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
@@ -402,10 +402,13 @@ class KeyLookup(Generic[T]):
         except StoreUnavailable:
             is_there = False
         renewal_ms = self.now().ms + int(ttl_ms * _RENEWED_AT if is_there else 0)
+        is_full = len(self._to_renew) >= max(_RENEWALS_QUEUED, 2 * self._settings.local_entries)
+        renewed = [key_id for key_id, entry in entries.items() if entry.renewal_ms or not is_full]  # who had a place keeps it
+        for key_id in renewed:
+            entries[key_id].renewal_ms = renewal_ms
         for entry in entries.values():
-            entry.renewal_ms, entry.used = renewal_ms, entry.used and not is_there
-        if len(self._to_renew) < _RENEWALS_QUEUED:
-            # Those that are due now do not wait for those due later.
-            (self._to_renew.extend if is_there else self._to_renew.extendleft)((renewal_ms, key_id) for key_id in entries)
+            entry.used = entry.used and not is_there
+        # Those that are due now do not wait for those due later.
+        (self._to_renew.extend if is_there else self._to_renew.extendleft)((renewal_ms, key_id) for key_id in renewed)
         self.remove_outdated(key_id for key_id, entry in entries.items() if not self._holds(key_id, entry))  # written too late
         return is_there

@@ -59,3 +59,28 @@ def test_promtool_accepts_the_rules():
     promtool = tool("promtool", "apt-get install prometheus")
     checked = subprocess.run([promtool, "check", "rules", str(FOLDER / "alerts.yaml")], capture_output=True, text=True)
     assert checked.returncode == 0, checked.stderr
+
+
+@pytest.mark.parametrize(("values", "fires"), [("0x2 1x6 2x40", True), ("0x2 1x40", False)], ids=["two in seven minutes", "one"])
+def test_logins_that_the_provider_refuses_rarely_are_an_alert(tmp_path, values, fires):
+    (rule,) = [rule for rule in RULES if rule["alert"] == "GerbangProviderDown"]
+    series = 'gerbang_admin_requests_total{port="public",outcome="identity_provider_unavailable"}'
+    expected = {
+        "exp_labels": rule["labels"] | {"port": "public", "outcome": "identity_provider_unavailable"},
+        "exp_annotations": rule["annotations"],
+    }
+    test = {
+        "rule_files": [str(FOLDER / "alerts.yaml")],
+        "evaluation_interval": "1m",
+        "tests": [
+            {
+                "interval": "1m",
+                "input_series": [{"series": series, "values": values}],
+                "alert_rule_test": [{"eval_time": "25m", "alertname": rule["alert"], "exp_alerts": [expected] if fires else []}],
+            }
+        ],
+    }
+    (tmp_path / "test.yaml").write_text(yaml.safe_dump(test))
+    promtool = tool("promtool", "apt-get install prometheus")
+    checked = subprocess.run([promtool, "test", "rules", str(tmp_path / "test.yaml")], capture_output=True, text=True)
+    assert checked.returncode == 0, checked.stdout + checked.stderr

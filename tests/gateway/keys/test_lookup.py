@@ -274,6 +274,26 @@ async def test_while_nothing_can_be_renewed_the_renewals_of_keys_that_memory_let
     assert len(to_renew(gate.lookup)) <= 8 + 1
 
 
+async def test_keys_that_are_renewed_stay_so_while_there_is_no_place_for_others(world, monkeypatch):
+    """The bound is for places of keys that memory has let go: it follows the size of memory."""
+    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
+    monkeypatch.setattr(lookup, "_RENEWALS_QUEUED", 1)
+    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 5}))
+    records, reader = [await world.key() for _ in range(5)], shared.SharedRecords(world.redis, world.vault)
+    kept = [record.key_id for record in records]
+    for key_id in kept:
+        await gate.lookup.fetch(key_id)
+    await gate.settle()
+    gate.lookup.configure(SETTINGS.model_copy(update={"local_entries": 2}))
+    gate.lookup.configure(SETTINGS.model_copy(update={"local_entries": 1}))  # memory has shrunk: the queue is full
+    for _ in range(5):
+        gate.peek(kept[-1])
+        gate.clocks.advance(50_000)
+        await gate.read()
+        held = (await reader.read(kept[-1:]))[kept[-1]]
+        assert gate.clocks.wall < held.read_ms + held.ttl_ms
+
+
 async def test_renewals_of_keys_that_memory_let_go_come_to_nothing_and_each_key_in_memory_is_renewed_once(world, monkeypatch):
     writes, write = [], shared.SharedRecords.write
 
