@@ -37,6 +37,15 @@ def test_what_only_asks_whether_it_passes_is_told_the_same(rate, steps):
         tat = done.tat_ms
 
 
+def test_a_weight_of_nothing_passes_when_a_lower_limit_has_come_into_force():
+    """What was used of the higher one is more than the lower one holds."""
+    tat = charge(0.0, 60, 1_000, Rate(60, 60_000)).tat_ms
+    lower = Rate(1, 1_000)
+    assert charge(tat, 0, 1_000, lower).allowed
+    assert passed(tat, 0, 1_000, lower) == tat
+    assert passed(tat, 1, 1_000, lower) == -1
+
+
 @pytest.mark.parametrize(("remaining", "whole_ms"), [(6, 500), (5, 500), (4, 1_000), (0, 1_000)])
 def test_the_limit_is_whole_when_gcra_says_so_unless_less_remains(remaining, whole_ms):
     assert whole_in_ms(Charge(True, 0.0, remaining, 500.0, 0.0), Rate(10, 1_000)) == whole_ms
