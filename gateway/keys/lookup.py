@@ -57,8 +57,8 @@ _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
 """Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
 _RENEWED_AT = 0.75
 """Fraction of its validity after which a record in Redis is rewritten, if its key was used meanwhile."""
-_ATTEMPTS, _PAUSE_SECONDS = 5, 0.5
-"""Attempts to look up a key that changes meanwhile, and to remove a record while Redis does not answer, with the pause between those."""
+_ATTEMPTS = 5
+"""Attempts to look up a key that changes meanwhile."""
 _log = structlog.get_logger(__name__)
 
 
@@ -226,7 +226,13 @@ class KeyLookup(Generic[T]):
         return self._cache.end_generation(now_ms + self._settings.local_ttl_ms if gradually and believed else 0)
 
     async def renew(self) -> None:
-        """Rewrite expiring records in Redis that this process has written and whose keys were used since. Call after a read of the feed."""
+        """Rewrite expiring records in Redis that this process has written and whose keys were used since. Call after a read of the feed.
+
+        If Redis has failed, first remove outdated records again: those that could not be, and those that a failover has brought back. In a
+        Cluster the subscription is at one node and does not notice the failure of another.
+        """
+        if self._redis.has_returned():
+            self.remove_outdated(self._trust.changes)
         now_ms, read, at = self.now().ms, self._trust.read, self._trust.read_at
         if read is None or self._renewing:
             return
@@ -256,21 +262,19 @@ class KeyLookup(Generic[T]):
         return self._present.get(key_id) is entry and self._cache.generation_of(entry) is self._cache.generation
 
     def remove_outdated(self, key_ids: Iterable[str]) -> None:
-        """Remove from Redis those records of these keys that a change has outdated, in the background.
+        """Remove from Redis those records of these keys that a change has outdated, in the background (see :meth:`renew`).
 
         One that remains, or that a failover of Redis brings back, is valid for no reader that knows of the change.
         """
         self._removals.add_all(key_ids)
 
     async def _remove(self, key_ids: Sequence[str]) -> None:
-        for _ in range(_ATTEMPTS):
-            try:
-                held, now = await self._redis.ask(self._shared.read, key_ids), self.now()
-                outdated = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
-                await self._redis.ask(self._shared.forget, outdated)
-                break
-            except StoreUnavailable:
-                await asyncio.sleep(_PAUSE_SECONDS)
+        try:
+            held, now = await self._redis.ask(self._shared.read, key_ids), self.now()
+            outdated = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
+            await self._redis.ask(self._shared.forget, outdated)
+        except StoreUnavailable:
+            self._removals.clear()  # all of them are tried again
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 

@@ -54,9 +54,13 @@ class LookupQueue:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def clear(self) -> None:
+        """Drop all ids that wait."""
+        self._waiting.clear()
+
     async def aclose(self) -> None:
         """Drop the queue and cancel the batches in progress."""
-        self._waiting.clear()
+        self.clear()
         await cancel(*self._tasks)
 
     def _call_worker(self) -> None:

@@ -105,6 +105,13 @@ class Source:
         self._rests_until_ms = 0
         self._answered_ms = -_SILENT_MS
         self._answers = 0
+        self._has_failed = False
+
+    def has_returned(self) -> bool:
+        """Whether it has failed since this was last true, and may be queried again."""
+        returned = self._has_failed and self._now_ms() >= self._rests_until_ms
+        self._has_failed = self._has_failed and not returned
+        return returned
 
     def answered(self) -> None:
         """It has answered somebody: it is queried from now on."""
@@ -126,6 +133,7 @@ class Source:
             now_ms = self._now_ms()
             if self._answers == answers and (not isinstance(error, TimeoutError) or now_ms - self._answered_ms >= _SILENT_MS):
                 self._rests_until_ms = now_ms + REST_MS
+            self._has_failed = True
             self._metrics.key_fetches[self._name, "unavailable"] += 1
             raise StoreUnavailable(str(error) or f"{self._name} did not answer") from None
         self.answered()

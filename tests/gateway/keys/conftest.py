@@ -170,7 +170,6 @@ class World:
 def patient(monkeypatch):
     """Wide limits on time, for tests whose servers are well: clocks stand still, so a store that rests once rests for ever."""
     monkeypatch.setattr(lookup, "REDIS_SECONDS", 20.0)
-    monkeypatch.setattr(lookup, "_PAUSE_SECONDS", 0.001)
     monkeypatch.setattr(redis_client, "COMMAND_SECONDS", 20.0)
     monkeypatch.setattr(redis_client, "CONNECT_SECONDS", 20.0)
 
