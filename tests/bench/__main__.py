@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.bench import contestants, interpreter, latency, load, memory, session
 from tests.bench.contestants import LOAD_CORE, Contestant, Ground
 from tests.bench.gate import GATE, INTERPRETED, Variant, built_for, gates_under_test, is_compiled
-from tests.bench.rounds import Bench, rows_of, service, started, table, upstream
+from tests.bench.rounds import Bench, rows_of, started, table, upstream
 from tests.support.ports import free_port
 
 HERE = Path(__file__).parent
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--no-build", action="store_true", help="without a wheel of the present sources, run the checkout, interpreted")
     parser.add_argument("--json", type=Path, default=HERE / "results" / "latest.json")
     parser.add_argument("--no-memory", action="store_true", help="leave out resident memory and start-up time")
-    for binary, package in (("wrk", "wrk"), ("nginx", "nginx"), ("taskset", "util-linux")):
+    for binary, package in (("wrk", "wrk"), ("nginx", "nginx"), ("taskset", "util-linux"), ("cc", "gcc libc6-dev")):
         if shutil.which(binary) is None:
             sys.exit(f"{binary} is needed: apt-get install {package}")
     return parser.parse_args()
@@ -73,7 +73,7 @@ def main() -> None:
         ours = stack.enter_context(gates_under_test(folder, {who: Variant(one.program) for who, one in built.items()}, options.keys))
         ground = Ground(folder, free_port(), ours.key, free_port(), ours.redis)
         stack.enter_context(upstream(ground))
-        stack.enter_context(service(ground))
+        stack.enter_context(session.service(ground))
         if not options.no_memory:
             figures = memory.measure(ours.gates[0], ground, built[GATE].python)
         entered = [*(gate for gate in ours.gates if gate.name != INTERPRETED or options.only is None), *others]
@@ -84,7 +84,7 @@ def main() -> None:
             for connections in options.connections or CROWDS.get(mode, (32,)):
                 rows += rows_of(mode, connections, bench.measure(mode, connections))
                 print(".", end="", file=sys.stderr, flush=True)
-        if "latency" in options.modes and not latency.missing():
+        if "latency" in options.modes:
             ports = {who: one.port for who, one in running.items() if who not in UNTIMED}
             most, rounds = bench.rest("read").load.rps, min(3, options.rounds)
             paced = latency.measure(ground, ports, most, rounds, options.seconds, ours.crowd)

@@ -8,7 +8,8 @@ import pytest
 
 from tests.bench.contestants import Contestant, Ground
 from tests.bench.gate import GATE, Variant, gates_under_test
-from tests.bench.rounds import service, upstream
+from tests.bench.rounds import upstream
+from tests.bench.session import service
 from tests.support import wheel
 from tests.support.ports import free_port
 

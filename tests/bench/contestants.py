@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,7 +43,7 @@ class Contestant(NamedTuple):
     command: Callable[[Ground, int], list[str]]
 
 
-def pinned(core: str, command: list[str], log: Path) -> subprocess.Popen[bytes]:
+def pinned(core: str, command: Sequence[str | bytes], log: Path) -> subprocess.Popen[bytes]:
     """Start a process group on one core, its output in ``log``."""
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     with log.open("ab") as output:

@@ -24,7 +24,8 @@ from tests.bench.contestants import GATE_CORE, LOAD_CORE, Ground
 from tests.bench.fleet import TOGETHER
 from tests.bench.gate import GATE, Entered, Variant, built_for, gates_under_test, is_compiled
 from tests.bench.processes import descendants, resident
-from tests.bench.rounds import Bench, service, started, table, upstream
+from tests.bench.rounds import Bench, started, table, upstream
+from tests.bench.session import service
 from tests.support.ports import free_port
 from tests.support.stack import TEMPLATE, OwnPostgres, start_migrated, start_redis
 

@@ -15,7 +15,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -24,10 +23,10 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from gateway.runtime import clock
-from gateway.websocket.frames import TEXT, frame
-from tests.bench import contestants, load, session
+from tests.bench import load, session
 from tests.bench.contestants import Ground
 from tests.bench.gate import Variant, gates_under_test
+from tests.bench.rounds import upstream
 from tests.support import wheel
 from tests.support.ports import free_port
 
@@ -42,7 +41,6 @@ GROUPS = (
     (r"/hiredis/", "hiredis"),
     (r"/libc[.-]|/libm[.-]|/ld-linux|/vgpreload|/libpthread", "libc"),
 )
-STATUS = frame(TEXT, b'{"id":7,"method":"account.status"}', mask=b"mask")
 SESSIONS = {"session": False, "session order": True}
 """Whether its messages are signed."""
 IDLE_SECONDS = 5
@@ -145,24 +143,6 @@ def _stream(stream: IO[bytes] | None) -> IO[bytes]:
     if stream is None:
         raise RuntimeError("no pipe")
     return stream
-
-
-@contextlib.contextmanager
-def behind(ground: Ground) -> Iterator[None]:
-    """The upstream, and the service behind sessions."""
-    log = ground.folder / "behind.log"
-    programs = (
-        (contestants.nginx("nginx_upstream.conf", ground, 0), ground.upstream),
-        (contestants.of_checkout(sys.executable, "-m", "tests.bench.session", "service", str(ground.service)), ground.service),
-    )
-    started = [contestants.pinned(contestants.LOAD_CORE, command, log) for command, _ in programs]
-    try:
-        for process, (_, port) in zip(started, programs, strict=True):
-            contestants.wait_for(port, process, log)
-        yield
-    finally:
-        for process in started:
-            contestants.stop(process)
 
 
 @contextlib.contextmanager
@@ -269,7 +249,7 @@ class Sessions:
 
     def _message(self) -> bytes:
         if not self._signed:
-            return STATUS
+            return session.STATUS
         self._number += 1
         now_ms = clock.now_ms()
         return session.order(self._key, now_ms * 1_000_000 + self._number, now_ms)
@@ -325,7 +305,8 @@ def main() -> None:
         folder.chmod(0o755)
         entered = stack.enter_context(gates_under_test(folder, {"gerbang": Variant([], more=PATIENCE)}))
         ground = Ground(folder, free_port(), entered.key, free_port())
-        stack.enter_context(behind(ground))
+        stack.enter_context(upstream(ground))
+        stack.enter_context(session.service(ground))
         (gate,) = entered.gates
         at = stack.enter_context(worker(ground, lambda port: Path(gate.command(ground, port)[-1]), options.python))
         counts = {mode: measure(ground, at, mode, requests=options.requests, connections=options.connections) for mode in options.modes}

@@ -6,7 +6,6 @@ many keys in turn.
 """
 
 import json
-import shutil
 import statistics
 import subprocess
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import NamedTuple
 
 from gateway.runtime import clock
 from tests.bench import load
-from tests.bench.contestants import HERE, LOAD_CORE, Ground
+from tests.bench.contestants import LOAD_CORE, Ground
 from tests.bench.gate import GATE
 from tests.bench.load import Key
 
@@ -35,21 +34,6 @@ class Latency(NamedTuple):
     p50: float
     p99: float
     p999: float
-
-
-def missing() -> str:
-    """Why it cannot be measured here; ``""`` when it can."""
-    return "" if shutil.which("cc") else "there is no C compiler (apt-get install gcc libc6-dev)"
-
-
-def program(folder: Path) -> Path:
-    """Compile the load generator.
-
-    :raises subprocess.CalledProcessError: it does not compile
-    """
-    made = folder / "open_loop"
-    subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", made, HERE / "open_loop.c"], check=True)
-    return made
 
 
 def run(made: Path, keys: Sequence[Key], port: int, *, rate: float, seconds: float, connections: int = CONNECTIONS) -> Latency | None:
@@ -82,7 +66,7 @@ def measure(  # noqa: PLR0917
     :param most: requests per second of the gate
     :param crowd: keys by which the gate is asked once more
     """
-    made = program(ground.folder)
+    made = load.compiled("open_loop", ground.folder)
     asked: dict[str, tuple[int, Sequence[Key]]] = {who: (port, [ground.key]) for who, port in {UPSTREAM: ground.upstream, **ports}.items()}
     if crowd:
         asked[f"{GATE}, {len(crowd)} keys in use"] = (ports[GATE], crowd)

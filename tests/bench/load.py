@@ -40,6 +40,17 @@ class Result(NamedTuple):
     requests: int
 
 
+def compiled(name: str, folder: Path) -> Path:
+    """A generator of load that is written in C: ``name.c`` beside this file, compiled into the folder unless it is there.
+
+    :raises subprocess.CalledProcessError: it does not compile
+    """
+    made, source = folder / name, Path(__file__).with_name(f"{name}.c")
+    if not made.exists():
+        subprocess.run(["cc", "-O2", "-Wall", "-Wextra", "-Werror", "-o", made, source], check=True)
+    return made
+
+
 def sign(key: Key, method: str, path: str, timestamp: int, body: bytes = b"") -> str:
     """The ``mobee`` dialect's signature (Base64)."""
     message = f"{method}\n{path}\n{timestamp}".encode() + (b"\n" + body if body else b"")

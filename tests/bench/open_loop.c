@@ -8,18 +8,12 @@
  * not 200, and percentiles in microseconds.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/tcp.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
-#include <time.h>
-#include <unistd.h>
+#include "load.h"
 
 #define MAX_CONNECTIONS 4096
 #define MAX_BATCHES 600
@@ -36,14 +30,6 @@ static int idle[MAX_CONNECTIONS], idle_count, idle_first;
 static uint32_t *taken_us;
 static uint64_t *waiting;
 static size_t answered, wrong, first_waiting, last_waiting;
-
-static void fail(const char *what) { perror(what); exit(1); }
-
-static uint64_t now_ns(void) {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static void read_requests(const char *path) {
     FILE *file = fopen(path, "rb");
@@ -64,15 +50,6 @@ static void read_requests(const char *path) {
         of->requests[of->count++] = (struct request){text, size};
     }
     fclose(file);
-}
-
-static int connect_to(int port) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port), .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    int fd = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-    if (fd < 0 || connect(fd, (struct sockaddr *)&to, sizeof to) != 0) fail("connect");
-    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-    fcntl(fd, F_SETFL, O_NONBLOCK);
-    return fd;
 }
 
 static void send_on(int number, uint64_t due_ns) {
@@ -152,6 +129,7 @@ int main(int count, char **arguments) {
     for (int number = 0; number < wanted; number++) {
         struct epoll_event event = {.events = EPOLLIN, .data.u32 = (uint32_t)number};
         connections[number].fd = connect_to(port);
+        fcntl(connections[number].fd, F_SETFL, O_NONBLOCK);
         if (epoll_ctl(poll, EPOLL_CTL_ADD, connections[number].fd, &event) != 0) fail("epoll_ctl");
         set_idle(number);
     }

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench import contestants, load
-from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground, of_checkout
+from tests.bench.contestants import GATE_CORE, LOAD_CORE, Contestant, Ground
 from tests.bench.gate import GATE
 from tests.bench.processes import spent
 from tests.support.ports import free_port
@@ -57,19 +57,6 @@ def upstream(ground: Ground) -> Iterator[None]:
     process = contestants.pinned(LOAD_CORE, contestants.nginx("nginx_upstream.conf", ground, 0), log)
     try:
         contestants.wait_for(ground.upstream, process, log)
-        yield
-    finally:
-        contestants.stop(process)
-
-
-@contextlib.contextmanager
-def service(ground: Ground) -> Iterator[None]:
-    """Run the service behind sessions on the load's core."""
-    log = ground.folder / "service.out"
-    command = of_checkout(sys.executable, "-m", "tests.bench.session", "service", str(ground.service))
-    process = contestants.pinned(LOAD_CORE, command, log)
-    try:
-        contestants.wait_for(ground.service, process, log)
         yield
     finally:
         contestants.stop(process)

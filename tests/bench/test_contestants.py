@@ -15,7 +15,7 @@ from tests.bench.rounds import Running, started
 from tests.support import wheel
 from tests.support.lacking import lacking, needs
 
-pytestmark = needs("nginx")
+pytestmark = needs("nginx", "cc")
 CLAIM = "nginx + Lua + claim in Redis"
 ALL = [GATE, *(one.name for one in BASELINES)]
 CHECKED = [GATE, CLAIM, *(one.name for one in BASELINES if "refusal" in one.modes)]

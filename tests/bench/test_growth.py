@@ -18,7 +18,7 @@ def test_keys_are_looked_up_and_revoked(tmp_path: Path):
     assert not rows[0][2].startswith("0/s")
 
 
-@needs("nginx", "wrk")
+@needs("nginx", "wrk", "cc")
 def test_routes_workers_and_time_under_load(tmp_path: Path):
     tmp_path.chmod(0o755)
     program = of_checkout(str(Path(sys.executable).with_name("gerbang")))

@@ -6,18 +6,18 @@ import time
 
 import pytest
 
-from tests.bench import latency
+from tests.bench import latency, load
 from tests.bench.load import Key
-from tests.support.lacking import needs, unless
+from tests.support.lacking import needs
 
-pytestmark = unless(latency.missing())
+pytestmark = needs("cc")
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 PAUSE = 0.7
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    return latency.program(tmp_path_factory.mktemp("open-loop"))
+    return load.compiled("open_loop", tmp_path_factory.mktemp("open-loop"))
 
 
 @pytest.fixture

@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from gateway.websocket.frames import TEXT, frame
 from tests.bench import memory, session
 from tests.bench.rounds import started
 from tests.support import wheel
 from tests.support.lacking import needs
+from tests.support.ports import free_port
 
-pytestmark = needs("nginx", "wrk")
+pytestmark = needs("nginx", "wrk", "cc")
 
 
 def test_the_command_prints_a_row_for_each_contestant_and_writes_them_as_json(tmp_path: Path):
@@ -30,9 +32,23 @@ def test_the_command_prints_a_row_for_each_contestant_and_writes_them_as_json(tm
 @pytest.mark.parametrize("kind", session.KINDS)
 def test_messages_of_sessions_pass_and_are_counted(place, kind):
     with started(place.gate, place.ground) as running:
-        found = session.run(running.port, kind, 1, 2, place.ground.key)
-    assert found["wrong"] == ""
-    assert found["megabytes"] > 0
+        found = session.run(place.ground, running.port, kind, 1, 2)
+    assert found.messages >= found.per_second > 0
+    assert found.megabytes > 0
+
+
+@pytest.mark.parametrize("kind", session.KINDS[:2])
+def test_a_wrong_answer_ends_a_run_of_sessions_and_is_told(place, kind):
+    other = place.ground._replace(service=free_port())
+    with session.service(other, frame(TEXT, b"[]")), pytest.raises(SystemExit, match=r"not the expected one: \\x81\x02\[\]"):
+        session.run(other, other.service, kind, 1, 2)
+
+
+def test_an_order_that_is_sent_again_ends_a_run_of_sessions(place, monkeypatch):
+    """So that a run which needs more orders than were signed counts no refusals."""
+    monkeypatch.setattr(session, "MOST", 40)
+    with started(place.gate, place.ground) as running, pytest.raises(SystemExit, match="was already accepted"):
+        session.run(place.ground, running.port, "signed orders", 1, 2)
 
 
 def test_memory_and_start_are_measured(place, monkeypatch):
