@@ -97,6 +97,7 @@ class PostgresServer(Server):
         command = [str(binaries() / "postgres"), "-D", str(self.data)]
         command += [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
         self._child = Child("PostgreSQL", command, log=self.log, death_signal=self.stop_signal, user=self._user)
+        self._child.start()
 
     def freeze(self) -> None:
         """Suspend the postmaster and every backend (Linux only)."""
@@ -106,9 +107,9 @@ class PostgresServer(Server):
         self._send_all(signal.SIGCONT)
 
     def _send_all(self, number: signal.Signals) -> None:
-        if self._child is None or not self._child.running():
+        pid = self._child.pid if self._child is not None and self._child.running() else None
+        if pid is None:
             return
-        pid = self._child.pid
         # Each backend has its own session, so they are not in the process group.
         for process in (pid, *map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())):
             with contextlib.suppress(ProcessLookupError):
@@ -127,6 +128,7 @@ class PostgresServer(Server):
         command += ["--encoding=UTF8", "--locale=C", "--no-instructions"]
         child = Child("initdb", [*command, *([] if self.durable else ["--no-sync"])], log=self.log, user=self._user)
         try:
+            child.start()
             status = child.wait()
         finally:
             child.kill()  # interrupted: it has children of its own

@@ -1,14 +1,17 @@
 """Child processes that end with their parent: start, stop, kill, freeze, thaw."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from gateway.errors import GerbangError
 
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""They stop the local stack."""
 _STOP_S = 10
 _LAUNCH = Path(__file__).with_name("launch.py")
 
@@ -18,7 +21,7 @@ class StartError(GerbangError):
 
 
 class Child:
-    """A running program whose output goes to a file.
+    """A program whose output goes to a file, running between :meth:`start` and its end.
 
     It has its own session, so that Ctrl-C in a terminal only reaches the parent, which then stops its children in order;
     if the parent is killed, the kernel sends ``death_signal`` (see ``launch.py``).
@@ -29,19 +32,24 @@ class Child:
     ) -> None:
         self.name = name
         self.log = log
-        wrapped = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-", *command]
-        with log.open("ab") as output:
+        self._command = [sys.executable, "-I", "-S", str(_LAUNCH), str(os.getpid()), str(int(death_signal)), user or "-", *command]
+        self._begin = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it. Whoever stops it knows it before: a stop signal is handled once the process is known, or it would be left running."""
+        with self.log.open("ab") as output, _stop_signals_wait():
             self._begin = output.tell()
             self._process = subprocess.Popen(  # noqa: S603  # the stack's own programs
-                wrapped, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                self._command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
             )
 
     @property
-    def pid(self) -> int:
-        return self._process.pid
+    def pid(self) -> int | None:
+        return None if self._process is None else self._process.pid
 
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._process is not None and self._process.poll() is None
 
     def output(self) -> str:
         """What it has written to its log, without what earlier programs have."""
@@ -54,12 +62,15 @@ class Child:
         lines = self.output().strip().splitlines()
         return lines[-1] if lines else f"{self.name} wrote nothing to {self.log}"
 
-    def wait(self) -> int:
-        """Wait for its end. Returns its exit status."""
-        return self._process.wait()
+    def wait(self, seconds: float | None = None) -> int:
+        """Wait for its end. Returns its exit status; 0 if it was not started.
+
+        :raises subprocess.TimeoutExpired: it is still running after ``seconds``
+        """
+        return 0 if self._process is None else self._process.wait(seconds)
 
     def send(self, number: signal.Signals) -> None:
-        if self.running():
+        if self._process is not None and self.running():
             self._process.send_signal(number)
 
     def terminate(self) -> None:
@@ -71,14 +82,14 @@ class Child:
         self.send(signal.SIGCONT)
         self.send(signal_number)
         try:
-            return self._process.wait(_STOP_S)
+            return self.wait(_STOP_S)
         except subprocess.TimeoutExpired:
             return self.kill()
 
     def kill(self) -> int:
         """Kill it, with its whole process group."""
         self._send_group(signal.SIGKILL)
-        return self._process.wait()
+        return self.wait()
 
     def freeze(self) -> None:
         """Suspend its whole process group, to simulate a hanging server."""
@@ -88,8 +99,18 @@ class Child:
         self._send_group(signal.SIGCONT)
 
     def _send_group(self, number: signal.Signals) -> None:
-        if self.running():
+        if self._process is not None and self.running():
             os.killpg(self._process.pid, number)
+
+
+@contextlib.contextmanager
+def _stop_signals_wait() -> Iterator[None]:
+    """Signals that stop the parent are delivered at the end of the block; ``launch.py`` lets its program have its own again."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Server:

@@ -96,6 +96,7 @@ class RedisServer(Server):
         command = [str(self._program()), *(part for name, value in settings.items() for part in (f"--{name}", value))]
         command += ["--save", *(("3600", "1") if self.durable else ("",))]
         self._child = Child("Redis", command, log=self.log)
+        self._child.start()
         deadline = time.monotonic() + seconds
         while not self._answers():
             if not self._child.running():

@@ -128,6 +128,7 @@ class System:
     def _serve(self, name: str, module: str, *arguments: str) -> None:
         # -P: do not import from the current folder.
         self._services.append(Child(name, [sys.executable, "-P", "-m", module, *arguments], log=self._folder.log(name)))
+        self._services[-1].start()
 
     def _prepare_database(self) -> None:
         from gateway.keys.migrate import upgrade  # noqa: PLC0415  # half a second of imports, spent while the services start

@@ -10,9 +10,9 @@ from types import FrameType
 from typing import NoReturn
 
 from deploy.local.folder import DataFolder, Ports
+from deploy.local.process import STOP_SIGNALS
 from deploy.local.system import System
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LEFTOVERS_S = 8
 
 
@@ -31,7 +31,7 @@ def run(data: Path, port: int) -> int:
         system.await_free_ports(0)  # before the folder is created, so that a failed start leaves nothing behind
     clean = folder.hold()
     try:
-        for number in _STOPPING:
+        for number in STOP_SIGNALS:
             signal.signal(number, _stop)
         started = time.monotonic()
         system.start(patience_s=0 if clean else _LEFTOVERS_S)
@@ -56,7 +56,7 @@ def _watch(system: System) -> NoReturn:
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:
-    for number in _STOPPING:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # further signals do not interrupt the shutdown
     raise _Stopped
 
