@@ -90,19 +90,18 @@ def is_unseen(route: Route, *, whole: bool) -> bool:
 
 def notes(settings: "GatewaySettings") -> list[tuple[str, str]]:
     """Notes of ``gerbang check`` and ``gerbang doctor`` on a valid configuration: key and text."""
-    if "unseen_content" in settings.auth.model_fields_set or not settings.client_ip.trusted_proxies:
-        return []  # it was chosen, or nobody may ask for decisions
-    return [("auth.unseen_content", _NOT_CHOSEN)]
+    if settings.auth.unseen_content == "refuse" or not settings.client_ip.trusted_proxies:
+        return []  # the default, or nobody may ask for decisions
+    return [("auth.unseen_content", _IGNORED)]
 
 
-_NOT_CHOSEN = (
-    'not set, so "ignore": the decision endpoint admits a GET or HEAD of a read route, although the proxy does not state what becomes of '
-    'content. Set "refuse" if no proxy asks for decisions or all of them state it (deploy/README.md, "Decisions for another proxy"), '
-    '"ignore" to keep this'
+_IGNORED = (
+    '"ignore": the decision endpoint admits a GET or HEAD of a read route although the proxy does not state what becomes of content, which '
+    'nobody has verified. Let each proxy state it, then delete this setting (deploy/README.md, "Decisions for another proxy")'
 )
 UNSTATED = (
-    "the proxy does not state what becomes of content: append content=dropped or content=sent to its decision URL, then set "
-    'auth.unseen_content = "refuse" (deploy/README.md, "Decisions for another proxy")'
+    "the proxy does not state what becomes of content: append content=dropped or content=sent to its decision URL, then delete "
+    'auth.unseen_content (deploy/README.md, "Decisions for another proxy")'
 )
 """The warning about a proxy whose request was admitted although :func:`is_unseen`."""
 

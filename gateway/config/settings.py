@@ -96,9 +96,9 @@ class Auth(Section):
     enforce: Literal["always", "shadow"] = "always"
     """``shadow``: the decision endpoint allows everything, and counts and logs what it would have refused. The gate's public port is not
     affected."""
-    unseen_content: Literal["refuse", "ignore"] = "ignore"
+    unseen_content: Literal["refuse", "ignore"] = "refuse"
     """For decisions about a GET or HEAD of a read route that come without content and without a statement about it. ``ignore``
-    assumes that no service behind the proxy uses such content; for proxy configurations older than the statement."""
+    admits them, and assumes that no service behind the proxy uses such content."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

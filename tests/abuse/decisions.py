@@ -22,7 +22,7 @@ def question(key: SigningKey, *, client: str, secret: str = "", key_id: str = ""
         "mobee", SigningKey(key_id or key.key_id, secret or key.material), "GET", "/wallets", b"", now_ms=clock.now_ms(), nonce=""
     )
     fields = {"X-Forwarded-Method": "GET", "X-Forwarded-Uri": "/wallets", "X-Forwarded-For": client, **signed.headers}
-    lines = ["GET /decision/forward-auth HTTP/1.1", "Host: gate", *(f"{name}: {value}" for name, value in fields.items())]
+    lines = ["GET /decision/forward-auth?content=dropped HTTP/1.1", "Host: gate", *(f"{name}: {value}" for name, value in fields.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
 

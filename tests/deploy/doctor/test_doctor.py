@@ -93,8 +93,8 @@ async def test_of_a_gateway_in_order_nothing_is_wrong_and_a_line_stands_for_each
     assert "opens every stored secret (2)" in [finding.text for finding in found]
 
 
-async def test_content_that_no_proxy_speaks_of_is_noted_until_somebody_has_chosen(scene: Scene, upstream: str) -> None:
-    for auth, levels in (({}, ["note"]), ({"unseen_content": "ignore"}, [])):
+async def test_that_content_which_no_proxy_speaks_of_passes_is_noted(scene: Scene, upstream: str) -> None:
+    for auth, levels in (({}, []), ({"unseen_content": "ignore"}, ["note"])):
         found = await said(scene.settings(upstream, auth=auth))
         assert [finding.level for finding in found if finding.about == "auth.unseen_content"] == levels
 
