@@ -3,12 +3,21 @@
 import json
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from typing import Any, NamedTuple
 
 from gateway.errors import GerbangError
 
-# No proxy: requests contain tokens.
-_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as the answer: urllib would send the token to whatever host it names, and a POST as a GET."""
+
+    def redirect_request(self, *_arguments: Any) -> None:
+        return None
+
+
+# No proxy and no redirects: requests contain tokens.
+_OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
 
 
 class Unanswered(GerbangError):
@@ -42,23 +51,34 @@ def ask(method: str, url: str, *, body: object = None, form: bytes | None = None
         data = json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)  # noqa: S310  # the scheme was checked
     try:
-        with _OPENER.open(request, timeout=seconds) as answer:
-            return Reply(answer.status, _parsed(answer.read()))
-    except urllib.error.HTTPError as error:
-        with error:
-            return Reply(error.code, _parsed(error.read()))
+        return _sent(request, seconds)
     except TimeoutError:
         raise Unanswered(f"{url} did not answer within {seconds:.0f} s") from None
     except urllib.error.URLError as error:
         raise Unanswered(f"{url} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}") from None
+    except ConnectionError as error:
+        raise Unanswered(f"{url}: {error}") from None
+    except HTTPException as error:
+        raise Unanswered(f"{url}: the answer is not HTTP, or is incomplete ({type(error).__name__})") from None
     except (OSError, ValueError) as error:
         raise Unanswered(f"{url}: {error}") from None
+
+
+def _sent(request: urllib.request.Request, seconds: float) -> Reply:
+    try:
+        with _OPENER.open(request, timeout=seconds) as answer:
+            return Reply(answer.status, _parsed(answer.read()))
+    except urllib.error.HTTPError as error:
+        with error:
+            if 300 <= error.code < 400:
+                raise Unanswered(f"{request.full_url} redirects to {error.headers.get('Location')!r}: give the service's own URL") from None
+            return Reply(error.code, _parsed(error.read()))
 
 
 def _parsed(raw: bytes) -> Any:
     try:
         return json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         return raw.decode(errors="replace").strip()
 
 

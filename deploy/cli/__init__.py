@@ -3,6 +3,8 @@
 Exit status: 0 success, 1 a refusal explained in one line on standard error, 2 wrong usage.
 """
 
+import os
+import sys
 from typing import Any
 
 import click
@@ -23,11 +25,14 @@ from deploy.cli.up import up
 from deploy.cli.vault import vault
 from gateway.errors import GerbangError
 
+_STANDARD_ERROR = 2
+
 
 class _Commands(click.Group):
     """Prints the project's own errors as one line, and lists commands in the order of the table."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _hold_standard_descriptors()
         try:
             return super().invoke(ctx)
         except GerbangError as error:
@@ -36,6 +41,17 @@ class _Commands(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         del ctx  # the order of the table below, not of the alphabet
         return list(self.commands)
+
+
+def _hold_standard_descriptors() -> None:
+    """Open what was started closed (``2>&-``) on the null device: otherwise a service's next socket would become descriptor 2, and its log
+    would be written to that.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= _STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)
+    os.close(descriptor)
+    if sys.stdin is None:
+        sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  # as long as the process
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})

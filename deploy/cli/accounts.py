@@ -7,7 +7,7 @@ from urllib.parse import quote
 import click
 
 from deploy.cli.arguments import identifier, words
-from deploy.cli.operator import Internal, always_json, filters, given, internal, listing, show, show_found
+from deploy.cli.operator import Internal, always_json, filters, given, internal, listing, show, show_found, telling
 
 _REASON = click.option("--reason", callback=words, help="Recorded in the audit log, for operators only; prompted for on a terminal.")
 
@@ -55,7 +55,8 @@ def freeze(office: Internal, account: str, reason: str | None) -> None:
     Example: gerbang accounts freeze demo --reason "case 4711"
     """
     answer = office.call("POST", f"{_path(account)}/freeze", _reason_body(reason))
-    click.echo(f"{account} {'is' if answer['changed'] else 'was already'} frozen: its keys are refused")
+    with telling() as tell:
+        tell(f"{account} {'is' if answer['changed'] else 'was already'} frozen: its keys are refused")
 
 
 @accounts.command()
@@ -69,7 +70,8 @@ def thaw(office: Internal, account: str, reason: str | None) -> None:
     Example: gerbang accounts thaw demo --reason "case 4711 is closed"
     """
     answer = office.call("POST", f"{_path(account)}/thaw", _reason_body(reason))
-    click.echo(f"{account} {'is thawed' if answer['changed'] else 'was not frozen'}: {_valid_keys(answer)}")
+    with telling() as tell:
+        tell(f"{account} {'is thawed' if answer['changed'] else 'was not frozen'}: {_valid_keys(answer)}")
 
 
 @accounts.command("reset-factors")
@@ -85,7 +87,8 @@ def reset_factors(office: Internal, account: str, reason: str) -> None:
     Example: gerbang accounts reset-factors demo --reason "lost phone, identity checked by video, case 4711"
     """
     office.call("POST", f"{_path(account)}/reset-factors", {"reason": reason})
-    click.echo(f"{account} has no second factor, is logged out everywhere, and frozen until gerbang accounts thaw")
+    with telling() as tell:
+        tell(f"{account} has no second factor, is logged out everywhere, and frozen until gerbang accounts thaw")
 
 
 def _path(account: str) -> str:

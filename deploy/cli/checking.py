@@ -1,8 +1,9 @@
 """``gerbang check``: validate a configuration, and explain how one request would be routed."""
 
+import base64
 import os
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,29 +31,29 @@ def check(file: Path, explain: str | None, strict: bool) -> None:
     Example: gerbang check config/gateway.toml --explain "GET /v1/markets/BTC-IDR/summary"
     """
     raw = tables_of(file)
-    with _stand_ins(raw, strict=strict) as notes:
-        for note in notes:
-            click.echo(f"note: {note}", err=True)
-        if is_admin(raw):
-            from admin.config import load_settings
+    if is_admin(raw):
+        from admin.config import load_settings
 
-            if explain is not None:
-                raise click.UsageError("--explain is about a gateway's routes, and this is an admin service's configuration")
+        if explain is not None:
+            raise click.UsageError("--explain is about a gateway's routes, and this is an admin service's configuration")
+        with _stand_ins(raw, lambda: load_settings(file), strict=strict) as notes:
+            _print_notes(notes)
             settings = load_settings(file)
             if settings.docs is not None:
                 from admin.docs.facts import read_facts
 
                 read_facts(settings.docs.gateway_config)
-            click.echo(f"{file}: a valid admin configuration")
-            return
-        from gateway.admission.verdict import notes as decision_notes
-        from gateway.net.client_ip import notes as client_ip_notes
-        from gateway.process.configuration import load as compile_gateway
+        click.echo(f"{file}: a valid admin configuration")
+        return
+    from gateway.admission.verdict import notes as decision_notes
+    from gateway.net.client_ip import notes as client_ip_notes
+    from gateway.process.configuration import load as compile_gateway
 
+    with _stand_ins(raw, lambda: compile_gateway(file), strict=strict) as notes:
+        _print_notes(notes)
         configuration = compile_gateway(file)
         gateway = configuration.settings
-        for where, note in client_ip_notes(gateway.client_ip) + decision_notes(gateway):
-            click.echo(f"note: {where}: {note}", err=True)
+        _print_notes([f"{where}: {note}" for where, note in client_ip_notes(gateway.client_ip) + decision_notes(gateway)])
     if explain is None:
         click.echo(f"{file}: a valid gateway configuration, {counted(len(configuration.settings.routes), 'route')}")
         return
@@ -119,16 +120,44 @@ def is_admin(raw: dict[str, Any]) -> bool:
     return "routes" not in raw and bool({"oidc", "internal", "public_url"} & raw.keys())
 
 
+def _print_notes(notes: Sequence[str]) -> None:
+    for note in notes:
+        click.echo(f"note: {note}", err=True)
+
+
 @contextmanager
-def _stand_ins(raw: dict[str, Any], *, strict: bool) -> Iterator[list[str]]:
-    """Set placeholders for missing environment variables during the check; yields a note on each."""
-    wanted = {} if strict else {name: where for where, name in _environment(raw, "") if name and name not in os.environ}
-    os.environ.update({name: _stand_in(where) for name, where in wanted.items()})
+def _stand_ins(raw: dict[str, Any], load: Callable[[], object], *, strict: bool) -> Iterator[list[str]]:
+    """Set placeholders for missing environment variables during the check; yields a note on each.
+
+    :param load: reads the configuration with the environment as it is
+    """
+    places = [] if strict else [(where, name) for where, name in _environment(raw, "") if name and name not in os.environ]
     try:
-        yield [f"{where}: the environment variable {name} is not set here" for name, where in wanted.items()]
+        _set_placeholders({name: [where for where, wanted in places if wanted == name] for _, name in places}, load)
+        yield [f"{where}: the environment variable {name} is not set here" for where, name in places]
     finally:
-        for name in wanted:
-            del os.environ[name]
+        for _, name in places:
+            os.environ.pop(name, None)
+
+
+def _set_placeholders(places: Mapping[str, Sequence[str]], load: Callable[[], object]) -> None:
+    """Set each variable to the first placeholder that the settings of its places accept; if there is none, to plain text.
+
+    :param places: the key paths at which each variable is named
+    """
+    from gateway.errors import ConfigError
+
+    left = {name: iter(_placeholders(name)) for name in places}
+    trying = set(places)
+    while trying:
+        for name in trying:
+            os.environ[name] = next(left[name], f"unset-{name}")
+        refused: set[str] = set()
+        try:
+            load()
+        except ConfigError as error:
+            refused = {problem.path for problem in error.problems}
+        trying = {name for name in trying if not refused.isdisjoint(places[name]) and os.environ[name] != f"unset-{name}"}
 
 
 def _environment(value: Any, where: str) -> Iterator[tuple[str, str]]:
@@ -142,10 +171,22 @@ def _environment(value: Any, where: str) -> Iterator[tuple[str, str]]:
         yield where, value[4:]
 
 
-def _stand_in(where: str) -> str:
-    """A placeholder of the right form."""
-    if where == "vault.keys":
-        from gateway.keys.vault import new_entry
+def _placeholders(name: str) -> list[str]:
+    """Values of every form that a setting may have. The variables' names make secrets differ, which some must."""
+    from gateway.keys.vault import new_entry
 
-        return new_entry("unset")
-    return {"stores.postgres": "postgresql://unset@localhost/unset", "stores.redis": "redis://localhost"}.get(where, "unset-" + "x" * 24)
+    return [
+        f"unset-{name}-{'x' * 24}",
+        new_entry("unset"),
+        "postgresql://unset@localhost/unset",
+        "redis://localhost",
+        "https://unset.invalid",
+        "smtps://unset.invalid",
+        "unset@unset.invalid",
+        f"whsec_{base64.b64encode(name.encode().ljust(24)[:64]).decode()}",
+        "127.0.0.1:0",
+        "127.0.0.1/32",
+        "1000/minute",
+        "1000",
+        "true",
+    ]

@@ -1,13 +1,14 @@
 """``gerbang keys``: search, show and revoke keys."""
 
 import shlex
+from contextlib import nullcontext
 from typing import Any
 from urllib.parse import quote
 
 import click
 
 from deploy.cli.arguments import identifier, identifiers, words
-from deploy.cli.operator import KEY_FILTERS, Internal, always_json, filters, given, internal, listing, show, show_found
+from deploy.cli.operator import KEY_FILTERS, Internal, Tell, always_json, filters, given, internal, listing, show, show_found, telling
 from deploy.plural import counted
 
 _SHOWN = 20
@@ -81,38 +82,41 @@ def revoke(
         raise click.UsageError("filters require --where")
     if reason is None and not dry_run:
         raise click.UsageError("Missing option '--reason': give a short reason")
-    if where:
-        _revoke_matching(office, chosen, reason or "", dry_run=dry_run, yes=yes, as_json=as_json)
-    else:
-        _revoke_named(office, key_ids, reason or "", dry_run=dry_run, as_json=as_json)
+    with nullcontext(click.echo) if dry_run else telling() as tell:
+        if where:
+            _revoke_matching(office, chosen, reason or "", tell, dry_run=dry_run, yes=yes, as_json=as_json)
+        else:
+            _revoke_named(office, key_ids, reason or "", tell, dry_run=dry_run, as_json=as_json)
 
 
-def _revoke_matching(office: Internal, chosen: dict[str, object], reason: str, *, dry_run: bool, yes: bool, as_json: bool) -> None:
+def _revoke_matching(
+    office: Internal, chosen: dict[str, object], reason: str, tell: Tell, *, dry_run: bool, yes: bool, as_json: bool
+) -> None:
     where = {name: value == "true" if name == "unrestricted" else value for name, value in chosen.items()}
     found = office.call("POST", "keys/revoke", {"where": where, "dry_run": True})
     count = found["count"]
     if not count:
         office.check_known(chosen)
     if as_json and dry_run:
-        show(found)
+        show(found, tell)
         return
     for key_id in found["keys"][:_SHOWN]:
-        click.echo(key_id, err=as_json)
+        tell(key_id, err=as_json)
     if count > _SHOWN:
-        click.echo(f"… and {count - _SHOWN} more", err=True)
-    click.echo(f"{counted(count, 'key')} {'matches and is' if count == 1 else 'match and are'} not revoked yet", err=True)
+        tell(f"… and {count - _SHOWN} more", err=True)
+    tell(f"{counted(count, 'key')} {'matches and is' if count == 1 else 'match and are'} not revoked yet", err=True)
     if dry_run or not count:
         return
     if not yes:
         click.confirm(f"Revoke {'this key' if count == 1 else f'these {count} keys'}? It cannot be undone.", abort=True, err=True)
     done = office.call("POST", "keys/revoke", {"where": where, "expected_count": count, "reason": reason})
     if as_json:
-        show(done)
+        show(done, tell)
     else:
-        click.echo(f"{counted(done['count'], 'key')} {'is' if done['count'] == 1 else 'are'} revoked")
+        tell(f"{counted(done['count'], 'key')} {'is' if done['count'] == 1 else 'are'} revoked")
 
 
-def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, *, dry_run: bool, as_json: bool) -> None:
+def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, tell: Tell, *, dry_run: bool, as_json: bool) -> None:
     answers, failures = [], []
     for key_id in key_ids:
         path = f"keys/{quote(key_id, safe='')}"
@@ -125,9 +129,9 @@ def _revoke_named(office: Internal, key_ids: tuple[str, ...], reason: str, *, dr
             continue
         answers.append(key)
         if not as_json:
-            click.echo(_line(key) if dry_run else _revoked_line(key))
+            tell(_line(key) if dry_run else _revoked_line(key))
     if as_json:
-        show({"keys": answers, "count": len(answers)})
+        show({"keys": answers, "count": len(answers)}, tell)
     if failures:
         raise click.ClickException("\n".join(failures))
 

@@ -1,9 +1,12 @@
 """The commands' client of the internal API: address, token, search filters, output."""
 
+import io
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote, urlencode
@@ -23,6 +26,8 @@ ops port use the same code for unknown paths.
 """
 
 Decorator = Callable[[Callable[..., None]], Callable[..., None]]
+Tell = Callable[..., None]
+"""As ``click.echo``."""
 
 
 class Internal(NamedTuple):
@@ -93,7 +98,7 @@ def _of_internal_api(reply: Reply) -> bool:
     content = reply.content
     if reply.status == 404:
         return isinstance(content, dict) and (content.get("code"), content.get("title")) == _ABSENT
-    return reply.status >= 400 or isinstance(content, dict)
+    return reply.status >= 400 or (isinstance(content, dict) and ("id" in content or "count" in content))
 
 
 def internal(command: Callable[..., None]) -> Callable[..., None]:
@@ -170,9 +175,31 @@ def given(filters: Mapping[str, object]) -> dict[str, object]:
     return {name: str(value).lower() if isinstance(value, bool) else value for name, value in filters.items() if value is not None}
 
 
-def show(answer: Any) -> None:
+@contextmanager
+def telling() -> Iterator[Tell]:
+    """``click.echo`` for a command that changes something: output that is closed (``| head``) or cannot be written does not end the command
+    halfway. It is reported at the end.
+
+    :raises click.ClickException: some of the output was lost, of a command that was carried out
+    """
+    lost: list[OSError] = []
+
+    def tell(text: str, *, err: bool = False) -> None:
+        try:
+            click.echo(text, err=err)
+        except OSError as error:
+            lost.append(error)
+            if not err:  # what its buffer holds cannot be written when the process ends, either
+                sys.stdout = io.StringIO()
+
+    yield tell
+    if lost:
+        raise click.ClickException(f"this was carried out, but not all of it could be printed: {lost[0].strerror}")
+
+
+def show(answer: Any, tell: Tell = click.echo) -> None:
     """Print an answer as JSON."""
-    click.echo(json.dumps(answer, indent=2, ensure_ascii=False))
+    tell(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
 def show_found(found: dict[str, Any], what: str, line: Callable[[dict[str, Any]], str], *, as_json: bool) -> None:

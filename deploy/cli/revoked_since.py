@@ -3,13 +3,14 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
 
-from deploy.cli.operator import Internal, internal
+from deploy.cli.operator import Internal, Tell, internal, telling
 from deploy.plural import counted
 from gateway.runtime import clock, moments
 
@@ -54,13 +55,14 @@ def revoked_since(*, office: Internal, point: str, file: Path, only: str | None,
     if as_json:
         click.echo(json.dumps(found if only is None else found[only], indent=2, ensure_ascii=False))
         return
-    for kind in _KINDS if only is None else (only,):
-        for one in found[kind]:
-            click.echo(one[_ID[kind]] if only else f"{_line(kind, one)}  {one['at']}  {one['reason'] or ''}".rstrip())
     accounts = {one["account_id"] for kind in _KINDS[1:] for one in found[kind]}
-    click.echo(f"{counted(len(found['keys']), 'key')} and {counted(len(accounts), 'account')} to stop again", err=True)
-    if apply:
-        _apply(office, found)
+    with telling() if apply else nullcontext(click.echo) as tell:
+        for kind in _KINDS if only is None else (only,):
+            for one in found[kind]:
+                tell(one[_ID[kind]] if only else f"{_line(kind, one)}  {one['at']}  {one['reason'] or ''}".rstrip())
+        tell(f"{counted(len(found['keys']), 'key')} and {counted(len(accounts), 'account')} to stop again", err=True)
+        if apply:
+            _apply(office, found, tell)
 
 
 _ID = {"keys": "key_id"} | dict.fromkeys(_KINDS[1:], "account_id")
@@ -74,7 +76,7 @@ def _line(kind: str, one: dict[str, Any]) -> str:
     )
 
 
-def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
+def _apply(office: Internal, found: dict[str, list[dict[str, Any]]], tell: Tell) -> None:
     """Apply the list, accounts first, since each call stops several keys.
 
     :raises click.ClickException: something failed; the rest was applied
@@ -90,10 +92,10 @@ def _apply(office: Internal, found: dict[str, list[dict[str, Any]]]) -> None:
             except click.ClickException as error:
                 failures.append(f"{_line(kind, one)}: {error.message}")
     if gone:
-        click.echo(f"{gone} of the keys are not in this database: they were created after the backup", err=True)
+        tell(f"{gone} of the keys are not in this database: they were created after the backup", err=True)
     if failures:
         raise click.ClickException("not stopped again:\n" + "\n".join(failures))
-    click.echo("all of them are stopped again", err=True)
+    tell("all of them are stopped again", err=True)
 
 
 def _revoke(office: Internal, key: dict[str, Any]) -> bool:

@@ -71,6 +71,10 @@ def reload(ops: str, *, dry_run: bool) -> None:
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(explanation(reply))
     answer = reply.content
+    if "outcome" not in answer:
+        raise click.ClickException(
+            f"{ops} is not a gateway's ops port, though it answered. Nothing was reloaded: set --ops to its listen.ops"
+        )
     click.echo(f"{answer['outcome'].replace('_', ' ')}: version {answer['version']}")
     for change in answer["changes"]:
         click.echo(f"  {_change_line(**change)}")

@@ -64,4 +64,6 @@ def _asked(url: str) -> dict[str, Any]:
     reply = ask("GET", f"{url}/shadow")
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(f"{url}: {explanation(reply)}")
+    if "decisions" not in reply.content:
+        raise click.ClickException(f"{url} is not a gateway's ops port, though it answered: set --ops to its listen.ops")
     return reply.content

@@ -34,6 +34,39 @@ def test_a_binance_read_can_pass_only_once_in_what_is_shipped_for_its_signature_
     assert [route["match"] for route in routes if route["scope"] != "trade" and route.get("replay") != "strict"] == []
 
 
+ADMIN = """
+public_url = "env:UNSET_URL"
+stores = { postgres = "env:UNSET_PG", redis = "env:UNSET_REDIS" }
+vault = { keys = "env:UNSET_VAULT" }
+oidc = { issuer = "env:UNSET_URL", audience = "env:UNSET_CLIENT", client_secret = "env:UNSET_SECRET" }
+internal = { tokens = { alice = "env:UNSET_ALICE", bob = "env:UNSET_BOB" }, notify = ["env:UNSET_MAIL"] }
+mail = { smtp = "env:UNSET_SMTP", from = "env:UNSET_MAIL" }
+webhooks = { url = "env:UNSET_URL", secret = "env:UNSET_WEBHOOK" }
+upstreams = { spot = { key_events = "env:UNSET_EVENTS", secret = "env:UNSET_EVENTS_SECRET" } }
+listen = { internal = "env:UNSET_LISTEN" }
+keys = { per_account = "env:UNSET_NUMBER" }
+limits = { per_account = "env:UNSET_RATE" }
+client_ip = { trusted_proxies = ["env:UNSET_NETWORK"] }
+"""
+
+
+def test_a_variable_that_is_unset_here_is_a_note_whatever_form_its_setting_has(tmp_path):
+    file = tmp_path / "admin.toml"
+    file.write_text(ADMIN)
+    result = check(file)
+    assert (result.exit_code, result.stderr.count("is not set here")) == (0, ADMIN.count("env:")), result.stderr
+    file.write_text(ADMIN.replace("keys = { per", "keys = { idle_days = -1, per"))
+    result = check(file)
+    assert result.exit_code == 1
+    assert [line for line in result.stderr.splitlines() if "note" not in line][1:] == ["keys.idle_days: must be at least 0"]
+
+
+def test_two_names_that_share_a_variable_share_a_token_set_or_not(tmp_path):
+    file = tmp_path / "admin.toml"
+    file.write_text(ADMIN.replace("UNSET_BOB", "UNSET_ALICE"))
+    assert "two names share one token" in check(file).stderr
+
+
 def test_strict_makes_an_unset_variable_an_error(monkeypatch):
     monkeypatch.delenv("GERBANG_REDIS", raising=False)
     result = check(EXAMPLE, "--strict")

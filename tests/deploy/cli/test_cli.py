@@ -283,3 +283,23 @@ def test_a_reload_tells_each_change_in_one_line(monkeypatch):
         '  upstreams.spot.servers: ["http://é:1"] → []',
         '  gateway.docs_url: not set → "https://x"',
     ]
+
+
+@pytest.mark.parametrize("command", [("reload",), ("reload", "--dry-run"), ("shadow", "report")], ids=" ".join)
+def test_another_servers_answer_is_not_taken_for_a_gateways(command, monkeypatch):
+    monkeypatch.setattr("deploy.client.ask", lambda *_, **__: Reply(200, {"status": "ok"}))
+    result = run(*command)
+    assert (result.exit_code, "is not a gateway's ops port" in result.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
+def test_no_socket_takes_the_place_of_a_closed_standard_descriptor(tmp_path, closed):
+    """A log is written to descriptor 2, whatever that is."""
+    told = tmp_path / "told"
+    code = (
+        "import os, pathlib, socket, sys; from deploy.cli import main; main(['vault', 'new-key'], standalone_mode=False);"
+        "opened = socket.socket(); assert sys.stdin is not None;"
+        f"pathlib.Path({str(told)!r}).write_text(f'{{opened.fileno() > 2}} {{os.stat(2).st_mode}}')"
+    )
+    subprocess.run(["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], check=True, timeout=60)
+    assert told.read_text().startswith("True ")

@@ -1,7 +1,10 @@
 """Operators' commands: what is asked of the internal API, what is said of its answer, and what is wrong usage."""
 
+import errno
 import json
+import os
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -32,7 +35,7 @@ class Office:
     def run(self, *arguments, stdin=None, **answers):
         self.asked.clear()
         self.answers = [answer if isinstance(answer, Reply) else Reply(200, answer) for answer in answers.get("answers", [])]
-        return CliRunner().invoke(main, arguments, input=stdin)
+        return CliRunner().invoke(main, [str(each) for each in arguments], input=stdin)
 
 
 @pytest.fixture
@@ -144,13 +147,13 @@ def test_several_named_keys_are_each_told_and_one_that_fails_stops_no_other(offi
     ],
 )
 def test_a_thaw_says_which_keys_pass(office, account, told):
-    result = office.run("accounts", "thaw", "siti", "--reason", "closed", answers=[{"changed": True, **account}])
+    result = office.run("accounts", "thaw", "siti", "--reason", "closed", answers=[{"id": "siti", "changed": True, **account}])
     assert told in result.stdout
     assert office.asked == [("POST", "accounts/siti/thaw", {"reason": "closed"})]
 
 
 def test_a_freeze_that_was_so_already_says_so(office):
-    assert "siti was already frozen" in office.run("accounts", "freeze", "siti", answers=[{"changed": False}]).stdout
+    assert "siti was already frozen" in office.run("accounts", "freeze", "siti", answers=[{"id": "siti", "changed": False}]).stdout
 
 
 def test_the_other_lists_print_a_line_each(office):
@@ -188,6 +191,7 @@ OTHERS = [
     Reply(404, {"detail": "GET /internal/v1/keys", "code": "not_found"}),  # a gateway's ops port
     Reply(404, "GET /internal/v1/keys"),
     Reply(200, "<html>"),
+    Reply(200, {"status": "alive"}),
 ]
 
 
@@ -221,7 +225,7 @@ def test_what_is_of_nobody_is_not_told_as_none(office, command, found, option, w
     result = office.run(command, "list", option, "nobody", answers=[page(found), Reply(404, ABSENT)])
     assert (result.exit_code, result.stderr) == (1, f"Error: there is no {what} nobody\n")
     assert office.asked[1][:2] == ("GET", f"{what}s/nobody")
-    result = office.run(command, "list", option, "siti", answers=[page(found), {}])
+    result = office.run(command, "list", option, "siti", answers=[page(found), {"id": "siti"}])
     assert (result.exit_code, result.stderr) == (0, "0 found\n")
 
 
@@ -245,3 +249,47 @@ def test_a_filter_of_where_that_is_none_is_told_in_one_line(office):
     assert "Error: --where 'scop=trade': 'scop' is not a filter; the filters are account, " in result.stderr
     result = office.run("keys", "revoke", "--where", "scope=sell", "--reason", "x")
     assert (result.exit_code, "--where 'scope=sell': Invalid value for '--scope'" in result.stderr) == (2, True)
+
+
+@pytest.fixture(params=[errno.EPIPE, errno.ENOSPC], ids=os.strerror)
+def unprinted(request, monkeypatch):
+    """Standard output cannot be written, as after ``| head`` or on a full disk. Returns why."""
+    echo, error = click.echo, OSError(request.param, os.strerror(request.param))
+
+    def broken(text=None, *, err=False, **more):
+        if not err:
+            raise error
+        echo(text, err=True, **more)
+
+    monkeypatch.setattr("click.echo", broken)
+    return error.strerror
+
+
+ONE = {"count": 1, "keys": ["gbk_1"]}
+
+
+@pytest.mark.parametrize(
+    ("command", "answered"),
+    [
+        (("keys", "revoke", "gbk_1", "gbk_2", "--reason", "x"), [("keys/gbk_1/revoke", KEY), ("keys/gbk_2/revoke", KEY)]),
+        (
+            ("keys", "revoke", "--where", "--account", "siti", "--reason", "x", "--yes"),
+            [("keys/revoke", ONE), ("keys/revoke", ONE)],
+        ),
+        (("accounts", "freeze", "siti", "--reason", "x"), [("accounts/siti/freeze", {"id": "siti", "changed": True})]),
+        (
+            ("revoked-since", "2026-11-24T12:00:00Z", "--apply", "--audit", "audit.jsonl"),
+            [("accounts/siti/freeze", {"id": "siti"}), ("keys/gbk_1/revoke", KEY)],
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_is_to_be_stopped_is_stopped_though_nobody_reads_what_is_told(office, unprinted, tmp_path, command, answered):
+    common = {"actor": "operator", "account_id": "siti", "key_id": None, "detail": {}, "hash": "0" * 64, "at": "2026-11-25T00:00:00.000Z"}
+    events = [common | {"id": 1, "event": "key_revoked", "key_id": "gbk_1"}, common | {"id": 2, "event": "account_frozen"}]
+    file = tmp_path / "audit.jsonl"
+    file.write_text("".join(json.dumps(event) + "\n" for event in events))
+    result = office.run(*(file if each == file.name else each for each in command), answers=[answer for _, answer in answered])
+    assert [path for _, path, _ in office.asked] == [path for path, _ in answered]
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"Error: this was carried out, but not all of it could be printed: {unprinted}\n")
