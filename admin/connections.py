@@ -1,31 +1,16 @@
-"""HTTP connections of the admin service: aiohttp's, with requests that cannot be parsed refused as problems (RFC 9457).
-
-aiohttp would answer them in plain text with its name and version, and log a traceback at error level with a part of the request, which may
-include an ``Authorization`` field.
-"""
+"""HTTP connections of the admin service: limited in number, by the client's network and in total."""
 
 import asyncio
-import json
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
-import structlog
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from admin.api.problems import common_headers
 from admin.config import AdminLimits
-from admin.errors import InvalidJson
-from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, Refusal, problem_of
+from gateway.net import unparsable
 from gateway.net.addresses import Network, NetworkList, customer_network
 from gateway.net.tally import Tally
-
-_MAX_LINE = 8_190
-
-RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-
-_log = structlog.get_logger(__name__)
 
 
 class ConnectionLimit:
@@ -65,14 +50,13 @@ class ConnectionLimit:
         self._by_network.remove(network)
 
 
-class Connection(web.RequestHandler):
+class Connection(unparsable.Connection):
     """One client connection; excess ones are dropped before anything is read."""
 
     __slots__ = ("_connection_limit", "_counted")
 
     def __init__(self, connection_limit: ConnectionLimit, server: web.Server, *, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
-        # None disables aiohttp's access log.
-        super().__init__(server, loop=loop, keepalive_timeout=idle_s, access_log=None, auto_decompress=False)  # type: ignore[arg-type]
+        super().__init__(server, loop=loop, finish=common_headers, keepalive_timeout=idle_s)
         self._connection_limit = connection_limit
         self._counted: str | None = None
 
@@ -90,14 +74,6 @@ class Connection(web.RequestHandler):
         if self._counted is not None:
             self._connection_limit.leave(self._counted)
             super().connection_lost(exc)
-
-    def handle_error(
-        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
-    ) -> web.StreamResponse:
-        """The answer to bytes that are not a valid request; anything else is a defect, which aiohttp logs."""
-        if not isinstance(exc, HttpProcessingError):
-            return super().handle_error(request, status, exc, message)
-        return _refused(_refusal(exc), type(exc).__name__)
 
 
 class ListenerHost:
@@ -130,30 +106,3 @@ class ListenerHost:
     def client(self, _peer: str | None = None, *, believed: bool = True) -> Connection:  # noqa: ARG002  # a peer without a header is trusted
         """The protocol for a client, which is the transport's peer."""
         return self._connection()
-
-
-def expecting_to_continue(handle: RequestHandler) -> RequestHandler:
-    """Wrap a handler to refuse other expectations (RFC 9110 §10.1.1) as problems: aiohttp refuses them outside all middlewares."""
-
-    async def checked(request: web.BaseRequest) -> web.StreamResponse:
-        if any(value.lower() not in ("", "100-continue") for value in request.headers.getall("Expect", [])):
-            return _refused(ExpectationFailed("The only expectation supported is 100-continue."), "Expect")
-        return await handle(request)
-
-    return checked
-
-
-def _refusal(error: HttpProcessingError) -> Refusal:
-    if isinstance(error, LineTooLong):
-        return HeadersTooLarge(f"A line of the request exceeds {_MAX_LINE} bytes.", extras={"limit": _MAX_LINE})
-    return InvalidJson("The request is not valid HTTP.")
-
-
-def _refused(refusal: Refusal, kind: str) -> web.Response:
-    request_id = secrets.token_hex(16)
-    _log.info("request_malformed", kind=kind, request_id=request_id)
-    body = json.dumps(problem_of(refusal, request_id=request_id)).encode()
-    response = web.Response(status=refusal.status, body=body, content_type=PROBLEM_JSON)
-    common_headers(response, request_id)
-    response.force_close()
-    return response

@@ -12,8 +12,9 @@ import aiohttp
 from aiohttp import web
 
 from admin import feed
+from admin.api.problems import common_headers
 from admin.config import AdminSettings
-from admin.connections import Connection, ConnectionLimit, ListenerHost, expecting_to_continue
+from admin.connections import Connection, ConnectionLimit, ListenerHost
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -28,6 +29,7 @@ from gateway.keys.vault import Vault
 from gateway.net.listening import listen
 from gateway.net.preamble import PreambleListener
 from gateway.net.tls import server_context
+from gateway.net.unparsable import expecting_to_continue
 from gateway.runtime.tasks import cancel, repeat
 
 _WAIT_FOR_STORES_S = 30.0
@@ -150,7 +152,7 @@ async def _serve(
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
-    server.request_handler = expecting_to_continue(server.request_handler)
+    server.request_handler = expecting_to_continue(server.request_handler, common_headers)
     idle_s = settings.limits.idle_timeout_ms / 1000
     connection_limit = ConnectionLimit(settings.limits, settings.client_ip.trusted_proxies, refused)
 

@@ -13,8 +13,11 @@ GET  /.well-known/jwks.json   RFC 7517
 ANY  /decision/…              see :mod:`gateway.ops.decision_endpoint`
 """
 
-from collections.abc import Awaitable, Callable
-from typing import Any
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -22,6 +25,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.assertion.keys import JWKS_MAX_AGE_S
 from gateway.errors import PROBLEM_JSON, BodyTooLarge, InternalError, Refusal, problem
+from gateway.net.unparsable import Connection, expecting_to_continue
 from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
 
@@ -29,13 +33,9 @@ MAX_BODY_BYTES = 1_024
 """Maximum body of a request, except for decisions."""
 _MAX_HEADER_BYTES = 1 << 20
 """The maximum of ``limits.max_header_bytes``; decisions apply the configured value."""
-HTTP_OPTIONS: dict[str, Any] = {
-    "max_line_size": _MAX_HEADER_BYTES,
-    "max_field_size": _MAX_HEADER_BYTES,
-    "max_headers": _MAX_HEADER_BYTES // 4,
-    "auto_decompress": False,
-}
-"""Options of ``web.AppRunner``: decisions need headers as large as the data plane's, and content as it was signed."""
+_BODY_SECONDS = 15.0
+_STOP_SECONDS = 1.0
+"""How long requests in progress may take when the port is closed: no worker is left that could decide."""
 
 _log = structlog.get_logger(__name__)
 
@@ -45,6 +45,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 def create_app(operated: Operated) -> web.Application:
     """The ops application; it holds no state of its own."""
     app = web.Application(middlewares=[_problems], client_max_size=MAX_BODY_BYTES)
+    app.on_response_prepare.append(_finish_headers)
     handlers = _Handlers(operated)
     app.add_routes(
         [
@@ -60,6 +61,33 @@ def create_app(operated: Operated) -> web.Application:
         ]
     )
     return app
+
+
+@asynccontextmanager
+async def serving(operated: Operated, listening: socket.socket) -> AsyncIterator[None]:
+    """Serve the port on this socket, which is taken over, until the end of the block.
+
+    Decisions need headers as large as the data plane's, and content as it was signed.
+    """
+    runner = web.AppRunner(create_app(operated), access_log=None, handle_signals=False, shutdown_timeout=_STOP_SECONDS)
+    await runner.setup()
+    server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
+    server.request_handler = expecting_to_continue(server.request_handler, _common_headers)
+    options = {"max_line": _MAX_HEADER_BYTES, "max_headers": _MAX_HEADER_BYTES // 4}
+    accepting = await loop.create_server(lambda: Connection(server, loop=loop, finish=_common_headers, **options), sock=listening)
+    try:
+        yield
+    finally:
+        accepting.close()
+        await runner.cleanup()
+
+
+async def _finish_headers(_request: web.Request, response: web.StreamResponse) -> None:
+    _common_headers(response, "")
+
+
+def _common_headers(response: web.StreamResponse, _request_id: str) -> None:
+    response.headers["Server"] = "gerbang"  # a decision's answer is shown to clients: it must not reveal versions
 
 
 class _Handlers:
@@ -102,6 +130,8 @@ class _Handlers:
             verdict = operated.undecided(refusal)
         except ConnectionError:  # the proxy closed the connection before the content was complete
             raise web.HTTPBadRequest(text="the request ended early") from None
+        except TimeoutError:
+            raise web.HTTPRequestTimeout from None
         except Exception:  # noqa: BLE001 - logged with its traceback, answered without
             _log.exception("ops_failed", method=request.method, path=request.path)
             verdict = operated.undecided(InternalError("internal error: see the gateway's log"))
@@ -109,13 +139,17 @@ class _Handlers:
 
 
 async def _whole_body(request: web.Request, limit: int) -> bytes:
-    """:raises BodyTooLarge: it exceeds the limit"""
+    """:raises BodyTooLarge: it exceeds the limit
+
+    :raises TimeoutError: it did not arrive in time
+    """
     pieces, size = [], 0
-    async for piece in request.content.iter_any():
-        size += len(piece)
-        if size > limit:
-            raise BodyTooLarge(f"the body exceeds {limit} bytes")
-        pieces.append(piece)
+    async with asyncio.timeout(_BODY_SECONDS):
+        async for piece in request.content.iter_any():
+            size += len(piece)
+            if size > limit:
+                raise BodyTooLarge(f"the body exceeds {limit} bytes")
+            pieces.append(piece)
     return b"".join(pieces)
 
 

@@ -78,7 +78,7 @@ def answer(verdict: Verdict, proxy: str) -> web.Response:
     status, body = verdict.status, verdict.body.encode("latin-1")
     if proxy == "nginx" and status not in (200, 401, 403):
         status = 403
-    headers = [("Server", "gerbang"), *verdict.headers]  # shown to clients: must not reveal versions
+    headers = list(verdict.headers)
     if proxy == "nginx" and body:
         headers.append(("X-Gerbang-Body", json.dumps(json.loads(body), separators=(",", ":"))))  # escapes all but ASCII
     return web.Response(status=status, body=body, headers=headers)

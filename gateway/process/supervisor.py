@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from aiohttp import web
 
 from gateway.admission.verdict import CheckRequest, Verdict, refused, shadow_allowed
 from gateway.assertion import KeyRing, SigningKey
@@ -23,7 +22,7 @@ from gateway.config.values import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
-from gateway.ops.app import HTTP_OPTIONS, create_app
+from gateway.ops.app import serving
 from gateway.ops.report import Operated, Readiness, ReloadReport
 from gateway.process.build import is_compiled
 from gateway.process.channel import MAX_CONTENT
@@ -102,25 +101,22 @@ class Supervisor(Operated):
         """
         self._watch_signals()
         address = _address_of(ops)
-        runner = web.AppRunner(create_app(self), access_log=None, **HTTP_OPTIONS)
-        await runner.setup()
-        await web.SockSite(runner, ops).start()
-        housekeeping = repeat(self._housekeeping, name="housekeeping")
-        try:
-            if await unless(self._stopping, self._start()):
-                _log.info(
-                    "ready",
-                    public=_address_of(self._public[0]),
-                    ops=address,
-                    version=self._workers.configuration.version,
-                    compiled=is_compiled(),
-                )
-                await self._stopping.wait()
-                await self._drain()
-        finally:
-            housekeeping.cancel()
-            await self._workers.stop()
-            await runner.cleanup()
+        async with serving(self, ops):
+            housekeeping = repeat(self._housekeeping, name="housekeeping")
+            try:
+                if await unless(self._stopping, self._start()):
+                    _log.info(
+                        "ready",
+                        public=_address_of(self._public[0]),
+                        ops=address,
+                        version=self._workers.configuration.version,
+                        compiled=is_compiled(),
+                    )
+                    await self._stopping.wait()
+                    await self._drain()
+            finally:
+                housekeeping.cancel()
+                await self._workers.stop()
         _log.info("stopped")
 
     async def _start(self) -> bool:

@@ -1,13 +1,20 @@
 """The ops port: what an operator reads, from a gateway that says this or that."""
 
+import asyncio
+import json
+import socket
+from contextlib import contextmanager
+
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
+from structlog.testing import capture_logs
 
 from gateway.admission.verdict import refused
 from gateway.config.changes import Change
 from gateway.errors import ConfigProblem
-from gateway.ops.app import create_app
+from gateway.ops.app import create_app, serving
 from gateway.ops.report import Effect, Readiness, ReloadReport, Traffic
+from gateway.telemetry.logs import REFUSALS_PER_SECOND
 
 
 class Gateway:
@@ -42,6 +49,9 @@ class Gateway:
 
     def jwks(self):
         return {"keys": []}
+
+    def max_body_bytes(self):
+        return 1_000
 
 
 @pytest.fixture
@@ -170,3 +180,85 @@ async def test_public_keys_may_be_cached_for_a_moment(client):
 async def test_configuration_is_told(client):
     async with client.get("/config") as response:
         assert await response.json() == {"version": "v1"}
+
+
+@contextmanager
+def listening():
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        opened.setblocking(False)
+        yield opened
+
+
+async def sent(port, raw):
+    """Everything that is answered to these bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(raw)
+    try:
+        async with asyncio.timeout(5):
+            return await reader.read()
+    finally:
+        writer.close()
+
+
+HEAD = b"GET /decision/nginx HTTP/1.1\r\nHost: a\r\n"
+CREDENTIALS = b"Authorization: Bearer topsecret"
+
+
+@pytest.mark.parametrize(
+    ("raw", "status"),
+    [
+        (HEAD + CREDENTIALS + b"\x00\r\n\r\n", 400),
+        (HEAD + CREDENTIALS + b"\r\nBad Name: x\r\n\r\n", 400),
+        (HEAD + CREDENTIALS + b"\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+        (HEAD + CREDENTIALS + b"x" * 1_100_000 + b"\r\n\r\n", 431),
+        (HEAD + CREDENTIALS + b"\r\nExpect: miracles\r\n\r\n", 417),
+        (b"topsecret\r\n\r\n", 400),
+    ],
+    ids=lambda value: repr(value[-40:]) if isinstance(value, bytes) else "",
+)
+async def test_what_cannot_be_parsed_is_a_problem_that_tells_neither_credentials_nor_versions(gateway, raw, status):
+    """A proxy sends its clients' header fields here."""
+    with listening() as opened, capture_logs() as lines:
+        async with serving(gateway, opened):
+            answer = await sent(opened.getsockname()[1], raw)
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert int(head.split()[1]) == status == json.loads(body)["status"]
+    assert b"Server: gerbang\r\n" in head + b"\r\n"
+    assert [line["event"] for line in lines] == ["request_malformed"]
+    assert "topsecret" not in f"{lines} {answer}"
+
+
+async def test_malformed_requests_do_not_fill_the_log(gateway):
+    with listening() as opened, capture_logs() as lines:
+        async with serving(gateway, opened):
+            for _ in range(3 * REFUSALS_PER_SECOND):
+                await sent(opened.getsockname()[1], b"nonsense\r\n\r\n")
+    assert len(lines) < 3 * REFUSALS_PER_SECOND
+
+
+@pytest.mark.parametrize("path", ["/health", "/nowhere", "/reload"])
+async def test_no_answer_tells_a_version(client, path):
+    async with client.get(path) as response:
+        assert response.headers["Server"] == "gerbang"
+
+
+async def test_a_question_that_never_ends_does_not_keep_the_gateway_from_ending(gateway):
+    with listening() as opened:
+        async with serving(gateway, opened):
+            _, writer = await asyncio.open_connection(*opened.getsockname())
+            writer.write(b"POST /decision/forward-auth HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx")
+            await asyncio.sleep(0.1)
+            started = asyncio.get_running_loop().time()
+        assert asyncio.get_running_loop().time() - started < 5
+        writer.close()
+
+
+async def test_a_question_that_never_ends_is_refused(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.ops.app._BODY_SECONDS", 0.1)
+    with listening() as opened:
+        async with serving(gateway, opened):
+            reader, writer = await asyncio.open_connection(*opened.getsockname())
+            writer.write(b"POST /decision/forward-auth HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nx")
+            async with asyncio.timeout(5):
+                assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
+            writer.close()
