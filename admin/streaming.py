@@ -25,6 +25,7 @@ from admin.config import AuditStream
 from admin.metrics import AdminMetrics
 from admin.stores import Stores
 from gateway.errors import GerbangError, StoreUnavailable
+from gateway.keys.postgres import Connection
 from gateway.runtime.tasks import cancel, repeat
 
 _BATCH = 500
@@ -32,6 +33,8 @@ _TAIL = 65_536
 _FACILITY_AUDIT_NOTICE = 13 * 8 + 5
 """RFC 5424 §6.2.1: log audit, notice."""
 _SYSLOG_S = 5.0
+_TAKE_TURNS = "SELECT pg_try_advisory_xact_lock(hashtextextended('audit stream ' || $1, 0))"
+"""Processes that share a file write one at a time."""
 
 _log = structlog.get_logger(__name__)
 
@@ -77,13 +80,14 @@ class FileSink:
     """Appends to a file, with fsync. An incomplete last line, left by a crash, is removed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.place = path
+        """The file with the resume point."""
 
     def point(self) -> Point:
-        return point_of(self._path)
+        return point_of(self.place)
 
     def write(self, lines: list[str]) -> None:
-        descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(self.place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "rb+") as file:
             end = file.seek(0, os.SEEK_END)
             file.seek(max(0, end - _TAIL))
@@ -101,10 +105,11 @@ class SyslogSink:
 
     def __init__(self, url: str, resume: Path) -> None:
         self._url = url
-        self._resume = resume
+        self.place = resume
+        """The file with the resume point."""
 
     def point(self) -> Point:
-        return point_of(self._resume)
+        return point_of(self.place)
 
     def write(self, lines: list[str]) -> None:
         parts = urlsplit(self._url)
@@ -114,9 +119,9 @@ class SyslogSink:
                 message = f"<{_FACILITY_AUDIT_NOTICE}>1 {json.loads(each)['at']} - gerbang-admin - audit - {each}".encode()
                 # RFC 6587 §3.4.1: octet counting, so that no content can end a message.
                 connection.sendall(b"%d %b" % (len(message), message) if stream else message)
-        beside = self._resume.with_name(f".{self._resume.name}.new")
+        beside = self.place.with_name(f".{self.place.name}.new")
         FileSink(beside).write(lines[-1:])
-        beside.replace(self._resume)
+        beside.replace(self.place)
 
 
 def _connected(url: str) -> socket.socket:
@@ -138,14 +143,19 @@ Sink = FileSink | SyslogSink
 
 
 async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
-    """Write all events after the resume point.
+    """Write all events after the resume point, unless another process is doing so.
 
     :raises Diverged, StoreUnavailable, OSError: events written before the error remain written
     """
+    async with stores.transaction() as connection:
+        if await connection.fetchval(_TAKE_TURNS, str(sink.place)):
+            await _advance(connection, sink, metrics)
+
+
+async def _advance(connection: Connection, sink: Sink, metrics: AdminMetrics) -> None:
     point = await asyncio.to_thread(sink.point)
     while True:
-        async with stores.transaction() as connection:
-            events = await audit.since(connection, point.seq, limit=_BATCH)
+        events = await audit.since(connection, point.seq, limit=_BATCH)
         if point.seq and (not events or events[0][0].seq != point.seq or events[0][1] != point.hash):
             raise Diverged(f"event {point.seq} is missing or differs from the streamed one: was a backup restored?")
         fresh = [event for event in events if event[0].seq > point.seq]

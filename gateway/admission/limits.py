@@ -268,7 +268,7 @@ class KeyLimiter:
                 for settlement, answer in zip(batch, answers, strict=True):
                     settlement.share.learn(answer, sent_ms)
             except asyncio.CancelledError:
-                _release(batch)
+                self._put_back(batch)
                 raise
             except Exception as error:
                 self._redis_failed(batch, error)
@@ -321,15 +321,18 @@ class KeyLimiter:
             _log.error("limits_per_process", reason=str(error))
         self.degraded = True
         self._unchecked.clear()  # after the next interval all are settled
-        for share, spent, *_ in settlements:
-            # It is not known whether Redis has charged it; a key is charged at most one whole limit.
-            share.unsettled = min(share.unsettled + spent, share.rate.units)
-            self._due[share] = None
-        _release(settlements)
+        self._put_back(settlements)
         waiting, self._waiting = self._waiting, {}  # requests that arrived meanwhile do not wait for the next attempt
         for share, settled in waiting.items():
             share.wanted = share.smallest_wanted = 0
             _resolve(settled)
+
+    def _put_back(self, settlements: list[_Settlement]) -> None:
+        """It is not known whether Redis has charged it; a key is charged at most one whole limit."""
+        for share, spent, *_ in settlements:
+            share.unsettled = min(share.unsettled + spent, share.rate.units)
+            self._due[share] = None
+        _release(settlements)
 
     def _redis_answered(self) -> None:
         self._metrics.limit_settlements["settled"] += 1

@@ -1,9 +1,11 @@
 """The audit streamed: every event once more elsewhere, resumed after an end, and never past a trail that is another one."""
 
+import asyncio
 import json
 import re
 import socket
 import subprocess
+import threading
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from admin.stores import Stores
 from admin.streaming import Diverged, FileSink, Sink, SyslogSink, advance, sinks_of
 from deploy.local.postgres import binaries
 from gateway.keys import postgres
+from gateway.runtime.tasks import spawn
 from tests.support.stack import Database, sql
 from tests.support.system import GERBANG
 
@@ -68,6 +71,29 @@ async def test_a_file_holds_each_event_once_in_order_with_the_chains_hash(stores
     await connection.close()
     assert file.stat().st_mode & 0o777 == 0o600
     assert b"gerbang_admin_audit_streamed_seq 3.0" in metrics.render()
+
+
+async def test_of_several_processes_that_share_a_file_one_writes(stores: Stores, tmp_path: Path, database: Database) -> None:
+    file, begun, may_end = tmp_path / "audit.jsonl", threading.Event(), threading.Event()
+
+    class Slow(FileSink):
+        def write(self, lines: list[str]) -> None:
+            begun.set()
+            assert may_end.wait(60)
+            super().write(lines)
+
+    await append(stores, Event.KEY_REVOKED, Event.ACCOUNT_FROZEN)
+    pool = await postgres.create_pool(database.admin_dsn)
+    first = spawn(advance(stores, Slow(file), AdminMetrics()), name="first")
+    assert await asyncio.to_thread(begun.wait, 60)
+    await advance(Stores(pool, None), FileSink(file), AdminMetrics())
+    assert not file.exists()
+    may_end.set()
+    await first
+    await append(stores, Event.ACCOUNT_THAWED)
+    await advance(Stores(pool, None), FileSink(file), AdminMetrics())
+    assert [line["id"] for line in written(file)] == [1, 2, 3]
+    await pool.close()
 
 
 async def test_a_trail_that_is_another_one_is_not_streamed_on(stores: Stores, tmp_path: Path, database: Database) -> None:

@@ -162,6 +162,17 @@ def test_what_is_optional_is_there_when_it_is_asked_for_and_leads_to_a_service(r
     assert not [one for one in found if one["kind"] == "Deployment" and "replicas" in one["spec"]]  # the autoscaler's business
 
 
+def test_the_audit_is_written_to_a_claim_that_exists(rendered):
+    for claim, mounted in (("", False), ("audit-trail", True)):
+        pods = [one["spec"]["template"]["spec"] for one in documents(rendered({"admin": {"audit": {"existingClaim": claim}}}))
+                if one["kind"] == "Deployment" and one["metadata"]["name"] == "gerbang-admin"]  # fmt: skip
+        (pod,) = pods
+        volumes = {one["name"]: one for one in pod["volumes"]}
+        mounts = {one["name"]: one["mountPath"] for one in pod["containers"][0]["volumeMounts"]}
+        assert ("audit" in volumes, mounts.get("audit") == "/var/lib/gerbang-admin") == (mounted, mounted)
+        assert not mounted or volumes["audit"]["persistentVolumeClaim"] == {"claimName": claim}
+
+
 def test_the_migration_comes_before_everything_else_and_each_version_has_its_own(rendered):
     (first,) = [one for one in documents(rendered({})) if one["kind"] == "Job"]
     assert first["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"

@@ -508,6 +508,25 @@ async def test_stopping_settles_what_is_open(redis_url):
     await client.aclose()
 
 
+async def test_stopping_in_the_middle_of_a_settlement_settles_it(redis_url, monkeypatch):
+    client = redis_client.connect(redis_url)
+    limiter, begun = KeyLimiter(client, metrics=Metrics()), asyncio.Event()
+
+    async def hangs(batch):
+        begun.set()
+        await asyncio.Event().wait()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(limiter, "_ask", hangs)
+        limiter.start()
+        limiter.charge("key", 12, MINUTE, 1_000)
+        await begun.wait()
+        patch.undo()
+        await limiter.stop()
+    assert await in_ledger(client, "1200/60000") == 12
+    await client.aclose()
+
+
 async def test_memory_is_bounded(redis_url, monkeypatch):
     monkeypatch.setattr(limits, "MAX_KEYS", 50)
     limiter = KeyLimiter(NoRedis(), metrics=Metrics())
