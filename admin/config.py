@@ -13,13 +13,13 @@ from admin.relay import LOOPBACK, Relay, mailbox
 from gateway.config.fields import AddressField, Milliseconds, NetworkField, PathField, RateField, Section
 from gateway.config.loading import load
 from gateway.config.settings import Stores, Telemetry, Tls, Vault
-from gateway.config.values import Address, Rate
+from gateway.config.values import Address, Rate, is_host
 
 
 def _web_address(value: str) -> str:
     url = urlsplit(value)
     try:
-        usable = bool(url.hostname) and (url.port is None or url.port > 0)
+        usable = bool(url.hostname) and is_host(url.hostname or "") and (url.port is None or url.port > 0)
     except ValueError:
         usable = False
     if not usable or url.scheme not in ("http", "https") or url.query or url.fragment or url.username:
@@ -287,7 +287,7 @@ def _syslog(value: str) -> str:
     url = urlsplit(value)
     try:
         usable = (url.scheme == "unix" and url.path.startswith("/")) or (
-            url.scheme in ("udp", "tcp") and bool(url.hostname) and url.port != 0
+            url.scheme in ("udp", "tcp") and bool(url.hostname) and is_host(url.hostname or "") and url.port != 0
         )
     except ValueError:
         usable = False

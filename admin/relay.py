@@ -5,6 +5,8 @@ from email.headerregistry import Address
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
+from gateway.config.values import is_host
+
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 # HTML's "valid email address": RFC 5322 without comments, quoting and folding, which only attackers use.
@@ -35,7 +37,14 @@ class Relay(NamedTuple):
         except ValueError:
             raise ValueError(_SMTP_FORM) from None
         beyond = parts.path not in ("", "/") or parts.query or parts.fragment
-        if parts.scheme not in ("smtp", "smtps") or not parts.hostname or port == 0 or beyond or (parts.password and not parts.username):
+        if (
+            parts.scheme not in ("smtp", "smtps")
+            or not parts.hostname
+            or not is_host(parts.hostname)
+            or port == 0
+            or beyond
+            or (parts.password and not parts.username)
+        ):
             raise ValueError(_SMTP_FORM)
         tls = parts.scheme == "smtps"
         username, password = (None if value is None else unquote(value) for value in (parts.username, parts.password))

@@ -111,7 +111,7 @@ def tables_of(file: Path) -> dict[str, Any]:
     """The file's tables; empty if it cannot be read, which validation reports."""
     try:
         return tomllib.loads(file.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -111,14 +111,24 @@ class KeyRing:
     """The keys of one gate, in a folder or in memory only.
 
     :param folder: created with mode 0700 if missing; ``None``: the keys last as long as this process
-    :param earlier: the ring that this one replaces; its keys stay published
+    :param earlier: the ring that this one replaces. Keys of another folder stay published for :data:`PUBLISHED_AFTER_MS`; of the same one,
+        those that are still in it
     """
 
     def __init__(self, folder: Path | None, *, rotate_after_ms: int, earlier: "KeyRing | None" = None) -> None:
         self._folder = folder
         self._rotate_after_ms = rotate_after_ms
         self._keys: list[SigningKey] = []
-        self._earlier = earlier
+        self._replaced: list[tuple[int | None, dict[str, Any]]] = []
+        """Public keys of earlier rings, and when they were replaced (``None``: now)."""
+        if earlier is not None:
+            self._keys, self._replaced = earlier.handed_on(folder)
+
+    def handed_on(self, folder: Path | None) -> tuple[list[SigningKey], list[tuple[int | None, dict[str, Any]]]]:
+        """What a ring of this folder takes over: keys of the same folder, and public keys of others."""
+        if folder == self._folder:
+            return self._keys, self._replaced
+        return [], [*self._replaced, *((None, key.public_jwk()) for key in self._keys)]
 
     def refresh(self, now_ms: int) -> SigningKey:
         """Read the folder, create and delete keys as due, and return the key that signs now.
@@ -136,13 +146,14 @@ class KeyRing:
             for position in due.drop:
                 _path(self._folder, keys[position]).unlink(missing_ok=True)
         self._keys = [key for position, key in enumerate(keys) if position not in due.drop]
+        replaced = [(now_ms if at_ms is None else min(at_ms, now_ms), key) for at_ms, key in self._replaced]
+        self._replaced = [(at_ms, key) for at_ms, key in replaced if now_ms - at_ms < PUBLISHED_AFTER_MS]
         return keys[due.signing or 0]
 
     def jwks(self) -> dict[str, Any]:
         """The public keys as of the last refresh (RFC 7517 §5)."""
-        earlier = self._earlier.jwks()["keys"] if self._earlier is not None else []
-        known = {key.kid for key in self._keys}
-        return {"keys": [key.public_jwk() for key in self._keys] + [key for key in earlier if key["kid"] not in known]}
+        published = [key.public_jwk() for key in self._keys] + [key for _, key in self._replaced]
+        return {"keys": list({key["kid"]: key for key in published}.values())}
 
 
 def _path(folder: Path, key: SigningKey) -> Path:

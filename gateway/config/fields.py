@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from gateway.config.values import PERIODS, Address, Rate
+from gateway.config.values import PERIODS, Address, Rate, is_host
 
 _RATE = re.compile(r"([1-9][0-9]{0,8})/(second|minute|hour|day)")
 _ADDRESS = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\[\]:\s]+)):([0-9]{1,5})")
@@ -28,7 +28,7 @@ def _address(value: object) -> Address:
     if isinstance(value, Address):
         return value
     match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
-    if match is None or int(match[3]) > 65535:
+    if match is None or int(match[3]) > 65535 or not is_host(match[1] or match[2]):
         raise ValueError('write an address as "HOST:PORT", IPv6 in brackets, e.g. "127.0.0.1:8080" or "[::1]:8080"')
     return Address(match[1] or match[2], int(match[3]))
 
@@ -49,7 +49,7 @@ def _url(value: str) -> SplitResult | None:
         usable = url.scheme in ("http", "https") and url.hostname and url.port != 0 and "@" not in url.netloc and not url.fragment
     except ValueError:  # a port or an IPv6 address that is none
         return None
-    return url if usable else None
+    return url if usable and is_host(url.hostname or "") else None
 
 
 def _server(value: str) -> str:
@@ -75,6 +75,8 @@ def _origin(value: str) -> str:
 
 def _path(value: Path, info: ValidationInfo) -> Path:
     """A relative path is relative to the configuration file's folder, like that of a ``file:`` reference."""
+    if "\0" in str(value):
+        raise ValueError("contains NUL")
     folder: Path = (info.context or {}).get("folder", Path())
     return folder / value
 

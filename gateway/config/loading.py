@@ -82,6 +82,8 @@ def read(path: Path, *, only: frozenset[str] | None = None) -> Raw:
         raise ConfigError([ConfigProblem("", f"not UTF-8 at byte {error.start}")], source) from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError([ConfigProblem("", f"not TOML: {error}")], source) from None
+    except RecursionError:
+        raise ConfigError([ConfigProblem("", "not TOML that can be read: nested too deeply")], source) from None
     if only is not None:
         raw = {section: values for section, values in raw.items() if section in only}
     problems: list[ConfigProblem] = []
@@ -139,6 +141,8 @@ def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]
             problems.append(ConfigProblem(where, f"{target} cannot be read: {error.strerror}"))
         except UnicodeDecodeError:
             problems.append(ConfigProblem(where, f"{target} is not UTF-8 text"))
+        except ValueError:
+            problems.append(ConfigProblem(where, "the path contains NUL"))
     return value
 
 

@@ -24,3 +24,14 @@ class Rate(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.units}/{_PERIOD_NAMES.get(self.period_ms, f'{self.period_ms} ms')}"
+
+
+def is_host(name: str) -> bool:
+    """Whether a host name can be looked up, or an address: of ``a..b`` or a label of more than 63 bytes (RFC 1035 §2.3.4) Python's resolver
+    raises ``UnicodeError``, which is no ``OSError``.
+    """
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True

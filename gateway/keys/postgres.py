@@ -10,10 +10,11 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, unquote, urlencode, urlsplit
 
 import asyncpg
 
+from gateway.config.values import is_host
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 
 # Strings: asyncpg's classes are generic in its stubs only.
@@ -171,7 +172,9 @@ def _dsn_problem(dsn: str) -> str | None:
     if url.netloc.count("@") > 1 or url.fragment:
         return "has an @ or # that is not percent-encoded"
     for host in hosts.split(",") if hosts else []:
-        port = host.rpartition("]")[2].partition(":")[2]
+        name, _, port = host.rpartition("]")[2].partition(":")
+        if not is_host(unquote(name)):
+            return "has a host name that cannot be looked up"
         if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):
             return "has a port that is not a number from 1 to 65535"
     return None

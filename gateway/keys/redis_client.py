@@ -29,6 +29,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisClusterException, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from gateway.config.values import is_host
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 
 CONNECT_SECONDS = 1.0
@@ -280,6 +281,8 @@ def _address(text: str, default_port: int) -> tuple[str, int]:
     host, _, port = (bracket.removeprefix("["), "", after.removeprefix(":")) if bracket else text.partition(":")
     if not host or (bracket and not text.startswith("[")):
         raise ValueError("a host is missing")
+    if not is_host(host):
+        raise ValueError("a host name cannot be looked up")
     if not port:
         return host, default_port
     if not (port.isascii() and port.isdigit() and 0 < int(port) < 65536):

@@ -23,7 +23,8 @@ def test_a_relay_is_read(url: str, relay: tuple[object, ...], start_tls: bool) -
 
 
 @pytest.mark.parametrize(
-    "url", ["", "mail.example", "http://mail.example", "smtp://", "smtps://h:0", "smtps://h:x", "smtps://h/p", "smtps://:p@h"]
+    "url",
+    ["", "mail.example", "http://mail.example", "smtp://", "smtps://h:0", "smtps://h:x", "smtps://h/p", "smtps://:p@h", "smtps://a..b"],
 )
 def test_what_is_no_relay_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ValueError, match="smtps://USER:PASSWORD@HOST") as refused:

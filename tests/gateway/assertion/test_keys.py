@@ -140,3 +140,35 @@ def test_keys_of_an_earlier_ring_stay_published(tmp_path):
     same = KeyRing(tmp_path, rotate_after_ms=2 * DAY, earlier=ring)
     same.refresh(NOW)
     assert kids(same) == [new, old]
+
+
+def test_keys_of_another_folder_are_published_until_no_assertion_of_theirs_is_valid_and_not_for_ever(tmp_path):
+    earlier = KeyRing(tmp_path / "one", rotate_after_ms=DAY)
+    old = earlier.refresh(NOW)
+    ring = KeyRing(tmp_path / "two", rotate_after_ms=DAY, earlier=earlier)
+    new = ring.refresh(NOW + 1)
+    third = KeyRing(tmp_path / "two", rotate_after_ms=2 * DAY, earlier=ring)
+    third.refresh(NOW + PUBLISHED_AFTER_MS)
+    assert kids(third) == [new.kid, old.kid]
+    third.refresh(NOW + 1 + PUBLISHED_AFTER_MS)
+    assert kids(third) == [new.kid]
+
+
+@pytest.mark.parametrize("reloads", [0, 1, 2])
+def test_a_leaked_key_that_was_deleted_is_published_no_more_whatever_was_reloaded_before(tmp_path, reloads):
+    ring = KeyRing(tmp_path, rotate_after_ms=DAY)
+    leaked = ring.refresh(NOW)
+    for number in range(reloads):
+        ring = KeyRing(tmp_path, rotate_after_ms=DAY + number, earlier=ring)
+        ring.refresh(NOW + number)
+    (file,) = tmp_path.iterdir()
+    file.unlink()
+    fresh = ring.refresh(NOW + 10_000)
+    assert fresh.kid != leaked.kid
+    assert kids(ring) == [fresh.kid]
+
+
+def test_keys_in_memory_sign_on_when_other_settings_are_reloaded():
+    earlier = KeyRing(None, rotate_after_ms=DAY)
+    signing = earlier.refresh(NOW)
+    assert KeyRing(None, rotate_after_ms=2 * DAY, earlier=earlier).refresh(NOW + 1) is signing

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from gateway.config.fields import AddressField, EndpointField, HeaderName, NetworkField, RateField, ServerField
+from gateway.config.fields import AddressField, EndpointField, HeaderName, NetworkField, PathField, RateField, ServerField
 from gateway.config.values import Address, Rate
 
 NO_URLS = [
@@ -19,6 +19,8 @@ NO_URLS = [
     "http://u:p@x",
     "http://@x",
     "http://x:0",
+    "http://a..b",
+    f"http://{'x' * 64}.example:80",
     "http://x:99999",
     "http://[::1",
 ]
@@ -62,7 +64,9 @@ def test_addresses(text, expected):
     assert str(address) == text
 
 
-@pytest.mark.parametrize("text", ["", ":80", "127.0.0.1", "127.0.0.1:", "::1:80", "127.0.0.1:65536", "[::1]", "a b:80", "[x]:1\n"])
+@pytest.mark.parametrize(
+    "text", ["", ":80", "127.0.0.1", "127.0.0.1:", "::1:80", "127.0.0.1:65536", "[::1]", "a b:80", "[x]:1\n", "a..b:80", f"{'x' * 64}:80"]
+)
 def test_what_is_no_address(text):
     with pytest.raises(ValidationError, match="write an address as"):
         TypeAdapter(AddressField).validate_python(text)
@@ -107,3 +111,8 @@ def test_no_text_does_anything_but_parse_or_be_refused(text):
         adapter = TypeAdapter(field)
         with suppress(ValidationError):
             adapter.validate_python(text)
+
+
+def test_a_path_with_nul_is_none():
+    with pytest.raises(ValidationError, match="contains NUL"):
+        TypeAdapter(PathField).validate_python("a\0b")

@@ -109,7 +109,7 @@ def test_whatever_is_wrong_with_a_setting_is_told_in_the_words_of_the_file(file,
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[stores", "not TOML"), ("\x00", "not TOML"), ("a = 1\na = 2", "not TOML")],
+    [("[stores", "not TOML"), ("\x00", "not TOML"), ("a = 1\na = 2", "not TOML"), (f"a = {'[' * 5_000}", "not TOML")],
 )
 def test_a_file_that_is_not_toml_says_where(written, text, message):
     assert message in problems_of(written(text))[""]
@@ -135,10 +135,13 @@ def test_references_are_resolved_from_the_environment_and_from_files(written, tm
 
 
 def test_a_reference_that_leads_nowhere_is_told_once_and_beside_the_rest(written, tmp_path):
-    text = '[stores]\npostgres = "file:nothing"\nredis = "env:GERBANG_TEST_UNSET"\n[vault]\nkeys = "k1:x"\n[limits]\nper_key = 1\n'
+    text = (
+        '[stores]\npostgres = "file:nothing"\nredis = "env:GERBANG_TEST_UNSET"\n[vault]\nkeys = "file:a\\u0000b"\n[limits]\nper_key = 1\n'
+    )
     problems = problems_of(written(text))
     assert problems["stores.postgres"] == f"{tmp_path / 'nothing'} cannot be read: No such file or directory"
     assert problems["stores.redis"] == "the environment variable GERBANG_TEST_UNSET is not set"
+    assert problems["vault.keys"] == "the path contains NUL"
     assert "limits.per_key" in problems
 
 

@@ -19,6 +19,7 @@ from tests.support.stack import TEMPLATE
         ("localhost/db", "does not start with postgresql://"),
         ("mysql://u:hunter2@h/db", "does not start with postgresql://"),
         ("postgresql://u:hunter2@h:port/db", "port that is not a number"),
+        ("postgresql://u:hunter2@a..b/db", "cannot be looked up"),
         ("postgresql://u:hunter2@h:99999/db", "port that is not a number"),
         ("postgresql://u:hunter2@h1:5432,h2:x/db", "port that is not a number"),
         ("postgresql://u:hun@ter2@h/db", "not percent-encoded"),

@@ -37,6 +37,7 @@ from tests.support.redis_topologies import ClusterTopology, SentinelTopology, ru
         ("redis://u:hunter2#@h", "not percent-encoded"),
         ("redis://h:port", "not a number from 1 to 65535"),
         ("redis://h:0", "not a number from 1 to 65535"),
+        ("redis://a..b", "cannot be looked up"),
         ("redis://h/first", "the database is not a number"),
         ("redis://h1,h2", "several hosts need"),
         ("redis://h?nonsense", "not a URL"),
