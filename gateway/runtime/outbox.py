@@ -1,7 +1,8 @@
 """Batches small socket writes of one event-loop iteration.
 
 Between two requests that are ready, the interpreter then stays in the processor's caches instead of being displaced by the kernel's network
-code at each write, and a peer is woken once for several messages: a fifth less processor time per request (tests/bench).
+code at each write, and a peer is woken once for several messages: a fifth less processor time per request (tests/bench). Consecutive writes
+to one transport, as of a session's messages, are joined: one system call.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import structlog
 _log = structlog.get_logger(__name__)
 
 LARGE: Final = 16_384
-"""Size from which data is written immediately, so that little is buffered."""
+"""Size from which data is written immediately, so that little is buffered, and not copied to be joined."""
 
 
 class Outbox:
@@ -37,7 +38,17 @@ class Outbox:
     def flush(self) -> None:
         """Write now; required before a transport is closed. Transports closed meanwhile are skipped."""
         items, self._items = self._items, []
-        for transport, data in items:
+        at, end = 0, len(items)
+        while at < end:
+            transport, data = items[at]
+            at += 1
+            if at < end and items[at][0] is transport:
+                pieces, size = [data], len(data)
+                while at < end and items[at][0] is transport and size + len(items[at][1]) <= LARGE:
+                    pieces.append(items[at][1])
+                    size += len(items[at][1])
+                    at += 1
+                data = b"".join(pieces)
             if not transport.is_closing():
                 try:
                     transport.write(data)

@@ -33,6 +33,18 @@ async def test_small_writes_are_made_at_the_end_of_the_turn_in_their_order() -> 
     assert one.written == [b"a", b"c", b"d"]
 
 
+async def test_writes_that_follow_each_other_are_joined_up_to_the_size_of_a_large_one() -> None:
+    outbox, one, other = Outbox(), Transport(), Transport()
+    for transport, data in ((one, b"a"), (one, b"b"), (one, b"c"), (other, b"d"), (other, b"e"), (one, b"f")):
+        outbox.put(transport, data)
+    half = b"x" * (LARGE // 2)
+    for data in (half, half, b"y"):
+        outbox.put(other, data)
+    outbox.flush()
+    assert one.written == [b"abc", b"f"]
+    assert other.written == [b"de", half + half, b"y"]
+
+
 async def test_a_large_write_waits_for_nothing_but_what_came_before_it() -> None:
     outbox, transport = Outbox(), Transport()
     outbox.put(transport, b"a")
