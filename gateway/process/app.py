@@ -56,8 +56,8 @@ CHANNELS_MS = 2_000
 LOOKUP_SECONDS = 2.0
 """How long PostgreSQL may take to find keys before a waiting request is refused with 503."""
 
-DECISION_US = 200
-"""Approximate microseconds of a decision for a proxy."""
+DECISION_NS = 200_000
+"""Approximate nanoseconds of a decision for a proxy."""
 
 UNSTATED_PEERS = 64
 """Maximum number of proxies that are warned about."""
@@ -172,7 +172,7 @@ class App:
         outcome: Admitted | Refusal
         if self._plane.is_trusted(check.peer):
             if not worker.scheduler.may_run():
-                await worker.scheduler.wait_turn(gate.client(request), DECISION_US)
+                await worker.scheduler.wait_turn(gate.client(request), DECISION_NS)
             outcome, pattern = await decide(gate, request, whole=check.whole)
         else:
             outcome, pattern = IpNotAllowed(f"{check.peer} is not allowed to ask for decisions: it is not in client_ip.trusted_proxies"), ""
@@ -290,7 +290,7 @@ class App:
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()
         scheduler = self._plane.worker.scheduler
-        metrics.turns_waited, metrics.long_turns = scheduler.deferred, scheduler.long_us / 1_000_000
+        metrics.turns_waited, metrics.long_turns = scheduler.deferred, scheduler.long_ns / 1_000_000_000
         metrics.loop_lag[self._worker], self._worst_lag_ms = self._worst_lag_ms, 0
 
     def _measure_lag(self, now_ms: int) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from time import monotonic_ns, thread_time_ns, time_ns
+from time import time_ns
 
 
 def now_ms() -> int:
@@ -15,15 +15,9 @@ def monotonic_ms() -> int:
     return monotonic_ns() // 1_000_000
 
 
-def monotonic_us() -> int:
-    """Monotonic microseconds, for the scheduling of one turn of the event loop."""
-    return monotonic_ns() // 1_000
-
-
-def processor_us() -> int:
-    """Processor time of this thread in microseconds: the cost of a turn of the event loop, independent of other load."""
-    return thread_time_ns() // 1_000
-
-
+monotonic_ns: Callable[[], int] = time.monotonic_ns
+"""Monotonic nanoseconds, for the scheduling of one turn of the event loop."""
+processor_ns: Callable[[], int] = time.thread_time_ns
+"""Processor time of this thread in nanoseconds: the cost of a turn of the event loop, independent of other load."""
 stopwatch: Callable[[], float] = time.perf_counter
 """Seconds of a high-resolution clock, for measuring durations, not for limits."""

@@ -19,20 +19,20 @@ from tests.support.wire import OK, Received, UpstreamSide, recording_upstream
 
 
 class Time:
-    """Both clocks, in microseconds: each item takes as long as it says."""
+    """Both clocks, in nanoseconds: each item takes as long as it says."""
 
     def __init__(self) -> None:
-        self.now_us = 1_000_000
+        self.now_ns = 1_000_000_000
 
-    def passes(self, microseconds: int) -> None:
-        self.now_us += microseconds
+    def passes(self, nanoseconds: int) -> None:
+        self.now_ns += nanoseconds
 
 
 @pytest.fixture
 def time(monkeypatch) -> Time:
     made = Time()
-    monkeypatch.setattr(clock, "monotonic_us", lambda: made.now_us)
-    monkeypatch.setattr(clock, "processor_us", lambda: made.now_us)
+    monkeypatch.setattr(clock, "monotonic_ns", lambda: made.now_ns)
+    monkeypatch.setattr(clock, "processor_ns", lambda: made.now_ns)
     return made
 
 
@@ -43,10 +43,10 @@ class Turns:
         self.done: list[str] = []
         self._time, self._scheduler = time, scheduler
 
-    def wait(self, owner: str, name: str, takes_us: int = 0) -> None:
+    def wait(self, owner: str, name: str, takes_ns: int = 0) -> None:
         def item() -> None:
             self.done.append(name)
-            self._time.passes(takes_us)
+            self._time.passes(takes_ns)
 
         self._scheduler.schedule(owner, item)
 
@@ -60,7 +60,7 @@ class Turns:
 async def test_in_one_turn_there_is_a_share_for_what_comes_at_once(time):
     scheduler = FairScheduler()
     assert scheduler.may_run()
-    time.passes(module.BUDGET_US - 1)
+    time.passes(module.BUDGET_NS - 1)
     assert scheduler.may_run()
     time.passes(1)
     assert not scheduler.may_run()
@@ -71,11 +71,11 @@ async def test_in_one_turn_there_is_a_share_for_what_comes_at_once(time):
 
 async def test_of_a_short_turn_the_processor_time_is_not_read_again(time, monkeypatch):
     read = []
-    monkeypatch.setattr(clock, "processor_us", lambda: read.append(time.now_us) or time.now_us)
+    monkeypatch.setattr(clock, "processor_ns", lambda: read.append(time.now_ns) or time.now_ns)
     scheduler = FairScheduler()
     for _ in range(3):
         assert scheduler.may_run()
-        time.passes(module.TURN_US - 1)
+        time.passes(module.TURN_NS - 1)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
     assert len(read) == 3
@@ -84,7 +84,7 @@ async def test_of_a_short_turn_the_processor_time_is_not_read_again(time, monkey
 async def test_bytes_count_for_what_reading_them_took(time):
     scheduler = FairScheduler()
     assert scheduler.may_run(256)
-    assert not scheduler.may_run(module.BUDGET_US << 11)
+    assert not scheduler.may_run(module.BUDGET_NS << 1)
 
 
 async def test_addresses_take_turns_whoever_has_more_to_ask(time):
@@ -101,7 +101,7 @@ async def test_who_comes_waits_behind_those_who_wait(time):
     scheduler = FairScheduler()
     turns = Turns(time, scheduler)
     for number in range(2):
-        turns.wait("a", f"a {number}", module.BUDGET_US)
+        turns.wait("a", f"a {number}", module.BUDGET_NS)
     assert not scheduler.may_run()
     assert await turns.turn() == ["a 0"]
     assert not scheduler.may_run()
@@ -113,16 +113,16 @@ async def test_who_comes_waits_behind_those_who_wait(time):
 async def test_a_long_turn_is_made_up_for_by_turns_without_strangers(time):
     scheduler = FairScheduler()
     turns = Turns(time, scheduler)
-    turns.wait("a", "long", 3 * module.TURN_US)
+    turns.wait("a", "long", 3 * module.TURN_NS)
     turns.wait("a", "next")
     assert await turns.turn() == ["long"]
     waited = 0
     while not await turns.turn():
-        time.passes(module.TURN_US // 2)
+        time.passes(module.TURN_NS // 2)
         assert not scheduler.may_run()
         waited += 1
     assert waited == 4  # each gives half a turn back of the two that it was too long by
-    assert scheduler.long_us == 0
+    assert scheduler.long_ns == 0
 
 
 async def test_however_long_turns_are_strangers_get_on(time):
@@ -132,13 +132,13 @@ async def test_however_long_turns_are_strangers_get_on(time):
         turns.wait("a", f"item {number}")
     assert len(await turns.turn()) == 3
     turns.wait("a", "late")
-    time.passes(module.LONG_US + 1)
+    time.passes(module.LONG_NS + 1)
     waited = 0
     while not await turns.turn():
-        time.passes(module.LONG_US + 1)
+        time.passes(module.LONG_NS + 1)
         waited += 1
     assert waited == MAX_SKIPPED_TURNS
-    assert scheduler.long_us == (MAX_SKIPPED_TURNS + 1) * (module.LONG_US + 1)
+    assert scheduler.long_ns == (MAX_SKIPPED_TURNS + 1) * (module.LONG_NS + 1)
 
 
 async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watched(time):
@@ -156,16 +156,16 @@ async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watc
     turns.wait("b", "b")
     assert await turns.turn() == ["start"]
     assert await turns.turn() == ["b"]
-    time.passes(module.LONG_US + 1)  # what the start has led to
+    time.passes(module.LONG_NS + 1)  # what the start has led to
     await turns.turn()
-    assert scheduler.long_us == module.LONG_US + 1
+    assert scheduler.long_ns == module.LONG_NS + 1
     turns.wait("c", "c")
     assert await turns.turn() == []
 
 
 async def test_what_awaits_its_turn_is_charged_what_it_will_take_and_may_be_given_up(time):
     scheduler = FairScheduler()
-    first, second, third = (scheduler.wait_turn(owner, module.BUDGET_US) for owner in ("a", "b", "c"))
+    first, second, third = (scheduler.wait_turn(owner, module.BUDGET_NS) for owner in ("a", "b", "c"))
     second.cancel()
     for done in ([True, True, False], [True, True, False], [True, True, True]):
         await asyncio.sleep(0)
@@ -198,7 +198,7 @@ READ = b"GET /read HTTP/1.1\r\nHost: gate\r\n\r\n"
 @pytest.mark.parametrize("connections", [1, 20])
 async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_request(monkeypatch, connections):
     """However many requests of strangers lie in the gate's sockets when a customer's comes, few are answered before it."""
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     async with recording_upstream() as upstream, serving(upstream) as served:
         customer = await served.client()
         assert (await customer.ask(READ)).status == 200
@@ -214,7 +214,7 @@ async def test_a_flood_of_strangers_is_one_item_in_each_turn_of_a_customers_requ
 
 @pytest.mark.parametrize("body", [b"", b"x"])
 async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_their_requests_come(monkeypatch, body):
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
 
     def asked_by(client: str) -> bytes:
         head = b"POST /public HTTP/1.1\r\nHost: gate\r\nX-Forwarded-For: %b\r\nContent-Length: %d\r\n\r\n"
@@ -251,7 +251,7 @@ async def test_a_client_that_goes_before_its_turn_to_be_decided_is_not_decided(m
 
 async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(monkeypatch):
     """What can no longer be held is not read instead: it is cut off behind its first request."""
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     limits = {"body_memory_bytes": 1 << 20, "max_body_bytes": 131_072}
     async with recording_upstream() as upstream, serving(upstream, limits=limits) as served:
         memory = served.plane.worker.memory
@@ -271,7 +271,7 @@ async def test_nor_does_a_flood_get_more_by_having_filled_its_share_of_memory(mo
 @pytest.mark.parametrize("proven", [False, True])
 async def test_small_chunks_are_read_in_slices(monkeypatch, proven):
     """By whoever sends them: what a request costs to read is not decided by who sent the last one."""
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     head = b"POST /trade HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with recording_upstream() as upstream, serving(upstream) as served:
         client = await served.client()
@@ -283,7 +283,7 @@ async def test_small_chunks_are_read_in_slices(monkeypatch, proven):
 
 async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
     """Contents, chunks and heads behind one another, on connections that all wait for their turns."""
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     body = b"POST /public HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000\r\n\r\n" + b"x" * 3_000
     chunks = b"POST /public HTTP/1.1\r\nHost: gate\r\nTransfer-Encoding: chunked\r\n\r\n" + b"5\r\nhello\r\n" * 40 + b"0\r\n\r\n"
     async with recording_upstream() as upstream, serving(upstream) as served:
@@ -297,7 +297,7 @@ async def test_what_waits_is_answered_whole_and_in_its_order(monkeypatch):
 
 
 async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     served_gate = ScriptedGate()
     served_gate.routes[b"open"] = ScriptedRoute("GET /open", scope="public", websocket=True)
     sent = b"".join(frame(BINARY, bytes([number]) * 30_000, mask=b"abcd") for number in range(20))
@@ -320,7 +320,7 @@ async def test_a_tunnel_of_strangers_passes_in_slices_and_whole(monkeypatch):
 
 
 async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_turns(monkeypatch):
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     gone = asyncio.Event()
 
     async def script(side: UpstreamSide, _request: Received) -> None:
@@ -340,7 +340,7 @@ async def test_what_is_sent_behind_a_request_that_has_no_answer_yet_is_read_in_t
 
 
 async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all_the_same(monkeypatch):
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     async with serving() as served:
         client = await served.client()
         client.send(b"POST /nothing HTTP/1.1\r\nHost: gate\r\nContent-Length: 3000000\r\n\r\n" + bytes(3_000_000))
@@ -350,7 +350,7 @@ async def test_who_was_refused_and_goes_on_sending_is_read_in_turns_and_told_all
 
 
 async def test_a_connection_that_waits_for_its_turn_is_not_idle_and_not_late(monkeypatch):
-    monkeypatch.setattr(module, "BUDGET_US", 0)
+    monkeypatch.setattr(module, "BUDGET_NS", 0)
     async with serving(limits={"header_timeout_ms": 100, "idle_timeout_ms": 100}) as served:
         scheduler = served.plane.worker.scheduler
         monkeypatch.setattr(served.plane.worker, "scheduler", held := Held())

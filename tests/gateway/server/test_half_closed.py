@@ -58,8 +58,8 @@ async def half_closing(served: Served, data: bytes, certificate: Path | None) ->
 
 @pytest.fixture(params=["plain", "tls"])
 def pair(request, tmp_path: Path, monkeypatch):
-    for limit in ("BUDGET_US", "TURN_US"):  # what waits for a turn is not answered by then
-        monkeypatch.setattr(fair_scheduler, limit, 60_000_000)
+    for limit in ("BUDGET_NS", "TURN_NS"):  # what waits for a turn is not answered by then
+        monkeypatch.setattr(fair_scheduler, limit, 60_000_000_000)
     return self_signed(tmp_path, "gate.example") if request.param == "tls" else None
 
 

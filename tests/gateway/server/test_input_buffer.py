@@ -8,7 +8,7 @@ import pytest
 
 from gateway.http1.body import Memory
 from gateway.server import fair_scheduler
-from gateway.server.fair_scheduler import BUDGET_US, FairScheduler
+from gateway.server.fair_scheduler import BUDGET_NS, FairScheduler
 from gateway.server.input_buffer import FREE_BACKLOG, InputBuffer
 
 OWNER = "198.51.100.7"
@@ -69,7 +69,7 @@ def buffer(memory, transport) -> InputBuffer:
 
 
 async def test_who_has_proven_a_key_needs_no_turn(buffer):
-    too_much = BUDGET_US << 12
+    too_much = BUDGET_NS << 2
     assert not buffer.may_process(too_much)
     buffer.authenticated = True
     assert buffer.may_process(too_much)
@@ -100,7 +100,7 @@ async def test_what_comes_while_it_waits_can_be_a_lot(buffer, transport):
 
 
 async def test_it_is_not_read_between_two_turns_that_it_waits_for(buffer, transport, monkeypatch):
-    monkeypatch.setattr(fair_scheduler, "BUDGET_US", 0)  # one item in a turn
+    monkeypatch.setattr(fair_scheduler, "BUDGET_NS", 0)  # one item in a turn
     buffer.data = A_LOT
     buffer.wait_turn(turn(buffer, A_LOT))
     await asyncio.sleep(0)

@@ -556,7 +556,7 @@ def _reason(found: tuple[int, str]) -> str:
 
 async def test_messages_of_who_has_proven_nothing_are_read_one_in_a_turn_when_there_is_time_for_no_more(monkeypatch):
     """What came at once is read over several turns, between which everybody else has theirs."""
-    monkeypatch.setattr(fair_scheduler, "BUDGET_US", 0)
+    monkeypatch.setattr(fair_scheduler, "BUDGET_NS", 0)
     message = json.dumps({"id": 1, "method": "x", "params": {"a": "b" * 3_000}}).encode()
     async with conversation() as talk:
         client, _ = await talk.open("binance")
@@ -571,7 +571,7 @@ async def test_messages_of_who_has_proven_nothing_are_read_one_in_a_turn_when_th
 
 
 async def test_messages_of_who_has_proven_a_key_wait_for_no_turn_until_one_is_refused(monkeypatch, dialect):
-    monkeypatch.setattr(fair_scheduler, "BUDGET_US", 0)
+    monkeypatch.setattr(fair_scheduler, "BUDGET_NS", 0)
     async with conversation(RECORD) as talk:
         client, service = await talk.open(dialect)
         client.send(log_in(RECORD, dialect))
@@ -590,7 +590,7 @@ async def test_messages_of_who_has_proven_a_key_wait_for_no_turn_until_one_is_re
 
 
 async def test_behind_a_refused_message_others_wait_for_turns_though_it_is_not_told_yet(monkeypatch):
-    monkeypatch.setattr(fair_scheduler, "BUDGET_US", 0)
+    monkeypatch.setattr(fair_scheduler, "BUDGET_NS", 0)
     async with conversation(RECORD) as talk:
         client, service = await talk.open("binance")
         client.send(log_in(RECORD, "binance"))
@@ -627,7 +627,7 @@ async def test_refusals_that_a_key_answers_for_are_bounded_by_its_limits_alone(m
 
 async def test_nothing_is_decided_any_more_once_the_service_has_gone(monkeypatch):
     """Nor sent behind the end: what others are sent in that turn is not lost for it."""
-    monkeypatch.setattr(fair_scheduler, "BUDGET_US", 0)
+    monkeypatch.setattr(fair_scheduler, "BUDGET_NS", 0)
     failed: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: failed.append(context))
     async with conversation() as talk:
