@@ -13,8 +13,8 @@ from gateway.admission.dialects import Dialect
 from gateway.admission.dialects.base import invalid, shown
 from gateway.admission.rules import rate_limited
 from gateway.errors import InvalidCredentials, RateLimited, Refusal, Requester
-from gateway.http1.answer import status_line
 from gateway.http1.message import Answer
+from gateway.http1.response import status_line
 
 EXPLAINED_LATER: Final = "too many requests are refused at the moment for each to be explained: send one alone, and its answer says why"
 THROTTLED: Final = "per_ip_failures"

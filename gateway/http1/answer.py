@@ -2,13 +2,13 @@
 
 from collections.abc import Collection, Iterable
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Final
 
 from gateway.http1.cors import REPLACED
+from gateway.http1.framing import NO_OPTIONS
 from gateway.http1.message import Answer
 from gateway.http1.request_head import METHODS
-from gateway.http1.response import RATE_LIMIT, ResponseHead
+from gateway.http1.response import RATE_LIMIT, ResponseHead, status_line
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 OPTIONS: Final = Answer(200, ((b"allow", METHODS),), b"")
@@ -18,12 +18,6 @@ _CLOSE: Final = b"connection: close\r\n\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n\r\n"
 END: Final = b"\r\n"
 _WITHOUT_CONTENT = frozenset({204, 304})
-
-STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-def status_line(status: int) -> bytes:
-    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 class DateLine:
@@ -75,15 +69,10 @@ def relayed(  # noqa: PLR0917  # in the order in which they are written
     :param cors: CORS field lines, which replace the upstream's
     """
     kept = head.rendered
-    if cors:
-        drop = head.named | REPLACED | RATE_LIMIT if more else head.named | REPLACED
-        kept = b"\r\n".join([*without(head.lines, drop), cors])
-        return b"".join((status_line(head.status), kept, b"" if head.dated else date, more, framing, end))
-    if head.named or (head.limited and more):
-        kept = b"\r\n".join([*without(head.lines, head.named | RATE_LIMIT if more else head.named), b""])
-    if not head.dated:
-        kept += date
-    return b"".join((STATUS_LINES.get(head.status) or status_line(head.status), kept, more, framing, end))
+    if cors or head.named or (head.limited and more):
+        drop = head.named | (REPLACED if cors else NO_OPTIONS) | (RATE_LIMIT if more else NO_OPTIONS)
+        kept = status_line(head.status) + b"\r\n".join([*without(head.lines, drop), cors])
+    return b"".join((kept, b"" if head.dated else date, more, framing, end))
 
 
 def interim(head: ResponseHead) -> bytes:

@@ -67,10 +67,11 @@ class RequestReader(Reader):
         if not self._held:
             for shape in self._shapes:
                 if shape.recognizes(data) and shape.size <= max_bytes:
-                    self.line, self.fields, self.framing, self.shape = shape.line, shape.fields, shape.framing, shape
-                    self._special = None  # the framing does not belong to the fields read last
+                    self.line, self.fields = shape.line, shape.fields
                     self.rest = data[shape.size :] if len(data) > shape.size else b""
-                    self._strange = 0
+                    if self.shape is not shape:
+                        self.shape, self.framing, self._strange = shape, shape.framing, 0
+                        self._special = None  # the framing does not belong to the fields read last
                     if shape.framing.length:
                         self._begin_content(shape.framing.length, max_bytes, padded=False)
                     else:

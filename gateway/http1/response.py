@@ -1,6 +1,7 @@
 """Parses an upstream's response head, with the framing checks that llhttp omits (RFC 9112 §6). Pure."""
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 from gateway.http1.framing import (
@@ -25,8 +26,13 @@ RATE_LIMIT = frozenset({
 })  # fmt: skip
 """Fields that report the gate's limits; an upstream's own are removed if the gate sends them."""
 
+STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 _VERSIONS = (b"HTTP/1.1 ", b"HTTP/1.0 ")
 _ZERO = ord("0")
+
+
+def status_line(status: int) -> bytes:
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
 class Unframable(Exception):
@@ -45,8 +51,8 @@ class ResponseHead:
         self.status = status
         self.lines = lines
         """The field lines as received, without hop-by-hop fields and those that frame the content."""
-        self.rendered = b"\r\n".join([*lines, b""])
-        """The same, each ended by CRLF."""
+        self.rendered = status_line(status) + b"\r\n".join([*lines, b""])
+        """The status line and the same, each ended by CRLF."""
         self.length = length
         """Length of the content, or :data:`CHUNKED`, or :data:`UNTIL_CLOSE`; 0 if the status or the method allows none."""
         self.framing = framing

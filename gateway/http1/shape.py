@@ -37,9 +37,10 @@ class Shape:
         """The text before the first value."""
         places = indices if line.query is None else [_IN_LINE, *indices]
         self._rest = [
-            (part, len(part), _IN_QUERY if place == _IN_LINE else _VISIBLE, place) for part, place in zip(parts[1:], places, strict=True)
+            (part, len(part), _IN_QUERY if place == _IN_LINE else _VISIBLE, place, b"" if place == _IN_LINE else fields[place][0])
+            for part, place in zip(parts[1:], places, strict=True)
         ]
-        """For each value: the text after it, that text's size, the value's allowed characters, and the index of its field."""
+        """For each value: the text after it, that text's size, the value's allowed characters, and index and name of its field."""
         self._line = line
         self._fields = fields
         """The fields, with empty values where they change."""
@@ -64,7 +65,7 @@ class Shape:
             return True
         fields, sizes, line = self._fields[:], self._sizes, self._line
         at = len(begun)
-        for number, (part, length, allowed, place) in enumerate(self._rest):
+        for number, (part, length, allowed, place, name) in enumerate(self._rest):
             end = at + sizes[number]
             after = end + length
             # The first byte of the part ends the value: no value contains that byte, which is checked below.
@@ -80,15 +81,15 @@ class Shape:
             if place == _IN_LINE:
                 line = RequestLine(line.method, line.path + b"?" + value, http10=False)
             else:
-                fields[place] = (fields[place][0], value)
+                fields[place] = (name, value)
             at = after
         self.line, self.fields, self.size = line, fields, at
         return True
 
     def forwarded(self, drop: frozenset[bytes]) -> bytes:
-        """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, which must include :data:`CHANGING`."""
+        """See :func:`gateway.http1.headers.request_lines`; rendered once for each ``drop``, without those that ``Connection`` names."""
         if self._drop is not drop:
-            self._forwarded = request_lines(self._fields, drop | CHANGING)
+            self._forwarded = request_lines(self._fields, drop | CHANGING | self.framing.named)
             self._drop = drop
         return self._forwarded
 

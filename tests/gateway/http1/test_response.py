@@ -11,6 +11,8 @@ from gateway.http1.framing import CHUNKED, UNTIL_CLOSE
 from gateway.http1.response import RATE_LIMIT, Unframable, known_head, read_head
 from tests.support.inside import RESPONSE_FIELDS, RESPONSE_HEADS
 
+OK = b"HTTP/1.1 200 OK\r\n"
+
 
 def head(*lines: bytes, version: bytes = b"HTTP/1.1", status: int = 200) -> bytes:
     return version + b" %d OK\r\n" % status + b"".join(line + b"\r\n" for line in lines) + b"\r\n"
@@ -101,15 +103,15 @@ def test_what_cannot_be_framed_beyond_doubt_is_refused_with_its_reason(raw: byte
 @pytest.mark.parametrize(
     ("lines", "attributes"),
     [
-        ((), {"dated": False, "limited": False, "upgrade": b"", "named": frozenset(), "rendered": b"", "status": 200}),
-        ((b"Date: Thu, 01 Jan 1970 00:00:00 GMT",), {"dated": True, "rendered": b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"}),
+        ((), {"dated": False, "limited": False, "upgrade": b"", "named": frozenset(), "rendered": OK, "status": 200}),
+        ((b"Date: Thu, 01 Jan 1970 00:00:00 GMT",), {"dated": True, "rendered": OK + b"Date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"}),
         ((b"Date: x", b"Connection: Date"), {"dated": False, "named": frozenset({b"date"})}),
-        ((b"Connection: close", b"X-A: 1", b"X-B:2"), {"named": frozenset(), "rendered": b"X-A: 1\r\nX-B:2\r\n"}),
+        ((b"Connection: close", b"X-A: 1", b"X-B:2"), {"named": frozenset(), "rendered": OK + b"X-A: 1\r\nX-B:2\r\n"}),
         ((b"Connection: X-A", b"Connection: X-B"), {"named": frozenset({b"x-a", b"x-b"})}),
         ((b"Content-Length:\t7 ", b"Connection: X-A"), {"keep_alive": True, "framing": b"content-length: 7\r\n"}),
-        ((b"Upgrade: WebSocket",), {"upgrade": b"websocket", "rendered": b""}),
+        ((b"Upgrade: WebSocket",), {"upgrade": b"websocket", "rendered": OK}),
         ((b"Upgrade: websocket", b"Upgrade: websocket"), {"upgrade": b"repeated"}),
-        *[((name.title() + b": 1",), {"limited": True, "rendered": name.title() + b": 1\r\n"}) for name in sorted(RATE_LIMIT)],
+        *[((name.title() + b": 1",), {"limited": True, "rendered": OK + name.title() + b": 1\r\n"}) for name in sorted(RATE_LIMIT)],
     ],
 )
 def test_what_else_a_head_says(lines: tuple[bytes, ...], attributes: dict[str, object]) -> None:

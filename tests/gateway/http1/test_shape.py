@@ -62,6 +62,13 @@ def test_the_second_head_of_a_shape_is_known(head: bytes) -> None:
     assert reader.shape.forwarded(DROP | {b"accept"}) == request_lines(fresh[6], DROP | {b"accept"}), "another configuration"
 
 
+def test_a_field_that_connection_names_is_not_forwarded_from_a_known_head_either() -> None:
+    head = b"GET / HTTP/1.1\r\nHost: gate.test\r\nAccept: a/b\r\nAccept-Language: id\r\nConnection: Accept-Language\r\n\r\n"
+    reader = acquainted(head, head)
+    assert reader.shape is not None
+    assert reader.shape.forwarded(DROP) == b"accept: a/b\r\n"
+
+
 @given(st.sampled_from(HEADS), st.data())
 def test_whatever_is_changed_in_a_known_head_it_reads_as_it_does_to_a_stranger(head: bytes, data: Any) -> None:
     start = data.draw(st.integers(0, len(head)))
