@@ -151,10 +151,12 @@ class Gate:
         :raises Refusal: the request is refused
         :raises KeyNeeded: the key must be fetched first; nothing has been charged
         """
-        client = self._client_ip.of(inbound if isinstance(inbound, Request) else request_of(inbound))
+        client = self._client_ip.direct.get(inbound.peer) or self._client_ip.of(request_of(inbound))
         if route.scope == "public":
-            self._check_public(client, inbound, route)
-            return Admitted(route, None, client.address, b"", None, None, None, client.secure)
+            address, now_ms = client.address or inbound.peer, self._monotonic_ms()
+            if not self._public.admits(address, route.weight, self._address_rate, now_ms):
+                raise self._over_address_limit(address, route, now_ms)
+            return Admitted(route, None, client.address, client.secure)
         authentication = self._authentication
         principal: Principal | None = None
         claimed = ""
@@ -243,16 +245,15 @@ class Gate:
             lines = (allowances.default if principal.tier is None else allowances.of(principal)).lines(charge)
         else:
             lines = self._accounting.lines(principal, charge, route if weighed else None, inbound.received_ms, now_ms)
-        return Admitted(route, principal.identity, client.address, lines, claim, principal.expires_ms, principal, client.secure, weighed)
+        return Admitted(route, principal.identity, client.address, client.secure, lines, claim, principal.expires_ms, principal, weighed)
 
-    def _check_public(self, client: ClientAddress, inbound: Inbound, route: Route) -> None:
-        """:raises RateLimited: too many requests to public routes from this address"""
-        address, rate, now_ms = client.address or inbound.peer, self._address_rate, self._monotonic_ms()
-        if not self._public.admits(address, route.weight, rate, now_ms):
-            wait_ms = self._public.wait_ms(address, route.weight, rate, now_ms)
-            refusal = rules.over_limit(f"{rate} per IP address", route.weight, wait_ms, "per_address")
-            refusal.requester = Requester(None, None, address)
-            raise refusal
+    def _over_address_limit(self, address: str, route: Route, now_ms: int) -> Refusal:
+        """The refusal of one of too many requests to public routes from this address."""
+        rate = self._address_rate
+        wait_ms = self._public.wait_ms(address, route.weight, rate, now_ms)
+        refusal = rules.over_limit(f"{rate} per IP address", route.weight, wait_ms, "per_address")
+        refusal.requester = Requester(None, None, address)
+        return refusal
 
     def _charge(self, principal: Principal, route: Route, now_ms: int) -> Charge:
         """Charge the key and its account.

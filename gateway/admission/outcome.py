@@ -45,15 +45,16 @@ class Admitted:
     __slots__ = ("answer_headers", "client_ip", "expires_ms", "identity", "principal", "replay", "route", "secure", "weighed")
 
     def __init__(  # noqa: PLR0917  # in the order of its story, by position, where it is made
-        self, route: Route, identity: Identity | None, client_ip: str, answer_headers: bytes = b"", replay: Claim | None = None,
-        expires_ms: int | None = None, principal: Principal | None = None, secure: bool | None = None,
-        weighed: bool = False,
+        self, route: Route, identity: Identity | None, client_ip: str, secure: bool | None = None, answer_headers: bytes = b"",
+        replay: Claim | None = None, expires_ms: int | None = None, principal: Principal | None = None, weighed: bool = False,
     ) -> None:  # fmt: skip
         self.route = route
         self.identity = identity
         """``None`` on a public route."""
         self.client_ip = client_ip
         """In canonical text; ``""`` when it could not be determined (then no key with an allowlist comes this far)."""
+        self.secure = secure
+        """Whether the client used TLS, per a trusted proxy; ``None``: per the connection itself."""
         self.answer_headers = answer_headers
         """Rendered ``RateLimit-*`` field lines for the answer."""
         self.replay = replay
@@ -62,5 +63,3 @@ class Admitted:
         self.principal = principal
         self.weighed = weighed
         """Whether the answer reports weight and orders as Binance's clients expect."""
-        self.secure = secure
-        """Whether the client used TLS, per a trusted proxy; ``None``: per the connection itself."""

@@ -14,6 +14,8 @@ from gateway.forward.upstream_server import UpstreamServer
 from gateway.http1.response import ResponseHead
 from gateway.runtime import clock
 
+HOST: Final = 4
+"""Index of the piece of a request that is replaced by the chosen server's Host line."""
 IDEMPOTENT: Final = frozenset({b"GET", b"HEAD", b"OPTIONS", b"PUT", b"DELETE"})
 UNKNOWN: Final = (
     ". It may have been executed: before you send it again, check its outcome, for example by its client order id"
@@ -25,8 +27,7 @@ UNKNOWN: Final = (
 class Call(Waiter):
     """See the module.
 
-    :param parts: the request's bytes; the second is a placeholder for the chosen server's Host line; the last one is the whole
-        content, or ``b""`` when it is streamed
+    :param parts: the request's bytes, with a placeholder at :data:`HOST`; the last one is the whole content, or ``b""`` when it is streamed
     :param streamed: content comes through :meth:`feed`, so it cannot be sent twice
     :param upgrade: whether a 101 is expected
     :param once: never sent again once a byte of it was sent, whatever its method
@@ -94,7 +95,7 @@ class Call(Waiter):
         self.connection = connection
         self.sent_at = clock.stopwatch()
         if self.server is not None:
-            self._parts[1] = self.server.host_line
+            self._parts[HOST] = self.server.host_line
         connection.begin(self, b"".join(self._parts))
         if self._pending is not None:
             pending, self._pending = self._pending, None
@@ -122,7 +123,7 @@ class Call(Waiter):
             self.server.forget(self)
         self._leave_server()
 
-    def finished(self) -> None:
+    def finished(self, last: bytes) -> None:
         server, self.server, self.connection = self.server, None, None
         if server is not None:
             server.active -= 1
@@ -131,7 +132,7 @@ class Call(Waiter):
                 condition.succeeded()
             if self.held:
                 server.release_share(self)
-        self.receiver.response_end()
+        self.receiver.response_end(last)
 
     def switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
         """The connection has become a tunnel, which counts as one request on its server until it is closed."""

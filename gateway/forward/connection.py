@@ -58,9 +58,8 @@ class UpstreamConnection(UpstreamEnd):
         "_paused",
         "_poll",
         "_reader",
-        "_received",
-        "_reused",
         "_tunnelling",
+        "_untouched",
         "call",
         "deadline_ms",
         "server",
@@ -74,7 +73,9 @@ class UpstreamConnection(UpstreamEnd):
         self.deadline_ms = NEVER
         self.transport: asyncio.Transport = cast("asyncio.Transport", None)
         self._poll: select.poll | None = None
-        self._reused = self._paused = self._tunnelling = False
+        self._paused = self._tunnelling = False
+        self._untouched = False
+        """Whether nothing has been received since it was idle: if it is lost now, the server was probably closing it."""
         self._reader = ResponseReader()
 
     # -- called by the pool and the call
@@ -82,7 +83,6 @@ class UpstreamConnection(UpstreamEnd):
     def begin(self, waiter: Waiter, request: bytes) -> None:
         self.call = waiter
         self._head: ResponseHead | None = None
-        self._received = False
         self._reader.begin(waiter.head_only, waiter.upgrade)
         server = self.server
         self.deadline_ms = server.ticker.now_ms + server.response_timeout_ms if waiter.whole else NEVER
@@ -117,7 +117,7 @@ class UpstreamConnection(UpstreamEnd):
         """Keep the connection idle until ``until_ms``."""
         if self._paused:
             self.resume()
-        self._reused = True
+        self._untouched = True
         self.deadline_ms = until_ms
 
     def abandon(self) -> None:
@@ -144,14 +144,14 @@ class UpstreamConnection(UpstreamEnd):
         self.transport = cast("asyncio.Transport", transport)
 
     def data_received(self, data: bytes) -> None:
-        if self.tunnel is not None:
-            self.tunnel.upstream_data(data)
-            return
         call = self.call
         if call is None:
-            self.transport.abort()
+            if self.tunnel is not None:
+                self.tunnel.upstream_data(data)
+            else:
+                self.transport.abort()
             return
-        self._received = True
+        self._untouched = False
         reader = self._reader
         try:
             reader.feed(data)
@@ -171,16 +171,14 @@ class UpstreamConnection(UpstreamEnd):
                 return
             self._head = head
             call.receiver.response_head(head)
-        if reader.content:
-            call.receiver.response_data(reader.content)
         if reader.ended:
-            self._finish(not reader.rest)  # bytes behind it would be an unsolicited response
+            self._finish(reader.content, not reader.rest)  # bytes behind it would be an unsolicited response
         else:
-            self._more()
+            self._more(reader.content)
 
     def eof_received(self) -> None:
         if self.call is not None and self._reader.end_of_input():
-            self._finish(False)
+            self._finish(b"", False)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.server.gone(self)
@@ -191,8 +189,8 @@ class UpstreamConnection(UpstreamEnd):
         if tunnel is not None:
             tunnel.upstream_closed()
         elif call is not None:
-            reused = self._reused and not self._received
-            call.lost(f"connection lost: {exc or 'closed by the server'}", kind="broken", reused=reused, head_seen=self._head is not None)
+            why = f"connection lost: {exc or 'closed by the server'}"
+            call.lost(why, kind="broken", reused=self._untouched, head_seen=self._head is not None)
 
     def pause_writing(self) -> None:
         if self.tunnel is not None:
@@ -215,18 +213,18 @@ class UpstreamConnection(UpstreamEnd):
         server = self.server
         return server.ticker.now_ms + (server.response_timeout_ms if self._head is None else server.stream_idle_timeout_ms)
 
-    def _more(self) -> None:
+    def _more(self, content: bytes) -> None:
         if self.deadline_ms != NEVER:
             self.deadline_ms = self._response_deadline()
         if self.call is not None:
-            self.call.receiver.response_flush()
+            self.call.receiver.response_data(content)
 
-    def _finish(self, reusable: bool) -> None:
+    def _finish(self, last: bytes, reusable: bool) -> None:
         call, self.call = self.call, None
         if call is None or self._head is None:
             return
         self.server.release(self, reusable and self._head.keep_alive and call.whole and not call.last)
-        call.finished()
+        call.finished(last)
 
     def _switch(self, call: Waiter, head: ResponseHead, rest: bytes) -> None:
         self.deadline_ms = NEVER

@@ -68,15 +68,14 @@ class Receiver(ABC):
 
     @abstractmethod
     def response_data(self, data: bytes) -> None:
-        """Content, coding removed; to be kept until :meth:`response_flush` or :meth:`response_end`."""
+        """The content of one network read, coding removed; ``b""`` if it brought the head alone. More will follow."""
 
     @abstractmethod
-    def response_flush(self) -> None:
-        """All data of one network read has been handed over; more will follow."""
+    def response_end(self, last: bytes) -> None:
+        """The response is complete.
 
-    @abstractmethod
-    def response_end(self) -> None:
-        """The response is complete."""
+        :param last: the last of its content; ``b""`` if all of it was handed over before
+        """
 
     @abstractmethod
     def response_switched(self, head: ResponseHead, connection: UpstreamEnd, rest: bytes) -> None:
@@ -143,8 +142,11 @@ class Waiter(ABC):
         """The connection has become a tunnel."""
 
     @abstractmethod
-    def finished(self) -> None:
-        """The response is complete, and the connection released."""
+    def finished(self, last: bytes) -> None:
+        """The response is complete, and the connection released.
+
+        :param last: the last of its content
+        """
 
     @abstractmethod
     def lost(self, reason: str, *, kind: str, reused: bool, head_seen: bool) -> None:

@@ -69,11 +69,12 @@ class ClientIpRule:
         self._name = header.lower().encode("ascii")
         self._form = form or _FORMS.get(self._name)
         self._hops = _LISTS.get(self._name)
-        self._direct: dict[str, ClientAddress] = {}
+        self.direct: dict[str, ClientAddress] = {}
+        """Clients by peer, where the peer is not a trusted proxy: :meth:`of` for any request from it, once it has been called."""
 
     def of(self, request: Request) -> ClientAddress:
         """Determine the client IP. Header fields are read only if the peer is a trusted proxy."""
-        client = self._direct.get(request.peer)
+        client = self.direct.get(request.peer)
         return client if client is not None else self._of(request)
 
     def _of(self, request: Request) -> ClientAddress:
@@ -85,9 +86,9 @@ class ClientIpRule:
             client.secure = self._reported_scheme(request)
             return client
         client = ClientAddress(peer, "") if peer is not None else ClientAddress("", "the connection has no IP address")
-        if len(self._direct) >= _PEERS:
-            self._direct.clear()
-        self._direct[request.peer] = client
+        if len(self.direct) >= _PEERS:
+            self.direct.clear()
+        self.direct[request.peer] = client
         return client
 
     def as_sent(self, request: Request) -> Request:

@@ -186,7 +186,10 @@ class ClientConnection(ClientEnd):
             self._reset_deadline()
             self._exchange.resume()
         elif self._state == WAITING:
-            self._next()
+            if self._worker.draining and not self._input.data:  # draining began while the answer was unread
+                self.close()
+            else:
+                self._next()
 
     # -- states
 
@@ -291,8 +294,8 @@ class ClientConnection(ClientEnd):
             line.method, line.target, line.path, line.query, fields, b"", self.peer, self.secure, clock.now_ms(), worker.next_request_id(),
             self.believed, reader.shape,
         )  # fmt: skip
-        buffer = self._input
-        buffer.data = reader.rest
+        buffer, rest = self._input, reader.rest
+        buffer.data = rest
         self._serving = serving = worker.serving
         self._exchange = exchange = Exchange(worker, serving, self, request, reader.framing)
         if reader.ended:
@@ -301,11 +304,11 @@ class ClientConnection(ClientEnd):
             else:
                 self._state, self.deadline_ms = WAITING, NEVER  # as _enter does: the common case
             exchange.start()
-            if self._state == WAITING and len(buffer.data) > FREE_BACKLOG:
+            if rest and self._state == WAITING and len(buffer.data) > FREE_BACKLOG:
                 self._charge_or_abort()
         else:
             self._enter(BODY)
-            exchange.start(len(buffer.data))
+            exchange.start(len(rest))
             if buffer.data:
                 self._process_buffer(turn=buffer.authenticated)
 
@@ -362,9 +365,9 @@ class ClientConnection(ClientEnd):
     def needs_own_turn(self) -> bool:
         return self.shared and not self._input.authenticated
 
-    def finish(self, keep_alive: bool) -> None:
-        exchange, self._exchange = self._exchange, None
-        self._input.authenticated = exchange is not None and exchange.authenticated
+    def finish(self, keep_alive: bool, authenticated: bool) -> None:
+        self._exchange = None
+        self._input.authenticated = authenticated
         if not keep_alive or self._worker.draining:
             if self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
                 self.close()
@@ -375,15 +378,13 @@ class ClientConnection(ClientEnd):
         # else the next request is read once the client has read this answer
 
     def _next(self) -> None:
-        worker = self._worker
+        worker, buffer = self._worker, self._input
         self._serving = serving = worker.serving
         self._state, self.deadline_ms = IDLE, worker.ticker.now_ms + serving.idle_timeout_ms  # as _enter does
-        if self._input.paused:
-            self._input.resume()
-        if self._input.data:
+        if buffer.paused:
+            buffer.resume()
+        if buffer.data:
             self._process_buffer()
-        elif worker.draining:  # draining began while the answer was unread
-            self.close()
 
     def pause_reading(self) -> None:
         self._input.pause()

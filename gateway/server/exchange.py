@@ -10,7 +10,7 @@ The phases are listed in ``phases``.
 import structlog
 
 from gateway.admission.brief import BriefRefusal
-from gateway.admission.driver import Pending, confirm, drive, fetch_and_retry
+from gateway.admission.driver import Pending, claim, confirm, fetch_and_retry, look_up
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, Refusal, UpstreamUnavailable
@@ -47,8 +47,8 @@ class Exchange(Receiver):
     """
 
     __slots__ = (
-        "_admitted", "_buffer", "_call", "_chunked", "_connection", "_framing", "_keep_alive", "_logged", "_out", "_pending", "_place",
-        "_request", "_route", "_serving", "_trace", "_whole", "_worker", "authenticated", "phase", "streamed",
+        "_admitted", "_buffer", "_call", "_chunked", "_connection", "_framing", "_keep_alive", "_logged", "_pending", "_place",
+        "_request", "_route", "_serving", "_trace", "_unsent", "_whole", "_worker", "authenticated", "phase", "streamed",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerState, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:
@@ -64,7 +64,8 @@ class Exchange(Receiver):
         self._call: Call | None = None
         self._place: Place | None = None
         self._buffer: BodyBuffer | None = None
-        self._out: list[bytes] = []
+        self._unsent = b""
+        """The head of the answer, until it is written together with the first content."""
         self._logged: tuple[int, float, float] | None = None
         self._trace: Trace | None = None
         self.phase = RECEIVING
@@ -82,16 +83,13 @@ class Exchange(Receiver):
 
         :param arrived: bytes already received behind it
         """
-        if self._request.target == b"*":
-            self._answer(answer.OPTIONS)
-            return
-        cors = self._serving.cors
-        if cors is not None and (allowed := cors.preflight(self._request)) is not None:
-            self._answer(allowed)
+        request, serving = self._request, self._serving
+        if request.method == b"OPTIONS" and (own := _own_options(request, serving)) is not None:
+            self._answer(own)
             return
         try:
-            self._route = route = self._serving.gate.route(self._request)
-            if self._framing.upgrade and route.websocket:
+            self._route = route = serving.gate.route(request)
+            if route.websocket and self._framing.upgrade:
                 self._keep_alive = False  # whatever the answer: the bytes behind a handshake may be frames
             if self._whole:
                 if self._connection.shared:
@@ -191,19 +189,26 @@ class Exchange(Receiver):
             self._decide()
 
     def _decide(self) -> None:
-        if self._route is None:
+        """Decide, at once unless a key must be looked up or the signature claimed first."""
+        gate, request, route = self._serving.gate, self._request, self._route
+        if route is None:
             return
         try:
-            decided = drive(self._serving.gate, self._request, self._route, self._decided)
-            if isinstance(decided, Admitted):
-                self._on_admitted(decided)
-            elif isinstance(decided, BriefRefusal):
+            decided = gate.decide(request, route)
+            if isinstance(decided, BriefRefusal):
                 self._refuse_briefly(decided)
+            elif decided.replay is None:
+                self._on_admitted(decided)
             else:
-                self._pending = decided
-                self.phase = DECIDING
+                self._wait_for(claim(gate, request, decided, self._decided))
+        except KeyNeeded as needed:
+            self._wait_for(look_up(gate, request, route, needed, self._decided))
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(error)
+
+    def _wait_for(self, pending: Pending) -> None:
+        self._pending = pending
+        self.phase = DECIDING
 
     def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
         """Continue with the outcome of a decision that had to wait."""
@@ -221,21 +226,14 @@ class Exchange(Receiver):
     # -- forwarding
 
     def _on_admitted(self, admitted: Admitted) -> None:
+        """Forward the request, unless the gate answers it itself."""
         self._admitted = admitted
         self.authenticated = admitted.identity is not None
-        route, serving = admitted.route, self._serving
+        request, route, serving, framing = self._request, admitted.route, self._serving, self._framing
         self._worker.metrics.admitted[route.pattern] += 1
         if route.builtin:
-            if serving.tracing is not None:
-                self._begin_trace(serving.tracing)
-            given = serving.gate.answer(admitted, self._request)
-            self._end_trace(status=given.status)
-            self._answer(given, more=admitted.answer_headers)
-        else:
-            self._forward(admitted)
-
-    def _forward(self, admitted: Admitted) -> None:
-        request, route, serving = self._request, admitted.route, self._serving
+            self._answer_itself(admitted)
+            return
         pool = serving.pools.get(route.upstream)
         if pool is None:
             raise UpstreamUnavailable("this service is not configured", reason=f"no pool {route.upstream!r}")
@@ -245,17 +243,25 @@ class Exchange(Receiver):
                 return
             request = request.replace(headers=one_hop_less(request.headers, hops))
         trace = self._begin_trace(serving.tracing) if serving.tracing is not None else None
-        switching = route.websocket and bool(self._framing.upgrade) and request.method == b"GET"
-        parts = upstream_request.parts(request, self._framing, serving, admitted, pool, self._connection, trace, self.streamed, switching)
+        switching = route.websocket and bool(framing.upgrade) and request.method == b"GET"
+        parts = upstream_request.parts(request, framing, serving, admitted, pool, self._connection, trace, self.streamed, switching)
         client = admitted.client_ip or request.peer
         if switching:
             key_id = admitted.identity.key_id if admitted.identity is not None else ""
             self._place = self._worker.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        last = self._framing.length != 0 and upstream_request.is_last(request.method, self._framing)
+        last = framing.length != 0 and upstream_request.is_last(request.method, framing)
         self._call = call = Call(pool, self, request.method, parts, self.streamed, switching, once, last, client)
         call.start()
+
+    def _answer_itself(self, admitted: Admitted) -> None:
+        serving = self._serving
+        if serving.tracing is not None:
+            self._begin_trace(serving.tracing)
+        given = serving.gate.answer(admitted, self._request)
+        self._end_trace(status=given.status)
+        self._answer(given, more=admitted.answer_headers)
 
     def _begin_trace(self, tracing: Tracing) -> Trace:
         """Begin the span, once for each request: after admission or refusal, with what is known then."""
@@ -275,16 +281,18 @@ class Exchange(Receiver):
         worker, admitted, http10 = self._worker, self._admitted, self._framing.http10
         if admitted is None:
             return
-        framing, self._chunked = head.framing, head.length < 0
-        if http10 and self._chunked:  # HTTP/1.0 has no chunks: the content ends with the connection
-            framing, self._chunked, self._keep_alive = b"", False, False
+        framing, end, serving = head.framing, answer.END, self._serving
+        if head.length < 0:
+            self._chunked = not http10
+            if http10:  # it has no chunks: the content ends with the connection
+                framing, self._keep_alive = b"", False
         if not self._whole or worker.draining:
             self._keep_alive = False
+        if http10 or not self._keep_alive:
+            end = answer.connection_end(keep_alive=self._keep_alive, http10=http10)
         self.phase = RESPONDING
-        serving = self._serving
-        end = answer.END if self._keep_alive and not http10 else answer.connection_end(keep_alive=self._keep_alive, http10=http10)
-        cors = b"" if serving.cors is None else self._cors_lines()
-        self._out.append(answer.relayed(head, worker.date, admitted.answer_headers, framing, end, cors))
+        cors = b"" if serving.cors is None else serving.cors.lines(self._request)
+        self._unsent = answer.relayed(head, worker.date, admitted.answer_headers, framing, end, cors)
         access = serving.access
         if access.enabled and access.sampled() and self._call is not None:
             self._logged = (head.status, *self._stages(self._call))
@@ -301,19 +309,17 @@ class Exchange(Receiver):
         return max(0.0, clock.now_ms() - self._request.received_ms - upstream_ms), upstream_ms
 
     def response_data(self, data: bytes) -> None:
-        self._out.append(chunk(data) if self._chunked else data)
+        unsent, self._unsent = self._unsent, b""
+        if self._chunked and data:
+            data = chunk(data)
+        if unsent or data:
+            self._connection.write(unsent + data)
 
-    def response_flush(self) -> None:
-        if self._out:
-            out, self._out = b"".join(self._out), []
-            self._connection.write(out)
-
-    def response_end(self) -> None:
+    def response_end(self, last: bytes) -> None:
         self._call = None
         if self._chunked:
-            self._out.append(LAST_CHUNK)
-        out = self._out
-        self._connection.write(out[0] if len(out) == 1 else b"".join(out))
+            last = (chunk(last) if last else b"") + LAST_CHUNK
+        self._connection.write(self._unsent + last)
         if self._logged is not None and self._admitted is not None:
             status, admission_ms, upstream_ms = self._logged
             reports.log_admitted(self._request, self._admitted, status=status, admission_ms=admission_ms, upstream_ms=upstream_ms)
@@ -448,7 +454,7 @@ class Exchange(Receiver):
         if self._place is not None:
             self._release_place()
         self.phase = OVER
-        self._connection.finish(self._keep_alive)
+        self._connection.finish(self._keep_alive, self.authenticated)
 
     def _abort(self) -> None:
         """Abort the connection: the only way to tell the client that its response is incomplete."""
@@ -480,3 +486,10 @@ class Exchange(Receiver):
         if self._trace is not None:
             self._trace.end(error, status)
             self._trace = None
+
+
+def _own_options(request: Request, serving: Serving) -> Answer | None:
+    """The gate's own answer to an OPTIONS: one for the gate itself, or a preflight. ``None``: it is routed like any request."""
+    if request.target == b"*":
+        return answer.OPTIONS
+    return serving.cors.preflight(request) if serving.cors is not None else None

@@ -34,8 +34,11 @@ class ClientEnd(ABC):
         """Whether the connection is shared and the last request on it was not admitted with a key."""
 
     @abstractmethod
-    def finish(self, keep_alive: bool) -> None:
-        """End the exchange, which has been answered completely."""
+    def finish(self, keep_alive: bool, authenticated: bool) -> None:
+        """End the exchange, which has been answered completely.
+
+        :param authenticated: whether it was admitted with a key
+        """
 
     @abstractmethod
     def upgrade(self, upgraded: Upgraded) -> None:

@@ -3,6 +3,7 @@
 from typing import Final
 
 from gateway.admission.outcome import Admitted
+from gateway.admission.routes import Route
 from gateway.forward.pool import Pool
 from gateway.http1.forwarding import VIA, VIA_HTTP10
 from gateway.http1.framing import CHUNKED, Framing
@@ -22,23 +23,20 @@ def parts(  # noqa: PLR0917  # on the hot path
     request: Request, framing: Framing, serving: Serving, admitted: Admitted, pool: Pool, client: ClientEnd, trace: Trace | None,
     streamed: bool, upgrade: bool,
 ) -> list[bytes]:  # fmt: skip
-    """The request in pieces. The second is a placeholder for the ``Host`` line of the server that will be chosen.
+    """The request in pieces, of which :data:`gateway.forward.call.HOST` is a placeholder.
 
     :param upgrade: whether it is a WebSocket handshake
     """
-    drop = serving.dropped
-    if framing.named:
-        drop |= framing.named
-    if admitted.route.session:
-        drop |= EXTENSIONS
-    if trace is not None and trace.line:
-        lines = request_lines(request.headers, drop | trace.replaced) + trace.line
+    shape, secure = request.shape, admitted.secure
+    if shape is not None and trace is None and not admitted.route.session:
+        lines = shape.forwarded(serving.dropped)
     else:
-        shape = request.shape
-        lines = shape.forwarded(drop) if shape is not None and drop is serving.dropped else request_lines(request.headers, drop)
-    secure = admitted.secure
+        lines = _client_lines(request, framing, serving, admitted.route, trace)
     return [
-        request.method + b" " + request.target + b" HTTP/1.1\r\n",
+        request.method,
+        b" ",
+        request.target,
+        b" HTTP/1.1\r\n",
         b"",
         lines,
         pool.identity_lines.at(admitted.identity, request.received_ms),
@@ -53,6 +51,18 @@ def parts(  # noqa: PLR0917  # on the hot path
         else _content_lines(request, framing, streamed=streamed),
         request.body,
     ]
+
+
+def _client_lines(request: Request, framing: Framing, serving: Serving, route: Route, trace: Trace | None) -> bytes:
+    """The client's field lines that are forwarded, and those that continue its trace."""
+    drop = serving.dropped
+    if framing.named:
+        drop |= framing.named
+    if route.session:
+        drop |= EXTENSIONS
+    if trace is not None and trace.line:
+        return request_lines(request.headers, drop | trace.replaced) + trace.line
+    return request_lines(request.headers, drop)
 
 
 def is_last(method: bytes, framing: Framing) -> bool:

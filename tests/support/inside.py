@@ -39,7 +39,7 @@ from tests.support.plane import Served
 
 _TABLES = {
     Limiter: "_tats", Hints: "_by_key", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
-    FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "_direct", Plane: "_per_address", Recent: "_counts",
+    FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "direct", Plane: "_per_address", Recent: "_counts",
     TokenVerifier: "_userinfo_cache", Shape: "_sizes",
 }  # fmt: skip
 
@@ -184,7 +184,7 @@ def fair_queue(served: Served) -> FairQueue:
 
 def has_received(connection: Any) -> bool:
     """Whether an upstream connection has got part of a response."""
-    return bool(connection._received)
+    return not connection._untouched
 
 
 def state(connection: ClientConnection) -> int:

@@ -54,7 +54,7 @@ class Client(ClientEnd):
     def needs_own_turn(self) -> bool:
         return False
 
-    def finish(self, keep_alive: bool) -> None:
+    def finish(self, keep_alive: bool, authenticated: bool) -> None:
         self.did.append("finish")
 
     def upgrade(self, upgraded: object) -> None:
@@ -202,7 +202,7 @@ class Stage:
         self.exchange.response_failed(UpstreamUnreachable("no"))
 
     async def response_end(self) -> None:
-        self.exchange.response_end()
+        self.exchange.response_end(b"")
 
     async def broken(self) -> None:
         self.exchange.response_broken()
