@@ -58,7 +58,7 @@ class Accounting:
         :param weighed: the route, if weight and orders are reported as Binance's clients expect
         :param charged: ``False`` for a refused request, which is reported and does not count
         """
-        lines = self._allowances.of(principal).lines(charge, not_before_ms=not_before_ms)
+        lines = self._allowances.of(principal).lines(charge, not_before_ms)
         if weighed is not None:
             lines += self._weight_lines(principal, weighed, now_ms, charged=charged)
         if principal.expires_ms is not None:

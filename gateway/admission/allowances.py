@@ -74,25 +74,25 @@ class Allowance:
         if weight:
             limiter.give_back(principal.key_id, weight, self.per_key)
 
-    def lines(self, charge: Charge, *, not_before_ms: float = 0.0) -> bytes:
+    def lines(self, charge: Charge, not_before_ms: float = 0.0) -> bytes:
         """Field lines that report the limit: ``RateLimit-Limit``, ``-Remaining`` and ``-Reset`` (until the limit is fully available again),
         which many clients read; ``RateLimit-Policy`` (§3) and ``RateLimit`` (§4) of draft-ietf-httpapi-ratelimit-headers-11: more than
         ``r`` (§4.1.1) will be available in ``t`` seconds (§4.1.2), so that Retry-After is never earlier (§6).
 
         :param not_before_ms: the ``retry_after_ms`` of a request that was refused
         """
-        begun, rate = self._key_lines, self.per_key
+        begun, (units, period_ms) = self._key_lines, self.per_key
         if charge.of_account and self.per_account is not None:
-            begun, rate = self._account_lines, self.per_account
+            begun, (units, period_ms) = self._account_lines, self.per_account
         remaining, reset = charge.remaining, -int(-charge.reset_ms // 1000)
         more = 0
-        if remaining < rate.units:
-            ahead = remaining + 1 - (rate.period_ms - charge.reset_ms) * rate.units / rate.period_ms
+        if remaining < units:
+            ahead = remaining + 1 - (period_ms - charge.reset_ms) * units / period_ms
             if ahead > ROUNDING:
-                ahead_ms = ahead * rate.period_ms / rate.units
+                ahead_ms = ahead * period_ms / units
                 more = 1 if ahead_ms <= 1_000 else 1 + int(ahead_ms / 1000 - 1e-6)
             else:
-                more = reset = -(-rate.period_ms // 1000)  # held back by the window: see gcra.whole_in_ms
+                more = reset = -(-period_ms // 1000)  # held back by the window: see gcra.whole_in_ms
         if not_before_ms:
             more = max(more, -int(-not_before_ms // 1000))
         return b"%b;r=%d;t=%d\r\nRateLimit-Remaining: %d\r\nRateLimit-Reset: %d\r\n" % (

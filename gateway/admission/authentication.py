@@ -62,9 +62,10 @@ class Authentication:
             known = self._of_shape.get(shape)
             if known is not None:
                 fields: dict[bytes, bytes] = {}
+                headers = request.headers
                 for place in known[1]:
-                    field = request.headers[place]
-                    fields[field[0]] = field[1]
+                    name, value = headers[place]
+                    fields[name] = value
                 return known[0], fields
         dialect_of = self._dialect_of
         fields = {}

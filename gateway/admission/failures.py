@@ -34,7 +34,7 @@ class AddressLimiter:
         """Charge an address, which becomes the last to be evicted. ``False``: it is over its limit, and nothing is charged."""
         name, tats = customer_network(address), self.tats
         tat_ms = tats.pop(name, 0.0)  # reinserted at the end: the first in the dict is the least recently charged
-        if len(tats) >= self._max:
+        if not tat_ms and len(tats) >= self._max:
             del tats[next(iter(tats))]
         new = gcra.passed(tat_ms, weight, now_ms, rate)
         tats[name] = tat_ms if new < 0.0 else new

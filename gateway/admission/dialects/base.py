@@ -31,10 +31,10 @@ class Credentials:
         "unique", "weighed", "window_ms",
     )  # fmt: skip
 
-    def __init__(
-        self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, *, window_ms: int = 0, expires_ms: int = 0,
-        algorithm: str = "", covers_query: bool = True, unique: bool = True, pss: bool = False,
-        replay_advice: str = "", weighed: bool = False, portable: bool = False,
+    def __init__(  # noqa: PLR0917  # what the dialect of most requests says, by position
+        self, key_id: str, signature: bytes, signed: bytes, timestamp_ms: int, covers_query: bool = True, replay_advice: str = "", *,
+        window_ms: int = 0, expires_ms: int = 0, algorithm: str = "", unique: bool = True, pss: bool = False, weighed: bool = False,
+        portable: bool = False,
     ) -> None:  # fmt: skip
         self.key_id = key_id
         """As received; may be malformed."""

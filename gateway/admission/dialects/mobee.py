@@ -40,8 +40,8 @@ class Mobee(Dialect):
             decoded_base64(encoded),
             signed,
             _seconds.get(timestamp) or milliseconds(timestamp, "X-Request-Timestamp"),
-            covers_query=request.query is None,
-            replay_advice=_IN_SECONDS if len(timestamp) < 12 else "",
+            request.query is None,
+            _IN_SECONDS if len(timestamp) < 12 else "",
         )
 
     def mistakes(self, request: Request, fields: Mapping[bytes, bytes], credentials: Credentials) -> Iterator[Mistake]:
