@@ -55,6 +55,7 @@ async def _run(path: Path) -> None:
             await wait_at_most(stop_now, settings.listen.shutdown_delay_ms)
         _log.info("stopping")
         loop.add_signal_handler(signal.SIGHUP, _ignore)
+        await reloading.finish()
 
 
 def _watch_stops() -> tuple[asyncio.Event, asyncio.Event]:
@@ -85,10 +86,18 @@ class Reloading:
         self._settings = settings
         self._bound = bound
         self._one_at_a_time = asyncio.Lock()
+        self._finished = False
+
+    async def finish(self) -> None:
+        """Wait for a reload in progress; later ones, whose signals have arrived before, are refused."""
+        async with self._one_at_a_time:
+            self._finished = True
 
     async def reload(self) -> Literal["applied", "unchanged", "refused"]:
         """Reload, and log what changed or why it was refused."""
         async with self._one_at_a_time:
+            if self._finished:
+                return "refused"
             try:
                 after = load_settings(self._path)
                 found = changes(self._settings, after)

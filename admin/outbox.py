@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 from gateway.keys.postgres import AnyConnection, translated
 
+LONGEST_DELAY_MS = 3_600_000
+"""The longest delay of a retry. One that is due later than this, and a little, was postponed before the clock was set back: it is due."""
 WAKE_CHANNEL = "gerbang_notices"
 """The PostgreSQL notification channel for new notices."""
 
@@ -198,19 +200,22 @@ _ADDRESS = """
 """
 _TOPICS = [topic.value for topic in Topic]
 _MAX_SCANNED, _MAX_PER_ACCOUNT = 10_000, 50
+_LATEST = LONGEST_DELAY_MS + 300_000
 _DUE = f"""
     WITH oldest AS (
         SELECT d.* FROM notice_deliveries d JOIN notices n USING (seq)
          WHERE d.channel = $1 AND n.topic = ANY ($4::text[]) AND NOT EXISTS (
             SELECT 1 FROM notice_deliveries w
-             WHERE w.channel = $1 AND w.account_id = d.account_id AND w.due_ms > $2 AND w.attempts > 0)
+             WHERE w.channel = $1 AND w.account_id = d.account_id AND w.due_ms > $2 AND w.due_ms <= $2 + {_LATEST} AND w.attempts > 0)
          ORDER BY d.seq LIMIT {_MAX_SCANNED}
     ), placed AS (SELECT *, row_number() OVER (PARTITION BY account_id ORDER BY seq) AS place FROM oldest)
     SELECT n.seq, n.id, n.account_id, n.topic, n.at_ms, n.key_id, n.detail, a.email, a.language, d.attempts, d.first_tried_ms
       FROM placed d JOIN notices n USING (seq) LEFT JOIN accounts a ON a.id = n.account_id
      WHERE d.place <= {_MAX_PER_ACCOUNT} ORDER BY d.seq LIMIT $3
 """  # noqa: S608  # constants
-_NEXT_DUE = "SELECT min(due_ms) FROM notice_deliveries WHERE channel = $1 AND attempts > 0 AND due_ms > $2"
+_NEXT_DUE = f"""
+    SELECT min(due_ms) FROM notice_deliveries WHERE channel = $1 AND attempts > 0 AND due_ms > $2 AND due_ms <= $2 + {_LATEST}
+"""  # noqa: S608  # constants
 _POSTPONE = """
     UPDATE notice_deliveries SET attempts = attempts + 1, first_tried_ms = COALESCE(first_tried_ms, $3), due_ms = $4
      WHERE channel = $1 AND seq = $2

@@ -10,11 +10,11 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 import structlog
@@ -36,11 +36,16 @@ _SYSLOG_S = 5.0
 _TAKE_TURNS = "SELECT pg_try_advisory_xact_lock(hashtextextended('audit stream ' || $1, 0))"
 """Processes that share a file write one at a time."""
 
+T = TypeVar("T")
 _log = structlog.get_logger(__name__)
 
 
 class Diverged(GerbangError):
     """The audit log is not the one that was streamed before."""
+
+
+class SinkFailed(GerbangError):
+    """The file or syslog could not be read or written. Raised within a transaction, an ``OSError`` would count as PostgreSQL's."""
 
 
 class Point(NamedTuple):
@@ -82,6 +87,7 @@ class FileSink:
     def __init__(self, path: Path) -> None:
         self.place = path
         """The file with the resume point."""
+        self.name = str(path)
 
     def point(self) -> Point:
         return point_of(self.place)
@@ -104,7 +110,7 @@ class SyslogSink:
     """Sends RFC 5424 messages; the resume point is written to a separate file after each batch."""
 
     def __init__(self, url: str, resume: Path) -> None:
-        self._url = url
+        self._url = self.name = url
         self.place = resume
         """The file with the resume point."""
 
@@ -126,16 +132,19 @@ class SyslogSink:
 
 def _connected(url: str) -> socket.socket:
     parts = urlsplit(url)
-    if parts.scheme == "unix":
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        connection.settimeout(_SYSLOG_S)
-        connection.connect(parts.path)
-        return connection
     if parts.scheme == "tcp":
         return socket.create_connection((parts.hostname or "", parts.port or 601), _SYSLOG_S)
-    family, kind, protocol, _, target = socket.getaddrinfo(parts.hostname, parts.port or 514, type=socket.SOCK_DGRAM)[0]
-    connection = socket.socket(family, kind, protocol)
-    connection.connect(target)
+    if parts.scheme == "unix":
+        connection, target = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM), parts.path
+    else:
+        family, kind, protocol, _, target = socket.getaddrinfo(parts.hostname, parts.port or 514, type=socket.SOCK_DGRAM)[0]  # type: ignore[assignment]
+        connection = socket.socket(family, kind, protocol)
+    try:
+        connection.settimeout(_SYSLOG_S)
+        connection.connect(target)
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
@@ -145,7 +154,7 @@ Sink = FileSink | SyslogSink
 async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
     """Write all events after the resume point, unless another process is doing so.
 
-    :raises Diverged, StoreUnavailable, OSError: events written before the error remain written
+    :raises Diverged, SinkFailed, StoreUnavailable: events written before the error remain written
     """
     async with stores.transaction() as connection:
         if await connection.fetchval(_TAKE_TURNS, str(sink.place)):
@@ -153,18 +162,26 @@ async def advance(stores: Stores, sink: Sink, metrics: AdminMetrics) -> None:
 
 
 async def _advance(connection: Connection, sink: Sink, metrics: AdminMetrics) -> None:
-    point = await asyncio.to_thread(sink.point)
+    point = await _of_sink(sink, sink.point)
     while True:
         events = await audit.since(connection, point.seq, limit=_BATCH)
         if point.seq and (not events or events[0][0].seq != point.seq or events[0][1] != point.hash):
             raise Diverged(f"event {point.seq} is missing or differs from the streamed one: was a backup restored?")
         fresh = [event for event in events if event[0].seq > point.seq]
         if fresh:
-            await asyncio.to_thread(sink.write, [line(*event) for event in fresh])
+            await _of_sink(sink, partial(sink.write, [line(*event) for event in fresh]))
             point = Point(fresh[-1][0].seq, fresh[-1][1])
         metrics.streamed(point.seq)
         if len(events) < _BATCH:
             return
+
+
+async def _of_sink(sink: Sink, call: Callable[[], T]) -> T:
+    """:raises SinkFailed: names the sink and the error"""
+    try:
+        return await asyncio.to_thread(call)
+    except OSError as error:
+        raise SinkFailed(f"{sink.name}: {error.strerror or error}") from None
 
 
 @asynccontextmanager
@@ -189,7 +206,7 @@ def sinks_of(settings: AuditStream) -> list[Sink]:
 async def _run(stores: Stores, sink: Sink, metrics: AdminMetrics, interval_s: float) -> None:
     try:
         await advance(stores, sink, metrics)
-    except (Diverged, StoreUnavailable, OSError) as error:
+    except (Diverged, SinkFailed, StoreUnavailable) as error:
         metrics.not_streamed()
         _log.error("audit_not_streamed", reason=str(error))
     await asyncio.sleep(interval_s)

@@ -84,13 +84,18 @@ class Browsers:
         """A new cookie value after a proof of presence; does nothing for a request without a session."""
         token, session = request.cookies.get(SESSION_COOKIE), request.get(SESSION)
         if token and session is not None:
-            set_cookie(response, SESSION_COOKIE, await self.store.rotate(token, session, clock.now_ms()))
+            self._renew(response, await self.store.rotate(token, session, clock.now_ms()))
 
     async def keep(self, request: web.Request, response: web.StreamResponse, session: Session, now_ms: int) -> None:
         """Keep this session, with a new cookie value, after the account's other logins have been ended."""
         token = request.cookies.get(SESSION_COOKIE)
         if token:
-            set_cookie(response, SESSION_COOKIE, await self.store.keep(token, session, now_ms))
+            self._renew(response, await self.store.keep(token, session, now_ms))
+
+    @staticmethod
+    def _renew(response: web.StreamResponse, token: str | None) -> None:
+        if token is not None:  # otherwise another response has set, or dropped, the cookie
+            set_cookie(response, SESSION_COOKIE, token)
 
     async def close(self, request: web.Request, response: web.StreamResponse) -> None:
         """End the session, here and in the browser."""

@@ -109,22 +109,28 @@ class SessionStore:
             await self._write(token, session, now_ms, only_existing=True)
         return session
 
-    async def rotate(self, token: str, session: Session, now_ms: int) -> str:
-        """Give the session a new cookie value and invalidate the old one. Call it after each proof of presence."""
+    async def rotate(self, token: str, session: Session, now_ms: int) -> str | None:
+        """Give the session a new cookie value and invalidate the old one. Call it after each proof of presence.
+
+        :returns: ``None`` if it was closed or rotated in the meantime, by another request of the same browser: it must not come back
+        """
         fresh = new_token()
         session = replace(session, seen_ms=now_ms)
         await self._write(fresh, session, now_ms)
-        await self.close(token)
+        if not await self.close(token):
+            await self.close(fresh)
+            return None
         await self._add_to_list(fresh, session, now_ms)
         return fresh
 
-    async def keep(self, token: str, session: Session, now_ms: int) -> str:
+    async def keep(self, token: str, session: Session, now_ms: int) -> str | None:
         """The same for the session that is kept when the account's other logins are ended."""
         return await self.rotate(token, replace(session, caller=replace(session.caller, renewed_ms=now_ms + 1)), now_ms)
 
-    async def close(self, token: str) -> None:
+    async def close(self, token: str) -> bool:
+        """End the session of a cookie. Returns whether there was one."""
         with translated():
-            await self._redis.delete(_key("session", token))
+            return bool(await self._redis.delete(_key("session", token)))
 
     async def begin_login(self, state: str, attempt: LoginAttempt) -> None:
         sealed = self._seal(attempt, digest(state))

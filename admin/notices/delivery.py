@@ -4,12 +4,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
-from admin.outbox import Pending
+from admin.outbox import LONGEST_DELAY_MS, Pending
 from gateway.errors import GerbangError
 
 DAY_MS: Final = 86_400_000
 _FIRST_DELAY_MS = 2_000
-_LONGEST_DELAY_MS = 3_600_000
 
 
 class NotDelivered(GerbangError):
@@ -50,4 +49,4 @@ class Route(Protocol):
 
 def delay_ms(attempts: int) -> int:
     """The delay after a number of failed attempts, at least one: 2 s, 4 s, 8 s, up to an hour."""
-    return min(_FIRST_DELAY_MS << min(attempts - 1, 20), _LONGEST_DELAY_MS)
+    return min(_FIRST_DELAY_MS << min(attempts - 1, 20), LONGEST_DELAY_MS)

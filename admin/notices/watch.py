@@ -31,6 +31,7 @@ IDLE_REASON: Final = "idle"
 
 _CHUNK = 200
 _OVERLAP_MS = 300_000
+_CLOCKS_DIFFER_MS = 300_000
 _NOTED_EVERY_MS = 3_600_000
 _MAX_REFUSAL_NOTICES_A_DAY = 10
 """Maximum notices per key: an attacker with a secret and many addresses must not fill the owner's mailbox."""
@@ -51,7 +52,8 @@ class Watch:
         :raises StoreUnavailable: PostgreSQL or Redis did not answer; the next check repeats it
         """
         redis = self._stores.redis
-        found = await usage_store.read_active(redis, since_ms=max(0, self._seen_ms - _OVERLAP_MS), now_ms=now_ms)
+        seen_ms = min(self._seen_ms, now_ms)  # later: the clock has been set back
+        found = await usage_store.read_active(redis, since_ms=max(0, seen_ms - _OVERLAP_MS), now_ms=now_ms)
         for chunk in _chunks([key_id for key_id in found if is_key_id(key_id)]):
             async with self._stores.transaction() as connection:
                 known = await activity.known(connection, chunk)
@@ -64,11 +66,11 @@ class Watch:
         self._seen_ms = now_ms
 
     async def expiries(self, now_ms: int) -> None:
-        """Detect keys that expire within a week, within a day, or have expired.
+        """Detect keys that expire within a week, within a day, or have expired; none while this machine's clock is ahead.
 
         :raises StoreUnavailable: PostgreSQL did not answer
         """
-        while True:
+        while not await self._is_ahead(now_ms):
             async with self._stores.transaction() as connection:
                 found = await activity.expiring(connection, now_ms=now_ms, limit=_CHUNK)
             for ending in found:
@@ -77,11 +79,11 @@ class Watch:
                 return
 
     async def unused(self, now_ms: int) -> None:
-        """End unused keys, after warnings.
+        """End unused keys, after warnings; none while this machine's clock is ahead.
 
         :raises StoreUnavailable: PostgreSQL or Redis did not answer; without Redis no key ends
         """
-        while self._idle_ms:
+        while self._idle_ms and not await self._is_ahead(now_ms):
             async with self._stores.transaction() as connection:
                 found = await activity.unused(connection, idle_ms=self._idle_ms, now_ms=now_ms, limit=_CHUNK)
             last = await usage_store.read_last_use(self._stores.redis, [ending.key_id for ending in found])
@@ -94,6 +96,16 @@ class Watch:
                     await self._notify_unused(ending, now_ms)
             if len(found) < _CHUNK:
                 return
+
+    async def _is_ahead(self, now_ms: int) -> bool:
+        """Whether this machine's clock is ahead of PostgreSQL's: a wrong one would end every key, which cannot be undone."""
+        async with self._stores.transaction() as connection:
+            with translated():
+                ahead_ms = now_ms - await connection.fetchval(_DATABASE_MS)
+        if ahead_ms <= _CLOCKS_DIFFER_MS:
+            return False
+        _log.error("clock_ahead", by_ms=ahead_ms, advice="no key ends, and no expiry is notified, until this machine's clock is set")
+        return True
 
     async def _note_uses(self, known: Sequence[Known], last: dict[str, LastUse], now_ms: int) -> None:
         first = [key for key in known if key.key_id in last and key.first_ms is None]
@@ -201,5 +213,6 @@ def _chunks(items: Sequence[str]) -> Iterable[Sequence[str]]:
     return (items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK))
 
 
+_DATABASE_MS = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 _NOTIFIED_BEFORE = "SELECT once FROM notices WHERE once = ANY ($1::text[])"
 _NOTIFIED_TODAY = "SELECT count(*) FROM notices WHERE key_id = $1 AND topic = $2 AND at_ms >= $3"

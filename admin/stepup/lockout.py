@@ -9,7 +9,7 @@ from typing import NamedTuple
 from admin.errors import rate_limited
 from admin.identity.accounts import Account
 from admin.identity.caller import Caller
-from admin.stepup.proof import FREE_ACCOUNT_FAILURES, lock_out_ms
+from admin.stepup.proof import FREE_ACCOUNT_FAILURES, left_ms, lock_out_ms
 from gateway.errors import Refusal
 from gateway.keys.postgres import Connection, translated
 
@@ -24,13 +24,12 @@ class LockoutState(NamedTuple):
     failures: int
     """Failures of this login."""
     locked_until_ms: int
-    """The later end of the login's and the account's lock-out."""
+    """The end of the login's lock-out."""
 
     def refusal(self, now_ms: int) -> Refusal | None:
         """The refusal while locked out; ``None``: codes are accepted."""
-        if self.locked_until_ms <= now_ms:
-            return None
-        return rate_limited("Too many wrong codes in a row: wait, then try again.", self.locked_until_ms - now_ms)
+        wait_ms = max(left_ms(self.locked_until_ms, now_ms), left_ms(self.account.locked_until_ms, now_ms))
+        return rate_limited("Too many wrong codes in a row: wait, then try again.", wait_ms) if wait_ms else None
 
 
 async def state(connection: Connection, account: Account, caller: Caller) -> LockoutState:
@@ -38,7 +37,7 @@ async def state(connection: Connection, account: Account, caller: Caller) -> Loc
     with translated():
         row = await connection.fetchrow(_READ, account.id, caller.login)
     failures, locked_until_ms = (row["failures"], row["locked_until_ms"]) if row is not None else (0, 0)
-    return LockoutState(account, caller.login, failures, max(locked_until_ms, account.locked_until_ms))
+    return LockoutState(account, caller.login, failures, locked_until_ms)
 
 
 async def note_guess(connection: Connection, before: LockoutState, now_ms: int) -> int:

@@ -8,6 +8,8 @@ FREE_ACCOUNT_FAILURES = 20
 """Of all logins of an account together."""
 _FIRST_DELAY_MS = 30_000
 _LONGEST_DELAY_MS = 3_600_000
+_CLOCK_MS = 300_000
+"""By how much clocks may differ."""
 
 
 class Wrong(StrEnum):
@@ -50,3 +52,9 @@ def lock_out_ms(failures: int, *, free: int = FREE_FAILURES) -> int:
     if failures < free:
         return 0
     return min(_FIRST_DELAY_MS << min(failures - free, 16), _LONGEST_DELAY_MS)
+
+
+def left_ms(locked_until_ms: int, now_ms: int) -> int:
+    """How much of a delay is left; nothing if that would be more than the longest, because the clock has been set back since."""
+    left = locked_until_ms - now_ms
+    return left if 0 < left <= _LONGEST_DELAY_MS + _CLOCK_MS else 0

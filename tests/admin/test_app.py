@@ -242,6 +242,17 @@ async def test_a_reload_swaps_what_it_can_refuses_the_rest_with_a_reason_and_los
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
+async def test_a_reload_that_comes_just_before_the_end_fails_nothing(
+    tmp_path: Path, issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    process = await started(config(tmp_path, issuer, database, redis_url))
+    await lines(process, "ready")
+    for number in (signal.SIGHUP, signal.SIGTERM):
+        process.send_signal(number)
+    _, told = await asyncio.wait_for(process.communicate(), 30)
+    assert (process.returncode, b"Traceback" in told, b'"error"' in told) == (0, False, False), told.decode()
+
+
 async def test_a_reload_keeps_what_is_known_of_the_provider_while_it_is_away(issuer: Issuer, database: Database, redis_url: str) -> None:
     settings = settings_for(issuer, database.admin_dsn, redis_url)
     async with serving(settings) as bound, aiohttp.ClientSession() as http:

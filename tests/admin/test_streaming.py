@@ -20,7 +20,7 @@ from admin.audit import Actor, Entry, Event, Provenance
 from admin.config import AuditStream
 from admin.metrics import AdminMetrics
 from admin.stores import Stores
-from admin.streaming import Diverged, FileSink, Sink, SyslogSink, advance, sinks_of
+from admin.streaming import Diverged, FileSink, Sink, SinkFailed, SyslogSink, advance, sinks_of
 from deploy.local.postgres import binaries
 from gateway.keys import postgres
 from gateway.runtime.tasks import spawn
@@ -133,6 +133,24 @@ async def test_syslog_is_told_in_its_form_and_goes_on_where_it_was(stores: Store
             head, _, body = message.partition(" audit - ")
             assert head == "<109>1 2026-09-21T14:13:20.000Z - gerbang-admin -"
             assert json.loads(body)["id"] == number
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"file": "{here}"}, "{here}: Is a directory"),
+        ({"file": "{here}/none/audit.jsonl"}, "{here}/none/audit.jsonl: No such file or directory"),
+        ({"syslog": "tcp://127.0.0.1:9", "resume": "{here}/resume"}, "tcp://127.0.0.1:9: Connection refused"),
+        ({"syslog": "unix://{here}/none", "resume": "{here}/resume"}, "unix://{here}/none: No such file or directory"),
+    ],
+)
+async def test_where_the_stream_cannot_be_written_is_named(stores: Stores, tmp_path: Path, settings: dict[str, str], named: str) -> None:
+    """PostgreSQL has answered."""
+    await append(stores, Event.KEY_REVOKED)
+    (sink,) = sinks_of(AuditStream.model_validate({name: value.format(here=tmp_path) for name, value in settings.items()}))
+    with pytest.raises(SinkFailed) as failed:
+        await advance(stores, sink, AdminMetrics())
+    assert str(failed.value) == named.format(here=tmp_path)
 
 
 async def test_a_resume_point_that_is_none_is_not_guessed_at(stores: Stores, tmp_path: Path) -> None:

@@ -83,6 +83,22 @@ async def test_a_closed_session_does_not_come_back_by_a_request_that_was_under_w
     assert await store.find(token, NOW + 60_001) is None
 
 
+@pytest.mark.parametrize("renew", ["rotate", "keep"])
+async def test_a_closed_session_does_not_come_back_by_a_proof_that_was_under_way(store, client, renew):
+    token, session = await store.open(CALLER, NOW)
+    await store.close(token)
+    assert await getattr(store, renew)(token, session, NOW + 1) is None
+    assert await client.keys("gerbang:session:*") == []
+
+
+async def test_of_two_proofs_at_once_one_gives_the_session_its_new_cookie(store, client):
+    token, session = await store.open(CALLER, NOW)
+    fresh = [each for each in await asyncio.gather(*(store.rotate(token, session, NOW + 1) for _ in range(5))) if each is not None]
+    assert len(fresh) == 1
+    assert await store.find(fresh[0], NOW + 2) is not None
+    assert len(await client.keys("gerbang:session:*")) == 1
+
+
 async def test_redis_holds_neither_cookies_nor_readable_sessions(store, client):
     token, session = await store.open(CALLER, NOW)
     state = new_token()

@@ -275,6 +275,21 @@ async def test_after_a_day_of_failures_a_notice_is_given_up_and_the_next_one_goe
     assert labels(receiver) == ["new"]
 
 
+async def test_a_retry_that_was_postponed_before_the_clock_was_set_back_is_due(stores: Stores, owner: Any) -> None:
+    await add_account(owner, "alice")
+    await tell(stores, "alice", "old", "new")
+
+    async def due(*, postponed_ms: int) -> int:
+        update = "UPDATE notice_deliveries SET attempts = 1, due_ms = $1 WHERE seq = (SELECT min(seq) FROM notices)"
+        await owner.execute(update, NOW + postponed_ms)
+        async with stores.transaction() as connection:
+            assert (await outbox.next_due_ms(connection, Channel.WEBHOOK, now_ms=NOW) is None) == (postponed_ms > 2 * 3_600_000)
+            return len(await outbox.due(connection, Channel.WEBHOOK, now_ms=NOW, limit=10))
+
+    assert await due(postponed_ms=3_600_000) == 0
+    assert await due(postponed_ms=365 * DAY_MS) == 2
+
+
 async def test_an_account_without_a_mail_address_is_passed_over(
     stores: Stores, database: Database, owner: Any, mail_server: SmtpServer
 ) -> None:

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from admin import audit
 from admin.config import Keys
@@ -15,6 +16,7 @@ from gateway.keys import store
 from gateway.keys.usage import UsageCounts
 from gateway.keys.usage_store import UsageWriter
 from gateway.keys.vault import Vault, new_entry
+from gateway.runtime import clock
 from gateway.telemetry import Metrics
 from tests.support.keys import a_record
 from tests.support.notices import add_account
@@ -187,3 +189,26 @@ async def test_an_expired_key_does_not_end_for_want_of_use_as_well(stores: Store
     await watch.expiries(NOW + 5 * DAY_MS)
     await watch.unused(NOW + 5 * DAY_MS)
     assert [topic for topic, _ in await told(owner)] == ["key.expired"]
+
+
+async def test_no_key_ends_and_none_expires_by_a_clock_that_is_ahead_of_postgres(stores: Stores, owner: Any) -> None:
+    now_ms = clock.now_ms()
+    record = a_record(label="My bot", created_ms=now_ms, expires_ms=now_ms + 20 * DAY_MS)
+    async with stores.transaction() as connection:
+        await store.insert(connection, record, VAULT)
+    watch = Watch(stores, Keys(idle_days=10))
+    with capture_logs() as lines:
+        await watch.unused(now_ms + 15 * DAY_MS)
+        await watch.expiries(now_ms + 30 * DAY_MS)
+    assert await told(owner) == []
+    assert await owner.fetchval("SELECT revoked_at FROM api_keys") is None
+    assert [line["event"] for line in lines] == ["clock_ahead", "clock_ahead"]
+
+
+async def test_what_happens_after_the_clock_was_set_back_is_told(stores: Stores, owner: Any) -> None:
+    key_id = await add_key(stores)
+    watch = Watch(stores, Keys())
+    await watch.uses(NOW + DAY_MS)
+    await count(stores, NOW, (key_id, "1.1.1.1", "ip_not_allowed"))
+    await watch.uses(NOW + 1)
+    assert [topic for topic, _ in await told(owner)] == ["key.refused_new_address"]

@@ -1,6 +1,6 @@
 """Lock-out: a few slips are free, then each wrong proof costs more time."""
 
-from admin.stepup.proof import FREE_ACCOUNT_FAILURES, FREE_FAILURES, Wrong, lock_out_ms
+from admin.stepup.proof import FREE_ACCOUNT_FAILURES, FREE_FAILURES, Wrong, left_ms, lock_out_ms
 
 
 def test_the_first_slips_are_free() -> None:
@@ -30,3 +30,9 @@ def test_a_day_of_guessing_gets_less_than_fifty_tries() -> None:
 
 def test_every_reason_says_what_to_do() -> None:
     assert all(wrong.detail for wrong in Wrong)
+
+
+def test_a_lock_out_by_a_clock_that_was_ahead_is_over_when_it_is_set_back() -> None:
+    now_ms = 1_800_000_000_000
+    assert [left_ms(now_ms + after_ms, now_ms) for after_ms in (-1, 0, 1, 3_600_000)] == [0, 0, 1, 3_600_000]
+    assert left_ms(now_ms + 86_400_000, now_ms) == 0
