@@ -104,11 +104,12 @@ class Authentication:
 
         :raises Refusal: the credentials are missing, ambiguous or malformed
         """
+        if isinstance(inbound, Request):
+            dialect, fields = self.dialect(inbound)
+            return dialect.read(self._client_ip.as_sent(inbound) if dialect.signs_uri else inbound, fields)
         if isinstance(inbound, Message):
             return inbound.dialect.credentials(inbound, self._max_clock_window_ms)
-        request = inbound if isinstance(inbound, Request) else request_of(inbound)
-        dialect, fields = self.dialect(request)
-        return dialect.read(self._client_ip.as_sent(request) if dialect.signs_uri else request, fields)
+        raise InternalError("neither a request nor a message")
 
     def claimed_id(self, read: str, inbound: Inbound) -> str | None:
         """The key id that a request claims: as the dialect read it or, if it was refused before that, from a credential field.
