@@ -37,8 +37,11 @@ class AddressLimiter:
         if not tat_ms and len(tats) >= self._max:
             del tats[next(iter(tats))]
         new = gcra.passed(tat_ms, weight, now_ms, rate)
-        tats[name] = tat_ms if new < 0.0 else new
-        return new >= 0.0
+        if new < 0.0:
+            tats[name] = tat_ms
+            return False
+        tats[name] = new
+        return True
 
     def wait_ms(self, address: str, weight: int, rate: Rate, now_ms: float) -> float:
         """Milliseconds until :meth:`admits` would admit this; 0: now."""

@@ -73,7 +73,7 @@ class Exchange(Receiver):
         """The request's content is streamed; the answer is sent chunked."""
         self.authenticated = False
         """Whether it was admitted with a key."""
-        self._whole = framing.length == 0
+        self._whole = not framing.length
         """Whether all of the request's content has been received."""
 
     # -- receiving the request
@@ -251,7 +251,7 @@ class Exchange(Receiver):
             self._place = self._worker.tunnels.place(serving.limits, client, key_id)
         self.phase = FORWARDED
         once = route.scope == "trade" or admitted.replay is not None
-        last = framing.length != 0 and upstream_request.is_last(request.method, framing)
+        last = upstream_request.is_last(request.method, framing) if framing.length else False
         self._call = call = Call(pool, self, request.method, parts, self.streamed, switching, once, last, client)
         call.start()
 
