@@ -1,6 +1,7 @@
 """``gerbang call``: sign and send one request, and explain a refusal."""
 
 import json
+import os
 import re
 import secrets
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
@@ -41,7 +42,7 @@ def call(method: str, url: str, key_file: Path | None, dialect: str | None, data
     if not _METHOD.fullmatch(method):
         raise click.UsageError("METHOD must be one word, e.g. GET or POST")
     target = _target(url)
-    body = data.encode()
+    body = os.fsencode(data)  # exactly the bytes that were given
     if key_file is None:
         from deploy.signing import Outgoing, content_type
 

@@ -110,7 +110,7 @@ def _method(name: str, rule: "Route") -> str:
 def tables_of(file: Path) -> dict[str, Any]:
     """The file's tables; empty if it cannot be read, which validation reports."""
     try:
-        return tomllib.loads(file.read_text())
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
 

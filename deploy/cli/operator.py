@@ -43,6 +43,7 @@ class Internal(NamedTuple):
         :raises click.ClickException: the refusal's text
         """
         token, where = _token(self.token_file)
+        _check_utf_8(body)
         reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60)
         if reply.status == 401:
             raise click.ClickException(
@@ -66,6 +67,7 @@ class Internal(NamedTuple):
 
         :raises click.ClickException: the given account or key does not exist
         """
+        _check_utf_8(filters)
         found: dict[str, Any] = {what: [], "count": 0}
         cursor: object = None
         while len(found[what]) < limit:
@@ -89,6 +91,14 @@ class Internal(NamedTuple):
             its_id = filters.get(what)
             if its_id is not None and self.call("GET", f"{what}s/{quote(str(its_id), safe='')}", or_none=True) is None:
                 raise click.ClickException(f"there is no {what} {its_id}")
+
+
+def _check_utf_8(values: object) -> None:
+    """:raises click.UsageError: an argument is not UTF-8, which Python reads as lone surrogates"""
+    try:
+        json.dumps(values, ensure_ascii=False, default=str).encode()
+    except UnicodeEncodeError:
+        raise click.UsageError("an argument is not UTF-8 text") from None
 
 
 def _of_internal_api(reply: Reply) -> bool:
@@ -222,7 +232,7 @@ def _token(path: Path) -> tuple[str, str]:
     if not token:
         where = f"the file {path} (--token-file)"
         try:
-            token = path.read_text().strip()
+            token = path.read_text(encoding="utf-8").strip()
         except OSError as error:
             raise click.ClickException(
                 f"the service token {path} cannot be read: {error.strerror}.\n"

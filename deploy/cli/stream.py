@@ -49,8 +49,10 @@ def stream(url: str, key_file: Path, dialect: str | None, messages: tuple[str, .
 
 def _check(message: str) -> None:
     try:
-        parsed = json.loads(message)
-    except ValueError as error:
+        parsed = json.loads(message.encode())
+    except UnicodeError:
+        raise click.UsageError("--send takes JSON in UTF-8") from None
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"--send takes JSON: {error}") from None
     if not isinstance(parsed, dict):
         raise click.UsageError('--send takes a JSON object, e.g. {"method":"subscribe","events":["BL"]}')

@@ -136,7 +136,7 @@ def _resolve(value: Any, folder: Path, where: str, problems: list[ConfigProblem]
     if value.startswith("file:"):
         target = folder / value[5:]
         try:
-            return target.read_text().strip()
+            return target.read_text(encoding="utf-8").strip()
         except OSError as error:
             problems.append(ConfigProblem(where, f"{target} cannot be read: {error.strerror}"))
         except UnicodeDecodeError:

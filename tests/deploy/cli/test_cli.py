@@ -1,6 +1,7 @@
 """The command line as a whole: every command has help with an example, and wrong input ends in one clear line, never in a traceback."""
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from deploy.cli import main
+from deploy.cli.call import Answer
 from deploy.client import Reply
 from gateway.keys.vault import Vault
 
@@ -303,3 +305,17 @@ def test_no_socket_takes_the_place_of_a_closed_standard_descriptor(tmp_path, clo
     )
     subprocess.run(["/bin/sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code], check=True, timeout=60)
     assert told.read_text().startswith("True ")
+
+
+def test_data_is_sent_as_the_bytes_that_were_given(monkeypatch):
+    sent = []
+    monkeypatch.setattr(sys.modules["deploy.cli.call"], "_send", lambda _, request: sent.append(request.body) or Answer(200, "OK", b""))
+    assert run("call", "POST", "http://127.0.0.1:9/x", "--data", os.fsdecode(b"a=\xff")).exit_code == 0
+    assert sent == [b"a=\xff"]
+
+
+def test_a_message_that_is_not_utf_8_is_wrong_usage(tmp_path):
+    key = tmp_path / "key.json"
+    key.write_text('{"key_id": "gbk_1", "secret": "gbs_1"}')
+    result = run("stream", "ws://127.0.0.1:9/", "--key", key, "--send", '{"a":"\udcff"}')
+    assert (result.exit_code, "--send takes JSON in UTF-8" in result.stderr) == (2, True)

@@ -76,8 +76,13 @@ def test_a_list_goes_through_every_page_and_tells_the_whole_count_beside_the_lin
         ("keys", "list", "--ip", "home"),
         ("keys", "list", "--scope", "write"),
         ("audit", "list", "--limit", "0"),
+        ("audit", "list", "--actor", "\udcff"),
+        ("keys", "list", "--label", "\udcff"),
+        ("keys", "list", "--until", "9999-12-31T23:59:59-12:00"),
+        ("keys", "revoke", "gbk_1", "--reason", "\udcff"),
+        ("keys", "revoke", "--where", "label=\udcff", "--reason", "x"),
     ],
-    ids=" ".join,
+    ids=lambda each: ascii(" ".join(each)),
 )
 def test_wrong_usage_asks_nothing(office, arguments):
     assert (office.run(*arguments).exit_code, office.asked) == (2, [])
