@@ -12,6 +12,9 @@ The gate's worker has a processor of its own, the attackers run when nobody else
 import asyncio
 import os
 import statistics
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -22,9 +25,10 @@ import pytest
 from deploy.signing import SigningKey
 from gateway.keys import redis_client
 from gateway.keys.ids import new_key_id
+from gateway.keys.shared import record_key
 from gateway.keys.vault import Vault
 from tests.abuse.attackers import Attackers, attackers
-from tests.abuse.attacks import ATTACKS, Attack, Scene, signed
+from tests.abuse.attacks import ATTACKS, Attack, Scene, answer, connected, signed
 from tests.abuse.decisions import DECISION_ATTACKS
 from tests.abuse.honest import Honest, p99
 from tests.abuse.placing import others_together, place
@@ -34,13 +38,15 @@ from tests.abuse.tunnels import TUNNEL_ATTACKS
 from tests.abuse.world import BEHIND_A_PROXY, HONEST, VAULT, behind_a_proxy, settings
 from tests.support.certificates import self_signed
 from tests.support.keys import add_key
-from tests.support.running import RunningGateway, running
+from tests.support.running import PATIENCE, RunningGateway, running
 
 QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
 CALM_SECONDS: Final = 3.0 if QUIET else 1.0
 SECONDS: Final = 6.0 if QUIET else 2.0
 REST: Final = 0.3
 """Seconds after an attack in which what it left is closed."""
+CROWD: Final = 2_000
+"""Keys that are revoked at once."""
 AGAIN: Final = 5
 """Times that an attack is repeated which the bots seem to suffer from."""
 LONG_TURNS: Final = 0.01 if QUIET else 0.02
@@ -221,6 +227,58 @@ async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(sta
 async def test_nor_does_any_by_way_of_a_proxy_that_asks_for_decisions(start, keys, service, record_property):
     async with start(BEHIND_A_PROXY) as gateway:
         await attacked(DECISION_ATTACKS, gateway, keys, service, record_property)
+
+
+async def test_thousands_of_revoked_keys_and_a_gap_in_the_feed_cost_an_honest_bot_nothing(
+    gateway, keys, service, own_postgres, own_redis, *, record_property
+):
+    """Their removal from memory and from Redis, and what is read anew because it may have been missed."""
+    connection, client = await asyncpg.connect(own_postgres.owner_dsn), redis_client.connect(own_redis.url)
+    vault = Vault.parse(VAULT)
+    records = [await add_key(connection, vault, account_id="crowd") for _ in range(CROWD)]
+    crowd = [SigningKey(record.key_id, record.secret.reveal().decode()) for record in records]
+    scene = Scene(gateway.public, keys[0], keys[HONEST:])
+
+    async def statuses(some: list[SigningKey]) -> Counter[int]:
+        async with connected(scene, "127.0.9.1") as (reader, writer):
+            found: Counter[int] = Counter()
+            for key in some:
+                writer.write(signed(key, "GET", "/wallets"))
+                found[await answer(reader)] += 1
+            return found
+
+    async def held() -> int:
+        return await client.exists(*(record_key(key.key_id) for key in crowd))
+
+    async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+        async with asyncio.timeout(PATIENCE):
+            while not await condition():  # noqa: ASYNC110 - the stores tell nobody
+                await asyncio.sleep(0.05)
+
+    (worker,) = await gateway.worker_pids()
+    async with Honest(scene, keys[:HONEST], worker, service.pid) as bots:
+        assert await statuses(crowd) == {200: CROWD}
+        await until(lambda: _is(held(), CROWD))
+        long_before = await gateway.metric("gerbang_long_turns_seconds_total")
+        bots.begin()
+        begun = time.monotonic()
+        await connection.execute("DELETE FROM api_keys WHERE account_id = 'crowd'")
+        await until(lambda: _is(held(), 0))
+        assert await statuses(crowd[::100]) == {401: CROWD // 100}
+        await connection.execute("DELETE FROM key_feed_marks")
+        await gateway.event("key_feed_gap")
+        await asyncio.sleep(SECONDS)
+        long_turns = (await gateway.metric("gerbang_long_turns_seconds_total") - long_before) / (time.monotonic() - begun)
+        assert bots.wrong == []
+        record_property("measured", f"{CROWD} keys revoked at once, then a gap: bots' p99 {p99(bots.served_ms):.1f} ms, "
+                        f"{len(bots.taken_ms)} requests, 0 refused or lost, long turns {long_turns:.1%}")  # fmt: skip
+        assert long_turns <= LONG_TURNS
+    await connection.close()
+    await client.aclose()
+
+
+async def _is(value: Awaitable[int], wanted: int) -> bool:
+    return await value == wanted
 
 
 async def test_thirty_keys_of_an_account_have_one_limit_and_another_account_its_own(gateway, keys):
