@@ -124,29 +124,13 @@ def drive(gate: Gate, inbound: Inbound, route: Route, settled: Settled) -> Admit
     try:
         decided = gate.decide(inbound, route)
     except KeyNeeded as needed:
-        return look_up(gate, inbound, route, needed, settled)
+        pending = Pending(gate, inbound, route, settled)
+        spawn(pending.look_up(needed), name="look up a key")
+        return pending
     if isinstance(decided, BriefRefusal) or decided.replay is None:
         return decided
-    return claim(gate, inbound, decided, settled)
-
-
-def look_up(gate: Gate, inbound: Inbound, route: Route, needed: KeyNeeded, settled: Settled) -> Pending:
-    """Fetch what a decision is missing, and decide again.
-
-    :param settled: called with the outcome
-    """
     pending = Pending(gate, inbound, route, settled)
-    spawn(pending.look_up(needed), name="look up a key")
-    return pending
-
-
-def claim(gate: Gate, inbound: Inbound, admitted: Admitted, settled: Settled) -> Pending:
-    """Claim the signature of an admitted request at the replay guard.
-
-    :param settled: called with the outcome
-    """
-    pending = Pending(gate, inbound, admitted.route, settled)
-    pending.claim(admitted)
+    pending.claim(decided)
     return pending
 
 

@@ -10,7 +10,7 @@ The phases are listed in ``phases``.
 import structlog
 
 from gateway.admission.brief import BriefRefusal
-from gateway.admission.driver import Pending, claim, confirm, fetch_and_retry, look_up
+from gateway.admission.driver import Pending, confirm, drive, fetch_and_retry
 from gateway.admission.outcome import Admitted, KeyNeeded
 from gateway.admission.routes import Route
 from gateway.errors import InternalError, Refusal, UpstreamUnavailable
@@ -190,25 +190,20 @@ class Exchange(Receiver):
 
     def _decide(self) -> None:
         """Decide, at once unless a key must be looked up or the signature claimed first."""
-        gate, request, route = self._serving.gate, self._request, self._route
+        route = self._route
         if route is None:
             return
         try:
-            decided = gate.decide(request, route)
-            if isinstance(decided, BriefRefusal):
-                self._refuse_briefly(decided)
-            elif decided.replay is None:
+            decided = drive(self._serving.gate, self._request, route, self._decided)
+            if isinstance(decided, Admitted):
                 self._on_admitted(decided)
+            elif isinstance(decided, BriefRefusal):
+                self._refuse_briefly(decided)
             else:
-                self._wait_for(claim(gate, request, decided, self._decided))
-        except KeyNeeded as needed:
-            self._wait_for(look_up(gate, request, route, needed, self._decided))
+                self._pending = decided
+                self.phase = DECIDING
         except Exception as error:  # noqa: BLE001 - a refusal, or a defect that is answered 500
             self._handle_error(error)
-
-    def _wait_for(self, pending: Pending) -> None:
-        self._pending = pending
-        self.phase = DECIDING
 
     def _decided(self, admitted: Admitted | None, error: BaseException | None) -> None:
         """Continue with the outcome of a decision that had to wait."""
