@@ -14,6 +14,7 @@ from admin.config import AdminSettings, load_settings
 from admin.service import Bound, CannotStart, serving
 from gateway.config.changes import changes, needs_restart
 from gateway.errors import ConfigError, ConfigProblem, GerbangError
+from gateway.net import descriptors
 from gateway.net.certificates import end_or_zero
 from gateway.runtime.tasks import spawn, unless, wait_at_most
 from gateway.telemetry import configure_logging
@@ -28,6 +29,7 @@ def run(path: Path) -> int:
 
     :returns: exit status: 0 after a stop, 1 if it could not start, with the reason on standard error
     """
+    descriptors.raise_limit()
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_run(path))

@@ -9,12 +9,13 @@ from functools import partial
 from typing import NamedTuple, cast
 
 import aiohttp
+import structlog
 from aiohttp import web
 
 from admin import feed
 from admin.api.problems import common_headers
 from admin.config import AdminSettings
-from admin.connections import Connection, ConnectionLimit, ListenerHost
+from admin.connections import ListenerHost
 from admin.identity.provider import Provider
 from admin.metrics import AdminMetrics
 from admin.notices.running import sending
@@ -26,12 +27,14 @@ from gateway.config.values import Address
 from gateway.errors import ConfigError, GerbangError
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.vault import Vault
+from gateway.net import descriptors
+from gateway.net.connections import Connection, ConnectionLimit, expecting_to_continue
 from gateway.net.listening import listen
 from gateway.net.preamble import PreambleListener
 from gateway.net.tls import server_context
-from gateway.net.unparsable import expecting_to_continue
 from gateway.runtime.tasks import cancel, repeat
 
+_log = structlog.get_logger(__name__)
 _WAIT_FOR_STORES_S = 30.0
 _BACKLOG = 128
 _LAST_HANDSHAKES_S = 1.0
@@ -154,10 +157,10 @@ async def _serve(
     server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
     server.request_handler = expecting_to_continue(server.request_handler, common_headers)
     idle_s = settings.limits.idle_timeout_ms / 1000
-    connection_limit = ConnectionLimit(settings.limits, settings.client_ip.trusted_proxies, refused)
+    connection_limit = _limit_of(settings, refused)
 
     def connection() -> Connection:
-        return Connection(connection_limit, server, loop=loop, idle_s=idle_s)
+        return Connection(connection_limit, server, loop=loop, finish=common_headers, idle_s=idle_s)
 
     if tls is None:
         accepting = await loop.create_server(connection, sock=listening, backlog=_BACKLOG)
@@ -165,6 +168,15 @@ async def _serve(
     else:
         listener = PreambleListener(listening, ListenerHost(connection_limit, connection, settings.limits), tls)
         stack.push_async_callback(listener.finish, _LAST_HANDSHAKES_S)
+
+
+def _limit_of(settings: AdminSettings, refused: Callable[[], None]) -> ConnectionLimit:
+    """The limit as configured, or lower when there are fewer file descriptors; an address may then have at most an eighth."""
+    in_all, of_one, room = settings.limits.max_connections, settings.limits.max_connections_per_address, descriptors.connections()
+    if room < in_all:
+        _log.warning("few_file_descriptors", connections=room, configured=in_all)
+        in_all, of_one = room, min(of_one, max(room // 8, 1))
+    return ConnectionLimit(in_all=in_all, of_one=of_one, trusted=settings.client_ip.trusted_proxies, refused=refused)
 
 
 def _bound(stack: AsyncExitStack, address: Address, where: str) -> socket.socket:

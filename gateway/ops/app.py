@@ -25,14 +25,20 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from gateway.assertion.keys import JWKS_MAX_AGE_S
 from gateway.errors import PROBLEM_JSON, BodyTooLarge, InternalError, Refusal, problem
-from gateway.net.unparsable import Connection, expecting_to_continue
+from gateway.net import descriptors
+from gateway.net.connections import Connection, ConnectionLimit, expecting_to_continue
 from gateway.ops import decision_endpoint as decision
 from gateway.ops.report import Operated, Readiness, ReloadReport
+from gateway.runtime import clock
+from gateway.telemetry import AccessLog
 
 MAX_BODY_BYTES = 1_024
 """Maximum body of a request, except for decisions."""
 _MAX_HEADER_BYTES = 1 << 20
 """The maximum of ``limits.max_header_bytes``; decisions apply the configured value."""
+_MAX_CONNECTIONS = 10_000
+"""Of them one network has at most half: who only reads the public keys must not keep an operator, or a readiness probe, from connecting."""
+_IDLE_SECONDS = 75.0
 _BODY_SECONDS = 15.0
 _STOP_SECONDS = 1.0
 """How long requests in progress may take when the port is closed: no worker is left that could decide."""
@@ -73,8 +79,22 @@ async def serving(operated: Operated, listening: socket.socket) -> AsyncIterator
     await runner.setup()
     server, loop = cast("web.Server", runner.server), asyncio.get_running_loop()
     server.request_handler = expecting_to_continue(server.request_handler, _common_headers)
-    options = {"max_line": _MAX_HEADER_BYTES, "max_headers": _MAX_HEADER_BYTES // 4}
-    accepting = await loop.create_server(lambda: Connection(server, loop=loop, finish=_common_headers, **options), sock=listening)
+    in_all = min(_MAX_CONNECTIONS, descriptors.connections())
+    budget = AccessLog(0.0)
+
+    def refused() -> None:
+        if budget.takes(clock.monotonic_ms()):
+            _log.warning("ops_connections_refused", connections=in_all, of_one_address=in_all // 2)
+
+    connection_limit = ConnectionLimit(in_all=in_all, of_one=in_all // 2, refused=refused)
+
+    def connection() -> Connection:
+        return Connection(
+            connection_limit, server, loop=loop, finish=_common_headers, idle_s=_IDLE_SECONDS, max_line=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADER_BYTES // 4,
+        )  # fmt: skip
+
+    accepting = await loop.create_server(connection, sock=listening)
     try:
         yield
     finally:

@@ -56,8 +56,8 @@ class WorkerProcess:
 
     async def spawn(self, now_ms: int) -> None:
         """Start the child as a new process, not a fork, which shares only two sockets with the parent."""
+        self.started_ms = now_ms  # first: a start that fails counts as an early end, however long the one before it lived
         control, inherited = socket.socketpair()
-        self.started_ms = now_ms
         # -P: do not import from the current directory.
         command = (sys.executable, "-P", "-m", "gateway.process.worker", str(inherited.fileno()), str(self._listening.fileno()))
         try:
@@ -67,6 +67,9 @@ class WorkerProcess:
                 pass_fds=(inherited.fileno(), self._listening.fileno()),
                 process_group=0,  # only the parent receives Ctrl-C; it drains the workers
             )
+        except BaseException:
+            control.close()
+            raise
         finally:
             inherited.close()
         self._caller = Caller(await Frames.over(control))

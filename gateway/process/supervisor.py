@@ -20,6 +20,7 @@ from gateway.assertion.keys import SigningKeysUnusable
 from gateway.config.changes import changes, needs_restart, shown
 from gateway.config.values import Address
 from gateway.errors import ConfigError, ConfigProblem, GerbangError, Refusal
+from gateway.net import descriptors
 from gateway.net.certificates import end_or_zero
 from gateway.net.listening import listen
 from gateway.ops.app import serving
@@ -48,6 +49,7 @@ def run(path: Path) -> int:
 
     :returns: exit status: 0 after a drain, 1 if it could not start, with the reason on standard error
     """
+    descriptors.raise_limit()
     try:
         asyncio.run(_run(path))
     except GerbangError as error:

@@ -15,9 +15,9 @@ from yarl import URL
 
 from admin import service as admin_service
 from admin.config import AdminLimits, AdminSettings
-from admin.connections import ConnectionLimit
 from admin.service import serving
 from gateway.net.addresses import Network
+from gateway.net.connections import ConnectionLimit
 from tests.support.admin import INTERNAL_TOKEN, Service, running_service, settings_for
 from tests.support.certificates import client_hello, self_signed
 from tests.support.issuer import Issuer
@@ -32,7 +32,8 @@ Settings = Callable[..., AdminSettings]
 class Counted(ConnectionLimit):
     def __init__(self, trusted: tuple[Network, ...] = (), **limits: int) -> None:
         self.refused = 0
-        super().__init__(AdminLimits(**limits), trusted, self._count)
+        chosen = AdminLimits(**limits)
+        super().__init__(in_all=chosen.max_connections, of_one=chosen.max_connections_per_address, trusted=trusted, refused=self._count)
 
     def _count(self) -> None:
         self.refused += 1
@@ -196,3 +197,18 @@ async def test_after_a_reload_whoever_begins_is_served_and_who_never_finishes_is
             (await answered_over_tls(URL(f"https://{bound.public}"), context)).close()
         writer.close()
         other.close()
+
+
+async def test_without_descriptors_for_as_many_as_configured_there_are_fewer(
+    issuer: Issuer, database: Database, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What clients hold must leave some for the stores."""
+    monkeypatch.setattr("gateway.net.descriptors.connections", lambda: 16)
+    settings = settings_for(issuer, database.admin_dsn, redis_url)
+    async with running_service(settings, issuer) as service, AsyncExitStack() as held:
+        first = await held.enter_async_context(connected(service))
+        assert await answered(*first)
+        assert await answered(*(await held.enter_async_context(connected(service))))
+        async with connected(service) as one_too_many:
+            assert not await answered(*one_too_many)
+        assert await answered(*first)

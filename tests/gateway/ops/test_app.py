@@ -3,7 +3,7 @@
 import asyncio
 import json
 import socket
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager, suppress
 
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
@@ -262,3 +262,27 @@ async def test_a_question_that_never_ends_is_refused(gateway, monkeypatch):
             async with asyncio.timeout(5):
                 assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
             writer.close()
+
+
+async def test_one_address_cannot_use_up_the_descriptors_that_workers_are_started_with(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.ops.app.descriptors.connections", lambda: 8)
+    with listening() as opened:
+        async with serving(gateway, opened), AsyncExitStack() as held:
+            lines = held.enter_context(capture_logs())
+            idle = []
+            for _ in range(6):
+                reader, writer = await asyncio.open_connection(*opened.getsockname())
+                held.callback(writer.close)
+                idle.append(reader)
+            async with asyncio.timeout(5):
+                with suppress(ConnectionError):
+                    await asyncio.gather(*(reader.read() for reader in idle[4:]))  # these two are cut
+            assert not any(reader.at_eof() for reader in idle[:4])
+            assert [line["event"] for line in lines] == ["ops_connections_refused"] * 2
+
+
+async def test_who_sends_nothing_does_not_keep_a_connection(gateway, monkeypatch):
+    monkeypatch.setattr("gateway.ops.app._IDLE_SECONDS", 0.2)
+    with listening() as opened:
+        async with serving(gateway, opened):
+            assert await sent(opened.getsockname()[1], b"GET /hea") == b""

@@ -1,0 +1,144 @@
+"""aiohttp's server connections, for the operations port and the admin service: limited in number, and with requests that cannot be parsed
+refused as problems (RFC 9457).
+
+aiohttp would answer these in plain text with its name and version, and log a traceback at error level with a part of the request, which may
+include an ``Authorization`` field.
+"""
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import structlog
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
+
+from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, MalformedRequest, Refusal, problem_of
+from gateway.net.addresses import Network, NetworkList, customer_network
+from gateway.net.tally import Tally
+from gateway.runtime import clock
+from gateway.telemetry import AccessLog
+
+MAX_LINE = 8_190
+"""aiohttp's maximum of a line, unless it is configured."""
+
+RequestHandler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+Finish = Callable[[web.StreamResponse, str], None]
+"""Adds the header fields that every response of the port has; takes the request id."""
+
+_log = structlog.get_logger(__name__)
+_budget = AccessLog(0.0)
+"""Whoever can connect can send such requests: they must not fill a disk."""
+
+
+class ConnectionLimit:
+    """Limits the connections of one port by the client's network, except those of trusted proxies.
+
+    :param in_all: maximum number of connections
+    :param of_one: maximum number of connections of one network
+    :param refused: called for each refused connection
+    """
+
+    def __init__(self, *, in_all: int, of_one: int, trusted: Sequence[Network] = (), refused: Callable[[], None] = lambda: None) -> None:
+        self._in_all = in_all
+        self._of_one = of_one
+        self._trusted = NetworkList(trusted)
+        self._refused = refused
+        self._by_network = Tally()
+
+    def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
+        """Whether one more connection may be opened; if not, counts it as refused.
+
+        :param of_peer: connections of its network that are being opened
+        :param in_all: connections that are being opened in total
+        """
+        of_peer += self._by_network.of(customer_network(peer))
+        full = of_peer >= self._of_one and not self._trusted.contains(peer)
+        if full or self._by_network.total + in_all >= self._in_all:
+            self._refused()
+            return False
+        return True
+
+    def enter(self, peer: str) -> str | None:
+        """Count a connection. Returns the network for :meth:`leave`; ``None``: there are too many."""
+        if not self.has_room(peer):
+            return None
+        network = customer_network(peer)
+        self._by_network.add(network)
+        return network
+
+    def leave(self, network: str) -> None:
+        self._by_network.remove(network)
+
+
+class Connection(web.RequestHandler):
+    """One client connection; excess ones are dropped before anything is read.
+
+    :param idle_s: time limit of the first request's head, and of silence after a response
+    :param options: of aiohttp's ``RequestHandler``
+    """
+
+    __slots__ = ("_connection_limit", "_counted", "_finish", "_max_line")
+
+    def __init__(
+        self, connection_limit: ConnectionLimit, server: web.Server, *, loop: asyncio.AbstractEventLoop, finish: Finish, idle_s: float,
+        max_line: int = MAX_LINE, **options: Any,
+    ) -> None:  # fmt: skip
+        options |= {"max_line_size": max_line, "max_field_size": max_line, "auto_decompress": False, "keepalive_timeout": idle_s}
+        super().__init__(server, loop=loop, access_log=None, **options)  # type: ignore[arg-type]  # None disables aiohttp's access log
+        self._finish = finish
+        self._max_line = max_line
+        self._connection_limit = connection_limit
+        self._counted: str | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The connection is established, including TLS."""
+        peer = transport.get_extra_info("peername")
+        self._counted = self._connection_limit.enter(peer[0] if peer else "")
+        if self._counted is None:
+            cast("asyncio.Transport", transport).abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed."""
+        if self._counted is not None:
+            self._connection_limit.leave(self._counted)
+            super().connection_lost(exc)
+
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """The answer to bytes that are not a valid request; anything else is a defect, which aiohttp logs."""
+        if not isinstance(exc, HttpProcessingError):
+            return super().handle_error(request, status, exc, message)
+        return _refused(self._refusal(exc), type(exc).__name__, self._finish)
+
+    def _refusal(self, error: HttpProcessingError) -> Refusal:
+        if isinstance(error, LineTooLong):
+            return HeadersTooLarge(f"A line of the request exceeds {self._max_line} bytes.", extras={"limit": self._max_line})
+        return MalformedRequest("The request is not valid HTTP.")
+
+
+def expecting_to_continue(handle: RequestHandler, finish: Finish) -> RequestHandler:
+    """Wrap a server's handler to refuse other expectations (RFC 9110 §10.1.1) as problems: aiohttp refuses them outside all middlewares."""
+
+    async def checked(request: web.BaseRequest) -> web.StreamResponse:
+        if any(value.lower() not in ("", "100-continue") for value in request.headers.getall("Expect", [])):
+            return _refused(ExpectationFailed("The only expectation supported is 100-continue."), "Expect", finish)
+        return await handle(request)
+
+    return checked
+
+
+def _refused(refusal: Refusal, kind: str, finish: Finish) -> web.Response:
+    request_id = secrets.token_hex(16)
+    if _budget.takes(clock.monotonic_ms()):
+        _log.info("request_malformed", kind=kind, request_id=request_id)
+    body = json.dumps(problem_of(refusal, request_id=request_id)).encode()
+    response = web.Response(status=refusal.status, body=body, content_type=PROBLEM_JSON)
+    finish(response, request_id)
+    response.force_close()
+    return response
