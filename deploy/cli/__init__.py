@@ -3,6 +3,8 @@
 Exit status: 0 success, 1 a refusal explained in one line on standard error, 2 wrong usage.
 """
 
+from deploy.cli import hangup  # isort: skip  # noqa: F401  # before all others
+
 import os
 import sys
 from typing import Any

@@ -319,3 +319,10 @@ def test_a_message_that_is_not_utf_8_is_wrong_usage(tmp_path):
     key.write_text('{"key_id": "gbk_1", "secret": "gbs_1"}')
     result = run("stream", "ws://127.0.0.1:9/", "--key", key, "--send", '{"a":"\udcff"}')
     assert (result.exit_code, "--send takes JSON in UTF-8" in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("command", "ignored"), [("gateway", True), ("admin", True), ("up", False), ("keys", False)])
+def test_a_reload_just_after_its_start_does_not_end_a_service(command, ignored):
+    code = "import signal; from deploy.cli import main; print(signal.getsignal(signal.SIGHUP) is signal.SIG_IGN)"
+    told = subprocess.run([sys.executable, "-c", code, command], capture_output=True, text=True, check=True, timeout=60)
+    assert told.stdout == f"{ignored}\n"
