@@ -30,8 +30,14 @@ PROVIDER_FAILURES = Family("gerbang_admin_provider_failures_total", "Failed read
 PROVIDER_UP = Family("gerbang_admin_provider_up", "1 unless the last read of the identity provider's documents failed.", Gauge)
 RELOADS = Family("gerbang_admin_reloads_total", "Configuration reloads by outcome: applied, unchanged, refused.", Counter, ("outcome",))
 CERTIFICATE = Family("gerbang_admin_certificate_end_timestamp_seconds", "Expiry of the public port's certificate; 0 without one.", Gauge)
-STREAM_SEQ = Family("gerbang_admin_audit_streamed_seq", "Sequence number of the last audit event that was streamed.", Gauge)
-STREAM_UP = Family("gerbang_admin_audit_stream_up", "1 while the audit log is streamed, or no stream is configured.", Gauge)
+STREAM_SEQ = Family(
+    "gerbang_admin_audit_streamed_seq",
+    "Sequence number of the last audit event that was streamed; with both a file and syslog, to both.",
+    Gauge,
+)
+STREAM_UP = Family(
+    "gerbang_admin_audit_stream_up", "1 while the audit log is streamed, to all that is configured, or no stream is configured.", Gauge
+)
 CONNECTIONS_REFUSED = Family("gerbang_admin_connections_refused_total", "Connections closed because there were too many.", Counter)
 LOG_DROPPED = Family("gerbang_admin_log_lines_dropped_total", "Log lines that could not be written.", Counter)
 FAMILIES = (
@@ -62,6 +68,8 @@ class AdminMetrics:
         self._certificate = self._gauge(CERTIFICATE, 0)
         self._stream_seq = self._gauge(STREAM_SEQ, 0)
         self._stream_up = self._gauge(STREAM_UP, 1)
+        self._streamed: dict[str, int] = {}
+        self._failing_streams: set[str] = set()
         self._connections_refused = self._counter(CONNECTIONS_REFUSED)
         self._dropped = self._counter(LOG_DROPPED)
         self._dropped_before = 0
@@ -87,12 +95,22 @@ class AdminMetrics:
         """Record the certificate in use."""
         self._certificate.set(end_or_zero(tls) / 1000)
 
-    def streamed(self, seq: int) -> None:
-        """The audit log has been streamed up to this event."""
-        self._stream_seq.set(seq)
+    def streams_begin(self) -> None:
+        """Forget the streams of another configuration."""
+        self._streamed.clear()
+        self._failing_streams.clear()
         self._stream_up.set(1)
 
-    def not_streamed(self) -> None:
+    def streamed(self, sink: str, seq: int) -> None:
+        """The audit log has been streamed to this sink up to this event."""
+        self._streamed[sink] = seq
+        self._failing_streams.discard(sink)
+        self._stream_seq.set(min(self._streamed.values()))
+        self._stream_up.set(not self._failing_streams)
+
+    def not_streamed(self, sink: str) -> None:
+        """Streaming to this sink has failed; another one's success does not change that."""
+        self._failing_streams.add(sink)
         self._stream_up.set(0)
 
     def render(self) -> bytes:

@@ -171,7 +171,7 @@ async def _advance(connection: Connection, sink: Sink, metrics: AdminMetrics) ->
         if fresh:
             await _of_sink(sink, partial(sink.write, [line(*event) for event in fresh]))
             point = Point(fresh[-1][0].seq, fresh[-1][1])
-        metrics.streamed(point.seq)
+        metrics.streamed(sink.name, point.seq)
         if len(events) < _BATCH:
             return
 
@@ -188,6 +188,7 @@ async def _of_sink(sink: Sink, call: Callable[[], T]) -> T:
 async def streaming(settings: AuditStream, stores: Stores, metrics: AdminMetrics) -> AsyncIterator[None]:
     """Stream in the background until the end of the block, if a stream is configured."""
     sinks = sinks_of(settings)
+    metrics.streams_begin()
     tasks = [repeat(partial(_run, stores, sink, metrics, settings.interval_ms / 1000), name="audit-stream") for sink in sinks]
     try:
         yield
@@ -207,6 +208,6 @@ async def _run(stores: Stores, sink: Sink, metrics: AdminMetrics, interval_s: fl
     try:
         await advance(stores, sink, metrics)
     except (Diverged, SinkFailed, StoreUnavailable) as error:
-        metrics.not_streamed()
+        metrics.not_streamed(sink.name)
         _log.error("audit_not_streamed", reason=str(error))
     await asyncio.sleep(interval_s)

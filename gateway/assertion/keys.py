@@ -10,6 +10,7 @@ import re
 import secrets
 from base64 import urlsafe_b64encode
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -144,7 +145,8 @@ class KeyRing:
             keys = [*keys, fresh]
         if self._folder is not None:
             for position in due.drop:
-                _path(self._folder, keys[position]).unlink(missing_ok=True)
+                with suppress(OSError):  # in a folder that has become read-only; it is published no more, nevertheless
+                    _path(self._folder, keys[position]).unlink()
         self._keys = [key for position, key in enumerate(keys) if position not in due.drop]
         replaced = [(now_ms if at_ms is None else min(at_ms, now_ms), key) for at_ms, key in self._replaced]
         self._replaced = [(at_ms, key) for at_ms, key in replaced if now_ms - at_ms < PUBLISHED_AFTER_MS]

@@ -20,7 +20,7 @@ from admin.audit import Actor, Entry, Event, Provenance
 from admin.config import AuditStream
 from admin.metrics import AdminMetrics
 from admin.stores import Stores
-from admin.streaming import Diverged, FileSink, Sink, SinkFailed, SyslogSink, advance, sinks_of
+from admin.streaming import Diverged, FileSink, Sink, SinkFailed, SyslogSink, advance, sinks_of, streaming
 from deploy.local.postgres import binaries
 from gateway.keys import postgres
 from gateway.runtime.tasks import spawn
@@ -151,6 +151,23 @@ async def test_where_the_stream_cannot_be_written_is_named(stores: Stores, tmp_p
     with pytest.raises(SinkFailed) as failed:
         await advance(stores, sink, AdminMetrics())
     assert str(failed.value) == named.format(here=tmp_path)
+
+
+async def test_one_stream_that_works_does_not_hide_another_that_fails_and_a_reload_forgets_both(stores: Stores, tmp_path: Path) -> None:
+    def shown(name: str) -> float:
+        return next(float(line.split()[1]) for line in metrics.render().decode().splitlines() if line.startswith(f"{name} "))
+
+    await append(stores, Event.KEY_REVOKED)
+    metrics, up = AdminMetrics(), "gerbang_admin_audit_stream_up"
+    settings = AuditStream(file=tmp_path / "audit.jsonl", syslog=f"unix://{tmp_path}/none", resume=tmp_path / "resume", interval_ms=100)
+    async with streaming(settings, stores, metrics), asyncio.timeout(20):
+        while shown("gerbang_admin_audit_streamed_seq") == 0 or shown(up):  # noqa: ASYNC110  # a metric has no event for this
+            await asyncio.sleep(0.02)
+        for _ in range(20):
+            await asyncio.sleep(0.02)
+            assert shown(up) == 0
+    async with streaming(AuditStream(), stores, metrics):
+        assert shown(up) == 1
 
 
 async def test_a_resume_point_that_is_none_is_not_guessed_at(stores: Stores, tmp_path: Path) -> None:
