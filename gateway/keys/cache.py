@@ -1,7 +1,7 @@
-"""The in-process key cache: bounded, with negative entries and generations. No I/O, no clock.
+"""The in-process key cache: bounded, with negative entries. No I/O, no clock.
 
-A generation is what was read from one PostgreSQL server without a gap in its change feed. When it ends, no entry is visited: each refers to
-its generation, and is judged by it when it is next used.
+When changes may have been missed, no entry is visited: each refers to the validity that it has in common with others, and is judged by it
+when it is next used.
 
 Keys and absent ids are kept in separate maps, so that looking up made-up ids never evicts keys that exist. Each map evicts its oldest
 entry first.
@@ -9,12 +9,14 @@ entry first.
 
 from collections import OrderedDict
 from enum import Enum
+from itertools import takewhile
 from typing import Any, Final, Generic, TypeVar
 
 from gateway.keys.record import KeyRecord
-from gateway.keys.snapshot import BEGINNING, Snapshot
+from gateway.keys.snapshot import Snapshot
 
 T = TypeVar("T")
+NEVER_MS: Final = 1 << 62
 
 
 class Absent(Enum):
@@ -27,62 +29,38 @@ ABSENT: Final = Absent.ABSENT
 """PostgreSQL has no such key, or no usable one."""
 
 
-class Generation:
-    """See the module. Times are monotonic milliseconds."""
+class Validity:
+    """What entries have in common. Times are monotonic milliseconds."""
 
-    __slots__ = ("resumed_at", "successor", "until_ms", "valid_until_ms")
+    __slots__ = ("until_ms", "used_until_ms")
 
     def __init__(self) -> None:
-        self.valid_until_ms = 0
-        """Until when its entries are valid, as last determined by ``trust``; 0 once it has ended."""
         self.until_ms = 0
-        """Once it has ended: until when its keys are used while they are read again."""
-        self.successor = self
-        """Once it has ended: the generation after it."""
-        self.resumed_at: Snapshot | None = None
-        """Entries read at or before this position belong to its successor: nothing has been missed."""
-
-    def resume(self, position: Snapshot) -> None:
-        """Let its successor have the entries that were read at or before this position, and no one the others."""
-        self.resumed_at, self.until_ms = position, 0
-
-    def used_until_ms(self) -> int:
-        """Once it has ended: until when its keys are used, the generations that have ended since considered."""
-        until_ms, generation = self.until_ms, self.successor
-        while generation.successor is not generation:
-            until_ms, generation = min(until_ms, generation.until_ms), generation.successor
-        return until_ms
+        """Until when they are valid, as last determined by ``trust``; 0 in doubt."""
+        self.used_until_ms = NEVER_MS
+        """In doubt: until when they are used at most, while they are read again."""
 
 
 class Entry(Generic[T]):
     """One id in memory. Times are monotonic milliseconds."""
 
-    __slots__ = ("generation", "position", "record", "renewal_ms", "retry_ms", "until_ms", "used", "value")
+    __slots__ = ("due_ms", "number", "position", "record", "until_ms", "used", "validity", "value")
 
-    def __init__(
-        self,
-        record: KeyRecord | None,
-        value: T | Absent,
-        position: Snapshot,
-        generation: Generation,
-        *,
-        until_ms: int = 0,
-        retry_ms: int = 0,
-    ) -> None:
+    def __init__(self, record: KeyRecord | None, value: T | Absent, validity: Validity, number: int, position: Snapshot) -> None:
         self.record = record
         self.value = value
         """The value prepared from the record, or :data:`ABSENT`."""
+        self.validity = validity
+        self.number = number
+        """That of the last read of the feed that had begun when it was stored."""
         self.position = position
         """Every change that this snapshot sees is in ``value``."""
-        self.generation = generation
+        self.until_ms = NEVER_MS
+        """In doubt: until when it is used at most."""
+        self.due_ms = NEVER_MS
+        """From then on this process writes its record to Redis if it is used; in doubt, a use queries the stores in the background."""
         self.used = True
         """Whether the key was used since this process last wrote its record to Redis."""
-        self.renewal_ms = 0
-        """When its record is to be written to Redis again, if it was used; 0 if this process does not renew it."""
-        self.until_ms = until_ms
-        """While its generation is not valid, and has not ended: from then on a use waits for the stores."""
-        self.retry_ms = retry_ms
-        """In doubt: from then on a use queries the stores in the background."""
 
 
 class KeyCache(Generic[T]):
@@ -94,28 +72,36 @@ class KeyCache(Generic[T]):
     def __init__(self, size: int) -> None:
         self.present: OrderedDict[str, Entry[T]] = OrderedDict()
         self.absent: OrderedDict[str, Entry[T]] = OrderedDict()
-        self.generation = Generation()
-        self.in_doubt = Generation()
-        """Of entries that cannot be confirmed at the moment: never valid, and ends with the generation beside it."""
+        self.sure, self.in_doubt = Validity(), Validity()
+        """Of what is stored now: the latter of what cannot be confirmed."""
+        self._doubted: list[Validity] = []
+        self.doubt_ends_ms = 0
+        """Until when entries are used that have been doubted."""
+        self.number = self._confirmed = 0
+        """Of reads of the feed: the last that has begun, and the last that has been applied."""
         self._size = size
 
-    def end_generation(self, until_ms: int = 0) -> Generation:
-        """Begin another generation, and clear the absent ids. Returns the one that has ended.
+    def confirm(self, number: int, *, is_another_server: bool) -> None:
+        """The changes of a read have been applied. What was stored since the read before may contain changes that another server lacks."""
+        if is_another_server:
+            for entry in takewhile(self.is_new, reversed(self.present.values())):
+                entry.validity, entry.until_ms = self.in_doubt, 0
+            self.absent.clear()
+        self._confirmed = number
 
-        :param until_ms: until when the keys in memory are used while they are read again
-        """
-        ended, self.generation, self.in_doubt = self.generation, Generation(), Generation()
-        ended.valid_until_ms, ended.until_ms, ended.successor = 0, until_ms, self.generation
+    def doubt(self, now_ms: int, until_ms: int) -> None:
+        """Changes may have been missed: keys in memory are used until ``until_ms`` while they are read again; absent ids are forgotten."""
+        self._doubted = [self.sure, self.in_doubt, *(one for one in self._doubted if one.used_until_ms > now_ms)]
+        for one in self._doubted:
+            one.until_ms, one.used_until_ms = 0, min(one.used_until_ms, until_ms)
+        self.sure, self.in_doubt, self.doubt_ends_ms = Validity(), Validity(), until_ms
         self.absent.clear()
-        return ended
 
-    def generation_of(self, entry: Entry[T]) -> Generation:
-        """The generation that an entry belongs to by now."""
-        generation = entry.generation
-        while generation.resumed_at is not None and generation.resumed_at.includes(entry.position):
-            generation = entry.generation = generation.successor
-            entry.position = BEGINNING  # transaction ids of two servers cannot be compared: that of any change may repeat
-        return generation
+    def is_new(self, entry: Entry[T]) -> bool:
+        """Whether an entry may contain changes that have not been read: it was stored after the last read began. The position of any other
+        one says nothing of later changes: it may be of another server, which uses the numbers of its transactions again.
+        """
+        return entry.number >= self._confirmed
 
     def put(self, key_id: str, entry: Entry[T]) -> None:
         """Store an entry, replacing the previous one."""

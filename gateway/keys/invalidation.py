@@ -20,24 +20,24 @@ from redis.asyncio.client import PubSub
 
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, sql
+from gateway.keys.cache import NEVER_MS
 from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import translated
 from gateway.keys.shared import forget
 from gateway.keys.snapshot import BEGINNING, parse_snapshot
-from gateway.keys.trust import EVERY_KEY, FeedRead, Trust
-from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
+from gateway.keys.trust import EVERY_KEY, FeedRead, KnownChanges, Now, Trust
+from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn, wait_at_most
 from gateway.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from gateway.config.settings import Cache
     from gateway.keys.lookup import KeyLookup
 
 REDIS_CHANNEL = "gerbang:invalidate"
 POSTGRES_CHANNEL = "gerbang_keys"
 
-READ_SECONDS = 1.0
-"""Longest interval between two reads of the feed (see :meth:`InvalidationListener.fit`)."""
-PAUSE_SECONDS = 0.05
+READ_MS = 1_000
+"""Longest interval between two reads of the feed; shorter if there would not be several of them in each ``local_ttl``."""
+PAUSE_MS = 50
 """Shortest interval between two reads, however many changes there are."""
 _SILENCE_SECONDS, WHOLE_FEED_SECONDS = 1.0, 5.0
 """How long an answer may take before the channel counts as lost, and a read of everything that the feed retains."""
@@ -46,7 +46,6 @@ _PROBE_SECONDS = 1.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.5
 _MESSAGE_LIMIT = 1_000
 """Maximum number of key ids in one message."""
-_NEVER_MS = 1 << 62
 
 _log = structlog.get_logger(__name__)
 Subscriber = Callable[[str | None], None]
@@ -72,7 +71,7 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
 
 
 async def read_feed(
-    connection: "postgres.Connection | postgres.Pool", before: FeedRead | None, *, seconds: float = _SILENCE_SECONDS
+    connection: "postgres.Connection | postgres.Pool", before: FeedRead | None, at: Now, *, seconds: float = _SILENCE_SECONDS
 ) -> FeedRead:
     """The changes since the last read, in one statement; from a new server, all that it retains. Too many are omitted, as if pruned.
 
@@ -82,10 +81,11 @@ async def read_feed(
     with postgres.translated():
         async with StallTolerantTimeout(seconds):
             state, *rows = await connection.fetch(sql.READ_FEED, since, mark, server)
-    position, is_complete = parse_snapshot(state["position"]), sum(len(row["xids"]) for row in rows) <= sql.MOST_CHANGES
-    pages = [zip(row["key_ids"], row["xids"], strict=True) for row in rows if is_complete]
-    floor = state["floor"] if is_complete else position.xmax
-    return FeedRead(position, state["server"], floor, state["mark"], state["mark_is_there"], pages, is_complete)
+    position = parse_snapshot(state["position"])
+    read = FeedRead(at, position, state["server"], position.xmax, state["mark"], state["mark_is_there"], None)
+    if sum(len(row["xids"]) for row in rows) > sql.MOST_CHANGES:
+        return read
+    return read._replace(floor=state["floor"], pages=[zip(row["key_ids"], row["xids"], strict=True) for row in rows])
 
 
 class InvalidationListener:
@@ -109,15 +109,8 @@ class InvalidationListener:
         self._metrics = metrics or Metrics()
         self._metrics.listener_up.update(postgres=0, redis=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._read_seconds = READ_SECONDS
-        self._has_missed = False
-        """Whether subscribers may not have been told of every change: one has raised since the last read, or there was a gap."""
-        self._doubt_ends_ms = _NEVER_MS
-        """After a gap: when no key is used in doubt any longer."""
-
-    def fit(self, settings: "Cache") -> None:
-        """Set the read interval, several reads per ``local_ttl``."""
-        self._read_seconds = max(PAUSE_SECONDS, min(READ_SECONDS, settings.local_ttl_ms / 4_000))
+        self._tell_all_ms = NEVER_MS
+        """From when on a read tells subscribers of every key: one has raised, or keys have been used in doubt until then."""
 
     def start(self) -> None:
         """Start listening in the background; a channel that cannot be opened is retried until it can."""
@@ -130,7 +123,6 @@ class InvalidationListener:
     async def aclose(self) -> None:
         """Stop listening."""
         await cancel(*self._tasks)
-        self._tasks = []
 
     def down(self) -> list[str]:
         """Channels that are down."""
@@ -176,12 +168,10 @@ class InvalidationListener:
             await self._read(connection, seconds=WHOLE_FEED_SECONDS)  # it may be a different server
             up()
             while not connection.is_closed():
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(self._read_seconds):
-                        await woken.wait()
+                await wait_at_most(woken, max(PAUSE_MS, min(READ_MS, self._memory.settings.local_ttl_ms // 4)))
                 woken.clear()
                 await self._read(connection)
-                await asyncio.sleep(PAUSE_SECONDS)
+                await asyncio.sleep(PAUSE_MS / 1_000)
         finally:
             connection.terminate()
 
@@ -192,38 +182,40 @@ class InvalidationListener:
     async def _read(self, connection: postgres.Connection, *, seconds: float = _SILENCE_SECONDS) -> None:
         """Read the feed once and apply its changes, each page in a turn of the event loop of its own.
 
-        A new server may lack what was read from the last one: memory goes on once its changes have shown that it does not.
+        Until then, memory and Redis are judged by the read before. Should a defect interrupt it, no change is known that memory lacks.
         """
-        at, before = self._memory.now(), self._trust.read
-        read = await read_feed(connection, before, seconds=seconds)
-        self._memory.postgres_answered()
-        # In one turn, before any key is read: no outdated record may enter memory in between.
-        is_same_server, gap = self._trust.is_current_server(read.server), self._trust.begin_read(read, at)
-        ended = None if gap is None and is_same_server else self._memory.invalidate_all(gradually=read.is_complete)
-        pages = []
-        for page in read.pages:
-            pages.append(self._trust.changes.add(page, read))
-            for key_id, xid in pages[-1]:
+        trust, cache, before = self._trust, self._memory.cache, self._trust.read
+        cache.number = number = cache.number + 1
+        read = await read_feed(connection, before, self._memory.now(), seconds=seconds)
+        self._memory.postgres.answered()  # a server that has started is asked at once for the keys that its changes invalidate
+        told: list[list[str]] = []
+        is_same_server = trust.is_current_server(read.server)
+        changes = trust.changes if is_same_server else KnownChanges(read.floor)
+        if read.pages is None:
+            self._invalidate(EVERY_KEY)
+        for page in read.pages or ():
+            told.append(new := [])
+            for key_id, xid in changes.add(page, read):
                 self._invalidate(key_id, xid)
+                if not is_same_server:
+                    trust.announce(key_id, read.at.ms - 1)
+                new.append(key_id)
             await asyncio.sleep(0)
-        lost = self._trust.end_read(read)
-        gap = gap or lost
-        if at.ms >= self._doubt_ends_ms:
-            self._has_missed, self._doubt_ends_ms = True, _NEVER_MS
-        if ended is not None and gap is not None:
+        gap = trust.gap(read, changes)
+        if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
-            self._has_missed, self._doubt_ends_ms = True, ended.until_ms
-        elif ended is not None and before is not None:
-            ended.resume(before.position)
-        if self._has_missed:
-            self._has_missed = False
+            self._memory.invalidate_all(gap_ms=read.at.ms)
+        cache.confirm(number, is_another_server=not is_same_server)
+        trust.accept(read, changes, has_gap=gap is not None)
+        if gap is not None or read.at.ms >= self._tell_all_ms:
+            self._tell_all_ms = cache.doubt_ends_ms if read.at.ms < cache.doubt_ends_ms else NEVER_MS
             self._notify(None)
         # Only after all of them are invalid: each command may yield the processor on a busy machine.
-        for page in pages if before is not None else ():
-            self._memory.remove_outdated(key_id for key_id, _ in page)
+        for new in told if before is not None else ():
+            self._memory.changed.add(new)
             await asyncio.sleep(0)
         self._metrics.feed_reads += 1
-        self._metrics.feed_changes += sum(map(len, pages))
+        self._metrics.feed_changes += sum(map(len, told))
         spawn(self._memory.renew(), name="key-renewal")
 
     def _invalidate(self, key_id: str, xid: int | None = None) -> None:
@@ -259,7 +251,7 @@ class InvalidationListener:
             elif message["type"] == "subscribe":
                 self._trust.redis_up_ms = self._memory.now().ms
                 up()
-                self._memory.remove_outdated(self._trust.changes)
+                self._memory.changed.add(self._trust.changes)
             elif message["type"] == "message":
                 self._on_message(message["data"])
                 await asyncio.sleep(0)  # yield: thousands of keys in one turn of the loop would be too many
@@ -272,7 +264,7 @@ class InvalidationListener:
         for key_id in key_ids:
             self._trust.announce(key_id, now.ms)
             self._invalidate(key_id)
-        self._memory.remove_outdated(key_ids)
+        self._memory.changed.add(key_ids)
         if key_ids and published_ms:
             self._metrics.revocation_delay["redis"].observe(max(0, now.wall_ms - published_ms) / 1_000)
 
@@ -282,4 +274,4 @@ class InvalidationListener:
                 subscriber(key_id)
             except Exception:  # noqa: BLE001  # it must not keep the changes behind it from memory
                 _log.exception("invalidation_subscriber_defect", key_id=key_id)
-                self._has_missed = True
+                self._tell_all_ms = 0

@@ -34,19 +34,14 @@ class LookupQueue:
         """Number of batches in progress."""
         self._tasks: set[asyncio.Task[None]] = set()
 
-    def add(self, key_id: str) -> bool:
-        """Queue an id. ``False``: the queue is full."""
-        if len(self._waiting) >= self._max_queued:
-            return False
-        self._waiting[key_id] = None
-        self._call_worker()
-        return True
-
-    def add_all(self, key_ids: Iterable[str]) -> None:
-        """Queue many ids at once, for one worker; those beyond the maximum are dropped."""
-        self._waiting |= dict.fromkeys(islice(key_ids, max(0, self._max_queued - len(self._waiting))))
-        if self._waiting:
-            self._call_worker()
+    def add(self, key_ids: Iterable[str]) -> bool:
+        """Queue ids. ``False``: the queue is full, and further ones are dropped."""
+        ids = iter(key_ids)
+        self._waiting |= dict.fromkeys(islice(ids, self._max_queued - len(self._waiting)))
+        if self._waiting and self._running < self._workers:
+            self._running += 1
+            self.spawn(self._work_off())
+        return next(ids, None) is None
 
     def spawn(self, work: Coroutine[Any, Any, object]) -> None:
         """Run a task that is cancelled with the queue, without occupying a worker."""
@@ -63,29 +58,15 @@ class LookupQueue:
         self.clear()
         await cancel(*self._tasks)
 
-    def _call_worker(self) -> None:
-        if self._running < self._workers:
-            self._running += 1
-            self.spawn(self._work_off())
-
     async def _work_off(self) -> None:
+        loop = asyncio.get_running_loop()
         try:
-            while self._waiting:
-                some = list(self._waiting) if len(self._waiting) <= self._batch else _first(self._waiting, self._batch)
+            while some := list(islice(self._waiting, self._batch)):
                 for key_id in some:
                     del self._waiting[key_id]
-                await self._wait_for_rate(len(some))
+                self._free = max(self._free, loop.time() - self._batch * self._seconds_each) + len(some) * self._seconds_each
+                if self._free > loop.time():
+                    await asyncio.sleep(self._free - loop.time())
                 await self._work(some)
         finally:
             self._running -= 1  # not in a callback: an id may be queued before the loop runs it
-
-    async def _wait_for_rate(self, count: int) -> None:
-        now = asyncio.get_running_loop().time()
-        self._free = max(self._free, now - self._batch * self._seconds_each) + count * self._seconds_each
-        if self._free > now:
-            await asyncio.sleep(self._free - now)
-
-
-def _first(waiting: dict[str, None], count: int) -> list[str]:
-    ids = iter(waiting)
-    return [next(ids) for _ in range(count)]

@@ -104,7 +104,6 @@ class Source:
         self._seconds = seconds
         self._rests_until_ms = 0
         self._answered_ms = -_SILENT_MS
-        self._answers = 0
         self._has_failed = False
 
     def has_returned(self) -> bool:
@@ -116,22 +115,21 @@ class Source:
     def answered(self) -> None:
         """It has answered somebody: it is queried from now on."""
         self._answered_ms, self._rests_until_ms = self._now_ms(), 0
-        self._answers += 1
 
     async def ask(self, work: Callable[P, Awaitable[R]], *args: P.args, **kwargs: P.kwargs) -> R:
         """The result of ``work``.
 
         :raises StoreUnavailable: the store did not answer, now or a moment ago
         """
-        if self._now_ms() < self._rests_until_ms:
+        began_ms = self._now_ms()
+        if began_ms < self._rests_until_ms:
             raise StoreUnavailable(f"{self._name} did not answer recently; not retried yet")
-        answers = self._answers
         try:
             async with StallTolerantTimeout(self._seconds) if self._seconds else nullcontext():
                 answer = await work(*args, **kwargs)
         except (StoreUnavailable, TimeoutError) as error:
             now_ms = self._now_ms()
-            if self._answers == answers and (not isinstance(error, TimeoutError) or now_ms - self._answered_ms >= _SILENT_MS):
+            if self._answered_ms <= (now_ms - _SILENT_MS if isinstance(error, TimeoutError) else began_ms):
                 self._rests_until_ms = now_ms + REST_MS
             self._has_failed = True
             self._metrics.key_fetches[self._name, "unavailable"] += 1

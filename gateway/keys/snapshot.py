@@ -21,12 +21,6 @@ class Snapshot(NamedTuple):
         """Whether this transaction's writes are visible to this snapshot."""
         return xid < self.xmin or (xid < self.xmax and xid not in self.under_way)
 
-    def includes(self, other: "Snapshot") -> bool:
-        """Whether this snapshot sees every transaction that the other one sees."""
-        if other.xmax <= self.xmin:  # the common case, and fast: 100,000 keys are compared in one turn of the event loop
-            return True
-        return other.xmax <= self.xmax and min(self.under_way - other.under_way, default=other.xmax) >= other.xmax
-
 
 @lru_cache(maxsize=1_024)
 def parse_snapshot(text: str) -> Snapshot:

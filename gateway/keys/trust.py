@@ -43,6 +43,8 @@ class Now(NamedTuple):
 class FeedRead(NamedTuple):
     """One read of the feed."""
 
+    at: Now
+    """When it began: what was announced before is in it."""
     position: Snapshot
     server: int
     """Identifies the server and its start: transaction ids are comparable within one of them alone."""
@@ -52,10 +54,10 @@ class FeedRead(NamedTuple):
     """The newest mark."""
     mark_is_there: bool
     """Whether the newest mark of the previous read still exists."""
-    pages: Sequence[Iterable[Change]]
-    """The changes, in pages that are short enough for one turn of the event loop; each can be read once."""
-    is_complete: bool = True
-    """Whether there were not too many changes to be read. Otherwise there is no page, and ``floor`` is above all of them."""
+    pages: Sequence[Iterable[Change]] | None
+    """The changes, in pages that are short enough for one turn of the event loop; each can be read once. ``None``: they are too many to be
+    read, and ``floor`` is above all of them.
+    """
 
 
 class KnownChanges:
@@ -74,19 +76,17 @@ class KnownChanges:
         """What has changed."""
         return iter(self._of)
 
-    def add(self, page: Iterable[Change], read: FeedRead) -> list[Change]:
-        """Add some of the changes of a read, and return those that are new. If they become too many, all are forgotten."""
-        new = []
+    def add(self, page: Iterable[Change], read: FeedRead) -> Iterator[Change]:
+        """Add some of the changes of a read: those that are new, each after it was yielded. If they become too many, all are forgotten."""
         for key_id, xid in page:
-            known = self._of.pop(key_id, ())  # and put back at the end: see `prune`
+            known = self._of.get(key_id, ())
             if xid not in known:
-                known = (*(earlier for earlier in known if earlier >= read.floor), xid)
-                new.append((key_id, xid))
-            self._of[key_id] = known
+                yield key_id, xid
+                self._of.pop(key_id, None)  # and put back at the end: see `prune`
+                self._of[key_id] = (*(earlier for earlier in known if earlier >= read.floor), xid)
         if len(self._of) > _MAX_CHANGES:
             self._of.clear()
             self.floor = read.position.xmax
-        return new
 
     def prune(self, floor: int) -> None:
         """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
@@ -115,77 +115,52 @@ class Trust:
 
     def __init__(self) -> None:
         self.read: FeedRead | None = None
-        """The last read of the feed."""
-        self.read_at = Now(0, 0)
-        """When it began."""
-        self._applied_at: Now | None = None
-        """When the last read began whose changes have been applied to memory."""
+        """The last read of the feed whose changes have all been applied to memory."""
         self.redis_up_ms: int | None = None
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
         self.changes = KnownChanges(_NO_END)
-        """Those of the current server."""
-        self._former: KnownChanges | None = None
-        """Those of the server before, while a new server's changes are being added."""
+        """Those of the server of that read, and of later reads as far as they have been applied."""
         self._announced: dict[str, int] = {}
-        """Keys whose changes Redis messages have announced, each with the time of the last."""
-        self._is_applied = True
-        """Whether the changes of the last read are all known, and have been applied to memory."""
+        """Keys whose changes have been announced, each with the time of the last."""
 
     # -- changes
 
     def announce(self, key_id: str, now_ms: int) -> None:
-        """A Redis message says that this key has changed."""
+        """This key has changed, as a Redis message says, or a read of another server's feed that began just after ``now_ms``."""
         if len(self._announced) >= _MAX_CHANGES:
             self._announced, key_id = {}, EVERY_KEY
-        self._announced[key_id] = now_ms
+        self._announced[key_id] = max(now_ms, self._announced.get(key_id, 0))
 
-    def begin_read(self, read: FeedRead, at: Now) -> str | None:
-        """Record a read of the feed. Its changes follow: each is to be added to :attr:`changes` and then applied to memory.
+    def gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
+        """Why changes may have been missed between the last read and this one; ``None`` when none can have been.
 
-        :param at: when the read began: what was announced before is in this read
-        :returns: why changes may have been missed since the last read; ``None`` when none can have been
+        :param changes: all that are known of this read's server
         """
-        gap, self._former = self._gap(read), None
-        if not self.is_current_server(read.server):
-            self._former = None if self.read is None else self.changes
-            self.changes = KnownChanges(read.floor)
-        elif gap is not None:  # what was missed is not known, so that records from before look unchanged
-            self.changes.floor = read.position.xmax
-        self.read, self.read_at, self._is_applied = read, at, False
-        return gap
-
-    def _gap(self, read: FeedRead) -> str | None:
         before = self.read
         if before is None:
             return None
-        if not self._is_applied:  # a defect has interrupted that
-            return "the changes of the last read were not applied"
-        if not read.is_complete:
-            return "too many changes to be read at once"
         if read.position.xmax < before.position.xmax:
             return "the database is in a state from before the last read"
         if before.mark is not None and not read.mark_is_there:
             return "the database has another history, or the feed was read too long ago"
         if read.floor > before.position.xmin:
-            return "changes were pruned before they were read"
+            return "changes were pruned before they were read, or were too many to be read"
+        if changes is not self.changes and not changes.includes(self.changes, read.floor):
+            return "another server has taken over without the latest changes, or with too many to compare them"
         return None
 
-    def end_read(self, read: FeedRead) -> str | None:
-        """Record that all changes of this read have been added, and applied to memory.
-
-        :returns: why a new server may lack changes that the one before had; ``None`` if it cannot
-        """
-        self.changes.prune(read.floor)
-        self._applied_at, self._is_applied = self.read_at, True
-        if self._former is None or self.changes.includes(self._former, read.floor):
-            return None
-        return "another server has taken over without the latest changes, or with too many to compare them"
+    def accept(self, read: FeedRead, changes: KnownChanges, *, has_gap: bool) -> None:
+        """Record a read whose changes have all been applied to memory, and are known."""
+        changes.prune(read.floor)
+        if has_gap:  # what was missed is not known, so that records from before look unchanged
+            changes.floor = read.position.xmax
+        self.read, self.changes = read, changes
 
     # -- validity
 
     def is_feed_current(self, settings: "Cache", now_ms: int) -> bool:
         """Whether the feed has been read lately."""
-        return self.read is not None and now_ms < self.read_at.ms + settings.local_ttl_ms
+        return self.read is not None and now_ms < self.read.at.ms + settings.local_ttl_ms
 
     def memory_valid_until_ms(self, settings: "Cache", now_ms: int) -> int:
         """Until when memory is valid; in the past when it is not.
@@ -195,14 +170,14 @@ class Trust:
         A process that resumes from a stop (SIGSTOP) has yet to receive what came meanwhile: it uses memory for the rest of ``local_ttl``,
         or :data:`_EXTENSION_MS`, at most. If the monotonic clock stood still as well, as in a paused machine, for a whole ``local_ttl``.
         """
-        if self._applied_at is None:
+        if self.read is None:
             return 0
-        applied_ms = self._applied_at.ms
-        if now_ms < applied_ms + settings.local_ttl_ms:
-            return applied_ms + settings.local_ttl_ms
-        if self.redis_up_ms is not None and self.redis_up_ms < applied_ms:
+        read_ms = self.read.at.ms
+        if now_ms < read_ms + settings.local_ttl_ms:
+            return read_ms + settings.local_ttl_ms
+        if self.redis_up_ms is not None and self.redis_up_ms < read_ms:
             return now_ms + _EXTENSION_MS
-        return min(now_ms + _EXTENSION_MS, applied_ms + settings.stale_limit_ms)
+        return min(now_ms + _EXTENSION_MS, read_ms + settings.stale_limit_ms)
 
     def is_current_server(self, server: int) -> bool:
         """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
@@ -210,7 +185,7 @@ class Trust:
 
     def is_valid(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
         """Whether a record in Redis is as good as PostgreSQL's."""
-        return self._is_applied and self.is_feed_current(settings, now.ms) and self.fallback_valid_until_ms(dated, now) > now.ms
+        return self.is_feed_current(settings, now.ms) and self.fallback_valid_until_ms(dated, now) > now.ms
 
     def fallback_valid_until_ms(self, dated: DatedRecord, now: Now) -> int:
         """Until when a record in Redis may be used while PostgreSQL is unavailable; a time in the past when it may not.
@@ -221,7 +196,7 @@ class Trust:
         key_id, age_ms = dated.record.key_id, now.wall_ms - dated.read_ms
         is_known = self.read is None or (self.is_current_server(dated.server) and dated.position.xmin >= self.changes.floor)
         announced_ms = max(self._announced.get(key_id, -1), self._announced.get(EVERY_KEY, -1))
-        applied_ms = 0 if self._applied_at is None else self._applied_at.ms  # what was announced may be in changes yet to be added
-        if not is_known or announced_ms >= applied_ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
+        read_ms = 0 if self.read is None else self.read.at.ms
+        if not is_known or announced_ms >= read_ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:
             return 0
         return now.ms + dated.ttl_ms - max(0, age_ms)

@@ -101,7 +101,6 @@ class App:
         self._listener = InvalidationListener(
             stores.redis, settings.stores.postgres.get_secret_value(), self._trust, self._lookup, metrics=self.metrics
         )
-        self._listener.fit(settings.cache)
         self._listener.on_invalidate.append(self._tunnels.invalidated)
         self._upstreams = Upstreams(
             signer=self.signer, assertion_period_ms=self.signer.period_ms, ticker=self._ticker, metrics=self.metrics
@@ -239,7 +238,6 @@ class App:
         if old is not None and old is not tracing:
             old.shutdown()
         self._lookup.configure(settings.cache)
-        self._listener.fit(settings.cache)
         if settings.assertion != assertion:
             self.signer.configure(issuer=settings.assertion.issuer, ttl_ms=settings.assertion.ttl_ms)
             for name, pool in prepared.pools.items():
@@ -285,7 +283,7 @@ class App:
         tunnels = self._tunnels.used_percent(self._plane.worker.serving.limits)
         metrics.resource_used.update(self._plane.used_percent() | tunnels | self._upstreams.used_percent())
         metrics.cache_entries = self._lookup.sizes()["present"]
-        metrics.feed_age_ms = clock.monotonic_ms() - self._trust.read_at.ms if self._trust.read is not None else 0
+        metrics.feed_age_ms = 0 if self._trust.read is None else clock.monotonic_ms() - self._trust.read.at.ms
         metrics.log_lines_dropped = LineSink.dropped
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")
         metrics.resident_bytes[self._worker] = _resident_bytes()

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 from gateway.errors import ConfigError, ConfigProblem, StoreUnavailable
 from gateway.keys import postgres, redis_client, ring
 from gateway.keys.invalidation import WHOLE_FEED_SECONDS, read_feed
+from gateway.keys.trust import Now
 from gateway.keys.vault import Vault
 from gateway.runtime.tasks import StallTolerantTimeout
 
@@ -60,7 +61,7 @@ class Stores(NamedTuple):
     async def _check_keys(self) -> None:
         await ring.check(self.pool, self.vault)
         with ring.migrated():
-            await read_feed(self.pool, None, seconds=WHOLE_FEED_SECONDS)
+            await read_feed(self.pool, None, Now(0, 0), seconds=WHOLE_FEED_SECONDS)
             if await self.pool.fetchval("SELECT rolsuper FROM pg_roles WHERE rolname = current_user"):
                 _log.warning("postgres_role_is_superuser", advice="use gerbang_gateway, which can only read keys")
 

@@ -59,7 +59,7 @@ MEMOS: Sequence[dict[bytes, Any]] = (RESPONSE_HEADS, RESPONSE_FIELDS, request_he
 
 
 def cache(lookup: KeyLookup[Any]) -> KeyCache[Any]:
-    return lookup._cache
+    return lookup.cache
 
 
 def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
@@ -67,9 +67,15 @@ def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
     return trust.changes._of[key_id]
 
 
-def to_renew(lookup: KeyLookup[Any]) -> list[str]:
-    """Keys whose records are to be written to Redis again."""
-    return [key_id for _, key_id in lookup._to_renew]
+def doubted(cache: KeyCache[Any]) -> list[Any]:
+    """What entries in doubt have in common."""
+    return cache._doubted
+
+
+def is_in_doubt(lookup: KeyLookup[Any], key_id: str) -> bool:
+    """Whether a key in memory may have changed unnoticed."""
+    entry = lookup.cache.present.get(key_id)
+    return entry is not None and entry.validity is not lookup.cache.sure
 
 
 def unrecorded(guard: ReplayGuard) -> object:

@@ -4,17 +4,39 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gateway.keys.cache import ABSENT, Absent, Entry, Generation, KeyCache
-from gateway.keys.snapshot import BEGINNING, Snapshot, parse_snapshot
+from gateway.keys.cache import ABSENT, NEVER_MS, Absent, Entry, KeyCache, Validity
+from gateway.keys.snapshot import BEGINNING
+from tests.support.inside import doubted
 from tests.support.keys import a_record
 
 RECORD = a_record()
 
 
-def put(cache: KeyCache[str], name: str, value: str | Absent = "1", position: Snapshot = BEGINNING) -> Entry[str]:
-    one = Entry(RECORD, value, position, cache.generation)
+def put(cache: KeyCache[str], name: str, value: str | Absent = "1") -> Entry[str]:
+    one = Entry(RECORD, value, cache.sure, cache.number, BEGINNING)
     cache.put(name, one)
     return one
+
+
+def unconfirmed(cache: KeyCache[str], until_ms: int) -> Entry[str]:
+    one = Entry(RECORD, "1", cache.in_doubt, cache.number, BEGINNING)
+    one.until_ms = until_ms
+    return one
+
+
+def used_until_ms(one: Entry[str]) -> int:
+    return min(one.until_ms, one.validity.used_until_ms)
+
+
+def is_sure(cache: KeyCache[str], one: Entry[str]) -> bool:
+    assert cache.in_doubt.until_ms == 0
+    return one.validity is cache.sure
+
+
+def read(cache: KeyCache[str], *, is_another_server: bool = False) -> None:
+    """A read of the feed begins and is applied."""
+    cache.number += 1
+    cache.confirm(cache.number, is_another_server=is_another_server)
 
 
 def test_an_id_is_present_or_absent_and_never_both():
@@ -27,64 +49,95 @@ def test_an_id_is_present_or_absent_and_never_both():
     assert cache.present["a"].value == "2"
 
 
-def test_the_end_of_a_generation_keeps_its_keys_and_forgets_the_absences():
+def test_in_doubt_keys_are_used_for_a_while_and_absences_are_forgotten():
     cache: KeyCache[str] = KeyCache(10)
-    before, in_doubt = put(cache, "a"), cache.in_doubt
+    before = put(cache, "a")
     put(cache, "b", ABSENT)
-    cache.generation.valid_until_ms = 100
-    ended = cache.end_generation(50)
+    assert is_sure(cache, before)
+    cache.sure.until_ms = 100
+    cache.doubt(10, 50)
     after = put(cache, "c")
     assert (list(cache.present), list(cache.absent)) == (["a", "c"], [])
-    assert cache.generation_of(before) is ended
-    assert (ended.valid_until_ms, ended.until_ms, in_doubt.used_until_ms()) == (0, 50, 0)
-    assert KeyCache[str](10).end_generation().until_ms == 0
-    assert cache.generation_of(after) is cache.generation
-    assert (cache.generation.valid_until_ms, cache.generation.until_ms) == (0, 0)
-    assert len({id(one) for one in (ended, in_doubt, cache.generation, cache.in_doubt)}) == 4
+    assert (is_sure(cache, before), is_sure(cache, after)) == (False, True)
+    assert (used_until_ms(before), cache.doubt_ends_ms) == (50, 50)
+    assert (before.validity.until_ms, after.validity.until_ms) == (0, 0)
 
 
-def test_when_a_generation_is_resumed_what_was_read_by_then_goes_on_and_nothing_else():
-    """Of what goes on, the position says nothing of another server's changes."""
+@pytest.mark.parametrize("until_ms", [0, 9, 10])
+def test_without_a_while_they_are_used_no_more(until_ms):
     cache: KeyCache[str] = KeyCache(10)
-    by_then, later = [put(cache, "k", position=parse_snapshot(text)) for text in ("90:100:95", "90:101:95")]
-    ended_later = put(cache, "k", position=parse_snapshot("90:100:"))
-    ended = cache.end_generation(50)
-    ended.resume(parse_snapshot("90:100:95"))
-    assert [cache.generation_of(one) is cache.generation for one in (by_then, later, ended_later)] == [True, False, False]
-    assert (by_then.position, by_then.generation, ended.until_ms) == (BEGINNING, cache.generation, 0)
-    assert later.position == parse_snapshot("90:101:95")
+    before, in_doubt = put(cache, "a"), unconfirmed(cache, 90)
+    cache.doubt(10, until_ms)
+    assert (used_until_ms(before), used_until_ms(in_doubt)) == (until_ms, until_ms)
+    assert used_until_ms(unconfirmed(cache, 90)) == 90
 
 
-def test_what_goes_on_does_so_through_every_generation_that_is_resumed_and_ends_with_one_that_is_not():
-    cache: KeyCache[str] = KeyCache(10)
-    one, never = put(cache, "one", position=parse_snapshot("90:90:")), put(cache, "never", position=parse_snapshot("200:200:"))
-    for position in ("100:100:", "80:80:"):
-        cache.end_generation().resume(parse_snapshot(position))
-    assert cache.generation_of(one) is cache.generation
-    ended = cache.end_generation(50)
-    assert cache.generation_of(one) is ended
-    assert cache.generation_of(never).used_until_ms() == 0
-    assert cache.generation_of(one).used_until_ms() == 50
-    ended.resume(parse_snapshot("70:70:"))
-    cache.end_generation(90)
-    assert cache.generation_of(one).used_until_ms() == 90
-
-
-@pytest.mark.parametrize(("deadlines", "used_until_ms"), [((50,), 50), ((50, 90), 50), ((90, 50), 50), ((90, 70, 0), 0)])
-def test_what_ends_again_is_used_for_no_longer(deadlines, used_until_ms):
+@pytest.mark.parametrize(
+    ("doubts", "expected_ms"),
+    [([(0, 50)], 50), ([(0, 50), (40, 90)], 50), ([(0, 50), (50, 100)], 50), ([(0, 50), (40, 0)], 0), ([(0, 90), (1, 70), (2, 0)], 0)],
+)
+def test_what_is_doubted_again_is_used_for_no_longer(doubts, expected_ms):
     cache: KeyCache[str] = KeyCache(10)
     one = put(cache, "a")
-    for until_ms in deadlines:
-        cache.end_generation(until_ms)
-    assert cache.generation_of(one).used_until_ms() == used_until_ms
+    for doubt in doubts:
+        cache.doubt(*doubt)
+    assert used_until_ms(one) == expected_ms
 
 
-def test_keys_in_doubt_end_when_a_later_generation_is_resumed():
+@pytest.mark.parametrize(("doubts", "expected_ms"), [([(60, 110)], 110), ([(40, 90)], 90), ([(40, 0)], 0), ([(40, 0), (45, 95)], 0)])
+def test_what_is_stored_between_two_doubts_is_used_as_long_as_the_second_lasts(doubts, expected_ms):
+    cache: KeyCache[str] = KeyCache(10)
+    cache.doubt(0, 50)
+    one = put(cache, "a")
+    for doubt in doubts:
+        cache.doubt(*doubt)
+    assert used_until_ms(one) == expected_ms
+
+
+def test_what_cannot_be_confirmed_is_in_doubt_for_a_time_of_its_own():
+    cache: KeyCache[str] = KeyCache(10)
+    one = unconfirmed(cache, 30)
+    assert not is_sure(cache, one)
+    assert used_until_ms(one) == 30
+    cache.doubt(10, 20)
+    assert used_until_ms(one) == 20
+
+
+def test_doubts_that_are_over_are_not_kept():
+    cache: KeyCache[str] = KeyCache(10)
+    for now_ms in range(0, 5_000, 50):
+        cache.doubt(now_ms, now_ms + 50)
+        assert len(doubted(cache)) <= 2
+
+
+def test_another_server_ends_what_was_stored_since_the_last_read_began_and_all_absences():
+    cache: KeyCache[str] = KeyCache(10)
+    earlier = put(cache, "earlier")
+    read(cache)
+    before_the_last = put(cache, "before the last")
+    cache.number += 1
+    during = put(cache, "during")
+    cache.confirm(cache.number, is_another_server=False)
+    after = put(cache, "after")
+    in_doubt = unconfirmed(cache, 90)
+    cache.put("in doubt", in_doubt)
+    put(cache, "absent", ABSENT)
+    entries = earlier, before_the_last, during, after, in_doubt
+    assert list(map(cache.is_new, entries)) == [False, False, True, True, True]
+    read(cache, is_another_server=True)
+    assert [is_sure(cache, one) for one in entries] == [True, True, False, False, False]
+    assert list(map(used_until_ms, entries[2:])) == [0, 0, 0]
+    assert list(cache.absent) == []
+    assert is_sure(cache, put(cache, "later"))
+
+
+def test_a_read_that_fails_confirms_nothing():
     cache: KeyCache[str] = KeyCache(10)
     one = put(cache, "a")
-    cache.end_generation(50)
-    cache.end_generation(90).resume(parse_snapshot("100:100:"))
-    assert cache.generation_of(one).used_until_ms() == 0
+    cache.number += 1
+    assert cache.is_new(one)
+    read(cache, is_another_server=True)
+    assert not is_sure(cache, one)
 
 
 def test_a_smaller_size_lets_the_oldest_go():
@@ -118,9 +171,9 @@ class CacheMachine(RuleBasedStateMachine):
         put(self.cache, key_id, ABSENT)
         self.truth[key_id] = None
 
-    @rule()
-    def end_generation(self):
-        self.cache.end_generation()
+    @rule(until_ms=st.sampled_from([0, 50]))
+    def doubt(self, until_ms):
+        self.cache.doubt(0, until_ms)
         self.truth = {key_id: value for key_id, value in self.truth.items() if value is not None}
 
     @rule(size=st.integers(1, SIZE))
@@ -147,7 +200,7 @@ TestCacheMachine = CacheMachine.TestCase
 
 
 def test_an_entry_is_used_and_holds_its_times():
-    generation = Generation()
-    one = Entry(RECORD, "1", BEGINNING, generation, until_ms=3, retry_ms=7)
-    assert (one.record, one.value, one.generation, one.until_ms, one.retry_ms, one.used) == (RECORD, "1", generation, 3, 7, True)
-    assert (Entry(RECORD, "1", BEGINNING, generation).until_ms, Entry(RECORD, "1", BEGINNING, generation).retry_ms) == (0, 0)
+    validity = Validity()
+    one = Entry(RECORD, "1", validity, 7, BEGINNING)
+    assert (one.record, one.value, one.validity, one.number, one.position, one.used) == (RECORD, "1", validity, 7, BEGINNING, True)
+    assert (one.until_ms, one.due_ms, validity.until_ms) == (NEVER_MS, NEVER_MS, 0)

@@ -14,23 +14,25 @@ from gateway.keys.cache import ABSENT
 from gateway.keys.ids import new_key_id
 from gateway.keys.invalidation import read_feed
 from gateway.keys.shared import record_key
-from gateway.keys.trust import EVERY_KEY, KnownChanges
+from gateway.keys.trust import EVERY_KEY, KnownChanges, Now
 from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS
-from tests.support.inside import cache
+from tests.support.inside import is_in_doubt
 from tests.support.keys import add_account
 from tests.support.stack import fresh_database, sql
+
+NOW = Now(0, 0)
 
 
 @pytest.fixture
 async def reader(world):
     """Reads the feed, each time from where it was; by the role of the gateway."""
     connection = await postgres.connect(world.database.gateway_dsn)
-    before = await read_feed(connection, None)
+    before = await read_feed(connection, None, NOW)
 
     async def read() -> list[str]:
         nonlocal before
-        before = await read_feed(connection, before)
+        before = await read_feed(connection, before, NOW)
         return sorted(key_id for page in before.pages for key_id, _ in page)
 
     yield read
@@ -79,7 +81,7 @@ async def test_many_changes_come_in_pages(world):
     """Each is handled in a turn of the loop of its own: :meth:`InvalidationListener._read`."""
     owner = await postgres.connect(world.database.owner_dsn)
     await owner.execute("INSERT INTO key_changes (xid, key_id) SELECT pg_current_xact_id(), n::text FROM generate_series(1, 1200) AS n")
-    pages = list(map(list, (await read_feed(owner, None)).pages))
+    pages = list(map(list, (await read_feed(owner, None, NOW)).pages))
     await owner.close()
     assert [len(page) for page in pages] == [500, 500, 200]
     assert {key_id for page in pages for key_id, _ in page} == {str(number) for number in range(1, 1_201)}
@@ -103,7 +105,7 @@ async def test_of_too_many_changes_none_is_read_and_nothing_from_before_is_belie
     assert await gate.lookup.fetch(record.key_id) == record
     assert gate.store.asked == [record.key_id] * 2, "the record in Redis may be from before one of those changes"
     cold = await world.gate()
-    assert (await read_feed(cold.connection, None)).pages == []
+    assert (await read_feed(cold.connection, None, NOW)).pages is None
     await gate.settle()
     assert await cold.lookup.fetch(record.key_id) == record
     await gate.read()
@@ -111,24 +113,29 @@ async def test_of_too_many_changes_none_is_read_and_nothing_from_before_is_belie
 
 
 async def test_a_read_that_a_defect_interrupts_loses_no_change(world, monkeypatch):
-    record, gate = await world.key(), await world.gate()
-    await gate.lookup.fetch(record.key_id)
-    await world.delete(record)
-    take_up = KnownChanges.add
+    first, second, gate = await world.key(), await world.key(), await world.gate()
+    for record in (first, second):
+        await gate.lookup.fetch(record.key_id)
+        await world.delete(record)
+    add = KnownChanges.add
 
     def fails(*args):
-        take_up(*args)
-        raise RuntimeError
+        for number, change in enumerate(add(*args)):
+            if number == 1:
+                raise RuntimeError
+            yield change
 
     with monkeypatch.context() as patch:
         patch.setattr(KnownChanges, "add", fails)
         with pytest.raises(RuntimeError):
             await gate.read()
-    for _ in range(2):
-        await gate.read()
-        gate.peek(record.key_id)
-        await gate.settle()
-    assert gate.peek(record.key_id) is ABSENT
+    assert (gate.peek(first.key_id), gate.peek(second.key_id)) == (None, second)
+    await gate.read()
+    for record in (first, second):
+        assert gate.peek(record.key_id) is None
+        assert await gate.lookup.fetch(record.key_id) is None
+        assert gate.peek(record.key_id) is ABSENT
+    assert gate.metrics.key_rereads == 0
 
 
 async def test_what_no_gate_has_to_hear_of_is_not_told(world, reader):
@@ -295,8 +302,7 @@ async def test_a_reader_that_reads_in_time_has_no_gap_however_long_transactions_
 async def gap_of(gate, world, record) -> bool:
     """Whether the gate puts what it remembers in doubt at its next read."""
     await gate.read(anew=True)
-    entry = cache(gate.lookup).present.get(record.key_id)
-    return entry is not None and cache(gate.lookup).generation_of(entry) is not cache(gate.lookup).generation
+    return is_in_doubt(gate.lookup, record.key_id)
 
 
 async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, stores):
@@ -403,6 +409,7 @@ async def test_a_restart_of_the_server_is_no_gap_and_loses_no_change(own_world, 
     gate = await own_world.gate()
     for one in (record, deleted):
         await gate.lookup.fetch(one.key_id)
+    await gate.read()
     await own_world.delete(deleted)
     await asyncio.to_thread(own_postgres.kill)
     await asyncio.to_thread(own_postgres.start)

@@ -10,7 +10,7 @@ from redis import Redis
 
 from gateway.config.settings import Cache
 from gateway.errors import ConfigError, StoreUnavailable
-from gateway.keys import postgres
+from gateway.keys import invalidation, postgres
 from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import is_key_id, new_key_id
 from gateway.keys.invalidation import REDIS_CHANNEL, InvalidationListener, parse_message, publish
@@ -34,10 +34,10 @@ class Listening:
         self.trust = Trust() if gate is None else gate.trust
         self.trust.redis_up_ms = None
         self.metrics = Metrics()
-        memory = (
+        self.memory = (
             KeyLookup(None, SharedRecords(world.redis, world.vault), self.trust, Cache(), prepare=None) if gate is None else gate.lookup
         )
-        self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.trust, memory, metrics=self.metrics)
+        self.listener = InvalidationListener(world.redis, world.database.gateway_dsn, self.trust, self.memory, metrics=self.metrics)
         self.listener.on_invalidate.append(self._note)
         self.told: list[str | None] = []
         self._more = asyncio.Event()
@@ -112,7 +112,8 @@ async def test_with_every_notice_lost_the_feed_tells_within_its_period(world, mo
 
 
 async def test_a_notification_of_postgresql_alone_is_enough_and_removes_the_record(world, listening, monkeypatch):
-    monkeypatch.setattr(listening.listener, "_read_seconds", 3_600)
+    monkeypatch.setattr(invalidation, "READ_MS", 3_600_000)
+    listening.memory.configure(Cache(local_ttl_ms=14_400_000, stale_limit_ms=14_400_000))
     record = await world.key()
     before, now_ms = await KeyStore(world.pool, world.vault).find([record.key_id]), clock.now_ms()
     old = seal_record(DatedRecord(record, now_ms, 60_000, before.position, before.server), world.vault)

@@ -17,7 +17,7 @@ from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import MAX_RECORD_TTL_MS
 from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
-from tests.support.inside import read_feed, to_renew
+from tests.support.inside import read_feed
 from tests.support.keys import NOW_MS, a_vault, add_key
 
 TTL = SETTINGS.local_ttl_ms
@@ -135,7 +135,7 @@ async def test_one_who_gives_up_waiting_does_not_disturb_the_others(world):
 async def test_the_value_stays_the_same_object_while_the_record_does_not_change(world):
     record, gate = await world.key(), await world.gate()
     value = await gate.lookup.fetch(record.key_id)
-    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
     assert gate.peek(record.key_id) is value
     await gate.settle()
     assert gate.peek(record.key_id) is value
@@ -179,7 +179,7 @@ async def test_a_key_in_doubt_that_changes_is_used_no_more_whatever_the_number_o
     """Before a fail-over, the same number may have been another transaction's."""
     record, gate = await world.key(), await world.gate()
     await gate.lookup.fetch(record.key_id)
-    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
     gate.lookup.invalidate(record.key_id, xid=3)
     assert gate.peek(record.key_id) is None
 
@@ -252,49 +252,7 @@ async def test_records_are_renewed_one_batch_after_the_other(world, monkeypatch)
     assert writes == [2, 2, 2, 1]
 
 
-@pytest.mark.parametrize("unavailable", ["Redis", "the feed"])
-async def test_while_nothing_can_be_renewed_the_renewals_of_keys_that_memory_let_go_are_few(world, monkeypatch, unavailable):
-    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
-    monkeypatch.setattr(lookup, "_RENEWALS_QUEUED", 8)
-
-    async def refuse(*_args, **_when):
-        raise StoreUnavailable("Redis did not answer")
-
-    if unavailable == "Redis":
-        monkeypatch.setattr(shared.SharedRecords, "write", refuse)
-    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 3}))
-    for _ in range(20):
-        record = await world.key()
-        assert await gate.lookup.fetch(record.key_id) == record
-        await gate.settle()
-        if unavailable == "Redis":
-            gate.clocks.advance(1_000)
-            await gate.read()
-    assert gate.lookup.sizes()["present"] == 3
-    assert len(to_renew(gate.lookup)) <= 8 + 1
-
-
-async def test_keys_that_are_renewed_stay_so_while_there_is_no_place_for_others(world, monkeypatch):
-    """The bound is for places of keys that memory has let go: it follows the size of memory."""
-    monkeypatch.setattr(lookup, "_REDIS_BATCH", 2)
-    monkeypatch.setattr(lookup, "_RENEWALS_QUEUED", 1)
-    gate = await world.gate(settings=SETTINGS.model_copy(update={"local_entries": 5}))
-    records, reader = [await world.key() for _ in range(5)], shared.SharedRecords(world.redis, world.vault)
-    kept = [record.key_id for record in records]
-    for key_id in kept:
-        await gate.lookup.fetch(key_id)
-    await gate.settle()
-    gate.lookup.configure(SETTINGS.model_copy(update={"local_entries": 2}))
-    gate.lookup.configure(SETTINGS.model_copy(update={"local_entries": 1}))  # memory has shrunk: the queue is full
-    for _ in range(5):
-        gate.peek(kept[-1])
-        gate.clocks.advance(50_000)
-        await gate.read()
-        held = (await reader.read(kept[-1:]))[kept[-1]]
-        assert gate.clocks.wall < held.read_ms + held.ttl_ms
-
-
-async def test_renewals_of_keys_that_memory_let_go_come_to_nothing_and_each_key_in_memory_is_renewed_once(world, monkeypatch):
+async def test_what_memory_let_go_is_not_renewed_and_each_key_in_memory_is_renewed_once(world, monkeypatch):
     writes, write = [], shared.SharedRecords.write
 
     async def noted(self, records, **when):
@@ -308,19 +266,62 @@ async def test_renewals_of_keys_that_memory_let_go_come_to_nothing_and_each_key_
     await gate.settle()
     monkeypatch.setattr(shared.SharedRecords, "write", noted)
     kept = [record.key_id for record in records[-3:]]
-    for key_id in kept:  # it is read and written again: a second place
+    for key_id in kept:  # it is read and written again
         gate.lookup.invalidate(key_id)
         await world.redis.unlink(shared.record_key(key_id))
         await gate.lookup.fetch(key_id)
         await gate.settle()
     writes.clear()
-    assert len(to_renew(gate.lookup)) > 60
     for key_id in kept:
         gate.peek(key_id)
     gate.clocks.advance(50_000)
     await gate.read()
     assert sorted(writes) == sorted(kept)
-    assert sorted(to_renew(gate.lookup)) == sorted(kept)
+
+
+async def test_a_key_that_was_idle_is_in_redis_again_when_it_is_used_again(world):
+    """Its renewal was dropped once and for all, and each gate that started read it from PostgreSQL."""
+    record = await world.key()
+    gate, reader = await filled(world, record), shared.SharedRecords(world.redis, world.vault)
+    for _ in range(200):
+        gate.clocks.advance(1_000)
+        await gate.read()
+    await world.redis.flushall()
+    gate.peek(record.key_id)
+    for _ in range(10):
+        gate.clocks.advance(1_000)
+        await gate.read()
+    held = (await reader.read([record.key_id]))[record.key_id]
+    assert gate.clocks.wall < held.read_ms + held.ttl_ms
+    assert gate.store.asked == [record.key_id]
+
+
+async def test_memory_is_looked_through_a_few_times_while_a_record_is_valid(world, monkeypatch):
+    """It may have many keys, and the feed is read up to 20 times a second."""
+    record, examined = await world.key(), []
+
+    async def noted(_self, key_ids):
+        examined.append(key_ids)
+        return True
+
+    gate = await filled(world, record)
+    monkeypatch.setattr(lookup.KeyLookup, "_write", noted)
+    for _ in range(1_000):
+        gate.clocks.advance(50)
+        await gate.read()
+    assert len(examined) == 50_000 // 7_500
+
+
+async def test_of_a_key_that_has_just_changed_redis_gets_a_record_that_others_believe(world):
+    """It is looked up before this gate has read of its change: a message told of it."""
+    record, gate = await world.key(), await world.gate()
+    await world.admin.execute("UPDATE accounts SET tier = 'pro'")
+    gate.announce(record.key_id)
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    other = await world.gate()
+    assert (await other.lookup.fetch(record.key_id)).tier == "pro"
+    assert other.store.asked == []
 
 
 async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
@@ -497,7 +498,8 @@ async def test_a_change_that_is_in_memory_already_does_not_cost_another_look(wor
     assert gate.peek(record.key_id).tier == "pro"
 
 
-async def test_a_key_that_never_stops_changing_is_refused_rather_than_decided_on_the_past(world):
+async def test_a_key_that_never_stops_changing_is_refused_rather_than_decided_on_the_past(world, monkeypatch):
+    monkeypatch.setattr(lookup, "PATIENCE_MS", 100)
     record, gate = await world.key(), await world.gate()
     find = gate.store.inner.find
 
@@ -509,7 +511,11 @@ async def test_a_key_that_never_stops_changing_is_refused_rather_than_decided_on
     gate.store.inner.find = changing
     with pytest.raises(KeyStoreUnavailable):
         await gate.lookup.fetch(record.key_id)
-    assert gate.lookup.sizes() == {"present": 0, "absent": 0, "flights": 0}
+    assert gate.lookup.sizes() == {"present": 0, "absent": 0, "flights": 1}
+    gate.store.inner.find = find
+    await gate.settle()
+    assert gate.peek(record.key_id) == record
+    assert gate.lookup.sizes()["flights"] == 0
 
 
 # -- redis is not trusted ----------------------------------------------------------------------------------------------
@@ -627,7 +633,7 @@ async def test_made_up_ids_wait_in_a_line_of_their_own_that_is_bounded(world, mo
     record = await world.key()
     await filled(world, record)
     gate = await world.gate()
-    gate.lookup.invalidate_all(gradually=False)
+    gate.lookup.invalidate_all()
     gate.store.hold()
     guesses = [spawn(gate.lookup.fetch(new_key_id()), name="guess") for _ in range(10)]
     await gate.store.holding.wait()
@@ -718,7 +724,7 @@ async def test_cancelled_waiters_leave_no_look_up_behind(world):
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        gate.lookup.invalidate_all(gradually=False)
+        gate.lookup.invalidate_all()
     await gate.settle()
     assert gate.lookup.sizes()["flights"] == 0
     for record in records:

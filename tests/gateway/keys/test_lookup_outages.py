@@ -185,7 +185,8 @@ async def test_a_postgresql_that_has_started_is_asked_at_once_for_keys_in_use(ow
 
 
 async def test_a_query_that_fails_after_another_was_answered_does_not_make_the_store_rest():
-    source, fails = Source("postgres", Metrics(), lambda: 0), asyncio.Event()
+    clocks, fails = Clocks(), asyncio.Event()
+    source = Source("postgres", Metrics(), lambda: clocks.monotonic)
 
     async def failing():
         await fails.wait()
@@ -196,6 +197,7 @@ async def test_a_query_that_fails_after_another_was_answered_does_not_make_the_s
 
     query = spawn(source.ask(failing), name="a query")
     await asyncio.sleep(0)
+    clocks.advance(1)
     assert await source.ask(answering) == "an answer"
     fails.set()
     with pytest.raises(StoreUnavailable):
@@ -228,7 +230,7 @@ async def test_records_of_changed_keys_are_looked_through_in_pieces(world, monke
         return {}
 
     monkeypatch.setattr(shared.SharedRecords, "read", none)
-    gate.lookup.remove_outdated(map(str, range(1_200)))
+    gate.lookup.changed.add(map(str, range(1_200)))
     await gate.settle()
     assert max(map(len, pieces)) <= 500
     assert [key_id for piece in pieces for key_id in piece] == list(map(str, range(1_200)))
@@ -245,7 +247,7 @@ async def test_outdated_records_are_removed_once_redis_answers_however_long_that
 
     with monkeypatch.context() as patch:
         patch.setattr(shared.SharedRecords, failing, fails)
-        gate.lookup.remove_outdated(gate.trust.changes)
+        gate.lookup.changed.add(gate.trust.changes)
         for _ in range(20):
             await gate.settle()
             gate.clocks.advance(1_000)
@@ -283,7 +285,7 @@ async def test_while_redis_is_down_no_more_removals_wait_than_changes_are_known(
         raise StoreUnavailable("Redis did not answer")
 
     monkeypatch.setattr(shared.SharedRecords, "read", fails)
-    gate.lookup.remove_outdated(map(str, range(1_200)))
+    gate.lookup.changed.add(map(str, range(1_200)))
     await gate.settle()
     assert len(tried) == 10
 
@@ -297,7 +299,7 @@ async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_r
         await gate.lookup.fetch(record.key_id)
     await gate.settle()
     await world.delete(deleted, tell=True)
-    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (deleted, kept)
     await gate.settle()
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (ABSENT, kept)
@@ -309,7 +311,7 @@ async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in
     record, gate = await own_world.key(), await own_world.gate()
     await gate.lookup.fetch(record.key_id)
     await gate.settle()
-    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
     await asyncio.to_thread(own_world.database.stop)
     await asyncio.to_thread(own_redis.stop)
     for _ in range(TTL // 500):
@@ -324,6 +326,6 @@ async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
     await gate.lookup.fetch(record.key_id)
     gate.trust.redis_up_ms = None
     gate.clocks.advance(SETTINGS.stale_limit_ms)
-    gate.lookup.invalidate_all(gradually=True)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
     assert gate.peek(record.key_id) is None
     assert await gate.lookup.fetch(record.key_id) == record

@@ -25,14 +25,14 @@ async def line():
 async def test_a_task_beside_the_queue_occupies_no_worker(line):
     """Regression: writes to a slow Redis occupied all workers, and a key queued then waited for the next one, or for ever."""
     line.spawn(asyncio.sleep(60))
-    line.add("a")
+    line.add(["a"])
     await asyncio.sleep(0)
     assert line.served == ["a"]
 
 
 async def test_an_id_that_is_queued_while_the_last_worker_ends_is_looked_up(line):
-    line.add("a")
-    asyncio.get_running_loop().call_soon(line.add, "b")
+    line.add(["a"])
+    asyncio.get_running_loop().call_soon(line.add, ["b"])
     for _ in range(5):
         await asyncio.sleep(0)
     assert line.served == ["a", "b"]
@@ -46,14 +46,14 @@ async def test_of_many_ids_at_once_those_beyond_the_maximum_are_dropped():
         served.append(key_ids)
 
     line = LookupQueue(work, batch=2, workers=1, max_queued=4)
-    line.add_all(map(str, range(3)))
-    line.add_all(map(str, range(3, 9)))
-    assert not line.add("9")
-    line.add_all(["10"])
+    line.add(map(str, range(3)))
+    line.add(map(str, range(3, 9)))
+    assert not line.add(["9"])
+    line.add(["10"])
     await asyncio.sleep(0.01)
     assert served == [["0", "1"], ["2", "3"]]
-    line.add_all([])
-    line.add_all(["11"])
+    line.add([])
+    line.add(["11"])
     await asyncio.sleep(0.01)
     assert served[2:] == [["11"]]
     await line.aclose()
@@ -70,7 +70,7 @@ async def test_the_number_of_ids_per_second_is_bounded():
     done, loop = asyncio.Event(), asyncio.get_running_loop()
     began, line = loop.time(), LookupQueue(work, batch=10, workers=2, per_second=1_000)
     for number in range(25):
-        line.add(str(number))
+        line.add([str(number)])
     await done.wait()
     assert loop.time() - began >= 0.014  # the first batch is not delayed
     assert max(served) == 10

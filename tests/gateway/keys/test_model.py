@@ -35,7 +35,7 @@ from gateway.keys.store import Found
 from gateway.keys.trust import EVERY_KEY, Now, Trust
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
-from tests.support.inside import cache, read_feed, receive
+from tests.support.inside import cache, is_in_doubt, read_feed, receive
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 KEYS = [new_key_id() for _ in range(2)]
@@ -251,8 +251,7 @@ class Gate:
             known = cache(self.lookup).present.get(key_id)
             if known is None:
                 continue
-            in_doubt = cache(self.lookup).generation_of(known) is not cache(self.lookup).generation
-            if self.doubted.get(key_id, (None, 0))[0] != known.value if in_doubt else self.believes():
+            if self.doubted.get(key_id, (None, 0))[0] != known.value if is_in_doubt(self.lookup, key_id) else self.believes():
                 self.doubted[key_id] = (known.value, self.time.ms + SETTINGS.local_ttl_ms)
         for entry in new:  # or nothing from before is used, as so many things have changed
             for key_id in KEYS if entry.key_id == EVERY_KEY or not told else (entry.key_id,):
@@ -275,7 +274,7 @@ class Gate:
     async def read(self) -> None:
         try:
             await read_feed(self.listener, self)
-            self.applied_ms = self.trust.read_at.ms
+            self.applied_ms = self.trust.read.at.ms
         except StoreUnavailable:
             return
         finally:
@@ -599,7 +598,7 @@ class Protocol(RuleBasedStateMachine):
                 self.run(lambda gate=gate: self._removes(gate))
 
     async def _removes(self, gate: Gate) -> None:
-        gate.lookup.remove_outdated(gate.trust.changes)
+        gate.lookup.changed.add(gate.trust.changes)
 
     @rule(really=seldom)
     def redis_is_emptied(self, really: bool) -> None:

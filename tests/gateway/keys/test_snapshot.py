@@ -24,17 +24,6 @@ async def test_a_snapshot_sees_what_postgresql_says_it_sees(world, text):
     assert list(map(parse_snapshot(text).sees, numbers)) == expected
 
 
-@given(texts(), texts())
-def test_a_snapshot_includes_another_whose_every_transaction_it_sees(one, other):
-    seen, by_other = ({xid for xid in range(1, 80) if parse_snapshot(text).sees(xid)} for text in (one, other))
-    # A transaction that is under way has a number, whether or not another one beyond it has.
-    by_other |= {xid for xid in range(1, parse_snapshot(other).xmax) if xid not in parse_snapshot(other).under_way}
-    if parse_snapshot(one).includes(parse_snapshot(other)):
-        assert by_other <= seen
-    else:
-        assert not by_other <= seen or parse_snapshot(other).xmax > parse_snapshot(one).xmax
-
-
 @pytest.mark.parametrize("text", ["", "3", "3:3", "3:2:", "0:3:", "a:b:", "3:4:x", "3:4::"])
 def test_what_is_none_is_refused(text):
     with pytest.raises(ValueError, match=r".*"):
