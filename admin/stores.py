@@ -14,6 +14,7 @@ from gateway.keys import redis_client, usage_store
 from gateway.keys.invalidation import publish
 from gateway.keys.postgres import COMMAND_SECONDS, Connection, Pool, translated
 from gateway.runtime import clock
+from gateway.telemetry import AccessLog
 
 _log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Stores:
     def __init__(self, pool: Pool, redis: Any) -> None:
         self.pool = pool
         self.redis = redis
+        self._budget = AccessLog(0.0)
+        """Of unready answers in the log: anyone can ask."""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -82,15 +85,19 @@ class Stores:
         try:
             await self._check_schema()
         except (StoreUnavailable, SchemaOutdated) as error:
-            _log.warning("not_ready", store="postgres", reason=str(error))
             missing.append("postgres")
+            self._note_missing("postgres", error)
         try:
             with redis_client.translated():
                 await self.redis.ping()
         except StoreUnavailable as error:
-            _log.warning("not_ready", store="redis", reason=str(error))
             missing.append("redis")
+            self._note_missing("redis", error)
         return missing
+
+    def _note_missing(self, store: str, error: Exception) -> None:
+        if self._budget.takes(clock.monotonic_ms()):
+            _log.warning("not_ready", store=store, reason=str(error))
 
     async def _check_schema(self) -> None:
         try:

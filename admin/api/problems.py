@@ -15,6 +15,8 @@ from pydantic import ValidationError
 from admin.api.reading import host_of
 from admin.errors import FieldError, InvalidJson, InvalidRequest, NoEndpoint, ServiceUnavailable, WrongMethod
 from gateway.errors import PROBLEM_JSON, InternalError, Refusal, StoreUnavailable, problem_of
+from gateway.runtime import clock
+from gateway.telemetry import AccessLog
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -29,6 +31,8 @@ DOCS_URL = web.AppKey("docs_url", str)
 """URL of the guide that explains each code; ``""``: none."""
 
 _log = structlog.get_logger(__name__)
+_budget = AccessLog(0.0)
+"""Of requests that a store did not answer: anyone can send them."""
 
 
 @web.middleware
@@ -43,7 +47,8 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except web.HTTPException as error:
         response = error if error.status < 400 else answer_of(_translated(error, request), request)
     except StoreUnavailable as error:
-        _log.error("store_unavailable", path=request.path, request_id=request[REQUEST_ID], reason=str(error))
+        if _budget.takes(clock.monotonic_ms()):
+            _log.error("store_unavailable", path=request.path, request_id=request[REQUEST_ID], reason=str(error))
         response = answer_of(_unavailable(), request)
     except Exception:  # noqa: BLE001  # the outermost boundary: logged whole, answered without details
         _log.exception("request_failed", path=request.path, request_id=request[REQUEST_ID])

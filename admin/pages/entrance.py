@@ -16,6 +16,7 @@ from admin.pages.i18n import LANGUAGES
 from admin.pages.render import remember_language
 from gateway.net.addresses import customer_network
 from gateway.runtime import clock
+from gateway.telemetry import AccessLog
 
 _log = structlog.get_logger(__name__)
 
@@ -27,6 +28,8 @@ class Entrance:
         self._context = context
         self._services = context.services
         self._starts = Limiter(context.services.settings.limits.per_ip_failures)
+        self._budget = AccessLog(0.0)
+        """Of failed logins in the log: anyone can send the browser back without one."""
 
     def routes(self) -> list[web.RouteDef]:
         around = self._context
@@ -67,7 +70,8 @@ class Entrance:
         try:
             caller, return_to = await self._services.login.finish(request.query, request.cookies.get(cookie, ""), now_ms)
         except LoginFailed as failed:
-            _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
+            if self._budget.takes(clock.monotonic_ms()):
+                _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
             response = see_other(f"/login?outcome={failed.outcome}")
         else:
             provenance = Provenance(now_ms, self._services.client_ip(request))

@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, MAX_LOGINS, SESSION_COOKIE
 from deploy.local.identity_provider import IdentityProvider, OAuthError
+from gateway.telemetry.logs import REFUSALS_PER_SECOND
 from tests.support.pages import INTERNAL_TOKEN, Site, running_site
 
 PAGES = ("/keys", "/keys/new", "/security", "/activity")
@@ -384,3 +385,10 @@ async def test_a_form_without_scripts_sends_nothing_in_the_address_and_changes_n
     answer = await post(http, site, "/scripts-needed", {"label": "x"}, Cookie=cookie, Origin=site.url)
     assert (answer.status, answer.content_type) == (400, "text/html")
     assert "JavaScript diperlukan" in await answer.text()
+
+
+async def test_failed_logins_of_anyone_do_not_fill_the_log(http, site):
+    with capture_logs() as logs:
+        for _ in range(3 * REFUSALS_PER_SECOND):
+            assert (await get(http, site, "/login/callback?state=none&error=access_denied")).status == 303
+    assert 0 < [line["event"] for line in logs].count("login_failed") < 3 * REFUSALS_PER_SECOND
