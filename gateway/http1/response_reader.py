@@ -13,6 +13,8 @@ from gateway.http1.response import KNOWN_HEADS, ResponseHead, Unframable, known_
 MAX_RESPONSE_HEAD: Final = 65_536
 """Maximum bytes of all heads of one response, and of its trailers."""
 _NONE: Final[tuple[ResponseHead, ...]] = ()
+_known: Final = KNOWN_HEADS
+"""A name of this module: of an imported one, CPython makes an object for each call of a method."""
 
 
 class ResponseReader(Reader):
@@ -54,7 +56,7 @@ class ResponseReader(Reader):
         self.interims = _NONE
         if self.head is None and not (self._held or self._head_only):  # usually a complete response whose head is cached
             end = data.find(HEAD_END) + 4
-            head = KNOWN_HEADS.get(data[:end])
+            head = _known.get(data[:end])
             if head is not None and head.status >= 200 and head.length == len(data) - end and end <= self._room:
                 self.head, self.content, self.ended = head, data[end:], True
                 return
