@@ -101,6 +101,9 @@ class Sockets:
         if len(self._open) >= MAX_SOCKETS:
             return web.json_response({"error": {"code": "too_many_connections", "message": "too many WebSockets"}}, status=503)
         response = web.WebSocketResponse(heartbeat=HEARTBEAT_S, max_msg_size=MAX_MESSAGE_BYTES, compress=False)
+        if "Upgrade" not in request.headers:
+            wanted = {"error": {"code": "websocket_required", "message": "open this path as a WebSocket: ws:// or wss://"}}
+            return web.json_response(wanted, status=426, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
         await response.prepare(request)
         socket = Socket(self._feed, response, request)
         self._open.add(response)

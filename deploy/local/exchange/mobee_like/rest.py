@@ -1,7 +1,7 @@
 """Mobee's REST paths: public markets, wallets and orders."""
 
 import re
-from typing import Any
+from typing import Any, get_args
 
 from aiohttp import web
 
@@ -10,7 +10,7 @@ from deploy.local.exchange.amounts import decimal
 from deploy.local.exchange.engine import Exchange
 from deploy.local.exchange.market import MARKETS, Market
 from deploy.local.exchange.mobee_like import formats
-from deploy.local.exchange.orders import Order, OrderRefused, OrderRequest
+from deploy.local.exchange.orders import Order, OrderRefused, OrderRequest, Status
 from deploy.local.exchange.sockets import json_object
 from gateway.assertion import ASSERTED
 from gateway.runtime import clock
@@ -19,6 +19,7 @@ _HTTP_STATUS = {"order_not_found": 404, "unknown_symbol": 404, "order_not_open":
 MEMBERS = {"symbol", "side", "type", "price", "quantity", "client_order_id", "time_in_force"}
 _CLIENT_ID = re.compile(r"[\x20-\x7e]{0,64}")
 _MAX_LISTED = 500
+_STATUSES = get_args(Status)
 
 
 class MobeeRoutes:
@@ -59,11 +60,11 @@ class MobeeRoutes:
     async def orders(self, request: web.Request) -> web.Response:
         """Newest first; ``?symbol=`` and ``?status=open|filled|cancelled|expired`` filter."""
         symbol, status = request.query.get("symbol"), request.query.get("status")
-        chosen = [
-            order
-            for order in self._account(request).orders.values()
-            if symbol in (None, order.market.symbol) and status in (None, order.status)
-        ]
+        market = None if symbol is None else market_named(symbol)
+        if status not in (None, *_STATUSES):
+            raise OrderRefused("invalid_status", f"status must be one of {', '.join(_STATUSES)}")
+        orders = self._account(request).orders.values()
+        chosen = [order for order in orders if market in (None, order.market) and status in (None, order.status)]
         return _answer({"orders": [formats.order(order) for order in reversed(chosen[-_MAX_LISTED:])]})
 
     async def order(self, request: web.Request) -> web.Response:
@@ -129,4 +130,6 @@ def _answer(value: object, status: int = 200) -> web.Response:
 
 def _find(account: Account, request: web.Request) -> Order:
     number = request.match_info["number"]
-    return account.find(int(number) if number.isascii() and number.isdigit() and len(number) < 19 else -1)
+    if not number.isascii() or not number.isdigit() or len(number) > 18:
+        raise OrderRefused("order_not_found", "an order is named by its number, the member id of the answer that placed it")
+    return account.find(int(number))

@@ -22,6 +22,24 @@ async def test_an_order_is_placed_listed_and_cancelled(exchange):
     assert (cancelled.status, (await cancelled.json())["status"]) == (200, "cancelled")
 
 
+@pytest.mark.parametrize(
+    ("path", "status", "code"),
+    [
+        ("?status=new", 422, "invalid_status"),
+        ("?symbol=BTCIDR", 404, "unknown_symbol"),
+        ("?symbol=%C3%A9", 404, "unknown_symbol"),
+        ("/abc", 404, "order_not_found"),
+        ("/1", 404, "order_not_found"),
+    ],
+)
+async def test_a_filter_that_nothing_can_match_is_no_empty_list(exchange, path, status, code):
+    """A bot that misspells one would take it for "nothing is open"."""
+    refused = await exchange.get(f"/v1/orders{path}", headers=assertion())
+    error = (await refused.json())["error"]
+    assert (refused.status, error["code"]) == (status, code)
+    assert "-1" not in error["message"]
+
+
 async def test_a_market_order_is_filled_and_moves_the_balances(exchange):
     order = {"symbol": "ETH-IDR", "side": "sell", "type": "market", "quantity": "2"}
     filled = await (await exchange.post("/v1/orders", json=order, headers=assertion())).json()

@@ -49,3 +49,9 @@ async def test_connections_and_subscriptions_are_counted_and_given_back(session,
 async def test_only_what_came_through_the_gate_opens_a_socket(exchange):
     for path in ("/ws", "/ws-api/v3", "/stream", "/ws/btcidr@trade", "/v1/stream/tickers"):
         assert (await exchange.get(path)).status == 401
+
+
+async def test_a_path_that_only_a_websocket_opens_says_so(exchange):
+    for path in ("/ws", "/ws-api/v3", "/stream", "/ws/btcidr@trade", "/v1/stream/tickers"):
+        refused = await exchange.get(path, headers=assertion(None))
+        assert (refused.status, (await refused.json())["error"]["code"]) == (426, "websocket_required")
