@@ -22,7 +22,7 @@ from gateway.admission.replay import ReplayGuard
 from gateway.admission.services import Services
 from gateway.admission.verdict import UNSTATED, CheckRequest, Verdict, allowed, decide, is_unseen, refused, shadow_allowed
 from gateway.assertion import Signer, SigningKey
-from gateway.errors import ConfigError, IpNotAllowed, Refusal
+from gateway.errors import ConfigError, ConfigProblem, IpNotAllowed, Refusal
 from gateway.forward.identity import IdentityLines
 from gateway.forward.tunnel import Tunnels
 from gateway.forward.upstreams import Pools, Upstreams
@@ -75,6 +75,8 @@ class Prepared(NamedTuple):
     pools: Pools
     deciding: Gate
     """The decision endpoint's gate: the same, unless in shadow mode."""
+    tracing: Tracing | None
+    """That of the version in use, unless its settings have changed."""
 
 
 class App:
@@ -109,9 +111,10 @@ class App:
         self._redis_policy = RedisPolicy(stores.redis, metrics=self.metrics)
         self._services = self._gate_services()
         self._compiled = configuration
+        self._tracing = _tracing(settings.telemetry)
         prepared = self.prepare(configuration)
         self._upstreams.commit(prepared.pools)
-        self._serving = self._serving_of(prepared, _tracing(settings.telemetry))
+        self._serving = self._serving_of(prepared)
         self._deciding = prepared.deciding
         self._unstated: set[str] = set()
         self._log_shadow()
@@ -213,9 +216,9 @@ class App:
     # -- versions
 
     def prepare(self, configuration: Configuration) -> Prepared:
-        """Prepare a version without using it.
+        """Prepare a version without using it: whatever may fail is done here, since a worker that fails to commit is ended.
 
-        :raises ConfigError: a file cannot be used
+        :raises ConfigError: a file cannot be used, or OpenTelemetry refuses its environment
         """
         settings, routes = configuration.settings, configuration.routes
         gate = deciding = Gate(settings, routes, self._services)
@@ -223,19 +226,25 @@ class App:
             # Its refusals are not enforced, so they throttle no address and are not shown to key owners. Limits and the replay guard
             # are shared, because what it admits does pass.
             deciding = Gate(settings, routes, self._services._replace(failures=FailureLimiter(), usage=UsageCounts(limit=0)))
-        return Prepared(configuration, gate, self._upstreams.prepare(settings.upstreams), deciding)
+        pools = self._upstreams.prepare(settings.upstreams)
+        unchanged = settings.telemetry == self._compiled.settings.telemetry
+        return Prepared(configuration, gate, pools, deciding, self._tracing if unchanged else _tracing(settings.telemetry))
+
+    def discard(self, prepared: Prepared) -> None:
+        """Release what was prepared for a version that is not used."""
+        if prepared.tracing is not None and prepared.tracing is not self._tracing:
+            prepared.tracing.shutdown()
 
     def commit(self, prepared: Prepared) -> None:
         """Use a version from the next request on. Does not await, so no request sees a mixture of versions."""
         settings, assertion = prepared.configuration.settings, self._compiled.settings.assertion
-        old = self._serving.tracing
-        tracing = old if settings.telemetry == self._compiled.settings.telemetry else _tracing(settings.telemetry)
+        old, self._tracing = self._tracing, prepared.tracing
         self._upstreams.commit(prepared.pools)
-        self._serving = self._serving_of(prepared, tracing)
+        self._serving = self._serving_of(prepared)
         self._deciding = prepared.deciding
         self._log_shadow()
         self._plane.apply(settings, self._serving)
-        if old is not None and old is not tracing:
+        if old is not None and old is not self._tracing:
             old.shutdown()
         self._lookup.configure(settings.cache)
         if settings.assertion != assertion:
@@ -248,9 +257,9 @@ class App:
         configure_logging(settings.telemetry.log_level, service="gateway", worker=int(self._worker))
 
     @staticmethod
-    def _serving_of(prepared: Prepared, tracing: Tracing | None) -> Serving:
+    def _serving_of(prepared: Prepared) -> Serving:
         settings = prepared.configuration.settings
-        return Serving(settings, prepared.gate, prepared.pools, access=AccessLog(settings.telemetry.access_log), tracing=tracing)
+        return Serving(settings, prepared.gate, prepared.pools, access=AccessLog(settings.telemetry.access_log), tracing=prepared.tracing)
 
     def _renew_certificate(self) -> None:
         if self._plane.tls is not None:
@@ -310,8 +319,8 @@ class App:
             _log.warning("drain_limit_reached", limit_ms=limit_ms)
         self._upstreams.close()
         self._ticker.stop()
-        if self._serving.tracing is not None:
-            await asyncio.to_thread(self._serving.tracing.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         await self._usage_writer.stop()
         await self._limiter.stop()
         await self._redis_policy.stop()
@@ -326,7 +335,14 @@ def _key_lookup(stores: Stores, trust: Trust, cache: "Cache", metrics: Metrics) 
 
 
 def _tracing(settings: "GatewayTelemetry") -> Tracing | None:
-    return Tracing(settings.traces, settings.trace_share) if settings.traces is not None and settings.trace_share > 0 else None
+    """:raises ConfigError: OpenTelemetry refuses its own settings, which are environment variables"""
+    if settings.traces is None or settings.trace_share <= 0:
+        return None
+    try:
+        return Tracing(settings.traces, settings.trace_share)
+    except Exception as error:  # noqa: BLE001 - of any kind, by the part of the SDK that reads the variable
+        problem = f"OpenTelemetry cannot be set up with these environment variables (OTEL_…): {error}"
+        raise ConfigError([ConfigProblem("telemetry.traces", problem)]) from None
 
 
 def _resident_bytes() -> int:

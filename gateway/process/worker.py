@@ -79,7 +79,7 @@ class Worker:
 
         :raises ConfigError: it cannot be used here
         """
-        self._prepared = None
+        await self.abort()
         self._prepared = self.app.prepare(_received(settings, version))
 
     async def commit(self, *, version: str) -> None:
@@ -93,8 +93,10 @@ class Worker:
         self.app.commit(prepared)
 
     async def abort(self) -> None:
-        """Discard the prepared version."""
-        self._prepared = None
+        """Discard the prepared version, if any."""
+        prepared, self._prepared = self._prepared, None
+        if prepared is not None:
+            self.app.discard(prepared)
 
     async def sign(self, *, signing: dict[str, Any]) -> None:
         """Sign assertions with this key from now on."""

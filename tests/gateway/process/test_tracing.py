@@ -42,9 +42,11 @@ async def upstream():
 
 @pytest.fixture
 def write(tmp_path, database, redis_url, upstream):
+    vault = new_entry("k1")
+
     def written(more):
         path = tmp_path / "gateway.toml"
-        stores = {"postgres": database.gateway_dsn, "redis": redis_url, "vault": new_entry("k1"), "upstreams": {"spot": upstream.url}}
+        stores = {"postgres": database.gateway_dsn, "redis": redis_url, "vault": vault, "upstreams": {"spot": upstream.url}}
         path.write_text(configuration(**stores, routes="GET /public/{name} public spot", more=more))
         return path
 
@@ -103,3 +105,29 @@ async def test_a_refusal_is_told_to_the_collector_too(write, collector):
     (span,) = spans
     told = attributes(span)
     assert (span.name, told["gerbang.outcome"], told["http.response.status_code"]) == ("GET", "no_route", 404)
+
+
+async def test_what_opentelemetry_refuses_refuses_the_reload_and_ends_no_worker(write, collector, upstream):
+    """Its variables are read when tracing is set up: before the new version is in use, not after."""
+    more = f'[telemetry]\ntraces = "{collector[0]}"\ntrace_share = 1.0'
+    async with running(write(""), environment={"OTEL_BSP_MAX_QUEUE_SIZE": "100"}) as gateway:
+        pids = await gateway.worker_pids()
+        write(more)
+        status, told = await gateway.ask("POST", "/reload")
+        assert status == 422
+        assert "telemetry.traces: OpenTelemetry cannot be set up" in told["problems"][0]["message"]
+        await ask(gateway)
+        assert await gateway.worker_pids() == pids
+
+
+async def test_a_reload_begins_and_ends_tracing(write, collector, upstream):
+    endpoint, spans = collector
+    more = f'[telemetry]\ntraces = "{endpoint}"\ntrace_share = 1.0'
+    async with running(write("")) as gateway:
+        for text in (more, ""):
+            write(text)
+            assert (await gateway.ask("POST", "/reload"))[1]["outcome"] == "applied"
+            await ask(gateway)
+        gateway.signal(signal.SIGTERM)
+        assert await gateway.ended() == 0
+    assert len(spans) == 1
