@@ -18,6 +18,7 @@ from admin.internal import table as internal_table
 from admin.internal.handlers import InternalApi
 from admin.metrics import FAMILIES as ADMIN_FAMILIES
 from deploy.cli import main
+from gateway.admission import explanations, hints
 from gateway.config.settings import GatewaySettings
 from gateway.errors import Refusal
 from gateway.telemetry.metrics import FAMILIES
@@ -192,3 +193,17 @@ def test_the_files_and_functions_that_a_page_names_exist(document: str):
     assert [name for name in files if not (ROOT / name).exists()] == []
     assert [f"{file}:{name}" for file, name in sorted(functions) if name not in defined_in(ROOT / file)] == []
     assert document != "deploy/REQUEST.md" or len(functions) > 20
+
+
+def test_the_refusals_page_names_the_limits_in_force():
+    for limit in (
+        f"at most {explanations.PER_ADDRESS} refusals per second and address",
+        f"and {explanations.IN_ALL} per second in total",
+        f"{hints.PER_KEY} times per minute for each key",
+    ):
+        assert limit in CODES
+
+
+def test_each_member_that_a_hint_or_a_signature_adds_to_a_refusal_is_named():
+    row = next(line for line in CODES.splitlines() if line.startswith("| `invalid_credentials`"))
+    assert {"`hint`", "`string_to_sign`"} <= set(re.findall(r"`\w+`", row))
