@@ -57,6 +57,10 @@ class Reader:
         """The ``feed_data`` method of a new llhttp parser, which reports to ``_head_end``."""
         raise NotImplementedError
 
+    def _cure(self, reason: str) -> str:  # noqa: ARG002
+        """What a client can do about llhttp's reason, after a colon; ``""`` where that says enough."""
+        return ""
+
     def _take_head(self, data: bytes, limit: int) -> bytes:
         """A complete head that llhttp has accepted; the bytes after it become ``rest``. ``b""`` while it is incomplete.
 
@@ -90,7 +94,7 @@ class Reader:
         except httptools.HttpParserUpgrade:
             pass  # raised at the end of the head; the fields decide whether this is an upgrade
         except httptools.HttpParserError as error:
-            raise malformed(f"not HTTP/1.1: {error}") from None
+            raise malformed(f"not HTTP/1.1: {error}{self._cure(str(error))}") from None
 
     def _begin_content(self, length: int, max_trailer_bytes: int, *, padded: bool) -> None:
         self._left = length

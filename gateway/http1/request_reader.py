@@ -26,6 +26,14 @@ PATIENCE: Final = 16
 """Consecutive new shapes after which most are no longer recorded, since the client's heads all differ."""
 
 
+_CURES: Final = (
+    ("Invalid char in url", "percent-encode what is not ASCII, then sign what is sent"),
+    ("Expected HTTP/", "send a space in the target as %20, then sign what is sent"),
+    ("Invalid method", "send the method in upper case, and content with its Content-Length, or it is read as another request"),
+)
+"""llhttp's reasons, by their beginning, that a client's developer cannot act on."""
+
+
 class RequestReader(Reader):
     """Reads the requests of one connection: :meth:`read_head` until it is complete, then :meth:`read_content` until ``ended``."""
 
@@ -47,6 +55,9 @@ class RequestReader(Reader):
     def _new_feed(self) -> Any:
         parser: Any = httptools.HttpRequestParser(self._head_end)
         return parser.feed_data
+
+    def _cure(self, reason: str) -> str:
+        return next((f": {cure}" for beginning, cure in _CURES if reason.startswith(beginning)), "")
 
     def come_from(self, peer: str) -> None:
         """Set the client's address, whose shapes from earlier connections are used."""

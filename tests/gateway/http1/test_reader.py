@@ -453,6 +453,23 @@ def test_a_chunk_size_may_have_spaces_behind_it_in_a_response_alone() -> None:
     assert (len(seen_before.messages), seen_before.end) == (1, "refused")
 
 
+@pytest.mark.parametrize(
+    ("sent", "cure"),
+    [
+        ("GET /v1/markets/\u5e01/summary HTTP/1.1\r\n", "percent-encode"),  # as Go, PHP's curl and tornado send what they are given
+        ("GET /api/v3/openOrders?symbol=\u5e01 HTTP/1.1\r\n", "percent-encode"),
+        ("GET /v1/orders?symbol=BTC IDR HTTP/1.1\r\n", "%20"),
+        ("get /v1/wallets HTTP/1.1\r\n", "upper case"),
+        ("symbol=BTCIDR&orderId=1", "Content-Length"),  # behind the head of a DELETE, as Node sends it by default
+    ],
+)
+def test_what_a_client_can_do_about_a_malformed_head_is_said(sent: str, cure: str) -> None:
+    with pytest.raises(MalformedRequest) as refused:
+        RequestReader().read_head(sent.encode(), LIMIT)
+    assert refused.value.detail.startswith("not HTTP/1.1: ")
+    assert cure in refused.value.detail
+
+
 def test_what_is_wrong_with_a_response_is_said() -> None:
     with pytest.raises(Unframable, match="a chunk's size must be hexadecimal"):
         begun_response().feed(a_head(b"HTTP/1.1 200 OK", CHUNKED) + b"x\r\n")
