@@ -27,6 +27,9 @@ MAX_BODY = 1_048_576
 _MAX_REPORTS = 10_000
 _MAX_CONCURRENT = 4
 """Concurrent reports per network. Further ones wait unread; none is refused, since a reporter may send many."""
+_SMALL_BODY = 65_536
+_MAX_LARGE = 32
+"""Concurrent reports, of all networks, that may have a body above the size of any other request's. Smaller ones do not wait for these."""
 _MAX_URL_LENGTH = 4_096
 _NOT_SIGNED = "The signature is not one of the reporter's over this body."
 
@@ -57,7 +60,7 @@ class AllAnswered(RootModel[list[Answered]]):
 
 
 class SecretReports:
-    """The handler. Memory for unverified reports is limited per network."""
+    """The handler. Memory for unverified reports is limited per network, and for large ones in total."""
 
     def __init__(self, leaks: Leaks, reporters: ReporterKeys, *, client_ip: Callable[[web.Request], str | None], timeout_s: float) -> None:
         self._leaks = leaks
@@ -65,11 +68,15 @@ class SecretReports:
         self._client_ip = client_ip
         self._timeout_s = timeout_s
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._large = asyncio.Semaphore(_MAX_LARGE)
 
     async def handle(self, request: web.Request) -> web.Response:
         """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was changed"""
         async with self._semaphores.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_MAX_CONCURRENT)):
-            return await self._answer(request)
+            if request.content_length is not None and request.content_length <= _SMALL_BODY:
+                return await self._answer(request)
+            async with self._large:
+                return await self._answer(request)
 
     async def _answer(self, request: web.Request) -> web.Response:
         body = await read_body(request, timeout_s=self._timeout_s, limit=MAX_BODY)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from admin.api.reports import _MAX_LARGE
 from gateway.keys import reseal
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
@@ -165,6 +166,35 @@ async def test_reports_of_one_address_are_read_a_few_at_a_time_and_another_addre
     for writer in opened:
         writer.close()
         await writer.wait_closed()
+
+
+async def test_large_reports_of_many_addresses_are_read_a_few_at_a_time_and_a_small_one_does_not_wait(service: Service) -> None:
+    """Forged ones, slowly sent, must not fill the memory."""
+    host, _, port = service.public.rpartition("/")[2].partition(":")
+    opened: list[asyncio.StreamWriter] = []
+
+    async def begin(address: str, length: int) -> asyncio.StreamReader:
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
+        framing = f"Content-Length: {length}\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
+        writer.write(f"POST /reports/secrets HTTP/1.1\r\nHost: localhost\r\n{framing}".encode())
+        opened.append(writer)
+        return reader
+
+    for number in range(_MAX_LARGE):
+        reader = await begin(f"127.0.1.{1 + number // 4}", 100_000)
+        assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n"), "being read"
+    waiting = await begin("127.0.2.1", 100_000)
+    late = spawn(waiting.read(), name="the answer that waits")
+    small = await begin("127.0.2.2", 2)
+    opened[-1].write(b"[]")
+    assert b"HTTP/1.1 403 " in await small.read()
+    opened[-2].write(bytes(100_000))
+    await asyncio.sleep(0.2)
+    assert not late.done(), "it came before those"
+    opened[0].write(bytes(100_000))
+    assert b"HTTP/1.1 403 " in await late, "in its turn"
+    for writer in opened:
+        writer.close()
 
 
 @pytest.mark.parametrize(
