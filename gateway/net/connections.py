@@ -76,15 +76,16 @@ class ConnectionLimit:
 class Connection(web.RequestHandler):
     """One client connection; excess ones are dropped before anything is read.
 
-    :param idle_s: time limit of the first request's head, and of silence after a response
+    :param idle_s: time limit of silence, and of the first request's head
+    :param head_s: a shorter limit of that head
     :param options: of aiohttp's ``RequestHandler``
     """
 
-    __slots__ = ("_connection_limit", "_counted", "_finish", "_max_line")
+    __slots__ = ("_connection_limit", "_counted", "_finish", "_head_s", "_head_timer", "_max_line")
 
     def __init__(
         self, connection_limit: ConnectionLimit, server: web.Server, *, loop: asyncio.AbstractEventLoop, finish: Finish, idle_s: float,
-        max_line: int = MAX_LINE, **options: Any,
+        head_s: float | None = None, max_line: int = MAX_LINE, **options: Any,
     ) -> None:  # fmt: skip
         options |= {"max_line_size": max_line, "max_field_size": max_line, "auto_decompress": False, "keepalive_timeout": idle_s}
         super().__init__(server, loop=loop, access_log=None, **options)  # type: ignore[arg-type]  # None disables aiohttp's access log
@@ -92,6 +93,8 @@ class Connection(web.RequestHandler):
         self._max_line = max_line
         self._connection_limit = connection_limit
         self._counted: str | None = None
+        self._head_s = head_s
+        self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is established, including TLS."""
@@ -101,9 +104,17 @@ class Connection(web.RequestHandler):
             cast("asyncio.Transport", transport).abort()
             return
         super().connection_made(transport)
+        if self._head_s is not None:
+            self._head_timer = asyncio.get_running_loop().call_later(self._head_s, cast("asyncio.Transport", transport).abort)
+
+    def begun(self) -> None:
+        """A request's head has arrived."""
+        if self._head_timer is not None:
+            self._head_timer.cancel()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
+        self.begun()
         if self._counted is not None:
             self._connection_limit.leave(self._counted)
             super().connection_lost(exc)
@@ -126,6 +137,8 @@ def expecting_to_continue(handle: RequestHandler, finish: Finish) -> RequestHand
     """Wrap a server's handler to refuse other expectations (RFC 9110 §10.1.1) as problems: aiohttp refuses them outside all middlewares."""
 
     async def checked(request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, Connection):
+            request.protocol.begun()
         if any(value.lower() not in ("", "100-continue") for value in request.headers.getall("Expect", [])):
             return _refused(ExpectationFailed("The only expectation supported is 100-continue."), "Expect", finish)
         return await handle(request)

@@ -38,7 +38,9 @@ _MAX_HEADER_BYTES = 1 << 20
 """The maximum of ``limits.max_header_bytes``; decisions apply the configured value."""
 _MAX_CONNECTIONS = 10_000
 """Of them one network has at most half: who only reads the public keys must not keep an operator, or a readiness probe, from connecting."""
-_IDLE_SECONDS = 75.0
+_HEAD_SECONDS = 75.0
+_IDLE_SECONDS = 3_630.0
+"""Longer than proxies that ask for decisions keep a connection, Envoy an hour: a question that meets its close may not be repeated."""
 _BODY_SECONDS = 15.0
 _STOP_SECONDS = 1.0
 """How long requests in progress may take when the port is closed: no worker is left that could decide."""
@@ -90,8 +92,8 @@ async def serving(operated: Operated, listening: socket.socket) -> AsyncIterator
 
     def connection() -> Connection:
         return Connection(
-            connection_limit, server, loop=loop, finish=_common_headers, idle_s=_IDLE_SECONDS, max_line=_MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADER_BYTES // 4,
+            connection_limit, server, loop=loop, finish=_common_headers, idle_s=_IDLE_SECONDS, head_s=_HEAD_SECONDS,
+            max_line=_MAX_HEADER_BYTES, max_headers=_MAX_HEADER_BYTES // 4,
         )  # fmt: skip
 
     accepting = await loop.create_server(connection, sock=listening)

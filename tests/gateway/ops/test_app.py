@@ -282,7 +282,16 @@ async def test_one_address_cannot_use_up_the_descriptors_that_workers_are_starte
 
 
 async def test_who_sends_nothing_does_not_keep_a_connection(gateway, monkeypatch):
-    monkeypatch.setattr("gateway.ops.app._IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("gateway.ops.app._HEAD_SECONDS", 0.2)
+    ask = b"GET /health HTTP/1.1\r\nHost: a\r\n\r\n"
     with listening() as opened:
         async with serving(gateway, opened):
-            assert await sent(opened.getsockname()[1], b"GET /hea") == b""
+            reader, writer = await asyncio.open_connection(*opened.getsockname())
+            writer.write(ask)
+            await reader.readuntil(b"}")
+            with suppress(ConnectionError):
+                assert await sent(opened.getsockname()[1], b"GET /hea") == b""
+            await asyncio.sleep(0.3)
+            writer.write(ask)
+            assert (await reader.readuntil(b"}")).startswith(b"HTTP/1.1 200"), "a proxy's connection stands between its questions"
+            writer.close()
