@@ -189,6 +189,8 @@ class KeyLookup(Generic[T]):
         entry, cache = self._present.get(key_id), self.cache
         if xid is None or entry is None or not (entry.validity is cache.sure and cache.is_new(entry) and entry.position.sees(xid)):
             cache.drop(key_id)
+        if self._trust.read is not None:  # at a start, others have done that
+            self.changed.add((key_id,))
 
     def invalidate_all(self, *, gap_ms: int | None = None) -> None:
         """Invalidate everything in memory, because every key has changed or changes may have been missed.
@@ -262,6 +264,7 @@ class KeyLookup(Generic[T]):
         return outcome
 
     def _finish(self, key_id: str, outcome: T | Absent | _Failure) -> None:
+        self._unchanged.discard(key_id)
         flight = self._flights.pop(key_id, None)
         if flight is not None and not flight.done():
             flight.set_result(outcome)
@@ -299,8 +302,6 @@ class KeyLookup(Generic[T]):
             _log.exception("key_lookup_defect")
             for key_id in key_ids:
                 self._finish(key_id, _Failure("the look-up failed"))
-        finally:
-            self._unchanged.difference_update(key_ids)
 
     async def _read(self, key_ids: list[str]) -> None:
         """Conclude with what PostgreSQL has. It is used only briefly if it is of a server whose feed is not read here, or not lately."""
