@@ -54,6 +54,7 @@ def test_in_doubt_keys_are_used_for_a_while_and_absences_are_forgotten():
     before = put(cache, "a")
     put(cache, "b", ABSENT)
     assert is_sure(cache, before)
+    assert cache.doubt_ends_ms == 0
     cache.sure.until_ms = 100
     cache.doubt(10, 50)
     after = put(cache, "c")

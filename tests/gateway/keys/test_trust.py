@@ -275,6 +275,12 @@ def test_a_read_prunes_a_bounded_number_of_changes(monkeypatch):
         assert list(trust.changes) == left
 
 
+def test_a_key_that_has_changed_again_keeps_no_other_from_being_pruned():
+    trust = a_trust(a_read("100:100:", ("a", 60), ("b", 60)), a_read("110:110:", ("a", 105)))
+    learn(trust, a_read("110:110:", floor=61))
+    assert list(trust.changes) == ["a"]
+
+
 def test_after_a_dump_was_restored_into_the_server_no_record_from_before_is_used():
     trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False))
     for position in ("90:90:", "110:119:110"):
