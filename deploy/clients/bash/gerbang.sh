@@ -95,7 +95,9 @@ rfc9421)
     ;;
 esac
 
-answer=$(curl --silent --show-error --path-as-is --request "$method" --write-out '\n%{http_code}' \
+how=(--request "$method")
+[[ $method == HEAD ]] && how=(--head) # or curl waits for the content that a HEAD does not bring
+answer=$(curl --silent --show-error --path-as-is --max-time 30 "${how[@]}" --write-out '\n%{http_code}' \
     ${body:+--data-raw "$body" --header "Content-Type: $type"} --header @<(printf '%s\n' "${headers[@]}") "$url")
 status=${answer##*$'\n'} content=${answer%$'\n'*}
 if ((status >= 400)); then

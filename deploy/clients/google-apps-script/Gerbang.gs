@@ -22,6 +22,7 @@ function GERBANG(target) {
 function gerbangCall_(method, target, body) {
   var properties = PropertiesService.getScriptProperties();
   var key = JSON.parse(properties.getProperty("GERBANG_KEY"));
+  if (!key.secret) throw new Error("GERBANG_KEY has no secret: this script needs a key of HMAC-SHA256");
   var text = body === undefined ? "" : JSON.stringify(body);
   var timestamp = String(Date.now());
   var parts = [method, target.split("?")[0], timestamp];

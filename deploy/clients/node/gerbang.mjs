@@ -22,6 +22,7 @@ export class Gerbang {
   /** With the key file that the page of the new key lets you download. */
   static async fromFile(url, path) {
     const key = JSON.parse(await readFile(path, "utf8"));
+    if (!key.secret) throw new Error("this example signs with a secret (HMAC-SHA256), and the key file has none; sign.mjs shows Ed25519 and RSA");
     return new Gerbang(url, key.key_id, key.secret);
   }
 
@@ -61,7 +62,7 @@ if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) 
     const gate = await Gerbang.fromFile(url, keyFile);
     console.log(JSON.stringify(await gate.call(method, target, body && JSON.parse(body))));
   } catch (error) {
-    console.error(error.message);
+    console.error(error.cause?.message ?? error.message); // fetch names what failed in the cause alone
     process.exitCode = 1;
   }
 }

@@ -29,4 +29,6 @@ def gerbang_auth(key_id: str, secret: str) -> ClientMiddlewareType:
 def gerbang_auth_from_file(path: str) -> ClientMiddlewareType:
     """From the key file offered for download when the key is created."""
     key = json.loads(Path(path).read_text("utf-8"))
+    if "secret" not in key:
+        raise ValueError("this example signs with a secret (HMAC-SHA256), and the key file has none; sign.py shows Ed25519 and RSA")
     return gerbang_auth(key["key_id"], key["secret"])

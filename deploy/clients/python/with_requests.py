@@ -22,6 +22,8 @@ class GerbangAuth(AuthBase):
     def from_file(cls, path: str) -> "GerbangAuth":
         """From the key file offered for download when the key is created."""
         key = json.loads(Path(path).read_text("utf-8"))
+        if "secret" not in key:
+            raise ValueError("this example signs with a secret (HMAC-SHA256), and the key file has none; sign.py shows Ed25519 and RSA")
         return cls(key["key_id"], key["secret"])
 
     def __call__(self, request: PreparedRequest) -> PreparedRequest:

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -42,9 +43,10 @@ class Checker(BaseHTTPRequestHandler):
         self.send_response(200 if good else 401)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content)
+        if self.command != "HEAD":
+            self.wfile.write(content)
 
-    do_GET = do_POST = do_DELETE = answer
+    do_GET = do_POST = do_DELETE = do_HEAD = answer
 
     def log_message(self, *_arguments):
         pass
@@ -146,6 +148,8 @@ def test_bash(url, key_file, target):
     expect(bash("POST", url + target, json.dumps(BODY)), "POST", target, BODY)
     expect(bash("POST", url + target, json.dumps(BODY, ensure_ascii=False)), "POST", target, BODY)
     expect(bash("DELETE", url + target), "DELETE", target)
+    head = run("HEAD", url + target)
+    assert (head.returncode, head.stdout.split()[1]) == (0, "200")
     key_file.write_text(json.dumps({"key_id": KEY_ID, "secret": "gbs_wrong"}, indent=2))
     refused = run("GET", url + target)
     assert (refused.returncode, refused.stdout) == (1, "")
@@ -193,6 +197,7 @@ def test_google_apps_script(url, tmp_path):
     assert script("/v1/wallets?x=1") == [["method", "target", "body"], ["GET", "/v1/wallets?x=1", ""]]
     expect(script("POST", "/v1/orders", BODY), "POST", "/v1/orders", BODY)
     assert script("/v1/wallets", secret="gbs_wrong").startswith("401 invalid_credentials: ")
+    assert script("/v1/wallets", secret=None).startswith("GERBANG_KEY has no secret")
 
 
 def test_the_smallest_program_is_at_most_thirty_lines_and_uses_nothing_but_requests():
@@ -203,6 +208,39 @@ def test_the_smallest_program_is_at_most_thirty_lines_and_uses_nothing_but_reque
 
 
 ROWS = re.findall(r"^\| `([\w./-]+)` \| .* \| (.*) \|$", (CLIENTS / "README.md").read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize("file", ["python/order.py", "node/gerbang.mjs"])
+def test_a_program_that_signs_with_a_secret_says_so_when_the_key_file_has_none(file, url, key_file):
+    key_file.write_text(json.dumps({"key_id": KEY_ID, "private_key": "PEM"}))
+    command = [sys.executable] if file.endswith(".py") else ["node"]
+    done = subprocess.run([*command, CLIENTS / file, url, key_file, "GET", "/v1/wallets"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "the key file has none" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        module("with_requests").GerbangAuth.from_file,
+        module("with_httpx").GerbangAuth.from_file,
+        module("with_aiohttp").gerbang_auth_from_file,
+    ],
+)
+def test_a_library_that_signs_with_a_secret_says_so_when_the_key_file_has_none(load, key_file):
+    key_file.write_text(json.dumps({"key_id": KEY_ID, "private_key": "PEM"}))
+    with pytest.raises(ValueError, match="the key file has none"):
+        load(str(key_file))
+
+
+def test_an_example_that_reaches_nobody_says_what_failed(key_file):
+    """Node's fetch names it in the error's cause alone."""
+    with socket.socket() as reserved:  # bound, and nobody listens
+        reserved.bind(("127.0.0.1", 0))
+        nowhere = f"127.0.0.1:{reserved.getsockname()[1]}"
+        command = ["node", CLIENTS / "node" / "gerbang.mjs", f"http://{nowhere}", key_file, "GET", "/v1/wallets"]
+        done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, nowhere in done.stderr) == (1, "", True)
 
 
 def test_every_example_stands_in_the_readme():
