@@ -97,6 +97,8 @@ class KeyLimiter:
         self._recovering = False
         """Whether Redis was unavailable then: all of them are to be settled."""
         self._task: asyncio.Task[None] | None = None
+        self._settling = asyncio.Lock()
+        """Held during each round trip: one that is interrupted may have been charged, and would be charged again."""
         self.degraded = False
         """True while Redis is unavailable and each process limits on its own."""
 
@@ -169,9 +171,10 @@ class KeyLimiter:
         self._task = repeat(self._settle_once, name="settle limits")
 
     async def stop(self) -> None:
-        """Settle what is outstanding, and stop."""
+        """Settle what is outstanding, and stop. A round trip in progress is awaited, for at most its time limit."""
         if self._task is not None:
-            await cancel(self._task)
+            async with self._settling:
+                await cancel(self._task)
             self._task = None
         await self._settle(list(self._due))
 
@@ -260,23 +263,30 @@ class KeyLimiter:
     async def _settle(self, due: list[Share]) -> None:
         """Settle these shares with the ledger. Without any, check whether Redis is available."""
         for start in range(0, max(1, len(due)), MAX_BATCH):
-            batch = [self._take(share) for share in due[start : start + MAX_BATCH]]
-            sent_ms = clock.monotonic_ms()
-            try:
-                with translated():
-                    answers = await self._ask(batch)
-                for settlement, answer in zip(batch, answers, strict=True):
-                    settlement.share.learn(answer, sent_ms)
-            except asyncio.CancelledError:
-                self._put_back(batch)
+            async with self._settling:
+                if not await self._settle_batch(due[start : start + MAX_BATCH]):
+                    return
+
+    async def _settle_batch(self, shares: list[Share]) -> bool:
+        """One round trip. Returns whether Redis has answered."""
+        batch = [self._take(share) for share in shares]
+        sent_ms = clock.monotonic_ms()
+        try:
+            with translated():
+                answers = await self._ask(batch)
+            for settlement, answer in zip(batch, answers, strict=True):
+                settlement.share.learn(answer, sent_ms)
+        except asyncio.CancelledError:
+            self._put_back(batch)
+            raise
+        except Exception as error:
+            self._redis_failed(batch, error)
+            if not isinstance(error, StoreUnavailable):  # a defect, which retrying will not fix
                 raise
-            except Exception as error:
-                self._redis_failed(batch, error)
-                if not isinstance(error, StoreUnavailable):  # a defect, which retrying will not fix
-                    raise
-                return
-            _release(batch)
-            self._redis_answered()
+            return False
+        _release(batch)
+        self._redis_answered()
+        return True
 
     def _take(self, share: Share) -> _Settlement:
         settlement = _Settlement(share, share.unsettled, share.wanted, share.smallest_wanted, self._waiting.pop(share, None))

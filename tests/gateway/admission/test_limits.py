@@ -508,21 +508,47 @@ async def test_stopping_settles_what_is_open(redis_url):
     await client.aclose()
 
 
-async def test_stopping_in_the_middle_of_a_settlement_settles_it(redis_url, monkeypatch):
+async def test_stopping_waits_for_a_settlement_in_progress_so_that_it_is_charged_once(redis_url, monkeypatch):
+    client = redis_client.connect(redis_url)
+    limiter, charged, answered = KeyLimiter(client, metrics=Metrics()), asyncio.Event(), asyncio.Event()
+    ask = limiter._ask  # noqa: SLF001  # Redis has charged it, and its answer is on the way
+
+    async def answers_late(batch):
+        answers = await ask(batch)
+        charged.set()
+        await answered.wait()
+        return answers
+
+    monkeypatch.setattr(limiter, "_ask", answers_late)
+    limiter.start()
+    limiter.charge("key", 12, MINUTE, 1_000)
+    await charged.wait()
+    stopping = spawn(limiter.stop(), name="stop")
+    asyncio.get_running_loop().call_later(0.05, answered.set)
+    await stopping
+    assert await in_ledger(client, "1200/60000") == 12
+    await client.aclose()
+
+
+@pytest.mark.parametrize("ends", ["without an answer", "cancelled"])
+async def test_stopping_repeats_a_settlement_that_has_failed(redis_url, monkeypatch, ends):
     client = redis_client.connect(redis_url)
     limiter, begun = KeyLimiter(client, metrics=Metrics()), asyncio.Event()
 
     async def hangs(batch):
         begun.set()
-        await asyncio.Event().wait()
+        await asyncio.sleep(0.05)
+        raise TimeoutError if ends == "without an answer" else asyncio.CancelledError
 
     with monkeypatch.context() as patch:
         patch.setattr(limiter, "_ask", hangs)
         limiter.start()
         limiter.charge("key", 12, MINUTE, 1_000)
         await begun.wait()
+        stopping = spawn(limiter.stop(), name="stop")
+        await asyncio.sleep(0)
         patch.undo()
-        await limiter.stop()
+        await stopping
     assert await in_ledger(client, "1200/60000") == 12
     await client.aclose()
 
