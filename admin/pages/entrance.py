@@ -14,10 +14,12 @@ from admin.pages import texts
 from admin.pages.context import Context, Visit, read_language, see_other, write_language
 from admin.pages.i18n import LANGUAGES
 from admin.pages.render import remember_language
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import customer_network, site_network
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
+_SITE_SHARES = 10
+"""Logins of an IPv6 /48 as multiples of a /64's: who has a whole one must not fill Redis, in which trades are claimed, too."""
 _log = structlog.get_logger(__name__)
 
 
@@ -27,7 +29,9 @@ class Entrance:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._services = context.services
-        self._starts = Limiter(context.services.settings.limits.per_ip_failures)
+        rate = context.services.settings.limits.per_ip_failures
+        self._starts = Limiter(rate)
+        self._starts_of_sites = Limiter(rate._replace(units=_SITE_SHARES * rate.units))
         self._budget = AccessLog(0.0)
         """Of failed logins in the log: anyone can send the browser back without one."""
 
@@ -56,7 +60,8 @@ class Entrance:
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Redirect to the provider. ``again`` makes it authenticate the customer again, for steps that need a recent login."""
         # Each start creates a record in Redis, which strangers must not fill.
-        wait_ms = self._starts.take(customer_network(self._services.client_ip(request) or ""), clock.monotonic_ms())
+        address, now_ms = self._services.client_ip(request) or "", clock.monotonic_ms()
+        wait_ms = self._starts.take(customer_network(address), now_ms) or self._starts_of_sites.take(site_network(address), now_ms)
         if wait_ms:
             raise rate_limited("Too many logins were started from this address.", wait_ms)
         started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)

@@ -55,6 +55,20 @@ def customer_network(address: str) -> str:
     return str(IPv6Network((int(IPv6Address(known)) >> 64 << 64, 64)))
 
 
+@lru_cache(_REMEMBERED)
+def site_network(address: str) -> str:
+    """The network that one site may have been assigned (RFC 6177): an IPv4 address, or the /48 of an IPv6 address.
+
+    For a second, wider limit of what a client could fill by changing its /64, of which it may have 65,536.
+
+    :return: ``192.0.2.1``, ``2001:db8:1::/48``; text that is not an address is returned unchanged
+    """
+    known = canonical(address)
+    if known is None or ":" not in known:
+        return known or address
+    return str(IPv6Network((int(IPv6Address(known)) >> 80 << 80, 48)))
+
+
 class NetworkList:
     """A list of networks, such as the trusted proxies. IPv4-mapped IPv6 networks and addresses count as IPv4."""
 

@@ -376,6 +376,18 @@ async def test_logins_that_are_never_ended_are_bounded_by_address_and_pages_by_a
         assert "Terlalu banyak percobaan" in await refused.text()
 
 
+async def test_logins_of_a_site_with_many_networks_are_bounded_too(database, redis_url, http):
+    """Each holds a record in Redis, for ten minutes."""
+    settings = {"limits": {"per_ip_failures": "1/hour"}, "client_ip": {"trusted_proxies": ["127.0.0.0/8"]}}
+    async with running_site(database, redis_url, **settings) as site:
+
+        async def start(address):
+            return (await get(http, site, "/login/start", **{"X-Forwarded-For": address})).status
+
+        assert [await start(f"2606:4700:0:{number:x}::1") for number in range(12)] == [303] * 10 + [429] * 2
+        assert [await start("2606:4700:1::1"), await start("8.8.8.8"), await start("8.8.8.8")] == [303, 303, 429]
+
+
 async def test_a_form_without_scripts_sends_nothing_in_the_address_and_changes_nothing(http, site):
     cookie, _ = await log_in(http, site)
     page = await (await get(http, site, "/security", Cookie=cookie)).text()

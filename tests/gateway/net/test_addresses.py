@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.net.addresses import NetworkList, canonical, customer_network
+from gateway.net.addresses import NetworkList, canonical, customer_network, site_network
 
 
 @pytest.mark.parametrize(
@@ -64,3 +64,14 @@ def test_an_address_has_one_text(text, address):
 
 def test_a_list_is_true_when_there_is_anything_in_it():
     assert [bool(NetworkList(networks)) for networks in ([], [ip_network("10.0.0.0/8")])] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
+        ("2001:db8:1:ffff::", "2001:db8:1::/48"), ("", ""), ("unknown", "unknown"),
+    ],
+)  # fmt: skip
+def test_a_site_has_all_networks_of_a_48(address, network):
+    assert site_network(address) == network
