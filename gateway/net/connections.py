@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, MalformedRequest, Refusal, problem_of
-from gateway.net.addresses import Network, NetworkList, customer_network
+from gateway.net.addresses import Network, NetworkList, customer_network, site_network
 from gateway.net.tally import Tally
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
@@ -36,7 +36,7 @@ _budget = AccessLog(0.0)
 class ConnectionLimit:
     """Limits the connections of one port by the client's network, except those of trusted proxies.
 
-    :param in_all: maximum number of connections
+    :param in_all: maximum number of connections; an IPv6 /48, with its many networks, has a quarter of them, unless one network has more
     :param of_one: maximum number of connections of one network
     :param refused: called for each refused connection
     """
@@ -44,9 +44,11 @@ class ConnectionLimit:
     def __init__(self, *, in_all: int, of_one: int, trusted: Sequence[Network] = (), refused: Callable[[], None] = lambda: None) -> None:
         self._in_all = in_all
         self._of_one = of_one
+        self._of_site = max(of_one, in_all // 4)
         self._trusted = NetworkList(trusted)
         self._refused = refused
         self._by_network = Tally()
+        self._by_site = Tally()
 
     def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
         """Whether one more connection may be opened; if not, counts it as refused.
@@ -54,23 +56,26 @@ class ConnectionLimit:
         :param of_peer: connections of its network that are being opened
         :param in_all: connections that are being opened in total
         """
-        of_peer += self._by_network.of(customer_network(peer))
-        full = of_peer >= self._of_one and not self._trusted.contains(peer)
+        of_network = self._by_network.of(customer_network(peer)) + of_peer
+        of_site = self._by_site.of(site_network(peer)) + of_peer
+        full = (of_network >= self._of_one or of_site >= self._of_site) and not self._trusted.contains(peer)
         if full or self._by_network.total + in_all >= self._in_all:
             self._refused()
             return False
         return True
 
-    def enter(self, peer: str) -> str | None:
-        """Count a connection. Returns the network for :meth:`leave`; ``None``: there are too many."""
+    def enter(self, peer: str) -> bool:
+        """Count a connection, until :meth:`leave`. False: there are too many."""
         if not self.has_room(peer):
-            return None
-        network = customer_network(peer)
-        self._by_network.add(network)
-        return network
+            return False
+        self._by_network.add(customer_network(peer))
+        self._by_site.add(site_network(peer))
+        return True
 
-    def leave(self, network: str) -> None:
-        self._by_network.remove(network)
+    def leave(self, peer: str) -> None:
+        """The connection of a peer that entered is closed."""
+        self._by_network.remove(customer_network(peer))
+        self._by_site.remove(site_network(peer))
 
 
 class Connection(web.RequestHandler):
@@ -98,11 +103,12 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The connection is established, including TLS."""
-        peer = transport.get_extra_info("peername")
-        self._counted = self._connection_limit.enter(peer[0] if peer else "")
-        if self._counted is None:
+        name = transport.get_extra_info("peername")
+        peer = name[0] if name else ""
+        if not self._connection_limit.enter(peer):
             cast("asyncio.Transport", transport).abort()
             return
+        self._counted = peer
         super().connection_made(transport)
         if self._head_s is not None:
             self._head_timer = asyncio.get_running_loop().call_later(self._head_s, cast("asyncio.Transport", transport).abort)

@@ -6,7 +6,7 @@ import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from ipaddress import IPv4Network
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Any
 
@@ -41,25 +41,33 @@ class Counted(ConnectionLimit):
 
 def test_a_network_of_ipv6_is_one_client_and_whoever_leaves_makes_room():
     connection_limit = Counted(max_connections_per_address=2)
-    first = connection_limit.enter("2001:db8::1")
-    assert first is not None
-    assert connection_limit.enter("2001:db8::2") == first
-    assert connection_limit.enter("2001:db8::3") is None
-    assert connection_limit.enter("2001:db8:0:1::1") is not None
-    connection_limit.leave(first)
-    assert connection_limit.enter("2001:db8::3") == first
+    assert connection_limit.enter("2001:db8::1")
+    assert connection_limit.enter("2001:db8::2")
+    assert not connection_limit.enter("2001:db8::3")
+    assert connection_limit.enter("2001:db8:0:1::1")
+    connection_limit.leave("2001:db8::1")
+    assert connection_limit.enter("2001:db8::3")
     assert connection_limit.refused == 1
+
+
+def test_a_site_with_many_networks_has_a_quarter():
+    connection_limit = Counted((IPv6Network("2001:db8:2::/48"),), max_connections_per_address=2, max_connections=20)
+    assert [connection_limit.enter(f"2001:db8:1:{number}::1") for number in range(7)] == [True] * 5 + [False] * 2
+    assert [connection_limit.enter(f"2001:db8:2:{number}::1") for number in range(7)] == [True] * 7, "a proxy's"
+    assert [connection_limit.enter("8.8.8.8") for _ in range(3)] == [True, True, False]
+    connection_limit.leave("2001:db8:1:4::1")
+    assert connection_limit.enter("2001:db8:1:5::1")
 
 
 def test_a_trusted_proxy_is_bound_by_the_total_alone():
     connection_limit = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=1, max_connections=3)
-    assert [connection_limit.enter("10.0.0.1") is None for _ in range(4)] == [False, False, False, True]
-    assert connection_limit.enter("8.8.8.8") is None
+    assert [connection_limit.enter("10.0.0.1") for _ in range(4)] == [True, True, True, False]
+    assert not connection_limit.enter("8.8.8.8")
 
 
 def test_those_being_opened_count_with_those_that_are_open():
     connection_limit = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=3, max_connections=5)
-    assert connection_limit.enter("8.8.8.8") == "8.8.8.8"
+    assert connection_limit.enter("8.8.8.8")
     assert [connection_limit.has_room("8.8.8.8", beginning, beginning) for beginning in range(4)] == [True, True, False, False]
     assert [connection_limit.has_room("8.8.4.4", 0, beginning) for beginning in (3, 4)] == [True, False]
     assert [connection_limit.has_room("10.0.0.1", beginning, beginning) for beginning in (3, 4)] == [True, False]
