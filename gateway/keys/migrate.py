@@ -49,7 +49,7 @@ async def _upgrade(dsn: str) -> None:
     await (await postgres.connect(dsn)).close()  # for its clear errors, which SQLAlchemy would wrap
     engine = create_async_engine(
         "postgresql+asyncpg://",
-        async_creator=lambda: asyncpg.connect(dsn, timeout=postgres.CONNECT_SECONDS, command_timeout=_LOCK_SECONDS),
+        async_creator=lambda: postgres.connect(dsn, command_seconds=_LOCK_SECONDS),  # of several hosts the primary that answers
         poolclass=NullPool,
     )
     try:

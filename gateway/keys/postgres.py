@@ -58,16 +58,17 @@ def check_dsn(dsn: str, *, where: str = "stores.postgres") -> None:
         raise ConfigError([ConfigProblem(where, f"{problem}; {example}")])
 
 
-async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS) -> Connection:
+async def connect(dsn: str, *, seconds: float = CONNECT_SECONDS, command_seconds: float = COMMAND_SECONDS) -> Connection:
     """Open a separate connection, e.g. for LISTEN or a migration.
 
+    :param command_seconds: time limit of each statement
     :raises ConfigError: the DSN is malformed
     :raises StoreUnavailable: no server could be reached, or it refused
     """
     check_dsn(dsn)
     try:
         with translated():
-            return await _open(dsn, timeout=seconds, command_timeout=COMMAND_SECONDS)
+            return await _open(dsn, timeout=seconds, command_timeout=command_seconds)
     except ValueError:
         raise ConfigError([ConfigProblem("stores.postgres", "the DSN has an option that cannot be used")]) from None
 

@@ -1,7 +1,9 @@
 """The schema: how it comes about, what it allows whom, what it notifies of."""
 
 import asyncio
+import socket
 import uuid
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import asyncpg
 import pytest
@@ -53,6 +55,16 @@ def test_an_empty_database_gets_the_present_schema_and_a_second_run_changes_noth
     migrate.upgrade(empty.owner_dsn)
     assert revision(empty) == migrate.head()
     migrate.upgrade(empty.owner_dsn)
+    assert revision(empty) == migrate.head()
+
+
+def test_a_host_that_does_not_answer_keeps_no_migration_from_the_one_that_does(empty):
+    """As after a failover, when the DSN names both."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = urlsplit(empty.owner_dsn)
+        query = dict(parse_qsl(url.query))
+        hosts = {"host": f"127.0.0.1,{query['host']}", "port": f"{silent.getsockname()[1]},{query.get('port', 5432)}"}
+        migrate.upgrade(url._replace(query=urlencode(query | hosts, safe="/,")).geturl())
     assert revision(empty) == migrate.head()
 
 
