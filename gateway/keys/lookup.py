@@ -54,6 +54,8 @@ _RETRY_MS, _GOES_ON_MS = 1_000, 3_000
 """Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
 _RENEWED_AT, _EXAMINED_EACH = 0.75, 0.125
 """Fractions of its validity: after which a record in Redis is rewritten, if its key was used meanwhile, and between two looks at it."""
+_EXAMINED_AT_ONCE = 1_000
+"""Keys in memory that are looked at in one turn of the event loop."""
 _log = structlog.get_logger(__name__)
 
 
@@ -108,6 +110,8 @@ class KeyLookup(Generic[T]):
         )
         self.changed = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1, max_queued=_REMOVALS_QUEUED)
         """Keys that have changed, whose outdated records are removed from Redis."""
+        self._due = LookupQueue(self._write, batch=_REDIS_BATCH, workers=1)
+        """Keys whose records are to be written to Redis."""
         self._examined_ms = 0
         """When records in Redis are next examined."""
 
@@ -171,7 +175,7 @@ class KeyLookup(Generic[T]):
 
     async def aclose(self) -> None:
         """Cancel the look-ups in progress."""
-        for line in (self._first, self._known, self._unknown, self.changed):
+        for line in (self._first, self._known, self._unknown, self.changed, self._due):
             await line.aclose()
         for key_id in list(self._flights):
             self._finish(key_id, _Failure("the gate is stopping"))
@@ -217,13 +221,14 @@ class KeyLookup(Generic[T]):
         if now_ms >= self._examined_ms:
             self._examined_ms = now_ms + int(self.settings.redis_ttl_ms * _EXAMINED_EACH)
             key_ids = list(self._present)
-            for start in range(0, len(key_ids), _REDIS_BATCH):
-                if not await self._write(key_ids[start : start + _REDIS_BATCH]):
-                    break
+            for start in range(0, len(key_ids), _EXAMINED_AT_ONCE):
+                examined = ((key_id, self._present.get(key_id)) for key_id in key_ids[start : start + _EXAMINED_AT_ONCE])
+                self._due.add(key_id for key_id, entry in examined if entry is not None and entry.used and entry.due_ms <= now_ms)
                 await asyncio.sleep(0)
 
-    async def _write(self, key_ids: Sequence[str]) -> bool:
-        """Write the records that are due to Redis, as of the last read of the feed. Returns ``False`` if it does not accept them."""
+    async def _write(self, key_ids: Sequence[str]) -> None:
+        """Write the records that are due to Redis, as of the last read of the feed."""
+        await asyncio.sleep(0)  # of many in a row, none may be due any longer
         now, read, ttl_ms, sure = self.now(), self._trust.read, self.settings.redis_ttl_ms, self.cache.sure
         entries, records = {}, []
         for key_id in key_ids:
@@ -233,16 +238,17 @@ class KeyLookup(Generic[T]):
                 position = entry.position if self.cache.is_new(entry) else read.position
                 records.append(DatedRecord(entry.record, read.at.wall_ms, ttl_ms, position, read.server))
         if not records:
-            return True
+            return
         try:
             await self._redis.ask(self._shared.write, records, now_ms=now.wall_ms)
         except StoreUnavailable:
-            return False
+            self._due.clear()  # they remain due, and are found again
+            return
         for key_id, entry in entries.items():
-            entry.used, entry.due_ms = False, now.ms + int(ttl_ms * _RENEWED_AT)
-            if self._present.get(key_id) is not entry or entry.validity is not sure:  # written too late
+            if self._present.get(key_id) is entry and entry.validity is self.cache.sure:
+                entry.used, entry.due_ms = False, now.ms + int(ttl_ms * _RENEWED_AT)
+            else:  # written too late
                 self.changed.add((key_id,))
-        return True
 
     async def _remove(self, key_ids: Sequence[str]) -> None:
         """Remove from Redis those records of these keys that a change has outdated (see :meth:`renew`).
@@ -319,7 +325,7 @@ class KeyLookup(Generic[T]):
                 self._conclude(key_id, record, found.position, due_ms=now_ms)
             else:
                 self._conclude(key_id, record, until_ms=now_ms + _RETRY_MS)
-        self._first.spawn(self._write(key_ids))
+        self._due.add(found.records)
 
     async def _go_on(self, key_ids: list[str], reason: str) -> None:
         """Conclude with the records in Redis, while PostgreSQL is unavailable: they may be used for a while."""
