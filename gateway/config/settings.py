@@ -38,6 +38,12 @@ class Listen(Section):
     drain_timeout_ms: Milliseconds = 30_000
     """How long requests in flight may continue after that."""
 
+    @model_validator(mode="after")
+    def _check_ports(self) -> Self:
+        if self.public == self.ops and self.public.port:
+            raise ValueError("public and ops must differ")
+        return self
+
 
 class Stores(Section):
     postgres: SecretStr

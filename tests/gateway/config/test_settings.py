@@ -54,6 +54,12 @@ def test_what_is_wrong_with_a_session_is_told_by_its_path(written, more, path):
     assert path in problems_of(written(MINIMAL + SESSION + more + "\n"))
 
 
+def test_clients_and_operators_have_ports_of_their_own(written):
+    listen = '[listen]\npublic = "127.0.0.1:{0}"\nops = "127.0.0.1:{0}"\n'
+    assert problems_of(written(MINIMAL + listen.format(8080)))["listen"] == "public and ops must differ"
+    assert load(written(MINIMAL + listen.format(0)), GatewaySettings).listen.public.port == 0
+
+
 def test_a_session_names_its_methods(written):
     more = (
         'websocket = "binance"\nmethods = "m"\n[methods.m]\n"order.place" = { scope = "trade" }\ntime = { scope = "public", weight = 0 }\n'
