@@ -22,7 +22,7 @@ _OWNER = "postgres"
 _SOCKET = ".s.PGSQL.5432"
 _READY_LINE = 7  # of postmaster.pid: LOCK_FILE_LINE_PM_STATUS, counted from 0 (PostgreSQL, miscadmin.h)
 _STILL_ENDING = "shared memory block"  # the postmaster's error while backends of a killed one are still running
-_ERROR = re.compile(r"^.*?(?:FATAL|DETAIL|HINT):  (.*)", re.MULTILINE)
+_ERROR = re.compile(r"^.*?(?:(?:FATAL|DETAIL|HINT): |initdb: error:) (.*)", re.MULTILINE)
 _SYSTEM_USERS = ("postgres", "nobody")
 
 
@@ -77,10 +77,7 @@ class PostgresServer(Server):
             time.sleep(0.01)
 
     def _reason(self) -> str:
-        """Why it ended: its error, with the detail and hint that follow on lines of their own."""
-        if self._child is None:
-            return "it was not launched"
-        return "; ".join(_ERROR.findall(self._child.output())) or self._child.last_words()
+        return "it was not launched" if self._child is None else _reason(self._child)
 
     def _launch(self) -> None:
         settings = {
@@ -134,7 +131,7 @@ class PostgresServer(Server):
             child.kill()  # interrupted: it has children of its own
         if status != 0:
             shutil.rmtree(draft, ignore_errors=True)
-            raise StartError(f"PostgreSQL could not create its files in {self.data}: {child.last_words()}")
+            raise StartError(f"PostgreSQL could not create its files in {self.data}: {_reason(child)}")
         draft.rename(self.data)
 
     def _await_predecessor(self, deadline: float) -> None:
@@ -166,6 +163,11 @@ class PostgresServer(Server):
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(folder, entry.pw_uid, entry.pw_gid)
+
+
+def _reason(child: Child) -> str:
+    """Why a program of PostgreSQL ended: its error, with the detail and hint that follow on lines of their own."""
+    return "; ".join(_ERROR.findall(child.output())) or child.last_words()
 
 
 def _unprivileged_user() -> str:

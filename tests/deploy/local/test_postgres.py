@@ -56,6 +56,17 @@ def test_a_start_that_fails_tells_the_error_before_its_hint(tmp_path: Path, monk
         PostgresServer(tmp_path / "data", durable=False).start()
 
 
+def test_an_initdb_that_fails_tells_why_not_that_it_cleans_up(tmp_path: Path, monkeypatch):
+    programs = failing(tmp_path / "bin", 0, "")
+    (programs / "initdb").write_text(
+        "#!/bin/sh\necho '1970-01-01 00:00:00.000 UTC [1] FATAL:  could not extend file: No space left on device' >&2\n"
+        "echo 'initdb: removing contents of data directory' >&2\nexit 1\n"
+    )
+    monkeypatch.setattr("deploy.local.postgres.binaries", lambda: programs)
+    with pytest.raises(StartError, match=r"could not create its files in .*: could not extend file: No space left on device$"):
+        PostgresServer(tmp_path / "data").start()
+
+
 def test_an_interrupted_initdb_is_begun_anew(tmp_path: Path):
     (tmp_path / "data.new").mkdir()
     (tmp_path / "data.new" / "PG_VERSION").write_text("18\n")
