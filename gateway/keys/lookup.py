@@ -310,7 +310,7 @@ class KeyLookup(Generic[T]):
                 self._finish(key_id, _Failure("the look-up failed"))
 
     async def _read(self, key_ids: list[str]) -> None:
-        """Conclude with what PostgreSQL has. It is used only briefly if it is of a server whose feed is not read here, or not lately."""
+        """Conclude with what PostgreSQL has: for a moment if it is of a server whose feed is not read here, or if memory is not valid."""
         try:
             found = await self.postgres.ask(self._find, key_ids)
         except StoreUnavailable as error:
@@ -319,9 +319,10 @@ class KeyLookup(Generic[T]):
         self.postgres.count(found=len(found.records), asked=len(key_ids))
         async for key_id in in_steps(key_ids, CONCLUDED_AT_ONCE):
             now_ms, record = self.now().ms, found.records.get(key_id)
+            memory_until_ms = self._trust.memory_valid_until_ms(self.settings, now_ms)
             if key_id not in self._unchanged:
                 self._known.add((key_id,))
-            elif self._trust.is_current_server(found.server) and self._trust.is_feed_current(self.settings, now_ms):
+            elif self._trust.is_current_server(found.server) and now_ms < memory_until_ms:
                 self._conclude(key_id, record, found.position, due_ms=now_ms)
             else:
                 self._conclude(key_id, record, until_ms=now_ms + _RETRY_MS)

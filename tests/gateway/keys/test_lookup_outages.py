@@ -117,6 +117,22 @@ async def test_a_key_of_redis_is_asked_for_again_while_it_is_in_use_and_remember
     assert cache(cold.lookup).present[record.key_id].value == record
 
 
+async def test_while_the_feed_alone_cannot_be_read_a_key_that_is_looked_up_is_remembered_as_one_in_memory_is(world):
+    """An overloaded server does not answer the feed in time. It was asked each second for every key that it had answered since."""
+    record, gate, absent = await world.key(), await world.gate(), new_key_id()
+    gate.clocks.advance(TTL)
+    assert await gate.lookup.fetch(record.key_id) == record
+    assert await gate.lookup.fetch(absent) is None
+    for _ in range(3):
+        gate.clocks.advance(1_000)
+        assert (gate.peek(record.key_id), gate.peek(absent)) == (record, ABSENT)
+        await gate.settle()
+    assert gate.store.asked == [record.key_id, absent]
+    await world.delete(record)
+    await gate.read()
+    assert gate.peek(record.key_id) is None
+
+
 async def test_without_a_gap_in_the_messages_memory_goes_on_and_after_one_until_the_limit(own_world):
     record, gate = await own_world.key(), await own_world.gate()
     await gate.lookup.fetch(record.key_id)
@@ -307,6 +323,23 @@ async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_r
     assert gate.lookup.sizes()["present"] == 1
 
 
+async def test_a_key_in_doubt_is_looked_up_once_at_a_time_however_long_that_takes(world):
+    """Of two look-ups of a key, the one that began before a change would be taken for unchanged when the other begins."""
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await world.redis.flushall()
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
+    gate.store.hold()
+    assert gate.peek(record.key_id) == record
+    await gate.store.holding.wait()
+    gate.clocks.advance(2_000)
+    assert gate.peek(record.key_id) == record
+    gate.store.release()
+    await gate.settle()
+    assert gate.store.asked == [record.key_id] * 2
+
+
 async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in_doubt(own_world, own_redis):
     record, gate = await own_world.key(), await own_world.gate()
     await gate.lookup.fetch(record.key_id)
@@ -319,6 +352,7 @@ async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in
         await gate.settle()
         gate.clocks.advance(500)
     assert gate.peek(record.key_id) is None
+    assert gate.metrics.key_rereads == TTL // 1_000
 
 
 async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
