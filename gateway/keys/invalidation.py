@@ -184,12 +184,12 @@ class InvalidationListener:
 
         Until then, memory and Redis are judged by the read before. Should a defect interrupt it, no change is known that memory lacks.
         """
-        trust, cache = self._trust, self._memory.cache
+        trust, cache, before = self._trust, self._memory.cache, self._trust.read
         cache.number = number = cache.number + 1
-        read = await read_feed(connection, trust.read, self._memory.now(), seconds=seconds)
+        read = await read_feed(connection, before, self._memory.now(), seconds=seconds)
         self._memory.postgres.answered()  # a server that has started is asked at once for the keys that its changes invalidate
         is_same_server = trust.is_current_server(read.server)
-        changes = trust.changes if is_same_server else KnownChanges(read.floor)
+        changes, told = trust.changes if is_same_server else KnownChanges(read.floor), []
         if read.pages is None:
             self._invalidate(EVERY_KEY)
         for page in read.pages or ():
@@ -197,7 +197,7 @@ class InvalidationListener:
                 self._invalidate(key_id, xid)
                 if not is_same_server:
                     trust.announce(key_id, read.at.ms - 1)
-                self._metrics.feed_changes += 1
+                told.append(key_id)
             await asyncio.sleep(0)
         gap = trust.gap(read, changes)
         if gap is not None:
@@ -208,7 +208,10 @@ class InvalidationListener:
         if gap is not None or read.at.ms >= self._tell_all_ms:
             self._tell_all_ms = cache.doubt_ends_ms if read.at.ms < cache.doubt_ends_ms else NEVER_MS
             self._notify(None)
+        if before is not None:  # only after all of them are invalid: each command may yield the processor on a busy machine
+            self._memory.changed.add(told)
         self._metrics.feed_reads += 1
+        self._metrics.feed_changes += len(told)
         spawn(self._memory.renew(), name="key-renewal")
 
     def _invalidate(self, key_id: str, xid: int | None = None) -> None:
@@ -257,6 +260,7 @@ class InvalidationListener:
         for key_id in key_ids:
             self._trust.announce(key_id, now.ms)
             self._invalidate(key_id)
+        self._memory.changed.add(key_ids)
         if key_ids and published_ms:
             self._metrics.revocation_delay["redis"].observe(max(0, now.wall_ms - published_ms) / 1_000)
 

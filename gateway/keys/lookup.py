@@ -193,8 +193,6 @@ class KeyLookup(Generic[T]):
         entry, cache = self._present.get(key_id), self.cache
         if xid is None or entry is None or not (entry.validity is cache.sure and cache.is_new(entry) and entry.position.sees(xid)):
             cache.drop(key_id)
-        if self._trust.read is not None:  # at a start, others have done that
-            self.changed.add((key_id,))
 
     def invalidate_all(self, *, gap_ms: int | None = None) -> None:
         """Invalidate everything in memory, because every key has changed or changes may have been missed.
