@@ -77,6 +77,23 @@ async def test_with_postgresql_away_a_key_that_changed_does_not_go_on(own_world)
         await gate.lookup.fetch(record.key_id)
 
 
+async def test_what_another_server_has_told_of_does_not_go_on_before_all_of_its_changes_are_applied(world):
+    """It may be away again by then; until then, what Redis holds is judged by what is known of the server before."""
+    (first, second), gate = [await world.key() for _ in range(2)], await world.gate()
+    gate.trust.read = read = gate.trust.read._replace(server=gate.trust.read.server + 1)
+    dated = [DatedRecord(record, gate.clocks.wall, 60_000, read.position, read.server) for record in (first, second)]
+    valid: list[list[bool]] = []
+    gate.listener.on_invalidate.append(
+        lambda _: valid.append([gate.trust.fallback_valid_until_ms(one, gate.clocks.now()) > gate.clocks.monotonic for one in dated])
+    )
+    gate.clocks.advance(1)
+    await world.admin.execute("DELETE FROM api_keys WHERE id = $1", first.key_id)
+    await world.admin.execute("DELETE FROM api_keys WHERE id = $1", second.key_id)
+    await gate.read()
+    assert valid[0] == [True, True]
+    assert valid[-2:] == [[False, False]] * 2
+
+
 async def test_a_cold_gate_without_postgresql_takes_records_of_redis_to_the_end_of_their_seal_and_no_further(own_world):
     record, clocks = await own_world.key(), Clocks()
     gate = await own_world.gate(clocks)

@@ -567,6 +567,38 @@ class Protocol(RuleBasedStateMachine):
             self._change(next(other for other in KEYS if other != key_id))
         self._later_it_is_used_no_more(number, key_id)
 
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys)
+    def a_change_that_was_looked_up_and_not_read_of_is_lost_with_its_server(self, number: int, key_id: str) -> None:
+        """No gate has read of it, so that nobody misses it."""
+        self.answers_are_held_up(number, False)
+        self.a_gate_reads_the_feed(number)
+        self.the_standby_catches_up()
+        self._change(key_id)
+        self.redis.held.clear()
+        cache(self.gates[number].lookup).drop(key_id)
+        self.a_key_is_used(number, key_id)
+        self.the_standby_takes_over(True)
+        self._later_it_is_used_no_more(number, key_id)
+
+    @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
+    @rule(number=gates, key_id=keys)
+    def a_change_is_pruned_while_the_key_is_looked_up(self, number: int, key_id: str) -> None:
+        """The row is read, then changes, and the feed does not tell of it."""
+        self.a_gate_reads_the_feed(number)
+        self.redis.held.clear()
+        cache(self.gates[number].lookup).drop(key_id)
+        self.answers_are_held_up(number, True)
+        self.a_key_is_used(number, key_id)
+        self.answers_are_held_up(number, False)
+        self._change(key_id)
+        self.prune()
+        self.prune()
+        self.a_gate_reads_the_feed(number)
+        while self.gates[number].held:
+            self.an_answer_arrives(number)
+        self.judge(self.gates[number], key_id)
+
     def _is_in_memory(self, number: int, key_id: str) -> None:
         self.answers_are_held_up(number, False)
         self.a_gate_reads_the_feed(number)
@@ -742,6 +774,20 @@ def test_a_gate_notices_that_changes_were_pruned_before_it_read_of_them():
     protocol = Protocol()
     protocol.start()
     protocol.a_change_is_pruned_before_a_gate_reads_of_it(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
+def test_what_was_looked_up_before_its_change_was_pruned_is_looked_up_again():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_is_pruned_while_the_key_is_looked_up(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
+def test_what_was_looked_up_since_the_last_read_is_not_used_when_another_server_takes_over():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_that_was_looked_up_and_not_read_of_is_lost_with_its_server(number=0, key_id=KEYS[0])
     protocol.teardown()
 
 
