@@ -208,7 +208,7 @@ class InvalidationListener:
         if gap is not None or read.at.ms >= self._tell_all_ms:
             self._tell_all_ms = cache.doubt_ends_ms if read.at.ms < cache.doubt_ends_ms else NEVER_MS
             self._notify(None)
-        if before is not None:  # only after all of them are invalid: each command may yield the processor on a busy machine
+        if told and before is not None:  # only after all of them are invalid: each command may yield the processor on a busy machine
             self._memory.changed.add(told)
         self._metrics.feed_reads += 1
         self._metrics.feed_changes += len(told)

@@ -275,11 +275,14 @@ class KeyLookup(Generic[T]):
 
     async def _ask_redis(self, key_ids: list[str]) -> None:
         """Look ids up in Redis, and queue those it does not have for PostgreSQL: ids that were seen to exist first."""
-        records = await self._held(key_ids)
-        async for key_id in in_steps(key_ids, CONCLUDED_AT_ONCE):
+        records, concluded = await self._held(key_ids), 0
+        for key_id in key_ids:
             dated = records.get(key_id)
             if dated is not None and self._trust.is_valid(dated, self.settings, self.now()):
                 self._conclude(key_id, dated.record, dated.position)
+                concluded += 1
+                if concluded % CONCLUDED_AT_ONCE == 0:  # the others are queued together
+                    await asyncio.sleep(0)
             elif dated is not None or key_id in self._present:
                 self._known.add((key_id,))
             elif not self._unknown.add((key_id,)):
