@@ -497,14 +497,18 @@ class Protocol(RuleBasedStateMachine):
             self.a_key_is_used(number, key_id)
 
     @precondition(lambda self: self.database.is_up and not any(gate.reading or gate.held for gate in self.gates))
-    @rule(number=gates, key_id=keys, delete=st.booleans(), forgotten=st.booleans(), down=st.booleans())
+    @rule(number=gates, key_id=keys, delete=st.booleans(), kept=st.booleans(), forgotten=st.booleans(), down=st.booleans())
     def a_number_that_was_lost_with_its_server_is_that_of_a_change(
-        self, *, number: int, key_id: str, delete: bool, forgotten: bool, down: bool
+        self, *, number: int, key_id: str, delete: bool, kept: bool, forgotten: bool, down: bool
     ) -> None:
-        """What was lost concerned no key, so that nothing tells of it. The change is under way when the new server is read first."""
+        """What was lost concerned no key, so that nothing tells of it. The change is under way when the new server is read first. What was
+        looked up before the last read remains in memory.
+        """
         self.the_standby_catches_up()
         self.others_write_to_the_database(3)
         self._is_in_memory(number, key_id)
+        if kept:
+            self.a_gate_reads_the_feed(number)
         records = dict(self.redis.held)
         self.the_standby_takes_over(True)
         self.begin(key_id, delete)
@@ -819,12 +823,13 @@ def test_a_key_in_doubt_is_used_no_more_when_the_feed_says_that_every_key_change
     protocol.teardown()
 
 
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize(("forgotten", "down"), [(False, False), (True, True)])
-def test_a_number_that_is_used_again_after_a_fail_over_is_not_taken_for_the_one_that_was_lost(forgotten, down):
+def test_a_number_that_is_used_again_after_a_fail_over_is_not_taken_for_the_one_that_was_lost(kept, forgotten, down):
     protocol = Protocol()
     protocol.start()
     protocol.a_number_that_was_lost_with_its_server_is_that_of_a_change(
-        number=0, key_id=KEYS[0], delete=False, forgotten=forgotten, down=down
+        number=0, key_id=KEYS[0], delete=False, kept=kept, forgotten=forgotten, down=down
     )
     protocol.teardown()
 
