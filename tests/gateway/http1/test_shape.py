@@ -62,6 +62,16 @@ def test_the_second_head_of_a_shape_is_known(head: bytes) -> None:
     assert reader.shape.forwarded(DROP | {b"accept"}) == request_lines(fresh[6], DROP | {b"accept"}), "another configuration"
 
 
+def test_the_framing_of_a_known_head_is_not_that_of_the_next_unknown_one() -> None:
+    """Which repeats the fields that concern framing of the unknown one before it: what follows it is content, not a request."""
+    unknown = b"POST /v1/orders HTTP/1.1\r\nHost: gate.test\r\nX-Odd: 1\r\nContent-Length: 3\r\n\r\n"
+    head = HEADS[0]
+    reader = acquainted(head, unknown, head)
+    assert reader.shape is not None
+    assert read(reader, unknown) == read(RequestReader(), unknown)
+    assert reader.framing.length == 3
+
+
 def test_a_field_that_connection_names_is_not_forwarded_from_a_known_head_either() -> None:
     head = b"GET / HTTP/1.1\r\nHost: gate.test\r\nAccept: a/b\r\nAccept-Language: id\r\nConnection: Accept-Language\r\n\r\n"
     reader = acquainted(head, head)

@@ -14,7 +14,7 @@ from gateway.websocket.frames import BINARY, frame
 from tests.support.inside import connections
 from tests.support.plane import ScriptedGate, serving
 from tests.support.session import switching
-from tests.support.wire import OK, Received, UpstreamSide, answering, recording_upstream
+from tests.support.wire import OK, TIMEOUT, Received, UpstreamSide, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -522,6 +522,49 @@ async def test_chunks_are_relayed_as_they_come_and_trailers_dropped() -> None:
         more.set()
         assert await client.reader.readexactly(12) == b"2\r\nde\r\n0\r\n\r\n"
         assert (await client.ask(get(b"/time"))).status == 200
+
+
+@pytest.mark.parametrize(("version", "head", "pieces", "end"), [
+    (b"1.1", b"Content-Length: 4\r\n", [(b"ab", b"ab"), (b"cd", b"cd")], b""),
+    (b"1.1", b"Transfer-Encoding: chunked\r\n", [(b"1\r\na\r\n", b"1\r\na\r\n"), (b"1\r\nc", b"1\r\nc\r\n"), (b"\r\n", b"")], b"0\r\n\r\n"),
+    (b"1.0", b"Transfer-Encoding: chunked\r\n", [(b"2\r\nab\r\n", b"ab"), (b"1\r\n", b""), (b"c\r\n", b"c")], b"0\r\n\r\n"),
+    (b"1.1", b"", [(b"ab", b"2\r\nab\r\n"), (b"c", b"1\r\nc\r\n")], b"closed"),
+])  # fmt: skip
+@pytest.mark.parametrize("interim", [b"", b"HTTP/1.1 100 Continue\r\n\r\n"])
+async def test_a_head_whose_content_follows_later_and_every_piece_of_it_are_relayed_at_once(
+    version: bytes, head: bytes, pieces: list[tuple[bytes, bytes]], end: bytes, interim: bytes
+) -> None:
+    """As of a stream of events, whose first one may come in an hour. Nothing but the end is taken for the end."""
+    read: asyncio.Queue[bytes] = asyncio.Queue()
+
+    async def script(side: UpstreamSide, _request: Received) -> None:
+        while (piece := await read.get()) != b"closed":
+            side.send(piece)
+            if piece == b"0\r\n\r\n":
+                return
+        side.close()
+
+    async with recording_upstream(script) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(get(b"/read", version=version))
+        for _ in range(2):  # the second time its head is known
+            read.put_nowait(interim + b"HTTP/1.1 200 OK\r\n" + head + b"\r\n")
+            assert (await client.head())[0] == 200
+            for sent, relayed in pieces:
+                read.put_nowait(sent)
+                async with asyncio.timeout(TIMEOUT):
+                    assert await client.reader.readexactly(len(relayed)) == relayed
+                if not relayed:
+                    await asyncio.sleep(0.02)
+                assert not client.reader._buffer  # type: ignore[attr-defined]  # noqa: SLF001  # nothing else has come
+            if end:
+                read.put_nowait(end)
+            if version == b"1.0":
+                assert await client.rest() == b""
+                client = await served.client()
+            elif end:
+                assert await client.reader.readexactly(5) == b"0\r\n\r\n"
+            client.send(get(b"/read", version=version))
 
 
 async def test_content_that_ends_with_the_connection_is_relayed_in_chunks() -> None:

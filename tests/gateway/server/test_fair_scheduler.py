@@ -397,6 +397,24 @@ class Held(FairScheduler):
         self.items.append(item)
 
 
+async def test_whose_last_request_was_admitted_with_a_key_waits_for_no_turn(monkeypatch):
+    waited: list[str] = []
+    schedule = FairScheduler.schedule
+
+    def noted(scheduler: FairScheduler, owner: str, item: Callable[[], None]) -> None:
+        waited.append(owner)
+        schedule(scheduler, owner, item)
+
+    monkeypatch.setattr(FairScheduler, "may_run", lambda _self, _size=0: False)
+    monkeypatch.setattr(FairScheduler, "schedule", noted)
+    time = READ.replace(b"/read", b"/time")
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        for request, turns in ((READ, 1), (READ, 1), (time, 1), (READ, 2), (READ, 2)):
+            assert (await client.ask(request)).status == 200
+            assert len(waited) == turns
+
+
 async def test_what_is_held_behind_requests_takes_the_clients_share_of_memory():
     """As contents do: who sends a lot behind requests that take long is cut off, others are not, and all of it is given back."""
     gone = asyncio.Event()

@@ -106,6 +106,26 @@ async def test_a_client_that_reads_its_answer_during_the_drain_is_not_waited_for
             assert await draining is True
 
 
+async def test_what_was_sent_behind_an_answer_that_is_read_during_the_drain_is_answered_too() -> None:
+    async with recording_upstream() as upstream, serving(upstream) as served:
+        client = await served.client()
+        await served.until(lambda: bool(inside.connections(served)))
+        (connection,) = inside.connections(served)
+        client.pause_reading()
+        connection.write(before := b"x" * (16 << 20))  # what it was answered earlier
+        client.send(GET + GET)
+        await served.until(lambda: served.metrics.admitted["GET /read"] == 1 and not inside.answers(connection))
+        draining = spawn(served.plane.drain(30_000), name="drain")
+        await asyncio.sleep(0)
+        client.resume_reading()
+        await client.reader.readexactly(len(before))
+        assert (await client.response()).header("connection") is None
+        assert (await client.response()).header("connection") == "close"
+        assert await client.rest() == b""
+        await client.close()
+        assert await draining is True
+
+
 async def test_a_drain_takes_no_new_connections() -> None:
     async with serving() as served:
         await served.plane.drain(1_000)
