@@ -186,10 +186,7 @@ class ClientConnection(ClientEnd):
             self._reset_deadline()
             self._exchange.resume()
         elif self._state == WAITING:
-            if self._worker.draining and not self._input.data:  # draining began while the answer was unread
-                self.close()
-            else:
-                self._next()
+            self._next_or_close()
 
     # -- states
 
@@ -369,13 +366,22 @@ class ClientConnection(ClientEnd):
         self._exchange = None
         self._input.authenticated = authenticated
         if not keep_alive or self._worker.draining:
-            if self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
+            if keep_alive and self._input.data:  # draining began while it was answered
+                if not self._full:
+                    self._next_or_close()
+            elif self._reader.framing.keep_alive or self._state != WAITING or self._input.data or self._full:
                 self.close()
             else:
                 self.close_idle()  # this was the client's last request, and it has been read: there is nothing to drain
         elif not self._full:
             self._next()
         # else the next request is read once the client has read this answer
+
+    def _next_or_close(self) -> None:
+        """Answer what has been received even when draining: the client was not told that the connection would be closed."""
+        self._next()
+        if self._worker.draining and self.idle:
+            self.close()
 
     def _next(self) -> None:
         worker, buffer = self._worker, self._input

@@ -4,6 +4,8 @@ import asyncio
 import os
 import socket
 
+import pytest
+
 from gateway.errors import NoRoute
 from gateway.net.preamble import AT_ONCE
 from gateway.runtime.tasks import spawn
@@ -84,6 +86,33 @@ async def test_a_response_that_had_begun_before_the_drain_is_the_connections_las
         assert await client.rest() == b"half"
         await client.close()
         assert await draining is True
+
+
+@pytest.mark.parametrize("behind", [b"\r\n" + GET, b"\r\n"])
+async def test_what_was_received_behind_a_request_whose_answer_had_begun_is_answered_in_the_drain(behind: bytes) -> None:
+    """Its client has not been told that the connection would be closed, and could not know that the request was never read."""
+    release = asyncio.Event()
+
+    async def slow(side: UpstreamSide, _request: Received) -> None:
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
+        await release.wait()
+        side.send(b"lf")
+
+    async with recording_upstream(slow) as upstream, serving(upstream) as served:
+        client = await served.client()
+        client.send(GET + behind)
+        assert "connection" not in dict((await client.head())[1])
+        draining = spawn(served.plane.drain(30_000), name="drain")
+        await asyncio.sleep(2 * IDLE_GRACE_MS / 1000)
+        release.set()
+        assert await client.reader.readexactly(4) == b"half"
+        if len(behind) > 2:
+            answer = await client.response()
+            assert (answer.body, answer.header("connection")) == (b"half", "close")
+        assert await client.rest() == b""
+        await client.close()
+        async with asyncio.timeout(10):
+            assert await draining is True
 
 
 async def test_a_client_that_reads_its_answer_during_the_drain_is_not_waited_for_after_that() -> None:
