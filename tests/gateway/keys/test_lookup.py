@@ -18,7 +18,7 @@ from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import MAX_RECORD_TTL_MS
 from gateway.runtime.tasks import spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
-from tests.support.inside import is_in_doubt, read_feed
+from tests.support.inside import cache, is_in_doubt, read_feed
 from tests.support.keys import NOW_MS, a_vault, add_key
 
 TTL = SETTINGS.local_ttl_ms
@@ -395,6 +395,23 @@ async def test_a_renewed_record_is_believed_as_one_that_was_read(world):
     second = await world.gate(Clocks(monotonic=5_000_000, wall=gate.clocks.wall + 40_000))
     assert await second.lookup.fetch(record.key_id) == record
     assert second.store.asked == []
+
+
+async def test_a_record_is_renewed_at_the_position_of_the_last_read_and_not_at_one_of_a_server_before(world):
+    """The number of a later change may have been another transaction's there: the record would seem to contain it."""
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    entry = cache(gate.lookup).present[record.key_id]
+    entry.position = entry.position._replace(xmin=1 << 40, xmax=1 << 40, text=f"{1 << 40}:{1 << 40}:")
+    await gate.read()
+    await world.redis.flushall()
+    gate.clocks.advance(50_000)
+    gate.peek(record.key_id)
+    await gate.read()
+    held = await world.redis.get(record_key(record.key_id))
+    await world.delete(record)
+    await world.redis.set(record_key(record.key_id), held)
+    assert await (await world.gate(gate.clocks)).lookup.fetch(record.key_id) is None
 
 
 async def test_redis_holds_no_secret_in_the_clear(world):

@@ -372,6 +372,13 @@ async def test_a_key_that_cannot_be_read_anew_is_used_no_longer_than_its_time_in
     assert gate.metrics.key_rereads == TTL // 1_000
 
 
+async def test_the_time_in_doubt_is_counted_from_when_the_gap_was_found_out(world):
+    gate, began_ms = await world.gate(), Clocks().monotonic
+    gate.clocks.advance(1_000)
+    gate.lookup.invalidate_all(gap_ms=began_ms)
+    assert cache(gate.lookup).doubt_ends_ms == began_ms + TTL
+
+
 async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
     record, gate = await world.key(), await world.gate()
     await gate.lookup.fetch(record.key_id)

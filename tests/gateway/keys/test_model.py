@@ -823,6 +823,14 @@ def test_a_key_in_doubt_is_used_no_more_when_the_feed_says_that_every_key_change
     protocol.teardown()
 
 
+@pytest.mark.parametrize("after", [0, 1])
+def test_a_change_that_was_looked_up_and_not_read_of_is_used_no_more_when_it_was_lost_with_its_server(after):
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_change_is_lost_with_its_server(key_id=KEYS[0], first=0, second=1, late=False, down=False, cold=False, after=after)
+    protocol.teardown()
+
+
 @pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.parametrize(("forgotten", "down"), [(False, False), (True, True)])
 def test_a_number_that_is_used_again_after_a_fail_over_is_not_taken_for_the_one_that_was_lost(kept, forgotten, down):
