@@ -7,15 +7,17 @@ import pytest
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
 from gateway.keys import lookup, shared
 from gateway.keys.cache import ABSENT
-from gateway.keys.codec import DatedRecord
+from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import new_key_id
 from gateway.keys.shared import REST_MS, SharedRecords, Source, record_key
 from gateway.keys.store import KeyStore
+from gateway.keys.trust import KnownChanges
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 from tests.gateway.keys.conftest import SETTINGS, Clocks
 from tests.support.inside import cache
+from tests.support.keys import NOW_MS
 
 TTL = SETTINGS.local_ttl_ms
 
@@ -148,6 +150,35 @@ async def test_while_the_feed_alone_cannot_be_read_a_key_that_is_looked_up_is_re
     await world.delete(record)
     await gate.read()
     assert gate.peek(record.key_id) is None
+
+
+async def test_what_another_server_s_feed_says_of_a_key_is_heeded_before_all_of_it_has_been_applied(world, monkeypatch):
+    """Until then records in Redis are judged by the feed of the server before, which does not tell of it."""
+    record = await world.key()
+    gate, add = await world.gate(), KnownChanges.add
+    read = gate.trust.read
+    gate.trust.read = read._replace(server=read.server + 1)
+    sealed = seal_record(DatedRecord(record, NOW_MS, 60_000, read.position, read.server + 1), world.vault)
+    await world.redis.set(record_key(record.key_id), sealed)
+    await world.delete(record)
+
+    def interrupted(*args):
+        yield from add(*args)
+        raise RuntimeError
+
+    async def unavailable(_key_ids):
+        raise StoreUnavailable("PostgreSQL did not answer")
+
+    monkeypatch.setattr(KnownChanges, "add", interrupted)
+    monkeypatch.setattr(gate.store.inner, "find", unavailable)
+    gate.clocks.advance(1)
+    assert await gate.lookup.fetch(record.key_id) == record
+    with pytest.raises(RuntimeError):
+        await gate.read()
+    gate.clocks.advance(REST_MS)
+    await world.redis.set(record_key(record.key_id), sealed)
+    with pytest.raises(KeyStoreUnavailable):
+        await gate.lookup.fetch(record.key_id)
 
 
 async def test_without_a_gap_in_the_messages_memory_goes_on_and_after_one_until_the_limit(own_world):
