@@ -125,6 +125,8 @@ async def test_a_key_of_redis_is_asked_for_again_while_it_is_in_use_and_remember
         cold.clocks.advance(400)
         assert cold.peek(record.key_id) == record
         await cold.settle()
+    cold.clocks.advance(3_000)
+    assert cold.peek(record.key_id) is None  # it was not in use
     await asyncio.to_thread(own_world.database.start)
     cold.connection = None
     await cold.read()
