@@ -46,7 +46,7 @@ thousands could time out together and block the event loop.
 """
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
 CONCLUDED_AT_ONCE = 10
-"""Look-ups concluded in one turn of the event loop: those who wait for them go on in the next one, each with its whole request."""
+"""Look-ups of a batch that are concluded in one turn of the event loop: those who wait for them go on in the next one."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 _REMOVALS_QUEUED = 200_000
 """While Redis is down; as many as there are known changes, whose records are removed when it is back."""
