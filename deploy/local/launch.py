@@ -13,7 +13,6 @@ those folders to everybody.
 import ctypes
 import os
 import pwd
-import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
@@ -51,7 +50,6 @@ def become(libc: ctypes.CDLL, user: str) -> None:
 
 def main() -> None:
     parent, death_signal, user, *command = sys.argv[1:]
-    signal.pthread_sigmask(signal.SIG_SETMASK, [])  # the parent has started it with its stop signals blocked
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         if user != "-":

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -105,12 +106,20 @@ class Child:
 
 @contextlib.contextmanager
 def _stop_signals_wait() -> Iterator[None]:
-    """Signals that stop the parent are delivered at the end of the block; ``launch.py`` lets its program have its own again."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    """Handlers of signals that stop the parent are called at the end of the block. Blocked signals would reach another thread."""
+    come: list[int] = []
+    before = {}
+    if threading.current_thread() is threading.main_thread():  # no other one runs handlers
+        before = {number: handler for number in STOP_SIGNALS if callable(handler := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, lambda number, _frame: come.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for each in come:
+            signal.raise_signal(each)
 
 
 class Server:

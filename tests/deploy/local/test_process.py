@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -39,13 +40,24 @@ def test_a_stop_signal_while_it_starts_does_not_lose_it(tmp_path: Path, monkeypa
     assert child.stop() == -signal.SIGTERM
 
 
-def test_its_program_starts_without_blocked_signals(tmp_path: Path):
-    show = "import signal; print(signal.pthread_sigmask(signal.SIG_BLOCK, []))"
-    child = Child("python", [sys.executable, "-c", show], log=tmp_path / "log")
-    child.start()
+def test_its_program_starts_with_signals_as_they_were(tmp_path: Path):
+    show = "import signal; print([signal.getsignal(each).name for each in (signal.SIGTERM, signal.SIGHUP)])"
+    for number, handler, name in ((signal.SIGHUP, signal.SIG_IGN, "SIG_IGN"), (signal.SIGHUP, print, "SIG_DFL")):
+        before = signal.signal(number, handler)
+        child = Child("python", [sys.executable, "-c", show], log=tmp_path / "log")
+        child.start()
+        assert signal.getsignal(number) is handler
+        signal.signal(number, before)
+        assert child.wait() == 0
+        assert child.last_words() == f"['SIG_DFL', '{name}']"
+
+
+def test_one_may_be_started_by_another_thread(tmp_path: Path):
+    child = Child("true", ["/bin/true"], log=tmp_path / "log")
+    thread = threading.Thread(target=child.start)
+    thread.start()
+    thread.join()
     assert child.wait() == 0
-    assert child.last_words() == "set()"
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
 def test_one_that_was_not_started_is_stopped_already(tmp_path: Path):
