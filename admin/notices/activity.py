@@ -26,8 +26,6 @@ class Ending(NamedTuple):
     stage: int
     at_creation: bool = False
     """Whether the key's whole lifetime is within this stage, so that the notice of its creation covers it."""
-    since_ms: int = 0
-    """For an unused key: its last known use, or when counting began."""
 
 
 async def known(connection: AnyConnection, key_ids: Sequence[str]) -> list[Known]:
@@ -49,9 +47,7 @@ async def expiring(connection: AnyConnection, *, now_ms: int, limit: int) -> lis
 
 
 async def unused(connection: AnyConnection, *, idle_ms: int, now_ms: int, limit: int) -> list[Ending]:
-    """Keys that end ``idle_ms`` after their last use, but not before the end that their first warning named: a week after it, however long
-    they have been unused when the setting is introduced. No notice is sent before half of the time has passed.
-    """
+    """The same for keys that end ``idle_ms`` after their last use. No notice is sent before half of the time has passed."""
     with translated():
         return [Ending(*row) for row in await connection.fetch(_UNUSED, idle_ms, now_ms, limit)]
 
@@ -89,25 +85,17 @@ _EXPIRING = """
 """
 _UNUSED = """
     WITH standing AS (
-        SELECT k.id, k.account_id, k.label, a.idle_told,
-               GREATEST((extract(epoch FROM k.created_at) * 1000)::bigint, COALESCE(a.last_ms, 0), COALESCE(a.counted_ms, 0)) AS since_ms,
-               CASE WHEN $1::bigint > 2 * 604800000::bigint THEN 604800000::bigint
-                    WHEN $1::bigint > 2 * 86400000::bigint THEN 86400000::bigint ELSE 0 END AS notice_ms
+        SELECT k.id, k.account_id, k.label, a.idle_told, $1::bigint
+               + GREATEST((extract(epoch FROM k.created_at) * 1000)::bigint, COALESCE(a.last_ms, 0), COALESCE(a.counted_ms, 0)) AS ends_ms
           FROM api_keys k LEFT JOIN key_activity a ON a.key_id = k.id
          WHERE k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > to_timestamp($2::bigint / 1000.0))
-    ), near AS (
-        SELECT s.*, GREATEST(since_ms + $1::bigint, CASE WHEN idle_told IS NULL THEN $2::bigint + notice_ms ELSE (
-                   SELECT (w.detail::jsonb ->> 'ends_at_ms')::bigint FROM notices w
-                    WHERE w.key_id = s.id AND w.topic = 'key.expiring' AND w.detail::jsonb ->> 'cause' = 'idle' ORDER BY w.seq DESC LIMIT 1
-               ) END) AS ends_ms
-          FROM standing s WHERE since_ms + $1::bigint <= $2::bigint + notice_ms
     ), staged AS (
         SELECT *, CASE WHEN ends_ms <= $2::bigint THEN 0
-                       WHEN ends_ms <= $2::bigint + 86400000 AND notice_ms > 0 THEN 1
-                       WHEN ends_ms <= $2::bigint + notice_ms THEN 7 END AS stage
-          FROM near
+                       WHEN ends_ms <= $2::bigint + 86400000 AND $1::bigint > 2 * 86400000::bigint THEN 1
+                       WHEN ends_ms <= $2::bigint + 604800000 AND $1::bigint > 2 * 604800000::bigint THEN 7 END AS stage
+          FROM standing
     )
-    SELECT id, account_id, label, ends_ms, stage, false, since_ms FROM staged
+    SELECT id, account_id, label, ends_ms, stage FROM staged
      WHERE stage IS NOT NULL AND COALESCE(idle_told, 32767) > stage ORDER BY ends_ms LIMIT $3
 """
 _MARK_NOTIFIED = """

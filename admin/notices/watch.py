@@ -87,7 +87,7 @@ class Watch:
             async with self._stores.transaction() as connection:
                 found = await activity.unused(connection, idle_ms=self._idle_ms, now_ms=now_ms, limit=_CHUNK)
             last = await usage_store.read_last_use(self._stores.redis, [ending.key_id for ending in found])
-            used = {ending.key_id for ending in found if _used_ms(last.get(ending.key_id), now_ms) > ending.since_ms}
+            used = {ending.key_id for ending in found if _used_ms(last.get(ending.key_id), now_ms) > ending.ends_ms - self._idle_ms}
             if used:
                 async with self._stores.transaction() as connection:
                     await activity.note_uses(connection, {key_id: _used_ms(last[key_id], now_ms) for key_id in used})

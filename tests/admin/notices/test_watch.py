@@ -157,37 +157,9 @@ async def test_a_use_begins_the_time_anew(stores: Stores, owner: Any) -> None:
     await watch.unused(NOW + 25 * DAY_MS)
     await count(stores, NOW + 26 * DAY_MS, (key_id, "8.8.8.8", ""))
     await watch.unused(NOW + 31 * DAY_MS)  # nobody has looked at uses yet: it asks before it ends anything
-    await watch.unused(NOW + 49 * DAY_MS)
+    await watch.unused(NOW + 50 * DAY_MS)
     await watch.unused(NOW + 56 * DAY_MS)
     assert [topic for topic, _ in await told(owner)] == ["key.expiring", "key.expiring", "key.idle"]
-
-
-@pytest.mark.parametrize(("idle_days", "warned"), [(30, [7, 1]), (15, [7, 1]), (10, [1]), (2, [])])
-async def test_a_key_that_was_unused_for_long_when_the_setting_is_introduced_is_warned_of_first(
-    stores: Stores, owner: Any, idle_days: int, warned: list[int]
-) -> None:
-    """A reload must not end the keys of a year within seconds."""
-    await add_key(stores)
-    watch, began = Watch(stores, Keys(idle_days=idle_days)), NOW + 300 * DAY_MS
-    ends = max(warned, default=0)
-    for hours in range(0, 24 * ends + 1, 12):
-        await watch.unused(began + hours * HOUR_MS)
-        found = await told(owner)
-        assert ("key.idle" in [topic for topic, _ in found]) == (hours == 24 * ends)
-    assert [detail["days_left"] for _, detail in found[:-1]] == warned
-    assert {detail["ends_at_ms"] for _, detail in found[:-1]} == ({began + ends * DAY_MS} if warned else set())
-
-
-async def test_a_use_after_such_a_warning_keeps_the_key_though_only_redis_knows_it(stores: Stores, owner: Any) -> None:
-    key_id = await add_key(stores)
-    watch, began = Watch(stores, Keys(idle_days=30)), NOW + 300 * DAY_MS
-    await count(stores, began - 40 * DAY_MS, (key_id, "8.8.8.8", ""))
-    await watch.unused(began)  # a use that was not noted, of long ago
-    await watch.unused(began)
-    await count(stores, began + DAY_MS, (key_id, "8.8.8.8", ""))
-    await watch.unused(began + 8 * DAY_MS)
-    assert [topic for topic, _ in await told(owner)] == ["key.expiring"]
-    assert await owner.fetchval("SELECT last_ms FROM key_activity") == began + DAY_MS
 
 
 async def test_no_key_ends_while_redis_cannot_say_whether_it_was_used(stores: Stores, owner: Any) -> None:
