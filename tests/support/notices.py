@@ -13,14 +13,16 @@ from aiosmtpd.controller import Controller
 from standardwebhooks.webhooks import Webhook
 
 from tests.support.ports import free_port
+from tests.support.running import PATIENCE
 
 SECRET = "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
 async def until(owner: Any, question: str) -> None:
     """Ask the database until it says yes."""
-    while not await owner.fetchval(question):  # noqa: ASYNC110  # it has no event for this
-        await asyncio.sleep(0.01)
+    async with asyncio.timeout(PATIENCE):
+        while not await owner.fetchval(question):  # noqa: ASYNC110  # it has no event for this
+            await asyncio.sleep(0.01)
 
 
 class Mailbox:
@@ -45,16 +47,18 @@ class Mailbox:
     def messages(self) -> list[EmailMessage]:
         return [message_from_bytes(envelope.content, policy=default) for envelope in self.envelopes]
 
+    async def _more(self) -> None:
+        self.came.clear()
+        await asyncio.wait_for(self.came.wait(), PATIENCE)
+
     async def until(self, count: int) -> list[EmailMessage]:
         while len(self.envelopes) < count:
-            self.came.clear()
-            await self.came.wait()
+            await self._more()
         return self.messages
 
     async def until_tried(self, count: int) -> None:
         while self.tries < count:
-            self.came.clear()
-            await self.came.wait()
+            await self._more()
 
 
 class SmtpServer(NamedTuple):
@@ -101,21 +105,22 @@ class Receiver:
     def types(self) -> list[str]:
         return [event["type"] for _, event in self.events]
 
+    async def _more(self) -> None:
+        self.came.clear()
+        await asyncio.wait_for(self.came.wait(), PATIENCE)
+
     async def until(self, count: int) -> list[dict[str, Any]]:
         while len(self.events) < count:
-            self.came.clear()
-            await self.came.wait()
+            await self._more()
         return [event for _, event in self.events]
 
     async def until_tried(self, count: int) -> None:
         while len(self.tries) < count:
-            self.came.clear()
-            await self.came.wait()
+            await self._more()
 
     async def until_told(self, *types: str) -> list[dict[str, Any]]:
         while not set(types) <= set(self.types):
-            self.came.clear()
-            await self.came.wait()
+            await self._more()
         return [event for _, event in self.events if event["type"] in types]
 
 
