@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple
 
 import asyncpg
 import pytest
+from redis import Redis
 
 from deploy.signing import SigningKey
 from gateway.keys import redis_client
@@ -183,8 +184,9 @@ class Ground:
 
 
 async def attacked(  # noqa: PLR0917 - what a test has is what it takes
-    attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], service: Service, record_property, certificate=""
-) -> None:
+    attacks: tuple[Attack, ...], gateway: RunningGateway, keys: list[SigningKey], service: Service, own_redis, record_property,
+    certificate="",
+) -> None:  # fmt: skip
     """One attack after the other, while honest bots trade.
 
     One that they seem to suffer from is repeated, calm and attack in turn, and the median of that counts: so neither what else the machine
@@ -192,7 +194,8 @@ async def attacked(  # noqa: PLR0917 - what a test has is what it takes
     """
     scene = Scene(gateway.public, keys[0], keys[HONEST:], certificate, gateway.ops)
     (worker,) = await gateway.worker_pids()
-    async with Honest(scene, keys[:HONEST], worker, service.pid) as bots, attackers(scene) as others:
+    redis = None if QUIET else Redis.from_url(own_redis.url).info("server")["process_id"]
+    async with Honest(scene, keys[:HONEST], worker, service.pid, redis) as bots, attackers(scene) as others:
         ground = Ground(gateway, bots, others)
         await ground.calm()
         suffered = {}
@@ -214,19 +217,19 @@ def harms(seen: Seen) -> bool:
     return seen.long_turns > LONG_TURNS or (seen.ratio > WORST_RATIO and (QUIET or seen.starved <= STARVED))
 
 
-async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, service, record_property):
-    await attacked((*ATTACKS, *TUNNEL_ATTACKS), gateway, keys, service, record_property)
+async def test_no_attack_costs_an_honest_bot_a_request(gateway, keys, service, own_redis, record_property):
+    await attacked((*ATTACKS, *TUNNEL_ATTACKS), gateway, keys, service, own_redis, record_property)
 
 
-async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(start, keys, service, tmp_path, record_property):
+async def test_nor_does_any_on_a_gate_with_tls_behind_a_proxy_that_it_trusts(start, keys, service, own_redis, tmp_path, *, record_property):
     certificate, key = self_signed(tmp_path / "tls", "127.0.0.1")
     async with start(behind_a_proxy(certificate, key)) as gateway:
-        await attacked(PROXIED_ATTACKS, gateway, keys, service, record_property, str(certificate))
+        await attacked(PROXIED_ATTACKS, gateway, keys, service, own_redis, record_property, str(certificate))
 
 
-async def test_nor_does_any_by_way_of_a_proxy_that_asks_for_decisions(start, keys, service, record_property):
+async def test_nor_does_any_by_way_of_a_proxy_that_asks_for_decisions(start, keys, service, own_redis, record_property):
     async with start(BEHIND_A_PROXY) as gateway:
-        await attacked(DECISION_ATTACKS, gateway, keys, service, record_property)
+        await attacked(DECISION_ATTACKS, gateway, keys, service, own_redis, record_property)
 
 
 async def test_thousands_of_revoked_keys_and_a_gap_in_the_feed_cost_an_honest_bot_nothing(
