@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -68,15 +69,21 @@ async def test_a_drain_with_nothing_open_ends_without_waiting() -> None:
         assert draining.done()
 
 
-async def test_a_response_that_had_begun_before_the_drain_is_the_connections_last() -> None:
-    release = asyncio.Event()
+def in_halves(release: asyncio.Event) -> Callable[[UpstreamSide, Received], Awaitable[None]]:
+    """Answers with the head and half of the content, and with the rest once it may."""
 
-    async def slow(side: UpstreamSide, _request: Received) -> None:
+    async def answer(side: UpstreamSide, _request: Received) -> None:
         side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
         await release.wait()
         side.send(b"lf")
 
-    async with recording_upstream(slow) as upstream, serving(upstream) as served:
+    return answer
+
+
+async def test_a_response_that_had_begun_before_the_drain_is_the_connections_last() -> None:
+    release = asyncio.Event()
+
+    async with recording_upstream(in_halves(release)) as upstream, serving(upstream) as served:
         client = await served.client()
         client.send(GET)
         await client.head()
@@ -93,12 +100,7 @@ async def test_what_was_received_behind_a_request_whose_answer_had_begun_is_answ
     """Its client has not been told that the connection would be closed, and could not know that the request was never read."""
     release = asyncio.Event()
 
-    async def slow(side: UpstreamSide, _request: Received) -> None:
-        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nha")
-        await release.wait()
-        side.send(b"lf")
-
-    async with recording_upstream(slow) as upstream, serving(upstream) as served:
+    async with recording_upstream(in_halves(release)) as upstream, serving(upstream) as served:
         client = await served.client()
         client.send(GET + behind)
         assert "connection" not in dict((await client.head())[1])
