@@ -94,7 +94,7 @@ def _add_public(
         reports = SecretReports(Leaks(stores, vault), ReporterKeys(http, settings.leaks), client_ip=address_of, timeout_s=timeout_s)
         public.router.add_post(REPORTS_PATH, reports.handle)
     login = Login(
-        provider=provider, verifier=verifier, store=sessions, http=http, oidc=settings.oidc, public_url=settings.public_url,
+        provider=provider, verifier=verifier, vault=vault, http=http, oidc=settings.oidc, public_url=settings.public_url,
         max_age_ms=settings.pages.absolute_timeout_ms,
     )  # fmt: skip
     services = PageServices(

@@ -14,16 +14,20 @@ from aiohttp import web
 
 from admin.audit import Provenance
 from admin.errors import CrossSite
+from admin.identity import attempts
 from admin.identity.caller import Caller
 from admin.identity.devices import device_of
-from admin.identity.sessions import LOGIN_TTL_MS, Session, SessionStore, digest
+from admin.identity.sessions import Session, SessionStore, digest
 from gateway.runtime import clock
 
 SESSION_COOKIE = "__Host-gerbang"
 LOGIN_COOKIE = "__Host-gerbang-login-"
-"""Prefix of the cookies of logins in progress: each has its own, so that two tabs do not interfere."""
+"""Prefix of the cookies of logins in progress: each has its own, so that two tabs do not interfere.
+
+Not scoped to the callback's path: ``__Host-``, which keeps other hosts of the domain from planting one (login CSRF), requires ``/``.
+"""
 MAX_LOGINS = 8
-"""Maximum logins in progress in one browser; the oldest are dropped."""
+"""Maximum logins in progress in one browser; the oldest are dropped. Together at most 4 KiB of a request's header section."""
 CSRF_HEADER = "X-CSRF-Token"
 CSRF_FIELD = "csrf_token"
 
@@ -124,12 +128,12 @@ def login_cookie(state: str) -> str:
     return LOGIN_COOKIE + digest(state)[:16]
 
 
-def set_login_cookie(request: web.Request, response: web.StreamResponse, state: str, token: str) -> None:
+def set_login_cookie(request: web.Request, response: web.StreamResponse, state: str, value: str) -> None:
     """Set the cookie of a new login. Browsers send older cookies first (RFC 6265 §5.4), so the first of too many are dropped."""
     under_way = [name for name in request.cookies if name.startswith(LOGIN_COOKIE)]
     for name in under_way[: max(len(under_way) - MAX_LOGINS + 1, 0)]:
         drop_cookie(response, name)
-    set_cookie(response, login_cookie(state), token, max_age_s=LOGIN_TTL_MS // 1000)
+    set_cookie(response, login_cookie(state), value, max_age_s=attempts.TTL_MS // 1000)
 
 
 def set_cookie(response: web.StreamResponse, name: str, value: str, *, max_age_s: int | None = None) -> None:

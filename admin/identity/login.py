@@ -6,7 +6,6 @@ the customer may do afterwards. Sources: OpenID Connect Core §3.1, RFC 7636 (PK
 
 import base64
 import hashlib
-import hmac
 import json
 import re
 from collections.abc import Mapping
@@ -17,11 +16,14 @@ import aiohttp
 
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable, Unauthenticated
+from admin.identity import attempts
+from admin.identity.attempts import LoginAttempt
 from admin.identity.caller import Caller
 from admin.identity.provider import Provider
-from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
+from admin.identity.sessions import new_token
 from admin.identity.tokens import TokenVerifier
 from admin.outbound import read_to_end
+from gateway.keys.vault import Vault
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 
@@ -29,6 +31,7 @@ CALLBACK_PATH = "/login/callback"
 
 _LOCAL_PATH = re.compile(r"/(?:[A-Za-z0-9_-]+(?:/[A-Za-z0-9_-]+)*)?")
 _MAX_ANSWER = 65_536
+_MAX_PATH = 96  # it is kept in a cookie
 
 
 class LoginFailed(Exception):
@@ -40,11 +43,11 @@ class LoginFailed(Exception):
 
 
 class Started(NamedTuple):
-    """Where to redirect the browser, and the value of its cookie."""
+    """Where to redirect the browser, and the value of its cookie, which :meth:`Login.attempt` reads."""
 
     url: str
     state: str
-    browser_token: str
+    cookie: str
 
 
 class Tokens(NamedTuple):
@@ -57,6 +60,7 @@ class Tokens(NamedTuple):
 class Login:
     """The flow for one provider and one client.
 
+    :param vault: seals the logins in progress, which their browsers keep
     :param http: for the call to the token endpoint
     :param max_age_ms: a customer whose last authentication is older must authenticate again
     :param public_url: the URL at which browsers reach this service; the callback's address is derived from it
@@ -67,7 +71,7 @@ class Login:
         *,
         provider: Provider,
         verifier: TokenVerifier,
-        store: SessionStore,
+        vault: Vault,
         http: aiohttp.ClientSession,
         oidc: Oidc,
         public_url: str,
@@ -75,26 +79,24 @@ class Login:
     ) -> None:
         self._provider = provider
         self._verifier = verifier
-        self._store = store
+        self._vault = vault
         self._http = http
         self._oidc = oidc
         self._public_url = public_url.rstrip("/")
         self._max_age_s = max_age_ms // 1000
 
-    async def start(self, return_to: str, *, prompt_again: bool = False) -> Started:
+    async def start(self, return_to: str, now_ms: int, *, prompt_again: bool = False) -> Started:
         """:param prompt_again: have the provider authenticate the customer again, even if it has a session
 
         :raises IdentityProviderUnavailable: the provider publishes no authorization endpoint, or cannot be reached
-        :raises StoreUnavailable: Redis did not answer
         """
         discovery = await self._provider.discovery(clock.monotonic_ms())
         if discovery.authorization_endpoint is None or discovery.token_endpoint is None:
             raise IdentityProviderUnavailable("The identity provider publishes no endpoints for a login.")
-        state, browser_token = new_token(), new_token()
+        state = new_token()
         attempt = LoginAttempt(
-            browser_digest=digest(browser_token), nonce=new_token(), code_verifier=new_token(), return_to=local_path(return_to)
+            nonce=new_token(), code_verifier=new_token(), return_to=local_path(return_to), expires_ms=now_ms + attempts.TTL_MS
         )
-        await self._store.begin_login(state, attempt)
         query = {
             "response_type": "code",
             "client_id": self._oidc.audience,
@@ -108,18 +110,27 @@ class Login:
             "max_age": "0" if prompt_again else str(self._max_age_s),
         } | ({"prompt": "login"} if prompt_again else {})
         joint = "&" if "?" in discovery.authorization_endpoint else "?"
-        return Started(discovery.authorization_endpoint + joint + urlencode(query), state, browser_token)
+        cookie = attempts.seal(attempt, self._vault, state=state)
+        return Started(discovery.authorization_endpoint + joint + urlencode(query), state, cookie)
 
-    async def finish(self, answer: Mapping[str, str], browser_token: str, now_ms: int) -> tuple[Caller, str]:
-        """Complete the login. Returns the caller and the page to return to.
+    def attempt(self, answer: Mapping[str, str], cookie: str, now_ms: int) -> LoginAttempt:
+        """The login that an answer belongs to.
 
         :param answer: the query with which the provider sent the browser back
-        :param browser_token: from the cookie set at :meth:`start`
-        :raises LoginFailed: the provider's or the browser's answer is not valid
-        :raises IdentityProviderUnavailable: the provider did not answer
-        :raises StoreUnavailable: Redis did not answer
+        :param cookie: the value set at :meth:`start`
+        :raises LoginFailed: it was started by another browser or for another state, or has expired
         """
-        attempt = await self._attempt(answer.get("state", ""), browser_token)
+        attempt = attempts.unseal(cookie, self._vault, now_ms, expected_state=answer.get("state", ""))
+        if attempt is None:
+            raise LoginFailed("stale", "not a login that this browser has in progress")
+        return attempt
+
+    async def finish(self, answer: Mapping[str, str], attempt: LoginAttempt, now_ms: int) -> Caller:
+        """Complete the login. Returns the caller.
+
+        :raises LoginFailed: the provider's answer is not valid
+        :raises IdentityProviderUnavailable: the provider did not answer
+        """
         if answer.get("iss", self._oidc.issuer) != self._oidc.issuer:
             raise LoginFailed("failed", "the answer is of another issuer (RFC 9207)")
         if "error" in answer:
@@ -133,22 +144,9 @@ class Login:
             return {} if tokens.access_token is None else await self._provider.userinfo(tokens.access_token, subject)
 
         try:
-            caller = await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, fetch_claims=fetch_claims)
+            return await self._verifier.verify(tokens.id_token, now_ms=now_ms, expected_nonce=attempt.nonce, fetch_claims=fetch_claims)
         except Unauthenticated as refused:
             raise LoginFailed("failed", f"ID token: {refused.detail}") from refused
-        return caller, attempt.return_to
-
-    async def _attempt(self, state: str, browser_token: str) -> LoginAttempt:
-        """Take the login attempt of ``state``. Another browser, which may have seen the URL, does not use it up.
-
-        :raises LoginFailed: it has ended, or belongs to another browser
-        """
-        attempt = await self._store.find_login(state)
-        if attempt is not None and not hmac.compare_digest(digest(browser_token), attempt.browser_digest):
-            raise LoginFailed("stale", "the state belongs to another browser")
-        if attempt is None or await self._store.take_login(state) is None:
-            raise LoginFailed("stale", "unknown, used or expired state")
-        return attempt
 
     async def logout_url(self) -> str | None:
         """Where the provider's own session ends (OpenID Connect RP-Initiated Logout §2); ``None``: it has no such endpoint."""
@@ -204,8 +202,8 @@ _REFUSES_THIS_SERVICE = ("invalid_client", "unauthorized_client")
 
 
 def local_path(text: str) -> str:
-    """``text`` if it is a plain path of this site, else the list of keys, which prevents open redirects."""
-    return text if _LOCAL_PATH.fullmatch(text) else "/keys"
+    """``text`` if it is a plain, short path of this site, else the list of keys, which prevents open redirects."""
+    return text if len(text) <= _MAX_PATH and _LOCAL_PATH.fullmatch(text) else "/keys"
 
 
 def _s256(code_verifier: str) -> str:

@@ -1,7 +1,6 @@
 """Browser sessions: an opaque cookie, a sealed record in Redis, idle and absolute lifetimes.
 
-Contains sessions and the one-time records of logins in progress; not authorization (``identity`` and
-``lifecycle``) or HTML.
+Contains sessions; not logins in progress (``attempts``), authorization (``identity`` and ``lifecycle``) or HTML.
 
 ``aiohttp-session`` is not used: each write restarts its lifetime, so there is no absolute limit; an
 id cannot be changed and the old record is not deleted; and the cookie's value is the Redis key, so that anyone who can read
@@ -12,7 +11,7 @@ import hashlib
 import re
 import secrets
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
 from redis.asyncio import Redis
@@ -20,9 +19,6 @@ from redis.asyncio import Redis
 from admin.identity.caller import Caller
 from gateway.keys.redis_client import translated
 from gateway.keys.vault import SealBroken, Vault
-
-LOGIN_TTL_MS = 600_000
-"""How long the customer may take at the identity provider."""
 
 _TOUCH_MS = 30_000  # the time of last use is written at most this often
 
@@ -47,23 +43,11 @@ class Session:
     """Browser and system of that login (:mod:`admin.identity.devices`)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LoginAttempt:
-    """State stored while the customer is at the identity provider."""
-
-    browser_digest: str
-    """Hash of a cookie of the browser that started the login, so that its link cannot log another browser in."""
-    nonce: str
-    code_verifier: str
-    return_to: str
-
-
-_Record = TypeVar("_Record", Session, LoginAttempt)
-_RECORDS: dict[type, TypeAdapter[Any]] = {kind: TypeAdapter(kind) for kind in (Session, LoginAttempt)}
+_RECORD = TypeAdapter(Session)
 
 
 class SessionStore:
-    """Sessions and login attempts in Redis.
+    """Sessions in Redis.
 
     :param idle_ms: how long a session may be unused
     :param absolute_ms: maximum lifetime of a session after its login
@@ -92,7 +76,7 @@ class SessionStore:
             _text(name) for name in await self._command(("ZREVRANGEBYSCORE", _index(account_id), "+inf", now_ms, "LIMIT", 0, _MAX_LISTED))
         ]
         sealed = await self._pipeline([("GET", f"gerbang:session:{name}") for name in names])
-        found = [self._unseal(each, Session, name) for name, each in zip(names, sealed, strict=True)]
+        found = [self._unseal(each, name) for name, each in zip(names, sealed, strict=True)]
         live = [session for session in found if session is not None and session.caller.account_id == account_id]
         return sorted((each for each in live if self._remaining_ms(each, now_ms) > 0), key=lambda each: -each.seen_ms)
 
@@ -100,7 +84,7 @@ class SessionStore:
         """The valid session of a cookie; ``None`` if it is malformed, unknown, tampered with or expired."""
         if not _TOKEN.fullmatch(token):
             return None
-        session = self._unseal(await self._get(_key("session", token)), Session, digest(token))
+        session = self._unseal(await self._get(_key(token)), digest(token))
         if session is None or self._remaining_ms(session, now_ms) <= 0:
             return None
         if now_ms - session.seen_ms >= _TOUCH_MS:
@@ -130,26 +114,7 @@ class SessionStore:
     async def close(self, token: str) -> bool:
         """End the session of a cookie. Returns whether there was one."""
         with translated():
-            return bool(await self._redis.delete(_key("session", token)))
-
-    async def begin_login(self, state: str, attempt: LoginAttempt) -> None:
-        sealed = self._seal(attempt, digest(state))
-        with translated():
-            await self._redis.set(_key("login", state), sealed, px=LOGIN_TTL_MS)
-
-    async def find_login(self, state: str) -> LoginAttempt | None:
-        """The login attempt of ``state``, without removing it."""
-        if not _TOKEN.fullmatch(state):
-            return None
-        return self._unseal(await self._get(_key("login", state)), LoginAttempt, digest(state))
-
-    async def take_login(self, state: str) -> LoginAttempt | None:
-        """Remove and return the login attempt of ``state``."""
-        if not _TOKEN.fullmatch(state):
-            return None
-        with translated():
-            sealed = await self._redis.getdel(_key("login", state))
-        return self._unseal(sealed, LoginAttempt, digest(state))
+            return bool(await self._redis.delete(_key(token)))
 
     async def _add_to_list(self, token: str, session: Session, now_ms: int) -> None:
         """Add it to its account's list, and remove expired sessions. Closed ones are detected when the list is read."""
@@ -182,23 +147,22 @@ class SessionStore:
         if remaining_ms <= 0:
             return
         with translated():
-            await self._redis.set(_key("session", token), self._seal(session, digest(token)), px=remaining_ms, xx=only_existing)
+            await self._redis.set(_key(token), self._seal(session, digest(token)), px=remaining_ms, xx=only_existing)
 
     def _remaining_ms(self, session: Session, now_ms: int) -> int:
         return min(session.seen_ms + self._idle_ms, session.created_ms + self._absolute_ms) - now_ms
 
-    def _seal(self, record: Session | LoginAttempt, name: str) -> bytes:
-        return self._vault.seal(_RECORDS[type(record)].dump_json(record), context=f"{type(record).__name__}:{name}")
+    def _seal(self, session: Session, name: str) -> bytes:
+        return self._vault.seal(_RECORD.dump_json(session), context=f"Session:{name}")
 
-    def _unseal(self, sealed: object, kind: type[_Record], name: str) -> _Record | None:
+    def _unseal(self, sealed: object, name: str) -> Session | None:
         if not isinstance(sealed, bytes):
             return None
         try:
-            record: _Record = _RECORDS[kind].validate_json(self._vault.open(sealed, context=f"{kind.__name__}:{name}"))
+            return _RECORD.validate_json(self._vault.open(sealed, context=f"Session:{name}"))
         except (SealBroken, ValueError):
             # Written by someone else, or by a version of this service with other fields: not accepted.
             return None
-        return record
 
 
 def new_token() -> str:
@@ -220,5 +184,5 @@ def _text(value: bytes | str) -> str:
     return value.decode("ascii", "replace") if isinstance(value, bytes) else value
 
 
-def _key(kind: str, token: str) -> str:
-    return f"gerbang:{kind}:{digest(token)}"
+def _key(token: str) -> str:
+    return f"gerbang:session:{digest(token)}"

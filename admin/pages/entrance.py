@@ -19,7 +19,7 @@ from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
 _SITE_SHARES = 10
-"""Logins of an IPv6 /48 as multiples of a /64's: who has a whole one must not fill Redis, in which trades are claimed, too."""
+"""Logins of an IPv6 /48 as multiples of a /64's: who has a whole one must not keep the identity provider busy with invented codes."""
 _log = structlog.get_logger(__name__)
 
 
@@ -30,8 +30,8 @@ class Entrance:
         self._context = context
         self._services = context.services
         rate = context.services.settings.limits.per_ip_failures
-        self._starts = Limiter(rate)
-        self._starts_of_sites = Limiter(rate._replace(units=_SITE_SHARES * rate.units))
+        self._codes = Limiter(rate)
+        self._codes_of_sites = Limiter(rate._replace(units=_SITE_SHARES * rate.units))
         self._budget = AccessLog(0.0)
         """Of failed logins in the log: anyone can send the browser back without one."""
 
@@ -59,21 +59,19 @@ class Entrance:
 
     async def start(self, request: web.Request) -> web.StreamResponse:
         """Redirect to the provider. ``again`` makes it authenticate the customer again, for steps that need a recent login."""
-        # Each start creates a record in Redis, which strangers must not fill.
-        address, now_ms = self._services.client_ip(request) or "", clock.monotonic_ms()
-        wait_ms = self._starts.take(customer_network(address), now_ms) or self._starts_of_sites.take(site_network(address), now_ms)
-        if wait_ms:
-            raise rate_limited("Too many logins were started from this address.", wait_ms)
-        started = await self._services.login.start(request.query.get("return_to", ""), prompt_again="again" in request.query)
+        return_to, again = request.query.get("return_to", ""), "again" in request.query
+        started = await self._services.login.start(return_to, clock.now_ms(), prompt_again=again)
         response = see_other(started.url)
-        browser.set_login_cookie(request, response, started.state, started.browser_token)
+        browser.set_login_cookie(request, response, started.state, started.cookie)
         return response
 
     async def callback(self, request: web.Request) -> web.StreamResponse:
         now_ms = clock.now_ms()
         cookie = browser.login_cookie(request.query.get("state", ""))
         try:
-            caller, return_to = await self._services.login.finish(request.query, request.cookies.get(cookie, ""), now_ms)
+            attempt = self._services.login.attempt(request.query, request.cookies.get(cookie, ""), now_ms)
+            self._admit(request)
+            caller = await self._services.login.finish(request.query, attempt, now_ms)
         except LoginFailed as failed:
             if self._budget.takes(clock.monotonic_ms()):
                 _log.info("login_failed", outcome=failed.outcome, reason=str(failed))
@@ -85,13 +83,25 @@ class Entrance:
                 await note_login(connection, caller.account_id, provenance)
                 entry = Entry(provenance=provenance, event=Event.LOGIN, actor=Actor.ACCOUNT, account_id=caller.account_id)
                 await audit.append(connection, entry)
-            response = see_other(return_to)
+            response = see_other(attempt.return_to)
             await self._services.browsers.open(request, response, caller, provenance)
             chosen = await read_language(self._services.stores, caller.account_id)
             if chosen is not None:
                 remember_language(response, chosen)
         browser.drop_cookie(response, cookie)
         return response
+
+    def _admit(self, request: web.Request) -> None:
+        """Bound the codes redeemed: each is a call to the identity provider, and anyone can start a login and invent codes for it.
+
+        Called once the cookie has been verified, so that no other site can use up its visitors' allowance.
+
+        :raises RateLimited: the browser keeps the cookie, and may send the code again
+        """
+        address, now_ms = self._services.client_ip(request) or "", clock.monotonic_ms()
+        wait_ms = self._codes.take(customer_network(address), now_ms) or self._codes_of_sites.take(site_network(address), now_ms)
+        if wait_ms:
+            raise rate_limited("Too many logins from this address.", wait_ms)
 
     async def sign_out(self, visit: Visit) -> web.StreamResponse:
         _ = visit.language.translations.gettext

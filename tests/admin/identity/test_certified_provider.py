@@ -14,7 +14,6 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 
 import aiohttp
 import pytest
-import redis.asyncio
 from joserfc.jwk import OKPKey, RSAKey
 
 from admin.config import Kyc as KycSettings
@@ -22,7 +21,6 @@ from admin.config import Oidc
 from admin.identity.caller import Kyc
 from admin.identity.login import CALLBACK_PATH, Login
 from admin.identity.provider import Provider
-from admin.identity.sessions import SessionStore
 from admin.identity.tokens import TokenVerifier
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
@@ -96,7 +94,7 @@ async def log_in(url, account):
     ],
 )
 @pytest.mark.usefixtures("node_modules")
-async def test_a_customer_logs_in_and_their_email_and_kyc_are_found_at_userinfo(method, alg, account, kyc, redis_url):
+async def test_a_customer_logs_in_and_their_email_and_kyc_are_found_at_userinfo(method, alg, account, kyc):
     client = {
         "client_id": "gerbang",
         "client_secret": SECRET,
@@ -106,19 +104,19 @@ async def test_a_customer_logs_in_and_their_email_and_kyc_are_found_at_userinfo(
     }
     if method == "none":
         del client["client_secret"]
-    async with certified(client) as issuer, aiohttp.ClientSession() as http, redis.asyncio.Redis.from_url(redis_url) as store:
+    async with certified(client) as issuer, aiohttp.ClientSession() as http:
         oidc = Oidc.model_validate({
             "issuer": issuer, "audience": "gerbang", "scopes": ["openid", "email", "exchange"], "algorithms": [alg],
             "client_secret": client.get("client_secret"), "client_authentication": "body" if method == "client_secret_post" else "header",
         })  # fmt: skip
         provider = Provider(http, oidc)
-        sessions = SessionStore(store, Vault.parse(new_entry("k1")), idle_ms=60_000, absolute_ms=600_000)
         login = Login(
-            provider=provider, verifier=TokenVerifier(provider, oidc, KycSettings()), store=sessions, http=http, oidc=oidc,
-            public_url=PUBLIC_URL, max_age_ms=43_200_000,
+            provider=provider, verifier=TokenVerifier(provider, oidc, KycSettings()), vault=Vault.parse(new_entry("k1")), http=http,
+            oidc=oidc, public_url=PUBLIC_URL, max_age_ms=43_200_000,
         )  # fmt: skip
-        started = await login.start("/keys")
+        started = await login.start("/keys", clock.now_ms())
         answer = await log_in(started.url, account)
-        caller, path = await login.finish(answer, started.browser_token, clock.now_ms())
-    assert (caller.account_id, caller.email, caller.kyc, path) == (account, f"{account}@example.com", kyc, "/keys")
+        attempt = login.attempt(answer, started.cookie, clock.now_ms())
+        caller = await login.finish(answer, attempt, clock.now_ms())
+    assert (caller.account_id, caller.email, caller.kyc, attempt.return_to) == (account, f"{account}@example.com", kyc, "/keys")
     assert 0 <= clock.now_ms() - caller.authenticated_ms < 120_000, "a login that has just been made is fresh"

@@ -9,7 +9,6 @@ from urllib.parse import parse_qs, urlsplit
 
 import aiohttp
 import pytest
-import redis.asyncio
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from hypothesis import given
@@ -19,9 +18,10 @@ from structlog.testing import capture_logs
 from admin.config import Kyc as KycSettings
 from admin.config import Oidc
 from admin.errors import IdentityProviderUnavailable
+from admin.identity.attempts import TTL_MS
 from admin.identity.login import Login, LoginFailed, local_path
 from admin.identity.provider import Provider
-from admin.identity.sessions import SessionStore, new_token
+from admin.identity.sessions import new_token
 from admin.identity.tokens import TokenVerifier
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
@@ -65,18 +65,20 @@ class World:
 
     async def begin(self, return_to: str = "/keys/new") -> tuple[dict[str, str], str]:
         """What the provider is asked, and the browser's cookie; the ID token will carry the right nonce."""
-        started = await self.login.start(return_to)
+        started = await self.login.start(return_to, clock.now_ms())
         query = {name: values[0] for name, values in parse_qs(urlsplit(started.url).query).items()}
         self.claims.setdefault("nonce", query["nonce"])
-        return query, started.browser_token
+        return query, started.cookie
 
-    async def finish(self, answer: dict[str, str], cookie: str):
-        return await self.login.finish(answer, cookie, clock.now_ms())
+    async def finish(self, answer: dict[str, str], cookie: str, *, after_ms: int = 0):
+        now_ms = clock.now_ms() + after_ms
+        attempt = self.login.attempt(answer, cookie, now_ms)
+        return await self.login.finish(answer, attempt, now_ms), attempt.return_to
 
 
 @pytest.fixture
-async def world(redis_url: str) -> AsyncIterator[World]:
-    async with running_issuer() as issuer, aiohttp.ClientSession() as http, redis.asyncio.Redis.from_url(redis_url) as client:
+async def world() -> AsyncIterator[World]:
+    async with running_issuer() as issuer, aiohttp.ClientSession() as http:
         world = World(None, issuer, None, None)  # type: ignore[arg-type]
         application = web.Application()
         application.router.add_post("/token", world.token)
@@ -96,7 +98,7 @@ async def world(redis_url: str) -> AsyncIterator[World]:
             login = Login(
                 provider=provider,
                 verifier=TokenVerifier(provider, oidc, KycSettings()),
-                store=SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=60_000, absolute_ms=600_000),
+                vault=Vault.parse(new_entry("k1")),
                 http=http,
                 oidc=oidc,
                 public_url=PUBLIC_URL + "/",
@@ -122,7 +124,7 @@ async def test_the_provider_is_asked_for_a_code_with_pkce_state_and_nonce(world)
     assert all(len(query[name]) == 43 for name in ("state", "nonce", "code_challenge"))
     assert "prompt" not in query
     assert query["max_age"] == "43200", "as long as a session of ours: the provider then says auth_time"
-    again = (await world.login.start("/keys", prompt_again=True)).url
+    again = (await world.login.start("/keys", clock.now_ms(), prompt_again=True)).url
     assert {"prompt=login", "max_age=0"} <= set(urlsplit(again).query.split("&"))
 
 
@@ -209,10 +211,12 @@ async def test_an_id_token_issued_to_another_client_logs_nobody_in(world):
         await logged_in(world)
 
 
-async def test_a_state_works_once_and_only_if_it_is_ours(world):
+async def test_a_state_works_only_if_it_is_ours_and_for_ten_minutes(world):
     query, cookie = await world.begin()
     await world.finish({"state": query["state"], "code": "c"}, cookie)
-    for state in (query["state"], new_token(), "", "x" * 5000):
+    with pytest.raises(LoginFailed, match="not a login that this browser has in progress"):
+        await world.finish({"state": query["state"], "code": "c"}, cookie, after_ms=TTL_MS)
+    for state in (new_token(), "", "x" * 5000):
         with pytest.raises(LoginFailed) as failed:
             await world.finish({"state": state, "code": "c"}, cookie)
         assert failed.value.outcome == "stale"
@@ -221,8 +225,9 @@ async def test_a_state_works_once_and_only_if_it_is_ours(world):
 
 async def test_nobody_is_logged_in_by_the_link_of_another_browser(world):
     query, cookie = await world.begin()
-    for other in ("", new_token(), "\udcff\udcfe"):
-        with pytest.raises(LoginFailed, match="another browser"):
+    _, others = await world.begin()
+    for other in ("", new_token(), "\udcff\udcfe", others):
+        with pytest.raises(LoginFailed, match="not a login that this browser has in progress"):
             await world.finish({"state": query["state"], "code": "c"}, other)
     assert world.asked == []
     await world.finish({"state": query["state"], "code": "c"}, cookie)  # nor is it ended by one
@@ -303,7 +308,7 @@ async def test_a_provider_that_refuses_this_service_or_fails_is_no_failure_of_th
 async def test_a_provider_without_login_endpoints_or_out_of_reach_is_said_to_be_unavailable(world):
     world.issuer.discovery = {}
     with pytest.raises(IdentityProviderUnavailable):
-        await world.login.start("/keys")
+        await world.login.start("/keys", clock.now_ms())
 
 
 async def test_keys_that_rotated_between_two_logins_are_found(world, monkeypatch):
@@ -338,6 +343,7 @@ async def test_logging_out_leads_to_the_provider_and_back(world):
         ("/keys?x=//evil", "/keys"),
         ("", "/keys"),
         ("keys", "/keys"),
+        ("/" + "k" * 96, "/keys"),
         ("/../x", "/keys"),
     ],
 )

@@ -8,7 +8,7 @@ import pytest
 import redis.asyncio
 
 from admin.identity.caller import Caller, Kyc
-from admin.identity.sessions import LoginAttempt, SessionStore, digest, new_token
+from admin.identity.sessions import SessionStore, digest, new_token
 from gateway.errors import StoreUnavailable
 from gateway.keys.vault import Vault, new_entry
 
@@ -16,7 +16,6 @@ NOW = 1_700_000_000_000
 IDLE = 600_000
 ABSOLUTE = 3_600_000
 CALLER = Caller(account_id="budi", email="budi@example.com", kyc=Kyc.VERIFIED, authenticated_ms=NOW - 5, issued_ms=NOW - 3)
-ATTEMPT = LoginAttempt(browser_digest="b", nonce="n", code_verifier="v", return_to="/keys")
 
 
 @pytest.fixture
@@ -101,12 +100,10 @@ async def test_of_two_proofs_at_once_one_gives_the_session_its_new_cookie(store,
 
 async def test_redis_holds_neither_cookies_nor_readable_sessions(store, client):
     token, session = await store.open(CALLER, NOW)
-    state = new_token()
-    await store.begin_login(state, ATTEMPT)
     indexes = await client.keys("gerbang:sessions:*")
     dump = b"".join([key + b"".join(await client.zrange(key, 0, -1)) for key in indexes])
     dump += b"".join([key + await client.get(key) for key in await client.keys() if key not in indexes])
-    for secret in (token, session.csrf_token, session.caller.session_id, state, "budi"):
+    for secret in (token, session.csrf_token, session.caller.session_id, "budi"):
         assert secret.encode() not in dump
 
 
@@ -126,14 +123,6 @@ async def test_who_can_write_to_redis_can_make_no_session(store, client):
         assert await store.find(token, NOW) is None
 
 
-async def test_a_login_attempt_is_taken_once_also_by_many_at_once(store):
-    state = new_token()
-    await store.begin_login(state, ATTEMPT)
-    taken = await asyncio.gather(*(store.take_login(state) for _ in range(8)))
-    assert [attempt for attempt in taken if attempt] == [ATTEMPT]
-    assert await store.take_login("no such state") is None
-
-
 async def test_without_redis_every_call_says_so(own_redis):
     async with redis.asyncio.Redis.from_url(own_redis.url) as client:
         store = SessionStore(client, Vault.parse(new_entry("k1")), idle_ms=IDLE, absolute_ms=ABSOLUTE)
@@ -145,8 +134,6 @@ async def test_without_redis_every_call_says_so(own_redis):
             store.rotate(token, session, NOW),
             store.close(token),
             store.of_account("budi", NOW),
-            store.begin_login(new_token(), ATTEMPT),
-            store.take_login(new_token()),
         ):
             with pytest.raises(StoreUnavailable):
                 await call

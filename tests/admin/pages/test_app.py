@@ -1,13 +1,15 @@
 """The pages over plain HTTP: what every answer carries, who is let in, and what a stranger's page cannot make a browser do."""
 
+import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import aiohttp
 import asyncpg
 import pytest
+import redis.asyncio
 from structlog.testing import capture_logs
 
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, LOGIN_COOKIE, MAX_LOGINS, SESSION_COOKIE
@@ -44,15 +46,24 @@ def login_cookie_of(start: aiohttp.ClientResponse) -> str:
     return f"{name}={start.cookies[name].value}"
 
 
+def state_of(start: aiohttp.ClientResponse) -> str:
+    return parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
+
+
+async def sent_back(http: aiohttp.ClientSession, site: Site, start: aiohttp.ClientResponse, account: str = "verified") -> str:
+    """The URL to which the provider redirects a browser that has logged in there."""
+    asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
+    answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": account}, allow_redirects=False)
+    return answered.headers["Location"]
+
+
 async def log_in(
     http: aiohttp.ClientSession, site: Site, account: str = "verified", return_to: str = "/keys", **headers: str
 ) -> tuple[str, str]:
     """The session's cookie header and its CSRF token."""
     start = await get(http, site, f"/login/start?return_to={return_to}")
-    state_cookie = login_cookie_of(start)
-    asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
-    answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": account}, allow_redirects=False)
-    back = await http.get(answered.headers["Location"], headers={"Cookie": state_cookie, **headers}, allow_redirects=False)
+    callback = await sent_back(http, site, start, account)
+    back = await http.get(callback, headers={"Cookie": login_cookie_of(start), **headers}, allow_redirects=False)
     assert (back.status, back.headers["Location"]) == (303, return_to)
     cookie = f"{SESSION_COOKIE}={back.cookies[SESSION_COOKIE].value}"
     page = await (await get(http, site, "/keys", Cookie=cookie)).text()
@@ -69,9 +80,7 @@ async def test_two_tabs_log_in_each_with_its_own_cookie_and_a_stale_one_ends_nei
     assert stale.headers["Location"] == "/login?outcome=stale"
     assert not set(names) & set(stale.cookies)
     for start, name in zip(starts, names, strict=True):
-        asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
-        answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": "verified"}, allow_redirects=False)
-        back = await http.get(answered.headers["Location"], headers={"Cookie": jar}, allow_redirects=False)
+        back = await http.get(await sent_back(http, site, start), headers={"Cookie": jar}, allow_redirects=False)
         assert (back.status, back.headers["Location"]) == (303, "/keys")
         assert back.cookies[SESSION_COOKIE].value
         assert set(names) & set(back.cookies) == {name}
@@ -85,6 +94,31 @@ async def test_logins_under_way_are_bounded_and_the_oldest_are_given_up(http, si
         assert gone == [cookie.partition("=")[0] for cookie in jar[: max(len(jar) - MAX_LOGINS + 1, 0)]]
         jar = [*jar[len(gone) :], login_cookie_of(start)]
     assert len(jar) == MAX_LOGINS
+
+
+async def test_a_callback_that_is_sent_again_opens_no_second_session_and_ends_none(http, site):
+    """Its cookie may be copied, or arrive twice at once: the provider takes the code once."""
+    start = await get(http, site, "/login/start")
+    callback, cookie = await sent_back(http, site, start), login_cookie_of(start)
+    both = await asyncio.gather(*(http.get(callback, headers={"Cookie": cookie}, allow_redirects=False) for _ in range(2)))
+    first, second = sorted(both, key=lambda answer: SESSION_COOKIE not in answer.cookies)
+    assert (first.headers["Location"], second.headers["Location"]) == ("/keys", "/login?outcome=failed")
+    assert SESSION_COOKIE not in second.cookies
+    session = f"{SESSION_COOKIE}={first.cookies[SESSION_COOKIE].value}"
+    again = await http.get(callback, headers={"Cookie": f"{cookie}; {session}"}, allow_redirects=False)
+    assert (again.headers["Location"], SESSION_COOKIE in again.cookies) == ("/login?outcome=failed", False)
+    assert (await get(http, site, "/keys", Cookie=session)).status == 200
+    without = await http.get(callback, headers={"Cookie": session}, allow_redirects=False)
+    assert without.headers["Location"] == "/login?outcome=stale", "the browser has dropped the cookie"
+
+
+async def test_a_login_that_is_started_leaves_nothing_in_redis(http, site, redis_url):
+    async with redis.asyncio.Redis.from_url(redis_url) as client:
+        before = await client.dbsize()
+        for _ in range(3):
+            start = await get(http, site, "/login/start")
+            await get(http, site, "/login/callback?state=x&code=x", Cookie=login_cookie_of(start))
+        assert await client.dbsize() == before
 
 
 async def test_no_state_that_a_stranger_invents_is_more_than_stale(http, site):
@@ -209,11 +243,11 @@ async def test_a_login_from_a_network_new_to_the_account_is_told_once(database, 
 async def test_a_login_that_did_not_work_says_so_and_sets_no_session(http, site):
     start = await get(http, site, "/login/start")
     cookie = login_cookie_of(start)
-    state = parse_qs(urlsplit(start.headers["Location"]).query)["state"][0]
+    state = state_of(start)
     for query, outcome in (
         (f"?state={'A' * 43}&code=x", "stale"),
         (f"?state={state}&error=access_denied", "denied"),
-        (f"?state={state}&code=x", "stale"),
+        (f"?state={state}&code=x", "failed"),
     ):
         answer = await get(http, site, f"/login/callback{query}", Cookie=cookie)
         assert answer.headers["Location"] == f"/login?outcome={outcome}"
@@ -231,10 +265,9 @@ async def test_a_refusal_that_is_a_page_is_logged_and_counted_by_its_code_as_one
 
     monkeypatch.setattr(IdentityProvider, "_redeem", refuse)
     start = await get(http, site, "/login/start")
-    asked = {name: values[0] for name, values in parse_qs(urlsplit(start.headers["Location"]).query).items()}
-    answered = await http.post(f"{site.settings.oidc.issuer}/authorize", data={**asked, "account": "siti"}, allow_redirects=False)
+    callback = await sent_back(http, site, start)
     with capture_logs() as logs:
-        back = await http.get(answered.headers["Location"], headers={"Cookie": login_cookie_of(start)}, allow_redirects=False)
+        back = await http.get(callback, headers={"Cookie": login_cookie_of(start)}, allow_redirects=False)
         lost = await get(http, site, "/nowhere", Accept="text/html")
     assert [(page.status, page.content_type) for page in (back, lost)] == [(503, "text/html"), (404, "text/html")]
     told = {line["path"]: (line["outcome"], line["reason"]) for line in logs if line["event"] == "request"}
@@ -352,8 +385,9 @@ async def test_without_redis_a_page_says_so_in_words(database, own_redis, http):
         answer = await get(http, site, "/keys", Cookie=cookie)
         assert (answer.status, answer.content_type) == (503, "text/html")
         assert "Layanan sedang tidak tersedia" in await answer.text()
-        answer = await get(http, site, "/login/start")
-        assert answer.status == 503
+        start = await get(http, site, "/login/start")
+        back = await http.get(await sent_back(http, site, start), headers={"Cookie": login_cookie_of(start)}, allow_redirects=False)
+        assert (back.status, back.content_type, SESSION_COOKIE in back.cookies) == (503, "text/html", False)
 
 
 async def test_a_person_who_mistypes_gets_a_page_and_a_program_a_problem(http, site):
@@ -363,12 +397,26 @@ async def test_a_person_who_mistypes_gets_a_page_and_a_program_a_problem(http, s
     assert (problem.status, (await problem.json())["code"]) == (404, "not_found")
 
 
-async def test_logins_that_are_never_ended_are_bounded_by_address_and_pages_by_account(database, redis_url, http):
+async def test_codes_that_are_sent_for_logins_are_bounded_by_address_and_pages_by_account(database, redis_url, http, monkeypatch):
+    asked: list[str] = []
+
+    def refuse(_: IdentityProvider, form: Mapping[str, str], *__: object) -> None:
+        asked.append(form["code"])
+        raise OAuthError("invalid_grant", "the code is unknown")
+
     limits = {"per_ip_failures": "5/hour", "per_account": "6/hour"}
     async with running_site(database, redis_url, limits=limits) as site:
         cookie, _ = await log_in(http, site)
-        statuses = [(await get(http, site, "/login/start")).status for _ in range(5)]
-        assert statuses == [303, 303, 303, 303, 429]
+        monkeypatch.setattr(IdentityProvider, "_redeem", refuse)
+        start = await get(http, site, "/login/start")
+        callback = f"/login/callback?{urlencode({'state': state_of(start), 'code': 'invented'})}"
+        for _ in range(10):
+            other_site = await get(http, site, callback)
+            assert other_site.headers["Location"] == "/login?outcome=stale", "without the cookie it uses up nothing"
+        answers = [await get(http, site, callback, Cookie=login_cookie_of(start)) for _ in range(5)]
+        assert [answer.status for answer in answers] == [303, 303, 303, 303, 429]
+        assert asked == ["invented"] * 4
+        assert not answers[-1].cookies, "the browser may send it again"
         statuses = [(await get(http, site, "/activity", Cookie=cookie)).status for _ in range(6)]
         assert statuses == [200, 200, 200, 200, 200, 429]
         refused = await get(http, site, "/activity", Cookie=cookie)
@@ -376,16 +424,18 @@ async def test_logins_that_are_never_ended_are_bounded_by_address_and_pages_by_a
         assert "Terlalu banyak percobaan" in await refused.text()
 
 
-async def test_logins_of_a_site_with_many_networks_are_bounded_too(database, redis_url, http):
-    """Each holds a record in Redis, for ten minutes."""
+async def test_codes_from_a_site_with_many_networks_are_bounded_too(database, redis_url, http):
+    """Each is a call to the identity provider."""
     settings = {"limits": {"per_ip_failures": "1/hour"}, "client_ip": {"trusted_proxies": ["127.0.0.0/8"]}}
     async with running_site(database, redis_url, **settings) as site:
+        start = await get(http, site, "/login/start")
+        callback, cookie = f"/login/callback?{urlencode({'state': state_of(start), 'code': 'invented'})}", login_cookie_of(start)
 
-        async def start(address):
-            return (await get(http, site, "/login/start", **{"X-Forwarded-For": address})).status
+        async def send(address):
+            return (await get(http, site, callback, Cookie=cookie, **{"X-Forwarded-For": address})).status
 
-        assert [await start(f"2606:4700:0:{number:x}::1") for number in range(12)] == [303] * 10 + [429] * 2
-        assert [await start("2606:4700:1::1"), await start("8.8.8.8"), await start("8.8.8.8")] == [303, 303, 429]
+        assert [await send(f"2606:4700:0:{number:x}::1") for number in range(12)] == [303] * 10 + [429] * 2
+        assert [await send("2606:4700:1::1"), await send("8.8.8.8"), await send("8.8.8.8")] == [303, 303, 429]
 
 
 async def test_a_form_without_scripts_sends_nothing_in_the_address_and_changes_nothing(http, site):
