@@ -37,7 +37,7 @@ async def sending(settings: AdminSettings, stores: Stores, vault: Vault, http: a
     if settings.webhooks is not None:
         routes.append(WebhookChannel(settings.webhooks, http))
     for name, upstream in settings.upstreams.items():
-        routes.append(WebhookChannel(upstream, http, channel=upstream_channel(name), content=key_ended))
+        routes.append(WebhookChannel(upstream, http, channel=upstream_channel(name), content=key_ended, id_suffix="_ended"))
     watch = Watch(stores, settings.keys)
     chores = ((_USES_S, watch.uses), (_ENDS_S, watch.expiries), (_ENDS_S, watch.unused), (_DIGESTS_S, fill_digests))
     sender = Sender(stores, settings.stores.postgres.get_secret_value(), routes, chores, upstreams=list(settings.upstreams))

@@ -21,6 +21,7 @@ class WebhookChannel:
     """A :class:`~admin.notices.delivery.Route`. Any answer of 2xx is a delivery; redirects are not followed.
 
     :param content: renders a notice's payload
+    :param id_suffix: appended to the notice's id, so that no two messages with different content have the same ``webhook-id``
     """
 
     def __init__(
@@ -30,8 +31,10 @@ class WebhookChannel:
         *,
         channel: str = Channel.WEBHOOK,
         content: Callable[[Pending], dict[str, object]] | None = None,
+        id_suffix: str = "",
     ) -> None:
         self.channel = channel
+        self._id_suffix = id_suffix
         self._content = content or payload
         self._url = settings.url
         self._signer = Webhook(settings.secret.get_secret_value())
@@ -44,11 +47,12 @@ class WebhookChannel:
 
     async def _deliver(self, notice: Pending, now_ms: int) -> None:
         body = json.dumps(self._content(notice), ensure_ascii=False, separators=(",", ":"))
+        id_ = notice.id + self._id_suffix
         headers = {
             "Content-Type": "application/json",
-            "webhook-id": notice.id,
+            "webhook-id": id_,
             "webhook-timestamp": str(now_ms // 1000),
-            "webhook-signature": self._signer.sign(notice.id, datetime.fromtimestamp(now_ms // 1000, UTC), body),
+            "webhook-signature": self._signer.sign(id_, datetime.fromtimestamp(now_ms // 1000, UTC), body),
         }
         try:
             async with self._http.post(

@@ -17,7 +17,7 @@ from deploy.plural import counted
 from gateway.config.settings import GatewaySettings
 from gateway.errors import StoreUnavailable
 from gateway.keys import postgres, redis_client, sql, usage_store
-from gateway.keys.migrate import head
+from gateway.keys.migrate import head, is_later
 from gateway.keys.vault import SealBroken, Vault
 
 MaybeConnection: TypeAlias = "postgres.Connection | None"
@@ -52,26 +52,33 @@ async def server(connection: postgres.Connection, settings: GatewaySettings | Ad
         )
         return
     yield Finding("ok", about, f"PostgreSQL {row['version'].split()[0]}, database {row['database']}, role {row['role']}")
-    outdated = await _outdated(connection, settings)
-    if outdated:
-        yield Finding("wrong", about, f"{outdated}; this version needs {head()}", "run gerbang migrate")
+    problem = await _schema_problem(connection, settings)
+    if problem is not None:
+        yield problem
     yield await compare_clocks(about, _time_of_postgres(connection))
 
 
-async def _outdated(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> str:
-    """What is wrong with the schema; ``""``: nothing. The services' own roles may not read its number: what they need is tried."""
+async def _schema_problem(connection: postgres.Connection, settings: GatewaySettings | AdminSettings) -> Finding | None:
+    """What is wrong with the schema. The services' own roles may not read its number: what they need is tried."""
     try:
         revision = await connection.fetchval("SELECT version_num FROM alembic_version")
     except asyncpg.UndefinedTableError:
-        return "the database has no schema"
+        return _outdated("the database has no schema")
     except asyncpg.InsufficientPrivilegeError:
         try:
             for statement in (NEEDED,) if isinstance(settings, AdminSettings) else (sql.FIND_KEYS, sql.READ_FEED):
                 await connection.prepare(statement)
         except (asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError) as error:
-            return f"the schema is not up to date ({error.args[0]})"
-        return ""
-    return "" if revision == head() else f"the schema is at {revision}"
+            return _outdated(f"the schema is not up to date ({error.args[0]})")
+        return None
+    if is_later(revision):
+        text = f"the schema is at {revision}, of a later version of Gerbang than this one, which needs {head()}"
+        return Finding("note", "stores.postgres", text, "install the later version")
+    return None if revision == head() else _outdated(f"the schema is at {revision}")
+
+
+def _outdated(problem: str) -> Finding:
+    return Finding("wrong", "stores.postgres", f"{problem}; this version needs {head()}", "run gerbang migrate")
 
 
 _WHO = """

@@ -258,9 +258,9 @@ def _refused(item: bytes | str) -> Refused | None:
         found = json.loads(item)
     except (ValueError, RecursionError):
         return None
-    if not isinstance(found, list) or len(found) not in (3, 4):
+    if not isinstance(found, list) or len(found) < 3:
         return None
-    at_ms, texts = found[0], found[1:]
+    at_ms, texts = found[0], found[1:4]  # earlier versions wrote no route; a later one may add members
     if type(at_ms) is not int or not 0 <= at_ms <= _LATEST_MS:
         return None
     # Unprintable text, such as a lone surrogate, which could not be encoded.

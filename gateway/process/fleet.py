@@ -11,6 +11,7 @@ import structlog
 from gateway.admission.verdict import CheckRequest, Verdict
 from gateway.assertion import SigningKey
 from gateway.errors import Overloaded
+from gateway.process.build import code_stamp
 from gateway.process.channel import WorkerFailed
 from gateway.process.child import WorkerProcess
 from gateway.process.version import Configuration
@@ -48,6 +49,7 @@ class Workers:
         self._keeping: list[asyncio.Task[None]] = []
         self._metrics = metrics
         self._turn = 0
+        self._code = code_stamp()
 
     # -- life
 
@@ -89,7 +91,9 @@ class Workers:
                 worker.kill()  # otherwise it would stay, without serving and unobserved
                 if not isinstance(error, WorkerFailed | OSError):
                     raise
-                _log.error("worker_did_not_start", worker=worker.number, reason=str(error))
+                # A worker is a new process, which runs the code that is installed by now.
+                changed = "" if code_stamp() == self._code else "; the code was replaced since this gateway started: restart the gateway"
+                _log.error("worker_did_not_start", worker=worker.number, reason=f"{error}{changed}")
 
     def kill_unresponsive(self, now_ms: int) -> None:
         """Kill workers that have not answered for a long time: their clients would wait for ever, and a new worker can serve them."""

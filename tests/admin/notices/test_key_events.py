@@ -76,6 +76,20 @@ async def test_every_end_of_a_key_is_told_to_each_upstream_in_order(issuer: Issu
             await owner.close()
 
 
+async def test_a_receiver_of_both_kinds_of_webhooks_is_sent_each_under_an_id_of_its_own(
+    issuer: Issuer, database: Database, redis_url: str
+) -> None:
+    """It need only remember ids to recognize what is repeated: the same id twice is the same message."""
+    async with listening() as receiver:
+        kinds = {"webhooks": {"url": receiver.url, "secret": SECRET}, "upstreams": {"spot": {"key_events": receiver.url, "secret": SECRET}}}
+        async with running_service(settings_for(issuer, database.admin_dsn, redis_url, **kinds), issuer) as service:
+            alice = service.customer("alice", email="alice@mail.example")
+            await alice.enrol()
+            await alice.delete((await alice.create()).body["key"]["id"])
+            await receiver.until_told("key.deleted", "key.ended")
+        assert len({id_ for id_, _ in receiver.events}) == len(receiver.events)
+
+
 async def test_an_unused_keys_end_and_a_verification_that_the_provider_withdraws_are_told_too(
     issuer: Issuer, database: Database, redis_url: str
 ) -> None:

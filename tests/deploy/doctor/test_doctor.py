@@ -22,7 +22,7 @@ from gateway.telemetry import Metrics
 from tests.support.certificates import self_signed
 from tests.support.issuer import AUDIENCE, Issuer, running_issuer
 from tests.support.keys import add_account, add_key
-from tests.support.stack import Database, migrate_to
+from tests.support.stack import Database, migrate_to, sql
 from tests.support.system import GERBANG
 
 
@@ -205,6 +205,13 @@ async def test_a_schema_that_was_not_migrated_is_found_by_the_services_own_roles
             found = [finding for finding in await said(settings) if finding.about == "stores.postgres" and finding.level == "wrong"]
             assert [finding.advice for finding in found] == ["run gerbang migrate"] * (lacking is not None)
             assert all("the schema is not up to date" in finding.text and str(lacking) in finding.text for finding in found)
+
+
+async def test_the_schema_of_a_later_version_is_not_to_be_migrated(scene: Scene, upstream: str) -> None:
+    sql(scene.database.server, "UPDATE alembic_version SET version_num = '9999'", scene.database.name)
+    settings = scene.settings(upstream, stores={"postgres": scene.database.owner_dsn, "redis": scene.redis_url})
+    found = [finding for finding in await said(settings) if "9999" in finding.text]
+    assert [(finding.level, finding.advice) for finding in found] == [("note", "install the later version")]
 
 
 async def test_second_factors_that_the_ring_does_not_open_are_found(database: Database, redis_url: str) -> None:

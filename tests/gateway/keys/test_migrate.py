@@ -11,8 +11,10 @@ import pytest
 from gateway.errors import ConfigError, StoreUnavailable
 from gateway.keys import migrate
 from gateway.keys.postgres import connect
+from gateway.runtime import tasks
 from tests.support.keys import NOW_MS, a_vault, add_account, add_key
-from tests.support.stack import Database, sql
+from tests.support.notices import until
+from tests.support.stack import Database, migrate_to, sql
 
 ROW = {
     "id": "'gbk_0000000000000000000000000000'",
@@ -78,6 +80,73 @@ def test_a_step_that_fails_leaves_nothing_behind(empty):
     with pytest.raises(migrate.MigrationFailed, match="already exists"):
         migrate.upgrade(empty.owner_dsn)
     assert sql(empty.server, "SELECT to_regclass('accounts') IS NULL AND to_regclass('alembic_version') IS NULL", empty.name).strip() == "t"
+
+
+def test_the_schema_of_a_later_version_is_left_alone_and_called_that(database):
+    sql(database.server, "UPDATE alembic_version SET version_num = '9999'", database.name)
+    with pytest.raises(migrate.MigrationFailed, match="the schema is at 9999, of a later version"):
+        migrate.upgrade(database.owner_dsn)
+    assert revision(database) == "9999"
+
+
+@pytest.fixture
+async def reader(database):
+    """A transaction over the keys of a database that is not up to date, as of a dump that takes hours."""
+    await asyncio.to_thread(migrate_to, database, "0008")
+    connection = await connect(database.owner_dsn)
+    await connection.execute("BEGIN; SELECT count(*) FROM api_keys")
+    yield connection
+    await connection.close()
+
+
+async def test_nobody_waits_behind_a_migration_that_waits_for_a_dump(database, reader, monkeypatch):
+    monkeypatch.setattr(migrate, "_PAUSE_S", 0.05)
+    gateway = await connect(database.gateway_dsn, command_seconds=2)  # as long as a look-up may take
+    migration = tasks.spawn(asyncio.to_thread(migrate.upgrade, database.owner_dsn), name="migration")
+    try:
+        await until(reader, "SELECT EXISTS (SELECT 1 FROM pg_locks WHERE NOT granted AND relation = 'api_keys'::regclass)")
+        for _ in range(3):
+            await gateway.fetchval("SELECT count(*) FROM api_keys")
+        assert not migration.done()
+        await reader.execute("COMMIT")
+        await migration
+    finally:
+        await gateway.close()
+    assert await asyncio.to_thread(revision, database) == migrate.head()
+
+
+async def test_a_migration_whose_tables_remain_locked_says_so_and_has_changed_nothing(database, reader, monkeypatch):
+    monkeypatch.setattr(migrate, "_PAUSE_S", 0.05)
+    monkeypatch.setattr(migrate, "_ATTEMPTS", 2)
+    with pytest.raises(migrate.MigrationFailed, match="other transactions keep its tables locked"):
+        await asyncio.to_thread(migrate.upgrade, database.owner_dsn)
+    assert await asyncio.to_thread(revision, database) == "0008"
+
+
+COLUMNS = """
+    SELECT table_name || '.' || column_name, data_type, is_nullable = 'YES' OR column_default IS NOT NULL
+      FROM information_schema.columns WHERE table_schema = 'public'
+"""
+GRANTS = """
+    SELECT grantee || ' ' || privilege_type || ' ' || table_name || '.' || column_name
+      FROM information_schema.column_privileges WHERE grantee LIKE 'gerbang%'
+"""
+
+
+def test_no_step_takes_away_what_the_version_before_it_works_with(database):
+    """Services of both versions share the database during an upgrade, and after a service was rolled back."""
+    before: tuple[dict[str, list[str]], set[str]] = {}, set()
+    for number in range(1, int(migrate.head()) + 1):
+        migrate_to(database, f"{number:04}")
+        rows = [line.split("|") for line in sql(database.server, COLUMNS, database.name).splitlines()]
+        columns = {name: [kind, optional] for name, kind, optional in rows}
+        grants = set(sql(database.server, GRANTS, database.name).splitlines())
+        assert columns.items() >= before[0].items(), number
+        assert grants >= before[1], number
+        tables = {name.partition(".")[0] for name in before[0]}
+        added = [name for name in columns.keys() - before[0].keys() if name.partition(".")[0] in tables]
+        assert [name for name in added if columns[name][1] != "t"] == [], f"{number}: an INSERT of the version before leaves it out"
+        before = columns, grants
 
 
 def test_a_role_without_the_privilege_is_told_so(empty):

@@ -139,7 +139,7 @@ async def test_a_deleted_key_is_forgotten(counts, writer, client):
 NO_REFUSAL = (
     b"", b"x", b"null", b"1", b"{}", b"[]", b"[1]", b"\xff", b"[" * 5_000, b'["1", "a", "b"]', b'[true, "a", "b"]', b'[1.5, "a", "b"]',
     b'[1e999, "a", "b"]', b'[-1, "a", "b"]', b'[99999999999999999, "a", "b"]', b"[" + b"9" * 5_000 + b', "a", "b"]', b'[NaN, "a", "b"]',
-    b'[1, null, "b"]', b'[1, "a", 2]', b'[1, "a", "b", []]', b'[1, "a", "b", "c", "d"]', b'[1, "\\ud800", "b"]', b'[1, "a", "\\u0000"]',
+    b'[1, null, "b"]', b'[1, "a", 2]', b'[1, "a", "b", []]', b'[1, "\\ud800", "b"]', b'[1, "a", "\\u0000"]',
 )  # fmt: skip
 
 
@@ -149,6 +149,14 @@ async def test_what_is_no_refusal_is_left_out(counts, writer, client, garbage):
     await writer.flush(NOON, everything=True)
     await client.lpush(f"gerbang:{{{KEY}}}:refusals", garbage)
     assert await usage_store.read_refusals(client, KEY) == [Refused(NOON, "rate_limited", "8.8.8.8")]
+
+
+async def test_what_earlier_and_later_versions_write_of_a_refusal_is_read(client):
+    """While gateways are upgraded one by one, or one is rolled back, admin services of either version read what both have written."""
+    for written in ([1, "not_ready", "8.8.8.8"], [2, "not_ready", "8.8.8.8", "GET /v1", "something", {"else": 1}]):
+        await client.lpush(f"gerbang:{{{KEY}}}:refusals", json.dumps(written))
+    found = await usage_store.read_refusals(client, KEY)
+    assert found == [Refused(2, "not_ready", "8.8.8.8", "GET /v1"), Refused(1, "not_ready", "8.8.8.8")]
 
 
 @given(

@@ -3,7 +3,9 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.process import fleet
 from gateway.process.channel import WorkerFailed
 from gateway.process.child import BackOff
 from gateway.process.fleet import SILENT_MS, Workers
@@ -70,3 +72,21 @@ async def test_a_worker_that_cannot_be_started_again_is_ended_whatever_the_reaso
         await done.wait()
     await tasks.cancel(keeping)
     assert attempts == [False, True]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_of_a_worker_that_does_not_start_it_is_said_when_the_code_was_replaced_under_the_gateway(monkeypatch, replaced):
+    """As by an upgrade in place: the worker is of another version than its parent, and what it says of that is about neither."""
+    worker, workers = Mortal(), Workers([], None, None, Metrics())
+
+    async def start(*_, **__):
+        raise WorkerFailed("TypeError: something unexpected")
+
+    monkeypatch.setattr(workers, "_start", start)
+    if replaced:
+        monkeypatch.setattr(fleet, "code_stamp", frozenset)
+    with capture_logs() as logs:
+        await keep(workers, worker)
+    (reason,) = [line["reason"] for line in logs if line["event"] == "worker_did_not_start"]
+    assert reason.startswith("TypeError: something unexpected")
+    assert reason.endswith("restart the gateway") == replaced
