@@ -18,7 +18,7 @@ from admin.api.reading import read_body
 from admin.api.reporters import ReporterKeys
 from admin.errors import ReportNotSigned
 from admin.lifecycle.leaks import Found, Leaks
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import most_of_site, owners
 from gateway.runtime import clock
 
 PATH = "/reports/secrets"
@@ -69,13 +69,16 @@ class SecretReports:
         self._timeout_s = timeout_s
         self._semaphores: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
         self._large = asyncio.Semaphore(_MAX_LARGE)
+        self._large_of_sites: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, request: web.Request) -> web.Response:
         """:raises ReportNotSigned, TooLarge, TooSlow, InvalidJson, InvalidRequest, ServiceUnavailable: nothing was changed"""
-        async with self._semaphores.setdefault(customer_network(self._client_ip(request) or ""), asyncio.Semaphore(_MAX_CONCURRENT)):
+        whose = owners(self._client_ip(request) or "")
+        async with self._semaphores.setdefault(whose[-1], asyncio.Semaphore(_MAX_CONCURRENT)):
             if request.content_length is not None and request.content_length <= _SMALL_BODY:
                 return await self._answer(request)
-            async with self._large:
+            most = asyncio.Semaphore(most_of_site(_MAX_CONCURRENT, _MAX_LARGE))
+            async with self._large_of_sites.setdefault(whose[0], most), self._large:
                 return await self._answer(request)
 
     async def _answer(self, request: web.Request) -> web.Response:

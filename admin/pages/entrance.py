@@ -14,12 +14,10 @@ from admin.pages import texts
 from admin.pages.context import Context, Visit, read_language, see_other, write_language
 from admin.pages.i18n import LANGUAGES
 from admin.pages.render import remember_language
-from gateway.net.addresses import customer_network, site_network
+from gateway.net.addresses import most_of_site, owners
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
-_SITE_SHARES = 10
-"""Logins of an IPv6 /48 as multiples of a /64's: who has a whole one must not keep the identity provider busy with invented codes."""
 _log = structlog.get_logger(__name__)
 
 
@@ -31,7 +29,8 @@ class Entrance:
         self._services = context.services
         rate = context.services.settings.limits.per_ip_failures
         self._codes = Limiter(rate)
-        self._codes_of_sites = Limiter(rate._replace(units=_SITE_SHARES * rate.units))
+        self._codes_of_sites = Limiter(rate._replace(units=most_of_site(rate.units)))
+        """Who has a whole IPv6 /48 must not keep the identity provider busy with invented codes."""
         self._budget = AccessLog(0.0)
         """Of failed logins in the log: anyone can send the browser back without one."""
 
@@ -98,8 +97,8 @@ class Entrance:
 
         :raises RateLimited: the browser keeps the cookie, and may send the code again
         """
-        address, now_ms = self._services.client_ip(request) or "", clock.monotonic_ms()
-        wait_ms = self._codes.take(customer_network(address), now_ms) or self._codes_of_sites.take(site_network(address), now_ms)
+        whose, now_ms = owners(self._services.client_ip(request) or ""), clock.monotonic_ms()
+        wait_ms = self._codes.take(whose[-1], now_ms) or self._codes_of_sites.take(whose[0], now_ms)
         if wait_ms:
             raise rate_limited("Too many logins from this address.", wait_ms)
 

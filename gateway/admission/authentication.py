@@ -34,7 +34,7 @@ class Authentication:
     """Authentication per one configuration version."""
 
     __slots__ = (
-        "_auth", "_client_ip", "_dialect_of", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
+        "_auth", "_client_ip", "_dialect_of", "_failure_rate", "_failures", "_hints", "_lookup", "_max_clock_window_ms",
         "_of_shape",
     )  # fmt: skip
 
@@ -44,6 +44,7 @@ class Authentication:
         self._client_ip = client_ip
         self._lookup: KeyLookup[Principal] = services.lookup
         self._failures: FailureLimiter = services.failures
+        self._failure_rate = settings.limits.per_ip_failures
         self._hints = Hints()
         self._dialect_of = by_field(settings.auth.dialects)
         self._of_shape: dict[Shape, tuple[Dialect, list[int]]] = {}
@@ -126,7 +127,7 @@ class Authentication:
 
     # -- addresses with too many failures
 
-    def may_name_known_key(self, inbound: Inbound, now_ms: int) -> bool:
+    def may_name_known_key(self, inbound: Inbound, address: str, now_ms: int) -> bool:
         """Whether a request or message names a key that exists or may still be looked up, or needs none: the first check of what a
         throttled address sends.
 
@@ -134,15 +135,18 @@ class Authentication:
         """
         if isinstance(inbound, Message):
             credentials = self.read(inbound)
-            return credentials is None or self.may_be_known([credentials.key_id], now_ms)
+            return credentials is None or self.may_be_known([credentials.key_id], address, now_ms)
         dialect, fields = self.dialect(request_of(inbound))
-        return self.may_be_known(dialect.named(fields), now_ms)
+        return self.may_be_known(dialect.named(fields), address, now_ms)
 
-    def may_be_known(self, named: list[str], now_ms: int) -> bool:
+    def may_be_known(self, named: list[str], address: str, now_ms: int) -> bool:
         """Whether one of these key ids exists, or may still be looked up."""
         for key_id in named:
             found = self._lookup.peek(key_id, now_ms)
-            if (found is None and is_key_id(key_id) and self._failures.may_look_up(now_ms)) or not (found is None or found is ABSENT):
+            if found is not None:
+                if found is not ABSENT:
+                    return True
+            elif is_key_id(key_id) and self._failures.may_look_up(address, self._failure_rate, now_ms):
                 return True
         return False
 

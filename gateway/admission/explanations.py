@@ -7,10 +7,11 @@ its members, such as ``string_to_sign``.
 
 from typing import Final
 
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import most_of_site, owners
+from gateway.net.tally import Tally
 
 PER_ADDRESS: Final = 30
-"""Explanations per second for an IPv4 address, or the /64 of an IPv6 address."""
+"""Explanations per second for an IPv4 address, or the /64 of an IPv6 address; a /48 has a quarter of all."""
 IN_ALL: Final = 300
 """Explanations per second for all addresses: each costs about as much as three admitted requests."""
 
@@ -18,14 +19,14 @@ IN_ALL: Final = 300
 class Explanations:
     """Fixed windows of a second, in memory of this process."""
 
-    __slots__ = ("_by_address", "_in_all", "_second", "in_all", "per_address")
+    __slots__ = ("_in_all", "_second", "_taken", "in_all", "per_address")
 
     def __init__(self) -> None:
         self.per_address = PER_ADDRESS
         self.in_all = IN_ALL
         self._second = 0
         self._in_all = 0
-        self._by_address: dict[str, int] = {}
+        self._taken = Tally()
 
     def take(self, address: str, now_ms: int) -> bool:
         """Whether a refusal to this address is explained; if so, counts it.
@@ -36,13 +37,12 @@ class Explanations:
         if second != self._second:
             self._second = second
             self._in_all = 0
-            self._by_address.clear()
+            self._taken = Tally()
         if self._in_all >= self.in_all:
             return False
-        network = customer_network(address)
-        taken = self._by_address.get(network, 0)
-        if taken >= self.per_address:
+        whose = owners(address)
+        if self._taken.room(whose, self.per_address, most_of_site(self.per_address, self.in_all)) <= 0:
             return False
-        self._by_address[network] = taken + 1
+        self._taken.add(whose)
         self._in_all += 1
         return True

@@ -36,7 +36,7 @@ from gateway.errors import (
 )
 from gateway.http1.body import UNVERIFIED
 from gateway.http1.message import Answer, Inbound, Request
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import customer_network, owners, owners_with_key
 from gateway.net.client_ip import ClientAddress, ClientIpRule
 from gateway.runtime.gcra import Charge
 
@@ -102,9 +102,9 @@ class Gate:
         rules.check_open(rule)
         return rule
 
-    def client(self, request: Request) -> str:
-        """The owner of a request's turns and memory: the client's network, or the peer's if the client IP could not be determined."""
-        return customer_network(self._client_ip.of(request).address or request.peer)
+    def client(self, request: Request) -> tuple[str, ...]:
+        """The owners of a request's turns: the client's, or the peer's if the client IP could not be determined."""
+        return owners(self._client_ip.of(request).address or request.peer)
 
     def begin(self, request: Request, route: Route) -> tuple[str, ...]:
         """Identify the sender from the head alone, before any content is buffered.
@@ -112,14 +112,14 @@ class Gate:
         An unknown key is not refused here: its content is received like that of a wrong signature, so that neither the answer nor its
         timing distinguishes the two. The content of all unknown keys shares one bound instead.
 
-        :return: the owners that the content is charged to: the client's address, and the key's account or :data:`UNVERIFIED`
+        :return: the owners that the content is charged to: the client's network and site, and the key's account or :data:`UNVERIFIED`
         :raises Refusal: the head shows that credentials are missing or malformed
         :raises KeyNeeded: the key must be fetched first
         """
         client = self._client_ip.of(request)
-        address = customer_network(client.address or request.peer)
+        address = client.address or request.peer
         if route.scope == "public":
-            return (address,)
+            return owners(address)
         now_ms = self._monotonic_ms()
         authentication = self._authentication
         try:
@@ -128,10 +128,12 @@ class Gate:
         except Refusal as refusal:
             self._accounting.refused(refusal, None, "", client, request)
             raise
-        if self._throttled_ms(client, request, now_ms) and not authentication.may_be_known([claimed], now_ms):
-            return (address, UNVERIFIED)
+        if self._throttled_ms(client, request, now_ms) and not authentication.may_be_known([claimed], address, now_ms):
+            return (*owners(address), UNVERIFIED)
         principal = authentication.known(claimed, now_ms)
-        return (address, UNVERIFIED if principal is None else f"account {principal.identity.account_id}")
+        if principal is None:
+            return (*owners(address), UNVERIFIED)
+        return (*owners_with_key(address), f"account {principal.identity.account_id}")
 
     def admit(self, inbound: Inbound, route: Route) -> Admitted:
         """As :meth:`decide`, for callers that expect every refusal as an exception.
@@ -163,7 +165,7 @@ class Gate:
         now_ms = self._monotonic_ms()
         try:
             throttled_ms = self._throttled_ms(client, inbound, now_ms) if self._failures.tats else 0.0
-            if throttled_ms and not authentication.may_name_known_key(inbound, now_ms):
+            if throttled_ms and not authentication.may_name_known_key(inbound, client.address or inbound.peer, now_ms):
                 return self._reject(None, None, throttled_ms, client, inbound, route, now_ms)
             credentials = authentication.read(inbound)
             window_ms = 0
@@ -178,6 +180,8 @@ class Gate:
                     raise
                 principal = authentication.signer(credentials, now_ms)
                 if principal is None:
+                    if throttled_ms:  # perhaps only its site is
+                        throttled_ms = self._failures.of_network_ms(client.address or inbound.peer, self._failure_rate, now_ms)
                     if not throttled_ms:  # otherwise nothing has been verified
                         principal = authentication.known(credentials.key_id, now_ms)
                     return self._reject(principal, credentials, throttled_ms, client, inbound, route, now_ms)
@@ -190,7 +194,7 @@ class Gate:
         return self._pass(principal, credentials, charge, client, inbound, route, window_ms, now_ms)
 
     def _throttled_ms(self, client: ClientAddress, inbound: Inbound, now_ms: int) -> float:
-        """Milliseconds for which the address is throttled after too many failures; 0: it is not."""
+        """Milliseconds for which the address or its site is throttled after too many failures; 0: it is not."""
         return self._failures.retry_after_ms(client.address or inbound.peer, self._failure_rate, now_ms)
 
     def _reject(  # noqa: PLR0917  # on the path of attacks
@@ -270,15 +274,18 @@ class Gate:
             raise rules.over_limit(str(allowance.per_key), route.weight, charge.retry_after_ms, "per_key")
         return charge
 
-    def count_refused_message(self, refusal: Refusal, client: Request) -> bool:
+    def count_refused_message(self, refusal: Refusal, client: Request, *, with_key: bool) -> bool:
         """Count the refusal of a session's message against its address, unless a key was verified, whose own limits apply.
 
         :param client: the handshake request of the session
+        :param with_key: whether the session has used a key: then what others of its site have had refused must not end it
         :return: whether the address may send more messages
         """
         if refusal.requester is not None and refusal.requester.account_id is not None:
             return True
         address = self._client_ip.of(client).address or client.peer
+        if with_key:
+            address = customer_network(address)
         return self.services.messages.admits(address, 1, REFUSED_MESSAGES, self._monotonic_ms())
 
     async def resolve(self, needed: KeyNeeded) -> None:

@@ -56,7 +56,10 @@ class UpstreamEnd(ABC):
 class Receiver(ABC):
     """Receives a response. Called synchronously by the upstream connection, in this order: head, data…, end; or failed; or broken."""
 
-    __slots__ = ()
+    __slots__ = ("authenticated",)
+
+    authenticated: bool
+    """Whether its request was admitted with a key."""
 
     @abstractmethod
     def response_interim(self, head: ResponseHead) -> None:

@@ -14,8 +14,8 @@ import structlog
 
 from gateway.errors import Overloaded
 from gateway.forward.ports import UpstreamEnd
-from gateway.net.addresses import customer_network
-from gateway.net.tally import Tally
+from gateway.net.addresses import most_of_site, owners, owners_with_key
+from gateway.net.tally import Owners, Tally
 from gateway.runtime import clock
 from gateway.runtime.tasks import spawn
 from gateway.runtime.ticker import NEVER
@@ -176,19 +176,19 @@ class Tunnel:
 class Place:
     """A place for one tunnel, taken before its handshake is forwarded and released when it is closed."""
 
-    __slots__ = ("_key_id", "_tunnels", "address")
+    __slots__ = ("_key_id", "_tunnels", "owners")
 
-    def __init__(self, tunnels: "Tunnels", address: str, key_id: str) -> None:
+    def __init__(self, tunnels: "Tunnels", whose: Owners, key_id: str) -> None:
         self._tunnels: Tunnels | None = tunnels
-        self.address = address
-        """The network that it counts against; IPv6 by /64."""
+        self.owners = whose
+        """The network that it counts against and, of IPv6, the site."""
         self._key_id = key_id
 
     def release(self) -> None:
         """Release the place. Idempotent."""
         tunnels, self._tunnels = self._tunnels, None
         if tunnels is not None:
-            tunnels.release(self.address, self._key_id)
+            tunnels.release(self.owners, self._key_id)
 
 
 class Tunnels:
@@ -207,8 +207,8 @@ class Tunnels:
         self._to_check: dict[str, None] = {}
         """Keys to be checked since any may have changed."""
         self._is_checking = False
-        self._places = 0
-        self._per_address, self._per_key = Tally(), Tally()
+        self._by_owner, self._per_key = Tally(), Tally()
+        """Their places."""
         self._idle_check_ms = 0
         self.now_ms = clock.monotonic_ms()
         """Ticker time."""
@@ -218,36 +218,35 @@ class Tunnels:
 
         :param address: the client IP, as determined by the gate
         :param key_id: the key that opens it; ``""`` on a public route
-        :raises Overloaded: there are too many, in total or of this client
+        :raises Overloaded: there are too many, in total, of this client, of its site, or of this key
         """
-        address = customer_network(address)
-        if self._places >= limits.max_tunnels:
+        if self._by_owner.total >= limits.max_tunnels:
             raise Overloaded("too many WebSocket connections are open; try again later", resource="tunnels")
-        if self._per_address.of(address) >= limits.max_tunnels_per_address:
-            raise Overloaded(
-                f"{limits.max_tunnels_per_address} WebSocket connections are already open from your IP address: close some",
-                resource="tunnels_address",
-            )
-        if key_id and self._per_key.of(key_id) >= limits.max_tunnels_per_key:
+        whose, of_one = owners_with_key(address) if key_id else owners(address), limits.max_tunnels_per_address
+        of_site = most_of_site(of_one, limits.max_tunnels)
+        if self._by_owner.room(whose, of_one, of_site) <= 0:
+            full = f"{of_one} WebSocket connections are already open from your IP address: close some"
+            if self._by_owner.room(whose[-1:], of_one, of_site) > 0:
+                full = f"{of_site} WebSocket connections are already open from your network, {owners(address)[0]}: close some"
+            raise Overloaded(full, resource="tunnels_address")
+        if key_id and self._per_key.counts.get(key_id, 0) >= limits.max_tunnels_per_key:
             raise Overloaded(
                 f"{limits.max_tunnels_per_key} WebSocket connections are already open for this key: close some", resource="tunnels_key"
             )
-        self._places += 1
-        self._per_address.add(address)
+        self._by_owner.add(whose)
         if key_id:
-            self._per_key.add(key_id)
-        return Place(self, address, key_id)
+            self._per_key.add((key_id,))
+        return Place(self, whose, key_id)
 
     def used_percent(self, limits: "Limits") -> dict[str, int]:
         """The percentage of the worker's tunnels in use."""
-        return {"tunnels": 100 * self._places // limits.max_tunnels}
+        return {"tunnels": 100 * self._by_owner.total // limits.max_tunnels}
 
-    def release(self, address: str, key_id: str) -> None:
+    def release(self, whose: Owners, key_id: str) -> None:
         """Release a place, for :meth:`Place.release`."""
-        self._places -= 1
-        self._per_address.remove(address)
+        self._by_owner.remove(whose)
         if key_id:
-            self._per_key.remove(key_id)
+            self._per_key.remove((key_id,))
 
     def may_use(self, tunnel: Tunnel, key_id: str, limits: "Limits") -> bool:
         """Whether one more tunnel may use this key, in a session, whose keys are named by its messages."""

@@ -1,5 +1,6 @@
 """Buffers a request body until it is complete, within its limit and its owner's share of the memory for all bodies. Pure."""
 
+from collections.abc import Callable
 from typing import Final
 
 from gateway.errors import BodyTooLarge, Overloaded
@@ -13,16 +14,19 @@ UNVERIFIED: Final = "unverified"
 class Memory:
     """The memory for all content that a worker is receiving, with a maximum share for each owner.
 
-    An owner is a client's address, an account or :data:`UNVERIFIED`; owners without content are not stored.
+    An owner is a client's network, its site, an account or :data:`UNVERIFIED`; owners without content are not stored.
+
+    :param of_site: what an owner may use that ``is_site``; default: as much as others
     """
 
-    __slots__ = ("_half", "_held", "_share", "left", "size")
+    __slots__ = ("_held", "_is_site", "_of_site", "_share", "left", "size")
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, of_site: int = 0, is_site: Callable[[str], bool] = lambda _owner: False) -> None:
         self.size = size
         self.left = size
         self._share = size // SHARES
-        self._half = size // 2
+        self._of_site = of_site
+        self._is_site = is_site
         self._held: dict[str, int] = {}
 
     def take(self, size: int, owners: tuple[str, ...]) -> None:
@@ -31,12 +35,19 @@ class Memory:
             raise Overloaded("too many request bodies are being received; try again", close=True, resource="body_memory")
         held = self._held
         for owner in owners:
-            if held.get(owner, 0) + size > (self._half if owner == UNVERIFIED else self._share):
+            total = held.get(owner, 0) + size
+            if total > self._share and total > self._most(owner):
                 detail = "too many request bodies are being received from this client; send fewer at a time"
                 raise Overloaded(detail, close=True, resource="body_memory_share")
         self.left -= size
         for owner in owners:
             held[owner] = held.get(owner, 0) + size
+
+    def _most(self, owner: str) -> int:
+        """What an owner may use that needs more than a share."""
+        if owner == UNVERIFIED:
+            return self.size // 2
+        return self._of_site if self._is_site(owner) else self._share
 
     def give(self, size: int, owners: tuple[str, ...]) -> None:
         """Release memory."""

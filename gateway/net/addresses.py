@@ -3,11 +3,18 @@
 from collections.abc import Iterable
 from functools import lru_cache, partial
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final
 
 _LONGEST = 45
 """Length of the longest textual address: IPv6 with an embedded IPv4 address (RFC 4291 §2.2)."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _REMEMBERED = 65_536
+SITE_SHARES: Final = 10
+"""What an IPv6 /48 may have, in shares of a /64."""
+SITE_PART: Final = 4
+"""It may have at most one in so many of everything."""
+
+_WITH_KEYS = " with keys"
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -56,17 +63,40 @@ def customer_network(address: str) -> str:
 
 
 @lru_cache(_REMEMBERED)
-def site_network(address: str) -> str:
-    """The network that one site may have been assigned (RFC 6177): an IPv4 address, or the /48 of an IPv6 address.
+def owners(address: str) -> tuple[str, ...]:
+    """Whom everything is counted for that one client may use up, the widest first: an IPv4 address; of an IPv6 address the /48, which one
+    site may have been assigned with its 65,536 networks (RFC 6177), and the /64, see :func:`customer_network`.
 
-    For a second, wider limit of what a client could fill by changing its /64, of which it may have 65,536.
+    What the first may have, :func:`most_of_site` says. Where one owner has a turn, it is the first, and within it the last.
 
-    :return: ``192.0.2.1``, ``2001:db8:1::/48``; text that is not an address is returned unchanged
+    :return: ``("192.0.2.1",)``, ``("2001:db8:1::/48", "2001:db8:1:2::/64")``; text that is not an address alone
     """
     known = canonical(address)
     if known is None or ":" not in known:
-        return known or address
-    return str(IPv6Network((int(IPv6Address(known)) >> 80 << 80, 48)))
+        return (known or address,)
+    return str(IPv6Network((int(IPv6Address(known)) >> 80 << 80, 48))), customer_network(known)
+
+
+@lru_cache(_REMEMBERED)
+def owners_with_key(address: str) -> tuple[str, ...]:
+    """:func:`owners` of a client that has a key. Those of a site are apart from those without, who could otherwise take all that it may
+    have from customers in other networks of the same provider.
+    """
+    return tuple(f"{owner}{_WITH_KEYS}" if is_site(owner) else owner for owner in owners(address))
+
+
+def is_site(owner: str) -> bool:
+    """Whether one of these owners is a site."""
+    return owner.endswith(("/48", _WITH_KEYS))
+
+
+def most_of_site(of_one: int, in_all: int | None = None) -> int:
+    """What an IPv6 /48 may have: ten times as much as a /64, at most a quarter of everything, and never less than a /64.
+
+    A provider's customers can share a /48, which is why it is not a /64's; and an attacker can have a whole one.
+    """
+    most = SITE_SHARES * of_one
+    return most if in_all is None else max(of_one, min(most, in_all // SITE_PART))
 
 
 class NetworkList:

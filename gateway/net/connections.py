@@ -16,8 +16,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 
 from gateway.errors import PROBLEM_JSON, ExpectationFailed, HeadersTooLarge, MalformedRequest, Refusal, problem_of
-from gateway.net.addresses import Network, NetworkList, customer_network, site_network
-from gateway.net.tally import Tally
+from gateway.net.addresses import Network, NetworkList, most_of_site, owners
+from gateway.net.tally import NONE, Tally
 from gateway.runtime import clock
 from gateway.telemetry import AccessLog
 
@@ -34,9 +34,9 @@ _budget = AccessLog(0.0)
 
 
 class ConnectionLimit:
-    """Limits the connections of one port by the client's network, except those of trusted proxies.
+    """Limits the connections of one port by the client's network and site, except those of trusted proxies.
 
-    :param in_all: maximum number of connections; an IPv6 /48, with its many networks, has a quarter of them, unless one network has more
+    :param in_all: maximum number of connections
     :param of_one: maximum number of connections of one network
     :param refused: called for each refused connection
     """
@@ -44,38 +44,33 @@ class ConnectionLimit:
     def __init__(self, *, in_all: int, of_one: int, trusted: Sequence[Network] = (), refused: Callable[[], None] = lambda: None) -> None:
         self._in_all = in_all
         self._of_one = of_one
-        self._of_site = max(of_one, in_all // 4)
+        self._of_site = most_of_site(of_one, in_all)
         self._trusted = NetworkList(trusted)
         self._refused = refused
-        self._by_network = Tally()
-        self._by_site = Tally()
+        self._open = Tally()
 
-    def has_room(self, peer: str, of_peer: int = 0, in_all: int = 0) -> bool:
+    def has_room(self, peer: str, opening: Tally = NONE) -> bool:
         """Whether one more connection may be opened; if not, counts it as refused.
 
-        :param of_peer: connections of its network that are being opened
-        :param in_all: connections that are being opened in total
+        :param opening: connections that are being opened
         """
-        of_network = self._by_network.of(customer_network(peer)) + of_peer
-        of_site = self._by_site.of(site_network(peer)) + of_peer
-        full = (of_network >= self._of_one or of_site >= self._of_site) and not self._trusted.contains(peer)
-        if full or self._by_network.total + in_all >= self._in_all:
+        full = self._open.total + opening.total >= self._in_all
+        if not full and not self._trusted.contains(peer):
+            full = self._open.room(owners(peer), self._of_one, self._of_site, opening) <= 0
+        if full:
             self._refused()
-            return False
-        return True
+        return not full
 
     def enter(self, peer: str) -> bool:
         """Count a connection, until :meth:`leave`. False: there are too many."""
         if not self.has_room(peer):
             return False
-        self._by_network.add(customer_network(peer))
-        self._by_site.add(site_network(peer))
+        self._open.add(owners(peer))
         return True
 
     def leave(self, peer: str) -> None:
         """The connection of a peer that entered is closed."""
-        self._by_network.remove(customer_network(peer))
-        self._by_site.remove(site_network(peer))
+        self._open.remove(owners(peer))
 
 
 class Connection(web.RequestHandler):

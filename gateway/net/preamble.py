@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import owners
 from gateway.net.proxy_protocol import ProxyHeaderError, read_source
 from gateway.net.tally import Tally
 from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn
@@ -40,11 +40,10 @@ class Host(Protocol):
     def preamble_seconds(self) -> float:
         """Time limit of the preamble: the PROXY header and the client's part of the TLS handshake, excluding the wait for its turn."""
 
-    def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
+    def has_room(self, peer: str, opening: Tally) -> bool:
         """Whether one more connection from this peer may begin.
 
-        :param of_peer: preambles in progress for its network; may include, for one iteration of the loop, one that is already being served
-        :param in_all: preambles in progress in total
+        :param opening: preambles in progress; may include, for one iteration of the loop, one that is already being served
         """
 
     def preamble_failed(self, reason: str) -> None:
@@ -77,8 +76,8 @@ class PreambleListener:
         self._host = host
         self._tls = tls
         self._pending: set[asyncio.Task[None]] = set()
-        self._by_network = Tally()
-        """Preambles in progress, by network."""
+        self._opening = Tally()
+        """Preambles in progress."""
         self._rest: asyncio.TimerHandle | None = None
         self._resume()
 
@@ -124,19 +123,18 @@ class PreambleListener:
             self._start(accepted, str(address[0]) if isinstance(address, tuple) else "")
 
     def _start(self, accepted: socket.socket, peer: str) -> None:
-        network = customer_network(peer)
-        if not self._host.has_room(peer, self._by_network.of(network), len(self._pending)):
+        if not self._host.has_room(peer, self._opening):
             accepted.close()
             return
-        self._by_network.add(network)
-        task = spawn(self._negotiate(accepted, peer, network), name="connection preamble")
+        self._opening.add(owners(peer))
+        task = spawn(self._negotiate(accepted, peer), name="connection preamble")
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
 
     # -- one connection
 
-    async def _negotiate(self, sock: socket.socket, peer: str, network: str) -> None:
-        reason = "proxy header"
+    async def _negotiate(self, sock: socket.socket, peer: str) -> None:
+        reason, counted = "proxy header", peer
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             source: str | None = peer
@@ -145,7 +143,8 @@ class PreambleListener:
             async with StallTolerantTimeout(seconds):
                 if self._host.sends_header(peer):
                     source = await read_source(sock)
-                    network = self._recount(network, source or peer)
+                    self._recount(peer, source or peer)
+                    counted = source or peer
                 reason = "tls"
                 if self._tls is not None:
                     await whole_hello(sock)
@@ -168,21 +167,18 @@ class PreambleListener:
             sock.close()
             raise
         finally:
-            self._by_network.remove(network)
+            self._opening.remove(owners(counted))
 
-    def _recount(self, network: str, source: str) -> str:
+    def _recount(self, peer: str, source: str) -> None:
         """Count a connection for the client that the PROXY header names.
 
-        :return: the client's network
         :raises _NoRoom: the client has too many connections
         """
-        to = customer_network(source)
-        if to != network:
-            if not self._host.has_room(source, self._by_network.of(to), len(self._pending)):
+        if owners(source) != owners(peer):
+            if not self._host.has_room(source, self._opening):
                 raise _NoRoom
-            self._by_network.remove(network)
-            self._by_network.add(to)
-        return to
+            self._opening.remove(owners(peer))
+            self._opening.add(owners(source))
 
     async def _turn(self, peer: str) -> None:
         loop = asyncio.get_running_loop()

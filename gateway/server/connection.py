@@ -16,6 +16,7 @@ from gateway.http1.framing import CHUNKED
 from gateway.http1.message import Request
 from gateway.http1.request_reader import NO_FIELDS, RequestReader
 from gateway.net.closing import reset, unsent
+from gateway.net.tally import Owners
 from gateway.runtime import clock
 from gateway.runtime.ticker import NEVER
 from gateway.server.client_lines import ClientLines
@@ -47,8 +48,8 @@ class ConnectionTracker(ABC):
         """Count a new connection. Returns the limit that it exceeds, or ``""``; ``"at once"``: drop it without an answer."""
 
     @abstractmethod
-    def owner(self, connection: "ClientConnection") -> str:
-        """The owner under which the connection shares turns: an address, or the connection itself when many clients share it."""
+    def owners(self, connection: "ClientConnection") -> Owners:
+        """The owners under which the connection shares turns: the client's, or the connection itself when many clients share it."""
 
     @abstractmethod
     def closed(self, connection: "ClientConnection") -> None:
@@ -100,9 +101,9 @@ class ClientConnection(ClientEnd):
             name = transport.get_extra_info("peername")
             self.peer = str(name[0]) if isinstance(name, tuple) else ""
         self._reader.come_from(self.peer)
-        owner = self._tracker.owner(self)
-        self.shared = owner.startswith(SHARED)
-        self._input.open(self.transport, owner)
+        owners = self._tracker.owners(self)
+        self.shared = owners[0].startswith(SHARED)
+        self._input.open(self.transport, owners)
         self._enter(HEAD)
         self._worker.scheduler.measure()
         reason = self._tracker.opened(self)
@@ -160,7 +161,7 @@ class ClientConnection(ClientEnd):
         if exchange is not None:
             exchange.client_gone()
         if self._upgraded is not None:
-            scheduler.schedule(self._input.owner, self._close_upgraded)  # many can end at once
+            scheduler.schedule(self._input.owners, self._close_upgraded)  # many can end at once
 
     def _close_upgraded(self) -> None:
         """Tell the other side of the tunnel that the client has gone."""

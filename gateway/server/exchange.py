@@ -48,7 +48,7 @@ class Exchange(Receiver):
 
     __slots__ = (
         "_admitted", "_buffer", "_call", "_chunked", "_connection", "_framing", "_keep_alive", "_logged", "_pending", "_place",
-        "_request", "_route", "_serving", "_trace", "_unsent", "_whole", "_worker", "authenticated", "phase", "streamed",
+        "_request", "_route", "_serving", "_trace", "_unsent", "_whole", "_worker", "phase", "streamed",
     )  # fmt: skip
 
     def __init__(self, worker: WorkerState, serving: Serving, connection: ClientEnd, request: Request, framing: Framing) -> None:

@@ -1,19 +1,22 @@
-"""Schedules the processing of unauthenticated input: a small time budget per turn of the event loop, shared fairly by client address.
+"""Schedules the processing of unauthenticated input: a small time budget per turn of the event loop, shared fairly by client.
 
 A connection whose last request was authenticated is processed at once. Input on any other connection is processed at once too, while the
 current turn of the loop has budget left (:data:`BUDGET_NS`); then it is queued, and its connection is not read meanwhile. In the turns that
-follow, queued addresses are served round-robin, one item each. When a turn takes longer than :data:`TURN_NS`, everything that
-those items caused included, the excess is repaid by turns without items (at most :data:`MAX_SKIPPED_TURNS` in a row).
+follow, queued owners are served round-robin, one item each: IPv4 addresses and IPv6 /48s, whose /64s are served round-robin in their turns.
+When a turn takes longer than :data:`TURN_NS`, everything that those items caused included, the excess is repaid by turns without items (at
+most :data:`MAX_SKIPPED_TURNS` in a row).
 
 However much unauthenticated input arrives at once, an authenticated request is delayed by about one such turn for each that it needs; an
-unauthenticated client waits for one item of each other address, not for all items of one. At most one item is queued for each connection.
+unauthenticated client waits for one item of each other owner, not for all items of one. At most one item is queued for each connection.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from gateway.net.tally import Owners
 from gateway.runtime import clock
 
 BUDGET_NS: Final = 500_000
@@ -32,7 +35,8 @@ class FairScheduler:
     """See the module. One for each event loop."""
 
     __slots__ = (
-        "_begun_ns", "_debt_ns", "_loop", "_measure_next", "_measuring", "_skipped", "_until_ns", "_waiting", "deferred", "long_ns",
+        "_begun_ns", "_debt_ns", "_loop", "_measure_next", "_measuring", "_of_sites", "_skipped", "_until_ns", "_waiting", "deferred",
+        "long_ns",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -51,6 +55,8 @@ class FairScheduler:
         """Turns still to be measured even when nothing is queued."""
         self._waiting: dict[str, deque[Callable[[], None]]] = {}
         """By owner, in the order of their turns."""
+        self._of_sites: dict[str, dict[str, deque[Callable[[], None]]]] = {}
+        """The items of sites by network, in the order of their turns; whichever is next takes a turn of its site."""
         self.deferred = 0
         """Items queued, over all owners."""
         self.long_ns = 0
@@ -69,20 +75,21 @@ class FairScheduler:
         self._until_ns -= size >> 1
         return now_ns < self._until_ns
 
-    def schedule(self, owner: str, item: Callable[[], None]) -> None:
+    def schedule(self, owners: Owners, item: Callable[[], None]) -> None:
         """Run this in a later turn of the loop.
 
-        :param owner: the address under which it shares turns
+        :param owners: those under which it shares turns
         """
         self.deferred += 1
-        items = self._waiting.get(owner)
-        if items is None:
-            items = self._waiting[owner] = deque()
-        items.append(item)
+        owner = owners[0]
+        if len(owners) > 1:
+            _append(self._of_sites.setdefault(owner, {}), owners[-1], item)
+            item = partial(self._run_next_of, owner)
+        _append(self._waiting, owner, item)
         if not self._measuring:
             self._begin_turns(clock.monotonic_ns())
 
-    def wait_turn(self, owner: str, takes_ns: int) -> "asyncio.Future[None]":
+    def wait_turn(self, owners: Owners, takes_ns: int) -> "asyncio.Future[None]":
         """Wait for a turn, in a coroutine.
 
         :param takes_ns: about how many nanoseconds the coroutine will take: they are spent after the turn that resumes it
@@ -94,7 +101,7 @@ class FairScheduler:
             if not begun.done():
                 begun.set_result(None)
 
-        self.schedule(owner, begin)
+        self.schedule(owners, begin)
         return begun
 
     def measure(self) -> None:
@@ -144,11 +151,31 @@ class FairScheduler:
     def _run_waiting(self) -> None:
         waiting = self._waiting
         while waiting:
-            owner = next(iter(waiting))
-            items = waiting.pop(owner)
-            item = items.popleft()
-            if items:
-                waiting[owner] = items  # after all others
-            item()
+            _take_next(waiting)()
             if clock.monotonic_ns() >= self._until_ns:
                 break
+
+    def _run_next_of(self, site: str) -> None:
+        """Run the next item of a site, which need not be the one whose scheduling gave it this turn."""
+        waiting = self._of_sites[site]
+        item = _take_next(waiting)
+        if not waiting:
+            del self._of_sites[site]
+        item()
+
+
+def _append(waiting: dict[str, deque[Callable[[], None]]], owner: str, item: Callable[[], None]) -> None:
+    items = waiting.get(owner)
+    if items is None:
+        items = waiting[owner] = deque()
+    items.append(item)
+
+
+def _take_next(waiting: dict[str, deque[Callable[[], None]]]) -> Callable[[], None]:
+    """Remove the next owner's first item; the owner is then after all others."""
+    owner = next(iter(waiting))
+    items = waiting.pop(owner)
+    item = items.popleft()
+    if items:
+        waiting[owner] = items
+    return item

@@ -11,6 +11,7 @@ from typing import Final, cast
 
 from gateway.errors import Overloaded
 from gateway.http1.body import Memory
+from gateway.net.tally import Owners
 from gateway.server.fair_scheduler import FairScheduler
 
 FREE_BACKLOG: Final = 4_096
@@ -20,7 +21,9 @@ FREE_BACKLOG: Final = 4_096
 class InputBuffer:
     """See the module."""
 
-    __slots__ = ("_charged", "_memory", "_scheduler", "_stopped", "_transport", "authenticated", "data", "owner", "paused", "waiting")
+    __slots__ = (
+        "_charged", "_memory", "_payers", "_scheduler", "_stopped", "_transport", "authenticated", "data", "owners", "paused", "waiting",
+    )  # fmt: skip
 
     def __init__(self, memory: Memory, scheduler: FairScheduler) -> None:
         self._memory = memory
@@ -29,8 +32,10 @@ class InputBuffer:
         self.data = b""
         self._charged = 0
         """Bytes of the buffer that are charged to the memory for contents."""
-        self.owner = ""
-        """The owner of its turns and memory: an address, or the connection itself when many clients share it."""
+        self.owners: Owners = ("",)
+        """The owners of its turns and memory: the client's, or the connection itself when many clients share it."""
+        self._payers: Owners = ("",)
+        """Those that the buffer is charged to."""
         self.paused = False
         """Whether reading is paused by :meth:`pause`."""
         self.authenticated = False
@@ -40,10 +45,10 @@ class InputBuffer:
         self._stopped = False
         """Whether the transport's reading is paused."""
 
-    def open(self, transport: asyncio.Transport, owner: str) -> None:
+    def open(self, transport: asyncio.Transport, owners: Owners) -> None:
         """Begin to receive from this transport."""
         self._transport = transport
-        self.owner = owner
+        self.owners = owners
 
     # -- turns
 
@@ -58,7 +63,7 @@ class InputBuffer:
         """Schedule an item, which must begin with :meth:`turn_came` and end with :meth:`update_reading`."""
         self.waiting = True
         self.update_reading()
-        self._scheduler.schedule(self.owner, item)
+        self._scheduler.schedule(self.owners, item)
 
     def turn_came(self) -> None:
         """Note that the scheduled turn has come."""
@@ -90,14 +95,18 @@ class InputBuffer:
     # -- bytes
 
     def charge(self) -> bool:
-        """Charge the buffer to its owner's share of the memory. ``False``: the share is used up."""
+        """Charge the buffer to its owners' shares of the memory. ``False``: one of them is used up.
+
+        An authenticated client pays for itself: what others of its site send must not cost it the connection.
+        """
         size = len(self.data)
         if self._charged:
-            self._memory.give(self._charged, (self.owner,))
+            self._memory.give(self._charged, self._payers)
             self._charged = 0
         if size > FREE_BACKLOG:
+            self._payers = self.owners[-1:] if self.authenticated else self.owners
             try:
-                self._memory.take(size, (self.owner,))
+                self._memory.take(size, self._payers)
                 self._charged = size
             except Overloaded:
                 return False

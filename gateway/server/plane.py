@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from gateway.forward.tunnel import Tunnels
-from gateway.http1.body import Memory
+from gateway.http1.body import SHARES, Memory
 from gateway.net import descriptors
-from gateway.net.addresses import customer_network
+from gateway.net.addresses import is_site, most_of_site, owners
 from gateway.net.keepalive import keep_alive
 from gateway.net.preamble import AT_ONCE, BACKLOG, PreambleListener
-from gateway.net.tally import Tally
+from gateway.net.tally import NONE, Owners, Tally
 from gateway.net.tls import ServerTls
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
@@ -52,11 +52,12 @@ class Plane(ConnectionTracker):
     def __init__(
         self, settings: "GatewaySettings", serving: Serving, *, outbox: Outbox, tunnels: Tunnels, ticker: Ticker, metrics: Metrics
     ) -> None:
-        memory = Memory(max(settings.limits.body_memory_bytes, 8 * settings.limits.max_body_bytes))
+        size = max(settings.limits.body_memory_bytes, 8 * settings.limits.max_body_bytes)
+        memory = Memory(size, most_of_site(size // SHARES, size), is_site)
         self.worker = WorkerState(serving, memory=memory, outbox=outbox, tunnels=tunnels, ticker=ticker, metrics=metrics)
         self.tls = ServerTls(settings.listen.tls) if settings.listen.tls is not None else None
         self._connections: set[ClientConnection] = set()
-        self._per_address = Tally()
+        self._by_owner = Tally()
         self._refused: set[ClientConnection] = set()
         self._servers: list[asyncio.Server | PreambleListener] = []
         self._empty: asyncio.Event | None = None
@@ -78,12 +79,13 @@ class Plane(ConnectionTracker):
         )
 
     def _limit_connections(self, limits: "Limits") -> None:
-        """Set the limits as configured, or lower when there are fewer file descriptors; an address may then have at most an eighth."""
-        room, self._most_per_address = descriptors.connections(), limits.max_connections_per_address
+        """Set the limits as configured, or lower when there are fewer file descriptors; a network may then have at most an eighth."""
+        room, self._most_of_one = descriptors.connections(), limits.max_connections_per_address
         self._most = min(limits.max_connections, room)
         if room < limits.max_connections:
-            self._most_per_address = min(self._most_per_address, max(SMALLEST_SHARE, room // 8))
+            self._most_of_one = min(self._most_of_one, max(SMALLEST_SHARE, room // 8))
             _log.warning("few_file_descriptors", connections=room, configured=limits.max_connections)
+        self._most_of_site = most_of_site(self._most_of_one, self._most)
 
     # -- serving
 
@@ -161,18 +163,21 @@ class Plane(ConnectionTracker):
         """How long a PROXY header and a client's TLS handshake may take together."""
         return self.worker.serving.header_timeout_ms / 1000
 
-    def has_room(self, peer: str, of_peer: int, in_all: int) -> bool:
+    def has_room(self, peer: str, opening: Tally) -> bool:
         """Whether one more preamble may begin. Those in progress count as connections; a few in excess are refused only afterwards."""
-        if len(self._connections) + in_all >= self._most + MAX_EXCESS_REFUSED:
-            reason = "in all"
-        elif self._per_address.of(customer_network(peer)) + of_peer >= self._most_per_address + MAX_EXCESS_REFUSED and not self._is_shared(
-            peer
-        ):
-            reason = "from your address"
-        else:
-            return True
-        self.worker.metrics.connections_refused[reason] += 1
-        return False
+        reason = self._excess(peer, opening, MAX_EXCESS_REFUSED)
+        if reason:
+            self.worker.metrics.connections_refused[reason] += 1
+        return not reason
+
+    def _excess(self, peer: str, opening: Tally, more: int = 0) -> str:
+        """The limit that one more connection of this peer would exceed by more than ``more``, or ``""``."""
+        if len(self._connections) + opening.total >= self._most + more:
+            return "in all"
+        whose, counts = owners(peer), self._by_owner
+        if counts.room(whose, self._most_of_one, self._most_of_site, opening) + more > 0 or self._is_shared(peer):
+            return ""
+        return "from your address" if counts.room(whose[-1:], self._most_of_one, 0, opening) + more <= 0 else "from your network"
 
     def preamble_failed(self, reason: str) -> None:
         """Log a connection that was dropped because its PROXY header or TLS handshake was invalid."""
@@ -189,7 +194,7 @@ class Plane(ConnectionTracker):
         if scheduler.may_run():
             alone()
         else:
-            scheduler.schedule(f"{SHARED}{id(begin)}" if self._is_shared(peer) else customer_network(peer), alone)
+            scheduler.schedule((f"{SHARED}{id(begin)}",) if self._is_shared(peer) else owners(peer), alone)
 
     def _is_shared(self, peer: str) -> bool:
         """Whether this peer is a proxy or load balancer that many clients share."""
@@ -206,28 +211,23 @@ class Plane(ConnectionTracker):
     # -- called by connections
 
     def opened(self, connection: ClientConnection) -> str:
-        peer = customer_network(connection.peer)
         metrics = self.worker.metrics
         metrics.connections_accepted += 1
-        reason = ""
-        if len(self._connections) >= self._most:
-            reason = "in all"
-        elif self._per_address.of(peer) >= self._most_per_address and not self._is_shared(connection.peer):
-            reason = "from your address"
+        reason = self._excess(connection.peer, NONE)
         if reason:
             metrics.connections_refused[reason] += 1
             self._refused.add(connection)
             return reason if len(self._refused) <= MAX_EXCESS_REFUSED else "at once"
         metrics.connections += 1
         self._connections.add(connection)
-        self._per_address.add(peer)
+        self._by_owner.add(owners(connection.peer))
         if self.worker.draining:  # its preamble was in progress when draining began
             asyncio.get_running_loop().call_later(IDLE_GRACE_MS / 1000, _close_if_idle, connection)
         return ""
 
-    def owner(self, connection: ClientConnection) -> str:
+    def owners(self, connection: ClientConnection) -> Owners:
         peer = connection.peer
-        return f"{SHARED}{id(connection)}" if self._is_shared(peer) else customer_network(peer)
+        return (f"{SHARED}{id(connection)}",) if self._is_shared(peer) else owners(peer)
 
     def closed(self, connection: ClientConnection) -> None:
         if connection in self._refused:
@@ -235,7 +235,7 @@ class Plane(ConnectionTracker):
             return
         self.worker.metrics.connections -= 1
         self._connections.discard(connection)
-        self._per_address.remove(customer_network(connection.peer))
+        self._by_owner.remove(owners(connection.peer))
         if self._empty is not None and not self._connections:
             self._empty.set()
 

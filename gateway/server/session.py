@@ -209,7 +209,7 @@ class Session(Tunnel):
             if self._authenticated:
                 asyncio.get_running_loop().call_soon(self._again)
             else:
-                scheduler.schedule(self.place.address if self.place is not None else "", self._again)
+                scheduler.schedule(self.place.owners if self.place is not None else ("",), self._again)
 
     def _receive(self, event: Event) -> None:
         if event.opcode == TEXT:
@@ -359,7 +359,7 @@ class Session(Tunnel):
         asked = f"{route.pattern} {message.names[0]}" if message is not None and message.names else route.pattern
         self._worker.refused(serving, refusal, self._client.replace(request_id=request_id), asked[:200], None)
         self._send(serving.gate.render_message(refusal, route, message, request_id))
-        if not serving.gate.count_refused_message(refusal, self._client):
+        if not serving.gate.count_refused_message(refusal, self._client, with_key=bool(self.key_ids)):
             self.close(POLICY_VIOLATION, "too many refused messages from your address", now_ms=self._worker.ticker.now_ms)
 
     def _defect(self, error: BaseException, message: Message | None, request_id: str) -> None:

@@ -16,8 +16,9 @@ from yarl import URL
 from admin import service as admin_service
 from admin.config import AdminLimits, AdminSettings
 from admin.service import serving
-from gateway.net.addresses import Network
+from gateway.net.addresses import Network, owners
 from gateway.net.connections import ConnectionLimit
+from gateway.net.tally import Tally
 from tests.support.admin import INTERNAL_TOKEN, Service, running_service, settings_for
 from tests.support.certificates import client_hello, self_signed
 from tests.support.issuer import Issuer
@@ -68,10 +69,30 @@ def test_a_trusted_proxy_is_bound_by_the_total_alone():
 def test_those_being_opened_count_with_those_that_are_open():
     connection_limit = Counted((IPv4Network("10.0.0.0/8"),), max_connections_per_address=3, max_connections=5)
     assert connection_limit.enter("8.8.8.8")
-    assert [connection_limit.has_room("8.8.8.8", beginning, beginning) for beginning in range(4)] == [True, True, False, False]
-    assert [connection_limit.has_room("8.8.4.4", 0, beginning) for beginning in (3, 4)] == [True, False]
-    assert [connection_limit.has_room("10.0.0.1", beginning, beginning) for beginning in (3, 4)] == [True, False]
+    assert [connection_limit.has_room("8.8.8.8", opening("8.8.8.8", number)) for number in range(4)] == [True, True, False, False]
+    assert [connection_limit.has_room("8.8.4.4", opening("8.8.8.8", number)) for number in (3, 4)] == [True, False]
+    assert [connection_limit.has_room("10.0.0.1", opening("10.0.0.1", number)) for number in (3, 4)] == [True, False]
     assert connection_limit.refused == 4
+
+
+def test_those_being_opened_count_for_their_site_too():
+    connection_limit = Counted(max_connections_per_address=2, max_connections=20)
+    assert connection_limit.enter("2001:db8:1::1")
+    others = Tally()
+    for network in range(1, 4):
+        others.add(owners(f"2001:db8:1:{network}::1"))
+    assert connection_limit.has_room("2001:db8:1:9::1", others)
+    others.add(owners("2001:db8:1:4::1"))
+    assert not connection_limit.has_room("2001:db8:1:9::1", others)
+    assert connection_limit.has_room("2001:db8:2::1", others)
+
+
+def opening(peer: str, number: int) -> Tally:
+    """So many that are being opened."""
+    tally = Tally()
+    for _ in range(number):
+        tally.add(owners(peer))
+    return tally
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from deploy.signing import DIALECTS, SigningKey, sign
 from gateway.admission.gate import Gate
 from gateway.forward.tunnel import Tunnels
+from gateway.net.tally import Owners
 from gateway.runtime import clock
 from gateway.runtime.outbox import Outbox
 from gateway.runtime.ticker import Ticker
@@ -106,7 +107,7 @@ class NoQueue(FairScheduler):
 
     def measure(self) -> None: ...
 
-    def schedule(self, owner: str, item: Callable[[], None]) -> None:
+    def schedule(self, owners: Owners, item: Callable[[], None]) -> None:
         item()
 
 

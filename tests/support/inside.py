@@ -39,7 +39,7 @@ from tests.support.plane import Served
 
 _TABLES = {
     Limiter: "_tats", Hints: "_by_key", KeyLimiter: "_shares", ReplayGuard: "_replayed", IdentityLines: "_cache", Tunnels: "_by_key",
-    FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "direct", Plane: "_per_address", Recent: "_counts",
+    FairQueue: "_held", Memory: "_held", UsageCounts: "_entries", ClientIpRule: "direct", Plane: "_by_owner", Recent: "_counts",
     TokenVerifier: "_userinfo_cache", Shape: "_sizes",
 }  # fmt: skip
 
@@ -85,7 +85,7 @@ def unrecorded(guard: ReplayGuard) -> object:
 
 def places(tunnels: Tunnels) -> int:
     """How many tunnels there is room kept for, opened or not."""
-    return tunnels._places
+    return tunnels._by_owner.total
 
 
 # -- the feed of changes, read when a test says so
@@ -159,11 +159,11 @@ def connections(served: Served) -> list[ClientConnection]:
 
 
 def preambles(served: Served) -> dict[str, int]:
-    """Preambles in progress, by network."""
+    """Preambles in progress, by owner."""
     (listener,) = served.plane._servers
     assert isinstance(listener, PreambleListener)
-    assert listener._by_network.total == sum(listener._by_network.counts.values()) == sum(not task.done() for task in listener._pending)
-    return dict(listener._by_network.counts)
+    assert listener._opening.total == sum(not task.done() for task in listener._pending)
+    return dict(listener._opening.counts)
 
 
 def listening(served: Served) -> tuple[PreambleListener, socket.socket]:

@@ -74,9 +74,9 @@ class ScriptedGate:
             raise NoRoute("no such route")
         return route
 
-    def client(self, request: Request) -> str:
+    def client(self, request: Request) -> tuple[str, ...]:
         lines = request.field_lines(b"x-forwarded-for")
-        return lines[0].decode() if lines else request.peer
+        return (lines[0].decode() if lines else request.peer,)
 
     def begin(self, request: Request, route: Any) -> tuple[str, ...]:
         self.begun.append(request)

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import asyncpg
@@ -15,11 +16,11 @@ from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, SECP256R1, Ellip
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from admin.api.reports import _MAX_LARGE
+from admin.api.reports import _MAX_LARGE, SecretReports
 from gateway.keys import reseal
 from gateway.keys.vault import Vault, new_entry
 from gateway.runtime import clock
-from gateway.runtime.tasks import spawn
+from gateway.runtime.tasks import cancel, spawn
 from tests.support.admin import Customer, Reply, Service, running_service, settings_for
 from tests.support.issuer import Issuer
 from tests.support.stack import Database, sql
@@ -195,6 +196,30 @@ async def test_large_reports_of_many_addresses_are_read_a_few_at_a_time_and_a_sm
     assert b"HTTP/1.1 403 " in await late, "in its turn"
     for writer in opened:
         writer.close()
+
+
+async def test_the_networks_of_one_ipv6_site_do_not_have_all_large_reports_that_are_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading: list[str] = []
+
+    async def never(request: Any, **_limits: object) -> bytes:
+        reading.append(request.address)
+        await asyncio.Event().wait()
+        return b""
+
+    monkeypatch.setattr("admin.api.reports.read_body", never)
+    unused: Any = None
+    handler = SecretReports(unused, unused, client_ip=lambda request: request.address, timeout_s=1)  # type: ignore[attr-defined]  # of a request of its own
+
+    def report_from(address: str, size: int) -> asyncio.Task[Any]:
+        request: Any = SimpleNamespace(address=address, content_length=size)
+        return spawn(handler.handle(request), name="a report")
+
+    tasks = [report_from(f"2001:db8:1:{network:x}::1", 100_000) for network in range(40)]
+    tasks += [report_from("2001:db8:1:ffff::1", 2), report_from("2001:db8:2::1", 100_000), report_from("192.0.2.1", 100_000)]
+    await asyncio.sleep(0.05)
+    assert len(reading) == 8 + 3
+    assert {"2001:db8:1:ffff::1", "2001:db8:2::1", "192.0.2.1"} < set(reading)
+    await cancel(*tasks)
 
 
 @pytest.mark.parametrize(

@@ -104,3 +104,10 @@ def test_the_owner_of_a_key_is_always_told_everything():
     scene = Scene(dialect="mobee", record=a_record(frozen=True))
     for _ in range(PER_ADDRESS + 1):
         assert told(scene)["detail"] != EXPLAINED_LATER
+
+
+def test_the_networks_of_a_site_have_a_quarter_of_all():
+    explanations = Explanations()
+    assert sum(explanations.take(f"2001:db8:1:{number:x}::1", 1_000) for number in range(2 * IN_ALL)) == IN_ALL // 4
+    assert explanations.take("2001:db8:2::1", 1_000)
+    assert explanations.take("2001:db8:1:ffff::1", 2_000)

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 from ipaddress import ip_address
 from itertools import combinations
+from typing import Any
 from unittest.mock import AsyncMock, Mock
 
 import pytest
@@ -18,6 +19,7 @@ from gateway.errors import InternalError, InvalidCredentials, KeyStoreUnavailabl
 from gateway.http1.body import UNVERIFIED
 from gateway.keys.cache import ABSENT
 from gateway.keys.record import Scope
+from gateway.net.addresses import is_site
 from gateway.runtime.moments import rfc3339
 from tests.support.keys import NOW_MS, a_record
 from tests.support.scene import HERE, LIMIT, Scene, behind_a_proxy
@@ -608,6 +610,61 @@ def test_whoever_verifies_passes_whatever_others_behind_the_same_address_send(di
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
+def test_whoever_verifies_passes_whatever_other_networks_of_its_site_send(dialect):
+    scene = failing_site(Scene(dialect=dialect, peer="2001:db8:1:ffff::7"))
+    assert scene.admit()
+    scene.forge = True
+    assert scene.refused().code == "invalid_credentials", "it has not failed too often itself"
+    scene.forge = False
+    assert scene.admit()
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_the_keys_of_a_site_that_is_held_back_are_looked_up_at_its_own_rate(dialect):
+    scene = failing_site(Scene(dialect=dialect, peer="2001:db8:1:ffff::7"))
+    known = scene.lookup.peek
+    scene.lookup.peek = lambda _key_id, _now_ms: None
+    outcomes = []
+    for network in range(200):
+        scene.peer = f"2001:db8:1:{0xF000 + network:x}::1"
+        try:
+            scene.admit()
+        except KeyNeeded:
+            outcomes.append("looked up")
+        except Refusal as refusal:
+            outcomes.append(refusal.code)
+    assert outcomes == ["looked up"] * 50 + ["rate_limited"] * 150
+    scene.peer = "2001:db8:2::1"
+    with pytest.raises(KeyNeeded):
+        scene.admit()
+    scene.lookup.peek, scene.peer = known, "2001:db8:1:ffff::7"
+    assert scene.admit()
+
+
+def test_a_session_with_a_key_is_not_ended_for_what_others_of_its_site_have_had_refused(monkeypatch):
+    monkeypatch.setattr("gateway.admission.gate.REFUSED_MESSAGES", Rate(3, 60_000))
+    scene, refusal = Scene(), MalformedRequest("not a message")
+    scene.build()
+
+    def may_go_on(network: int, *, with_key: bool = False) -> bool:
+        client = scene.request().replace(peer=f"2001:db8:1:{network:x}::1")
+        return scene.gate.count_refused_message(refusal, client, with_key=with_key)
+
+    assert [may_go_on(network) for network in range(31)] == [True] * 30 + [False]
+    assert [may_go_on(100, with_key=True) for _ in range(4)] == [True] * 3 + [False]
+    assert not may_go_on(101)
+
+
+def failing_site(scene):
+    """A site whose failures are used up, by networks that have some left."""
+    scene.limits["per_ip_failures"] = "2/minute"
+    scene.build()
+    for network in range(20):
+        scene.gate.services.failures.failed(f"2001:db8:1:{network:x}::1", Rate(2, 60_000), scene.now_ms)
+    return scene
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
 def test_of_an_address_that_is_held_back_few_keys_are_looked_up_and_the_known_ones_still_pass(dialect):
     scene = throttled(Scene(dialect=dialect))
     known = scene.lookup.peek
@@ -713,7 +770,18 @@ def test_a_head_says_whose_the_content_is(dialect):
     scene = Scene(dialect=dialect, method="POST", target="/trade", body=b"a=1&b=2")
     assert begun(scene) == (HERE, f"account {scene.record.account_id}")
     assert scene.limiter.charged == []
-    assert begun(Scene(method="POST", target="/trade", body=b"x", peer="2001:db8:1:2::7"))[0] == "2001:db8:1:2::/64"
+    assert begun(Scene(method="POST", target="/trade", body=b"x", peer="2001:db8:1:2::7"))[1] == "2001:db8:1:2::/64"
+
+
+def test_content_of_a_site_is_that_of_its_customers_with_keys_or_of_all_others():
+    def owners(**of: Any) -> tuple[str, ...]:
+        return begun(Scene(peer="2001:db8:1:2::7", **{"method": "POST", "target": "/trade", "body": b"x", **of}))
+
+    with_key, unknown, public = owners(), owners(unknown=True), owners(method="GET", target="/public")
+    assert public == ("2001:db8:1::/48", "2001:db8:1:2::/64")
+    assert unknown == (*public, UNVERIFIED)
+    assert with_key[0] not in unknown
+    assert is_site(with_key[0])
 
 
 @pytest.mark.parametrize(

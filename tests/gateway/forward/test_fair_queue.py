@@ -1,20 +1,23 @@
 """Shares of a server's connections, and the order of the queue."""
 
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.forward.fair_queue import SMALLEST_SHARE, FairQueue
+from gateway.net.addresses import owners, owners_with_key
 from tests.support.inside import remembered
 
 
 class Asking:
     """The part of a call that the queue uses."""
 
-    def __init__(self, client: str, waiting_until_ms: int = 0) -> None:
+    def __init__(self, client: str, waiting_until_ms: int = 0, *, authenticated: bool = False) -> None:
         self.client, self.waiting_until_ms, self.held = client, waiting_until_ms, False
+        self.receiver = SimpleNamespace(authenticated=authenticated)
 
 
 def waiting(queue: FairQueue, *clients: str) -> list[Asking]:
@@ -37,7 +40,56 @@ def test_addresses_of_one_ipv6_network_are_one_client():
     queue = FairQueue(8)
     assert all(queue.take(Asking(f"2001:db8::{number}")) for number in range(1, 1 + SMALLEST_SHARE))
     assert not queue.take(Asking("2001:db8::ffff"))
-    assert queue.take(Asking("2001:db8:0:1::1"))
+    assert queue.take(Asking("2001:db8:1::1"))
+
+
+def test_the_networks_of_a_site_hold_a_quarter_and_those_of_its_customers_with_keys_another():
+    queue = FairQueue(160)
+    for authenticated in (False, True):
+        calls = [Asking(f"2001:db8:1:{number:x}::1", authenticated=authenticated) for number in range(50)]
+        assert [queue.take(call) for call in calls] == [True] * 40 + [False] * 10
+        queue.release(calls[0])
+        assert queue.take(calls[49])
+    assert queue.take(Asking("2001:db8:2::1"))
+    assert queue.take(Asking("192.0.2.1"))
+
+
+def test_a_network_holds_its_share_with_keys_and_without_together():
+    queue = FairQueue(160)
+    held = [queue.take(Asking("2001:db8::1", authenticated=number % 2 == 0)) for number in range(22)]
+    assert held == [True] * 20 + [False] * 2
+
+
+def test_sites_take_turns_and_at_these_their_networks():
+    queue = FairQueue(100)
+    calls = waiting(queue, "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:2::1", "a", "a", "2001:db8:2::1")
+    assert [queue.next() for _ in range(7)] == [calls[0], calls[3], calls[5], calls[2], calls[4], calls[1], None]
+    assert queue.count == 0
+
+
+def test_who_waits_in_a_site_that_holds_its_share_is_passed_over_until_it_leaves():
+    queue = FairQueue(160)
+    held = [Asking(f"2001:db8:1:{number:x}::1") for number in range(40)]
+    assert all(map(queue.take, held))
+    of_site, other = waiting(queue, "2001:db8:1:ffff::1", "a")
+    assert [queue.next(), queue.next()] == [other, None]
+    queue.release(held[7])
+    assert queue.next() is of_site
+
+
+def test_a_site_whose_networks_each_wait_for_little_gives_way_to_others_and_within_it_the_most_greedy_one():
+    queue = FairQueue(4)
+    calls: list[Any] = waiting(queue, *(f"2001:db8:1:{number}::1" for number in range(4)))
+    newcomer = Asking("a")
+    assert queue.enqueue(newcomer) in calls
+    another = Asking("2001:db8:1:ffff::1")
+    assert queue.enqueue(another) is another
+    with_key = Asking("2001:db8:1:ffff::1", authenticated=True)
+    assert queue.enqueue(with_key) in calls, "it does not wait behind those without keys"
+    queue = FairQueue(4)
+    calls = waiting(queue, "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:2::1")
+    assert queue.enqueue(another) is calls[2]
+    assert queue.enqueue(Asking("2001:db8:1:3::1")) is not None
 
 
 def test_clients_take_turns_and_not_requests():
@@ -86,12 +138,13 @@ def test_who_has_waited_too_long_waits_no_more():
     assert (queue.count, queue.next()) == (1, late)
 
 
-@given(st.lists(st.tuples(st.sampled_from(["take", "enqueue", "next", "release", "remove"]), st.integers(0, 5)), max_size=200))
+@given(st.lists(st.tuples(st.sampled_from(["take", "enqueue", "next", "release", "remove"]), st.integers(0, 9)), max_size=200))
 def test_whatever_happens_the_counts_are_those_of_the_calls(steps):
     queue: Any = FairQueue(20)
     held, queued = [], []
     for step, number in steps:
-        call = Asking(f"192.0.2.{number}")
+        address = f"192.0.2.{number}" if number < 4 else f"2001:db8:1:{number % 3}::1"
+        call = Asking(address, authenticated=number > 6)
         if step == "take" and queue.take(call):
             held.append(call)
         elif step == "enqueue":
@@ -105,7 +158,7 @@ def test_whatever_happens_the_counts_are_those_of_the_calls(steps):
         elif step == "remove" and queued:
             queue.remove(queued.pop(number % len(queued)))
         assert queue.count == len(queued) <= 20
-        counts = Counter(call.client for call in held)
+        counts = Counter(owner for call in held for owner in (owners_with_key if call.receiver.authenticated else owners)(call.client))
         assert remembered(queue) == counts
         assert max(counts.values(), default=0) <= SMALLEST_SHARE
         assert all(call.held for call in held)

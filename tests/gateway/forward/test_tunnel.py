@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from gateway.config.settings import Limits
-from gateway.errors import ScopeNotGranted, StoreUnavailable
+from gateway.errors import Overloaded, ScopeNotGranted, StoreUnavailable
 from gateway.forward import tunnel
 from gateway.forward.tunnel import Tunnel, Tunnels
 from gateway.runtime import clock
@@ -453,6 +453,28 @@ async def test_another_address_has_tunnels_of_its_own() -> None:
     async with recording_upstream(switch_or_answer) as upstream, serving(upstream, limits={"max_tunnels_per_address": 1}) as served:
         await opened(served)
         await opened(served, local_addr=("127.0.0.2", 0))
+
+
+def test_the_networks_of_a_site_have_tunnels_that_others_are_left_some_and_those_with_keys_theirs() -> None:
+    async def never(_key_id: str) -> bool:
+        return True
+
+    tunnels, limits = Tunnels(never, Metrics()), Limits(max_tunnels=40, max_tunnels_per_address=3)
+    places = [tunnels.place(limits, f"2001:db8:1:{number:x}::1", "") for number in range(10)]
+    with pytest.raises(Overloaded, match="10 WebSocket connections are already open from your network, 2001:db8:1::/48") as full:
+        tunnels.place(limits, "2001:db8:1:ffff::1", "")
+    assert full.value.resource == "tunnels_address"
+    with_keys = [tunnels.place(limits, f"2001:db8:1:{number:x}::1", f"key {number}") for number in range(10)]
+    with pytest.raises(Overloaded, match="from your network"):
+        tunnels.place(limits, "2001:db8:1:ffff::1", "key")
+    others = [tunnels.place(limits, address, "") for address in ("192.0.2.1", "2001:db8:2::1")]
+    places.pop().release()
+    places.append(tunnels.place(limits, "2001:db8:1::1", ""))
+    with pytest.raises(Overloaded, match="3 WebSocket connections are already open from your IP address"):
+        tunnels.place(limits, "2001:db8:1::1", "another key")
+    for place in (*places, *with_keys, *others):
+        place.release()
+    assert inside.places(tunnels) == 0
 
 
 @pytest.mark.parametrize("answer", [b"HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n", b""])

@@ -58,6 +58,18 @@ def test_each_owner_of_content_has_a_share_of_the_memory() -> None:
     assert (memory.left, remembered(memory)) == (80, {})  # nobody who holds nothing is remembered
 
 
+def test_a_site_has_what_it_is_told_to() -> None:
+    memory = Memory(80, 20, lambda owner: owner == "site")
+    memory.take(10, ("site", "a"))
+    memory.take(10, ("site", "b"))
+    with pytest.raises(Overloaded, match="from this client"):
+        memory.take(1, ("site", "c"))
+    memory.take(10, ("c",))
+    memory.give(10, ("site", "a"))
+    memory.take(1, ("site", "b2"))
+    assert remembered(memory) == {"site": 11, "b": 10, "c": 10, "b2": 1}
+
+
 def test_all_that_nobody_answers_for_has_half_of_it() -> None:
     memory = Memory(80)
     memory.take(40, (UNVERIFIED,))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.net.addresses import NetworkList, canonical, customer_network, site_network
+from gateway.net.addresses import NetworkList, canonical, customer_network, is_site, most_of_site, owners, owners_with_key
 
 
 @pytest.mark.parametrize(
@@ -67,11 +67,28 @@ def test_a_list_is_true_when_there_is_anything_in_it():
 
 
 @pytest.mark.parametrize(
-    ("address", "network"),
+    ("address", "whose"),
     [
-        ("192.0.2.1", "192.0.2.1"), ("::ffff:192.0.2.1", "192.0.2.1"), ("2001:db8:1:2:3::4", "2001:db8:1::/48"),
-        ("2001:db8:1:ffff::", "2001:db8:1::/48"), ("", ""), ("unknown", "unknown"),
+        ("192.0.2.1", ("192.0.2.1",)), ("::ffff:192.0.2.1", ("192.0.2.1",)), ("", ("",)), ("unknown", ("unknown",)),
+        ("2001:db8:1:2:3::4", ("2001:db8:1::/48", "2001:db8:1:2::/64")), ("2001:DB8:1:ffff::", ("2001:db8:1::/48", "2001:db8:1:ffff::/64")),
+        ("2001:db8:1:2::/64", ("2001:db8:1:2::/64",)), ("2001:db8:1::/48", ("2001:db8:1::/48",)),
     ],
 )  # fmt: skip
-def test_a_site_has_all_networks_of_a_48(address, network):
-    assert site_network(address) == network
+def test_what_an_ipv6_client_uses_is_its_networks_and_its_sites(address, whose):
+    assert owners(address) == whose
+    assert [is_site(owner) for owner in whose] == [owner.endswith("/48") for owner in whose]
+
+
+def test_customers_of_a_site_that_have_keys_are_apart_from_those_without():
+    with_key, without = owners_with_key("2001:db8:1:2::1"), owners("2001:db8:1:2::1")
+    assert with_key[-1] == without[-1]
+    assert with_key[0] != without[0]
+    assert [is_site(owner) for owner in with_key] == [True, False]
+    assert owners_with_key("192.0.2.1") == ("192.0.2.1",)
+
+
+@pytest.mark.parametrize(
+    ("of_one", "in_all", "of_site"), [(1_000, 10_000, 2_500), (100, 10_000, 1_000), (200, 4_000, 1_000), (8, 8, 8), (60, None, 600)]
+)
+def test_a_site_may_have_ten_times_as_much_but_no_more_than_a_quarter_of_all(of_one, in_all, of_site):
+    assert most_of_site(of_one, in_all) == of_site

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from gateway.net import descriptors
+from gateway.net.tally import Tally
 from gateway.server.plane import MAX_EXCESS_REFUSED
 from tests.support.plane import serving
 from tests.support.wire import recording_upstream
@@ -32,8 +33,12 @@ def test_a_process_takes_as_many_descriptors_as_it_is_allowed():
 async def test_with_few_descriptors_one_address_does_not_have_all_connections(monkeypatch):
     monkeypatch.setattr(descriptors, "connections", lambda: 16)
     async with recording_upstream() as upstream, serving(upstream) as served:
-        assert served.plane.has_room("127.0.0.1", 0, 15 + MAX_EXCESS_REFUSED)
-        assert not served.plane.has_room("127.0.0.1", 0, 16 + MAX_EXCESS_REFUSED), "nor do those whose PROXY header is awaited"
+        opening = Tally()
+        for number in range(15 + MAX_EXCESS_REFUSED):
+            opening.add((f"n{number}",))
+        assert served.plane.has_room("127.0.0.1", opening)
+        opening.add(("n",))
+        assert not served.plane.has_room("127.0.0.1", opening), "nor do those whose PROXY header is awaited"
         assert served.metrics.connections_refused.pop("in all") == 1
         for _ in range(8):
             assert (await (await served.client()).ask(GET)).status == 200

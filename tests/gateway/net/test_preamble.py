@@ -16,6 +16,7 @@ import pytest
 from gateway.config.settings import Tls
 from gateway.net import preamble
 from gateway.net.preamble import PreambleListener, whole_hello
+from gateway.net.tally import Tally
 from gateway.net.tls import server_context
 from gateway.runtime.tasks import spawn
 from gateway.server import plane
@@ -216,8 +217,8 @@ class Hall:
     def preamble_seconds(self) -> float:
         return 60.0
 
-    def has_room(self, _peer: str, _of_peer: int, in_all: int) -> bool:
-        spawn(self._note(in_all + 1), name="tell of one who came")
+    def has_room(self, _peer: str, opening: Tally) -> bool:
+        spawn(self._note(opening.total + 1), name="tell of one who came")
         return True
 
     def preamble_failed(self, _reason: str) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from gateway.net.addresses import owners
+from gateway.net.tally import Owners
 from gateway.runtime import clock
 from gateway.server import fair_scheduler as module
 from gateway.server.connection import SLICE
@@ -48,7 +50,7 @@ class Turns:
             self.done.append(name)
             self._time.passes(takes_ns)
 
-        self._scheduler.schedule(owner, item)
+        self._scheduler.schedule(owners(owner), item)
 
     async def turn(self) -> list[str]:
         """What the next turn does."""
@@ -95,6 +97,19 @@ async def test_addresses_take_turns_whoever_has_more_to_ask(time):
     turns.wait("other", "other 0")
     assert await turns.turn() == ["greedy 0", "other 0", "greedy 1", "greedy 2", "greedy 3"]
     assert scheduler.deferred == 5
+
+
+async def test_networks_of_a_site_take_turns_at_its_turns(time):
+    scheduler = FairScheduler()
+    turns = Turns(time, scheduler)
+    for network in range(3):
+        for number in range(2):
+            turns.wait(f"2001:db8:1:{network}::1", f"{network} {number}")
+    for address in ("192.0.2.1", "2001:db8:2::1"):
+        turns.wait(address, address)
+    assert await turns.turn() == ["0 0", "192.0.2.1", "2001:db8:2::1", "1 0", "2 0", "0 1", "1 1", "2 1"]
+    turns.wait("2001:db8:1::1", "again")
+    assert await turns.turn() == ["again"]
 
 
 async def test_who_comes_waits_behind_those_who_wait(time):
@@ -152,7 +167,7 @@ async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watc
     assert scheduler.may_run()
     scheduler.close_turn()
     assert not scheduler.may_run()
-    scheduler.schedule("a", start)
+    scheduler.schedule(("a",), start)
     turns.wait("b", "b")
     assert await turns.turn() == ["start"]
     assert await turns.turn() == ["b"]
@@ -165,7 +180,7 @@ async def test_what_fills_a_turn_is_alone_in_it_and_the_turns_behind_it_are_watc
 
 async def test_what_awaits_its_turn_is_charged_what_it_will_take_and_may_be_given_up(time):
     scheduler = FairScheduler()
-    first, second, third = (scheduler.wait_turn(owner, module.BUDGET_NS) for owner in ("a", "b", "c"))
+    first, second, third = (scheduler.wait_turn((owner,), module.BUDGET_NS) for owner in ("a", "b", "c"))
     second.cancel()
     for done in ([True, True, False], [True, True, False], [True, True, True]):
         await asyncio.sleep(0)
@@ -176,8 +191,8 @@ async def test_a_defect_in_one_item_does_not_stop_the_others(time):
     scheduler = FairScheduler()
     told: list[object] = []
     asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
-    scheduler.schedule("a", lambda: 1 / 0)
-    scheduler.schedule("b", lambda: told.append("b"))
+    scheduler.schedule(("a",), lambda: 1 / 0)
+    scheduler.schedule(("b",), lambda: told.append("b"))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert isinstance(told[0], ZeroDivisionError)
@@ -224,7 +239,7 @@ async def test_behind_a_proxy_clients_take_turns_over_however_many_connections_t
         connections = [await served.client() for _ in range(20)]
         await served.until(lambda: served.metrics.connections == 20)
         scheduler = served.plane.worker.scheduler
-        scheduler.schedule("another", lambda: None)
+        scheduler.schedule(("another",), lambda: None)
         for number, connection in enumerate(connections):
             os.write(connection.writer.get_extra_info("socket").fileno(), asked_by("203.0.113.7" if number == 19 else "203.0.113.66"))
         for connection in connections:
@@ -393,17 +408,17 @@ class Held(FairScheduler):
     def may_run(self, size: int = 0) -> bool:
         return False
 
-    def schedule(self, owner: str, item: Callable[[], None]) -> None:
+    def schedule(self, owners: Owners, item: Callable[[], None]) -> None:
         self.items.append(item)
 
 
 async def test_whose_last_request_was_admitted_with_a_key_waits_for_no_turn(monkeypatch):
-    waited: list[str] = []
+    waited: list[Owners] = []
     schedule = FairScheduler.schedule
 
-    def noted(scheduler: FairScheduler, owner: str, item: Callable[[], None]) -> None:
-        waited.append(owner)
-        schedule(scheduler, owner, item)
+    def noted(scheduler: FairScheduler, owners: Owners, item: Callable[[], None]) -> None:
+        waited.append(owners)
+        schedule(scheduler, owners, item)
 
     monkeypatch.setattr(FairScheduler, "may_run", lambda _self, _size=0: False)
     monkeypatch.setattr(FairScheduler, "schedule", noted)

@@ -10,8 +10,9 @@ from gateway.http1.body import Memory
 from gateway.server import fair_scheduler
 from gateway.server.fair_scheduler import BUDGET_NS, FairScheduler
 from gateway.server.input_buffer import FREE_BACKLOG, InputBuffer
+from tests.support.inside import remembered
 
-OWNER = "198.51.100.7"
+OWNER = ("198.51.100.7",)
 
 
 A_LOT = bytes(FREE_BACKLOG + 1)
@@ -168,3 +169,16 @@ def test_without_a_share_left_nothing_stays_charged(buffer, memory):
     assert memory.left == memory.size
     buffer.drop()
     assert memory.left == memory.size
+
+
+def test_who_has_proven_a_key_pays_for_itself_and_others_for_their_site_too(memory, transport):
+    buffer = InputBuffer(memory, FairScheduler())
+    buffer.open(cast("asyncio.Transport", transport), ("site", "network"))
+    buffer.data = A_LOT
+    for authenticated, payers in ((False, {"site", "network"}), (True, {"network"})):
+        buffer.authenticated = authenticated
+        assert buffer.charge()
+        assert remembered(memory) == dict.fromkeys(payers, len(A_LOT))
+    buffer.authenticated = False
+    buffer.drop()
+    assert remembered(memory) == {}

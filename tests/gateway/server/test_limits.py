@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from gateway.net.addresses import owners
+from gateway.net.tally import Tally
 from gateway.runtime.tasks import spawn
 from gateway.server.connection import ClientConnection
+from gateway.server.plane import MAX_EXCESS_REFUSED
 from gateway.server.states import ENDING
 from tests.support import inside
 from tests.support.certificates import self_signed
@@ -421,6 +424,31 @@ async def test_addresses_of_one_ipv6_customer_are_counted_as_one() -> None:
         assert [come(f"2001:db8:1:2::{host:x}") for host in range(3)] == ["", "", "from your address"]
         assert [come("2001:db8:1:3::1"), come("::ffff:192.0.2.1"), come("192.0.2.1")] == ["", "", ""]
         assert come("192.0.2.1") == "from your address"
+
+
+async def test_the_networks_of_an_ipv6_site_have_a_quarter_of_all_connections() -> None:
+    async with serving(limits={"max_connections_per_address": 2, "max_connections": 20}) as served:
+        plane = served.plane
+        open_: list[ClientConnection] = []
+
+        def come(peer: str) -> str:
+            connection = ClientConnection(plane.worker, plane, peer=peer)
+            connection.transport = Wire()  # type: ignore[assignment]
+            open_.append(connection)
+            return plane.opened(connection)
+
+        assert [come(f"2001:db8:1:{network:x}::1") for network in range(7)] == [""] * 5 + ["from your network"] * 2
+        assert [come("2001:db8:2::1"), come("192.0.2.1")] == ["", ""]
+        plane.closed(open_.pop(0))
+        assert [come("2001:db8:1:1::1"), come("2001:db8:1:1::1")] == ["", "from your address"]
+        opening = Tally()
+        for network in range(MAX_EXCESS_REFUSED):
+            assert plane.has_room("2001:db8:1:ffff::1", opening)
+            opening.add(owners(f"2001:db8:1:{network:x}::1"))
+        assert not plane.has_room("2001:db8:1:ffff::1", opening)
+        for connection in open_:
+            plane.closed(connection)
+        assert inside.remembered(plane) == {}
 
 
 async def test_a_trusted_proxy_speaks_for_many_and_is_not_limited_as_one() -> None:

@@ -14,6 +14,7 @@ from gateway.http1.body import Memory
 from gateway.http1.framing import Framing
 from gateway.http1.message import Request
 from gateway.http1.response import ResponseHead
+from gateway.net.tally import Owners
 from gateway.runtime.ticker import NEVER, Ticker
 from gateway.server import phases, states
 from gateway.server.client_lines import ClientLines
@@ -270,8 +271,8 @@ class Anybody(ConnectionTracker):
     def opened(self, connection: ClientConnection) -> str:
         return ""
 
-    def owner(self, connection: ClientConnection) -> str:
-        return connection.peer
+    def owners(self, connection: ClientConnection) -> Owners:
+        return (connection.peer,)
 
     def closed(self, connection: ClientConnection) -> None: ...
 
