@@ -75,13 +75,14 @@ class Call(Waiter):
             return
         self.server = server
         server.active += 1
-        connection = None if self._fresh else server.take(self._once or self.method not in IDEMPOTENT)
+        certain = self._once or self.method not in IDEMPOTENT
+        connection = None if self._fresh else server.take(certain)
         if connection is not None:
             if not self.send_on(connection):
                 server.unused(connection)
             return
         self._waited = True
-        if not server.open_for(self):
+        if not server.open_for(self, certain, self._fresh):
             self._leave_server(kind="overload")
             self.receiver.response_failed(
                 Overloaded("too many requests are queued for this service; try again", resource="upstream_connections")

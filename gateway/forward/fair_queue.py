@@ -1,7 +1,8 @@
 """Fair sharing of an upstream server's connections between clients. Pure: no I/O, the time is an argument.
 
 A client is an address (IPv6: a /64). One client's requests hold at most an eighth of the connections that were opened or queued for, those
-of an IPv6 /48 at most a quarter, and another quarter those of its customers with keys; idle connections are available to every client.
+of an IPv6 /48 at most a quarter, and another quarter those of its customers with keys; idle connections are available to every client as
+long as at most a quarter of all are open.
 Queued requests are served round-robin by IPv4 address or /48, and within it by /64; when the queue is full, a request of the one with the
 most queued requests is refused. Memory is bounded by the number of connections.
 """

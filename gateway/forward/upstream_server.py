@@ -59,6 +59,10 @@ class UpstreamServer(Owner):
         self._connections: set[UpstreamConnection] = set()
         self._tunnels: set[UpstreamConnection] = set()
         self._idle: dict[UpstreamConnection, None] = {}  # in the order they became idle; the last one is the warmest
+        self._free = self._idle
+        """Those that do not count against who uses them: none once a quarter of the connections are open. Otherwise a client could take one
+        after the other as others leave them, and keep them all.
+        """
         self._max_idle = settings.max_idle_connections
         self._keep_alive_ms = settings.keep_alive_ms
         self._opening = 0
@@ -68,11 +72,11 @@ class UpstreamServer(Owner):
     # -- called by calls
 
     def take(self, certain: bool) -> UpstreamConnection | None:
-        """Take an idle connection, if there is one.
+        """Take an idle connection, if there is one that does not count.
 
         :param certain: check whether the server has closed it, because the request must not be sent twice
         """
-        idle = self._idle
+        idle = self._free
         while idle:
             connection = idle.popitem()[0]
             if connection.transport.is_closing():
@@ -83,11 +87,27 @@ class UpstreamServer(Owner):
             return connection
         return None
 
-    def open_for(self, call: Waiter) -> bool:
-        """Open a connection for this call, or queue the call. ``False``: the queue is full."""
-        queue = self._queue
-        if self._has_room() and queue.take(call):
-            self._begin_opening(call)
+    def _take_counted(self, certain: bool) -> UpstreamConnection | None:
+        """:meth:`take` for a call whose client's share it counts against."""
+        self._free = self._idle
+        try:
+            return self.take(certain)
+        finally:
+            self._count()
+
+    def open_for(self, call: Waiter, certain: bool, fresh: bool) -> bool:
+        """Use an idle connection for this call or open one, within its client's share, or queue the call. ``False``: the queue is full.
+
+        :param certain: see :meth:`take`
+        :param fresh: do not use an idle one
+        """
+        queue, reuse = self._queue, bool(self._idle) and not fresh
+        if (reuse or self._has_room()) and queue.take(call):
+            connection = self._take_counted(certain) if reuse else None
+            if connection is None:
+                self._begin_opening(call)
+            elif not call.send_on(connection):
+                self.unused(connection)
             return True
         call.waiting_until_ms = self.ticker.now_ms + self.settings.response_timeout_ms
         refused = queue.enqueue(call)
@@ -135,7 +155,7 @@ class UpstreamServer(Owner):
             connection.close()
 
     def switched(self, connection: UpstreamConnection) -> None:
-        self._connections.discard(connection)
+        self._forget(connection)
         self._tunnels.add(connection)
         self._serve_next()
 
@@ -144,13 +164,20 @@ class UpstreamServer(Owner):
         if connection in self._tunnels:
             self._tunnels.discard(connection)
             return
-        self._connections.discard(connection)
+        self._forget(connection)
         self._idle.pop(connection, None)
         self._serve_next()
 
     def used_percent(self) -> int:
         """The percentage of its connections in use."""
         return 100 * (len(self._connections) + self._opening - len(self._idle)) // self.settings.max_connections
+
+    def _forget(self, connection: UpstreamConnection) -> None:
+        self._connections.discard(connection)
+        self._count()
+
+    def _count(self) -> None:
+        self._free = self._idle if len(self._connections) <= self.settings.max_connections // 4 else {}
 
     def _has_room(self) -> bool:
         return len(self._connections) + self._opening < self.settings.max_connections
@@ -166,7 +193,7 @@ class UpstreamServer(Owner):
         self._serving_next, queue = True, self._queue
         try:
             while queue.count and (self._idle or self._has_room()) and (call := queue.next()) is not None:
-                connection = self.take(certain=True)
+                connection = self._take_counted(certain=True)
                 if connection is None:  # the idle ones have just been closed, and will make room
                     self._begin_opening(call)
                 elif not call.send_on(connection):
@@ -231,6 +258,7 @@ class UpstreamServer(Owner):
             raise ConnectionError(f"no connection within {self.settings.connect_timeout_ms} ms") from None
         keep_alive(connection.transport.get_extra_info("socket"))
         self._connections.add(connection)
+        self._count()
         self.metrics.upstream_connections[self.upstream] += 1
         self.metrics.upstream_opened[self.upstream] += 1
         return connection

@@ -83,9 +83,12 @@ class FairScheduler:
         self.deferred += 1
         owner = owners[0]
         if len(owners) > 1:
-            _append(self._of_sites.setdefault(owner, {}), owners[-1], item)
+            self._of_sites.setdefault(owner, {}).setdefault(owners[1], deque()).append(item)
             item = partial(self._run_next_of, owner)
-        _append(self._waiting, owner, item)
+        items = self._waiting.get(owner)
+        if items is None:
+            items = self._waiting[owner] = deque()
+        items.append(item)
         if not self._measuring:
             self._begin_turns(clock.monotonic_ns())
 
@@ -151,31 +154,23 @@ class FairScheduler:
     def _run_waiting(self) -> None:
         waiting = self._waiting
         while waiting:
-            _take_next(waiting)()
+            owner = next(iter(waiting))
+            items = waiting.pop(owner)
+            item = items.popleft()
+            if items:
+                waiting[owner] = items  # after all others
+            item()
             if clock.monotonic_ns() >= self._until_ns:
                 break
 
     def _run_next_of(self, site: str) -> None:
         """Run the next item of a site, which need not be the one whose scheduling gave it this turn."""
-        waiting = self._of_sites[site]
-        item = _take_next(waiting)
-        if not waiting:
+        networks = self._of_sites[site]
+        network = next(iter(networks))
+        items = networks.pop(network)
+        item = items.popleft()
+        if items:
+            networks[network] = items  # after all others
+        elif not networks:
             del self._of_sites[site]
         item()
-
-
-def _append(waiting: dict[str, deque[Callable[[], None]]], owner: str, item: Callable[[], None]) -> None:
-    items = waiting.get(owner)
-    if items is None:
-        items = waiting[owner] = deque()
-    items.append(item)
-
-
-def _take_next(waiting: dict[str, deque[Callable[[], None]]]) -> Callable[[], None]:
-    """Remove the next owner's first item; the owner is then after all others."""
-    owner = next(iter(waiting))
-    items = waiting.pop(owner)
-    item = items.popleft()
-    if items:
-        waiting[owner] = items
-    return item

@@ -16,9 +16,10 @@ from deploy.signing import SigningKey
 from tests.abuse.attacks import ATTACKS, Scene, sent
 from tests.abuse.decisions import DECISION_ATTACKS
 from tests.abuse.proxied import PROXIED_ATTACKS
+from tests.abuse.sites import SITE_ATTACKS
 from tests.abuse.tunnels import TUNNEL_ATTACKS
 
-KNOWN = {attack.name: attack for attack in (*ATTACKS, *TUNNEL_ATTACKS, *PROXIED_ATTACKS, *DECISION_ATTACKS)}
+KNOWN = {attack.name: attack for attack in (*ATTACKS, *TUNNEL_ATTACKS, *PROXIED_ATTACKS, *DECISION_ATTACKS, *SITE_ATTACKS)}
 
 
 class Done(NamedTuple):

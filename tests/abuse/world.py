@@ -44,10 +44,14 @@ def behind_a_proxy(certificate: Path, key: Path) -> str:
     return f'{BEHIND_A_PROXY}[listen.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n'
 
 
-def settings(postgres: str, redis: str, upstream: str, more: str = "") -> str:
+def settings(postgres: str, redis: str, upstream: str, more: str = "", *, limits: str = LIMITS, of_upstreams: str = "") -> str:
     """The text of its configuration.
 
     :param more: further tables
+    :param of_upstreams: further lines of every upstream
     """
-    text = configuration(postgres=postgres, redis=redis, vault=VAULT, upstreams={"spot": upstream}, routes=ROUTES, more=LIMITS + more)
+    text = configuration(
+        postgres=postgres, redis=redis, vault=VAULT, upstreams={"spot": upstream}, of_upstreams=of_upstreams, routes=ROUTES,
+        more=limits + more,
+    )  # fmt: skip
     return text + WEBSOCKETS

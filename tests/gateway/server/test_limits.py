@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway.forward.fair_queue import SMALLEST_SHARE
 from gateway.net.addresses import owners
 from gateway.net.tally import Tally
 from gateway.runtime.tasks import spawn
@@ -515,6 +516,30 @@ async def test_a_connection_that_fails_when_its_client_has_gone_leaves_its_place
         fails.set()
         assert (await waiting.response()).status == 200
         assert inside.remembered(inside.fair_queue(served)) == {}
+
+
+async def test_nor_does_one_client_keep_the_connections_that_others_leave() -> None:
+    """One after the other: more than a quarter of all have been opened, and those that are idle are no longer everybody's."""
+    release = asyncio.Event()
+
+    async def script(side: UpstreamSide, request: Received) -> None:
+        if b"/slow" in request.line:
+            await release.wait()
+        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+
+    async with recording_upstream(script) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
+        (server,) = served.upstreams.pools["spot"].servers
+        greedy = [await served.client() for _ in range(14)]
+        honest = await served.client(local_addr=("127.0.0.2", 0))
+        for number, client in enumerate(greedy):
+            client.send(GET.replace(b"/read", b"/read/slow"))
+            await served.until(lambda number=number: server.active == number + 1)  # type: ignore[misc]
+            assert (await honest.ask(GET)).status == 200
+        assert sum(b"/slow" in request.line for request in upstream.requests) <= 16 // 4 + SMALLEST_SHARE
+        assert len(upstream.sides) < 16
+        release.set()
+        assert [(await client.response()).status for client in greedy] == [200] * 14
+        await served.until(lambda: inside.remembered(inside.fair_queue(served)) == {})
 
 
 async def test_one_client_leaves_upstream_connections_to_others_and_its_requests_are_served_in_the_end() -> None:

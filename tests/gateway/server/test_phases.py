@@ -82,8 +82,9 @@ class Upstream:
 
     def choose(self, _tried: object) -> Any:
         return SimpleNamespace(
-            active=0, take=lambda _certain: None, open_for=lambda _call: True, forget=lambda _call: None, release_share=lambda _call: None
-        )
+            active=0, take=lambda _certain: None, open_for=lambda _call, _certain, _fresh: True, forget=lambda _call: None,
+            release_share=lambda _call: None,
+        )  # fmt: skip
 
 
 async def _valid(_key_id: str) -> bool:
