@@ -135,13 +135,14 @@ class Limits(Section):
     """Limit of all keys of an account together, over all workers and machines."""
     per_ip_failures: RateField = Rate(60, 60_000)
     per_address: RateField = Rate(120_000, 60_000)
-    """Limit of public routes, in weight units, per address (IPv6: per /64) and worker."""
+    """Limit of public routes, in weight units, per address (IPv6: per /64, and ten times as much per /48) and worker."""
     max_body_bytes: int = Field(1_048_576, ge=0, le=1 << 30)
     max_message_bytes: int = Field(65_536, ge=128, le=1 << 24)
     """Maximum size of a message in a WebSocket session."""
     max_header_bytes: int = Field(16_384, ge=1_024, le=1 << 20)
     max_connections: int = Field(10_000, ge=1, le=1_000_000)
     max_connections_per_address: int = Field(1_000, ge=1, le=1_000_000)
+    """IPv6: per /64. What a /48 may have, here and below: :func:`gateway.net.addresses.most_of_site`."""
     max_tunnels: int = Field(10_000, ge=1, le=1_000_000)
     """WebSocket tunnels and sessions per worker; they do not count against an upstream's ``max_connections``."""
     max_tunnels_per_key: int = Field(20, ge=1, le=1_000_000)
@@ -186,7 +187,7 @@ class Upstream(Section):
     health: Health | None = None
     tls: UpstreamTls | None = None
     max_connections: int = Field(1_024, ge=1, le=100_000)
-    """Per server and worker; an address may use at most an eighth of the connections that are opened or waited for."""
+    """Per server and worker; an address may use at most an eighth, and idle ones beyond it while at most a quarter are open."""
     max_idle_connections: int = Field(256, ge=0, le=100_000)
     keep_alive_ms: Milliseconds = 60_000
     """How long an idle pooled connection is kept."""
