@@ -25,7 +25,7 @@ from gateway.keys.ids import is_key_id
 from gateway.keys.redis_client import translated
 from gateway.keys.shared import forget
 from gateway.keys.snapshot import BEGINNING, parse_snapshot
-from gateway.keys.trust import EVERY_KEY, FeedRead, KnownChanges, Now, Trust
+from gateway.keys.trust import EVERY_KEY, FeedRead, Now, Trust
 from gateway.runtime.tasks import StallTolerantTimeout, cancel, spawn, wait_at_most
 from gateway.telemetry.metrics import Metrics
 
@@ -77,15 +77,14 @@ async def read_feed(
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
-    since, mark, server = (BEGINNING.text, None, None) if before is None else (before.position.text, before.mark, before.server)
+    since, server = (BEGINNING.text, None) if before is None else (before.position.text, before.server)
     with postgres.translated():
         async with StallTolerantTimeout(seconds):
-            state, *rows = await connection.fetch(sql.READ_FEED, since, mark, server)
-    position = parse_snapshot(state["position"])
-    read = FeedRead(at, position, state["server"], position.xmax, state["mark"], state["mark_is_there"], None)
+            state, *rows = await connection.fetch(sql.READ_FEED, since, server)
+    position, floor = parse_snapshot(state["position"]), state["floor"]
     if sum(len(row["xids"]) for row in rows) > sql.MOST_CHANGES:
-        return read
-    return read._replace(floor=state["floor"], pages=[zip(row["key_ids"], row["xids"], strict=True) for row in rows])
+        return FeedRead(at, position, state["server"], position.xmax, None)
+    return FeedRead(at, position, state["server"], floor, [zip(row["key_ids"], row["xids"], strict=True) for row in rows])
 
 
 class InvalidationListener:
@@ -184,38 +183,30 @@ class InvalidationListener:
 
         Until then, memory and Redis are judged by the read before. Should a defect interrupt it, no change is known that memory lacks.
         """
-        trust, cache, before = self._trust, self._memory.cache, self._trust.read
-        cache.number = number = cache.number + 1
-        read = await read_feed(connection, before, self._memory.now(), seconds=seconds)
-        self._memory.postgres.answered()  # a server that has started is asked at once for the keys that its changes invalidate
-        is_same_server = trust.is_current_server(read.server)
-        changes, told = trust.changes if is_same_server else KnownChanges(read.floor), []
+        trust, memory = self._trust, self._memory
+        read = await read_feed(connection, trust.read, memory.now(), seconds=seconds)
+        memory.postgres.answered()  # a server that has started is asked at once for the keys that its changes invalidate
+        gap = trust.expect(read)
+        if gap is not None:
+            _log.warning("key_feed_gap", reason=gap)
+            memory.invalidate_all(gap_ms=read.at.ms)
         if read.pages is None:
             self._invalidate(EVERY_KEY)
         for page in read.pages or ():
-            for key_id, xid in changes.add(page, read):
-                self._invalidate(key_id, xid)
-                if not is_same_server:
-                    trust.announce(key_id, read.at.ms - 1)
-                told.append(key_id)
+            for key_id in trust.changes.add(page):
+                self._invalidate(key_id)
+                self._metrics.feed_changes += 1
             await asyncio.sleep(0)
-        gap = trust.gap(read, changes)
-        if gap is not None:
-            _log.warning("key_feed_gap", reason=gap)
-            self._memory.invalidate_all(gap_ms=read.at.ms)
-        cache.confirm(number, is_another_server=not is_same_server)
-        trust.accept(read, changes, has_gap=gap is not None)
+        trust.accept(read)
         if gap is not None or read.at.ms >= self._tell_all_ms:
-            self._tell_all_ms = cache.doubt_ends_ms if read.at.ms < cache.doubt_ends_ms else NEVER_MS
+            doubt_ends_ms = memory.cache.doubt_ends_ms
+            self._tell_all_ms = doubt_ends_ms if read.at.ms < doubt_ends_ms else NEVER_MS
             self._notify(None)
-        if told and before is not None:  # only after all of them are invalid: each command may yield the processor on a busy machine
-            self._memory.changed.add(told)
         self._metrics.feed_reads += 1
-        self._metrics.feed_changes += len(told)
-        spawn(self._memory.renew(), name="key-renewal")
+        spawn(memory.renew(), name="key-renewal")
 
-    def _invalidate(self, key_id: str, xid: int | None = None) -> None:
-        self._memory.invalidate(key_id, xid)
+    def _invalidate(self, key_id: str) -> None:
+        self._memory.invalidate(key_id)
         self._notify(None if key_id == EVERY_KEY else key_id)
 
     # -- messages ------------------------------------------------------------------------------------------------------
@@ -247,7 +238,6 @@ class InvalidationListener:
             elif message["type"] == "subscribe":
                 self._trust.redis_up_ms = self._memory.now().ms
                 up()
-                self._memory.changed.add(self._trust.changes)
             elif message["type"] == "message":
                 self._on_message(message["data"])
                 await asyncio.sleep(0)  # yield: thousands of keys in one turn of the loop would be too many
@@ -260,7 +250,6 @@ class InvalidationListener:
         for key_id in key_ids:
             self._trust.announce(key_id, now.ms)
             self._invalidate(key_id)
-        self._memory.changed.add(key_ids)
         if key_ids and published_ms:
             self._metrics.revocation_delay["redis"].observe(max(0, now.wall_ms - published_ms) / 1_000)
 

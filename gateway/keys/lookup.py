@@ -8,8 +8,8 @@ removes its key from memory at once, as announced by a message or, within a seco
 * A record in Redis is used for its whole validity if this process knows every change made since the record was read.
 * While the feed cannot be read, memory stays valid as long as Redis messages have been received without a gap, otherwise until
 ``stale_limit``; a key that is not in memory is taken from Redis while its seal is valid, unless it is known to have changed.
-* When another PostgreSQL server takes over that has every change read so far, what was read by then remains valid. When changes may have
-been missed, everything in memory is in doubt: each key is used for another ``local_ttl`` while it is read again.
+* When changes may have been missed (they were pruned unread, or PostgreSQL restarted, failed over or was restored), everything in memory
+is in doubt: each key is used for another ``local_ttl`` while it is read again.
 * An unknown id is never written to Redis. It waits in a separate queue for PostgreSQL, with a bounded number of rows a second.
 * A request that has waited too long is answered "try again". Its look-up stays queued, so that the retry finds the key or waits less.
 """
@@ -26,7 +26,6 @@ from gateway.keys.codec import DatedRecord
 from gateway.keys.lookup_queue import LookupQueue
 from gateway.keys.record import KeyRecord
 from gateway.keys.shared import REDIS_SECONDS, SharedRecords, Source
-from gateway.keys.snapshot import BEGINNING, Snapshot
 from gateway.keys.store import Found
 from gateway.keys.trust import EVERY_KEY, Now, Trust
 from gateway.runtime import clock
@@ -48,12 +47,12 @@ _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
 CONCLUDED_AT_ONCE = 10
 """Look-ups of a batch that are concluded in one turn of the event loop: those who wait for them go on in the next one."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
-_REMOVALS_QUEUED = 200_000
-"""While Redis is down; as many as there are known changes, whose records are removed when it is back."""
-_RETRY_MS, _GOES_ON_MS = 1_000, 3_000
-"""Interval between look-ups of a key in doubt; also how long one from Redis is used while PostgreSQL is unavailable."""
+BRIEFLY_MS = 1_000
+"""How long a key is used that was read from Redis while PostgreSQL is unavailable, or from a server whose feed is not read here."""
 _RENEWED_AT, _EXAMINED_EACH = 0.75, 0.125
 """Fractions of its validity: after which a record in Redis is rewritten, if its key was used meanwhile, and between two looks at it."""
+_REFUSED_MS = 5_000
+"""When Redis has failed: after which it is tried again."""
 _EXAMINED_AT_ONCE = 1_000
 """Keys in memory that are looked at in one turn of the event loop."""
 _log = structlog.get_logger(__name__)
@@ -99,6 +98,8 @@ class KeyLookup(Generic[T]):
         self.postgres = Source("postgres", self._metrics, lambda: now().ms)
         self.cache: KeyCache[T] = KeyCache(settings.local_entries)
         self._present = self.cache.present
+        self._valid_until_ms = 0
+        """Until when memory is valid, as last determined by ``trust``."""
         self._flights: dict[str, asyncio.Future[T | Absent | _Failure]] = {}
         """The look-ups in progress: all requests for a key wait for one."""
         self._unchanged: set[str] = set()
@@ -108,8 +109,6 @@ class KeyLookup(Generic[T]):
         self._unknown = LookupQueue(
             self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
         )
-        self.changed = LookupQueue(self._remove, batch=_REDIS_BATCH, workers=1, max_queued=_REMOVALS_QUEUED)
-        """Keys that have changed, whose outdated records are removed from Redis."""
         self._due = LookupQueue(self._write, batch=_REDIS_BATCH, workers=1)
         """Keys whose records are to be written to Redis."""
         self._examined_ms = 0
@@ -121,7 +120,7 @@ class KeyLookup(Generic[T]):
         :param now_ms: monotonic milliseconds
         """
         entry = self._present.get(key_id)
-        if entry is not None and now_ms < entry.validity.until_ms:
+        if entry is not None and entry.epoch == self.cache.epoch and now_ms < entry.until_ms and now_ms < self._valid_until_ms:
             entry.used = True
             return entry.value
         return self._peek_further(key_id, entry or self.cache.absent.get(key_id), now_ms)
@@ -129,21 +128,21 @@ class KeyLookup(Generic[T]):
     def _peek_further(self, key_id: str, entry: Entry[T] | None, now_ms: int) -> T | Absent | None:
         if entry is None:
             return None
-        entry.used, validity, in_doubt = True, entry.validity, self.cache.in_doubt
-        if validity is self.cache.sure:
-            if now_ms >= validity.until_ms:
-                validity.until_ms = self._trust.memory_valid_until_ms(self.settings, now_ms)
-                if now_ms < validity.until_ms and not self._trust.is_feed_current(self.settings, now_ms):
+        until_ms = entry.until_ms
+        if entry.epoch != self.cache.epoch:
+            if not self.cache.is_in_doubt(entry, now_ms):
+                return None
+            if key_id not in self._flights:
+                self._metrics.key_rereads += 1
+                self._begin(key_id)
+        elif until_ms == NEVER_MS:
+            if now_ms >= self._valid_until_ms:
+                self._valid_until_ms = self._trust.memory_valid_until_ms(self.settings, now_ms)
+                if now_ms < self._valid_until_ms and not self._trust.is_feed_current(self.settings, now_ms):
                     self._metrics.stale_served += 1
-            return entry.value if now_ms < validity.until_ms else None
-        until_ms = min(entry.until_ms, validity.used_until_ms)
-        if now_ms >= until_ms:
-            return None
-        if (validity is not in_doubt or entry.due_ms <= now_ms) and key_id not in self._flights:  # refreshed while it is used
-            entry.validity, entry.until_ms, entry.due_ms = in_doubt, until_ms, now_ms + _RETRY_MS
-            self._metrics.key_rereads += 1
-            self._begin(key_id)
-        return entry.value
+            until_ms = self._valid_until_ms
+        entry.used = True
+        return entry.value if now_ms < until_ms else None
 
     async def fetch(self, key_id: str) -> T | None:
         """The key's value; ``None`` if it does not exist. Joins a look-up of the same key in progress; the wait is bounded.
@@ -166,7 +165,7 @@ class KeyLookup(Generic[T]):
 
     def configure(self, settings: "Cache") -> None:
         """Apply new settings."""
-        self.settings, self.cache.sure.until_ms = settings, 0
+        self.settings, self._valid_until_ms = settings, 0
         self.cache.resize(settings.local_entries)
 
     def sizes(self) -> dict[str, int]:
@@ -175,24 +174,19 @@ class KeyLookup(Generic[T]):
 
     async def aclose(self) -> None:
         """Cancel the look-ups in progress."""
-        for line in (self._first, self._known, self._unknown, self.changed, self._due):
+        for line in (self._first, self._known, self._unknown, self._due):
             await line.aclose()
         for key_id in list(self._flights):
             self._finish(key_id, _Failure("the gate is stopping"))
 
     # -- changes -------------------------------------------------------------------------------------------------------
 
-    def invalidate(self, key_id: str, xid: int | None = None) -> None:
-        """Invalidate a key that has changed, or every key.
-
-        :param xid: the transaction that changed it, if known
-        """
+    def invalidate(self, key_id: str) -> None:
+        """Invalidate a key that has changed, or every key."""
         if key_id == EVERY_KEY:
             self.invalidate_all()
         self._unchanged.discard(key_id)
-        entry, cache = self._present.get(key_id), self.cache
-        if xid is None or entry is None or not (entry.validity is cache.sure and cache.is_new(entry) and entry.position.sees(xid)):
-            cache.drop(key_id)
+        self.cache.drop(key_id)
 
     def invalidate_all(self, *, gap_ms: int | None = None) -> None:
         """Invalidate everything in memory, because every key has changed or changes may have been missed.
@@ -202,63 +196,43 @@ class KeyLookup(Generic[T]):
         now_ms, until_ms = self.now().ms, 0
         if gap_ms is not None and now_ms < self._trust.memory_valid_until_ms(self.settings, now_ms):
             until_ms = gap_ms + self.settings.local_ttl_ms
-        self.cache.doubt(now_ms, until_ms)
+        self.cache.doubt(until_ms)
         self._unchanged.clear()
 
     async def renew(self) -> None:
         """Write those records to Redis that this process has read from PostgreSQL, and that are expiring or were refused, while their keys
-        are used. Call after a read of the feed; memory is examined a few times while a record is valid, and when Redis has failed.
-
-        If it has, first remove outdated records again: those that could not be, and those that a failover has brought back. In a Cluster
-        the subscription is at one node and does not notice the failure of another.
+        are used. Call after a read of the feed; memory is examined a few times while a record is valid.
         """
-        if self._redis.has_returned():
-            self.changed.add(self._trust.changes)
-            self._examined_ms = 0
         now_ms = self.now().ms
         if now_ms >= self._examined_ms:
             self._examined_ms = now_ms + int(self.settings.redis_ttl_ms * _EXAMINED_EACH)
-            key_ids = list(self._present)
-            for start in range(0, len(key_ids), _EXAMINED_AT_ONCE):
-                examined = ((key_id, self._present.get(key_id)) for key_id in key_ids[start : start + _EXAMINED_AT_ONCE])
-                self._due.add(key_id for key_id, entry in examined if entry is not None and entry.used and entry.due_ms <= now_ms)
-                await asyncio.sleep(0)
+            async for key_id in in_steps(list(self._present), _EXAMINED_AT_ONCE):
+                entry = self._present.get(key_id)
+                if entry is not None and entry.used and entry.due_ms <= now_ms:
+                    self._due.add((key_id,))
 
     async def _write(self, key_ids: Sequence[str]) -> None:
-        """Write the records that are due to Redis, as of the last read of the feed."""
+        """Write the records that are due to Redis, as of the last read of the feed.
+
+        A change may overtake this: what is written then, no reader uses that knows of the change, and the admin service removes it.
+        """
         await asyncio.sleep(0)  # of many in a row, none may be due any longer
-        now, read, ttl_ms, sure = self.now(), self._trust.read, self.settings.redis_ttl_ms, self.cache.sure
-        entries, records = {}, []
-        for key_id in key_ids:
-            entry = self._present.get(key_id)
-            if entry is not None and entry.used and entry.due_ms <= now.ms and entry.validity is sure and entry.record and read:
-                entries[key_id] = entry
-                position = entry.position if self.cache.is_new(entry) else read.position
-                records.append(DatedRecord(entry.record, read.at.wall_ms, ttl_ms, position, read.server))
+        now, read, ttl_ms = self.now(), self._trust.read, self.settings.redis_ttl_ms
+        entries, records = [], []
+        for entry in filter(None, map(self._present.get, key_ids)):
+            if entry.used and entry.due_ms <= now.ms and entry.epoch == self.cache.epoch and entry.record and read:
+                entries.append(entry)
+                records.append(DatedRecord(entry.record, read.at.wall_ms, ttl_ms, read.position, read.server))
         if not records:
             return
         try:
             await self._redis.ask(self._shared.write, records, now_ms=now.wall_ms)
         except StoreUnavailable:
             self._due.clear()  # they remain due, and are found again
+            self._examined_ms = min(self._examined_ms, now.ms + _REFUSED_MS)
             return
-        for key_id, entry in entries.items():
-            if self._present.get(key_id) is entry and entry.validity is self.cache.sure:
-                entry.used, entry.due_ms = False, now.ms + int(ttl_ms * _RENEWED_AT)
-            else:  # written too late
-                self.changed.add((key_id,))
-
-    async def _remove(self, key_ids: Sequence[str]) -> None:
-        """Remove from Redis those records of these keys that a change has outdated (see :meth:`renew`).
-
-        One that remains, or that a failover of Redis brings back, is valid for no reader that knows of the change.
-        """
-        try:
-            held, now = await self._redis.ask(self._shared.read, key_ids), self.now()
-            outdated = [key_id for key_id, dated in held.items() if self._trust.fallback_valid_until_ms(dated, now) <= now.ms]
-            await self._redis.ask(self._shared.forget, outdated)
-        except StoreUnavailable:
-            self.changed.clear()  # all of them are tried again
+        for entry in entries:
+            entry.used, entry.due_ms = False, now.ms + int(ttl_ms * _RENEWED_AT)
 
     # -- look-ups ------------------------------------------------------------------------------------------------------
 
@@ -279,7 +253,7 @@ class KeyLookup(Generic[T]):
         for key_id in key_ids:
             dated = records.get(key_id)
             if dated is not None and self._trust.is_valid(dated, self.settings, self.now()):
-                self._conclude(key_id, dated.record, dated.position)
+                self._conclude(key_id, dated.record)
                 concluded += 1
                 if concluded % CONCLUDED_AT_ONCE == 0:  # the others are queued together
                     await asyncio.sleep(0)
@@ -324,9 +298,9 @@ class KeyLookup(Generic[T]):
             if key_id not in self._unchanged:
                 self._known.add((key_id,))
             elif self._trust.is_current_server(found.server) and now_ms < memory_until_ms:
-                self._conclude(key_id, record, found.position, due_ms=now_ms)
+                self._conclude(key_id, record, due_ms=now_ms)
             else:
-                self._conclude(key_id, record, until_ms=now_ms + _RETRY_MS)
+                self._conclude(key_id, record, until_ms=now_ms + BRIEFLY_MS)
         self._due.add(found.records)
 
     async def _go_on(self, key_ids: list[str], reason: str) -> None:
@@ -336,24 +310,19 @@ class KeyLookup(Generic[T]):
             now, dated = self.now(), records.get(key_id)
             if dated is not None and (until_ms := self._trust.fallback_valid_until_ms(dated, now)) > now.ms:
                 self._metrics.stale_served += 1
-                self._conclude(key_id, dated.record, until_ms=min(now.ms + _GOES_ON_MS, until_ms), due_ms=now.ms + _RETRY_MS)
+                self._conclude(key_id, dated.record, until_ms=min(now.ms + BRIEFLY_MS, until_ms))
             else:
                 self._finish(key_id, _Failure(reason))
 
-    def _conclude(
-        self, key_id: str, record: KeyRecord | None, position: Snapshot = BEGINNING, *, until_ms: int = NEVER_MS, due_ms: int = NEVER_MS
-    ) -> None:
+    def _conclude(self, key_id: str, record: KeyRecord | None, *, until_ms: int = NEVER_MS, due_ms: int = NEVER_MS) -> None:
         """Store the outcome in memory and hand it to the waiters. An error in preparing one key does not affect others.
 
-        :param until_ms: until when it is used in doubt, if it cannot be confirmed
+        :param until_ms: until when it is used, if the feed will not tell of its changes
         :param due_ms: when its record is to be written to Redis
         """
         value: T | Absent | _Failure = ABSENT if record is None else self._prepared(key_id, record)
         if not isinstance(value, _Failure):
-            validity = self.cache.sure if until_ms == NEVER_MS else self.cache.in_doubt
-            entry = Entry(record, value, validity, self.cache.number, position)
-            entry.until_ms, entry.due_ms = until_ms, due_ms
-            self.cache.put(key_id, entry)
+            self.cache.put(key_id, Entry(record, value, self.cache.epoch, until_ms, due_ms))
         self._finish(key_id, value)
 
     def _prepared(self, key_id: str, record: KeyRecord) -> T | Absent | _Failure:

@@ -1,10 +1,9 @@
 """A queue that batches key look-ups, with bounds on concurrent batches and on ids per second."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from itertools import islice
 from math import inf
-from typing import Any
 
 from gateway.runtime.tasks import cancel, spawn
 
@@ -40,14 +39,10 @@ class LookupQueue:
         self._waiting |= dict.fromkeys(islice(ids, self._max_queued - len(self._waiting)))
         if self._waiting and self._running < self._workers:
             self._running += 1
-            self.spawn(self._work_off())
+            task = spawn(self._work_off(), name="key-lookup")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         return next(ids, None) is None
-
-    def spawn(self, work: Coroutine[Any, Any, object]) -> None:
-        """Run a task that is cancelled with the queue, without occupying a worker."""
-        task = spawn(work, name="key-lookup")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     def clear(self) -> None:
         """Drop all ids that wait."""

@@ -69,10 +69,6 @@ class SharedRecords:
                         pipeline.set(record_key(dated.record.key_id), seal_record(dated, self._vault), px=remaining_ms)
                 await pipeline.execute()
 
-    async def forget(self, key_ids: Sequence[str]) -> None:
-        """:func:`forget`."""
-        await forget(self._redis, key_ids)
-
 
 async def forget(redis: Redis, key_ids: Sequence[str]) -> None:
     """Remove the records of these keys.
@@ -104,13 +100,6 @@ class Source:
         self._seconds = seconds
         self._rests_until_ms = 0
         self._answered_ms = -_SILENT_MS
-        self._has_failed = False
-
-    def has_returned(self) -> bool:
-        """Whether it has failed since this was last true, and may be queried again."""
-        returned = self._has_failed and self._now_ms() >= self._rests_until_ms
-        self._has_failed = self._has_failed and not returned
-        return returned
 
     def answered(self) -> None:
         """It has answered somebody: it is queried from now on."""
@@ -131,7 +120,6 @@ class Source:
             now_ms = self._now_ms()
             if self._answered_ms <= (now_ms - _SILENT_MS if isinstance(error, TimeoutError) else began_ms):
                 self._rests_until_ms = now_ms + REST_MS
-            self._has_failed = True
             self._metrics.key_fetches[self._name, "unavailable"] += 1
             raise StoreUnavailable(str(error) or f"{self._name} did not answer") from None
         self.answered()

@@ -5,32 +5,28 @@ The gateway's statements read only columns that its role may read (migration 000
 
 # -- gateway: SELECT only ---------------------------------------------------------------------------------------------
 
-POSITION = """
-    CASE WHEN pg_is_in_recovery() THEN format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot())) ELSE pg_current_snapshot()::text END
-"""
-"""The statement's snapshot (see ``snapshot``). A standby does not list transactions in progress, so there it is a lower bound."""
-
 SERVER = """
-    (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + to_regclass('key_feed_marks')::oid::bigint + oid::bigint
+    (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + oid::bigint
+            + pg_relation_filenode('accounts')::bigint + pg_relation_filenode('api_keys')::bigint
+            + pg_relation_filenode('key_changes')::bigint + pg_relation_filenode('key_feed_marks')::bigint
        FROM pg_database WHERE datname = current_database())
 """
-"""Identifies the server, its start and the database. Restoring a dump recreates the table, which changes the value; so does replacing the
-database by a copy (``CREATE DATABASE … TEMPLATE``, which keeps the tables' numbers).
+"""Identifies the server, its start, the database and the files of the tables. Restoring a dump creates or truncates the tables, which
+changes the value; so does replacing the database by a copy (``CREATE DATABASE … TEMPLATE``, which keeps the tables' numbers).
 """
 
 # A row for each requested id; ``id`` is NULL if there is no usable key.
 FIND_KEYS = f"""
-    SELECT {POSITION} AS position, {SERVER} AS server,
-           k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key, k.ip_allowlist,
-           k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen, a.tier
+    SELECT {SERVER} AS server, k.id, k.account_id, k.label, k.scopes, k.algorithm, k.sealed_secret, k.public_key,
+           k.ip_allowlist, k.created_at, k.expires_at, (a.frozen OR a.kyc <> 'verified') AS frozen, a.tier
       FROM unnest($1::text[]) AS wanted (id)
       LEFT JOIN (api_keys k JOIN accounts a ON a.id = k.account_id) ON k.id = wanted.id AND k.revoked_at IS NULL
 """  # noqa: S608  # constants
 
 # -- change feed: gateway ----------------------------------------------------------------------------------------------
 
-# $1 is the position of the last read, $2 its newest mark, $3 its server: a different server returns everything that it retains. Marks from
-# beyond this database's own history are ignored, and a mark that was restored from a dump is a different mark.
+# $1 is the position of the last read, $2 its server. A reader that may have missed changes (see `Trust.expect`) gets everything that the
+# feed retains. Marks from beyond this database's own history are ignored.
 #
 # At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all of its entries as outdated.
 #
@@ -38,16 +34,20 @@ FIND_KEYS = f"""
 # loop. One statement, so that everything is read in one snapshot.
 MOST_CHANGES = 200_000
 READ_FEED = f"""
-    WITH since AS (SELECT (CASE WHEN $3 = {SERVER} THEN $1::text ELSE '3:3:' END)::pg_snapshot AS position)
-    SELECT {POSITION} AS position, {SERVER} AS server,
-           coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
-                    pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor,
-           (SELECT concat(tableoid, ' ', id) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())
-             ORDER BY made_at DESC LIMIT 1) AS mark,
-           EXISTS (SELECT FROM key_feed_marks WHERE concat(tableoid, ' ', id) = $2) AS mark_is_there,
-           0 AS page, NULL::text[] AS key_ids, NULL::bigint[] AS xids
+    WITH feed AS (
+        SELECT {SERVER} AS server,
+               coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
+                        pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor
+    ),
+    since AS (
+        SELECT (CASE WHEN $2 = server AND floor <= pg_snapshot_xmin($1::text::pg_snapshot)::text::bigint
+                          AND pg_snapshot_xmax($1::text::pg_snapshot) <= pg_snapshot_xmax(pg_current_snapshot())
+                     THEN $1::text ELSE '3:3:' END)::pg_snapshot AS position
+          FROM feed
+    )
+    SELECT pg_current_snapshot()::text AS position, server, floor, 0 AS page, NULL::text[] AS key_ids, NULL::bigint[] AS xids FROM feed
      UNION ALL
-    SELECT NULL, NULL, NULL, NULL, NULL, page, array_agg(key_id), array_agg(xid::text::bigint)
+    SELECT NULL, NULL, NULL, page, array_agg(key_id), array_agg(xid::text::bigint)
       FROM (SELECT key_id, xid, 1 + (row_number() OVER () - 1) / 500 AS page
               FROM key_changes
              WHERE xid >= (SELECT pg_snapshot_xmin(position) FROM since)
@@ -71,6 +71,13 @@ PRUNE_FEED = """
                      ORDER BY made_at DESC LIMIT 1),
          pruned AS (DELETE FROM key_changes USING oldest WHERE xid < oldest.horizon)
     DELETE FROM key_feed_marks USING oldest WHERE key_feed_marks.made_at < oldest.made_at
+"""
+
+# What was committed in the last $1 seconds, or a little earlier; everything while no mark is as old.
+CHANGED_KEYS = """
+    SELECT DISTINCT key_id FROM key_changes
+     WHERE xid >= coalesce((SELECT horizon FROM key_feed_marks WHERE made_at < now() - make_interval(secs => $1)
+                             ORDER BY made_at DESC LIMIT 1), '0')
 """
 
 # Entries restored from another server's dump, whose transaction ids differ.

@@ -19,7 +19,6 @@ from gateway.keys.codec import RecordUnreadable
 from gateway.keys.postgres import AnyConnection, Pool, translated
 from gateway.keys.record import Algorithm, KeyRecord, Scope
 from gateway.keys.secret import Secret
-from gateway.keys.snapshot import Snapshot, parse_snapshot
 from gateway.keys.vault import SealBroken, Vault
 from gateway.runtime.tasks import StallTolerantTimeout
 
@@ -31,12 +30,11 @@ _MILLISECOND = timedelta(milliseconds=1)
 
 
 class Found(NamedTuple):
-    """The usable keys among those requested, as committed at one position."""
+    """The usable keys among those requested, as committed at one moment."""
 
     records: dict[str, KeyRecord]
-    position: Snapshot
     server: int
-    """Identifies the server that answered, and its start."""
+    """Identifies the server that answered (``sql.SERVER``)."""
 
 
 class KeyStore:
@@ -68,7 +66,7 @@ class KeyStore:
                     records[row["id"]] = record_of(row, self._vault)
                 except RecordUnreadable as error:
                     _log.error("key_record_unreadable", key_id=row["id"], reason=str(error))
-        return Found(records, parse_snapshot(rows[0]["position"]), rows[0]["server"])
+        return Found(records, rows[0]["server"])
 
     async def _ask(self, key_ids: Sequence[str]) -> Any:
         connection = await self._pool.acquire()

@@ -27,9 +27,8 @@ Change: TypeAlias = tuple[str, int]
 """Key id, or :data:`EVERY_KEY`, and transaction id."""
 _MAX_CHANGES = 200_000
 """Number of keys whose changes are remembered."""
-_PRUNED_AT_ONCE, _COMPARED_AT_ONCE = 10_000, 50_000
-"""Limits of what is done in one turn of the event loop."""
-_NO_END = 1 << 62
+_PRUNED_AT_ONCE = 10_000
+"""Limit of what is done in one turn of the event loop."""
 _EXTENSION_MS = 250
 
 
@@ -47,67 +46,51 @@ class FeedRead(NamedTuple):
     """When it began: what was announced before is in it."""
     position: Snapshot
     server: int
-    """Identifies the server and its start: transaction ids are comparable within one of them alone."""
+    """Identifies the server, its start and its tables: transaction ids are comparable within one of them alone."""
     floor: int
     """Entries of transactions below it may have been pruned."""
-    mark: str | None
-    """The newest mark."""
-    mark_is_there: bool
-    """Whether the newest mark of the previous read still exists."""
     pages: Sequence[Iterable[Change]] | None
-    """The changes, in pages that are short enough for one turn of the event loop; each can be read once. ``None``: they are too many to be
-    read, and ``floor`` is above all of them.
+    """The changes since the last read, or all that are retained if that one was of another server or changes since were pruned. In pages
+    that are short enough for one turn of the event loop; each can be read once. ``None``: they are too many to be read, and ``floor`` is
+    above all of them.
     """
 
 
 class KnownChanges:
-    """The changes of one server that this process has read, complete from transaction ``floor`` on.
+    """The changes of one server that this process has read, complete from transaction ``floor`` on."""
 
-    They are kept for as long as the feed itself keeps them: a database restored to an earlier state is recognized by their absence.
-    """
+    __slots__ = ("_of", "floor", "server")
 
-    __slots__ = ("_of", "floor")
-
-    def __init__(self, floor: int) -> None:
+    def __init__(self, server: int = 0, floor: int = 0) -> None:
+        self.server = server
         self.floor = floor
         self._of: dict[str, tuple[int, ...]] = {}
 
-    def __iter__(self) -> Iterator[str]:
-        """What has changed."""
-        return iter(self._of)
-
-    def add(self, page: Iterable[Change], read: FeedRead) -> Iterator[Change]:
-        """Add some of the changes of a read: those that are new, each after it was yielded. If they become too many, all are forgotten."""
+    def add(self, page: Iterable[Change]) -> Iterator[str]:
+        """Add changes of a read: those that are new, each after its key was yielded."""
         for key_id, xid in page:
             known = self._of.get(key_id, ())
             if xid not in known:
-                yield key_id, xid
+                yield key_id
                 self._of.pop(key_id, None)  # and put back at the end: see `prune`
-                self._of[key_id] = (*(earlier for earlier in known if earlier >= read.floor), xid)
+                self._of[key_id] = (*(earlier for earlier in known if earlier >= self.floor), xid)
+
+    def prune(self, read: FeedRead) -> None:
+        """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
+
+        This floor may be above the feed's: if they have become too many, all are forgotten.
+        """
+        self.floor = max(self.floor, read.floor)
+        outdated = takewhile(lambda key_id: max(self._of[key_id]) < self.floor, islice(self._of, _PRUNED_AT_ONCE))
+        for key_id in list(outdated):
+            del self._of[key_id]
         if len(self._of) > _MAX_CHANGES:
             self._of.clear()
             self.floor = read.position.xmax
 
-    def prune(self, floor: int) -> None:
-        """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
-
-        This floor may be above the feed's. What was under way when it was raised, and committed since, is kept as the feed keeps it.
-        """
-        self.floor = max(self.floor, floor)
-        outdated = takewhile(lambda key_id: max(self._of[key_id]) < floor, islice(self._of, _PRUNED_AT_ONCE))
-        for key_id in list(outdated):
-            del self._of[key_id]
-
     def all_in(self, position: Snapshot, key_id: str) -> bool:
         """Whether this position sees every known change of a key."""
         return all(map(position.sees, (*self._of.get(key_id, ()), *self._of.get(EVERY_KEY, ()))))
-
-    def includes(self, other: "KnownChanges", floor: int) -> bool:
-        """Whether another server's changes of transactions from ``floor`` on are all known and few enough to compare, and are here too."""
-        theirs = other._of.items()  # noqa: SLF001  # of the same class
-        if max(self.floor, other.floor) > floor or len(theirs) > _COMPARED_AT_ONCE:
-            return False
-        return all(xid < floor or xid in self._of.get(key_id, ()) for key_id, xids in theirs for xid in xids)
 
 
 class Trust:
@@ -118,43 +101,36 @@ class Trust:
         """The last read of the feed whose changes have all been applied to memory."""
         self.redis_up_ms: int | None = None
         """Since when the Redis subscription has been up without a gap; ``None`` while it is down."""
-        self.changes = KnownChanges(_NO_END)
-        """Those of the server of that read, and of later reads as far as they have been applied."""
+        self.changes = KnownChanges()
+        """Those of that read and of the next one, as far as it has been applied."""
         self._announced: dict[str, int] = {}
         """Keys whose changes have been announced, each with the time of the last."""
 
     # -- changes
 
     def announce(self, key_id: str, now_ms: int) -> None:
-        """This key has changed, as a Redis message says, or a read of another server's feed that began just after ``now_ms``."""
+        """This key has changed, as a Redis message says."""
         if len(self._announced) >= _MAX_CHANGES:
             self._announced, key_id = {}, EVERY_KEY
         self._announced[key_id] = max(now_ms, self._announced.get(key_id, 0))
 
-    def gap(self, read: FeedRead, changes: KnownChanges) -> str | None:
-        """Why changes may have been missed between the last read and this one; ``None`` when none can have been.
+    def expect(self, read: FeedRead) -> str | None:
+        """Prepare for the changes of a read. Returns why others may have been missed since the last one, or ``None``."""
+        before, reason = self.read, None
+        if before is not None and read.server != before.server:
+            reason = "PostgreSQL has restarted, failed over or been restored"
+        elif before is not None and read.position.xmax < before.position.xmax:
+            reason = "the database is in a state from before the last read"
+        elif before is not None and read.floor > before.position.xmin:
+            reason = "changes were pruned before they were read, or were too many to be read"
+        if before is None or reason is not None:
+            self.changes = KnownChanges(read.server, read.floor)
+        return reason
 
-        :param changes: all that are known of this read's server
-        """
-        before = self.read
-        if before is None:
-            return None
-        if read.position.xmax < before.position.xmax:
-            return "the database is in a state from before the last read"
-        if before.mark is not None and not read.mark_is_there:
-            return "the database has another history, or the feed was read too long ago"
-        if read.floor > before.position.xmin:
-            return "changes were pruned before they were read, or were too many to be read"
-        if changes is not self.changes and not changes.includes(self.changes, read.floor):
-            return "another server has taken over without the latest changes, or with too many to compare them"
-        return None
-
-    def accept(self, read: FeedRead, changes: KnownChanges, *, has_gap: bool) -> None:
+    def accept(self, read: FeedRead) -> None:
         """Record a read whose changes have all been applied to memory, and are known."""
-        changes.prune(read.floor)
-        if has_gap:  # what was missed is not known, so that records from before look unchanged
-            changes.floor = read.position.xmax
-        self.read, self.changes = read, changes
+        self.changes.prune(read)
+        self.read = read
 
     # -- validity
 
@@ -194,7 +170,7 @@ class Trust:
         time before the feed's floor, or of another server. A record dated in the future is never used.
         """
         key_id, age_ms = dated.record.key_id, now.wall_ms - dated.read_ms
-        is_known = self.read is None or (self.is_current_server(dated.server) and dated.position.xmin >= self.changes.floor)
+        is_known = self.read is None or (dated.server == self.changes.server and dated.position.xmin >= self.changes.floor)
         announced_ms = max(self._announced.get(key_id, -1), self._announced.get(EVERY_KEY, -1))
         read_ms = 0 if self.read is None else self.read.at.ms
         if not is_known or announced_ms >= read_ms or not self.changes.all_in(dated.position, key_id) or age_ms < -CLOCKS_DIFFER_MS:

@@ -99,9 +99,7 @@ class Gate:
     def take_over(self, another: "Gate") -> None:
         """Have in memory what another gate has, as if it had been looked up."""
         for key_id, entry in cache(another.lookup).present.items():
-            cache(self.lookup).put(
-                key_id, Entry(entry.record, entry.value, cache(self.lookup).sure, cache(self.lookup).number, entry.position)
-            )
+            cache(self.lookup).put(key_id, Entry(entry.record, entry.value, cache(self.lookup).epoch))
 
     async def _look_up(self, waiting: Iterator[str]) -> None:
         for key_id in waiting:

@@ -9,17 +9,23 @@ import os
 import signal
 import sys
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import asyncpg
 import pytest
 
+from admin import feed
+from admin.stores import Stores
+from gateway.errors import StoreUnavailable
+from gateway.keys import postgres
+from gateway.keys.redis_client import connect
 from gateway.keys.shared import record_key
 from gateway.keys.trust import MAX_RECORD_TTL_MS
 from gateway.keys.vault import Vault
 from gateway.runtime import clock
+from gateway.runtime.tasks import cancel, repeat
 from tests.faults.conftest import VAULT
 from tests.faults.load import Client, Load, ask_once, request_of
 from tests.support import redis_topologies
@@ -121,6 +127,25 @@ async def deleting(*arguments: str):
             await process.wait()
 
 
+@asynccontextmanager
+async def tending_the_feed(dsn: str, redis_url: str):
+    """As an admin service does, more often."""
+    pool, redis = await postgres.create_pool(dsn), connect(redis_url)
+
+    async def tend() -> None:
+        with suppress(StoreUnavailable):
+            await feed.remove_outdated(Stores(pool, redis))
+        await asyncio.sleep(0.2)
+
+    tending = repeat(tend, name="feed of changes")
+    try:
+        yield
+    finally:
+        await cancel(tending)
+        pool.terminate()
+        await redis.aclose()
+
+
 def clients(name: str, key, doomed) -> list[Client]:
     """No two send the same order."""
     return [
@@ -148,8 +173,10 @@ async def test_no_revocation_is_lost_and_nothing_is_admitted_twice(write, topolo
     doomed = await add_key(connection, Vault.parse(VAULT))
     while topology.owner_of(record_key(doomed.key_id)) is not owner:
         doomed = await add_key(connection, Vault.parse(VAULT))
+    await connection.execute("DELETE FROM key_changes")  # it is long ago
     await connection.close()
     async with AsyncExitStack() as outer:
+        await outer.enter_async_context(tending_the_feed(own_postgres.admin_dsn, topology.url))
         paths = [write(name=name, redis=topology.url, more=f"[cache]\nredis_ttl_ms = {MAX_RECORD_TTL_MS}") for name in NAMES]
         gateways = [await outer.enter_async_context(running(path)) for path in paths]
         async with AsyncExitStack() as stack:

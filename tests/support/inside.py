@@ -20,7 +20,7 @@ from gateway.forward.tunnel import Tunnels
 from gateway.http1 import request_head, response
 from gateway.http1.body import Memory
 from gateway.http1.shape import Shape
-from gateway.keys.cache import KeyCache
+from gateway.keys.cache import NEVER_MS, KeyCache
 from gateway.keys.invalidation import InvalidationListener
 from gateway.keys.lookup import KeyLookup
 from gateway.keys.trust import Trust
@@ -67,15 +67,15 @@ def changes_known(trust: Trust, key_id: str) -> tuple[int, ...]:
     return trust.changes._of[key_id]
 
 
-def doubted(cache: KeyCache[Any]) -> list[Any]:
-    """What entries in doubt have in common."""
-    return cache._doubted
+def keys_changed(trust: Trust) -> list[str]:
+    """The keys whose changes are remembered."""
+    return list(trust.changes._of)
 
 
 def is_in_doubt(lookup: KeyLookup[Any], key_id: str) -> bool:
     """Whether a key in memory may have changed unnoticed."""
     entry = lookup.cache.present.get(key_id)
-    return entry is not None and entry.validity is not lookup.cache.sure
+    return entry is not None and (entry.epoch != lookup.cache.epoch or entry.until_ms != NEVER_MS)
 
 
 def unrecorded(guard: ReplayGuard) -> object:

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import pytest
+from structlog.testing import capture_logs
 
 from admin import feed
 from admin.stores import Stores
@@ -272,6 +273,46 @@ async def test_what_is_old_goes_and_the_newest_mark_stays(world, stores):
     assert await count(world, "key_feed_marks") >= 1
 
 
+async def test_records_of_keys_that_have_changed_of_late_are_removed(world, stores):
+    """Also those that a failover of Redis brought back."""
+    long_ago, changed, unchanged = [await world.key() for _ in range(3)]
+    names = [record_key(record.key_id) for record in (long_ago, changed, unchanged)]
+    await world.admin.execute("DELETE FROM key_changes WHERE key_id = $1", unchanged.key_id)
+    await world.admin.execute("DELETE FROM key_feed_marks")
+    await world.admin.execute(
+        "INSERT INTO key_feed_marks (horizon, made_at) VALUES ($1, now() - make_interval(secs => $2))",
+        await world.admin.fetchval("SELECT xid FROM key_changes WHERE key_id = $1", changed.key_id),
+        feed.OUTDATED_SECONDS + 1,
+    )
+    for _ in range(2):
+        for name in names:
+            await world.redis.set(name, b"a record")
+        await feed.remove_outdated(stores)
+        assert [await world.redis.exists(name) for name in names] == [1, 0, 1]
+
+
+async def test_without_an_old_mark_every_change_is_of_late(world, stores):
+    record = await world.key()
+    await world.redis.set(record_key(record.key_id), b"a record")
+    await feed.remove_outdated(stores)
+    assert not await world.redis.exists(record_key(record.key_id))
+
+
+async def test_what_could_not_be_removed_is_removed_when_redis_is_back(own_world, own_redis, monkeypatch):
+    monkeypatch.setattr(feed, "MARK_SECONDS", 0.0)
+    record, pool = await own_world.key(), await postgres.create_pool(own_world.database.admin_dsn)
+    await own_world.redis.set(record_key(record.key_id), b"a record")
+    stores = Stores(pool, own_world.redis)
+    await asyncio.to_thread(own_redis.freeze)
+    with capture_logs() as log:
+        await feed.maintain(stores)
+    assert [entry["event"] for entry in log if entry["log_level"] == "warning"] == ["key_feed_not_tended"]
+    await asyncio.to_thread(own_redis.thaw)
+    await feed.maintain(stores)
+    assert not await own_world.redis.exists(record_key(record.key_id))
+    pool.terminate()
+
+
 async def test_several_services_make_one_mark(world, stores):
     before = await count(world, "key_feed_marks")
     await feed.mark_and_prune(stores, marked_s=0)
@@ -350,17 +391,6 @@ async def test_a_reader_that_comes_back_in_time_goes_on(world, stores):
     assert await gate.lookup.fetch(deleted.key_id) is None
 
 
-async def test_a_database_restored_from_before_is_noticed_by_its_marks(world, stores):
-    record = await world.key()
-    await feed.mark_and_prune(stores, marked_s=0)
-    saved = await world.admin.fetch("SELECT id FROM key_feed_marks")
-    await feed.mark_and_prune(stores, marked_s=0)
-    gate = await world.gate()
-    await gate.lookup.fetch(record.key_id)
-    await world.admin.execute("DELETE FROM key_feed_marks WHERE id <> ALL ($1::uuid[])", [row["id"] for row in saved])
-    assert await gap_of(gate, world, record)
-
-
 async def test_a_dump_that_is_restored_over_a_running_database_is_noticed(world):
     """It has the newest mark when no admin service has run since, and its rows come without triggers."""
     record = await world.key()
@@ -404,19 +434,38 @@ async def test_a_position_that_goes_back_is_noticed(world):
     assert await gap_of(gate, world, record)
 
 
-async def test_a_restart_of_the_server_is_no_gap_and_loses_no_change(own_world, own_postgres):
+async def test_after_a_restart_of_the_server_keys_go_on_while_they_are_read_again_and_no_change_is_lost(own_world, own_postgres):
     record, deleted = await own_world.key(), await own_world.key()
+    await own_world.admin.execute("DELETE FROM key_changes")  # it is long ago
     gate = await own_world.gate()
     for one in (record, deleted):
         await gate.lookup.fetch(one.key_id)
-    await gate.read()
     await own_world.delete(deleted)
     await asyncio.to_thread(own_postgres.kill)
     await asyncio.to_thread(own_postgres.start)
-    assert not await gap_of(gate, own_world, record)
-    assert await gate.lookup.fetch(record.key_id) == record
+    assert await gap_of(gate, own_world, record)
+    assert gate.peek(record.key_id) == record
+    assert gate.peek(deleted.key_id) is None
+    await gate.settle()
+    assert not is_in_doubt(gate.lookup, record.key_id)
     assert await gate.lookup.fetch(deleted.key_id) is None
-    assert gate.metrics.key_rereads == 0
+    assert gate.metrics.key_rereads == 1
+
+
+async def test_a_gate_shares_what_it_reads_again_after_a_restart(own_world, own_postgres):
+    record = await own_world.key()
+    await own_world.admin.execute("DELETE FROM key_changes")  # it is long ago
+    gate, another = await own_world.gate(), await own_world.gate()
+    for one in (gate, another):
+        await one.lookup.fetch(record.key_id)
+        await one.settle()
+    await asyncio.to_thread(own_postgres.kill)
+    await asyncio.to_thread(own_postgres.start)
+    for one in (gate, another):
+        await one.read(anew=True)
+        assert one.peek(record.key_id) == record
+        await one.settle()
+    assert (gate.store.asked, another.store.asked) == ([record.key_id] * 2, [])
 
 
 async def test_entries_that_a_dump_brought_from_another_server_go(world, stores):

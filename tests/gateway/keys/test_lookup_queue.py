@@ -22,14 +22,6 @@ async def line():
     await line.aclose()
 
 
-async def test_a_task_beside_the_queue_occupies_no_worker(line):
-    """Regression: writes to a slow Redis occupied all workers, and a key queued then waited for the next one, or for ever."""
-    line.spawn(asyncio.sleep(60))
-    line.add(["a"])
-    await asyncio.sleep(0)
-    assert line.served == ["a"]
-
-
 async def test_an_id_that_is_queued_while_the_last_worker_ends_is_looked_up(line):
     line.add(["a"])
     asyncio.get_running_loop().call_soon(line.add, ["b"])

@@ -9,8 +9,8 @@ be restored into the server: what was committed since is undone, and the numbers
 What must hold: a gate never uses a state of a key that was over before the last read of the feed began whose changes the gate has applied,
 nor one that was over before a message about it was sent that this gate has got; and a gate that never read the feed uses nothing that was
 over longer ago than a record in Redis is valid. Two exceptions: when the feed cannot tell a gate what it missed, because that was pruned or
-undone, the gate may use what it had in memory for another ``local_ttl``; and what it reads from a server whose feed it does not read, for a
-moment.
+undone, or when the server is another one, the gate may use what it had in memory for another ``local_ttl``; and what it reads from a server
+whose feed it does not read, for a moment.
 """
 
 import asyncio
@@ -62,7 +62,7 @@ class Standby(NamedTuple):
     states: dict[str, int | None]
     committed: list[Transaction]
     feed: list[Transaction]
-    marks: list[tuple[str, int]]
+    marks: list[int]
 
 
 class Database:
@@ -74,8 +74,8 @@ class Database:
         self.states: dict[str, int | None] = dict.fromkeys(KEYS, 0)
         self.committed: list[Transaction] = []
         self.feed: list[Transaction] = []
-        self.marks = [("0", 3)]
-        self.marked = self.serials = 0
+        self.marks = [3]
+        self.serials = 0
         self.servers = 1
         """Starts of servers so far."""
         self.seen: dict[tuple[int, str], set[Transaction]] = {}
@@ -103,9 +103,8 @@ class Database:
 
     def prune(self) -> None:
         """Mark, and let go what the mark before the last has seen, as if that were 15 minutes ago."""
-        self.marked += 1
-        self.marks = [self.marks[-1], (str(self.marked), self.snapshot().xmin)]
-        self.feed = [entry for entry in self.feed if entry.xid >= self.marks[0][1]]
+        self.marks = [self.marks[-1], self.snapshot().xmin]
+        self.feed = [entry for entry in self.feed if entry.xid >= self.marks[0]]
 
     def copy(self) -> Standby:
         return Standby(self.next_xid, dict(self.states), list(self.committed), list(self.feed), list(self.marks))
@@ -127,7 +126,7 @@ class Database:
         self.server = self.servers
         _, states, committed, feed, marks = self.standby
         self.states, self.committed, self.feed = dict(states), list(committed), list(feed)
-        self.marks = [(f"{name} restored", horizon) for name, horizon in marks]
+        self.marks = list(marks)
         self.next_xid += 1
         self.standby = self.copy()
 
@@ -224,7 +223,7 @@ class Gate:
         records = {
             key_id: a_record(key_id=key_id, label=str(state)) for key_id in key_ids if (state := self.database.states[key_id]) is not DEAD
         }
-        found = Found(records, self.database.snapshot(), self.database.server)
+        found = Found(records, self.database.server)
         await self.late()
         if not self.trust.is_current_server(found.server):
             for key_id in key_ids:
@@ -232,22 +231,17 @@ class Gate:
                 self.strange[key_id] = told, self.time.ms + A_MOMENT_MS
         return found
 
-    async def fetch(self, _statement: str, since: str, mark: str | None, server: int | None) -> list[dict[str, Any]]:
+    async def fetch(self, _statement: str, since: str, server: int | None) -> list[dict[str, Any]]:
         self.database.check()
-        now, committed = self.database.snapshot(), set(self.database.committed)
-        before = self.database.seen[server, since] if server == self.database.server else set()
+        now, committed, floor = self.database.snapshot(), set(self.database.committed), self.database.marks[0]
+        goes_on = server == self.database.server and floor <= parse_snapshot(since).xmin
+        before = self.database.seen[server, since] if goes_on else set()
         new = [entry for entry in self.database.feed if entry not in before]
-        state = {
-            "position": now.text,
-            "server": self.database.server,
-            "floor": self.database.marks[0][1],
-            "mark": self.database.marks[-1][0],
-            "mark_is_there": mark in {name for name, _ in self.database.marks},
-        }
+        state = {"position": now.text, "server": self.database.server, "floor": floor}
         await self.late()
         told = set(new) if len(new) <= sql.MOST_CHANGES else set()
         untold = committed.symmetric_difference(committed if self.read_of is None else self.read_of) - told
-        for key_id in KEYS if untold else ():
+        for key_id in KEYS if untold or server not in (None, self.database.server) else ():
             known = cache(self.lookup).present.get(key_id)
             if known is None:
                 continue
@@ -629,12 +623,14 @@ class Protocol(RuleBasedStateMachine):
             gate.trust.redis_up_ms = None if not up else gate.trust.redis_up_ms or self.time.ms
             if not up:
                 gate.mail.clear()
-            else:  # as after each subscription, which is made when Redis has rested
+            else:  # a subscription is made when Redis has rested
                 self.time.ms += REST_MS
-                self.run(lambda gate=gate: self._removes(gate))
 
-    async def _removes(self, gate: Gate) -> None:
-        gate.lookup.changed.add(gate.trust.changes)
+    @rule()
+    def the_admin_service_removes_records_of_what_has_changed(self) -> None:
+        for entry in self.database.feed if self.database.is_up and self.redis.is_up else ():
+            for key_id in KEYS if entry.key_id == EVERY_KEY else (entry.key_id,):
+                self.redis.held.pop(f"gerbang:{{{key_id}}}:record", None)
 
     @rule(really=seldom)
     def redis_is_emptied(self, really: bool) -> None:

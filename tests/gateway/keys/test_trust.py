@@ -10,8 +10,8 @@ from gateway.config.settings import Cache
 from gateway.keys import trust as module
 from gateway.keys.codec import DatedRecord
 from gateway.keys.snapshot import parse_snapshot
-from gateway.keys.trust import CLOCKS_DIFFER_MS, EVERY_KEY, Change, FeedRead, KnownChanges, Now, Trust
-from tests.support.inside import changes_known
+from gateway.keys.trust import CLOCKS_DIFFER_MS, EVERY_KEY, FeedRead, Now, Trust
+from tests.support.inside import changes_known, keys_changed
 from tests.support.keys import NOW_MS, a_record
 
 RECORD = a_record()
@@ -23,8 +23,7 @@ SERVER = 7
 
 def a_read(position: str = "100:100:", *changes: tuple[str, int], server: int = SERVER, floor: int = 50, **members) -> FeedRead:
     return FeedRead(**{
-        "at": NOW, "position": parse_snapshot(position), "server": server, "floor": floor, "mark": "m", "mark_is_there": True,
-        "pages": [list(changes)], **members,
+        "at": NOW, "position": parse_snapshot(position), "server": server, "floor": floor, "pages": [list(changes)], **members,
     })  # fmt: skip
 
 
@@ -36,21 +35,20 @@ def a_trust(*reads: FeedRead, redis_up_ms: int | None = 0) -> Trust:
     return trust
 
 
-def learn(trust: Trust, read: FeedRead, at: Now = NOW) -> list[Change]:
-    """Record a read; returns the changes that were new."""
+def learn(trust: Trust, read: FeedRead, at: Now = NOW) -> list[str]:
+    """Record a read; returns the keys with new changes."""
     return learn_with_gap(trust, read, at)[0]
 
 
-def learn_with_gap(trust: Trust, read: FeedRead, at: Now = NOW) -> tuple[list[Change], str | None]:
+def learn_with_gap(trust: Trust, read: FeedRead, at: Now = NOW) -> tuple[list[str], str | None]:
     read = read._replace(at=at)
-    changes = trust.changes if trust.is_current_server(read.server) else KnownChanges(read.floor)
-    new = [change for page in read.pages or () for change in changes.add(page, read)]
-    gap = trust.gap(read, changes)
-    trust.accept(read, changes, has_gap=gap is not None)
+    gap = trust.expect(read)
+    new = [key_id for page in read.pages or () for key_id in trust.changes.add(page)]
+    trust.accept(read)
     return new, gap
 
 
-def gap_between(trust: Trust, read: FeedRead) -> str | None:
+def gap_before(trust: Trust, read: FeedRead) -> str | None:
     """What would be said of a read that is not recorded."""
     return learn_with_gap(deepcopy(trust), read)[1]
 
@@ -138,15 +136,14 @@ def test_an_announced_change_is_not_known_before_the_changes_of_the_read_that_co
     """PostgreSQL answers this process's listener and not its look-ups, which go on with Redis between two pages of a read."""
     trust, read = a_trust(a_read()), a_read("110:110:", (KEY, 105), at=Now(NOW.ms + 2, NOW_MS))
     trust.announce(KEY, NOW.ms + 1)
-    assert list(trust.changes.add([("another", 104)], read)) == [("another", 104)]
+    assert list(trust.changes.add([("another", 104)])) == ["another"]
     assert trust.fallback_valid_until_ms(dated(), NOW) == 0
-    assert list(trust.changes.add([(KEY, 105)], read)) == [(KEY, 105)]
-    trust.accept(read, trust.changes, has_gap=False)
+    assert list(trust.changes.add([(KEY, 105)])) == [KEY]
+    trust.accept(read)
     assert trust.fallback_valid_until_ms(dated(), NOW) == 0
 
 
 def test_a_key_that_is_announced_again_is_announced_by_the_last_time():
-    """That of a change which another server's feed tells of may be before that of a message."""
     trust = a_trust()
     trust.announce(KEY, NOW.ms + 1)
     trust.announce(KEY, NOW.ms - 1)
@@ -156,12 +153,12 @@ def test_a_key_that_is_announced_again_is_announced_by_the_last_time():
 
 def test_a_change_is_not_known_before_it_has_been_applied():
     """A defect may interrupt that: then the next read has to tell of it again."""
-    trust, read = a_trust(a_read()), a_read("110:110:", (KEY, 105), ("another", 106))
+    trust = a_trust(a_read())
     page = [(KEY, 105), ("another", 106)]
-    assert next(trust.changes.add(page, read)) == (KEY, 105)
-    assert list(trust.changes) == []
-    assert list(trust.changes.add(page, read)) == [(KEY, 105), ("another", 106)]
-    assert sorted(trust.changes) == sorted([KEY, "another"])
+    assert next(trust.changes.add(page)) == KEY
+    assert keys_changed(trust) == []
+    assert list(trust.changes.add(page)) == [KEY, "another"]
+    assert sorted(keys_changed(trust)) == sorted([KEY, "another"])
 
 
 @pytest.mark.parametrize(
@@ -187,11 +184,11 @@ def test_memory_is_valid_by_the_last_read_whose_changes_are_applied():
     trust, later = a_trust(a_read()), Now(NOW.ms + 60_000, NOW_MS + 60_000)
     trust.redis_up_ms = NOW.ms + 60_000
     read = a_read("110:110:", (KEY, 80), at=later)
-    assert list(trust.changes.add([(KEY, 80)], read)) == [(KEY, 80)]
+    assert list(trust.changes.add([(KEY, 80)])) == [KEY]
     assert not trust.is_feed_current(SETTINGS, later.ms)
     assert not trust.is_valid(dated(age_ms=-60_000), SETTINGS, later)
     assert trust.memory_valid_until_ms(SETTINGS, later.ms) <= later.ms
-    trust.accept(read, trust.changes, has_gap=False)
+    trust.accept(read)
     assert trust.is_feed_current(SETTINGS, later.ms)
     assert trust.is_valid(dated(age_ms=-60_000), SETTINGS, later)
     assert trust.memory_valid_until_ms(SETTINGS, later.ms) == later.ms + 5_000
@@ -208,26 +205,33 @@ def test_memory_is_not_valid_before_the_feed_was_read():
         (a_read("90:120:90"), None),
         (a_read("100:110:", floor=100), None),
         (a_read("100:110:", floor=101), "pruned"),
-        (a_read("90:99:"), "from before"),
-        (a_read("100:110:", mark="n", mark_is_there=False), "another history"),
-        (a_read("100:110:", server=8), None),
-        (a_read("90:99:", server=8), "from before"),
-        (a_read("100:110:", (KEY, 60), (KEY, 105), server=8), None),
-        (a_read("100:110:", (KEY, 105), server=8), "without the latest changes"),
-        (a_read("100:110:", (KEY, 105), server=8, floor=60), "without the latest changes"),
-        (a_read("100:110:", (KEY, 105), server=8, floor=61), None),
+        (a_read("100:110:", (KEY, 60), server=8), "failed over"),
+        (a_read("100:110:", (KEY, 60), server=8, floor=101), "failed over"),
     ],
 )
 def test_a_gap_between_two_reads_is_noticed(after, gap):
-    before = a_read("100:100:", (KEY, 60)) if after.pages != [[]] else a_read("100:100:")
-    found = gap_between(a_trust(before), after)
+    found = gap_before(a_trust(a_read("100:100:", (KEY, 60))), after)
     assert (found is None) if gap is None else gap in str(found)
+
+
+@pytest.mark.parametrize("after", [a_read("110:110:", (KEY, 105), server=8), a_read("110:110:", (KEY, 105), floor=101)])
+def test_while_what_follows_a_gap_is_applied_no_record_is_used_whose_change_may_be_unknown(after):
+    trust = a_trust(a_read("100:100:", (KEY, 60)))
+    assert trust.is_valid(dated(), SETTINGS, NOW)
+    assert trust.expect(after) is not None
+    for server in (SERVER, 8):
+        assert trust.is_valid(dated(server=server), SETTINGS, NOW) is (server == after.server == 8)
+    assert list(trust.changes.add([(KEY, 105)])) == [KEY]
+    for server in (SERVER, 8):
+        assert not trust.is_valid(dated("90:105:", server=server), SETTINGS, NOW)
+    trust.accept(after)
+    assert trust.is_valid(dated("106:106:", server=after.server), SETTINGS, NOW)
 
 
 def test_another_server_tells_everything_anew():
     trust = a_trust(a_read("100:100:", (KEY, 60)))
-    assert learn(trust, a_read("100:100:", (KEY, 60), (KEY, 61))) == [(KEY, 61)]
-    assert learn(trust, a_read("100:100:", (KEY, 60), server=8)) == [(KEY, 60)]
+    assert learn(trust, a_read("100:100:", (KEY, 60), (KEY, 61))) == [KEY]
+    assert learn(trust, a_read("100:100:", (KEY, 60), server=8)) == [KEY]
 
 
 def test_without_postgresql_a_record_is_used_while_its_seal_is_valid_and_no_change_is_known():
@@ -260,9 +264,9 @@ def test_changes_are_kept_as_long_as_the_feed_holds_them():
     trust = a_trust(a_read("100:100:", (KEY, 95), ("another", 90), ("another", 97)))
     later = Now(NOW.ms + 3_600_000, NOW_MS)
     learn(trust, a_read("250:250:", floor=95), later)
-    assert sorted(trust.changes) == sorted([KEY, "another"])
+    assert sorted(keys_changed(trust)) == sorted([KEY, "another"])
     learn(trust, a_read("300:300:", floor=96), later)
-    assert list(trust.changes) == ["another"]
+    assert keys_changed(trust) == ["another"]
     assert not trust.is_valid(dated("95:95:"), SETTINGS, later)
     assert trust.is_valid(dated("250:250:"), SETTINGS, later)
 
@@ -272,75 +276,31 @@ def test_a_read_prunes_a_bounded_number_of_changes(monkeypatch):
     trust = a_trust(a_read("100:100:", ("a", 60), ("b", 60), ("c", 60)))
     for left in (["c"], []):
         learn(trust, a_read("100:100:", floor=61))
-        assert list(trust.changes) == left
+        assert keys_changed(trust) == left
 
 
 def test_a_key_that_has_changed_again_keeps_no_other_from_being_pruned():
     trust = a_trust(a_read("100:100:", ("a", 60), ("b", 60)), a_read("110:110:", ("a", 105)))
     learn(trust, a_read("110:110:", floor=61))
-    assert list(trust.changes) == ["a"]
-
-
-def test_after_a_dump_was_restored_into_the_server_no_record_from_before_is_used():
-    trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False))
-    for position in ("90:90:", "110:119:110"):
-        assert not trust.is_valid(dated(position), SETTINGS, NOW)
-        assert trust.fallback_valid_until_ms(dated(position), NOW) == 0
-    assert trust.is_valid(dated("120:120:"), SETTINGS, NOW)
-
-
-def test_after_a_gap_whether_another_server_lacks_a_change_is_unknown_until_the_feed_has_pruned_what_was_before():
-    trust = a_trust(a_read("100:100:"), a_read("110:120:110", mark="n", mark_is_there=False), a_read("121:121:", (KEY, 110)))
-    assert "without the latest changes" in str(gap_between(trust, a_read("130:130:", (KEY, 110), server=8)))
-    assert "without the latest changes" in str(gap_between(trust, a_read("130:130:", (KEY, 110), server=8, floor=119)))
-    assert gap_between(trust, a_read("130:130:", server=8, floor=120)) is None
+    assert keys_changed(trust) == ["a"]
 
 
 def test_of_a_key_that_changes_for_ever_no_more_is_kept_than_of_the_feed():
     trust = a_trust(a_read("100:100:"))
     for xid in range(100, 200):
         learn(trust, a_read(f"{xid + 1}:{xid + 1}:", (KEY, xid), (EVERY_KEY, xid), floor=xid - 5))
-    assert changes_known(trust, KEY) == changes_known(trust, EVERY_KEY) == tuple(range(194, 200))
+    assert changes_known(trust, KEY) == changes_known(trust, EVERY_KEY) == tuple(range(193, 200))
     assert not trust.is_valid(dated("199:199:"), SETTINGS, NOW)
     assert trust.is_valid(dated("200:200:"), SETTINGS, NOW)
 
 
-def test_a_database_that_lacks_a_change_of_an_hour_ago_is_noticed_without_marks():
-    """While no admin service runs, nobody makes marks, and nobody prunes."""
-    trust = a_trust(a_read("100:100:", (KEY, 95)))
-    learn(trust, a_read("100:100:"), Now(NOW.ms + 3_600_000, NOW_MS))
-    assert gap_between(trust, a_read("120:120:", (KEY, 95), server=8)) is None
-    assert "without the latest changes" in str(gap_between(trust, a_read("120:120:", ("another", 95), server=8)))
-
-
 def test_too_many_changes_make_everything_before_them_invalid(monkeypatch):
     monkeypatch.setattr(module, "_MAX_CHANGES", 10)
-    assert len(list(a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(10)))).changes)) == 10
+    assert len(keys_changed(a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(10)))))) == 10
     trust = a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(20))))
-    assert list(trust.changes) == []
+    assert keys_changed(trust) == []
     assert not trust.is_valid(dated("99:99:"), SETTINGS, NOW)
     assert trust.is_valid(dated("100:100:"), SETTINGS, NOW)
-
-
-@pytest.mark.parametrize("too_many", [False, True])
-def test_a_new_server_s_changes_are_compared_unless_that_would_take_long(too_many, monkeypatch):
-    monkeypatch.setattr(module, "_COMPARED_AT_ONCE", 10 - too_many)
-    changes = [(f"key {number}", 95) for number in range(10)]
-    trust = a_trust(a_read("100:100:", *changes))
-    assert (gap_between(trust, a_read("100:100:", *changes, server=8)) is not None) == too_many
-
-
-@pytest.mark.parametrize(
-    "too_many",
-    [a_read("110:110:", *((f"key {number}", 105) for number in range(20))), a_read("110:110:", floor=110, pages=None)],
-)
-def test_whether_another_server_has_changes_that_were_too_many_is_not_taken_for_granted(too_many, monkeypatch):
-    """Until the feed itself has pruned them."""
-    monkeypatch.setattr(module, "_MAX_CHANGES", 10)
-    trust = a_trust(a_read("100:100:", (KEY, 95)), too_many, a_read("115:115:"))
-    assert "too many to compare" in str(gap_between(trust, a_read("120:120:", (KEY, 95), server=8)))
-    assert gap_between(trust, a_read("120:120:", floor=110, server=8)) is None
-    assert gap_between(trust, a_read("120:120:")) is None
 
 
 def test_of_another_server_whose_changes_are_too_many_to_be_read_nothing_is_known():
@@ -356,9 +316,9 @@ def test_before_anything_was_read_or_announced_nothing_is_valid():
         trust.memory_valid_until_ms(SETTINGS, NOW.ms),
         trust.is_feed_current(SETTINGS, 0),
         trust.is_current_server(SERVER),
-        list(trust.changes),
+        keys_changed(trust),
         trust.redis_up_ms,
     ) == (0, False, False, [], None)
     assert not trust.is_valid(dated(), SETTINGS, NOW)
-    assert gap_between(trust, a_read("100:100:", (KEY, 1))) is None
-    assert learn(trust, a_read("100:100:", (KEY, 1))) == [(KEY, 1)]
+    assert gap_before(trust, a_read("100:100:", (KEY, 1))) is None
+    assert learn(trust, a_read("100:100:", (KEY, 1))) == [KEY]
