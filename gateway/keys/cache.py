@@ -1,15 +1,13 @@
 """The in-process key cache: bounded, with negative entries. No I/O, no clock.
 
-When changes may have been missed, a new epoch begins and no entry is visited: each has the number of its epoch, and is judged by it when it
-is next used.
+When changes may have been missed, a new epoch begins. No entry is visited: each is judged by the number of its epoch when it is next used.
 
-Keys and absent ids are kept in separate maps, so that looking up made-up ids never evicts keys that exist. Each map evicts its oldest
-entry first.
+Keys and absent ids are kept in separate maps, so that made-up ids never evict keys that exist. Each map evicts its oldest entry first.
 """
 
 from collections import OrderedDict
 from enum import Enum
-from typing import Any, Final, Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from gateway.keys.record import KeyRecord
 
@@ -58,7 +56,7 @@ class KeyCache(Generic[T]):
         """The number of times that changes may have been missed."""
         self.doubt_ends_ms = 0
         """Until when keys of the epoch before are used, while they are read again. What is older, and absent ids, are not used."""
-        self._size = size
+        self.size = size
 
     def doubt(self, until_ms: int) -> None:
         """Begin an epoch: changes may have been missed. Keys in memory are used until ``until_ms`` at most."""
@@ -69,24 +67,14 @@ class KeyCache(Generic[T]):
         return entry.epoch == self.epoch - 1 and entry.value is not ABSENT and now_ms < min(entry.until_ms, self.doubt_ends_ms)
 
     def put(self, key_id: str, entry: Entry[T]) -> None:
-        """Store an entry, replacing the previous one."""
+        """Store an entry, replacing the previous one; the oldest are evicted if they become too many."""
         self.drop(key_id)
         entries = self.absent if entry.value is ABSENT else self.present
         entries[key_id] = entry
-        _trim(entries, self._size)
+        while len(entries) > self.size:
+            entries.popitem(last=False)
 
     def drop(self, key_id: str) -> None:
         """Remove an id."""
         self.absent.pop(key_id, None)
         self.present.pop(key_id, None)
-
-    def resize(self, size: int) -> None:
-        """Change the maximum size; the oldest entries are evicted first."""
-        self._size = size
-        _trim(self.present, size)
-        _trim(self.absent, size)
-
-
-def _trim(entries: OrderedDict[str, Any], size: int) -> None:
-    while len(entries) > size:
-        entries.popitem(last=False)

@@ -3,8 +3,7 @@
 PostgreSQL's triggers append each change to the feed in its own transaction and notify at the commit. :class:`InvalidationListener` reads
 the feed once a second, and immediately when notified, so a lost notification delays a change by a second at most. The admin service
 publishes after its commit (:func:`publish`): it removes the record from Redis, then sends a message, which invalidates the key without the
-feed and so works while PostgreSQL is unavailable. Each gateway also removes outdated records of the keys that have changed, and again after
-Redis was down, because a failover may have restored them.
+feed and so works while PostgreSQL is unavailable.
 
 A message is ``<Unix ms> <key id> <key id> …``. Write access to Redis allows forcing lookups in PostgreSQL, and nothing more.
 """
@@ -73,7 +72,7 @@ def parse_message(data: bytes) -> tuple[int, list[str]]:
 async def read_feed(
     connection: "postgres.Connection | postgres.Pool", before: FeedRead | None, at: Now, *, seconds: float = _SILENCE_SECONDS
 ) -> FeedRead:
-    """The changes since the last read, in one statement; from a new server, all that it retains. Too many are omitted, as if pruned.
+    """The changes since the last read, or all that the feed retains (see ``Trust.expect``). Too many are omitted, as if pruned.
 
     :raises StoreUnavailable: PostgreSQL did not answer in time
     """
@@ -189,9 +188,7 @@ class InvalidationListener:
         gap = trust.expect(read)
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
-            memory.invalidate_all(gap_ms=read.at.ms)
-        if read.pages is None:
-            self._invalidate(EVERY_KEY)
+            memory.invalidate_all(gap_ms=None if read.pages is None else read.at.ms)
         for page in read.pages or ():
             for key_id in trust.changes.add(page):
                 self._invalidate(key_id)

@@ -16,6 +16,7 @@ is in doubt: each key is used for another ``local_ttl`` while it is read again.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Generic, NamedTuple
 
 import structlog
@@ -40,21 +41,15 @@ ROWS_PER_SECOND = 5_000
 PATIENCE_MS = 2_000
 """How long a request waits for a look-up before it is refused with "try again"."""
 PLACES = 12_000
-"""Maximum look-ups in progress, except for keys that are in memory and in doubt. Beyond it requests are refused immediately: otherwise
-thousands could time out together and block the event loop.
-"""
+"""Maximum look-ups in progress, except of keys in doubt. Beyond it requests are refused: thousands would time out in one turn."""
 _REDIS_BATCH, _POSTGRES_BATCH, _WORKERS = 100, 250, 4
-CONCLUDED_AT_ONCE = 10
-"""Look-ups of a batch that are concluded in one turn of the event loop: those who wait for them go on in the next one."""
+CONCLUDED_AT_ONCE, _EXAMINED_AT_ONCE = 10, 1_000
+"""Limits of one turn of the event loop: look-ups of a batch that are concluded (who waits goes on in the next turn), keys looked at."""
 _UNKNOWN_QUEUED = PATIENCE_MS * ROWS_PER_SECOND // 1_000
 BRIEFLY_MS = 1_000
 """How long a key is used that was read from Redis while PostgreSQL is unavailable, or from a server whose feed is not read here."""
-_RENEWED_AT, _EXAMINED_EACH = 0.75, 0.125
+_RENEWED_AT, _EXAMINED_EACH, _EXAMINED_AFTER_FAILURE_MS = 0.75, 0.125, 5_000
 """Fractions of its validity: after which a record in Redis is rewritten, if its key was used meanwhile, and between two looks at it."""
-_REFUSED_MS = 5_000
-"""When Redis has failed: after which it is tried again."""
-_EXAMINED_AT_ONCE = 1_000
-"""Keys in memory that are looked at in one turn of the event loop."""
 _log = structlog.get_logger(__name__)
 
 
@@ -105,10 +100,8 @@ class KeyLookup(Generic[T]):
         self._unchanged: set[str] = set()
         """Ids that PostgreSQL is asked for and that have not changed since."""
         self._first = LookupQueue(self._ask_redis, batch=_REDIS_BATCH, workers=_WORKERS)
-        self._known = LookupQueue(self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, per_second=ROWS_PER_SECOND)
-        self._unknown = LookupQueue(
-            self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, max_queued=_UNKNOWN_QUEUED, per_second=ROWS_PER_SECOND
-        )
+        rows = partial(LookupQueue, self._ask_postgres, batch=_POSTGRES_BATCH, workers=_WORKERS // 2, per_second=ROWS_PER_SECOND)
+        self._known, self._unknown = rows(), rows(max_queued=_UNKNOWN_QUEUED)
         self._due = LookupQueue(self._write, batch=_REDIS_BATCH, workers=1)
         """Keys whose records are to be written to Redis."""
         self._examined_ms = 0
@@ -166,11 +159,7 @@ class KeyLookup(Generic[T]):
     def configure(self, settings: "Cache") -> None:
         """Apply new settings."""
         self.settings, self._valid_until_ms = settings, 0
-        self.cache.resize(settings.local_entries)
-
-    def sizes(self) -> dict[str, int]:
-        """Numbers of keys and absent ids in memory, and of look-ups in progress."""
-        return {"present": len(self._present), "absent": len(self.cache.absent), "flights": len(self._flights)}
+        self.cache.size = settings.local_entries
 
     async def aclose(self) -> None:
         """Cancel the look-ups in progress."""
@@ -227,9 +216,8 @@ class KeyLookup(Generic[T]):
             return
         try:
             await self._redis.ask(self._shared.write, records, now_ms=now.wall_ms)
-        except StoreUnavailable:
-            self._due.clear()  # they remain due, and are found again
-            self._examined_ms = min(self._examined_ms, now.ms + _REFUSED_MS)
+        except StoreUnavailable:  # they remain due, and are found again
+            self._examined_ms = min(self._examined_ms, now.ms + _EXAMINED_AFTER_FAILURE_MS)
             return
         for entry in entries:
             entry.used, entry.due_ms = False, now.ms + int(ttl_ms * _RENEWED_AT)
@@ -266,10 +254,9 @@ class KeyLookup(Generic[T]):
         """The records in Redis; none if it does not answer."""
         try:
             records = await self._redis.ask(self._shared.read, key_ids)
-        except StoreUnavailable:
-            return {}
-        except Exception:  # noqa: BLE001  # a defect must strand nobody
-            _log.exception("key_lookup_defect")
+        except Exception as error:  # noqa: BLE001  # a defect must strand nobody
+            if not isinstance(error, StoreUnavailable):
+                _log.exception("key_lookup_defect")
             return {}
         self._redis.count(found=len(records), asked=len(key_ids))
         return records
@@ -293,11 +280,10 @@ class KeyLookup(Generic[T]):
             return
         self.postgres.count(found=len(found.records), asked=len(key_ids))
         async for key_id in in_steps(key_ids, CONCLUDED_AT_ONCE):
-            now_ms, record = self.now().ms, found.records.get(key_id)
-            memory_until_ms = self._trust.memory_valid_until_ms(self.settings, now_ms)
+            now_ms, record, feed = self.now().ms, found.records.get(key_id), self._trust.read
             if key_id not in self._unchanged:
                 self._known.add((key_id,))
-            elif self._trust.is_current_server(found.server) and now_ms < memory_until_ms:
+            elif feed and feed.server == found.server and now_ms < self._trust.memory_valid_until_ms(self.settings, now_ms):
                 self._conclude(key_id, record, due_ms=now_ms)
             else:
                 self._conclude(key_id, record, until_ms=now_ms + BRIEFLY_MS)

@@ -44,13 +44,9 @@ class LookupQueue:
             task.add_done_callback(self._tasks.discard)
         return next(ids, None) is None
 
-    def clear(self) -> None:
-        """Drop all ids that wait."""
-        self._waiting.clear()
-
     async def aclose(self) -> None:
         """Drop the queue and cancel the batches in progress."""
-        self.clear()
+        self._waiting.clear()
         await cancel(*self._tasks)
 
     async def _work_off(self) -> None:

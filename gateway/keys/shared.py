@@ -3,13 +3,12 @@
     gerbang:{<key id>}:record    a sealed record (``codec``), until its validity ends
 
 An outdated record does no harm: its seal binds the position in the change feed at which it was true, and a reader uses it only if it
-has seen all later changes (``trust``). A change removes the record as well, for gateways that cannot read the feed. Unknown ids are never
-written.
+has seen all later changes (``trust``). The admin service removes it as well, for gateways that cannot read the feed (``admin.feed``).
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import nullcontext
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 from redis.asyncio import Redis, RedisCluster
@@ -44,12 +43,9 @@ class SharedRecords:
     async def read(self, key_ids: Sequence[str]) -> dict[str, DatedRecord]:
         """The stored records, in one round trip. One that does not open is logged and treated as missing."""
         names = [record_key(key_id) for key_id in key_ids]
+        get: Any = self._redis.mget_nonatomic if isinstance(self._redis, RedisCluster) else self._redis.mget
         with translated():
-            held: list[bytes | None]
-            if isinstance(self._redis, RedisCluster):
-                held = await self._redis.mget_nonatomic(names)
-            else:
-                held = await self._redis.mget(names)  # type: ignore[assignment]  # bytes: nothing is decoded
+            held: list[bytes | None] = await get(names)
         found = {}
         there = [(key_id, sealed) for key_id, sealed in zip(key_ids, held, strict=True) if sealed is not None]
         async for key_id, sealed in in_steps(there, SEALED_AT_ONCE):

@@ -10,7 +10,7 @@ Times are monotonic milliseconds of this process, unless the name says ``wall``.
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice, takewhile
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from gateway.keys.codec import DatedRecord
 from gateway.keys.snapshot import Snapshot
@@ -23,12 +23,9 @@ MAX_RECORD_TTL_MS = 300_000
 CLOCKS_DIFFER_MS = 2_000
 """Greatest tolerated difference between the clocks of two machines. They date the records in Redis, and nothing else."""
 EVERY_KEY = "*"
-Change: TypeAlias = tuple[str, int]
-"""Key id, or :data:`EVERY_KEY`, and transaction id."""
-_MAX_CHANGES = 200_000
-"""Number of keys whose changes are remembered."""
-_PRUNED_AT_ONCE = 10_000
-"""Limit of what is done in one turn of the event loop."""
+"""Instead of a key id."""
+_MAX_CHANGES, _PRUNED_AT_ONCE = 200_000, 10_000
+"""Number of keys whose changes are remembered, and that are dropped in one turn of the event loop."""
 _EXTENSION_MS = 250
 
 
@@ -49,10 +46,9 @@ class FeedRead(NamedTuple):
     """Identifies the server, its start and its tables: transaction ids are comparable within one of them alone."""
     floor: int
     """Entries of transactions below it may have been pruned."""
-    pages: Sequence[Iterable[Change]] | None
-    """The changes since the last read, or all that are retained if that one was of another server or changes since were pruned. In pages
-    that are short enough for one turn of the event loop; each can be read once. ``None``: they are too many to be read, and ``floor`` is
-    above all of them.
+    pages: Sequence[Iterable[tuple[str, int]]] | None
+    """The changes: key id and transaction id. In pages that are short enough for one turn of the event loop; each can be read once.
+    ``None``: they are too many to be read, and ``floor`` is above all of them.
     """
 
 
@@ -66,7 +62,7 @@ class KnownChanges:
         self.floor = floor
         self._of: dict[str, tuple[int, ...]] = {}
 
-    def add(self, page: Iterable[Change]) -> Iterator[str]:
+    def add(self, page: Iterable[tuple[str, int]]) -> Iterator[str]:
         """Add changes of a read: those that are new, each after its key was yielded."""
         for key_id, xid in page:
             known = self._of.get(key_id, ())
@@ -76,10 +72,7 @@ class KnownChanges:
                 self._of[key_id] = (*(earlier for earlier in known if earlier >= self.floor), xid)
 
     def prune(self, read: FeedRead) -> None:
-        """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. Those that remain do no harm.
-
-        This floor may be above the feed's: if they have become too many, all are forgotten.
-        """
+        """Drop changes of transactions below the feed's floor: a bounded number, least recently read first. If too many remain: all."""
         self.floor = max(self.floor, read.floor)
         outdated = takewhile(lambda key_id: max(self._of[key_id]) < self.floor, islice(self._of, _PRUNED_AT_ONCE))
         for key_id in list(outdated):
@@ -106,8 +99,6 @@ class Trust:
         self._announced: dict[str, int] = {}
         """Keys whose changes have been announced, each with the time of the last."""
 
-    # -- changes
-
     def announce(self, key_id: str, now_ms: int) -> None:
         """This key has changed, as a Redis message says."""
         if len(self._announced) >= _MAX_CHANGES:
@@ -132,8 +123,6 @@ class Trust:
         self.changes.prune(read)
         self.read = read
 
-    # -- validity
-
     def is_feed_current(self, settings: "Cache", now_ms: int) -> bool:
         """Whether the feed has been read lately."""
         return self.read is not None and now_ms < self.read.at.ms + settings.local_ttl_ms
@@ -154,10 +143,6 @@ class Trust:
         if self.redis_up_ms is not None and self.redis_up_ms < read_ms:
             return now_ms + _EXTENSION_MS
         return min(now_ms + _EXTENSION_MS, read_ms + settings.stale_limit_ms)
-
-    def is_current_server(self, server: int) -> bool:
-        """Whether this start of this server is the one whose feed is read: what it says may be remembered."""
-        return self.read is not None and self.read.server == server
 
     def is_valid(self, dated: DatedRecord, settings: "Cache", now: Now) -> bool:
         """Whether a record in Redis is as good as PostgreSQL's."""

@@ -291,7 +291,7 @@ class App:
         self._plane.worker.recent.note(metrics.admitted, clock.now_ms())
         tunnels = self._tunnels.used_percent(self._plane.worker.serving.limits)
         metrics.resource_used.update(self._plane.used_percent() | tunnels | self._upstreams.used_percent())
-        metrics.cache_entries = self._lookup.sizes()["present"]
+        metrics.cache_entries = len(self._lookup.cache.present)
         metrics.feed_age_ms = 0 if self._trust.read is None else clock.monotonic_ms() - self._trust.read.at.ms
         metrics.log_lines_dropped = LineSink.dropped
         metrics.shadow = int(self._deciding.settings.auth.enforce == "shadow")

@@ -72,6 +72,11 @@ def keys_changed(trust: Trust) -> list[str]:
     return list(trust.changes._of)
 
 
+def sizes(lookup: KeyLookup[Any]) -> dict[str, int]:
+    """Numbers of keys and absent ids in memory, and of look-ups in progress."""
+    return {"present": len(lookup.cache.present), "absent": len(lookup.cache.absent), "flights": len(lookup._flights)}
+
+
 def is_in_doubt(lookup: KeyLookup[Any], key_id: str) -> bool:
     """Whether a key in memory may have changed unnoticed."""
     entry = lookup.cache.present.get(key_id)

@@ -71,8 +71,9 @@ def test_a_smaller_size_lets_the_oldest_go():
     cache: KeyCache[str] = KeyCache(10)
     for name in "abca":
         put(cache, name)
-    cache.resize(2)
-    assert list(cache.present) == ["c", "a"]
+    cache.size = 2
+    put(cache, "d")
+    assert list(cache.present) == ["a", "d"]
 
 
 class CacheMachine(RuleBasedStateMachine):
@@ -101,11 +102,6 @@ class CacheMachine(RuleBasedStateMachine):
     @rule(until_ms=st.sampled_from([0, 50]))
     def doubt(self, until_ms):
         self.cache.doubt(until_ms)
-
-    @rule(size=st.integers(1, SIZE))
-    def resize(self, size):
-        self.cache.resize(size)
-        self.cache.resize(self.SIZE)
 
     @rule(key_id=ids)
     def drop(self, key_id):

@@ -18,7 +18,7 @@ from gateway.keys.snapshot import BEGINNING
 from gateway.keys.trust import CLOCKS_DIFFER_MS, MAX_RECORD_TTL_MS
 from gateway.runtime.tasks import in_steps, spawn
 from tests.gateway.keys.conftest import SETTINGS, Clocks
-from tests.support.inside import read_feed
+from tests.support.inside import read_feed, sizes
 from tests.support.keys import NOW_MS, a_vault, add_key
 
 TTL = SETTINGS.local_ttl_ms
@@ -116,7 +116,7 @@ async def test_of_keys_that_are_found_at_once_a_few_are_concluded_in_each_turn_o
     under_way, concluded = len(records), []
     while under_way:
         await asyncio.sleep(0)
-        concluded.append(under_way - gate.lookup.sizes()["flights"])
+        concluded.append(under_way - sizes(gate.lookup)["flights"])
         under_way -= concluded[-1]
     assert await fetched == records
     assert max(concluded) <= lookup.CONCLUDED_AT_ONCE * batches  # as many as may come in one turn, on a busy machine
@@ -514,11 +514,11 @@ async def test_a_key_that_never_stops_changing_is_refused_rather_than_decided_on
     gate.store.inner.find = changing
     with pytest.raises(KeyStoreUnavailable):
         await gate.lookup.fetch(record.key_id)
-    assert gate.lookup.sizes() == {"present": 0, "absent": 0, "flights": 1}
+    assert sizes(gate.lookup) == {"present": 0, "absent": 0, "flights": 1}
     gate.store.inner.find = find
     await gate.settle()
     assert gate.peek(record.key_id) == record
-    assert gate.lookup.sizes()["flights"] == 0
+    assert sizes(gate.lookup)["flights"] == 0
 
 
 # -- redis is not trusted ----------------------------------------------------------------------------------------------
@@ -612,7 +612,7 @@ async def test_a_record_that_cannot_be_prepared_refuses_its_own_key_only(world, 
     bad, good = await asyncio.gather(gate.lookup.fetch(unusable.key_id), gate.lookup.fetch(usable.key_id), return_exceptions=True)
     assert good == usable
     assert bad is None if error is ValueError else isinstance(bad, KeyStoreUnavailable)
-    assert gate.lookup.sizes()["flights"] == 0
+    assert sizes(gate.lookup)["flights"] == 0
 
 
 # -- bounds ------------------------------------------------------------------------------------------------------------
@@ -626,7 +626,7 @@ async def test_made_up_ids_neither_push_out_keys_nor_grow_without_bound(world):
     for _ in range(50):
         await gate.lookup.fetch(new_key_id())
     assert all(gate.peek(record.key_id) == record for record in records)
-    assert gate.lookup.sizes() == {"present": 3, "absent": 5, "flights": 0}
+    assert sizes(gate.lookup) == {"present": 3, "absent": 5, "flights": 0}
     await gate.settle()
     assert len(await world.redis.keys("*")) == 3
 
@@ -681,8 +681,10 @@ async def test_new_settings_hold_from_now_on(world):
     for record in records:
         await gate.lookup.fetch(record.key_id)
     gate.lookup.configure(Cache(local_ttl_ms=10, stale_limit_ms=10, local_entries=1))
-    assert gate.lookup.sizes()["present"] == 1
-    assert gate.peek(records[2].key_id) == records[2]
+    await gate.lookup.fetch(records[0].key_id)
+    gate.lookup.invalidate(records[2].key_id)
+    assert await gate.lookup.fetch(records[2].key_id) == records[2]
+    assert sizes(gate.lookup)["present"] == 1
     gate.clocks.advance(1_000)
     assert gate.peek(records[2].key_id) is None
 
@@ -730,7 +732,7 @@ async def test_cancelled_waiters_leave_no_look_up_behind(world):
         await asyncio.gather(waiting, return_exceptions=True)
         gate.lookup.invalidate_all()
     await gate.settle()
-    assert gate.lookup.sizes()["flights"] == 0
+    assert sizes(gate.lookup)["flights"] == 0
     for record in records:
         assert await gate.lookup.fetch(record.key_id) == record
 
@@ -741,7 +743,7 @@ async def test_closing_gives_up_look_ups_under_way(world):
     waiting = spawn(gate.lookup.fetch(new_key_id()), name="waiting")
     await gate.store.holding.wait()
     await gate.lookup.aclose()
-    assert gate.lookup.sizes()["flights"] == 0
+    assert sizes(gate.lookup)["flights"] == 0
     with pytest.raises(KeyStoreUnavailable):
         await waiting
 

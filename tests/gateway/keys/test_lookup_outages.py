@@ -13,7 +13,7 @@ from gateway.keys.trust import KnownChanges
 from gateway.runtime.tasks import spawn
 from gateway.telemetry.metrics import Metrics
 from tests.gateway.keys.conftest import SETTINGS, Clocks
-from tests.support.inside import cache, is_in_doubt
+from tests.support.inside import cache, is_in_doubt, sizes
 from tests.support.keys import NOW_MS
 
 TTL = SETTINGS.local_ttl_ms
@@ -283,7 +283,7 @@ async def test_when_changes_may_have_been_missed_keys_are_used_for_a_while_and_r
     await gate.settle()
     assert (gate.peek(deleted.key_id), gate.peek(kept.key_id)) == (ABSENT, kept)
     assert gate.metrics.key_rereads == 2
-    assert gate.lookup.sizes()["present"] == 1
+    assert sizes(gate.lookup)["present"] == 1
 
 
 async def test_a_key_in_doubt_is_looked_up_once_at_a_time_however_long_that_takes(world):

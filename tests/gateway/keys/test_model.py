@@ -225,7 +225,7 @@ class Gate:
         }
         found = Found(records, self.database.server)
         await self.late()
-        if not self.trust.is_current_server(found.server):
+        if self.trust.read is None or self.trust.read.server != found.server:
             for key_id in key_ids:
                 told: int | Absent = int(records[key_id].label) if key_id in records else ABSENT
                 self.strange[key_id] = told, self.time.ms + A_MOMENT_MS

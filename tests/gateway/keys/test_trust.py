@@ -315,10 +315,9 @@ def test_before_anything_was_read_or_announced_nothing_is_valid():
     assert (
         trust.memory_valid_until_ms(SETTINGS, NOW.ms),
         trust.is_feed_current(SETTINGS, 0),
-        trust.is_current_server(SERVER),
         keys_changed(trust),
         trust.redis_up_ms,
-    ) == (0, False, False, [], None)
+    ) == (0, False, [], None)
     assert not trust.is_valid(dated(), SETTINGS, NOW)
     assert gap_before(trust, a_read("100:100:", (KEY, 1))) is None
     assert learn(trust, a_read("100:100:", (KEY, 1))) == [KEY]
