@@ -188,6 +188,7 @@ class InvalidationListener:
         gap = trust.expect(read)
         if gap is not None:
             _log.warning("key_feed_gap", reason=gap)
+        if gap is not None or trust.read is None:
             memory.invalidate_all(gap_ms=None if read.pages is None else read.at.ms)
         for page in read.pages or ():
             for key_id in trust.changes.add(page):

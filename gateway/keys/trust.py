@@ -112,7 +112,7 @@ class Trust:
             reason = "PostgreSQL has restarted, failed over or been restored"
         elif before is not None and read.position.xmax < before.position.xmax:
             reason = "the database is in a state from before the last read"
-        elif before is not None and read.floor > before.position.xmin:
+        elif read.pages is None or (before is not None and read.floor > before.position.xmin):
             reason = "changes were pruned before they were read, or were too many to be read"
         if before is None or reason is not None:
             self.changes = KnownChanges(read.server, read.floor)

@@ -846,6 +846,30 @@ def test_memory_that_has_ended_does_not_begin_again_before_what_changed_meanwhil
     protocol.teardown()
 
 
+def test_what_a_cold_gate_took_from_redis_is_used_no_more_once_it_has_read_the_feed():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_number_that_was_lost_with_its_server_is_that_of_a_change(
+        number=1, key_id=KEYS[0], delete=False, kept=False, forgotten=False, down=True
+    )
+    protocol.prune()
+    protocol.prune()
+    protocol.a_key_is_used(number=0, key_id=KEYS[0])
+    protocol.postgresql(down=False)
+    protocol.a_change_is_pruned_before_a_gate_reads_of_it(number=0, key_id=KEYS[0])
+    protocol.teardown()
+
+
+def test_what_was_looked_up_before_a_cold_gate_s_first_read_of_too_many_changes_is_looked_up_again():
+    protocol = Protocol()
+    protocol.start()
+    protocol.a_key_changes_while_it_is_looked_up(key_id=KEYS[0], message=False, number=0)
+    protocol.a_gate_dies_and_starts_cold(number=0, really=True)
+    protocol.few_changes_are_too_many(kept=1, read=1)
+    protocol.a_key_changes_while_it_is_looked_up(key_id=KEYS[0], message=False, number=0)
+    protocol.teardown()
+
+
 @pytest.mark.parametrize("marked", [True, False])
 @pytest.mark.parametrize("again", [True, False])
 def test_a_gate_notices_that_the_database_went_back(marked, again):
