@@ -37,7 +37,7 @@ _SAMPLE = 30
 _MOST_SECONDS = 7_200
 _NO_REASON = "?"
 _NO_RECORD: dict[str, Any] = {"made": 0, "tried": 0, "survivors": {}}
-_PLUGINS = ("_hypothesis_pytestplugin", "pytest_asyncio.plugin", "tests.mutants.plugin")
+_PLUGINS = ("_hypothesis_pytestplugin", "pytest_asyncio.plugin", "pytest_timeout", "tests.mutants.plugin")
 """What the tests of rules need. All others, and what ``tests/conftest.py`` imports, would take longer to load than the tests to run."""
 _DEAD = ("died", "hung")
 _SAME = "equivalent:"

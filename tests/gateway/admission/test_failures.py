@@ -82,6 +82,15 @@ def test_a_site_that_failed_too_often_waits_with_all_of_its_networks_and_no_othe
     assert len(limiter) <= 20, "of a site that is held back, no network takes a row from another address"
 
 
+def test_the_failures_of_a_network_alone_are_told_apart_from_those_of_its_site():
+    limiter = FailureLimiter()
+    waits = []
+    for _ in range(4):
+        waits.append(limiter.of_network_ms("2001:db8:1:2::1", FAILURES, 1_000))
+        limiter.failed("2001:db8:1:2::1", FAILURES, 1_000)
+    assert waits == [0, 0, 0, 20_000]
+
+
 def test_one_network_that_fails_for_ever_does_not_hold_back_its_site():
     limiter = FailureLimiter()
     for now_ms in range(1_000, 61_000, 10):
@@ -103,6 +112,8 @@ def test_a_site_has_ten_times_the_rate_of_a_network():
     admitted = [limiter.admits(f"2001:db8:1:{network:x}::1", 1, FAILURES, 1_000) for network in range(40)]
     assert admitted == [True] * 30 + [False] * 10
     assert 0 < limiter.wait_ms("2001:db8:1:ff::1", 1, FAILURES, 1_000) <= 2_000
+    for weight, rate in ((0, FAILURES), (1, Rate(100, 50))):
+        assert AddressLimiter().admits("2001:db8:3::1", weight, rate, 0.0)
     assert limiter.admits("2001:db8:2::1", 1, FAILURES, 1_000)
     assert limiter.admits("192.0.2.1", 1, FAILURES, 1_000)
 

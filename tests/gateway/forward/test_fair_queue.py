@@ -86,10 +86,18 @@ def test_a_site_whose_networks_each_wait_for_little_gives_way_to_others_and_with
     assert queue.enqueue(another) is another
     with_key = Asking("2001:db8:1:ffff::1", authenticated=True)
     assert queue.enqueue(with_key) in calls, "it does not wait behind those without keys"
-    queue = FairQueue(4)
-    calls = waiting(queue, "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:2::1")
-    assert queue.enqueue(another) is calls[2]
-    assert queue.enqueue(Asking("2001:db8:1:3::1")) is not None
+    for network in ("2", "3"):
+        queue = FairQueue(4)
+        calls = waiting(queue, "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:1::1", "2001:db8:1:2::1")
+        assert queue.enqueue(Asking(f"2001:db8:1:{network}::1")) is calls[2]
+
+
+def test_where_everybody_waits_for_one_thing_a_newcomer_is_refused_and_can_be_forgotten():
+    queue, newcomer = FairQueue(3), Asking("d")
+    waiting(queue, "a", "b", "c")
+    assert queue.enqueue(newcomer) is newcomer
+    queue.remove(newcomer)
+    assert queue.count == 3
 
 
 def test_clients_take_turns_and_not_requests():

@@ -65,6 +65,8 @@ def test_a_site_has_what_it_is_told_to() -> None:
     with pytest.raises(Overloaded, match="from this client"):
         memory.take(1, ("site", "c"))
     memory.take(10, ("c",))
+    with pytest.raises(Overloaded, match="from this client"):
+        memory.take(1, ("c",))
     memory.give(10, ("site", "a"))
     memory.take(1, ("site", "b2"))
     assert remembered(memory) == {"site": 11, "b": 10, "c": 10, "b2": 1}
