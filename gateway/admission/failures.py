@@ -69,8 +69,8 @@ class AddressLimiter:
 class FailureLimiter(AddressLimiter):
     """Failed authentication by address.
 
-    A site with too many failures is throttled as an address is, except that its customers' look-ups are its own affair, and that a wrong
-    signature is answered as ever: only addresses that fail themselves are told to wait for that.
+    Networks of a site with too many failures that have not failed too often themselves are limited in look-ups alone, and share those of
+    their site; a wrong signature under a known key is answered as ever.
     """
 
     __slots__ = ("_look_ups_tat_ms",)

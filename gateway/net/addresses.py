@@ -64,10 +64,10 @@ def customer_network(address: str) -> str:
 
 @lru_cache(_REMEMBERED)
 def owners(address: str) -> tuple[str, ...]:
-    """Whom everything is counted for that one client may use up, the widest first: an IPv4 address; of an IPv6 address the /48, which one
-    site may have been assigned with its 65,536 networks (RFC 6177), and the /64, see :func:`customer_network`.
+    """The owners that a client's use of shared resources counts against, the widest first: an IPv4 address; for IPv6 the site, a /48 with
+    65,536 networks as one customer may be assigned (RFC 6177), and the network, a /64 (:func:`customer_network`).
 
-    What the first may have, :func:`most_of_site` says. Where one owner has a turn, it is the first, and within it the last.
+    A network may have what one address may; a site, :func:`most_of_site`. Turns are taken by the first, and in its turns by the last.
 
     :return: ``("192.0.2.1",)``, ``("2001:db8:1::/48", "2001:db8:1:2::/64")``; text that is not an address alone
     """
@@ -79,8 +79,8 @@ def owners(address: str) -> tuple[str, ...]:
 
 @lru_cache(_REMEMBERED)
 def owners_with_key(address: str) -> tuple[str, ...]:
-    """:func:`owners` of a client that has a key. Those of a site are apart from those without, who could otherwise take all that it may
-    have from customers in other networks of the same provider.
+    """:func:`owners` of a client that has a key. Within a site, these are counted apart from clients without one, which could otherwise use
+    up all that the site may have, and a provider's customers may share a site.
     """
     return tuple(f"{owner}{_WITH_KEYS}" if is_site(owner) else owner for owner in owners(address))
 
