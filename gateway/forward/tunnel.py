@@ -33,6 +33,8 @@ FRAME_END_MS = 400
 """How long a Close frame waits for the current frame to end before the connection is aborted without one."""
 _CHECKED_AT_ONCE, _PAUSE_SECONDS = 100, 0.5
 """Keys that are looked up at once when all are checked, and the pause before those that could not be confirmed are looked up again."""
+_BEGUN_AT_ONCE = 10
+"""Look-ups of changed keys that are begun in one turn of the event loop."""
 
 
 class Downstream(Protocol):
@@ -204,6 +206,8 @@ class Tunnels:
         self._all: set[Tunnel] = set()
         self._by_key: dict[str, set[Tunnel]] = {}
         self._expiring: set[Tunnel] = set()
+        self._changed: dict[str, None] = {}
+        """Keys to be checked because they have changed."""
         self._to_check: dict[str, None] = {}
         """Keys to be checked since any may have changed."""
         self._is_checking = False
@@ -300,7 +304,9 @@ class Tunnels:
                 self._is_checking = True
                 spawn(self._check_all(), name="check the keys of all tunnels")
         elif key_id in self._by_key:
-            spawn(self._check(key_id, certain=True), name="check tunnels of a key")
+            if not self._changed:
+                spawn(self._check_changed(), name="check the keys that have changed")
+            self._changed[key_id] = None
 
     def close_key(self, key_id: str, *, reason: str = "key no longer valid") -> None:
         """Close the tunnels of a key, with 1008."""
@@ -326,6 +332,14 @@ class Tunnels:
             now = clock.now_ms()
             for tunnel in [tunnel for tunnel in self._expiring if tunnel.expires_ms is not None and tunnel.expires_ms <= now]:
                 tunnel.close(POLICY_VIOLATION, "key expired", now_ms=now_ms)
+
+    async def _check_changed(self) -> None:
+        """Begin the checks over several turns of the event loop, of thousands of keys that were revoked at once. None waits for another."""
+        while some := list(islice(self._changed, _BEGUN_AT_ONCE)):
+            for key_id in some:
+                del self._changed[key_id]
+                spawn(self._check(key_id, certain=True), name="check tunnels of a key")
+            await asyncio.sleep(0)
 
     async def _check_all(self) -> None:
         are_told = False

@@ -10,39 +10,32 @@ The gate's worker has a processor of its own, the attackers run when nobody else
 """
 
 import asyncio
-import os
 import statistics
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import asyncpg
-import pytest
 from redis import Redis
 
 from deploy.signing import SigningKey
 from gateway.keys import redis_client
-from gateway.keys.ids import new_key_id
 from gateway.keys.shared import record_key
 from gateway.keys.vault import Vault
 from tests.abuse.attackers import Attackers, attackers
 from tests.abuse.attacks import ATTACKS, Attack, Scene, answer, connected, signed
 from tests.abuse.decisions import DECISION_ATTACKS
 from tests.abuse.honest import Honest, p99
-from tests.abuse.placing import others_together, place
 from tests.abuse.proxied import PROXIED_ATTACKS
-from tests.abuse.service import Service, trading_service
+from tests.abuse.service import Service
 from tests.abuse.sites import BEHIND_A_BALANCER, FEW_UPSTREAM_CONNECTIONS, LIMITS_OF_FEW, SITE_ATTACKS
 from tests.abuse.tunnels import TUNNEL_ATTACKS
-from tests.abuse.world import BEHIND_A_PROXY, HONEST, VAULT, behind_a_proxy, settings
+from tests.abuse.world import BEHIND_A_PROXY, HONEST, QUIET, VAULT, behind_a_proxy
 from tests.support.certificates import self_signed
 from tests.support.keys import add_key
-from tests.support.running import PATIENCE, RunningGateway, running
+from tests.support.running import PATIENCE, RunningGateway
 
-QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
 CALM_SECONDS: Final = 3.0 if QUIET else 1.0
 SECONDS: Final = 6.0 if QUIET else 2.0
 REST: Final = 0.3
@@ -62,52 +55,6 @@ MEMORY: Final = 96 << 20
 """Bytes that a worker may grow by, through all of it: the memory for contents, buffers of sockets, tables."""
 SERIES: Final = 100
 """Lines of metrics that may be added, through all of it: codes of refusals, reasons, outcomes; nothing that a client chooses."""
-
-
-@pytest.fixture(autouse=True)
-def processor():
-    """The gate's own."""
-    with others_together() as own:
-        yield own
-
-
-@pytest.fixture
-async def service():
-    async with trading_service() as running_service:
-        yield running_service
-
-
-@pytest.fixture
-async def keys(own_postgres):
-    """Keys of honest accounts, and thirty of one other account."""
-    connection = await asyncpg.connect(own_postgres.owner_dsn)
-    vault = Vault.parse(VAULT)
-    accounts = [*(f"honest {number}" for number in range(HONEST)), *["greedy"] * 30]
-    made = [await add_key(connection, vault, key_id=new_key_id(), account_id=account) for account in accounts]
-    await connection.close()
-    return [SigningKey(record.key_id, record.secret.reveal().decode()) for record in made]
-
-
-@pytest.fixture
-async def start(tmp_path: Path, own_postgres, own_redis, service, processor):
-    """Starts the gateway: ``start("further settings")``."""
-
-    @asynccontextmanager
-    async def start(more: str = "", **how: str):
-        path = tmp_path / "gateway.toml"
-        path.write_text(settings(own_postgres.gateway_dsn, own_redis.url, service.url, more, **how))
-        async with running(path) as gateway:
-            (worker,) = await gateway.worker_pids()
-            place(worker, processor)
-            yield gateway
-
-    return start
-
-
-@pytest.fixture
-async def gateway(start):
-    async with start() as gateway:
-        yield gateway
 
 
 class Seen(NamedTuple):

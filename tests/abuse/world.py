@@ -1,10 +1,14 @@
 """The gate that is attacked."""
 
+import os
 from pathlib import Path
+from typing import Final
 
 from gateway.keys.vault import new_entry
 from tests.support.running import configuration
 
+QUIET: Final = bool(os.environ.get("GERBANG_QUIET_MACHINE"))
+"""Whether the machine has nothing else to do."""
 VAULT = new_entry("k1")
 HONEST = 4
 """Honest customers, of an account each."""
@@ -27,12 +31,18 @@ scope = "public"
 upstream = "spot"
 websocket = true
 [[routes]]
+match = "GET /account-stream"
+scope = "read"
+upstream = "spot"
+websocket = true
+[[routes]]
 match = "GET /session"
 scope = "public"
 upstream = "spot"
 websocket = "mobee"
 methods = "mobee"
 [methods.mobee]
+"login" = { scope = "any", replay = "off" }
 "subscribe MK" = { scope = "public" }
 """
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -162,13 +163,18 @@ def _address(text: str) -> tuple[str, int]:
 
 
 @asynccontextmanager
-async def running(path: Path, *, environment: dict[str, str] | None = None, program: Path | None = None) -> AsyncIterator[RunningGateway]:
+async def running(
+    path: Path, *, environment: dict[str, str] | None = None, program: Path | None = None, descriptors: int | None = None
+) -> AsyncIterator[RunningGateway]:
     """A gateway that serves; killed at the end if it still runs.
 
     :param program: the Python of another environment than the wheel's
+    :param descriptors: how many each of its processes may have, if not as many as this one
     """
     gateway = RunningGateway(path)
     await gateway.start(environment=environment, program=program)
+    if descriptors is not None:
+        resource.prlimit(gateway.pid, resource.RLIMIT_NOFILE, (descriptors, descriptors))  # it looks once it has imported its modules
     try:
         await gateway.ready()
         yield gateway

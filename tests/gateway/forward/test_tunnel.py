@@ -368,6 +368,39 @@ async def test_when_anything_may_have_changed_all_keys_are_looked_up_a_few_at_a_
     assert {key_id for key_id, each in opened.items() if each not in tunnels._all} == revoked  # noqa: SLF001
 
 
+async def test_of_keys_that_change_at_once_a_few_are_looked_up_in_a_turn_and_none_waits_for_another() -> None:
+    """Hundreds of look-ups begun in one turn of the loop kept it from a bot's request."""
+    keys = [f"k{number}" for number in range(500)]
+    begun: Counter[str] = Counter()
+    never = asyncio.Event()
+
+    async def still_valid(key_id: str) -> bool:
+        begun[key_id] += 1
+        if begun[key_id] > 1 and key_id == "k0":
+            await never.wait()  # a store that does not answer
+        return begun[key_id] == 1
+
+    tunnels = Tunnels(still_valid, Metrics())
+    opened = [Tunnel(Idle(), Idle(), tunnels) for _ in keys]
+    for key_id, each in zip(keys, opened, strict=True):
+        tunnels.add(each, key_id, None, tunnels.place(Limits(), key_id, key_id))
+    async with asyncio.timeout(30):
+        while sum(begun.values()) < len(keys):  # noqa: ASYNC110 - counted here
+            await asyncio.sleep(0)
+        most = 0
+        for key_id in (*keys, *keys):
+            tunnels.invalidated(key_id)
+        while inside.remembered(tunnels).keys() != {"k0"}:
+            before = sum(begun.values())
+            await asyncio.sleep(0)
+            most = max(most, sum(begun.values()) - before)
+        assert (most, set(begun.values())) == (10, {2})
+        tunnels.invalidated("k0")
+        while begun["k0"] < 3:  # noqa: ASYNC110 - one that changes again is looked up again
+            await asyncio.sleep(0)
+    never.set()
+
+
 async def test_a_tunnel_ends_when_its_key_expires() -> None:
     gate = ScriptedGate(expires_ms=clock.now_ms() + 300)
     async with recording_upstream(switch) as upstream, serving(upstream, gate=gate) as served:
