@@ -9,10 +9,14 @@ SERVER = """
     (SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::bigint + oid::bigint
             + pg_relation_filenode('accounts')::bigint + pg_relation_filenode('api_keys')::bigint
             + pg_relation_filenode('key_changes')::bigint + pg_relation_filenode('key_feed_marks')::bigint
+            + (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::bigint
        FROM pg_database WHERE datname = current_database())
 """
 """Identifies the server, its start, the database and the files of the tables. Restoring a dump creates or truncates the tables, which
 changes the value; so does replacing the database by a copy (``CREATE DATABASE … TEMPLATE``, which keeps the tables' numbers).
+
+The crash of one backend (SIGKILL, out of memory) makes a running server recover. Its start time stays, and numbers of transactions whose
+log had not been written, as of those that were rolled back, are used again. It discards its statistics then, so that their time changes.
 """
 
 # A row for each requested id; ``id`` is NULL if there is no usable key.

@@ -1,7 +1,9 @@
 """The feed of changes, on a real server: nothing that was committed is skipped, however late, and every gap is noticed."""
 
 import asyncio
-from contextlib import asynccontextmanager
+import os
+import signal
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 import pytest
@@ -9,6 +11,7 @@ from structlog.testing import capture_logs
 
 from admin import feed
 from admin.stores import Stores
+from gateway.errors import StoreUnavailable
 from gateway.keys import postgres
 from gateway.keys import sql as sql_of_keys
 from gateway.keys.cache import ABSENT
@@ -450,6 +453,36 @@ async def test_after_a_restart_of_the_server_keys_go_on_while_they_are_read_agai
     assert not is_in_doubt(gate.lookup, record.key_id)
     assert await gate.lookup.fetch(deleted.key_id) is None
     assert gate.metrics.key_rereads == 1
+
+
+async def test_no_change_is_lost_when_a_server_recovers_from_the_crash_of_one_backend(own_world, own_postgres):
+    """It has the start time of before, and uses the numbers of transactions again that were rolled back, which the last read has seen."""
+    record, gate = await own_world.key(), await own_world.gate()
+    owner = await postgres.connect(own_postgres.owner_dsn)
+    await own_world.admin.execute("DELETE FROM key_changes")  # it is long ago
+    for _ in range(5):
+        with suppress(asyncpg.RaiseError):
+            await owner.execute("DO $$ BEGIN UPDATE accounts SET email = 'x'; RAISE EXCEPTION 'rolled back'; END $$")
+    await gate.read()
+    assert await gate.lookup.fetch(record.key_id) == record
+    await gate.settle()
+    os.kill(await owner.fetchval("SELECT pg_backend_pid()"), signal.SIGKILL)
+    async with asyncio.timeout(15):
+        while not (owner.is_closed() and gate.connection.is_closed()):  # noqa: ASYNC110  # all are
+            await asyncio.sleep(0.01)
+        while True:
+            with suppress(StoreUnavailable):
+                again = await postgres.connect(own_postgres.owner_dsn)
+                break
+    await again.execute("DELETE FROM api_keys")
+    for _ in range(5):
+        await again.execute("UPDATE accounts SET email = 'y'")
+    await again.close()
+    await gate.read(anew=True)
+    assert gate.peek(record.key_id) is None
+    cold = await own_world.gate()  # a record of the server before would say that it knows of the change
+    for one in (gate, cold):
+        assert await one.lookup.fetch(record.key_id) is None
 
 
 async def test_a_gate_shares_what_it_reads_again_after_a_restart(own_world, own_postgres):
