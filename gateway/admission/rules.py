@@ -3,6 +3,7 @@
 :meth:`gateway.admission.gate.Gate.decide` calls them in the contract's order; they are independent of each other.
 """
 
+from ipaddress import IPv4Network, IPv6Network
 from typing import Final
 
 from gateway.admission.dialects import Credentials
@@ -19,6 +20,7 @@ from gateway.errors import (
     TimestampOutOfWindow,
     UnsignedQuery,
 )
+from gateway.net.addresses import NetworkList
 from gateway.net.client_ip import ClientAddress
 from gateway.runtime.moments import rfc3339
 
@@ -26,6 +28,17 @@ AHEAD_MS: Final = 1_000
 """How far a client's clock may be ahead of the gate's."""
 CLOCKS_MS: Final = 10_000
 """Tolerated difference between the gate's own clocks, on two machines or across an adjustment, without a request passing twice."""
+
+_NEVER_LISTED: Final = NetworkList(
+    [
+        *map(IPv4Network, ("10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16")),
+        *map(IPv6Network, ("::1/128", "fc00::/7", "fe80::/10")),
+    ]
+)
+"""What a client beside the gate has, or a proxy that the gate does not know: no allowlist may contain it, so no new key would help."""
+_NOT_PUBLIC: Final = (
+    "From inside the exchange's network, use an unrestricted key; if you came over the internet, report this to the exchange"
+)
 
 
 def check_coverage(credentials: Credentials, route: Route) -> None:
@@ -35,7 +48,9 @@ def check_coverage(credentials: Credentials, route: Route) -> None:
     :raises MalformedRequest: the dialect has a place for a nonce, and the request has none
     """
     if route.scope == "trade" and not credentials.covers_query:
-        raise UnsignedQuery("this dialect does not sign the query string: put the parameters into the body")
+        raise UnsignedQuery(
+            "this dialect does not sign the query string: put the parameters into the body, and end the target before the ?"
+        )
     if route.strict_replay and not credentials.unique:
         raise MalformedRequest('each signature is accepted once on this route: add a "nonce" parameter to Signature-Input')
 
@@ -95,7 +110,7 @@ def check_scope(principal: Principal, route: Route) -> None:
     if route.scope not in principal.scopes and route.scope != "any":
         granted = list(principal.identity.scopes)
         raise ScopeNotGranted(
-            f"this call requires the permission {route.scope}; this key has {', '.join(granted)}",
+            f"this call requires the permission {route.scope}; this key has {', '.join(granted)}: create a key with that permission",
             extras={"required": route.scope, "granted": granted},
         )
 
@@ -148,4 +163,7 @@ def _address_advice(address: str, allowed: frozenset[str]) -> str:
     count = f"{len(allowed)} address{'es' if len(allowed) != 1 else ''}"
     if not same:
         count = f"{len(allowed)} IPv{10 - family} address{'es' if len(allowed) != 1 else ''} and no IPv{family} address"
-    return f"the request came from {address} (IPv{family}), and this key's IP allowlist has {count}: create a key that allows this address"
+    came = f"the request came from {address} (IPv{family}), and this key's IP allowlist has {count}"
+    if _NEVER_LISTED.contains(address):
+        return f"{came}: a list cannot have this address, which is not public. {_NOT_PUBLIC}"
+    return f"{came}: create a key that allows this address"

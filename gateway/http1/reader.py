@@ -57,8 +57,12 @@ class Reader:
         """The ``feed_data`` method of a new llhttp parser, which reports to ``_head_end``."""
         raise NotImplementedError
 
-    def _cure(self, reason: str) -> str:  # noqa: ARG002
-        """What a client can do about llhttp's reason, after a colon; ``""`` where that says enough."""
+    def _cure(self, reason: str, head: bytes) -> str:  # noqa: ARG002
+        """What a client can do about llhttp's reason, or, if that is empty, about a head that begins with no start line; after a colon, or
+        ``""`` where the reason says enough.
+
+        :param head: its bytes so far
+        """
         return ""
 
     def _take_head(self, data: bytes, limit: int) -> bytes:
@@ -74,19 +78,19 @@ class Reader:
         end = head.find(HEAD_END, max(0, len(held) - 3) if held else 0) + 4
         if end < 4:
             _check_size(len(head), limit)
-            self._feed_parser(data)
+            self._feed_parser(data, head)
             self._held = head
             return b""
         _check_size(end, limit)
-        self._feed_parser(head[len(held) : end])
+        self._feed_parser(head[len(held) : end], head)
         if not self._head_end.reached:
-            raise malformed("a message must begin with its start line, after at most one empty line")
+            raise malformed(f"a message must begin with its start line, after at most one empty line{self._cure('', head)}")
         self._head_end.reached = False
         self._held = b""
         self.rest = head[end:]
         return head[:end]
 
-    def _feed_parser(self, data: bytes) -> None:
+    def _feed_parser(self, data: bytes, head: bytes) -> None:
         if self._feed is None:
             self._feed = self._new_feed()
         try:
@@ -94,7 +98,7 @@ class Reader:
         except httptools.HttpParserUpgrade:
             pass  # raised at the end of the head; the fields decide whether this is an upgrade
         except httptools.HttpParserError as error:
-            raise malformed(f"not HTTP/1.1: {error}{self._cure(str(error))}") from None
+            raise malformed(f"not HTTP/1.1: {error}{self._cure(str(error), head)}") from None
 
     def _begin_content(self, length: int, max_trailer_bytes: int, *, padded: bool) -> None:
         self._left = length

@@ -32,6 +32,13 @@ _CURES: Final = (
     ("Invalid method", "send the method in upper case, and content with its Content-Length, or it is read as another request"),
 )
 """llhttp's reasons, by their beginning, that a client's developer cannot act on."""
+_OTHER_PROTOCOLS: Final = (
+    (b"\x16\x03", "this is TLS, and the port has none: use http:// and ws://"),
+    (b"PRI * HTTP/2", "HTTP/2 is not supported: set the client to HTTP/1.1"),
+    (b"PROXY ", "a PROXY header is not expected from this address"),
+    (b"\r\n\r\n\x00\r\nQUIT\n", "a PROXY header is not expected from this address"),
+)
+"""Beginnings of what is sent to a wrong port or in another protocol. The client rarely shows the answer; the log has it as the reason."""
 
 
 class RequestReader(Reader):
@@ -56,8 +63,9 @@ class RequestReader(Reader):
         parser: Any = httptools.HttpRequestParser(self._head_end)
         return parser.feed_data
 
-    def _cure(self, reason: str) -> str:
-        return next((f": {cure}" for beginning, cure in _CURES if reason.startswith(beginning)), "")
+    def _cure(self, reason: str, head: bytes) -> str:
+        cure = next((cure for beginning, cure in _OTHER_PROTOCOLS if head.startswith(beginning)), "")
+        return f": {cure}" if cure else next((f": {cure}" for beginning, cure in _CURES if reason.startswith(beginning)), "")
 
     def come_from(self, peer: str) -> None:
         """Set the client's address, whose shapes from earlier connections are used."""

@@ -11,6 +11,12 @@ function sign(key, message) {
   return signWith(pem.asymmetricKeyType === "ed25519" ? null : "sha256", Buffer.from(message), pem);
 }
 
+// Path and query, which may contain a "?" itself; undefined without one.
+function halves(target) {
+  const mark = target.indexOf("?");
+  return mark < 0 ? [target] : [target.slice(0, mark), target.slice(mark + 1)];
+}
+
 const dialects = {
   mobee(key, method, target, body) {
     const timestamp = String(Date.now());
@@ -21,7 +27,7 @@ const dialects = {
 
   // The parameters are in the query or, as a form, in the body.
   binance(key, method, target, body) {
-    const [path, query = ""] = target.split("?", 2);
+    const [path, query = ""] = halves(target);
     const payload = [body || query, `timestamp=${Date.now()}`].filter(Boolean).join("&");
     const raw = sign(key, (body ? query : "") + payload);
     const signature = key.private_key ? encodeURIComponent(raw.toString("base64")) : raw.toString("hex");
@@ -31,7 +37,7 @@ const dialects = {
   },
 
   rfc9421(key, method, target, body) {
-    const [path, query] = target.split("?", 2);
+    const [path, query] = halves(target);
     const covered = { "@method": method, "@path": path };
     const headers = {};
     if (query !== undefined) covered["@query"] = `?${query}`;

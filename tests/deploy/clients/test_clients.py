@@ -275,6 +275,50 @@ def test_wrong_usage_is_told_in_one_line(language, key_file):
     ]
 
 
+class Recorder(BaseHTTPRequestHandler):
+    """Answers a request's target and header fields."""
+
+    def do_GET(self):
+        content = json.dumps({"target": self.path, "fields": {name.lower(): value for name, value in self.headers.items()}}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_arguments):
+        pass
+
+
+@pytest.mark.parametrize("query", ["note=why?&symbol=BTCIDR", ""])
+@pytest.mark.parametrize("language", [*SIGNING, "bash"])
+def test_the_whole_query_is_signed_and_sent_whatever_is_in_it(language, query, key_file):
+    command = SIGNING.get(language, ["bash", "-c", 'GERBANG_KEY=$1 GERBANG_DIALECT=$2 exec "$3" GET "$0$4"'])
+    tool(command[0], "its example is NOT tested")
+    with ThreadingHTTPServer(("127.0.0.1", 0), Recorder) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+
+        def sent(dialect):
+            which = str(CLIENTS / "bash" / "gerbang.sh") if language == "bash" else "GET"
+            arguments = [f"http://127.0.0.1:{server.server_port}", key_file, dialect, which, f"/v1/orders?{query}"]
+            done = subprocess.run([*command, *arguments], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            seen = json.loads(done.stdout)
+            return seen["target"], seen["fields"]
+
+        try:
+            (target, fields), (binance, _) = sent("rfc9421"), sent("binance")
+        finally:
+            server.shutdown()
+            thread.join()
+    parameters = fields["signature-input"].removeprefix("sig=")
+    base = f'"@method": GET\n"@path": /v1/orders\n"@query": ?{query}\n"@signature-params": {parameters}'
+    signature = base64.b64encode(hmac.digest(SECRET.encode(), base.encode(), "sha256")).decode()
+    assert (target.removesuffix("?"), fields["signature"]) == (f"/v1/orders?{query}".removesuffix("?"), f"sig=:{signature}:")
+    payload, _, signature = binance.partition("?")[2].partition("&signature=")
+    assert (payload.startswith(query), signature) == (True, hmac.digest(SECRET.encode(), payload.encode(), "sha256").hex())
+
+
 @pytest.mark.parametrize("file", ["python/session.py", "node/session.mjs", "node/gerbang.mjs", "bash/gerbang.sh"])
 def test_a_program_without_arguments_tells_which_it_takes(file):
     run_by = {".py": sys.executable, ".mjs": "node", ".sh": "bash"}[Path(file).suffix]

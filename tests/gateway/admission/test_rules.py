@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin.lifecycle.addresses import why_not_public
 from gateway.admission.dialects import Credentials
 from gateway.admission.principal import Principal
 from gateway.admission.routes import Route
@@ -157,6 +158,19 @@ def test_a_listed_address_alone_passes_and_any_other_is_told(allowed: tuple[obje
     assert refusal.value.extras == {"client_ip": address or None, "allowed_count": len(allowed)}
 
 
+@pytest.mark.parametrize(
+    "address",
+    ["127.0.0.1", "10.0.0.1", "172.16.0.1", "172.31.255.254", "192.168.1.1", "100.64.0.1", "169.254.1.1", "::1", "fd00::1", "fe80::1"],
+)
+def test_nobody_is_told_to_list_an_address_that_no_key_may_list(address: str) -> None:
+    with pytest.raises(IpNotAllowed) as refusal:
+        check_address(principal(ip_allowlist=(FOUR, SIX)), ClientAddress(address, ""))
+    assert why_not_public(ip_address(address)) is not None
+    assert f"came from {address} (" in refusal.value.detail
+    assert "a list cannot have this address, which is not public" in refusal.value.detail
+    assert "create a key that allows" not in refusal.value.detail
+
+
 @pytest.mark.parametrize("granted", [{Scope.READ}, {Scope.TRADE}, {Scope.READ, Scope.TRADE}])
 @pytest.mark.parametrize("required", ["read", "trade", "any"])
 def test_a_permission_is_granted_by_its_own_name_alone(granted: set[Scope], required: str) -> None:
@@ -166,7 +180,10 @@ def test_a_permission_is_granted_by_its_own_name_alone(granted: set[Scope], requ
         return
     with pytest.raises(ScopeNotGranted) as refusal:
         check_scope(principal(scopes=frozenset(granted)), a_route(required))
-    assert refusal.value.detail == f"this call requires the permission {required}; this key has {', '.join(names)}"
+    assert (
+        refusal.value.detail
+        == f"this call requires the permission {required}; this key has {', '.join(names)}: create a key with that permission"
+    )
     assert refusal.value.extras == {"required": required, "granted": names}
 
 

@@ -470,6 +470,21 @@ def test_what_a_client_can_do_about_a_malformed_head_is_said(sent: str, cure: st
     assert cure in refused.value.detail
 
 
+@pytest.mark.parametrize(
+    ("sent", "cure"),
+    [
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", "this is TLS"),  # https:// to a port without it
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x12\x04", "set the client to HTTP/1.1"),  # RFC 9113 §3.4
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1024 80\r\nGET / HTTP/1.1\r\n", "a PROXY header is not expected"),
+        (b"\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c", "a PROXY header is not expected"),
+    ],
+)
+def test_what_speaks_another_protocol_is_told_so_and_not_what_its_bytes_would_lack_as_a_request(sent: bytes, cure: str) -> None:
+    with pytest.raises(MalformedRequest, match=cure) as refused:
+        RequestReader().read_head(sent, LIMIT)
+    assert "upper case" not in refused.value.detail
+
+
 def test_what_is_wrong_with_a_response_is_said() -> None:
     with pytest.raises(Unframable, match="a chunk's size must be hexadecimal"):
         begun_response().feed(a_head(b"HTTP/1.1 200 OK", CHUNKED) + b"x\r\n")

@@ -68,7 +68,7 @@ def test_a_trade_with_a_query_is_refused_even_an_empty_one():
     for target in (b"/v1/orders?", b"/v1/orders?a=b"):
         request = READ.replace(method=b"POST", target=target, path=b"/v1/orders", query=target[11:])
         route = gate.route(request)
-        with pytest.raises(UnsignedQuery, match="does not sign the query") as refused:
+        with pytest.raises(UnsignedQuery, match=r"does not sign the query.* end the target before the \?") as refused:
             gate.admit(request, route)
         assert refused.value.code == "unsigned_query"
 
