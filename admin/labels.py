@@ -1,5 +1,6 @@
 """Validation of labels that customers give to keys and factors. Pure."""
 
+import re
 import unicodedata
 from itertools import pairwise
 
@@ -15,8 +16,12 @@ _EMOJI_MODIFIERS = frozenset({"\ufe0f", *map(chr, range(0x1F3FB, 0x1F400))})
 
 
 def clean_label(text: str) -> str:
-    """The text as it is stored: composed (NFC), without surrounding white space."""
-    return unicodedata.normalize("NFC", text).strip()
+    """The text as it is stored: composed (NFC), without surrounding white space, and with one space for each run of spaces of any kind.
+
+    A page shows such a run as one space: who types the label again, to delete the key, could not know how many there are, or which.
+    """
+    composed = unicodedata.normalize("NFC", text)
+    return re.sub(" {2,}", " ", "".join(" " if unicodedata.category(character) == "Zs" else character for character in composed)).strip()
 
 
 def label_error(text: str, *, field: str = "label") -> FieldError | None:

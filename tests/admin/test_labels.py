@@ -62,6 +62,18 @@ def test_a_label_is_kept_composed_and_without_white_space_around_it():
     assert clean_label("  e\u0301 b ") == "\u00e9 b"
 
 
+@pytest.mark.parametrize("spaces", ["  ", "\u00a0", " \u00a0 ", "\u3000", "\u2002\u2003", "\u202f"])
+def test_a_run_of_spaces_of_any_kind_is_kept_as_the_one_space_that_is_seen(spaces: str):
+    assert clean_label(f"{spaces}Bot{spaces}grid{spaces}") == "Bot grid"
+
+
+@pytest.mark.parametrize("text", ["Bot\tgrid", "Bot\ngrid", "Bot\u2028grid"])
+def test_other_white_space_is_refused_and_not_turned_into_a_space(text: str):
+    error = label_error(clean_label(text))
+    assert error is not None
+    assert error.code == "not_printable"
+
+
 def test_a_label_has_a_longest_length_and_its_refusal_names_the_field():
     assert label_error("a" * MAX_LABEL) is None
     assert label_error("a" * (MAX_LABEL + 1)) == FieldError("label", "too_long", "At most 64 characters; this has 65.")

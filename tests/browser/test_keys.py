@@ -71,6 +71,51 @@ async def test_a_key_is_not_deleted_under_another_name(visitor: Visitor):
     await expect(visitor.page.locator("#confirm-step")).to_be_hidden()
 
 
+async def test_a_label_is_typed_again_as_it_looks_on_whatever_keyboard(visitor: Visitor):
+    page = visitor.page
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.enrol_passkey()
+    await visitor.fill_key("Budi's  bot\u00a0- \u2764\ufe0f")
+    await visitor.proceed()
+    await expect(page.locator("[data-summary=label] dd")).to_have_text("Budi's bot - \u2764\ufe0f")
+    await visitor.prove_by_passkey()
+    await visitor.new_secret()
+    await visitor.leave_secret()
+    assert await page.locator(".card h2").text_content() == "Budi's bot - \u2764\ufe0f"
+    await page.locator(".card-foot .danger").click()
+    await page.fill("#label", " Budi\u2019s bot \u2013 \u2764")  # as a telephone's keyboard writes it
+    await page.click("#confirm-label .danger")
+    await visitor.prove_by_passkey()
+    await page.wait_for_url(visitor.url + "/keys")
+    await expect(page.get_by_role("heading", name="Belum ada kunci")).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("label", "file"),
+    [
+        ("\U0001f600 bot", "bot-key.json"),
+        ("\u0645\u0641\u062a\u0627\u062d", "api-key.json"),
+        ("--version", "version-key.json"),
+        ("Bot 1", "Bot-1-key.json"),
+    ],
+)
+async def test_no_label_makes_the_key_file_an_option_of_the_example_that_reads_it(visitor: Visitor, label: str, file: str):
+    page = visitor.page
+    await visitor.log_in()
+    await visitor.plug_in()
+    await visitor.enrol_passkey()
+    await visitor.fill_key(label)
+    await visitor.proceed()
+    await visitor.prove_by_passkey()
+    await visitor.new_secret()
+    async with page.expect_download() as download:
+        await page.get_by_role("button", name="Unduh sebagai berkas").click()
+    assert (await download.value).suggested_filename == file
+    await expect(page.locator("#try pre code").first).to_contain_text(f"'{file}'")
+    await visitor.leave_secret()
+
+
 async def test_a_secret_survives_neither_reload_nor_the_back_button(visitor: Visitor):
     visitor.page.on("dialog", lambda dialog: dialog.accept())
     await visitor.log_in()

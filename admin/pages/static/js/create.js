@@ -2,6 +2,7 @@
 
 import { call, Refused } from "./api.js";
 import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
+import { fileName, stored } from "./labels.js";
 import { download } from "./page.js";
 import { challenge, prove } from "./stepup.js";
 import { fieldError, text } from "./texts.js";
@@ -229,7 +230,7 @@ async function confirm(intent, ready) {
 /** Until the secret is on the screen, the list is to know that it may never have been: the page may be left, or the answer lost. */
 async function make(intent, stepUp) {
   if (intent.algorithm === "hmac-sha256") {
-    const unseen = { account, label: intent.label.trim().normalize("NFC"), after: Number(form.dataset.newest), sent_ms: Date.now() };
+    const unseen = { account, label: stored(intent.label), after: Number(form.dataset.newest), sent_ms: Date.now() };
     sessionStorage.setItem("unseen", JSON.stringify(unseen));
   }
   try {
@@ -249,7 +250,7 @@ document.getElementById("edit").addEventListener("click", () => show("form"));
 /** What is about to be made, from the very intent that the challenge covers. */
 function summarise(intent) {
   const value = {
-    label: intent.label.trim(),
+    label: stored(intent.label),
     scopes: intent.scopes.map((scope) => text(`scope.${scope}`)).join(", "),
     ip: intent.ip_access === "whitelisted" ? intent.ip_allowlist.join(", ") : text("unrestricted"),
     algorithm: text(`algorithm.${intent.algorithm}`),
@@ -273,7 +274,7 @@ function reveal({ key, secret }) {
   shown.textContent = secret ?? "";
   for (const element of document.querySelectorAll("[data-hmac]")) element.hidden = !secret;
   for (const element of document.querySelectorAll("[data-public-key]")) element.hidden = Boolean(secret);
-  const file = `${key.label.replace(/[^\w-]+/g, "-").slice(0, 40) || "api"}-key.json`;
+  const file = fileName(key.label);
   const templates = [...document.querySelectorAll(`[data-example="${key.algorithm}"]`)];
   document.getElementById("try").hidden = templates.length === 0;
   for (const template of templates) {

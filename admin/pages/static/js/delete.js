@@ -2,6 +2,7 @@
 
 import { call, Refused } from "./api.js";
 import { clearErrors, hide, say, showError, whileBusy } from "./forms.js";
+import { meant } from "./labels.js";
 import { challenge, prove } from "./stepup.js";
 import { problem, text } from "./texts.js";
 
@@ -16,7 +17,7 @@ form.addEventListener("submit", (event) => {
   event.preventDefault();
   clearErrors(form);
   hide(formError);
-  if (form.elements.label.value.trim().normalize("NFC") !== label) {
+  if (!meant(form.elements.label.value, label)) {
     showError(form, "label", text("errors.other_label"))?.focus();
     return;
   }
