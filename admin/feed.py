@@ -7,7 +7,7 @@ import structlog
 from admin.stores import Stores
 from gateway.errors import StoreUnavailable
 from gateway.keys import sql
-from gateway.keys.shared import forget
+from gateway.keys.shared import TOGETHER, forget
 
 MARK_SECONDS = 10.0
 KEPT_SECONDS = 900.0
@@ -50,6 +50,6 @@ async def remove_outdated(stores: Stores) -> None:
 
     :raises StoreUnavailable: PostgreSQL or Redis did not answer
     """
-    async with stores.transaction() as connection:
-        rows = await connection.fetch(sql.CHANGED_KEYS, OUTDATED_SECONDS)
-    await forget(stores.redis, [row["key_id"] for row in rows])
+    async with stores.transaction() as connection:  # by a cursor: 200,000 rows at once would take a quarter of a second of the event loop
+        key_ids = [row["key_id"] async for row in connection.cursor(sql.CHANGED_KEYS, OUTDATED_SECONDS, prefetch=TOGETHER)]
+    await forget(stores.redis, key_ids)

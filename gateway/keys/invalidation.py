@@ -90,8 +90,8 @@ class InvalidationListener:
     """Reads the feed and keeps both channels open; calls each of :attr:`on_invalidate` with the id of every key that changed.
 
     ``None`` stands for every key. Subscribers are plain functions and must not block. If one raises, the error is logged, and all are
-    called for every key after the next read of the feed. After a gap in the feed they are called for every key, and once more when no key
-    is used in doubt any longer: until then a look-up may find what a key was before the gap.
+    called for every key after the next read of the feed. After the first read and after a gap they are called for every key, and once
+    more when no key is used in doubt any longer: until then a look-up may find what a key was before the gap.
 
     :param dsn: the gateway role's DSN, directly to PostgreSQL: behind a pooler that drops LISTEN, changes arrive up to a second late
     """
@@ -107,8 +107,8 @@ class InvalidationListener:
         self._metrics = metrics or Metrics()
         self._metrics.listener_up.update(postgres=0, redis=0)
         self._tasks: list[asyncio.Task[None]] = []
-        self._tell_all_ms = NEVER_MS
-        """From when on a read tells subscribers of every key: one has raised, or keys have been used in doubt until then."""
+        self._tell_all_ms = 0
+        """From when on a read tells subscribers of every key: none was read, one has raised, or keys have been used in doubt until then."""
 
     def start(self) -> None:
         """Start listening in the background; a channel that cannot be opened is retried until it can."""

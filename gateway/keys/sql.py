@@ -30,7 +30,7 @@ FIND_KEYS = f"""
 # -- change feed: gateway ----------------------------------------------------------------------------------------------
 
 # $1 is the position of the last read, $2 its server. A reader that may have missed changes (see `Trust.expect`) gets everything that the
-# feed retains. Marks from beyond this database's own history are ignored.
+# feed retains. Marks from beyond this database's own history are ignored; without any of its own, nothing has been pruned.
 #
 # At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all of its entries as outdated.
 #
@@ -41,7 +41,7 @@ READ_FEED = f"""
     WITH feed AS (
         SELECT {SERVER} AS server,
                coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
-                        pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor
+                        3) AS floor
     ),
     since AS (
         SELECT (CASE WHEN $2 = server AND floor <= pg_snapshot_xmin($1::text::pg_snapshot)::text::bigint

@@ -359,6 +359,26 @@ async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, 
     assert not await gap_of(gate, world, record) or gate.peek(record.key_id) == record
 
 
+async def test_without_a_mark_of_its_own_a_database_has_pruned_nothing(world):
+    """As after a dump of another server, until an admin service runs. Each transaction was a gap."""
+    record = await world.key()
+    for table in ("key_feed_marks", "key_changes"):
+        await world.admin.execute(f"DELETE FROM {table}")
+    gate = await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await add_account(world.admin, "another")
+    assert not await gap_of(gate, world, record)
+
+
+async def test_after_the_first_read_every_key_is_told(world):
+    """A tunnel may have been opened by a record of Redis that neither its key's changes nor its server outlived."""
+    gate, told = await world.gate(feed=False), []
+    gate.listener.on_invalidate.append(told.append)
+    for _ in range(2):
+        await gate.read()
+        assert told == [None]
+
+
 async def test_after_a_gap_every_key_is_told_again_once_none_is_in_doubt(world, stores):
     """Tunnels look their keys up when told. In doubt, a deleted one was found; its tunnels, which ask nothing by themselves, went on."""
     record, gate, found = await world.key(), await world.gate(), []

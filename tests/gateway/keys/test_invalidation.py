@@ -176,7 +176,7 @@ async def test_a_listener_starts_while_both_are_down_and_comes_up_with_them(own_
         await asyncio.to_thread(own_redis.start)
         await asyncio.to_thread(own_postgres.start)
         await listening.until(listening.up)
-        assert listening.told == []
+        assert listening.told == [None]
 
 
 async def test_emptying_the_table_is_told_as_everything(world, listening, owner):
