@@ -60,6 +60,8 @@ class Sender:
         self._upstreams = upstreams
         self._chores = [(_TIDY_S, self._tidy), *chores]
         self._wake = {route.channel: asyncio.Event() for route in routes}
+        self._waits = ""
+        """Why PostgreSQL cannot be reached, as it was last logged; ``""`` since a connection."""
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -69,8 +71,11 @@ class Sender:
         try:
             connection = await postgres.connect(self._dsn)
         except StoreUnavailable as error:
-            _log.warning("notices_wait", reason=str(error))
+            if str(error) != self._waits:  # tried each second, for as long as PostgreSQL is away
+                self._waits = str(error)
+                _log.warning("notices_wait", reason=self._waits)
         else:
+            self._waits = ""
             try:
                 await self._lead_if_free(connection)
             except StoreUnavailable as error:

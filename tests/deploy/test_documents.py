@@ -116,6 +116,21 @@ def test_the_guide_names_every_metric(name):
     assert f"| `{name}` |" in GUIDE
 
 
+def events() -> set[str]:
+    """What the services log, by the calls of their loggers."""
+    trees = [ast.walk(ast.parse(file.read_text())) for service in ("gateway", "admin") for file in (ROOT / service).rglob("*.py")]
+    calls = [node for tree in trees for node in tree if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("_log.")]
+    return {
+        text.value for call in calls for text in ast.walk(call.args[0]) if isinstance(text, ast.Constant) and isinstance(text.value, str)
+    }
+
+
+@pytest.mark.parametrize("event", sorted(events()))
+def test_the_guide_names_every_event_of_the_logs(event):
+    rows = GUIDE.partition("| Event | Meaning |")[2].partition("\n\n")[0].splitlines()
+    assert len([row for row in rows if f"`{event}`" in row.split(" | ")[0]]) == 1
+
+
 @pytest.mark.parametrize("command", sorted(commands_of(main)))
 def test_the_guide_names_every_command(command):
     assert f"| `{command}" in GUIDE

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from admin import outbox
 from admin.config import Mail, Webhooks
@@ -17,6 +18,8 @@ from admin.notices.sender import Sender
 from admin.notices.webhooks import WebhookChannel, payload
 from admin.outbox import Channel, Notice, Topic
 from admin.stores import Stores
+from gateway.errors import StoreUnavailable
+from gateway.keys import postgres
 from gateway.runtime import clock
 from gateway.runtime.tasks import cancel, spawn
 from tests.support.notices import Receiver, SmtpServer, add_account, settings_of, smtp, until
@@ -256,6 +259,32 @@ async def test_of_two_senders_one_sends_and_the_other_follows_when_its_connectio
         await tell(stores, "alice", *"ghi")
         await receiver.until(9)
     assert labels(receiver) == list("abcdefghi")
+
+
+async def test_an_outage_of_postgres_is_logged_once_however_long_it_is(
+    stores: Stores, database: Database, owner: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await add_account(owner, "alice")
+    connect, tries = postgres.connect, iter(["refused"] * 9 + ["starting up"] * 9 + [""] + ["refused"] * 9)
+
+    async def unreachable(dsn: str) -> Any:
+        if reason := next(tries, ""):
+            raise StoreUnavailable(reason)
+        return await connect(dsn)
+
+    monkeypatch.setattr(postgres, "connect", unreachable)
+    lost = asyncio.Event()
+
+    async def lead(*_arguments: Any) -> None:
+        lost.set()  # as another process has the lock
+
+    with capture_logs() as logs, monkeypatch.context() as patch:
+        patch.setattr(Sender, "_lead_if_free", lead)
+        async with webhooks(receiver) as route, sending(stores, database, route):
+            await lost.wait()
+            lost.clear()
+            await lost.wait()
+    assert [entry["reason"] for entry in logs if entry["event"] == "notices_wait"] == ["refused", "starting up", "refused"]
 
 
 async def test_after_a_day_of_failures_a_notice_is_given_up_and_the_next_one_goes(
