@@ -190,8 +190,8 @@ async def test_of_an_admin_service_role_provider_and_proxy_are_told(database: Da
 @pytest.mark.parametrize(
     ("revision", "of_gateway", "of_admin"),
     [
-        ("0005", "column a.tier does not exist", "login_failures"),
-        ("0007", "key_feed_marks", "login_failures"),
+        ("0005", "key_changes", "login_failures"),
+        ("0007", "key_changes", "login_failures"),
         ("0010", None, "login_failures"),
     ],
 )
