@@ -21,7 +21,7 @@ _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedire
 
 
 class Unanswered(GerbangError):
-    """The service did not answer, or the URL is invalid. The message is one line."""
+    """The service did not answer, or the URL is invalid. The message is one line, then the caller's advice."""
 
 
 class Reply(NamedTuple):
@@ -32,12 +32,22 @@ class Reply(NamedTuple):
     """Parsed JSON, or text if it is not JSON."""
 
 
-def ask(method: str, url: str, *, body: object = None, form: bytes | None = None, token: str | None = None, seconds: float = 15) -> Reply:
+def ask(
+    method: str,
+    url: str,
+    *,
+    body: object = None,
+    form: bytes | None = None,
+    token: str | None = None,
+    seconds: float = 15,
+    advice: str = "",
+) -> Reply:
     """Send one request.
 
     :param body: sent as JSON
     :param form: sent unchanged, as ``application/x-www-form-urlencoded``
     :param token: sent as a bearer token
+    :param advice: what to do if there is no answer, such as which option names the service
     :raises Unanswered: there is no answer; a refusal is an answer
     """
     if not url.startswith(("http://", "https://")) or not url.isascii() or not url.isprintable():
@@ -53,15 +63,16 @@ def ask(method: str, url: str, *, body: object = None, form: bytes | None = None
     try:
         return _sent(request, seconds)
     except TimeoutError:
-        raise Unanswered(f"{url} did not answer within {seconds:.0f} s") from None
+        why = f"{url} did not answer within {seconds:.0f} s"
     except urllib.error.URLError as error:
-        raise Unanswered(f"{url} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}") from None
+        why = f"{url} cannot be reached: {getattr(error.reason, 'strerror', None) or error.reason}"
     except ConnectionError as error:
-        raise Unanswered(f"{url}: {error}") from None
+        why = f"{url}: {error}"
     except HTTPException as error:
-        raise Unanswered(f"{url}: the answer is not HTTP, or is incomplete ({type(error).__name__})") from None
+        why = f"{url}: the answer is not HTTP, or is incomplete ({type(error).__name__})"
     except (OSError, ValueError) as error:
-        raise Unanswered(f"{url}: {error}") from None
+        why = f"{url}: {error}"
+    raise Unanswered(f"{why}\n{advice}".rstrip())
 
 
 def _sent(request: urllib.request.Request, seconds: float) -> Reply:

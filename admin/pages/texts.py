@@ -60,6 +60,7 @@ def field_errors(_: Translate) -> Sentences:
         "weak_key": _("This key is too weak. Use a new Ed25519 key, or RSA with 2048 to 4096 bits and exponent 65537."),
         "private_key": _("This is your private key! We did not keep it, but make a new pair now and paste only the public half."),
         "wrong_code": _("The code is wrong. Enter the one that the app shows now, and check the clock of your phone."),
+        "six_digits": _("The code has six digits."),
         "code_already_used": _("This code was already used. Wait for the next one."),
         "other_label": _("This is not the label of the key."),
         "confirm_unrestricted": _("Tick this if you really want a trading key without IP restriction, or list your addresses."),

@@ -9,6 +9,7 @@ import click
 
 from gateway.runtime import clock, moments
 
+OPS_ADVICE = "A gateway's listen.ops is given by --ops or GERBANG_OPS_URL."
 _ID = re.compile(r"[!-~]{1,255}")
 _HOST = r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])"
 # No user, query or fragment, since an endpoint's path is appended.

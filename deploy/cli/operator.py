@@ -17,6 +17,7 @@ from deploy.cli.arguments import identifier, moment, network, service_url
 from deploy.client import Reply, ask, explanation
 
 _DEFAULT_TOKEN = Path(".gerbang/secrets/internal-token")
+_WHERE = "The admin service's listen.internal is given by --url or GERBANG_INTERNAL_URL."
 _TOKEN = re.compile(r"[ -~]+")
 _PAGE = 1_000
 
@@ -44,7 +45,7 @@ class Internal(NamedTuple):
         """
         token, where = _token(self.token_file)
         _check_utf_8(body)
-        reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60)
+        reply = ask(method, f"{self.url}/internal/v1/{path}", body=body, token=token, seconds=60, advice=_WHERE)
         if reply.status == 401:
             raise click.ClickException(
                 f"{self.url} did not accept the service token from {where}.\n"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from deploy.cli.arguments import service_url
+from deploy.cli.arguments import OPS_ADVICE, service_url
 from deploy.plural import counted
 
 _CONFIG = click.option("--config", "path", required=True, type=click.Path(path_type=Path), help="The configuration file (TOML).")
@@ -67,7 +67,7 @@ def reload(ops: str, *, dry_run: bool) -> None:
     """
     from deploy.client import ask, explanation
 
-    reply = ask("POST", f"{ops}/reload{'?dry_run=true' if dry_run else ''}", seconds=60)
+    reply = ask("POST", f"{ops}/reload{'?dry_run=true' if dry_run else ''}", seconds=60, advice=OPS_ADVICE)
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(explanation(reply))
     answer = reply.content

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from deploy.cli.arguments import service_url
+from deploy.cli.arguments import OPS_ADVICE, service_url
 from deploy.cli.operator import show
 
 
@@ -61,7 +61,7 @@ def report(urls: tuple[str, ...], *, as_json: bool) -> None:
 def _asked(url: str) -> dict[str, Any]:
     from deploy.client import ask, explanation
 
-    reply = ask("GET", f"{url}/shadow")
+    reply = ask("GET", f"{url}/shadow", advice=OPS_ADVICE)
     if reply.status != 200 or not isinstance(reply.content, dict):
         raise click.ClickException(f"{url}: {explanation(reply)}")
     if "decisions" not in reply.content:

@@ -130,9 +130,10 @@ async def test_a_wrong_first_code_is_told_beside_its_field_and_the_enrolment_goe
     await expect(visitor.page.locator("#totp-qr")).to_be_visible()
     visitor.totp_secret = (await visitor.page.locator("#totp-secret").inner_text()).replace(" ", "")
     assert await visitor.page.locator("#totp-qr").evaluate("image => image.naturalWidth > 100")
-    await visitor.page.fill("#totp-code", "000000")
-    await visitor.page.click("#totp-confirm button")
-    await expect(visitor.page.locator("#totp-code-error")).to_contain_text("Kodenya salah")
+    for typed, told in (("", "Bagian ini harus diisi."), ("12345", "Kode terdiri dari enam angka."), ("000000", "Kodenya salah")):
+        await visitor.page.fill("#totp-code", typed)
+        await visitor.page.click("#totp-confirm button")
+        await expect(visitor.page.locator("#totp-code-error")).to_contain_text(told)
     await visitor.page.fill("#totp-code", visitor.code())
     await visitor.page.click("#totp-confirm button")
     await expect(visitor.page.locator("#recovery-codes li")).to_have_count(10)

@@ -168,6 +168,11 @@ async def test_a_wrong_and_a_used_code_are_told_apart_beside_the_field(visitor: 
     await visitor.page.click("[data-totp] button")
     await expect(error).to_have_text("Bagian ini harus diisi.")
     code = visitor.code()
+    for half in (code[:5], f"{code}0", "abcdef") * 2:  # more than may be wrong
+        await visitor.page.fill("#totp", half)
+        await visitor.page.click("[data-totp] button")
+        await expect(error).to_have_text("Kode terdiri dari enam angka.")
+        await expect(visitor.page.locator("#totp")).to_have_value(half)
     await visitor.page.fill("#totp", code)
     await visitor.page.click("[data-totp] button")
     await visitor.new_secret()

@@ -20,6 +20,7 @@ from admin.docs import markup, openapi, programs, refusals, render
 from admin.docs.facts import GateFacts, read_facts
 from admin.errors import NoEndpoint
 from gateway.admission.dialects.rfc9421 import ALGORITHMS
+from gateway.admission.sessions import SESSIONS
 from gateway.config.settings import Auth, Limits
 from gateway.errors import ConfigError
 
@@ -50,6 +51,14 @@ def made(facts: GateFacts) -> dict[tuple[str, str], str]:
 @pytest.fixture(scope="module")
 def facts() -> GateFacts:
     return read_facts(ROOT / "config" / "gateway.toml")
+
+
+@pytest.mark.parametrize("language", ["en", "id"])
+def test_the_methods_of_a_session_that_no_table_lists_are_named_beside_the_tables(facts, language):
+    section = made(facts)["guide", language].partition('id="methods"')[2].partition("</section>")[0]
+    own = [name for session in SESSIONS.values() for name in (session.log_in, session.log_out, session.state) if name]
+    assert "session.status" in own
+    assert [name for name in own if f"<code>{name}</code>" not in section] == []
 
 
 def test_every_code_that_is_raised_has_a_cause_and_a_cure_in_both_languages():

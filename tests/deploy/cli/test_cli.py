@@ -14,6 +14,7 @@ from deploy.cli import main
 from deploy.cli.call import Answer
 from deploy.client import Reply
 from gateway.keys.vault import Vault
+from tests.support.ports import free_port
 
 
 def commands(group, path=()):
@@ -285,6 +286,21 @@ def test_a_reload_tells_each_change_in_one_line(monkeypatch):
         '  upstreams.spot.servers: ["http://é:1"] → []',
         '  gateway.docs_url: not set → "https://x"',
     ]
+
+
+@pytest.mark.parametrize(
+    ("command", "variable"),
+    [
+        (("reload",), "GERBANG_OPS_URL"), (("shadow", "report"), "GERBANG_OPS_URL"), (("keys", "list"), "GERBANG_INTERNAL_URL"),
+        (("accounts", "freeze", "siti"), "GERBANG_INTERNAL_URL"),
+    ],
+)  # fmt: skip
+def test_where_nobody_answers_it_is_said_how_the_service_is_named(command, variable, monkeypatch):
+    monkeypatch.setenv("GERBANG_INTERNAL_TOKEN", "t" * 24)
+    port = free_port()
+    monkeypatch.setenv(variable, f"http://127.0.0.1:{port}")
+    result = run(*command)
+    assert (result.exit_code, f"127.0.0.1:{port}" in result.stderr, variable in result.stderr) == (1, True, True), result.stderr
 
 
 @pytest.mark.parametrize("command", [("reload",), ("reload", "--dry-run"), ("shadow", "report")], ids=" ".join)

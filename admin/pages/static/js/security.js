@@ -4,7 +4,7 @@ import { call, picture, Refused } from "./api.js";
 import { clearErrors, hide, say, showError, showRefusal, whileBusy } from "./forms.js";
 import { copy, download } from "./page.js";
 import * as passkeys from "./passkeys.js";
-import { challenge, prove } from "./stepup.js";
+import { challenge, codeError, prove } from "./stepup.js";
 import { problem, text } from "./texts.js";
 
 const pageError = document.getElementById("page-error");
@@ -132,6 +132,8 @@ submitting(totpForm, async () => {
 
 submitting(confirmForm, async () => {
   const code = confirmForm.elements.code.value.replace(/\s/g, "");
+  const wrong = codeError(code);
+  if (wrong) return void showError(confirmForm, "code", wrong)?.focus();
   added(await call("POST", `/api/v1/factors/totp/${enrolling.id}/confirm`, { code }));
 });
 

@@ -71,18 +71,19 @@ export function prove({ panel, intent, first, act, onOther }) {
     }
     button.onclick = () => attempt(null, async (current) => ({ passkey: await passkeys.assert(current.passkey) }));
   }
-  withCode(panel.querySelector("[data-totp]"), "totp", (typed) => typed.replace(/\s/g, ""));
-  withCode(panel.querySelector("[data-recovery]"), "recovery_code", (typed) => typed.trim());
+  withCode(panel.querySelector("[data-totp]"), "totp", (typed) => typed.replace(/\s/g, ""), codeError);
+  withCode(panel.querySelector("[data-recovery]"), "recovery_code", (typed) => typed.trim(), codeMissing);
 
-  function withCode(form, name, clean) {
+  function withCode(form, name, clean, errorOf) {
     if (!form) return;
     const input = form.querySelector("input");
     form.onsubmit = (event) => {
       event.preventDefault();
       const typed = clean(input.value);
-      if (!typed) {
+      const wrong = errorOf(typed);
+      if (wrong) {
         clearErrors(panel);
-        say(form.querySelector("[data-error]"), text("errors.required"));
+        say(form.querySelector("[data-error]"), wrong);
         input.setAttribute("aria-invalid", "true");
         input.focus();
         return;
@@ -94,6 +95,11 @@ export function prove({ panel, intent, first, act, onOther }) {
 
   return proved.promise;
 }
+
+const codeMissing = (typed) => (typed ? undefined : text("errors.required"));
+
+/** What is wrong with the form of an authenticator app's code; undefined if it has six digits. Half a code is no attempt: it is not sent. */
+export const codeError = (typed) => (typed && !/^[0-9]{6}$/.test(typed) ? text("errors.six_digits") : codeMissing(typed));
 
 function withResolvers() {
   const parts = {};
