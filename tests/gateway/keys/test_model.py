@@ -39,6 +39,8 @@ from tests.support.inside import cache, is_in_doubt, read_feed, receive
 from tests.support.keys import NOW_MS, a_record, a_vault
 
 KEYS = [new_key_id() for _ in range(2)]
+OTHERS = [new_key_id() for _ in range(4)]
+"""Ids that messages name, and that are more than a gate remembers."""
 VAULT = a_vault()
 SETTINGS = Cache(local_ttl_ms=5_000, redis_ttl_ms=60_000, stale_limit_ms=30_000)
 A_MOMENT_MS = 1_000
@@ -105,6 +107,10 @@ class Database:
         """Mark, and let go what the mark before the last has seen, as if that were 15 minutes ago."""
         self.marks = [self.marks[-1], self.snapshot().xmin]
         self.feed = [entry for entry in self.feed if entry.xid >= self.marks[0]]
+
+    def floor(self) -> int:
+        """Marks beyond what the server has come to are ignored."""
+        return min([mark for mark in self.marks if mark <= self.snapshot().xmin], default=3)
 
     def copy(self) -> Standby:
         return Standby(self.next_xid, dict(self.states), list(self.committed), list(self.feed), list(self.marks))
@@ -215,25 +221,31 @@ class Gate:
         """What its last read of the feed has seen."""
         self.strange: dict[str, tuple[int | Absent, int]] = {}
         """State and end of what it may use for a moment, of a server whose feed it does not read."""
+        self.stays = False
+        """Whether its pool stays at the server before a fail-over."""
+        self.of_before: dict[str, int | Absent | None] = {}
+        """What it was told by that server last, which no message has told of."""
         self.doubted: dict[str, tuple[int | Absent, int]] = {}
         """State and end of what it may use although it missed something."""
 
     async def find(self, key_ids: list[str]) -> Found:
         self.database.check()
-        records = {
-            key_id: a_record(key_id=key_id, label=str(state)) for key_id in key_ids if (state := self.database.states[key_id]) is not DEAD
-        }
-        found = Found(records, self.database.server)
+        server, states = self.database.server, self.database.states
+        if stays := self.stays and self.database.former is not None:
+            server, (_, states, *_) = self.database.former
+        records = {key_id: a_record(key_id=key_id, label=str(state)) for key_id in key_ids if (state := states[key_id]) is not DEAD}
+        found = Found(records, server)
         await self.late()
-        if self.trust.read is None or self.trust.read.server != found.server:
-            for key_id in key_ids:
-                told: int | Absent = int(records[key_id].label) if key_id in records else ABSENT
+        for key_id in key_ids:
+            told: int | Absent = int(records[key_id].label) if key_id in records else ABSENT
+            self.of_before[key_id] = told if stays else None
+            if self.trust.read is None or self.trust.read.server != found.server:
                 self.strange[key_id] = told, self.time.ms + A_MOMENT_MS
         return found
 
     async def fetch(self, _statement: str, since: str, server: int | None) -> list[dict[str, Any]]:
         self.database.check()
-        now, committed, floor = self.database.snapshot(), set(self.database.committed), self.database.marks[0]
+        now, committed, floor = self.database.snapshot(), set(self.database.committed), self.database.floor()
         goes_on = server == self.database.server and floor <= parse_snapshot(since).xmin
         before = self.database.seen[server, since] if goes_on else set()
         new = [entry for entry in self.database.feed if entry not in before]
@@ -395,12 +407,20 @@ class Protocol(RuleBasedStateMachine):
     def postgresql(self, down: bool) -> None:
         self.database.is_up = not down
 
-    @rule(really=seldom)
-    def postgresql_restarts(self, really: bool) -> None:
+    @rule(really=seldom, again=st.booleans())
+    def postgresql_restarts(self, really: bool, again: bool) -> None:
+        """Numbers of transactions that were rolled back, after the last that was committed, may be used again."""
         if really:
             self.database.under_way.clear()
             self.database.servers += 1
             self.database.server = self.database.servers
+            if again:
+                committed = (entry.xid + 1 for entry in self.database.committed if entry.xid < self.database.next_xid)
+                self.database.next_xid = max(100, *self.database.marks, *committed)
+
+    @rule(number=gates, stays=seldom)
+    def a_pool_stays_at_the_server_before(self, number: int, stays: bool) -> None:
+        self.gates[number].stays = stays
 
     @precondition(lambda self: self.database.is_up)
     @rule(transactions=st.integers(1, 3))
@@ -653,7 +673,7 @@ class Protocol(RuleBasedStateMachine):
         self.redis.held[name] = sealed
         self.a_key_is_used(number, next(key_id for key_id in KEYS if key_id in name))
 
-    @rule(number=gates, key_id=keys)
+    @rule(number=gates, key_id=st.sampled_from([*KEYS, *OTHERS]))
     def somebody_forges_a_message(self, number: int, key_id: str) -> None:
         self.run(lambda: self._deliver(self.gates[number], key_id))
 
@@ -745,7 +765,7 @@ class Protocol(RuleBasedStateMachine):
         strange, moment_ms = gate.strange.get(key_id, (DEAD, 0))
         missed = (found == state and self.time.ms < until_ms) or (found == strange and self.time.ms < moment_ms)
         assert missed or over_ms > read_ms, f"used a state that was over {read_ms - over_ms} ms before the feed was read"
-        assert over_ms > gate.told_ms.get(key_id, 0), "used a state that a message had told to be over"
+        assert found == gate.of_before.get(key_id) or over_ms > gate.told_ms.get(key_id, 0), "used a state that a message said to be over"
 
     def teardown(self) -> None:
         self.limits.undo()

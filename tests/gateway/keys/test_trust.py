@@ -298,9 +298,11 @@ def test_too_many_changes_make_everything_before_them_invalid(monkeypatch):
     monkeypatch.setattr(module, "_MAX_CHANGES", 10)
     assert len(keys_changed(a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(10)))))) == 10
     trust = a_trust(a_read("100:100:", *((f"key {number}", 60) for number in range(20))))
-    assert keys_changed(trust) == []
-    assert not trust.is_valid(dated("99:99:"), SETTINGS, NOW)
-    assert trust.is_valid(dated("100:100:"), SETTINGS, NOW)
+    for _ in range(2):  # the feed's own floor is lower at the next read, too
+        assert keys_changed(trust) == []
+        assert not trust.is_valid(dated("99:99:"), SETTINGS, NOW)
+        assert trust.is_valid(dated("100:100:"), SETTINGS, NOW)
+        learn(trust, a_read("100:100:"))
 
 
 def test_of_another_server_whose_changes_are_too_many_to_be_read_nothing_is_known():
