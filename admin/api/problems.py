@@ -45,7 +45,7 @@ async def problems(request: web.Request, handler: Handler) -> web.StreamResponse
     except Refusal as refusal:
         response = answer_of(refusal, request)
     except web.HTTPException as error:
-        response = error if error.status < 400 else answer_of(_translated(error, request), request)
+        response = error if error.status < 400 else answer_of(of_aiohttp(error, request), request)
     except StoreUnavailable as error:
         if _budget.takes(clock.monotonic_ms()):
             _log.error("store_unavailable", path=request.path, request_id=request[REQUEST_ID], reason=str(error))
@@ -83,7 +83,7 @@ def common_headers(response: web.StreamResponse, request_id: str) -> None:
         response.headers["X-Request-Id"] = request_id
 
 
-def _translated(error: web.HTTPException, request: web.Request) -> Refusal:
+def of_aiohttp(error: web.HTTPException, request: web.Request) -> Refusal:
     """Translate aiohttp's own errors, from its router and its body reader."""
     if isinstance(error, web.HTTPNotFound):
         return NoEndpoint("There is no such endpoint: see /openapi.json.")

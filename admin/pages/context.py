@@ -10,11 +10,11 @@ from aiohttp.typedefs import Handler, Middleware
 from yarl import URL
 
 from admin.api.limiter import Limiter
-from admin.api.problems import ACCOUNT, CODE, REASON
+from admin.api.problems import ACCOUNT, CODE, REASON, of_aiohttp
 from admin.api.reading import host_of, read_body, read_form, read_json
 from admin.audit import Provenance
 from admin.config import AdminSettings
-from admin.errors import NoEndpoint, ServiceUnavailable, Unauthenticated, UnsupportedMediaType, rate_limited
+from admin.errors import ServiceUnavailable, Unauthenticated, UnsupportedMediaType, rate_limited
 from admin.identity.accounts import Account, Accounts
 from admin.identity.browser import CSRF_FIELD, CSRF_HEADER, Browsers, check_csrf
 from admin.identity.caller import Caller
@@ -109,16 +109,16 @@ class Context:
 
     @property
     def lost(self) -> Middleware:
-        """Middleware that answers browsers with a page instead of a problem if the URL does not exist."""
+        """Middleware that answers browsers with a page instead of a problem if the URL does not exist, or is not to be opened."""
 
         @web.middleware
         async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
             try:
                 return await handler(request)
-            except web.HTTPNotFound:
+            except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
                 if "text/html" not in request.headers.get("Accept", ""):
                     raise
-                return self._refused(request, NoEndpoint("There is no such page."))
+                return self._refused(request, of_aiohttp(error, request))
 
         return middleware
 
@@ -194,7 +194,7 @@ class Context:
         sentences = texts.problems(_)
         values = {
             "heading": _("That did not work"),
-            "text": sentences.get(refusal.code, sentences["unknown"]),
+            "text": sentences.get(f"{refusal.code}.page") or sentences.get(refusal.code, sentences["unknown"]),
             "way_out": {"path": "/keys", "text": _("To your keys")},
         }
         response = self.renderer.page(request, "problem.html", values, status=refusal.status)

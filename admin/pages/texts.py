@@ -94,6 +94,8 @@ def problems(_: Translate) -> Sentences:
         "factor_limit_reached": _("You have reached the maximum number of ways to confirm. Remove one first."),
         "invalid_request": _("Please correct the marked fields."),
         "not_found": _("It no longer exists. Please reload the page."),
+        "not_found.page": _("There is nothing at this address. If there was a key, it has been deleted."),
+        "method_not_allowed.page": _("There is nothing at this address. If there was a key, it has been deleted."),
         "rate_limited": _("Too many attempts. Please wait a moment and try again."),
         "service_unavailable": _("The service is not available at the moment, and nothing was changed. Please try again shortly."),
         "identity_provider_unavailable": _("Signing in is not possible at the moment. Please try again shortly."),

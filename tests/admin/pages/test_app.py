@@ -368,6 +368,22 @@ async def test_a_key_of_somebody_else_is_no_key(http, site):
     assert (answer.status, answer.content_type) == (404, "text/html")
 
 
+NOWHERE = {"/nowhere": 404, "/keys/gbk_0123456789abcdefghijklmnopqr/delete": 404, "/logout": 405, "/scripts-needed": 405}
+
+
+@pytest.mark.parametrize("path", NOWHERE)
+async def test_an_address_that_leads_nowhere_is_answered_by_a_page_that_says_so(http, site, path):
+    cookie, _ = await log_in(http, site)
+    for language, told in (("en", "There is nothing at this address."), ("id", "Tidak ada apa-apa di alamat ini.")):
+        answer = await get(http, site, path, Cookie=cookie, Accept="text/html", **{"Accept-Language": language})
+        page = await answer.text()
+        allowed = "POST" if NOWHERE[path] == 405 else None
+        assert (answer.status, answer.content_type, answer.headers.get("Allow")) == (NOWHERE[path], "text/html", allowed)
+        assert f'<p class="lead">{told}' in page
+    script = await get(http, site, path, Cookie=cookie, Accept="*/*")
+    assert script.content_type == ("text/html" if "/keys/" in path else "application/problem+json")
+
+
 async def test_signing_out_goes_on_to_the_provider(http, site):
     cookie, token = await log_in(http, site)
     answer = await post(http, site, "/logout", {CSRF_FIELD: token}, Cookie=cookie, Origin=site.url)
