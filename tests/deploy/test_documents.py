@@ -185,6 +185,12 @@ def test_the_guide_shows_commands():
     assert len(command_lines()) >= 10
 
 
+def test_whoever_writes_a_dump_is_told_that_others_can_read_it():
+    sections = [section for section in GUIDE.split("\n### ") if "$ pg_dump " in section]
+    assert len(sections) == 2
+    assert [section.partition("\n")[0] for section in sections if "`umask 077`" not in section] == []
+
+
 def test_decisions_are_numbered_in_turn():
     assert [int(path.name[:4]) for path in DECISIONS] == list(range(1, len(DECISIONS) + 1))
 
