@@ -14,6 +14,7 @@ from gateway.http1.chunked import ChunkedBody
 from gateway.http1.framing import CHUNKED, UNTIL_CLOSE, malformed
 
 HEAD_END: Final = b"\r\n\r\n"
+_NO_START: Final = "a message must begin with its start line, after at most one empty line"
 
 
 class _HeadEnd:
@@ -58,9 +59,9 @@ class Reader:
         raise NotImplementedError
 
     def _cure(self, reason: str, head: bytes) -> str:  # noqa: ARG002
-        """What a client can do about llhttp's reason, or, if that is empty, about a head that begins with no start line; after a colon, or
-        ``""`` where the reason says enough.
+        """What a client can do about a malformed head, after a colon; ``""`` where the reason says enough.
 
+        :param reason: llhttp's, or that there is no start line
         :param head: its bytes so far
         """
         return ""
@@ -84,7 +85,7 @@ class Reader:
         _check_size(end, limit)
         self._feed_parser(head[len(held) : end], head)
         if not self._head_end.reached:
-            raise malformed(f"a message must begin with its start line, after at most one empty line{self._cure('', head)}")
+            raise malformed(f"{_NO_START}{self._cure(_NO_START, head)}")
         self._head_end.reached = False
         self._held = b""
         self.rest = head[end:]
