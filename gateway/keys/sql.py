@@ -30,7 +30,8 @@ FIND_KEYS = f"""
 # -- change feed: gateway ----------------------------------------------------------------------------------------------
 
 # $1 is the position of the last read, $2 its server. A reader that may have missed changes (see `Trust.expect`) gets everything that the
-# feed retains. Marks from beyond this database's own history are ignored; without any of its own, nothing has been pruned.
+# feed retains. Marks from beyond this database's own history are ignored. If there are no others, as after a dump of another server,
+# nothing has been pruned; if there is none at all, all may have been.
 #
 # At most MOST_CHANGES + 1 changes are read: a reader that has missed more treats all of its entries as outdated.
 #
@@ -41,7 +42,7 @@ READ_FEED = f"""
     WITH feed AS (
         SELECT {SERVER} AS server,
                coalesce((SELECT min(horizon::text::bigint) FROM key_feed_marks WHERE horizon <= pg_snapshot_xmin(pg_current_snapshot())),
-                        3) AS floor
+                        (SELECT 3 FROM key_feed_marks LIMIT 1), pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AS floor
     ),
     since AS (
         SELECT (CASE WHEN $2 = server AND floor <= pg_snapshot_xmin($1::text::pg_snapshot)::text::bigint

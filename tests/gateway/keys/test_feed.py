@@ -359,15 +359,18 @@ async def test_a_reader_that_comes_after_its_changes_were_pruned_notices(world, 
     assert not await gap_of(gate, world, record) or gate.peek(record.key_id) == record
 
 
-async def test_without_a_mark_of_its_own_a_database_has_pruned_nothing(world):
-    """As after a dump of another server, until an admin service runs. Each transaction was a gap."""
+@pytest.mark.parametrize(("horizon", "pruned"), [("'1000000000000'", False), (None, True)])
+async def test_a_database_with_the_marks_of_another_has_pruned_nothing_and_one_without_marks_everything(world, horizon, pruned):
+    """The former after a dump of another server, until an admin service runs: each transaction was a gap."""
     record = await world.key()
     for table in ("key_feed_marks", "key_changes"):
         await world.admin.execute(f"DELETE FROM {table}")
+    if horizon is not None:
+        await world.admin.execute(f"INSERT INTO key_feed_marks (horizon) VALUES ({horizon})")
     gate = await world.gate()
     await gate.lookup.fetch(record.key_id)
     await add_account(world.admin, "another")
-    assert not await gap_of(gate, world, record)
+    assert await gap_of(gate, world, record) is pruned
 
 
 async def test_after_the_first_read_every_key_is_told(world):

@@ -783,6 +783,19 @@ async def test_what_is_sealed_for_redis_was_true_at_its_position(world, monkeypa
         assert (await cold.lookup.fetch(record.key_id)).frozen
 
 
+async def test_what_a_server_has_is_used_for_a_moment_while_the_feed_of_another_one_is_read(world):
+    """Also when memory is valid for longer, as has been found for another key."""
+    (known, later), gate = [await world.key() for _ in range(2)], await world.gate()
+    assert await gate.lookup.fetch(known.key_id) == known
+    assert gate.peek(known.key_id) == known
+    gate.trust.read = gate.trust.read._replace(server=gate.trust.read.server + 1)
+    assert await gate.lookup.fetch(later.key_id) == later
+    gate.clocks.advance(999)
+    assert gate.peek(later.key_id) == later
+    gate.clocks.advance(1)
+    assert (gate.peek(known.key_id), gate.peek(later.key_id)) == (known, None)
+
+
 async def test_that_a_server_lacks_a_key_is_not_remembered_while_the_feed_of_another_one_is_read(world):
     """It was refused for as long as the feed told of no change of it."""
     gate, key_id = await world.gate(), new_key_id()
