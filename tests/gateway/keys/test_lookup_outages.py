@@ -51,8 +51,9 @@ async def test_with_postgresql_away_keys_in_memory_or_redis_go_on_and_unknown_on
     await other.lookup.fetch(others.key_id)
     await other.settle()
     await asyncio.to_thread(getattr(own_postgres, how))
+    assert (gate.peek(mine.key_id), gate.metrics.stale_served) == (mine, 0)
     clocks.advance(TTL)
-    assert gate.peek(mine.key_id) == mine
+    assert (gate.peek(mine.key_id), gate.metrics.stale_served) == (mine, 1)
     assert await gate.lookup.fetch(others.key_id) == others
     with pytest.raises(KeyStoreUnavailable):
         await gate.lookup.fetch(new_key_id())
