@@ -67,6 +67,16 @@ async def test_memory_is_not_believed_without_the_feed(world):
     assert gate.peek(record.key_id) is None
 
 
+async def test_shorter_limits_hold_at_once(world):
+    record = await world.key()
+    gate = await filled(world, record)
+    gate.trust.redis_up_ms = None
+    gate.clocks.advance(1_000)
+    assert gate.peek(record.key_id) == record
+    gate.lookup.configure(Cache(local_ttl_ms=1_000, stale_limit_ms=1_000))
+    assert gate.peek(record.key_id) is None
+
+
 async def test_before_the_feed_was_read_keys_and_absences_hold_for_a_moment(world):
     record, gate, absent = await world.key(), await world.gate(feed=False), new_key_id()
     assert await gate.lookup.fetch(record.key_id) == record
