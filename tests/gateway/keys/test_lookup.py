@@ -292,6 +292,21 @@ async def test_however_long_redis_takes_each_record_is_renewed_once_and_with_oth
     assert writes == [used[:2], used[2:]]
 
 
+async def test_a_key_in_doubt_is_not_renewed(world):
+    """Its record would be dated with the position of the read that found the gap."""
+    record, gate = await world.key(), await world.gate()
+    await gate.lookup.fetch(record.key_id)
+    await gate.settle()
+    await world.redis.flushall()
+    gate.clocks.advance(50_000)
+    await gate.read()
+    gate.peek(record.key_id)  # in use, and due
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
+    gate.clocks.advance(10_000)
+    await gate.read()
+    assert await world.redis.keys("*") == []
+
+
 async def test_what_memory_let_go_is_not_renewed_and_each_key_in_memory_is_renewed_once(world, monkeypatch):
     writes, write = [], shared.SharedRecords.write
 

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from gateway.errors import KeyStoreUnavailable, StoreUnavailable
+from gateway.keys import lookup
 from gateway.keys.cache import ABSENT
 from gateway.keys.codec import DatedRecord, seal_record
 from gateway.keys.ids import new_key_id
@@ -324,6 +325,16 @@ async def test_the_time_in_doubt_is_counted_from_when_the_gap_was_found_out(worl
     gate.clocks.advance(1_000)
     gate.lookup.invalidate_all(gap_ms=began_ms)
     assert cache(gate.lookup).doubt_ends_ms == began_ms + TTL
+
+
+async def test_the_more_keys_have_to_be_read_again_the_longer_they_are_in_doubt(world, monkeypatch):
+    """After a restart of PostgreSQL with 100,000 keys in use, those that could not be read within ``local_ttl`` were refused."""
+    monkeypatch.setattr(lookup, "ROWS_PER_SECOND", 2)
+    gate = await world.gate()
+    for _ in range(3):
+        await gate.lookup.fetch((await world.key()).key_id)
+    gate.lookup.invalidate_all(gap_ms=gate.clocks.monotonic)
+    assert cache(gate.lookup).doubt_ends_ms == gate.clocks.monotonic + TTL + 1_500
 
 
 async def test_what_was_not_believed_is_not_used_in_doubt_either(world):
