@@ -9,7 +9,7 @@ removes its key from memory at once, as announced by a message or, within a seco
 * While the feed cannot be read, memory stays valid as long as Redis messages have been received without a gap, otherwise until
 ``stale_limit``; a key that is not in memory is taken from Redis while its seal is valid, unless it is known to have changed.
 * When changes may have been missed (they were pruned unread, or PostgreSQL restarted, failed over or was restored), everything in memory
-is in doubt: each key is used for another ``local_ttl``, and for as long as reading them all takes, while it is read again.
+is in doubt: each key is used for another ``local_ttl``, and for twice as long as reading all of them takes, while it is read again.
 * An unknown id is never written to Redis. It waits in a separate queue for PostgreSQL, with a bounded number of rows a second.
 * A request that has waited too long is answered "try again". Its look-up stays queued, so that the retry finds the key or waits less.
 """
@@ -184,7 +184,7 @@ class KeyLookup(Generic[T]):
         """
         now_ms, until_ms = self.now().ms, 0
         if gap_ms is not None and now_ms < self._trust.memory_valid_until_ms(self.settings, now_ms):
-            until_ms = gap_ms + self.settings.local_ttl_ms + len(self._present) * 1_000 // ROWS_PER_SECOND
+            until_ms = gap_ms + self.settings.local_ttl_ms + 2_000 * len(self._present) // ROWS_PER_SECOND
         self.cache.doubt(until_ms)
         self._unchanged.clear()
 
