@@ -439,6 +439,15 @@ async def test_a_dump_that_is_restored_over_a_running_database_is_noticed(world)
     assert await cold.lookup.fetch(record.key_id) is None
 
 
+@pytest.mark.parametrize("table", ["accounts", "api_keys", "key_changes", "key_feed_marks"])
+async def test_a_table_that_was_made_anew_makes_it_another_server(world, table):
+    """As a dump does that is restored for that table alone."""
+    before = await world.gate()
+    sql(world.database.server, f"VACUUM FULL {table}", world.database.name)
+    after = await world.gate()
+    assert before.trust.read.server != after.trust.read.server
+
+
 async def test_a_copy_of_the_database_that_takes_its_name_is_another_server(world):
     """Its tables are numbered as in the one it was copied from, and so are its transactions; it may have no mark that tells them apart."""
     with fresh_database(world.database.server) as copy:
