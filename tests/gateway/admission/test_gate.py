@@ -619,6 +619,17 @@ def test_whoever_verifies_passes_whatever_other_networks_of_its_site_send(dialec
     assert scene.admit()
 
 
+def outcome_of_look_up(scene) -> str:
+    """What becomes of a request whose key is not in memory."""
+    try:
+        scene.admit()
+    except KeyNeeded:
+        return "looked up"
+    except Refusal as refusal:
+        return refusal.code
+    return "admitted"
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_the_keys_of_a_site_that_is_held_back_are_looked_up_at_its_own_rate(dialect):
     scene = failing_site(Scene(dialect=dialect, peer="2001:db8:1:ffff::7"))
@@ -627,12 +638,7 @@ def test_the_keys_of_a_site_that_is_held_back_are_looked_up_at_its_own_rate(dial
     outcomes = []
     for network in range(200):
         scene.peer = f"2001:db8:1:{0xF000 + network:x}::1"
-        try:
-            scene.admit()
-        except KeyNeeded:
-            outcomes.append("looked up")
-        except Refusal as refusal:
-            outcomes.append(refusal.code)
+        outcomes.append(outcome_of_look_up(scene))
     assert outcomes == ["looked up"] * 50 + ["rate_limited"] * 150
     scene.peer = "2001:db8:2::1"
     with pytest.raises(KeyNeeded):
@@ -668,15 +674,8 @@ def failing_site(scene):
 def test_of_an_address_that_is_held_back_few_keys_are_looked_up_and_the_known_ones_still_pass(dialect):
     scene = throttled(Scene(dialect=dialect))
     known = scene.lookup.peek
-    outcomes = []
     scene.lookup.peek = lambda _key_id, _now_ms: None
-    for _ in range(200):
-        try:
-            scene.admit()
-        except KeyNeeded:
-            outcomes.append("looked up")
-        except Refusal as refusal:
-            outcomes.append(refusal.code)
+    outcomes = [outcome_of_look_up(scene) for _ in range(200)]
     assert 0 < outcomes.count("looked up") <= 50
     assert outcomes.count("rate_limited") >= 150
     scene.lookup.peek = known

@@ -18,7 +18,7 @@ from tests.support import inside
 from tests.support.certificates import self_signed
 from tests.support.in_memory import Wire
 from tests.support.plane import serving
-from tests.support.wire import TIMEOUT, Received, UpstreamSide, answering, recording_upstream
+from tests.support.wire import TIMEOUT, Received, Script, UpstreamSide, answering, recording_upstream
 
 HOST = b"Host: gate.example\r\n"
 GET = b"GET /read HTTP/1.1\r\n" + HOST + b"\r\n"
@@ -518,16 +518,21 @@ async def test_a_connection_that_fails_when_its_client_has_gone_leaves_its_place
         assert inside.remembered(inside.fair_queue(served)) == {}
 
 
-async def test_nor_does_one_client_keep_the_connections_that_others_leave() -> None:
-    """One after the other: more than a quarter of all have been opened, and those that are idle are no longer everybody's."""
-    release = asyncio.Event()
+def slow_until(release: asyncio.Event) -> Script:
+    """An upstream whose answers to ``/slow`` wait for this."""
 
     async def script(side: UpstreamSide, request: Received) -> None:
         if b"/slow" in request.line:
             await release.wait()
         side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
-    async with recording_upstream(script) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
+    return script
+
+
+async def test_nor_does_one_client_keep_the_connections_that_others_leave() -> None:
+    """One after the other: more than a quarter of all have been opened, and those that are idle are no longer everybody's."""
+    release = asyncio.Event()
+    async with recording_upstream(slow_until(release)) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
         (server,) = served.upstreams.pools["spot"].servers
         greedy = [await served.client() for _ in range(14)]
         honest = await served.client(local_addr=("127.0.0.2", 0))
@@ -544,13 +549,7 @@ async def test_nor_does_one_client_keep_the_connections_that_others_leave() -> N
 
 async def test_one_client_leaves_upstream_connections_to_others_and_its_requests_are_served_in_the_end() -> None:
     release = asyncio.Event()
-
-    async def script(side: UpstreamSide, request: Received) -> None:
-        if b"/slow" in request.line:
-            await release.wait()
-        side.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-
-    async with recording_upstream(script) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
+    async with recording_upstream(slow_until(release)) as upstream, serving(upstream, spot={"max_connections": 16}) as served:
         greedy = [await served.client() for _ in range(20)]
         for client in greedy:
             client.send(GET.replace(b"/read", b"/read/slow"))
